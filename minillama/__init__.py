@@ -1,0 +1,30 @@
+"""minillama: how large language models are deployed, measured, spread and made faster, on an engine you can read.
+
+>>> import minillama as ml
+>>> llm = ml.load()                     # the built-in storyteller; or ml.load("model.gguf", ctx_size=2048)
+>>> print(llm.generate("Once upon a time", n=64, temp=0.8, seed=1))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from minillama import env
+from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError, UnsupportedError
+
+if TYPE_CHECKING:
+    from minillama.engine.llm import LLM, load
+    from minillama.sampling.params import Sampling
+
+__version__ = "0.1.0"
+__all__ = ["LLM", "FormatError", "MinillamaError", "OptionError", "ResourceError", "Sampling", "UnsupportedError", "load"]
+
+env.prepare()  # XLA reads its flags once, at the first computation
+
+_HOMES = {"LLM": "minillama.engine.llm", "load": "minillama.engine.llm", "Sampling": "minillama.sampling.params"}
+
+
+def __getattr__(name: str) -> object:
+    """Import JAX only when something that needs it is asked for: `minillama --help` must stay instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'minillama' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,48 @@
+"""What every test runs under: strict JAX, run-time checked shapes, and no network or user settings leaking in."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before JAX is imported anywhere; environment variables, so that processes started by tests are strict as well.
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+for name in [name for name in os.environ if name.startswith("LLAMA_ARG_")]:
+    del os.environ[name]
+
+from hypothesis import HealthCheck, settings  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Every room that handles arrays; the command line has none, and names types there that it imports only when it runs.
+ROOMS = ("env", "gguf", "tokenizer", "kernels", "model", "sampling", "parallel", "engine", "measure", "lab")
+install_import_hook([f"minillama.{room}" for room in ROOMS], "beartype.beartype")
+import minillama  # noqa: E402, F401  (env.prepare() sets the XLA flags here)
+
+settings.register_profile("here", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Folder of files and numbers made by llama.cpp itself; a user's clone does not have it."""
+    folder = ROOT.parent / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/reference beside this clone")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def builtin_model() -> Path:
+    """The storyteller that comes with minillama."""
+    path = ROOT / "data" / "storyteller-q8_0.gguf"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    return path

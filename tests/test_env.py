@@ -1,0 +1,142 @@
+"""What is settled before JAX starts; each case in a process of its own, for these settings are made once."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minillama
+from minillama import env
+
+CURE = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
+
+
+def run_fresh(program: str, **variables: str) -> str:
+    """Standard output of a program in a fresh process, without the settings that this process made for itself."""
+    ours = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env=environment | variables, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+SHOW = "import os, minillama; print(os.environ['XLA_FLAGS']); print(os.environ.get('JAX_COMPILATION_CACHE_DIR'))"
+
+
+def test_import_is_light() -> None:
+    heavy = "import sys, minillama; print([name for name in ('jax', 'numpy', 'tqdm', 'gguf') if name in sys.modules])"
+    assert run_fresh(heavy) == "[]\n"
+
+
+def test_flags_and_cache(tmp_path: Path) -> None:
+    flags, folder = run_fresh(SHOW, XDG_CACHE_HOME=str(tmp_path)).splitlines()
+    assert CURE in flags.split()
+    wide = "--xla_cpu_prefer_vector_width=512" in flags.split()
+    assert wide == ("avx512f" in env.describe().instruction_sets)
+    assert Path(folder).is_dir() and Path(folder).is_relative_to(tmp_path)
+
+
+def test_user_settings_win(tmp_path: Path) -> None:
+    mine = "--xla_cpu_experimental_ynn_fusion_type=dot --xla_cpu_enable_fast_math=false"
+    flags, folder = run_fresh(SHOW, XLA_FLAGS=mine, JAX_COMPILATION_CACHE_DIR="/mine").splitlines()
+    assert flags.startswith(mine)
+    assert flags.count("ynn_fusion_type") == 1
+    assert folder == "/mine"
+
+
+def test_unwritable_cache_is_not_fatal() -> None:
+    assert run_fresh(SHOW, XDG_CACHE_HOME="/dev/null").splitlines()[1] == "None"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a process to cores")
+def test_threads() -> None:
+    program = """if True:
+        import os, minillama
+        from minillama import env
+        allowed = os.sched_getaffinity(0)
+        sizes = []
+        for threads in (1, len(allowed), 0, -1, 1, 10_000):
+            env.prepare(threads=threads)
+            sizes.append(len(os.sched_getaffinity(0)))
+        print(sizes == [1, len(allowed), len(allowed), len(allowed), 1, len(allowed)], sizes)
+    """
+    assert run_fresh(program).startswith("True")
+
+
+def test_in_time_and_too_late() -> None:
+    program = """if True:
+        import jax, json, os
+        from minillama import env
+        from minillama.errors import OptionError
+        env.prepare(cpu_devices=3, platform="cpu", threads=1)
+        jax.numpy.zeros(1)
+        env.prepare(cpu_devices=3, platform="cpu", threads=1)  # changes nothing, so it is not too late
+        found = [len(jax.devices()), jax.config.jax_compilation_cache_dir == os.environ["JAX_COMPILATION_CACHE_DIR"]]
+        for option in ({"cpu_devices": 2}, {"platform": "cuda"}, {"threads": 1000}):
+            try:
+                env.prepare(**option)
+                found.append("accepted")
+            except OptionError as error:
+                found.append(str(error))
+        print(json.dumps(found))
+    """
+    devices, cached, *errors = json.loads(run_fresh(program))
+    assert devices == 3 and cached
+    assert "cpu_devices=2 comes too late" in errors[0]
+    assert "platform=cuda comes too late" in errors[1]
+    one_core = sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1
+    assert errors[2] == "accepted" if one_core else "threads=1000 comes too late" in errors[2]
+
+
+def test_warns_where_jax_came_first() -> None:
+    program = """if True:
+        import jax, logging
+        jax.numpy.zeros(1)
+        logging.basicConfig(format="%(message)s", stream=__import__("sys").stdout)
+        import minillama
+    """
+    assert "restart and import minillama first" in run_fresh(program)
+
+
+@pytest.mark.skipif(version("jaxlib") != "0.10.2" or sys.platform != "linux", reason="the bug is of jaxlib 0.10.2")
+def test_doctor_sees_the_wrong_sums_that_the_flag_cures() -> None:
+    program = """if True:
+        from minillama.engine import doctor
+        check = doctor._CHECKS["sums"]("sums")
+        print(check.status.value, check.detail)
+    """
+    assert run_fresh(program).startswith("good 32768² = 1073741824")
+    broken = run_fresh(program, XLA_FLAGS="--xla_cpu_experimental_ynn_fusion_type=+reduce")
+    assert broken.startswith("FAIL") and "sums are wrong" in broken
+
+
+def test_describe() -> None:
+    machine = env.describe()
+    assert 1 <= machine.physical_cores <= machine.logical_cores
+    assert machine.cpu and machine.python.startswith("3.")
+    assert machine.memory_total is None or machine.memory_total >= (machine.memory_available or 0) > 0
+    assert json.loads(json.dumps(machine.as_dict()))["affinity"] == list(machine.affinity)
+
+
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 40))
+def test_spread_takes_every_physical_core_before_a_sibling(cores: int, siblings: int, count: int) -> None:
+    # As Linux numbers them: 0..cores-1 are the first threads of all cores, then come the second ones.
+    core_ids = {number: (0, number % cores) for number in range(cores * siblings)}
+    chosen = env.spread(tuple(core_ids), core_ids, count)
+    used = [core_ids[number] for number in chosen]
+    assert len(chosen) == len(set(chosen)) == min(count, cores * siblings)
+    assert max(used.count(core) for core in used) == -(-len(chosen) // cores)
+
+
+def test_unknown_attribute() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = minillama.lod  # type: ignore[attr-defined]
