@@ -1,0 +1,11 @@
+"""GGUF files: a reader that maps the weights, and writers of models with random weights. Nothing here knows JAX.
+
+>>> file = open_gguf("model.gguf")
+>>> file.metadata["general.architecture"], file.tensors["token_embd.weight"].shape
+('llama', (32000, 2048))
+"""
+
+from minillama.gguf.reader import GGUF, Tensor, dequantize, open_gguf
+from minillama.gguf.types import BLOCKS, FileType, TensorType
+
+__all__ = ["BLOCKS", "GGUF", "FileType", "Tensor", "TensorType", "dequantize", "open_gguf"]

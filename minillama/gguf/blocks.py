@@ -1,0 +1,80 @@
+"""Random weights written directly as quantised blocks: no float is ever rounded, so a 4 GB file takes seconds."""
+
+from collections.abc import Callable
+
+import numpy as np
+from gguf import quants
+
+from minillama.gguf.types import BLOCKS, TensorType
+
+Fill = Callable[[np.ndarray, np.random.Generator], None]
+Blocks = np.ndarray  # uint8 [count, bytes of a block]
+
+
+def random_blocks(type: TensorType, count: int, deviation: float, rng: np.random.Generator) -> Blocks:
+    """`count` blocks whose weights have mean 0 and about this standard deviation; uint8 [count, bytes of a block]."""
+    if type in _FLOATS:
+        return _FLOATS[type](rng.standard_normal(count, dtype=np.float32) * np.float32(deviation)).reshape(count, -1)
+    scale_at, minimum_at, ratio, fill = _LAYOUTS[type]
+    blocks = rng.integers(0, 256, (count, BLOCKS[type][1]), dtype=np.uint8)
+    fill(blocks, rng)
+
+    def set_scales(chosen: Blocks, scales: np.ndarray) -> None:
+        chosen[:, scale_at : scale_at + 2] = scales.astype(np.float16)[:, None].view(np.uint8)
+        if minimum_at is not None:
+            chosen[:, minimum_at : minimum_at + 2] = (scales * ratio).astype(np.float16)[:, None].view(np.uint8)
+
+    sample = blocks[:512].copy()
+    set_scales(sample, np.ones(len(sample), np.float32))
+    unit = float(np.std(quants.dequantize(sample, type)))
+    # Codes of these types lean to the negative side by half a step; scales of both signs take the mean back to 0.
+    sign = rng.choice(np.array([-1, 1], np.float32), count)
+    set_scales(blocks, sign * rng.uniform(0.75, 1.25, count).astype(np.float32) * (deviation / unit))
+    return blocks
+
+
+def _any(blocks: Blocks, rng: np.random.Generator) -> None:
+    """Every byte of the codes is valid as it is."""
+
+
+def _equal_minimum(blocks: Blocks, rng: np.random.Generator) -> None:
+    """Q2_K: 16 scales of 4 bits; each minimum equals its scale, so that codes are centred."""
+    scales = rng.integers(8, 16, (len(blocks), 16), dtype=np.uint8)
+    blocks[:, :16] = scales | scales << 4
+
+
+def _equal_minima(blocks: Blocks, rng: np.random.Generator) -> None:
+    """Q4_K and Q5_K: 8 scales and 8 minima of 6 bits in 12 bytes, each minimum equal to its scale."""
+    scales = rng.integers(24, 64, (len(blocks), 8), dtype=np.uint8)
+    low, high = scales[:, :4], scales[:, 4:]
+    blocks[:, 4:8] = low | (high >> 4) << 6
+    blocks[:, 8:12] = blocks[:, 4:8]
+    blocks[:, 12:16] = (high & 15) | (high & 15) << 4
+
+
+def _signed_scales(blocks: Blocks, rng: np.random.Generator) -> None:
+    """Q6_K: 16 scales of 8 bits, none of them near 0."""
+    blocks[:, 192:208] = rng.integers(48, 128, (len(blocks), 16), dtype=np.uint8)
+
+
+# type -> where the float16 scale stands, where the minimum (or None), the minimum for a scale of 1 that puts the mean
+# of the codes at 0, and what else has to be set. Layouts: ggml-common.h
+_LAYOUTS: dict[TensorType, tuple[int, int | None, float, Fill]] = {
+    TensorType.Q4_0: (0, None, 0.0, _any),
+    TensorType.Q4_1: (0, 2, -7.5, _any),
+    TensorType.Q5_0: (0, None, 0.0, _any),
+    TensorType.Q5_1: (0, 2, -15.5, _any),
+    TensorType.Q8_0: (0, None, 0.0, _any),
+    TensorType.Q2_K: (80, 82, 1.5, _equal_minimum),
+    TensorType.Q3_K: (108, None, 0.0, _any),
+    TensorType.Q4_K: (0, 2, 7.5, _equal_minima),
+    TensorType.Q5_K: (0, 2, 15.5, _equal_minima),
+    TensorType.Q6_K: (208, None, 0.0, _signed_scales),
+    TensorType.IQ4_NL: (0, None, 0.0, _any),
+    TensorType.IQ4_XS: (0, None, 0.0, _any),
+}
+_FLOATS: dict[TensorType, Callable[[np.ndarray], np.ndarray]] = {
+    TensorType.F32: lambda weights: weights.view(np.uint8),
+    TensorType.F16: lambda weights: weights.astype(np.float16).view(np.uint8),
+    TensorType.BF16: lambda weights: (weights.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8),
+}
