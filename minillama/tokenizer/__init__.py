@@ -1,0 +1,14 @@
+"""Text to token ids and back, and chat templates, all from the metadata of a GGUF file. Nothing here knows JAX.
+
+>>> tokenizer = load_tokenizer(file.metadata)
+>>> tokenizer.encode("Once upon a time")
+[1, 9038, 2501, 263, 931]
+"""
+
+from minillama.tokenizer.chat import ChatTemplate, load_chat_template
+from minillama.tokenizer.chat_formats import BUILTIN_TEMPLATES
+from minillama.tokenizer.load import load_tokenizer
+from minillama.tokenizer.stream import StreamDecoder
+from minillama.tokenizer.text import Tokenizer
+
+__all__ = ["BUILTIN_TEMPLATES", "ChatTemplate", "StreamDecoder", "Tokenizer", "load_chat_template", "load_tokenizer"]

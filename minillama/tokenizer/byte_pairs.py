@@ -1,0 +1,109 @@
+"""Byte-level byte-pair encoding (`tokenizer.ggml.model` = gpt2; Llama 3, Qwen, GLM, Phi-2 ...), on `tokenizers`.
+
+A text is cut by the pre-tokenizer, its UTF-8 bytes are written in GPT-2's alphabet of 256 printable characters, and
+inside each piece the pair that comes first in the list of merges is joined, again and again.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+from minillama.errors import FormatError
+from minillama.tokenizer.pretokenizers import PreTokenizer
+
+log = logging.getLogger("minillama")
+
+
+UTF8_BYTES = frozenset(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}  # the others occur in no text
+# What Python makes of bytes that are no UTF-8
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _alphabet() -> dict[str, int]:
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+# Character of GPT-2's alphabet -> byte
+BYTE_OF: Mapping[str, int] = MappingProxyType(_alphabet())
+
+
+def byte_pair_merger(
+    ids: Mapping[str, int], merges: Sequence[str], pretokenizer: PreTokenizer
+) -> Callable[[str], list[int]]:
+    """A function from text to token ids.
+
+    `merges` are lines of two texts with a blank between. FormatError where they cannot belong to the vocabulary.
+    """
+    pairs = _read_pairs(merges)
+    bytes_missing = sorted(BYTE_OF.keys() - ids.keys())
+    if any(BYTE_OF[text] in UTF8_BYTES for text in bytes_missing):
+        log.warning("some bytes of UTF-8 are no tokens; text that needs them loses characters")
+    try:
+        bpe, replacements = _build(ids, pairs, bytes_missing, pretokenizer.ignore_merges)
+    except Exception:  # the only kind that `tokenizers` raises: a merge needs a text that is no token
+        missing = sorted(set(bytes_missing).union(map("".join, pairs), *zip(*pairs, strict=True)) - ids.keys())
+        if pretokenizer.ignore_merges:
+            text = max(missing, key=len)
+            raise FormatError(
+                f"tokenizer.ggml.merges needs {text!r}, which is no token; convert the model again"
+            ) from None
+        bpe, replacements = _build(ids, pairs, missing, pretokenizer.ignore_merges)
+    splits = [pre_tokenizers.Split(Regex(text), behavior="isolated") for text in pretokenizer.expressions]
+    to_alphabet = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([*splits, to_alphabet])
+
+    def merge(text: str) -> list[int]:
+        found = bpe.encode(SURROGATE.sub("\ufffd", text), add_special_tokens=False).ids
+        if not replacements:
+            return found
+        return [index for raw in found for index in replacements.get(raw, (raw,))]
+
+    return merge
+
+
+def _build(
+    ids: Mapping[str, int], pairs: Sequence[tuple[str, str]], missing: Sequence[str], ignore_merges: bool
+) -> tuple[Tokenizer, dict[int, list[int]]]:
+    """The merging of `tokenizers`, which wants a token for every byte and every merge.
+
+    Where the vocabulary lacks one, a stand-in with an id past the end takes part in the merging; the dictionary says
+    which ids replace it afterwards: those of its single characters, as far as llama.cpp finds them.
+    """
+    vocabulary = dict(ids)
+    if SURROGATE.search("".join(ids)):  # tokens that are no UTF-8; no text leads to them
+        vocabulary = {text: index for text, index in ids.items() if not SURROGATE.search(text)}
+    base = max(ids.values()) + 1
+    vocabulary |= {text: base + place for place, text in enumerate(missing)}
+    replacements = {
+        base + place: [ids[character] for character in text if character.isascii() and character in ids]
+        for place, text in enumerate(missing)
+    }
+    return Tokenizer(models.BPE(vocabulary, list(pairs), ignore_merges=ignore_merges)), replacements
+
+
+def from_alphabet(text: str) -> bytes:
+    """The bytes of a token's text; a character outside the alphabet is spelt out as llama.cpp does."""
+    try:
+        return bytes(map(BYTE_OF.__getitem__, text))
+    except KeyError:
+        parts = []
+        for character in text:
+            raw = character.encode("utf-8", "surrogateescape")
+            unknown = b"[UNK_BYTE_0x" + raw.hex().encode() + text.encode("utf-8", "surrogateescape") + b"]"
+            parts.append(bytes([BYTE_OF[character]]) if character in BYTE_OF else unknown)
+        return b"".join(parts)
+
+
+def _read_pairs(merges: Sequence[str]) -> list[tuple[str, str]]:
+    """Both texts of each merge; the first of equal merges counts, and lines without two texts do not."""
+    if SURROGATE.search("".join(merges)):  # no UTF-8; no text leads to them
+        merges = [merge for merge in merges if not SURROGATE.search(merge)]
+    if len(set(merges)) < len(merges):
+        merges = list(dict.fromkeys(merges))
+    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    return [pair for pair in pairs if len(pair) == 2 and pair[0]]

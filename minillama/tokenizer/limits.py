@@ -1,0 +1,227 @@
+"""What a chat template may cost: a budget for work and memory, and the filters and checks that spend it.
+
+Every turn of a loop, every call and every 16 characters that come into being are paid for, before they do. The budget
+is far above what honest templates need, and lasts a few seconds.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from types import MappingProxyType
+
+import jinja2
+from jinja2.filters import FILTERS, do_indent, make_attrgetter
+from jinja2.runtime import Context
+from jinja2.sandbox import SecurityError
+
+BUDGET = 10_000_000
+CHARACTERS = 16  # for one unit of the budget
+ITEM = 8  # units for a value that becomes a text, and for each one inside a list or dictionary
+CALL, MACRO = 8, 64  # units for a call, and the least for a macro of the template
+MAX_INDENT = 64
+MAX_BITS = 4096  # of an integer
+# Jinja's filters without those whose result can be far larger than what goes in. The first make a text of any value.
+TEXT_FILTERS = (
+    "capitalize", "e", "escape", "forceescape", "indent", "join", "lower", "replace", "safe", "string", "striptags",
+    "title", "tojson", "trim", "truncate", "upper", "urlencode", "wordcount",
+)  # fmt: skip
+OTHER_FILTERS = (
+    "abs", "attr", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last", "length",
+    "list", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr", "sort", "sum",
+    "unique",
+)  # fmt: skip
+WIDE_METHODS = frozenset({"center", "expandtabs", "ljust", "rjust", "to_bytes", "translate", "zfill"})
+SIZED = (str, bytes, list, tuple)
+WIDE_FORMAT = re.compile(r"\d{4,}|\*|:[^}]*\{")
+
+
+class Exhausted(Exception):
+    """The budget is spent."""
+
+
+@dataclass
+class Budget:
+    """Units left in this rendering; a call of a macro costs `macro` units."""
+
+    left: int
+    macro: int
+
+    def spend(self, units: int) -> None:
+        """Take units; Exhausted when there are not that many."""
+        if units > self.left:
+            raise Exhausted("it does too much work")
+        self.left -= units
+
+    def weigh(self, value: object) -> None:
+        """Take what a text of this value is worth, lists and dictionaries with all they hold."""
+        units, waiting = 0, [value]
+        while waiting:
+            item = waiting.pop()
+            units += ITEM + (len(item) // CHARACTERS if isinstance(item, str | bytes) else 0)
+            if isinstance(item, dict):
+                waiting.extend(item)
+                waiting.extend(item.values())
+            elif isinstance(item, list | tuple | set | frozenset):
+                waiting.extend(item)
+            if units > self.left:
+                break
+        self.spend(units)
+
+    def measure(self, value: object) -> None:
+        """Take what one look at all of this value is worth."""
+        if isinstance(value, str | bytes):
+            self.spend(1 + len(value) // CHARACTERS)
+        elif isinstance(value, list | tuple | set | frozenset | dict | range):
+            self.spend(1 + len(value))
+
+
+# The budget of the rendering that goes on in this thread
+_left: ContextVar[Budget] = ContextVar("left")
+
+
+@contextmanager
+def limited(characters: int) -> Iterator[None]:
+    """Give a rendering its budget; `characters` is the length of the template."""
+    token = _left.set(Budget(BUDGET, macro=MACRO + characters // CHARACTERS))
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
+def pay_call(called: object, arguments: tuple[object, ...], *, macro: bool) -> tuple[object, ...]:
+    """Pay for a call; SecurityError for a method whose result can be far larger than what goes in.
+
+    Returns the arguments to call with: `join` gets a list in place of what can be gone through only once.
+    """
+    budget = _left.get()
+    budget.spend(budget.macro if macro else CALL)
+    method = getattr(called, "__wrapped__", called)  # Jinja wraps str.format
+    owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+    if name in WIDE_METHODS:
+        raise SecurityError(f"the method {name!r} is not allowed")
+    if isinstance(owner, str):
+        budget.measure(owner)
+        if name in ("format", "format_map"):
+            _check_format(owner)
+        elif name == "replace" and len(arguments) >= 2:
+            _pay_replace(owner, arguments[0], arguments[1])
+        elif name == "join" and arguments:
+            return (_pay_join(owner, arguments[0]), *arguments[1:])
+    return arguments
+
+
+def pay_operator(operator: str, left: object, right: object) -> None:
+    """Pay for `+`, `*`, `**` or `%`, whose results can be large."""
+    if operator == "%":
+        _check_format(left)
+    elif isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
+        if bits > MAX_BITS:
+            raise SecurityError(f"the number is too large for {operator}")
+    elif operator == "*":
+        sized, count = (left, right) if isinstance(right, int) else (right, left)
+        if isinstance(sized, SIZED) and isinstance(count, int):
+            _left.get().spend(len(sized) * max(count, 0) // (CHARACTERS if isinstance(sized, str) else 1))
+    elif isinstance(left, SIZED) and isinstance(right, SIZED):
+        _left.get().spend(1 + (len(left) + len(right)) // CHARACTERS)
+
+
+@jinja2.pass_context
+def counted(context: Context, items: Iterable[object], weight: int) -> list[object]:
+    """The list that a loop goes through, paid for before its first turn; `weight` units a turn."""
+    listed = list(items)
+    _left.get().spend(weight * len(listed))
+    return listed
+
+
+@jinja2.pass_context
+def joined(context: Context, items: list[object]) -> str:
+    """What `~` makes."""
+    _left.get().weigh(items)
+    return "".join(map(str, items))
+
+
+@jinja2.pass_context
+def shown(context: Context, value: object) -> object:
+    """A value on its way into the text."""
+    _left.get().weigh(value)
+    return value
+
+
+def _charged(function: Callable[..., object], pay: Callable[[Budget, object], None]) -> Callable[..., object]:
+    """The filter, which first pays for all that it is given."""
+
+    @wraps(function)  # keeps Jinja's mark that the first argument is the context or the environment
+    def charged(*arguments: object, **named: object) -> object:
+        budget = _left.get(None)
+        if budget is not None:  # None while constants are folded at compile time
+            for value in (*arguments, *named.values()):
+                pay(budget, value)
+        return function(*arguments, **named)
+
+    return charged
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Hugging Face's, which leaves characters and blanks as they are; Jinja's own is made for HTML."""
+    _check_indent(indent)
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    _check_indent(width)
+    return do_indent(text, width, first, blank)
+
+
+@jinja2.pass_context  # as all that pays: so that it is not called at compile time
+def _replace(context: Context, text: object, old: str, new: str, count: int | None = None) -> str:
+    _pay_replace(str(text), old, new)
+    return str(text).replace(old, new, -1 if count is None else count)
+
+
+@jinja2.pass_context
+def _join(context: Context, items: Iterable[object], d: str = "", attribute: str | int | None = None) -> str:
+    if attribute is not None:
+        items = map(make_attrgetter(context.environment, attribute), items)
+    return str(d).join(map(str, _pay_join(str(d), items)))
+
+
+def _pay_replace(text: str, old: object, new: object) -> None:
+    if isinstance(old, str) and isinstance(new, str):
+        _left.get().spend((text.count(old) * len(new) + len(text)) // CHARACTERS)
+
+
+def _pay_join(separator: str, items: Iterable[object]) -> list[object]:
+    listed = list(items)
+    budget = _left.get()
+    budget.weigh(listed)
+    budget.spend(len(listed) * len(separator) // CHARACTERS)
+    return listed
+
+
+def _check_format(text: object) -> None:
+    if isinstance(text, str | bytes) and WIDE_FORMAT.search(text if isinstance(text, str) else text.decode("latin-1")):
+        raise SecurityError(f"the format {text[:40]!r} is too wide")
+
+
+def _check_indent(width: object) -> None:
+    if (len(width) if isinstance(width, str) else width or 0) > MAX_INDENT:
+        raise SecurityError(f"an indent of more than {MAX_INDENT} is not allowed")
+
+
+_ALL = FILTERS | {"indent": _indent, "join": _join, "replace": _replace, "tojson": _tojson}
+PAID_FILTERS: Mapping[str, Callable[..., object]] = MappingProxyType(
+    {name: _charged(_ALL[name], Budget.weigh) for name in TEXT_FILTERS}
+    | {name: _charged(_ALL[name], Budget.measure) for name in OTHER_FILTERS}
+)

@@ -1,0 +1,124 @@
+"""The vocabulary of a GGUF file: texts of the tokens, what kind each is, and the ids with a special role."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minillama.errors import FormatError
+from minillama.tokenizer.special import ROLE_TEXTS, find_special
+
+log = logging.getLogger("minillama")
+
+# What a token is, as bits, because a token can be control and user-defined at once.
+UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 2, 4, 8, 16, 32
+# tokenizer.ggml.token_type 0..6 -> bits (0 is "undefined": such a token has no text).
+TYPE_BITS = (0, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
+NO_ID = 0xFFFFFFFF  # what converters write for "there is none"
+OLD_KEYS = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}  # deprecated names of these roles
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Tokens by id. `bits[id]` says what a token is; `ids` finds a token by its text (the last one of equal texts)."""
+
+    tokens: tuple[str, ...]
+    ids: Mapping[str, int]
+    bits: bytes
+    bos: int | None
+    eos: int | None
+    unknown: int | None
+    eog: frozenset[int]
+
+
+def read_vocabulary(
+    metadata: Mapping[str, object], bos: int | None, eos: int | None, unknown: int | None
+) -> Vocabulary:
+    """Read tokens, types and special ids; `bos`, `eos` and `unknown` are the defaults of the tokenizer's model.
+
+    Raises FormatError where a list is missing, has a wrong length or type, or where BOS or EOS lie outside.
+    """
+    tokens = _read_tokens(metadata)
+    ids = {text: index for index, text in enumerate(tokens)}
+    if len(ids) < len(tokens):
+        log.warning("%d tokens have the text of another token; the last one of each is used", len(tokens) - len(ids))
+    types = read_numbers(metadata, "tokenizer.ggml.token_type", len(tokens))
+    if types is None:
+        bits = bytearray([NORMAL]) * len(tokens)
+    else:
+        known = (types >= 0) & (types < len(TYPE_BITS))
+        bits = bytearray(np.array(TYPE_BITS, np.uint8)[np.where(known, types, 0).astype(np.int64)].tobytes())
+    bos = special_id(metadata, "bos", len(tokens), bos)
+    eos = special_id(metadata, "eos", len(tokens), eos)
+    roles = {role: special_id(metadata, role, len(tokens), None) for role in ROLE_TEXTS}
+    found = find_special(ids, {**roles, "eos": eos})
+    for index in found.control:
+        bits[index] |= CONTROL
+    for index in found.user_defined:
+        bits[index] = USER_DEFINED
+    for index in found.normal:
+        bits[index] = NORMAL
+    unknown = special_id(metadata, "unknown", len(tokens), unknown)
+    return Vocabulary(tokens, ids, bytes(bits), bos, eos, unknown, found.eog)
+
+
+def special_id(metadata: Mapping[str, object], role: str, size: int, default: int | None) -> int | None:
+    """The id in `tokenizer.ggml.<role>_token_id`, or the default where the key is absent or says that there is none.
+
+    Raises FormatError for a BOS or EOS outside the vocabulary; for lesser roles llama.cpp's warning is enough.
+    """
+    if default is not None and default >= size:
+        default = None
+    for name in (OLD_KEYS.get(role), role):
+        key = f"tokenizer.ggml.{name}_token_id"
+        if name is None or key not in metadata:
+            continue
+        value = metadata[key]
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise FormatError(f"{key} is {value!r}, not a token id; convert the model again")
+        if 0 <= value < size:
+            default = int(value)
+        elif value not in (-1, NO_ID):
+            problem = f"{key} is {value}, outside the vocabulary of {size} tokens"
+            if role in ("bos", "eos"):
+                raise FormatError(f"{problem}; convert the model again")
+            log.warning("%s; it is not used", problem)
+    return default
+
+
+def read_flag(metadata: Mapping[str, object], key: str, default: bool) -> bool:
+    """A boolean that the file may leave out; FormatError where it is something else."""
+    value = metadata.get(key, default)
+    if not isinstance(value, bool | np.bool_):
+        raise FormatError(f"{key} is {value!r}, not a boolean; convert the model again")
+    return bool(value)
+
+
+def read_numbers(metadata: Mapping[str, object], key: str, size: int) -> np.ndarray | None:
+    """One number for every token, None where the file leaves the list out."""
+    if key not in metadata:
+        return None
+    values = np.asarray(metadata[key])
+    if values.dtype.kind not in "iuf" or values.shape != (size,) or not np.isfinite(values).all():
+        raise FormatError(f"{key} must hold {size} numbers, one for every token; convert the model again")
+    return values
+
+
+def read_texts(metadata: Mapping[str, object], key: str) -> tuple[str, ...]:
+    """A list of texts; FormatError where it is missing or something else."""
+    values = metadata.get(key)
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise FormatError(f"{key} is missing or not a list of texts; convert the model again")
+    if set(map(type, values)) - {str}:
+        raise FormatError(f"{key} holds something that is not a text; convert the model again")
+    return tuple(values)
+
+
+def _read_tokens(metadata: Mapping[str, object]) -> tuple[str, ...]:
+    tokens = read_texts(metadata, "tokenizer.ggml.tokens")
+    if not tokens:
+        raise FormatError("tokenizer.ggml.tokens is empty; convert the model again")
+    if "" in tokens:  # llama.cpp's name for them, so that ids stay unique
+        tokens = tuple(text or f"[EMPTY_{index}]" for index, text in enumerate(tokens))
+    return tokens

@@ -1,0 +1,233 @@
+"""Chat templates: the dialect of Hugging Face, refusals that say why, hostile programs, and the built-in formats."""
+
+from datetime import datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vocabularies import MERGES, WORDS, bpe_metadata, spm_metadata
+
+from minillama.errors import FormatError, OptionError, UnsupportedError
+from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, load_chat_template
+
+USER = [{"role": "user", "content": "Hello"}]
+TALK = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hi there"},
+    {"role": "user", "content": " Who? "},
+]
+
+
+def render(source: str, messages: list[dict] = USER, **extra: object) -> str:
+    return ChatTemplate(source, "<s>", "</s>").render(messages, extra=extra)
+
+
+EXPECTED = {
+    "chatml": "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    "Hi there<|im_end|>\n<|im_start|>user\n Who? <|im_end|>\n<|im_start|>assistant\n",
+    "llama2": "[INST] Be kind.\nHello [/INST]Hi there</s>[INST]  Who?  [/INST]",
+    "llama2-sys": "[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nHello [/INST]Hi there</s>[INST]  Who?  [/INST]",
+    "llama3": "<|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\nHi there<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nWho?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "llama4": "<|header_start|>system<|header_end|>\n\nBe kind.<|eot|><|header_start|>user<|header_end|>\n\nHello"
+    "<|eot|><|header_start|>assistant<|header_end|>\n\nHi there<|eot|><|header_start|>user<|header_end|>\n\nWho?<|eot|>"
+    "<|header_start|>assistant<|header_end|>\n\n",
+    "mistral-v1": " [INST] Be kind.\n\nHello [/INST] Hi there</s> [INST]  Who?  [/INST]",
+    "mistral-v3": "[INST] Be kind.\n\nHello[/INST] Hi there</s>[INST]  Who? [/INST]",
+    "mistral-v3-tekken": "[INST]Be kind.\n\nHello[/INST]Hi there</s>[INST] Who? [/INST]",
+    "mistral-v7": "[SYSTEM_PROMPT] Be kind.[/SYSTEM_PROMPT][INST] Hello[/INST] Hi there</s>[INST]  Who? [/INST]",
+    "mistral-v7-tekken": "[SYSTEM_PROMPT]Be kind.[/SYSTEM_PROMPT][INST]Hello[/INST]Hi there</s>[INST] Who? [/INST]",
+    "gemma": "<start_of_turn>user\nBe kind.\n\nHello<end_of_turn>\n<start_of_turn>model\nHi there<end_of_turn>\n"
+    "<start_of_turn>user\nWho?<end_of_turn>\n<start_of_turn>model\n",
+    "phi3": "<|system|>\nBe kind.<|end|>\n<|user|>\nHello<|end|>\n<|assistant|>\nHi there<|end|>\n"
+    "<|user|>\n Who? <|end|>\n<|assistant|>\n",
+    "phi4": "<|im_start|>system<|im_sep|>Be kind.<|im_end|><|im_start|>user<|im_sep|>Hello<|im_end|>"
+    "<|im_start|>assistant<|im_sep|>Hi there<|im_end|><|im_start|>user<|im_sep|> Who? <|im_end|>"
+    "<|im_start|>assistant<|im_sep|>",
+    "falcon3": "<|system|>\nBe kind.\n<|user|>\nHello\n<|assistant|>\nHi there\n<|user|>\n Who? \n<|assistant|>\n",
+    "zephyr": "<|system|>\nBe kind.<|endoftext|>\n<|user|>\nHello<|endoftext|>\n<|assistant|>\nHi there<|endoftext|>\n"
+    "<|user|>\n Who? <|endoftext|>\n<|assistant|>\n",
+    "orion": "Human: Be kind.\n\nHello\n\nAssistant: </s>Hi there</s>Human:  Who? \n\nAssistant: </s>",
+    "openchat": "Be kind.<|end_of_turn|>GPT4 Correct User: Hello<|end_of_turn|>GPT4 Correct Assistant: Hi there"
+    "<|end_of_turn|>GPT4 Correct User:  Who? <|end_of_turn|>GPT4 Correct Assistant:",
+    "vicuna": "Be kind.\n\nUSER: Hello\nASSISTANT: Hi there</s>\nUSER:  Who? \nASSISTANT:",
+    "vicuna-orca": "SYSTEM: Be kind.\nUSER: Hello\nASSISTANT: Hi there</s>\nUSER:  Who? \nASSISTANT:",
+    "chatglm3": "[gMASK]sop<|system|>\n Be kind.<|user|>\n Hello<|assistant|>\n Hi there<|user|>\n  Who? <|assistant|>",
+    "chatglm4": "[gMASK]<sop><|system|>\nBe kind.<|user|>\nHello<|assistant|>\nHi there<|user|>\n Who? <|assistant|>\n",
+    "glmedge": "<|system|>\nBe kind.<|user|>\nHello<|assistant|>\nHi there<|user|>\n Who? <|assistant|>",
+    "deepseek": "Be kind.### Instruction:\nHello\n### Response:\nHi there\n<|EOT|>\n### Instruction:\n Who? \n"
+    "### Response:\n",
+    "deepseek2": "Be kind.\n\nUser: Hello\n\nAssistant: Hi there<｜end▁of▁sentence｜>User:  Who? \n\nAssistant:",
+    "deepseek3": "Be kind.\n\n<｜User｜>Hello<｜Assistant｜>Hi there<｜end▁of▁sentence｜><｜User｜> Who? "
+    "<｜Assistant｜>",
+    "command-r": "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>Be kind.<|END_OF_TURN_TOKEN|>"
+    "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hello<|END_OF_TURN_TOKEN|>"
+    "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>Hi there<|END_OF_TURN_TOKEN|>"
+    "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>Who?<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+    "minicpm": "Be kind.<用户>Hello<AI>Hi there<用户>Who?<AI>",
+    "exaone3": "[|system|]Be kind.[|endofturn|]\n[|user|]Hello\n[|assistant|]Hi there[|endofturn|]\n[|user|]Who?\n"
+    "[|assistant|]",
+    "granite": "<|start_of_role|>system<|end_of_role|>Be kind.<|end_of_text|>\n"
+    "<|start_of_role|>user<|end_of_role|>Hello<|end_of_text|>\n"
+    "<|start_of_role|>assistant<|end_of_role|>Hi there<|end_of_text|>\n"
+    "<|start_of_role|>user<|end_of_role|> Who? <|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
+    "gpt-oss": "<|start|>system<|message|>Be kind.<|end|><|start|>user<|message|>Hello<|end|>"
+    "<|start|>assistant<|message|>Hi there<|return|><|start|>user<|message|> Who? <|end|><|start|>assistant",
+}
+
+
+@pytest.mark.parametrize("name", sorted(BUILTIN_TEMPLATES))
+def test_built_in_formats(name: str) -> None:
+    assert render(BUILTIN_TEMPLATES[name], TALK) == EXPECTED[name]
+
+
+def test_no_generation_prompt() -> None:
+    template = ChatTemplate(BUILTIN_TEMPLATES["chatml"], "", "")
+    assert template.render(USER, add_generation_prompt=False) == "<|im_start|>user\nHello<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}", "<s>Hello</s>"),
+        ("  {% if true %}\nx\n  {% endif %}\ny\n", "x\ny"),  # trim_blocks and lstrip_blocks
+        ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
+        ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "1"),
+        ("{% generation %}{{ messages[0]['content'] }}{% endgeneration %}!", "Hello!"),
+        ("{{ {'a': 'é<', 'b': [1, none, true]} | tojson }}", '{"a": "é<", "b": [1, null, true]}'),
+        ("{{ {'a': 1} | tojson(indent=2) }}", '{\n  "a": 1\n}'),
+        ("{{ messages[-1:][0].content[::-1].strip('o') }}", "lleH"),
+        ("{% for key, value in messages[0].items() %}{{ key }}={{ value }};{% endfor %}", "content=Hello;role=user;"),
+        ("{{ 'x,y'.split(',')[1] ~ 1 ~ none ~ missing }}", "y1None"),
+        ("{{ '%s-%d' % ('a', 3) }}{{ '{}/{:.1f}'.format('b', 2) }}", "a-3b/2.0"),
+        ("{{ ['a', 'b'] | join('/') }}{{ messages | map(attribute='role') | join }}", "a/buser"),
+        ("{{ 'a\nb' | indent(2) }}{{ 'aXa' | replace('a', 'b', 1) }}", "a\n  bbXa"),
+        ("{% macro m(x) %}[{{ x }}]{% endmacro %}{{ m(1) }}{{ loop is defined }}", "[1]False"),
+        ("{% for m in messages %}{{ loop.first and loop.last }}{{ loop.length }}{% endfor %}", "True1"),
+        ("{{ enable_thinking }}{{ tools | length }}", "False2"),
+        ("{{ strftime_now('%Y') }}", str(datetime.now().year)),
+    ],
+)
+def test_the_dialect_of_hugging_face(source: str, text: str) -> None:
+    assert render(source, [{"content": "Hello", "role": "user"}], enable_thinking=False, tools=[1, 2]) == text
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{{ raise_exception('System role not supported') }}", "refuses these messages: System role not supported"),
+        ("a\n\n{% if %}", "is broken in line 3: Expected an expression"),
+        ("a\n{{ 1 / 0 }}", "failed in line 2: division by zero"),
+        ("a\n\n{{ tools[0].name }}", "failed in line 3: 'tools' is undefined"),
+        ("{{ 1 | nosuch }}", "is broken in line 1: No filter named 'nosuch'"),
+        ("{% nosuch %}", "is broken in line 1: Encountered unknown tag 'nosuch'"),
+        ("{{ raise_exception('a\nb') }}", "refuses these messages: a b"),
+        ("{% include '/etc/passwd' %}", "failed in line 1"),
+    ],
+)
+def test_a_template_that_fails_is_refused_with_the_reason_and_the_fix(source: str, reason: str) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        render(source)
+    assert f"the model's chat template {reason}" in str(caught.value)
+    assert "--chat-template" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{{ messages[0].update({'role': 'x'}) }}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for i in range(999999999) %}{% endfor %}",
+        "{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}",
+        "{{ 'x' * 10000000000 }}",
+        "{{ [1] * 10000000000 }}",
+        "{{ 9 ** 99999 }}",
+        "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "{% set ns = namespace(s=[1]) %}{% for i in range(40) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
+        "{% set ns = namespace(s=[1]) %}{% for i in range(40) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}"
+        "{{ ns.s | tojson }}",
+        "{% set ns = namespace(s='x') %}{% for i in range(60) %}"
+        "{% set x %}{{ ns.s }}{{ ns.s }}{% endset %}{% set ns.s = x %}{% endfor %}",
+        "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(50) }}",
+        "{% for i in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ '{:999999999}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 999999999) }}",
+        "{{ 'x'.ljust(999999999) }}",
+        "{{ ('x' * 99999).replace('x', 'x' * 99999) }}",
+        "{{ ('x' * 99999) | replace('x', 'x' * 99999) }}",
+        "{{ ('x' * 99999) | join('x' * 99999) }}",
+        "{{ ('x' * 99999).join('x' * 99999) }}",
+        "{{ 'x\n' | indent(999999999) }}",
+        "{{ [1] | tojson(indent=999999999) }}",
+        "{{ (1).to_bytes(999999999, 'big') }}",
+        "{% for i in range(9999) %}{% for j in range(9999) %}" + "x" * 99999 + "{% endfor %}{% endfor %}",
+        "x" * 500_001,
+        "{% if true %}" * 2000 + "{% endif %}" * 2000,
+    ],
+    ids=range(32),
+)
+def test_hostile_templates_come_to_an_end(source: str) -> None:
+    with pytest.raises(UnsupportedError, match="the model's chat template"):
+        render(source)
+
+
+def test_long_conversations_are_no_attack() -> None:
+    messages = [{"role": "user", "content": "Tell me a story. " * 100}] * 500
+    assert len(render(BUILTIN_TEMPLATES["gemma"], messages)) > 800_000
+
+
+@given(st.text("{}%-# \nabifforinendset=.|()[]'1", max_size=60))
+def test_any_template_renders_or_is_refused(source: str) -> None:
+    try:
+        assert isinstance(render(source), str)
+    except UnsupportedError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        (["hello"], "message 0 is 'hello'"),
+        ([*USER, {"content": "x"}], "message 1 has the role None"),
+        ([{"role": "", "content": "x"}], "message 0 has the role ''"),
+        ([{"role": "user"}], "message 0 has the content None"),
+        ([{"role": "user", "content": 3}], "message 0 has the content 3"),
+        ([], "no messages"),
+    ],
+)
+def test_messages_that_are_none(messages: list, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        ChatTemplate("", "", "").render(messages)
+
+
+def test_a_tool_call_needs_no_content() -> None:
+    assert render("{{ messages[0].content }}", [{"role": "assistant", "tool_calls": [{}]}]) == "None"
+
+
+def test_messages_are_not_changed() -> None:
+    message = {"role": "user", "content": "Hello"}
+    render("{{ messages[0].content }}", [message])
+    assert message == {"role": "user", "content": "Hello"}
+
+
+def test_the_template_of_a_file() -> None:
+    source = "{{ bos_token }}-{{ eos_token }}"
+    spm, bpe = spm_metadata(WORDS), bpe_metadata(MERGES)
+    assert load_chat_template(spm) is None
+    assert load_chat_template(spm | {"tokenizer.chat_template": source}).render(USER) == "<s>-</s>"
+    bpe |= {"tokenizer.chat_template": source}
+    assert load_chat_template(bpe).render(USER) == "-".join(bpe["tokenizer.ggml.tokens"][:2])
+    nameless = {"tokenizer.chat_template": source, "tokenizer.ggml.model": "gpt2"}
+    assert load_chat_template(nameless).render(USER) == "-"
+    with pytest.raises(FormatError, match=r"tokenizer\.chat_template is not a text"):
+        load_chat_template({"tokenizer.chat_template": np.zeros(3)})
