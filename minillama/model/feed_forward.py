@@ -1,0 +1,26 @@
+"""The gated feed-forward network (Shazeer 2020): down(act(gate x) · up x)."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from minillama.model.architectures import Activation
+from minillama.model.params import Block
+
+
+def gated(
+    opened: Float[Array, "*batch F"], up: Float[Array, "*batch F"], activation: Activation
+) -> Float[Array, "*batch F"]:
+    """act(opened) · up."""
+    gate = jax.nn.silu(opened) if activation is Activation.SILU else jax.nn.gelu(opened, approximate=True)
+    return gate * up
+
+
+def feed_forward(block: Block, activation: Activation, h: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """One dense network; where the file has no ffn_gate, ffn_up holds the rows of gate and up."""
+    if block.ffn_gate is not None:
+        opened, up = block.ffn_gate(h), block.ffn_up(h)
+    else:
+        opened, up = jnp.split(block.ffn_up(h), 2, axis=-1)
+    return block.ffn_down(gated(opened, up, activation))

@@ -1,0 +1,74 @@
+"""The parameters as one pytree. Fields carry GGUF's names; which of the optional ones are there decides the graph."""
+
+from dataclasses import dataclass
+
+import jax
+from jax import Array
+from jaxtyping import Float
+
+from minillama.kernels import Weight, matmul
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Linear:
+    """y = x Wᵀ + b, the bias where the file has one."""
+
+    weight: Weight
+    bias: Float[Array, "N"] | None = None
+
+    def __call__(self, x: Float[Array, "*batch K"]) -> Float[Array, "*batch N"]:
+        y = matmul(x, self.weight)
+        return y if self.bias is None else y + self.bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Block:
+    """One layer, `blk.N.*` in the file."""
+
+    attn_norm: Float[Array, "D"]
+    attn_output: Linear
+    ffn_norm: Float[Array, "D"]
+    attn_q: Linear | None = None
+    attn_k: Linear | None = None
+    attn_v: Linear | None = None
+    attn_qkv: Linear | None = None  # rows of q, k and v in one
+    attn_q_norm: Float[Array, "H"] | None = None
+    attn_k_norm: Float[Array, "H"] | None = None
+    post_attention_norm: Float[Array, "D"] | None = None
+    ffn_gate: Linear | None = None
+    ffn_up: Linear | None = None  # without ffn_gate: gate and up rows in one
+    ffn_down: Linear | None = None
+    post_ffw_norm: Float[Array, "D"] | None = None
+    ffn_gate_inp: Linear | None = None  # the router
+    ffn_gate_exps: Linear | None = None
+    ffn_up_exps: Linear | None = None
+    ffn_down_exps: Linear | None = None
+    ffn_gate_inp_shexp: Float[Array, "D"] | None = None
+    ffn_gate_shexp: Linear | None = None
+    ffn_up_shexp: Linear | None = None
+    ffn_down_shexp: Linear | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Params:
+    """A whole model. `output` is None where the head is tied to the token embedding."""
+
+    token_embd: Weight
+    blocks: tuple[Block, ...]
+    output_norm: Float[Array, "D"]
+    output: Linear | None = None
+    rope_factors: Float[Array, "pairs"] | None = None
+
+
+# fmt: off
+LINEAR_FIELDS = frozenset({
+    "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
+    "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp",
+})
+VECTOR_FIELDS = frozenset({
+    "attn_norm", "ffn_norm", "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm", "ffn_gate_inp_shexp",
+})
+# fmt: on
