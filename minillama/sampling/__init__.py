@@ -1,0 +1,55 @@
+"""llama.cpp's chain of samplers, running on the device inside the compiled step.
+
+>>> chain = build_chain(Sampling(temp=0.8, top_k=40, seed=1), vocab_size=32000)
+>>> state = chain.init(seed=1)
+>>> token, state = chain(logits, state)
+
+`Sampling` and everything in `params` can be had without importing JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from minillama.sampling.order import Sampler, parse_order, sequence_to_names
+from minillama.sampling.params import Sampling, SamplingOptions, resolve_seed
+
+if TYPE_CHECKING:
+    from minillama.sampling.candidates import Candidates
+    from minillama.sampling.chain import Chain, build_chain, logprob
+    from minillama.sampling.report import StageReport, distribution, explain
+    from minillama.sampling.state import SamplerState
+
+__all__ = [
+    "Candidates",
+    "Chain",
+    "Sampler",
+    "SamplerState",
+    "Sampling",
+    "SamplingOptions",
+    "StageReport",
+    "build_chain",
+    "distribution",
+    "explain",
+    "logprob",
+    "parse_order",
+    "resolve_seed",
+    "sequence_to_names",
+]
+
+_HOMES = {
+    "Candidates": "candidates",
+    "Chain": "chain",
+    "SamplerState": "state",
+    "StageReport": "report",
+    "build_chain": "chain",
+    "distribution": "report",
+    "explain": "report",
+    "logprob": "chain",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import JAX only when a chain is wanted: the command line reads its options without it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'minillama.sampling' has no attribute {name!r}")
+    return getattr(import_module(f"minillama.sampling.{_HOMES[name]}"), name)

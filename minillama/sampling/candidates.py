@@ -1,0 +1,122 @@
+"""The value that flows through the chain: the tokens that may still be drawn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from minillama.sampling.tree import STATIC, pytree
+
+_HEAD = 1024  # how many candidates are ranked before all of them are
+
+
+class Order(Enum):
+    """How a list of candidates is arranged."""
+
+    VOCABULARY = "position i holds token i"
+    DESCENDING = "by logit, the largest first"
+    NONE = "in no useful order"
+
+
+@pytree
+@dataclass(frozen=True)
+class Candidates:
+    """A list of M candidates, of which `kept` are still in the running.
+
+    llama.cpp shortens its list; compiled code has fixed shapes, so a dropped candidate stays in place with a logit of
+    -inf. A candidate may be kept with a logit of -inf too (a bias of -inf, top-n-sigma): it counts but is never drawn.
+    """
+
+    ids: Int[Array, "M"]
+    logits: Float[Array, "M"]
+    kept: Bool[Array, "M"]
+    order: Order = field(metadata=STATIC)
+    vocab_size: int = field(metadata=STATIC)
+
+    @staticmethod
+    def of_logits(logits: Float[Array, "V"]) -> "Candidates":
+        """All of the vocabulary, in f32; a logit that is not a number counts as -inf."""
+        logits = logits.astype(jnp.float32)
+        size = logits.shape[0]
+        clean = jnp.where(jnp.isnan(logits), -jnp.inf, logits)
+        return Candidates(jnp.arange(size, dtype=jnp.int32), clean, jnp.ones(size, bool), Order.VOCABULARY, size)
+
+    @property
+    def count(self) -> Int[Array, ""]:
+        """How many candidates are kept."""
+        return jnp.sum(self.kept, dtype=jnp.int32)
+
+    @property
+    def rank(self) -> Int[Array, "M"]:
+        """How many kept candidates stand before each one."""
+        return jnp.cumsum(self.kept, dtype=jnp.int32) - self.kept.astype(jnp.int32)
+
+    @property
+    def probs(self) -> Float[Array, "M"]:
+        """Softmax over the kept candidates."""
+        top = jnp.max(self.logits)
+        # The largest is 0 by decree: inf - inf is no number.
+        shifted = jnp.where(self.logits == top, 0.0, self.logits - top)
+        weights = jnp.where(self.kept, jnp.exp(shifted), 0.0)
+        return weights / jnp.sum(weights)
+
+    def keep(self, wanted: Bool[Array, "M"]) -> "Candidates":
+        """Drop the candidates that are not wanted."""
+        return replace(self, logits=jnp.where(wanted, self.logits, -jnp.inf), kept=self.kept & wanted)
+
+    def with_logits(self, logits: Float[Array, "M"], *, same_order: bool) -> "Candidates":
+        """Change the logits; say whether a descending list stays one."""
+        still = self.order is Order.VOCABULARY or same_order
+        return replace(self, logits=jnp.where(self.kept, logits, -jnp.inf), order=self.order if still else Order.NONE)
+
+    def largest(self, width: int) -> "Candidates":
+        """The `width` candidates with the largest logits, in descending order."""
+        logits, positions = lax.top_k(self.logits, width)
+        ids = positions if self.order is Order.VOCABULARY else self.ids[positions]
+        return replace(self, ids=ids, logits=logits, kept=self.kept[positions], order=Order.DESCENDING)
+
+    def first(
+        self,
+        enough: Callable[[Float[Array, "R"], Int[Array, "R"]], Bool[Array, "R"]],
+        score: Float[Array, "M"] | None = None,
+    ) -> Bool[Array, "M"]:
+        """Mark the best by a score (the logit), down to the first that makes them `enough(sum of probs, number)`.
+
+        Seldom sorts a vocabulary: nearly always the best _HEAD are enough, and only otherwise all are ranked.
+        """
+        size, probs = self.logits.shape[0], self.probs
+        sorted_already = self.order is Order.DESCENDING and score is None
+
+        def among(width: int) -> tuple[Bool[Array, "M"], Bool[Array, ""]]:
+            ranked = jnp.arange(size, dtype=jnp.int32)
+            if not sorted_already:
+                ranked = lax.top_k(self.logits if score is None else score, width)[1]
+            kept = self.kept[ranked]
+            done = kept & enough(jnp.cumsum(probs[ranked]), jnp.cumsum(kept, dtype=jnp.int32))
+            found = jnp.any(done)
+            last = jnp.where(found, jnp.argmax(done), width - 1)
+            chosen = jnp.arange(width, dtype=jnp.int32) <= last
+            return jnp.zeros(size, bool).at[ranked].set(chosen), found
+
+        if sorted_already or size <= 4 * _HEAD:
+            return among(size)[0]
+        head, found = among(_HEAD)
+        return lax.cond(found, lambda: head, lambda: among(size)[0])
+
+    def positions(self, tokens: Int[Array, "W"]) -> Int[Array, "W"]:
+        """Where the tokens stand in the list; M, which is out of range, for a token that is not in it."""
+        size = self.logits.shape[0]
+        known = (tokens >= 0) & (tokens < self.vocab_size)
+        safe = jnp.where(known, tokens, 0)
+        if self.order is Order.VOCABULARY:
+            return jnp.where(known, safe, size)
+        table = jnp.full(self.vocab_size, size, jnp.int32).at[self.ids].set(jnp.arange(size, dtype=jnp.int32))
+        return jnp.where(known, table[safe], size)
+
+
+def bucket(count: int, smallest: int = 64) -> int:
+    """Round a size up to a power of two, so that nearby sizes share one compilation."""
+    return max(smallest, 1 << max(0, count - 1).bit_length())

@@ -1,0 +1,67 @@
+"""The order of the samplers: llama.cpp's names, aliases and letters for the links of the chain."""
+
+from enum import Enum
+
+from minillama.errors import OptionError
+
+
+class Sampler(Enum):
+    """One link of the chain: its name in `--samplers`, its letter in `--sampler-seq`, its name in the printed chain."""
+
+    PENALTIES = ("penalties", "e", "penalties")
+    DRY = ("dry", "d", "dry")
+    TOP_N_SIGMA = ("top_n_sigma", "s", "top-n-sigma")
+    TOP_K = ("top_k", "k", "top-k")
+    TYP_P = ("typ_p", "y", "typical")
+    TOP_P = ("top_p", "p", "top-p")
+    MIN_P = ("min_p", "m", "min-p")
+    XTC = ("xtc", "x", "xtc")
+    TEMPERATURE = ("temperature", "t", "temp-ext")
+
+    def __init__(self, option: str, letter: str, printed: str) -> None:
+        self.option = option
+        self.letter = letter
+        self.printed = printed
+
+
+DEFAULT_ORDER = "edskypmxt"
+
+_LETTERS = {sampler.letter: sampler for sampler in Sampler}
+_NAMES = {
+    spelling: sampler
+    for sampler in Sampler
+    for spelling in (sampler.option, sampler.option.replace("_", "-"), sampler.option.replace("_", ""))
+} | {"nucleus": Sampler.TOP_P, "temp": Sampler.TEMPERATURE, "typ": Sampler.TYP_P, "typical": Sampler.TYP_P}
+_ELSEWHERE = {"a": "adaptive_p", "i": "infill"}  # llama.cpp has them, this chain does not
+
+
+def parse_order(text: str) -> tuple[Sampler, ...]:
+    """Read an order of samplers: names with `;` between them, one name alone, or a sequence of letters.
+
+    `top_k;top-p;temp`, `temperature` and `kpt` are all good; case does not matter; an empty text is an empty chain.
+    Raises OptionError for an unknown name or letter (llama.cpp warns and skips it).
+    """
+    names = [name.strip().lower() for name in text.split(";") if name.strip()]
+    if len(names) == 1 and names[0] not in _NAMES and ";" not in text and names[0] not in _ELSEWHERE.values():
+        return tuple(_sampler_of_letter(letter) for letter in names[0])
+    return tuple(_sampler_of_name(name) for name in names)
+
+
+def sequence_to_names(letters: str) -> str:
+    """Turn the letters of `--sampler-seq` into names, because the letters `temp` alone would be read as a name."""
+    return ";".join(_sampler_of_letter(letter).option for letter in letters.strip().lower()) + ";"
+
+
+def _sampler_of_letter(letter: str) -> Sampler:
+    if letter in _LETTERS:
+        return _LETTERS[letter]
+    reason = f"{_ELSEWHERE[letter]} is not supported" if letter in _ELSEWHERE else "no such sampler"
+    known = ", ".join(f"{letter} {sampler.option}" for letter, sampler in _LETTERS.items())
+    raise OptionError(f"samplers: letter {letter!r}: {reason}; use {known}")
+
+
+def _sampler_of_name(name: str) -> Sampler:
+    if name in _NAMES:
+        return _NAMES[name]
+    reason = "not supported" if name.replace("-", "_") in _ELSEWHERE.values() else "no such sampler"
+    raise OptionError(f"samplers: {name!r}: {reason}; use {', '.join(sampler.option for sampler in Sampler)}")
