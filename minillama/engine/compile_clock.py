@@ -1,0 +1,27 @@
+"""How long JAX has spent tracing and compiling, so that timings can tell it apart from running."""
+
+import threading
+
+import jax
+
+_EVENTS = frozenset(
+    {
+        "/jax/core/compile/jaxpr_trace_duration",
+        "/jax/core/compile/jaxpr_to_mlir_module_duration",
+        "/jax/core/compile/backend_compile_duration",
+    }
+)
+_totals = threading.local()  # compilation happens in the thread that calls
+
+
+def compile_seconds() -> float:
+    """Seconds that this thread has spent on tracing, lowering and compiling since it started."""
+    return getattr(_totals, "seconds", 0.0)
+
+
+def _listen(event: str, duration: float, **details: str | int | float) -> None:
+    if event in _EVENTS:
+        _totals.seconds = compile_seconds() + duration
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)

@@ -1,0 +1,306 @@
+"""The Python API: `load` a model, then generate, stream, chat, and look inside."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float32
+from tqdm.auto import tqdm
+
+from minillama.engine import steps
+from minillama.engine.loader import load_params, unused_tensors, weight_bytes
+from minillama.engine.memory import Memory, choose_context, chunk_size, logger
+from minillama.engine.placement import Placement, place_layers
+from minillama.engine.request import GenerateOptions, Request
+from minillama.engine.result import Completion
+from minillama.engine.sampling_defaults import file_defaults
+from minillama.engine.session import Session
+from minillama.engine.source import resolve
+from minillama.engine.stream import Stream
+from minillama.errors import FormatError, OptionError, UnsupportedError
+from minillama.gguf import GGUF, open_gguf
+from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
+from minillama.sampling import Sampling, SamplingOptions, build_chain, resolve_seed
+from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
+
+DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    hf_repo: str | None = None,
+    hf_file: str | None = None,
+    offline: bool = False,
+    ctx_size: int = 0,
+    n_gpu_layers: int | None = None,
+    batch_size: int = 2048,
+    ubatch_size: int = 512,
+    use_mmap: bool = True,
+    chat_template: str | None = None,
+    progress: bool = True,
+) -> "LLM":
+    """Open a GGUF model.
+
+    model: a file, or None for the built-in storyteller; hf_repo: `user/repo[:quant]` on the Hugging Face hub instead.
+    ctx_size: tokens of context, a multiple of 256 after rounding up; 0 for the model's own, as far as memory allows.
+    n_gpu_layers: layers to place on the accelerator, from the last; None for all, where there is one.
+    batch_size, ubatch_size: most tokens of a prompt that are evaluated in one call (the smaller of the two counts).
+    chat_template: one of the built-in names, or jinja source, in place of the file's own.
+    Raises MinillamaError (one line: the thing, the value, the fix) for files and options that cannot be served.
+    """
+    started = time.perf_counter()
+    if batch_size < 1:
+        raise OptionError(f"batch_size is {batch_size}; expected at least 1")
+    file = open_gguf(resolve(model, hf_repo=hf_repo, hf_file=hf_file, offline=offline), use_mmap=use_mmap)
+    if "token_embd.weight" not in file.tensors:
+        raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
+    config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
+    tokenizer = load_tokenizer(file.metadata)
+    if tokenizer.size > config.vocab_size:
+        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {config.vocab_size}")
+    template = _choose_template(file.metadata, chat_template, tokenizer)
+    placement = place_layers(config.block_count, n_gpu_layers)
+    ubatch_size = min(batch_size, ubatch_size)
+    ctx_size, memory = choose_context(config, weight_bytes(file), ctx_size, ubatch_size, placement.devices[-1])
+    if unused := unused_tensors(file, config):
+        logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
+    with tqdm(
+        total=weight_bytes(file),
+        desc="loading",
+        unit="B",
+        unit_scale=True,
+        disable=not progress,
+        delay=0.5,
+        leave=False,
+    ) as bar:
+        params = load_params(file, config, ctx_size, placement.devices, bar.update)
+        jax.block_until_ready(params)
+    return LLM(
+        config,
+        params,
+        tokenizer,
+        template,
+        file,
+        placement,
+        ctx_size,
+        ubatch_size,
+        memory,
+        time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LLM:
+    """An open model. Made by `load`."""
+
+    config: Config
+    params: Params
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    file: GGUF
+    placement: Placement
+    ctx_size: int
+    ubatch_size: int
+    memory: Memory
+    load_seconds: float
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """The file's metadata."""
+        return self.file.metadata
+
+    @property
+    def path(self) -> Path:
+        """The file, the first one of a split model."""
+        return self.file.path
+
+    def __repr__(self) -> str:
+        shape = f"{self.config.architecture}, {self.config.block_count} layers, context {self.ctx_size}"
+        return f"<LLM {self.path.name}: {shape}>"
+
+    def session(self) -> Session:
+        """State to pass to several calls: what they have in common at the start is evaluated once."""
+        return Session(self.params, self.config, self.placement, self.ctx_size, self.ubatch_size)
+
+    def stream(
+        self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
+    ) -> Stream:
+        """Continue a text, piece by piece.
+
+        prompt: text, in which special tokens are recognised and BOS is put in front as the model asks, or token ids.
+        session: what it shares with earlier calls at the start is not evaluated again.
+        options: the fields of `Request` (n, stop, context_shift, keep, ignore_eos) and of `Sampling` (temp, top_k,
+        seed, ...); sampling options not given come from the file, then from llama.cpp's defaults.
+        Raises OptionError for impossible options and for a prompt that does not fit.
+        """
+        ids = tuple(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
+        return self._start(ids, session, options)
+
+    def generate(
+        self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
+    ) -> Completion:
+        """Continue a text and give it back whole; see `stream`. An interrupt ends it and keeps the text so far."""
+        ids = tuple(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
+        return _run_out(self._start(ids, session, options))
+
+    def chat_stream(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        session: Session | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Stream:
+        """Answer a conversation, piece by piece; see `stream`. Messages are `{"role": "user", "content": "..."}`.
+
+        Raises UnsupportedError where the model has no chat template or it cannot be rendered.
+        """
+        ids = tuple(self.encode_chat(messages))
+        return self._start(ids, session, options)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        session: Session | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Completion:
+        """Answer a conversation and give the answer back whole; see `chat_stream`."""
+        ids = tuple(self.encode_chat(messages))
+        return _run_out(self._start(ids, session, options))
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+        """The text that a conversation becomes, with its special tokens."""
+        if self.template is None:
+            names = ", ".join(sorted(BUILTIN_TEMPLATES))
+            raise UnsupportedError(f"{self.path.name} has no chat template; choose one with chat_template: {names}")
+        return self.template.render(messages, add_generation_prompt=add_generation_prompt)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a rendered conversation, BOS not doubled where the template wrote it."""
+        text, bos = self.render(messages), self.tokenizer.bos
+        if self.tokenizer.add_bos and bos is not None:
+            text = text.removeprefix(self.tokenizer.tokens[bos])
+        return self.tokenizer.encode(text)
+
+    def logits(self, ids: Sequence[int]) -> Float32[np.ndarray, "T V"]:
+        """The logits after each of the ids, evaluated from an empty context."""
+        ids = self._checked(tuple(ids))
+        if len(ids) > self.ctx_size:
+            raise OptionError(
+                f"{len(ids)} tokens do not fit in a context of {self.ctx_size}; load with a larger ctx_size"
+            )
+        chunk = chunk_size(self.config, self.ctx_size, self.ubatch_size)
+        padded = -(-len(ids) // 16) * 16
+        cache = empty_cache(self.config, padded)
+        row = np.zeros((1, padded), np.int32)
+        row[0, : len(ids)] = ids
+        parts = []
+        for start in range(0, padded, chunk):
+            part = jnp.asarray(row[:, start : start + chunk])
+            logits, cache = steps.read_all(self.params, self.config, self.placement, part, cache)
+            parts.append(np.asarray(logits))
+        return np.concatenate(parts)[: len(ids)]
+
+    def trace(self, ids: Sequence[int]) -> dict[str, np.ndarray]:
+        """Every named activation of one forward pass, without the batch axis, under llama.cpp's names.
+
+        In the order of computation. Per layer i: attn_norm-i [T, D], Qcur-i [T, N, H], Kcur-i and Vcur-i [T, K, H],
+        kq_soft_max-i [N, T, S], attn_out-i, ffn_inp-i, ffn_norm-i, ffn_out-i, l_out-i [T, D]; around them inp_embd,
+        result_norm and result_output [T, V].
+        """
+        ids = self._checked(tuple(ids))
+        if self.placement.single is None:
+            raise OptionError("trace needs all layers on one device; load with n_gpu_layers=0 or all")
+        cache = empty_cache(self.config, len(ids))
+        found = _trace(self.params, self.config, jnp.asarray(np.array([ids], np.int32)), cache)
+        arrays = {name: np.asarray(value)[0] for name, value in found.items()}
+        return {
+            name: a.reshape(-1, *a.shape[2:]) if name.startswith("kq_soft_max") else a for name, a in arrays.items()
+        }
+
+    def sampling(self, **options: Unpack[SamplingOptions]) -> Sampling:
+        """Sampling options in force: those given, else the file's own, else llama.cpp's defaults."""
+        chosen = Sampling(**{**file_defaults(self.metadata), **options})
+        if chosen.dry_multiplier and not chosen.dry_sequence_breakers:
+            chosen = replace(chosen, dry_sequence_breakers=self._breakers)
+        return chosen
+
+    @cached_property
+    def _breakers(self) -> tuple[int, ...]:
+        """Tokens that hold one of llama.cpp's sequence breakers."""
+        marks = [mark.encode() for mark in DRY_BREAKERS]
+        pieces = ((token, self.tokenizer.piece(token)) for token in range(self.tokenizer.size))
+        return tuple(token for token, piece in pieces if any(mark in piece for mark in marks))
+
+    def _start(self, ids: tuple[int, ...], session: Session | None, options: GenerateOptions) -> Stream:
+        """Check everything that can be checked before the first token, then start."""
+        names = {field.name for field in fields(Request)}
+        request = Request(**{name: value for name, value in options.items() if name in names})
+        sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
+        ids = self._checked(ids)
+        if len(ids) > self.ctx_size - 4:
+            raise OptionError(
+                f"the prompt has {len(ids)} tokens, too many for a context of {self.ctx_size}; raise ctx_size"
+            )
+        if request.ignore_eos:
+            never = tuple((token, -np.inf) for token in sorted(self.tokenizer.eog))
+            sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *never))
+        chain = jax.device_put(build_chain(sampling, self.config.vocab_size), self.placement.devices[-1])
+        if session is None:
+            session = self.session()
+        return Stream(session, self.tokenizer, chain, ids, request, resolve_seed(sampling.seed), self.load_seconds)
+
+    def _checked(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        if not ids:
+            if self.tokenizer.bos is None or not self.tokenizer.add_bos:
+                raise OptionError("the prompt is empty and the model has no BOS token to start from; give a prompt")
+            return (self.tokenizer.bos,)
+        wrong = [token for token in ids if not 0 <= token < self.config.vocab_size]
+        if wrong:
+            raise OptionError(f"token id {wrong[0]} is outside the vocabulary of {self.config.vocab_size}")
+        return tuple(int(token) for token in ids)
+
+
+def _run_out(stream: Stream) -> Completion:
+    try:
+        for _ in stream:
+            pass
+    except KeyboardInterrupt:
+        pass
+    return stream.completion
+
+
+@partial(jax.jit, static_argnames="config")
+def _trace(params: Params, config: Config, ids: Array, cache: Cache) -> OrderedDict[str, Array]:
+    found: OrderedDict[str, Array] = OrderedDict()  # a plain dict would come out of jit sorted by name
+
+    def tap(name: str, value: Array) -> Array:
+        found[name] = value
+        return value
+
+    hidden, _ = forward(params, config, ids, cache, tap)
+    unembed(params, config, hidden, tap)
+    return found
+
+
+def _choose_template(metadata: Mapping[str, object], wanted: str | None, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The named or given template, else the file's own."""
+    if wanted is None:
+        return load_chat_template(metadata)
+    if wanted not in BUILTIN_TEMPLATES and "{" not in wanted:
+        names = ", ".join(sorted(BUILTIN_TEMPLATES))
+        raise OptionError(f"unknown chat template {wanted!r}; give jinja source or one of: {names}")
+
+    def text(token: int | None) -> str:
+        return "" if token is None else tokenizer.tokens[token]
+
+    return ChatTemplate(BUILTIN_TEMPLATES.get(wanted, wanted), text(tokenizer.bos), text(tokenizer.eos))

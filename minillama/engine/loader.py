@@ -1,0 +1,162 @@
+"""From an open GGUF file to `Params` on devices: every tensor found by name, checked against the config, and placed."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax import Array
+
+from minillama.errors import FormatError
+from minillama.gguf import GGUF, Tensor
+from minillama.kernels import load_vector, load_weight
+from minillama.model import Block, Config, Linear, Params
+from minillama.model.config import Scaling
+from minillama.model.params import LINEAR_FIELDS, VECTOR_FIELDS
+
+Advance = Callable[[int], object]  # called with the number of bytes that were loaded
+
+ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+
+
+def load_params(
+    file: GGUF, config: Config, ctx_size: int, devices: Sequence[jax.Device], advance: Advance = lambda size: None
+) -> Params:
+    """Place a model's parameters.
+
+    ctx_size: positions that will be used; LongRoPE picks its factors by it.
+    devices: of each layer, then of the head; the token embedding lies with the first layer.
+    Raises FormatError where a tensor is missing or of an unexpected shape, UnsupportedError for its type.
+    """
+    source = _Source(file, advance)
+    width, head = config.embedding_length, devices[-1]
+    token_embd = source.linear("token_embd", (config.vocab_size, width), devices[0]).weight
+    factors = _rope_factors(file, config, ctx_size)
+    blocks = tuple(_load_block(source, config, layer, devices[layer]) for layer in range(config.block_count))
+    output = source.linear("output", (config.vocab_size, width), head) if "output.weight" in file.tensors else None
+    if output is None and head != devices[0]:  # a tied head on another device needs the embedding's rows there
+        output = Linear(jax.device_put(token_embd, head))
+    return Params(
+        token_embd=token_embd,
+        blocks=blocks,
+        output_norm=source.vector("output_norm", width, head),
+        output=output,
+        rope_factors=None
+        if factors is None
+        else source.vector(factors.removesuffix(".weight"), config.rope.dimension_count // 2, devices[0]),
+    )
+
+
+def weight_bytes(file: GGUF) -> int:
+    """Bytes of all tensors in the file: what the weights take, give or take the layout."""
+    return sum(tensor.nbytes for tensor in file.tensors.values())
+
+
+def unused_tensors(file: GGUF, config: Config) -> list[str]:
+    """Tensors that `load_params` does not read: a sign of a variant that this graph does not know."""
+    fields = {f"{field}.{kind}" for field in LINEAR_FIELDS | VECTOR_FIELDS for kind in ("weight", "bias")}
+    known = {"token_embd.weight", "output_norm.weight", "output.weight", "output.bias", *ROPE_FACTORS}
+    known |= {f"blk.{layer}.{field}" for layer in range(config.block_count) for field in fields}
+    return [name for name in file.tensors if name not in known]
+
+
+class _Source:
+    """Reads tensors by name and says aloud how far it is."""
+
+    def __init__(self, file: GGUF, advance: Advance) -> None:
+        self.file, self.advance = file, advance
+
+    def bytes(self, tensor: Tensor) -> np.ndarray:
+        """A copy of a tensor's bytes, read past the map, whose pages would count as memory beside the device's copy."""
+        raw = np.fromfile(tensor.file, np.uint8, tensor.nbytes, offset=tensor.offset)
+        self.advance(tensor.nbytes)
+        return raw.reshape(tensor.data.shape)
+
+    def find(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        tensor = self.file.tensors.get(name)
+        if tensor is None:
+            raise FormatError(
+                f"{self.file.path.name}: tensor {name} is missing; the file is incomplete or of a newer variant"
+            )
+        if tensor.shape != shape and not (len(shape) == 1 and tensor.shape == (1, *shape)):
+            raise FormatError(f"{self.file.path.name}: tensor {name} has shape {tensor.shape}; expected {shape}")
+        return tensor
+
+    def linear(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Linear:
+        tensor = self.find(f"{name}.weight", shape)
+        weight = load_weight(self.bytes(tensor), tensor.type, tensor.name, device)
+        biased = f"{name}.bias" in self.file.tensors
+        return Linear(weight, self.vector(name, shape[-2], device, "bias") if biased else None)
+
+    def vector(self, name: str, size: int, device: jax.Device, kind: str = "weight") -> Array:
+        tensor = self.find(f"{name}.{kind}", (size,))
+        return load_vector(self.bytes(tensor).reshape(-1), tensor.type, tensor.name, device)
+
+
+def _load_block(source: _Source, config: Config, layer: int, device: jax.Device) -> Block:
+    """One layer: each field of Block that the file has, or that it must have."""
+    present: dict[str, Linear | Array] = {}
+    for field in dataclasses.fields(Block):
+        name = f"blk.{layer}.{field.name}"
+        required = field.name in _required(source.file, layer)
+        if not required and f"{name}.weight" not in source.file.tensors:
+            continue
+        shape = _shape(source.file, config, layer, field.name)
+        if field.name in LINEAR_FIELDS:
+            present[field.name] = source.linear(name, shape, device)
+        else:
+            present[field.name] = source.vector(name, shape[0], device)
+    return Block(**present)
+
+
+def _required(file: GGUF, layer: int) -> set[str]:
+    """Fields without which a layer has no meaning; of fused and separate tensors one form is enough."""
+
+    def has(field: str) -> bool:
+        return f"blk.{layer}.{field}.weight" in file.tensors
+
+    needed = {"attn_norm", "attn_output", "ffn_norm"}
+    needed |= {"attn_qkv"} if has("attn_qkv") else {"attn_q", "attn_k", "attn_v"}
+    if has("ffn_gate_inp"):
+        needed |= {"ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"}
+        if has("ffn_gate_shexp"):
+            needed |= {"ffn_gate_inp_shexp", "ffn_up_shexp", "ffn_down_shexp"}
+        return needed
+    return needed | {"ffn_up", "ffn_down"}
+
+
+def _shape(file: GGUF, config: Config, layer: int, field: str) -> tuple[int, ...]:
+    """The expected shape of a layer's tensor; the feed-forward width is taken from the file."""
+    width, heads, kv_heads = config.embedding_length, config.head_count, config.head_count_kv
+    queries, keys, values = heads * config.key_length, kv_heads * config.key_length, kv_heads * config.value_length
+    experts = (config.expert_count,)
+
+    def hidden(down: str) -> int:
+        tensor = file.tensors.get(f"blk.{layer}.{down}.weight")
+        return tensor.shape[-1] if tensor is not None else 0
+
+    fused = 1 if f"blk.{layer}.ffn_gate.weight" in file.tensors else 2
+    shapes = {
+        "attn_norm": (width,), "ffn_norm": (width,), "post_attention_norm": (width,), "post_ffw_norm": (width,),
+        "attn_q_norm": (config.key_length,), "attn_k_norm": (config.key_length,), "ffn_gate_inp_shexp": (width,),
+        "attn_q": (queries, width), "attn_k": (keys, width), "attn_v": (values, width),
+        "attn_qkv": (queries + keys + values, width), "attn_output": (width, heads * config.value_length),
+        "ffn_gate": (hidden("ffn_down"), width), "ffn_up": (fused * hidden("ffn_down"), width),
+        "ffn_down": (width, hidden("ffn_down")), "ffn_gate_inp": (config.expert_count, width),
+        "ffn_gate_exps": (*experts, hidden("ffn_down_exps"), width),
+        "ffn_up_exps": (*experts, hidden("ffn_down_exps"), width),
+        "ffn_down_exps": (*experts, width, hidden("ffn_down_exps")),
+        "ffn_gate_shexp": (hidden("ffn_down_shexp"), width), "ffn_up_shexp": (hidden("ffn_down_shexp"), width),
+        "ffn_down_shexp": (width, hidden("ffn_down_shexp")),
+    }  # fmt: skip
+    return shapes[field]
+
+
+def _rope_factors(file: GGUF, config: Config, ctx_size: int) -> str | None:
+    """Which tensor of frequency factors applies, if any."""
+    if config.rope.scaling is Scaling.LONGROPE or "rope_factors_long.weight" in file.tensors:
+        long = ctx_size > config.rope.original_context_length
+        name = "rope_factors_long.weight" if long else "rope_factors_short.weight"
+    else:
+        name = "rope_freqs.weight"
+    return name if name in file.tensors else None

@@ -1,0 +1,97 @@
+"""How much memory a model and its context take, and the refusal of what cannot fit before anything is allocated."""
+
+import logging
+from dataclasses import dataclass
+
+import jax
+import psutil
+
+from minillama.errors import OptionError, ResourceError
+from minillama.model import Config, cache_bytes
+
+logger = logging.getLogger("minillama")
+
+CONTEXT_STEP = 256  # a context is a multiple of this, as in llama.cpp
+SCORES_BYTES = 256 << 20  # attention scores of one prefill chunk stay below this
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Predicted bytes by part."""
+
+    weights: int
+    cache: int  # at the full context; it starts small and grows with the text
+    compute: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.compute
+
+
+def available_bytes(device: jax.Device) -> int:
+    """Free memory of a device; of the machine for a CPU."""
+    if device.platform == "cpu":
+        return psutil.virtual_memory().available
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit", 1 << 62) - stats.get("bytes_in_use", 0)
+
+
+def chunk_size(config: Config, ctx_size: int, ubatch_size: int) -> int:
+    """Tokens of one prefill chunk: a power of two, at most ubatch_size, whose attention scores stay small."""
+    most = max(16, min(ubatch_size, SCORES_BYTES // (4 * config.head_count * ctx_size)))
+    return 1 << (min(most, ubatch_size).bit_length() - 1)
+
+
+def predict(config: Config, weights: int, ctx_size: int, ubatch_size: int) -> Memory:
+    """Memory by formula: the file's tensors, the float32 cache, and the largest chunk's activations."""
+    chunk = chunk_size(config, ctx_size, ubatch_size)
+    scores = 2 * 4 * config.head_count * chunk * ctx_size
+    widest = 4 * chunk * (8 * config.embedding_length) + 4 * config.vocab_size
+    return Memory(weights, cache_bytes(config, ctx_size), scores + widest)
+
+
+def choose_context(
+    config: Config, weights: int, ctx_size: int, ubatch_size: int, device: jax.Device
+) -> tuple[int, Memory]:
+    """Settle the context's size and check that everything fits.
+
+    ctx_size: wanted positions, rounded up to a multiple of 256; 0 for the training context, or less where memory asks
+    for it, which is said in one line.
+    Raises OptionError for an impossible size, ResourceError where it cannot fit.
+    """
+    if ctx_size < 0:
+        raise OptionError(
+            f"ctx_size is {ctx_size}; expected a number of tokens, or 0 for the model's own {config.context_length}"
+        )
+    if ubatch_size < 1:
+        raise OptionError(f"ubatch_size is {ubatch_size}; expected at least 1")
+    free = available_bytes(device)
+    wanted = round_up(ctx_size or config.context_length)
+    memory = predict(config, weights, wanted, ubatch_size)
+    if ctx_size == 0:
+        while memory.total > 0.8 * free and wanted > CONTEXT_STEP:
+            wanted = round_up(wanted // 2)
+            memory = predict(config, weights, wanted, ubatch_size)
+        if wanted < config.context_length:
+            logger.warning(
+                "context of %d tokens in place of the model's %d, to fit %s of free memory; ask for more with ctx_size",
+                wanted, config.context_length, _shown(free),
+            )  # fmt: skip
+    if memory.total > free:
+        raise ResourceError(
+            f"a context of {wanted} tokens needs {_shown(memory.total)} (weights {_shown(memory.weights)}, cache "
+            f"{_shown(memory.cache)}, compute {_shown(memory.compute)}), but {_shown(free)} are free; "
+            "choose a smaller ctx_size, ubatch_size or model"
+        )
+    if wanted > round_up(config.context_length):
+        logger.warning("ctx_size=%d exceeds the %d tokens the model was trained on", wanted, config.context_length)
+    return wanted, memory
+
+
+def round_up(positions: int) -> int:
+    """The next multiple of the context step."""
+    return -(-positions // CONTEXT_STEP) * CONTEXT_STEP
+
+
+def _shown(size: int) -> str:
+    return f"{size / (1 << 30):.2f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"

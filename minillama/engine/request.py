@@ -1,0 +1,38 @@
+"""What a caller may ask of one generation, beside the sampling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minillama.errors import OptionError
+from minillama.sampling import SamplingOptions
+
+
+@dataclass(frozen=True)
+class Request:
+    """When to end, and what to do when the context is full. Raises OptionError for impossible values."""
+
+    n: int = -1  # most tokens to generate; -1: no limit, -2: until the context is full
+    stop: Sequence[str] = ()  # strings that end the text and are not part of it
+    context_shift: bool = False  # when the context is full drop half of it and go on, instead of Reason.LENGTH
+    keep: int = 0  # tokens at the start that a context shift spares; -1: the whole prompt
+    ignore_eos: bool = False  # never end by an end token
+
+    def __post_init__(self) -> None:
+        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < -2:
+            raise OptionError(f"n is {self.n!r}; expected a number of tokens, -1 for no limit or -2 for a full context")
+        if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < -1:
+            raise OptionError(f"keep is {self.keep!r}; expected a number of tokens, or -1 for the whole prompt")
+        words = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if not all(isinstance(word, str) and word for word in words):
+            raise OptionError(f"stop is {self.stop!r}; expected a list of non-empty strings")
+        object.__setattr__(self, "stop", words)
+
+
+class GenerateOptions(SamplingOptions, total=False):
+    """The fields of `Request` and of `Sampling` as keyword arguments."""
+
+    n: int
+    stop: Sequence[str]
+    context_shift: bool
+    keep: int
+    ignore_eos: bool

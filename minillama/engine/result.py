@@ -1,0 +1,74 @@
+"""What generation gives back: pieces while it runs, a completion with its timings at the end."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why generation ended."""
+
+    STOP = "stop"  # the model said so with an end token
+    WORD = "word"  # a stop string appeared
+    LIMIT = "limit"  # as many tokens as asked for
+    LENGTH = "length"  # the context is full
+    INTERRUPTED = "interrupted"  # the caller stopped it
+
+
+class State(Enum):
+    """What a stream is doing right now."""
+
+    PROMPT = "reading the prompt"
+    COMPILING = "compiling"
+    GENERATING = "generating"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One generated token. `text` is empty while a character or a possible stop string is incomplete."""
+
+    text: str
+    token: int
+    logprob: float  # natural logarithm of the token's probability before any sampling filter
+    seconds: float  # since the previous token, compilation not counted
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of one call. Compilation is told apart: it is in `compile` and `total`, in no other figure."""
+
+    load: float  # opening the model, once
+    compile: float
+    prompt: float  # evaluating the prompt
+    first_token: float  # from the call to the first token, without compilation
+    total: float
+    prompt_tokens: int  # evaluated, not counting those that a session had in its cache
+    generated_tokens: int
+    token_seconds: tuple[float, ...]  # of each token after the first
+
+    @property
+    def prompt_per_second(self) -> float:
+        """Prompt tokens per second; 0 where none was evaluated."""
+        return self.prompt_tokens / self.prompt if self.prompt > 0 else 0.0
+
+    @property
+    def generated_per_second(self) -> float:
+        """Tokens per second after the first, which the prompt's evaluation pays for; 0 for a single token."""
+        seconds = sum(self.token_seconds)
+        return len(self.token_seconds) / seconds if seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished generation; `str()` of it is its text, without the prompt."""
+
+    text: str
+    tokens: tuple[int, ...]  # an end token included
+    logprobs: tuple[float, ...]
+    reason: Reason
+    prompt_tokens: int
+    seed: int  # the one that was used, also where a random one was asked for
+    timings: Timings
+
+    def __str__(self) -> str:
+        return self.text

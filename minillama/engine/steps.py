@@ -1,0 +1,165 @@
+"""What is compiled: reading a chunk of the prompt, and one token's step with its sampling on the device.
+
+On one device a step is one program. With layers on several, the same functions run device by device.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float, Int
+
+from minillama.engine.placement import Placement
+from minillama.kernels import Weight
+from minillama.model import Cache, Config, Params, forward, grow, unembed
+from minillama.model.forward import embed_tokens, final_norm, run_blocks
+from minillama.model.params import Block
+from minillama.sampling import Chain, SamplerState, logprob
+
+
+class Choice(NamedTuple):
+    """A sampled token and its log-probability before the filters."""
+
+    token: Int[Array, ""]
+    logprob: Float[Array, ""]
+
+
+def read(
+    params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], valid: int, cache: Cache
+) -> tuple[Float[Array, "V"], Cache]:
+    """Run a chunk of T tokens, of which the first `valid` count; logits of the last of these."""
+    count = jnp.int32(valid)
+    if placement.single is not None:
+        return _read(params, config, ids, count, cache)
+    hidden, after = _across(params, config, placement, ids, cache)
+    return _last_logits(_head(params), config, hidden, count), replace(after, length=cache.length + count)
+
+
+def read_all(
+    params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], cache: Cache
+) -> tuple[Float[Array, "T V"], Cache]:
+    """Run a chunk and give the logits of every position."""
+    if placement.single is not None:
+        return _read_all(params, config, ids, cache)
+    hidden, cache = _across(params, config, placement, ids, cache)
+    return _all_logits(_head(params), config, hidden), cache
+
+
+def step(
+    params: Params,
+    config: Config,
+    placement: Placement,
+    chain: Chain,
+    state: SamplerState,
+    token: Int[Array, ""],
+    cache: Cache,
+) -> tuple[Choice, SamplerState, Cache]:
+    """Run one token and sample the next."""
+    if placement.single is not None:
+        return _step(params, config, chain, state, token, cache)
+    hidden, cache = _across(params, config, placement, token.reshape(1, 1), cache)
+    logits = _last_logits(_head(params), config, hidden, jnp.int32(1))
+    choice, state = choose(chain, state, logits)
+    return choice, state, cache
+
+
+@partial(jax.jit, donate_argnames="state")
+def choose(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:
+    """Sample from logits."""
+    token, state = chain(logits, state)
+    return Choice(token, logprob(logits, token)), state
+
+
+@partial(jax.jit, static_argnames="capacity")
+def enlarge(cache: Cache, capacity: int) -> Cache:
+    """Give a cache more room."""
+    return grow(cache, capacity)
+
+
+@partial(jax.jit, static_argnames="config", donate_argnames="cache")
+def _read(
+    params: Params, config: Config, ids: Int[Array, "1 T"], valid: Int[Array, ""], cache: Cache
+) -> tuple[Float[Array, "V"], Cache]:
+    hidden, after = forward(params, config, ids, cache)
+    last = lax.dynamic_index_in_dim(hidden[0], valid - 1, keepdims=False)
+    return unembed(params, config, last), replace(after, length=cache.length + valid)
+
+
+@partial(jax.jit, static_argnames="config", donate_argnames="cache")
+def _read_all(
+    params: Params, config: Config, ids: Int[Array, "1 T"], cache: Cache
+) -> tuple[Float[Array, "T V"], Cache]:
+    hidden, cache = forward(params, config, ids, cache)
+    return unembed(params, config, hidden[0]), cache
+
+
+@partial(jax.jit, static_argnames="config", donate_argnames=("state", "cache"))
+def _step(
+    params: Params, config: Config, chain: Chain, state: SamplerState, token: Int[Array, ""], cache: Cache
+) -> tuple[Choice, SamplerState, Cache]:
+    hidden, cache = forward(params, config, token.reshape(1, 1), cache)
+    logits = unembed(params, config, hidden[0, 0])
+    next_token, state = chain(logits, state)
+    return Choice(next_token, logprob(logits, next_token)), state, cache
+
+
+def _across(
+    params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], cache: Cache
+) -> tuple[Float[Array, "1 T D"], Cache]:
+    """The forward pass device by device: activations travel between them, each layer's cache stays with it."""
+    first, last = placement.devices[0], placement.devices[-1]
+    x = _embed(params.token_embd, config, jax.device_put(ids, first))
+    keys: list[Array] = []
+    values: list[Array] = []
+    for segment in placement.segments():
+        here = slice(segment.first, segment.last)
+        x, length, factors = jax.device_put((x, cache.length, params.rope_factors), segment.device)
+        stores = cache.keys[here], cache.values[here]
+        x, part = _blocks(params.blocks[here], config, x, stores, length, factors, segment.first)
+        keys += part.keys
+        values += part.values
+    length = cache.length + jnp.int32(ids.shape[1])
+    return _norm(_head(params), config, jax.device_put(x, last)), Cache(tuple(keys), tuple(values), length)
+
+
+def _head(params: Params) -> Params:
+    """What the last device holds: norm and head, with nothing of the other devices in it."""
+    return replace(params, token_embd=params.output.weight, blocks=(), rope_factors=None)
+
+
+@partial(jax.jit, static_argnames="config")
+def _embed(token_embd: Weight, config: Config, ids: Int[Array, "1 T"]) -> Float[Array, "1 T D"]:
+    return embed_tokens(token_embd, config, ids)
+
+
+@partial(jax.jit, static_argnames=("config", "first"), donate_argnames="stores")
+def _blocks(
+    blocks: tuple[Block, ...],
+    config: Config,
+    x: Float[Array, "1 T D"],
+    stores: tuple[tuple[Array, ...], tuple[Array, ...]],
+    length: Int[Array, "1"],
+    factors: Array | None,
+    first: int,
+) -> tuple[Float[Array, "1 T D"], Cache]:
+    return run_blocks(blocks, config, x, Cache(*stores, length), factors, first)
+
+
+@partial(jax.jit, static_argnames="config")
+def _norm(head: Params, config: Config, x: Float[Array, "1 T D"]) -> Float[Array, "1 T D"]:
+    return final_norm(head, config, x)
+
+
+@partial(jax.jit, static_argnames="config")
+def _last_logits(
+    head: Params, config: Config, hidden: Float[Array, "1 T D"], valid: Int[Array, ""]
+) -> Float[Array, "V"]:
+    return unembed(head, config, lax.dynamic_index_in_dim(hidden[0], valid - 1, keepdims=False))
+
+
+@partial(jax.jit, static_argnames="config")
+def _all_logits(head: Params, config: Config, hidden: Float[Array, "1 T D"]) -> Float[Array, "T V"]:
+    return unembed(head, config, hidden[0])
