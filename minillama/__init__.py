@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from minillama.sampling.params import Sampling
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "FormatError", "MinillamaError", "OptionError", "ResourceError", "Sampling", "UnsupportedError", "load"]
+__all__ = [
+    "LLM",
+    "FormatError",
+    "MinillamaError",
+    "OptionError",
+    "ResourceError",
+    "Sampling",
+    "UnsupportedError",
+    "load",
+]
 
 env.prepare()  # XLA reads its flags once, at the first computation
 

@@ -35,7 +35,8 @@ ARCHITECTURES = (
     "phi3-longrope", "qwen2", "qwen2-yarn", "qwen2moe", "qwen3", "qwen3moe", "wide",
 )
 QUANTISATIONS = (
-    "BF16", "F16", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K_M", "Q4_0", "Q4_1", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_M", "Q6_K", "Q8_0",
+    "BF16", "F16", "IQ4_NL", "IQ4_XS", "Q2_K", "Q3_K_M", "Q4_0", "Q4_1", "Q4_K_M", "Q5_0", "Q5_1",
+    "Q5_K_M", "Q6_K", "Q8_0",
 )
 # fmt: on
 IDS = np.random.default_rng(7).integers(3, 300, 24).astype(np.int32)

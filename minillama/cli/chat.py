@@ -1,0 +1,208 @@
+"""`minillama cli`: a conversation at the terminal (llama.cpp: llama-cli)."""
+
+import argparse
+import contextlib
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from minillama.cli import options
+from minillama.cli.compat import add_foreign_options
+from minillama.cli.model import generate_options, load_model
+from minillama.cli.options import Option
+from minillama.cli.terminal import end_line, note, show_prompt, show_stream, turn_line, use_colour, write_text
+from minillama.cli.text import read_file, read_prompt, read_system_prompt
+from minillama.errors import MinillamaError, OptionError
+
+if TYPE_CHECKING:
+    from minillama.engine.llm import LLM
+    from minillama.engine.result import Completion
+    from minillama.engine.session import Session
+
+DESCRIPTION = """\
+Talk to a model. Ctrl-C stops an answer and keeps what was written; at the prompt it leaves.
+A line that ends in \\ goes on in the next one. Commands: /regen /clear /read FILE /exit
+"""
+
+COMMANDS = """\
+  /regen      the last answer once more
+  /clear      forget the conversation
+  /read FILE  put a file's text before the next message
+  /exit       leave (also Ctrl-D)"""
+
+_HERE = (
+    Option(("-st", "--single-turn"), "one answer to -p, then leave", None, False),
+    Option(("-mli", "--multiline-input"), r"Enter begins a new line; a line that ends in \ sends", None, False),
+    Option(("--show-timings",), "speeds after each answer (default: on)", None, True, "LLAMA_ARG_SHOW_TIMINGS",
+           off=("--no-show-timings",)),
+)  # fmt: skip
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("cli", help="talk to a model", description=DESCRIPTION)
+    options.add_options(parser, "model", options.MODEL)
+    options.add_options(parser, "conversation", options.PROMPT + options.CHAT + options.PREDICT + _HERE)
+    options.add_options(parser, "sampling", options.SAMPLING)
+    options.add_options(parser, "machine", options.DEVICE + options.CONTEXT)
+    options.add_options(parser, "output", options.SHOW)
+    add_foreign_options(parser)
+
+
+@dataclass
+class Talk:
+    """A conversation so far: messages for a chat template, or one growing text without one."""
+
+    llm: "LLM"
+    session: "Session"
+    system: str | None
+    raw: bool
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Begin anew, with the system message."""
+        self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
+
+    def take_back_answer(self) -> bool:
+        """Remove the last answer, so that it can be given again."""
+        answered = bool(self.messages) and self.messages[-1]["role"] == "assistant"
+        if answered:
+            self.messages.pop()
+        return answered
+
+    def rendered(self) -> str:
+        """The text that the model continues."""
+        if self.raw:
+            return "".join(message["content"] for message in self.messages)
+        return self.llm.render(self.messages)
+
+
+def run(args: argparse.Namespace) -> int:
+    prompt = read_prompt(args)
+    system = read_system_prompt(args)
+    if args.single_turn and prompt is None and sys.stdin.isatty():
+        raise OptionError("-st answers one prompt; give it with -p or -f")
+    llm = load_model(args)
+    raw = llm.template is None if args.conversation is None else not args.conversation or llm.template is None
+    if raw and system is not None:
+        raise OptionError("-sys needs a chat template; this model has none, give one with --chat-template")
+    talk = Talk(llm, llm.session(), system, raw)
+    talk.clear()
+    if not args.log_disable:
+        _greet(llm, raw)
+    message, before = prompt, ""
+    while True:
+        if message is None:
+            message = _ask(args)
+            if message is None:
+                return 0
+        if message.startswith("/read "):
+            before += _read_aloud(message.removeprefix("/read ").strip())
+            message = None
+            continue
+        if message.strip() == "/exit":
+            return 0
+        if _is_question(message, talk):
+            if message.strip() != "/regen":
+                talk.messages.append({"role": "user", "content": before + message})
+                before = ""
+            _answer(args, talk)
+            if args.single_turn:
+                return 0
+        message = None
+
+
+def _is_question(message: str, talk: Talk) -> bool:
+    """Whether the model is to answer; other commands are carried out here."""
+    match message.strip():
+        case "":
+            return False
+        case "/clear":
+            talk.clear()
+            note("the conversation is forgotten")
+            return False
+        case "/help":
+            note(COMMANDS)
+            return False
+        case "/regen":
+            if not talk.take_back_answer():
+                note("there is no answer yet")
+                return False
+    return True
+
+
+def _answer(args: argparse.Namespace, talk: Talk) -> None:
+    """Let the model answer the last message; an error takes that message back and the conversation goes on."""
+    try:
+        if args.verbose_prompt:
+            tokenizer = talk.llm.tokenizer
+            text = talk.rendered()
+            show_prompt(text, tokenizer.encode(text), lambda token: tokenizer.piece(token, special=True))
+        completion = _stream(args, talk)
+    except MinillamaError as error:
+        note(f"minillama: error: {error}")
+        talk.messages.pop()
+        return
+    talk.messages.append({"role": "assistant", "content": completion.text})
+    end_line(completion.text)
+    if completion.reason.value == "length":
+        note("the context is full; /clear begins anew, -c N makes it larger, --context-shift lets it go on")
+    if args.show_timings and not args.log_disable:
+        note(turn_line(completion.timings))
+
+
+def _stream(args: argparse.Namespace, talk: Talk) -> "Completion":
+    chosen = generate_options(args, talk.llm)
+    if talk.raw:
+        return show_stream(talk.llm.stream(talk.rendered(), session=talk.session, **chosen))
+    return show_stream(talk.llm.chat_stream(talk.messages, session=talk.session, **chosen))
+
+
+def _ask(args: argparse.Namespace) -> str | None:
+    r"""One message: lines that end in \ go on (with -mli the other way round); None at the end of input."""
+    lines: list[str] = []
+    while True:
+        line = _read_line(args, first=not lines)
+        if line is None:
+            return "\n".join(lines) if lines else None
+        more = line.endswith("\\")
+        lines.append(line.removesuffix("\\"))
+        if more == args.multiline_input:
+            return "\n".join(lines)
+
+
+def _read_line(args: argparse.Namespace, *, first: bool) -> str | None:
+    if not sys.stdin.isatty():
+        line = sys.stdin.readline()
+        return line.removesuffix("\n") if line else None
+    with contextlib.suppress(ImportError):  # not on Windows
+        import readline  # noqa: F401  (line editing and history for input)
+    coloured = use_colour(args.color)
+    if first:
+        write_text("\n")
+    mark = "> " if first else "  "
+    try:
+        # \x01 and \x02 tell readline that what is between them takes no room.
+        return input(f"\x01\x1b[1;32m\x02{mark}" if coloured else mark)
+    except (EOFError, KeyboardInterrupt):
+        write_text("\n")
+        return None
+    finally:
+        if coloured:
+            write_text("\x1b[0m")
+
+
+def _read_aloud(path: str) -> str:
+    try:
+        text = read_file(path)
+    except MinillamaError as error:
+        note(f"minillama: error: {error}")
+        return ""
+    note(f"read {len(text)} characters of {path}; they come before your next message")
+    return text + "\n"
+
+
+def _greet(llm: "LLM", raw: bool) -> None:
+    note(f"model   : {llm.path.name}, context of {llm.ctx_size} tokens")
+    if raw:
+        note("          no chat template is used: what you type is continued as text")
+    note(f"commands:\n{COMMANDS}")

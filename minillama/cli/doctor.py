@@ -1,0 +1,59 @@
+"""`minillama doctor`: look at the machine and check that everything works."""
+
+import argparse
+import json
+
+from minillama import env
+from minillama.cli import options
+from minillama.cli.model import prepare_machine
+from minillama.cli.terminal import write_text
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "doctor", help="check that everything works", description=__doc__, epilog="Exit status 1 if a check fails."
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    shared = [option for option in options.DEVICE if option.dest in ("threads", "device")]
+    options.add_options(parser, "machine", shared)
+
+
+def run(args: argparse.Namespace) -> int:
+    prepare_machine(args)
+
+    from minillama.engine import doctor
+
+    machine, versions = env.describe(), doctor.versions()
+    if args.json:
+        checks = list(doctor.examine())
+        shown = [{"name": c.name, "status": c.status.value, "detail": c.detail, "remedy": c.remedy} for c in checks]
+        good = all(check.status is not doctor.Status.FAIL for check in checks)
+        report = {"machine": machine.as_dict(), "versions": versions, "checks": shown, "good": good}
+        write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        return 0 if good else 1
+
+    for label, value in _machine_rows(machine):
+        write_text(f"{label:>15}  {value}\n")
+    write_text(f"{'versions':>15}  {', '.join(f'{name} {version}' for name, version in versions.items())}\n\n")
+    failed = 0
+    for check in doctor.examine():
+        failed += check.status is doctor.Status.FAIL
+        write_text(f"{check.name:>15}  {check.status.value}  {check.detail}\n")
+        if check.remedy:
+            write_text(f"{'':>15}        -> {check.remedy}\n")
+    write_text(f"\n{failed} check{'s' * (failed != 1)} failed\n" if failed else "\nall is well\n")
+    return 1 if failed else 0
+
+
+def _machine_rows(machine: env.Machine) -> list[tuple[str, str]]:
+    cores = f"{machine.physical_cores} physical, {machine.logical_cores} logical, {len(machine.affinity)} to use here"
+    memory = "not known on this system"
+    if machine.memory_total is not None and machine.memory_available is not None:
+        memory = f"{machine.memory_total / 2**30:.1f} GiB, {machine.memory_available / 2**30:.1f} GiB of it free"
+    return [
+        ("system", f"{machine.system} ({machine.architecture})"),
+        ("processor", machine.cpu),
+        ("cores", cores),
+        ("instructions", " ".join(machine.instruction_sets) or "not known on this system"),
+        ("memory", memory),
+    ]

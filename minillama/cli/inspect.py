@@ -1,0 +1,213 @@
+"""`minillama inspect`: what is in a GGUF file, without running it."""
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from minillama.cli import options
+from minillama.cli.model import find_model
+from minillama.errors import OptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from minillama.gguf import GGUF
+
+DESCRIPTION = """\
+Show the metadata, tensors and sizes of a GGUF file, and the memory that the model takes. With --metadata or --tensors
+only these. Nothing is computed, and of the weights nothing is read.
+"""
+SHOWN_CHARACTERS, SHOWN_ELEMENTS = 72, 6
+CONTEXTS = (2048, 8192)  # the model's own is added
+
+Row = tuple[str, ...]
+Scalar = bool | int | float | str | None
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("inspect", help="show what is in a GGUF file", description=DESCRIPTION)
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the GGUF file, in place of -m")
+    options.add_options(parser, "model", options.MODEL)
+    group = parser.add_argument_group("output")
+    group.add_argument("--metadata", action="store_true", help="the metadata only")
+    group.add_argument("--tensors", action="store_true", help="the tensors only")
+    group.add_argument("--json", action="store_true", help="everything, with whole arrays, as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.file is not None:
+        if args.model not in (None, os.environ.get("LLAMA_ARG_MODEL")) or args.hf_repo not in (
+            None,
+            os.environ.get("LLAMA_ARG_HF_REPO"),
+        ):
+            raise OptionError(f"both a file ({args.file}) and -m or -hf are given; leave one out")
+        args.model, args.hf_repo = args.file, None
+    path = find_model(args)
+
+    from minillama.gguf import open_gguf
+
+    with open_gguf(path) as file:
+        everything = not (args.metadata or args.tensors)
+        if args.json:
+            print(json.dumps(_as_json(file, args.metadata or everything, args.tensors or everything), indent=1))
+            return 0
+        sections = []
+        if everything:
+            sections.append(_summary(file))
+        if args.metadata or everything:
+            sections.append(_table(("metadata", "type", "value"), _metadata_rows(file)))
+        if args.tensors or everything:
+            sections.append(_table(("tensor", "shape", "type", "size"), _tensor_rows(file), right=(3,)))
+        if everything:
+            sections.append(
+                _table(("type", "tensors", "weights", "size", "share"), _type_rows(file), right=(1, 2, 3, 4))
+            )
+            sections.append(
+                _table(("context", "weights", "float32 KV cache", "together"), _memory_rows(file), right=(0, 1, 2, 3))
+            )
+    print("\n\n".join(section for section in sections if section))
+    return 0
+
+
+def _summary(file: "GGUF") -> str:
+    from minillama.gguf.names import format_bytes, format_parameters, model_type
+
+    bits = f"{8 * file.nbytes / file.parameters:.2f} bits per weight" if file.parameters else "a vocabulary only"
+    many = f", {len(file.mapped)} files" if len(file.mapped) > 1 else ""
+    size = (
+        f"{format_bytes(file.nbytes)} in {len(file.tensors)} tensors, {format_parameters(file.parameters)} parameters"
+    )
+    lines = [
+        f"file    {file.path} (GGUF version {file.version}{many})",
+        f"model   {model_type(file)}",
+        f"name    {file.metadata.get('general.name', 'none')}",
+        f"size    {size}, {bits}",
+    ]
+    return "\n".join(_printable(line) for line in lines)
+
+
+def _metadata_rows(file: "GGUF") -> list[Row]:
+    return [(_printable(key), file.kinds[key], _shown(value)) for key, value in file.metadata.items()]
+
+
+def _tensor_rows(file: "GGUF") -> list[Row]:
+    from minillama.gguf.names import format_bytes
+
+    return [
+        (_printable(tensor.name), " x ".join(map(str, tensor.shape)), tensor.type.name, format_bytes(tensor.nbytes))
+        for tensor in file.tensors.values()
+    ]
+
+
+def _type_rows(file: "GGUF") -> list[Row]:
+    """Totals of every tensor type, the heaviest first."""
+    from minillama.gguf.names import format_bytes, format_parameters
+
+    by_type = {
+        kind: [t for t in file.tensors.values() if t.type is kind] for kind in {t.type for t in file.tensors.values()}
+    }
+    rows = []
+    for kind, tensors in sorted(by_type.items(), key=lambda item: -sum(tensor.nbytes for tensor in item[1])):
+        size = sum(tensor.nbytes for tensor in tensors)
+        weights = sum(tensor.size for tensor in tensors)
+        share = f"{100 * size / file.nbytes:.1f} %"
+        rows.append((kind.name, str(len(tensors)), format_parameters(weights), format_bytes(size), share))
+    return rows
+
+
+def _memory_rows(file: "GGUF") -> list[Row]:
+    """Weights and a float32 cache at a few context sizes, up to the one that the model was trained for."""
+    from minillama.gguf.memory import cache_bytes_per_token
+    from minillama.gguf.names import format_bytes
+
+    per_token = cache_bytes_per_token(file)
+    trained = file.metadata.get(f"{file.metadata.get('general.architecture')}.context_length")
+    if per_token is None or type(trained) is not int or not file.tensors:
+        return []
+    contexts = [context for context in CONTEXTS if context < trained] + [trained]
+    return [
+        (
+            str(context),
+            format_bytes(file.nbytes),
+            format_bytes(per_token * context),
+            format_bytes(file.nbytes + per_token * context),
+        )
+        for context in contexts
+    ]
+
+
+def _as_json(file: "GGUF", metadata: bool, tensors: bool) -> dict[str, object]:
+    from minillama.gguf.memory import cache_bytes_per_token
+    from minillama.gguf.names import model_type
+
+    found: dict[str, object] = {
+        "path": str(file.path),
+        "version": file.version,
+        "model_type": model_type(file),
+        "parameters": file.parameters,
+        "nbytes": file.nbytes,
+        "cache_bytes_per_token": cache_bytes_per_token(file),
+    }
+    if metadata:
+        found["metadata"] = {key: _plain(value) for key, value in file.metadata.items()}
+    if tensors:
+        found["tensors"] = [
+            {
+                "name": tensor.name,
+                "shape": list(tensor.shape),
+                "type": tensor.type.name,
+                "nbytes": tensor.nbytes,
+                "offset": tensor.offset,
+                "file": str(tensor.file),
+            }
+            for tensor in file.tensors.values()
+        ]
+    return found
+
+
+def _plain(value: "Scalar | tuple[str, ...] | np.ndarray") -> Scalar | list[Scalar]:
+    """A metadata value for JSON, which has no NaN and no infinity: these become null."""
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, (bool, int, str)) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    return [_plain(element) for element in value.tolist()]
+
+
+def _shown(value: "Scalar | tuple[str, ...] | np.ndarray") -> str:
+    """One value in a table: long texts and arrays abbreviated."""
+    if isinstance(value, str):
+        long = len(value) > SHOWN_CHARACTERS
+        return _printable(value[:SHOWN_CHARACTERS]) + (f"... {len(value)} characters" if long else "")
+    if value is None or isinstance(value, (bool, int, float)):
+        return f"{value:.7g}" if isinstance(value, float) else str(value)
+    first = [repr(element) if isinstance(element, str) else str(element) for element in value[:SHOWN_ELEMENTS]]
+    rest = f", ... {len(value)} in all" if len(value) > SHOWN_ELEMENTS else ""
+    return _printable(f"[{', '.join(first)}{rest}]")
+
+
+def _printable(text: str) -> str:
+    """Without anything that a terminal would obey."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _table(head: Row, rows: Sequence[Row], right: Iterable[int] = ()) -> str:
+    """Columns under headings; those in `right` are set flush right. Nothing for no rows."""
+    if not rows:
+        return ""
+    flush = set(right)
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+
+    def line(row: Row) -> str:
+        cells = (
+            cell.rjust(width) if at in flush else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(head), "  ".join("-" * width for width in widths), *map(line, rows)])

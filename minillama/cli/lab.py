@@ -1,0 +1,74 @@
+"""`minillama lab`: open the labs in JupyterLab."""
+
+import argparse
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from minillama.cli.terminal import note
+from minillama.errors import OptionError, ResourceError
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("lab", help="open the labs in JupyterLab", description=__doc__)
+    parser.add_argument("lab", nargs="?", default="00", metavar="LAB", help="its number or name (default: 00)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    parser.add_argument("--port", type=int, default=8888, metavar="N", help="port, else a free one (default: 8888)")
+    parser.add_argument("--ip", default="localhost", metavar="ADDRESS", help="where to listen (default: localhost)")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="where to put the notebooks if minillama was installed without its repository (default: minillama-labs)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise ResourceError("JupyterLab is not installed; run: pip install 'minillama[labs]'")
+    from minillama.engine.source import PACKAGE, labs_folder
+
+    folder = labs_folder()
+    if folder.is_relative_to(PACKAGE) or args.dir is not None:
+        folder = copy_labs(folder, args.dir or Path("minillama-labs"))
+    notebook = find_lab(folder, args.lab)
+    note(f"opening {notebook}; Ctrl-C here ends JupyterLab")
+    command = [sys.executable, "-m", "jupyterlab", str(notebook), f"--port={args.port}", f"--ip={args.ip}"]
+    if args.no_browser:
+        # The address that is printed is then the notebook's, as it is what a browser opens otherwise.
+        command += ["--no-browser", f"--LabApp.default_url=/lab/tree/{notebook.name}"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # containers; Jupyter refuses otherwise
+    return start(command)
+
+
+def start(command: list[str]) -> int:
+    """Become that program, so that its Ctrl-C (Jupyter asks before it ends) is its own; Windows cannot."""
+    if os.name == "posix":
+        sys.stdout.flush()
+        os.execv(command[0], command)
+    return subprocess.run(command, check=False).returncode
+
+
+def find_lab(folder: Path, wanted: str) -> Path:
+    """The notebook whose name begins with what was asked for: `04`, `4` or `04_sampling`."""
+    names = sorted(path.name for path in folder.glob("*.ipynb"))
+    prefix = wanted.zfill(2) if wanted.isdigit() else wanted
+    for name in names:
+        if name.startswith(prefix):
+            return folder / name
+    raise OptionError(f"no lab {wanted}; there are: {', '.join(name.removesuffix('.ipynb') for name in names)}")
+
+
+def copy_labs(source: Path, target: Path) -> Path:
+    """Copy the notebooks to where they can be written; what is there already stays: it holds somebody's work."""
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_file() and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    return target

@@ -1,0 +1,151 @@
+"""From parsed options to a loaded model and its sampling options."""
+
+import argparse
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from minillama import env
+from minillama.cli.text import process_escapes, read_file
+from minillama.errors import OptionError, ResourceError
+from minillama.sampling.order import sequence_to_names
+from minillama.sampling.params import FIELDS, Sampling, SamplingOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from minillama.engine.llm import LLM
+    from minillama.engine.request import GenerateOptions
+
+logger = logging.getLogger("minillama")
+
+_PLATFORMS = {"none": "cpu", "cpu": "cpu", "cuda": "cuda", "cuda0": "cuda", "gpu": "cuda", "tpu": "tpu"}
+_LOAD_MODES = ("auto", "mmap", "none", "mlock", "mmap+mlock", "dio")
+
+
+def set_verbosity(args: argparse.Namespace) -> None:
+    """-v and --log-disable."""
+    level = logging.DEBUG if args.verbose else logging.ERROR if args.log_disable else logging.WARNING
+    logging.getLogger("minillama").setLevel(level)
+
+
+def find_model(args: argparse.Namespace) -> "Path":
+    """The file that -m, -hf and their companions mean."""
+    from minillama.engine.source import resolve
+
+    if args.hf_token:
+        os.environ["HF_TOKEN"] = args.hf_token
+    model, repository = args.model, args.hf_repo
+    # On the command line -m and -hf contradict each other; what stands in the environment gives way.
+    if model is not None and repository is not None:
+        if repository == os.environ.get("LLAMA_ARG_HF_REPO"):
+            repository = None
+        elif model == os.environ.get("LLAMA_ARG_MODEL"):
+            model = None
+    return resolve(model, hf_repo=repository, hf_file=args.hf_file, offline=args.offline)
+
+
+def load_model(args: argparse.Namespace) -> "LLM":
+    """Settle the environment, find the file and load it; raises before anything slow where options are wrong."""
+    set_verbosity(args)
+    check_sampling(args)
+    platform_of(args)
+    if args.load_mode not in _LOAD_MODES:
+        raise OptionError(f"-lm {args.load_mode}: use one of {', '.join(_LOAD_MODES)}")
+    if "mlock" in args.load_mode or args.load_mode == "dio":
+        logger.warning("-lm %s has no effect: the file is read as with auto", args.load_mode)
+    if args.threads_batch not in (None, -1, args.threads):
+        logger.warning("-tb %d has no effect: prompts run on the cores of -t", args.threads_batch)
+    path = find_model(args)
+    prepare_machine(args)
+
+    from minillama.engine.llm import load
+
+    return load(
+        path,
+        ctx_size=args.ctx_size,
+        n_gpu_layers=args.gpu_layers,
+        batch_size=args.batch_size,
+        ubatch_size=args.ubatch_size,
+        use_mmap=args.mmap and args.load_mode != "none",
+        chat_template=read_template(args),
+        progress=sys.stderr.isatty() and not args.log_disable,
+    )
+
+
+def prepare_machine(args: argparse.Namespace) -> None:
+    """Settle cores and platform before JAX starts; raises ResourceError where the platform asked for is not there."""
+    platform = platform_of(args)
+    env.prepare(threads=args.threads, platform=platform)
+    if platform in (None, "cpu"):
+        return
+    import jax
+
+    try:
+        found = jax.default_backend()
+    except RuntimeError as error:
+        raise ResourceError(f"-dev {args.device}: {str(error).splitlines()[0]}") from error
+    if found == "cpu":
+        raise ResourceError(f"-dev {args.device}: JAX finds no such device; is minillama[{platform}] installed?")
+
+
+def platform_of(args: argparse.Namespace) -> str | None:
+    """JAX's name for what -dev asks for."""
+    if args.device is None:
+        return None
+    if args.device.lower() not in _PLATFORMS:
+        raise OptionError(f"-dev {args.device}: use cpu (or none), cuda or tpu")
+    return _PLATFORMS[args.device.lower()]
+
+
+def read_template(args: argparse.Namespace) -> str | None:
+    """--chat-template or the content of --chat-template-file."""
+    if args.chat_template_file is not None:
+        return read_file(args.chat_template_file)
+    return args.chat_template
+
+
+def sampling_options(args: argparse.Namespace) -> SamplingOptions:
+    """Those of the sampler's fields that the user set; the others keep the model's or the library's defaults."""
+    given = vars(args)
+    chosen = {name: given[name] for name in FIELDS if given.get(name) not in (None, ())}
+    if args.sampler_seq is not None:
+        chosen["samplers"] = sequence_to_names(args.sampler_seq)
+    if args.repeat_last_n is not None:
+        chosen["repeat_last_n"] = max(0, args.repeat_last_n)
+    if args.logit_bias:
+        chosen["logit_bias"] = tuple(args.logit_bias)
+    return SamplingOptions(**chosen)  # type: ignore[typeddict-item]
+
+
+def check_sampling(args: argparse.Namespace) -> None:
+    """Refuse impossible sampling options before a model is loaded for nothing."""
+    Sampling(**sampling_options(args))
+
+
+def generate_options(args: argparse.Namespace, llm: "LLM") -> "GenerateOptions":
+    """All that one generation takes: when to end, and how to sample."""
+    chosen: GenerateOptions = {
+        **sampling_options(args),
+        "n": args.predict,
+        "stop": stop_texts(args),
+        "context_shift": args.context_shift,
+        "keep": args.keep,
+        "ignore_eos": args.ignore_eos,
+    }
+    if args.dry_sequence_breaker:  # without it the engine takes llama.cpp's breakers
+        chosen["dry_sequence_breakers"] = _breaker_tokens(args, llm)
+    return chosen
+
+
+def stop_texts(args: argparse.Namespace) -> tuple[str, ...]:
+    """The texts of -r."""
+    texts = args.reverse_prompt or ()
+    return tuple(process_escapes(text) if args.escape else text for text in texts)
+
+
+def _breaker_tokens(args: argparse.Namespace, llm: "LLM") -> tuple[int, ...]:
+    breakers = [process_escapes(text).encode() for text in args.dry_sequence_breaker if text != "none"]
+    pieces = (llm.tokenizer.piece(token) for token in range(llm.tokenizer.size))
+    return tuple(token for token, piece in enumerate(pieces) if any(breaker in piece for breaker in breakers))

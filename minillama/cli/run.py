@@ -1,0 +1,79 @@
+"""`minillama run`: one prompt, one answer, then exit; the command for scripts (llama.cpp: llama-completion)."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from minillama.cli import options
+from minillama.cli.compat import add_foreign_options
+from minillama.cli.model import generate_options, load_model
+from minillama.cli.options import Option
+from minillama.cli.terminal import end_line, note, show_prompt, show_stream, show_timings, use_colour, write_text
+from minillama.cli.text import read_prompt, read_stdin, read_system_prompt
+from minillama.errors import OptionError
+
+if TYPE_CHECKING:
+    from minillama.engine.llm import LLM
+
+DESCRIPTION = """\
+Answer one prompt and exit. A model with a chat template gets the prompt as a message and only its answer is printed;
+with -no-cnv, or without a template, the model continues the prompt, which is printed first.
+"""
+
+_DISPLAY = (
+    Option(("--display-prompt",), "print the prompt before its continuation (default: on)", None, True,
+           off=("--no-display-prompt",)),
+    Option(("-st", "--single-turn"), "one turn, as always here", None, False),
+)  # fmt: skip
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("run", help="answer one prompt and exit", description=DESCRIPTION)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt, in place of -p")
+    options.add_options(parser, "model", options.MODEL)
+    options.add_options(parser, "prompt and answer", options.PROMPT + options.PREDICT + _DISPLAY)
+    options.add_options(parser, "chat", options.CHAT)
+    options.add_options(parser, "sampling", options.SAMPLING)
+    options.add_options(parser, "machine", options.DEVICE + options.CONTEXT)
+    options.add_options(parser, "output", options.SHOW)
+    add_foreign_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    prompt = read_prompt(args, args.words)
+    if prompt is None and not sys.stdin.isatty():
+        prompt = read_stdin()
+    if prompt is None:
+        raise OptionError("no prompt; give one with -p, -f or a pipe, or talk with: minillama cli")
+    system = read_system_prompt(args)
+    llm = load_model(args)
+    raw = _is_raw(args, llm)
+    if raw and system is not None:
+        raise OptionError("-sys needs a chat template; this model has none, give one with --chat-template")
+    rendered = prompt if raw else llm.render(_messages(system, prompt))
+    if args.verbose_prompt:
+        show_prompt(rendered, llm.tokenizer.encode(rendered), lambda token: llm.tokenizer.piece(token, special=True))
+    if raw and args.display_prompt:
+        write_text(f"\x1b[1;32m{prompt}\x1b[0m" if use_colour(args.color) else prompt)
+
+    chosen = generate_options(args, llm)
+    stream = llm.stream(prompt, **chosen) if raw else llm.chat_stream(_messages(system, prompt), **chosen)
+    completion = show_stream(stream)
+    end_line(completion.text)
+    if args.perf and not args.log_disable:
+        show_timings(completion)
+    return 130 if completion.reason.value == "interrupted" else 0
+
+
+def _is_raw(args: argparse.Namespace, llm: "LLM") -> bool:
+    """Whether to continue the prompt as text: when asked to, or where there is no chat template."""
+    if args.conversation is None:
+        return llm.template is None
+    if args.conversation and llm.template is None:
+        note("minillama: warning: -cnv: this model has no chat template, so the prompt is continued as text")
+    return not args.conversation or llm.template is None
+
+
+def _messages(system: str | None, prompt: str) -> list[dict[str, str]]:
+    user = {"role": "user", "content": prompt}
+    return [user] if system is None else [{"role": "system", "content": system}, user]

@@ -1,0 +1,68 @@
+"""`minillama synth`: write a model with random weights in the shape of a real one, to measure without a download."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from minillama.errors import OptionError, ResourceError
+
+DESCRIPTION = """\
+Write a GGUF file with random weights in the exact shape of a real model: as large, as fast and as hungry for memory,
+but what it writes is noise. llama.cpp loads it too.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "synth", help="write a random model in a real model's shape", description=f"{DESCRIPTION}\n{_LISTING}"
+    )
+    parser.add_argument("shape", metavar="SHAPE", help="one of the shapes above")
+    parser.add_argument(
+        "--type", default="Q4_0", metavar="TYPE", help="quantisation, as llama-quantize names it (default: Q4_0)"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: SHAPE-TYPE.gguf here)")
+    parser.add_argument("-s", "--seed", type=int, default=0, metavar="N", help="of the random weights (default: 0)")
+    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    parser.set_defaults(run=run)
+
+
+# The help must not import numpy, so the listing stands here; a test compares it with the shapes.
+_LISTING = """\
+shapes:
+  tinyllama-1.1b   TinyLlama 1.1B Chat     1.10 B parameters, 22 layers of 2048
+  llama-3.2-1b     Llama 3.2 1B Instruct   1.24 B parameters, 16 layers of 2048
+  qwen2.5-0.5b     Qwen2.5 0.5B Instruct   494.03 M parameters, 24 layers of 896
+  llama-2-7b       Llama 2 7B Chat         6.74 B parameters, 32 layers of 4096
+  tiny             Tiny                    1.44 M parameters, 2 layers of 256
+types:
+  F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL IQ4_XS
+"""
+
+
+def run(args: argparse.Namespace) -> int:
+    from minillama.gguf.mixes import Mix
+    from minillama.gguf.shapes import shape_named
+    from minillama.gguf.synth import write_synthetic
+
+    shape, mix = shape_named(args.shape), Mix.named(args.type)
+    if args.seed < 0:
+        raise OptionError(f"--seed {args.seed}: must be 0 or more")
+    path = Path(args.output or f"{shape.name}-{mix.name}.gguf")
+    if path.is_dir():
+        raise ResourceError(f"{path} is a folder; name a file in it")
+    if path.exists() and not args.force:
+        raise OptionError(f"{path} is already there; replace it with --force, or name another with -o")
+
+    from tqdm import tqdm
+
+    with tqdm(
+        desc=path.name, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr, leave=False, disable=None
+    ) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        write_synthetic(path, shape, mix.name, seed=args.seed, progress=show)
+    print(path)
+    return 0

@@ -1,0 +1,119 @@
+"""What a person sees: text as it comes on stdout, timings and notes on stderr, Ctrl-C."""
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minillama.engine.result import Completion, Timings
+    from minillama.engine.stream import Stream
+
+REASONS = {
+    "stop": "the model ended its answer",
+    "word": "a stop text appeared",
+    "limit": "-n tokens are written",
+    "length": "the context is full (-c makes it larger, --context-shift goes on)",
+    "interrupted": "interrupted",
+}
+
+
+class Interrupt:
+    """While it is entered, the first Ctrl-C only sets `asked`; a second one raises KeyboardInterrupt.
+
+    So an answer stops between two tokens, and what was computed stays usable.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Interrupt":
+        self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def show_stream(stream: "Stream", write: Callable[[str], None] | None = None) -> "Completion":
+    """Print pieces as they come until the end or Ctrl-C, and return the completion."""
+    write = write or write_text
+    with Interrupt() as interrupt:
+        for piece in stream:
+            write(piece.text)
+            if interrupt.asked:
+                stream.close()
+                break
+    return stream.completion
+
+
+def write_text(text: str) -> None:
+    """Text for stdout, at once."""
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def use_colour(choice: str) -> bool:
+    """--color on, off or auto: auto where a person looks."""
+    return choice == "on" or (choice == "auto" and sys.stdout.isatty())
+
+
+def note(line: str = "") -> None:
+    """A line for stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def end_line(text: str) -> None:
+    """End the last line of a text, so that what follows begins a new one."""
+    if not text.endswith("\n"):
+        write_text("\n")
+
+
+def show_prompt(rendered: str, ids: list[int], piece: Callable[[int], bytes]) -> None:
+    """The prompt as the model gets it: its text with the template's marks, and every token."""
+    note(f"prompt: {rendered!r}")
+    note(f"number of tokens in prompt = {len(ids)}")
+    for token in ids:
+        note(f"{token:6d} -> '{piece(token).decode('utf-8', errors='replace')}'")
+
+
+def timing_lines(timings: "Timings") -> list[str]:
+    """llama.cpp's block of timings, with the compile time that a JAX program has besides."""
+    steps = len(timings.token_seconds)
+    steps_ms = 1000 * sum(timings.token_seconds)
+    prompt_ms = 1000 * timings.prompt
+    prompt_each, step_each = _each(prompt_ms, timings.prompt_tokens), _each(steps_ms, steps)
+    tokens = timings.prompt_tokens + steps  # as llama.cpp counts: the first token comes with the prompt
+    return [
+        f"       load time = {1000 * timings.load:10.2f} ms",
+        f"    compile time = {1000 * timings.compile:10.2f} ms",
+        f"prompt eval time = {prompt_ms:10.2f} ms / {timings.prompt_tokens:5d} tokens "
+        f"({prompt_each:8.2f} ms per token, {timings.prompt_per_second:8.2f} tokens per second)",
+        f"       eval time = {steps_ms:10.2f} ms / {steps:5d} runs   "
+        f"({step_each:8.2f} ms per token, {timings.generated_per_second:8.2f} tokens per second)",
+        f"      total time = {1000 * timings.total:10.2f} ms / {tokens:5d} tokens",
+    ]
+
+
+def show_timings(completion: "Completion") -> None:
+    """The timings of one answer and why it ended, on stderr."""
+    note()
+    for line in timing_lines(completion.timings):
+        note(f"minillama: {line}")
+    note(f"minillama:       stopped as {REASONS[completion.reason.value]}")
+
+
+def turn_line(timings: "Timings") -> str:
+    """llama-cli's line after each turn."""
+    return f"[ Prompt: {timings.prompt_per_second:.1f} t/s | Generation: {timings.generated_per_second:.1f} t/s ]"
+
+
+def _each(total: float, count: int) -> float:
+    return total / count if count else 0.0

@@ -1,0 +1,61 @@
+"""Text on its way in: prompts from options, files and pipes, with llama.cpp's escapes."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from minillama.errors import OptionError, ResourceError
+
+_ESCAPE = re.compile(r"""((?:\\x[0-9a-fA-F]{2})+)|\\([nrt'"\\])""")
+_PLAIN = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
+
+
+def process_escapes(text: str) -> str:
+    r"""Read \n \r \t \' \" \\ and \xHH; several \xHH together may spell one UTF-8 character, anything else stays."""
+
+    def plain(match: re.Match[str]) -> str:
+        if match[2]:
+            return _PLAIN[match[2]]
+        return bytes(int(digits, 16) for digits in match[1].split("\\x")[1:]).decode("utf-8", errors="replace")
+
+    return _ESCAPE.sub(plain, text)
+
+
+def read_file(path: str, *, final_newline: bool = False) -> str:
+    """A text file's content, without its last newline unless that is asked for, as llama.cpp reads prompts."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8", errors="replace")  # line ends as they are
+    except OSError as error:
+        raise ResourceError(f"{path}: {error.strerror or error}") from error
+    return text if final_newline else text.removesuffix("\n")
+
+
+def read_stdin() -> str:
+    """All of standard input, without its last newline; a pipe says what it means, so escapes are left alone."""
+    return sys.stdin.read().removesuffix("\n")
+
+
+def read_prompt(args: argparse.Namespace, words: Sequence[str] = ()) -> str | None:
+    """The prompt from -p, -f or free words; None where there is none of them.
+
+    Raises OptionError where more than one of them is given.
+    """
+    sources = {"-p": args.prompt, "-f": args.file, "words": " ".join(words) or None}
+    given = [name for name, value in sources.items() if value is not None]
+    if len(given) > 1:
+        raise OptionError(f"the prompt is given more than once ({' and '.join(given)}); choose one")
+    if not given:
+        return None
+    text = read_file(args.file) if args.file is not None else sources[given[0]]
+    return process_escapes(text) if args.escape else text
+
+
+def read_system_prompt(args: argparse.Namespace) -> str | None:
+    """The system message from -sys or -sysf."""
+    if args.system_prompt_file is not None:
+        return read_file(args.system_prompt_file)
+    if args.system_prompt is not None and args.escape:
+        return process_escapes(args.system_prompt)
+    return args.system_prompt
