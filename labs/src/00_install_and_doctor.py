@@ -1,0 +1,271 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+# ---
+
+# %% [markdown]
+# # Lab 00 · Install and doctor
+#
+# You are about to deploy language models and to *measure* them. Before any number can be trusted you need to know three things: that the
+# engine works here, what machine it works on, and what a clock around a JAX call really measures. The third one fools nearly everybody once.
+#
+# | | |
+# |---|---|
+# | **Afterwards you can** | get text out of a model in two lines, read your machine's data sheet, and time a compiled function honestly |
+# | **Time** | 30 minutes |
+# | **You should know** | Python; how to run a cell (Shift+Enter) |
+# | **Runs on** | any laptop, 15 seconds of computing, no network: a model comes with the package |
+# | **In llama.cpp** | `llama-cli -m model.gguf`, `llama-bench -m model.gguf` |
+#
+# How the labs work: cells marked **Exercise** have a stub for you to fill in. The cell behind it **checks** your function with inputs you
+# do not see, and says *PASS*, or *not yet* and the likely mistake. It never fails the notebook, so *Run All* always reaches the end. Before
+# a measurement you are asked to **predict** it. Hints are folded. The solved and executed notebook lies in `solutions/`.
+
+# %% [markdown]
+# ## 1. The first words
+
+# %% tags=["check-output"]
+import minillama as ml
+
+llm = ml.load(progress=False)  # without a file name: the storyteller that comes with minillama
+print(llm.generate("Once upon a time", n=48, temp=0.0))
+
+# %% [markdown]
+# That was a whole language model: 2.3 million weights in a file of 2.5 MB, read from disk, compiled for your processor, run token by token.
+# `ml.load("model.gguf")` opens any other GGUF file in the same way. Words appear while they are made when you ask for a stream:
+
+# %%
+for piece in llm.stream("One day, a dragon", n=60, temp=0.8, seed=4):
+    print(piece.text, end="", flush=True)
+
+# %% [markdown]
+# And this is what it costs to greet it in a language it never saw. Its vocabulary was made from simple English stories, so every Chinese
+# character falls apart into the three bytes of its UTF-8, one token each:
+
+# %% tags=["check-output"]
+for text in ("hello", "你好"):
+    ids = llm.tokenizer.encode(text, add_special=False)
+    print(f"{text}: {len(ids)} tokens: {[llm.tokenizer.piece(token) for token in ids]}")
+
+# %% [markdown]
+# ## 2. The doctor
+#
+# The doctor runs a list of checks, each with its remedy. On the command line it is `minillama doctor`. It is the first thing to run, and
+# the first thing to attach, when something is odd.
+
+# %%
+from minillama.engine import doctor
+
+for finding in doctor.examine():
+    print(f"{finding.status.value:5} {finding.name:22} {finding.detail[:110]}")
+    if finding.remedy:
+        print(f"      → {finding.remedy}")
+
+# %%
+from minillama import env
+
+machine = env.describe()
+print("processor        ", machine.cpu)
+print(
+    "cores            ",
+    f"{machine.physical_cores} physical, {machine.logical_cores} logical, this process may use {len(machine.affinity)}",
+)
+print("instruction sets ", " ".join(machine.instruction_sets))
+print(
+    "memory           ",
+    *(f"{size / 2**30:.1f} GiB" for size in (machine.memory_total, machine.memory_available) if size),
+    "(all, free)",
+)
+print(
+    "devices          ",
+    ", ".join(f"{device['platform']}:{device['id']} {device['kind']}" for device in doctor.devices()),
+)
+
+# %% [markdown]
+# What to read in it:
+#
+# * **Physical cores** are what counts for llama.cpp's `--threads`: two logical cores of one physical core share its arithmetic units.
+# * **This process may use** fewer on a shared hub. JAX follows that number, not the size of the machine.
+# * **avx2** is the least a fast kernel wants; **avx512_vnni** and **amx** multiply 8-bit integers, which is what quantised weights are.
+# * **Free memory** has to hold the weights, the cache of the context, and JAX itself (about 200 MB). Here is that sum for the storyteller:
+
+# %%
+for part, size in (
+    ("weights", llm.memory.weights),
+    ("cache", llm.memory.cache),
+    ("computing", llm.memory.compute),
+):
+    print(f"{part:10} {size / 2**20:6.1f} MiB")
+print(f"opened in {llm.load_seconds:.2f} s")
+
+# %% [markdown]
+# ## 3. The first call, the second, the third
+#
+# `jax.jit(f)` does not run your Python. At the first call it writes down what `f` does to arrays of this shape, has the XLA compiler turn it
+# into machine code, and runs that. Later calls with the same shape go straight to the machine code.
+
+# %%
+import time
+
+import jax
+import jax.numpy as jnp
+
+from minillama.lab import Prediction, show
+from minillama.lab.figures import bars
+
+first_call = Prediction(
+    "00",
+    "first call over third call",
+    "How many times longer than the third call does the first one take?",
+    "times",
+)
+first_call.ask()
+
+# %% tags=["solution"]
+first_call.record(3)  # "compiling costs a little"
+
+# %%
+# A constant that nobody compiled before: minillama keeps compiled programs on disk, from one session to the next.
+newcomer = time.time_ns() % 1_000_003
+
+
+@jax.jit
+def network(x):
+    """Five layers of a toy network; any function of arrays would do."""
+    for layer in range(5):
+        x = jnp.tanh(x @ x / x.shape[0] + newcomer / 1e7 + layer)
+    return x
+
+
+def seconds(call):
+    """The naive way to time something."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+x = jax.block_until_ready(jnp.full((256, 256), 0.5))
+waiting = [seconds(lambda: network(x).block_until_ready()) for _ in range(3)]
+asking = [seconds(lambda: network(x)) for _ in range(3)]
+jax.block_until_ready(network(x))
+show(first_call.compare(waiting[0] / waiting[2]))
+# %%
+labels = [f"{word} call, waiting for the result" for word in ("first", "second", "third")]
+labels += [f"{word} call, only asking" for word in ("fourth", "fifth", "sixth")]
+milliseconds = [1e3 * value for value in waiting + asking]
+show(bars(labels, milliseconds, "Six calls of one function", "milliseconds", logarithmic=True))
+
+# %% [markdown]
+# Two lessons in one picture.
+#
+# * **The first call compiles.** A benchmark that includes it measures the compiler. A server that meets a new shape with every request *is* a
+#   compiler: that is why engines pad prompts to a few fixed lengths ("buckets").
+# * **A call returns before the work is done.** JAX only queues it (*asynchronous dispatch*), so that Python can prepare the next step meanwhile. Without
+#   `block_until_ready()` you measure how fast you can ask. (Where the bars "only asking" are not shorter: with a single core free, or while
+#   earlier work is still queued, asking has to wait in line.) On a GPU the difference is even larger.
+#
+# ## 4. Exercise: a benchmark that survives four traps
+#
+# Write `bench(f, make, clock)`: the typical time of one call `f(x)`, where every call needs an input of its own, `x = make()`, because `f` takes over
+# the memory of its input, as a decode step does with its cache. `clock()` gives seconds.
+#
+# 1. **The compile**: the first call takes seconds. 2. **Asynchronous dispatch**: `f` returns at once. 3. **Outliers**: now and then somebody else
+# uses the machine and a call takes twenty times as long. 4. **The input**: `make()` is five times as expensive as `f`, and asynchronous too.
+#
+# The check runs your function on a *simulated* device with a clock of its own. There is no luck and no noise in it: you pass or you don't.
+
+
+# %% tags=["exercise"]
+def bench(f, make, clock=time.perf_counter):
+    """Typical seconds of one call of `f(make())`, the making not counted."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def bench(f, make, clock=time.perf_counter):
+    """Typical seconds of one call of `f(make())`, the making not counted."""
+    jax.block_until_ready(f(make()))  # compile, and wait until nothing is left in the queue
+    times = []
+    for _ in range(15):
+        x = jax.block_until_ready(make())
+        start = clock()
+        jax.block_until_ready(f(x))
+        times.append(clock() - start)
+    return sorted(times)[len(times) // 2]
+
+
+# %% [markdown] tags=["hint"]
+# Warm up: one call that is not timed, and wait for it. Then, ten times or so: make the input and **wait until it is there**; read the clock;
+# call `f` and wait for the result; read the clock. Give the median, `sorted(times)[len(times) // 2]`: an outlier cannot move it.
+
+# %% tags=["check"]
+from minillama.lab.checks import lab00 as check
+
+check.bench(bench)
+
+# %% [markdown]
+# Yours, on the real thing, beside the naive way:
+
+# %%
+from minillama.lab.check import attempt
+
+
+def make():
+    """A fresh input."""
+    return jnp.full((256, 256), 0.5)
+
+
+honest = attempt(bench, network, make)
+print("your bench:   ", f"{1e3 * honest:.2f} ms" if isinstance(honest, float) else honest)
+print("naive timing: ", f"{1e3 * seconds(lambda: network(make())):.2f} ms")
+
+# %% [markdown]
+# ## 5. The same for a model
+#
+# minillama does this book-keeping for you. Every completion carries its timings, with the compile told apart:
+
+# %%
+timings = llm.generate("Once upon a time", n=64, temp=0.8, seed=1).timings
+print(f"prompt      {timings.prompt_tokens:4} tokens  {timings.prompt_per_second:8.1f} tokens/s")
+print(f"generation  {timings.generated_tokens:4} tokens  {timings.generated_per_second:8.1f} tokens/s")
+print(
+    f"first token {1e3 * timings.first_token:8.1f} ms, compile {timings.compile:.2f} s, in all {timings.total:.2f} s"
+)
+
+# %%
+slowest = sorted(timings.token_seconds)
+parts = {
+    "fastest token": slowest[0],
+    "median token": slowest[len(slowest) // 2],
+    "slowest token": slowest[-1],
+    "first token": timings.first_token,
+}
+show(
+    bars(list(parts), [1e3 * value for value in parts.values()], "Tokens are not equally fast", "milliseconds")
+)
+# %% [markdown]
+# Run the cell above a few times. The median hardly moves, the slowest token jumps. Whoever reports one number of one run reports the weather.
+
+# %% tags=["check-output"]
+check.score()
+
+# %% [markdown]
+# ## Takeaways
+#
+# * `ml.load()`, `llm.generate(...)`, `llm.stream(...)`: everything else in these labs opens what happens inside them.
+# * Compile before the clock starts. Wait for the result. Make inputs outside. Take the median of several, and say how many.
+# * Know your cores, their instruction sets and your free memory before you believe a tokens-per-second figure, yours or anybody's.
+#
+# | step | with llama.cpp | with minillama |
+# |---|---|---|
+# | is all well? | `llama-cli --version`, `llama-cli --list-devices` | `minillama doctor` |
+# | first words | `llama-completion -no-cnv -m model.gguf -p "Once upon a time" -n 48` | `minillama completion -p "Once upon a time" -n 48` |
+# | an honest benchmark | `llama-bench -m model.gguf` (warm-up, 5 repetitions, mean ± deviation) | `bench` above; lab 05 |
+#
+# ## When you get an error
+#
+# * `ModuleNotFoundError: No module named 'minillama'`: the notebook runs on another Python than the one you installed into. *Kernel → Change Kernel*.
+# * `OptionError: ... comes too late: JAX has already started`: threads, platform and devices are settled before the first computation. *Kernel → Restart*.
+# * The kernel dies: out of memory, or a processor without AVX2. The doctor tells which.
+# * Everything is slow: look at *this process may use* above, and at what else runs on the machine (`top`).

@@ -1,0 +1,405 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+# ---
+
+# %% [markdown]
+# # Lab 03 · From tokens to logits
+#
+# Between "Once upon a" and " time" lie four functions of three lines each, stacked a few times. In this lab you write them, load the real weights of
+# the storyteller into them, and hold your numbers beside the engine's, layer by layer, until they agree.
+#
+# | | |
+# |---|---|
+# | **Afterwards you can** | write RMSNorm, RoPE, grouped-query attention and SwiGLU from memory, build a Llama of them, and find out *in which layer* an implementation goes wrong |
+# | **Time** | 75 minutes |
+# | **You should know** | lab 02 for the names of the tensors; numpy with shapes, matrix products, softmax |
+# | **Runs on** | any laptop, 15 seconds of computing, no network |
+# | **In llama.cpp** | `llama-eval-callback -m model.gguf -p "..."` prints the same intermediate tensors under the same names |
+
+# %%
+from dataclasses import replace
+
+import numpy as np
+
+import minillama as ml
+from minillama.gguf import dequantize, open_gguf
+from minillama.lab import Panel, Prediction, Steps, Words, show
+from minillama.lab.by_hand import NAMES, Functions, Sizes, difference, read_sizes, run
+from minillama.lab.check import attempt
+from minillama.lab.checks import lab03 as check
+from minillama.lab.checks.lab03 import attention_variant, rope_variant
+from minillama.lab.figures import attention_map, lines
+from minillama.lab.picture import text_table
+
+llm = ml.load(progress=False)
+PROMPT = "Once upon a time, there was a little girl named Lily. She had a red"
+ids = llm.tokenizer.encode(PROMPT)
+trace = llm.trace(ids)
+
+# %% [markdown]
+# ## 1. What goes in, what comes out
+#
+# Text becomes tokens, a token becomes a row of a table, and from there on everything is arithmetic on rows of 256 numbers. `llm.trace(ids)` runs the
+# engine and returns every intermediate result under the name llama.cpp gives it.
+
+# %% tags=["check-output"]
+print([llm.tokenizer.piece(token, special=True).decode() for token in ids])
+for name, value in trace.items():
+    if name.endswith("-0") or "-" not in name:
+        print(f"{name:16} {value.shape}")
+
+# %% [markdown]
+# Read it from top to bottom: `inp_embd` are the rows of the table, [T, D]. Then comes layer 0, which turns [T, D] into [T, D] and has two halves:
+# **attention**, where tokens look at each other, and **feed-forward**, where each token thinks for itself. Two more layers like it, a last norm, and one
+# product with the table again gives `result_output`: for each of the T tokens a number for each of the 2,048 that could follow.
+#
+# The shapes use one alphabet: T tokens, D model width, N query heads, K key/value heads, H head size, F feed-forward width.
+
+# %% tags=["check-output"]
+sizes = read_sizes(open_gguf(llm.path))
+print(sizes)
+
+# %% [markdown]
+# ## 2. Who looks at whom
+#
+# The most looked-at picture of the field: each row is a token, and shows how it divides its attention over the tokens before it. Walk through layers
+# and heads. You will find heads that prefer the near neighbours, heads that look at the very first token when they have nothing to do (an *attention
+# sink*), and, in a late layer, one that stands at the second "had a" and looks back at "ball": it is about to say the word again.
+
+# %%
+traces = {}  # by prompt: a new length is compiled, then layers and heads can be leafed through
+
+
+def head_picture(settings):
+    """The attention map without widgets: settings in, picture out."""
+    tokens = llm.tokenizer.encode(settings["prompt"])
+    if settings["prompt"] not in traces:
+        traces[settings["prompt"]] = llm.trace(tokens)
+    weights = traces[settings["prompt"]][f"kq_soft_max-{settings['layer']}"][settings["head"]]
+    pieces = [llm.tokenizer.piece(token, special=True).decode(errors="replace") for token in tokens]
+    shared = settings["head"] // (sizes.heads // sizes.kv_heads)
+    title = f"layer {settings['layer']}, head {settings['head']} (key head {shared})"
+    return attention_map(pieces, weights[:, : len(tokens)], title)
+
+
+panel = Panel(
+    [
+        Words("prompt", "prompt", "Lily had a red ball. Tom had a blue", "Enter to use it"),
+        Steps("layer", "layer", 0, llm.config.block_count - 1, 2, "0 is the first"),
+        Steps("head", "query head", 0, llm.config.head_count - 1, 2, "two neighbours share a key head"),
+    ],
+    head_picture,
+    compiles=lambda settings: settings["prompt"] not in traces,
+).show()
+
+# %% [markdown]
+# ## 3. RMSNorm
+#
+# Before each half of a layer the rows are brought to one size, so that no layer has to live with what the layers before did to the scale:
+#
+# $$\operatorname{rms\_norm}(x) = \frac{x}{\sqrt{\frac1D\sum_d x_d^2 + \varepsilon}} \cdot w$$
+#
+# Each row by itself. ε (here 1e-5, from the file's metadata) keeps a row of zeros from exploding.
+#
+# ### Exercise 1
+
+
+# %% tags=["exercise"]
+def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
+    """Rows of x [T, D] at root mean square 1, times the weight [D]."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def rms_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
+    """Rows of x [T, D] at root mean square 1, times the weight [D]."""
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * weight
+
+
+# %% [markdown] tags=["hint"]
+# `np.mean(x * x, axis=-1, keepdims=True)` has shape [T, 1] and divides x row by row.
+
+# %% tags=["check"]
+check.rms_norm(rms_norm)
+
+# %% [markdown]
+# ## 4. RoPE
+#
+# Attention by itself does not know in which order tokens stand. RoPE tells it by *rotating* queries and keys: the H numbers of a head are taken as H/2
+# pairs, points of a plane, and pair *i* of the token at position *t* is turned by the angle
+#
+# $$\theta_{t,i} = t \cdot \text{base}^{-2i/H} \qquad (a, b) \mapsto (a\cos\theta - b\sin\theta,\; a\sin\theta + b\cos\theta)$$
+#
+# The scalar product of a query and a key then depends only on how far apart they stand. The first pairs turn fast and tell neighbours apart, the last ones
+# turn so slowly that they hardly notice a page.
+#
+# **Which numbers form a pair?** In files of the llama family neighbours, (0, 1), (2, 3), ... ("NORM"). In Qwen, Gemma, Phi the first half goes with the second,
+# (0, H/2), (1, H/2 + 1), ... ("NEOX"). Taking the wrong one is the classic bug of this field: nothing crashes.
+#
+# ### Exercise 2
+
+
+# %% tags=["exercise"]
+def rope(x: np.ndarray, base: float) -> np.ndarray:
+    """Rotate the neighbouring pairs of x [T, N, H]; the token at place t has position t."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def rope(x: np.ndarray, base: float) -> np.ndarray:
+    """Rotate the neighbouring pairs of x [T, N, H]; the token at place t has position t."""
+    T, N, H = x.shape
+    angle = np.arange(T)[:, None] * base ** (-np.arange(0, H, 2) / H)  # [T, H/2]
+    cos, sin = np.cos(angle)[:, None, :], np.sin(angle)[:, None, :]  # [T, 1, H/2]: the same for all heads
+    a, b = x[..., 0::2], x[..., 1::2]
+    return np.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(T, N, H)
+
+
+# %% [markdown] tags=["hint"]
+# `x[..., 0::2]` and `x[..., 1::2]` are the two halves of all pairs, [T, N, H/2]. To put them back beside each other: stack on a *new last* axis,
+# which gives [T, N, H/2, 2], and reshape.
+
+# %% tags=["check"]
+check.rope(rope)
+
+# %% [markdown]
+# ## 5. Attention, with shared heads
+#
+# For every head: scores of each query with each key, divided by $\sqrt H$; the future masked out with −∞; softmax over the keys; and the values, weighted.
+# With **grouped-query attention** there are fewer key/value heads than query heads: N/K neighbouring query heads share one. Here N = 8 and K = 4, so the cache of
+# keys and values is half as large. In Llama 3 it is a quarter, and that is what makes long contexts affordable (lab 05).
+#
+# ### Exercise 3
+
+
+# %% tags=["exercise"]
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Causal attention of q [T, N, H] over k and v [T, K, H]; the heads side by side, [T, N*H]."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Causal attention of q [T, N, H] over k and v [T, K, H]; the heads side by side, [T, N*H]."""
+    T, N, H = q.shape
+    G = N // k.shape[1]
+    k, v = np.repeat(k, G, axis=1), np.repeat(v, G, axis=1)
+    scores = np.einsum("TNH,SNH->NTS", q, k) / np.sqrt(H)
+    scores = np.where(np.tri(T, dtype=bool), scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights = weights / weights.sum(axis=-1, keepdims=True)
+    return np.einsum("NTS,SNH->TNH", weights, v).reshape(T, N * H)
+
+
+# %% [markdown] tags=["hint"]
+# `np.repeat(k, N // K, axis=1)` gives every query head its key head: 0 0 1 1 2 2 3 3. `np.tri(T, dtype=bool)` is True where the key is not behind the query. With
+# `np.einsum("TNH,SNH->NTS", q, k)` you need no transposing at all.
+
+# %% tags=["check"]
+check.attention(attention)
+
+# %% [markdown]
+# ## 6. SwiGLU
+#
+# The second half of a layer: widen each row from D to F twice, let one of the two (*gate*) decide through silu how much of the other (*up*) passes, and come
+# back (*down*). Two thirds of the weights of a large model are these three matrices.
+#
+# $$\operatorname{silu}(z) = \frac{z}{1 + e^{-z}} \qquad y = \big(\operatorname{silu}(x G^\top) \odot x U^\top\big) D^\top$$
+#
+# A matrix is stored (outputs, inputs), so it stands transposed in the product.
+#
+# ### Exercise 4
+
+
+# %% tags=["exercise"]
+def swiglu(x: np.ndarray, gate: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """x [T, D] through gate and up [F, D] and down [D, F]."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def swiglu(x: np.ndarray, gate: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """x [T, D] through gate and up [F, D] and down [D, F]."""
+    z = x @ gate.T
+    return (z / (1 + np.exp(-z)) * (x @ up.T)) @ down.T
+
+
+# %% tags=["check"]
+check.swiglu(swiglu)
+
+# %% [markdown]
+# ## 7. A layer, and a model
+#
+# Put it together. `w` holds the nine tensors of a layer under their names in the file: `attn_norm`, `attn_q`, `attn_k`, `attn_v`, `attn_output`, `ffn_norm`,
+# `ffn_gate`, `ffn_up`, `ffn_down`. Each half *adds* to x, it never replaces it: that is the residual stream.
+#
+# ### Exercise 5
+
+
+# %% tags=["exercise"]
+def layer(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
+    """One layer of a Llama: x [T, D] in, x [T, D] out. Uses your four functions."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def layer(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
+    """One layer of a Llama: x [T, D] in, x [T, D] out. Uses your four functions."""
+    T = len(x)
+    h = rms_norm(x, w["attn_norm"], sizes.epsilon)
+    q = rope((h @ w["attn_q"].T).reshape(T, sizes.heads, -1), sizes.base)
+    k = rope((h @ w["attn_k"].T).reshape(T, sizes.kv_heads, -1), sizes.base)
+    v = (h @ w["attn_v"].T).reshape(T, sizes.kv_heads, -1)
+    x = x + attention(q, k, v) @ w["attn_output"].T
+    h = rms_norm(x, w["ffn_norm"], sizes.epsilon)
+    return x + swiglu(h, w["ffn_gate"], w["ffn_up"], w["ffn_down"])
+
+
+# %% [markdown] tags=["hint"]
+# Norm; three products, reshaped to heads; rope on q and k, not on v; attention; the product with `attn_output`; add to x. Norm with the *other* weight; swiglu; add.
+
+# %% tags=["check"]
+check.layer(layer)
+
+# %% [markdown]
+# Five functions, and now the storyteller's own weights. If your layer is right, this is a language model:
+
+# %% tags=["check-output"]
+file = open_gguf(llm.path)
+table = dequantize(file.tensors["token_embd.weight"])
+last_norm = dequantize(file.tensors["output_norm.weight"])
+layers = [
+    {name: dequantize(file.tensors[f"blk.{i}.{name}.weight"]) for name in NAMES}
+    for i in range(llm.config.block_count)
+]
+
+
+def next_piece(ids: list[int]) -> str:
+    """The likeliest next token by your functions."""
+    x = table[ids]
+    for w in layers:
+        x = layer(x, w, sizes)
+    logits = rms_norm(x, last_norm, sizes.epsilon)[-1] @ table.T
+    return llm.tokenizer.piece(int(np.argmax(logits))).decode()
+
+
+print("your model continues:  ", PROMPT, "...", attempt(next_piece, ids))
+print("the engine continues:  ", PROMPT, "...", llm.generate(PROMPT, n=1, temp=0.0))
+
+# %% [markdown]
+# ## 8. Beside the engine, layer by layer
+#
+# One right token proves little. So compare everything: each named result of yours with the engine's, as a share of its size.
+
+# %%
+RESULTS = [
+    f"{name}-{i}"
+    for i in range(llm.config.block_count)
+    for name in ("attn_norm", "Qcur", "attn_out", "ffn_norm", "ffn_out", "l_out")
+]
+RESULTS.append("result_output")
+
+
+def errors(functions: Functions) -> list[float]:
+    """The error of every result, with these functions in the place of ours."""
+    mine = run(file, ids, functions)
+    return [max(difference(mine[name], trace[name]), 1e-9) for name in RESULTS]
+
+
+yours = Functions(rms_norm, rope, attention, swiglu)
+found = attempt(errors, yours)
+series = {"yours": found} if isinstance(found, list) else {}
+print("yours:", "compared" if series else found)
+show(
+    lines(
+        series | {"plain numpy": errors(Functions())},
+        RESULTS,
+        "Error against the engine",
+        "result",
+        "error, relative",
+        logarithmic=True,
+    )
+)
+# %% [markdown]
+# How to read it: 1e-7 to 1e-6 is rounding of 32-bit numbers in another order. 1e-3 to 1e-2 would mean that somebody multiplies in fewer bits (bfloat16,
+# or 8-bit activations as llama.cpp does on a CPU). Above 0.1 it is a bug, and the first result that is wrong tells you where.
+#
+# ## 9. Bugs that do not crash
+#
+# Three classic mistakes, on purpose. Before you look: RoPE with the wrong pairs. The engine predicts a next token at each of the positions of
+# the prompt. In how many percent of them will the broken model predict another one?
+
+# %%
+changed = Prediction(
+    "03",
+    "next tokens changed by wrong RoPE pairs",
+    "How many percent of the predicted next tokens change when RoPE takes the wrong pairs?",
+    "%",
+)
+changed.ask()
+
+# %% tags=["solution"]
+changed.record(100)  # a broken rotation must break everything
+
+
+# %%
+def outside(x, weight, epsilon):
+    """RMSNorm with epsilon outside of the root."""
+    return x / (np.sqrt(np.mean(x * x, axis=-1, keepdims=True)) + epsilon) * weight
+
+
+BUGS = {
+    "RoPE pairs of NEOX": replace(Functions(), rope=rope_variant(halves=True)),
+    "no causal mask": replace(Functions(), attention=attention_variant(causal=None)),
+    "epsilon outside the root": replace(Functions(), rms_norm=outside),
+}
+right = trace["result_output"].argmax(axis=-1)
+wrong = {
+    name: 100 * float(np.mean(run(file, ids, bug)["result_output"].argmax(axis=-1) != right))
+    for name, bug in BUGS.items()
+}
+show(changed.compare(wrong["RoPE pairs of NEOX"]))
+# %%
+show(
+    lines(
+        {name: errors(bug) for name, bug in BUGS.items()},
+        RESULTS,
+        "Three bugs that do not crash",
+        "result",
+        "error, relative",
+        logarithmic=True,
+    )
+)
+print(text_table(("bug", "next tokens changed"), [(name, f"{share:.0f} %") for name, share in wrong.items()]))
+
+# %% [markdown]
+# A misplaced ε is invisible in the text and visible in the picture: the error is small and *everywhere*. The wrong pairs begin exactly at `Qcur-0`, the missing
+# mask exactly at `attn_out-0`. And the surprise: both are large errors, in every layer, and still most predictions survive, because much of English follows from the last
+# few words alone. A story written by a broken engine still sounds like a story. This is why engines are compared number by number.
+
+# %% tags=["check-output"]
+check.score()
+
+# %% [markdown]
+# ## Takeaways
+#
+# * A Llama is: look up, (norm, attend, add, norm, feed forward, add) × layers, norm, product with the table.
+# * Position enters only through RoPE; order of the pairs is a convention of the file's family, and a wrong one does not crash.
+# * Grouped heads shrink the cache of keys and values by N/K, nothing else.
+# * Debug by comparing named intermediate results: the first wrong one is the culprit.
+#
+# | step | with llama.cpp | with minillama |
+# |---|---|---|
+# | text to tokens | `llama-tokenize -m model.gguf -p "..."` | `llm.tokenizer.encode(...)` |
+# | intermediate results | `llama-eval-callback -m model.gguf -p "..."` | `llm.trace(ids)` |
+# | logits | `llama_get_logits` (C) | `llm.logits(ids)` |
+# | the same in JAX, all families | `src/models/llama.cpp` and others | `minillama/model/forward.py`, 140 lines: read it now, you know it |
+#
+# ## When you get an error
+#
+# * `ValueError: operands could not be broadcast together`: print the shapes. Usually a missing `keepdims=True`, or heads and tokens in the wrong order.
+# * `matmul: Input operand 1 has a mismatch`: a matrix stands (outputs, inputs) in the file: use `.T`.
+# * *your function calls `rope`, which is still an empty stub*: exercise 5 uses exercises 1 to 4.
+# * `nan` in the result: softmax of a row that is masked everywhere. Does the mask allow the diagonal?

@@ -1,0 +1,261 @@
+"""Graded items of lab 03: the five functions of a Llama."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from minillama.lab import by_hand
+from minillama.lab.by_hand import Functions, Sizes
+from minillama.lab.check import Answer, Mistake, Score, agree, graded
+from minillama.lab.check import score as score_of
+
+LAB = "03"
+TOLERANCE = 1e-4  # float32 is good enough
+RANDOM = np.random.default_rng(303)  # of the hidden inputs
+
+
+def _normal(*shape: int, scale: float = 1.0) -> np.ndarray:
+    return scale * RANDOM.standard_normal(shape)
+
+
+X, WEIGHT = _normal(5, 16), 1 + _normal(16, scale=0.2)
+
+
+@graded(LAB, "1. RMSNorm")
+def rms_norm(answer: Answer) -> str:
+    """`rms_norm(x, weight, epsilon)`."""
+    mistakes = (
+        Mistake(
+            "is epsilon inside the root?", lambda x, w, e: x / (np.sqrt(np.mean(x * x, -1, keepdims=True)) + e) * w
+        ),
+        Mistake("epsilon is missing", lambda x, w, e: x / np.sqrt(np.mean(x * x, -1, keepdims=True)) * w),
+        Mistake("the weight is missing", lambda x, w, e: by_hand.rms_norm(x, np.ones_like(w), e)),
+        Mistake(
+            "mean of the squares, not their sum", lambda x, w, e: x / np.sqrt(np.sum(x * x, -1, keepdims=True) + e) * w
+        ),
+        Mistake(
+            "each token is normed by itself: mean over the last axis only",
+            lambda x, w, e: x / np.sqrt(np.mean(x * x) + e) * w,
+        ),
+        Mistake(
+            "over the last axis, not the first", lambda x, w, e: x / np.sqrt(np.mean(x * x, 0, keepdims=True) + e) * w
+        ),
+        Mistake("that is LayerNorm: RMSNorm does not subtract the mean", _layer_norm),
+        Mistake("the root is missing", lambda x, w, e: x / (np.mean(x * x, -1, keepdims=True) + e) * w),
+        Mistake("divide by the root", lambda x, w, e: x * np.sqrt(np.mean(x * x, -1, keepdims=True) + e) * w),
+    )
+    agree(answer, (X, WEIGHT, 1e-5), by_hand.rms_norm, mistakes, tolerance=TOLERANCE, told="an ordinary input")
+    agree(
+        answer,
+        (X * 1e-3, WEIGHT, 1e-5),
+        by_hand.rms_norm,
+        mistakes,
+        tolerance=TOLERANCE,
+        told="a small input, where epsilon counts",
+    )
+    return "with epsilon inside the root, token by token."
+
+
+def _layer_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt(np.mean(centred**2, -1, keepdims=True) + epsilon) * weight
+
+
+def rope_variant(
+    *, halves: bool = False, first: int = 0, sign: int = 1, step: int = 2, swapped: bool = False
+) -> Callable[[np.ndarray, float], np.ndarray]:
+    """Rotations that differ from the right one in one respect."""
+
+    def rotate(x: np.ndarray, base: float) -> np.ndarray:
+        tokens, _, size = x.shape
+        exponent = np.arange(size // 2) * step / size
+        angle = sign * (first + np.arange(tokens))[:, None] * base**-exponent
+        cos, sin = np.cos(angle)[:, None, :], np.sin(angle)[:, None, :]
+        if swapped:
+            cos, sin = sin, cos
+        if halves:
+            a, b = x[..., : size // 2], x[..., size // 2 :]
+            return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+        a, b = x[..., 0::2], x[..., 1::2]
+        return np.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)
+
+    return rotate
+
+
+def _along_heads(x: np.ndarray, base: float) -> np.ndarray:
+    return by_hand.rope(x.swapaxes(0, 1), base).swapaxes(0, 1)
+
+
+def _not_interleaved(x: np.ndarray, base: float) -> np.ndarray:
+    turned = by_hand.rope(x, base)
+    return np.concatenate([turned[..., 0::2], turned[..., 1::2]], axis=-1)
+
+
+@graded(LAB, "2. RoPE")
+def rope(answer: Answer) -> str:
+    """`rope(x, base)`, neighbouring pairs."""
+    mistakes = (
+        Mistake(
+            "that pairs i with i + H/2 (NEOX, as Qwen does); Llama files pair neighbours: 2i and 2i + 1",
+            rope_variant(halves=True),
+        ),
+        Mistake("the first token has position 0 and is not rotated", rope_variant(first=1)),
+        Mistake("the other way round: (a cos - b sin, a sin + b cos)", rope_variant(sign=-1)),
+        Mistake("the exponent is -2i/H for pair i; yours is -i/H", rope_variant(step=1)),
+        Mistake("the exponent is -2i/H for pair i; yours is -4i/H", rope_variant(step=4)),
+        Mistake("sine and cosine have changed places", rope_variant(swapped=True)),
+        Mistake("the position is the place along the first axis (tokens), not along the heads", _along_heads),
+        Mistake(
+            "put the two of each pair back beside each other: stack on a new last axis, then reshape", _not_interleaved
+        ),
+        Mistake("nothing was rotated", lambda x, base: x),
+    )
+    for x, base in ((_normal(6, 2, 8), 10000.0), (_normal(9, 4, 32), 500000.0)):
+        agree(
+            answer, (x, base), by_hand.rope, mistakes, tolerance=TOLERANCE, told=f"{x.shape[0]} tokens, base {base:g}"
+        )
+    return "pairs, angles and directions, at every position."
+
+
+def attention_variant(
+    *,
+    scale: Callable[[int], float] = lambda size: size**-0.5,
+    causal: int | None = 0,
+    modulo: bool = False,
+    axis: int = -1,
+    scrambled: bool = False,
+    zeros: bool = False,
+) -> Answer:
+    """Attentions that differ from the right one in one respect."""
+
+    def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+        tokens, heads, size = q.shape
+        shared = np.arange(heads) % k.shape[1] if modulo else np.arange(heads) // (heads // k.shape[1])
+        scores = np.einsum("TNH,SNH->NTS", q, k[:, shared]) * scale(size)
+        if causal is not None:
+            scores = np.where(np.tri(tokens, k=causal, dtype=bool), scores, 0.0 if zeros else -1e30)
+        weights = np.exp(scores - scores.max(axis=axis, keepdims=True))
+        weights /= weights.sum(axis=axis, keepdims=True)
+        out = np.einsum("NTS,SNH->NTH", weights, v[:, shared])
+        return (out if scrambled else out.swapaxes(0, 1)).reshape(tokens, heads * size)
+
+    return attend
+
+
+@graded(LAB, "3. attention with shared heads")
+def attention(answer: Answer) -> str:
+    """`attention(q, k, v)`, causal, grouped."""
+    mistakes = (
+        Mistake("the scores are divided by the root of the head size", attention_variant(scale=lambda size: 1.0)),
+        Mistake("divide by the *root* of the head size", attention_variant(scale=lambda size: 1 / size)),
+        Mistake("divide by the root of the head size, you multiply", attention_variant(scale=lambda size: size**0.5)),
+        Mistake("a token looks into the future: mask the keys behind each query", attention_variant(causal=None)),
+        Mistake("a token looks one token ahead: the mask is off by one", attention_variant(causal=1)),
+        Mistake("masked scores become -infinity before softmax; 0 is still a score", attention_variant(zeros=True)),
+        Mistake(
+            "query head j uses key head j // (N/K), neighbours share; yours is j % K", attention_variant(modulo=True)
+        ),
+        Mistake(
+            "softmax goes over the keys (each query's weights sum to 1), yours over the queries",
+            attention_variant(axis=-2),
+        ),
+        Mistake("bring the result to [T, N, H] before you flatten the heads", attention_variant(scrambled=True)),
+        Mistake(
+            "a token sees itself too: the diagonal of the mask is allowed",
+            lambda q, k, v: np.nan_to_num(attention_variant(causal=-1)(q, k, v)),
+        ),
+    )
+    for heads, kv_heads in ((4, 4), (4, 2), (6, 2)):
+        given = _normal(7, heads, 8), _normal(7, kv_heads, 8), _normal(7, kv_heads, 8)
+        told = f"{heads} query heads on {kv_heads} key heads"
+        agree(answer, given, by_hand.attention, mistakes, tolerance=TOLERANCE, told=told)
+    return "scaled, masked, and the right heads share."
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+@graded(LAB, "4. SwiGLU")
+def swiglu(answer: Answer) -> str:
+    """`swiglu(x, gate, up, down)`."""
+    mistakes = (
+        Mistake("silu belongs on the gate, not on up", lambda x, g, u, d: by_hand.swiglu(x, u, g, d)),
+        Mistake("silu(z) = z · sigmoid(z); the z is missing", lambda x, g, u, d: (_sigmoid(x @ g.T) * (x @ u.T)) @ d.T),
+        Mistake("that is relu, not silu", lambda x, g, u, d: (np.maximum(x @ g.T, 0) * (x @ u.T)) @ d.T),
+        Mistake("there is no activation on the gate yet", lambda x, g, u, d: ((x @ g.T) * (x @ u.T)) @ d.T),
+        Mistake(
+            "gate and up are multiplied, not added", lambda x, g, u, d: (x @ g.T * _sigmoid(x @ g.T) + x @ u.T) @ d.T
+        ),
+        Mistake("up is missing", lambda x, g, u, d: (x @ g.T * _sigmoid(x @ g.T)) @ d.T),
+    )
+    given = _normal(5, 12), _normal(20, 12), _normal(20, 12), _normal(12, 20)
+    agree(answer, given, by_hand.swiglu, mistakes, tolerance=TOLERANCE, told="D = 12, F = 20")
+    return "gated, and back to the model's width."
+
+
+def _weights() -> tuple[dict[str, np.ndarray], Sizes]:
+    sizes = Sizes(heads=4, kv_heads=2, epsilon=1e-5, base=10000.0)
+    shapes = {"attn_q": (16, 16), "attn_k": (8, 16), "attn_v": (8, 16), "attn_output": (16, 16)}
+    shapes |= {"ffn_gate": (24, 16), "ffn_up": (24, 16), "ffn_down": (16, 24)}
+    w = {name: _normal(*shape, scale=0.4) for name, shape in shapes.items()}
+    return w | {"attn_norm": 1 + _normal(16, scale=0.3), "ffn_norm": 1 + _normal(16, scale=0.3)}, sizes
+
+
+def _layer_with(functions: Functions) -> Answer:
+    return lambda x, w, sizes: by_hand.layer(x, w, sizes, functions)
+
+
+def _second_from_x(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
+    middle = by_hand.layer_steps(x, w, sizes, Functions())["ffn_inp"]
+    h = by_hand.rms_norm(x, w["ffn_norm"], sizes.epsilon)
+    return middle + by_hand.swiglu(h, w["ffn_gate"], w["ffn_up"], w["ffn_down"])
+
+
+def _from_steps(combine: Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]) -> Answer:
+    return lambda x, w, sizes: combine(x, by_hand.layer_steps(x, w, sizes, Functions()))
+
+
+def _swapped_norms(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
+    return by_hand.layer(x, w | {"ffn_norm": w["attn_norm"]}, sizes)
+
+
+def _unrotated_keys(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
+    def only_queries(part: np.ndarray, base: float) -> np.ndarray:
+        return by_hand.rope(part, base) if part.shape[1] == sizes.heads else part
+
+    return by_hand.layer(x, w, sizes, replace(Functions(), rope=only_queries))
+
+
+def _no_output(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
+    return by_hand.layer(x, w | {"attn_output": np.eye(len(w["attn_output"]))}, sizes)
+
+
+@graded(LAB, "5. the whole layer")
+def layer(answer: Answer) -> str:
+    """`layer(x, w, sizes)`."""
+    w, sizes = _weights()
+    mistakes = (
+        Mistake("the second residual is missing: x + ... twice", _from_steps(lambda x, step: step["ffn_out"])),
+        Mistake("both residuals are missing", _from_steps(lambda x, step: step["ffn_out"] + step["attn_out"])),
+        Mistake("the feed-forward part starts from x *after* attention was added", _second_from_x),
+        Mistake("add to what came out of attention, not to x again", _from_steps(lambda x, step: x + step["ffn_out"])),
+        Mistake("the feed-forward part has a norm of its own: ffn_norm", _swapped_norms),
+        Mistake("the norms are missing", _layer_with(replace(Functions(), rms_norm=lambda x, w, e: x))),
+        Mistake(
+            "queries and keys are rotated before attention", _layer_with(replace(Functions(), rope=lambda x, base: x))
+        ),
+        Mistake("the keys are rotated as well as the queries", _unrotated_keys),
+        Mistake("attn_output multiplies what attention gives", _no_output),
+    )
+    agree(answer, (_normal(6, 16), w, sizes), by_hand.layer, mistakes, tolerance=TOLERANCE, told="a hidden layer")
+    return "two norms, two residuals, everything in its place."
+
+
+ITEMS = (rms_norm, rope, attention, swiglu, layer)
+
+
+def score() -> Score:
+    """How many of the five are solved."""
+    return score_of(ITEMS)

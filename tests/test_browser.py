@@ -1,0 +1,131 @@
+"""A person's view: lab 04 in a real JupyterLab in a real browser; a slider is moved and the bars follow.
+
+Run with `pytest -m browser`; needs Chromium (Debian: chromium) and playwright.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minillama.lab import build
+
+pytestmark = pytest.mark.browser
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_SECONDS = 60
+CELLS_SECONDS = 300
+
+
+def chromium() -> str:
+    """The browser, or a skip that says what is missing."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("no Chromium: apt-get install chromium")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a JupyterLab that serves a copy of the learners' notebooks; its settings are its own."""
+    home = tmp_path_factory.mktemp("jupyter")
+    for source in build.sources():
+        shutil.copy(build.learner_path(source), home)
+    settings = home / "settings"
+    for name, content in {
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+        "notebook-extension/tracker": {"windowingMode": "none"},  # render every cell, not only those in view
+    }.items():
+        path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    port, token = free_port(), secrets.token_hex(16)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_NUMPY_")}
+    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(settings), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
+    environment |= {"PYTHONPATH": str(build.LABS.parent), "JUPYTER_RUNTIME_DIR": str(home / "runtime")}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home}"]
+    log = (home / "jupyter.log").open("w")
+    server = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/api/status?token={token}", timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert server.poll() is None and time.monotonic() < deadline, (home / "jupyter.log").read_text()
+                time.sleep(0.3)
+        yield f"{address}/lab/tree/{{}}?token={token}"
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def test_slider_moves_the_bars(jupyter: str, tmp_path: Path) -> None:
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(jupyter.format("04_sampling.ipynb"))
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=START_SECONDS * 1000)
+        page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3", timeout=START_SECONDS * 1000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+        def title() -> str:
+            return page.locator(".js-plotly-plot .gtitle").first.text_content() or ""
+
+        page.wait_for_selector(".widget-slider .noUi-handle", timeout=CELLS_SECONDS * 1000)
+        page.wait_for_selector(".js-plotly-plot .gtitle", timeout=CELLS_SECONDS * 1000)
+        # The end of the notebook: its score. Until then the kernel is busy and a slider would wait.
+        page.wait_for_selector("text=0 of 4 solved", timeout=CELLS_SECONDS * 1000)
+        before = title()
+        assert "tokens may follow" in before and not before.startswith("1 of")
+
+        handle = page.locator(".widget-slider:has-text('--temp') .noUi-handle").first
+        handle.focus()
+        handle.press("Home")  # temperature 0: greedy, so one token is left
+        page.wait_for_function(
+            "document.querySelector('.js-plotly-plot .gtitle').textContent.startsWith('1 of')", timeout=60_000
+        )
+
+        page.get_by_role("button", name="Start").first.click()
+        written = page.locator(".widget-html-content div", has_text="Once upon a time").first
+        written.wait_for(timeout=CELLS_SECONDS * 1000)
+        page.wait_for_function(
+            "[...document.querySelectorAll('.widget-html-content div')].some(d => d.textContent.length > 80)",
+            timeout=CELLS_SECONDS * 1000,
+        )
+        page.screenshot(path=str(tmp_path / "lab04.png"))
+        assert not page.locator("text=Traceback").count()
+        assert problems == []
+        browser.close()

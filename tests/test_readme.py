@@ -1,0 +1,50 @@
+"""What the README says is so: its commands exist, its tables list what the code knows, its links lead somewhere."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from minillama.cli import ALIASES, COMMANDS, build_parser
+from minillama.kernels import SUPPORTED
+from minillama.model.architectures import FAMILIES
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def listed(heading: str) -> set[str]:
+    """Words of a sentence that begins with a heading and ends with a full stop or a parenthesis."""
+    sentence = TEXT.partition(heading)[2]
+    return set(re.findall(r"[A-Za-z0-9_]+", re.split(r"[.(]", sentence)[0]))
+
+
+def test_lists_are_complete() -> None:
+    assert listed("Models that run:") == set(FAMILIES)
+    assert listed("Types of tensors:") == {kind.name for kind in SUPPORTED}
+
+
+def test_commands_exist() -> None:
+    used = set(re.findall(r"(?:`|bin/|\| )minillama ([a-z]+)\b", TEXT))
+    assert used and used <= set(COMMANDS) | set(ALIASES)
+    assert set(COMMANDS) <= used, "a command is not in the README"
+    build_parser()
+
+
+def test_labs_are_those_that_exist() -> None:
+    rows = set(re.findall(r"^\| (\d\d) ", TEXT, re.MULTILINE))
+    assert rows == {path.name[:2] for path in (ROOT / "labs").glob("[0-9][0-9]_*.ipynb")}
+    planned = set(re.findall(r"\b(\d\d) ", TEXT.partition("Planned: 01")[2].partition("\n\n")[0]))
+    assert not rows & planned
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", TEXT) or [""])
+def test_links_lead_somewhere(target: str) -> None:
+    assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_extras_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    used = {name for group in re.findall(r"'\.\[([a-z,]+)\]'", TEXT) for name in group.split(",")}
+    assert used and used <= set(extras)
