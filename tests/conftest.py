@@ -35,7 +35,7 @@ def reference() -> Path:
     """Folder of files and numbers made by llama.cpp itself; a user's clone does not have it."""
     folder = ROOT.parent / "shared" / "reference"
     if not folder.is_dir():
-        pytest.skip("no ../shared/reference beside this clone")
+        pytest.skip("llama.cpp's reference files are not here")
     return folder
 
 

@@ -86,6 +86,16 @@ def test_a_talk_alternates_and_ends_with_the_storyteller():
         assert roles == ["user", "assistant"] * (len(roles) // 2)
 
 
+def test_a_begun_story_is_told_from_its_beginning():
+    lengths = set()
+    for seed in range(50):
+        story = stories.write_story(random.Random(seed))
+        begun = stories.begin(random.Random(seed), story).split()
+        assert story.text.split()[: len(begun)] == begun
+        lengths.add(len(begun))
+    assert min(lengths) == 2 and max(lengths) > 8
+
+
 def test_topics_come_from_the_storys_own_words():
     text = "Once there was a little girl named Lily. She had an old red ball and a cat."
     assert corpus.topics(text)[0] == "a little girl named Lily"
