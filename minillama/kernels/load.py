@@ -28,7 +28,8 @@ def load_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, name
         raise UnsupportedError(f"unsupported tensor type {kind.name} in {name}; supported: {known}")
     if kind is Type.F32:  # as it lies in the file: nothing to compute
         return Dense(jax.device_put(raw.view(np.float32), device))
-    return _arrange(jax.device_put(raw, device), kind)
+    # one at a time: with several under way, the bytes of all of them would be in memory beside their weights
+    return jax.block_until_ready(_arrange(jax.device_put(raw, device), kind))
 
 
 def load_vector(raw: UInt8[np.ndarray, "row_bytes"], kind: Type, name: str, device: jax.Device) -> Float[Array, "K"]:
