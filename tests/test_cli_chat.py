@@ -46,6 +46,9 @@ class FakeLLM:
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         return "|".join(message["content"] for message in messages)
 
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        return self.tokenizer.encode(self.render(messages))
+
     def chat_stream(self, messages: Sequence[Mapping[str, str]], **options: object) -> FakeStream:
         contents = [message["content"] for message in messages]
         if contents[-1] == "too long":

@@ -136,7 +136,8 @@ def _answer(args: argparse.Namespace, talk: Talk) -> None:
         if args.verbose_prompt:
             tokenizer = talk.llm.tokenizer
             text = talk.rendered()
-            show_prompt(text, tokenizer.encode(text), lambda token: tokenizer.piece(token, special=True))
+            ids = tokenizer.encode(text) if talk.raw else talk.llm.encode_chat(talk.messages)
+            show_prompt(text, ids, lambda token: tokenizer.piece(token, special=True))
         completion = _stream(args, talk)
     except MinillamaError as error:
         note(f"minillama: error: {error}")

@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError("-sys needs a chat template; this model has none, give one with --chat-template")
     rendered = prompt if raw else llm.render(_messages(system, prompt))
     if args.verbose_prompt:
-        show_prompt(rendered, llm.tokenizer.encode(rendered), lambda token: llm.tokenizer.piece(token, special=True))
+        ids = llm.tokenizer.encode(prompt) if raw else llm.encode_chat(_messages(system, prompt))
+        show_prompt(rendered, ids, lambda token: llm.tokenizer.piece(token, special=True))
     if raw and args.display_prompt:
         write_text(f"\x1b[1;32m{prompt}\x1b[0m" if use_colour(args.color) else prompt)
 
