@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     raw = _is_raw(args, llm)
     if raw and system is not None:
         raise OptionError("-sys needs a chat template; this model has none, give one with --chat-template")
-    rendered = prompt if raw else llm.render(_messages(system, prompt))
     if args.verbose_prompt:
+        rendered = prompt if raw else llm.render(_messages(system, prompt))
         ids = llm.tokenizer.encode(prompt) if raw else llm.encode_chat(_messages(system, prompt))
         show_prompt(rendered, ids, lambda token: llm.tokenizer.piece(token, special=True))
     if raw and args.display_prompt:

@@ -16,13 +16,13 @@ from jaxtyping import Float32
 from tqdm.auto import tqdm
 
 from minillama.engine import steps
-from minillama.engine.loader import load_params, unused_tensors, weight_bytes
+from minillama.engine.loader import load_params, unused_tensors
 from minillama.engine.memory import Memory, choose_context, chunk_size, logger
 from minillama.engine.placement import Placement, place_layers
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
 from minillama.engine.sampling_defaults import file_defaults
-from minillama.engine.session import Session
+from minillama.engine.session import LEAST_CHUNK, Session
 from minillama.engine.source import resolve
 from minillama.engine.stream import Stream
 from minillama.errors import FormatError, OptionError, UnsupportedError
@@ -70,11 +70,11 @@ def load(
     template = _choose_template(file.metadata, chat_template, tokenizer)
     placement = place_layers(config.block_count, n_gpu_layers)
     ubatch_size = min(batch_size, ubatch_size)
-    ctx_size, memory = choose_context(config, weight_bytes(file), ctx_size, ubatch_size, placement.devices[-1])
+    ctx_size, memory = choose_context(config, file.nbytes, ctx_size, ubatch_size, placement.devices[-1])
     if unused := unused_tensors(file, config):
         logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
     with tqdm(
-        total=weight_bytes(file),
+        total=file.nbytes,
         desc="loading",
         unit="B",
         unit_scale=True,
@@ -149,8 +149,7 @@ class LLM:
         self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
     ) -> Completion:
         """Continue a text and give it back whole; see `stream`. An interrupt ends it and keeps the text so far."""
-        ids = tuple(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
-        return _run_out(self._start(ids, session, options))
+        return _run_out(self.stream(prompt, session=session, **options))
 
     def chat_stream(
         self,
@@ -174,8 +173,7 @@ class LLM:
         **options: Unpack[GenerateOptions],
     ) -> Completion:
         """Answer a conversation and give the answer back whole; see `chat_stream`."""
-        ids = tuple(self.encode_chat(messages))
-        return _run_out(self._start(ids, session, options))
+        return _run_out(self.chat_stream(messages, session=session, **options))
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
         """The text that a conversation becomes, with its special tokens."""
@@ -199,7 +197,7 @@ class LLM:
                 f"{len(ids)} tokens do not fit in a context of {self.ctx_size}; load with a larger ctx_size"
             )
         chunk = chunk_size(self.config, self.ctx_size, self.ubatch_size)
-        padded = -(-len(ids) // 16) * 16
+        padded = -(-len(ids) // LEAST_CHUNK) * LEAST_CHUNK
         cache = empty_cache(self.config, padded)
         row = np.zeros((1, padded), np.int32)
         row[0, : len(ids)] = ids

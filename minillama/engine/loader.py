@@ -47,11 +47,6 @@ def load_params(
     )
 
 
-def weight_bytes(file: GGUF) -> int:
-    """Bytes of all tensors in the file: what the weights take, give or take the layout."""
-    return sum(tensor.nbytes for tensor in file.tensors.values())
-
-
 def unused_tensors(file: GGUF, config: Config) -> list[str]:
     """Tensors that `load_params` does not read: a sign of a variant that this graph does not know."""
     fields = {f"{field}.{kind}" for field in LINEAR_FIELDS | VECTOR_FIELDS for kind in ("weight", "bias")}
