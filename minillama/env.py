@@ -27,6 +27,9 @@ _WIDE_FLAG = "--xla_cpu_prefer_vector_width=512"
 # tokens on a model of 1.2 billion weights, and no faster.
 _LEAN_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
+_CPU_KERNELS = ("auto", "avx512", "avx2", "generic", "off")
+_threads = [0, 0]  # asked for: for a token, for a prompt; 0 for as many as there are cores
+
 _INSTRUCTION_SETS = (
     "sse4_2", "f16c", "fma", "avx", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
     "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2",
@@ -84,6 +87,29 @@ def cache_dir() -> Path | None:
     processor may use instructions that another lacks (home folders travel between machines)."""
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     return Path(chosen) if chosen else None
+
+
+def cpu_kernels() -> str:
+    """Which kernels multiply on the processor: `auto`, `avx512`, `avx2`, `generic`, or `off` for XLA's own products.
+
+    Taken from the environment variable MINILLAMA_CPU_KERNELS; raises OptionError for another word.
+    """
+    wanted = os.environ.get("MINILLAMA_CPU_KERNELS", "auto")
+    if wanted not in _CPU_KERNELS:
+        raise OptionError(f"MINILLAMA_CPU_KERNELS is {wanted!r}; expected one of {', '.join(_CPU_KERNELS)}")
+    return wanted
+
+
+def kernel_cache_dir() -> Path | None:
+    """Folder of compiled kernels, beside JAX's compiled programs, or None."""
+    folder = cache_dir()
+    return None if folder is None else folder / "kernels"
+
+
+def thread_limits() -> tuple[int, int]:
+    """Threads that the kernels may use for a token, and for a prompt."""
+    cores = len(_current_affinity())
+    return min(_threads[0] or cores, cores), min(_threads[1] or cores, cores)
 
 
 def xla_flags() -> tuple[str, ...]:

@@ -136,11 +136,11 @@ def test_options_reach_the_model(
     model, template = tmp_path / "m.gguf", tmp_path / "template.jinja"
     model.touch()
     template.write_text("{{ messages }}")
-    words = ["-m", str(model), "-c", "1024", "-b", "64", "-ub", "32", "-ngl", "0", "-lm", "none"]
+    words = ["-m", str(model), "-c", "1024", "-b", "64", "-ub", "32", "-ngl", "0", "-lm", "none", "-ctk", "q8_0"]
     assert main(["run", "-p", "x", *words, "--chat-template-file", str(template)]) == 2
     assert asked == {
         "path": model, "ctx_size": 1024, "batch_size": 64, "ubatch_size": 32, "n_gpu_layers": 0, "use_mmap": False,
-        "chat_template": "{{ messages }}", "progress": False,
+        "cache_type_k": "q8_0", "cache_type_v": "f16", "chat_template": "{{ messages }}", "progress": False,
     }  # fmt: skip
     assert capsys.readouterr().err == "minillama: error: enough\n"
 

@@ -9,7 +9,7 @@ from gguf_bytes import pair
 
 from minillama.errors import FormatError, OptionError
 from minillama.gguf import FileType, TensorType, open_gguf
-from minillama.gguf.memory import cache_bytes_per_token
+from minillama.gguf.memory import CacheTypes, cache_bytes_per_token
 from minillama.gguf.mixes import MIX_NAMES, Mix, tensor_type
 from minillama.gguf.names import file_type_name, format_bytes, format_parameters, model_type, size_name
 
@@ -154,16 +154,16 @@ def test_narrow_rows_fall_back() -> None:
 
 def test_cache_bytes_per_token(tmp_path: Path) -> None:
     def measure(*pairs: bytes) -> int | None:
-        return cache_bytes_per_token(open_gguf(write(tmp_path, "llama", *pairs)))
+        return cache_bytes_per_token(open_gguf(write(tmp_path, "llama", *pairs)), CacheTypes())
 
     common = (pair("llama.block_count", 4, 16), pair("llama.embedding_length", 4, 2048))
     heads, kv_heads = pair("llama.attention.head_count", 4, 32), pair("llama.attention.head_count_kv", 4, 8)
-    assert measure(*common, heads, kv_heads) == 2 * 16 * 8 * 64 * 4
-    assert measure(*common, heads) == 2 * 16 * 32 * 64 * 4
+    assert measure(*common, heads, kv_heads) == 2 * 16 * 8 * 64 * 2
+    assert measure(*common, heads) == 2 * 16 * 32 * 64 * 2
     sizes = (pair("llama.attention.key_length", 4, 128), pair("llama.attention.value_length", 4, 64))
-    assert measure(*common, heads, kv_heads, *sizes) == 16 * 8 * (128 + 64) * 4
+    assert measure(*common, heads, kv_heads, *sizes) == 16 * 8 * (128 + 64) * 2
     per_layer = pair("llama.attention.head_count_kv", 9, (5, list(range(16))))
-    assert measure(*common, heads, per_layer) == int(np.sum(np.arange(16))) * 2 * 64 * 4
+    assert measure(*common, heads, per_layer) == int(np.sum(np.arange(16))) * 2 * 64 * 2
     assert measure(*common) is None
     with pytest.raises(FormatError, match=r"llama\.embedding_length is missing"):
         measure(common[0], heads)

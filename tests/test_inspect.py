@@ -60,8 +60,13 @@ def test_everything(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(int(row[1]) for row in types) == 21
     assert sum(float(row[4].split()[0]) for row in types) == pytest.approx(100, abs=0.2)
     assert table(out, "context") == [
-        ["512", f"{file.nbytes / 2**20:.2f} MiB", "1.00 MiB", f"{file.nbytes / 2**20 + 1:.2f} MiB"]
+        ["512", f"{file.nbytes / 2**20:.2f} MiB", "0.50 MiB", f"{file.nbytes / 2**20 + 0.5:.2f} MiB"]
     ]
+    assert "f16 KV cache" in out
+    assert main(["inspect", str(model), "-ctk", "q8_0", "-ctv", "f32"]) == 0
+    out = capsys.readouterr().out
+    assert "q8_0/f32 KV cache" in out
+    assert table(out, "context")[0][2] == f"{512 * 2 * 2 * 64 * (34 / 32 + 4) / 2**20:.2f} MiB"
 
 
 def test_only_one_part(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +84,8 @@ def test_json_has_everything(model: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["inspect", "--json", str(model)]) == 0
     found, file = json.loads(capsys.readouterr().out), open_gguf(model)
     assert (found["parameters"], found["nbytes"], found["version"]) == (file.parameters, file.nbytes, 3)
-    assert found["cache_bytes_per_token"] == 2 * 2 * 2 * 64 * 4
+    assert [found[f"cache_type_{side}"] for side in "kv"] == ["f16", "f16"]
+    assert found["cache_bytes_per_token"] == 2 * 2 * 2 * 64 * 2
     assert list(found["metadata"]) == list(file.metadata)
     assert tuple(found["metadata"]["tokenizer.ggml.tokens"]) == file.metadata["tokenizer.ggml.tokens"]
     assert found["metadata"]["tokenizer.ggml.token_type"] == file.metadata["tokenizer.ggml.token_type"].tolist()
@@ -121,6 +127,8 @@ def test_odd_values_are_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_refusals(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(model), "-ctk", "q4_0"]) == 2
+    assert "cache_type_k is 'q4_0'; supported: f32, f16, bf16, q8_0" in capsys.readouterr().err
     assert main(["inspect", str(model), "-m", "other.gguf"]) == 2
     assert "both a file" in capsys.readouterr().err
     bad = tmp_path / "bad.gguf"

@@ -1,6 +1,7 @@
 """Weights against gguf's own dequantisation, products against numpy, for every type and every way of multiplying."""
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillama.errors import FormatError, UnsupportedError
-from minillama.kernels import SUPPORTED, embed, load_vector, load_weight, matmul
+from minillama.gguf import Tensor
+from minillama.kernels import SUPPORTED, embed, load_vector, load_weight, matmul, portable_weight
 from minillama.kernels import weight as weights
 from minillama.kernels.decode import DECODERS, decode
 from minillama.kernels.decode import dequantize as dequantize_groups
@@ -57,7 +59,7 @@ class TestEveryType:
         return random_bytes(kind, 48, 512)
 
     def test_values_are_those_of_the_gguf_library(self, kind: Type, raw: np.ndarray) -> None:
-        weight = load_weight(raw, kind, "w", DEVICE)
+        weight = portable_weight(raw, kind, DEVICE)
         expected = dequantize(raw, kind)
         assert weight.shape == (48, 512)
         # XLA may fuse d q - m into one rounding where numpy rounds twice
@@ -67,22 +69,22 @@ class TestEveryType:
     def test_products_are_numpys(self, kind: Type, raw: np.ndarray, rows: int) -> None:
         x = np.random.default_rng(1).standard_normal((rows, 512), np.float32)
         expected = x.astype(np.float64) @ dequantize(raw, kind).astype(np.float64).T
-        got = jax.jit(matmul)(jnp.asarray(x), load_weight(raw, kind, "w", DEVICE))
+        got = jax.jit(matmul)(jnp.asarray(x), portable_weight(raw, kind, DEVICE))
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=3e-6 * np.abs(expected).max())
 
     def test_embedding_rows_are_the_matrix_rows(self, kind: Type, raw: np.ndarray) -> None:
-        weight = load_weight(raw, kind, "w", DEVICE)
+        weight = portable_weight(raw, kind, DEVICE)
         got = embed(jnp.array([[3, 47], [0, 3]]), weight)
         assert got.shape == (2, 2, 512)
         np.testing.assert_allclose(np.asarray(got[0, 1]), dequantize(raw, kind)[47], rtol=3e-7, atol=3e-8)
         np.testing.assert_array_equal(np.asarray(got[0, 0]), np.asarray(got[1, 1]))
 
     def test_an_expert_is_its_own_matrix(self, kind: Type, raw: np.ndarray) -> None:
-        stack = load_weight(raw.reshape(3, 16, -1), kind, "w", DEVICE)
+        stack = portable_weight(raw.reshape(3, 16, -1), kind, DEVICE)
         assert stack.shape == (3, 16, 512)
         second = stack.expert(jnp.int32(1))
-        alone = load_weight(raw[16:32], kind, "w", DEVICE)
+        alone = portable_weight(raw[16:32], kind, DEVICE)
         for leaf, expected in zip(jax.tree.leaves(second), jax.tree.leaves(alone), strict=True):
             np.testing.assert_array_equal(np.asarray(leaf), np.asarray(expected))
 
@@ -116,19 +118,21 @@ def test_a_matrix_is_decoded_in_tiles(monkeypatch: pytest.MonkeyPatch, tile: int
     raw = random_bytes(Type.Q4_0, 100, 64)
     x = np.random.default_rng(2).standard_normal((40, 64), np.float32)
     monkeypatch.setattr(weights, "TILE_ROWS", tile)
-    got = matmul(jnp.asarray(x), load_weight(raw, Type.Q4_0, "w", DEVICE))
+    got = matmul(jnp.asarray(x), portable_weight(raw, Type.Q4_0, DEVICE))
     np.testing.assert_allclose(np.asarray(got), x @ dequantize(raw, Type.Q4_0).T, rtol=1e-5, atol=1e-5)
 
 
 def test_a_quantised_weight_takes_little_more_memory_than_its_bytes() -> None:
     raw = random_bytes(Type.Q4_0, 256, 1024)
-    leaves = jax.tree.leaves(load_weight(raw, Type.Q4_0, "w", DEVICE))
+    leaves = jax.tree.leaves(portable_weight(raw, Type.Q4_0, DEVICE))
     assert sum(leaf.nbytes for leaf in leaves) == raw.nbytes
 
 
 def test_an_unsupported_type_is_named_with_the_supported_ones() -> None:
     with pytest.raises(UnsupportedError, match=r"IQ2_S in blk\.3\.ffn_up\.weight; supported: F32, F16.*Q6_K"):
-        load_weight(np.zeros((1, 82), np.uint8), Type.IQ2_S, "blk.3.ffn_up.weight", DEVICE)
+        memory = np.zeros(82, np.uint8)
+        tensor = Tensor("blk.3.ffn_up.weight", (1, 256), Type.IQ2_S, memory[None], 0, Path("model.gguf"))
+        load_weight(tensor, memory, DEVICE)
 
 
 @pytest.mark.parametrize("kind", [Type.F32, Type.F16, Type.BF16])

@@ -19,6 +19,7 @@ COMMANDS = {
     "tokenize": "tokenize",
     "inspect": "inspect",
     "synth": "synth",
+    "bench": "bench",
     "doctor": "doctor",
     "lab": "lab",
 }

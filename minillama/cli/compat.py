@@ -29,9 +29,7 @@ _XLA = "XLA decides this itself"
 _ROPE = "the model file says how its positions are encoded; overriding that has not arrived yet"
 
 ACCEPTED = (
-    Foreign(("-fa", "--flash-attn"), True, "attention is not tiled yet; the result is the same", ("off", "auto")),
-    Foreign(("-ctk", "--cache-type-k"), True, "the cache is kept in its own type for now", ("f32", "f16")),
-    Foreign(("-ctv", "--cache-type-v"), True, "the cache is kept in its own type for now", ("f32", "f16")),
+    Foreign(("-fa", "--flash-attn"), True, "attention always goes tile by tile", ("on", "auto", "1")),
     Foreign(("--mlock",), False, "pages are not locked in memory"),
     Foreign(("--warmup",), False, ""),
     Foreign(("--no-warmup",), False, ""),  # compiling is timed apart from the rest
@@ -118,6 +116,7 @@ def add_foreign_options(parser: Parser) -> None:
             *foreign.names,
             action=_Foreign,
             nargs=count,
+            const="on" if count == "?" else None,
             dest=f"foreign_{foreign.names[-1].lstrip('-')}",
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from minillama.gguf import GGUF
+    from minillama.gguf.memory import CacheTypes
 
 DESCRIPTION = """\
 Show the metadata, tensors and sizes of a GGUF file, and the memory that the model takes. With --metadata or --tensors
@@ -30,6 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser("inspect", help="show what is in a GGUF file", description=DESCRIPTION)
     parser.add_argument("file", nargs="?", metavar="FILE", help="the GGUF file, in place of -m")
     options.add_options(parser, "model", options.MODEL)
+    options.add_options(parser, "memory", options.CACHE)
     group = parser.add_argument_group("output")
     group.add_argument("--metadata", action="store_true", help="the metadata only")
     group.add_argument("--tensors", action="store_true", help="the tensors only")
@@ -48,11 +50,13 @@ def run(args: argparse.Namespace) -> int:
     path = find_model(args)
 
     from minillama.gguf import open_gguf
+    from minillama.gguf.memory import read_cache_types
 
+    types = read_cache_types(args.cache_type_k, args.cache_type_v)
     with open_gguf(path) as file:
         everything = not (args.metadata or args.tensors)
         if args.json:
-            print(json.dumps(_as_json(file, args.metadata or everything, args.tensors or everything), indent=1))
+            print(json.dumps(_as_json(file, types, args.metadata or everything, args.tensors or everything), indent=1))
             return 0
         sections = []
         if everything:
@@ -66,7 +70,11 @@ def run(args: argparse.Namespace) -> int:
                 _table(("type", "tensors", "weights", "size", "share"), _type_rows(file), right=(1, 2, 3, 4))
             )
             sections.append(
-                _table(("context", "weights", "float32 KV cache", "together"), _memory_rows(file), right=(0, 1, 2, 3))
+                _table(
+                    ("context", "weights", f"{types} KV cache", "together"),
+                    _memory_rows(file, types),
+                    right=(0, 1, 2, 3),
+                )
             )
     print("\n\n".join(section for section in sections if section))
     return 0
@@ -118,12 +126,12 @@ def _type_rows(file: "GGUF") -> list[Row]:
     return rows
 
 
-def _memory_rows(file: "GGUF") -> list[Row]:
-    """Weights and a float32 cache at a few context sizes, up to the one that the model was trained for."""
+def _memory_rows(file: "GGUF", types: "CacheTypes") -> list[Row]:
+    """Weights and cache at a few context sizes, up to the one that the model was trained for."""
     from minillama.gguf.memory import cache_bytes_per_token
     from minillama.gguf.names import format_bytes
 
-    per_token = cache_bytes_per_token(file)
+    per_token = cache_bytes_per_token(file, types)
     trained = file.metadata.get(f"{file.metadata.get('general.architecture')}.context_length")
     if per_token is None or type(trained) is not int or not file.tensors:
         return []
@@ -139,7 +147,7 @@ def _memory_rows(file: "GGUF") -> list[Row]:
     ]
 
 
-def _as_json(file: "GGUF", metadata: bool, tensors: bool) -> dict[str, object]:
+def _as_json(file: "GGUF", types: "CacheTypes", metadata: bool, tensors: bool) -> dict[str, object]:
     from minillama.gguf.memory import cache_bytes_per_token
     from minillama.gguf.names import model_type
 
@@ -149,7 +157,9 @@ def _as_json(file: "GGUF", metadata: bool, tensors: bool) -> dict[str, object]:
         "model_type": model_type(file),
         "parameters": file.parameters,
         "nbytes": file.nbytes,
-        "cache_bytes_per_token": cache_bytes_per_token(file),
+        "cache_type_k": types.keys.value,
+        "cache_type_v": types.values.value,
+        "cache_bytes_per_token": cache_bytes_per_token(file, types),
     }
     if metadata:
         found["metadata"] = {key: _plain(value) for key, value in file.metadata.items()}

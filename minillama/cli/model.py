@@ -68,6 +68,8 @@ def load_model(args: argparse.Namespace) -> "LLM":
         n_gpu_layers=args.gpu_layers,
         batch_size=args.batch_size,
         ubatch_size=args.ubatch_size,
+        cache_type_k=args.cache_type_k,
+        cache_type_v=args.cache_type_v,
         use_mmap=args.mmap and args.load_mode != "none",
         chat_template=read_template(args),
         progress=sys.stderr.isatty() and not args.log_disable,
@@ -133,6 +135,9 @@ def generate_options(args: argparse.Namespace, llm: "LLM") -> "GenerateOptions":
         "context_shift": args.context_shift,
         "keep": args.keep,
         "ignore_eos": args.ignore_eos,
+        "lookup": args.lookup,
+        "draft_max": args.draft_max,
+        "ngram_max": args.ngram_max,
     }
     if args.dry_sequence_breaker:  # without it the engine takes llama.cpp's breakers
         chosen["dry_sequence_breakers"] = _breaker_tokens(args, llm)

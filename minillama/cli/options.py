@@ -80,10 +80,19 @@ CONTEXT = (
     Option(("--keep",), "tokens at the start that a context shift spares; -1: the whole prompt (default: 0)", int, 0),
     Option(("-c", "--ctx-size"),
            "tokens of context; 0: as the model was trained (default: 0)", int, 0, "LLAMA_ARG_CTX_SIZE"),
-    Option(("-b", "--batch-size"), "most tokens handed over at once (default: 2048)", int, 2048, "LLAMA_ARG_BATCH"),
-    Option(("-ub", "--ubatch-size"), "most tokens computed at once (default: 512)", int, 512, "LLAMA_ARG_UBATCH"),
+    Option(("-b", "--batch-size"), "most tokens of a prompt handed over at once (default: 2048)", int, 2048,
+           "LLAMA_ARG_BATCH"),
+    Option(("-ub", "--ubatch-size"), "most tokens of these computed at once (default: 512)", int, 512,
+           "LLAMA_ARG_UBATCH"),
     Option(("--context-shift",), "when the context is full, drop its older half and go on (default: off)", None, False,
            "LLAMA_ARG_CONTEXT_SHIFT", off=("--no-context-shift",)),
+)  # fmt: skip
+
+CACHE = (
+    Option(("-ctk", "--cache-type-k"), "how keys are kept: f32, f16, bf16 or q8_0 (default: f16)", str, "f16",
+           "LLAMA_ARG_CACHE_TYPE_K", "TYPE"),
+    Option(("-ctv", "--cache-type-v"), "how values are kept: f32, f16, bf16 or q8_0 (default: f16)", str, "f16",
+           "LLAMA_ARG_CACHE_TYPE_V", "TYPE"),
 )  # fmt: skip
 
 PREDICT = (
@@ -93,6 +102,12 @@ PREDICT = (
     Option(("-r", "--reverse-prompt"),
            "stop where this text appears; may be repeated", str, (), value="TEXT", repeated=True),
     Option(("--ignore-eos",), "go on after the end token", None, False),
+    Option(("--lookup",), "guess tokens from what the context repeats, check them in one pass; the text stays the same",
+           None, False),
+    Option(("--draft-max", "--draft", "--draft-n"),
+           "with --lookup: most tokens of one guess; beyond 3 rounding may tip a tie (default: 3)", int, 3,
+           "LLAMA_ARG_DRAFT_MAX"),
+    Option(("--ngram-max",), "with --lookup: most tokens at the end that are looked for earlier (default: 4)", int, 4),
 )  # fmt: skip
 
 PROMPT = (

@@ -34,7 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     options.add_options(parser, "prompt and answer", options.PROMPT + options.PREDICT + _DISPLAY)
     options.add_options(parser, "chat", options.CHAT)
     options.add_options(parser, "sampling", options.SAMPLING)
-    options.add_options(parser, "machine", options.DEVICE + options.CONTEXT)
+    options.add_options(parser, "machine", options.DEVICE + options.CONTEXT + options.CACHE)
     options.add_options(parser, "output", options.SHOW)
     add_foreign_options(parser)
 

@@ -1,5 +1,5 @@
 """From a file to text: load, prefill, decode, stop; the Python API of a notebook is here.
 
 `source` finds the file, `loader` places its parameters, `steps` holds what is compiled, `session` the state between
-calls, `stream` the loop, `llm` the object that a person holds.
+calls, `stream` the loop, `lookup` its guesses, `llm` the object that a person holds.
 """

@@ -1,6 +1,7 @@
 """How long JAX has spent tracing and compiling, so that timings can tell it apart from running."""
 
 import threading
+import time
 
 import jax
 
@@ -17,6 +18,19 @@ _totals = threading.local()  # compilation happens in the thread that calls
 def compile_seconds() -> float:
     """Seconds that this thread has spent on tracing, lowering and compiling since it started."""
     return getattr(_totals, "seconds", 0.0)
+
+
+class Lap:
+    """Seconds since the last call, without compilation."""
+
+    def __init__(self) -> None:
+        self._at, self._compiled = time.perf_counter(), compile_seconds()
+
+    def seconds(self) -> float:
+        now, compiled = time.perf_counter(), compile_seconds()
+        passed = now - self._at - (compiled - self._compiled)
+        self._at, self._compiled = now, compiled
+        return max(passed, 0.0)
 
 
 def _listen(event: str, duration: float, **details: str | int | float) -> None:

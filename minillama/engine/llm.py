@@ -16,8 +16,9 @@ from jaxtyping import Float32
 from tqdm.auto import tqdm
 
 from minillama.engine import steps
+from minillama.engine.batches import Batches
 from minillama.engine.loader import load_params, unused_tensors
-from minillama.engine.memory import Memory, choose_context, chunk_size, logger
+from minillama.engine.memory import Memory, choose_context, logger
 from minillama.engine.placement import Placement, place_layers
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
@@ -27,6 +28,7 @@ from minillama.engine.source import resolve
 from minillama.engine.stream import Stream
 from minillama.errors import FormatError, OptionError, UnsupportedError
 from minillama.gguf import GGUF, open_gguf
+from minillama.gguf.memory import CacheTypes, read_cache_types
 from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
 from minillama.sampling import Sampling, SamplingOptions, build_chain, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
@@ -44,6 +46,8 @@ def load(
     n_gpu_layers: int | None = None,
     batch_size: int = 2048,
     ubatch_size: int = 512,
+    cache_type_k: str = "f16",
+    cache_type_v: str = "f16",
     use_mmap: bool = True,
     chat_template: str | None = None,
     progress: bool = True,
@@ -53,13 +57,14 @@ def load(
     model: a file, or None for the built-in storyteller; hf_repo: `user/repo[:quant]` on the Hugging Face hub instead.
     ctx_size: tokens of context, a multiple of 256 after rounding up; 0 for the model's own, as far as memory allows.
     n_gpu_layers: layers to place on the accelerator, from the last; None for all, where there is one.
-    batch_size, ubatch_size: most tokens of a prompt that are evaluated in one call (the smaller of the two counts).
+    batch_size, ubatch_size: tokens of a prompt that are handed over at once, and of these computed at once; cut to
+    ubatch_size <= batch_size <= ctx_size.
+    cache_type_k, cache_type_v: how keys and values are kept: f32, f16, bf16 or q8_0.
     chat_template: one of the built-in names, or jinja source, in place of the file's own.
     Raises MinillamaError (one line: the thing, the value, the fix) for files and options that cannot be served.
     """
     started = time.perf_counter()
-    if batch_size < 1:
-        raise OptionError(f"batch_size is {batch_size}; expected at least 1")
+    batches, cache_types = Batches(batch_size, ubatch_size), read_cache_types(cache_type_k, cache_type_v)
     file = open_gguf(resolve(model, hf_repo=hf_repo, hf_file=hf_file, offline=offline), use_mmap=use_mmap)
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
@@ -69,8 +74,7 @@ def load(
         raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {config.vocab_size}")
     template = _choose_template(file.metadata, chat_template, tokenizer)
     placement = place_layers(config.block_count, n_gpu_layers)
-    ubatch_size = min(batch_size, ubatch_size)
-    ctx_size, memory = choose_context(config, file.nbytes, ctx_size, ubatch_size, placement.devices[-1])
+    ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
     if unused := unused_tensors(file, config):
         logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
     with tqdm(
@@ -92,7 +96,8 @@ def load(
         file,
         placement,
         ctx_size,
-        ubatch_size,
+        batches.within(ctx_size),
+        cache_types,
         memory,
         time.perf_counter() - started,
     )
@@ -109,7 +114,8 @@ class LLM:
     file: GGUF
     placement: Placement
     ctx_size: int
-    ubatch_size: int
+    batches: Batches
+    cache_types: CacheTypes
     memory: Memory
     load_seconds: float
 
@@ -129,7 +135,7 @@ class LLM:
 
     def session(self) -> Session:
         """State to pass to several calls: what they have in common at the start is evaluated once."""
-        return Session(self.params, self.config, self.placement, self.ctx_size, self.ubatch_size)
+        return Session(self.params, self.config, self.placement, self.ctx_size, self.batches, self.cache_types)
 
     def stream(
         self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -138,8 +144,8 @@ class LLM:
 
         prompt: text, in which special tokens are recognised and BOS is put in front as the model asks, or token ids.
         session: what it shares with earlier calls at the start is not evaluated again.
-        options: the fields of `Request` (n, stop, context_shift, keep, ignore_eos) and of `Sampling` (temp, top_k,
-        seed, ...); sampling options not given come from the file, then from llama.cpp's defaults.
+        options: the fields of `Request` (n, stop, context_shift, keep, ignore_eos, lookup, ...) and of `Sampling`
+        (temp, top_k, seed, ...); sampling options not given come from the file, then from llama.cpp's defaults.
         Raises OptionError for impossible options and for a prompt that does not fit.
         """
         ids = tuple(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
@@ -196,14 +202,13 @@ class LLM:
             raise OptionError(
                 f"{len(ids)} tokens do not fit in a context of {self.ctx_size}; load with a larger ctx_size"
             )
-        chunk = chunk_size(self.config, self.ctx_size, self.ubatch_size)
         padded = -(-len(ids) // LEAST_CHUNK) * LEAST_CHUNK
-        cache = empty_cache(self.config, padded)
+        cache = empty_cache(self.config, padded, self.cache_types)
         row = np.zeros((1, padded), np.int32)
         row[0, : len(ids)] = ids
         parts = []
-        for start in range(0, padded, chunk):
-            part = jnp.asarray(row[:, start : start + chunk])
+        for start in range(0, padded, self.batches.ubatch_size):
+            part = jnp.asarray(row[:, start : start + self.batches.ubatch_size])
             logits, cache = steps.read_all(self.params, self.config, self.placement, part, cache)
             parts.append(np.asarray(logits))
         return np.concatenate(parts)[: len(ids)]
@@ -218,7 +223,7 @@ class LLM:
         ids = self._checked(tuple(ids))
         if self.placement.single is None:
             raise OptionError("trace needs all layers on one device; load with n_gpu_layers=0 or all")
-        cache = empty_cache(self.config, len(ids))
+        cache = empty_cache(self.config, len(ids), self.cache_types)
         found = _trace(self.params, self.config, jnp.asarray(np.array([ids], np.int32)), cache)
         arrays = {name: np.asarray(value)[0] for name, value in found.items()}
         return {

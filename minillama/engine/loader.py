@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
 from jax import Array
 
 from minillama.errors import FormatError
@@ -35,7 +34,7 @@ def load_params(
     blocks = tuple(_load_block(source, config, layer, devices[layer]) for layer in range(config.block_count))
     output = source.linear("output", (config.vocab_size, width), head) if "output.weight" in file.tensors else None
     if output is None and head != devices[0]:  # a tied head on another device needs the embedding's rows there
-        output = Linear(jax.device_put(token_embd, head))
+        output = source.linear("token_embd", (config.vocab_size, width), head)
     return Params(
         token_embd=token_embd,
         blocks=blocks,
@@ -61,12 +60,6 @@ class _Source:
     def __init__(self, file: GGUF, advance: Advance) -> None:
         self.file, self.advance = file, advance
 
-    def bytes(self, tensor: Tensor) -> np.ndarray:
-        """A copy of a tensor's bytes, read past the map, whose pages would count as memory beside the device's copy."""
-        raw = np.fromfile(tensor.file, np.uint8, tensor.nbytes, offset=tensor.offset)
-        self.advance(tensor.nbytes)
-        return raw.reshape(tensor.data.shape)
-
     def find(self, name: str, shape: tuple[int, ...]) -> Tensor:
         tensor = self.file.tensors.get(name)
         if tensor is None:
@@ -79,13 +72,15 @@ class _Source:
 
     def linear(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Linear:
         tensor = self.find(f"{name}.weight", shape)
-        weight = load_weight(self.bytes(tensor), tensor.type, tensor.name, device)
+        weight = load_weight(tensor, self.file.mapped[tensor.file], device)
+        self.advance(tensor.nbytes)
         biased = f"{name}.bias" in self.file.tensors
         return Linear(weight, self.vector(name, shape[-2], device, "bias") if biased else None)
 
     def vector(self, name: str, size: int, device: jax.Device, kind: str = "weight") -> Array:
         tensor = self.find(f"{name}.{kind}", (size,))
-        return load_vector(self.bytes(tensor).reshape(-1), tensor.type, tensor.name, device)
+        self.advance(tensor.nbytes)
+        return load_vector(tensor.data.reshape(-1), tensor.type, tensor.name, device)
 
 
 def _load_block(source: _Source, config: Config, layer: int, device: jax.Device) -> Block:

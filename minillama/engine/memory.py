@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import jax
 import psutil
 
+from minillama.engine.batches import Batches
 from minillama.errors import OptionError, ResourceError
+from minillama.gguf.memory import CacheTypes
+from minillama.kernels import native_problem
 from minillama.model import Config, cache_bytes
+from minillama.model.attention import tile_size
 
 logger = logging.getLogger("minillama")
 
 CONTEXT_STEP = 256  # a context is a multiple of this, as in llama.cpp
-SCORES_BYTES = 256 << 20  # attention scores of one prefill chunk stay below this
 
 
 @dataclass(frozen=True)
@@ -36,42 +39,44 @@ def available_bytes(device: jax.Device) -> int:
     return stats.get("bytes_limit", 1 << 62) - stats.get("bytes_in_use", 0)
 
 
-def chunk_size(config: Config, ctx_size: int, ubatch_size: int) -> int:
-    """Tokens of one prefill chunk: a power of two, at most ubatch_size, whose attention scores stay small."""
-    most = max(16, min(ubatch_size, SCORES_BYTES // (4 * config.head_count * ctx_size)))
-    return 1 << (min(most, ubatch_size).bit_length() - 1)
+def predict(
+    config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device
+) -> Memory:
+    """Memory by formula: the file's tensors, the cache, and the largest chunk's activations.
 
-
-def predict(config: Config, weights: int, ctx_size: int, ubatch_size: int) -> Memory:
-    """Memory by formula: the file's tensors, the float32 cache, and the largest chunk's activations."""
-    chunk = chunk_size(config, ctx_size, ubatch_size)
-    scores = 2 * 4 * config.head_count * chunk * ctx_size
+    Attention holds, of every query, the scores with one tile of keys and their exponentials, and twice the mean of the
+    values; the processor's own kernel only the mean. So compute memory does not depend on the context.
+    """
+    chunk = batches.within(ctx_size).ubatch_size
+    attention = 4 * config.head_count * chunk * config.value_length
+    if device.platform != "cpu" or native_problem() is not None:
+        attention += (
+            4 * config.head_count * chunk * (2 * min(tile_size(device.platform), ctx_size) + config.value_length)
+        )
     widest = 4 * chunk * (8 * config.embedding_length) + 4 * config.vocab_size
-    return Memory(weights, cache_bytes(config, ctx_size), scores + widest)
+    return Memory(weights, cache_bytes(config, ctx_size, types), attention + widest)
 
 
 def choose_context(
-    config: Config, weights: int, ctx_size: int, ubatch_size: int, device: jax.Device
+    config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device
 ) -> tuple[int, Memory]:
     """Settle the context's size and check that everything fits.
 
     ctx_size: wanted positions, rounded up to a multiple of 256; 0 for the training context, or less where memory asks
     for it, which is said in one line.
-    Raises OptionError for an impossible size, ResourceError where it cannot fit.
+    Raises OptionError for an impossible size or type, ResourceError where it cannot fit.
     """
     if ctx_size < 0:
         raise OptionError(
             f"ctx_size is {ctx_size}; expected a number of tokens, or 0 for the model's own {config.context_length}"
         )
-    if ubatch_size < 1:
-        raise OptionError(f"ubatch_size is {ubatch_size}; expected at least 1")
     free = available_bytes(device)
     wanted = round_up(ctx_size or config.context_length)
-    memory = predict(config, weights, wanted, ubatch_size)
+    memory = predict(config, weights, wanted, types, batches, device)
     if ctx_size == 0:
         while memory.total > 0.8 * free and wanted > CONTEXT_STEP:
             wanted = round_up(wanted // 2)
-            memory = predict(config, weights, wanted, ubatch_size)
+            memory = predict(config, weights, wanted, types, batches, device)
         if wanted < config.context_length:
             logger.warning(
                 "context of %d tokens in place of the model's %d, to fit %s of free memory; ask for more with ctx_size",

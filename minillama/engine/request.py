@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from minillama.errors import OptionError
 from minillama.sampling import SamplingOptions
 
+LARGEST_DRAFT, LARGEST_NGRAM = 63, 16
+
 
 @dataclass(frozen=True)
 class Request:
@@ -16,12 +18,19 @@ class Request:
     context_shift: bool = False  # when the context is full drop half of it and go on, instead of Reason.LENGTH
     keep: int = 0  # tokens at the start that a context shift spares; -1: the whole prompt
     ignore_eos: bool = False  # never end by an end token
+    lookup: bool = False  # guess tokens from the context's own repeats and check them in one pass; the text is the same
+    draft_max: int = 3  # most tokens of one guess; beyond 3 a pass rounds as one over a prompt, which can tip a tie
+    ngram_max: int = 4  # most tokens at the end of the context that are looked for earlier in it
 
     def __post_init__(self) -> None:
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < -2:
             raise OptionError(f"n is {self.n!r}; expected a number of tokens, -1 for no limit or -2 for a full context")
         if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < -1:
             raise OptionError(f"keep is {self.keep!r}; expected a number of tokens, or -1 for the whole prompt")
+        for name, most in (("draft_max", LARGEST_DRAFT), ("ngram_max", LARGEST_NGRAM)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise OptionError(f"{name} is {value!r}; expected 1 to {most}")
         words = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if not all(isinstance(word, str) and word for word in words):
             raise OptionError(f"stop is {self.stop!r}; expected a list of non-empty strings")
@@ -36,3 +45,6 @@ class GenerateOptions(SamplingOptions, total=False):
     context_shift: bool
     keep: int
     ignore_eos: bool
+    lookup: bool
+    draft_max: int
+    ngram_max: int

@@ -30,7 +30,7 @@ class Piece:
     text: str
     token: int
     logprob: float  # natural logarithm of the token's probability before any sampling filter
-    seconds: float  # since the previous token, compilation not counted
+    seconds: float  # since the previous token, compilation not counted; tokens of one verification share its time
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Timings:
     prompt_tokens: int  # evaluated, not counting those that a session had in its cache
     generated_tokens: int
     token_seconds: tuple[float, ...]  # of each token after the first
+    drafted_tokens: int = 0  # guessed by prompt lookup
+    accepted_tokens: int = 0  # of these, written: the model chose the same
 
     @property
     def prompt_per_second(self) -> float:
@@ -56,6 +58,11 @@ class Timings:
         """Tokens per second after the first, which the prompt's evaluation pays for; 0 for a single token."""
         seconds = sum(self.token_seconds)
         return len(self.token_seconds) / seconds if seconds > 0 else 0.0
+
+    @property
+    def accept_rate(self) -> float:
+        """Share of the drafted tokens that were right; 0 where none was drafted."""
+        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
 
 
 @dataclass(frozen=True)

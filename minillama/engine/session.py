@@ -10,8 +10,9 @@ from jax import Array
 from jaxtyping import Float
 
 from minillama.engine import steps
-from minillama.engine.memory import chunk_size
+from minillama.engine.batches import Batches
 from minillama.engine.placement import Placement
+from minillama.gguf.memory import CacheTypes
 from minillama.model import Cache, Config, Params, empty_cache
 from minillama.sampling import Chain, SamplerState
 
@@ -19,17 +20,33 @@ FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are 
 LEAST_CHUNK = 16  # shorter chunks are padded to this, so that few programs are compiled
 
 
+def pass_size(count: int) -> int:
+    """How many tokens a verification of `count` runs: a power of two, so that few programs are compiled."""
+    return 1 << (count - 1).bit_length()
+
+
 class Session:
     """The state of one text: reading more of it, or another beginning with the same tokens, costs only what is new.
 
-    Made by `LLM.session()`. `tokens` are those that the cache holds.
+    Made by `LLM.session()`. `tokens` are those that the cache holds. A step may run ahead of them: what it runs counts
+    once `hold` has named it, and is forgotten by the next call if it never is.
     """
 
-    def __init__(self, params: Params, config: Config, placement: Placement, ctx_size: int, ubatch_size: int) -> None:
+    def __init__(
+        self,
+        params: Params,
+        config: Config,
+        placement: Placement,
+        ctx_size: int,
+        batches: Batches,
+        cache_types: CacheTypes,
+    ) -> None:
         self.ctx_size = ctx_size
+        self.config = config
         self.tokens: list[int] = []
-        self._params, self._config, self._placement = params, config, placement
-        self._largest_chunk = chunk_size(config, ctx_size, ubatch_size)
+        self._params, self._placement = params, placement
+        self._ahead = 0  # positions behind `tokens` that the cache has been given
+        self._batches, self._cache_types = batches, cache_types
         self._cache = self._empty(min(FIRST_CAPACITY, ctx_size))
 
     @property
@@ -41,15 +58,22 @@ class Session:
         """Forget everything."""
         self.keep(0)
 
+    def reserve(self, positions: int) -> None:
+        """Grow the cache now to hold that many positions, so that no later call has to."""
+        self._ensure(positions)
+
     def keep(self, count: int) -> None:
         """Forget all but the first `count` tokens."""
+        if self._is_lost():  # an interrupt fell between giving the cache to a step and its return
+            self._cache, self.tokens = self._empty(min(FIRST_CAPACITY, self.ctx_size)), []
         self.tokens = self.tokens[:count]
+        self._ahead = 0
         self._cache = replace(self._cache, length=jnp.full_like(self._cache.length, len(self.tokens)))
 
     def reuse(self, ids: Sequence[int]) -> int:
         """Keep the longest common prefix with `ids`, short of its last token, whose logits are wanted; its length."""
-        if self._cache.length.is_deleted():  # an interrupt fell between giving the cache to a step and its return
-            self._cache, self.tokens = self._empty(min(FIRST_CAPACITY, self.ctx_size)), []
+        if self._is_lost():
+            self.clear()
         common = 0
         for held, wanted in zip(self.tokens, ids[:-1], strict=False):
             if held != wanted:
@@ -61,38 +85,91 @@ class Session:
     def read(self, ids: Sequence[int]) -> Iterator[Float[Array, "V"]]:
         """Put tokens behind those in the cache, chunk by chunk; yields the logits of each chunk's last token.
 
-        The ids must fit in `room`.
+        Waits for the device at the end of each batch. The ids must fit in `room`.
         """
-        done = 0
+        self._settle()
+        done, batch_size = 0, self._batches.batch_size
         while done < len(ids):
             self._ensure(len(self.tokens) + 1)
-            count, padded = self._next_chunk(len(ids) - done)
+            count, padded = self._next_chunk(min(len(ids) - done, batch_size - done % batch_size))
             chunk = list(ids[done : done + count])
             array = jnp.asarray(np.array([chunk + [0] * (padded - count)], np.int32))
-            logits, self._cache = steps.read(self._params, self._config, self._placement, array, count, self._cache)
+            logits, self._cache = steps.read(self._params, self.config, self._placement, array, count, self._cache)
             self.tokens += chunk
             done += count
+            if done % batch_size == 0:
+                jax.block_until_ready(logits)
             yield logits
 
-    def step(self, chain: Chain, state: SamplerState, token: Array) -> tuple[steps.Choice, SamplerState]:
-        """Put one sampled token behind the others and sample the next. There must be room for it."""
+    def step(self, chain: Chain, state: SamplerState, token: Array | int) -> tuple[steps.Choice, SamplerState]:
+        """Run one sampled token and sample the next. There must be room for it.
+
+        A token on the device may still be on its way: `hold` follows when it is known and the text goes on with it.
+        """
+        if isinstance(token, int):  # put on a device by name: left open, it would be another program to JAX
+            token = jax.device_put(np.int32(token), self._placement.devices[-1])
+        self._settle()
         self._ensure(len(self.tokens) + 1)
-        held = int(token)
+        self._ahead = 1
         choice, state, self._cache = steps.step(
-            self._params, self._config, self._placement, chain, state, token, self._cache
+            self._params, self.config, self._placement, chain, state, token, self._cache
         )
-        self.tokens.append(held)
         return choice, state
 
-    def program(self) -> tuple[Config, int]:
-        """What, beside the chain's structure, decides which compiled step runs next: the model and the cache's size."""
-        return self._config, self._capacity_for(len(self.tokens) + 1)
+    def verify(
+        self, chain: Chain, state: SamplerState, token: int, draft: Sequence[int]
+    ) -> tuple[list[int], list[float], SamplerState]:
+        """Run a sampled token and a draft of what follows it, and sample behind each for as long as the draft is right.
+
+        The sampled tokens and their log-probabilities: those of the draft that were right, and one more. `hold` is to
+        follow for the token and for all of them but the last. There must be room for as many as `pass_size` says.
+        """
+        self._settle()
+        size = pass_size(1 + len(draft))
+        self._ensure(len(self.tokens) + size)
+        self._ahead = size
+        ids = np.zeros((1, size), np.int32)
+        ids[0, : 1 + len(draft)] = token, *draft
+        run, state, self._cache = steps.verify(
+            self._params, self.config, self._placement, chain, state, ids, np.array(len(draft), np.int32), self._cache
+        )
+        self._ahead = count = int(run.count)
+        return np.asarray(run.tokens)[:count].tolist(), np.asarray(run.logprobs)[:count].tolist(), state
+
+    def hold(self, token: int) -> None:
+        """Name the next token that the cache has been given, and so keep it."""
+        if not self._ahead:
+            raise ValueError(f"token {token} has not been run")
+        self.tokens.append(token)
+        self._ahead -= 1
+
+    def decode(self, token: int) -> Float[Array, "V"]:
+        """Put one token behind the others, without sampling; the logits after it. There must be room for it."""
+        self._settle()
+        self._ensure(len(self.tokens) + 1)
+        ids = np.array([[token]], np.int32)
+        logits, self._cache = steps.decode(self._params, self.config, self._placement, ids, self._cache)
+        self.tokens.append(token)
+        return logits
+
+    def program(self, size: int) -> tuple[int, int]:
+        """What, beside model and chain, decides which program runs that many tokens next."""
+        return self._capacity_for(len(self.tokens) + size), size
+
+    def _settle(self) -> None:
+        """Forget what was run and never held."""
+        if self._ahead:
+            self.keep(len(self.tokens))
+
+    def _is_lost(self) -> bool:
+        return any(leaf.is_deleted() for leaf in jax.tree.leaves(self._cache))
 
     def _next_chunk(self, left: int) -> tuple[int, int]:
-        """Tokens of the next chunk, and their padded number: a power of two that does not reach beyond the cache."""
-        padded = LEAST_CHUNK
-        while padded < min(left, self._largest_chunk):
-            padded *= 2
+        """Tokens of the next chunk, and their padded number: a power of two or ubatch_size, within the cache."""
+        largest = self._batches.ubatch_size
+        padded = min(LEAST_CHUNK, largest)
+        while padded < min(left, largest):
+            padded = min(2 * padded, largest)
         needed = len(self.tokens) + min(left, padded)
         self._ensure(min(self.ctx_size, needed))
         beyond = self._cache.capacity - len(self.tokens)
@@ -117,13 +194,13 @@ class Session:
     def _grow_apart(self, capacity: int) -> Cache:
         """Grow a cache whose layers lie on several devices."""
         alone = [
-            steps.enlarge(Cache((k,), (v,), jax.device_put(self._cache.length, k.device)), capacity)
-            for k, v in zip(self._cache.keys, self._cache.values, strict=True)
+            steps.enlarge(Cache((k,), (v,), jax.device_put(self._cache.length, device)), capacity)
+            for k, v, device in zip(self._cache.keys, self._cache.values, self._placement.devices[:-1], strict=True)
         ]
         return Cache(tuple(c.keys[0] for c in alone), tuple(c.values[0] for c in alone), self._cache.length)
 
     def _empty(self, capacity: int) -> Cache:
-        cache = empty_cache(self._config, capacity)
+        cache = empty_cache(self.config, capacity, self._cache_types)
         layers = self._placement.devices[:-1]
         return Cache(
             tuple(jax.device_put(k, device) for k, device in zip(cache.keys, layers, strict=True)),

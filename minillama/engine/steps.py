@@ -9,15 +9,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, UInt32
 
 from minillama.engine.placement import Placement
 from minillama.kernels import Weight
-from minillama.model import Cache, Config, Params, forward, grow, unembed
+from minillama.model import Cache, Config, Params, Store, forward, grow, unembed
 from minillama.model.forward import embed_tokens, final_norm, run_blocks
 from minillama.model.params import Block
 from minillama.sampling import Chain, SamplerState, logprob
+from minillama.sampling.state import new_state
 
 
 class Choice(NamedTuple):
@@ -27,11 +29,19 @@ class Choice(NamedTuple):
     logprob: Float[Array, ""]
 
 
+class Run(NamedTuple):
+    """Tokens sampled in one pass over a draft, of which the first `count` are there, and their log-probabilities."""
+
+    tokens: Int[Array, "T"]
+    logprobs: Float[Array, "T"]
+    count: Int[Array, ""]
+
+
 def read(
     params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], valid: int, cache: Cache
 ) -> tuple[Float[Array, "V"], Cache]:
     """Run a chunk of T tokens, of which the first `valid` count; logits of the last of these."""
-    count = jnp.int32(valid)
+    count = np.int32(valid)
     if placement.single is not None:
         return _read(params, config, ids, count, cache)
     hidden, after = _across(params, config, placement, ids, cache)
@@ -46,6 +56,16 @@ def read_all(
         return _read_all(params, config, ids, cache)
     hidden, cache = _across(params, config, placement, ids, cache)
     return _all_logits(_head(params), config, hidden), cache
+
+
+def decode(
+    params: Params, config: Config, placement: Placement, ids: Int[np.ndarray, "1 1"], cache: Cache
+) -> tuple[Float[Array, "V"], Cache]:
+    """Run one token without sampling; the logits after it."""
+    if placement.single is not None:
+        return _decode(params, config, ids, cache)
+    hidden, cache = _across(params, config, placement, jnp.asarray(ids), cache)
+    return _last_logits(_head(params), config, hidden, jnp.int32(1)), cache
 
 
 def step(
@@ -66,9 +86,51 @@ def step(
     return choice, state, cache
 
 
+def verify(
+    params: Params,
+    config: Config,
+    placement: Placement,
+    chain: Chain,
+    state: SamplerState,
+    ids: Int[np.ndarray, "1 T"],
+    drafted: Int[np.ndarray, ""],
+    cache: Cache,
+) -> tuple[Run, SamplerState, Cache]:
+    """Run a token, a draft of what follows it and padding; sample behind each, for as long as the draft is right.
+
+    The cache holds the token and the right part of the draft afterwards, the state is the one after the last sample:
+    as if the tokens had been run one by one (Leviathan et al. 2023, with the target's own samples in place of a test
+    of probabilities).
+    """
+    if placement.single is not None:
+        return _verify(params, config, chain, state, ids, drafted, cache)
+    hidden, after = _across(params, config, placement, jnp.asarray(ids), cache)
+    logits = _all_logits(_head(params), config, hidden)
+    run, state = _choose_run(chain, state, logits, ids, drafted)
+    held = jax.device_put(run.count, placement.devices[0])
+    return run, state, replace(after, length=cache.length + held)
+
+
 @partial(jax.jit, donate_argnames="state")
 def choose(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:
     """Sample from logits."""
+    token, state = chain(logits, state)
+    return Choice(token, logprob(logits, token)), state
+
+
+@jax.jit
+def begin(
+    chain: Chain,
+    seed: UInt32[np.ndarray, ""],
+    recent: Int[np.ndarray, "W"],
+    count: Int[np.ndarray, ""],
+    logits: Float[Array, "V"],
+) -> tuple[Choice, SamplerState]:
+    """Sample the first token, with a new sampler that has seen the first `count` of the prompt's recent tokens.
+
+    One program, for each one costs a new process as much as a token.
+    """
+    state = chain.accept_many(new_state(seed, chain.window, chain.last.start()), jnp.asarray(recent), count)
     token, state = chain(logits, state)
     return Choice(token, logprob(logits, token)), state
 
@@ -96,6 +158,12 @@ def _read_all(
     return unembed(params, config, hidden[0]), cache
 
 
+@partial(jax.jit, static_argnames="config", donate_argnames="cache")
+def _decode(params: Params, config: Config, ids: Int[Array, "1 1"], cache: Cache) -> tuple[Float[Array, "V"], Cache]:
+    hidden, cache = forward(params, config, ids, cache)
+    return unembed(params, config, hidden[0, 0]), cache
+
+
 @partial(jax.jit, static_argnames="config", donate_argnames=("state", "cache"))
 def _step(
     params: Params, config: Config, chain: Chain, state: SamplerState, token: Int[Array, ""], cache: Cache
@@ -106,14 +174,62 @@ def _step(
     return Choice(next_token, logprob(logits, next_token)), state, cache
 
 
+@partial(jax.jit, static_argnames="config", donate_argnames=("state", "cache"))
+def _verify(
+    params: Params,
+    config: Config,
+    chain: Chain,
+    state: SamplerState,
+    ids: Int[Array, "1 T"],
+    drafted: Int[Array, ""],
+    cache: Cache,
+) -> tuple[Run, SamplerState, Cache]:
+    hidden, after = forward(params, config, ids, cache)
+    run, state = _sample_along(chain, state, unembed(params, config, hidden[0]), ids, drafted)
+    return run, state, replace(after, length=cache.length + run.count)
+
+
+@partial(jax.jit, donate_argnames="state")
+def _choose_run(
+    chain: Chain, state: SamplerState, logits: Float[Array, "T V"], ids: Int[Array, "1 T"], drafted: Int[Array, ""]
+) -> tuple[Run, SamplerState]:
+    return _sample_along(chain, state, logits, ids, drafted)
+
+
+def _sample_along(
+    chain: Chain, state: SamplerState, logits: Float[Array, "T V"], ids: Int[Array, "1 T"], drafted: Int[Array, ""]
+) -> tuple[Run, SamplerState]:
+    """Sample position after position, the state threaded through, until a sample is not what was drafted."""
+    following = jnp.append(ids[0, 1:], jnp.int32(0))  # the last one is never compared
+
+    def right(carry: tuple[Run, Bool[Array, ""], SamplerState]) -> Bool[Array, ""]:
+        return carry[1]
+
+    def sample(
+        carry: tuple[Run, Bool[Array, ""], SamplerState],
+    ) -> tuple[Run, Bool[Array, ""], SamplerState]:
+        run, _, state = carry
+        here = run.count
+        token, state = chain(logits[here], state)
+        tokens = run.tokens.at[here].set(token)
+        logprobs = run.logprobs.at[here].set(logprob(logits[here], token))
+        goes_on = (here < drafted) & (token == following[here])
+        return Run(tokens, logprobs, here + 1), goes_on, state
+
+    size = ids.shape[1]
+    nothing = Run(jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32), jnp.int32(0))
+    run, _, state = lax.while_loop(right, sample, (nothing, jnp.bool_(True), state))
+    return run, state
+
+
 def _across(
     params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], cache: Cache
 ) -> tuple[Float[Array, "1 T D"], Cache]:
     """The forward pass device by device: activations travel between them, each layer's cache stays with it."""
     first, last = placement.devices[0], placement.devices[-1]
     x = _embed(params.token_embd, config, jax.device_put(ids, first))
-    keys: list[Array] = []
-    values: list[Array] = []
+    keys: list[Store] = []
+    values: list[Store] = []
     for segment in placement.segments():
         here = slice(segment.first, segment.last)
         x, length, factors = jax.device_put((x, cache.length, params.rope_factors), segment.device)
@@ -140,7 +256,7 @@ def _blocks(
     blocks: tuple[Block, ...],
     config: Config,
     x: Float[Array, "1 T D"],
-    stores: tuple[tuple[Array, ...], tuple[Array, ...]],
+    stores: tuple[tuple[Store, ...], tuple[Store, ...]],
     length: Int[Array, "1"],
     factors: Array | None,
     first: int,

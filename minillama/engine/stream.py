@@ -1,21 +1,25 @@
 """The loop: read the prompt, sample, stop. A stream is an iterator of pieces with a completion at its end."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from minillama.engine import steps
-from minillama.engine.compile_clock import compile_seconds
+from minillama.engine.compile_clock import Lap, compile_seconds
+from minillama.engine.lookup import Lookup
 from minillama.engine.request import Request
 from minillama.engine.result import Completion, Piece, Reason, State, Timings
-from minillama.engine.session import Session
+from minillama.engine.session import Session, pass_size
 from minillama.engine.stops import StopWatch
 from minillama.sampling import Chain, SamplerState
 from minillama.tokenizer import Tokenizer
+
+Result = TypeVar("Result")
+Sampled = tuple[int, float, float]  # a token, its log-probability, the seconds that it took
 
 _compiled: set[object] = set()  # programs that ran before, to say "compiling" before the others do
 
@@ -49,7 +53,8 @@ class Stream:
         self._logprobs: list[float] = []
         self._token_seconds: list[float] = []
         self._prompt_seconds = self._first_seconds = 0.0
-        self._evaluated = 0
+        self._evaluated = self._drafted = self._accepted = 0
+        self._kind = hash((session.config, jax.tree.structure(chain)))
         self._reason: Reason | None = None
         self._started, self._compile_started = time.perf_counter(), compile_seconds()
         self._total = self._compiling = 0.0
@@ -105,6 +110,8 @@ class Stream:
                 prompt_tokens=self._evaluated,
                 generated_tokens=len(self._tokens),
                 token_seconds=tuple(self._token_seconds),
+                drafted_tokens=self._drafted,
+                accepted_tokens=self._accepted,
             ),
         )
 
@@ -117,20 +124,15 @@ class Stream:
 
     def _run(self) -> Iterator[Piece]:
         """Pieces until something ends the text."""
-        session = self._session
         if self._request.n == 0:
             self._finish(Reason.LIMIT)
             return
-        lap = _Lap()
-        state = self._chain.init(self.seed)
-        logits = self._read_prompt(self._ids)
-        state = _accept(self._chain, state, self._ids)
-        self._prompt_seconds = lap.seconds()
-        choice, state = self._compiling_if_new((self._structure(), "choose"), steps.choose, self._chain, state, logits)
         decoder = self._tokenizer.decoder()
-        token, logprob = int(choice.token), float(choice.logprob)
-        self._first_seconds = seconds = self._prompt_seconds + lap.seconds()
-        while True:
+        for token, logprob, seconds in self._sampled():
+            if self._tokens:
+                self._token_seconds.append(seconds)
+            else:
+                self._first_seconds = seconds = self._prompt_seconds + seconds
             self._tokens.append(token)
             self._logprobs.append(logprob)
             ended = token in self._ends
@@ -147,14 +149,78 @@ class Stream:
             yield Piece(text, token, logprob, seconds)
             if reason is not None:
                 return
-            if session.room == 0:
-                self._shift()
-            choice, state = self._compiling_if_new(
-                (self._structure(), session.program()), session.step, self._chain, state, choice.token
-            )
+
+    def _sampled(self) -> Iterator[Sampled]:
+        """Token after token. To ask for another one is to say that the text goes on with the last one.
+
+        Only then does the session hold it, whatever was run beyond it.
+        """
+        lap = Lap()
+        logits = self._read_prompt(self._ids)
+        self._prompt_seconds = lap.seconds()
+        chain = self._chain
+        arguments = chain, np.uint32(self.seed), *_recent(chain, self._ids), logits
+        choice, state = self._compiling_if_new(self._kind, steps.begin, *arguments)
+        return (self._looked_up if self._request.lookup else self._one_by_one)(lap, state, choice)
+
+    def _one_by_one(self, lap: Lap, state: SamplerState, choice: steps.Choice) -> Iterator[Sampled]:
+        """Plain decoding. Where nothing is to be compiled the next step is under way while the text is made."""
+        session = self._session
+        while True:
+            ahead = None
+            if session.room and not self._is_last() and self._program(1) in _compiled:
+                ahead, state = self._step(state, choice.token)
             token, logprob = int(choice.token), float(choice.logprob)
-            seconds = lap.seconds()
-            self._token_seconds.append(seconds)
+            yield token, logprob, lap.seconds()
+            if ahead is None:
+                self._make_room()
+                ahead, state = self._step(state, choice.token)
+            session.hold(token)
+            choice = ahead
+
+    def _looked_up(self, lap: Lap, state: SamplerState, choice: steps.Choice) -> Iterator[Sampled]:
+        """Decoding with drafts from the context; a plain step where it offers none."""
+        session = self._session
+        index = Lookup(self._request.ngram_max, self._request.draft_max)
+        index.extend(self._ids)
+        token, logprob, seconds = int(choice.token), float(choice.logprob), lap.seconds()
+        while True:
+            yield token, logprob, seconds
+            self._make_room()
+            index.extend([token])
+            if draft := index.draft(self._draftable()):
+                program = self._program(pass_size(1 + len(draft)))
+                arguments = self._chain, state, token, draft
+                tokens, logprobs, state = self._compiling_if_new(program, session.verify, *arguments)
+                self._drafted += len(draft)
+                index.learn(len(tokens) - 1)
+            else:
+                choice, state = self._step(state, token)
+                tokens, logprobs = [int(choice.token)], [float(choice.logprob)]
+            seconds = lap.seconds() / len(tokens)
+            session.hold(token)
+            for token, logprob in zip(tokens[:-1], logprobs[:-1], strict=True):
+                self._accepted += 1
+                yield token, logprob, seconds
+                session.hold(token)
+                index.extend([token])
+            token, logprob = tokens[-1], logprobs[-1]
+
+    def _draftable(self) -> int:
+        """Tokens that a draft may have: the pass must fit in the context, and its tokens within the limit."""
+        fitting = (1 << (self._session.room.bit_length() - 1)) - 1
+        wanted = self._request.n - len(self._tokens) - 1
+        return min(fitting, wanted) if self._request.n > 0 else fitting
+
+    def _is_last(self) -> bool:
+        """Whether the token that comes next is the last one asked for."""
+        return 0 < self._request.n <= len(self._tokens) + 1
+
+    def _step(self, state: SamplerState, token: jax.Array | int) -> tuple[steps.Choice, SamplerState]:
+        return self._compiling_if_new(self._program(1), self._session.step, self._chain, state, token)
+
+    def _program(self, size: int) -> object:
+        return self._kind, *self._session.program(size)
 
     def _read_prompt(self, ids: Sequence[int]) -> jax.Array:
         """Read what the session does not hold yet; logits of the last token."""
@@ -179,11 +245,13 @@ class Stream:
             return Reason.LENGTH
         return None
 
-    def _shift(self) -> None:
-        """Make room as llama.cpp does: keep the first tokens, drop half of the others, and go on.
+    def _make_room(self) -> None:
+        """Where the context is full, do as llama.cpp does: keep the first tokens, drop half of the others, and go on.
 
         The tokens that stay are read again, so the text continues as if the dropped ones had never been there.
         """
+        if self._session.room:
+            return
         tokens, keep = self._session.tokens, self._kept()
         dropped = max(1, (len(tokens) - keep) // 2)
         self._read_prompt(tokens[:keep] + tokens[keep + dropped :])
@@ -198,10 +266,7 @@ class Stream:
             wanted += self._tokenizer.add_bos
         return min(wanted, len(self._ids), self._session.ctx_size // 2)
 
-    def _structure(self) -> object:
-        return jax.tree.structure(self._chain)
-
-    def _compiling_if_new(self, program: object, call, *arguments) -> tuple[steps.Choice, SamplerState]:
+    def _compiling_if_new(self, program: object, call: Callable[..., Result], *arguments: object) -> Result:
         """Run one call, in the state `COMPILING` if this program has not run before."""
         self.state = State.GENERATING if program in _compiled else State.COMPILING
         result = call(*arguments)
@@ -210,27 +275,9 @@ class Stream:
         return result
 
 
-class _Lap:
-    """Seconds since the last call, without compilation."""
-
-    def __init__(self) -> None:
-        self._at, self._compiled = time.perf_counter(), compile_seconds()
-
-    def seconds(self) -> float:
-        now, compiled = time.perf_counter(), compile_seconds()
-        passed = now - self._at - (compiled - self._compiled)
-        self._at, self._compiled = now, compiled
-        return max(passed, 0.0)
-
-
-def _accept(chain: Chain, state: SamplerState, ids: Sequence[int]) -> SamplerState:
-    """Let the penalties see the prompt's last tokens, as many as their window holds."""
+def _recent(chain: Chain, ids: Sequence[int]) -> tuple[np.ndarray, np.int32]:
+    """The prompt's last tokens, as many as the penalties' window holds, and how many there are."""
     recent = np.zeros(chain.window, np.int32)
     tail = ids[-chain.window :]
     recent[: len(tail)] = tail
-    return _accept_many(chain, state, jnp.asarray(recent), jnp.int32(len(tail)))
-
-
-@jax.jit
-def _accept_many(chain: Chain, state: SamplerState, ids: jax.Array, count: jax.Array) -> SamplerState:
-    return chain.accept_many(state, ids, count)
+    return recent, np.int32(len(tail))

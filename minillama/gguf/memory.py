@@ -1,25 +1,84 @@
-"""What the metadata alone say about memory."""
+"""What the metadata alone say about memory: how keys and values are stored, and the bytes that they take."""
+
+from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
+from minillama.errors import OptionError
 from minillama.gguf.reader import GGUF
+from minillama.gguf.types import BLOCKS, TensorType, row_bytes
 
-CACHE_VALUE_BYTES = 4  # the cache is float32
+
+class CacheType(Enum):
+    """How the numbers of the key/value cache are stored, under llama.cpp's names."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    Q8_0 = "q8_0"
 
 
-def cache_bytes_per_token(file: GGUF, value_bytes: int = CACHE_VALUE_BYTES) -> int | None:
+@dataclass(frozen=True)
+class CacheTypes:
+    """How keys and how values are stored; llama.cpp's default is f16 for both."""
+
+    keys: CacheType = CacheType.F16
+    values: CacheType = CacheType.F16
+
+    def __str__(self) -> str:
+        names = self.keys.value, self.values.value
+        return names[0] if names[0] == names[1] else "/".join(names)
+
+    def head_bytes(self, key_length: int, value_length: int) -> int:
+        """Bytes of one position of one key/value head, whose sizes are given.
+
+        Raises OptionError where a head does not divide into blocks of its type.
+        """
+        sides = ("cache_type_k", self.keys, key_length), ("cache_type_v", self.values, value_length)
+        return sum(_row_bytes(option, kind, length) for option, kind, length in sides)
+
+
+def _row_bytes(option: str, kind: CacheType, length: int) -> int:
+    stored = TensorType[kind.name]
+    try:
+        return row_bytes(length, stored)
+    except ValueError:
+        block, _ = BLOCKS[stored]
+        raise OptionError(
+            f"{option} is {kind.value}, in blocks of {block} values, but a head of this model has {length}; use f16"
+        ) from None
+
+
+def read_cache_types(cache_type_k: str, cache_type_v: str) -> CacheTypes:
+    """The types that two options name; raises OptionError for an unknown one."""
+    return CacheTypes(_read("cache_type_k", cache_type_k), _read("cache_type_v", cache_type_v))
+
+
+def _read(option: str, name: str) -> CacheType:
+    try:
+        return CacheType(name)
+    except ValueError:
+        known = ", ".join(kind.value for kind in CacheType)
+        raise OptionError(f"{option} is {name!r}; supported: {known}") from None
+
+
+def cache_bytes_per_token(file: GGUF, types: CacheTypes) -> int | None:
     """Bytes of keys and values that one token of the context takes in all layers together.
 
-    None for a file without layers. FormatError where the file does not state the sizes.
+    None for a file without layers. FormatError where the file does not state the sizes, OptionError where its heads
+    do not divide into blocks of a type.
     """
     family = file.metadata.get("general.architecture")
     if f"{family}.attention.head_count" not in file.metadata:
         return None
     layers = file.require(f"{family}.block_count", int)
     heads = file.require(f"{family}.attention.head_count", (int, np.ndarray))
-    kv_heads = file.metadata.get(f"{family}.attention.head_count_kv", heads)
+    grouped = f"{family}.attention.head_count_kv"
+    kv_heads = file.require(grouped, (int, np.ndarray)) if grouped in file.metadata else heads
     embedding = file.require(f"{family}.embedding_length", int)
     default = embedding // max(int(np.max(heads, initial=1)), 1)
-    widths = [file.metadata.get(f"{family}.attention.{part}_length", default) for part in ("key", "value")]
+    names = (f"{family}.attention.{part}_length" for part in ("key", "value"))
+    lengths = (file.require(name, int) if name in file.metadata else default for name in names)
     in_all_layers = layers * kv_heads if isinstance(kv_heads, int) else int(np.sum(kv_heads))
-    return in_all_layers * sum(widths) * value_bytes
+    return in_all_layers * types.head_bytes(*lengths)

@@ -1,11 +1,13 @@
 """Weights as pytree leaves, and `matmul(x, w)`, which hides how w is stored and which kernel multiplies.
 
-`weight` holds the portable storage that XLA compiles for any backend; `decode` says what the block formats mean.
+`weight` holds the portable storage that XLA compiles for any backend; `decode` says what the block formats mean; `cpu`
+are native kernels on the bytes of the file, for processors.
 """
 
 from minillama.kernels.decode import DECODERS
-from minillama.kernels.load import SUPPORTED, load_vector, load_weight
-from minillama.kernels.weight import Blocks, Dense, Half, Weight, embed, matmul
+from minillama.kernels.load import SUPPORTED, load_vector, load_weight, portable_weight
+from minillama.kernels.native import native_problem
+from minillama.kernels.weight import Blocks, Dense, Half, Portable, Weight, embed, matmul, matmuls
 
 __all__ = [
     "DECODERS",
@@ -13,9 +15,13 @@ __all__ = [
     "Blocks",
     "Dense",
     "Half",
+    "Portable",
     "Weight",
     "embed",
     "load_vector",
     "load_weight",
     "matmul",
+    "matmuls",
+    "native_problem",
+    "portable_weight",
 ]

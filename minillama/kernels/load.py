@@ -10,22 +10,38 @@ from jax import Array
 from jaxtyping import Float, UInt8
 
 from minillama.errors import FormatError, UnsupportedError
+from minillama.gguf import Tensor
 from minillama.kernels.decode import DECODERS
-from minillama.kernels.weight import Dense, Weight, arrange
+from minillama.kernels.native import native_problem
+from minillama.kernels.weight import Dense, Portable, Weight, arrange
 
 SUPPORTED = (Type.F32, Type.F16, Type.BF16, *DECODERS)
 
 _arrange = partial(jax.jit, static_argnames="kind")(arrange)
 
 
-def load_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, name: str, device: jax.Device) -> Weight:
-    """Put a matrix on a device; only its bytes travel, and decoding happens there.
+def load_weight(tensor: Tensor, memory: UInt8[np.ndarray, "bytes"], device: jax.Device) -> Weight:
+    """Put a matrix [N, K], or a stack of experts [E, N, K], on a device; `memory` is its file, whole.
 
-    Raises UnsupportedError for a type outside `SUPPORTED`; `name` is the tensor's name for the message.
+    On a processor it stays where it is, and native kernels read it there. On other devices, and where those kernels
+    cannot run, only its bytes travel, and they are decoded on the device.
+    Raises UnsupportedError for a type outside `SUPPORTED`.
     """
+    kind = tensor.type
     if kind not in SUPPORTED:
         known = ", ".join(t.name for t in SUPPORTED)
-        raise UnsupportedError(f"unsupported tensor type {kind.name} in {name}; supported: {known}")
+        raise UnsupportedError(f"unsupported tensor type {kind.name} in {tensor.name}; supported: {known}")
+    if device.platform == "cpu" and native_problem() is None:
+        from minillama.kernels.cpu.mapped import map_weight
+
+        return map_weight(memory, tensor.offset, kind, tensor.shape, device)
+    # read past the map, whose pages would count as memory beside the device's copy
+    raw = np.fromfile(tensor.file, np.uint8, tensor.nbytes, offset=tensor.offset).reshape(tensor.data.shape)
+    return portable_weight(raw, kind, device)
+
+
+def portable_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, device: jax.Device) -> Portable:
+    """Bytes of rows as a weight that XLA multiplies."""
     if kind is Type.F32:  # as it lies in the file: nothing to compute
         return Dense(jax.device_put(raw.view(np.float32), device))
     # one at a time: with several under way, the bytes of all of them would be in memory beside their weights

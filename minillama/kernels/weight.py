@@ -1,12 +1,14 @@
 """A weight matrix as a pytree leaf: how its numbers are stored is its own business, y = x Wᵀ is everybody's.
 
-Three ways of storing serve the portable XLA path. `Dense` keeps float32 rows as they are. `Half` and `Blocks` lay
-16-bit and quantised weights out with the rows (N) last, so that a matrix-vector product runs along N in full vector
-registers: XLA turns a dot product over the last axis of 8- or 16-bit weights into a scalar loop.
+`cpu.mapped.Mapped` leaves the bytes in the file and has its own kernels. Three ways of storing serve XLA's products.
+`Dense` keeps float32 rows as they are. `Half` and `Blocks` lay 16-bit and quantised weights out with the rows (N) last,
+so that a matrix-vector product runs along N in full vector registers: XLA turns a dot product over the last axis of 8-
+or 16-bit weights into a scalar loop.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -30,6 +32,38 @@ class Weight(ABC):
         """Shape in file order: (N, K) or (E, N, K)."""
 
     @abstractmethod
+    def product(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
+        """x Wᵀ."""
+
+    @abstractmethod
+    def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
+        """Rows of W by number, as float32: the embedding look-up."""
+
+    @abstractmethod
+    def expert(self, index: Int[Array, ""]) -> "Weight":
+        """One matrix of a stack of experts."""
+
+    def products(self, x: Float[Array, "T K"], others: Sequence["Weight"]) -> list[Float[Array, "T N"]]:
+        """The products with this matrix and some others; in one call, where that is faster."""
+        return [weight.product(x) for weight in (self, *others)]
+
+
+def matmul(x: Float[Array, "*batch K"], w: Weight) -> Float[Array, "*batch N"]:
+    """x Wᵀ in float32, whatever W is made of."""
+    return matmuls(x, [w])[0]
+
+
+def matmuls(x: Float[Array, "*batch K"], weights: Sequence[Weight]) -> list[Float[Array, "*batch N"]]:
+    """x Wᵀ for several matrices."""
+    first, *others = weights
+    found = first.products(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), others)
+    return [y.reshape(*x.shape[:-1], y.shape[-1]) for y in found]
+
+
+class Portable(Weight):
+    """What XLA multiplies, on any device."""
+
+    @abstractmethod
     def vector(self, x: Float[Array, "K"]) -> Float[Array, "N"]:
         """W x, the product of decoding one token."""
 
@@ -37,20 +71,13 @@ class Weight(ABC):
     def matrix(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
         """x Wᵀ, the product of reading a prompt."""
 
-    @abstractmethod
-    def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
-        """Rows of W by number, as float32: the embedding look-up."""
+    def product(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
+        if x.shape[0] > FEW_ROWS:
+            return self.matrix(x)
+        return jnp.stack([self.vector(_settled(row)) for row in x])
 
-    def expert(self, index: Int[Array, ""]) -> "Weight":
-        """One matrix of a stack of experts."""
+    def expert(self, index: Int[Array, ""]) -> Weight:
         return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), self)
-
-
-def matmul(x: Float[Array, "*batch K"], w: Weight) -> Float[Array, "*batch N"]:
-    """x Wᵀ in float32, whatever W is made of."""
-    flat = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    y = jnp.stack([w.vector(_settled(row)) for row in flat]) if flat.shape[0] <= FEW_ROWS else w.matrix(flat)
-    return y.reshape(*x.shape[:-1], w.shape[0])
 
 
 def _settled(x: Float[Array, "K"]) -> Float[Array, "K"]:
@@ -69,7 +96,7 @@ def embed(ids: Int[Array, "*batch"], w: Weight) -> Float[Array, "*batch K"]:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Dense(Weight):
+class Dense(Portable):
     """float32 rows, as they lie in the file."""
 
     values: Float[Array, "*experts N K"]
@@ -88,7 +115,7 @@ class Dense(Weight):
         return self.values[ids]
 
 
-class RowsLast(Weight):
+class RowsLast(Portable):
     """What the layouts with N as the last axis of every leaf have in common."""
 
     @abstractmethod

@@ -10,6 +10,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
 from minillama.engine.llm import LLM
+from minillama.gguf.memory import CacheTypes
 from minillama.model import Config, Params, empty_cache, forward, unembed
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain, logprob
 
@@ -57,14 +58,15 @@ def continuations(
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     row = jnp.asarray(np.array(ids, np.int32))
     ends = jnp.asarray(np.array(sorted(llm.tokenizer.eog), np.int32))
-    tokens, logprobs, counts = _continue(llm.params, llm.config, chain, state, row, ends, length)
+    tokens, logprobs, counts = _continue(llm.params, llm.config, llm.cache_types, chain, state, row, ends, length)
     return Samples(np.asarray(tokens).T, np.asarray(logprobs).T, np.asarray(counts).T)
 
 
-@partial(jax.jit, static_argnames=("config", "length"))
+@partial(jax.jit, static_argnames=("config", "cache_types", "length"))
 def _continue(
     params: Params,
     config: Config,
+    cache_types: CacheTypes,
     chain: Chain,
     state: SamplerState,
     ids: Int[Array, "P"],
@@ -74,7 +76,8 @@ def _continue(
     size = jnp.int32(ids.shape[0])
     state = jax.vmap(lambda one: chain.accept_many(one, ids, size))(state)
     rows = state.recent.shape[0]
-    hidden, cache = forward(params, config, ids[None], empty_cache(config, ids.shape[0] + length))
+    empty = empty_cache(config, ids.shape[0] + length, cache_types)
+    hidden, cache = forward(params, config, ids[None], empty)
     cache = jax.tree.map(lambda leaf: jnp.repeat(leaf, rows, axis=0), cache)
     first = jnp.repeat(unembed(params, config, hidden[:, -1]), rows, axis=0)
 

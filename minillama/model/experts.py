@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from minillama.kernels import matmul
+from minillama.kernels import matmul, matmuls
 from minillama.model.config import Config
 from minillama.model.feed_forward import gated
-from minillama.model.params import Block
+from minillama.model.params import Block, together
 
 
 def route(block: Block, config: Config, h: Float[Array, "T D"]) -> tuple[Float[Array, "T U"], Int[Array, "T U"]]:
@@ -27,8 +27,7 @@ def mix_experts(block: Block, config: Config, h: Float[Array, "B T D"]) -> Float
     activation = config.family.activation
 
     def expert(index: Int[Array, ""], x: Float[Array, "n D"]) -> Float[Array, "n D"]:
-        opened = matmul(x, block.ffn_gate_exps.weight.expert(index))
-        up = matmul(x, block.ffn_up_exps.weight.expert(index))
+        opened, up = matmuls(x, [stack.weight.expert(index) for stack in (block.ffn_gate_exps, block.ffn_up_exps)])
         return matmul(gated(opened, up, activation), block.ffn_down_exps.weight.expert(index))
 
     tokens, used = chosen.shape
@@ -48,6 +47,6 @@ def mix_experts(block: Block, config: Config, h: Float[Array, "B T D"]) -> Float
 
         mixed = lax.fori_loop(0, config.expert_count, add_expert, jnp.zeros_like(flat))
     if block.ffn_gate_shexp is not None:
-        shared = block.ffn_down_shexp(gated(block.ffn_gate_shexp(flat), block.ffn_up_shexp(flat), activation))
+        shared = block.ffn_down_shexp(gated(*together(flat, block.ffn_gate_shexp, block.ffn_up_shexp), activation))
         mixed = mixed + jax.nn.sigmoid(flat @ block.ffn_gate_inp_shexp)[:, None] * shared
     return mixed.reshape(h.shape)

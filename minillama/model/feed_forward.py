@@ -6,7 +6,7 @@ from jax import Array
 from jaxtyping import Float
 
 from minillama.model.architectures import Activation
-from minillama.model.params import Block
+from minillama.model.params import Block, together
 
 
 def gated(
@@ -20,7 +20,7 @@ def gated(
 def feed_forward(block: Block, activation: Activation, h: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
     """One dense network; where the file has no ffn_gate, ffn_up holds the rows of gate and up."""
     if block.ffn_gate is not None:
-        opened, up = block.ffn_gate(h), block.ffn_up(h)
+        opened, up = together(h, block.ffn_gate, block.ffn_up)
     else:
         opened, up = jnp.split(block.ffn_up(h), 2, axis=-1)
     return block.ffn_down(gated(opened, up, activation))

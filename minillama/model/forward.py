@@ -7,6 +7,7 @@ architectures says. `tap` sees every named intermediate, under llama.cpp's names
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,12 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from minillama.kernels import Weight, embed, matmul
-from minillama.model.attention import attend, attention_weights, visible
-from minillama.model.cache import Cache, write
+from minillama.model.attention import attend, attention, attention_weights
+from minillama.model.cache import Cache, Store
 from minillama.model.config import Config, Rope
 from minillama.model.experts import mix_experts
 from minillama.model.feed_forward import feed_forward
-from minillama.model.params import Block, Params
+from minillama.model.params import Block, Params, together
 from minillama.model.rope import rotate, rotation
 
 Tap = Callable[[str, Array], Array]
@@ -87,39 +88,63 @@ def run_blocks(
     local_turn = (
         turn if local_base is None else rotation(Rope(config.rope.dimension_count, local_base), None, positions)
     )
-    seen = visible(positions, cache.capacity, 0)
-    local_seen = visible(positions, cache.capacity, config.sliding_window) if config.sliding_window else seen
     keys, values = list(cache.keys), list(cache.values)
     for i, block in enumerate(blocks):
-        layer = first + i
-        local = config.is_local(layer)
-
-        def tapped(name: str, value: Array, layer: int = layer) -> Array:
-            return tap(f"{name}-{layer}", value)
-
-        h = tapped("attn_norm", rms_norm(x, block.attn_norm, config.layer_norm_rms_epsilon))
-        q, k, v = project(block, config, h, local_turn if local else turn, tapped)
-        keys[i], values[i] = write(keys[i], k, cache.length), write(values[i], v, cache.length)
-        weights = tapped(
-            "kq_soft_max",
-            attention_weights(
-                q, keys[i], local_seen if local else seen, config.query_scale, config.attn_logit_softcapping
-            ),
-        )
-        out = tapped("attn_out", block.attn_output(attend(weights, values[i])))
-        if block.post_attention_norm is not None:
-            out = tapped("attn_post_norm", rms_norm(out, block.post_attention_norm, config.layer_norm_rms_epsilon))
-        x = tapped("ffn_inp", x + out)
-        h = tapped("ffn_norm", rms_norm(x, block.ffn_norm, config.layer_norm_rms_epsilon))
-        if block.ffn_gate_inp is None:
-            out = tapped("ffn_out", feed_forward(block, config.family.activation, h))
+        local = config.is_local(first + i)
+        state = x, keys[i], values[i], positions, local_turn if local else turn
+        if tap is silent:
+            x, keys[i], values[i] = _run_block(block, config, local, *state)
         else:
-            out = tapped("ffn_out", mix_experts(block, config, h))
-        if block.post_ffw_norm is not None:
-            out = tapped("ffn_post_norm", rms_norm(out, block.post_ffw_norm, config.layer_norm_rms_epsilon))
-        x = tapped("l_out", x + out)
+            listener = partial(_numbered, tap, first + i)
+            x, keys[i], values[i] = run_block(block, config, local, *state, listener)
     length = cache.length + jnp.int32(x.shape[1])
     return x, replace(cache, keys=tuple(keys), values=tuple(values), length=length)
+
+
+def run_block(
+    block: Block,
+    config: Config,
+    local: bool,
+    x: Float[Array, "B T D"],
+    keys: Store,
+    values: Store,
+    positions: Int[Array, "B T"],
+    turn: Turn,
+    tap: Tap = silent,
+) -> tuple[Float[Array, "B T D"], Store, Store]:
+    """One layer: attention over what came before, then the feed-forward network; keys and values come back longer.
+
+    local: whether the layer sees its sliding window only. turn: cos and sin of the positions' angles.
+    """
+    h = tap("attn_norm", rms_norm(x, block.attn_norm, config.layer_norm_rms_epsilon))
+    q, k, v = project(block, config, h, turn, tap)
+    keys, values = keys.write(k, positions[:, 0]), values.write(v, positions[:, 0])
+    constants = config.query_scale, config.attn_logit_softcapping, config.sliding_window if local else 0
+    if tap is silent:
+        mixed = attention(q, keys, values, positions, *constants)
+    else:  # someone wants to see the weights, which `attention` never holds
+        weights = tap("kq_soft_max", attention_weights(q, keys, positions, *constants))
+        mixed = attend(weights, values)
+    out = tap("attn_out", block.attn_output(mixed))
+    if block.post_attention_norm is not None:
+        out = tap("attn_post_norm", rms_norm(out, block.post_attention_norm, config.layer_norm_rms_epsilon))
+    x = tap("ffn_inp", x + out)
+    h = tap("ffn_norm", rms_norm(x, block.ffn_norm, config.layer_norm_rms_epsilon))
+    if block.ffn_gate_inp is None:
+        out = tap("ffn_out", feed_forward(block, config.family.activation, h))
+    else:
+        out = tap("ffn_out", mix_experts(block, config, h))
+    if block.post_ffw_norm is not None:
+        out = tap("ffn_post_norm", rms_norm(out, block.post_ffw_norm, config.layer_norm_rms_epsilon))
+    return tap("l_out", x + out), keys, values
+
+
+# Layers that are alike are traced and lowered once; XLA puts them back in line.
+_run_block = partial(jax.jit, static_argnames=("config", "local"))(run_block)
+
+
+def _numbered(tap: Tap, layer: int, name: str, value: Array) -> Array:
+    return tap(f"{name}-{layer}", value)
 
 
 def project(
@@ -131,7 +156,7 @@ def project(
         ends = heads * config.key_length, (heads + kv_heads) * config.key_length
         q, k, v = jnp.split(block.attn_qkv(h), ends, axis=-1)
     else:
-        q, k, v = block.attn_q(h), block.attn_k(h), block.attn_v(h)
+        q, k, v = together(h, block.attn_q, block.attn_k, block.attn_v)
     q = q.reshape(*h.shape[:2], heads, config.key_length)
     k = k.reshape(*h.shape[:2], kv_heads, config.key_length)
     v = v.reshape(*h.shape[:2], kv_heads, config.value_length)

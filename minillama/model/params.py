@@ -6,7 +6,7 @@ import jax
 from jax import Array
 from jaxtyping import Float
 
-from minillama.kernels import Weight, matmul
+from minillama.kernels import Weight, matmul, matmuls
 
 
 @jax.tree_util.register_dataclass
@@ -18,8 +18,17 @@ class Linear:
     bias: Float[Array, "N"] | None = None
 
     def __call__(self, x: Float[Array, "*batch K"]) -> Float[Array, "*batch N"]:
-        y = matmul(x, self.weight)
+        return self.shifted(matmul(x, self.weight))
+
+    def shifted(self, y: Float[Array, "*batch N"]) -> Float[Array, "*batch N"]:
+        """y + b."""
         return y if self.bias is None else y + self.bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def together(x: Float[Array, "*batch K"], *linears: Linear) -> list[Float[Array, "*batch N"]]:
+    """Several of them on the same x, in one call of the kernels."""
+    products = matmuls(x, [linear.weight for linear in linears])
+    return [linear.shifted(y) for linear, y in zip(linears, products, strict=True)]
 
 
 @jax.tree_util.register_dataclass

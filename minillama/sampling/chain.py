@@ -121,10 +121,10 @@ def _stage(sampler: Sampler, sampling: Sampling, vocab_size: int) -> Stage:
     """Build one link with its values on the device."""
 
     def real(value: float) -> Float[Array, ""]:
-        return jnp.asarray(value, jnp.float32)
+        return jax.device_put(np.float32(value))  # in place of jnp.asarray, which compiles a program
 
     def whole(value: int) -> Int[Array, ""]:
-        return jnp.asarray(value, jnp.int32)
+        return jax.device_put(np.int32(value))
 
     s = sampling
     match sampler:

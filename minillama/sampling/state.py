@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from minillama.sampling.tree import pytree
 
@@ -47,6 +47,6 @@ class Step:
     mu: Float[Array, ""]
 
 
-def new_state(seed: int, width: int, mu: Float[Array, ""]) -> SamplerState:
+def new_state(seed: int | UInt32[Array, ""], width: int, mu: Float[Array, ""]) -> SamplerState:
     """The state before the first token: an empty window of a given width."""
     return SamplerState(jax.random.key(seed), jnp.full(width, NOTHING, jnp.int32), mu)

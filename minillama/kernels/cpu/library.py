@@ -1,0 +1,133 @@
+"""The kernels of this process: chosen for its processor, compiled or found compiled, and made known to XLA."""
+
+import ctypes
+import logging
+from enum import IntEnum
+from functools import cache, lru_cache
+from pathlib import Path
+
+import jax
+from gguf import GGMLQuantizationType as Type
+from llvmlite import binding
+
+from minillama import env
+from minillama.kernels.cpu import activations, attention, handlers, matrix, pool, rows, vector
+from minillama.kernels.cpu.compile import compiled
+from minillama.kernels.cpu.formats import FORMATS, PLAIN
+from minillama.kernels.cpu.frame import read_api
+from minillama.kernels.cpu.simd import Isa, Module
+
+logger = logging.getLogger("minillama")
+
+KINDS = (*FORMATS, *PLAIN)
+FEW = (1, 2, 4, 8)  # tokens that a kernel takes in registers; more go through panels
+PANELS = (16, 32)
+
+
+class Role(IntEnum):
+    """What a type's kernels do; a kernel's number is 16 times its type's place in KINDS, plus this."""
+
+    PREPARE_FEW, FEW_1, FEW_2, FEW_4, FEW_8, PREPARE_16, MANY_16, PREPARE_32, MANY_32, READ = range(10)
+
+
+def kernel_number(kind: Type, role: Role) -> int:
+    """A kernel's place in the table: the same in every process, for compiled programs hold it."""
+    return 16 * KINDS.index(kind) + role
+
+
+def detect_isa() -> Isa:
+    """The best instruction set of this processor."""
+    features = binding.get_host_cpu_features()
+    if all(features.get(name) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni")):
+        return Isa.AVX512
+    if all(features.get(name) for name in ("avx2", "fma", "f16c")):
+        return Isa.AVX2
+    return Isa.GENERIC
+
+
+@lru_cache
+def chosen_isa() -> Isa:
+    """The instruction set in force: the processor's best, or the one that the environment asks for."""
+    wanted = env.cpu_kernels()
+    return detect_isa() if wanted == "auto" else Isa(wanted)
+
+
+@cache
+def register() -> None:
+    """Make the handlers known to XLA, and tell them how many threads may work."""
+    find = _handlers()
+    for name in ("product", "rows"):
+        _register(f"minillama_{name}", find(name))
+    threads = (ctypes.c_int64 * 2).from_address(find(handlers.THREADS))
+    threads[0], threads[1] = env.thread_limits()
+
+
+@cache
+def load_kernels(kind: Type) -> None:
+    """Have the kernels of a type ready, in the table that the handlers look them up in."""
+    register()
+    table = (ctypes.c_int64 * handlers.KERNEL_COUNT).from_address(_handlers()(handlers.KERNELS))
+    find = type_kernels(kind, chosen_isa(), env.kernel_cache_dir())
+    for role in Role:
+        table[kernel_number(kind, role)] = find(role.name)
+
+
+@cache
+def load_attention(heads: attention.Heads) -> None:
+    """Have the attention of a model's sizes ready."""
+    register()
+    api = read_api(Path(jax.ffi.include_dir()))
+    find = compiled(
+        f"{heads.name}-{api.major}-{api.minor}-{api.schedule}",
+        chosen_isa(),
+        lambda module: attention.define_attention(module, heads, api),
+        env.kernel_cache_dir(),
+    )
+    link = (ctypes.c_int64 * 2).from_address(find(pool.LINK))
+    link[0], link[1] = _handlers()("parallel"), _handlers()(handlers.THREADS)
+    _register(heads.name, find("attention"))
+
+
+def type_kernels(kind: Type, isa: Isa, folder: Path | None):
+    """Addresses of a type's kernels by the names of their roles."""
+    return compiled(kind.name, isa, lambda module: _write(module, kind), folder)
+
+
+def _write(module: Module, kind: Type) -> None:
+    few = (Role.FEW_1, Role.FEW_2, Role.FEW_4, Role.FEW_8)
+    many = ((Role.PREPARE_16, Role.MANY_16), (Role.PREPARE_32, Role.MANY_32))
+    if kind in FORMATS:
+        form = FORMATS[kind]
+        activations.define_rows(module, Role.PREPARE_FEW.name, form.group, form.order)
+        for role, tokens in zip(few, FEW, strict=True):
+            vector.define_quantised(module, role.name, form, tokens)
+        for (prepare, role), lanes in zip(many, PANELS, strict=True):
+            activations.define_panels(module, prepare.name, form.group, form.zero, lanes)
+            matrix.define_quantised(module, role.name, form, matrix.tile(module.isa, lanes))
+        rows.define_quantised(module, Role.READ.name, form)
+        return
+    plain = PLAIN[kind]
+    activations.define_nothing(module, Role.PREPARE_FEW.name)
+    for role, tokens in zip(few, FEW, strict=True):
+        vector.define_plain(module, role.name, plain, tokens)
+    for (prepare, role), lanes in zip(many, PANELS, strict=True):
+        activations.define_plain_panels(module, prepare.name, lanes)
+        matrix.define_plain(module, role.name, plain, matrix.tile(module.isa, lanes))
+    rows.define_plain(module, Role.READ.name, plain)
+
+
+def _register(name: str, address: int) -> None:
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    jax.ffi.register_ffi_target(name, new(address, None, None), platform="cpu")
+
+
+@cache
+def _handlers():
+    api = read_api(Path(jax.ffi.include_dir()))
+    return compiled(
+        f"handlers-{api.major}-{api.minor}-{api.schedule}",
+        chosen_isa(),
+        lambda module: handlers.define_handlers(module, api),
+        env.kernel_cache_dir(),
+    )

@@ -1,0 +1,142 @@
+"""Weights that stay where they are: bytes of the mapped file, and products by kernels that read them as they lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType as Type
+from jax import Array
+from jaxtyping import Float, Int, UInt8
+
+from minillama.kernels.cpu.activations import PanelLayout, RowLayout
+from minillama.kernels.cpu.formats import FORMATS
+from minillama.kernels.cpu.handlers import MOST_PARTS, Plan
+from minillama.kernels.cpu.library import FEW, PANELS, Role, kernel_number, load_kernels
+from minillama.kernels.cpu.matrix import BUFFER_ROWS
+from minillama.kernels.weight import Weight
+
+ALIGNMENT = 64  # of memory that JAX takes over without a copy
+_TASK_BYTES = 1 << 18  # of weights that a thread takes at a time when decoding
+_LEAST_TASKS = 16  # of a matrix, so that threads end together
+_FEW_ROLES = dict(zip(FEW, (Role.FEW_1, Role.FEW_2, Role.FEW_4, Role.FEW_8), strict=True))
+_MANY_ROLES = dict(zip(PANELS, ((Role.MANY_16, Role.PREPARE_16), (Role.MANY_32, Role.PREPARE_32)), strict=True))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mapped(Weight):
+    """A matrix or a stack of experts as it lies in the file; `skip` bytes stand before its first row."""
+
+    data: UInt8[Array, "bytes"]
+    kind: Type = field(metadata={"static": True})
+    sizes: tuple[int, ...] = field(metadata={"static": True})
+    skip: int = field(metadata={"static": True})
+    index: Int[Array, ""] | None = None  # of the expert that is meant
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.sizes if self.index is None else self.sizes[1:]
+
+    @property
+    def row_bytes(self) -> int:
+        """From one row to the next."""
+        weights, size = GGML_QUANT_SIZES[self.kind]
+        return self.sizes[-1] // weights * size
+
+    def expert(self, index: Int[Array, ""]) -> "Mapped":
+        return replace(self, index=index)
+
+    def product(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
+        return multiply(x, [self])[0]
+
+    def products(self, x: Float[Array, "T K"], others: Sequence[Weight]) -> list[Float[Array, "T N"]]:
+        if all(isinstance(weight, Mapped) for weight in others) and len(others) < MOST_PARTS:
+            return multiply(x, [self, *others])
+        return super().products(x, others)
+
+    def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
+        load_kernels(self.kind)
+        count, width = self.sizes[-2:]
+        plan = Plan(
+            kernel=kernel_number(self.kind, Role.READ), rows=count, width=width, row_bytes=self.row_bytes,
+            skip=self.skip, tokens=ids.shape[0],
+        )  # fmt: skip
+        out = jax.ShapeDtypeStruct((ids.shape[0], width), jnp.float32)
+        ids = jnp.clip(ids.astype(jnp.int32), 0, count - 1)
+        return jax.ffi.ffi_call("minillama_rows", out)(_table([plan]), ids, self.data)
+
+
+def map_weight(
+    memory: UInt8[np.ndarray, "bytes"], offset: int, kind: Type, shape: tuple[int, ...], device: jax.Device
+) -> Mapped:
+    """A tensor at an offset in memory that begins on a page, as a weight, without a copy."""
+    load_kernels(kind)
+    weights, size = GGML_QUANT_SIZES[kind]
+    start = offset // ALIGNMENT * ALIGNMENT
+    end = offset + int(np.prod(shape, dtype=np.int64)) // weights * size
+    return Mapped(jax.device_put(memory[start:end], device), kind, shape, offset - start)
+
+
+def multiply(x: Float[Array, "T K"], weights: Sequence[Mapped]) -> list[Float[Array, "T N"]]:
+    """x Wᵀ for several matrices in one call, whose threads go from one to the next without waiting."""
+    for weight in weights:
+        load_kernels(weight.kind)
+    tokens, width = x.shape
+    few = next((count for count in FEW if count >= tokens), None)
+    if few is not None and few > tokens:
+        x = jnp.pad(x, ((0, few - tokens), (0, 0)))
+    plans, scratch = _plans(weights, x.shape[0], width)
+    experts = [jnp.int32(0) if weight.index is None else weight.index.astype(jnp.int32) for weight in weights]
+    results = [jax.ShapeDtypeStruct((x.shape[0], weight.sizes[-2]), jnp.float32) for weight in weights]
+    results.append(jax.ShapeDtypeStruct((scratch,), jnp.uint8))
+    *products, _ = jax.ffi.ffi_call("minillama_product", results)(
+        _table(plans), x, jnp.stack(experts), *(weight.data for weight in weights)
+    )
+    return [y[:tokens] for y in products]
+
+
+def _plans(weights: Sequence[Mapped], tokens: int, width: int) -> tuple[list[Plan], int]:
+    """What each matrix is told, and the bytes of scratch memory; matrices share activations of one form."""
+    if len(weights) > MOST_PARTS:
+        raise ValueError(f"{len(weights)} matrices in one product; at most {MOST_PARTS}")
+    plans, places, end = [], {}, 0
+    for weight in weights:
+        form = FORMATS.get(weight.kind)
+        few = tokens in FEW
+        shape = None if form is None else (form.group, form.order if few else form.zero)
+        if few:
+            role, prepare, units = _FEW_ROLES[tokens], Role.PREPARE_FEW, tokens
+            size = 0 if form is None else tokens * RowLayout(width, form.group).size
+            task_rows = max(8, min(_TASK_BYTES // weight.row_bytes, weight.sizes[-2] // _LEAST_TASKS))
+        else:
+            lanes = next((lanes for lanes in PANELS if lanes >= tokens), PANELS[-1])
+            role, prepare = _MANY_ROLES[lanes]
+            units = -(-tokens // lanes)
+            size = units * (4 * width * lanes if form is None else PanelLayout(width, form.group, lanes).size)
+            task_rows = min(BUFFER_ROWS, max(8, weight.sizes[-2] // 32 // 8 * 8))
+        fresh = shape not in places and size > 0
+        if fresh:
+            places[shape], end = end, end + size // ALIGNMENT + 2
+        plans.append(
+            Plan(
+                kernel=kernel_number(weight.kind, role),
+                rows=weight.sizes[-2],
+                width=width,
+                row_bytes=weight.row_bytes,
+                skip=weight.skip,
+                tokens=tokens,
+                task_rows=task_rows,
+                prepare=kernel_number(weight.kind, prepare) if fresh else -1,
+                units=units if fresh else 0,
+                place=places[shape] if size else -1,
+                many=int(not few),
+            )
+        )
+    return plans, max(1, end) * ALIGNMENT
+
+
+def _table(plans: Sequence[Plan]) -> Array:
+    return jnp.asarray(np.array([plan.row() for plan in plans], np.int32))

@@ -1,0 +1,215 @@
+"""The product with many tokens: a row is unpacked once and multiplied with panels of tokens while both are in a cache.
+
+A vector register holds one number of 16 tokens. Four codes of a weight row are repeated over all lanes and multiplied
+with the same four of every token; what the registers hold after a group is scaled and added up in float32. Some rows
+and two registers of tokens are computed together, so that every number that is loaded is used several times.
+"""
+
+from dataclasses import dataclass
+
+from minillama.kernels.cpu.activations import PanelLayout
+from minillama.kernels.cpu.formats import Format, Plain
+from minillama.kernels.cpu.part import Part
+from minillama.kernels.cpu.simd import (
+    F32,
+    I8,
+    I32,
+    U8,
+    U32,
+    Isa,
+    Module,
+    Register,
+    Value,
+    dot,
+    fma,
+    load,
+    load_splat,
+    loop,
+    number,
+    select,
+    shuffle,
+    smallest,
+    stack,
+    store,
+    when,
+)  # fmt: skip
+
+LANES = 16  # tokens in a register
+BUFFER = 128 << 10  # bytes of unpacked weights, to stay in the second cache beside a panel
+BUFFER_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What is computed together: rows, and tokens in one register or two."""
+
+    rows: int
+    tokens: int
+
+    @property
+    def vectors(self) -> int:
+        return self.tokens // LANES
+
+
+def tile(isa: Isa, tokens: int) -> Tile:
+    """As much as the registers hold: 32 of 16 floats, or 16 of 8."""
+    return Tile(8 if isa is Isa.AVX512 else 2, tokens)
+
+
+def define_quantised(module: Module, name: str, form: Format, shape: Tile) -> None:
+    """`name(part, first, last)`: rows first to last - 1, at most BUFFER_ROWS, for all tokens."""
+    chunk = BUFFER // BUFFER_ROWS
+    groups = chunk // form.group
+
+    def body(part_address: Value, first: Value, last: Value) -> None:
+        part = Part(part_address)
+        layout = PanelLayout(part.width, form.group, shape.tokens)
+        codes, scales = stack(BUFFER_ROWS * chunk), stack(BUFFER_ROWS * groups * 4)
+        minima = stack(BUFFER_ROWS * groups * 4) if form.minimum else None
+        for k in loop(0, part.width, chunk):
+            width = smallest(part.width - k, chunk)
+            for row in loop(first, last):
+                at = row - first
+                _unpack_row(
+                    form, part.weights + row * part.row_bytes, k, width, codes + at * chunk,
+                    scales + at * (groups * 4), None if minima is None else minima + at * (groups * 4),
+                )  # fmt: skip
+            for panel in loop(0, (part.tokens + (shape.tokens - 1)) // shape.tokens):
+                for row in loop(first, last, shape.rows):
+                    at, here = row - first, part.x + layout.size * panel
+                    sums = _multiply(
+                        form, shape, layout, here, k, width, codes + at * chunk, scales + at * (groups * 4),
+                        None if minima is None else minima + at * (groups * 4), chunk, groups,
+                    )  # fmt: skip
+                    _put(part, shape, sums, row, smallest(last - row, shape.rows), panel, k)
+
+    module.define(name, 3, body)
+
+
+def _unpack_row(
+    form: Format, row: Value, k: Value, width: Value, codes: Value, scales: Value, minima: Value | None
+) -> None:
+    """Some of a row's blocks, in the order of the weights."""
+    blocks = width // form.weights
+    bulk = blocks - blocks % form.together
+    start = row + k // form.weights * form.bytes
+
+    def put(block: Value, count: int) -> None:
+        unpacked = form.unpack([start + (block + i) * form.bytes for i in range(count)])
+        weight = block * form.weights
+        for i, part in enumerate(unpacked.codes):
+            store(part, codes + weight + i * part.lanes)
+        store(unpacked.scale, scales + weight // form.group * 4)
+        if minima is not None:
+            store(unpacked.minimum, minima + weight // form.group * 4)
+
+    for block in loop(0, bulk, form.together):
+        put(block, form.together)
+    if form.together > 1:
+        for block in loop(bulk, blocks):
+            put(block, 1)
+
+
+def _multiply(
+    form: Format, shape: Tile, layout: PanelLayout, panel: Value, k: Value, width: Value, codes: Value, scales: Value,
+    minima: Value | None, chunk: int, groups: int,
+) -> list[list[Value]]:  # fmt: skip
+    """Sums [rows][vectors] of a tile over a chunk of the row."""
+    sums = [[Register(number(0.0, F32, LANES)) for _ in range(shape.vectors)] for _ in range(shape.rows)]
+    together = min(4, shape.rows)
+    for weight in loop(0, width, form.group):
+        x = layout.codes(panel, k + weight)
+        d = [load(F32, LANES, layout.scales(panel, k + weight) + 64 * v) for v in range(shape.vectors)]
+        starts = [load(I32, LANES, layout.starts(panel, k + weight) + 64 * v) for v in range(shape.vectors)]
+        group = weight // form.group * 4
+        for first in range(0, shape.rows, together):
+            rows = range(first, first + together)
+            dots = [list(starts) for _ in rows]
+            for step in range(0, form.group, 4):
+                xs = [load(I8, 4 * LANES, x + step * shape.tokens + 64 * v) for v in range(shape.vectors)]
+                for i, r in enumerate(rows):
+                    w = load_splat(U32, LANES, codes + (r * chunk + step) + weight).bits_as(U8)
+                    for v in range(shape.vectors):
+                        dots[i][v] = dot(dots[i][v], w, xs[v], form.wide)
+            for i, r in enumerate(rows):
+                scale = load_splat(F32, LANES, scales + r * (groups * 4) + group)
+                for v in range(shape.vectors):
+                    sums[r][v].value = fma(dots[i][v].to(F32) * scale, d[v], sums[r][v].value)
+        if minima is not None:
+            shares = [load(F32, LANES, layout.sums(panel, k + weight) + 64 * v) for v in range(shape.vectors)]
+            for r in range(shape.rows):
+                minimum = load_splat(F32, LANES, minima + r * (groups * 4) + group) * -1.0
+                for v in range(shape.vectors):
+                    sums[r][v].value = fma(minimum, shares[v], sums[r][v].value)
+    return [[register.value for register in row] for row in sums]
+
+
+def define_plain(module: Module, name: str, plain: Plain, shape: Tile) -> None:
+    """The same for a type without blocks: float32 times float32."""
+    chunk = BUFFER // BUFFER_ROWS // 4
+
+    def body(part_address: Value, first: Value, last: Value) -> None:
+        part = Part(part_address)
+        rows = stack(BUFFER)
+        for k in loop(0, part.width, chunk):
+            width = smallest(part.width - k, chunk)
+            bulk = width - width % 16
+            for row in loop(first, last):
+                source, to = part.weights + row * part.row_bytes + k * plain.bytes, rows + (row - first) * (4 * chunk)
+                for i in loop(0, bulk, 16):
+                    store(plain.read(16, source + i * plain.bytes), to + i * 4)
+                for i in loop(bulk, width):
+                    store(plain.read(1, source + i * plain.bytes), to + i * 4)
+            for panel in loop(0, (part.tokens + (shape.tokens - 1)) // shape.tokens):
+                x = part.x + (part.width * panel + k) * (4 * shape.tokens)
+                for row in loop(first, last, shape.rows):
+                    sums = [
+                        [Register(number(0.0, F32, LANES)) for _ in range(shape.vectors)] for _ in range(shape.rows)
+                    ]
+                    start = rows + (row - first) * (4 * chunk)
+                    for i in loop(0, width):
+                        xs = [load(F32, LANES, x + i * (4 * shape.tokens) + 64 * v) for v in range(shape.vectors)]
+                        for r in range(shape.rows):
+                            w = load_splat(F32, LANES, start + r * (4 * chunk) + i * 4)
+                            for v in range(shape.vectors):
+                                sums[r][v].value = fma(w, xs[v], sums[r][v].value)
+                    found = [[register.value for register in row_sums] for row_sums in sums]
+                    _put(part, shape, found, row, smallest(last - row, shape.rows), panel, k)
+
+    module.define(name, 3, body)
+
+
+def _put(part: Part, shape: Tile, sums: list[list[Value]], row: Value, rows: Value, panel: Value, k: Value) -> None:
+    """Add a tile to the result [T, N], which the first chunk of a row finds empty."""
+    columns = [_columns([row_sums[v] for row_sums in sums]) for v in range(shape.vectors)]
+    flat = [column for vector_columns in columns for column in vector_columns]
+    token = panel * shape.tokens
+    tokens = smallest(part.tokens - token, shape.tokens)
+    fresh = k.equals(0)
+    whole = rows.equals(shape.rows) & tokens.equals(shape.tokens)
+    out, stride = part.y + (part.rows * token + row) * 4, part.rows * 4
+    with when(whole):
+        for i, column in enumerate(flat):
+            address = out + stride * i
+            store(select(fresh, column, column + load(F32, shape.rows, address)), address)
+    with when(whole ^ 1):
+        spare = stack(shape.tokens * shape.rows * 4)
+        for i, column in enumerate(flat):
+            store(column, spare + i * shape.rows * 4)
+        for i in loop(0, tokens):
+            for r in loop(0, rows):
+                value, address = load(F32, 1, spare + i * (shape.rows * 4) + r * 4), out + stride * i + r * 4
+                store(select(fresh, value, value + load(F32, 1, address)), address)
+
+
+def _columns(rows: list[Value]) -> list[Value]:
+    """Transpose: from a register for each row to one for each token."""
+    merged = rows
+    while len(merged) > 1:  # neighbours in the end are those half the list apart
+        half = len(merged) // 2
+        merged = [_interleaved(a, b) for a, b in zip(merged[:half], merged[half:], strict=True)]
+    return [merged[0].lanes_at(range(i, i + len(rows))) for i in range(0, merged[0].lanes, len(rows))]
+
+
+def _interleaved(a: Value, b: Value) -> Value:
+    return shuffle(a, b, [i // 2 + i % 2 * a.lanes for i in range(2 * a.lanes)])

@@ -1,0 +1,85 @@
+"""What is said about memory before anything is allocated, and the sizes of batches."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tiny import write_tiny
+
+import minillama as ml
+from minillama.engine.batches import Batches
+from minillama.engine.memory import predict
+from minillama.gguf.memory import CacheTypes, read_cache_types
+from minillama.model import empty_cache, forward, unembed
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> ml.LLM:
+    return ml.load(write_tiny(tmp_path_factory.mktemp("tiny") / "qwen3.gguf", "qwen3"), progress=False)
+
+
+@pytest.mark.parametrize("ctx_size", [1024, 16384])
+def test_predicted_compute_is_what_xla_sets_aside(llm: ml.LLM, ctx_size: int) -> None:
+    """For the largest chunk, whatever the context; the prediction may be too large by half."""
+    weights, params_structure = jax.tree.flatten(llm.params)
+    stores, cache_structure = jax.tree.flatten(empty_cache(llm.config, ctx_size, CacheTypes()))
+
+    def read(weights: list[jax.Array], stores: list[jax.Array], ids: jax.Array) -> tuple[jax.Array, object]:
+        params = jax.tree.unflatten(params_structure, weights)
+        hidden, cache = forward(params, llm.config, ids, jax.tree.unflatten(cache_structure, stores))
+        return unembed(params, llm.config, hidden[0, -1]), cache
+
+    compiled = jax.jit(read, donate_argnums=1).lower(weights, stores, jnp.zeros((1, 512), jnp.int32)).compile()
+    device = jax.devices("cpu")[0]
+    predicted = predict(llm.config, 0, ctx_size, CacheTypes(), Batches(2048, 512), device).compute
+    assert compiled.memory_analysis().temp_size_in_bytes <= predicted
+    assert predicted <= 1.5 * compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "per_pair"), [("f32", "f32", 8), ("f16", "f32", 6), ("q8_0", "bf16", 3.0625)]
+)
+def test_the_cache_in_the_sum_is_of_the_types_asked_for(llm: ml.LLM, keys: str, values: str, per_pair: float) -> None:
+    """Two layers with two key/value heads of 32."""
+    opened = ml.load(llm.path, ctx_size=256, cache_type_k=keys, cache_type_v=values, progress=False)
+    assert opened.cache_types == read_cache_types(keys, values)
+    assert opened.memory.cache == 2 * 2 * 32 * 256 * per_pair
+    held = jax.tree.leaves(opened.session()._cache)
+    assert sum(leaf.nbytes for leaf in held) == opened.memory.cache + 4  # and the length
+
+
+def test_impossible_cache_types_are_refused_before_anything_is_read(llm: ml.LLM, tmp_path: Path) -> None:
+    with pytest.raises(ml.OptionError, match=r"cache_type_k is 'f64'; supported: f32, f16, bf16, q8_0"):
+        ml.load(tmp_path / "absent.gguf", cache_type_k="f64", progress=False)
+    with pytest.raises(ml.OptionError, match="cache_type_v is q8_0, in blocks of 32 values"):
+        ml.load(write_tiny(tmp_path / "m.gguf", "llama"), cache_type_v="q8_0", progress=False)
+
+
+class TestBatches:
+    @pytest.mark.parametrize(
+        ("asked", "ctx_size", "given"),
+        [
+            ((2048, 512), 4096, (2048, 512)), ((2048, 512), 256, (256, 256)), ((64, 512), 4096, (64, 64)),
+            ((100, 7), 4096, (100, 7)),
+        ],
+    )  # fmt: skip
+    def test_they_are_cut_as_in_llama_cpp(self, asked: tuple[int, int], ctx_size: int, given: tuple[int, int]) -> None:
+        assert Batches(*asked).within(ctx_size) == Batches(*given)
+
+    def test_a_prompt_is_computed_in_chunks_of_ubatch_size_and_handed_over_in_batches(
+        self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from minillama.engine import steps
+
+        opened = ml.load(llm.path, batch_size=50, ubatch_size=20, progress=False)
+        shapes, read = [], steps.read
+
+        def watched(params, config, placement, ids, valid, cache):
+            shapes.append((ids.shape[1], valid))
+            return read(params, config, placement, ids, valid, cache)
+
+        monkeypatch.setattr(steps, "read", watched)
+        opened.generate([5] * 113, n=1, temp=0)
+        # tokens computed, and those that count: 50 + 50 + 13
+        assert shapes == [(20, 20), (20, 20), (16, 10), (20, 20), (20, 20), (16, 10), (16, 13)]
