@@ -28,7 +28,7 @@ _WIDE_FLAG = "--xla_cpu_prefer_vector_width=512"
 _LEAN_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 _CPU_KERNELS = ("auto", "avx512", "avx2", "generic", "off")
-_threads = [0, 0]  # asked for: for a token, for a prompt; 0 for as many as there are cores
+_threads = [0, 0]  # asked for: for a token, for a prompt; 0 for as many as there are cores, and as for a token
 
 _INSTRUCTION_SETS = (
     "sse4_2", "f16c", "fma", "avx", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
@@ -56,10 +56,18 @@ class Machine:
         return asdict(self)
 
 
-def prepare(*, threads: int | None = None, platform: str | None = None, cpu_devices: int | None = None) -> None:
+def prepare(
+    *,
+    threads: int | None = None,
+    threads_batch: int | None = None,
+    platform: str | None = None,
+    cpu_devices: int | None = None,
+) -> None:
     """Settle what JAX reads when it starts; settings that the user made in the environment are left alone.
 
     threads: number of processor cores to compute on; None or below 1 leaves the choice as it is.
+    threads_batch: the same for prompts, where it differs; the process is bound to the larger number of cores, and the
+    smaller one holds for products and attention.
     platform: `cpu`, `cuda` or `tpu`; None lets JAX choose.
     cpu_devices: how many devices JAX shows on the processor, to practise sharding on one machine.
     Raises OptionError where JAX has already started and an option would have changed something.
@@ -72,8 +80,8 @@ def prepare(*, threads: int | None = None, platform: str | None = None, cpu_devi
         if cpu_devices < 1:
             raise OptionError(f"cpu_devices is {cpu_devices}; it counts virtual devices, so 1 or more")
         _set("jax_num_cpu_devices", cpu_devices, "cpu_devices", cpu_devices)
-    if threads is not None and threads > 0:
-        _set_affinity(threads)
+    if max(threads or 0, threads_batch or 0) > 0:
+        _set_threads(max(threads or 0, 0), max(threads_batch or 0, 0))
 
 
 def backend_started() -> bool:
@@ -108,8 +116,7 @@ def kernel_cache_dir() -> Path | None:
 
 def thread_limits() -> tuple[int, int]:
     """Threads that the kernels may use for a token, and for a prompt."""
-    cores = len(_current_affinity())
-    return min(_threads[0] or cores, cores), min(_threads[1] or cores, cores)
+    return _limits(_threads, len(_current_affinity()))
 
 
 def xla_flags() -> tuple[str, ...]:
@@ -198,22 +205,38 @@ def _set(name: str, value: str | int, option: str, given: str | int) -> None:
     os.environ[name.upper()] = str(value)
 
 
-def _set_affinity(threads: int) -> None:
-    """XLA starts one thread per core that the process may use, and follows nothing but this affinity."""
-    if sys.platform != "linux":
-        logger.warning(
-            "threads=%d has no effect: %s cannot bind a process to cores, so all are used", threads, _platform.system()
-        )
-        return
+def _set_threads(threads: int, threads_batch: int) -> None:
+    """Two numbers for the kernels, and the larger one for XLA; 0 leaves a number as it is."""
+    asked = ((name, number) for name, number in (("threads", threads), ("threads_batch", threads_batch)) if number)
+    option = ", ".join(f"{name}={number}" for name, number in asked)
     allowed = _allowed_cores()
-    if threads > len(allowed):
-        logger.warning("threads=%d, but this process may use %d cores; using %d", threads, len(allowed), len(allowed))
-    chosen = spread(allowed, _core_ids(), threads)
-    if chosen == _current_affinity():
-        return
-    if backend_started():
-        raise OptionError(f"threads={threads} comes too late: JAX has already started; restart and give it first")
-    os.sched_setaffinity(0, chosen)
+    if max(threads, threads_batch) > len(allowed):
+        logger.warning("%s, but this process may use %d cores; using %d", option, len(allowed), len(allowed))
+    wanted = [threads or _threads[0], threads_batch or _threads[1]]
+    limits = _limits(wanted, len(allowed))
+    chosen = spread(allowed, _core_ids(), max(limits))
+    bound = sys.platform == "linux"
+    if (limits != thread_limits() or (bound and chosen != _current_affinity())) and backend_started():
+        raise OptionError(f"{option} comes too late: JAX has already started; restart and give it first")
+    _threads[:] = wanted
+    if bound:
+        _set_affinity(chosen)
+    elif max(limits) < len(allowed):
+        logger.warning(
+            "%s holds for products and attention alone: %s cannot bind a process to cores", option, _platform.system()
+        )
+
+
+def _limits(asked: Sequence[int], cores: int) -> tuple[int, int]:
+    """Of what was asked for, threads for a token and threads for a prompt."""
+    token, prompt = asked
+    return min(token or cores, cores), min(prompt or token or cores, cores)
+
+
+def _set_affinity(chosen: tuple[int, ...]) -> None:
+    """XLA starts one thread per core that the process may use, and follows nothing but this affinity."""
+    if chosen != _current_affinity():
+        os.sched_setaffinity(0, chosen)
 
 
 @cache

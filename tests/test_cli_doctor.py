@@ -24,11 +24,12 @@ def test_doctor_examines_this_machine(builtin_model: Path, capsys: pytest.Captur
         "labs",
         "devices",
         "XLA flags",
+        "kernels",
         "sums",
         "built-in model",
     ]
     assert found["sums"] == found["built-in model"] == found["Python"] == "good"
-    assert report["versions"]["jax"] and report["machine"]["cpu"]
+    assert report["versions"]["jax"] and report["versions"]["llvmlite"] and report["machine"]["cpu"]
 
 
 def test_doctor_fails_loudly(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +59,22 @@ def test_wrong_sums_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "jit", lambda function: lambda rows: function(rows) * 0.99)
     check = doctor._CHECKS["sums"]("sums")
     assert check.status is Status.FAIL and "32768 of 32769 sums are wrong" in check.detail
+
+
+def test_kernels_that_run_name_their_instructions() -> None:
+    check = doctor._CHECKS["kernels"]("kernels")
+    assert check.status is Status.GOOD
+    assert check.detail.split(";")[0] in ("avx512", "avx2", "generic")
+    assert "threads: " in check.detail and not check.remedy
+
+
+def test_kernels_that_do_not_run_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minillama.kernels.native_problem", lambda: "ModuleNotFoundError: No module named 'llvmlite'")
+    check = doctor._CHECKS["kernels"]("kernels")
+    assert (check.status, check.remedy) == (Status.NOTE, "pip install llvmlite")
+    assert check.detail.startswith("ModuleNotFoundError") and "several times slower" in check.detail
+    monkeypatch.setenv("MINILLAMA_CPU_KERNELS", "off")
+    assert doctor._CHECKS["kernels"]("kernels").remedy == "unset MINILLAMA_CPU_KERNELS"
 
 
 @pytest.fixture

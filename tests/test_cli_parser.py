@@ -120,9 +120,9 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_foreign_options(caplog: pytest.LogCaptureFixture) -> None:
     parser = make_parser()
-    args = parser.parse_args(["-fa", "-fa", "off", "-p", "x", "--mlock", "-fa", "auto", "--jinja"])
+    args = parser.parse_args(["-fa", "-fa", "off", "-p", "x", "--numa", "isolate", "-fa", "auto", "--jinja"])
     assert args.prompt == "x"
-    assert [message.split(" has no effect: ")[0] for message in caplog.messages] == ["-fa off", "--mlock"]
+    assert [message.split(" has no effect: ")[0] for message in caplog.messages] == ["-fa off", "--numa isolate"]
     with pytest.raises(UnsupportedError, match="--rpc: running over several machines has not arrived yet"):
         parser.parse_args(["--rpc", "10.0.0.1:50052"])
     for foreign in REFUSED:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import minillama as ml
+from minillama import env
 from minillama.cli import main
 from minillama.engine.llm import LLM
 
@@ -136,13 +137,27 @@ def test_options_reach_the_model(
     model, template = tmp_path / "m.gguf", tmp_path / "template.jinja"
     model.touch()
     template.write_text("{{ messages }}")
-    words = ["-m", str(model), "-c", "1024", "-b", "64", "-ub", "32", "-ngl", "0", "-lm", "none", "-ctk", "q8_0"]
+    threads: dict[str, object] = {}
+    monkeypatch.setattr(env, "prepare", lambda **options: threads.update(options))
+    words = ["-m", str(model), "-t", "1", "-tb", "2"]
+    words += ["-c", "1024", "-b", "64", "-ub", "32", "-ngl", "0", "-lm", "none", "-ctk", "q8_0"]
     assert main(["run", "-p", "x", *words, "--chat-template-file", str(template)]) == 2
     assert asked == {
         "path": model, "ctx_size": 1024, "batch_size": 64, "ubatch_size": 32, "n_gpu_layers": 0, "use_mmap": False,
+        "use_mlock": False,
         "cache_type_k": "q8_0", "cache_type_v": "f16", "chat_template": "{{ messages }}", "progress": False,
     }  # fmt: skip
+    assert threads == {"threads": 1, "threads_batch": 2, "platform": None}
     assert capsys.readouterr().err == "minillama: error: enough\n"
+    for words, mapped, locked in (
+        ([], True, False),
+        (["-lm", "mlock"], False, True),
+        (["-lm", "mmap+mlock"], True, True),
+        (["--mlock"], True, True),
+        (["--mlock", "--no-mmap"], False, True),
+    ):
+        assert main(["run", "-p", "x", "-m", str(model), *words]) == 2
+        assert (asked["use_mmap"], asked["use_mlock"]) == (mapped, locked)
 
 
 def test_command_line_is_stronger_than_environment(

@@ -72,6 +72,39 @@ def test_threads() -> None:
     assert run_fresh(program).startswith("True")
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two cores to differ"
+)
+def test_threads_of_a_token_and_of_a_prompt() -> None:
+    """The process is bound to the larger number; a prompt's is a token's where it is not given."""
+    program = """if True:
+        import os, minillama
+        from minillama import env
+        found = [env.thread_limits() == (len(os.sched_getaffinity(0)),) * 2]
+        for options in (
+            {"threads": 1}, {"threads": 1, "threads_batch": -1}, {"threads": 1, "threads_batch": 2},
+            {"threads": 2, "threads_batch": 1},
+        ):
+            env.prepare(**options)
+            found.append([*env.thread_limits(), len(os.sched_getaffinity(0))])
+        import jax
+        jax.numpy.zeros(1)
+        env.prepare(threads=2, threads_batch=1)  # changes nothing, so it is not too late
+        try:
+            env.prepare(threads_batch=2)
+        except minillama.OptionError as error:
+            found.append(str(error).partition(" comes")[0])
+        from minillama.kernels.cpu import handlers, library
+        import ctypes
+        library.register()
+        found.append(list((ctypes.c_int64 * 2).from_address(library._handlers()(handlers.THREADS))))
+        print(__import__("json").dumps(found))
+    """
+    assert json.loads(run_fresh(program)) == [
+        True, [1, 1, 1], [1, 1, 1], [1, 2, 2], [2, 1, 2], "threads_batch=2", [2, 1],
+    ]  # fmt: skip
+
+
 def test_in_time_and_too_late() -> None:
     program = """if True:
         import jax, json, os
@@ -93,7 +126,7 @@ def test_in_time_and_too_late() -> None:
     assert devices == 3 and cached
     assert "cpu_devices=2 comes too late" in errors[0]
     assert "platform=cuda comes too late" in errors[1]
-    one_core = sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1
+    one_core = len(env.describe().affinity) == 1
     assert errors[2] == "accepted" if one_core else "threads=1000 comes too late" in errors[2]
 
 

@@ -301,7 +301,7 @@ class TestReport:
         assert timings.accept_rate == 1 and timings.generated_tokens == 81 and len(timings.token_seconds) == 80
         shared = [a == b for a, b in pairwise(timings.token_seconds)]
         assert sum(shared) >= 70  # the 8 tokens of a pass share its time
-        done = llm.generate([1, 50, 50], lookup=True, **circle)
+        done = llm.generate([1, 50, 50], lookup=True, draft_max=3, **circle)
         assert done.timings.accepted_tokens == 60 and done.tokens == (50,) * 81
 
     def test_passes_have_few_sizes(self) -> None:

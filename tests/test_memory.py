@@ -1,16 +1,23 @@
 """What is said about memory before anything is allocated, and the sizes of batches."""
 
+import gc
+import logging
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from tiny import write_tiny
 
 import minillama as ml
 from minillama.engine.batches import Batches
-from minillama.engine.memory import predict
+from minillama.engine.memory import Storage, predict
+from minillama.errors import ResourceError
+from minillama.gguf import lock
 from minillama.gguf.memory import CacheTypes, read_cache_types
+from minillama.kernels import native_problem
 from minillama.model import empty_cache, forward, unembed
 
 
@@ -54,6 +61,65 @@ def test_impossible_cache_types_are_refused_before_anything_is_read(llm: ml.LLM,
         ml.load(tmp_path / "absent.gguf", cache_type_k="f64", progress=False)
     with pytest.raises(ml.OptionError, match="cache_type_v is q8_0, in blocks of 32 values"):
         ml.load(write_tiny(tmp_path / "m.gguf", "llama"), cache_type_v="q8_0", progress=False)
+
+
+def locked_bytes() -> int:
+    """What Linux says of this process, without what nobody holds any more."""
+    gc.collect()
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmLck"))
+    return 1024 * int(line.split()[1])
+
+
+class TestWeights:
+    @pytest.mark.skipif(native_problem() is not None, reason="the processor's own kernels do not run here")
+    @pytest.mark.parametrize(("use_mmap", "storage"), [(True, Storage.MAPPED), (False, Storage.READ)])
+    def test_they_are_in_memory_once(self, llm: ml.LLM, use_mmap: bool, storage: Storage) -> None:
+        opened = ml.load(llm.path, use_mmap=use_mmap, progress=False)
+        assert (opened.memory.storage, opened.memory.locked) == (storage, False)
+        (whole,) = opened.file.mapped.values()
+        matrix = np.asarray(opened.params.blocks[0].ffn_down.weight.data)
+        assert np.shares_memory(matrix, whole)
+        assert np.array_equal(opened.logits([5, 6, 7]), llm.logits([5, 6, 7]))
+
+    def test_a_device_with_its_own_copy_has_no_second_one_read(
+        self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("minillama.kernels.load.reads_in_place", lambda device: False)
+        monkeypatch.setattr("minillama.engine.llm.reads_in_place", lambda device: False)
+        opened = ml.load(llm.path, use_mmap=False, use_mlock=True, progress=False)
+        assert (opened.memory.storage, opened.memory.locked) == (Storage.COPIED, False)
+        assert caplog.messages == ["use_mlock has no effect: the weights are copied to the device"]
+        (whole,) = opened.file.mapped.values()
+        assert not whole.flags.owndata and type(whole.base).__name__ in ("mmap", "memoryview")
+
+    @pytest.mark.skipif(sys.platform != "linux" or native_problem() is not None, reason="needs /proc and the kernels")
+    @pytest.mark.parametrize("use_mmap", [True, False])
+    def test_locked(self, llm: ml.LLM, use_mmap: bool, caplog: pytest.LogCaptureFixture) -> None:
+        before = locked_bytes()
+        with caplog.at_level(logging.INFO, "minillama"):
+            opened = ml.load(llm.path, use_mmap=use_mmap, use_mlock=True, progress=False)
+        if not opened.memory.locked:
+            pytest.skip(caplog.messages[0])
+        assert locked_bytes() - before >= opened.file.nbytes
+        assert opened.memory.storage.value + ", locked" in caplog.messages[-1]
+
+    def test_a_limit_is_said_in_one_line_and_loading_goes_on(
+        self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(lock, "_mlock", lambda address, size: 12)
+        monkeypatch.setattr(sys, "platform", "linux")
+        monkeypatch.setattr(lock, "_limit", lambda: "8 MiB")
+        monkeypatch.setattr("minillama.engine.llm.reads_in_place", lambda device: True)
+        opened = ml.load(llm.path, use_mlock=True, progress=False)
+        assert not opened.memory.locked and opened.generate([5], n=1, temp=0).tokens
+        (message,) = caplog.messages
+        assert message.startswith("cannot lock 0 MiB of weights in memory: ")
+        assert "RLIMIT_MEMLOCK is 8 MiB; raise it with `ulimit -l unlimited`" in message
+
+    def test_systems_that_cannot_lock_say_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "platform", "win32")
+        with pytest.raises(ResourceError, match="cannot lock 1 MiB of weights in memory: not supported on "):
+            lock.lock([np.zeros(1 << 20, np.uint8)])
 
 
 class TestBatches:

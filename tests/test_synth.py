@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import os
+import sys
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +37,21 @@ PARAMETERS = {
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_shapes_have_the_real_number_of_parameters(name: str) -> None:
     assert shape_named(name).parameters == PARAMETERS[name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked to forget pages")
+def test_a_file_system_that_keeps_its_pages_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(descriptor: int, offset: int, size: int, advice: int) -> None:
+        asked.append(advice)
+        raise OSError("not here")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    assert open_gguf(write_synthetic(tmp_path / "a.gguf", "tiny", "Q8_0")).tensors
+    assert asked == [os.POSIX_FADV_DONTNEED]
 
 
 def test_unknown_names() -> None:

@@ -13,7 +13,7 @@ from vocabularies import MERGES, bpe_metadata, byte_alphabet
 
 from minillama.errors import FormatError
 from minillama.tokenizer import load_tokenizer
-from minillama.tokenizer.byte_pairs import from_alphabet
+from minillama.tokenizer.byte_pairs import LONG_TEXT, from_alphabet
 from minillama.tokenizer.pretokenizers import PRETOKENIZERS
 
 GPT2 = regex.compile(PRETOKENIZERS["gpt-2"].expressions[0])
@@ -173,3 +173,11 @@ def test_an_unknown_pretokenizer_is_named(pre: str | None, said: str, caplog: py
     assert said in caplog.text and "'default'" in caplog.text and "llama-bpe" in caplog.text
     assert all(record.name == "minillama" and record.levelno == logging.WARNING for record in caplog.records)
     assert tokenizer.decode(tokenizer.encode("the cat")) == "the cat"
+
+
+@given(merge_lists(), st.text(max_size=60))
+def test_a_long_text_gives_the_tokens_of_its_short_parts(merges: list[str], text: str) -> None:
+    """Long texts go to the library, short ones are joined in Python: both must agree."""
+    short, long = (load_tokenizer(bpe_metadata(merges)) for _ in range(2))
+    long.encode("a" * (LONG_TEXT + 1), add_special=False)  # from here on the library serves
+    assert short.encode(text, add_special=False) == long.encode(text, add_special=False)

@@ -126,7 +126,7 @@ print("你好 as it would stand in a file:", struct.pack("<Q", 6).hex(" "), "你
 
 # %% [markdown]
 # With thirteen value types (numbers of eight sizes, booleans, strings, arrays) that is the whole format of the metadata.
-# The package's reader does the same walk in one file of two hundred lines, `minillama/gguf/parse.py`, most of which
+# The package's reader does the same walk in one file of less than three hundred lines, `minillama/gguf/parse.py`, most of which
 # refuses malformed files politely. Here is what the storyteller says about itself:
 
 # %%

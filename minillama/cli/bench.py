@@ -154,7 +154,7 @@ def _check(args: argparse.Namespace) -> None:
     for name, value in (("-r", args.repetitions), ("--rounds", args.rounds)):
         if value is not None and value < 1:
             raise OptionError(f"{name} {value}: should be at least 1")
-    platform_of(args)
+    platform_of(args.device)
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -185,7 +185,7 @@ def _here(
     args: argparse.Namespace, setups: Sequence[Setup], plan: Plan, repetitions: int, advance: Callable[..., None]
 ) -> "Iterator[Record]":
     """Measure in this process; there is one number of threads."""
-    prepare_machine(argparse.Namespace(threads=plan.n_threads[0], device=args.device))
+    prepare_machine(args.device, plan.n_threads[0])
 
     from minillama.measure.bandwidth import read_bandwidth
     from minillama.measure.bench import measure

@@ -30,7 +30,6 @@ _ROPE = "the model file says how its positions are encoded; overriding that has 
 
 ACCEPTED = (
     Foreign(("-fa", "--flash-attn"), True, "attention always goes tile by tile", ("on", "auto", "1")),
-    Foreign(("--mlock",), False, "pages are not locked in memory"),
     Foreign(("--warmup",), False, ""),
     Foreign(("--no-warmup",), False, ""),  # compiling is timed apart from the rest
     Foreign(("--jinja",), False, ""),

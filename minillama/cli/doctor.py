@@ -14,12 +14,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "doctor", help="check that everything works", description=__doc__, epilog="Exit status 1 if a check fails."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    shared = [option for option in options.DEVICE if option.dest in ("threads", "device")]
+    shared = [option for option in options.DEVICE if option.dest in ("threads", "threads_batch", "device")]
     options.add_options(parser, "machine", shared)
 
 
 def run(args: argparse.Namespace) -> int:
-    prepare_machine(args)
+    prepare_machine(args.device, args.threads, args.threads_batch)
 
     from minillama.engine import doctor
 

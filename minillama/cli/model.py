@@ -50,15 +50,13 @@ def load_model(args: argparse.Namespace) -> "LLM":
     """Settle the environment, find the file and load it; raises before anything slow where options are wrong."""
     set_verbosity(args)
     check_sampling(args)
-    platform_of(args)
+    platform_of(args.device)
     if args.load_mode not in _LOAD_MODES:
         raise OptionError(f"-lm {args.load_mode}: use one of {', '.join(_LOAD_MODES)}")
-    if "mlock" in args.load_mode or args.load_mode == "dio":
-        logger.warning("-lm %s has no effect: the file is read as with auto", args.load_mode)
-    if args.threads_batch not in (None, -1, args.threads):
-        logger.warning("-tb %d has no effect: prompts run on the cores of -t", args.threads_batch)
+    if args.load_mode == "dio":
+        logger.warning("-lm dio has no effect: the file is read as with auto")
     path = find_model(args)
-    prepare_machine(args)
+    prepare_machine(args.device, args.threads, args.threads_batch)
 
     from minillama.engine.llm import load
 
@@ -70,16 +68,17 @@ def load_model(args: argparse.Namespace) -> "LLM":
         ubatch_size=args.ubatch_size,
         cache_type_k=args.cache_type_k,
         cache_type_v=args.cache_type_v,
-        use_mmap=args.mmap and args.load_mode != "none",
+        use_mmap=args.mmap and args.load_mode not in ("none", "mlock"),
+        use_mlock=args.mlock or "mlock" in args.load_mode,
         chat_template=read_template(args),
         progress=sys.stderr.isatty() and not args.log_disable,
     )
 
 
-def prepare_machine(args: argparse.Namespace) -> None:
+def prepare_machine(device: str | None, threads: int | None, threads_batch: int | None = None) -> None:
     """Settle cores and platform before JAX starts; raises ResourceError where the platform asked for is not there."""
-    platform = platform_of(args)
-    env.prepare(threads=args.threads, platform=platform)
+    platform = platform_of(device)
+    env.prepare(threads=threads, threads_batch=threads_batch, platform=platform)
     if platform in (None, "cpu"):
         return
     import jax
@@ -87,18 +86,18 @@ def prepare_machine(args: argparse.Namespace) -> None:
     try:
         found = jax.default_backend()
     except RuntimeError as error:
-        raise ResourceError(f"-dev {args.device}: {str(error).splitlines()[0]}") from error
+        raise ResourceError(f"-dev {device}: {str(error).splitlines()[0]}") from error
     if found == "cpu":
-        raise ResourceError(f"-dev {args.device}: JAX finds no such device; is minillama[{platform}] installed?")
+        raise ResourceError(f"-dev {device}: JAX finds no such device; is minillama[{platform}] installed?")
 
 
-def platform_of(args: argparse.Namespace) -> str | None:
+def platform_of(device: str | None) -> str | None:
     """JAX's name for what -dev asks for."""
-    if args.device is None:
+    if device is None:
         return None
-    if args.device.lower() not in _PLATFORMS:
-        raise OptionError(f"-dev {args.device}: use cpu (or none), cuda or tpu")
-    return _PLATFORMS[args.device.lower()]
+    if device.lower() not in _PLATFORMS:
+        raise OptionError(f"-dev {device}: use cpu (or none), cuda or tpu")
+    return _PLATFORMS[device.lower()]
 
 
 def read_template(args: argparse.Namespace) -> str | None:

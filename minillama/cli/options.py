@@ -67,13 +67,16 @@ MODEL = (
 DEVICE = (
     Option(("-t", "--threads"), "processor cores to compute on (default: all that this process may use)", int, -1,
            "LLAMA_ARG_THREADS"),
-    Option(("-tb", "--threads-batch"), "the same for prompts; here always as -t", int),
+    Option(("-tb", "--threads-batch"), "the same for prompts (default: as -t)", int, -1),
     Option(("-ngl", "--gpu-layers", "--n-gpu-layers"), "layers on the GPU: a number, auto or all (default: auto)",
            layers, None, "LLAMA_ARG_N_GPU_LAYERS"),
     Option(("-dev", "--device"),
            "cpu (or none), cuda or tpu (default: what JAX chooses)", str, None, "LLAMA_ARG_DEVICE", "NAME"),
-    Option(("-lm", "--load-mode"), "auto, mmap or none (default: auto)", str, "auto", "LLAMA_ARG_LOAD_MODE", "MODE"),
+    Option(("-lm", "--load-mode"), "auto, mmap, none (read the file), mlock (lock it) or mmap+mlock (default: auto)",
+           str, "auto", "LLAMA_ARG_LOAD_MODE", "MODE"),
     Option(("--mmap",), "map the file into memory (default: on)", None, True, "LLAMA_ARG_MMAP", off=("--no-mmap",)),
+    Option(("--mlock",), "lock the weights in memory, so that they are never swapped out", None, False,
+           "LLAMA_ARG_MLOCK"),
 )  # fmt: skip
 
 CONTEXT = (
@@ -105,7 +108,7 @@ PREDICT = (
     Option(("--lookup",), "guess tokens from what the context repeats, check them in one pass; the text stays the same",
            None, False),
     Option(("--draft-max", "--draft", "--draft-n"),
-           "with --lookup: most tokens of one guess; beyond 3 rounding may tip a tie (default: 3)", int, 3,
+           "with --lookup: most tokens of one guess; beyond 7 rounding may tip a tie (default: 7)", int, 7,
            "LLAMA_ARG_DRAFT_MAX"),
     Option(("--ngram-max",), "with --lookup: most tokens at the end that are looked for earlier (default: 4)", int, 4),
 )  # fmt: skip

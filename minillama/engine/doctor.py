@@ -15,7 +15,7 @@ from minillama import __version__, env
 from minillama.engine.source import labs_folder, resolve
 from minillama.errors import MinillamaError
 
-PACKAGES = ("jax", "jaxlib", "numpy", "gguf", "tokenizers", "huggingface_hub", "jinja2")
+PACKAGES = ("jax", "jaxlib", "llvmlite", "numpy", "gguf", "tokenizers", "huggingface_hub", "jinja2")
 LEAST_MEMORY = 1 << 30  # JAX and the built-in model take about a third of this
 
 
@@ -115,6 +115,21 @@ def _check_flags(name: str) -> Check:
     return Check(name, Status.GOOD, " ".join(env.xla_flags()) or "none")
 
 
+def _check_kernels(name: str) -> Check:
+    """The processor's own kernels run, without which everything is right but slow."""
+    from minillama.kernels import native_problem
+
+    problem = native_problem()
+    if problem is None:
+        from minillama.kernels.cpu.library import chosen_isa
+
+        token, prompt = env.thread_limits()
+        return Check(name, Status.GOOD, f"{chosen_isa().value}; threads: {token} for a token, {prompt} for prompts")
+    off = env.cpu_kernels() == "off"
+    detail = f"{problem}; XLA multiplies in their place, several times slower"
+    return Check(name, Status.NOTE, detail, "unset MINILLAMA_CPU_KERNELS" if off else "pip install llvmlite")
+
+
 def _check_reductions(name: str) -> Check:
     """The sum that XLA:CPU of jax 0.10.2 gets wrong when it fuses it with a small matrix product (jax-ml/jax#39103)."""
     import jax
@@ -171,6 +186,7 @@ _CHECKS: dict[str, Callable[[str], Check]] = {
     "labs": _check_labs,
     "devices": _check_devices,
     "XLA flags": _check_flags,
+    "kernels": _check_kernels,
     "sums": _check_reductions,
     "built-in model": _check_model,
 }

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from minillama.engine import steps
 from minillama.engine.batches import Batches
 from minillama.engine.loader import load_params, unused_tensors
-from minillama.engine.memory import Memory, choose_context, logger
+from minillama.engine.memory import Memory, choose_context, keep_weights, logger
 from minillama.engine.placement import Placement, place_layers
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
@@ -29,6 +29,7 @@ from minillama.engine.stream import Stream
 from minillama.errors import FormatError, OptionError, UnsupportedError
 from minillama.gguf import GGUF, open_gguf
 from minillama.gguf.memory import CacheTypes, read_cache_types
+from minillama.kernels import reads_in_place
 from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
 from minillama.sampling import Sampling, SamplingOptions, build_chain, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
@@ -49,6 +50,7 @@ def load(
     cache_type_k: str = "f16",
     cache_type_v: str = "f16",
     use_mmap: bool = True,
+    use_mlock: bool = False,
     chat_template: str | None = None,
     progress: bool = True,
 ) -> "LLM":
@@ -60,12 +62,14 @@ def load(
     batch_size, ubatch_size: tokens of a prompt that are handed over at once, and of these computed at once; cut to
     ubatch_size <= batch_size <= ctx_size.
     cache_type_k, cache_type_v: how keys and values are kept: f32, f16, bf16 or q8_0.
+    use_mmap: compute with the file as it is mapped; False reads it into memory first.
+    use_mlock: lock the weights in memory; where the system forbids it, that is said in one line.
     chat_template: one of the built-in names, or jinja source, in place of the file's own.
     Raises MinillamaError (one line: the thing, the value, the fix) for files and options that cannot be served.
     """
     started = time.perf_counter()
     batches, cache_types = Batches(batch_size, ubatch_size), read_cache_types(cache_type_k, cache_type_v)
-    file = open_gguf(resolve(model, hf_repo=hf_repo, hf_file=hf_file, offline=offline), use_mmap=use_mmap)
+    file = open_gguf(resolve(model, hf_repo=hf_repo, hf_file=hf_file, offline=offline))
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
@@ -75,6 +79,9 @@ def load(
     template = _choose_template(file.metadata, chat_template, tokenizer)
     placement = place_layers(config.block_count, n_gpu_layers)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
+    stays = any(reads_in_place(device) for device in placement.devices)
+    if stays and not use_mmap:  # only here, for beside a device's own copy it would be a second one
+        file = open_gguf(file.path, use_mmap=False)
     if unused := unused_tensors(file, config):
         logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
     with tqdm(
@@ -88,6 +95,7 @@ def load(
     ) as bar:
         params = load_params(file, config, ctx_size, placement.devices, bar.update)
         jax.block_until_ready(params)
+    memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
     return LLM(
         config,
         params,

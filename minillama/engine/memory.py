@@ -1,13 +1,16 @@
 """How much memory a model and its context take, and the refusal of what cannot fit before anything is allocated."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 import jax
 import psutil
 
 from minillama.engine.batches import Batches
 from minillama.errors import OptionError, ResourceError
+from minillama.gguf import GGUF
+from minillama.gguf.lock import lock
 from minillama.gguf.memory import CacheTypes
 from minillama.kernels import native_problem
 from minillama.model import Config, cache_bytes
@@ -18,6 +21,14 @@ logger = logging.getLogger("minillama")
 CONTEXT_STEP = 256  # a context is a multiple of this, as in llama.cpp
 
 
+class Storage(Enum):
+    """Where the weights are."""
+
+    MAPPED = "mapped from the file"  # pages of it, which the system may drop and read again
+    READ = "read into memory"
+    COPIED = "copied to the device"
+
+
 @dataclass(frozen=True)
 class Memory:
     """Predicted bytes by part."""
@@ -25,6 +36,15 @@ class Memory:
     weights: int
     cache: int  # at the full context; it starts small and grows with the text
     compute: int
+    storage: Storage = Storage.MAPPED  # of the weights
+    locked: bool = False  # the weights, so that they are never swapped out
+
+    def __str__(self) -> str:
+        storage = self.storage.value + (", locked" if self.locked else "")
+        return (
+            f"weights {_shown(self.weights)} ({storage}), cache {_shown(self.cache)} when full, "
+            f"compute {_shown(self.compute)}"
+        )
 
     @property
     def total(self) -> int:
@@ -91,6 +111,26 @@ def choose_context(
     if wanted > round_up(config.context_length):
         logger.warning("ctx_size=%d exceeds the %d tokens the model was trained on", wanted, config.context_length)
     return wanted, memory
+
+
+def keep_weights(memory: Memory, file: GGUF, *, stays: bool, use_mmap: bool, use_mlock: bool) -> Memory:
+    """Lock the weights where that is asked for and allowed, and tell where they are.
+
+    stays: devices read the weights as the file was opened, and have no copies of their own.
+    """
+    locked = False
+    if use_mlock and not stays:
+        logger.warning("use_mlock has no effect: the weights are copied to the device")
+    elif use_mlock:
+        try:
+            lock(file.mapped.values())
+            locked = True
+        except ResourceError as problem:
+            logger.warning("%s; going on without", problem)
+    storage = Storage.COPIED if not stays else Storage.MAPPED if use_mmap else Storage.READ
+    memory = replace(memory, storage=storage, locked=locked)
+    logger.info("memory: %s", memory)
+    return memory
 
 
 def round_up(positions: int) -> int:

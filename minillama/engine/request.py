@@ -19,7 +19,7 @@ class Request:
     keep: int = 0  # tokens at the start that a context shift spares; -1: the whole prompt
     ignore_eos: bool = False  # never end by an end token
     lookup: bool = False  # guess tokens from the context's own repeats and check them in one pass; the text is the same
-    draft_max: int = 3  # most tokens of one guess; beyond 3 a pass rounds as one over a prompt, which can tip a tie
+    draft_max: int = 7  # most tokens of one guess; up to 7 a pass rounds as single tokens do on a processor
     ngram_max: int = 4  # most tokens at the end of the context that are looked for earlier in it
 
     def __post_init__(self) -> None:

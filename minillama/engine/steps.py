@@ -41,7 +41,7 @@ def read(
     params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], valid: int, cache: Cache
 ) -> tuple[Float[Array, "V"], Cache]:
     """Run a chunk of T tokens, of which the first `valid` count; logits of the last of these."""
-    count = np.int32(valid)
+    count = np.asarray(valid, np.int32)
     if placement.single is not None:
         return _read(params, config, ids, count, cache)
     hidden, after = _across(params, config, placement, ids, cache)
@@ -121,16 +121,16 @@ def choose(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tupl
 @jax.jit
 def begin(
     chain: Chain,
-    seed: UInt32[np.ndarray, ""],
-    recent: Int[np.ndarray, "W"],
-    count: Int[np.ndarray, ""],
+    seed: UInt32[Array, ""],
+    recent: Int[Array, "W"],
+    count: Int[Array, ""],
     logits: Float[Array, "V"],
 ) -> tuple[Choice, SamplerState]:
     """Sample the first token, with a new sampler that has seen the first `count` of the prompt's recent tokens.
 
     One program, for each one costs a new process as much as a token.
     """
-    state = chain.accept_many(new_state(seed, chain.window, chain.last.start()), jnp.asarray(recent), count)
+    state = chain.accept_many(new_state(seed, chain.window, chain.last.start()), recent, count)
     token, state = chain(logits, state)
     return Choice(token, logprob(logits, token)), state
 

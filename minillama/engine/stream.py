@@ -159,7 +159,7 @@ class Stream:
         logits = self._read_prompt(self._ids)
         self._prompt_seconds = lap.seconds()
         chain = self._chain
-        arguments = chain, np.uint32(self.seed), *_recent(chain, self._ids), logits
+        arguments = chain, np.asarray(self.seed, np.uint32), *_recent(chain, self._ids), logits
         choice, state = self._compiling_if_new(self._kind, steps.begin, *arguments)
         return (self._looked_up if self._request.lookup else self._one_by_one)(lap, state, choice)
 
@@ -275,9 +275,9 @@ class Stream:
         return result
 
 
-def _recent(chain: Chain, ids: Sequence[int]) -> tuple[np.ndarray, np.int32]:
+def _recent(chain: Chain, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The prompt's last tokens, as many as the penalties' window holds, and how many there are."""
     recent = np.zeros(chain.window, np.int32)
     tail = ids[-chain.window :]
     recent[: len(tail)] = tail
-    return recent, np.int32(len(tail))
+    return recent, np.asarray(len(tail), np.int32)

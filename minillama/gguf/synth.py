@@ -1,8 +1,10 @@
 """Write a model with random weights in the shape of a real one, to measure speed and memory without a download."""
 
+import contextlib
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,12 +79,26 @@ def write_synthetic(
         with unfinished.open("ab") as file:
             file.write(b"\0" * (-file.tell() % ALIGNMENT))
             _write_weights(file, shape, planned, rng, lambda done: progress(done, total) if progress else None)
+            _let_go(file)
         unfinished.replace(path)
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def _let_go(file: BinaryIO) -> None:
+    """Have Linux forget the pages of a file that was just written.
+
+    They are small. Read back through a map they are large, which makes decoding up to a third faster: the reader asks
+    for that, but gets what is in memory already as it is.
+    """
+    if sys.platform == "linux":
+        file.flush()
+        with contextlib.suppress(OSError):  # the file is good without it
+            os.fsync(file.fileno())  # pages that are not on disk yet would stay
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _padded(size: int) -> int:

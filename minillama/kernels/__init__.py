@@ -6,7 +6,7 @@ are native kernels on the bytes of the file, for processors.
 
 from minillama.kernels.decode import DECODERS
 from minillama.kernels.load import SUPPORTED, load_vector, load_weight, portable_weight
-from minillama.kernels.native import native_problem
+from minillama.kernels.native import native_problem, reads_in_place
 from minillama.kernels.weight import Blocks, Dense, Half, Portable, Weight, embed, matmul, matmuls
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "matmuls",
     "native_problem",
     "portable_weight",
+    "reads_in_place",
 ]

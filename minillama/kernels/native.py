@@ -3,9 +3,16 @@
 import logging
 from functools import cache
 
+import jax
+
 from minillama import env
 
 logger = logging.getLogger("minillama")
+
+
+def reads_in_place(device: jax.Device) -> bool:
+    """Whether weights of this device stay where the file is mapped or was read to; else the device has its own."""
+    return device.platform == "cpu" and native_problem() is None
 
 
 @cache

@@ -43,6 +43,8 @@ def attention(
     on_cpu = partial(form, tile=TILE)
     if native_problem() is None:
         on_cpu = partial(_attention_of_kernel, scale=scale, softcap=softcap, window=window)
+    if jax.default_backend() == "cpu":
+        return on_cpu(q, keys, values, positions)
     return lax.platform_dependent(q, keys, values, positions, cpu=on_cpu, default=partial(form, tile=LARGE_TILE))
 
 
