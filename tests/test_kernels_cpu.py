@@ -26,7 +26,9 @@ from test_kernels import random_bytes
 from test_simd import ISAS
 
 from minillama import env
-from minillama.kernels import matmuls, native, portable_weight
+from minillama.errors import OptionError
+from minillama.gguf import Tensor
+from minillama.kernels import Portable, load_weight, matmuls, native, portable_weight
 from minillama.kernels.cpu import library
 from minillama.kernels.cpu.activations import PanelLayout, RowLayout
 from minillama.kernels.cpu.compile import callable_at
@@ -246,6 +248,14 @@ class TestChoice:
             assert library.chosen_isa().value == word
         library.chosen_isa.cache_clear()
 
+    def test_what_the_processor_lacks_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(library, "detect_isa", lambda: Isa.GENERIC)
+        monkeypatch.setenv("MINILLAMA_CPU_KERNELS", "avx2")
+        library.chosen_isa.cache_clear()
+        with pytest.raises(OptionError, match="MINILLAMA_CPU_KERNELS is avx2, which this processor lacks; it has gen"):
+            library.chosen_isa()
+        library.chosen_isa.cache_clear()
+
     def test_without_llvm_xla_multiplies_and_says_so(self, monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
         native.native_problem.cache_clear()
         monkeypatch.setitem(sys.modules, "minillama.kernels.cpu.library", None)
@@ -253,6 +263,18 @@ class TestChoice:
         native.native_problem()
         assert len([r for r in caplog.records if "XLA multiplies" in r.message]) == 1
         native.native_problem.cache_clear()
+
+    def test_a_type_whose_kernels_cannot_be_built_is_multiplied_by_xla(self, monkeypatch, tmp_path) -> None:
+        def fail(kind: Type) -> None:
+            raise RuntimeError("LLVM ERROR: no such instruction")
+
+        native.kernel_problem.cache_clear()
+        monkeypatch.setattr(library, "load_kernels", fail)
+        raw = random_bytes(Type.Q4_0, 4, 64)
+        (tmp_path / "model.gguf").write_bytes(raw.tobytes())
+        tensor = Tensor("w", (4, 64), Type.Q4_0, raw, 0, tmp_path / "model.gguf")
+        assert isinstance(load_weight(tensor, raw.reshape(-1), DEVICE), Portable)
+        native.kernel_problem.cache_clear()
 
     def test_kernel_numbers_differ(self) -> None:
         numbers = [library.kernel_number(kind, role) for kind in KINDS for role in Role]

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from minillama.errors import FormatError, UnsupportedError
 from minillama.gguf import Tensor
 from minillama.kernels.decode import DECODERS
-from minillama.kernels.native import reads_in_place
+from minillama.kernels.native import kernel_problem
 from minillama.kernels.weight import Dense, Portable, Weight, arrange
 
 SUPPORTED = (Type.F32, Type.F16, Type.BF16, *DECODERS)
@@ -31,7 +31,7 @@ def load_weight(tensor: Tensor, memory: UInt8[np.ndarray, "bytes"], device: jax.
     if kind not in SUPPORTED:
         known = ", ".join(t.name for t in SUPPORTED)
         raise UnsupportedError(f"unsupported tensor type {kind.name} in {tensor.name}; supported: {known}")
-    if reads_in_place(device):
+    if device.platform == "cpu" and kernel_problem(kind) is None:
         from minillama.kernels.cpu.mapped import map_weight
 
         return map_weight(memory, tensor.offset, kind, tensor.shape, device)

@@ -1,11 +1,14 @@
 """Whether the kernels of `kernels/cpu` can run in this process."""
 
 import logging
+from collections.abc import Callable
 from functools import cache
 
 import jax
+from gguf import GGMLQuantizationType as Type
 
 from minillama import env
+from minillama.errors import OptionError
 
 logger = logging.getLogger("minillama")
 
@@ -19,16 +22,39 @@ def reads_in_place(device: jax.Device) -> bool:
 def native_problem() -> str | None:
     """Why the processor's kernels do not serve, so that XLA's own products do; None if they serve.
 
-    Said once as a warning, except where they were switched off.
+    Said once as a warning, except where they were switched off. Raises OptionError where the environment asks for an
+    instruction set that the processor lacks.
     """
     if env.cpu_kernels() == "off":
         return "switched off by MINILLAMA_CPU_KERNELS"
-    try:
+
+    def try_out() -> None:
         from minillama.kernels.cpu.library import register
 
         register()
+
+    return _problem("the processor's own kernels", try_out)
+
+
+@cache
+def kernel_problem(kind: Type) -> str | None:
+    """The same for the kernels of one type of tensor."""
+
+    def try_out() -> None:
+        from minillama.kernels.cpu.library import load_kernels
+
+        load_kernels(kind)
+
+    return native_problem() or _problem(f"the processor's own kernels for {kind.name}", try_out)
+
+
+def _problem(what: str, try_out: Callable[[], None]) -> str | None:
+    try:
+        try_out()
+    except OptionError:
+        raise
     except Exception as problem:  # whatever it is, there is another way to multiply
         reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
-        logger.warning("the processor's own kernels cannot run, so XLA multiplies, several times slower (%s)", reason)
+        logger.warning("%s cannot run, so XLA multiplies, several times slower (%s)", what, reason)
         return reason
     return None

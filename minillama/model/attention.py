@@ -16,6 +16,7 @@ from minillama.kernels import native_problem
 from minillama.model.cache import Store
 
 TILE = 128  # keys at a time on a CPU: the scores of a head stay in its cache
+LARGEST_HEAD, MOST_GROUPS = 512, 64  # of the processor's own kernel
 LARGE_TILE = 1024  # elsewhere, where every tile is launched as kernels of its own
 
 
@@ -41,11 +42,16 @@ def attention(
     """
     form = partial(attention_in_tiles, scale=scale, softcap=softcap, window=window)
     on_cpu = partial(form, tile=TILE)
-    if native_problem() is None:
+    if native_problem() is None and _fits_kernel(q, keys, values):
         on_cpu = partial(_attention_of_kernel, scale=scale, softcap=softcap, window=window)
     if jax.default_backend() == "cpu":
         return on_cpu(q, keys, values, positions)
     return lax.platform_dependent(q, keys, values, positions, cpu=on_cpu, default=partial(form, tile=LARGE_TILE))
+
+
+def _fits_kernel(q: Float[Array, "B T N H"], keys: Store, values: Store) -> bool:
+    """Whether heads are as small and as few as they are in any known model: a kernel keeps them on its stack."""
+    return max(keys.shape[-1], values.shape[-1]) <= LARGEST_HEAD and q.shape[2] // keys.shape[1] <= MOST_GROUPS
 
 
 def _attention_of_kernel(

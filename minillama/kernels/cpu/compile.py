@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from minillama.kernels.cpu.simd import Isa, Module
 
 _OPTIMISE = 3
 _MARK = hashlib.sha256().digest_size
+_one_at_a_time = threading.Lock()  # what is being written is known to the whole process
 _loaded: list[binding.ExecutionEngine] = []  # machine code lives as long as the process
 
 
@@ -27,7 +29,8 @@ def compiled(name: str, isa: Isa, write: Callable[[Module], None], folder: Path 
     kept = None if folder is None else folder / f"{name}-{isa.value}-{key.hexdigest()[:16]}.o"
     machine_code = _read(kept)
     if machine_code is None:
-        machine_code = _compile(isa, write)
+        with _one_at_a_time:
+            machine_code = _compile(isa, write)
         _keep(kept, machine_code)
     return _load(machine_code, isa)
 
@@ -82,7 +85,7 @@ def _start_llvm() -> None:
 def _sources() -> str:
     """A mark of the source code that kernels are written in."""
     mark = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         mark.update(file.read_bytes())
     return mark.hexdigest()
 

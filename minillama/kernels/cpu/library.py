@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType as Type
 from llvmlite import binding
 
 from minillama import env
+from minillama.errors import OptionError
 from minillama.kernels.cpu import activations, attention, handlers, matrix, pool, rows, vector
 from minillama.kernels.cpu.compile import compiled
 from minillama.kernels.cpu.formats import FORMATS, PLAIN
@@ -47,9 +48,16 @@ def detect_isa() -> Isa:
 
 @lru_cache
 def chosen_isa() -> Isa:
-    """The instruction set in force: the processor's best, or the one that the environment asks for."""
-    wanted = env.cpu_kernels()
-    return detect_isa() if wanted == "auto" else Isa(wanted)
+    """The instruction set in force: the processor's best, or the one that the environment asks for.
+
+    Raises OptionError where the processor lacks that one.
+    """
+    best, wanted = detect_isa(), env.cpu_kernels()
+    here = list(Isa)[list(Isa).index(best) :]
+    if wanted != "auto" and Isa(wanted) not in here:
+        known = ", ".join(isa.value for isa in here)
+        raise OptionError(f"MINILLAMA_CPU_KERNELS is {wanted}, which this processor lacks; it has {known}")
+    return best if wanted == "auto" else Isa(wanted)
 
 
 @cache

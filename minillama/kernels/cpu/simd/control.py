@@ -1,0 +1,53 @@
+"""Loops, conditions and calls."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from llvmlite import ir
+
+from minillama.kernels.cpu.simd.memory import pointer_to
+from minillama.kernels.cpu.simd.value import Like, Register, Value, whole
+from minillama.kernels.cpu.simd.writing import I64, builder
+
+
+def loop(start: Like, stop: Like, step: Like = 1) -> Iterator[Value]:
+    """for i in loop(start, stop, step): the body is written once and runs while i < stop."""
+    b = builder()
+    index = Register(whole(start))
+    head, body, after = (b.append_basic_block(name) for name in ("head", "body", "after"))
+    b.branch(head)
+    b.position_at_end(head)
+    b.cbranch((index.value < stop).ir, body, after)
+    b.position_at_end(body)
+    yield index.value
+    index.value = index.value + step
+    b.branch(head)
+    b.position_at_end(after)
+
+
+@contextmanager
+def repeat_while(condition: Callable[[], Value]) -> Iterator[None]:
+    """The body runs again and again as long as the condition, written before it, holds."""
+    b = builder()
+    head, body, after = (b.append_basic_block(name) for name in ("head", "body", "after"))
+    b.branch(head)
+    b.position_at_end(head)
+    b.cbranch(condition().ir, body, after)
+    b.position_at_end(body)
+    yield
+    b.branch(head)
+    b.position_at_end(after)
+
+
+@contextmanager
+def when(condition: Value) -> Iterator[None]:
+    """The body runs if the condition holds."""
+    with builder().if_then(condition.ir):
+        yield
+
+
+def call_address(address: Value, *arguments: Value) -> Value:
+    """Call a function of I64s by its address."""
+    i64 = ir.IntType(64)
+    kind = ir.FunctionType(i64, [i64] * len(arguments))
+    return Value(builder().call(pointer_to(address, kind), [a.ir for a in arguments]), I64)

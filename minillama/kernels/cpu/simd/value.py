@@ -1,0 +1,175 @@
+"""Numbers and vectors that the kernel will hold when it runs, and what operators do with them."""
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from minillama.kernels.cpu.simd.writing import BIT, I32, I64, Element, builder, declare, vector_type
+
+
+class Value:
+    """A number, or a vector of `lanes` numbers, that the kernel will hold when it runs."""
+
+    def __init__(self, code: ir.Value, element: Element, lanes: int = 1) -> None:
+        self.ir, self.element, self.lanes = code, element, lanes
+
+    def __add__(self, other: "Like") -> "Value":
+        return self._combine(other, "fadd", "add", "add")
+
+    def __sub__(self, other: "Like") -> "Value":
+        return self._combine(other, "fsub", "sub", "sub")
+
+    def __mul__(self, other: "Like") -> "Value":
+        return self._combine(other, "fmul", "mul", "mul")
+
+    def __truediv__(self, other: "Like") -> "Value":
+        return self._combine(other, "fdiv", "sdiv", "udiv")
+
+    def __floordiv__(self, other: "Like") -> "Value":
+        return self._combine(other, "fdiv", "sdiv", "udiv")
+
+    def __mod__(self, other: "Like") -> "Value":
+        return self._combine(other, "frem", "srem", "urem")
+
+    def __and__(self, other: "Like") -> "Value":
+        return self._combine(other, "", "and_", "and_")
+
+    def __or__(self, other: "Like") -> "Value":
+        return self._combine(other, "", "or_", "or_")
+
+    def __xor__(self, other: "Like") -> "Value":
+        return self._combine(other, "", "xor", "xor")
+
+    def __lshift__(self, other: "Like") -> "Value":
+        return self._combine(other, "", "shl", "shl")
+
+    def __rshift__(self, other: "Like") -> "Value":
+        """Signed numbers keep their sign."""
+        return self._combine(other, "", "ashr", "lshr")
+
+    def __lt__(self, other: "Like") -> "Value":
+        return self._compare("<", other)
+
+    def __ge__(self, other: "Like") -> "Value":
+        return self._compare(">=", other)
+
+    def equals(self, other: "Like") -> "Value":
+        """A bit for each lane."""
+        return self._compare("==", other)
+
+    def __getitem__(self, lane: int) -> "Value":
+        return Value(builder().extract_element(self.ir, ir.IntType(32)(lane)), self.element)
+
+    def to(self, element: Element) -> "Value":
+        """The same numbers in another type; from real to whole they lose their fraction."""
+        have, want = self.element, element
+        if have == want:
+            return self
+        b, target = builder(), vector_type(element, self.lanes)
+        if have.real and want.real:
+            convert = b.fpext if want.bits > have.bits else b.fptrunc
+        elif want.real:
+            convert = b.sitofp if have.signed else b.uitofp
+        elif have.real:
+            convert = b.fptosi if want.signed else b.fptoui
+        elif want.bits > have.bits:
+            convert = b.sext if have.signed else b.zext
+        elif want.bits < have.bits:
+            convert = b.trunc
+        else:
+            return Value(self.ir, want, self.lanes)
+        return Value(convert(self.ir, target), want, self.lanes)
+
+    def bits_as(self, element: Element) -> "Value":
+        """The same bits, cut into numbers of another type."""
+        lanes = self.lanes * self.element.bits // element.bits
+        return Value(builder().bitcast(self.ir, vector_type(element, lanes)), element, lanes)
+
+    def lanes_at(self, indices: Sequence[int]) -> "Value":
+        """Some of the lanes, in any order and number."""
+        return shuffle(self, self, indices)
+
+    def _combine(self, other: "Like", real: str, signed: str, unsigned: str) -> "Value":
+        left, right = alike(self, other)
+        name = real if left.element.real else signed if left.element.signed else unsigned
+        return Value(getattr(builder(), name)(left.ir, right.ir), left.element, left.lanes)
+
+    def _compare(self, sign: str, other: "Like") -> "Value":
+        left, right, b = *alike(self, other), builder()
+        if left.element.real:
+            found = b.fcmp_ordered(sign, left.ir, right.ir)
+        elif left.element.signed:
+            found = b.icmp_signed(sign, left.ir, right.ir)
+        else:
+            found = b.icmp_unsigned(sign, left.ir, right.ir)
+        return Value(found, BIT, left.lanes)
+
+
+Number = int | float
+Like = Value | Number
+
+
+class Register:
+    """A variable: what changes from one turn of a loop to the next."""
+
+    def __init__(self, start: Value) -> None:
+        self.element, self.lanes = start.element, start.lanes
+        with builder().goto_entry_block():
+            self._slot = builder().alloca(vector_type(self.element, self.lanes))
+        self.value = start
+
+    @property
+    def value(self) -> Value:
+        return Value(builder().load(self._slot), self.element, self.lanes)
+
+    @value.setter
+    def value(self, new: Value) -> None:
+        builder().store(new.ir, self._slot)
+
+
+def number(value: Number, element: Element = I64, lanes: int = 1) -> Value:
+    """A constant."""
+    one = float(value) if element.real else int(value)
+    return Value(ir.Constant(vector_type(element, lanes), one if lanes == 1 else [one] * lanes), element, lanes)
+
+
+def splat(value: Value, lanes: int) -> Value:
+    """One number in every lane."""
+    if lanes == 1:
+        return value
+    b = builder()
+    empty = ir.Constant(vector_type(value.element, lanes), ir.Undefined)
+    first = b.insert_element(empty, value.ir, ir.IntType(32)(0))
+    return Value(
+        b.shuffle_vector(first, empty, ir.Constant(vector_type(I32, lanes), [0] * lanes)), value.element, lanes
+    )
+
+
+def shuffle(a: Value, b: Value, indices: Sequence[int]) -> Value:
+    """Lanes of two vectors, those of the second numbered behind those of the first."""
+    mask = ir.Constant(vector_type(I32, len(indices)), list(indices))
+    return Value(builder().shuffle_vector(a.ir, b.ir, mask), a.element, len(indices))
+
+
+def whole(value: Like) -> Value:
+    return value if isinstance(value, Value) else number(value)
+
+
+def alike(a: Value, b: Like) -> tuple[Value, Value]:
+    """Two values of one type: numbers become constants, single values fill the lanes."""
+    if not isinstance(b, Value):
+        return a, number(b, a.element, a.lanes)
+    if a.lanes == b.lanes:
+        return a, b
+    return (splat(a, b.lanes), b) if a.lanes == 1 else (a, splat(b, a.lanes))
+
+
+def call_llvm(name: str, element: Element, lanes: int, *arguments: Value) -> Value:
+    kind = ir.FunctionType(vector_type(element, lanes), [a.ir.type for a in arguments])
+    return Value(builder().call(declare(name, kind), [a.ir for a in arguments]), element, lanes)
+
+
+def call_real(name: str, *arguments: Value) -> Value:
+    first = arguments[0]
+    suffix = f"v{first.lanes}f32" if first.lanes > 1 else "f32"
+    return call_llvm(f"{name}.{suffix}", first.element, first.lanes, *arguments)

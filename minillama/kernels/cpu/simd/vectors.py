@@ -1,0 +1,215 @@
+"""Operations on vectors: shapes, sums, dot products of bytes, halves, exponentials."""
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import binding, ir
+
+from minillama.kernels.cpu.simd.value import (
+    Like,
+    Value,
+    alike,
+    call_llvm,
+    call_real,
+    number,
+    shuffle,
+    splat,
+)  # fmt: skip
+from minillama.kernels.cpu.simd.writing import (
+    F16,
+    F32,
+    I16,
+    I32,
+    U8,
+    U16,
+    X86,
+    Element,
+    Isa,
+    builder,
+    isa,
+    vector_type,
+)  # fmt: skip
+
+
+def table(values: Sequence[int], element: Element) -> Value:
+    """A constant vector."""
+    return Value(ir.Constant(vector_type(element, len(values)), list(values)), element, len(values))
+
+
+def vector(values: Sequence[Value]) -> Value:
+    """Numbers side by side."""
+    b, first = builder(), values[0]
+    if len(values) == 1:
+        return first
+    built = ir.Constant(vector_type(first.element, len(values)), ir.Undefined)
+    for lane, value in enumerate(values):
+        built = b.insert_element(built, value.ir, ir.IntType(32)(lane))
+    return Value(built, first.element, len(values))
+
+
+def padded(a: Value, lanes: int) -> Value:
+    """Zeros behind a vector, up to a number of lanes."""
+    if a.lanes == lanes:
+        return a
+    zeros = number(0, a.element, max(a.lanes, 2))
+    if a.lanes == 1:
+        a = Value(builder().insert_element(zeros.ir, a.ir, ir.IntType(32)(0)), a.element, 2)
+    return shuffle(a, zeros, [i if i < a.lanes else a.lanes for i in range(lanes)])
+
+
+def concat(*parts: Value) -> Value:
+    """Vectors of one length behind each other; their number is a power of two."""
+    while len(parts) > 1:
+        parts = tuple(shuffle(a, b, range(2 * a.lanes)) for a, b in zip(parts[::2], parts[1::2], strict=True))
+    return parts[0]
+
+
+def select(condition: Value, yes: Value, no: Like) -> Value:
+    """Lane by lane, one or the other."""
+    left, right = alike(yes, no)
+    return Value(builder().select(condition.ir, left.ir, right.ir), left.element, left.lanes)
+
+
+def fma(a: Value, b: Like, c: Value) -> Value:
+    """a b + c with one rounding."""
+    left, right = alike(a, b)
+    if left.lanes < c.lanes:
+        left, right = splat(left, c.lanes), splat(right, c.lanes)
+    return call_real("llvm.fma", left, right, c)
+
+
+def largest(a: Value, b: Like) -> Value:
+    """The larger of two real numbers."""
+    return call_real("llvm.maxnum", *alike(a, b))
+
+
+def smallest(a: Value, b: Like) -> Value:
+    """The smaller of two numbers."""
+    left, right = alike(a, b)
+    return call_real("llvm.minnum", left, right) if left.element.real else select(left < right, left, right)
+
+
+def magnitude(a: Value) -> Value:
+    """Without the sign."""
+    return call_real("llvm.fabs", a)
+
+
+def nearest(a: Value) -> Value:
+    """Round reals below 2^22 to the nearest whole number, halves to even, as an int."""
+    shift = 1.5 * 2**23  # so large that a float has no room left for a fraction
+    return ((a + shift) - shift).to(I32)
+
+
+def fold(a: Value, combine: Callable[[Value, Value], Value]) -> Value:
+    """All lanes combined into one number."""
+    while a.lanes > 2:
+        half = a.lanes // 2
+        a = combine(a.lanes_at(range(half)), a.lanes_at(range(half, a.lanes)))
+    return combine(a[0], a[1])
+
+
+def total(a: Value) -> Value:
+    """The sum of all lanes."""
+    return fold(a, lambda x, y: x + y)
+
+
+def sums(vectors: Sequence[Value]) -> Value:
+    """The sum of the lanes of each of some vectors, as many as a vector has lanes; one lane for each."""
+    while len(vectors) > 1:
+        lanes = vectors[0].lanes
+        vectors = [
+            shuffle(a, b, range(0, 2 * lanes, 2)) + shuffle(a, b, range(1, 2 * lanes, 2))
+            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+    return vectors[0]
+
+
+def dot(start: Value, codes: Value, x: Value, wide: bool = False) -> Value:
+    """Sums of four products: lane j is start[j] + codes[4j..4j+3] · x[4j..4j+3].
+
+    codes: U8, above 127 only if `wide`; x: I8 but not -128; start: I32, a quarter as many lanes.
+    """
+    if isa() is Isa.AVX512 and codes.lanes in (16, 32, 64):
+        name = f"llvm.x86.avx512.vpdpbusd.{8 * codes.lanes}"
+        if binding.llvm_version_info[0] < 22:
+            codes, x = codes.bits_as(I32), x.bits_as(I32)
+        return call_llvm(name, start.element, start.lanes, start, codes, x)
+    if isa() is Isa.AVX2 and codes.lanes > 32:
+        half, lanes = codes.lanes // 2, codes.lanes
+        parts = [(range(half), range(half // 4)), (range(half, lanes), range(half // 4, lanes // 4))]
+        return concat(*(dot(start.lanes_at(s), codes.lanes_at(c), x.lanes_at(c), wide) for c, s in parts))
+    if isa() is Isa.AVX2 and codes.lanes == 32:
+        ones = number(1, I16, 16)
+        parts = (codes & 127, codes & 128) if wide else (codes,)  # sums of two products must fit in 16 bits
+        for part in parts:
+            pairs = call_llvm("llvm.x86.avx2.pmadd.ub.sw", I16, 16, part, x)
+            start = start + call_llvm("llvm.x86.avx2.pmadd.wd", I32, 8, pairs, ones)
+        return start
+    products = (codes.to(I16) * x.to(I16)).to(I32)
+    for i in range(4):
+        start = start + products.lanes_at(range(i, products.lanes, 4))
+    return start
+
+
+def lookup(entries: Sequence[int], codes: Value) -> Value:
+    """Each code below 16 replaced by its entry in a table of 16 bytes."""
+    chosen, lanes = isa(), codes.lanes
+    if chosen is Isa.AVX512 and lanes == 64:
+        return call_llvm("llvm.x86.avx512.pshuf.b.512", U8, 64, table([*entries] * 4, U8), codes)
+    if chosen is not Isa.GENERIC and lanes == 32:
+        return call_llvm("llvm.x86.avx2.pshuf.b", U8, 32, table([*entries] * 2, U8), codes)
+    if chosen is Isa.AVX2 and lanes == 64:
+        return concat(*(lookup(entries, codes.lanes_at(range(i, i + 32))) for i in (0, 32)))
+    found = number(entries[0], U8, lanes)
+    for code, entry in enumerate(entries[1:], 1):
+        found = select(codes.equals(code), number(entry, U8, lanes), found)
+    return found
+
+
+def from_half(a: Value) -> Value:
+    """float16, given as its bits in U16, to float32."""
+    if isa() is not Isa.GENERIC or not X86:
+        return Value(a.ir, U16, a.lanes).bits_as(F16).to(F32)
+    wide = a.to(I32)  # without the instruction LLVM would call a library
+    sign, rest = (wide & 0x8000) << 16, wide & 0x7FFF
+    normal = ((rest << 13) + (112 << 23)).bits_as(F32)
+    special = ((rest << 13) | 0x7F800000).bits_as(F32)
+    small = rest.to(F32) * 2.0**-24
+    value = select(rest < 0x0400, small, select(rest < 0x7C00, normal, special))
+    return (value.bits_as(I32) | sign).bits_as(F32)
+
+
+def to_half(a: Value) -> Value:
+    """float32 to float16, nearest, halves to even, as bits in U16."""
+    if isa() is not Isa.GENERIC or not X86:
+        return a.to(F16).bits_as(U16)
+    code = a.bits_as(I32)
+    sign, rest = (code >> 16) & 0x8000, code & 0x7FFFFFFF
+    round_up = ((rest >> 13) & 1) + 0xFFF
+    normal = (rest - (112 << 23) + round_up) >> 13
+    small = (rest.bits_as(F32) + 0.5).bits_as(I32) - (126 << 23)
+    infinite = select(rest < 0x7F800001, number(0x7C00, I32, a.lanes), number(0x7E00, I32, a.lanes))
+    value = select(rest < (113 << 23), small, select(rest < 0x477FF000, normal, infinite))
+    return (value | sign).to(U16)
+
+
+def from_bfloat(a: Value) -> Value:
+    """bfloat16, given as its bits in U16, to float32."""
+    return (a.to(I32) << 16).bits_as(F32)
+
+
+def exp(a: Value) -> Value:
+    """e^a for a at most 0, to about 2e-7 of its value; 0 below -87."""
+    a = largest(a, -87.5)
+    whole = nearest(a * _LOG2_E)
+    t = fma(a, _LOG2_E_REST, fma(a, _LOG2_E, whole.to(F32) * -1.0))  # 2^t for t in [-1/2, 1/2], Taylor's series
+    power = number(1.5252733804059840e-05, F32, a.lanes)
+    for coefficient in (
+        1.5403530393381608e-04, 1.3333558146428443e-03, 9.6181291076284772e-03, 5.5504108664821580e-02,
+        2.4022650695910072e-01, 6.9314718055994531e-01, 1.0,
+    ):  # fmt: skip
+        power = fma(power, t, number(coefficient, F32, a.lanes))
+    result = power * ((whole + 127) << 23).bits_as(F32)
+    return select(a < -87.0, number(0.0, F32, a.lanes), result)
+
+
+_LOG2_E, _LOG2_E_REST = 1.4426950216293335, 1.92596298909109e-08  # log2 e as float32, and what that leaves
