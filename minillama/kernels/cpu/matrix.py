@@ -26,6 +26,7 @@ from minillama.kernels.cpu.simd import (
     load_splat,
     loop,
     number,
+    prefetch,
     select,
     shuffle,
     smallest,
@@ -157,6 +158,7 @@ def define_plain(module: Module, name: str, plain: Plain, shape: Tile) -> None:
             for row in loop(first, last):
                 source, to = part.weights + row * part.row_bytes + k * plain.bytes, rows + (row - first) * (4 * chunk)
                 for i in loop(0, bulk, 16):
+                    prefetch(source + part.row_bytes * 2 + i * plain.bytes)  # rows of a chunk do not lie side by side
                     store(plain.read(16, source + i * plain.bytes), to + i * 4)
                 for i in loop(bulk, width):
                     store(plain.read(1, source + i * plain.bytes), to + i * 4)
