@@ -25,7 +25,7 @@ from minillama.kernels.cpu.simd import (
     number,
     store,
     when,
-)  # fmt: skip
+)
 
 ISAS = list(Isa)[list(Isa).index(detect_isa()) :]  # those that this processor has
 

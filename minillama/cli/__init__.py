@@ -40,7 +40,7 @@ BROKEN_PIPE = 141  # and for a reader that went away
 
 def entry() -> None:
     """The installed command: run, and leave with the exit status."""
-    gc.set_threshold(100_000, 20, 100)  # imports and vocabularies make a million objects that stay: looking costs 0.1 s
+    gc.set_threshold(100_000, 20, 100)  # what imports and vocabularies make stays: looking through it is in vain
     sys.exit(main())
 
 

@@ -114,8 +114,7 @@ def verify(
 @partial(jax.jit, donate_argnames="state")
 def choose(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:
     """Sample from logits."""
-    token, state = chain(logits, state)
-    return Choice(token, logprob(logits, token)), state
+    return _sample(chain, state, logits)
 
 
 @jax.jit
@@ -131,6 +130,10 @@ def begin(
     One program, for each one costs a new process as much as a token.
     """
     state = chain.accept_many(new_state(seed, chain.window, chain.last.start()), recent, count)
+    return _sample(chain, state, logits)
+
+
+def _sample(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:
     token, state = chain(logits, state)
     return Choice(token, logprob(logits, token)), state
 
@@ -170,8 +173,8 @@ def _step(
 ) -> tuple[Choice, SamplerState, Cache]:
     hidden, cache = forward(params, config, token.reshape(1, 1), cache)
     logits = unembed(params, config, hidden[0, 0])
-    next_token, state = chain(logits, state)
-    return Choice(next_token, logprob(logits, next_token)), state, cache
+    choice, state = _sample(chain, state, logits)
+    return choice, state, cache
 
 
 @partial(jax.jit, static_argnames="config", donate_argnames=("state", "cache"))

@@ -203,7 +203,7 @@ def _open_one(path: Path, use_mmap: bool) -> tuple[Header, np.ndarray]:
 
 
 def _ask_for_large_pages(mapping: mmap.mmap) -> None:
-    """Linux then reads a file that is not in memory yet five times faster, and maps it with fewer, larger pages."""
+    """Linux then reads a file that is not in memory yet in larger pieces, and maps it with fewer, larger pages."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_HUGEPAGE)

@@ -91,7 +91,7 @@ def write_synthetic(
 def _let_go(file: BinaryIO) -> None:
     """Have Linux forget the pages of a file that was just written.
 
-    They are small. Read back through a map they are large, which makes decoding up to a third faster: the reader asks
+    They are small. Read back through a map they are large, which makes decoding faster: the reader asks
     for that, but gets what is in memory already as it is.
     """
     if sys.platform == "linux":

@@ -43,7 +43,7 @@ def attention(
     form = partial(attention_in_tiles, scale=scale, softcap=softcap, window=window)
     on_cpu = partial(form, tile=TILE)
     if native_problem() is None and _fits_kernel(q, keys, values):
-        on_cpu = partial(_attention_of_kernel, scale=scale, softcap=softcap, window=window)
+        on_cpu = partial(_attention_of_kernel, (scale, softcap, window))
     if jax.default_backend() == "cpu":
         return on_cpu(q, keys, values, positions)
     return lax.platform_dependent(q, keys, values, positions, cpu=on_cpu, default=partial(form, tile=LARGE_TILE))
@@ -55,22 +55,15 @@ def _fits_kernel(q: Float[Array, "B T N H"], keys: Store, values: Store) -> bool
 
 
 def _attention_of_kernel(
-    q: Float[Array, "B T N H"],
-    keys: Store,
-    values: Store,
-    positions: Int[Array, "B T"],
-    scale: float,
-    softcap: float,
-    window: int,
+    constants: tuple[float, float, int], q: Float[Array, "B T N H"], keys: Store, values: Store, positions: Array
 ) -> Float[Array, "B T NH"]:
     """The processor's own kernel, written for these sizes."""
     from minillama.kernels.cpu.attend import attend as run_kernel
     from minillama.kernels.cpu.attention import Heads
 
     groups = q.shape[2] // keys.shape[1]
-    heads = Heads(keys.shape[-1], values.shape[-1], groups, keys.kind, values.kind, bool(softcap))
-    leaves = jax.tree.leaves(keys), jax.tree.leaves(values)
-    return run_kernel(heads, q, positions, *leaves, scale, softcap, window)
+    heads = Heads(keys.shape[-1], values.shape[-1], groups, keys.kind, values.kind, bool(constants[1]))
+    return run_kernel(heads, q, positions, jax.tree.leaves(keys), jax.tree.leaves(values), *constants)
 
 
 def attention_in_tiles(

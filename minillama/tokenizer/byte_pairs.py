@@ -92,7 +92,7 @@ def _is_sane(ids: Mapping[str, int], merges: Sequence[str]) -> bool:
 def _library_merger(
     ids: Mapping[str, int], merges: Sequence[str], pretokenizer: PreTokenizer, cut: pre_tokenizers.PreTokenizer
 ) -> Callable[[str], list[int]]:
-    """The merging of `tokenizers`: a quarter of a second to set up for Llama 3, then faster by far."""
+    """The merging of `tokenizers`: slow to set up for a large vocabulary, then faster by far."""
     pairs = _read_pairs(merges)
     bytes_missing = sorted(BYTE_OF.keys() - ids.keys())
     if any(BYTE_OF[text] in UTF8_BYTES for text in bytes_missing):

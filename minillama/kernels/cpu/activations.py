@@ -26,7 +26,7 @@ from minillama.kernels.cpu.simd import (
     select,
     store,
     total,
-)  # fmt: skip
+)
 
 BLOCK = 32
 PIECE = 16  # codes that an order moves together

@@ -30,7 +30,7 @@ from minillama.kernels.cpu.simd import (
     shuffle,
     table,
     vector,
-)  # fmt: skip
+)
 from minillama.kernels.decode import IQ4_TABLE, MXFP4_TABLE
 
 _WORDS = 32  # of 16 bits in a vector

@@ -28,7 +28,7 @@ from minillama.kernels.cpu.simd import (
     stack,
     store,
     when,
-)  # fmt: skip
+)
 
 KERNELS = "kernels"  # addresses of the kernels, by number
 KERNEL_COUNT = 1024

@@ -1,7 +1,7 @@
 """The kernels of this process: chosen for its processor, compiled or found compiled, and made known to XLA."""
 
 import ctypes
-import logging
+from collections.abc import Callable
 from enum import IntEnum
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,10 +15,8 @@ from minillama.errors import OptionError
 from minillama.kernels.cpu import activations, attention, handlers, matrix, pool, rows, vector
 from minillama.kernels.cpu.compile import compiled
 from minillama.kernels.cpu.formats import FORMATS, PLAIN
-from minillama.kernels.cpu.frame import read_api
+from minillama.kernels.cpu.frame import Api, read_api
 from minillama.kernels.cpu.simd import Isa, Module
-
-logger = logging.getLogger("minillama")
 
 KINDS = (*FORMATS, *PLAIN)
 FEW = (1, 2, 4, 8)  # tokens that a kernel takes in registers; more go through panels
@@ -29,6 +27,11 @@ class Role(IntEnum):
     """What a type's kernels do; a kernel's number is 16 times its type's place in KINDS, plus this."""
 
     PREPARE_FEW, FEW_1, FEW_2, FEW_4, FEW_8, PREPARE_16, MANY_16, PREPARE_32, MANY_32, READ = range(10)
+
+
+FEW_ROLES = dict(zip(FEW, (Role.FEW_1, Role.FEW_2, Role.FEW_4, Role.FEW_8), strict=True))
+# of the kernel that prepares panels, and of the one that multiplies with them
+MANY_ROLES = dict(zip(PANELS, ((Role.PREPARE_16, Role.MANY_16), (Role.PREPARE_32, Role.MANY_32)), strict=True))
 
 
 def kernel_number(kind: Type, role: Role) -> int:
@@ -84,41 +87,33 @@ def load_kernels(kind: Type) -> None:
 def load_attention(heads: attention.Heads) -> None:
     """Have the attention of a model's sizes ready."""
     register()
-    api = read_api(Path(jax.ffi.include_dir()))
-    find = compiled(
-        f"{heads.name}-{api.major}-{api.minor}-{api.schedule}",
-        chosen_isa(),
-        lambda module: attention.define_attention(module, heads, api),
-        env.kernel_cache_dir(),
-    )
+    find = _calls(heads.name, lambda module, api: attention.define_attention(module, heads, api))
     link = (ctypes.c_int64 * 2).from_address(find(pool.LINK))
     link[0], link[1] = _handlers()("parallel"), _handlers()(handlers.THREADS)
     _register(heads.name, find("attention"))
 
 
-def type_kernels(kind: Type, isa: Isa, folder: Path | None):
+def type_kernels(kind: Type, isa: Isa, folder: Path | None) -> Callable[[str], int]:
     """Addresses of a type's kernels by the names of their roles."""
     return compiled(kind.name, isa, lambda module: _write(module, kind), folder)
 
 
 def _write(module: Module, kind: Type) -> None:
-    few = (Role.FEW_1, Role.FEW_2, Role.FEW_4, Role.FEW_8)
-    many = ((Role.PREPARE_16, Role.MANY_16), (Role.PREPARE_32, Role.MANY_32))
     if kind in FORMATS:
         form = FORMATS[kind]
         activations.define_rows(module, Role.PREPARE_FEW.name, form.group, form.order)
-        for role, tokens in zip(few, FEW, strict=True):
+        for tokens, role in FEW_ROLES.items():
             vector.define_quantised(module, role.name, form, tokens)
-        for (prepare, role), lanes in zip(many, PANELS, strict=True):
+        for lanes, (prepare, role) in MANY_ROLES.items():
             activations.define_panels(module, prepare.name, form.group, form.zero, lanes)
             matrix.define_quantised(module, role.name, form, matrix.tile(module.isa, lanes))
         rows.define_quantised(module, Role.READ.name, form)
         return
     plain = PLAIN[kind]
     activations.define_nothing(module, Role.PREPARE_FEW.name)
-    for role, tokens in zip(few, FEW, strict=True):
+    for tokens, role in FEW_ROLES.items():
         vector.define_plain(module, role.name, plain, tokens)
-    for (prepare, role), lanes in zip(many, PANELS, strict=True):
+    for lanes, (prepare, role) in MANY_ROLES.items():
         activations.define_plain_panels(module, prepare.name, lanes)
         matrix.define_plain(module, role.name, plain, matrix.tile(module.isa, lanes))
     rows.define_plain(module, Role.READ.name, plain)
@@ -131,11 +126,17 @@ def _register(name: str, address: int) -> None:
 
 
 @cache
-def _handlers():
-    api = read_api(Path(jax.ffi.include_dir()))
-    return compiled(
-        f"handlers-{api.major}-{api.minor}-{api.schedule}",
-        chosen_isa(),
-        lambda module: handlers.define_handlers(module, api),
-        env.kernel_cache_dir(),
-    )
+def _handlers() -> Callable[[str], int]:
+    return _calls("handlers", handlers.define_handlers)
+
+
+def _calls(name: str, define: Callable[[Module, Api], None]) -> Callable[[str], int]:
+    """Compile functions that XLA calls, for the frames of this jaxlib."""
+    api = _api()
+    key = f"{name}-{api.major}-{api.minor}-{api.schedule}"
+    return compiled(key, chosen_isa(), lambda module: define(module, api), env.kernel_cache_dir())
+
+
+@cache
+def _api() -> Api:
+    return read_api(Path(jax.ffi.include_dir()))

@@ -1,28 +1,27 @@
 """Weights that stay where they are: bytes of the mapped file, and products by kernels that read them as they lie."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 from jax import Array
 from jaxtyping import Float, Int, UInt8
 
+from minillama.gguf.types import row_bytes
 from minillama.kernels.cpu.activations import PanelLayout, RowLayout
 from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.handlers import MOST_PARTS, Plan
-from minillama.kernels.cpu.library import FEW, PANELS, Role, kernel_number, load_kernels
+from minillama.kernels.cpu.library import FEW, FEW_ROLES, MANY_ROLES, PANELS, Role, kernel_number, load_kernels
 from minillama.kernels.cpu.matrix import BUFFER_ROWS
 from minillama.kernels.weight import Weight
 
 ALIGNMENT = 64  # of memory that JAX takes over without a copy
 _TASK_BYTES = 1 << 18  # of weights that a thread takes at a time when decoding
 _LEAST_TASKS = 16  # of a matrix, so that threads end together
-_FEW_ROLES = dict(zip(FEW, (Role.FEW_1, Role.FEW_2, Role.FEW_4, Role.FEW_8), strict=True))
-_MANY_ROLES = dict(zip(PANELS, ((Role.MANY_16, Role.PREPARE_16), (Role.MANY_32, Role.PREPARE_32)), strict=True))
 
 
 @jax.tree_util.register_dataclass
@@ -43,8 +42,7 @@ class Mapped(Weight):
     @property
     def row_bytes(self) -> int:
         """From one row to the next."""
-        weights, size = GGML_QUANT_SIZES[self.kind]
-        return self.sizes[-1] // weights * size
+        return row_bytes(self.sizes[-1], self.kind)
 
     def expert(self, index: Int[Array, ""]) -> "Mapped":
         return replace(self, index=index)
@@ -58,7 +56,6 @@ class Mapped(Weight):
         return super().products(x, others)
 
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
-        load_kernels(self.kind)
         count, width = self.sizes[-2:]
         plan = Plan(
             kernel=kernel_number(self.kind, Role.READ), rows=count, width=width, row_bytes=self.row_bytes,
@@ -74,16 +71,13 @@ def map_weight(
 ) -> Mapped:
     """A tensor at an offset in memory that begins on a page, as a weight, without a copy."""
     load_kernels(kind)
-    weights, size = GGML_QUANT_SIZES[kind]
     start = offset // ALIGNMENT * ALIGNMENT
-    end = offset + int(np.prod(shape, dtype=np.int64)) // weights * size
+    end = offset + math.prod(shape[:-1]) * row_bytes(shape[-1], kind)
     return Mapped(jax.device_put(memory[start:end], device), kind, shape, offset - start)
 
 
 def multiply(x: Float[Array, "T K"], weights: Sequence[Mapped]) -> list[Float[Array, "T N"]]:
     """x Wᵀ for several matrices in one call, whose threads go from one to the next without waiting."""
-    for weight in weights:
-        load_kernels(weight.kind)
     tokens, width = x.shape
     few = next((count for count in FEW if count >= tokens), None)
     if few is not None and few > tokens:
@@ -108,12 +102,12 @@ def _plans(weights: Sequence[Mapped], tokens: int, width: int) -> tuple[list[Pla
         few = tokens in FEW
         shape = None if form is None else (form.group, form.order if few else form.zero)
         if few:
-            role, prepare, units = _FEW_ROLES[tokens], Role.PREPARE_FEW, tokens
+            role, prepare, units = FEW_ROLES[tokens], Role.PREPARE_FEW, tokens
             size = 0 if form is None else tokens * RowLayout(width, form.group).size
             task_rows = max(8, min(_TASK_BYTES // weight.row_bytes, weight.sizes[-2] // _LEAST_TASKS))
         else:
             lanes = next((lanes for lanes in PANELS if lanes >= tokens), PANELS[-1])
-            role, prepare = _MANY_ROLES[lanes]
+            prepare, role = MANY_ROLES[lanes]
             units = -(-tokens // lanes)
             size = units * (4 * width * lanes if form is None else PanelLayout(width, form.group, lanes).size)
             task_rows = min(BUFFER_ROWS, max(8, weight.sizes[-2] // 32 // 8 * 8))

@@ -33,7 +33,7 @@ from minillama.kernels.cpu.simd import (
     stack,
     store,
     when,
-)  # fmt: skip
+)
 
 LANES = 16  # tokens in a register
 BUFFER = 128 << 10  # bytes of unpacked weights, to stay in the second cache beside a panel

@@ -24,7 +24,7 @@ from minillama.kernels.cpu.simd import (
     stack,
     store,
     when,
-)  # fmt: skip
+)
 
 BOX = "letter_box"
 BOX_WORDS = 64

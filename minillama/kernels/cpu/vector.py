@@ -9,6 +9,8 @@ No type has both a zero and minima. Two rows are read at a time, so that activat
 apart, two even streams for the processor to read ahead in.
 """
 
+from collections.abc import Callable
+
 from minillama.kernels.cpu.activations import RowLayout
 from minillama.kernels.cpu.formats import Format, Plain, Runs
 from minillama.kernels.cpu.part import Part
@@ -29,7 +31,7 @@ from minillama.kernels.cpu.simd import (
     splat,
     store,
     total,
-)  # fmt: skip
+)
 
 _UNROLL = 2  # sums of a row that grow side by side, for one alone would wait for itself
 _PLAIN_ROWS = 4  # times tokens that are computed together, where a weight is a float
@@ -41,20 +43,26 @@ _DENSE = 5  # bits of a weight below which that is so
 def define_quantised(module: Module, name: str, form: Format, tokens: int) -> None:
     """`name(part, first, last)`: rows first to last - 1 for a fixed number of tokens."""
 
+    _define_apart(module, name, 2, lambda part, rows: _rows(part, form, tokens, rows))
+
+
+def _define_apart(module: Module, name: str, together: int, compute: Callable[[Part, list[Value]], None]) -> None:
+    """`name(part, first, last)`: `compute` takes some rows at once, which lie apart, then what is left one by one."""
+
     def body(part_address: Value, first: Value, last: Value) -> None:
         part = Part(part_address)
-        layout = RowLayout(part.width, form.group)
-        half = (last - first) // 2
-        for row in loop(first, first + half):
-            _rows(part, layout, form, tokens, [row, row + half])
-        for row in loop(first + half * 2, last):
-            _rows(part, layout, form, tokens, [row])
+        share = (last - first) // together
+        for row in loop(first, first + share):
+            compute(part, [row + share * i for i in range(together)])
+        for row in loop(first + share * together, last):
+            compute(part, [row])
 
     module.define(name, 3, body)
 
 
-def _rows(part: Part, layout: RowLayout, form: Format, tokens: int, rows: list[Value]) -> None:
+def _rows(part: Part, form: Format, tokens: int, rows: list[Value]) -> None:
     """Some rows at once: what is loaded of the activations serves them all."""
+    layout = RowLayout(part.width, form.group)
     blocks = part.width // form.weights
     bulk = blocks - blocks % form.together
     weights = [part.weights + row * part.row_bytes for row in rows]
@@ -128,16 +136,7 @@ def define_plain(module: Module, name: str, plain: Plain, tokens: int) -> None:
     A float32 activation is as large as a weight or larger: without sharing them, they would be what takes the time.
     """
     together = max(1, _PLAIN_ROWS // tokens)
-
-    def body(part_address: Value, first: Value, last: Value) -> None:
-        part = Part(part_address)
-        share = (last - first) // together
-        for row in loop(first, first + share):
-            _plain_rows(part, plain, tokens, [row + share * i for i in range(together)])
-        for row in loop(first + share * together, last):
-            _plain_rows(part, plain, tokens, [row])
-
-    module.define(name, 3, body)
+    _define_apart(module, name, together, lambda part, rows: _plain_rows(part, plain, tokens, rows))
 
 
 def _plain_rows(part: Part, plain: Plain, tokens: int, rows: list[Value]) -> None:

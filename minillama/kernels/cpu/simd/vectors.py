@@ -13,7 +13,7 @@ from minillama.kernels.cpu.simd.value import (
     number,
     shuffle,
     splat,
-)  # fmt: skip
+)
 from minillama.kernels.cpu.simd.writing import (
     F16,
     F32,
@@ -27,7 +27,7 @@ from minillama.kernels.cpu.simd.writing import (
     builder,
     isa,
     vector_type,
-)  # fmt: skip
+)
 
 
 def table(values: Sequence[int], element: Element) -> Value:
