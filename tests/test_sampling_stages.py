@@ -252,7 +252,8 @@ def test_xtc(logits: np.ndarray, threshold: float, min_keep: int) -> None:
     s = Sampling(samplers="x", xtc_probability=1.0, xtc_threshold=threshold, min_keep=min_keep)
     # Among equals it is open which one stays.
     mine, twin = ours(s, logits), xtc(pairs_of(logits), threshold, min_keep)
-    np.testing.assert_allclose(sorted(logit for _, logit in mine), sorted(logit for _, logit in twin))
+    kept, wanted = (sorted(logit for _, logit in candidates) for candidates in (mine, twin))
+    np.testing.assert_allclose(kept, wanted, atol=1e-30)  # the smallest floats are zero to XLA
 
 
 @few
