@@ -28,6 +28,7 @@ _WIDE_FLAG = "--xla_cpu_prefer_vector_width=512"
 _LEAN_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 _CPU_KERNELS = ("auto", "avx512", "avx2", "generic", "off")
+_keeps_programs = False
 _threads = [0, 0]  # asked for: for a token, for a prompt; 0 for as many as there are cores, and as for a token
 
 _INSTRUCTION_SETS = (
@@ -62,6 +63,7 @@ def prepare(
     threads_batch: int | None = None,
     platform: str | None = None,
     cpu_devices: int | None = None,
+    keep_programs: bool = False,
 ) -> None:
     """Settle what JAX reads when it starts; settings that the user made in the environment are left alone.
 
@@ -70,8 +72,11 @@ def prepare(
     smaller one holds for products and attention.
     platform: `cpu`, `cuda` or `tpu`; None lets JAX choose.
     cpu_devices: how many devices JAX shows on the processor, to practise sharding on one machine.
+    keep_programs: look for compiled programs that an earlier process wrote down whole, and write down new ones.
     Raises OptionError where JAX has already started and an option would have changed something.
     """
+    global _keeps_programs
+    _keeps_programs = _keeps_programs or keep_programs
     _set_xla_flags()
     _set_compile_cache()
     if platform is not None:
@@ -112,6 +117,11 @@ def kernel_cache_dir() -> Path | None:
     """Folder of compiled kernels, beside JAX's compiled programs, or None."""
     folder = cache_dir()
     return None if folder is None else folder / "kernels"
+
+
+def keeps_programs() -> bool:
+    """Whether compiled programs are written down whole for the next process."""
+    return _keeps_programs
 
 
 def thread_limits() -> tuple[int, int]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from minillama import __version__
+from minillama import __version__, env
 from minillama.cli.parser import Parser
 from minillama.errors import MinillamaError, OptionError
 
@@ -41,6 +41,7 @@ BROKEN_PIPE = 141  # and for a reader that went away
 def entry() -> None:
     """The installed command: run, and leave with the exit status."""
     gc.set_threshold(100_000, 20, 100)  # what imports and vocabularies make stays: looking through it is in vain
+    env.prepare(keep_programs=True)
     sys.exit(main())
 
 

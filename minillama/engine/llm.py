@@ -20,6 +20,7 @@ from minillama.engine.batches import Batches
 from minillama.engine.loader import load_params, unused_tensors
 from minillama.engine.memory import Memory, choose_context, keep_weights, logger
 from minillama.engine.placement import Placement, place_layers
+from minillama.engine.programs import expect_programs
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
 from minillama.engine.sampling_defaults import file_defaults
@@ -73,10 +74,6 @@ def load(
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
-    tokenizer = load_tokenizer(file.metadata)
-    if tokenizer.size > config.vocab_size:
-        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {config.vocab_size}")
-    template = _choose_template(file.metadata, chat_template, tokenizer)
     placement = place_layers(config.block_count, n_gpu_layers)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
     stays = any(reads_in_place(device) for device in placement.devices)
@@ -95,6 +92,11 @@ def load(
     ) as bar:
         params = load_params(file, config, ctx_size, placement.devices, bar.update)
         jax.block_until_ready(params)
+    expect_programs(file.path.resolve(), file.nbytes, ctx_size, cache_types, batches, placement)
+    tokenizer = load_tokenizer(file.metadata)
+    if tokenizer.size > config.vocab_size:
+        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {config.vocab_size}")
+    template = _choose_template(file.metadata, chat_template, tokenizer)
     memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
     return LLM(
         config,

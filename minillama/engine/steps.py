@@ -14,6 +14,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int, UInt32
 
 from minillama.engine.placement import Placement
+from minillama.engine.programs import program
 from minillama.kernels import Weight
 from minillama.model import Cache, Config, Params, Store, forward, grow, unembed
 from minillama.model.forward import embed_tokens, final_norm, run_blocks
@@ -117,7 +118,7 @@ def choose(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tupl
     return _sample(chain, state, logits)
 
 
-@jax.jit
+@program()
 def begin(
     chain: Chain,
     seed: UInt32[Array, ""],
@@ -144,7 +145,7 @@ def enlarge(cache: Cache, capacity: int) -> Cache:
     return grow(cache, capacity)
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="cache")
+@program(static=["config"], donate=["cache"])
 def _read(
     params: Params, config: Config, ids: Int[Array, "1 T"], valid: Int[Array, ""], cache: Cache
 ) -> tuple[Float[Array, "V"], Cache]:
@@ -167,7 +168,7 @@ def _decode(params: Params, config: Config, ids: Int[Array, "1 1"], cache: Cache
     return unembed(params, config, hidden[0, 0]), cache
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames=("state", "cache"))
+@program(static=["config"], donate=["state", "cache"])
 def _step(
     params: Params, config: Config, chain: Chain, state: SamplerState, token: Int[Array, ""], cache: Cache
 ) -> tuple[Choice, SamplerState, Cache]:
@@ -177,7 +178,7 @@ def _step(
     return choice, state, cache
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames=("state", "cache"))
+@program(static=["config"], donate=["state", "cache"])
 def _verify(
     params: Params,
     config: Config,

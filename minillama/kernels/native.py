@@ -1,14 +1,18 @@
 """Whether the kernels of `kernels/cpu` can run in this process."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import jax
 from gguf import GGMLQuantizationType as Type
 
 from minillama import env
 from minillama.errors import OptionError
+
+if TYPE_CHECKING:
+    from minillama.kernels.cpu.attention_call import Heads
 
 logger = logging.getLogger("minillama")
 
@@ -46,6 +50,21 @@ def kernel_problem(kind: Type) -> str | None:
         load_kernels(kind)
 
     return native_problem() or _problem(f"the processor's own kernels for {kind.name}", try_out)
+
+
+def attention_kernels() -> "tuple[Heads, ...]":
+    """The sizes that attention has been made ready for in this process."""
+    from minillama.kernels.cpu.library import loaded_attention
+
+    return () if native_problem() is not None else tuple(loaded_attention)
+
+
+def load_attention_kernels(heads: "Iterable[Heads]") -> None:
+    """Make attention ready for some sizes, as a compiled program expects it that was not traced here."""
+    from minillama.kernels.cpu.library import load_attention
+
+    for each in heads:
+        load_attention(each)
 
 
 def _problem(what: str, try_out: Callable[[], None]) -> str | None:

@@ -21,6 +21,7 @@ from minillama.kernels.cpu.simd import Isa, Module
 KINDS = (*FORMATS, *PLAIN)
 FEW = (1, 2, 4, 8)  # tokens that a kernel takes in registers; more go through panels
 PANELS = (16, 32)
+loaded_attention: list[attention.Heads] = []  # sizes that this process has attention for
 
 
 class Role(IntEnum):
@@ -91,6 +92,7 @@ def load_attention(heads: attention.Heads) -> None:
     link = (ctypes.c_int64 * 2).from_address(find(pool.LINK))
     link[0], link[1] = _handlers()("parallel"), _handlers()(handlers.THREADS)
     _register(heads.name, find("attention"))
+    loaded_attention.append(heads)
 
 
 def type_kernels(kind: Type, isa: Isa, folder: Path | None) -> Callable[[str], int]:

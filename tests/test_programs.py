@@ -1,0 +1,118 @@
+"""Compiled programs that the next process finds: the same results, and never those of something else."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import write_tiny
+
+from minillama import env
+from minillama.engine import programs
+from minillama.engine.compile_clock import compile_seconds
+
+PROGRAM = """
+import json, sys
+import jax
+from minillama import env
+from minillama.engine.llm import load
+from minillama.engine.compile_clock import compile_seconds
+
+traced = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **details: traced.append(details.get("fun_name")) if "jaxpr_trace" in event else None)
+env.prepare(keep_programs=True)
+llm = load(sys.argv[1], ctx_size=256, progress=False)
+first = llm.generate([5, 6, 7], n=6, temp=0.0)
+print(json.dumps({"tokens": first.tokens, "logprobs": first.logprobs, "traced": traced}))
+"""
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> programs.Shelf:
+    kept = programs.Shelf(tmp_path / "programs")
+    monkeypatch.setattr(programs, "_shelf", lambda: kept)
+    return kept
+
+
+def in_new_process(model: Path, cache: Path) -> dict[str, list]:
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(model)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_new_process_traces_nothing_and_says_the_same(tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "m.gguf", "llama")
+    first, second = (in_new_process(model, tmp_path / "cache") for _ in range(2))
+    assert second["tokens"] == first["tokens"] and second["logprobs"] == first["logprobs"]
+    steps = {"_read", "begin", "_step"}
+    assert steps <= set(first["traced"]) and not steps & set(second["traced"])
+    lists = list((tmp_path / "cache" / "programs").glob("*.list"))
+    assert len(lists) == 1 and len(lists[0].read_text().split()) == len(steps)
+
+
+def add(x: jax.Array, scale: float) -> jax.Array:
+    """A program of one line."""
+    return x * scale + 1
+
+
+def test_arguments_of_another_kind_are_another_program(shelf: programs.Shelf) -> None:
+    twice = programs.program(static=["scale"])(add)
+    for shape, scale in (((3,), 2.0), ((4,), 2.0), ((3,), 3.0), ((3,), 2.0)):
+        assert np.array_equal(twice(jnp.ones(shape), scale), np.full(shape, scale + 1))
+    assert len(list(shelf._folder.iterdir())) == 3
+
+
+def test_seconds_are_counted_as_compiling(shelf: programs.Shelf) -> None:
+    before = compile_seconds()
+    programs.program(static=["scale"])(add)(jnp.ones(5), 2.0)
+    assert compile_seconds() > before
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 100, None])
+def test_a_damaged_program_is_compiled_again(
+    shelf: programs.Shelf, tmp_path: Path, damage: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = programs.program(static=["scale"])(add)
+    twice(jnp.ones(3), 2.0)
+    (file,) = shelf._folder.iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"\0" if damage is None else damage)
+    again = programs.Shelf(shelf._folder)
+    monkeypatch.setattr(programs, "_shelf", lambda: again)
+    assert np.array_equal(twice(jnp.ones(3), 2.0), np.full(3, 3.0))
+    assert file.read_bytes()[:32] == programs.hashlib.sha256(file.read_bytes()[32:]).digest(), "written anew"
+
+
+def test_old_programs_go(shelf: programs.Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "MOST_KEPT", 2)
+    twice = programs.program(static=["scale"])(add)
+    for size in range(1, 5):
+        twice(jnp.ones(size), 2.0)
+    assert len(list(shelf._folder.iterdir())) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    shelf = programs.Shelf(tmp_path / "file" / "programs")
+    monkeypatch.setattr(programs, "_shelf", lambda: shelf)
+    programs.expect_programs("a model")
+    with caplog.at_level(logging.WARNING):
+        assert np.array_equal(programs.program(static=["scale"])(add)(jnp.ones(3), 2.0), np.full(3, 3.0))
+    assert not caplog.messages
+
+
+def test_off_unless_asked_for() -> None:
+    assert not env.keeps_programs() and programs._shelf() is None
+    assert np.array_equal(programs.program(static=["scale"])(add)(jnp.ones(3), 2.0), np.full(3, 3.0))
