@@ -5,7 +5,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from minillama import __version__, env
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return leave.code if isinstance(leave.code, int) else 0
 
 
-def build_parser() -> Parser:
-    """The parser of all subcommands; their modules import what is heavy only when they run."""
+def build_parser(commands: Iterable[str] = COMMANDS) -> Parser:
+    """The parser of some subcommands; their modules import what is heavy only when they run."""
     parser = Parser(
         prog="minillama",
         description="Run, measure and study large language models in GGUF files.",
@@ -76,15 +76,15 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"minillama {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for module in COMMANDS.values():
-        import_module(f"minillama.cli.{module}").add_parser(subparsers)
+    for command in commands:
+        import_module(f"minillama.cli.{COMMANDS[command]}").add_parser(subparsers)
     return parser
 
 
 def _dispatch(words: list[str]) -> int:
     if words and words[0] in ALIASES:
         words[0] = ALIASES[words[0]]
-    parser = build_parser()
+    parser = build_parser(words[:1] if words and words[0] in COMMANDS else COMMANDS)
     if not words:
         parser.print_help()
         return 0

@@ -68,7 +68,8 @@ class Session:
             self._cache, self.tokens = self._empty(min(FIRST_CAPACITY, self.ctx_size)), []
         self.tokens = self.tokens[:count]
         self._ahead = 0
-        self._cache = replace(self._cache, length=jnp.full_like(self._cache.length, len(self.tokens)))
+        length = np.full(self._cache.length.shape, len(self.tokens), np.int32)  # no program for JAX to compile
+        self._cache = replace(self._cache, length=jax.device_put(length, self._placement.devices[0]))
 
     def reuse(self, ids: Sequence[int]) -> int:
         """Keep the longest common prefix with `ids`, short of its last token, whose logits are wanted; its length."""

@@ -48,7 +48,9 @@ def byte_pair_merger(
     cut = pre_tokenizers.Sequence([*splits, to_alphabet])
     if not _is_sane(ids, merges):
         return _library_merger(ids, merges, pretokenizer, cut)
-    ranks = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))  # the first of equal ones counts
+    ranks = dict(zip(merges, range(len(merges)), strict=True))
+    if len(ranks) < len(merges):  # the first of equal ones counts
+        ranks = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))
     library = cache(partial(_library_merger, ids, merges, pretokenizer, cut))
 
     def merge(text: str) -> list[int]:
@@ -81,12 +83,15 @@ def join_pairs(piece: str, ranks: Mapping[str, int]) -> list[str]:
 
 def _is_sane(ids: Mapping[str, int], merges: Sequence[str]) -> bool:
     """Whether every byte and every merge is a token and all of it is UTF-8."""
-    return (
-        ids.keys() >= BYTE_OF.keys()
-        and ids.keys() >= {merge.replace(" ", "", 1) for merge in merges}
-        and not SURROGATE.search("".join(merges))
-        and not SURROGATE.search("".join(ids))
-    )
+    try:
+        lines = "\n".join(merges)
+        lines.encode(), "".join(ids).encode()
+    except UnicodeEncodeError:
+        return False
+    joined = lines.replace(" ", "")
+    if len(lines) - len(joined) != len(merges) or lines.count("\n") >= max(1, len(merges)):
+        return False  # more than two texts in a merge, or fewer
+    return ids.keys() >= BYTE_OF.keys() and (not merges or ids.keys() >= set(joined.split("\n")))
 
 
 def _library_merger(

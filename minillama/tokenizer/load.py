@@ -71,8 +71,8 @@ LOADERS: Mapping[str, Callable[[Mapping[str, object]], Tokenizer]] = {"llama": _
 
 def _checked(vocabulary: Vocabulary) -> Vocabulary:
     """FormatError where a byte token does not name its byte."""
-    for index, bits in enumerate(vocabulary.bits):
-        if bits & BYTE and not BYTE_TOKEN.fullmatch(vocabulary.tokens[index]):
+    for index in vocabulary.of_kind(BYTE):
+        if not BYTE_TOKEN.fullmatch(vocabulary.tokens[index]):
             raise FormatError(
                 f"tokenizer.ggml.tokens has {vocabulary.tokens[index]!r} for a byte; expected one like <0x0A>"
             )

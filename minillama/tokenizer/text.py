@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -121,9 +121,9 @@ class Tokenizer:
 
 def special_tokens(vocabulary: Vocabulary, stripping: Callable[[str], bool]) -> tuple[SpecialToken, ...]:
     """The tokens that are looked for in a text, longest in bytes first; `stripping` says which eat blanks."""
-    found: Sequence[SpecialToken] = [
-        SpecialToken(text, index, stripping(text))
-        for index, (text, bits) in enumerate(zip(vocabulary.tokens, vocabulary.bits, strict=True))
-        if bits & (CONTROL | USER_DEFINED | UNKNOWN)
+    tokens = vocabulary.tokens
+    found = [
+        SpecialToken(tokens[index], index, stripping(tokens[index]))
+        for index in vocabulary.of_kind(CONTROL | USER_DEFINED | UNKNOWN)
     ]
     return tuple(sorted(found, key=lambda special: -len(special.text.encode("utf-8", "surrogateescape"))))

@@ -31,6 +31,10 @@ class Vocabulary:
     unknown: int | None
     eog: frozenset[int]
 
+    def of_kind(self, kinds: int) -> list[int]:
+        """The tokens that are of at least one of these kinds."""
+        return np.flatnonzero(np.frombuffer(self.bits, np.uint8) & kinds).tolist()
+
 
 def read_vocabulary(
     metadata: Mapping[str, object], bos: int | None, eos: int | None, unknown: int | None
@@ -40,7 +44,7 @@ def read_vocabulary(
     Raises FormatError where a list is missing, has a wrong length or type, or where BOS or EOS lie outside.
     """
     tokens = _read_tokens(metadata)
-    ids = {text: index for index, text in enumerate(tokens)}
+    ids = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(ids) < len(tokens):
         log.warning("%d tokens have the text of another token; the last one of each is used", len(tokens) - len(ids))
     types = read_numbers(metadata, "tokenizer.ggml.token_type", len(tokens))
