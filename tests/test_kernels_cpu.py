@@ -30,10 +30,10 @@ from minillama.errors import OptionError
 from minillama.gguf import Tensor
 from minillama.kernels import Portable, load_weight, matmuls, native, portable_weight
 from minillama.kernels.cpu import library
-from minillama.kernels.cpu.activations import PanelLayout, RowLayout
+from minillama.kernels.cpu.activations import PANEL, PanelLayout, RowLayout
 from minillama.kernels.cpu.compile import callable_at
 from minillama.kernels.cpu.formats import FORMATS
-from minillama.kernels.cpu.library import FEW, KINDS, PANELS, Role
+from minillama.kernels.cpu.library import FEW, KINDS, Role
 from minillama.kernels.cpu.mapped import Mapped, map_weight, multiply
 from minillama.kernels.cpu.matrix import BUFFER_ROWS
 from minillama.kernels.cpu.part import WORDS
@@ -57,10 +57,9 @@ def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray) -> np.ndarray:
         prepare, kernel, units, step = Role.PREPARE_FEW, Role[f"FEW_{tokens}"], tokens, 7
         size = tokens * RowLayout(width, FORMATS[kind].group).size if kind in FORMATS else 0
     else:
-        lanes = next((lanes for lanes in PANELS if lanes >= tokens), PANELS[-1])
-        prepare, kernel, units, step = Role[f"PREPARE_{lanes}"], Role[f"MANY_{lanes}"], -(-tokens // lanes), BUFFER_ROWS
+        prepare, kernel, units, step = Role.PREPARE_MANY, Role.MANY, -(-tokens // PANEL), BUFFER_ROWS
         group = FORMATS[kind].group if kind in FORMATS else None
-        size = units * (PanelLayout(width, group, lanes).size if group else 4 * width * lanes)
+        size = units * (PanelLayout(width, group).size if group else 4 * width * PANEL)
     scratch, y = np.zeros(size + 64, np.uint8), np.full((tokens, rows + 2), np.nan, np.float32)
     y_rows = np.ascontiguousarray(y[:, :rows])
     source = x if size == 0 else scratch
@@ -97,7 +96,7 @@ def check(kind: Type, raw: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
 @by_isa
 @by_kind
 class TestEveryKernel:
-    @pytest.mark.parametrize("tokens", [1, 2, 4, 16, 33])
+    @pytest.mark.parametrize("tokens", [1, 2, 4, 16, 24, 39])
     def test_errors_are_those_of_the_activations(self, kind: Type, isa: Isa, tokens: int) -> None:
         raw = random_bytes(kind, 71, 768)
         x = np.random.default_rng(tokens).standard_normal((tokens, 768)).astype(np.float32)
@@ -132,7 +131,8 @@ def test_all_shapes(kind: Type, isa: Isa, data: st.DataObject) -> None:
     """Rows that divide by no tile, from the shortest rows to longer ones than a buffer of unpacked weights."""
     block = 256 if kind in (Type.Q4_K, Type.Q6_K) else 32
     width = block * data.draw(st.one_of(st.integers(1, 12), st.sampled_from([2048 // block + 1, 4096 // block])))
-    rows, tokens = data.draw(st.integers(1, 150)), data.draw(st.sampled_from([1, 2, 4, 5, 16, 17, 32, 45, 64]))
+    rows = data.draw(st.integers(1, 150))
+    tokens = data.draw(st.sampled_from([1, 2, 4, 5, 9, 16, 17, 24, 25, 32, 40, 45, 64, 89]))
     raw = random_bytes(kind, rows, width, seed=rows)
     x = np.random.default_rng(width).standard_normal((tokens, width)).astype(np.float32)
     check(kind, raw, x, product(kind, isa, raw, x))

@@ -17,7 +17,8 @@ from minillama.model import Cache, Config, Params, empty_cache
 from minillama.sampling import Chain, SamplerState
 
 FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are used up
-LEAST_CHUNK = 16  # shorter chunks are padded to this, so that few programs are compiled
+CHUNKS = (16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # what is shorter is padded, for few programs to compile
+LEAST_CHUNK = CHUNKS[0]
 
 
 def pass_size(count: int) -> int:
@@ -166,16 +167,13 @@ class Session:
         return any(leaf.is_deleted() for leaf in jax.tree.leaves(self._cache))
 
     def _next_chunk(self, left: int) -> tuple[int, int]:
-        """Tokens of the next chunk, and their padded number: a power of two or ubatch_size, within the cache."""
+        """Tokens of the next chunk, and their padded number: one of `CHUNKS` or ubatch_size, within the cache."""
         largest = self._batches.ubatch_size
-        padded = min(LEAST_CHUNK, largest)
-        while padded < min(left, largest):
-            padded = min(2 * padded, largest)
-        needed = len(self.tokens) + min(left, padded)
-        self._ensure(min(self.ctx_size, needed))
+        padded = next((size for size in CHUNKS if min(left, largest) <= size < largest), largest)
+        self._ensure(min(self.ctx_size, len(self.tokens) + min(left, padded)))
         beyond = self._cache.capacity - len(self.tokens)
-        while padded > beyond:
-            padded //= 2
+        if padded > beyond:
+            padded = max((size for size in CHUNKS if size <= beyond), default=1 << (beyond.bit_length() - 1))
         return min(left, padded), padded
 
     def _capacity_for(self, positions: int) -> int:

@@ -24,12 +24,15 @@ from minillama.kernels.cpu.simd import (
     nearest,
     number,
     select,
+    smallest,
     store,
     total,
 )
 
 BLOCK = 32
 PIECE = 16  # codes that an order moves together
+PANEL = 32  # tokens side by side
+STEP = 8  # the last panel may be narrower, by these
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class PanelLayout:
 
     width: Like  # K
     group: int
-    lanes: int
+    lanes: Like = PANEL
 
     @property
     def size(self) -> Like:
@@ -76,15 +79,15 @@ class PanelLayout:
 
     def scales(self, panel: Value, weight: Value) -> Value:
         """Address of [K/group, lanes] d from a weight's group on."""
-        return panel + self.width * self.lanes + weight // self.group * (4 * self.lanes)
+        return panel + self.width * self.lanes + weight // self.group * 4 * self.lanes
 
     def sums(self, panel: Value, weight: Value) -> Value:
         """Address of [K/group, lanes] sums from a weight's group on."""
-        return self.scales(panel, weight) + self.width // self.group * (4 * self.lanes)
+        return self.scales(panel, weight) + self.width // self.group * 4 * self.lanes
 
     def starts(self, panel: Value, weight: Value) -> Value:
         """Address of [K/group, lanes] starts from a weight's group on."""
-        return self.scales(panel, weight) + self.width // self.group * (8 * self.lanes)
+        return self.scales(panel, weight) + self.width // self.group * 8 * self.lanes
 
 
 def define_rows(module: Module, name: str, group: int, order: tuple[int, ...]) -> None:
@@ -122,16 +125,28 @@ def define_rows(module: Module, name: str, group: int, order: tuple[int, ...]) -
     module.define(name, 3, body)
 
 
-def define_panels(module: Module, name: str, group: int, zero: int, lanes: int) -> None:
+def panels(tokens: Value) -> tuple[Value, Value]:
+    """How many panels are whole, and the lanes of one more: 0 if there is none, else a multiple of `STEP`."""
+    whole = (tokens + (STEP - 1)) // PANEL  # one that lacks less than a step counts as whole
+    return whole, (tokens - smallest(tokens, whole * PANEL) + (STEP - 1)) // STEP * STEP
+
+
+def _lanes(tokens: Value, panel: Value) -> Value:
+    whole, rest = panels(tokens)
+    return select(panel < whole, number(PANEL), rest)
+
+
+def define_panels(module: Module, name: str, group: int, zero: int) -> None:
     """`name(part, first, last)`: quantise panels first to last - 1; tokens beyond the last one are zeros."""
 
     def body(part_address: Value, first: Value, last: Value) -> None:
         part = Part(part_address)
-        layout = PanelLayout(part.width, group, lanes)
         for p in loop(first, last):
-            panel = part.x + layout.size * p
+            lanes = _lanes(part.tokens, p)
+            layout = PanelLayout(part.width, group, lanes)
+            panel = part.x + PanelLayout(part.width, group).size * p
             for lane in loop(0, lanes):
-                t = p * lanes + lane
+                t = p * PANEL + lane
                 real = t < part.tokens
                 source = part.source + part.width * select(real, t, 0) * 4
                 for k in loop(0, part.width, BLOCK):
@@ -139,10 +154,10 @@ def define_panels(module: Module, name: str, group: int, zero: int, lanes: int) 
                     d = select(real, d, 0.0)
                     words = codes.to(I8).bits_as(U32)
                     for i in range(BLOCK // 4):
-                        store(words[i], layout.codes(panel, k) + lane * 4 + 4 * lanes * i)
+                        store(words[i], layout.codes(panel, k) + lane * 4 + lanes * (4 * i))
                     for g in range(BLOCK // group):
                         whole = total(codes.lanes_at(range(g * group, (g + 1) * group)))
-                        there = lane * 4 + 4 * lanes * g
+                        there = lane * 4 + lanes * (4 * g)
                         store(d, layout.scales(panel, k) + there)
                         store(d * whole.to(F32), layout.sums(panel, k) + there)
                         store(whole * -zero, layout.starts(panel, k) + there)
@@ -150,19 +165,20 @@ def define_panels(module: Module, name: str, group: int, zero: int, lanes: int) 
     module.define(name, 3, body)
 
 
-def define_plain_panels(module: Module, name: str, lanes: int) -> None:
+def define_plain_panels(module: Module, name: str) -> None:
     """`name(part, first, last)`: lay float32 [T, K] out as panels [K, lanes]; lanes beyond the last token are zeros."""
 
     def body(part_address: Value, first: Value, last: Value) -> None:
         part = Part(part_address)
         for p in loop(first, last):
-            panel = part.x + part.width * p * (4 * lanes)
+            lanes = _lanes(part.tokens, p)
+            panel = part.x + part.width * p * (4 * PANEL)
             for lane in loop(0, lanes):
-                t = p * lanes + lane
+                t = p * PANEL + lane
                 real = t < part.tokens
                 source = part.source + part.width * select(real, t, 0) * 4
                 for k in loop(0, part.width):
-                    store(select(real, load(F32, 1, source + k * 4), 0.0), panel + k * (4 * lanes) + lane * 4)
+                    store(select(real, load(F32, 1, source + k * 4), 0.0), panel + k * 4 * lanes + lane * 4)
 
     module.define(name, 3, body)
 

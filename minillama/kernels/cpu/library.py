@@ -20,19 +20,16 @@ from minillama.kernels.cpu.simd import Isa, Module
 
 KINDS = (*FORMATS, *PLAIN)
 FEW = (1, 2, 4, 8)  # tokens that a kernel takes in registers; more go through panels
-PANELS = (16, 32)
 loaded_attention: list[attention.Heads] = []  # sizes that this process has attention for
 
 
 class Role(IntEnum):
     """What a type's kernels do; a kernel's number is 16 times its type's place in KINDS, plus this."""
 
-    PREPARE_FEW, FEW_1, FEW_2, FEW_4, FEW_8, PREPARE_16, MANY_16, PREPARE_32, MANY_32, READ = range(10)
+    PREPARE_FEW, FEW_1, FEW_2, FEW_4, FEW_8, PREPARE_MANY, MANY, READ = range(8)
 
 
 FEW_ROLES = dict(zip(FEW, (Role.FEW_1, Role.FEW_2, Role.FEW_4, Role.FEW_8), strict=True))
-# of the kernel that prepares panels, and of the one that multiplies with them
-MANY_ROLES = dict(zip(PANELS, ((Role.PREPARE_16, Role.MANY_16), (Role.PREPARE_32, Role.MANY_32)), strict=True))
 
 
 def kernel_number(kind: Type, role: Role) -> int:
@@ -106,18 +103,16 @@ def _write(module: Module, kind: Type) -> None:
         activations.define_rows(module, Role.PREPARE_FEW.name, form.group, form.order)
         for tokens, role in FEW_ROLES.items():
             vector.define_quantised(module, role.name, form, tokens)
-        for lanes, (prepare, role) in MANY_ROLES.items():
-            activations.define_panels(module, prepare.name, form.group, form.zero, lanes)
-            matrix.define_quantised(module, role.name, form, matrix.tile(module.isa, lanes))
+        activations.define_panels(module, Role.PREPARE_MANY.name, form.group, form.zero)
+        matrix.define_quantised(module, Role.MANY.name, form)
         rows.define_quantised(module, Role.READ.name, form)
         return
     plain = PLAIN[kind]
     activations.define_nothing(module, Role.PREPARE_FEW.name)
     for tokens, role in FEW_ROLES.items():
         vector.define_plain(module, role.name, plain, tokens)
-    for lanes, (prepare, role) in MANY_ROLES.items():
-        activations.define_plain_panels(module, prepare.name, lanes)
-        matrix.define_plain(module, role.name, plain, matrix.tile(module.isa, lanes))
+    activations.define_plain_panels(module, Role.PREPARE_MANY.name)
+    matrix.define_plain(module, Role.MANY.name, plain)
     rows.define_plain(module, Role.READ.name, plain)
 
 

@@ -12,10 +12,10 @@ from jax import Array
 from jaxtyping import Float, Int, UInt8
 
 from minillama.gguf.types import row_bytes
-from minillama.kernels.cpu.activations import PanelLayout, RowLayout
+from minillama.kernels.cpu.activations import PANEL, PanelLayout, RowLayout
 from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.handlers import MOST_PARTS, Plan
-from minillama.kernels.cpu.library import FEW, FEW_ROLES, MANY_ROLES, PANELS, Role, kernel_number, load_kernels
+from minillama.kernels.cpu.library import FEW, FEW_ROLES, Role, kernel_number, load_kernels
 from minillama.kernels.cpu.matrix import BUFFER_ROWS
 from minillama.kernels.weight import Weight
 
@@ -106,10 +106,8 @@ def _plans(weights: Sequence[Mapped], tokens: int, width: int) -> tuple[list[Pla
             size = 0 if form is None else tokens * RowLayout(width, form.group).size
             task_rows = max(8, min(_TASK_BYTES // weight.row_bytes, weight.sizes[-2] // _LEAST_TASKS))
         else:
-            lanes = next((lanes for lanes in PANELS if lanes >= tokens), PANELS[-1])
-            prepare, role = MANY_ROLES[lanes]
-            units = -(-tokens // lanes)
-            size = units * (4 * width * lanes if form is None else PanelLayout(width, form.group, lanes).size)
+            role, prepare, units = Role.MANY, Role.PREPARE_MANY, -(-tokens // PANEL)
+            size = units * (4 * width * PANEL if form is None else PanelLayout(width, form.group).size)
             task_rows = min(BUFFER_ROWS, max(8, weight.sizes[-2] // 32 // 8 * 8))
         fresh = shape not in places and size > 0
         if fresh:

@@ -1,13 +1,14 @@
 """The product with many tokens: a row is unpacked once and multiplied with panels of tokens while both are in a cache.
 
-A vector register holds one number of 16 tokens. Four codes of a weight row are repeated over all lanes and multiplied
-with the same four of every token; what the registers hold after a group is scaled and added up in float32. Some rows
-and two registers of tokens are computed together, so that every number that is loaded is used several times.
+A vector register holds one number of 16 tokens, or of 8. Four codes of a weight row are repeated over all lanes and
+multiplied with the same four of every token; what the registers hold after a group is scaled and added up in float32.
+Some rows and two registers of tokens are computed together, so that every number that is loaded is used several times.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from minillama.kernels.cpu.activations import PanelLayout
+from minillama.kernels.cpu.activations import PANEL, STEP, PanelLayout, panels
 from minillama.kernels.cpu.formats import Format, Plain
 from minillama.kernels.cpu.part import Part
 from minillama.kernels.cpu.simd import (
@@ -23,48 +24,57 @@ from minillama.kernels.cpu.simd import (
     dot,
     fma,
     load,
-    load_splat,
     loop,
     number,
     prefetch,
     select,
     shuffle,
     smallest,
+    splat,
     stack,
     store,
     when,
 )
 
-LANES = 16  # tokens in a register
+LANES = 16  # tokens in a whole register
 BUFFER = 128 << 10  # bytes of unpacked weights, to stay in the second cache beside a panel
 BUFFER_ROWS = 64
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What is computed together: rows, and tokens in one register or two."""
+    """What is computed together: rows, and a panel of tokens in one register or two."""
 
     rows: int
     tokens: int
 
     @property
-    def vectors(self) -> int:
-        return self.tokens // LANES
+    def vectors(self) -> list[int]:
+        """Lanes of the registers."""
+        return [min(LANES, self.tokens - start) for start in range(0, self.tokens, LANES)]
 
 
-def tile(isa: Isa, tokens: int) -> Tile:
-    """As much as the registers hold: 32 of 16 floats, or 16 of 8."""
-    return Tile(8 if isa is Isa.AVX512 else 2, tokens)
+def _each_panel(module: Module, tokens: Value, compute: Callable[[Tile, Value], None]) -> None:
+    """`compute` for the whole panels, and for a narrower last one.
+
+    Rows of a tile: as many as the registers hold, 32 of 16 floats, or 16 of 8.
+    """
+    rows = 8 if module.isa is Isa.AVX512 else 2
+    whole, rest = panels(tokens)
+    for panel in loop(0, whole):
+        compute(Tile(rows, PANEL), panel)
+    for lanes in range(STEP, PANEL, STEP):
+        with when(rest.equals(lanes)):
+            compute(Tile(rows, lanes), whole)
 
 
-def define_quantised(module: Module, name: str, form: Format, shape: Tile) -> None:
+def define_quantised(module: Module, name: str, form: Format) -> None:
     """`name(part, first, last)`: rows first to last - 1, at most BUFFER_ROWS, for all tokens."""
     chunk = BUFFER // BUFFER_ROWS
     groups = chunk // form.group
 
     def body(part_address: Value, first: Value, last: Value) -> None:
         part = Part(part_address)
-        layout = PanelLayout(part.width, form.group, shape.tokens)
         codes, scales = stack(BUFFER_ROWS * chunk), stack(BUFFER_ROWS * groups * 4)
         minima = stack(BUFFER_ROWS * groups * 4) if form.minimum else None
         for k in loop(0, part.width, chunk):
@@ -75,14 +85,19 @@ def define_quantised(module: Module, name: str, form: Format, shape: Tile) -> No
                     form, part.weights + row * part.row_bytes, k, width, codes + at * chunk,
                     scales + at * (groups * 4), None if minima is None else minima + at * (groups * 4),
                 )  # fmt: skip
-            for panel in loop(0, (part.tokens + (shape.tokens - 1)) // shape.tokens):
+
+            def compute(shape: Tile, panel: Value, k: Value = k, width: Value = width) -> None:
+                layout = PanelLayout(part.width, form.group, shape.tokens)
+                here = part.x + PanelLayout(part.width, form.group).size * panel
                 for row in loop(first, last, shape.rows):
-                    at, here = row - first, part.x + layout.size * panel
+                    at = row - first
                     sums = _multiply(
                         form, shape, layout, here, k, width, codes + at * chunk, scales + at * (groups * 4),
                         None if minima is None else minima + at * (groups * 4), chunk, groups,
                     )  # fmt: skip
                     _put(part, shape, sums, row, smallest(last - row, shape.rows), panel, k)
+
+            _each_panel(module, part.tokens, compute)
 
     module.define(name, 3, body)
 
@@ -116,36 +131,37 @@ def _multiply(
     minima: Value | None, chunk: int, groups: int,
 ) -> list[list[Value]]:  # fmt: skip
     """Sums [rows][vectors] of a tile over a chunk of the row."""
-    sums = [[Register(number(0.0, F32, LANES)) for _ in range(shape.vectors)] for _ in range(shape.rows)]
+    sums = [[Register(number(0.0, F32, lanes)) for lanes in shape.vectors] for _ in range(shape.rows)]
+    vectors = list(enumerate(shape.vectors))
     together = min(4, shape.rows)
     for weight in loop(0, width, form.group):
         x = layout.codes(panel, k + weight)
-        d = [load(F32, LANES, layout.scales(panel, k + weight) + 64 * v) for v in range(shape.vectors)]
-        starts = [load(I32, LANES, layout.starts(panel, k + weight) + 64 * v) for v in range(shape.vectors)]
+        d = [load(F32, lanes, layout.scales(panel, k + weight) + 64 * v) for v, lanes in vectors]
+        starts = [load(I32, lanes, layout.starts(panel, k + weight) + 64 * v) for v, lanes in vectors]
         group = weight // form.group * 4
         for first in range(0, shape.rows, together):
             rows = range(first, first + together)
             dots = [list(starts) for _ in rows]
             for step in range(0, form.group, 4):
-                xs = [load(I8, 4 * LANES, x + step * shape.tokens + 64 * v) for v in range(shape.vectors)]
+                xs = [load(I8, 4 * lanes, x + step * shape.tokens + 64 * v) for v, lanes in vectors]
                 for i, r in enumerate(rows):
-                    w = load_splat(U32, LANES, codes + (r * chunk + step) + weight).bits_as(U8)
-                    for v in range(shape.vectors):
-                        dots[i][v] = dot(dots[i][v], w, xs[v], form.wide)
+                    w = load(U32, 1, codes + (r * chunk + step) + weight)
+                    for v, lanes in vectors:
+                        dots[i][v] = dot(dots[i][v], splat(w, lanes).bits_as(U8), xs[v], form.wide)
             for i, r in enumerate(rows):
-                scale = load_splat(F32, LANES, scales + r * (groups * 4) + group)
-                for v in range(shape.vectors):
+                scale = load(F32, 1, scales + r * (groups * 4) + group)
+                for v, _ in vectors:
                     sums[r][v].value = fma(dots[i][v].to(F32) * scale, d[v], sums[r][v].value)
         if minima is not None:
-            shares = [load(F32, LANES, layout.sums(panel, k + weight) + 64 * v) for v in range(shape.vectors)]
+            shares = [load(F32, lanes, layout.sums(panel, k + weight) + 64 * v) for v, lanes in vectors]
             for r in range(shape.rows):
-                minimum = load_splat(F32, LANES, minima + r * (groups * 4) + group) * -1.0
-                for v in range(shape.vectors):
+                minimum = load(F32, 1, minima + r * (groups * 4) + group) * -1.0
+                for v, _ in vectors:
                     sums[r][v].value = fma(minimum, shares[v], sums[r][v].value)
     return [[register.value for register in row] for row in sums]
 
 
-def define_plain(module: Module, name: str, plain: Plain, shape: Tile) -> None:
+def define_plain(module: Module, name: str, plain: Plain) -> None:
     """The same for a type without blocks: float32 times float32."""
     chunk = BUFFER // BUFFER_ROWS // 4
 
@@ -162,30 +178,32 @@ def define_plain(module: Module, name: str, plain: Plain, shape: Tile) -> None:
                     store(plain.read(16, source + i * plain.bytes), to + i * 4)
                 for i in loop(bulk, width):
                     store(plain.read(1, source + i * plain.bytes), to + i * 4)
-            for panel in loop(0, (part.tokens + (shape.tokens - 1)) // shape.tokens):
-                x = part.x + (part.width * panel + k) * (4 * shape.tokens)
+
+            def compute(shape: Tile, panel: Value, k: Value = k, width: Value = width) -> None:
+                x = part.x + part.width * panel * (4 * PANEL) + k * (4 * shape.tokens)
+                vectors = list(enumerate(shape.vectors))
                 for row in loop(first, last, shape.rows):
-                    sums = [
-                        [Register(number(0.0, F32, LANES)) for _ in range(shape.vectors)] for _ in range(shape.rows)
-                    ]
+                    sums = [[Register(number(0.0, F32, lanes)) for _, lanes in vectors] for _ in range(shape.rows)]
                     start = rows + (row - first) * (4 * chunk)
                     for i in loop(0, width):
-                        xs = [load(F32, LANES, x + i * (4 * shape.tokens) + 64 * v) for v in range(shape.vectors)]
+                        xs = [load(F32, lanes, x + i * (4 * shape.tokens) + 64 * v) for v, lanes in vectors]
                         for r in range(shape.rows):
-                            w = load_splat(F32, LANES, start + r * (4 * chunk) + i * 4)
-                            for v in range(shape.vectors):
+                            w = load(F32, 1, start + r * (4 * chunk) + i * 4)
+                            for v, _ in vectors:
                                 sums[r][v].value = fma(w, xs[v], sums[r][v].value)
                     found = [[register.value for register in row_sums] for row_sums in sums]
                     _put(part, shape, found, row, smallest(last - row, shape.rows), panel, k)
+
+            _each_panel(module, part.tokens, compute)
 
     module.define(name, 3, body)
 
 
 def _put(part: Part, shape: Tile, sums: list[list[Value]], row: Value, rows: Value, panel: Value, k: Value) -> None:
     """Add a tile to the result [T, N], which the first chunk of a row finds empty."""
-    columns = [_columns([row_sums[v] for row_sums in sums]) for v in range(shape.vectors)]
+    columns = [_columns([row_sums[v] for row_sums in sums]) for v in range(len(shape.vectors))]
     flat = [column for vector_columns in columns for column in vector_columns]
-    token = panel * shape.tokens
+    token = panel * PANEL
     tokens = smallest(part.tokens - token, shape.tokens)
     fresh = k.equals(0)
     whole = rows.equals(shape.rows) & tokens.equals(shape.tokens)
