@@ -20,6 +20,7 @@ COMMANDS = {
     "tokenize": "tokenize",
     "inspect": "inspect",
     "synth": "synth",
+    "quantize": "quantize",
     "bench": "bench",
     "doctor": "doctor",
     "lab": "lab",
