@@ -77,7 +77,8 @@ def _value(value: Value, words: str) -> bytes:
     name, array, _ = words.partition("[")
     kind = ValueType[name.upper()]
     if not array:
-        raw = _text(value) if kind is ValueType.STRING else np.array(value, NUMPY[kind]).tobytes()
+        with np.errstate(over="ignore"):  # a float beyond float32 becomes infinite
+            raw = _text(value) if kind is ValueType.STRING else np.array(value).astype(NUMPY[kind]).tobytes()
         return struct.pack("<I", kind) + raw
     start = struct.pack("<IIQ", ValueType.ARRAY, kind, len(value))
     if kind is ValueType.STRING:

@@ -33,8 +33,8 @@ def total(values: Columns) -> np.ndarray:
 
 
 def extreme(values: Columns) -> np.ndarray:
-    """Of each column the value of largest magnitude, the first of equals."""
-    return np.take_along_axis(values, np.abs(values).argmax(axis=0)[None], axis=0)[0]
+    """Of each column the value of largest magnitude, the first of equals; of zeros the positive one."""
+    return np.take_along_axis(values, np.abs(values).argmax(axis=0)[None], axis=0)[0] + np.float32(0)
 
 
 def half(values: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Quantise a GGUF file: read rows, round them on all cores, write them in order."""
 
+import math
 import os
 import shutil
 from collections import deque
@@ -21,6 +22,7 @@ from minillama.gguf.reader import GGUF, Tensor, dequantize, open_gguf
 from minillama.gguf.write import alignment_of, header, padded
 
 Progress = Callable[[Step, int], None]  # (the tensor, how many of its weights were just written)
+
 # Weights of one piece of work: few enough to stay in a core's cache, enough to make Python's part small.
 PIECE = 2**17
 
@@ -136,7 +138,7 @@ def _important(tensor: Tensor, importance: Importance | None) -> np.ndarray | No
     if values is None:
         return None
     row = tensor.shape[-1]
-    experts = tensor.shape[0] if len(tensor.shape) > 2 else 1
+    experts = math.prod(tensor.shape[:-2])
     if values.size != experts * row:
         if tensor.name == "token_embd.weight":  # some matrices have it by mistake
             return None

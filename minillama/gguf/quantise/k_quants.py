@@ -6,7 +6,7 @@ the codes are made again with the scales that a reader will see. Layouts: ggml-c
 
 import numpy as np
 
-from minillama.gguf.quantise.columns import Columns, as_half, columns, half, repeated, rows_of, total
+from minillama.gguf.quantise.columns import Columns, as_half, columns, extreme, half, repeated, rows_of, total
 from minillama.gguf.quantise.search import (
     SMALLEST,
     MinimumFit,
@@ -46,7 +46,7 @@ def q3_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
     if importance is None:
         found, rough = refine_signed(x, 4)
         per_block = found.reshape(-1, 16)
-        largest = np.take_along_axis(per_block, np.abs(per_block).argmax(axis=1)[:, None], axis=1)[:, 0]
+        largest = extreme(per_block.T)
         inverse = np.float32(-32) / largest
         scales = np.where(largest[:, None] == 0, ZERO, round_to(per_block, inverse[:, None], -32, 31))
         scale = np.where(largest == 0, ZERO, np.float32(1) / inverse)
@@ -82,7 +82,7 @@ def q6_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
     x = columns(weights, 16)
     fit = fit_signed(x, x * x if importance is None else repeated(importance, len(weights), 16), 32)
     per_block = fit.scale.reshape(-1, 16)
-    largest = np.take_along_axis(per_block, np.abs(per_block).argmax(axis=1)[:, None], axis=1)[:, 0]
+    largest = extreme(per_block.T)
     nothing = np.abs(largest) < SMALLEST
     inverse = np.where(nothing, ZERO, np.float32(-128) / largest)
     scale = np.where(nothing, ZERO, np.float32(1) / inverse)
@@ -130,8 +130,10 @@ def _of_eight(
 def _shares(values: np.ndarray, count: int, top: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of sub-blocks as a float for the block and whole numbers up to `top`: ([blocks], [blocks, count])."""
     per_block = values.reshape(-1, count)
-    largest = np.maximum(per_block.max(axis=1), ZERO)
-    inverse = np.where(largest > 0, np.float32(top) / largest, ZERO)
+    largest = per_block.max(axis=1)
+    largest = np.where(largest > 0, largest, ZERO)
+    inverse = np.float32(top) / largest
+    inverse = np.where(np.isfinite(inverse), inverse, ZERO)
     shares = np.clip(np.rint(inverse[:, None] * per_block), 0, top)
     return largest / np.float32(top), shares.astype(np.uint8)
 

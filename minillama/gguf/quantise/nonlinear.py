@@ -26,7 +26,7 @@ def iq4_xs(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndar
     """Blocks of 256 with a scale, and 8 scales of 6 bits from -32."""
     x = columns(weights, 32)
     found = _fit(x, _weights(weights, importance, 256)).reshape(-1, 8)
-    largest = np.take_along_axis(found, np.abs(found).argmax(axis=1)[:, None], axis=1)[:, 0]
+    largest = extreme(found.T)
     scale = -largest / np.float32(32)
     scales = np.clip(np.rint(_inverse(scale)[:, None] * found), -32, 31)
     step = (scale[:, None] * scales).reshape(-1)

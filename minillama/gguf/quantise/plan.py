@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from minillama.errors import OptionError, UnsupportedError
+from minillama.errors import FormatError, OptionError, UnsupportedError
 from minillama.gguf.importance import Importance
 from minillama.gguf.mixes import PLAIN, Mix, fitting_type, quantisable, wanted_type
 from minillama.gguf.names import GUESSED, facts, guessed_type, size_name
@@ -89,10 +89,10 @@ class Plan:
 def plan_file(file: GGUF, mix: Mix | None, options: Options = Options()) -> Plan:
     """What quantising to `mix` will do; None copies.
 
-    Raises OptionError (a regular expression that is none, an override that does not fit) and UnsupportedError
-    (a tensor that is quantised already, a type that nothing can be quantised to).
+    Raises FormatError (no model), OptionError (a regular expression that is none, an override that would break the
+    file) and UnsupportedError (a tensor that is quantised already, a type that nothing can be quantised to).
     """
-    _check(options)
+    _check(file, options)
     metadata, kinds = _metadata(file, mix, options)
     steps = []
     for tensor in sorted(file.tensors.values(), key=_order):
@@ -108,7 +108,11 @@ def plan_file(file: GGUF, mix: Mix | None, options: Options = Options()) -> Plan
     return Plan(metadata, kinds, tuple(steps))
 
 
-def _check(options: Options) -> None:
+def _check(file: GGUF, options: Options) -> None:
+    if not file.architecture or not file.tensors:
+        raise FormatError(f"{file.path} holds no model; name one with weights")
+    if any(override.key == "general.alignment" for override in options.overrides):
+        raise OptionError("--override-kv general.alignment: says where the weights lie; leave it as it is")
     chosen = (options.output_tensor_type, options.token_embedding_type, *(kind for _, kind in options.tensor_types))
     for kind in chosen:
         if kind is not None and kind not in QUANTISERS:

@@ -83,8 +83,8 @@ def signed_codes(x: Columns, fit: Fit, top: int) -> np.ndarray:
 
 def fit_minimum(x: Columns, weights: Columns, top: int, trials: Trials) -> MinimumFit:
     """Codes from 0 to top, and a minimum that is not above 0."""
-    low, high = np.minimum(x.min(axis=0), np.float32(0)), x.max(axis=0)
-    flat = high == low
+    low, high = x.min(axis=0), x.max(axis=0)
+    low = np.where(low > 0, np.float32(0), low)
     weight_sum, x_sum = total(weights), total(weights * x)
     codes, scratch, weighted = np.empty_like(x), np.empty_like(x), np.empty_like(x)
 
@@ -99,6 +99,7 @@ def fit_minimum(x: Columns, weights: Columns, top: int, trials: Trials) -> Minim
         return total(np.multiply(scratch, weights, out=scratch))
 
     inverse, base, minimum = np.float32(top) / (high - low), low, low
+    flat = ~np.isfinite(inverse)  # all the same, or nearer to each other than a float can say
     scale = np.float32(1) / inverse
     round_to(np.subtract(x, minimum, out=codes), inverse, 0, top, out=codes)
     best = error(scale, minimum)

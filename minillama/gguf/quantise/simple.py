@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minillama.gguf.quantise.columns import Columns, columns, half, rows_of
+from minillama.gguf.quantise.columns import Columns, columns, extreme, half, rows_of
 from minillama.gguf.quantise.search import Trials, fit_minimum, fit_signed, minimum_codes, signed_codes
 
 BLOCK = 32
@@ -57,10 +57,10 @@ def _signed(weights: np.ndarray, importance: np.ndarray | None, top: int) -> tup
         fit = fit_signed(x, importances(weights, importance), top)
         return fit.scale, rows_of(signed_codes(x, fit, top), BLOCK)
     blocks = weights.reshape(-1, BLOCK)
-    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1)[:, None], axis=1)
-    scale = largest[:, 0] / np.float32(-top)
-    codes = np.trunc(blocks * _inverse(scale)[:, None] + np.float32(top + 0.5))
-    return scale, _limited(codes, 2 * top - 1)
+    scale = extreme(blocks.T) / np.float32(-top)
+    inverse = _inverse(scale)
+    codes = np.trunc(blocks * inverse[:, None] + np.float32(top + 0.5))
+    return scale, _limited(codes, inverse, 2 * top - 1)
 
 
 def _with_minimum(
@@ -74,16 +74,20 @@ def _with_minimum(
     blocks = weights.reshape(-1, BLOCK)
     minimum = blocks.min(axis=1)
     scale = (blocks.max(axis=1) - minimum) / np.float32(top)
-    codes = np.trunc((blocks - minimum[:, None]) * _inverse(scale)[:, None] + np.float32(0.5))
-    return scale, minimum, _limited(codes, top)
+    inverse = _inverse(scale)
+    codes = np.trunc((blocks - minimum[:, None]) * inverse[:, None] + np.float32(0.5))
+    return scale, minimum, _limited(codes, inverse, top)
 
 
 def _inverse(scale: np.ndarray) -> np.ndarray:
     return np.where(scale == 0, np.float32(0), np.float32(1) / scale)
 
 
-def _limited(codes: np.ndarray, top: int) -> np.ndarray:
-    return np.clip(codes, 0, top).astype(np.uint8)
+def _limited(codes: np.ndarray, inverse: np.ndarray, top: int) -> np.ndarray:
+    """Codes from 0 to top; 0 in blocks so small that the inverse of their scale is no number."""
+    codes = np.clip(codes, 0, top, out=codes)
+    codes[~np.isfinite(inverse)] = 0
+    return codes.astype(np.uint8)
 
 
 def _nibbles(codes: np.ndarray) -> np.ndarray:
