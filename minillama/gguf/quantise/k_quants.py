@@ -66,7 +66,7 @@ def q3_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
 
 def q4_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Codes of 4 bits; 8 scales and 8 minima of 6 bits."""
-    scale, minimum, shares, codes = _of_eight(weights, importance, 15, Trials(-1, 0.1, 20))
+    scale, minimum, shares, codes = _of_eight(weights, importance, 15, Trials(-1.0, 0.1, 20))
     return _joined(weights, half(scale), half(minimum), shares, _nibbles(codes))
 
 

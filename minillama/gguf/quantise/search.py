@@ -146,7 +146,7 @@ def fit_positive(x: Columns, weights: Columns, top: int) -> tuple[np.ndarray, np
     for turn in range(-4, 5):
         if turn:
             tried = (np.float32(0.1) * np.float32(turn) + np.float32(top)) / largest
-            new_error = error(tried, top)
+            new_error = error(tried, float(top))
             better = new_error < best
             best, inverse = np.where(better, new_error, best), np.where(better, tried, inverse)
     codes = np.minimum(np.rint(inverse * x), np.float32(top))
