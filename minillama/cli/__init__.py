@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "inspect",
     "synth": "synth",
     "quantize": "quantize",
+    "imatrix": "imatrix",
     "bench": "bench",
     "doctor": "doctor",
     "lab": "lab",

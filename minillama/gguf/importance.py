@@ -14,6 +14,7 @@ import numpy as np
 from minillama.errors import FormatError, OptionError, ResourceError
 from minillama.gguf.reader import GGUF, open_gguf
 from minillama.gguf.types import TensorType
+from minillama.gguf.write import Planned, header, padded, replacing
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
@@ -57,6 +58,28 @@ def read_importance(path: str | Path) -> Importance:
         if not np.isfinite(values).all():
             raise FormatError(f"{path}: the importances of {name} are not all finite; compute the matrix again")
     return importance
+
+
+def write_importance(
+    path: str | Path, sums: Mapping[str, np.ndarray], tokens: int, *, dataset: str, chunks: int, chunk_size: int
+) -> Path:
+    """Write the sums of squares of each matrix's inputs over `tokens` tokens, as llama-quantize reads them.
+
+    An existing file is replaced, at the very end. Raises ResourceError (not writable).
+    """
+    path = Path(path)
+    metadata = {"general.type": "imatrix", KEYS[0]: (dataset,), KEYS[1]: chunks, KEYS[2]: chunk_size}
+    kinds = {"general.type": "string", KEYS[0]: "string[1]", KEYS[1]: "u32", KEYS[2]: "u32"}
+    arrays = {}
+    for name in sorted(sums):
+        arrays[name + SUMS] = sums[name].astype("<f4")
+        arrays[name + COUNTS] = np.array([tokens], "<f4")
+    planned = [Planned(name, values.shape, TensorType.F32) for name, values in arrays.items()]
+    with replacing(path) as file:
+        file.write(header(metadata, kinds, planned))
+        for tensor in planned:
+            file.write(arrays[tensor.name].tobytes().ljust(padded(tensor.nbytes), b"\0"))
+    return path
 
 
 def _from_gguf(file: GGUF, label: str) -> Importance:

@@ -3,13 +3,18 @@
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
+import contextlib
 import math
+import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from minillama.errors import ResourceError
 from minillama.gguf.parse import DEFAULT_ALIGNMENT, Value
 from minillama.gguf.types import NUMPY, TensorType, ValueType, row_bytes
 
@@ -47,6 +52,23 @@ def header(metadata: Mapping[str, Value], kinds: Mapping[str, str], tensors: Seq
         offset += padded(tensor.nbytes, alignment)
     raw = b"".join(parts)
     return raw + b"\0" * (padded(len(raw), alignment) - len(raw))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `path` when all went well; after an error or Ctrl-C nothing of it is left.
+
+    Raises ResourceError (not writable, no room).
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        unfinished.replace(path)
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def alignment_of(metadata: Mapping[str, Value]) -> int:

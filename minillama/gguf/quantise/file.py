@@ -1,7 +1,6 @@
 """Quantise a GGUF file: read rows, round them on all cores, write them in order."""
 
 import math
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from minillama.gguf.mixes import Mix
 from minillama.gguf.quantise.plan import Options, Plan, Step, plan_file
 from minillama.gguf.quantise.rows import quantise_rows
 from minillama.gguf.reader import GGUF, Tensor, dequantize, open_gguf
-from minillama.gguf.write import alignment_of, header, padded
+from minillama.gguf.write import alignment_of, header, padded, replacing
 
 Progress = Callable[[Step, int], None]  # (the tensor, how many of its weights were just written)
 
@@ -66,15 +65,8 @@ def quantise_file(
     file = open_gguf(source)
     plan = plan_file(file, mix, options)
     _check_target(file, target, plan)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as out:
-            _write(out, plan, options, progress or (lambda step, count: None))
-        unfinished.replace(target)
-    except OSError as error:
-        raise ResourceError(f"cannot write {target}: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(target) as out:
+        _write(out, plan, options, progress or (lambda step, count: None))
     return Report(target, plan)
 
 
