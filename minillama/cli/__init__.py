@@ -20,6 +20,8 @@ COMMANDS = {
     "tokenize": "tokenize",
     "inspect": "inspect",
     "synth": "synth",
+    "quantize": "quantize",
+    "imatrix": "imatrix",
     "bench": "bench",
     "doctor": "doctor",
     "lab": "lab",

@@ -227,8 +227,9 @@ class LLM:
         """Every named activation of one forward pass, without the batch axis, under llama.cpp's names.
 
         In the order of computation. Per layer i: attn_norm-i [T, D], Qcur-i [T, N, H], Kcur-i and Vcur-i [T, K, H],
-        kq_soft_max-i [N, T, S], attn_out-i, ffn_inp-i, ffn_norm-i, ffn_out-i, l_out-i [T, D]; around them inp_embd,
-        result_norm and result_output [T, V].
+        kq_soft_max-i [N, T, S], kqv_out-i [T, N * H], attn_out-i, ffn_inp-i, ffn_norm-i, ffn_out-i, l_out-i [T, D], and
+        in dense layers ffn_swiglu-i (Gemma: ffn_geglu-i) [T, F]; around them inp_embd, result_norm and result_output
+        [T, V].
         """
         ids = self._checked(tuple(ids))
         if self.placement.single is None:

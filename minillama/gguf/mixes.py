@@ -1,9 +1,10 @@
-"""Which type each tensor of a quantised file has: llama.cpp's mixes, without an importance matrix.
+"""Which type each tensor of a quantised file has: llama.cpp's mixes.
 
 A file called Q4_K_M is not all Q4_K: the tensors whose rounding hurts most get more bits.
 Rules: llama-quantize of llama.cpp (October 2026).
 """
 
+import math
 from dataclasses import dataclass
 
 from minillama.errors import OptionError
@@ -50,52 +51,141 @@ _NARROW: dict[TensorType, TensorType] = {
     TensorType.Q6_K: TensorType.Q8_0,
     TensorType.IQ4_XS: TensorType.IQ4_NL,
 }
-_PLAIN = (TensorType.F32, TensorType.F16, TensorType.BF16)
+PLAIN = (TensorType.F32, TensorType.F16, TensorType.BF16)
+
+
+# Parts of names of matrices that are small, or that rounding hurts: llama.cpp leaves them as they are.
+_SPARED = (
+    "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj",
+    "ssm_conv1d", "shortconv.conv.weight", "indexer.k_proj.weight", "indexer.q_proj.weight", "attn_rel_b.weight",
+    "time_mix_first.weight", "time_mix_w0.weight", "time_mix_w1.weight", "time_mix_w2.weight", "time_mix_v0.weight",
+    "time_mix_v1.weight", "time_mix_v2.weight", "time_mix_a0.weight", "time_mix_a1.weight", "time_mix_a2.weight",
+    "time_mix_g1.weight", "time_mix_g2.weight", "time_mix_decay_w1.weight", "time_mix_decay_w2.weight",
+    "time_mix_lerp_fused.weight", ".position_embd", "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos",
+    ".patch_embd", ".patch_merger", "a.rvq.codebook", "mm.a.code_embd",
+)  # fmt: skip
+_SPARED_WHOLE = ("position_embd.weight", "token_types.weight")
+
+
+def quantisable(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether llama-quantize rounds this tensor at all: matrices of weights, without norms, routers and the like."""
+    matrix = len(shape) > 1 and math.prod(shape[:-1]) > 1
+    spared = name in _SPARED_WHOLE or any(part in name for part in _SPARED)
+    return matrix and name.endswith("weight") and not spared
 
 
 def tensor_type(
-    mix: Mix, name: str, shape: tuple[int, ...], *, layers: int, heads: int, kv_heads: int, tied: bool
+    mix: Mix,
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    tied: bool,
+    experts: int = 0,
+    size: str = "",
+    important: bool = False,
 ) -> TensorType:
-    """The type of one tensor; `shape` in numpy's order, `tied` where the head is the token embedding."""
-    stem = name.removesuffix(".weight")
-    if len(shape) == 1 or stem == name or stem.endswith(("_norm", "ffn_gate_inp")):
+    """The type of one tensor, F32 for what is not rounded; the next that fits where rows are not whole blocks.
+
+    `shape` in numpy's order, `tied` where the head is the token embedding, `size` the size class as `70B`, `important`
+    where an importance matrix is used.
+    """
+    wanted = wanted_type(
+        mix,
+        name,
+        shape,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        tied=tied,
+        experts=experts,
+        size=size,
+        important=important,
+    )
+    return fitting_type(wanted, shape[-1])
+
+
+def wanted_type(
+    mix: Mix,
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    tied: bool,
+    experts: int = 0,
+    size: str = "",
+    important: bool = False,
+) -> TensorType:
+    """What the mix has for this tensor, whether its rows are whole blocks or not."""
+    if not quantisable(name, shape):
         return TensorType.F32
-    if mix.base in _PLAIN:
+    if mix.base in PLAIN:
         return mix.base
+    stem = name.removesuffix(".weight")
     if stem == "output" or (stem == "token_embd" and tied):
-        wanted = TensorType.Q8_0 if mix.base is TensorType.Q8_0 else TensorType.Q6_K
-    else:
-        wanted = _in_block(mix, stem, layers, heads // kv_heads)
-    if shape[-1] % BLOCKS[wanted][0]:
+        plain = mix.base is TensorType.Q8_0 or shape[-1] % BLOCKS[mix.base][0]
+        return TensorType.Q8_0 if plain else TensorType.Q6_K
+    return _in_block(mix, stem, layers, heads // kv_heads if kv_heads else 0, experts, size, important)
+
+
+def fitting_type(wanted: TensorType, row: int) -> TensorType:
+    """The type itself where a row is whole blocks of it, else the next one that fits, in the end F16."""
+    if row % BLOCKS[wanted][0]:
         wanted = _NARROW.get(wanted, TensorType.F16)
-    return TensorType.F16 if shape[-1] % BLOCKS[wanted][0] else wanted
+    return TensorType.F16 if row % BLOCKS[wanted][0] else wanted
 
 
-def _in_block(mix: Mix, stem: str, layers: int, group: int) -> TensorType:
+def _in_block(mix: Mix, stem: str, layers: int, group: int, experts: int, size: str, important: bool) -> TensorType:
     """The exceptions inside the layers; `group` query heads share a key head."""
     _, _, rest = stem.partition("blk.")
     number, _, part = rest.partition(".")
-    layer = int(number) if number else 0
-    value = part in ("attn_v", "attn_qkv")
+    layer = int(number) if number.isdecimal() else 0
+    value = part in ("attn_v", "attn_qkv", "attn_kv_b")
+    down = part.startswith("ffn_down")
+    if experts == 8:  # Mixtral, where attention is small beside the experts
+        if value or part == "attn_k":
+            return TensorType.Q8_0
+        if part == "attn_output":
+            return TensorType.Q5_K if mix.name in _EIGHT_EXPERTS else mix.base
+    wanted = _exception(mix, part, layer, layers, group, value, down, important)
+    if size == "70B" and value and wanted in (TensorType.Q3_K, TensorType.Q4_K):
+        return TensorType.Q5_K
+    return wanted
+
+
+_EIGHT_EXPERTS = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS")
+
+
+def _exception(
+    mix: Mix, part: str, layer: int, layers: int, group: int, value: bool, down: bool, important: bool
+) -> TensorType:
     first_eighth = layer < layers // 8
     often = first_eighth or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
     match mix.name:
-        case "Q4_K_M" | "Q5_K_M" if (value or part == "ffn_down") and often:
+        case "Q4_K_M" | "Q5_K_M" if (value or down) and often:
             return TensorType.Q6_K
-        case "Q4_K_S" if (value and layer < 4) or (part == "ffn_down" and first_eighth):
+        case "Q4_K_S" if (value and layer < 4) or (down and first_eighth):
             return TensorType.Q5_K
         case "Q3_K_M" if value:
             return TensorType.Q5_K if layer < 2 else TensorType.Q4_K
-        case "Q3_K_M" if part == "ffn_down":
+        case "Q3_K_M" if down:
             return TensorType.Q5_K if layer < layers // 16 else TensorType.Q4_K
         case "Q3_K_M" if part == "attn_output":
             return TensorType.Q4_K
-        case "Q3_K_L" if value or part in ("ffn_down", "attn_output"):
+        case "Q3_K_L" if value or down or part == "attn_output":
             return TensorType.Q5_K
         case "Q2_K" if value:
             return TensorType.Q4_K if group >= 4 else TensorType.Q3_K
-        case "Q2_K" if part in ("ffn_down", "attn_output"):
+        case "Q2_K" if down or part == "attn_output":
             return TensorType.Q3_K
-        case "IQ4_XS" | "IQ4_NL" if (value and group >= 4) or (part == "ffn_down" and first_eighth):
+        case "IQ4_XS" | "IQ4_NL" if (value and group >= 4) or (down and first_eighth and not important):
             return TensorType.Q5_K
+        case "Q4_0" if down and first_eighth and important:
+            return TensorType.Q4_1
+        case "Q5_0" if down and first_eighth and important:
+            return TensorType.Q5_1
     return mix.base

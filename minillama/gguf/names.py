@@ -29,7 +29,7 @@ GUESSES: dict[TensorType, int] = {
 }
 
 
-class _Facts(NamedTuple):
+class Facts(NamedTuple):
     """What llama.cpp looks at to name a model's size."""
 
     layers: int
@@ -58,20 +58,25 @@ def file_type_name(file: GGUF) -> str:
         return f"(guessed) {text}" if stated & GUESSED else text
     if not file.tensors:
         return FILE_TYPES[0]
+    return f"(guessed) {FILE_TYPES[guessed_type(file)]}"
+
+
+def guessed_type(file: GGUF) -> int:
+    """The file type that the commonest tensor type suggests."""
     commonest = Counter(tensor.type for tensor in file.tensors.values()).most_common(1)[0][0]
     by_name = FileType.__members__.get(f"MOSTLY_{commonest.name}", FileType.ALL_F32)
-    return f"(guessed) {FILE_TYPES[GUESSES.get(commonest, by_name)]}"
+    return GUESSES.get(commonest, by_name)
 
 
 def size_name(file: GGUF) -> str:
     """The size class by llama.cpp's table of layer counts, as `1B`; `?B` for what the table does not know."""
-    facts = _facts(file)
+    known = facts(file)
     match file.metadata.get("general.architecture"):
-        case "llama" if facts.experts == 8:
-            return {32: "8x7B", 56: "8x22B"}.get(facts.layers, "?B")
+        case "llama" if known.experts == 8:
+            return {32: "8x7B", 56: "8x22B"}.get(known.layers, "?B")
         case "llama":
-            middle = "3B" if facts.vocabulary == 49152 else "7B" if facts.vocabulary < 40000 else "8B"
-            large = "65B" if facts.heads == facts.kv_heads else "70B"
+            middle = "3B" if known.vocabulary == 49152 else "7B" if known.vocabulary < 40000 else "8B"
+            large = "65B" if known.heads == known.kv_heads else "70B"
             table = {
                 16: "1B",
                 22: "1B",
@@ -86,11 +91,11 @@ def size_name(file: GGUF) -> str:
                 80: large,
             }
         case "qwen2":
-            small, middle = "0.5B" if facts.embedding == 1024 else "1B", "1.5B" if facts.embedding == 1536 else "7B"
-            forty = "4B" if facts.heads == 20 else "13B"
+            small, middle = "0.5B" if known.embedding == 1024 else "1B", "1.5B" if known.embedding == 1536 else "7B"
+            forty = "4B" if known.heads == 20 else "13B"
             table = {24: small, 28: middle, 32: "7B", 36: "3B", 40: forty, 48: "14B", 64: "32B", 80: "70B"}
         case "qwen3":
-            small, middle = "0.6B" if facts.embedding == 1024 else "1.7B", "4B" if facts.embedding == 2560 else "8B"
+            small, middle = "0.6B" if known.embedding == 1024 else "1.7B", "4B" if known.embedding == 2560 else "8B"
             table = {28: small, 36: middle, 40: "14B", 64: "32B"}
         case "qwen2moe":
             table = {24: "A2.7B", 28: "57B.A14B"}
@@ -103,12 +108,12 @@ def size_name(file: GGUF) -> str:
         case "phi3":
             table = {24: "1B", 32: "3B", 40: "14B"}
         case "chatglm":
-            table = {28: "1.5B" if facts.heads == 16 else "6B", 40: "4B" if facts.heads == 24 else "9B"}
+            table = {28: "1.5B" if known.heads == 16 else "6B", 40: "4B" if known.heads == 24 else "9B"}
         case "glm4":
             table = {17: "1B", 40: "9B", 61: "32B"}
         case _:
             table = {}
-    return table.get(facts.layers, "?B")
+    return table.get(known.layers, "?B")
 
 
 def model_type(file: GGUF) -> str:
@@ -116,7 +121,8 @@ def model_type(file: GGUF) -> str:
     return f"{file.metadata.get('general.architecture', 'unknown')} {size_name(file)} {file_type_name(file)}"
 
 
-def _facts(file: GGUF) -> _Facts:
+def facts(file: GGUF) -> Facts:
+    """The numbers of the metadata that sizes and mixes go by; 0 for what is not there."""
     family = file.metadata.get("general.architecture", "")
 
     def number(key: str, default: int = 0) -> int:
@@ -129,7 +135,7 @@ def _facts(file: GGUF) -> _Facts:
     tokens = file.metadata.get("tokenizer.ggml.tokens", ())
     heads = number("attention.head_count")
     vocabulary = number("vocab_size", len(tokens) if isinstance(tokens, tuple) else 0)
-    return _Facts(
+    return Facts(
         number("block_count"),
         number("embedding_length"),
         heads,

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,8 +16,9 @@ from minillama.errors import ResourceError
 from minillama.gguf.blocks import Blocks, random_blocks
 from minillama.gguf.mixes import Mix, tensor_type
 from minillama.gguf.shapes import Shape, shape_named
-from minillama.gguf.types import BLOCKS, TensorType, row_bytes
+from minillama.gguf.types import BLOCKS, TensorType
 from minillama.gguf.vocabulary import synthetic_tokens
+from minillama.gguf.write import Planned, padded
 
 Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
 ALIGNMENT = 32
@@ -27,19 +27,6 @@ METADATA_ROOM = 64 * 2**20  # more than any vocabulary takes
 # Primes: rows of a matrix start at different places of a pool with a prime number of blocks, so that no two rows of the
 # head are alike and no two tokens tie. The pool must have more blocks than the matrix has rows.
 POOL_SIZES = (4099, 32771, 262147)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One tensor that is going to be written."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: TensorType
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape[:-1]) * row_bytes(self.shape[-1], self.type)
 
 
 def plan(shape: Shape, mix: Mix) -> list[Planned]:
@@ -66,7 +53,7 @@ def write_synthetic(
     shape = shape_named(shape) if isinstance(shape, str) else shape
     mix = Mix.named(file_type)
     planned = plan(shape, mix)
-    total = sum(_padded(tensor.nbytes) for tensor in planned)
+    total = sum(padded(tensor.nbytes) for tensor in planned)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         free = shutil.disk_usage(path.parent).free
@@ -99,10 +86,6 @@ def _let_go(file: BinaryIO) -> None:
         with contextlib.suppress(OSError):  # the file is good without it
             os.fsync(file.fileno())  # pages that are not on disk yet would stay
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _write_header(path: Path, shape: Shape, mix: Mix, planned: list[Planned], rng: np.random.Generator) -> None:
@@ -173,8 +156,8 @@ def _write_weights(
             if key not in pools:
                 pools[key] = _pool(random_blocks(tensor.type, count, tensor.shape[-1] ** -0.5, rng))
             _write_from_pool(file, pools[key], int(rng.integers(count)) * BLOCKS[tensor.type][1], tensor.nbytes)
-        file.write(b"\0" * (_padded(tensor.nbytes) - tensor.nbytes))
-        done += _padded(tensor.nbytes)
+        file.write(b"\0" * (padded(tensor.nbytes) - tensor.nbytes))
+        done += padded(tensor.nbytes)
         progress(done)
 
 

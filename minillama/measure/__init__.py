@@ -2,5 +2,5 @@
 
 `plan` says what is measured, `bench` measures it, `record` is one result, `report` shows it. `traffic` counts the bytes
 and products that a token takes, `bandwidth` what the machine gives. `process` runs other programs, `against` alternates
-ours and llama.cpp's.
+ours and llama.cpp's. `imatrix` measures the activations that enter each matrix.
 """

@@ -1,5 +1,7 @@
 """The gated feed-forward network (Shazeer 2020): down(act(gate x) · up x)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -17,10 +19,19 @@ def gated(
     return gate * up
 
 
-def feed_forward(block: Block, activation: Activation, h: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """One dense network; where the file has no ffn_gate, ffn_up holds the rows of gate and up."""
+def feed_forward(
+    block: Block,
+    activation: Activation,
+    h: Float[Array, "*batch D"],
+    tap: Callable[[str, Array], Array] = lambda name, value: value,
+) -> Float[Array, "*batch D"]:
+    """One dense network; where the file has no ffn_gate, ffn_up holds the rows of gate and up.
+
+    `tap` sees what goes into ffn_down.
+    """
     if block.ffn_gate is not None:
         opened, up = together(h, block.ffn_gate, block.ffn_up)
     else:
         opened, up = jnp.split(block.ffn_up(h), 2, axis=-1)
-    return block.ffn_down(gated(opened, up, activation))
+    name = "ffn_swiglu" if activation is Activation.SILU else "ffn_geglu"
+    return block.ffn_down(tap(name, gated(opened, up, activation)))

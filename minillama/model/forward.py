@@ -125,13 +125,13 @@ def run_block(
     else:  # someone wants to see the weights, which `attention` never holds
         weights = tap("kq_soft_max", attention_weights(q, keys, positions, *constants))
         mixed = attend(weights, values)
-    out = tap("attn_out", block.attn_output(mixed))
+    out = tap("attn_out", block.attn_output(tap("kqv_out", mixed)))
     if block.post_attention_norm is not None:
         out = tap("attn_post_norm", rms_norm(out, block.post_attention_norm, config.layer_norm_rms_epsilon))
     x = tap("ffn_inp", x + out)
     h = tap("ffn_norm", rms_norm(x, block.ffn_norm, config.layer_norm_rms_epsilon))
     if block.ffn_gate_inp is None:
-        out = tap("ffn_out", feed_forward(block, config.family.activation, h))
+        out = tap("ffn_out", feed_forward(block, config.family.activation, h, tap))
     else:
         out = tap("ffn_out", mix_experts(block, config, h))
     if block.post_ffw_norm is not None:

@@ -1,0 +1,60 @@
+"""`minillama imatrix`: measure which columns of the weights matter most, for quantize (llama.cpp: llama-imatrix)."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from minillama.cli import options
+from minillama.cli.model import find_model, prepare_machine
+from minillama.cli.options import Option
+from minillama.cli.terminal import note
+from minillama.cli.text import read_file
+from minillama.errors import OptionError
+
+_HERE = (
+    Option(("-f", "--file"), "text to measure on, like what the model will be used for", value="FILE"),
+    Option(("-o", "--output", "--output-file"), "the file to write (default: imatrix.gguf)", str, "imatrix.gguf",
+           value="FILE"),
+    Option(("-c", "--ctx-size"), "tokens of a chunk (default: 512)", int, 512),
+    Option(("--chunks", "--chunk"), "most chunks; -1: all (default: -1)", int, -1),
+    Option(("--from-chunk",), "chunks to skip (default: 0)", int, 0),
+    Option(("--process-output",), "measure output.weight as well", None, False),
+    Option(("--parse-special",), "read the text of special tokens as the tokens", None, False),
+    Option(("--no-ppl",), "accepted; perplexity is not computed here", None, False),
+    Option(("--force",), "replace the file if it is there", None, False),
+)  # fmt: skip
+
+_MACHINE = ("-t", "-tb", "-ngl", "-dev")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("imatrix", help="measure which weights matter, for quantize", description=__doc__)
+    options.add_options(parser, "model", options.MODEL)
+    options.add_options(parser, "text and output", _HERE)
+    options.add_options(parser, "machine", [option for option in options.DEVICE if option.names[0] in _MACHINE])
+
+
+def run(args: argparse.Namespace) -> int:
+    target = Path(args.output)
+    if args.file is None:
+        raise OptionError("no text to measure on; name one with -f")
+    if target.exists() and not args.force:
+        raise OptionError(f"{target} is already there; replace it with --force, or name another with -o")
+    text = read_file(args.file, final_newline=True)
+    prepare_machine(args.device, args.threads, args.threads_batch)
+    from tqdm import tqdm
+
+    from minillama.engine.llm import load
+    from minillama.gguf.importance import write_importance
+    from minillama.measure.imatrix import chunks_of, sums_of_squares
+
+    llm = load(find_model(args), n_gpu_layers=args.gpu_layers, progress=sys.stderr.isatty())
+    ids = llm.tokenizer.encode(text, parse_special=args.parse_special)
+    most = None if args.chunks < 0 else args.chunks
+    chunks = chunks_of(llm, ids, args.ctx_size, first=args.from_chunk, most=most)
+    note(f"computing over {len(chunks)} chunks of {args.ctx_size} tokens")
+    with tqdm(total=len(chunks), unit="chunk", file=sys.stderr, leave=False, disable=None) as bar:
+        sums = sums_of_squares(llm, chunks, head=args.process_output, progress=bar.update)
+    write_importance(target, sums, chunks.size, dataset=args.file, chunks=len(chunks), chunk_size=args.ctx_size)
+    print(target)
+    return 0

@@ -1,0 +1,261 @@
+"""`minillama quantize`: round the weights of a model to fewer bits (llama.cpp: llama-quantize)."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minillama.cli import options
+from minillama.cli.options import Option
+from minillama.cli.terminal import note
+from minillama.cli.text import read_file
+from minillama.errors import OptionError, ResourceError, UnsupportedError
+
+if TYPE_CHECKING:
+    from minillama.gguf import TensorType
+    from minillama.gguf.importance import Importance
+    from minillama.gguf.mixes import Mix
+    from minillama.gguf.quantise import Options, Override, Plan, Progress, Step
+
+DESCRIPTION = """\
+Write a model with its matrices rounded to fewer bits; the same bytes as llama-quantize writes. Quantise from F32, F16
+or BF16. Without a second name the new file is ggml-model-TYPE.gguf beside the old one.
+
+types, with the bits of a weight:
+  F32 32   F16 16   BF16 16   Q8_0 8.5   Q6_K 6.6   Q5_K_M 5.7   Q5_K_S 5.5   Q5_1 6.0   Q5_0 5.5   Q4_K_M 4.9
+  Q4_K_S 4.6   Q4_1 5.0   Q4_0 4.5   IQ4_NL 4.5   IQ4_XS 4.3   Q3_K_L 4.3   Q3_K_M 3.9   Q3_K_S 3.5   Q2_K 3.2
+  COPY: every tensor as it is; Q3_K, Q4_K and Q5_K mean Q3_K_M, Q4_K_M and Q5_K_M
+"""
+
+_HERE = (
+    Option(("--force",), "replace the new file if it is there", None, False),
+    Option(("--dry-run",), "show types and sizes, write nothing", None, False),
+    Option(("--allow-requantize",), "round tensors again that are quantised already; costs quality", None, False),
+    Option(("--leave-output-tensor",), "leave output.weight as it is", None, False),
+    Option(("--pure",), "every matrix in the same type, no mix", None, False),
+    Option(("--imatrix",), "importance matrix, as llama-imatrix writes it", value="FILE"),
+    Option(("--include-weights",), "use it only for tensors with this in their name; may be repeated", str,
+           value="TEXT", repeated=True),
+    Option(("--exclude-weights",), "do not use it for tensors with this in their name; may be repeated", str,
+           value="TEXT", repeated=True),
+    Option(("--output-tensor-type",), "type of output.weight", value="TYPE"),
+    Option(("--token-embedding-type",), "type of the token embeddings", value="TYPE"),
+    Option(("--tensor-type",), "type of tensors whose name the regular expression finds, as in attn_v=q8_0; "
+           "may be repeated, the first that is found counts", str, value="REGEX=TYPE", repeated=True),
+    Option(("--tensor-type-file",), "file of such pairs, between them spaces or new lines", value="FILE"),
+    Option(("--override-kv",), "give a metadata key a value; TYPE is int, float, bool or str; may be repeated", str,
+           value="KEY=TYPE:VALUE", repeated=True),
+    Option(("--keep-split",), "refused: a split model becomes one file", None, False),
+    Option(("--prune-layers",), "refused: layers stay", value="LAYERS"),
+    Option(("--max-buffer-size",), "accepted; memory is a few MB for each thread", value="MIB"),
+)  # fmt: skip
+
+_KINDS = {"int": "u32", "float": "f32", "bool": "bool", "str": "string"}
+_LONGEST = 127  # bytes of a key and of a text
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "quantize", help="round a model's weights to fewer bits", description=DESCRIPTION, usage=_USAGE
+    )
+    parser.add_argument(
+        "words", metavar="IN [OUT] TYPE [THREADS]", nargs="*", help="the model, the new file, its type, and threads"
+    )
+    options.add_options(parser, "how", _HERE)
+    parser.set_defaults(run=run)
+
+
+_USAGE = "minillama quantize [options] IN.gguf [OUT.gguf] TYPE [THREADS]"
+
+
+def run(args: argparse.Namespace) -> int:
+    for name, given in (("--keep-split", args.keep_split), ("--prune-layers", args.prune_layers)):
+        if given:
+            answer = {"--keep-split": "a split model becomes one file", "--prune-layers": "layers are not taken out"}
+            raise UnsupportedError(f"{name} is not supported: {answer[name]}; leave it out")
+    source, target, mix, threads = _words(args.words)
+    chosen = _options(args, threads)
+    from minillama.gguf import open_gguf
+    from minillama.gguf.quantise import plan_file, quantise_file
+
+    label = mix.name if mix else "COPY"
+    plan = plan_file(open_gguf(source), mix, chosen)
+    if args.dry_run:
+        note(f"calculating the size of {source} as {label}")
+        for number, step in enumerate(plan.steps, 1):
+            note(_line(step, number, len(plan.steps)))
+        _summary(plan)
+        return 0
+    _check(target, args.force)
+    note(f"quantizing {source} to {target} as {label}")
+    from tqdm import tqdm
+
+    with tqdm(
+        total=plan.parameters, unit=" weights", unit_scale=True, file=sys.stderr, leave=False, disable=None
+    ) as bar:
+        quantise_file(source, target, mix, chosen, _show(bar, len(plan.steps), chosen.importance))
+    _summary(plan)
+    print(target)
+    return 0
+
+
+def _words(words: list[str]) -> "tuple[Path, Path, Mix | None, int | None]":
+    """IN [OUT] TYPE [THREADS]: what stands second is a type or, if it is none, the new file."""
+    if len(words) < 2:
+        raise OptionError(f"usage: {_USAGE}; see minillama quantize --help")
+    source, rest = Path(words[0]), words[1:]
+    known, mix = _mix(rest[0])
+    target = None
+    if not known:
+        target, rest = Path(rest[0]), rest[1:]
+        if not rest:
+            raise OptionError(f"{target} is no type, and none stands behind it; usage: {_USAGE}")
+        known, mix = _mix(rest[0])
+        if not known:
+            from minillama.gguf.mixes import Mix
+
+            Mix.named(rest[0])  # raises, with the known ones
+    if len(rest) > 2 or (len(rest) == 2 and not (rest[1].isdecimal() and int(rest[1]) > 0)):
+        raise OptionError(f"{' '.join(rest[1:])}: behind the type only a number of threads may stand")
+    target = target or source.with_name(f"ggml-model-{mix.name if mix else 'COPY'}.gguf")
+    return source, target, mix, int(rest[1]) if len(rest) == 2 else None
+
+
+def _mix(word: str) -> "tuple[bool, Mix | None]":
+    """Whether the word is a type, by name or by number, and which; None for COPY."""
+    from minillama.gguf.mixes import ALIASES, MIX_NAMES, Mix
+
+    if word.upper() == "COPY":
+        return True, None
+    if word.upper() in (*MIX_NAMES, *ALIASES):
+        return True, Mix.named(word)
+    mixes = {str(int(mix.file_type)): mix for mix in map(Mix.named, MIX_NAMES)}
+    return word in mixes, mixes.get(word)
+
+
+def _options(args: argparse.Namespace, threads: int | None) -> "Options":
+    from minillama.gguf.quantise import Options
+
+    pairs = list(args.tensor_type or ())
+    if args.tensor_type_file:
+        pairs += read_file(args.tensor_type_file).split()
+    return Options(
+        allow_requantize=args.allow_requantize,
+        leave_output_tensor=args.leave_output_tensor,
+        pure=args.pure,
+        output_tensor_type=_type(args.output_tensor_type, "--output-tensor-type"),
+        token_embedding_type=_type(args.token_embedding_type, "--token-embedding-type"),
+        tensor_types=tuple(_pair(pair) for pair in pairs),
+        overrides=tuple(_override(text) for text in args.override_kv or ()),
+        importance=_importance(args),
+        threads=threads,
+    )
+
+
+def _type(word: str | None, option: str) -> "TensorType | None":
+    if word is None:
+        return None
+    from minillama.gguf.quantise import QUANTISERS
+
+    found = next((kind for kind in QUANTISERS if kind.name == word.upper()), None)
+    if found is None:
+        raise OptionError(f"{option} {word}: no type to quantise to; known: {', '.join(k.name for k in QUANTISERS)}")
+    return found
+
+
+def _pair(text: str) -> "tuple[str, TensorType]":
+    pattern, equals, word = text.partition("=")
+    kind = _type(word, "--tensor-type") if word else None
+    if not pattern or not equals or kind is None:
+        raise OptionError(f"--tensor-type {text}: should be part of a name, =, and a type, as in attn_v=q8_0")
+    return pattern.lower(), kind
+
+
+def _override(text: str) -> "Override":
+    from minillama.gguf.quantise import Override
+
+    key, _, rest = text.partition("=")
+    kind, colon, raw = rest.partition(":")
+    if not key or not colon or kind not in _KINDS or max(len(key.encode()), len(raw.encode())) > _LONGEST:
+        raise OptionError(
+            f"--override-kv {text}: should be KEY=TYPE:VALUE with int, float, bool or str; key and value "
+            f"of at most {_LONGEST} bytes"
+        )
+    readers = {"int": _whole, "float": float, "bool": {"true": True, "false": False}.__getitem__, "str": str}
+    try:
+        value = readers[kind](raw)
+    except (ValueError, KeyError):
+        raise OptionError(f"--override-kv {text}: {raw or 'nothing'} is no value of type {kind}") from None
+    return Override(key, _KINDS[kind], value)
+
+
+def _whole(text: str) -> int:
+    number = abs(int(text))  # as llama.cpp does: without its sign
+    if number >= 2**32:
+        raise ValueError(text)
+    return number
+
+
+def _importance(args: argparse.Namespace) -> "Importance | None":
+    include, exclude = tuple(args.include_weights or ()), tuple(args.exclude_weights or ())
+    if not args.imatrix:
+        if include or exclude:
+            raise OptionError("--include-weights and --exclude-weights choose from an --imatrix; name one")
+        return None
+    from minillama.gguf.importance import read_importance
+
+    found = read_importance(args.imatrix)
+    note(f"{args.imatrix}: {len(found.entries)} importances, of {found.chunks} chunks of {', '.join(found.datasets)}")
+    kept = found.only(include, exclude)
+    return kept if kept.entries else None
+
+
+def _check(target: Path, force: bool) -> None:
+    if target.is_dir():
+        raise ResourceError(f"{target} is a folder; name a file in it")
+    if os.path.lexists(target) and not force:
+        raise OptionError(f"{target} is already there; replace it with --force, or name another")
+
+
+def _show(bar: "tqdm", count: int, importance: "Importance | None") -> "Progress":
+    """Show the line of each tensor when its first weights are done, and count all."""
+    shown: list[Step] = []
+
+    def show(step: "Step", weights: int) -> None:
+        if not shown or shown[-1] is not step:
+            shown.append(step)
+            bar.write(_line(step, len(shown), count), file=sys.stderr)
+            if importance and not step.copied and step.source.name not in importance.entries:
+                bar.write(f"{step.source.name} has no importances and is rounded without", file=sys.stderr)
+        bar.update(weights)
+
+    return show
+
+
+def _line(step: "Step", number: int, count: int) -> str:
+    from minillama.gguf.write import dimensions
+
+    source, target = step.source, step.target
+    sizes = dimensions(source.shape)
+    shape = ", ".join(f"{size:6d}" for size in sizes + [1] * (4 - len(sizes)))
+    start = f"[{number:4d}/{count:4d}] {source.name:<36} - [{shape}], type = {_name(source.type):>6}, "
+    if step.copied:
+        return f"{start}size = {source.nbytes / 2**20:8.3f} MiB"
+    narrow = ""
+    if step.wanted is not target.type:
+        narrow = f" (rows of {source.shape[-1]} are not blocks of {_name(step.wanted)})"
+    sizes_text = f"{source.nbytes / 2**20:8.2f} MiB -> {target.nbytes / 2**20:8.2f} MiB"
+    return f"{start}converting to {_name(target.type)} .. size = {sizes_text}{narrow}"
+
+
+def _name(kind: "TensorType") -> str:
+    """As ggml writes it: q4_K, iq4_nl, f16."""
+    return kind.name.lower().replace("_k", "_K")
+
+
+def _summary(plan: "Plan") -> None:
+    for label, size in (("model", plan.bytes_before), ("quant", plan.bytes_after)):
+        note(f"{label} size  = {size / 2**20:8.2f} MiB ({8 * size / plan.parameters:.2f} BPW)")
+    if plan.fallbacks:
+        note(f"warning: {plan.fallbacks} of {len(plan.steps)} tensors have rows too narrow for their type")

@@ -1,0 +1,222 @@
+"""Blocks of 256 weights in sub-blocks of 16 or 32, each with its own small scale: Q2_K, Q3_K, Q4_K, Q5_K and Q6_K.
+
+First a search finds the scale (and minimum) of every sub-block, then these become small whole numbers themselves, and
+the codes are made again with the scales that a reader will see. Layouts: ggml-common.h.
+"""
+
+import numpy as np
+
+from minillama.gguf.quantise.columns import Columns, as_half, columns, extreme, half, repeated, rows_of, total
+from minillama.gguf.quantise.search import (
+    SMALLEST,
+    MinimumFit,
+    Trials,
+    fit_minimum,
+    fit_positive,
+    fit_signed,
+    minimum_codes,
+    refine_signed,
+    round_to,
+    signed_codes,
+)
+
+BLOCK = 256
+IMPORTANT = Trials(-0.9, 0.05, 36)
+ZERO = np.float32(0)
+
+
+def q2_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """Codes of 2 bits; 16 scales and 16 minima of 4 bits."""
+    x = columns(weights, 16)
+    if importance is None:
+        fit = fit_minimum(x, np.abs(x), 3, Trials(-0.5, 0.1, 15, absolute=True))
+        scale, scales = _shares(fit.scale, 16, 15)
+        minimum, minima = _shares(fit.minimum, 16, 15)
+    else:
+        important = _importances(weights, importance, 16, 1)
+        fit = fit_minimum(x, important, 3, IMPORTANT)
+        scale, scales, minimum, minima = _fitted_shares(fit, important, 16, 15)
+    codes = _codes_with_minimum(x, fit, 3, scale, scales, minimum, minima)
+    return _joined(weights, scales | minima << 4, _pairs(codes), half(scale), half(minimum))
+
+
+def q3_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """Codes of 3 bits from -4; 16 scales of 6 bits from -32."""
+    x = columns(weights, 16)
+    if importance is None:
+        found, rough = refine_signed(x, 4)
+        per_block = found.reshape(-1, 16)
+        largest = extreme(per_block.T)
+        inverse = np.float32(-32) / largest
+        scales = np.where(largest[:, None] == 0, ZERO, round_to(per_block, inverse[:, None], -32, 31))
+        scale = np.where(largest == 0, ZERO, np.float32(1) / inverse)
+        stored = np.where(largest[:, None] == 0, ZERO, scales + np.float32(32))
+    else:
+        important = _importances(weights, importance, 16, 2)
+        fit = fit_signed(x, important, 4)
+        rough = signed_codes(x, fit, 4)
+        sub_scales, sub_weights = columns(fit.scale, 16), columns(total(important), 16)
+        outer = fit_signed(sub_scales, sub_weights, 32)
+        scale, stored = outer.scale, signed_codes(sub_scales, outer, 32).T
+    step = as_half(scale)[:, None] * (stored - np.float32(32))
+    codes = _codes_again(x, step, -4, 3, rough)
+    high = _joined_bits((codes > 3).reshape(-1, 8, 32))
+    return _joined(weights, high, _pairs(codes & 3), _six_bits_signed(stored.astype(np.uint8)), half(scale))
+
+
+def q4_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """Codes of 4 bits; 8 scales and 8 minima of 6 bits."""
+    scale, minimum, shares, codes = _of_eight(weights, importance, 15, Trials(-1.0, 0.1, 20))
+    return _joined(weights, half(scale), half(minimum), shares, _nibbles(codes))
+
+
+def q5_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """Codes of 5 bits; 8 scales and 8 minima of 6 bits."""
+    scale, minimum, shares, codes = _of_eight(weights, importance, 31, Trials(-0.5, 0.1, 15))
+    high = _joined_bits((codes > 15).reshape(-1, 8, 32))
+    return _joined(weights, half(scale), half(minimum), shares, high, _nibbles(codes & 15))
+
+
+def q6_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """Codes of 6 bits from -32; 16 scales of 8 bits."""
+    x = columns(weights, 16)
+    fit = fit_signed(x, x * x if importance is None else repeated(importance, len(weights), 16), 32)
+    per_block = fit.scale.reshape(-1, 16)
+    largest = extreme(per_block.T)
+    nothing = np.abs(largest) < SMALLEST
+    inverse = np.where(nothing, ZERO, np.float32(-128) / largest)
+    scale = np.where(nothing, ZERO, np.float32(1) / inverse)
+    scales = np.minimum(np.rint(inverse[:, None] * per_block), np.float32(127))
+    codes = _codes_again(x, as_half(scale)[:, None] * scales, -32, 31, signed_codes(x, fit, 32))
+    codes[nothing] = 0
+    quarters = codes.reshape(-1, 2, 4, 32)
+    low = (quarters[:, :, :2] & 15) | (quarters[:, :, 2:] & 15) << 4
+    return _joined(
+        weights,
+        low.reshape(-1, 128),
+        _pairs(codes >> 4),
+        scales.astype(np.int8).view(np.uint8),
+        half(scale),
+    )
+
+
+def _importances(weights: np.ndarray, importance: np.ndarray, size: int, factor: int) -> Columns:
+    """importance * sqrt(factor * mean square of the block + square)."""
+    squares = columns(weights, BLOCK)
+    squares *= squares
+    mean = np.float32(factor) * total(squares) / np.float32(BLOCK)
+    x = columns(weights, size)
+    return repeated(importance, len(weights), size) * np.sqrt(np.repeat(mean, BLOCK // size) + x * x)
+
+
+def _of_eight(
+    weights: np.ndarray, importance: np.ndarray | None, top: int, trials: Trials
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What Q4_K and Q5_K have in common: (scale, minimum, the twelve bytes of shares, codes [blocks, 256])."""
+    x = columns(weights, 32)
+    if importance is None:
+        root = np.sqrt(total(x * x) / np.float32(32))
+        fit = fit_minimum(x, root + np.abs(x), top, trials)
+        scale, scales = _shares(fit.scale, 8, 63)
+        minimum, minima = _shares(fit.minimum, 8, 63)
+    else:
+        important = _importances(weights, importance, 32, 2)
+        fit = fit_minimum(x, important, top, IMPORTANT)
+        scale, scales, minimum, minima = _fitted_shares(fit, important, 8, 63)
+    codes = _codes_with_minimum(x, fit, top, scale, scales, minimum, minima)
+    return scale, minimum, _six_bits(scales, minima), codes
+
+
+def _shares(values: np.ndarray, count: int, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of sub-blocks as a float for the block and whole numbers up to `top`: ([blocks], [blocks, count])."""
+    per_block = values.reshape(-1, count)
+    largest = per_block.max(axis=1)
+    largest = np.where(largest > 0, largest, ZERO)
+    inverse = np.float32(top) / largest
+    inverse = np.where(np.isfinite(inverse), inverse, ZERO)
+    shares = np.clip(np.rint(inverse[:, None] * per_block), 0, top)
+    return largest / np.float32(top), shares.astype(np.uint8)
+
+
+def _fitted_shares(
+    fit: MinimumFit, important: Columns, count: int, top: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same by a search that weighs each sub-block: (scale, scales, minimum, minima)."""
+    sub_weights = columns(total(important), count)
+    scale, scales = fit_positive(columns(fit.scale, count), sub_weights, top)
+    minimum, minima = fit_positive(columns(fit.minimum, count), sub_weights, top)
+    return scale, scales.T.astype(np.uint8), minimum, minima.T.astype(np.uint8)
+
+
+def _codes_with_minimum(
+    x: Columns,
+    fit: MinimumFit,
+    top: int,
+    scale: np.ndarray,
+    scales: np.ndarray,
+    minimum: np.ndarray,
+    minima: np.ndarray,
+) -> np.ndarray:
+    """Codes made with the scales that are stored; where a scale became 0, those of the search."""
+    step = (as_half(scale)[:, None] * scales.astype(np.float32)).reshape(-1)
+    shift = (as_half(minimum)[:, None] * minima.astype(np.float32)).reshape(-1)
+    codes = np.clip(np.rint((x + shift) / step), 0, top)
+    _keep(codes, step, x, fit, top)
+    return rows_of(codes, BLOCK)
+
+
+def _keep(codes: Columns, step: np.ndarray, x: Columns, fit: MinimumFit, top: int) -> None:
+    lost = np.flatnonzero(step == 0)
+    if lost.size:
+        part = MinimumFit(fit.scale[lost], fit.minimum[lost], fit.inverse[lost], fit.base[lost])
+        codes[:, lost] = minimum_codes(x[:, lost], part, top)
+
+
+def _codes_again(x: Columns, step: np.ndarray, low: int, top: int, rough: Columns) -> np.ndarray:
+    """Codes from 0, made with the scales that are stored; where a scale became 0, the rough ones."""
+    step = step.reshape(-1)
+    codes = np.clip(np.rint(x / step), low, top) - np.float32(low)
+    return rows_of(np.where(step == 0, rough, codes), BLOCK)
+
+
+def _joined(weights: np.ndarray, *parts: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts, axis=1).reshape(len(weights), -1)
+
+
+def _nibbles(codes: np.ndarray) -> np.ndarray:
+    """32 bytes hold 64 codes: the first 32 below, the others above."""
+    halves = codes.reshape(-1, 4, 2, 32)
+    return (halves[:, :, 0] | halves[:, :, 1] << 4).reshape(-1, 128)
+
+
+def _pairs(codes: np.ndarray) -> np.ndarray:
+    """32 bytes hold 128 codes of 2 bits: each next 32 above the last."""
+    quarters = codes.reshape(-1, 2, 4, 32)
+    return (quarters[:, :, 0] | quarters[:, :, 1] << 2 | quarters[:, :, 2] << 4 | quarters[:, :, 3] << 6).reshape(
+        -1, 64
+    )
+
+
+def _joined_bits(bits: np.ndarray) -> np.ndarray:
+    """[blocks, 8, 32] truths as 32 bytes: bit k of a byte from row k."""
+    return np.packbits(bits, axis=1, bitorder="little").reshape(-1, 32)
+
+
+def _six_bits(scales: np.ndarray, minima: np.ndarray) -> np.ndarray:
+    """8 scales and 8 minima in 12 bytes: the upper two bits of the last four lie above the first four."""
+    return np.concatenate(
+        [
+            scales[:, :4] | scales[:, 4:] >> 4 << 6,
+            minima[:, :4] | minima[:, 4:] >> 4 << 6,
+            (scales[:, 4:] & 15) | (minima[:, 4:] & 15) << 4,
+        ],
+        axis=1,
+    )
+
+
+def _six_bits_signed(scales: np.ndarray) -> np.ndarray:
+    """16 scales in 12 bytes: low nibbles in 8, the upper two bits in 4."""
+    low = (scales[:, :8] & 15) | (scales[:, 8:] & 15) << 4
+    fours = (scales >> 4).reshape(-1, 4, 4)
+    high = fours[:, 0] | fours[:, 1] << 2 | fours[:, 2] << 4 | fours[:, 3] << 6
+    return np.concatenate([low, high], axis=1)

@@ -1,0 +1,108 @@
+"""The header of a GGUF file as bytes: what `parse.py` reads, written.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import contextlib
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from minillama.errors import ResourceError
+from minillama.gguf.parse import DEFAULT_ALIGNMENT, Value
+from minillama.gguf.types import NUMPY, TensorType, ValueType, row_bytes
+
+VERSION = 3
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One tensor that is going to be written."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape[:-1]) * row_bytes(self.shape[-1], self.type)
+
+
+def header(metadata: Mapping[str, Value], kinds: Mapping[str, str], tensors: Sequence[Planned]) -> bytes:
+    """Everything before the weights, padded to where they begin.
+
+    `kinds` are the stored types in words, as a reader gives them: `u32`, `string[32000]`. Tensors follow each other in
+    this order, each from a multiple of `general.alignment`.
+    """
+    alignment = alignment_of(metadata)
+    parts = [b"GGUF", struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
+    for key, value in metadata.items():
+        parts += [_text(key), _value(value, kinds[key])]
+    offset = 0
+    for tensor in tensors:
+        dims = dimensions(tensor.shape)
+        parts.append(_text(tensor.name))
+        parts.append(struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, tensor.type, offset))
+        offset += padded(tensor.nbytes, alignment)
+    raw = b"".join(parts)
+    return raw + b"\0" * (padded(len(raw), alignment) - len(raw))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `path` when all went well; after an error or Ctrl-C nothing of it is left.
+
+    Raises ResourceError (not writable, no room).
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        unfinished.replace(path)
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def alignment_of(metadata: Mapping[str, Value]) -> int:
+    """What offsets are multiples of, in bytes."""
+    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    return alignment if isinstance(alignment, int) else DEFAULT_ALIGNMENT
+
+
+def padded(size: int, alignment: int = DEFAULT_ALIGNMENT) -> int:
+    """The next multiple of the alignment."""
+    return -(-size // alignment) * alignment
+
+
+def dimensions(shape: tuple[int, ...]) -> list[int]:
+    """A shape in the file's order, the contiguous axis first, without ones at the end, as llama.cpp counts them."""
+    dims = list(reversed(shape))
+    while len(dims) > 1 and dims[-1] == 1:
+        dims.pop()
+    return dims
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode("utf-8", "surrogateescape")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _value(value: Value, words: str) -> bytes:
+    name, array, _ = words.partition("[")
+    kind = ValueType[name.upper()]
+    if not array:
+        with np.errstate(over="ignore"):  # a float beyond float32 becomes infinite
+            raw = _text(value) if kind is ValueType.STRING else np.array(value).astype(NUMPY[kind]).tobytes()
+        return struct.pack("<I", kind) + raw
+    start = struct.pack("<IIQ", ValueType.ARRAY, kind, len(value))
+    if kind is ValueType.STRING:
+        return start + b"".join(map(_text, value))
+    return start + np.asarray(value).astype(NUMPY[kind]).tobytes()

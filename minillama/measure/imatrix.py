@@ -1,0 +1,91 @@
+"""How large the activations are that enter each weight matrix: the importance matrix of llama-imatrix.
+
+A column that meets large activations costs more when it is rounded, so that quantising weighs its errors more.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from minillama.engine.llm import LLM
+from minillama.errors import OptionError, UnsupportedError
+from minillama.model.cache import Cache, empty_cache
+from minillama.model.config import Config
+from minillama.model.forward import forward
+from minillama.model.params import Params
+
+# Name of an activation -> the matrices of its layer that it enters.
+READERS: dict[str, tuple[str, ...]] = {
+    "attn_norm": ("attn_q", "attn_k", "attn_v", "attn_qkv"),
+    "kqv_out": ("attn_output",),
+    "ffn_norm": ("ffn_gate", "ffn_up"),
+    "ffn_swiglu": ("ffn_down",),
+    "ffn_geglu": ("ffn_down",),
+}
+HEAD = "result_norm"
+
+
+def chunks_of(llm: LLM, ids: Sequence[int], size: int, *, first: int = 0, most: int | None = None) -> np.ndarray:
+    """A text's tokens in pieces of `size`, int32 [chunks, size], each beginning with the begin token where it has one.
+
+    As in llama-imatrix, tokens that do not fill a chunk are left out, `first` chunks are skipped, and `most` are taken.
+    Raises OptionError for a text of fewer than two chunks.
+    """
+    if size < 1 or first < 0:
+        raise OptionError(f"chunks of {size} tokens from chunk {first}: both must be positive")
+    if len(ids) - first * size < 2 * size:
+        raise OptionError(
+            f"{len(ids)} tokens, and {(first + 2) * size} are needed for two chunks of {size}; "
+            "give a longer text, or a smaller -c"
+        )
+    count = len(ids) // size
+    chunks = np.asarray(ids[: count * size], np.int32).reshape(count, size)[first:][:most]
+    if llm.tokenizer.add_bos and llm.tokenizer.bos is not None:
+        chunks[:, 0] = llm.tokenizer.bos
+    return chunks
+
+
+def sums_of_squares(
+    llm: LLM, chunks: np.ndarray, *, head: bool = False, progress: Callable[[], None] = lambda: None
+) -> dict[str, np.ndarray]:
+    """For each matrix of the layers the sums over all tokens of its squared inputs: name -> float32 [columns].
+
+    With `head` those of output.weight as well. Raises UnsupportedError for models with experts, OptionError where the
+    layers lie on several devices.
+    """
+    if llm.config.expert_count:
+        raise UnsupportedError("importances of models with experts are not measured yet; use llama-imatrix")
+    if llm.placement.single is None:
+        raise OptionError("all layers must be on one device; load with n_gpu_layers=0 or all")
+    totals: dict[str, np.ndarray] = {}
+    for chunk in chunks:
+        cache = empty_cache(llm.config, chunks.shape[1], llm.cache_types)
+        for name, values in _squares(llm.params, llm.config, jnp.asarray(chunk[None]), cache).items():
+            totals[name] = totals.get(name, np.float64(0)) + np.asarray(values, np.float64)
+        progress()
+    found = {}
+    for name, values in totals.items():
+        activation, _, layer = name.rpartition("-")
+        readers = ("output",) if name == HEAD and head else READERS.get(activation, ())
+        for reader in readers:
+            matrix = f"blk.{layer}.{reader}.weight" if layer.isdecimal() else f"{reader}.weight"
+            if matrix in llm.file.tensors:
+                found[matrix] = values.astype(np.float32)
+    return found
+
+
+@partial(jax.jit, static_argnames="config")
+def _squares(params: Params, config: Config, ids: Array, cache: Cache) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+
+    def tap(name: str, value: Array) -> Array:
+        if name == HEAD or name.rpartition("-")[0] in READERS:
+            found[name] = jnp.sum(jnp.square(value), axis=(0, 1))
+        return value
+
+    forward(params, config, ids, cache, tap)
+    return found
