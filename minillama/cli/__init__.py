@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "inspect",
     "synth": "synth",
     "bench": "bench",
+    "perplexity": "perplexity",
     "doctor": "doctor",
     "lab": "lab",
 }
