@@ -1,8 +1,8 @@
 """llama.cpp's file of a base model's log-probabilities, the other side of a KL divergence.
 
-Layout, little-endian: `_logits_`, int32 tokens of a window, int32 vocabulary, int32 windows, int32 tokens; then a record
-of uint16 for each window and scored position, in order: a float32 scale and a float32 smallest log-probability (two
-words each), one code a token of the vocabulary, and a word more where the vocabulary is odd. A log-probability is
+Layout, little-endian: `_logits_`, int32 tokens of a window, int32 vocabulary, int32 windows, int32 tokens. Then a
+record of uint16 for each window and scored position, in order: a float32 scale and a float32 smallest log-probability
+(two words each), one code a token of the vocabulary, and a word more where the vocabulary is odd. A log-probability is
 smallest + scale x code; codes reach down to 16 nats below the likeliest token.
 """
 
@@ -103,6 +103,9 @@ def open_base(path: str | Path) -> BaseFile:
     if size < needed:
         raise FormatError(f"{path} has {size} bytes, but its {count} windows take {needed}; it was cut off")
     tokens = np.fromfile(path, "<i4", count * window, offset=len(front)).reshape(count, window)
+    if tokens.min() < 0 or tokens.max() >= vocab_size:
+        wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+        raise FormatError(f"{path}: token {wrong} in a text over a vocabulary of {vocab_size}")
     records = np.memmap(path, "<u2", "r", offset, (count, scored, words))
     return BaseFile(path, vocab_size, tokens, records)
 

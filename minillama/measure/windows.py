@@ -38,7 +38,7 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Windows:
-    """Pieces of a text. Behind all positions from `first` on but the last, the token that follows is to be predicted."""
+    """Pieces of a text. From position `first` on, the token that follows is to be predicted."""
 
     text: Int32[np.ndarray, "windows T"]
     bos: int | None  # read in place of each first token
@@ -185,7 +185,7 @@ def over_positions(
     head: Params,
     config: Config,
     hidden: Float[Array, "B T D"],
-    *operands: Shaped[Array, "B T *rest"],
+    *operands: Shaped[Array, "B T ..."],
 ) -> Result:
     """`reduce` the logits of some positions after the other, and put the results together.
 
