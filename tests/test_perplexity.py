@@ -18,7 +18,9 @@ import minillama as ml
 from minillama.engine.batches import Batches
 from minillama.errors import OptionError, UnsupportedError
 from minillama.measure import windows as windows_module
+from minillama.measure.choices import running_answers
 from minillama.measure.perplexity import Estimate, perplexity, running_perplexity
+from minillama.measure.tasks import Task
 from minillama.measure.windows import chunked, hidden_states, negative_log_likelihood, over_positions, tile_rows
 
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}
@@ -177,21 +179,19 @@ import minillama as ml
 from minillama.engine import llm as module
 from minillama.engine.placement import split_layers
 from minillama.measure.choices import running_answers
-from minillama.measure.perplexity import running_perplexity
+from minillama.measure.perplexity import perplexity
 from minillama.measure.tasks import Task
-if sys.argv[2] == "split":
-    module.place_layers = lambda layers, n: split_layers(layers, 2, *jax.devices())
+module.place_layers = lambda layers, n: split_layers(layers, 2, *jax.devices())
 llm = ml.load(sys.argv[1], progress=False, cache_type_k="f32", cache_type_v="f32")
-ids = llm.tokenizer.encode("the ant sat on the north end " * 12)
-*_, last = running_perplexity(llm, ids, ctx_size=32)
-*_, answer = running_answers(llm, [Task(("the ant sat", "the ant ran on"), frozenset({0}))] * 2)
-print(llm.placement.single is None, last.ppl, *answer.scores)
+assert llm.placement.single is None
+print(perplexity(llm, sys.argv[2], ctx_size=32).ppl)
+*_, answer = running_answers(llm, [Task((sys.argv[3], sys.argv[4]), frozenset({0}))] * 2)
+print(*answer.scores)
 """
-    whole, split = (
-        subprocess.run(
-            [sys.executable, "-c", program, str(llm.path), mode], capture_output=True, text=True, check=True
-        ).stdout.split()
-        for mode in ("whole", "split")
-    )
-    assert (whole[0], split[0]) == ("False", "True")
-    assert [float(n) for n in split[1:]] == pytest.approx([float(n) for n in whole[1:]], rel=1e-6)
+    text, texts = "the ant sat on the north end " * 12, ("the ant sat", "the ant ran on")
+    split = subprocess.run(
+        [sys.executable, "-c", program, str(llm.path), text, *texts], capture_output=True, text=True, check=True
+    ).stdout.split()
+    (answer,) = running_answers(llm, [Task(texts, frozenset({0}))])
+    whole = perplexity(llm, text, ctx_size=32).ppl, *answer.scores
+    assert [float(number) for number in split] == pytest.approx(whole, rel=1e-6)

@@ -128,26 +128,25 @@ def _perplexity(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.perplexity import estimates
     from minillama.measure.windows import chunked, strided
 
-    note("perplexity: tokenizing the input ..")
+    _say(args, "perplexity: tokenizing the input ..")
     ids, chunks = llm.tokenizer.encode(data.decode("utf-8", errors="replace")), _chunks(args)
     windows = strided(llm, ids, stride, args.ctx_size, chunks) if stride else chunked(llm, ids, args.ctx_size, chunks)
     if base is not None:
-        note(f"perplexity: saving all logits to {base}")
-    note(f"perplexity: {'computing' if stride else 'calculating perplexity'} over {_shape(args, windows)}")
+        _say(args, f"perplexity: saving all logits to {base}")
+    _say(args, f"perplexity: {'computing' if stride else 'calculating perplexity'} over {_shape(args, windows)}")
 
     def measure(stop: "Stop") -> "Iterable[Estimate]":
         return estimates(llm, windows, stop) if base is None else record_base(llm, windows, base, stop)
 
     def show(estimate: "Estimate") -> None:
         if estimate.chunk == 1:
-            note(f"perplexity: {_eta(estimate.seconds, windows)}")
+            _say(args, f"perplexity: {_eta(estimate.seconds, windows)}")
         if args.ppl_output_type == 0:
             write_text(scores.running(estimate))
         else:
             write_text(scores.running_columns(estimate, stride or args.ctx_size, errors=not stride))
 
     last, interrupted = _follow(measure, windows.count, "chunk", show, lines=args.ppl_output_type == 1)
-    write_text("\n")
     if last is not None and interrupted:
         note(f"minillama: PPL of these = {last.ppl:.4f} +/- {last.error:.5f}")
     elif last is not None and not stride:
@@ -164,22 +163,27 @@ def _kl_divergence(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.kl_divergence import base_windows, running_divergence
 
     windows = base_windows(llm, base, _chunks(args))
-    note(f"kl_divergence: computing over {_shape(args, windows)}")
+    _say(args, f"kl_divergence: computing over {_shape(args, windows)}")
 
     def measure(stop: "Stop") -> "Iterable[Divergence]":
         return running_divergence(llm, base, chunks=_chunks(args), stop=stop)
 
     def show(found: "Divergence") -> None:
         if found.chunk == 1:
-            note(f"kl_divergence: {_eta(found.seconds, windows)}")
+            _say(args, f"kl_divergence: {_eta(found.seconds, windows)}")
             write_text(f"\n{scores.DIVERGENCE_HEAD}")
         write_text(scores.divergence_row(found))
 
     last, interrupted = _follow(measure, windows.count, "chunk", show)
-    write_text("\n")
     if last is not None and last.count >= scores.LEAST_TOKENS:
         write_text(scores.divergence_statistics(last))
     return _end(args, last, windows, interrupted)
+
+
+def _say(args: argparse.Namespace, line: str) -> None:
+    """A line on stderr, where some are wanted."""
+    if not args.log_disable:
+        note(line)
 
 
 def _chunks(args: argparse.Namespace) -> int | None:
@@ -228,8 +232,8 @@ def _follow(
             show(last)
             bar.update()
             done += 1
+    write_text("\n")
     if done < total:
-        write_text("" if lines else "\n")
         note(f"minillama: interrupted after {done} of {total} {unit}s")
     return last, done < total
 
@@ -238,35 +242,33 @@ def _hellaswag(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.tasks import draw_uniformly, read_hellaswag
 
     tasks = read_hellaswag(data.decode("utf-8", errors="replace"))
-    note(f"hellaswag_score : loaded {len(tasks)} tasks from prompt.")
+    _say(args, f"hellaswag_score : loaded {len(tasks)} tasks from prompt.")
     chosen = draw_uniformly(tasks, args.hellaswag_tasks)
-    note(f"hellaswag_score : selecting {len(chosen)} randomized tasks.")
-    return _choose(args, chosen, scores.HELLASWAG_HEAD, scores.hellaswag_row, lambda answer: "\n")
+    _say(args, f"hellaswag_score : selecting {len(chosen)} randomized tasks.")
+    return _choose(args, chosen, scores.HELLASWAG_HEAD, scores.hellaswag_row)
 
 
 def _winogrande(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.tasks import draw_scaled, read_winogrande
 
     tasks = read_winogrande(data.decode("utf-8", errors="replace"))
-    note(f"winogrande_score : loaded {len(tasks)} tasks from prompt.")
+    _say(args, f"winogrande_score : loaded {len(tasks)} tasks from prompt.")
     chosen = draw_scaled(tasks, args.winogrande_tasks)
     if len(chosen) < len(tasks):
-        note(f"winogrande_score : selecting {len(chosen)} random tasks")
-    return _choose(args, chosen, "", scores.winogrande_row, lambda answer: "\n" + scores.winogrande_final(answer))
+        _say(args, f"winogrande_score : selecting {len(chosen)} random tasks")
+    return _choose(args, chosen, "", scores.winogrande_row, scores.winogrande_final)
 
 
 def _multiple_choice(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.tasks import draw_scaled, read_multiple_choice
 
     tasks = read_multiple_choice(data)
-    note(f"multiple_choice_score: there are {len(tasks)} tasks in prompt")
+    _say(args, f"multiple_choice_score: there are {len(tasks)} tasks in prompt")
     chosen = draw_scaled(tasks, args.multiple_choice_tasks)
     if len(chosen) < len(tasks):
-        note(f"multiple_choice_score: selecting {len(chosen)} random tasks from {len(tasks)} tasks available")
-    end = scores.multiple_choice_final
-    return _choose(
-        args, chosen, scores.MULTIPLE_CHOICE_HEAD, scores.multiple_choice_row, lambda answer: "\n" + end(answer)
-    )
+        _say(args, f"multiple_choice_score: selecting {len(chosen)} random tasks from {len(tasks)} tasks available")
+    head, end = scores.MULTIPLE_CHOICE_HEAD, scores.multiple_choice_final
+    return _choose(args, chosen, head, scores.multiple_choice_row, end)
 
 
 _MODES: dict[str, Callable[[argparse.Namespace, bytes], int]] = {
@@ -282,7 +284,7 @@ def _choose(
     tasks: "list[Task]",
     head: str,
     row: "Callable[[Answer], str]",
-    end: "Callable[[Answer], str]",
+    end: "Callable[[Answer], str]" = lambda answer: "",
 ) -> int:
     """Let the model choose, a row a task."""
     llm = _open(args, args.ctx_size)
