@@ -170,6 +170,19 @@ def test_llama_cpp_finds_the_same(reference: Path, name: str, ctx_size: int) -> 
         assert found.error == pytest.approx(fact["error"], rel=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("name", "cache"), [("gemma2", "f32"), ("qwen2moe", "f32"), ("chatglm", "f16"), ("qwen3", "q8_0")]
+)
+def test_windows_side_by_side_know_nothing_of_each_other(tmp_path: Path, name: str, cache: str) -> None:
+    path = write_tiny(tmp_path / "m.gguf", name)
+    llm = ml.load(path, cache_type_k=cache, cache_type_v=cache, progress=False)
+    together, alone = (
+        [e.ppl for e in running_perplexity(replace(llm, batches=Batches(512, size)), IDS[:200], ctx_size=40)]
+        for size in (160, 40)
+    )
+    assert len(alone) == 5 and together == pytest.approx(alone, rel=1e-6)
+
+
 def test_layers_on_two_devices_find_the_same(llm: ml.LLM) -> None:
     """In a process of its own, for JAX settles its devices when it starts."""
     program = """

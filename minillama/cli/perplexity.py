@@ -160,13 +160,13 @@ def _kl_divergence(args: argparse.Namespace, data: bytes) -> int:
     base = open_base(args.kl_divergence_base)
     llm = _open(args, base.tokens.shape[1])
 
-    from minillama.measure.kl_divergence import base_windows, running_divergence
+    from minillama.measure.kl_divergence import base_windows, divergences
 
     windows = base_windows(llm, base, _chunks(args))
     _say(args, f"kl_divergence: computing over {_shape(args, windows)}")
 
     def measure(stop: "Stop") -> "Iterable[Divergence]":
-        return running_divergence(llm, base, chunks=_chunks(args), stop=stop)
+        return divergences(llm, base, windows, stop)
 
     def show(found: "Divergence") -> None:
         if found.chunk == 1:

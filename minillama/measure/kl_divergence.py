@@ -184,7 +184,11 @@ def running_divergence(
     llm: LLM, base: BaseFile, *, chunks: int | None = None, stop: Stop = never
 ) -> Iterator[Divergence]:
     """Compare a model with a base's log-probabilities (`open_base`), window by window; raises as `base_windows`."""
-    windows = base_windows(llm, base, chunks)
+    return divergences(llm, base, base_windows(llm, base, chunks), stop)
+
+
+def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never) -> Iterator[Divergence]:
+    """Compare a model with a base's log-probabilities of the same windows."""
     fields: list[list[np.ndarray]] = [[] for _ in Pair._fields]
     found, passed, lap = [], 0.0, Lap()
     head = steps.head_of(llm.params)
