@@ -23,6 +23,7 @@ COMMANDS = {
     "quantize": "quantize",
     "imatrix": "imatrix",
     "bench": "bench",
+    "perplexity": "perplexity",
     "doctor": "doctor",
     "lab": "lab",
 }

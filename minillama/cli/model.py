@@ -47,9 +47,15 @@ def find_model(args: argparse.Namespace) -> "Path":
 
 
 def load_model(args: argparse.Namespace) -> "LLM":
-    """Settle the environment, find the file and load it; raises before anything slow where options are wrong."""
+    """A model to sample from; raises before anything slow where options are wrong."""
     set_verbosity(args)
     check_sampling(args)
+    return open_model(args, read_template(args))
+
+
+def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "LLM":
+    """Settle the environment, find the file and load it."""
+    set_verbosity(args)
     platform_of(args.device)
     if args.load_mode not in _LOAD_MODES:
         raise OptionError(f"-lm {args.load_mode}: use one of {', '.join(_LOAD_MODES)}")
@@ -70,7 +76,7 @@ def load_model(args: argparse.Namespace) -> "LLM":
         cache_type_v=args.cache_type_v,
         use_mmap=args.mmap and args.load_mode not in ("none", "mlock"),
         use_mlock=args.mlock or "mlock" in args.load_mode,
-        chat_template=read_template(args),
+        chat_template=chat_template,
         progress=sys.stderr.isatty() and not args.log_disable,
     )
 

@@ -25,11 +25,16 @@ def process_escapes(text: str) -> str:
 
 def read_file(path: str, *, final_newline: bool = False) -> str:
     """A text file's content, without its last newline unless that is asked for, as llama.cpp reads prompts."""
+    text = read_bytes(path).decode("utf-8", errors="replace")  # line ends as they are
+    return text if final_newline else text.removesuffix("\n")
+
+
+def read_bytes(path: str) -> bytes:
+    """A file's content; raises ResourceError where it cannot be read."""
     try:
-        text = Path(path).read_bytes().decode("utf-8", errors="replace")  # line ends as they are
+        return Path(path).read_bytes()
     except OSError as error:
         raise ResourceError(f"{path}: {error.strerror or error}") from error
-    return text if final_newline else text.removesuffix("\n")
 
 
 def read_stdin() -> str:

@@ -13,7 +13,7 @@ from minillama.engine import steps
 from minillama.engine.batches import Batches
 from minillama.engine.placement import Placement
 from minillama.gguf.memory import CacheTypes
-from minillama.model import Cache, Config, Params, empty_cache
+from minillama.model import Cache, Config, Params
 from minillama.sampling import Chain, SamplerState
 
 FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are used up
@@ -199,10 +199,4 @@ class Session:
         return Cache(tuple(c.keys[0] for c in alone), tuple(c.values[0] for c in alone), self._cache.length)
 
     def _empty(self, capacity: int) -> Cache:
-        cache = empty_cache(self.config, capacity, self._cache_types)
-        layers = self._placement.devices[:-1]
-        return Cache(
-            tuple(jax.device_put(k, device) for k, device in zip(cache.keys, layers, strict=True)),
-            tuple(jax.device_put(v, device) for v, device in zip(cache.values, layers, strict=True)),
-            jax.device_put(cache.length, layers[0]),
-        )
+        return steps.new_cache(self.config, self._placement, capacity, self._cache_types)

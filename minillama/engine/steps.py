@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int, UInt32
 
 from minillama.engine.placement import Placement
 from minillama.engine.programs import program
+from minillama.gguf.memory import CacheTypes
 from minillama.kernels import Weight
-from minillama.model import Cache, Config, Params, Store, forward, grow, unembed
+from minillama.model import Cache, Config, Params, Store, empty_cache, forward, grow, unembed
 from minillama.model.forward import embed_tokens, final_norm, run_blocks
 from minillama.model.params import Block
 from minillama.sampling import Chain, SamplerState, logprob
@@ -46,7 +47,16 @@ def read(
     if placement.single is not None:
         return _read(params, config, ids, count, cache)
     hidden, after = _across(params, config, placement, ids, cache)
-    return _last_logits(_head(params), config, hidden, count), replace(after, length=cache.length + count)
+    return _last_logits(head_of(params), config, hidden, count), replace(after, length=cache.length + count)
+
+
+def run(
+    params: Params, config: Config, placement: Placement, ids: Int[Array, "B T"], cache: Cache
+) -> tuple[Float[Array, "B T D"], Cache]:
+    """Run a chunk of T tokens of each of B texts; hidden states, normed and ready for the head (`head_of`)."""
+    if placement.single is not None:
+        return _run(params, config, ids, cache)
+    return _across(params, config, placement, ids, cache)
 
 
 def read_all(
@@ -56,7 +66,7 @@ def read_all(
     if placement.single is not None:
         return _read_all(params, config, ids, cache)
     hidden, cache = _across(params, config, placement, ids, cache)
-    return _all_logits(_head(params), config, hidden), cache
+    return _all_logits(head_of(params), config, hidden), cache
 
 
 def decode(
@@ -66,7 +76,7 @@ def decode(
     if placement.single is not None:
         return _decode(params, config, ids, cache)
     hidden, cache = _across(params, config, placement, jnp.asarray(ids), cache)
-    return _last_logits(_head(params), config, hidden, jnp.int32(1)), cache
+    return _last_logits(head_of(params), config, hidden, jnp.int32(1)), cache
 
 
 def step(
@@ -82,7 +92,7 @@ def step(
     if placement.single is not None:
         return _step(params, config, chain, state, token, cache)
     hidden, cache = _across(params, config, placement, token.reshape(1, 1), cache)
-    logits = _last_logits(_head(params), config, hidden, jnp.int32(1))
+    logits = _last_logits(head_of(params), config, hidden, jnp.int32(1))
     choice, state = choose(chain, state, logits)
     return choice, state, cache
 
@@ -106,7 +116,7 @@ def verify(
     if placement.single is not None:
         return _verify(params, config, chain, state, ids, drafted, cache)
     hidden, after = _across(params, config, placement, jnp.asarray(ids), cache)
-    logits = _all_logits(_head(params), config, hidden)
+    logits = _all_logits(head_of(params), config, hidden)
     run, state = _choose_run(chain, state, logits, ids, drafted)
     held = jax.device_put(run.count, placement.devices[0])
     return run, state, replace(after, length=cache.length + held)
@@ -139,6 +149,16 @@ def _sample(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tup
     return Choice(token, logprob(logits, token)), state
 
 
+def new_cache(config: Config, placement: Placement, capacity: int, types: CacheTypes, batch: int = 1) -> Cache:
+    """An empty cache, each layer's part on the device that computes the layer."""
+    cache, layers = empty_cache(config, capacity, types, batch), placement.devices[:-1]
+    return Cache(
+        tuple(jax.device_put(k, device) for k, device in zip(cache.keys, layers, strict=True)),
+        tuple(jax.device_put(v, device) for v, device in zip(cache.values, layers, strict=True)),
+        jax.device_put(cache.length, layers[0]),
+    )
+
+
 @partial(jax.jit, static_argnames="capacity")
 def enlarge(cache: Cache, capacity: int) -> Cache:
     """Give a cache more room."""
@@ -152,6 +172,11 @@ def _read(
     hidden, after = forward(params, config, ids, cache)
     last = lax.dynamic_index_in_dim(hidden[0], valid - 1, keepdims=False)
     return unembed(params, config, last), replace(after, length=cache.length + valid)
+
+
+@partial(jax.jit, static_argnames="config", donate_argnames="cache")
+def _run(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache) -> tuple[Float[Array, "B T D"], Cache]:
+    return forward(params, config, ids, cache)
 
 
 @partial(jax.jit, static_argnames="config", donate_argnames="cache")
@@ -227,8 +252,8 @@ def _sample_along(
 
 
 def _across(
-    params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], cache: Cache
-) -> tuple[Float[Array, "1 T D"], Cache]:
+    params: Params, config: Config, placement: Placement, ids: Int[Array, "B T"], cache: Cache
+) -> tuple[Float[Array, "B T D"], Cache]:
     """The forward pass device by device: activations travel between them, each layer's cache stays with it."""
     first, last = placement.devices[0], placement.devices[-1]
     x = _embed(params.token_embd, config, jax.device_put(ids, first))
@@ -242,16 +267,17 @@ def _across(
         keys += part.keys
         values += part.values
     length = cache.length + jnp.int32(ids.shape[1])
-    return _norm(_head(params), config, jax.device_put(x, last)), Cache(tuple(keys), tuple(values), length)
+    return _norm(head_of(params), config, jax.device_put(x, last)), Cache(tuple(keys), tuple(values), length)
 
 
-def _head(params: Params) -> Params:
-    """What the last device holds: norm and head, with nothing of the other devices in it."""
-    return replace(params, token_embd=params.output.weight, blocks=(), rope_factors=None)
+def head_of(params: Params) -> Params:
+    """What `unembed` and the last device need: norm and head, with nothing of other devices in it."""
+    table = params.token_embd if params.output is None else params.output.weight
+    return replace(params, token_embd=table, blocks=(), rope_factors=None)
 
 
 @partial(jax.jit, static_argnames="config")
-def _embed(token_embd: Weight, config: Config, ids: Int[Array, "1 T"]) -> Float[Array, "1 T D"]:
+def _embed(token_embd: Weight, config: Config, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
     return embed_tokens(token_embd, config, ids)
 
 
@@ -259,17 +285,17 @@ def _embed(token_embd: Weight, config: Config, ids: Int[Array, "1 T"]) -> Float[
 def _blocks(
     blocks: tuple[Block, ...],
     config: Config,
-    x: Float[Array, "1 T D"],
+    x: Float[Array, "B T D"],
     stores: tuple[tuple[Store, ...], tuple[Store, ...]],
-    length: Int[Array, "1"],
+    length: Int[Array, "B"],
     factors: Array | None,
     first: int,
-) -> tuple[Float[Array, "1 T D"], Cache]:
+) -> tuple[Float[Array, "B T D"], Cache]:
     return run_blocks(blocks, config, x, Cache(*stores, length), factors, first)
 
 
 @partial(jax.jit, static_argnames="config")
-def _norm(head: Params, config: Config, x: Float[Array, "1 T D"]) -> Float[Array, "1 T D"]:
+def _norm(head: Params, config: Config, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     return final_norm(head, config, x)
 
 

@@ -1,6 +1,10 @@
-"""Measuring: llama-bench's tests, the machine's memory bandwidth, and both programs side by side.
+"""Measuring: llama-bench's tests, llama-perplexity's numbers, the machine's memory bandwidth, both programs by turns.
 
-`plan` says what is measured, `bench` measures it, `record` is one result, `report` shows it. `traffic` counts the bytes
-and products that a token takes, `bandwidth` what the machine gives. `process` runs other programs, `against` alternates
-ours and llama.cpp's. `imatrix` measures the activations that enter each matrix.
+Speed: `plan` says what is measured, `bench` measures it, `record` is one result, `report` shows it. `traffic` counts
+the bytes and products that a token takes, `bandwidth` what the machine gives. `process` runs other programs, `against`
+alternates ours and llama.cpp's.
+
+Quality: `windows` cuts a text and runs the model over it, `perplexity` and `kl_divergence` (on a `base_file`) score it.
+`tasks` reads multiple-choice tasks, `choices` lets the model choose. `imatrix` measures the
+activations that enter each matrix.
 """

@@ -1,0 +1,300 @@
+"""`minillama perplexity`: how well a model predicts a text, and how far it is from another (llama-perplexity)."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from minillama.cli import INTERRUPTED, options, scores
+from minillama.cli.compat import add_foreign_options
+from minillama.cli.model import open_model
+from minillama.cli.options import Option
+from minillama.cli.terminal import Interrupt, note, write_text
+from minillama.cli.text import process_escapes, read_bytes, read_file
+from minillama.errors import OptionError
+
+if TYPE_CHECKING:
+    from minillama.engine.llm import LLM
+    from minillama.measure.choices import Answer
+    from minillama.measure.kl_divergence import Divergence
+    from minillama.measure.perplexity import Estimate
+    from minillama.measure.tasks import Task
+    from minillama.measure.windows import Stop, Windows
+
+DESCRIPTION = """\
+The perplexity of a text, as llama-perplexity measures it: windows of -c tokens, the second half of each scored.
+  minillama perplexity -m model.gguf -f wiki.test.raw
+How far a quantised model is from the one it was made from, in two steps:
+  minillama perplexity -m model-f16.gguf -f wiki.test.raw --kl-divergence-base base.kld
+  minillama perplexity -m model-q4_0.gguf --kl-divergence-base base.kld --kl-divergence
+"""
+
+_TEXT = (
+    Option(("-p", "--prompt"), "the text", value="TEXT"),
+    Option(("-f", "--file"), "file with the text or the tasks", value="FILE"),
+    Option(("-bf", "--binary-file"), "the same, read as it is", value="FILE"),
+    Option(("-e", "--escape"), r"read \n \t \" \\ \xHH in -p (default: off)", None, False, off=("--no-escape",)),
+)  # fmt: skip
+_PERPLEXITY = (
+    Option(("--chunks",), "most windows to measure; -1: all (default: -1)", int, -1),
+    Option(("--ppl-stride",), "windows that overlap, each beginning so many tokens further on; 0: none do (default: 0)",
+           int, 0),
+    Option(("--ppl-output-type",), "0: a running line; 1: columns of token, PPL, mean nll and its error (default: 0)",
+           int, 0),
+    Option(("--kl-divergence-base", "--save-all-logits"),
+           "file of log-probabilities: written, or with --kl-divergence read", value="FILE"),
+    Option(("--kl-divergence",), "compare with the log-probabilities in that file", None, False),
+)  # fmt: skip
+_TASKS = (
+    Option(("--hellaswag",), "score HellaSwag tasks in the file of -f", None, False),
+    Option(("--hellaswag-tasks",), "how many of them, drawn at random (default: 400)", int, 400),
+    Option(("--winogrande",), "score Winogrande tasks in the file of -f", None, False),
+    Option(("--winogrande-tasks",), "how many of them, drawn at random; 0: all (default: 0)", int, 0),
+    Option(("--multiple-choice",), "score the tasks in llama.cpp's binary file of -bf", None, False),
+    Option(("--multiple-choice-tasks",), "how many of them, drawn at random; 0: all (default: 0)", int, 0),
+)  # fmt: skip
+_CONTEXT = tuple(
+    replace(option, default=512, meaning="tokens of a window (default: 512)") if option.dest == "ctx_size" else option
+    for option in options.CONTEXT
+    if option.dest in ("ctx_size", "batch_size", "ubatch_size")
+)
+_SHOW = tuple(option for option in options.SHOW if option.dest != "color")
+
+Step = TypeVar("Step", "Estimate", "Divergence", "Answer")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("perplexity", help="how well a model predicts a text", description=DESCRIPTION)
+    options.add_options(parser, "model", options.MODEL)
+    options.add_options(parser, "text", _TEXT)
+    options.add_options(parser, "perplexity and KL divergence", _PERPLEXITY)
+    options.add_options(parser, "multiple choice", _TASKS)
+    options.add_options(parser, "machine", options.DEVICE + _CONTEXT + options.CACHE)
+    options.add_options(parser, "output", _SHOW)
+    add_foreign_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    modes = [name for name in ("hellaswag", "winogrande", "multiple_choice", "kl_divergence") if getattr(args, name)]
+    _check(args, modes)
+    measure = _MODES[modes[0]] if modes else _perplexity
+    data = b"" if args.kl_divergence else _read(args)
+    return measure(args, data)
+
+
+def _check(args: argparse.Namespace, modes: list[str]) -> None:
+    if len(modes) > 1:
+        raise OptionError(f"{' and '.join('--' + name.replace('_', '-') for name in modes)}: choose one")
+    if args.ctx_size < 1:
+        raise OptionError(f"-c {args.ctx_size}: perplexity needs a window of at least 4 tokens")
+    if args.ppl_output_type not in (0, 1):
+        raise OptionError(f"--ppl-output-type {args.ppl_output_type}: should be 0 or 1")
+    if args.ppl_stride < 0:
+        raise OptionError(f"--ppl-stride {args.ppl_stride}: should be at least 0")
+    if args.kl_divergence and args.kl_divergence_base is None:
+        raise OptionError("--kl-divergence: name the file of log-probabilities with --kl-divergence-base")
+    if args.ppl_stride and args.kl_divergence_base is not None:
+        raise OptionError("--ppl-stride: files of log-probabilities have windows that do not overlap; leave it out")
+
+
+def _read(args: argparse.Namespace) -> bytes:
+    """The text or the tasks; of -f without the last newline, as llama.cpp reads it."""
+    given = {"-p": args.prompt, "-f": args.file, "-bf": args.binary_file}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) != 1:
+        raise OptionError(f"give the text with one of -p, -f and -bf, not {' and '.join(names) or 'none'}")
+    if args.binary_file is not None:
+        return read_bytes(args.binary_file)
+    if args.file is not None:
+        return read_file(args.file).encode()
+    return (process_escapes(args.prompt) if args.escape else args.prompt).encode()
+
+
+def _open(args: argparse.Namespace, window: int) -> "LLM":
+    """The model with room for a window, and batches as asked for: several windows may be computed at once."""
+    llm = open_model(argparse.Namespace(**{**vars(args), "ctx_size": window}))
+
+    from minillama.engine.batches import Batches
+
+    return replace(llm, batches=Batches(args.batch_size, min(args.batch_size, args.ubatch_size)))
+
+
+def _perplexity(args: argparse.Namespace, data: bytes) -> int:
+    stride, base = args.ppl_stride, args.kl_divergence_base
+    llm = _open(args, args.ctx_size + stride // 2)
+
+    from minillama.measure.kl_divergence import record_base
+    from minillama.measure.perplexity import estimates
+    from minillama.measure.windows import chunked, strided
+
+    _say(args, "perplexity: tokenizing the input ..")
+    ids, chunks = llm.tokenizer.encode(data.decode("utf-8", errors="replace")), _chunks(args)
+    windows = strided(llm, ids, stride, args.ctx_size, chunks) if stride else chunked(llm, ids, args.ctx_size, chunks)
+    if base is not None:
+        _say(args, f"perplexity: saving all logits to {base}")
+    _say(args, f"perplexity: {'computing' if stride else 'calculating perplexity'} over {_shape(args, windows)}")
+
+    def measure(stop: "Stop") -> "Iterable[Estimate]":
+        return estimates(llm, windows, stop) if base is None else record_base(llm, windows, base, stop)
+
+    def show(estimate: "Estimate") -> None:
+        if estimate.chunk == 1:
+            _say(args, f"perplexity: {_eta(estimate.seconds, windows)}")
+        if args.ppl_output_type == 0:
+            write_text(scores.running(estimate))
+        else:
+            write_text(scores.running_columns(estimate, stride or args.ctx_size, errors=not stride))
+
+    last, interrupted = _follow(measure, windows.count, "chunk", show, lines=args.ppl_output_type == 1)
+    if last is not None and interrupted:
+        note(f"minillama: PPL of these = {last.ppl:.4f} +/- {last.error:.5f}")
+    elif last is not None and not stride:
+        write_text(scores.final(last))
+    return _end(args, last, windows, interrupted)
+
+
+def _kl_divergence(args: argparse.Namespace, data: bytes) -> int:
+    from minillama.measure.base_file import open_base
+
+    base = open_base(args.kl_divergence_base)
+    llm = _open(args, base.tokens.shape[1])
+
+    from minillama.measure.kl_divergence import base_windows, divergences
+
+    windows = base_windows(llm, base, _chunks(args))
+    _say(args, f"kl_divergence: computing over {_shape(args, windows)}")
+
+    def measure(stop: "Stop") -> "Iterable[Divergence]":
+        return divergences(llm, base, windows, stop)
+
+    def show(found: "Divergence") -> None:
+        if found.chunk == 1:
+            _say(args, f"kl_divergence: {_eta(found.seconds, windows)}")
+            write_text(f"\n{scores.DIVERGENCE_HEAD}")
+        write_text(scores.divergence_row(found))
+
+    last, interrupted = _follow(measure, windows.count, "chunk", show)
+    if last is not None and last.count >= scores.LEAST_TOKENS:
+        write_text(scores.divergence_statistics(last))
+    return _end(args, last, windows, interrupted)
+
+
+def _say(args: argparse.Namespace, line: str) -> None:
+    """A line on stderr, where some are wanted."""
+    if not args.log_disable:
+        note(line)
+
+
+def _chunks(args: argparse.Namespace) -> int | None:
+    return None if args.chunks < 0 else args.chunks
+
+
+def _shape(args: argparse.Namespace, windows: "Windows") -> str:
+    size, batch = windows.size, args.batch_size
+    batch = min(batch, max(1, batch // size) * size)  # as llama.cpp cuts it
+    return f"{windows.count} chunks, n_ctx={size}, batch_size={batch}, n_seq={windows.per_pass}"
+
+
+def _eta(seconds: float, windows: "Windows") -> str:
+    """From the seconds of one window."""
+    together = min(windows.per_pass, windows.count)
+    return scores.eta(seconds * together, windows.count / together)
+
+
+def _end(args: argparse.Namespace, last: "Estimate | Divergence | None", windows: "Windows", interrupted: bool) -> int:
+    """Tell how fast it went; the exit status."""
+    if args.perf and not args.log_disable and last is not None:
+        tokens, seconds = last.chunk * windows.size, max(last.seconds, 1e-9)
+        note(f"\nminillama: prompt eval time = {scores.speed(tokens, seconds)}")
+    return INTERRUPTED if interrupted else 0
+
+
+def _follow(
+    measure: "Callable[[Stop], Iterable[Step]]",
+    total: int,
+    unit: str,
+    show: "Callable[[Step], None]",
+    *,
+    lines: bool = True,
+) -> "tuple[Step | None, bool]":
+    """Show what is measured as it comes, until the end or Ctrl-C; the last of it, and whether it was interrupted.
+
+    lines: what is shown ends its line; otherwise a bar would overwrite it where both are on one terminal.
+    """
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not lines)
+    last, done = None, 0
+    with Interrupt() as interrupt, tqdm(total=total, unit=unit, leave=False, disable=hidden) as bar:
+        for last in measure(lambda: interrupt.asked):
+            bar.clear()
+            show(last)
+            bar.update()
+            done += 1
+    write_text("\n")
+    if done < total:
+        note(f"minillama: interrupted after {done} of {total} {unit}s")
+    return last, done < total
+
+
+def _hellaswag(args: argparse.Namespace, data: bytes) -> int:
+    from minillama.measure.tasks import draw_uniformly, read_hellaswag
+
+    tasks = read_hellaswag(data.decode("utf-8", errors="replace"))
+    _say(args, f"hellaswag_score : loaded {len(tasks)} tasks from prompt.")
+    chosen = draw_uniformly(tasks, args.hellaswag_tasks)
+    _say(args, f"hellaswag_score : selecting {len(chosen)} randomized tasks.")
+    return _choose(args, chosen, scores.HELLASWAG_HEAD, scores.hellaswag_row)
+
+
+def _winogrande(args: argparse.Namespace, data: bytes) -> int:
+    from minillama.measure.tasks import draw_scaled, read_winogrande
+
+    tasks = read_winogrande(data.decode("utf-8", errors="replace"))
+    _say(args, f"winogrande_score : loaded {len(tasks)} tasks from prompt.")
+    chosen = draw_scaled(tasks, args.winogrande_tasks)
+    if len(chosen) < len(tasks):
+        _say(args, f"winogrande_score : selecting {len(chosen)} random tasks")
+    return _choose(args, chosen, "", scores.winogrande_row, scores.winogrande_final)
+
+
+def _multiple_choice(args: argparse.Namespace, data: bytes) -> int:
+    from minillama.measure.tasks import draw_scaled, read_multiple_choice
+
+    tasks = read_multiple_choice(data)
+    _say(args, f"multiple_choice_score: there are {len(tasks)} tasks in prompt")
+    chosen = draw_scaled(tasks, args.multiple_choice_tasks)
+    if len(chosen) < len(tasks):
+        _say(args, f"multiple_choice_score: selecting {len(chosen)} random tasks from {len(tasks)} tasks available")
+    head, end = scores.MULTIPLE_CHOICE_HEAD, scores.multiple_choice_final
+    return _choose(args, chosen, head, scores.multiple_choice_row, end)
+
+
+_MODES: dict[str, Callable[[argparse.Namespace, bytes], int]] = {
+    "hellaswag": _hellaswag,
+    "winogrande": _winogrande,
+    "multiple_choice": _multiple_choice,
+    "kl_divergence": _kl_divergence,
+}
+
+
+def _choose(
+    args: argparse.Namespace,
+    tasks: "list[Task]",
+    head: str,
+    row: "Callable[[Answer], str]",
+    end: "Callable[[Answer], str]" = lambda answer: "",
+) -> int:
+    """Let the model choose, a row a task."""
+    llm = _open(args, args.ctx_size)
+
+    from minillama.measure.choices import running_answers
+
+    write_text(head)
+    last, interrupted = _follow(
+        lambda stop: running_answers(llm, tasks, stop), len(tasks), "task", lambda answer: write_text(row(answer))
+    )
+    if last is not None:
+        write_text(end(last))
+    return INTERRUPTED if interrupted else 0
