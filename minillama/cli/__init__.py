@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "inspect",
     "synth": "synth",
     "bench": "bench",
+    "quality": "quality",
     "doctor": "doctor",
     "lab": "lab",
 }

@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import Any
 
 from minillama.errors import ResourceError
-from minillama.measure.relevance import Score
+from minillama.measure.relevance import Score, Scorer
 
 PACKAGE = "bert_score"
 
 
 @dataclass(frozen=True, eq=False)
-class PackageScorer:
+class PackageScorer(Scorer):
     """Scores of an encoder as `roberta-large`, with idf weights over some documents. Made by `package_scorer`."""
 
     model_type: str
@@ -42,5 +42,7 @@ def package_scorer(model_type: str, documents: Sequence[str]) -> PackageScorer:
         scorer = package.BERTScorer(model_type=model_type, idf=True, idf_sents=list(documents))
     except (OSError, KeyError, ValueError) as error:  # no such encoder, no network, no layer known for it
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ResourceError(f"encoder {model_type}: {first}; choose one that bert-score knows, as roberta-large") from error
+        raise ResourceError(
+            f"encoder {model_type}: {first}; choose one that bert-score knows, as roberta-large"
+        ) from error
     return PackageScorer(model_type, scorer)

@@ -109,9 +109,7 @@ def self_bleu(texts: Sequence[Items], order: int = BLEU_ORDER) -> float:
     lengths = Counter(len(text) for text in texts)
     scores = []
     for number, (text, of_sizes) in enumerate(zip(texts, counts, strict=True)):
-        matched = [
-            sum(min(count, elsewhere(run, number)) for run, count in of_size.items()) for of_size in of_sizes
-        ]
+        matched = [sum(min(count, elsewhere(run, number)) for run, count in of_size.items()) for of_size in of_sizes]
         others = lengths - Counter([len(text)])
         scores.append(_bleu(len(text), _closest(len(text), others), matched))
     return mean(scores)

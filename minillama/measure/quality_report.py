@@ -27,7 +27,8 @@ def quality_columns(shown: Sequence[str]) -> tuple[Column[QualityRow], ...]:
 
 def quality_foot(row: QualityRow) -> str:
     """What the numbers are relative to."""
-    prompts, samples = len({sample.prompt for sample in row.samples}), len(row.samples)
+    samples = len(row.samples)
+    prompts = sum(sample.seed == row.samples[0].seed for sample in row.samples)
     return (
         f"\nmodel: {row.model}; {samples} texts a row, of {prompts} {'prompt' if prompts == 1 else 'prompts'}, seeds "
         f"from {row.setting.seed}\n"

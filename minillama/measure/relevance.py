@@ -5,10 +5,10 @@ vectors are hidden states of a language model. Such scores say something within 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -40,17 +40,17 @@ class Idf:
         return np.array([math.log((self.documents + 1) / (self.counts.get(token, 0) + 1)) for token in tokens])
 
 
-class Scorer(Protocol):
+class Scorer(ABC):
     """Compares texts with references, pair by pair."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """What compares them, for a table's foot."""
-        ...
 
+    @abstractmethod
     def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> list[Score]:
         """The score of each candidate against the reference beside it."""
-        ...
 
 
 def idf(documents: Iterable[Iterable[Hashable]]) -> Idf:
@@ -103,7 +103,7 @@ def mean_score(scores: Sequence[Score]) -> Score:
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenScorer:
+class HiddenScorer(Scorer):
     """BERTScore on the hidden states of any loaded model. Made by `hidden_scorer`.
 
     BOS stands before each text where the model has one, but is not matched: a causal model parks attention on its
