@@ -24,6 +24,7 @@ COMMANDS = {
     "imatrix": "imatrix",
     "bench": "bench",
     "perplexity": "perplexity",
+    "quality": "quality",
     "doctor": "doctor",
     "lab": "lab",
 }
