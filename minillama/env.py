@@ -124,6 +124,16 @@ def keeps_programs() -> bool:
     return _keeps_programs
 
 
+def lock_file() -> Path | None:
+    """The file that measurements lock, one a user and a machine (home folders are shared); None without a place."""
+    folder = _user_cache() / "minillama"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder / f"measuring-{_platform.node() or 'here'}.lock" if os.access(folder, os.W_OK) else None
+
+
 def thread_limits() -> tuple[int, int]:
     """Threads that the kernels may use for a token, and for a prompt."""
     return _limits(_threads, len(_current_affinity()))

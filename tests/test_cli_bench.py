@@ -13,10 +13,12 @@ import pytest
 from test_measure import RECORD
 from tiny import write_tiny
 
-from minillama.cli import main
-from minillama.measure import against, bench, process
+from minillama.cli import build_parser, main
+from minillama.cli.bench_options import IDLE
+from minillama.measure import against, bench, busy, process, roofline
 from minillama.measure.bandwidth import read_bandwidth
 from minillama.measure.record import Record, from_json
+from minillama.measure.roofline import Roofline
 
 # A llama-bench that measures nothing: it logs its name and arguments, and prints what such a one prints.
 FAKE = """\
@@ -25,7 +27,7 @@ import json, sys
 words = sys.argv[1:]
 name = {name!r}
 if words[:1] == ["bench"]:
-    words = words[1:]
+    words = [word for word in words[1:] if word != "--inner"]
 with open({log!r}, "a") as log:
     log.write(json.dumps([name, words]) + "\\n")
 def numbers(flag):
@@ -58,6 +60,13 @@ def write_fake(path: Path, name: str, speed: float, log: Path) -> Path:
 
 def logged(log: Path) -> list[tuple[str, list[str]]]:
     return [(name, words) for name, words in map(json.loads, log.read_text().splitlines())]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests wait for nobody's measurement, and say nothing about how busy the machine that runs them is."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(busy, "busy_line", lambda share, when: None)
 
 
 @pytest.fixture
@@ -102,8 +111,9 @@ def test_json_has_the_fields_of_llama_bench(model: Path, capsys: pytest.CaptureF
     for record, tokens in ((prompt, 16), (generated, 3)):
         speeds = [tokens * 1e9 / nanoseconds for nanoseconds in record.samples_ns]
         assert record.samples_ts == pytest.approx(speeds) and record.avg_ts == pytest.approx(sum(speeds) / 3)
-    assert prompt.gflops is not None and prompt.bytes_per_token is None
-    assert generated.gflops is None and generated.bytes_per_token is not None
+        assert record.gflops == pytest.approx(1e-9 * record.flops_per_token * record.avg_ts, rel=1e-2)
+        assert 0 <= record.other_load <= 1
+    assert prompt.bytes_per_token < generated.bytes_per_token / 8
     assert prompt.model_filename == str(model) and prompt.memory_bandwidth is None
 
 
@@ -254,13 +264,87 @@ def test_a_program_that_is_no_llama_bench(
     assert out == "" and err.startswith("minillama: error: llama-bench ") and message in err and err.count("\n") == 1
 
 
+def test_roofline(model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    roof = Roofline(2e9, 1e12, "F32", 1, "cpu")
+    monkeypatch.setattr(roofline, "measure_roofline", lambda *, kind: replace(roof, arithmetic=kind.name))
+    words = ["bench", "-m", str(model), "-p", "8", "-n", "2", "-r", "1", "--roofline", "-oe", "jsonl"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    for line in err.splitlines():
+        record = from_json(json.loads(line))
+        assert record.memory_bandwidth == 2e9 and record.peak_flops == 1e12
+        assert record.bandwidth_share == pytest.approx(record.bytes_per_token * record.avg_ts / 2e9, abs=1e-3)
+        assert record.flops_share == pytest.approx(record.flops_per_token * record.avg_ts / 1e12, abs=1e-3)
+    assert len(err.splitlines()) == 2
+    assert "MFLOP/token" in out and "2.0 GB/s read; products: 1000 GFLOP/s; they meet at 500.0" in out
+
+
+def test_compare_with_a_stored_run(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "-m", str(model), "-p", "8", "-n", "2", "-r", "2", "-t", "1"]
+    assert main([*words, "-o", "json"]) == 0
+    stored = tmp_path / "stored.json"
+    stored.write_text(capsys.readouterr().out)
+    assert main([*words, "-n", "3", "--compare", str(stored)]) == 0
+    out, err = capsys.readouterr()
+    rows = [line for line in out.splitlines() if line.startswith("| tiny.gguf")]
+    assert [row.split("|")[3].strip() for row in rows] == ["pp8", "tg2"] and "Welch" in out
+    assert "1 of 3 tests are not in the stored results" in err
+    assert main([*words, "--compare", str(stored), "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["test"] for each in found["comparison"]] == ["pp8", "tg2"] and len(found["results"]) == 2
+    second = tmp_path / "second.json"
+    second.write_text(json.dumps(found, indent=2))
+    assert main(["bench", "--compare", f"{stored},{second}", "-o", "json"]) == 0
+    compared = json.loads(capsys.readouterr().out)["comparison"]
+    assert compared == found["comparison"]
+    assert main(["bench", "--compare", str(stored), "--compare", str(stored)]) == 0
+    assert capsys.readouterr().out.count("no difference seen") == 2
+
+
+def test_options_without_a_meaning_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    parse = build_parser().parse_args
+    for idle in IDLE:
+        for name in idle.names:
+            for value in idle.silent:
+                parse(["bench", name, value])
+    assert caplog.messages == []
+    parse(["bench", "--poll", "0,50,100", "-fa", "off", "-sm", "row", "-ts", "0.5/0.5", "-ot", "a=CPU;b=CPU"])
+    assert [message.split(" has no effect: ")[0] for message in caplog.messages] == [
+        "--poll 0", "--poll 100", "-fa off", "-sm row", "-ts 0.5/0.5", "-ot a=CPU", "-ot b=CPU",
+    ]  # fmt: skip
+
+
+# What llama-bench --help lists.
+THEIRS = """
+-h --help --version --numa -r --repetitions --prio --delay -o --output -oe --output-err --list-devices -v --verbose
+--progress --no-warmup -fitt --fit-target -fitc --fit-ctx -rpc --rpc -m --model -hf -hfr --hf-repo -hff --hf-file -hft
+--hf-token --offline -p --n-prompt -n --n-gen -pg -d --n-depth -b --batch-size -ub --ubatch-size -ctk --cache-type-k
+-ctv --cache-type-v -t --threads -C --cpu-mask --cpu-strict --poll -ngl --n-gpu-layers -ncmoe --n-cpu-moe -sm
+--split-mode -mg --main-gpu -nkvo --no-kv-offload -fa --flash-attn -dev --device -lm --load-mode -lzm --lazy-mode -embd
+--embeddings -ts --tensor-split -ot --override-tensor -nopo --no-op-offload --no-host --repack
+"""
+
+
+def test_all_options_of_llama_bench_are_known() -> None:
+    parser = build_parser()._subparsers._group_actions[0].choices["bench"]
+    assert set(THEIRS.split()) <= set(parser._option_string_actions)
+
+
+def test_load_modes_and_devices(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "-m", str(model), "-p", "0", "-n", "2", "-r", "1", "-lm", "none,mmap"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert "|         lm |" in rows[0] and "|       none |" in rows[2] and "|       mmap |" in rows[3]
+    assert main(["bench", "--list-devices"]) == 0
+    assert capsys.readouterr().out.startswith("Available devices:\n  cpu: cpu\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--against", "no/such/llama-bench"], "--against no/such/llama-bench: no such program"),
         (["--against", "."], "--against .: a folder; name the llama-bench in it"),
         (["--against", "x", "-o", "csv"], "-o csv: with --against use md or json"),
-        (["-o", "xml"], "-o xml: use one of md, json, jsonl, csv"),
+        (["-o", "xml"], "-o xml: use one of md, json, jsonl, csv, sql"),
         (["-r", "0"], "-r 0: should be at least 1"),
         (["--rounds", "0"], "--rounds 0: should be at least 1"),
         (["-p", "0", "-n", "0"], "nothing to measure"),
@@ -271,6 +355,18 @@ def test_a_program_that_is_no_llama_bench(
         (["-m", "missing.gguf,also.gguf"], "missing.gguf: no such file"),
         (["-ctk", "q9_9", "-p", "8"], "cache_type_k is 'q9_9'"),
         (["-fast"], "invalid argument: -fast"),
+        (["-oe", "x"], "-oe x: use one of md"),
+        (["-sm", "diagonal"], "argument -sm/--split-mode: 'diagonal' is not a value"),
+        (["--poll", "much"], "'much' is not a value"),
+        (["-embd", "1"], "-embd 1: embeddings have not arrived yet"),
+        (["-rpc", "a:1"], "-rpc a:1: running over several machines"),
+        (["-mmp", "0"], "use -lm none"),
+        (["-lm", "slow"], "'slow' should be one of auto"),
+        (["--delay", "-1"], "--delay -1.0: should be a number of seconds"),
+        (["--compare", "no.json"], "--compare no.json: no such file; store results with -o json"),
+        (["--compare", "a,b,c"], "--compare with 3 files"),
+        (["--compare", "a", "-o", "sql"], "-o sql: with --compare use md or json"),
+        (["--compare", "a", "--against", "b"], "--against and --compare: use one of them"),
     ],
 )
 def test_wrong_use_is_one_line_and_two(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,10 @@
 """What is measured, by what formula, and how it is shown: twins and counts by hand."""
 
 import argparse
-import csv
-import io
 import json
 import statistics
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -35,12 +33,9 @@ from minillama.measure.record import Record, deviation, from_json, mean
 from minillama.measure.report import (
     columns,
     comparison_columns,
-    csv_head,
-    csv_row,
     md_head,
     md_row,
     start_columns,
-    trial_of,
 )
 from minillama.measure.traffic import cache_bytes_read, prompt_weights, weight_bytes
 from minillama.model import Config, read_config
@@ -110,7 +105,7 @@ def test_model_is_the_outer_and_threads_the_inner_loop() -> None:
 
 def test_flags_say_the_same(builtin_model: Path) -> None:
     """What a child process is started with means the setup and the workload that it came from."""
-    setup = Setup(builtin_model, 3, 7, 1024, 64, "f32", "q8_0")
+    setup = Setup(builtin_model, 3, 7, 1024, 64, "f32", "q8_0", "mlock")
     workload = Workload((16, 32), (), ((8, 2), (4, 1)), (0, 100))
     args = build_parser().parse_args(["bench", *setup.flags(), *workload.flags()])
     plan = _plan(args)
@@ -306,17 +301,11 @@ def test_columns_appear_with_what_varies() -> None:
     assert headings(Plan(one, (2,)), "JAX CPU") == ["threads"]
     assert headings(Plan(one, (2,)), "JAX GPU") == ["ngl"]
     assert headings(Plan(one, (1, 2)), "JAX GPU") == ["ngl", "threads"]
-    everything = Plan(one, (1,), (-1,), (64,), (512, 64), ("f32",), ("f16", "f32"))
-    assert headings(everything, "JAX CPU") == ["threads", "n_batch", "n_ubatch", "type_k", "type_v"]
+    everything = Plan(one, (1,), (-1,), (64,), (512, 64), ("f32",), ("f16", "f32"), ("none", "mmap"))
+    assert headings(everything, "JAX CPU") == ["threads", "n_batch", "n_ubatch", "type_k", "type_v", "lm"]
     assert [column.heading for column in columns(everything, "JAX CPU", bandwidth=True)][-1] == "of bandwidth"
-
-
-def test_csv_holds_everything_but_the_samples() -> None:
-    head, row = csv.reader(io.StringIO(csv_head() + csv_row(RECORD)))
-    assert head == [field.name for field in fields(Record) if not field.name.startswith("samples")]
-    assert dict(zip(head, row, strict=True))["avg_ts"] == "14111.19"
-    assert csv_row(RECORD).startswith('"minillama","AMD EPYC","","CPU",')
-    assert trial_of(RECORD) == Trial(8, 0, 0)
+    roofs = ["MB/token", "MFLOP/token", "of bandwidth", "of FLOP/s"]
+    assert [column.heading for column in columns(everything, "JAX CPU", roofline=True)][-4:] == roofs
 
 
 # Side by side

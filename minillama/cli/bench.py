@@ -1,22 +1,23 @@
 """`minillama bench`: tokens a second of prompts and of generation (llama.cpp: llama-bench), alone or side by side."""
 
 import argparse
-import json
+import logging
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from minillama import env
-from minillama.cli import INTERRUPTED, options
+from minillama.cli import INTERRUPTED
+from minillama.cli.bench_options import add_bench_options
+from minillama.cli.measuring import measuring
 from minillama.cli.model import find_model, platform_of, prepare_machine
-from minillama.cli.options import Option
 from minillama.cli.terminal import note, write_text
 from minillama.errors import OptionError
-from minillama.measure.plan import Plan, Setup, Workload, numbers
+from minillama.measure.plan import Plan, Setup, Workload
 
 if TYPE_CHECKING:
+    from minillama.measure.output import Output
     from minillama.measure.record import Record
 
 DESCRIPTION = """\
@@ -28,95 +29,45 @@ Compiling and loading are not in the figures; -o json tells them apart.
 EPILOG = """\
 side by side with llama.cpp, by turns, on the same file with the same settings:
   minillama bench -m model.gguf -t 1,2 -p 512 -n 64 -d 0,2048 --against path/to/llama-bench
+before and after a change, with a 95 % interval:
+  minillama bench -o json > before.json
+  minillama bench --compare before.json
 """
-FORMATS = ("md", "json", "jsonl", "csv")
-DEFAULT_REPETITIONS, DEFAULT_ROUNDS = 5, 5
-
-
-def _list(least: int) -> Callable[[str], tuple[int, ...]]:
-    """A reader of lists and ranges of numbers."""
-
-    def read(text: str) -> tuple[int, ...]:
-        try:
-            return numbers(text, least=least)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return read
-
-
-def _pair(text: str) -> tuple[int, int]:
-    """`512,128`: a prompt and what is generated after it."""
-    try:
-        prompt, gen = numbers(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} should be two numbers, as in 512,128") from error
-    return prompt, gen
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(","))
-
-
-def _files(text: str) -> tuple[str, ...]:
-    return (text,) if Path(text).exists() else _words(text)
-
-
-_MODELS = Option(("-m", "--model"), "GGUF files, separated by commas or repeated (default: the built-in storyteller)",
-                 _files, value="FILE", repeated=True)  # fmt: skip
-_TESTS = (
-    Option(("-p", "--n-prompt"), "lengths of prompts (default: 512)", _list(0), repeated=True),
-    Option(("-n", "--n-gen"), "tokens to generate (default: 128)", _list(0), repeated=True),
-    Option(("-pg",), "a prompt and generation behind it in one test, as 512,128", _pair, value="PP,TG", repeated=True),
-    Option(("-d", "--n-depth"), "tokens of context before the test, not timed (default: 0)", _list(0), repeated=True),
-)  # fmt: skip
-_SETUP = (
-    Option(("-b", "--batch-size"), "most tokens handed over at once (default: 2048)", _list(1), repeated=True),
-    Option(("-ub", "--ubatch-size"), "most tokens computed at once (default: 512)", _list(1), repeated=True),
-    Option(("-ctk", "--cache-type-k"), "type of the keys in the cache (default: f16)", _words, value="TYPE",
-           repeated=True),
-    Option(("-ctv", "--cache-type-v"), "type of the values (default: f16)", _words, value="TYPE", repeated=True),
-    Option(("-t", "--threads"), "processor cores to compute on (default: all that this process may use)", _list(1),
-           repeated=True),
-    Option(("-ngl", "--n-gpu-layers"), "layers on the GPU; -1: all (default: -1)", _list(-1), repeated=True),
-    Option(("-dev", "--device"), "cpu (or none), cuda or tpu (default: what JAX chooses)", value="NAME"),
-)  # fmt: skip
-_RUN = (
-    Option(("-r", "--repetitions"), "times that each test is repeated (default: 5; 1 a round with --against)", int),
-    Option(("-o", "--output"), "md, json, jsonl or csv (default: md)", str, "md", value="FORMAT"),
-    Option(("--progress",), "show progress on stderr (default: if it is a terminal)", None, False),
-    Option(("--warmup",), "run every test once before it counts (default: on)", None, True, off=("--no-warmup",)),
-    Option(("--bandwidth",), "measure the memory's bandwidth, and show decoding's share of it", None, False),
-)  # fmt: skip
-_AGAINST = (
-    Option(("--against",), "a llama-bench binary to run by turns with ours", value="PATH"),
-    Option(("--rounds",), "how often each has its turn (default: 5)", int, DEFAULT_ROUNDS),
-    Option(("--start",), "time and weigh whole processes too, if a llama-completion lies beside it (default: on)",
-           None, True, off=("--no-start",)),
-)  # fmt: skip
+FORMATS = ("md", "json", "jsonl", "csv", "sql")
+DEFAULT_REPETITIONS = 5
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("bench", help="measure tokens a second", description=DESCRIPTION, epilog=EPILOG)
-    hub = [option for option in options.MODEL if option.dest != "model"]
-    options.add_options(parser, "model", [_MODELS, *hub])
-    options.add_options(parser, "tests", _TESTS)
-    options.add_options(parser, "setup", _SETUP)
-    options.add_options(parser, "run and output", _RUN)
-    options.add_options(parser, "side by side", _AGAINST)
+    add_bench_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    plan = _plan(args)
-    if args.against is not None:
-        from minillama.cli.bench_against import run_against
+    if args.verbose:
+        logging.getLogger("minillama").setLevel(logging.DEBUG)
+    if args.list_devices:
+        return _list_devices(args.device)
+    from minillama.cli.bench_compare import Comparing, compare_stored, stored_files
 
-        return run_against(args, plan)
+    stored = stored_files(args)
+    if len(stored) == 2:
+        return compare_stored(stored, as_json=args.output == "json")
+    plan = _plan(args)
+    alone = nullcontext() if args.inner else measuring("minillama bench", lock=args.lock, timeout=args.lock_timeout)
+    with alone:
+        if args.against is not None:
+            from minillama.cli.bench_against import run_against
+
+            return run_against(args, plan)
+        first = Comparing(plan, stored[0], as_json=args.output == "json") if stored else None
+        return _measure(args, plan, _Printer(args, plan, first))
+
+
+def _measure(args: argparse.Namespace, plan: Plan, printer: "_Printer") -> int:
     repetitions = DEFAULT_REPETITIONS if args.repetitions is None else args.repetitions
     setups = list(plan.setups())
     trials = plan.workload.trials()
-    printer = _Printer(args.output, plan, args.bandwidth)
 
     from tqdm import tqdm
 
@@ -149,11 +100,21 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if args.output not in FORMATS:
         raise OptionError(f"-o {args.output}: use one of {', '.join(FORMATS)}")
-    if args.against is not None and args.output not in ("md", "json"):
-        raise OptionError(f"-o {args.output}: with --against use md or json")
+    if args.output_err not in (*FORMATS, "none"):
+        raise OptionError(f"-oe {args.output_err}: use one of {', '.join(FORMATS)} or none")
+    for name, given in (("--against", args.against), ("--compare", args.compare)):
+        if given is not None and args.output not in ("md", "json"):
+            raise OptionError(f"-o {args.output}: with {name} use md or json")
+        if given is not None and args.output_err != "none":
+            raise OptionError(f"-oe {args.output_err}: not with {name}")
+    if args.against is not None and args.compare is not None:
+        raise OptionError("--against and --compare: use one of them")
     for name, value in (("-r", args.repetitions), ("--rounds", args.rounds)):
         if value is not None and value < 1:
             raise OptionError(f"{name} {value}: should be at least 1")
+    for name, value in (("--delay", args.delay), ("--lock-timeout", args.lock_timeout)):
+        if value is not None and not 0 <= value < float("inf"):
+            raise OptionError(f"{name} {value}: should be a number of seconds, 0 or more")
     platform_of(args.device)
 
 
@@ -172,6 +133,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         n_ubatch=_flat(args.ubatch_size, (512,)),
         type_k=_flat(args.cache_type_k, ("f16",)),
         type_v=_flat(args.cache_type_v, ("f16",)),
+        load_mode=_flat(args.load_mode, ("auto",)),
         workload=workload,
     )
 
@@ -181,21 +143,55 @@ def _flat(given: Sequence[tuple] | None, default: tuple) -> tuple:
     return default if given is None else tuple(value for values in given for value in values)
 
 
+def _list_devices(device: str | None) -> int:
+    prepare_machine(device, None)
+
+    from minillama.engine.doctor import devices
+
+    write_text("Available devices:\n" + "".join(f"  {found['platform']}: {found['kind']}\n" for found in devices()))
+    return 0
+
+
 def _here(
     args: argparse.Namespace, setups: Sequence[Setup], plan: Plan, repetitions: int, advance: Callable[..., None]
 ) -> "Iterator[Record]":
     """Measure in this process; there is one number of threads."""
     prepare_machine(args.device, plan.n_threads[0])
 
-    from minillama.measure.bandwidth import read_bandwidth
     from minillama.measure.bench import measure
-    from minillama.measure.process import in_own_process
 
-    bandwidth = in_own_process(read_bandwidth, plan.n_threads[0]) if args.bandwidth else None
-    for setup in setups:
+    for setup, (bandwidth, peak_flops) in zip(setups, _limits(args, setups, plan.n_threads[0]), strict=True):
         yield from measure(
-            setup, plan.workload.trials(), repetitions, warmup=args.warmup, bandwidth=bandwidth, advance=advance
+            setup,
+            plan.workload.trials(),
+            repetitions,
+            warmup=args.warmup,
+            bandwidth=bandwidth,
+            peak_flops=peak_flops,
+            delay=args.delay,
+            advance=advance,
         )
+
+
+def _limits(
+    args: argparse.Namespace, setups: Sequence[Setup], threads: int
+) -> "Iterator[tuple[float | None, float | None]]":
+    """For each setup what the machine gives: bytes a second, and operations a second of the model's kind of product."""
+    from minillama.gguf import open_gguf
+    from minillama.measure.bandwidth import read_bandwidth
+    from minillama.measure.process import in_own_process
+    from minillama.measure.roofline import main_kind, measure_roofline
+
+    roofs = {}
+    bandwidth = in_own_process(read_bandwidth, threads) if args.bandwidth and not args.roofline else None
+    for setup in setups:
+        if not args.roofline:
+            yield bandwidth, None  # type: ignore[misc]
+            continue
+        kind = main_kind(open_gguf(setup.model))
+        if kind not in roofs:
+            roofs[kind] = measure_roofline(kind=kind)
+        yield roofs[kind].bandwidth, roofs[kind].flops
 
 
 def _in_children(
@@ -206,9 +202,10 @@ def _in_children(
     from minillama.measure.record import from_json
     from minillama.measure.report import trial_of
 
-    switches = ([] if args.warmup else ["--no-warmup"]) + (["--bandwidth"] if args.bandwidth else [])
-    if args.device is not None:
-        switches += ["-dev", args.device]
+    switches = ["--inner", *([] if args.warmup else ["--no-warmup"])]
+    switches += [f"--{name}" for name in ("bandwidth", "roofline", "verbose") if getattr(args, name)]
+    switches += ["--delay", str(args.delay)] if args.delay else []
+    switches += [] if args.device is None else ["-dev", args.device]
     for setup in setups:
         command = (*MINILLAMA, "bench", *setup.flags(), *plan.workload.flags(), "-r", str(repetitions), *switches)
         for found in json_lines((*command, "-o", "jsonl")):
@@ -218,34 +215,28 @@ def _in_children(
 
 
 class _Printer:
-    """Prints results as they come, in one of the formats."""
+    """Prints results as they come, on stdout and, where that is asked for, on stderr in another format."""
 
-    def __init__(self, output: str, plan: Plan, bandwidth: bool) -> None:
-        self._output, self._plan, self._bandwidth = output, plan, bandwidth
-        self._table: Sequence = ()
-        self._last: Record | None = None
+    def __init__(self, args: argparse.Namespace, plan: Plan, first: "Output | None") -> None:
+        from minillama.measure.output import FORMATS as OUTPUTS
+
+        self._outputs: list[tuple[Output, Callable[[str], None]]] = [
+            (first or OUTPUTS[args.output](plan, args.bandwidth, args.roofline), write_text)
+        ]
+        if args.output_err != "none":
+            second = OUTPUTS[args.output_err](plan, args.bandwidth, args.roofline)
+            self._outputs.append((second, _write_error))
 
     def show(self, record: "Record") -> None:
-        from minillama.measure import report
-
-        first, self._last = self._last is None, record
-        if self._output == "md":
-            if first:
-                self._table = report.columns(self._plan, record.backends, bandwidth=self._bandwidth)
-                write_text(report.md_head(self._table))
-            write_text(report.md_row(self._table, record))
-        elif self._output == "csv":
-            write_text((report.csv_head() if first else "") + report.csv_row(record))
-        elif self._output == "jsonl":
-            write_text(json.dumps(record.as_dict()) + "\n")
-        else:
-            write_text(("[\n" if first else ",\n") + textwrap.indent(json.dumps(record.as_dict(), indent=2), "  "))
+        for output, write in self._outputs:
+            write(output.show(record))
 
     def close(self) -> None:
         """End what was begun."""
-        from minillama.measure import report
+        for output, write in self._outputs:
+            write(output.end())
 
-        if self._output == "json":
-            write_text("[]\n" if self._last is None else "\n]\n")
-        elif self._output == "md" and self._last is not None:
-            write_text(report.md_foot(self._last))
+
+def _write_error(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -58,7 +58,7 @@ class Comparison:
 
     def share(self, speed: float) -> float | None:
         """Of the memory's bandwidth, at a speed of decoding; None for prompts."""
-        if self.record.bytes_per_token is None or self.bandwidth is None:
+        if self.trial.n_prompt or self.record.bytes_per_token is None or self.bandwidth is None:
             return None
         return self.record.bytes_per_token * speed / self.bandwidth
 
@@ -142,7 +142,7 @@ def alternate(
     device: -dev, of ours. Raises ResourceError where a program fails or gives no result for a test.
     """
     flags = (*setup.flags(), *workload.flags(), "-r", str(repetitions), *(() if warmup else ("--no-warmup",)))
-    ours_command = (*MINILLAMA, "bench", *flags, *_device(device), "-o", "json")
+    ours_command = (*MINILLAMA, "bench", *flags, *_device(device), "-o", "json", "--inner")
     trials = workload.trials()
     for _ in range(rounds):
         ours = [from_json(found) for found in json_objects(ours_command)]

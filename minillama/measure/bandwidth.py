@@ -3,6 +3,8 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 SIZE = 512 << 20  # bytes; many times the largest cache of a processor for one socket
@@ -26,4 +28,17 @@ def read_bandwidth(threads: int, *, size: int = SIZE, passes: int = PASSES) -> f
             for _ in pool.map(np.sum, parts):
                 pass
             best = max(best, whole.nbytes / (time.perf_counter() - started))
+    return best
+
+
+def device_bandwidth(*, size: int = SIZE, passes: int = PASSES) -> float:
+    """Bytes a second that JAX's first device reads from its own memory, the best of several passes: a compiled sum."""
+    whole = jnp.ones(size // 4, jnp.float32)
+    total = jax.jit(jnp.sum)
+    jax.block_until_ready(total(whole))
+    best = 0.0
+    for _ in range(passes):
+        started = time.perf_counter()
+        jax.block_until_ready(total(whole))
+        best = max(best, whole.nbytes / (time.perf_counter() - started))
     return best

@@ -7,6 +7,7 @@ read before the clock starts; later repetitions cut the cache back to them. Comp
 of it falls into a repetition is taken off.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,9 +21,10 @@ from minillama.engine.llm import LLM, load
 from minillama.engine.memory import round_up
 from minillama.engine.session import Session
 from minillama.gguf.names import model_type
+from minillama.measure.busy import OtherLoad
 from minillama.measure.plan import ALL_LAYERS, Setup, Trial
 from minillama.measure.record import Record, deviation, mean
-from minillama.measure.traffic import cache_bytes_read, prompt_weights, weight_bytes
+from minillama.measure.traffic import trial_work
 
 Advance = Callable[[str], object]  # called with a test's name after its warm-up and each repetition
 
@@ -34,12 +36,15 @@ def measure(
     *,
     warmup: bool = True,
     bandwidth: float | None = None,
+    peak_flops: float | None = None,
+    delay: float = 0.0,
     advance: Advance = lambda name: None,
 ) -> Iterator[Record]:
     """Load the model and measure one test after the other.
 
     The setup's threads must be in force already: JAX settles them when it starts (`env.prepare`).
-    bandwidth: of the machine's memory in bytes a second, to relate decoding to.
+    bandwidth, peak_flops: what the machine gives, in bytes and in operations a second, to relate the tests to.
+    delay: seconds to rest before each test.
     Raises MinillamaError where the model cannot be served under this setup.
     """
     llm = load(
@@ -50,14 +55,18 @@ def measure(
         ubatch_size=setup.n_ubatch,
         cache_type_k=setup.type_k,
         cache_type_v=setup.type_v,
+        use_mmap=setup.load_mode not in ("none", "mlock"),
+        use_mlock="mlock" in setup.load_mode,
         progress=False,
     )
     for trial in trials:
-        started = datetime.now(UTC)
+        time.sleep(delay)
+        started, others = datetime.now(UTC), OtherLoad()
         samples, compiling = measure_trial(
             llm, trial, repetitions, n_batch=setup.n_batch, warmup=warmup, advance=advance
         )
-        yield _record(llm, setup, trial, started, samples, compiling, bandwidth)
+        record = _record(llm, setup, trial, started, samples, compiling)
+        yield _related(replace(record, other_load=round(others.share(), 4)), llm, bandwidth, peak_flops)
 
 
 def measure_trial(
@@ -122,25 +131,11 @@ class _User:
 
 
 def _record(
-    llm: LLM,
-    setup: Setup,
-    trial: Trial,
-    started: datetime,
-    samples: tuple[int, ...],
-    compiling: float,
-    bandwidth: float | None,
+    llm: LLM, setup: Setup, trial: Trial, started: datetime, samples: tuple[int, ...], compiling: float
 ) -> Record:
     speeds = tuple((trial.n_prompt + trial.n_gen) * 1e9 / nanoseconds for nanoseconds in samples)
     device = llm.placement.devices[-1]
-    if device.platform != "cpu":
-        bandwidth = None  # of another memory than the one that decoding reads
-    read = share = gflops = None
-    if not trial.n_prompt:
-        lengths = range(trial.n_depth + 1, trial.positions + 1)
-        read = weight_bytes(llm.file, llm.config) + cache_bytes_read(llm.config, llm.cache_types, lengths)
-        share = None if bandwidth is None else read * mean(speeds) / bandwidth
-    elif not trial.n_gen:
-        gflops = 2e-9 * prompt_weights(llm.file, llm.config) * mean(speeds)
+    work = trial_work(llm.file, llm.config, llm.cache_types, trial, min(setup.n_ubatch, setup.n_batch))
     return Record(
         build_commit=f"minillama {__version__}, jax {jax.__version__}",
         cpu_info=env.describe().cpu,
@@ -155,6 +150,7 @@ def _record(
         n_threads=setup.n_threads,
         type_k=setup.type_k,
         type_v=setup.type_v,
+        load_mode=setup.load_mode,
         n_gpu_layers=setup.n_gpu_layers,
         n_prompt=trial.n_prompt,
         n_gen=trial.n_gen,
@@ -168,8 +164,22 @@ def _record(
         samples_ts=tuple(round(speed, 6) for speed in speeds),
         load_seconds=round(llm.load_seconds, 3),
         compile_seconds=round(compiling, 3),
-        bytes_per_token=read,
-        gflops=None if gflops is None else round(gflops, 3),
+        bytes_per_token=work.bytes,
+        flops_per_token=work.operations,
+        gflops=round(1e-9 * work.operations * mean(speeds), 3),
+    )
+
+
+def _related(record: Record, llm: LLM, bandwidth: float | None, peak_flops: float | None) -> Record:
+    """Beside what the machine gives at most."""
+    if llm.placement.devices[-1].platform != jax.default_backend():
+        return record  # it was measured on another device than this model's
+    assert record.bytes_per_token is not None and record.flops_per_token is not None
+    reads, computes = record.bytes_per_token * record.avg_ts, record.flops_per_token * record.avg_ts
+    return replace(
+        record,
         memory_bandwidth=bandwidth,
-        bandwidth_share=None if share is None else round(share, 4),
+        bandwidth_share=None if bandwidth is None else round(reads / bandwidth, 4),
+        peak_flops=peak_flops,
+        flops_share=None if peak_flops is None else round(computes / peak_flops, 4),
     )

@@ -97,12 +97,14 @@ class Setup:
     n_ubatch: int = 512
     type_k: str = "f16"
     type_v: str = "f16"
+    load_mode: str = "auto"
 
     def flags(self) -> tuple[str, ...]:
-        """The same as options of the command line; -ngl only where it was asked for."""
+        """The same as options of the command line; -ngl and -lm only where they were asked for."""
         layers = () if self.n_gpu_layers == ALL_LAYERS else ("-ngl", str(self.n_gpu_layers))
+        mode = () if self.load_mode == "auto" else ("-lm", self.load_mode)
         return ("-m", str(self.model), "-t", str(self.n_threads), "-b", str(self.n_batch), "-ub", str(self.n_ubatch),
-                "-ctk", self.type_k, "-ctv", self.type_v, *layers)  # fmt: skip
+                "-ctk", self.type_k, "-ctv", self.type_v, *layers, *mode)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,13 @@ class Plan:
     n_ubatch: tuple[int, ...] = (512,)
     type_k: tuple[str, ...] = ("f16",)
     type_v: tuple[str, ...] = ("f16",)
+    load_mode: tuple[str, ...] = ("auto",)
     workload: Workload = Workload()
 
     def setups(self) -> Iterator[Setup]:
         """All combinations, in llama-bench's order."""
-        for model, layers, batch, ubatch, type_k, type_v, threads in product(
-            self.models, self.n_gpu_layers, self.n_batch, self.n_ubatch, self.type_k, self.type_v, self.n_threads
-        ):
-            yield Setup(model, threads, layers, batch, ubatch, type_k, type_v)
+        for model, layers, mode, batch, ubatch, type_k, type_v, threads in product(
+            self.models, self.n_gpu_layers, self.load_mode, self.n_batch, self.n_ubatch, self.type_k, self.type_v,
+            self.n_threads,
+        ):  # fmt: skip
+            yield Setup(model, threads, layers, batch, ubatch, type_k, type_v, mode)

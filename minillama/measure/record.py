@@ -1,18 +1,20 @@
-"""One result, with llama-bench's names for its fields; minillama's own come last."""
+"""One result, with llama-bench's fields in its order; minillama's own come last."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """A measured test. Times in nanoseconds where the name says so, sizes in bytes, speeds in tokens a second.
 
-    `avg` and `stddev` are the mean and the sample standard deviation over the repetitions.
+    `avg` and `stddev` are the mean and the sample standard deviation over the repetitions. None stands for what
+    llama.cpp has and minillama has not.
     """
 
     build_commit: str
+    build_number: int | None = None
     cpu_info: str
     gpu_info: str
     backends: str
@@ -23,9 +25,28 @@ class Record:
     n_batch: int
     n_ubatch: int
     n_threads: int
+    cpu_mask: str = "0x0"
+    cpu_strict: bool = False
+    poll: int | None = None
     type_k: str
     type_v: str
     n_gpu_layers: int
+    n_cpu_moe: int = 0
+    split_mode: str | None = None
+    main_gpu: int | None = None
+    no_kv_offload: bool = False
+    flash_attn: int = -1  # llama-bench's number for auto
+    devices: str = "auto"
+    tensor_split: str | None = None
+    tensor_buft_overrides: str = "none"
+    load_mode: str = "auto"
+    lazy_mode: str | None = None
+    embeddings: bool = False
+    no_op_offload: int | None = None
+    no_host: bool | None = None
+    repack: bool = False  # weights stay as they lie in the file
+    fit_target: int | None = None
+    fit_min_ctx: int | None = None
     n_prompt: int
     n_gen: int
     n_depth: int
@@ -38,23 +59,33 @@ class Record:
     samples_ts: tuple[float, ...]
     load_seconds: float  # neither this nor the next is in the figures
     compile_seconds: float
-    bytes_per_token: float | None = None  # of a tg test: what a decode step reads from memory, by formula
-    gflops: float | None = None  # of a pp test: 2 x weights multiplied x tokens a second
+    other_load: float | None = None  # share of all cores that other processes kept busy meanwhile
+    bytes_per_token: float | None = None  # read from memory, by formula
+    flops_per_token: float | None = None  # floating-point operations, by formula, attention's included
+    gflops: float | None = None  # a second: flops_per_token x avg_ts / 1e9
     memory_bandwidth: float | None = None  # bytes a second, where it was measured
     bandwidth_share: float | None = None  # bytes_per_token x avg_ts / memory_bandwidth
+    peak_flops: float | None = None  # operations a second of a product as prompts use it, where it was measured
+    flops_share: float | None = None  # flops_per_token x avg_ts / peak_flops
 
     def as_dict(self) -> dict[str, object]:
         """The same as plain values, ready for `json.dumps`."""
         return asdict(self)
 
 
+ARRAYS = ("samples_ns", "samples_ts")  # in JSON only, as in llama-bench's
+NAMES = tuple(field.name for field in fields(Record))
+THEIRS = NAMES[: NAMES.index("samples_ns")]  # llama-bench's columns
+OURS = NAMES[NAMES.index("load_seconds") :]
+
+
 def from_json(values: Mapping[str, object]) -> Record:
     """The record that `as_dict` and JSON made plain values of; raises ValueError where a field is missing."""
-    missing = [field.name for field in fields(Record) if field.name not in values]
+    missing = [name for name in NAMES if name not in values]
     if missing:
         raise ValueError(f"the result has no {missing[0]}")
-    lists = {name: tuple(values[name]) for name in ("samples_ns", "samples_ts")}  # type: ignore[arg-type]
-    return Record(**{field.name: values[field.name] for field in fields(Record)} | lists)  # type: ignore[arg-type]
+    lists = {name: tuple(values[name]) for name in ARRAYS}  # type: ignore[arg-type]
+    return Record(**{name: values[name] for name in NAMES} | lists)  # type: ignore[arg-type]
 
 
 def mean(values: Sequence[int] | Sequence[float]) -> float:

@@ -1,9 +1,7 @@
-"""Results as text: llama-bench's table in Markdown and its csv, and the tables of a comparison."""
+"""Tables in Markdown: llama-bench's, and those of both programs side by side."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Generic, TypeVar
@@ -14,7 +12,6 @@ from minillama.measure.plan import Plan, Trial
 from minillama.measure.record import Record
 
 T = TypeVar("T")
-ARRAYS = frozenset({"samples_ns", "samples_ts"})  # not in csv, as in llama-bench's
 
 
 @dataclass(frozen=True)
@@ -39,15 +36,22 @@ def trial_of(record: Record) -> Trial:
     return Trial(record.n_prompt, record.n_gen, record.n_depth)
 
 
-def columns(plan: Plan, backend: str, *, bandwidth: bool = False) -> tuple[Column[Record], ...]:
-    """llama-bench's columns; a last one of ours where the memory's bandwidth was measured."""
+def columns(plan: Plan, backend: str, *, bandwidth: bool = False, roofline: bool = False) -> tuple[Column[Record], ...]:
+    """llama-bench's columns; last ones of ours where the memory's bandwidth or both roofs were measured."""
     chosen = [
         *_setup_columns(plan, backend),
         Column("test", 15, lambda r: trial_of(r).name),
         Column("t/s", 20, lambda r: f"{r.avg_ts:.2f} ± {r.stddev_ts:.2f}"),
     ]
-    if bandwidth:
+    if roofline:
+        chosen += [
+            Column("MB/token", 8, lambda r: _short(r.bytes_per_token, 1e6)),
+            Column("MFLOP/token", 11, lambda r: _short(r.flops_per_token, 1e6)),
+        ]
+    if bandwidth or roofline:
         chosen.append(Column("of bandwidth", 12, lambda r: percent(r.bandwidth_share)))
+    if roofline:
+        chosen.append(Column("of FLOP/s", 9, lambda r: percent(r.flops_share)))
     return tuple(chosen)
 
 
@@ -111,6 +115,8 @@ def _setup_columns(plan: Plan, backend: str) -> tuple[Column[Record], ...]:
         chosen.append(Column("type_k", 6, lambda r: r.type_k))
     if plan.type_v != usual.type_v:
         chosen.append(Column("type_v", 6, lambda r: r.type_v))
+    if plan.load_mode != usual.load_mode:
+        chosen.append(Column("lm", 10, lambda r: r.load_mode))
     return tuple(chosen)
 
 
@@ -131,19 +137,17 @@ def md_row(table: Sequence[Column[T]], result: T) -> str:
 
 
 def md_foot(record: Record) -> str:
-    """What was measured with; the bandwidth where it was measured."""
-    bandwidth = f"\nmemory: {record.memory_bandwidth / 1e9:.1f} GB/s read" if record.memory_bandwidth else ""
-    return f"\nbuild: {record.build_commit}{bandwidth}\n"
+    """What was measured with; the machine's limits where they were measured."""
+    limits = f"\nmemory: {record.memory_bandwidth / 1e9:.1f} GB/s read" if record.memory_bandwidth else ""
+    if record.peak_flops and record.memory_bandwidth:
+        ridge = record.peak_flops / record.memory_bandwidth
+        limits += f"; products: {record.peak_flops / 1e9:.0f} GFLOP/s; they meet at {ridge:.1f} FLOP per byte"
+    return f"\nbuild: {record.build_commit}{limits}\n"
 
 
-def csv_head() -> str:
-    """The names of the columns."""
-    return ",".join(field.name for field in fields(Record) if field.name not in ARRAYS) + "\n"
-
-
-def csv_row(record: Record) -> str:
-    """One line, every value in quotes."""
-    text = io.StringIO()
-    values = ["" if value is None else value for name, value in record.as_dict().items() if name not in ARRAYS]
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(values)
-    return text.getvalue()
+def _short(value: float | None, unit: float) -> str:
+    """Three digits or more."""
+    if value is None:
+        return ""
+    number = value / unit
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"

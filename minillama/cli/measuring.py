@@ -1,0 +1,23 @@
+"""What every command that measures does round it: alone on the machine, and a word where the machine is busy."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from minillama.cli.terminal import note
+
+
+@contextmanager
+def measuring(what: str, *, lock: bool, timeout: float | None) -> Iterator[None]:
+    """Wait for other measurements, and warn, before and after, of what else the machine does."""
+    from minillama.measure.busy import OtherLoad, busy_line, other_load
+    from minillama.measure.lock import machine_lock
+
+    def say(line: str | None) -> None:
+        if line:
+            note(f"minillama: {line}")
+
+    with machine_lock(what, timeout=timeout, waiting=say) if lock else nullcontext():
+        say(busy_line(other_load(), "now"))
+        load = OtherLoad()
+        yield
+        say(busy_line(load.share(), "during the measurement"))
