@@ -1,7 +1,7 @@
 """Panels: sliders that redraw a picture and stream text, working in a background thread.
 
-Every panel is made of two plain functions, `draw(settings) -> Picture` and `write(settings) -> pieces of text`, that do
-the same without widgets: in a script, in Colab or in a test.
+Every panel is made of two plain functions, `draw(settings) -> Picture` and `write(settings) -> pieces of text and
+pictures`, that do the same without widgets: in a script, in Colab or in a test.
 """
 
 import html
@@ -20,7 +20,8 @@ from minillama.lab.worker import Report, State, Worker
 Value = float | int | str
 Settings = Mapping[str, Value]
 Draw = Callable[[Settings], Picture]
-Write = Callable[[Settings], Iterable[str]]
+Pieces = Iterable[str | Picture]
+Write = Callable[[Settings], Pieces]
 
 COLOURS = {
     State.IDLE: "#555555",
@@ -124,8 +125,9 @@ Knob = Slider | Steps | Choice | Words
 
 
 class Panel:
-    """Knobs, a picture that follows them and, with `write`, a Start and a Stop button and the text they stream.
+    """Knobs, a picture that follows them and, with `write`, a Start and a Stop button and what they stream.
 
+    Of what `write` yields, text goes behind the text so far, and a picture takes the place of the one on the screen.
     `compiles(settings)` tells whether drawing will compile something first: the panel says what it waits for.
     """
 
@@ -146,7 +148,7 @@ class Panel:
         self._state = widgets.HTML()
         self._output = widgets.HTML()
         self._start = widgets.Button(
-            description="Start", icon="play", button_style="primary", tooltip="write with these settings"
+            description="Start", icon="play", button_style="primary", tooltip="run with these settings"
         )
         self._stop = widgets.Button(description="Stop", icon="stop", tooltip="stop what runs", disabled=True)
         self._worker = Worker(self._report)
@@ -231,8 +233,11 @@ class Panel:
                 return
             if self.state is not State.RUNNING:
                 report(State.RUNNING, "")
-            self.text += piece
-            self._output.value = page(self.text)
+            if isinstance(piece, str):
+                self.text += piece
+                self._output.value = page(self.text)
+            elif self._screen:
+                self._screen.update(piece)
         self._writing = False
 
     def _report(self, state: State, message: str) -> None:
@@ -242,7 +247,7 @@ class Panel:
         self._stop.disabled = state not in (State.RUNNING, State.COMPILING)
 
 
-def closing(pieces: Iterable[str]) -> Iterator[str]:
+def closing(pieces: Pieces) -> Iterator[str | Picture]:
     """The pieces as a generator, so that stopping early also closes the generator they come from."""
     yield from pieces
 

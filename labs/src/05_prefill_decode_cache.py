@@ -1,0 +1,547 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+# ---
+
+# %% [markdown]
+# # Lab 05 · Prefill, decode and the KV cache
+#
+# A language model answers in two phases that have nothing in common but the weights. First it reads the whole prompt at once (*prefill*),
+# then it writes one token at a time (*decode*). The first is arithmetic, the second is carrying bytes, and the cache of keys and values
+# is what makes the second possible at all. Who knows which phase a number comes from can explain nearly every number of this course.
+#
+# | | |
+# |---|---|
+# | **Afterwards you can** | say why decode is bound by memory and prefill is not, what a time-to-first-token is made of, and what a cache costs and saves |
+# | **Time** | 60 minutes |
+# | **You should know** | lab 00 (timing), lab 03 (attention); what a logarithm does to a power |
+# | **Runs on** | any laptop, a minute of computing at most, no network |
+# | **In llama.cpp** | `llama-bench -p 512 -n 128 -d 0,1024`, `-ctk`, `-ctv`, `-c`, `-ub`; the lines *prompt eval time* and *eval time* |
+
+# %%
+import logging
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import minillama as ml
+from minillama.gguf.memory import read_cache_types
+from minillama.lab import Choice, Panel, Prediction, Steps, show
+from minillama.lab.check import attempt
+from minillama.lab.checks import lab05 as check
+from minillama.lab.curves import power_laws, sweep, timeline
+from minillama.lab.decoding import Passes, big_model, one_more_token, pass_seconds, speeds
+from minillama.lab.figures import bars
+from minillama.lab.record import measurement
+from minillama.measure.traffic import cache_bytes_read, prompt_weights, weight_bytes
+from minillama.model import cache_bytes
+
+# The storyteller was trained on 512 tokens and would warn about more. Today we only look at the clock.
+logging.getLogger("minillama").setLevel(logging.ERROR)
+llm = ml.load(ctx_size=2048, progress=False)
+PROMPT = (
+    "Once upon a time, there was a little fox who lived in a deep forest. Every day she walked to the river. "
+    * 10
+)
+llm
+
+# %% [markdown]
+# ## 1. The two phases on a clock
+#
+# Here is a prompt of some 250 tokens, and a story of 48 behind it. For every token we keep the time since the one before.
+
+# %%
+ids = llm.tokenizer.encode(PROMPT)
+first_token = Prediction(
+    "05",
+    "first token over later token",
+    f"The prompt has {len(ids)} tokens. How many times longer than a later token does the first one take?",
+    "times",
+)
+first_token.ask()
+
+# %% tags=["solution"]
+first_token.record(10)  # "the prompt is read in one go, so it cannot be much"
+
+# %%
+list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))  # once without looking: now everything is compiled
+pieces = list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))
+seconds = [piece.seconds for piece in pieces]
+show(first_token.compare(seconds[0] / np.median(seconds[1:]), model=len(ids)))
+# %%
+show(
+    timeline(
+        [piece.text for piece in pieces],
+        [1e3 * value for value in seconds],
+        "A text on the clock, token by token",
+    )
+)
+
+# %% [markdown]
+# *Model says* is the simplest model there is: before the first token, every token of the prompt has to pass through the network, so it takes as many
+# times longer as the prompt has tokens. The truth lies well below: a prompt's tokens go through *together*, and that is cheaper for each of them. Section
+# 5 finds out why.
+#
+# What the user feels has names. **TTFT**, time to first token: the orange bar. **TPOT**, time per output token: a blue one. An answer of *n* tokens takes
+# TTFT + (n − 1) · TPOT. So where does the orange bar come from?
+
+# %%
+session = llm.session()
+question = ids + llm.tokenizer.encode(" What then?", add_special=False)
+for _ in range(2):  # the first time compiles, and loads what was compiled
+    timings = llm.generate(ids, n=8, temp=0.0).timings
+    short = llm.generate(ids[:16], n=8, temp=0.0).timings
+    session.clear()
+    llm.generate(ids, n=1, temp=0.0, session=session)
+    again = llm.generate(question, n=8, temp=0.0, session=session).timings
+parts = {
+    f"prompt of {len(ids)} tokens": timings.prompt,
+    "sampling behind it": timings.first_token - timings.prompt,
+    "prompt of 16 tokens": short.prompt,
+    f"prompt of {len(question)} tokens, all but {again.prompt_tokens} in the cache": again.prompt,
+}
+show(
+    bars(
+        list(parts), [1e3 * value for value in parts.values()], "What a first token is made of", "milliseconds"
+    )
+)
+
+# %% [markdown]
+# * The prompt is nearly all of it, so TTFT grows with the prompt. (A user's *very* first token also waits for loading and compiling: `timings.load`,
+#   `timings.compile`. Those are told apart here; a stopwatch would not.)
+# * Whatever is in the cache already is not read again. That is why a chat answers quickly although its history grows: only the new question is read.
+#   llama.cpp's server does the same and calls it `cache_prompt`.
+#
+# ## 2. Greedy decoding, with and without a cache
+#
+# What is there to keep? Attention of the newest token needs the keys and values of *all* tokens before it, and these do not change when another token comes
+# (lab 03: nobody sees the future). Without keeping them, each new token means reading the whole text again:
+
+
+# %%
+def naive(model, prompt, n):
+    """n greedy tokens, all read again for each: no cache survives a pass."""
+    tokens = list(prompt)
+    for _ in range(n):
+        logits, _ = model(tokens, model.empty())
+        tokens.append(int(np.argmax(logits)))
+    return tokens[len(prompt) :]
+
+
+# %% [markdown]
+# ### Exercise 1: the same text with a cache
+# `model(tokens, cache)` runs some tokens behind those that the cache holds, and returns the logits behind the last one and *the new cache*. The cache that
+# goes in is used up. `model.empty()` is a cache that holds nothing. Write the same text with as little work as possible: the check counts the
+# passes and the tokens that were run.
+
+
+# %% tags=["exercise"]
+def generate(model, prompt, n):
+    """n greedy tokens; the prompt is run once, then the newest token alone."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def generate(model, prompt, n):
+    """n greedy tokens; the prompt is run once, then the newest token alone."""
+    logits, cache = model(prompt, model.empty())
+    tokens = [int(np.argmax(logits))]
+    while len(tokens) < n:
+        logits, cache = model([tokens[-1]], cache)
+        tokens.append(int(np.argmax(logits)))
+    return tokens
+
+
+# %% [markdown] tags=["hint"]
+# The first new token comes from the prompt's own logits: `logits, cache = model(prompt, model.empty())`, then `np.argmax(logits)`. Every other one from a pass
+# of a list with *one* token, and with the cache that the pass before returned. n tokens need n passes: behind the last token nobody looks.
+
+# %% tags=["check"]
+check.generate(generate)
+
+# %% [markdown]
+# Both on the storyteller. *Programs* are the different shapes that were asked for, each of which XLA has to compile:
+
+# %% tags=["check-output"]
+start = llm.tokenizer.encode("Once upon a time, there was")
+for name, function in (("naive", naive), ("yours", generate)):
+    model = Passes(llm)
+    written = attempt(function, model, start, 6)
+    text = llm.tokenizer.decode(written) if isinstance(written, list) else written
+    print(
+        f"{name}: {model.calls} passes, {model.tokens:3} tokens run, {len(model.programs)} programs: {text!r}"
+    )
+
+# %% [markdown]
+# ## 3. How bad is it? The slope tells
+#
+# The time of **one more token** behind 64, 128, ... 1024 others: with the cache, and reading everything again.
+
+# %%
+growth = Prediction(
+    "05",
+    "1024 over 64, without a cache",
+    "Without a cache: how many times longer does one more token take behind 1024 tokens than behind 64?",
+    "times",
+)
+growth.ask()
+
+# %% tags=["solution"]
+growth.record(16)  # sixteen times as many tokens
+
+# %%
+CONTEXTS = (64, 128, 256, 512, 1024)
+measured = {
+    "everything again": {context: one_more_token(llm, context, cached=False) for context in CONTEXTS},
+    "with the cache": {context: one_more_token(llm, context, cached=True) for context in CONTEXTS},
+}
+show(growth.compare(measured["everything again"][1024] / measured["everything again"][64], model=1024 / 64))
+
+# %% [markdown]
+# ### Exercise 2: the slope
+# On paper with two logarithmic scales a law $y = c\,x^k$ is a straight line, and its slope is $k$: 0 is constant, 1 linear, 2 quadratic. Return the slope of the
+# line that fits best (least squares).
+
+
+# %% tags=["exercise"]
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+    """The exponent k of the power law y = c x^k that fits best."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+    """The exponent k of the power law y = c x^k that fits best."""
+    return np.polyfit(np.log(x), np.log(y), 1)[0]
+
+
+# %% [markdown] tags=["hint"]
+# $\log y = \log c + k \log x$: a line in the logarithms. `np.polyfit(a, b, 1)` fits a line and returns `[slope, offset]`.
+
+# %% tags=["check"]
+check.slope(slope)
+
+# %%
+for name, points in measured.items():
+    k = attempt(slope, np.array(list(points)), np.array(list(points.values())))
+    print(f"{name}: slope", f"{k:.2f}" if isinstance(k, float) else k)
+    if isinstance(k, float):
+        measurement("05", f"slope, {name}", k, "exponent")
+show(
+    power_laws(
+        {name: {at: 1e3 * value for at, value in points.items()} for name, points in measured.items()},
+        "One more token",
+        "tokens before it",
+        "milliseconds",
+    )
+)
+
+# %% [markdown]
+# * **Everything again** has a slope of about 1: twice the text, twice the time *for each token*. A text of n tokens then costs the sum, slope 2.
+#   With attention's own share, which is quadratic, the slope creeps above 1.
+# * **With the cache** the slope is near 0: what is left of the growth is the reading of the cache itself, a little more with each token.
+#
+# ## 4. One compile only
+#
+# A cache that gets longer with each token is an array with a new shape at each token, and XLA compiles once per shape. A second of compiling
+# for each token of a tenth of a millisecond! So engines take room for many tokens at once, keep the *number* of tokens in use as a value, and mask the rest.
+# (minillama starts with 512 positions and doubles: a handful of programs for any length. llama.cpp takes all of `-c` at the start.)
+#
+# ### Exercise 3: one compile only
+# One attention head, one new token. `keys` and `values` are `[S, H]`, of which the first `length` rows are in use; what lies behind is unspecified.
+# Put the new key and value at row `length`, let the query look at all tokens **including the new one**, and return the output `[H]` and both arrays.
+# `length` is a JAX scalar: the check compiles your function once and runs it with all lengths.
+
+
+# %% tags=["exercise"]
+def step(keys, values, length, query, key, value):
+    """Attention of one token on a cache of fixed size: (output [H], keys [S, H], values [S, H])."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def step(keys, values, length, query, key, value):
+    """Attention of one token on a cache of fixed size: (output [H], keys [S, H], values [S, H])."""
+    keys = keys.at[length].set(key)
+    values = values.at[length].set(value)
+    scores = keys @ query / np.sqrt(query.shape[0]).astype(np.float32)
+    scores = jnp.where(jnp.arange(keys.shape[0]) <= length, scores, -jnp.inf)
+    return jax.nn.softmax(scores) @ values, keys, values
+
+
+# %% [markdown] tags=["hint"]
+# `keys.at[length].set(key)` returns the changed array. Compute the scores of *all* S rows and then put `-jnp.inf` where `jnp.arange(S) > length`;
+# softmax makes zeros of them. `jax.nn.softmax` is allowed.
+
+# %% tags=["check"]
+check.step(step)
+
+# %% [markdown]
+# What it costs to get it wrong: ten tokens with a cache that grows by concatenation, and ten with room for all.
+
+# %%
+import time
+
+
+def grown(keys, key):
+    """The wrong way: a new shape each time."""
+    return jnp.concatenate([keys, key[None]])
+
+
+def placed(keys, length, key):
+    """The right way: room is there, the place is a value."""
+    return keys.at[length].set(key)
+
+
+newcomer = (
+    64 + time.time_ns() % 997
+)  # a width that nobody compiled before, for compiled programs are kept on disk
+key = jnp.ones(newcomer)
+for name, function in (("grows", grown), ("has room", placed)):
+    programs, keys = jax.jit(function), jnp.zeros((0 if function is grown else 10, newcomer))
+    started = time.perf_counter()
+    for length in range(10):
+        keys = programs(keys, key) if function is grown else programs(keys, length, key)
+    keys.block_until_ready()
+    print(
+        f"a cache that {name:8}: {programs._cache_size():2} programs, {1e3 * (time.perf_counter() - started):6.1f} ms"
+    )
+
+# %% [markdown]
+# ## 5. Why decode is bound by memory
+#
+# Now for the orange bar of section 1: why is a prompt's token cheaper than a written one? We need a model that does not fit in the processor's
+# own caches, as real ones don't: 73 MB of random weights in the shape of a Llama. It writes nonsense, at an honest speed.
+#
+# A **pass** takes T tokens at once. Every weight has to come from memory once a pass, whether it is then multiplied with one token or with many.
+
+# %%
+big = ml.load(big_model(), ctx_size=1024, progress=False)
+sixteen = Prediction(
+    "05",
+    "pass of 16 tokens over pass of 1",
+    "A pass of 16 tokens against a pass of 1, on the 73 MB model: how many times longer does it take?",
+    "times",
+)
+sixteen.ask()
+
+# %% tags=["solution"]
+sixteen.record(16)  # sixteen times the arithmetic
+
+# %%
+SIZES = (1, 4, 16, 64)
+passes = {size: pass_seconds(big, size) for size in SIZES}
+show(sixteen.compare(passes[16] / passes[1], model=1.0))
+# %%
+per_pass = {size: 1e3 * value for size, value in passes.items()}
+per_token = {size: value / size for size, value in per_pass.items()}
+show(
+    power_laws(
+        {"a pass": per_pass, "each of its tokens": per_token},
+        "Passes of the 73 MB model",
+        "tokens in a pass",
+        "milliseconds",
+    )
+)
+
+# %% [markdown]
+# If only memory counted, a pass would take the same for any T (*model says* 1, the slope of a pass were 0). If only arithmetic counted, the slope
+# were 1. You see the way from the one to the other. Where it bends depends on how much arithmetic a machine can do while a byte
+# comes from memory: for a CPU core after a few tokens, for a GPU after hundreds. A single user's chat decodes with T = 1, at the far left.
+#
+# ### Exercise 4: arithmetic intensity
+# The number behind it: **operations per byte** of one pass. Each of `tokens` tokens is multiplied with each of `weights` weights (a multiplication and an addition), and
+# the pass reads `weight_bytes` of weights and `cache_bytes` of keys and values.
+
+
+# %% tags=["exercise"]
+def intensity(weights: float, weight_bytes: float, cache_bytes: float, tokens: int) -> float:
+    """Operations per byte of one pass."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def intensity(weights: float, weight_bytes: float, cache_bytes: float, tokens: int) -> float:
+    """Operations per byte of one pass."""
+    return 2 * weights * tokens / (weight_bytes + cache_bytes)
+
+
+# %% [markdown] tags=["hint"]
+# Above: 2 × weights × tokens. Below: what has to come from memory, once for all tokens of the pass.
+
+# %% tags=["check"]
+check.intensity(intensity)
+
+# %% tags=["check-output"]
+multiplied, read = prompt_weights(big.file, big.config), weight_bytes(big.file, big.config)
+for name, tokens in (("decode", 1), ("lookup of 7", 8), ("prompt chunk (-ub 512)", 512)):
+    got = attempt(intensity, multiplied, read, cache_bytes_read(big.config, big.cache_types, [512]), tokens)
+    print(f"{name:22} {got:7.1f} operations per byte" if isinstance(got, float) else f"{name:22} {got}")
+
+# %%
+rate = {
+    "read from memory, one token": read / passes[1] / 1e9,
+    "read from memory, 64 tokens": read / passes[64] / 1e9,
+    "computed, one token": 2 * multiplied / passes[1] / 1e9,
+    "computed, 64 tokens": 2 * multiplied * 64 / passes[64] / 1e9,
+}
+show(
+    bars(
+        list(rate),
+        list(rate.values()),
+        "What one pass asks of the machine, a second",
+        "GB or billions of operations",
+        logarithmic=True,
+    )
+)
+
+# %% [markdown]
+# A core can do some hundred billion operations a second and read some ten billion bytes. With 2 operations a byte it *waits*: decoding takes as long as the
+# weights need to arrive, and a smaller file (lab 07) is a faster one. With hundreds a byte it computes, and the file's size does not matter.
+#
+# ## 6. What the cache costs
+#
+# ### Exercise 5: bytes of the KV cache
+# For every layer, position and **key/value** head a key of `key_length` numbers and a value of `value_length`. `config` has the names of the GGUF
+# metadata: `block_count`, `head_count`, `head_count_kv`, `key_length`, `value_length`. Types are `f32`, `f16`, `bf16` and `q8_0` (lab 02: blocks of 32 numbers,
+# a scale of two bytes in front). Exact, please: llama.cpp and minillama allocate this many bytes.
+
+
+# %% tags=["exercise"]
+def kv_bytes(config, positions: int, type_k: str, type_v: str) -> int:
+    """Bytes of keys and values for that many positions."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def kv_bytes(config, positions: int, type_k: str, type_v: str) -> int:
+    """Bytes of keys and values for that many positions."""
+    block = {"f32": 32 * 4, "f16": 32 * 2, "bf16": 32 * 2, "q8_0": 2 + 32}  # bytes of 32 numbers
+    head = config.key_length * block[type_k] // 32 + config.value_length * block[type_v] // 32
+    return config.block_count * config.head_count_kv * positions * head
+
+
+# %% [markdown] tags=["hint"]
+# layers × KV heads × positions × (bytes of a key + bytes of a value). 32 numbers take 34 bytes in q8_0. Query heads (`head_count`) leave nothing behind.
+
+# %% tags=["check"]
+check.kv_bytes(kv_bytes)
+
+# %% tags=["check-output"]
+llama_1b = replace(big.config, block_count=16, head_count=32, head_count_kv=8)
+llama_7b = replace(
+    big.config, block_count=32, head_count=32, head_count_kv=32, key_length=128, value_length=128
+)
+cases = (
+    ("the storyteller", llm.config, 512, "f16"),
+    ("Llama 3.2 1B", llama_1b, 131072, "f16"),
+    ("Llama 3.2 1B", llama_1b, 131072, "q8_0"),
+    ("Llama 2 7B", llama_7b, 4096, "f16"),
+)
+for name, config, positions, kind in cases:
+    engine = cache_bytes(config, positions, read_cache_types(kind, kind))
+    print(
+        f"{name:16} {positions:6} positions, {kind:4}: {engine / 2**20:8.2f} MiB; you say",
+        attempt(kv_bytes, config, positions, kind, kind),
+    )
+
+# %% [markdown]
+# Llama 3.2 1B in 4 bits is a file of 0.8 GB. Its cache at the full context is five times that. Llama 2 7B has no grouped heads, and pays 2 GiB for 4096 tokens.
+#
+# ## 7. Depth: play with it
+#
+# Decoding reads weights *and* cache. For the storyteller, 2.4 MB of weights and 1.5 KB a position, both matter. **Start** measures tokens a second at growing
+# depths; every curve stays, so compare f16 with q8_0 and f32, or the storyteller with the big model. Dashed is what the bytes alone say: speed at depth 0 times
+# weights / (weights + cache). **Stop** stops after the point that is being measured.
+
+# %%
+models = {"storyteller, 2.4 MB": llm, "random weights, 73 MB": big}
+curves = {}
+
+
+def label(settings):
+    """The name of a curve."""
+    return f"{settings['model'].split(',')[0]} {settings['type']}"
+
+
+def by_bytes(settings, depths, speed):
+    """The model: as many bytes as there are, at the speed of the first point."""
+    chosen, types = models[settings["model"]], read_cache_types(settings["type"], settings["type"])
+    weights = weight_bytes(chosen.file, chosen.config)
+    return {
+        depth: speed * weights / (weights + cache_bytes_read(chosen.config, types, [depth])) for depth in depths
+    }
+
+
+said = {}
+
+
+def draw(settings):
+    """All curves measured so far, without widgets: settings in, picture out."""
+    return sweep(curves, said, "Tokens a second by depth", "tokens of context", "tokens a second")
+
+
+def measure(settings):
+    """One curve, without widgets: settings in, lines of text and pictures out, one of each a point."""
+    depths = [settings["deepest"] * part // 4 for part in range(5)]
+    types = read_cache_types(settings["type"], settings["type"])
+    curves[label(settings)] = points = {}
+    yield f"{label(settings)}\n"
+    for depth, speed in speeds(models[settings["model"]], depths, types):
+        points[depth] = speed
+        said.setdefault(label(settings), {}).update(by_bytes(settings, depths, points[0]))
+        yield f"depth {depth}: {speed:,.0f} tokens/s\n"
+        yield draw(settings)
+
+
+panel = Panel(
+    [
+        Choice("model", "model", tuple(models), "storyteller, 2.4 MB", "which file decodes"),
+        Choice("type", "-ctk, -ctv", ("f16", "f32", "bf16", "q8_0"), "f16", "how keys and values are kept"),
+        Steps("deepest", "-d, up to", 64, 1000, 1000, "the deepest of five depths"),
+    ],
+    draw,
+    measure,
+).show()
+
+# %% [markdown]
+# The same without buttons, for a script or a terminal. On the command line it is `minillama bench -p 0 -n 16 -d 0-1000+250 -ctk q8_0 -ctv q8_0`, and `llama-bench` takes the
+# same flags.
+
+# %%
+for kind in ("f16", "q8_0"):
+    *_, last = measure({"model": "storyteller, 2.4 MB", "type": kind, "deepest": 1000})
+show(last)
+
+# %% [markdown]
+# Does q8_0 decode faster, being half the bytes? On a model whose weights and cache fit in the processor's own cache it need not: unpacking costs
+# arithmetic, and the bytes were cheap. Bytes saved are time saved only where bytes are what one waits for. But the *room* is always saved.
+
+# %% tags=["check-output"]
+check.score()
+
+# %% [markdown]
+# ## Takeaways
+#
+# * **TTFT** is the prompt: its tokens times the arithmetic of each, done in few large passes. **TPOT** is the weights: their bytes over the memory's bandwidth.
+# * The cache turns one more token from "everything again" (slope 1) into "the newest only" (slope near 0), for bytes that grow with the context.
+# * A pass reads its weights once for all its tokens. Batching, chunked prefill and speculation (`--lookup`, lab 08) all live on that.
+# * Shapes are compiled, values are not: room for many, a length, a mask.
+#
+# | what | llama.cpp | minillama |
+# |---|---|---|
+# | both phases, measured | `llama-bench -p 512 -n 128 -d 0,1024` | `minillama bench -p 512 -n 128 -d 0,1024` |
+# | room for the cache | `-c 4096` | `-c 4096`; it starts small and grows |
+# | type of keys, values | `-ctk q8_0 -ctv q8_0` | the same |
+# | tokens of a prompt's pass | `-ub 512` | the same |
+# | keep the cache between questions | `cache_prompt` (server) | `llm.session()` |
+#
+# ## When you get an error
+#
+# * `the prompt has ... tokens, too many for a context of ...`: load with a larger `ctx_size`.
+# * `Array has been deleted`: a pass takes over the memory of the cache it gets (*donation*). Go on with the cache that it returned.
+# * `ConcretizationTypeError`, `TracerBoolConversionError`: Python asked for a number that is known only when the compiled program runs. Use `jnp.where`.
+# * The panel says *compiling* for some seconds: every doubling of the cache is another program, once.

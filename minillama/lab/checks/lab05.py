@@ -1,0 +1,302 @@
+"""Graded items of lab 05: decoding with a cache, one program for all lengths, bytes, intensity, slopes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from minillama.gguf.memory import CacheType, CacheTypes
+from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.check import score as score_of
+from minillama.lab.checks.toy import Toy, fed, naive, toy_logits
+from minillama.model import Config, cache_bytes
+from minillama.model.config import Rope
+
+LAB = "05"
+
+
+@graded(LAB, "1. the same text with a cache")
+def generate(answer: Answer) -> str:
+    """`generate(model, prompt, n) -> n greedy tokens`, each token run once."""
+    for prompt, n in (([5, 17, 3, 88], 6), ([7], 12), (list(range(40)), 20), ([1, 2, 3], 1)):
+        toy, told = Toy(), f"a prompt of {len(prompt)} and n={n}"
+        got = call(partial(answer, toy), list(prompt), n, told=told)
+        numbers = array(list(got) if isinstance(got, tuple) else got)
+        if numbers.ndim != 1:
+            raise NotYet(f"return a list of token ids; got something of shape {numbers.shape}")
+        ids, want = [int(token) for token in numbers], naive(prompt, n)
+        if not toy.calls:
+            raise NotYet("model was never called")
+        if ids != want:
+            raise NotYet(_why_other(ids, want, prompt, n, told))
+        least = len(prompt) + n - 1
+        if toy.tokens > least + 1:
+            raise NotYet(
+                f"the right tokens, but {toy.tokens} were run for {told} where {least} are enough: "
+                "run the prompt once, and then only the newest token, with the cache that came back"
+            )
+        if toy.tokens > least:
+            raise NotYet(f"one token too many was run for {told}: nobody wants the logits behind the last token")
+        if toy.calls > n:
+            raise NotYet(
+                f"{toy.calls} passes where {n} are enough ({told}): run the whole prompt in one pass, as one matrix"
+            )
+    return "the same tokens; the prompt is run once, then one token a pass."
+
+
+def _why_other(ids: list[int], want: list[int], prompt: Sequence[int], n: int, told: str) -> str:
+    """Which slip explains other tokens."""
+    if ids == [*prompt, *want]:
+        return "return the new tokens alone, without the prompt"
+    if len(ids) != n:
+        return f"{len(ids)} tokens where n={n} were asked for; the first one comes from the prompt's own logits"
+    if ids == fed(prompt, n, lambda token, before: [before]):
+        return "the cache gets the token *before* the newest: run the one that was just chosen"
+    if ids == fed(prompt, n, lambda token, before: [before, token]):
+        return "the last token is run again before the new one: what is in the cache must not be run twice"
+    if ids == fed(prompt, n, lambda token, before: []) or len(set(ids)) == 1 < len(set(want)):
+        return "always the same token: the chosen token must be run before the next can be chosen"
+    if ids == [int(np.argmax(toy_logits((token,)))) for token in [prompt[-1], *ids[:-1]]] or ids[1:] == [
+        int(np.argmax(toy_logits((token,)))) for token in ids[:-1]
+    ]:
+        return "each pass starts from an empty cache and sees one token: hand the returned cache to the next pass"
+    if ids[0] == want[0]:
+        return (
+            f"the first token is right, then it goes elsewhere ({told}): what was in the cache when the second was run?"
+        )
+    return f"other tokens than recomputing gives ({told}): greedy means np.argmax of the logits"
+
+
+HEAD, ROOM = 8, 12
+
+
+def _step(keys: np.ndarray, values: np.ndarray, length: int, query: np.ndarray, key: np.ndarray, value: np.ndarray,
+          *, seen: int = 1, scale: float = HEAD**0.5, zeros: bool = False) -> np.ndarray:  # fmt: skip
+    """One token's attention; `seen` positions beyond `length` are looked at, `zeros` masks with 0."""
+    keys, values = np.array(keys, np.float64), np.array(values, np.float64)
+    keys[length], values[length] = key, value
+    scores = keys @ query / scale
+    hidden = np.arange(len(keys)) >= length + seen
+    scores[hidden] = 0.0 if zeros else -np.inf
+    weights = np.exp(scores - scores.max())
+    return weights / weights.sum() @ values
+
+
+@graded(LAB, "3. one compile only")
+def step(answer: Answer) -> str:
+    """`step(keys, values, length, query, key, value) -> (output, keys, values)`, compiled once for all lengths."""
+    random = np.random.default_rng(505)
+    traces = 0
+
+    def counted(*arguments: jax.Array) -> object:
+        nonlocal traces
+        traces += 1
+        return answer(*arguments)
+
+    compiled = jax.jit(counted)
+    keys = values = jnp.full((ROOM, HEAD), 9.0)  # what lies behind `length` is unspecified, and not zero
+    mirror = np.array(keys), np.array(values)
+    for length in range(ROOM):
+        query, key, value = (random.normal(size=HEAD).astype(np.float32) for _ in range(3))
+        told = f"length {length}"
+        arguments = keys, values, jnp.int32(length), jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
+        got = _compiled_call(compiled, arguments, told)
+        if not isinstance(got, tuple | list) or len(got) != 3:
+            raise NotYet("return three things: the output, the new keys, the new values")
+        output, keys, values = got
+        if any(getattr(part, "shape", None) != (ROOM, HEAD) for part in (keys, values)):
+            raise NotYet(
+                f"the keys came back as {getattr(keys, 'shape', type(keys).__name__)} and went in as {(ROOM, HEAD)}: a "
+                "cache that grows has a new shape every token, and every new shape is compiled anew"
+            )
+        expected = [array.copy() for array in mirror]
+        expected[0][length], expected[1][length] = key, value
+        if not (np.allclose(keys, expected[0]) and np.allclose(values, expected[1])):
+            raise NotYet(_why_other_cache(np.array(keys), mirror[0], expected[0], length))
+        _compare_output(np.asarray(output, np.float64), mirror, length, query, key, value)
+        mirror = expected[0], expected[1]
+    if traces != 1:
+        raise NotYet(f"compiled {traces} times for {ROOM} lengths: shapes and types must be the same every time")
+    return f"{ROOM} lengths, 1 compile."
+
+
+def _compiled_call(compiled: Answer, arguments: tuple[jax.Array, ...], told: str) -> object:
+    try:
+        return compiled(*arguments)
+    except NotImplementedError:
+        raise NotYet("still the empty stub; fill in the cell above, run it, then run this cell again") from None
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerBoolConversionError, IndexError) as problem:
+        raise NotYet(
+            "`length` is known only when the program runs, so no shape and no `if` can depend on it (`keys[:length]`): "
+            f"keep all {ROOM} positions and mask what is not there ({type(problem).__name__})"
+        ) from None
+    except jax.errors.TracerArrayConversionError:
+        raise NotYet("numpy cannot work on what JAX traces: use jnp in place of np") from None
+    except TypeError as problem:
+        if "item assignment" in str(problem):
+            raise NotYet("JAX's arrays do not change: keys = keys.at[length].set(key) gives a new one") from None
+        raise NotYet(
+            f"your function raised {type(problem).__name__}: {str(problem).splitlines()[0]} ({told})"
+        ) from None
+    except Exception as problem:
+        raise NotYet(
+            f"your function raised {type(problem).__name__}: {str(problem).splitlines()[0]} ({told})"
+        ) from None
+
+
+def _why_other_cache(got: np.ndarray, before: np.ndarray, want: np.ndarray, length: int) -> str:
+    if np.allclose(got, before):
+        return "the new key is not in the cache that came back: keys.at[length].set(key) *returns* it"
+    if length + 1 < ROOM and np.allclose(got[length + 1], want[length]):
+        return "the new key stands one place too far: the first free place is `length`, for counting starts at 0"
+    return f"at length {length} only row {length} of keys and values may change"
+
+
+def _compare_output(
+    got: np.ndarray,
+    mirror: tuple[np.ndarray, np.ndarray],
+    length: int,
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+) -> None:
+    def near(other: np.ndarray) -> bool:
+        return got.shape == other.shape and np.allclose(got, other, rtol=1e-3, atol=1e-3)
+
+    given = (*mirror, length, query, key, value)
+    if near(_step(*given)):
+        return
+    if near(_step(*given, seen=ROOM)):
+        raise NotYet("what lies behind `length` is looked at too; mask it: jnp.where(..., scores, -jnp.inf)")
+    if near(_step(*given, zeros=True)):
+        raise NotYet("a masked score of 0 is not nothing, for exp(0) is 1: mask with -jnp.inf, before the softmax")
+    if near(_step(*given, seen=2)):
+        raise NotYet("one position too many is looked at: the newest stands at `length`")
+    if length and near(_step(*given, seen=0)):
+        raise NotYet("the token must see itself: positions up to and including `length`")
+    if near(_step(*given, scale=1.0)):
+        raise NotYet("divide the scores by the square root of the head size (lab 03)")
+    if not np.all(np.isfinite(got)):
+        raise NotYet(f"nan or infinity at length {length}: is every position masked? The token itself must be seen")
+    raise NotYet(f"wrong output at length {length}: softmax of keys @ query / sqrt({HEAD}), times the values")
+
+
+def _config(layers: int, heads: int, kv_heads: int, key: int, value: int) -> Config:
+    return Config(
+        architecture="llama", context_length=4096, embedding_length=heads * key, block_count=layers, head_count=heads,
+        head_count_kv=kv_heads, key_length=key, value_length=value, layer_norm_rms_epsilon=1e-5, rope=Rope(key, 1e4),
+        vocab_size=32000,
+    )  # fmt: skip
+
+
+CONFIGS = (
+    _config(3, 8, 4, 32, 32),
+    _config(16, 32, 8, 64, 64),
+    _config(32, 32, 32, 128, 128),
+    _config(5, 12, 3, 96, 64),
+)
+
+
+def _bytes(config: Config, positions: int, type_k: str, type_v: str) -> int:
+    return cache_bytes(config, positions, CacheTypes(CacheType(type_k), CacheType(type_v)))
+
+
+def _flat_bytes(config: Config, positions: int, type_k: str, type_v: str) -> int:
+    """q8_0 as one byte a number."""
+    sizes = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 1}
+    heads = config.block_count * config.head_count_kv * positions
+    return heads * (sizes[type_k] * config.key_length + sizes[type_v] * config.value_length)
+
+
+@graded(LAB, "5. bytes of the KV cache")
+def kv_bytes(answer: Answer) -> str:
+    """`kv_bytes(config, positions, type_k, type_v) -> bytes`, exact."""
+    mistakes = (
+        Mistake(
+            "only head_count_kv heads have keys and values: that is what grouped-query attention is for",
+            lambda c, *rest: _bytes(replace(c, head_count_kv=c.head_count), *rest),
+        ),
+        Mistake("q8_0 has a scale of 2 bytes with every 32 numbers: 34 bytes, not 32", _flat_bytes),
+        Mistake("keys *and* values are kept", lambda c, n, k, v: _bytes(c, n, k, v) // 2),
+        Mistake("every layer has a cache of its own", lambda c, *rest: _bytes(replace(c, block_count=1), *rest)),
+        Mistake("values have a type and a length of their own", lambda c, n, k, v: _bytes(c, n, k, k)),
+        Mistake(
+            "values have a length of their own, value_length",
+            lambda c, *r: _bytes(replace(c, value_length=c.key_length), *r),
+        ),
+        Mistake("these are numbers, not bytes: f16 takes two", lambda c, n, k, v: _bytes(c, n, "f16", "f16") // 2),
+        Mistake("q8_0 is not f16: 34 bytes for 32 numbers", lambda c, n, k, v: _bytes(c, n, "f16", "f16")),
+        Mistake("bytes, not bits", lambda c, *rest: 8 * _bytes(c, *rest)),
+        Mistake("of one position; multiply by `positions`", lambda c, n, k, v: _bytes(c, 1, k, v)),
+    )
+    types = (("f16", "f16"), ("f32", "f32"), ("q8_0", "q8_0"), ("q8_0", "f16"), ("bf16", "q8_0"))
+    for type_k, type_v in types:
+        for config in CONFIGS:
+            told = f"{config.block_count} layers, {config.head_count_kv} KV heads, {type_k}/{type_v}"
+            agree(answer, (config, 1000, type_k, type_v), _bytes, mistakes, told=told)
+    return "exact for grouped heads, unequal lengths, and every type."
+
+
+def _intensity(weights: float, weight_bytes: float, cache_bytes: float, tokens: int) -> float:
+    return 2 * weights * tokens / (weight_bytes + cache_bytes)
+
+
+@graded(LAB, "4. arithmetic intensity")
+def intensity(answer: Answer) -> str:
+    """`intensity(weights, weight_bytes, cache_bytes, tokens) -> operations per byte` of one pass."""
+    mistakes = (
+        Mistake("a weight is multiplied *and* added: two operations", lambda w, b, c, t: w * t / (b + c)),
+        Mistake("a pass reads its weights once, however many tokens it has", lambda w, b, c, t: 2 * w / (b + c)),
+        Mistake(
+            "a pass reads its weights once, however many tokens it has", lambda w, b, c, t: 2 * w * t / (b * t + c)
+        ),
+        Mistake("every token of the pass is multiplied with every weight", lambda w, b, c, t: 2 * w / (b + c)),
+        Mistake("the cache is read too", lambda w, b, c, t: 2 * w * t / b),
+        Mistake("operations per byte, not bytes per operation", lambda w, b, c, t: (b + c) / (2 * w * t)),
+        Mistake("both are read: weights *plus* cache", lambda w, b, c, t: 2 * w * t / b + c),
+    )
+    for case in ((1e9, 2e9, 1e8, 1), (1e9, 2e9, 1e8, 512), (7e9, 3.9e9, 2.1e9, 1), (1769472.0, 2444288.0, 98304.0, 64)):
+        agree(answer, case, _intensity, mistakes, tolerance=1e-6, told=f"tokens={case[-1]}")
+    return "one or two operations a byte for a token, hundreds for a prompt."
+
+
+def _fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Slope and offset of the line through (x, y)."""
+    return np.polyfit(x, y, 1)
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    return float(_fit(np.log(x), np.log(y))[0])
+
+
+@graded(LAB, "2. the slope tells the law")
+def slope(answer: Answer) -> str:
+    """`slope(x, y) -> k` of the power law y = c x^k that fits best."""
+    mistakes = (
+        Mistake("that is the slope of the plain numbers: take the logarithm of both first", lambda x, y: _fit(x, y)[0]),
+        Mistake("the logarithm of x is missing", lambda x, y: _fit(x, np.log(y))[0]),
+        Mistake("the logarithm of y is missing", lambda x, y: _fit(np.log(x), y)[0]),
+        Mistake("the axes are exchanged: y rises with x", lambda x, y: _slope(y, x)),
+        Mistake("np.polyfit gives [slope, offset]: take the first", lambda x, y: _fit(np.log(x), np.log(y))[1]),
+        Mistake("np.polyfit gives [slope, offset]: take the first", lambda x, y: _fit(np.log(x), np.log(y))),
+        Mistake(
+            "only the two ends decide in yours, and a noisy end spoils it: fit all points",
+            lambda x, y: np.log(y[-1] / y[0]) / np.log(x[-1] / x[0]),
+        ),
+    )
+    x = np.array([64.0, 128.0, 256.0, 512.0, 1024.0])
+    noise = np.array([1.0, 1.2, 0.9, 1.1, 1.3])
+    for y in (5e-6 * x**2 * noise, 3e-3 * x, 0.7 * noise, x**1.5):
+        agree(answer, (x, y), _slope, mistakes, tolerance=1e-6, told=f"y from {y[0]:.3g} to {y[-1]:.3g}")
+    return "constant, linear, quadratic: told apart by one number."
+
+
+ITEMS = (generate, slope, step, intensity, kv_bytes)
+
+
+def score() -> Score:
+    """How many of the five are solved."""
+    return score_of(ITEMS)

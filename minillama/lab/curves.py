@@ -1,0 +1,105 @@
+"""The figures of the labs that measure: a timeline of tokens, power laws, sweeps, heat maps, a waterfall of gains."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from minillama.lab.picture import (
+    BLUE,
+    DASHES,
+    ORANGE,
+    PALETTE,
+    SYMBOLS,
+    Picture,
+    layout,
+    number,
+    text_bars,
+    text_table,
+)
+
+Points = Mapping[int, float] | Mapping[float, float]  # x: y
+
+
+def timeline(pieces: Sequence[str], milliseconds: Sequence[float], title: str) -> Picture:
+    """What each token of a text took, one bar a token; the first, which waits for the whole prompt, stands apart."""
+    first, later = milliseconds[0], milliseconds[1:]
+    figure = go.Figure()
+    places = list(range(1, len(milliseconds) + 1))
+    looks = (("first token", places[:1], [first], ORANGE, "/"), ("later tokens", places[1:], list(later), BLUE, ""))
+    for name, x, y, colour, shape in looks:
+        marker = {"color": colour, "pattern": {"shape": shape, "fillmode": "overlay", "fgcolor": "white"}}
+        figure.add_bar(x=x, y=y, name=name, marker=marker, hovertext=[pieces[place - 1] for place in x])
+    layout(figure, title, "token", "milliseconds", height=340)
+    figure.update_layout(showlegend=True, bargap=0.1)
+    low = max(min(milliseconds), 1e-3)
+    figure.update_yaxes(type="log", range=[np.log10(low) - 0.5, np.log10(max(milliseconds)) + 0.2], dtick=1)
+    parts = {
+        "first token": first,
+        "fastest later": min(later),
+        "median later": float(np.median(later)),
+        "slowest later": max(later),
+    }
+    text = text_bars(list(parts), list(parts.values()), unit="ms")
+    return Picture(figure, f"{title}\n{len(milliseconds)} tokens, milliseconds each\n{text}")
+
+
+def slope(points: Points) -> float:
+    """The exponent k of the power law y = c x^k that fits best: the slope of a line on paper with two log scales."""
+    x, y = np.log(list(points)), np.log(list(points.values()))
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def power_laws(series: Mapping[str, Points], title: str, x: str, y: str) -> Picture:
+    """Measurements on two logarithmic scales, each series with the straight line through it and its slope."""
+    figure = go.Figure()
+    rows = []
+    for index, (name, points) in enumerate(series.items()):
+        colour = PALETTE[index % len(PALETTE)]
+        places = np.array(list(points), float)
+        steepness = slope(points)
+        middle = np.exp(np.mean(np.log(list(points.values()))))
+        fitted = middle * (places / np.exp(np.mean(np.log(places)))) ** steepness
+        figure.add_scatter(
+            x=places.tolist(), y=list(points.values()), mode="markers", name=f"{name}: slope {steepness:.2f}",
+            marker={"color": colour, "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 10},
+        )  # fmt: skip
+        figure.add_scatter(
+            x=places.tolist(), y=fitted.tolist(), mode="lines", showlegend=False, hoverinfo="skip",
+            line={"color": colour, "dash": DASHES[index % len(DASHES)]},
+        )  # fmt: skip
+        rows += [(name, number(place), number(value)) for place, value in points.items()]
+        rows.append((name, "slope", f"{steepness:.2f}"))
+    layout(figure, title, x, y, height=420)
+    figure.update_layout(showlegend=True)
+    marks = sorted({float(place) for points in series.values() for place in points})
+    figure.update_xaxes(type="log", tickvals=marks, ticktext=[f"{mark:g}" for mark in marks])
+    figure.update_yaxes(type="log", exponentformat="none", dtick=1)
+    return Picture(figure, f"{title}\n{y} against {x}, both logarithmic\n" + text_table(("series", x, y), rows))
+
+
+def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str, x: str, y: str) -> Picture:
+    """Measured points joined by lines, as far as they are there, and dashed what a simple model says of each."""
+    figure = go.Figure()
+    rows = []
+    for index, (name, points) in enumerate(series.items()):
+        colour, symbol = PALETTE[index % len(PALETTE)], SYMBOLS[index % len(SYMBOLS)]
+        said = model.get(name, {})
+        figure.add_scatter(
+            x=list(points), y=list(points.values()), mode="lines+markers", name=name,
+            line={"color": colour}, marker={"symbol": symbol, "size": 9},
+        )  # fmt: skip
+        if said:
+            figure.add_scatter(
+                x=list(said), y=list(said.values()), mode="lines", showlegend=False, hoverinfo="skip",
+                line={"color": colour, "dash": "dash", "width": 1.5},
+            )  # fmt: skip
+        rows += [
+            (name, number(at), number(value), number(said[at]) if at in said else "") for at, value in points.items()
+        ]
+    layout(figure, title, x, y, height=440)
+    # Below the plot there is room for as many curves as somebody tries.
+    figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
+    figure.update_yaxes(rangemode="tozero")
+    table = text_table(("series", x, y, "model"), rows) if rows else "nothing measured yet"
+    return Picture(figure, f"{title}\n{table}")

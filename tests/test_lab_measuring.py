@@ -1,0 +1,280 @@
+"""The labs that measure: passes are counted, curves carry their numbers, and the checks of lab 05 name mistakes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import minillama as ml
+from minillama.engine.llm import LLM
+from minillama.gguf.memory import CacheTypes, read_cache_types
+from minillama.lab import Panel, Picture, Steps, curves
+from minillama.lab.check import Item
+from minillama.lab.checks import lab05
+from minillama.lab.decoding import Passes, big_model, one_more_token, pass_seconds, speeds
+from minillama.lab.picture import PLOTLY_MIME
+from minillama.lab.worker import State
+from minillama.model import Config
+
+WAIT = 20.0  # seconds; only a hang is this long
+Tokens = Sequence[int]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def llm(builtin_model: Path) -> LLM:
+    return ml.load(builtin_model, progress=False)
+
+
+# What the notebooks measure with
+
+
+def test_passes_agree_with_the_engine_and_are_counted(llm: LLM) -> None:
+    ids = llm.tokenizer.encode("Once upon a time, there was")
+    model = Passes(llm, 64)
+    written = greedy(model, ids, 4)
+    assert tuple(written) == llm.generate(ids, n=4, temp=0.0).tokens
+    assert (model.calls, model.tokens) == (4, len(ids) + 3)
+    assert model.programs == {(len(ids), 64), (1, 64)}
+
+
+def test_times_are_times(llm: LLM) -> None:
+    assert 0 < pass_seconds(llm, 1, repetitions=1) < 5
+    assert one_more_token(llm, 64, cached=True, repetitions=1) < one_more_token(llm, 64, cached=False, repetitions=1)
+    assert [depth for depth, speed in speeds(llm, (0, 16), CacheTypes()) if speed > 0] == [0, 16]
+
+
+def test_big_model_is_bigger_than_a_processors_cache_and_written_once() -> None:
+    assert big_model().stat().st_size > 64e6
+    assert big_model() is big_model()
+
+
+def test_slope_of_a_power_law() -> None:
+    assert curves.slope({x: 3.0 * x**1.5 for x in (1.0, 10.0, 100.0)}) == pytest.approx(1.5)
+
+
+def test_curves_carry_a_text_twin_and_a_small_bundle() -> None:
+    pictures = (
+        curves.timeline([" a", " b", " c"], [50.0, 1.0, 2.0], "Tokens"),
+        curves.power_laws({"linear": {64: 1.0, 128: 2.0, 256: 4.0}}, "Growth", "tokens", "ms"),
+        curves.sweep({"f16": {0: 100.0, 64: 80.0}}, {"f16": {0: 100.0, 64: 90.0, 96: 70.0}}, "Speed", "depth", "tok/s"),
+        curves.sweep({}, {}, "Speed", "depth", "tok/s"),
+    )  # fmt: skip
+    for shown in pictures:
+        bundle = shown.bundle()
+        assert set(bundle) == {PLOTLY_MIME, "text/plain"} and bundle["text/plain"] == shown.text
+        assert len(str(bundle)) < 20_000
+        assert shown.text.splitlines()[0] == shown.figure.layout.title.text
+    assert "first token     50 ms" in pictures[0].text and "median later   1.5 ms" in pictures[0].text
+    assert "linear  slope   1.00" in pictures[1].text
+    assert "f16     64     80     90" in pictures[2].text
+    assert pictures[3].text.endswith("nothing measured yet")
+
+
+def test_panel_shows_the_pictures_that_its_work_yields() -> None:
+    def draw(settings: object) -> Picture:
+        return curves.sweep({}, {}, "Speed", "depth", "tok/s")
+
+    def measure(settings: object) -> object:
+        for depth in (0, 64):
+            yield f"depth {depth} "
+            yield curves.sweep({"f16": {depth: 1.0}}, {}, f"Speed at {depth}", "depth", "tok/s")
+
+    panel = Panel((Steps("deepest", "-d", 0, 100, 64),), draw, measure).show()
+    panel.start()
+    assert panel.join(WAIT)
+    assert panel.state is State.IDLE and panel.text == "depth 0 depth 64 "
+    assert panel.picture is not None and panel.picture.text.startswith("Speed at 64")
+
+
+# Lab 05
+
+
+def greedy(model: Callable, prompt: Tokens, n: int) -> list[int]:
+    logits, cache = model(list(prompt), model.empty())
+    out = [int(np.argmax(logits))]
+    while len(out) < n:
+        logits, cache = model(out[-1:], cache)
+        out.append(int(np.argmax(logits)))
+    return out
+
+
+def naive(model: Callable, prompt: Tokens, n: int) -> list[int]:
+    tokens = list(prompt)
+    for _ in range(n):
+        logits, _ = model(tokens, model.empty())
+        tokens.append(int(np.argmax(logits)))
+    return tokens[len(prompt) :]
+
+
+def loop(
+    feed: Callable[[list[int]], list[int]], *, fresh: bool = False, whole: bool = False, extra: int = 0
+) -> Callable:
+    """A decode loop that runs `feed(all tokens)` where it should run the newest."""
+
+    def generate(model: Callable, prompt: Tokens, n: int) -> list[int]:
+        tokens = list(prompt)
+        logits, cache = model(tokens, model.empty())
+        for _ in range(n + extra):
+            tokens.append(int(np.argmax(logits)))
+            if fed := feed(tokens):
+                logits, cache = model(fed, model.empty() if fresh else cache)
+        return tokens if whole else tokens[len(prompt) :]
+
+    return generate
+
+
+def one_by_one(model: Callable, prompt: Tokens, n: int) -> list[int]:
+    cache = model.empty()
+    for token in prompt[:-1]:
+        _, cache = model([token], cache)
+    logits, cache = model(prompt[-1:], cache)
+    out = [int(np.argmax(logits))]
+    while len(out) < n:
+        logits, cache = model(out[-1:], cache)
+        out.append(int(np.argmax(logits)))
+    return out
+
+
+def old_cache(model: Callable, prompt: Tokens, n: int) -> list[int]:
+    _, _ = model(list(prompt), cache := model.empty())
+    model([1], cache)
+    return []
+
+
+def attention(mask: Callable = lambda place, length: place <= length, *, fill: float = -np.inf, shift: int = 0,
+              scaled: bool = True, store: bool = True) -> Callable:  # fmt: skip
+    """One token's attention, right or wrong in one place."""
+
+    def step(keys: jax.Array, values: jax.Array, length: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array):
+        full = keys.at[length + shift].set(key), values.at[length + shift].set(value)
+        scores = full[0] @ query / (jnp.float32(len(query) ** 0.5) if scaled else jnp.float32(1))
+        scores = jnp.where(mask(jnp.arange(len(keys)), length), scores, jnp.float32(fill))
+        return jax.nn.softmax(scores) @ full[1], *(full if store else (keys, values))
+
+    return step
+
+
+def sliced(keys: jax.Array, values: jax.Array, length: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array):
+    return jax.nn.softmax(keys[:length] @ query) @ values[:length], keys, values
+
+
+def assigned(keys: jax.Array, values: jax.Array, length: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array):
+    keys[length] = key
+    return key, keys, values
+
+
+def grown(keys: jax.Array, values: jax.Array, length: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array):
+    return value, jnp.concatenate([keys, key[None]]), jnp.concatenate([values, value[None]])
+
+
+def through_numpy(
+    keys: jax.Array, values: jax.Array, length: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array
+):
+    return np.array(keys) @ np.array(query), keys, values
+
+
+def least_squares(x: np.ndarray, y: np.ndarray) -> float:
+    """The slow twin of polyfit."""
+    a, b = np.log(x), np.log(y)
+    return ((a - a.mean()) * (b - b.mean())).sum() / ((a - a.mean()) ** 2).sum()
+
+
+SIZES = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34)}
+
+
+def counted_bytes(config: Config, positions: int, type_k: str, type_v: str, *, heads: int = 0, parts: int = 2) -> int:
+    total = 0
+    for length, kind in ((config.key_length, type_k), (config.value_length, type_v))[:parts]:
+        block, size = SIZES[kind]
+        total += config.block_count * (heads or config.head_count_kv) * positions * length // block * size
+    return total
+
+
+RIGHT: dict[Item, Callable] = {
+    lab05.generate: greedy,
+    lab05.slope: least_squares,
+    lab05.step: attention(),
+    lab05.intensity: lambda w, b, c, t: t * (w + w) / (c + b),
+    lab05.kv_bytes: counted_bytes,
+}
+
+
+def test_lab05_accepts_right_answers() -> None:
+    assert set(RIGHT) == set(lab05.ITEMS)
+    for item, answer in RIGHT.items():
+        assert item(answer).passed, item(answer).message
+    assert str(lab05.score()).startswith("lab 05: 5 of 5 solved")
+
+
+def test_lab05_wants_what_the_engine_allocates(llm: LLM) -> None:
+    for kind in SIZES:
+        from minillama.model import cache_bytes
+
+        assert counted_bytes(llm.config, 512, kind, kind) == cache_bytes(llm.config, 512, read_cache_types(kind, kind))
+
+
+WRONG: list[tuple[Item, Callable, str]] = [
+    (lab05.generate, naive, "the right tokens, but"),
+    (lab05.generate, loop(lambda tokens: tokens[-1:]), "one token too many"),
+    (lab05.generate, loop(lambda tokens: tokens[-1:], whole=True), "without the prompt"),
+    (lab05.generate, loop(lambda tokens: tokens[-1:], extra=1), "were asked for"),
+    (lab05.generate, loop(lambda tokens: tokens[-2:-1]), "*before* the newest"),
+    (lab05.generate, loop(lambda tokens: tokens[-2:]), "must not be run twice"),
+    (lab05.generate, loop(lambda tokens: []), "always the same token"),
+    (lab05.generate, loop(lambda tokens: tokens[-1:], fresh=True), "starts from an empty cache"),
+    (lab05.generate, one_by_one, "in one pass"),
+    (lab05.generate, old_cache, "Array has been deleted"),
+    (lab05.generate, lambda model, prompt, n: list(range(n)), "never called"),
+    (lab05.generate, lambda model, prompt, n: model(prompt, None), "second argument"),
+    (lab05.step, sliced, "no shape"),
+    (lab05.step, assigned, "do not change"),
+    (lab05.step, grown, "compiled anew"),
+    (lab05.step, through_numpy, "use jnp"),
+    (lab05.step, attention(lambda place, length: place >= 0), "is looked at too"),
+    (lab05.step, attention(lambda place, length: place <= length + 1), "one position too many"),
+    (lab05.step, attention(lambda place, length: (place < length) | (place == 0)), "must see itself"),
+    (lab05.step, attention(fill=0.0), "exp(0)"),
+    (lab05.step, attention(scaled=False), "square root"),
+    (lab05.step, attention(store=False), "*returns* it"),
+    (lab05.step, attention(shift=1), "too far"),
+    (lab05.step, lambda keys, values, length, query, key, value: (value, keys), "three things"),
+    (lab05.slope, lambda x, y: np.polyfit(x, y, 1)[0], "logarithm of both"),
+    (lab05.slope, lambda x, y: np.polyfit(np.log(y), np.log(x), 1)[0], "exchanged"),
+    (lab05.slope, lambda x, y: np.polyfit(np.log(x), np.log(y), 1), "take the first"),
+    (lab05.slope, lambda x, y: np.log(y[-1] / y[0]) / np.log(x[-1] / x[0]), "all points"),
+    (lab05.intensity, lambda w, b, c, t: w * t / (b + c), "two operations"),
+    (lab05.intensity, lambda w, b, c, t: 2 * w * t / (t * b + c), "once"),
+    (lab05.intensity, lambda w, b, c, t: 2 * w * t / b, "cache is read too"),
+    (lab05.intensity, lambda w, b, c, t: (b + c) / (2 * w * t), "not bytes per operation"),
+    (lab05.kv_bytes, lambda c, *rest: counted_bytes(c, *rest, heads=c.head_count), "grouped-query"),
+    (lab05.kv_bytes, lambda c, *rest: counted_bytes(c, *rest, parts=1), "keys *and* values|length of their own"),
+    (lab05.kv_bytes, lab05._flat_bytes, "scale of 2 bytes"),
+    (lab05.kv_bytes, lambda c, n, k, v: 8 * counted_bytes(c, n, k, v), "bits"),
+    (lab05.kv_bytes, lambda c, n, k, v: counted_bytes(c, 1, k, v), "multiply by `positions`"),
+]
+
+
+@pytest.mark.parametrize(("item", "answer", "said"), WRONG)
+def test_mistakes_are_named(item: Item, answer: Callable, said: str) -> None:
+    result = item(answer)
+    assert not result.passed
+    assert any(part in result.message for part in said.split("|")), result.message
+
+
+def test_stubs_are_named() -> None:
+    def generate(model: Callable, prompt: Tokens, n: int) -> list[int]:
+        raise NotImplementedError
+
+    def step(*arguments: jax.Array) -> object:
+        raise NotImplementedError
+
+    for item, answer in ((lab05.generate, generate), (lab05.step, step)):
+        assert item(answer).message.startswith("still the empty stub")
