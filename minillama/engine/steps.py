@@ -18,7 +18,7 @@ from minillama.engine.programs import program
 from minillama.gguf.memory import CacheTypes
 from minillama.kernels import Weight
 from minillama.model import Cache, Config, Params, Store, empty_cache, forward, grow, unembed
-from minillama.model.forward import embed_tokens, final_norm, run_blocks
+from minillama.model.forward import embed_tokens, final_norm, forward_last, run_blocks
 from minillama.model.params import Block
 from minillama.sampling import Chain, SamplerState, logprob
 from minillama.sampling.state import new_state
@@ -169,9 +169,8 @@ def enlarge(cache: Cache, capacity: int) -> Cache:
 def _read(
     params: Params, config: Config, ids: Int[Array, "1 T"], valid: Int[Array, ""], cache: Cache
 ) -> tuple[Float[Array, "V"], Cache]:
-    hidden, after = forward(params, config, ids, cache)
-    last = lax.dynamic_index_in_dim(hidden[0], valid - 1, keepdims=False)
-    return unembed(params, config, last), replace(after, length=cache.length + valid)
+    hidden, cache = forward_last(params, config, ids, cache, valid)
+    return unembed(params, config, hidden[0]), cache
 
 
 @partial(jax.jit, static_argnames="config", donate_argnames="cache")

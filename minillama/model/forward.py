@@ -50,6 +50,18 @@ def forward(
     return final_norm(params, config, x, tap), cache
 
 
+def forward_last(
+    params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache, valid: Int[Array, ""]
+) -> tuple[Float[Array, "B D"], Cache]:
+    """Run T tokens of which the first `valid` count; the hidden state of the last of these, and the cache with them.
+
+    The last layer does for the others only what later tokens will ask for, their keys and values.
+    """
+    x = embed_tokens(params.token_embd, config, ids)
+    x, after = run_blocks(params.blocks, config, x, cache, params.rope_factors, only=valid - 1)
+    return final_norm(params, config, x)[:, 0], replace(after, length=cache.length + valid)
+
+
 def embed_tokens(table: Weight, config: Config, ids: Int[Array, "B T"], tap: Tap = silent) -> Float[Array, "B T D"]:
     """Token embeddings, scaled by sqrt(D) where the family does so."""
     x = embed(ids, table)
@@ -80,8 +92,13 @@ def run_blocks(
     rope_factors: Float[Array, "pairs"] | None,
     first: int = 0,
     tap: Tap = silent,
-) -> tuple[Float[Array, "B T D"], Cache]:
-    """Some consecutive layers, the first of which is number `first` of the model, with the cache of just these."""
+    only: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "B _ D"], Cache]:
+    """Some consecutive layers, the first of which is number `first` of the model, with the cache of just these.
+
+    only: the one token whose result is wanted, [B, 1, D]; None for all.
+    """
+    length = cache.length + jnp.int32(x.shape[1])
     positions = cache.length[:, None] + jnp.arange(x.shape[1], dtype=jnp.int32)[None]
     turn = rotation(config.rope, rope_factors, positions)
     local_base = config.family.local_freq_base
@@ -93,11 +110,11 @@ def run_blocks(
         local = config.is_local(first + i)
         state = x, keys[i], values[i], positions, local_turn if local else turn
         if tap is silent:
-            x, keys[i], values[i] = _run_block(block, config, local, *state)
+            wanted = only if block is blocks[-1] else None
+            x, keys[i], values[i] = _run_block(block, config, local, *state, only=wanted)
         else:
             listener = partial(_numbered, tap, first + i)
             x, keys[i], values[i] = run_block(block, config, local, *state, listener)
-    length = cache.length + jnp.int32(x.shape[1])
     return x, replace(cache, keys=tuple(keys), values=tuple(values), length=length)
 
 
@@ -111,14 +128,18 @@ def run_block(
     positions: Int[Array, "B T"],
     turn: Turn,
     tap: Tap = silent,
-) -> tuple[Float[Array, "B T D"], Store, Store]:
+    only: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "B _ D"], Store, Store]:
     """One layer: attention over what came before, then the feed-forward network; keys and values come back longer.
 
     local: whether the layer sees its sliding window only. turn: cos and sin of the positions' angles.
+    only: the one token whose result is wanted, [B, 1, D]; None for all.
     """
     h = tap("attn_norm", rms_norm(x, block.attn_norm, config.layer_norm_rms_epsilon))
     q, k, v = project(block, config, h, turn, tap)
     keys, values = keys.write(k, positions[:, 0]), values.write(v, positions[:, 0])
+    if only is not None:
+        x, q, positions = (jax.lax.dynamic_slice_in_dim(a, only, 1, axis=1) for a in (x, q, positions))
     constants = config.query_scale, config.attn_logit_softcapping, config.sliding_window if local else 0
     if tap is silent:
         mixed = attention(q, keys, values, positions, *constants)
