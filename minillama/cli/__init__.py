@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "inspect",
     "synth": "synth",
     "bench": "bench",
+    "latency": "latency",
     "doctor": "doctor",
     "lab": "lab",
 }
