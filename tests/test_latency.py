@@ -144,7 +144,7 @@ def test_command(llm: LLM, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert main(words) == 0
     out, err = capsys.readouterr()
     assert out.count(" cold, ms |") == out.count("| warm, ms") == out.count("| memory ") == 1 and err == ""
-    assert "|      8 + 3 tokens |" in out and "|     16 + 3 tokens |" in out
+    assert " 8 + 3 tokens |" in out and " 16 + 3 tokens |" in out
     assert main([*words, "--no-cold", "-o", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["cold"] == [] and [each["prompt_tokens"] for each in found["warm"]] == [8, 16]
