@@ -23,6 +23,7 @@ COMMANDS = {
     "quantize": "quantize",
     "imatrix": "imatrix",
     "bench": "bench",
+    "latency": "latency",
     "perplexity": "perplexity",
     "quality": "quality",
     "doctor": "doctor",

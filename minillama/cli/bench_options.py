@@ -21,7 +21,7 @@ DEFAULT_ROUNDS = 5
 LOAD_MODES = ("auto", "none", "mmap", "mlock", "mmap+mlock", "dio")
 
 
-def _list(least: int) -> Callable[[str], tuple[int, ...]]:
+def read_list(least: int) -> Callable[[str], tuple[int, ...]]:
     """A reader of lists and ranges of numbers."""
 
     def read(text: str) -> tuple[int, ...]:
@@ -61,20 +61,21 @@ def _modes(text: str) -> tuple[str, ...]:
 MODELS = Option(("-m", "--model"), "GGUF files, separated by commas or repeated (default: the built-in storyteller)",
                 _files, value="FILE", repeated=True)  # fmt: skip
 TESTS = (
-    Option(("-p", "--n-prompt"), "lengths of prompts (default: 512)", _list(0), repeated=True),
-    Option(("-n", "--n-gen"), "tokens to generate (default: 128)", _list(0), repeated=True),
+    Option(("-p", "--n-prompt"), "lengths of prompts (default: 512)", read_list(0), repeated=True),
+    Option(("-n", "--n-gen"), "tokens to generate (default: 128)", read_list(0), repeated=True),
     Option(("-pg",), "a prompt and generation behind it in one test, as 512,128", _pair, value="PP,TG", repeated=True),
-    Option(("-d", "--n-depth"), "tokens of context before the test, not timed (default: 0)", _list(0), repeated=True),
+    Option(("-d", "--n-depth"), "tokens of context before the test, not timed (default: 0)", read_list(0),
+           repeated=True),
 )  # fmt: skip
 SETUP = (
-    Option(("-b", "--batch-size"), "most tokens handed over at once (default: 2048)", _list(1), repeated=True),
-    Option(("-ub", "--ubatch-size"), "most tokens computed at once (default: 512)", _list(1), repeated=True),
+    Option(("-b", "--batch-size"), "most tokens handed over at once (default: 2048)", read_list(1), repeated=True),
+    Option(("-ub", "--ubatch-size"), "most tokens computed at once (default: 512)", read_list(1), repeated=True),
     Option(("-ctk", "--cache-type-k"), "type of the keys in the cache (default: f16)", _words, value="TYPE",
            repeated=True),
     Option(("-ctv", "--cache-type-v"), "type of the values (default: f16)", _words, value="TYPE", repeated=True),
-    Option(("-t", "--threads"), "processor cores to compute on (default: all that this process may use)", _list(1),
+    Option(("-t", "--threads"), "processor cores to compute on (default: all that this process may use)", read_list(1),
            repeated=True),
-    Option(("-ngl", "--n-gpu-layers"), "layers on the GPU; -1: all (default: -1)", _list(-1), repeated=True),
+    Option(("-ngl", "--n-gpu-layers"), "layers on the GPU; -1: all (default: -1)", read_list(-1), repeated=True),
     Option(("-dev", "--device"), "cpu (or none), cuda or tpu (default: what JAX chooses)", value="NAME"),
     Option(("-lm", "--load-mode"), "auto, mmap, none (read the file), mlock (lock it) or mmap+mlock (default: auto)",
            _modes, value="MODE", repeated=True),

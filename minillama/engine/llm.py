@@ -27,6 +27,7 @@ from minillama.engine.sampling_defaults import file_defaults
 from minillama.engine.session import LEAST_CHUNK, Session
 from minillama.engine.source import resolve
 from minillama.engine.stream import Stream
+from minillama.engine.usage import Measured, memory_usage
 from minillama.errors import FormatError, OptionError, UnsupportedError
 from minillama.gguf import GGUF, open_gguf
 from minillama.gguf.memory import CacheTypes, read_cache_types
@@ -166,6 +167,14 @@ class LLM:
     ) -> Completion:
         """Continue a text and give it back whole; see `stream`. An interrupt ends it and keeps the text so far."""
         return _run_out(self.stream(prompt, session=session, **options))
+
+    def measure(
+        self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
+    ) -> Measured:
+        """Continue a text as `generate` does, and weigh: its timings, and the memory that is held, beside formulas."""
+        if session is None:
+            session = self.session()
+        return Measured(self.generate(prompt, session=session, **options), memory_usage(self, session))
 
     def chat_stream(
         self,

@@ -55,6 +55,20 @@ class Session:
         """Tokens that still fit."""
         return self.ctx_size - len(self.tokens)
 
+    @property
+    def capacity(self) -> int:
+        """Positions that the cache has room for now, before it grows."""
+        return self._cache.capacity
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the cache holds."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._cache))
+
+    def temporaries(self, size: int) -> int | None:
+        """Bytes that XLA needs for a time to read a chunk of that many tokens, beside what goes in and comes out."""
+        return steps.read_temporaries(self._params, self.config, self._placement, size, self._cache)
+
     def clear(self) -> None:
         """Forget everything."""
         self.keep(0)

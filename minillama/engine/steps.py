@@ -59,6 +59,19 @@ def run(
     return _across(params, config, placement, ids, cache)
 
 
+def read_temporaries(params: Params, config: Config, placement: Placement, size: int, cache: Cache) -> int | None:
+    """Bytes of temporaries in the program that reads a chunk of that size; None with layers on several devices, and
+    where the backend does not tell."""
+    if placement.single is None:
+        return None
+    weights, params_structure = jax.tree.flatten(params)
+    stores, cache_structure = jax.tree.flatten(cache)
+    ids, count = jax.ShapeDtypeStruct((1, size), jnp.int32), np.asarray(size, np.int32)
+    lowered = _read_flat.lower(config, params_structure, cache_structure, weights, stores, ids, count)
+    stats = lowered.compile().memory_analysis()
+    return None if stats is None else stats.temp_size_in_bytes
+
+
 def read_all(
     params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], cache: Cache
 ) -> tuple[Float[Array, "T V"], Cache]:
@@ -176,6 +189,21 @@ def _read(
 @partial(jax.jit, static_argnames="config", donate_argnames="cache")
 def _run(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache) -> tuple[Float[Array, "B T D"], Cache]:
     return forward(params, config, ids, cache)
+
+
+@partial(jax.jit, static_argnames=("config", "params_structure", "cache_structure"), donate_argnames="stores")
+def _read_flat(
+    config: Config,
+    params_structure: jax.tree_util.PyTreeDef,
+    cache_structure: jax.tree_util.PyTreeDef,
+    weights: list[Array],
+    stores: list[Array],
+    ids: Int[Array, "1 T"],
+    valid: Int[Array, ""],
+) -> tuple[Float[Array, "V"], Cache]:
+    """`_read` for `lower`, which rebuilds the arguments' trees with leaves that are no arrays."""
+    params, cache = jax.tree.unflatten(params_structure, weights), jax.tree.unflatten(cache_structure, stores)
+    return _read(params, config, ids, valid, cache)
 
 
 @partial(jax.jit, static_argnames="config", donate_argnames="cache")

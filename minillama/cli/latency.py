@@ -1,0 +1,121 @@
+"""`minillama latency`: how long one waits for the first token and the next ones, and what memory it takes."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from minillama import env
+from minillama.cli import INTERRUPTED, options
+from minillama.cli.bench_options import read_list
+from minillama.cli.measuring import measuring
+from minillama.cli.model import find_model, platform_of, prepare_machine
+from minillama.cli.options import Option
+from minillama.cli.terminal import note, write_text
+from minillama.errors import OptionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from minillama.engine.usage import Usage
+    from minillama.measure.latency import ColdStart, Latency
+
+DESCRIPTION = """\
+Measure what a person waits for: the first token of a fresh process (cold) and of a loaded model (warm), and each token
+after it, as percentiles over repeats; and weigh the memory beside what formulas say.
+"""
+SPARE = 4  # positions that a prompt must leave free
+_RUN = (
+    Option(("-p", "--n-prompt"), "lengths of prompts, a list or a range (default: 32,512)", read_list(1), (32, 512)),
+    Option(("-n", "--n-gen"), "tokens to generate, the first included (default: 64)", int, 64),
+    Option(("-r", "--repetitions"), "how often each length is measured (default: 5)", int, 5),
+    Option(("-o", "--output"), "md or json (default: md)", str, "md", value="FORMAT"),
+    Option(("--cold",), "start fresh processes too, one for each length (default: on)", None, True, off=("--no-cold",)),
+    Option(("--lock",), "wait for other measurements on this machine (default: on)", None, True, off=("--no-lock",)),
+    Option(("--lock-timeout",), "seconds to wait for them at most (default: as long as it takes)", float),
+)  # fmt: skip
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser("latency", help="measure waiting times and memory", description=DESCRIPTION)
+    options.add_options(parser, "model", options.MODEL)
+    options.add_options(parser, "machine", [o for o in options.DEVICE if o.dest in ("threads", "device")])
+    options.add_options(parser, "run and output", _RUN)
+
+
+def run(args: argparse.Namespace) -> int:
+    _check(args)
+    model = find_model(args)
+    prepare_machine(args.device, args.threads)
+    cold: list[ColdStart] = []
+    warm: list[Latency] = []
+    usages: list[Usage] = []
+    status = 0
+    with measuring("minillama latency", lock=args.lock, timeout=args.lock_timeout):
+        try:
+            _measure(args, model, cold, warm, usages)
+        except KeyboardInterrupt:
+            note("minillama: interrupted; what was measured is here")
+            status = INTERRUPTED
+        (_show_json if args.output == "json" else _show_tables)(str(model), cold, warm, usages)
+    return status
+
+
+def _measure(
+    args: argparse.Namespace, model: "Path", cold: "list[ColdStart]", warm: "list[Latency]", usages: "list[Usage]"
+) -> None:
+    """Put results into the lists as they come, so that an interrupt leaves what there is."""
+    from tqdm import tqdm
+
+    from minillama.engine.llm import load
+    from minillama.engine.memory import round_up
+    from minillama.measure.latency import measure_cold, measure_latency
+
+    lengths = args.n_prompt
+    ctx_size = round_up(max(lengths) + args.n_gen + SPARE)
+    threads, platform = args.threads if args.threads > 0 else None, platform_of(args.device)
+    runs = len(lengths) * (args.repetitions + 1 + args.cold)
+    with tqdm(total=runs, unit="run", leave=False, disable=not sys.stderr.isatty()) as bar:
+        for length in lengths if args.cold else ():
+            bar.set_description(f"{length} tokens, cold", refresh=False)
+            cold.append(measure_cold(model, length, ctx_size=ctx_size, threads=threads, platform=platform))
+            bar.update()
+        llm = load(model, ctx_size=ctx_size, progress=False)
+        for length in lengths:
+            bar.set_description(f"{length} tokens, warm", refresh=False)
+            warm.append(measure_latency(llm, length, n=args.n_gen, repeats=args.repetitions, advance=bar.update))
+        usages.append(llm.measure([0] * max(lengths), n=1).usage)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.output not in ("md", "json"):
+        raise OptionError(f"-o {args.output}: use md or json")
+    for name, value in (("-n", args.n_gen), ("-r", args.repetitions)):
+        if value < 1:
+            raise OptionError(f"{name} {value}: should be at least 1")
+    if args.lock_timeout is not None and not 0 <= args.lock_timeout < float("inf"):
+        raise OptionError(f"--lock-timeout {args.lock_timeout}: should be a number of seconds, 0 or more")
+    platform_of(args.device)
+
+
+def _show_json(model: str, cold: "list[ColdStart]", warm: "list[Latency]", usages: "list[Usage]") -> None:
+    whole = {
+        "model_filename": model,
+        "cpu_info": env.describe().cpu,
+        "n_threads": env.thread_limits()[0],
+        "cold": [each.as_dict() for each in cold],
+        "warm": [each.as_dict() for each in warm],
+        "memory": usages[0].as_dict() if usages else None,
+    }
+    write_text(json.dumps(whole, indent=2) + "\n")
+
+
+def _show_tables(model: str, cold: "list[ColdStart]", warm: "list[Latency]", usages: "list[Usage]") -> None:
+    from minillama.measure import latency_report
+
+    tables = [
+        latency_report.cold_table(cold) if cold else "",
+        latency_report.warm_table(warm) if warm else "",
+        *map(latency_report.usage_table, usages),
+    ]
+    write_text("\n".join(table for table in tables if table))
