@@ -119,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     llm = load_model(chosen[0])
     settings = [llm.sampling(**sampling_options(one)) for one in chosen]
     judge = None if args.judge is None else load_model(_judge(chosen[0]))
+    scorer = _scorer(args, judge or llm, prompts, corpus)
 
     from tqdm import tqdm
 
@@ -139,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
                 seed=-1 if args.seed is None else args.seed,
                 chat=args.conversation,
                 judge=judge,
-                scorer=_scorer(args, judge or llm, prompts, corpus),
+                scorer=scorer,
                 corpus=corpus,
                 advance=bar.update,
             )
