@@ -137,13 +137,13 @@ def test_python_errors(llm: LLM) -> None:
 
 
 def test_table(builtin_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*COMMAND, "--temp", "0,1.5", "--top-k", "0,40"]) == 0
+    assert main([*COMMAND, "--temp", "0,1.5", "--top-k", "20,40"]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert all(len(line) == len(lines[0]) for line in lines[:6]) and err == ""
     head, *table = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[:6] if "--" not in line)
     assert head[:3] == ["temp", "top_k", "distinct-1"] and head[-1] == "tokens"
-    assert [row[:2] for row in table] == [["0", "0"], ["0", "40"], ["1.5", "0"], ["1.5", "40"]]
+    assert [row[:2] for row in table] == [["0", "20"], ["0", "40"], ["1.5", "20"], ["1.5", "40"]]
     bleu = head.index("self-BLEU")
     assert [row[bleu] for row in table[:2]] == ["1.000", "1.000"] and all(float(row[bleu]) < 1 for row in table[2:])
     assert lines[6] == "" and "2 texts a row, of 1 prompt, seeds from 1" in lines[7]
@@ -209,6 +209,7 @@ def test_an_interrupt_while_writing_is_passed_on(llm: LLM) -> None:
         (["-p", "a", "-o", "csv"], "-o csv: use one of md, json"),
         (["-p", "a", "--layer", "1", "--bert-score", "x"], "leave it or --bert-score out"),
         (["-p", "a", "--layer", "9"], "layer is 9; storyteller-q8_0.gguf has layers 1 to 3"),
+        (["-p", "a", "--judge", "/absent/large.gguf"], "/absent/large.gguf: no such file"),
         (["-f", "{tabs}"], "has 2 tabs; expected one at most"),
         (["-f", "{empty}"], "there is no text in it"),
         (["-f", "{two}", "--reference", "{two}"], "leave one out"),

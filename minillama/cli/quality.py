@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from minillama.cli import INTERRUPTED, options
-from minillama.cli.model import load_model, sampling_options, set_verbosity
+from minillama.cli.model import find_model, load_model, sampling_options, set_verbosity
 from minillama.cli.options import Option
 from minillama.cli.terminal import note, write_text
 from minillama.cli.text import process_escapes, read_file
@@ -114,9 +114,12 @@ def run(args: argparse.Namespace) -> int:
 
     for one in chosen:  # before a model is loaded for nothing
         Sampling(**sampling_options(one))
+    if args.judge is not None:
+        find_model(_judge(args))
     llm = load_model(chosen[0])
     settings = [llm.sampling(**sampling_options(one)) for one in chosen]
     judge = None if args.judge is None else load_model(_judge(chosen[0]))
+    scorer = _scorer(args, judge or llm, prompts, corpus)
 
     from tqdm import tqdm
 
@@ -137,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
                 seed=-1 if args.seed is None else args.seed,
                 chat=args.conversation,
                 judge=judge,
-                scorer=_scorer(args, judge or llm, prompts, corpus),
+                scorer=scorer,
                 corpus=corpus,
                 advance=bar.update,
             )

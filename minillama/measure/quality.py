@@ -193,28 +193,32 @@ def _rows(
     base = baseline(scorer, _cut(llm, corpus, writer.n), _cut(llm, corpus, max(1, size)))
     session = llm.session()
     for setting in settings:
-        written = [writer.write(session, prompt, setting) for prompt in prompts]
-        of_prompts = [diversity([words(text) for text, _ in of_prompt]) for of_prompt in written]
-        texts = [text for of_prompt in written for text, _ in of_prompt]
-        targets = [prompt.target for prompt in prompts for _ in range(writer.samples)]
-        scores = [rescale(score, base) for score in scorer(texts, targets)]
-        flat = [(prompt, number, *pair) for prompt, of_prompt in zip(prompts, written, strict=True)
-                for number, pair in enumerate(of_prompt)]  # fmt: skip
-        found = [
-            Sample(prompt, writer.seed_of(number), text, score, fluency)
-            for (prompt, number, text, fluency), score in zip(flat, scores, strict=True)
-        ]
+        of_prompts = [_samples(writer, session, prompt, setting, scorer, base) for prompt in prompts]
+        measured = [diversity([words(sample.text) for sample in samples]) for samples in of_prompts]
+        samples = tuple(sample for of_prompt in of_prompts for sample in of_prompt)
         yield QualityRow(
             model=llm.path.name,
             judge=(writer.judge or llm).path.name,
             scorer=scorer.name,
             baseline=base,
             setting=replace(setting, seed=writer.seed),
-            diversity=Diversity(*map(mean_defined, zip(*map(astuple, of_prompts), strict=True))),
-            relevance=mean_score(scores),
-            fluency=_together([sample.fluency for sample in found]),
-            samples=tuple(found),
+            diversity=Diversity(*map(mean_defined, zip(*map(astuple, measured), strict=True))),
+            relevance=mean_score([sample.relevance for sample in samples]),
+            fluency=_together([sample.fluency for sample in samples]),
+            samples=samples,
         )
+
+
+def _samples(
+    writer: _Writer, session: Session, prompt: Prompt, setting: Sampling, scorer: Scorer, base: Score
+) -> list[Sample]:
+    """The measured texts of one prompt."""
+    written = writer.write(session, prompt, setting)
+    scores = scorer([text for text, _ in written], [prompt.target] * len(written))
+    return [
+        Sample(prompt, writer.seed_of(number), text, rescale(score, base), fluency)
+        for number, ((text, fluency), score) in enumerate(zip(written, scores, strict=True))
+    ]
 
 
 def _cut(llm: LLM, texts: Sequence[str], size: int) -> list[str]:
