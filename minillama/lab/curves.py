@@ -148,11 +148,13 @@ def waterfall(start: float, steps: Sequence[Step], title: str, unit: str) -> Pic
     speeds = [start]
     for step in steps:
         speeds.append(speeds[-1] * step.measured)
-    names = ["start", *(step.name for step in steps), "end"]
+    # Factors stand below the bars, where no diamond covers them.
+    places = [f"{step.name}<br>×{step.measured:.2f}" for step in steps]
+    names = ["start", *places, "end"]
     bottoms = [0.0, *(min(pair) for pair in pairwise(speeds)), 0.0]
     heights = [start, *(abs(after - before) for before, after in pairwise(speeds)), speeds[-1]]
     colours = [GREY, *(BLUE if step.measured >= 1 else RED for step in steps), GREY]
-    labels = [number(start), *(f"×{step.measured:.2f}" for step in steps), number(speeds[-1])]
+    labels = [number(start), *("" for _ in steps), number(speeds[-1])]
     figure = go.Figure(
         go.Bar(
             x=names, y=heights, base=bottoms, marker={"color": colours}, text=labels, textposition="outside",
@@ -161,7 +163,7 @@ def waterfall(start: float, steps: Sequence[Step], title: str, unit: str) -> Pic
     )  # fmt: skip
     said = [before * step.said for before, step in zip(speeds, steps, strict=False)]
     figure.add_scatter(
-        x=[step.name for step in steps], y=said, mode="markers", name="you said",
+        x=places, y=said, mode="markers", name="you said",
         marker={"symbol": "diamond", "size": 12, "color": ORANGE, "line": {"color": "white", "width": 1}},
     )  # fmt: skip
     layout(figure, title, "", unit, height=420)
