@@ -236,8 +236,8 @@ else:
         print(f"  -ngl {layers} of 6: " + (f"×{said:.2f}" if isinstance(said, float) else str(said)))
 
 # %% [markdown]
-# **Sampling settings.** The chain of lab 04 runs once a token. On a vocabulary of 2,048 it is nothing next to a model of gigabytes, but the storyteller
-# is so small that you can see it:
+# **Sampling settings.** The chain of lab 04 runs once a token, inside the compiled step. Next to a model of gigabytes it is nothing. If it can be seen anywhere,
+# then on the storyteller, whose tokens take a third of a millisecond. Does greedy decoding beat the default chain there? A few per cent either way is noise:
 
 # %%
 for _ in range(2):  # the first time compiles
@@ -437,7 +437,7 @@ check.score()
 # | threads | `-t`, `-tb` | prompts most | the same; settled when the process starts |
 # | instruction sets | chosen by llama.cpp's build or loader | both | `MINILLAMA_CPU_KERNELS` |
 # | context size | `-c` | room; time only as far as it is used | the same |
-# | sampling | `--samplers`, `--top-k` ... | tiny models, large vocabularies | the same |
+# | sampling | `--samplers`, `--top-k` ... | the text; hardly the time | the same |
 # | batch sizes | `-b`, `-ub` | prompts | the same |
 # | cache types | `-ctk`, `-ctv` | room; deep decoding | f32, f16, bf16, q8_0 |
 # | lookup decoding | `--spec-type ngram-simple` | text that repeats itself | `--lookup` |
