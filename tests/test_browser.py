@@ -129,3 +129,26 @@ def test_slider_moves_the_bars(jupyter: str, tmp_path: Path) -> None:
         assert not page.locator("text=Traceback").count()
         assert problems == []
         browser.close()
+
+
+def test_sweep_is_drawn_while_it_runs_and_stops(jupyter: str) -> None:
+    """Lab 05: the curve gets points while it is measured, and Stop ends it between two of them."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1700})
+        page.goto(jupyter.format("05_prefill_decode_cache.ipynb"))
+        page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3", timeout=START_SECONDS * 1000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_selector("text=0 of 5 solved", timeout=CELLS_SECONDS * 1000)
+        cell = page.locator(".jp-Cell:has(button:has-text('Start'))").first
+        cell.locator("select").nth(0).select_option(index=1)  # the big model: there is time to press Stop
+        cell.get_by_role("button", name="Start").click()
+        cell.locator("text=random weights f16").first.wait_for(timeout=CELLS_SECONDS * 1000)
+        cell.locator("text=depth 0:").wait_for(timeout=CELLS_SECONDS * 1000)
+        cell.get_by_role("button", name="Stop").click()
+        cell.locator("text=● stopped").wait_for(timeout=60_000)
+        assert not cell.locator("text=depth 1000:").count()
+        assert "random weights" in " ".join(cell.locator(".legendtext").all_text_contents())
+        browser.close()

@@ -1,4 +1,4 @@
-"""The labs that measure: passes are counted, curves carry their numbers, and the checks of lab 05 name mistakes."""
+"""The labs that measure: counted passes, curves with their numbers, and the checks of labs 05 and 08."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,11 +11,12 @@ import pytest
 import minillama as ml
 from minillama.engine.llm import LLM
 from minillama.gguf.memory import CacheTypes, read_cache_types
-from minillama.lab import Panel, Picture, Steps, curves
+from minillama.lab import Panel, Picture, Steps, curves, record, tuning
 from minillama.lab.check import Item
-from minillama.lab.checks import lab05
+from minillama.lab.checks import lab05, lab08
 from minillama.lab.decoding import Passes, big_model, one_more_token, pass_seconds, speeds
 from minillama.lab.picture import PLOTLY_MIME
+from minillama.lab.tuning import KERNELS, Change
 from minillama.lab.worker import State
 from minillama.model import Config
 
@@ -278,3 +279,148 @@ def test_stubs_are_named() -> None:
 
     for item, answer in ((lab05.generate, generate), (lab05.step, step)):
         assert item(answer).message.startswith("still the empty stub")
+
+
+# Lab 08
+
+
+def by_medians(before: Callable, after: Callable, rounds: int) -> float:
+    ratios = []
+    for _ in range(rounds):
+        slow, fast = before(), after()
+        ratios.append(fast / slow)
+    return float(np.median(ratios))
+
+
+def alternated(end: Callable[[list[float], list[float]], float]) -> Callable:
+    """By turns, with another end."""
+
+    def gain(before: Callable, after: Callable, rounds: int) -> float:
+        pairs = [(before(), after()) for _ in range(rounds)]
+        return end([a for a, _ in pairs], [b for _, b in pairs])
+
+    return gain
+
+
+def in_blocks(before: Callable, after: Callable, rounds: int) -> float:
+    slow = [before() for _ in range(rounds)]
+    return float(np.median([after() for _ in range(rounds)]) / np.median(slow))
+
+
+def ratios_of(slow: list[float], fast: list[float]) -> np.ndarray:
+    return np.array(fast) / np.array(slow)
+
+
+PLAN = [Change(KERNELS, "auto", 4.0), Change("-ub", "128", 2.0), Change("-ctk", "f16", 1.1)]
+START = {KERNELS: "off", "-ub": "16", "-ctk": "f32"}
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """A way to measure that answers at once, and the settings that it was asked for."""
+    asked: list[dict[str, str]] = []
+
+    def measure(flags: dict[str, str]) -> float:
+        asked.append(dict(flags))
+        return 10.0 * (3.0 if flags[KERNELS] == "auto" else 1.0) * (1.5 if flags["-ub"] == "128" else 1.0)
+
+    monkeypatch.setattr(lab08.plan, "start", START)
+    monkeypatch.setattr(lab08.plan, "measure", measure)
+    return asked
+
+
+def test_lab08_accepts_right_answers(measured: list[dict[str, str]]) -> None:
+    right = {
+        lab08.amdahl: lambda share, factor: 1 / ((1 - share) + share / factor),
+        lab08.gain: by_medians,
+        lab08.lookup_gain: lambda a, d, c: (1 + a * d) / c,
+        lab08.changes: lambda: PLAN,
+    }
+    assert set(right) == set(lab08.ITEMS)
+    for item, answer in right.items():
+        assert item(answer).passed, item(answer).message
+    assert str(lab08.score()).startswith("lab 08: 4 of 4 solved")
+
+
+def test_changes_are_measured_by_turns_on_top_of_each_other(measured: list[dict[str, str]]) -> None:
+    assert lab08.changes(lambda: PLAN).passed
+    assert [flags[KERNELS] for flags in measured[:4]] == ["off", "auto", "off", "auto"]
+    assert [flags["-ub"] for flags in measured[4:8]] == ["16", "128", "16", "128"]
+    assert all(flags[KERNELS] == "auto" for flags in measured[4:])
+    assert [gain.ratio for _, gain in lab08.plan.tried] == pytest.approx([3.0, 1.5, 1.0])
+    shown = curves.waterfall(10.0, tuning.steps(lab08.plan.tried), "Gains", "tokens a second")
+    assert "kernels auto  ×4.00     ×3.00     30" in shown.text
+
+
+def test_the_first_prediction_counts_and_precedes_its_measurement(measured: list[dict[str, str]]) -> None:
+    def measure(flags: dict[str, str]) -> float:
+        assert record.section("08", "predictions"), "measured before anything was predicted"
+        measured.append(flags)
+        return 1.0
+
+    lab08.plan.measure = measure
+    assert lab08.changes(lambda: PLAN).passed
+    count = len(measured)
+    wiser = [Change(change.flag, change.value, 1.01) for change in PLAN]
+    assert lab08.changes(lambda: wiser).passed
+    assert len(measured) == count, "what was measured once is kept"
+    assert [change.predicted for change, _ in lab08.plan.tried] == [4.0, 2.0, 1.1]
+
+
+WRONG_08: list[tuple[Item, Callable, str]] = [
+    (lab08.amdahl, lambda s, f: 1 - s + s / f, "one over it"),
+    (lab08.amdahl, lambda s, f: 1 / (s + (1 - s) / f), "exchanged"),
+    (lab08.amdahl, lambda s, f: 1 - s + s * f, "times do"),
+    (lab08.amdahl, lambda s, f: f / s if s else 1.0, "the rest takes its time"),
+    (lab08.amdahl, lambda s, f: f / (f * (1 - s) + s), "never more"),
+    (lab08.gain, in_blocks, "run A B A B"),
+    (lab08.gain, alternated(lambda slow, fast: sum(fast) / sum(slow)), "*median*"),
+    (lab08.gain, alternated(lambda slow, fast: float(ratios_of(slow, fast).mean())), "*median*"),
+    (lab08.gain, alternated(lambda slow, fast: float(np.median(ratios_of(fast, slow)))), "upside down"),
+    (lab08.gain, alternated(lambda slow, fast: float(np.median(ratios_of(slow, fast))) - 1), "give a factor"),
+    (lab08.gain, alternated(lambda slow, fast: sum(fast) - sum(slow)), "*median*|difference"),
+    (lab08.gain, lambda before, after, rounds: after() / before(), "5 rounds"),
+    (lab08.gain, lambda before, after, rounds: 1.25, "neither"),
+    (lab08.lookup_gain, lambda a, d, c: a * d / c, "of the model's own"),
+    (lab08.lookup_gain, lambda a, d, c: (1 + d) / c, "*accepted*"),
+    (lab08.lookup_gain, lambda a, d, c: 1 + a * d, "divide by cost"),
+    (lab08.lookup_gain, lambda a, d, c: c / (1 + a * d), "upside down"),
+    (lab08.changes, lambda: [("-ub", "128", 2.0)], "list of Change"),
+    (lab08.changes, lambda: PLAN[:2], "3 are wanted"),
+    (lab08.changes, lambda: [*PLAN[:2], Change("-ub", "256", 1.1)], "3 different flags"),
+    (lab08.changes, lambda: [*PLAN[:2], Change("-x", "256", 1.1)], "is none of"),
+    (lab08.changes, lambda: [*PLAN[:2], Change("-ctk", "f32", 1.1)], "nothing changes"),
+    (lab08.changes, lambda: [*PLAN[:2], Change("-ctk", "f16", 0.0)], "predict a factor"),
+    (lab08.changes, lambda: [*PLAN[1:], Change(KERNELS, "mmx", 2.0)], "not 'mmx'"),
+    (lab08.changes, lambda: [Change(change.flag, change.value, 1.0) for change in PLAN], "nothing happens"),
+]
+
+
+@pytest.mark.parametrize(("item", "answer", "said"), WRONG_08)
+def test_lab08_names_the_mistake(item: Item, answer: Callable, said: str, measured: list[dict[str, str]]) -> None:
+    result = item(answer)
+    assert not result.passed and not measured
+    assert any(part in result.message for part in said.split("|")), result.message
+
+
+def test_a_setting_runs_in_a_process_of_its_own(builtin_model: Path) -> None:
+    words, environment = tuning.command(builtin_model, {"-ub": "16", KERNELS: "off"}, ("-p", "16", "-n", "0"))
+    assert environment == {KERNELS: "off"} and words[-4:] == ("-ub", "16", "-o", "json")
+    test = ("-p", "16", "-n", "0", "-r", "1", "--no-warmup")
+    found = dict(tuning.cells(builtin_model, {}, ("-ub", ("16",)), ("-ctk", ("f16",)), test))
+    assert list(found) == [("16", "f16")] and min(found.values()) > 0
+    with pytest.raises(ml.ResourceError, match=r"minillama failed with status 2: .*MINILLAMA_CPU_KERNELS"):
+        tuning.tokens_per_second(builtin_model, {KERNELS: "mmx"}, test)
+
+
+def test_a_gain_smaller_than_its_spread_says_nothing() -> None:
+    gain = tuning.Gain((10.0, 10.0, 10.0), (10.0, 12.0, 11.0))
+    assert gain.ratios == pytest.approx([1.0, 1.2, 1.1])
+    assert (gain.ratio, gain.spread) == pytest.approx((1.1, 1.2))
+
+
+def test_heat_map_marks_the_best_and_leaves_gaps() -> None:
+    values = {("16", "avx2"): 100.0, ("16", "auto"): 300.0}
+    shown = curves.heat_map(("16", "64"), ("avx2", "auto"), values, "Speed", "kernels", "-ub")
+    assert shown.text.splitlines()[3:] == ["16             100   300 ★", "64"]
+    assert curves.heat_map(("16",), ("auto",), {}, "Speed", "kernels", "-ub").text.startswith("Speed")

@@ -1,6 +1,8 @@
 """The figures of the labs that measure: a timeline of tokens, power laws, sweeps, heat maps, a waterfall of gains."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -8,8 +10,10 @@ import plotly.graph_objects as go
 from minillama.lab.picture import (
     BLUE,
     DASHES,
+    GREY,
     ORANGE,
     PALETTE,
+    RED,
     SYMBOLS,
     Picture,
     layout,
@@ -103,3 +107,71 @@ def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str,
     figure.update_yaxes(rangemode="tozero")
     table = text_table(("series", x, y, "model"), rows) if rows else "nothing measured yet"
     return Picture(figure, f"{title}\n{table}")
+
+
+def heat_map(
+    rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[str, str], float], title: str, x: str, y: str
+) -> Picture:
+    """A value for each pair of a row and a column; what is not measured yet stays empty, the best is marked."""
+    best = max(values, key=lambda place: values[place], default=None)
+    cells = [[values.get((row, column)) for column in columns] for row in rows]
+    labels = [[_cell(values.get(place := (row, column)), place == best) for column in columns] for row in rows]
+    figure = go.Figure(
+        go.Heatmap(
+            z=cells, x=list(columns), y=list(rows), text=labels, texttemplate="%{text}", colorscale="Cividis",
+            hoverongaps=False, xgap=3, ygap=3, showscale=False, textfont={"size": 15},
+            zmin=0, zmax=max(values.values(), default=1.0),
+        )
+    )  # fmt: skip
+    layout(figure, title, x, y, height=180 + 52 * len(rows))
+    figure.update_xaxes(type="category", showgrid=False, range=[-0.5, len(columns) - 0.5])
+    figure.update_yaxes(type="category", showgrid=False, range=[len(rows) - 0.5, -0.5])
+    table = text_table((f"{y} \\ {x}", *columns), [(row, *line) for row, line in zip(rows, labels, strict=True)])
+    return Picture(figure, f"{title}\n{table}")
+
+
+def _cell(value: float | None, is_best: bool) -> str:
+    return "" if value is None else f"{number(value)} ★" if is_best else number(value)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change: by what factor somebody said it would be faster, and by what factor it was."""
+
+    name: str
+    said: float
+    measured: float
+
+
+def waterfall(start: float, steps: Sequence[Step], title: str, unit: str) -> Picture:
+    """From the speed at the start to that at the end, change by change; diamonds where predictions would have led."""
+    speeds = [start]
+    for step in steps:
+        speeds.append(speeds[-1] * step.measured)
+    # Factors stand below the bars, where no diamond covers them.
+    places = [f"{step.name}<br>×{step.measured:.2f}" for step in steps]
+    names = ["start", *places, "end"]
+    bottoms = [0.0, *(min(pair) for pair in pairwise(speeds)), 0.0]
+    heights = [start, *(abs(after - before) for before, after in pairwise(speeds)), speeds[-1]]
+    colours = [GREY, *(BLUE if step.measured >= 1 else RED for step in steps), GREY]
+    labels = [number(start), *("" for _ in steps), number(speeds[-1])]
+    figure = go.Figure(
+        go.Bar(
+            x=names, y=heights, base=bottoms, marker={"color": colours}, text=labels, textposition="outside",
+            showlegend=False, cliponaxis=False,
+        )
+    )  # fmt: skip
+    said = [before * step.said for before, step in zip(speeds, steps, strict=False)]
+    figure.add_scatter(
+        x=places, y=said, mode="markers", name="you said",
+        marker={"symbol": "diamond", "size": 12, "color": ORANGE, "line": {"color": "white", "width": 1}},
+    )  # fmt: skip
+    layout(figure, title, "", unit, height=420)
+    figure.update_layout(showlegend=True)
+    figure.update_yaxes(range=[0, 1.15 * max([*speeds, *said])])
+    rows = [("start", "", "", number(start))]
+    rows += [
+        (step.name, f"×{step.said:.2f}", f"×{step.measured:.2f}", number(speed))
+        for step, speed in zip(steps, speeds[1:], strict=True)
+    ]
+    return Picture(figure, f"{title}\n" + text_table(("change", "you said", "measured", unit), rows))

@@ -31,14 +31,21 @@ class Life:
     peak: int
 
 
-def json_objects(command: Sequence[str]) -> list[Mapping[str, object]]:
+def json_objects(command: Sequence[str], environment: Mapping[str, str] | None = None) -> list[Mapping[str, object]]:
     """Run a program to its end; the objects of the JSON array that it prints.
 
+    environment: all of its variables; None for those of this process.
     Raises ResourceError, in one line, where it cannot be started, fails, or prints something else.
     """
     name = _name(command)
     try:
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            env=environment,
+        )
     except OSError as error:
         raise ResourceError(f"cannot start {command[0]}: {error.strerror}; name a program") from error
     if done.returncode:

@@ -1,0 +1,178 @@
+"""Graded items of lab 08: measuring by turns, Amdahl's law, the gain of a draft, and three changes of one's own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minillama.lab import tuning
+from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.check import score as score_of
+from minillama.lab.tuning import KERNELS, KNOBS, Change, Flags, Measure
+
+LAB = "08"
+WANTED = 3  # changes
+
+
+@dataclass
+class Machine:
+    """A machine that gets slower with every run, as one that grows hot does, and is disturbed now and then."""
+
+    ratio: float = 1.25  # by which B is really faster
+    drift: float = 0.985  # from one run to the next
+    runs: list[str] = field(default_factory=list)
+
+    def run(self, name: str) -> float:
+        """Tokens a second of A or B."""
+        self.runs.append(name)
+        count = len(self.runs)
+        speed = 100.0 * self.drift**count * (self.ratio if name == "B" else 1.0)
+        return speed * (0.4 if count == 5 else 1.0)
+
+    def parts(self) -> tuple[Callable[[], float], Callable[[], float]]:
+        """What a learner gets: before and after."""
+        return lambda: self.run("A"), lambda: self.run("B")
+
+
+@graded(LAB, "2. by turns")
+def gain(answer: Answer) -> str:
+    """`gain(before, after, rounds) -> how many times faster after is`."""
+    for machine in (Machine(), Machine(ratio=0.8), Machine(ratio=1.0, drift=0.98)):
+        told = f"a machine where the truth is {machine.ratio}"
+        got = array(call(answer, *machine.parts(), 5, told=told))
+        if got.shape != ():
+            raise NotYet(f"return one number; got an array of shape {got.shape}")
+        runs, value = "".join(machine.runs), float(got)
+        if not runs:
+            raise NotYet("neither before() nor after() was called")
+        if runs.count("A") < 5 or runs.count("B") < 5:
+            raise NotYet(f"5 rounds are 5 runs of each; you ran {' '.join(runs)}")
+        if "AAA" in runs or "BBB" in runs:
+            raise NotYet(
+                f"you ran {' '.join(runs)}: the machine got slower meanwhile, and only one side paid for it "
+                f"(you say {value:.2f}, the truth is {machine.ratio}); run A B A B ..."
+            )
+        if abs(value - machine.ratio) <= 0.05 * machine.ratio:
+            continue
+        if abs(value - 1 / machine.ratio) <= 0.05 / machine.ratio:
+            raise NotYet("upside down: speeds are tokens a second, so the gain is after / before")
+        if abs(value - (machine.ratio - 1)) <= 0.05:
+            raise NotYet("give a factor: 1.25 for a quarter more, 1 for no change")
+        if value > 5:
+            raise NotYet(
+                f"you say {value:.3g}: is that a sum, a difference or percent? Wanted is the factor after / before"
+            )
+        raise NotYet(
+            f"you say {value:.3f}, the truth is {machine.ratio}: one of the runs was disturbed. Take the *median* of "
+            "the rounds' ratios; a mean or a best run lets a single run decide"
+        )
+    return "neither the drift nor the disturbance got into your number."
+
+
+def _amdahl(share: float, factor: float) -> float:
+    return 1 / (1 - share + share / factor)
+
+
+@graded(LAB, "1. Amdahl's law")
+def amdahl(answer: Answer) -> str:
+    """`amdahl(share, factor) -> how many times faster the whole becomes`."""
+    mistakes = (
+        Mistake("that is the time that is left, as a share: the gain is one over it", lambda s, f: 1 - s + s / f),
+        Mistake("the rest takes its time too: add 1 - share", lambda s, f: f / s),
+        Mistake("the rest takes its time too: add 1 - share", lambda s, f: s * f),
+        Mistake("speeds do not add up, times do: add the times and take one over the sum", lambda s, f: 1 - s + s * f),
+        Mistake("share and rest are exchanged: `share` is what becomes faster", lambda s, f: 1 / (s + (1 - s) / f)),
+        Mistake("the part becomes shorter: share / factor, not share * factor", lambda s, f: 1 / (1 - s + s * f)),
+    )
+    for case in ((0.6, 2.0), (0.9, 4.0), (0.25, 1.5), (0.5, 0.5), (0.0, 8.0), (1.0, 3.0)):
+        agree(answer, case, _amdahl, mistakes, tolerance=1e-6, told=f"share={case[0]}, factor={case[1]}")
+    got = array(call(answer, 0.75, np.inf, told="share=0.75, factor=infinity"))
+    if not np.allclose(got, 4.0):
+        raise NotYet("a part of 75 % that takes no time at all leaves 25 %: four times faster, and never more")
+    return "what is not made faster decides in the end."
+
+
+def _lookup_gain(accept: float, drafted: int, cost: float) -> float:
+    return (1 + accept * drafted) / cost
+
+
+@graded(LAB, "3. when a draft pays")
+def lookup_gain(answer: Answer) -> str:
+    """`lookup_gain(accept, drafted, cost) -> how many times faster` decoding becomes."""
+    mistakes = (
+        Mistake("a pass also writes one token of the model's own: 1 + accept * drafted", lambda a, d, c: a * d / c),
+        Mistake("it counts how many drafted tokens are *accepted*", lambda a, d, c: (1 + d) / c),
+        Mistake("it counts how many drafted tokens are *accepted*", lambda a, d, c: d / c),
+        Mistake("the pass is longer than one token's: divide by cost", lambda a, d, c: 1 + a * d),
+        Mistake("upside down: tokens of a pass over its cost", lambda a, d, c: c / (1 + a * d)),
+        Mistake("the token of the model's own is always right: 1 + accept * drafted", lambda a, d, c: a * (1 + d) / c),
+    )
+    for case in ((0.95, 7, 3.5), (0.2, 7, 3.5), (0.0, 3, 1.5), (1.0, 1, 1.0), (0.5, 15, 4.0)):
+        agree(answer, case, _lookup_gain, mistakes, tolerance=1e-6, told=f"accept={case[0]}, drafted={case[1]}")
+    return "it pays where accept * drafted is more than cost - 1."
+
+
+class Changes:
+    """The item that measures: it wants the setting to start from and a way to measure it."""
+
+    def __init__(self) -> None:
+        self.tried: list[tuple[Change, tuning.Gain]] = []
+        self.start: Flags = {}
+        self.measure: Measure | None = None
+
+    def on(self, start: Flags, measure: Measure) -> "Changes":
+        """Set both."""
+        self.start, self.measure = start, measure
+        return self
+
+    def examine(self, answer: Answer) -> str:
+        """Look the plan over, measure it, keep what came out."""
+        self.tried = []
+        plan = call(answer)
+        if not isinstance(plan, list | tuple) or not all(isinstance(change, Change) for change in plan):
+            raise NotYet("return a list of Change(flag, value, predicted)")
+        _check_plan(plan, self.start)
+        if self.measure is None:
+            raise NotYet("run the cells above first: they say from what setting to start")
+        self.tried = list(tuning.try_changes(LAB, self.start, plan, self.measure))
+        return "predicted first, then measured by turns; the next cell shows what came out."
+
+
+def _check_plan(plan: Sequence[Change], start: Flags) -> None:
+    """Raise NotYet for a plan that cannot teach anything."""
+    if len(plan) < WANTED:
+        raise NotYet(f"{len(plan)} changes; {WANTED} are wanted, each with a prediction")
+    flags = dict(start)
+    for change in plan:
+        if change.flag not in KNOBS:
+            raise NotYet(f"{change.flag!r} is none of {', '.join(KNOBS)}")
+        if change.flag == KERNELS and change.value not in ("auto", "avx512", "avx2", "generic", "off"):
+            raise NotYet(f"{KERNELS} is auto, avx512, avx2, generic or off, not {change.value!r}")
+        if not isinstance(change.value, str):
+            raise NotYet(f"values are words of a command line: write {str(change.value)!r}, in quotes")
+        if not tuning.is_factor(change.predicted):
+            raise NotYet(f"{change.name}: predict a factor, 1.5 for half as much again; got {change.predicted!r}")
+        if flags.get(change.flag) == change.value:
+            raise NotYet(f"{change.name} is what the setting has already: nothing changes")
+        flags[change.flag] = change.value
+    if len({change.flag for change in plan}) < WANTED:
+        raise NotYet(f"{WANTED} different flags, please: one flag three times is one idea")
+    if all(change.predicted == 1 for change in plan):
+        raise NotYet("a factor of 1 says that nothing happens: what do you expect of each, and why?")
+
+
+plan = Changes()
+
+
+@graded(LAB, "4. three changes, predicted and measured")
+def changes(answer: Answer) -> str:
+    """`changes() -> [Change(flag, value, predicted), ...]`; measured by turns, each on top of the one before."""
+    return plan.examine(answer)
+
+
+ITEMS = (amdahl, gain, lookup_gain, changes)
+
+
+def score() -> Score:
+    """How many of the four are solved."""
+    return score_of(ITEMS)
