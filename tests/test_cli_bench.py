@@ -280,7 +280,7 @@ def test_roofline(model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 
 def test_compare_with_a_stored_run(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bench", "-m", str(model), "-p", "8", "-n", "2", "-r", "2", "-t", "1"]
+    words = ["bench", "-m", str(model), "-p", "8", "-n", "2", "-r", "2"]
     assert main([*words, "-o", "json"]) == 0
     stored = tmp_path / "stored.json"
     stored.write_text(capsys.readouterr().out)

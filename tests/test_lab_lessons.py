@@ -37,7 +37,7 @@ def test_by_hand_agrees_with_the_engine(llm: LLM) -> None:
     ids = llm.tokenizer.encode(PROMPT)
     trace = llm.trace(ids)
     mine = by_hand.run(llm.file, ids)
-    assert set(mine) == {name for name in trace if not name.startswith("kq_soft_max")}
+    assert set(mine) == {name for name in trace if not name.startswith(("kq_soft_max", "ffn_swiglu"))}
     for name, value in mine.items():
         assert value.shape == trace[name].shape
         assert by_hand.difference(value, trace[name]) < 0.03, name

@@ -60,6 +60,24 @@ def test_a_new_process_traces_nothing_and_says_the_same(tmp_path: Path) -> None:
     assert len(lists) == 1 and len(lists[0].read_text().split()) == len(steps)
 
 
+def test_what_jax_has_compiled_before_is_kept_whole(tmp_path: Path) -> None:
+    """JAX's own cache knows the program; ours lost it, as after a change of the source code."""
+    model = write_tiny(tmp_path / "m.gguf", "llama")
+    first = in_new_process(model, tmp_path / "cache")
+    for file in (tmp_path / "cache" / "programs").iterdir():
+        file.unlink()
+    assert all(in_new_process(model, tmp_path / "cache")["tokens"] == first["tokens"] for _ in range(2))
+
+
+def test_an_incomplete_program_is_compiled_again(shelf: programs.Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def incomplete(*leaves: jax.Array) -> list[jax.Array]:
+        raise jax.errors.JaxRuntimeError("NOT_FOUND: Function wrapped_add not found")
+
+    broken = programs.Found(incomplete, jax.tree.structure(0))
+    monkeypatch.setattr(shelf, "_fetch", lambda name: broken)
+    assert np.array_equal(programs.program(static=["scale"])(add)(jnp.ones(3), 2.0), np.full(3, 3.0))
+
+
 def add(x: jax.Array, scale: float) -> jax.Array:
     """A program of one line."""
     return x * scale + 1

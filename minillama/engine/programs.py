@@ -103,14 +103,18 @@ class Shelf:
         kinds = tuple((leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)) for leaf in leaves)
         signature = wanted.name, tuple(static.values()), structure, kinds
         found = self._known.get(signature)
-        if found is None:
-            name = _digest(*map(str, signature))
-            found = self._fetched_before(name)
-            if found is None:
-                found = self._compile(name, wanted, static, args, structure)
-            self._remember(name)
-            self._known[signature] = found
-        return jax.tree.unflatten(found.result, found.call(*leaves))
+        if found is not None:
+            return jax.tree.unflatten(found.result, found.call(*leaves))
+        name = _digest(*map(str, signature))
+        results = None
+        if (found := self._fetched_before(name)) is not None:
+            results = _try_out(found, leaves)
+        if found is None or results is None:
+            found = self._compile(name, wanted, static, args, structure)
+            results = found.call(*leaves)
+        self._remember(name)
+        self._known[signature] = found
+        return jax.tree.unflatten(found.result, results)
 
     def expect(self, hints: Iterable[object]) -> None:
         """See `expect_programs`."""
@@ -203,15 +207,30 @@ class Shelf:
                 logger.debug("%s: %s", self._list, problem)
 
 
+def _try_out(found: Found, leaves: Sequence[jax.Array]) -> Sequence[jax.Array] | None:
+    """Run a program for the first time after it was fetched; None where it turns out to be incomplete."""
+    try:
+        return found.call(*leaves)
+    except jax.errors.JaxRuntimeError as problem:
+        if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in leaves):
+            raise
+        logger.debug("a kept program cannot run, so it is compiled again: %s", problem)
+        return None
+
+
 @contextmanager
 def _without_jax_cache() -> Iterator[None]:
     """Compile anew: what comes out of JAX's own cache cannot be written down whole."""
+    from jax.experimental.compilation_cache import compilation_cache
+
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # it looks at the setting once
     try:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def _lines(file: Path) -> list[str]:

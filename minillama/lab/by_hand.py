@@ -88,7 +88,8 @@ def layer_steps(x: Array, w: Mapping[str, Array], sizes: Sizes, f: Functions) ->
     step["Qcur"] = f.rope((h @ w["attn_q"].T).reshape(tokens, sizes.heads, -1), sizes.base)
     step["Kcur"] = f.rope((h @ w["attn_k"].T).reshape(tokens, sizes.kv_heads, -1), sizes.base)
     step["Vcur"] = (h @ w["attn_v"].T).reshape(tokens, sizes.kv_heads, -1)
-    step["attn_out"] = f.attention(step["Qcur"], step["Kcur"], step["Vcur"]) @ w["attn_output"].T
+    step["kqv_out"] = f.attention(step["Qcur"], step["Kcur"], step["Vcur"])
+    step["attn_out"] = step["kqv_out"] @ w["attn_output"].T
     step["ffn_inp"] = x + step["attn_out"]
     h = step["ffn_norm"] = f.rms_norm(step["ffn_inp"], w["ffn_norm"], sizes.epsilon)
     step["ffn_out"] = f.swiglu(h, w["ffn_gate"], w["ffn_up"], w["ffn_down"])
@@ -113,7 +114,7 @@ def read_layers(file: GGUF) -> list[dict[str, Array]]:
 
 
 def run(file: GGUF, ids: Sequence[int], functions: Functions | None = None) -> dict[str, Array]:
-    """Every named activation of one forward pass, as `llm.trace` gives them."""
+    """The named activations of one forward pass, as `llm.trace` gives them, but for what is inside a function."""
     table, sizes = dequantize(file.tensors["token_embd.weight"]), read_sizes(file)
     f = functions or Functions()
     x = table[list(ids)]
