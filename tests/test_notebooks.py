@@ -18,7 +18,14 @@ SOURCES = build.sources()
 NAMES = [source.stem for source in SOURCES]
 CELL_SECONDS = 180  # a cell takes seconds; this is for a machine that is very busy
 
+LONG = {"08_optimise_one_device"}  # measures in process after process: a minute, and more where the machine is busy
+
 each_lab = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+each_lab_run = pytest.mark.parametrize(
+    "source",
+    [pytest.param(source, marks=pytest.mark.slow if source.stem in LONG else ()) for source in SOURCES],
+    ids=NAMES,
+)
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -123,7 +130,7 @@ def unchecked(notebook: NotebookNode) -> int:
     return sum(".record(" in cell.source for cell in tagged(notebook, "solution"))
 
 
-@each_lab
+@each_lab_run
 def test_solutions_hold(source: Path, tmp_path: Path) -> None:
     """The solved notebook runs, and the cells marked for it print what they printed."""
     shutil.copy(build.solution_path(source), tmp_path)
@@ -133,7 +140,7 @@ def test_solutions_hold(source: Path, tmp_path: Path) -> None:
     assert f"{cells} passed" in done.stdout
 
 
-@each_lab
+@each_lab_run
 def test_learners_notebook_runs_unsolved(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run All reaches the end: every check says what is missing, none raises."""
     for name in set(os.environ) - set(lenient_environment()):

@@ -37,6 +37,7 @@ Result = TypeVar("Result")
 
 MOST_KEPT = 200  # programs; beyond, the oldest go
 MOST_EXPECTED = 6  # programs that a model begins with
+MOST_AHEAD = 2  # of these are fetched while the model is loaded: more would be in the way of the first token
 _MARK = hashlib.sha256().digest_size
 
 
@@ -95,6 +96,7 @@ class Shelf:
         self._fetched: dict[str, Found | None] = {}  # by name of the file
         self._fetching: threading.Thread | None = None
         self._list: Path | None = None
+        self._used: list[str] = []
 
     def run(self, wanted: Program[Result], args: Sequence[object]) -> Result:
         """The program's result, compiled, fetched or known."""
@@ -118,10 +120,10 @@ class Shelf:
 
     def expect(self, hints: Iterable[object]) -> None:
         """See `expect_programs`."""
-        self._list = self._folder / f"{_digest(*map(str, hints))}.list"
+        self._list, self._used = self._folder / f"{_digest(*map(str, hints))}.list", []
         names = _lines(self._list)
-        if names:
-            self._fetching = threading.Thread(target=self._fetch_all, args=(names,), daemon=True)
+        if names:  # no daemon: a process that ends in the middle of a fetch would crash
+            self._fetching = threading.Thread(target=self._fetch_all, args=(names[:MOST_AHEAD],))
             self._fetching.start()
 
     def _fetched_before(self, name: str) -> Found | None:
@@ -195,14 +197,14 @@ class Shelf:
             logger.debug("program %s cannot be kept: %s", name, problem)
 
     def _remember(self, name: str) -> None:
-        """Put a program first in the list of those that were used under these hints."""
+        """Write down what has been used under these hints, in its order, if the last time was different."""
         if self._list is None:
             return
-        names = _lines(self._list)
-        if name not in names:
+        self._used.append(name)
+        if name not in _lines(self._list):
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                _write(self._list, "\n".join([name, *names][:MOST_EXPECTED]).encode())
+                _write(self._list, "\n".join(self._used[:MOST_EXPECTED]).encode())
             except OSError as problem:
                 logger.debug("%s: %s", self._list, problem)
 

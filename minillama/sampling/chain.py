@@ -93,8 +93,8 @@ def build_chain(sampling: Sampling, vocab_size: int) -> Chain:
         if _belongs(sampler, sampling, bounded):
             stages.append(_stage(sampler, sampling, vocab_size))
         bounded = bounded or (sampler is Sampler.TOP_K and sampling.enabled(sampler))
-    tau, eta = np.float32(sampling.mirostat_ent), np.float32(sampling.mirostat_lr)
-    last = (Dist(), Mirostat1(jnp.asarray(tau), jnp.asarray(eta)), Mirostat2(jnp.asarray(tau), jnp.asarray(eta)))
+    tau, eta = jax.device_put((np.float32(sampling.mirostat_ent), np.float32(sampling.mirostat_lr)))
+    last = Dist(), Mirostat1(tau, eta), Mirostat2(tau, eta)
     window = bucket(max(sampling.repeat_last_n, sampling.dry_penalty_last_n, 1))
     return Chain(tuple(stages), last[sampling.mirostat], vocab_size, window)
 
@@ -164,7 +164,7 @@ def _logit_bias(sampling: Sampling, vocab_size: int) -> LogitBias:
     biases = np.zeros(width, np.float32)
     tokens[: len(ids)] = ids
     biases[: len(ids)] = [bias for _, bias in sampling.logit_bias]
-    return LogitBias(jnp.asarray(tokens), jnp.asarray(biases))
+    return LogitBias(*jax.device_put((tokens, biases)))
 
 
 def _breakers(sampling: Sampling, vocab_size: int) -> Array:
@@ -173,4 +173,4 @@ def _breakers(sampling: Sampling, vocab_size: int) -> Array:
         raise OptionError(f"dry_sequence_breakers names token {max(ids)}; the vocabulary ends at {vocab_size - 1}")
     table = np.zeros(vocab_size, bool)
     table[list(ids)] = True
-    return jnp.asarray(table)
+    return jax.device_put(table)

@@ -91,7 +91,7 @@ def _is_sane(ids: Mapping[str, int], merges: Sequence[str]) -> bool:
     joined = lines.replace(" ", "")
     if len(lines) - len(joined) != len(merges) or lines.count("\n") >= max(1, len(merges)):
         return False  # more than two texts in a merge, or fewer
-    return ids.keys() >= BYTE_OF.keys() and (not merges or ids.keys() >= set(joined.split("\n")))
+    return ids.keys() >= BYTE_OF.keys() and (not merges or all(map(ids.__contains__, joined.split("\n"))))
 
 
 def _library_merger(
