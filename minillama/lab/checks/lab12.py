@@ -110,20 +110,21 @@ def verdict(answer: Answer) -> str:
         Mistake("a limit that is just reached is met", _strict),
         Mistake("a value of 0 was measured: ask `is None`", lambda v, *ends: decisions.verdict(v or None, *ends)),
     )
-    for case in cases:
-        told = "value={}, at_least={}, at_most={}".format(*case)
-        got, want = call(answer, *case, told=told), decisions.verdict(*case)
-        if got == want:
-            continue
-        if isinstance(got, bool):
-            raise NotYet("there are three answers, and True or False are two: return the words")
-        if want == "not measured":
-            raise NotYet(f"{got!r} for a value of None: what was not measured is neither met nor missed")
-        for mistake in mistakes:
-            if got == mistake.wrong(*case):
-                raise NotYet(mistake.hint)
-        raise NotYet(f"{got!r} for {told}, and it is {want!r}")
-    return "and a gap stays a gap."
+    told = ["value={}, at_least={}, at_most={}".format(*case) for case in cases]
+    got = [call(answer, *case, told=words) for case, words in zip(cases, told, strict=True)]
+    wanted = [decisions.verdict(*case) for case in cases]
+    if got == wanted:
+        return "and a gap stays a gap."
+    if any(isinstance(word, bool) for word in got):
+        raise NotYet("there are three answers, and True or False are two: return the words")
+    # Three words are few: a mistake is recognised by all its answers together.
+    for mistake in mistakes:
+        if got == [mistake.wrong(*case) for case in cases]:
+            raise NotYet(mistake.hint)
+    mine, right, where = next(row for row in zip(got, wanted, told, strict=True) if row[0] != row[1])
+    if right == "not measured":
+        raise NotYet(f"{mine!r} for a value of None: what was not measured is neither met nor missed")
+    raise NotYet(f"{mine!r} for {where}, and it is {right!r}")
 
 
 @graded(LAB, "3. trade-offs with measured ratios")
