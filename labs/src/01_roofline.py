@@ -1,0 +1,429 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+# ---
+
+# %% [markdown]
+# # Lab 01 · Your machine's roofline
+#
+# How fast *can* a model run here? Not "how fast does it run", which anybody can time, but the bound that no program on this machine will ever pass.
+# It takes two measurements and one line of arithmetic, it holds for every model and every engine, and it tells at once whether a number you read
+# somewhere is possible, and whether there is anything left to win.
+#
+# | | |
+# |---|---|
+# | **Afterwards you can** | measure what your memory and your arithmetic give, draw the roofline of a machine, and bound the tokens a second of any model before you download it |
+# | **Time** | 50 minutes |
+# | **You should know** | lab 00 (timing); what a matrix product is |
+# | **Runs on** | any laptop, a minute of computing at most, no network; 3 GB of free memory and disk for one measurement, which is left out otherwise |
+# | **In llama.cpp** | `llama-bench -m model.gguf -p 512 -n 128`: *pp512* and *tg128* are the two sides of this lab's picture |
+
+# %%
+import logging
+
+from minillama.gguf import TensorType
+from minillama.lab import Choice, Panel, Prediction, Slider, Steps, show
+from minillama.lab.check import attempt
+from minillama.lab.checks import lab01 as check
+from minillama.lab.figures import bars
+from minillama.lab.record import measurement
+from minillama.lab.report import keep
+from minillama.lab.roofs import (
+    Dot,
+    bits,
+    model_dot,
+    model_of,
+    own_roofline,
+    product_dot,
+    put_dot,
+    recorded_dots,
+    roofline,
+    speed,
+    stream,
+    sweep_rows,
+)
+from minillama.measure.plan import Trial
+from minillama.measure.roofline import model_work
+
+logging.getLogger("minillama").setLevel(logging.ERROR)
+
+# %% [markdown]
+# ## 1. Say something first
+#
+# Two models, both stored in 8 bits a weight (Q8_0): a file of 100 MB and one of 1 GB, the size of Llama 3.2 1B. How many tokens a second will
+# they write on *this* machine? A guess is enough. You will know better in half an hour, and the report at the end of the course remembers.
+
+# %%
+small = Prediction(
+    "01", "100 MB model, decoding", "A model of 100 MB: how many tokens a second does it write here?", "tokens/s"
+)
+small.ask()
+
+# %%
+large = Prediction(
+    "01", "1 GB model, decoding", "A model of 1 GB: how many tokens a second does it write here?", "tokens/s"
+)
+large.ask()
+
+# %% tags=["solution"]
+small.record(50)  # "chat feels like reading speed, ten words a second; this one is small"
+large.record(20)
+
+# %% [markdown]
+# ## 2. The slope: what memory gives
+#
+# Long arrays, short loops: copy, scale, add. There is next to no arithmetic in them, so what is timed is the way from memory and back. The classic is
+# McCalpin's *STREAM*. This is what numpy needs for 16 million numbers of 8 bytes, on one core:
+
+# %%
+loops = stream()
+for loop in loops:
+    print(f"{loop.name:18} {loop.formula:36} {1e3 * loop.seconds:7.2f} ms")
+
+# %% [markdown]
+# ### Exercise 1: what counts as traffic
+# Turn seconds into **bytes a second**. A loop over `elements` numbers of `itemsize` bytes reads `arrays_read` arrays and writes `arrays_written`: what is read counts,
+# what is written counts, and an array that is used twice in two loops counts twice.
+
+
+# %% tags=["exercise"]
+def bandwidth(elements: int, itemsize: int, arrays_read: int, arrays_written: int, seconds: float) -> float:
+    """Bytes a second that a loop moved."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def bandwidth(elements: int, itemsize: int, arrays_read: int, arrays_written: int, seconds: float) -> float:
+    """Bytes a second that a loop moved."""
+    return elements * itemsize * (arrays_read + arrays_written) / seconds
+
+
+# %% [markdown] tags=["hint"]
+# Bytes of one array: `elements * itemsize`. As many arrays travel as are read and written together. Bytes divided by seconds, no factors of 1e9.
+
+# %% tags=["check"]
+check.bandwidth(bandwidth)
+
+# %%
+rates = {}
+for loop in loops:
+    got = attempt(
+        bandwidth, loop.elements, loop.itemsize, loop.arrays_read, loop.arrays_written, loop.seconds
+    )
+    if isinstance(got, int | float):
+        rates[loop.name] = got / 1e9
+    else:
+        print(f"{loop.name}: {got}")
+if rates:
+    show(bars(list(rates), list(rates.values()), "What one core moves", "GB/s"))
+
+# %% [markdown]
+# Same memory, and the loops differ. Two honest reasons:
+#
+# * **Writing is dearer than it looks.** Before a core can change a part of a cache line it fetches the line, so a plain *copy* moves three arrays and
+#   not two (*write-allocate*), unless the program stores past the caches. STREAM's rules count two all the same: they count what the *program* asked for.
+# * **Two loops are not one.** numpy's triad writes `c` and reads it again. Fused into one loop it would move three arrays and not five. That is the
+#   whole point of XLA's fusion, and of a kernel that multiplies quantised weights without writing the unpacked ones anywhere.
+#
+# A model that decodes only *reads* its weights: for us *sum* is the loop that counts, on all cores that we may use.
+#
+# ## 3. Operations for each byte
+#
+# A product does something with each byte it reads. How much is its **arithmetic intensity**, operations per byte, and it is the only thing about a program that the
+# roofline wants to know.
+#
+# ### Exercise 2: the intensity of a product
+# `x [rows, inner] @ w [inner, columns]`. Operations: each of the rows × columns results takes `inner` multiplications and as many additions. Bytes: `w` with
+# `weight_bits` **bits** a weight, `x` and the result as float32. Each is moved once.
+
+
+# %% tags=["exercise"]
+def intensity(rows: int, inner: int, columns: int, weight_bits: float) -> float:
+    """Operations per byte of x [rows, inner] @ w [inner, columns]."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def intensity(rows: int, inner: int, columns: int, weight_bits: float) -> float:
+    """Operations per byte of x [rows, inner] @ w [inner, columns]."""
+    moved = inner * columns * weight_bits / 8 + 4 * (rows * inner + rows * columns)
+    return 2 * rows * inner * columns / moved
+
+
+# %% [markdown] tags=["hint"]
+# Above: `2 * rows * inner * columns`. Below: `inner * columns * weight_bits / 8` bytes of weights, plus 4 bytes for each of the `rows * inner` numbers that come in and the
+# `rows * columns` that go out.
+
+# %% tags=["check"]
+check.intensity(intensity)
+
+# %% tags=["check-output"]
+for name, kind in (("F32", TensorType.F32), ("Q8_0", TensorType.Q8_0), ("Q4_0", TensorType.Q4_0)):
+    for rows in (1, 16, 512):
+        got = attempt(intensity, rows, 4096, 4096, bits(kind))
+        told = f"{got:7.1f} operations per byte" if isinstance(got, float) else got
+        print(f"{name:4} ({bits(kind):4.1f} bits), {rows:3} rows: {told}")
+
+# %% [markdown]
+# One row is decoding: a vector against a matrix. 512 rows are a prompt. The matrix is the same, and so are its bytes; the intensity differs by a factor of
+# hundreds. Quantising raises it too: fewer bytes, the same operations.
+#
+# ## 4. The two roofs
+#
+# A program with `intensity` operations a byte gets no more operations done than its bytes let it, and no more than the arithmetic can. Two roofs, one sloped, one flat:
+#
+# ### Exercise 3: what is attainable
+# `bandwidth` in bytes a second, `flops` in operations a second.
+
+
+# %% tags=["exercise"]
+def attainable(intensity: float, bandwidth: float, flops: float) -> float:
+    """The most operations a second of a program with this intensity."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def attainable(intensity: float, bandwidth: float, flops: float) -> float:
+    """The most operations a second of a program with this intensity."""
+    return min(flops, bandwidth * intensity)
+
+
+# %% [markdown] tags=["hint"]
+# bytes/s × operations/byte = operations/s. The lower roof is the one you hit your head on.
+
+# %% tags=["check"]
+check.attainable(attainable)
+
+# %% [markdown]
+# Now yours, measured: all threads reading a large buffer, and a product of 512 rows with weights in Q8_0, as a prompt needs it.
+
+# %%
+roof = own_roofline()
+measurement("01", "memory bandwidth", roof.bandwidth / 1e9, "GB/s")
+measurement("01", "arithmetic", roof.flops / 1e9, "billions of operations/s")
+measurement("01", "ridge", roof.ridge, "operations/byte")
+print(f"{roof.threads} threads read {roof.bandwidth / 1e9:.1f} GB/s, ", end="")
+print(
+    f"and do {roof.flops / 1e9:.0f} billion operations/s; the roofs meet at {roof.ridge:.1f} operations a byte"
+)
+for place in (0.25, 2, 1000):
+    got = attempt(attainable, place, roof.bandwidth, roof.flops)
+    told = f"{got / 1e9:.3g} billions a second" if isinstance(got, float) else got
+    print(f"attainable at {place:4} operations a byte: {told}")
+
+# %% [markdown]
+# Does a real product behave so? A matrix of 8192 × 8192 weights, 71 MB, and more and more rows at once. This is the way from decoding to reading a prompt, and
+# the curve should climb the slope and then run along the flat:
+
+# %%
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+sweep = dict(sweep_rows(ROWS))
+measurement("01", "128 rows over 1 row, operations/s", sweep[128].flops / sweep[1].flops, "times")
+show(roofline(roof, {}, "A product with more and more rows", curves={"1 to 128 rows": list(sweep.values())}))
+
+# %% [markdown]
+# It never reaches the corner: near the ridge both memory and arithmetic are nearly busy, and they get in each other's way. A roofline is a bound, not a forecast.
+# Should a dot be *above* the slope, then its bytes did not come from memory but from a cache; section 6 has one.
+#
+# ## 5. Tokens a second
+#
+# ### Exercise 4: the bound of a model
+# To write one token, a model reads all its `weights`, `weight_bits` bits each, and `cache_bytes` of keys and values. It multiplies and adds once with each weight. Neither roof can be
+# passed. How many tokens a second at most?
+
+
+# %% tags=["exercise"]
+def bound(weights: float, weight_bits: float, cache_bytes: float, bandwidth: float, flops: float) -> float:
+    """The most tokens a second that a model writes."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def bound(weights: float, weight_bits: float, cache_bytes: float, bandwidth: float, flops: float) -> float:
+    """The most tokens a second that a model writes."""
+    return min(bandwidth / (weights * weight_bits / 8 + cache_bytes), flops / (2 * weights))
+
+
+# %% [markdown] tags=["hint"]
+# Memory alone lets through `bandwidth / bytes of a token`. Arithmetic alone lets through `flops / operations of a token`, two for each weight. The smaller one holds.
+
+# %% tags=["check"]
+check.bound(bound)
+
+# %% [markdown]
+# The two models of the beginning, with random weights: they write nonsense, but the clock does not read it. First the 100 MB, decoding 16 tokens and reading 128:
+
+# %%
+DECODE, PROMPT = Trial(0, 16), Trial(128, 0)
+with model_of(100) as path:
+    if path is None:
+        print("not enough free memory or disk for a model of 100 MB")
+    else:
+        rates = {trial.name: speed(path, trial) for trial in (DECODE, PROMPT)}
+        put_dot("01", "100 MB, decode", model_dot(path, DECODE, rates[DECODE.name]))
+        put_dot("01", "100 MB, prompt", model_dot(path, PROMPT, rates[PROMPT.name]))
+        says = roof.tokens_per_second(model_work(path, DECODE))
+        measurement("01", "100 MB model, share of its roof", rates[DECODE.name] / says, "share")
+        show(small.compare(rates[DECODE.name], model=says))
+
+# %% [markdown]
+# And the 1 GB, only four tokens of it:
+
+# %%
+FEW = Trial(0, 4)
+with model_of(1000) as path:
+    if path is None:
+        print("not enough free memory or disk for a model of 1 GB: your bound has to do")
+    else:
+        rate = speed(path, FEW)
+        put_dot("01", "1 GB, decode", model_dot(path, FEW, rate))
+        says = roof.tokens_per_second(model_work(path, FEW))
+        measurement("01", "1 GB model, share of its roof", rate / says, "share")
+        show(large.compare(rate, model=says))
+
+# %% [markdown]
+# *Model says* is the roofline: bandwidth over bytes. For real models a good engine comes to 60 to 90 % of it. (Somewhat more than 100 % means that the two measurements
+# met different neighbours on a busy machine, or that a large cache keeps a part of the small model.) Ten times the bytes, a tenth of the tokens: no flag and no
+# language changes that; fewer *bytes* do, which is lab 07.
+#
+# ## 6. The picture
+#
+# Every dot is a measurement of this machine. Later labs put theirs beside them, from the same records.
+
+# %%
+for name, trial in (("storyteller, decode", Trial(0, 64)), ("storyteller, prompt", Trial(128, 0))):
+    put_dot("01", name, model_dot(None, trial, speed(None, trial)))
+own = roofline(roof, recorded_dots(), "My machine's roofline")
+keep("01", "roofline", own)
+show(own)
+
+# %% [markdown]
+# * **Decoding** stands at about 2 operations a byte, whatever the size of the model: at the far left, under the slope.
+# * **Prompts** stand at the right, under the flat. That they get several times as much done in a second is no merit of their own: they share what they read.
+# * **The storyteller** has 2.4 MB and lives in the processor's cache, so memory is no bound for it and its dot may be above the slope. Yet it does not reach the flat: with so
+#   little to do, starting each of its small products is what takes the time. The roofline knows nothing of such overheads, and small models are made of them.
+#
+# ### Exercise 5: which side of the ridge?
+# A pass over several tokens reads the weights once for all of them. Count weights only: `weight_bits` bits each, two operations for each token. What is the **smallest number of tokens** in a
+# pass from which arithmetic is the limit and no longer memory? (Return an `int`. On the ridge itself counts as arithmetic.)
+
+
+# %% tags=["exercise"]
+def ridge_rows(weight_bits: float, bandwidth: float, flops: float) -> int:
+    """The fewest tokens of a pass that arithmetic bounds."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+import math
+
+
+def ridge_rows(weight_bits: float, bandwidth: float, flops: float) -> int:
+    """The fewest tokens of a pass that arithmetic bounds."""
+    return math.ceil(flops / bandwidth * weight_bits / 8 / 2)
+
+
+# %% [markdown] tags=["hint"]
+# With T tokens the intensity is `2 * T / (weight_bits / 8)`. Set it equal to the ridge, `flops / bandwidth`, solve for T, round up.
+
+# %% tags=["check"]
+check.ridge_rows(ridge_rows)
+
+# %% tags=["check-output"]
+machines = (
+    ("laptop, 2 channels of DDR4", 16.0, 40e9, 300e9),
+    ("the same, weights in Q4_0", 4.5, 40e9, 300e9),
+    ("server, 8 channels of DDR5", 16.0, 300e9, 8e12),
+    ("data sheet of an H100 (SXM), bfloat16", 16.0, 3.35e12, 989e12),
+)
+for name, kind, bytes_per_second, operations in machines:
+    print(f"{name:38} {attempt(ridge_rows, kind, bytes_per_second, operations)} tokens")
+
+# %%
+print("this machine, weights in Q8_0:", attempt(ridge_rows, 8.5, roof.bandwidth, roof.flops), "tokens")
+
+# %% [markdown]
+# One chat decodes one token at a time, so on a data-centre GPU it leaves some 99 % of the arithmetic idle. This is why servers put the requests of many users into one pass
+# (*batching*), and why a laptop is a reasonable place for a single chat.
+#
+# ## 7. Play with it
+#
+# The red ring is a model that you have not got: billions of weights, bits of each, tokens of context, and what a position of its cache takes (32 KiB in Llama 3.2 1B, 128 in Llama 3.1
+# 8B, 512 in Llama 2 7B). **Start** measures products of the chosen type with more and more rows; every curve stays. **Stop** stops after the point that is being measured.
+
+# %%
+curves = {}
+WEIGHT_TYPES = {"Q8_0": TensorType.Q8_0, "Q4_0": TensorType.Q4_0, "F16": TensorType.F16, "float32 by XLA": None}
+
+
+def predicted(settings):
+    """Where one token of the model stands, and the tokens a second that the roofs leave it."""
+    weights, context = 1e9 * settings["weights"], 1024 * settings["context"]
+    moved = weights * settings["bits"] / 8 + context * settings["position"] * 1024
+    place = 2 * weights / moved
+    return Dot(place, roof.attainable(place)), roof.attainable(place) / (2 * weights), moved
+
+
+def draw(settings):
+    """The roofline with what was measured, and the model of the sliders on it."""
+    dot, rate, moved = predicted(settings)
+    title = f"At most {rate:.1f} tokens/s: {moved / 1e9:.2f} GB for each token"
+    return roofline(roof, recorded_dots(), title, curves=curves, predicted={"your model": dot})
+
+
+def measure(settings):
+    """Row after row, and the picture with one point more."""
+    name = settings["type"]
+    curves[name] = []
+    for rows in ROWS:
+        curves[name].append(product_dot(rows, kind=WEIGHT_TYPES[name], side=4096, repetitions=2))
+        yield f"{name}, {rows} rows: {curves[name][-1].flops / 1e9:,.1f} billion operations/s\n"
+        yield draw(settings)
+
+
+panel = Panel(
+    [
+        Slider("weights", "billions of weights", 0.1, 70.0, 0.1, 8.0, "of the whole model"),
+        Slider("bits", "bits of a weight", 1.5, 32.0, 0.5, 4.5, "4.5 is Q4_0, 8.5 Q8_0, 16 F16"),
+        Steps("context", "context, in 1024s", 0, 128, 8, "tokens in the cache"),
+        Steps("position", "KiB of a position", 0, 512, 128, "keys and values of one token"),
+        Choice("type", "type of the product", tuple(WEIGHT_TYPES), "Q8_0", "what Start measures"),
+    ],
+    draw,
+    measure,
+).show()
+
+# %% [markdown]
+# The same without sliders:
+
+# %%
+SETTINGS = {"weights": 8.0, "bits": 4.5, "context": 8, "position": 128, "type": "Q4_0"}
+*_, last = measure(SETTINGS)
+show(last)
+
+# %% tags=["check-output"]
+check.score()
+
+# %% [markdown]
+# ## Takeaways
+#
+# * Two numbers describe a machine: bytes a second and operations a second. Their quotient, the **ridge**, is what a program's intensity has to pass.
+# * **Decoding**: about two operations for each byte. Tokens a second ≤ bandwidth / (bytes of weights + bytes of cache). Remember this one.
+# * **Prompts and batches** share the weights and are bound by arithmetic.
+# * Say which *share of the roof* a program reaches, and the number means something on another machine too.
+# * A dot above the roof is no miracle: the bytes came from a cache, or somebody counted wrongly.
+#
+# | what | llama.cpp | minillama |
+# |---|---|---|
+# | decoding, prompt | `llama-bench -m M -n 128`, `-p 512` | `minillama bench -m M -n 128`, `-p 512`, with bytes and operations of each token |
+# | how far from the roof | none | `measure_roofline().predict_decode("M")` |
+# | random weights in a real shape | none | `minillama synth llama-3.2-1b` |
+# | several users in one pass | `llama-batched-bench`, `llama-server -np` | a pass with several rows, lab 05 |
+#
+# ## When you get an error
+#
+# * `not enough free memory or disk`: nothing is wrong. The 1 GB model is left out, and the rest of the lab does without it.
+# * The kernel dies at section 2: 400 MB of arrays were too much. `stream(4 << 20)` takes a quarter.
+# * Decoding is *far* above its roof: another program ran while the roof was measured. Run the cell with `own_roofline()` again, then the cells below it.
+# * All dots lie low: a laptop on battery, a hub with a share of a core, or a container with fewer cores than it shows. The doctor of lab 00 tells.

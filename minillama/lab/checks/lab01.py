@@ -1,0 +1,156 @@
+"""Graded items of lab 01: bandwidth, arithmetic intensity, the two roofs, a model's bound, the ridge.
+
+All of them are formulas: no item depends on how fast the machine is.
+"""
+
+import math
+
+from minillama.lab.check import Answer, Mistake, Score, agree, graded
+from minillama.lab.check import score as score_of
+
+LAB = "01"
+
+
+def _bandwidth(elements: int, itemsize: int, arrays_read: int, arrays_written: int, seconds: float) -> float:
+    return elements * itemsize * (arrays_read + arrays_written) / seconds
+
+
+@graded(LAB, "1. bandwidth: what counts as traffic")
+def bandwidth(answer: Answer) -> str:
+    """`bandwidth(elements, itemsize, arrays_read, arrays_written, seconds) -> bytes a second`."""
+    mistakes = (
+        Mistake("what is written travels too: arrays read *plus* written", lambda n, i, r, w, s: n * i * r / s),
+        Mistake("what is read travels too: arrays read *plus* written", lambda n, i, r, w, s: n * i * w / s),
+        Mistake("each array travels on its own: how many are there?", lambda n, i, r, w, s: n * i / s),
+        Mistake("elements are not bytes: each has itemsize of them", lambda n, i, r, w, s: n * (r + w) / s),
+        Mistake("bytes a second, please, not GB: leave out the 1e9", lambda *a: _bandwidth(*a) / 1e9),
+        Mistake("bytes a second, please, not GiB: leave out the 2**30", lambda *a: _bandwidth(*a) / 2**30),
+        Mistake("bytes, not bits", lambda *a: 8 * _bandwidth(*a)),
+        Mistake("bytes *per* second: divide by the seconds", lambda n, i, r, w, s: n * i * (r + w) * s),
+        Mistake("bytes *per* second: divide by the seconds", lambda n, i, r, w, s: n * i * (r + w)),
+        Mistake("arrays are added up, not multiplied", lambda n, i, r, w, s: n * i * r * w / s),
+    )
+    for case in ((77, 8, 3, 2, 4.0), (1000, 8, 2, 1, 0.5), (1 << 20, 4, 1, 1, 1e-3), (12345, 2, 1, 0, 2e-6)):
+        told = f"{case[2]} arrays read, {case[3]} written"
+        agree(answer, case, _bandwidth, mistakes, tolerance=1e-9, told=told)
+    return "every array counts once for each time it is read or written."
+
+
+def _intensity(rows: int, inner: int, columns: int, weight_bits: float, *, activations: float = 1.0) -> float:
+    moved = inner * columns * weight_bits / 8 + activations * 4 * (rows * inner + rows * columns)
+    return 2 * rows * inner * columns / moved
+
+
+@graded(LAB, "2. arithmetic intensity of a product")
+def intensity(answer: Answer) -> str:
+    """`intensity(rows, inner, columns, weight_bits) -> operations per byte` of x [rows, inner] @ w [inner, columns]."""
+    mistakes = (
+        Mistake("a multiplication *and* an addition: two operations", lambda *a: _intensity(*a) / 2),
+        Mistake("weight_bits are bits: 8 of them make a byte", lambda m, k, n, b: _intensity(m, k, n, 8 * b)),
+        Mistake("the activations travel too: x is read, the result is written, 4 bytes a number",
+                lambda *a: _intensity(*a, activations=0.0)),
+        Mistake("the result is written: rows x columns numbers more",
+                lambda m, k, n, b: 2 * m * k * n / (k * n * b / 8 + 4 * m * k)),
+        Mistake("x is read: rows x inner numbers more",
+                lambda m, k, n, b: 2 * m * k * n / (k * n * b / 8 + 4 * m * n)),
+        Mistake("activations are float32: 4 bytes each, whatever the weights are",
+                lambda m, k, n, b: 2 * m * k * n / ((k * n + m * k + m * n) * b / 8)),
+        Mistake("one number of float32 has 4 bytes", lambda *a: _intensity(*a, activations=0.25)),
+        Mistake("the matrix is read once for all rows, not once for each",
+                lambda m, k, n, b: 2 * m * k * n / (m * k * n * b / 8 + 4 * m * (k + n))),
+        Mistake("every row is multiplied with the whole matrix: rows x inner x columns products",
+                lambda m, k, n, b: _intensity(m, k, n, b) / m),
+        Mistake("operations per byte, not bytes per operation", lambda *a: 1 / _intensity(*a)),
+    )  # fmt: skip
+    for case in ((7, 640, 96, 8.5), (1, 4096, 4096, 8.5), (512, 4096, 4096, 32.0), (64, 2048, 5632, 4.5)):
+        told = f"rows={case[0]}, inner={case[1]}, columns={case[2]}, weight_bits={case[3]}"
+        agree(answer, case, _intensity, mistakes, tolerance=1e-6, told=told)
+    return "two operations a byte for a vector in Q8_0, hundreds for a matrix."
+
+
+def _attainable(intensity: float, bandwidth: float, flops: float) -> float:
+    return min(flops, bandwidth * intensity)
+
+
+@graded(LAB, "3. attainable operations a second")
+def attainable(answer: Answer) -> str:
+    """`attainable(intensity, bandwidth, flops) -> operations a second`."""
+    mistakes = (
+        Mistake("the arithmetic is a roof as well: the lower one counts", lambda i, b, f: b * i),
+        Mistake("the memory is a roof as well, and the *lower* one counts: min, not max", lambda i, b, f: f),
+        Mistake("the *lower* roof counts: min, not max", lambda i, b, f: max(f, b * i)),
+        Mistake("bytes a second times operations a byte: multiply, do not divide", lambda i, b, f: min(f, b / i)),
+        Mistake("that is the share of the peak; multiply by flops", lambda i, b, f: min(1.0, b * i / f)),
+        Mistake("both are limits at the same time, they do not add up", lambda i, b, f: 1 / (1 / f + 1 / (b * i))),
+        Mistake("flops is a roof as it stands, the intensity has no part in it", lambda i, b, f: min(f * i, b * i)),
+    )
+    for case in ((2.0, 10e9, 100e9), (50.0, 10e9, 100e9), (0.25, 3e12, 9e14), (10.0, 10e9, 100e9)):
+        told = f"intensity {case[0]:g} under {case[1]:.3g} bytes/s and {case[2]:.3g} operations/s"
+        agree(answer, case, _attainable, mistakes, tolerance=1e-9, told=told)
+    return "the lower of the two roofs."
+
+
+def _bound(weights: float, bits: float, cache: float, bandwidth: float, flops: float) -> float:
+    return min(bandwidth / (weights * bits / 8 + cache), flops / (2 * weights))
+
+
+@graded(LAB, "4. the bound of a model")
+def bound(answer: Answer) -> str:
+    """`bound(weights, weight_bits, cache_bytes, bandwidth, flops) -> tokens a second`."""
+    mistakes = (
+        Mistake("bits, not bytes: 8 of them make a byte", lambda w, b, c, m, f: min(m / (w * b + c), f / 2 / w)),
+        Mistake("the cache is read for every token too", lambda w, b, c, m, f: min(m / (w * b / 8), f / 2 / w)),
+        Mistake("arithmetic is a roof as well: each weight takes two operations a token",
+                lambda w, b, c, m, f: m / (w * b / 8 + c)),
+        Mistake("a weight is multiplied *and* added: two operations",
+                lambda w, b, c, m, f: min(m / (w * b / 8 + c), f / w)),
+        Mistake("tokens a second, not seconds a token", lambda *a: 1 / _bound(*a)),
+        Mistake("that is operations a second; divide by the operations of a token",
+                lambda w, *a: _bound(w, *a) * 2 * w),
+        Mistake("the *lower* roof counts", lambda w, b, c, m, f: max(m / (w * b / 8 + c), f / (2 * w))),
+        Mistake("the memory is a roof as well", lambda w, b, c, m, f: f / (2 * w)),
+    )  # fmt: skip
+    cases = (
+        (1e9, 8.5, 0.0, 20e9, 200e9),
+        (7e9, 4.5, 2e9, 50e9, 400e9),
+        (1e8, 2.0, 0.0, 400e9, 5e9),
+        (3e9, 4.5, 5e8, 1e12, 4e14),
+    )
+    for case in cases:
+        told = f"{case[0]:.3g} weights of {case[1]:g} bits, {case[2]:.3g} bytes of cache"
+        agree(answer, case, _bound, mistakes, tolerance=1e-9, told=told)
+    return "bandwidth over bytes of a token, unless the arithmetic is slower still."
+
+
+def _rows(weight_bits: float, bandwidth: float, flops: float) -> int:
+    return max(1, math.ceil(flops / bandwidth * weight_bits / 16 - 1e-9))
+
+
+@graded(LAB, "5. which side of the ridge")
+def ridge_rows(answer: Answer) -> str:
+    """`ridge_rows(weight_bits, bandwidth, flops) -> the fewest tokens of a pass that arithmetic bounds`."""
+    mistakes = (
+        Mistake("a weight takes two operations for each token", lambda b, m, f: math.ceil(f / m * b / 8)),
+        Mistake("bits, not bytes: 8 of them make a byte", lambda b, m, f: math.ceil(f / m * b / 2)),
+        Mistake("tokens are whole: round up, for with fewer the memory is still the limit",
+                lambda b, m, f: math.floor(f / m * b / 16)),
+        Mistake("tokens are whole: round up, for with fewer the memory is still the limit",
+                lambda b, m, f: round(f / m * b / 16)),
+        Mistake("tokens are whole: round up, with math.ceil", lambda b, m, f: f / m * b / 16),
+        Mistake("that is the ridge itself, in operations a byte; how many tokens give so many?", lambda b, m, f: f / m),
+        Mistake("the ridge is flops / bandwidth, not the other way round", lambda b, m, f: math.ceil(m / f * b / 16)),
+        Mistake("the fewer bits, the sooner arithmetic is the limit: multiply by the bits",
+                lambda b, m, f: math.ceil(f / m * 8 / b / 2)),
+    )  # fmt: skip
+    for case in ((16.0, 10e9, 100e9), (8.5, 16e9, 161e9), (4.5, 16e9, 161e9), (16.0, 3.35e12, 9.9e14)):
+        told = f"weights of {case[0]:g} bits, {case[1]:.3g} bytes/s, {case[2]:.3g} operations/s"
+        agree(answer, case, _rows, mistakes, told=told)
+    return "a few tokens on a processor, hundreds on a GPU: fewer, and memory is the limit."
+
+
+ITEMS = (bandwidth, intensity, attainable, bound, ridge_rows)
+
+
+def score() -> Score:
+    """How many of the five are solved."""
+    return score_of(ITEMS)
