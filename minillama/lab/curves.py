@@ -1,4 +1,4 @@
-"""The figures of the labs that measure: a timeline of tokens, power laws, sweeps, heat maps, a waterfall of gains."""
+"""The figures of the labs that measure: timelines, power laws, sweeps, heat maps, waterfalls, error bands, Pareto plots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -175,3 +175,31 @@ def waterfall(start: float, steps: Sequence[Step], title: str, unit: str) -> Pic
         for step, speed in zip(steps, speeds[1:], strict=True)
     ]
     return Picture(figure, f"{title}\n" + text_table(("change", "you said", "measured", unit), rows))
+
+
+Band = Sequence[tuple[float | int, float, float]]  # x, y, standard error of y
+
+
+def bands(series: Mapping[str, Band], title: str, x: str, y: str) -> Picture:
+    """Estimates that get better from left to right: a line each, and around it a band of one standard error."""
+    figure = go.Figure()
+    rows = []
+    for index, (name, points) in enumerate(series.items()):
+        colour, dash = PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
+        places, values = [at for at, _, _ in points], [value for _, value, _ in points]
+        edge = [value + error for _, value, error in points] + [value - error for _, value, error in points][::-1]
+        figure.add_scatter(
+            x=places + places[::-1], y=edge, fill="toself", fillcolor=colour, opacity=0.15, mode="none",
+            showlegend=False, hoverinfo="skip",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=places, y=values, mode="lines+markers", name=name, line={"color": colour, "dash": dash},
+            marker={"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 6},
+            customdata=[error for _, _, error in points], hovertemplate="%{y:.4g} ± %{customdata:.2g}",
+        )  # fmt: skip
+        shown = sorted({0, len(points) // 4, len(points) // 2, len(points) - 1}) if points else []
+        rows += [(name, number(points[at][0]), f"{points[at][1]:.4g} ± {points[at][2]:.2g}") for at in shown]
+    layout(figure, title, x, y, height=440)
+    figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
+    table = text_table(("series", x, y), rows) if rows else "nothing measured yet"
+    return Picture(figure, f"{title}\n{table}")

@@ -1,0 +1,489 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+# ---
+
+# %% [markdown]
+# # Lab 06 · Evaluate: how good, how fast, how sure
+#
+# "The quantised model is as good as the original, and faster." Sentences like this are in every report, and most of them rest on one number without an error bar.
+# In this lab you measure what people measure: perplexity, latency, memory, diversity, relevance. And with each number, what it does *not* say.
+#
+# | | |
+# |---|---|
+# | **Afterwards you can** | compute a perplexity and its error bar by hand, report latencies by percentiles, and tell a claim that the data allow from one that they do not |
+# | **Time** | 60 minutes |
+# | **You should know** | lab 04 (sampling), lab 05 (first token, later tokens); mean and standard deviation |
+# | **Runs on** | any laptop, a minute of computing at most, no network |
+# | **In llama.cpp** | `llama-perplexity -m M -f TEXT -c 256`, with `--kl-divergence-base` and `--kl-divergence`; the timings of `llama-completion` |
+
+# %%
+import sys
+
+import numpy as np
+
+from minillama.lab import Choice, Panel, Prediction, show
+from minillama.lab.check import attempt
+from minillama.lab.checks import lab06 as check
+from minillama.lab.curves import bands
+from minillama.lab.evaluating import distance, heldout, loaded, scored_logits
+from minillama.lab.figures import bars, lines
+from minillama.lab.picture import text_table
+from minillama.lab.record import measurement
+from minillama.measure.diversity import words
+from minillama.measure.perplexity import running_perplexity
+from minillama.measure.process import whole_process
+from minillama.measure.quality import heldout_texts, measure_quality
+from minillama.model import cache_bytes
+
+llm = loaded("F16")  # the storyteller in 16 bits
+text = heldout()
+ids = llm.tokenizer.encode(text)
+print(f"{len(ids)} tokens of stories that this model was never trained on; it begins: {text[:70]!r}")
+llm
+
+# %% [markdown]
+# ## 1. Surprise
+#
+# A model gives each token that *did* come a probability p. Its surprise is the **negative log-likelihood**, nll = −ln p, in nats. Perplexity is exp of the mean
+# nll: with 7, the model hesitates as if 7 tokens were equally likely at each place. One that knows nothing has the size of its vocabulary, and knowing all would be 1.
+#
+# The storyteller has 2,048 tokens and was trained on simple children's stories. The held-out text is children's stories too, written by somebody else.
+
+# %%
+guess = Prediction(
+    "06",
+    "perplexity of the held-out text",
+    "What is the storyteller's perplexity on stories that it has not seen?",
+    "tokens",
+)
+guess.ask()
+
+# %% tags=["solution"]
+guess.record(15)  # "it writes such stories itself"
+
+# %% [markdown]
+# ### Exercise 1: the likelihood of a text
+# `logits` is `[T, V]`: row t is what the model says behind the tokens `ids[0]` to `ids[t]`. Return the nll of each token that follows, `[T - 1]`. What the last row predicts
+# is not there. Logits can be as large as they like, so mind `exp`.
+
+
+# %% tags=["exercise"]
+def nll(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """-ln of the probability of ids[1], ids[2], ... [T - 1], each given all tokens before it."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def nll(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """-ln of the probability of ids[1], ids[2], ... [T - 1], each given all tokens before it."""
+    shifted = logits[:-1] - logits[:-1].max(axis=-1, keepdims=True)
+    wanted = shifted[np.arange(len(ids) - 1), ids[1:]]
+    return np.log(np.exp(shifted).sum(axis=-1)) - wanted
+
+
+# %% [markdown] tags=["hint"]
+# $-\ln \mathrm{softmax}(l)_i = \ln \sum_j e^{l_j - m} - (l_i - m)$ with m the row's largest logit. Row t belongs to token `ids[t + 1]`, so `logits[:-1]` and `ids[1:]` go together.
+# `x[np.arange(n), columns]` picks one number from each row.
+
+# %% tags=["check"]
+check.nll(nll)
+
+# %% [markdown]
+# ### Exercise 2: perplexity and its error bar
+# Another text of the same kind would give another number. The standard error of a mean of n values is their standard deviation over √n (with `ddof=1`, because the mean was
+# estimated from the same values). And where the mean moves by a little δ, exp of it moves by exp(mean) · δ. llama-perplexity prints both: `PPL = 216.7 +/- 18.9`.
+
+
+# %% tags=["exercise"]
+def perplexity(nll: np.ndarray) -> tuple[float, float]:
+    """Perplexity and its standard error."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def perplexity(nll: np.ndarray) -> tuple[float, float]:
+    """Perplexity and its standard error."""
+    ppl = np.exp(nll.mean())
+    return ppl, ppl * nll.std(ddof=1) / np.sqrt(len(nll))
+
+
+# %% [markdown] tags=["hint"]
+# `np.exp(nll.mean())`; the error of the mean is `nll.std(ddof=1) / np.sqrt(len(nll))`, and it has to be multiplied with the perplexity.
+
+# %% tags=["check"]
+check.perplexity(perplexity)
+
+# %% [markdown]
+# A long text is cut into **windows**. In each, the first half is only read, so that every scored token has something before it: the number depends on `-c`, and only numbers with
+# the same `-c`, text and tokeniser may be compared. With windows of 256 tokens:
+
+# %%
+CTX = 256
+*_, engine = running_perplexity(llm, ids, ctx_size=CTX)
+show(guess.compare(engine.ppl, model=llm.config.vocab_size))
+
+
+# %%
+def likelihoods(model, tokens, ctx_size=CTX):
+    """The nll of every scored token, with your function."""
+    return np.concatenate([nll(*window) for window in scored_logits(model, tokens, ctx_size)])
+
+
+def shown(value):
+    """A perplexity with its error, or why there is none."""
+    return "{:.1f} +/- {:.1f}".format(*value) if isinstance(value, tuple) else value
+
+
+START = "Once upon a time"
+stories = [START + llm.generate(START, n=200, temp=0.8, seed=seed).text for seed in range(12)]
+own_ids = llm.tokenizer.encode("\n\n".join(stories))
+for name, tokens in (("held-out stories", ids), ("what it wrote itself", own_ids)):
+    *_, estimate = running_perplexity(llm, tokens, ctx_size=CTX)
+    yours = attempt(lambda tokens=tokens: perplexity(likelihoods(llm, tokens)))
+    print(f"{name:21} engine {estimate.ppl:.1f} +/- {estimate.error:.1f}, you {shown(yours)}")
+
+# %% [markdown]
+# The honest surprise: around 200, a tenth of the vocabulary, and about 2 when it reads itself. Perplexity belongs to a model **and a text**. The held-out stories have many words that
+# this small model never met, and a single one of them costs more than a whole easy sentence. That is also why the error bar is so wide.
+#
+# ## 2. Three quantisations, three bars
+#
+# Now the claim to be tested: 8 and 4 bits instead of 16. The files are made here, as `llama-quantize` makes them.
+
+# %%
+worse = Prediction(
+    "06",
+    "perplexity of Q4_0 over F16",
+    "By how many percent is the perplexity of Q4_0 higher than that of F16?",
+    "percent more",
+)
+worse.ask()
+
+# %% tags=["solution"]
+worse.record(10)  # a quarter of the bits, so it must show
+
+# %%
+NAMES = ("F16", "Q8_0", "Q4_0", "Q2_K")
+running = {
+    name: [(each.count, each.ppl, each.error) for each in running_perplexity(loaded(name), ids, ctx_size=CTX)]
+    for name in NAMES
+}
+for name, points in running.items():
+    print(f"{name:5} {points[-1][1]:6.1f} +/- {points[-1][2]:.1f}")
+    measurement("06", f"perplexity, {name}", points[-1][1], "tokens")
+show(worse.compare(100 * (running["Q4_0"][-1][1] / running["F16"][-1][1] - 1)))
+# %%
+show(bands(running, "Running perplexity of the held-out stories", "scored tokens", "perplexity"))
+
+# %% [markdown]
+# Look at the left: after a few windows the number is off by a third, and a report that stopped there would say so. Look at the right: four bars that overlap, Q4_0 even *below* F16.
+# Is it better, then? Is Q2_K as good as F16, because the bars overlap?
+#
+# Neither follows. The bars say how far *another text* could be from this one, and most of that is the text's own doing: hard words are hard for all four models. But they all read
+# **the same tokens**. So subtract, token by token, and ask for the error of the mean *difference*.
+#
+# ### Exercise 3: what two error bars allow
+# `a` and `b` are the nll of two models on the same tokens. Return −1 if a is the better one (smaller nll), 1 if b is, and 0 if the text cannot tell: if the mean of
+# `b - a` is within two of its standard errors.
+
+
+# %% tags=["exercise"]
+def verdict(a: np.ndarray, b: np.ndarray) -> int:
+    """-1: a is better, 1: b is better, 0: this text cannot tell."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def verdict(a: np.ndarray, b: np.ndarray) -> int:
+    """-1: a is better, 1: b is better, 0: this text cannot tell."""
+    difference = b - a
+    error = difference.std(ddof=1) / np.sqrt(len(difference))
+    if abs(difference.mean()) <= 2 * error:
+        return 0
+    return -1 if difference.mean() > 0 else 1
+
+
+# %% [markdown] tags=["hint"]
+# `difference = b - a`, its standard error is `difference.std(ddof=1) / np.sqrt(len(difference))`. Only a mean beyond two of them counts; above 0 means that b is surprised more.
+
+# %% tags=["check"]
+check.verdict(verdict)
+
+
+# %%
+def claims(name):
+    """A quantised model against F16: what its own bar, the pairs and the distributions say."""
+    base = [logits[:-1] for logits, _ in scored_logits(llm, ids, CTX)]
+    ours = [logits[:-1] for logits, _ in scored_logits(loaded(name), ids, CTX)]
+    apart = distance(np.concatenate(base), np.concatenate(ours))
+    a, b = likelihoods(llm, ids), likelihoods(loaded(name), ids)
+    change, error = 100 * (b - a).mean(), 100 * (b - a).std(ddof=1) / np.sqrt(len(a))
+    words = {-1: "F16 is better", 0: "cannot tell", 1: f"{name} is better"}[verdict(a, b)]
+    return name, f"{change:+.1f} % ± {error:.1f}", words, f"{apart.kld:.3f}", f"{apart.same_top:.0%}"
+
+
+table = [attempt(claims, name) for name in NAMES[1:]]
+if all(isinstance(row, tuple) for row in table):
+    print(text_table(("against F16", "PPL, pair by pair", "verdict", "KL divergence", "same first choice"), table))
+else:
+    print(table[0])
+
+# %% [markdown]
+# * **Pair by pair** the error is many times smaller, and the worst of them is told apart although the bars overlapped. The others are not: with this text nobody can say
+#   that they lost quality, and nobody can say that they did not.
+# * **KL divergence** does not ask about the one token that came. It compares *all* probabilities at each place. There Q4_0 is far further from F16 than Q8_0, and its first
+#   choice differs at one place in five. "Not worse on this text" and "the same model" are different claims.
+#
+# llama.cpp does the same: `--kl-divergence-base base.kld` with the large model, then `--kl-divergence` with the small one. It prints `Mean ln(PPL(Q)/PPL(base))`, pair by pair.
+#
+# ## 3. Play: when is a perplexity done?
+#
+# **Start** reads the text window by window; every curve stays. **Stop** stops. Try F16 with `-c 64` and with 512: more to read before each scored token, and it is another number of the
+# same model. Try its own story.
+
+# %%
+TEXTS = {"held-out stories": ids, "what it wrote itself": own_ids}
+curves = {}
+
+
+def draw(settings):
+    """All curves measured so far, without widgets: settings in, picture out."""
+    return bands(curves, "Running perplexity, ± one standard error", "scored tokens", "perplexity")
+
+
+def measure(settings):
+    """One curve, without widgets: settings in, lines of text and pictures out, one of each a window."""
+    name = f"{settings['type']}, {settings['text']}, -c {settings['ctx']}"
+    curves[name] = points = []
+    yield f"{name}\n"
+    model = loaded(settings["type"])
+    for each in running_perplexity(model, TEXTS[settings["text"]], ctx_size=int(settings["ctx"])):
+        points.append((each.count, each.ppl, each.error))
+        yield f"[{each.chunk}/{each.chunks}] {each.ppl:.2f} ± {each.error:.2f}\n"
+        yield draw(settings)
+
+
+panel = Panel(
+    [
+        Choice(
+            "type",
+            "type",
+            ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"),
+            "F16",
+            "how the weights are kept",
+        ),
+        Choice("ctx", "-c", ("64", "128", "256", "512"), "256", "tokens of a window; its second half is scored"),
+        Choice("text", "-f", tuple(TEXTS), "held-out stories", "what is read"),
+    ],
+    draw,
+    measure,
+).show()
+
+# %% [markdown]
+# The same without buttons; on the command line it is `minillama perplexity -m storyteller-f16 -f data/heldout.txt -c 64`.
+
+# %%
+for ctx in ("64", "256"):
+    *_, last = measure({"type": "F16", "ctx": ctx, "text": "held-out stories"})
+show(last)
+
+# %% [markdown]
+# ## 4. Latency: nobody meets the mean
+#
+# Twelve questions of different lengths, 40 tokens of answer to each. A user feels the wait for the first token, and every time that the text halts. So latencies are reported by
+# **percentiles**: p50 is the median, p99 is what 99 of 100 are faster than.
+
+# %%
+tail = Prediction(
+    "06", "p99 over p50 of a later token", "How many times longer than the median is the p99 of a later token?", "times"
+)
+tail.ask()
+
+# %% tags=["solution"]
+tail.record(1.2)  # every token is the same work
+
+# %%
+openings = [story[: 60 + 40 * number] for number, story in enumerate(heldout_texts()[:12])]
+for _ in range(2):  # the first time compiles
+    answers = [
+        [piece.seconds for piece in llm.stream(opening, n=40, temp=0.8, seed=1, ignore_eos=True)]
+        for opening in openings
+    ]
+
+# %% [markdown]
+# ### Exercise 4: percentiles of latencies
+# `answers` is a list of answers, each a list of seconds: the first is the time to the first token, the others are between tokens. Return the median of the first ones, and the
+# median and p99 of all later ones together, in seconds. `np.percentile` interpolates, and that is fine.
+
+
+# %% tags=["exercise"]
+def latencies(answers: list[list[float]]) -> tuple[float, float, float]:
+    """p50 of the first tokens, p50 and p99 of the later ones."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def latencies(answers: list[list[float]]) -> tuple[float, float, float]:
+    """p50 of the first tokens, p50 and p99 of the later ones."""
+    first = [answer[0] for answer in answers]
+    later = [seconds for answer in answers for seconds in answer[1:]]
+    return np.median(first), np.percentile(later, 50), np.percentile(later, 99)
+
+
+# %% [markdown] tags=["hint"]
+# `answer[0]` of each answer into one list, `answer[1:]` of all of them into another; then `np.percentile(values, [50, 99])`.
+
+# %% tags=["check"]
+check.latencies(latencies)
+
+# %%
+got = attempt(latencies, answers)
+if isinstance(got, tuple):
+    print(
+        "first token p50 {:.2f} ms, later tokens p50 {:.2f} ms, p99 {:.2f} ms".format(*(1e3 * value for value in got))
+    )
+    show(tail.compare(got[2] / got[1], model=1.0))
+later = 1e3 * np.concatenate([answer[1:] for answer in answers])
+first = 1e3 * np.array([answer[0] for answer in answers])
+SHARES = (1, 10, 25, 50, 75, 90, 95, 99, 100)
+show(
+    lines(
+        {"first token": np.percentile(first, SHARES), "later tokens": np.percentile(later, SHARES)},
+        [f"p{share}" for share in SHARES],
+        "Latencies by percentile",
+        "percentile",
+        "milliseconds",
+        logarithmic=True,
+    )
+)
+
+# %% [markdown]
+# Every later token is the same work, *model says* 1, and still the slow end is longer: another process, a clock that changes, the system's own chores. A mean hides that, and a maximum
+# of some hundred measurements is luck. Twelve first tokens give a median; they have no p99.
+#
+# ## 5. Memory
+#
+# What must be there, by formula, and what a whole process takes at its peak: `minillama run` in a process of its own, as `/usr/bin/time -v` would weigh it.
+
+# %%
+command = [
+    sys.executable,
+    "-m",
+    "minillama",
+    "run",
+    "-m",
+    "storyteller-f16",
+    "-no-cnv",
+    "-p",
+    "Once upon a time",
+    "-n",
+    "16",
+]
+life = attempt(whole_process, command)
+parts = {
+    "weights": llm.file.nbytes / 2**20,
+    "KV cache, 512 tokens": cache_bytes(llm.config, 512, llm.cache_types) / 2**20,
+}
+if isinstance(life, str):
+    print(life)
+else:
+    parts["the whole process at its peak"] = life.peak / 2**20
+show(bars(list(parts), list(parts.values()), "Memory", "MiB", logarithmic=True))
+
+# %% [markdown]
+# For a model of 5 MB it is Python and XLA that take the memory; for one of 5 GB they are a few percent. Say which of the two you report.
+#
+# ## 6. Diverse and relevant
+#
+# Perplexity is about reading. How good is what a model *writes*? Two cheap numbers, and both can be cheated:
+# **diversity**, as distinct-n (more is more diverse) or self-BLEU (how like one another the texts are), and **relevance**, how near a text is to what was asked for: here as
+# BERTScore does it, each token matched with the most similar one of the other text, by the model's own hidden states, and rescaled so that 0 is what unrelated texts have.
+#
+# ### Exercise 5: distinct-n
+# `texts` is a list of texts, each a list of words. Take all runs of n neighbouring words (n-grams) of each text, and return the number of *different* ones over the number of all.
+
+
+# %% tags=["exercise"]
+def distinct(texts: list[list[str]], n: int) -> float:
+    """Different runs of n words in all texts together, as a share of all such runs."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def distinct(texts: list[list[str]], n: int) -> float:
+    """Different runs of n words in all texts together, as a share of all such runs."""
+    runs = [tuple(text[start : start + n]) for text in texts for start in range(len(text) - n + 1)]
+    return len(set(runs)) / len(runs)
+
+
+# %% [markdown] tags=["hint"]
+# A text of T words has T − n + 1 runs, `tuple(text[start : start + n])`. Put the runs of all texts into one list; `set` keeps the different ones.
+
+# %% tags=["check"]
+check.distinct(distinct)
+
+# %%
+PROMPTS = ("Once upon a time, there was a little fox who", "Lily had a red ball. One day")
+TEMPERATURES = (0.2, 0.5, 0.8, 1.1, 1.4, 2.0)
+settings = [llm.sampling(temp=temp, top_k=0, top_p=1.0, min_p=0.0) for temp in TEMPERATURES]
+rows = list(measure_quality(llm, PROMPTS, settings, samples=8, n=40, seed=1))
+samples = [
+    [[list(words(each.text)) for each in row.samples if each.prompt.text == prompt] for prompt in PROMPTS]
+    for row in rows
+]
+shares = [attempt(lambda texts=texts: float(np.mean([distinct(each, 2) for each in texts]))) for texts in samples]
+curve = {
+    "distinct-2, yours": shares if all(isinstance(share, float) for share in shares) else [],
+    "self-BLEU": [row.diversity.self_bleu for row in rows],
+    "relevance to the prompt (F1)": [row.relevance.f1 for row in rows],
+    "likelihood of a token": [1 / row.fluency.perplexity for row in rows],
+}
+show(
+    lines(
+        {name: values for name, values in curve.items() if values},
+        [f"{temp:g}" for temp in TEMPERATURES],
+        "What temperature does to 16 texts",
+        "temperature",
+        "share or score",
+    )
+)
+for row in (rows[0], rows[-1]):
+    print(f"temperature {row.setting.temp:g}: {row.samples[0].text[:90]!r}")
+
+# %% [markdown]
+# * Diversity rises all the way, and at temperature 2 it is nearly perfect: nonsense never repeats itself. **Diversity alone is not quality**; read it beside a likelihood, and read the
+#   texts too.
+# * Relevance falls as diversity rises: away from the prompt is both. It is far from 1 even at the cold end, because a continuation does not repeat its prompt, and from
+#   16 short texts it wobbles. Compare it within one model, layer and corpus only.
+#
+# On the command line: `minillama quality -p "Lily had a red ball. One day" --temp 0.2,0.8,2.0`. llama.cpp measures no such thing; take its texts and count.
+
+# %% tags=["check-output"]
+check.score()
+
+# %% [markdown]
+# ## Takeaways
+#
+# * Perplexity is exp of the mean surprise, of a model *and* a text, at one `-c`. It comes with an error bar or not at all.
+# * Two models on one text are compared pair by pair. Overlapping bars prove nothing, in either direction; "cannot tell" is a result.
+# * KL divergence says how much a model changed, perplexity whether the change hurt on this text.
+# * Latency by percentiles, the first token apart, compiling excluded and said so. Memory: weights, cache, process, told apart.
+# * Diversity and relevance are easy to count and easy to cheat. Always both, beside a likelihood.
+#
+# | what | llama.cpp | minillama |
+# |---|---|---|
+# | perplexity with its error | `llama-perplexity -m M -f TEXT -c 256` | `minillama perplexity -m M -f TEXT -c 256` |
+# | write the base's distributions | `... --kl-divergence-base base.kld` | the same |
+# | compare with the base | `... --kl-divergence-base base.kld --kl-divergence` | the same |
+# | make a smaller file | `llama-quantize IN OUT Q4_0` | `minillama quantize IN OUT Q4_0` |
+# | latencies | `llama-bench`; *eval time* of `llama-completion` | `minillama bench`; `piece.seconds` of `llm.stream` |
+# | diversity, relevance | | `minillama quality -p P --temp 0.2,0.8` |
+#
+# ## When you get an error
+#
+# * `you need at least ... tokens to evaluate perplexity`: a text must fill two windows. Take a longer one, or a smaller `-c`.
+# * `windows of 512 tokens, but a context of ...`: load with a larger `ctx_size`.
+# * Your perplexity is `inf` or `nan`: exp of a large logit. Subtract each row's largest first.
+# * The panel says *compiling*: each type and each `-c` is a program of its own, once.

@@ -1,0 +1,288 @@
+"""Graded items of lab 06: the likelihood of a text, its error bar, latencies, diversity, and what may be claimed."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import minillama as ml
+from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, array, call, close, graded
+from minillama.lab.check import score as score_of
+from minillama.lab.evaluating import log_softmax, scored_logits
+from minillama.measure.perplexity import perplexity as engines_perplexity
+
+LAB = "06"
+
+# Read by no model, and shown nowhere.
+HIDDEN = """The baker's cat slept in the window, between two loaves and a jar of plums. Nobody dared to move
+her. When the mayor came for his rolls, he bowed to the cat before he spoke to the baker, because the cat was
+older than his office. One winter the oven broke. The baker put on three coats and went to look for the smith,
+but the smith was away, mending a bell in the next valley. So the whole street baked at home that week, and
+every evening somebody brought a warm roll for the cat. She tasted each of them, slowly, and then she chose.
+The woman whose roll she had chosen is the baker now.
+"""
+
+
+def _nll(logits: np.ndarray, ids: np.ndarray, *, shift: int = 1) -> np.ndarray:
+    """The negative log-likelihood of each token that follows; `shift` 0 looks at the token itself."""
+    kept = log_softmax(logits)[: len(ids) - shift]
+    return -kept[np.arange(len(kept)), ids[shift:]]
+
+
+def _unstable(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        weights = np.exp(logits)
+        probs = weights / weights.sum(-1, keepdims=True)
+        return -np.log(probs[np.arange(len(ids) - 1), ids[1:]])
+
+
+@graded(LAB, "1. the likelihood of a text")
+def nll(answer: Answer) -> str:
+    """`nll(logits [T, V], ids [T]) -> [T - 1]`, also on a hidden text with the storyteller's own logits."""
+    mistakes = (
+        Mistake("logits[t] is about ids[t + 1], the token that follows; yours looks at ids[t]",
+                lambda x, ids: _nll(x, ids, shift=0)),
+        Mistake("logits[t] is about ids[t + 1], the token that follows; yours looks at ids[t]",
+                lambda x, ids: _nll(x, ids, shift=0)[:-1]),
+        Mistake("logits[t] is about ids[t + 1], the token that follows; yours looks at ids[t]",
+                lambda x, ids: _nll(x, ids, shift=0)[1:]),
+        Mistake("the sign: the likelier, the smaller, and never below 0", lambda x, ids: -_nll(x, ids)),
+        Mistake("these are probabilities: take -ln of them", lambda x, ids: np.exp(-_nll(x, ids))),
+        Mistake("these are bits; perplexity is exp of *nats*: np.log, not np.log2",
+                lambda x, ids: _nll(x, ids) / np.log(2)),
+        Mistake("one number a token, please: the mean comes in the next exercise", lambda x, ids: _nll(x, ids).mean()),
+        Mistake("one number a token, please: the mean comes in the next exercise", lambda x, ids: _nll(x, ids).sum()),
+        Mistake("the logits themselves are no logarithms of probabilities: subtract ln Σ exp of each row",
+                lambda x, ids: -x[np.arange(len(ids) - 1), ids[1:]]),
+        Mistake("exp of a large logit is infinity: subtract the largest of each row first", _unstable),
+    )  # fmt: skip
+    random = np.random.default_rng(606)
+    for size, scale in ((6, 2.0), (30, 5.0), (9, 400.0)):
+        logits = random.normal(scale=scale, size=(size, 40)).astype(np.float32)
+        ids = random.integers(40, size=size)
+        told = f"{size} tokens and logits of about {scale:g}"
+        agree(answer, (logits, ids), _nll, mistakes, tolerance=1e-4, told=told)
+    llm = ml.load(progress=False)
+    tokens = llm.tokenizer.encode(HIDDEN)
+    found = [array(call(answer, *window, told="a hidden text")) for window in scored_logits(llm, tokens, 64)]
+    got, want = float(np.exp(np.mean(np.concatenate(found)))), engines_perplexity(llm, HIDDEN, ctx_size=64).ppl
+    if not abs(got - want) <= 0.01 * want:
+        raise NotYet(f"right for made-up logits, but a hidden text has perplexity {want:.4g}, and by yours {got:.4g}")
+    return "also for a hidden text, where its mean gives `minillama perplexity`'s number."
+
+
+Number = Callable[[np.ndarray], float]
+
+
+def _with_error(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    ppl = np.exp(values.mean())
+    return np.array([ppl, ppl * values.std(ddof=1) / np.sqrt(len(values))])
+
+
+@graded(LAB, "2. perplexity and its error bar")
+def perplexity(answer: Answer) -> str:
+    """`perplexity(nll) -> (ppl, error)`, llama-perplexity's two numbers."""
+
+    def of(ppl: Number = lambda v: _with_error(v)[0], error: Number = lambda v: _with_error(v)[1]) -> Answer:
+        """The right pair with another first or second number."""
+        return lambda v: np.array([ppl(v), error(v)])
+
+    def spread(values: np.ndarray) -> float:
+        return float(values.std(ddof=1))
+
+    mistakes = (
+        Mistake("exp of the *mean*, not the mean of exp: one very surprising token would decide alone",
+                of(ppl=lambda v: np.exp(v).mean())),
+        Mistake("exp of the *mean*, not the mean of exp: one very surprising token would decide alone",
+                lambda v: np.array([np.exp(v).mean(), spread(np.exp(v)) / np.sqrt(len(v))])),
+        Mistake("that is the mean in nats; perplexity is exp of it",
+                lambda v: np.array([v.mean(), spread(v) / np.sqrt(len(v))])),
+        Mistake("the second is the error of the mean in nats; times the perplexity it becomes that of the perplexity",
+                of(error=lambda v: spread(v) / np.sqrt(len(v)))),
+        Mistake("that is how much single tokens differ; the error of their mean is smaller by √n",
+                of(error=lambda v: np.exp(v.mean()) * spread(v))),
+        Mistake("that is how much single tokens differ; the error of their mean is smaller by √n", of(error=spread)),
+        Mistake("divide by √n, not by n", of(error=lambda v: np.exp(v.mean()) * spread(v) / len(v))),
+        Mistake("with the estimated mean, n - 1 are free: ddof=1, or the variance by n - 1 (llama-perplexity does)",
+                of(error=lambda v: np.exp(v.mean()) * v.std() / np.sqrt(len(v)))),
+        Mistake("exp of the error is not the error of exp: (d/dx) exp x = exp x, so multiply by the perplexity",
+                of(error=lambda v: np.exp(spread(v) / np.sqrt(len(v))))),
+        Mistake("one standard error, as llama-perplexity prints it, not two",
+                of(error=lambda v: 2 * _with_error(v)[1])),
+        Mistake("the perplexity comes first, then its error", lambda v: _with_error(v)[::-1]),
+    )  # fmt: skip
+    random = np.random.default_rng(616)
+    for size in (5, 12, 400):
+        values = random.gamma(1.5, 2.0, size)
+        agree(answer, (values,), _with_error, mistakes, tolerance=1e-6, told=f"{size} tokens")
+    return "llama-perplexity's two numbers."
+
+
+Seconds = Sequence[Sequence[float]]
+
+
+def _latencies(answers: Seconds, *, method: str = "linear", skip: int = 1, share: float = 99.0) -> np.ndarray:
+    later = np.concatenate([np.asarray(answer[skip:]) for answer in answers])
+    first = np.median([answer[0] for answer in answers])
+    return np.array([first, *np.percentile(later, [50, share], method=method)])  # type: ignore[call-overload]
+
+
+def _answer_by_answer(answers: Seconds) -> np.ndarray:
+    each = np.array([_latencies([answer]) for answer in answers])
+    return np.array([np.median(each[:, 0]), *each[:, 1:].mean(0)])
+
+
+def _means(answers: Seconds) -> np.ndarray:
+    later = np.concatenate([np.asarray(answer[1:]) for answer in answers])
+    return np.array([np.mean([answer[0] for answer in answers]), later.mean(), _latencies(answers)[2]])
+
+
+@graded(LAB, "4. percentiles of latencies")
+def latencies(answers: Answer) -> str:
+    """`latencies(answers) -> (p50 of the first tokens, p50 and p99 of all later ones)` in seconds."""
+    mistakes = (
+        Mistake("the first tokens are among the later ones: they wait for the prompt, and are a number of their own",
+                lambda a: _latencies(a, skip=0)),
+        Mistake("the mean is drawn by a few slow ones: p50 is the median", _means),
+        Mistake("put the later tokens of all answers together first; the mean of each answer's p99 is no percentile",
+                _answer_by_answer),
+        Mistake("p99 is what 99 of 100 are faster than; yours is the slowest of all",
+                lambda a: _latencies(a, share=100.0)),
+        Mistake("the *slow* end: p99, not p1", lambda a: _latencies(a, share=1.0)),
+        Mistake("np.percentile takes 99, not 0.99", lambda a: _latencies(a, share=0.99)),
+        Mistake("that is p90", lambda a: _latencies(a, share=90.0)),
+        Mistake("that is p95", lambda a: _latencies(a, share=95.0)),
+        Mistake("seconds in, seconds out", lambda a: 1e3 * _latencies(a)),
+        Mistake("yours has no second p50: (p50 of first tokens, p50 of later ones, p99 of later ones)",
+                lambda a: _latencies(a)[[0, 2]]),
+        *(Mistake("right, but for the rule between two measured values: np.percentile goes along the line between them",
+                  lambda a, method=method: _latencies(a, method=method))
+          for method in ("lower", "higher", "nearest", "inverted_cdf")),
+    )  # fmt: skip
+    random = np.random.default_rng(626)
+    for sizes in ((40, 40, 40), (5, 90, 33, 12), (250,)):
+        given = [[0.2 + random.random(), *(0.01 * random.lognormal(0, 0.5, size))] for size in sizes]
+        agree(answers, (given,), _latencies, mistakes, tolerance=1e-6, told=f"answers of {sizes} later tokens")
+    return "the first token apart, and the slow end by its p99."
+
+
+Texts = Sequence[Sequence[str]]
+
+
+def _runs(text: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(text[start : start + size]) for start in range(len(text) - size + 1)]
+
+
+def _distinct(texts: Texts, size: int) -> float:
+    found = [run for text in texts for run in _runs(text, size)]
+    return len(set(found)) / len(found)
+
+
+def _different(texts: Texts, size: int) -> int:
+    return len({run for text in texts for run in _runs(text, size)})
+
+
+def _per_text(texts: Texts, size: int) -> float:
+    return float(np.mean([_distinct([text], size) for text in texts if len(text) >= size]))
+
+
+@graded(LAB, "5. distinct-n")
+def distinct(answer: Answer) -> str:
+    """`distinct(texts, n) -> share`: different runs of n words in all texts, by all such runs."""
+    mistakes = (
+        Mistake("no run goes from one text into the next: cut each text by itself",
+                lambda texts, n: _distinct([[word for text in texts for word in text]], n)),
+        Mistake("all texts together: with a mean of each text's own share, copies of one text would look diverse",
+                _per_text),
+        Mistake("divide by the number of runs, which is smaller than that of the words by n - 1 a text",
+                lambda texts, n: _different(texts, n) / sum(map(len, texts))),
+        Mistake("runs of n words, not single words", lambda texts, n: _distinct(texts, 1)),
+        Mistake("the last run of each text is missing: a text of T words has T - n + 1",
+                lambda texts, n: _distinct([text[:-1] for text in texts], n)),
+        Mistake("that is the share of repeated runs: one minus it", lambda texts, n: 1 - _distinct(texts, n)),
+        Mistake("that is a number of runs, not a share", _different),
+        Mistake("percent: a share goes from 0 to 1", lambda texts, n: 100 * _distinct(texts, n)),
+        Mistake("the order of the words counts: make tuples, not sets",
+                lambda texts, n: len({frozenset(run) for text in texts for run in _runs(text, n)})
+                / sum(len(_runs(text, n)) for text in texts)),
+    )  # fmt: skip
+    same = list("abcdabeabf")  # words of one letter
+    swapped = list("bacdagegafhag")
+    cases: tuple[tuple[Texts, int], ...] = (
+        ((same, swapped, same), 2), ((same, same), 1), ((same, swapped), 3), ((swapped, ["a", "b"], same), 3),
+    )  # fmt: skip
+    for texts, n in cases:
+        given = [list(text) for text in texts]
+        agree(answer, (given, n), _distinct, mistakes, tolerance=1e-9, told=f"{len(texts)} texts and n={n}")
+    return "copies count against it, and no run crosses a text's end."
+
+
+def _pair(z: float, *, size: int = 300, spread: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of two models whose mean difference b - a is exactly z standard errors."""
+    random = np.random.default_rng(seed)
+    noise = random.normal(size=size)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    a = random.gamma(2.0, 2.5, size)
+    return a, a + spread * (noise + z / np.sqrt(size))
+
+
+def _verdict(a: np.ndarray, b: np.ndarray, *, errors: float = 2.0) -> int:
+    difference = b - a
+    error = difference.std(ddof=1) / np.sqrt(len(difference))
+    return -int(np.sign(difference.mean())) if abs(difference.mean()) > errors * error else 0
+
+
+def _unpaired(a: np.ndarray, b: np.ndarray, *, total: bool = True) -> int:
+    each = [values.std(ddof=1) / np.sqrt(len(values)) for values in (a, b)]
+    error = np.hypot(*each) if total else sum(each)
+    return -int(np.sign((b - a).mean())) if abs((b - a).mean()) > 2 * error else 0
+
+
+CASES = tuple(
+    _pair(z, size=size, spread=spread, seed=number)
+    for number, (z, size, spread) in enumerate(
+        ((6.0, 300, 0.2), (-6.0, 300, 0.2), (1.5, 300, 0.2), (-1.5, 300, 0.2), (0.3, 900, 0.2), (2.6, 50, 0.01),
+         (-2.4, 900, 0.5), (9.0, 2000, 6.0), (-0.9, 60, 3.0))
+    )
+)  # fmt: skip
+
+
+@graded(LAB, "3. what two error bars allow")
+def verdict(answer: Answer) -> str:
+    """`verdict(a, b) -> -1 (a is better), 1 (b is better) or 0`, pair by pair at two standard errors."""
+    got = np.array([float(array(call(answer, a, b, told=f"{len(a)} tokens"))) for a, b in CASES])
+    explained = (
+        ("two bars that overlap say little here: both models read the *same* tokens, so take the error of the "
+         "differences b - a, token by token", _unpaired),
+        ("two bars that overlap say little here: both models read the *same* tokens, so take the error of the "
+         "differences b - a, token by token", lambda a, b: _unpaired(a, b, total=False)),
+        ("the smaller nll is the better model: -1 where b - a is above 0", lambda a, b: -_verdict(a, b)),
+        ("1 standard error is passed by chance in one of three comparisons: ask for two",
+         lambda a, b: _verdict(a, b, errors=1.0)),
+        ("some difference is always there; it must exceed two of its standard errors",
+         lambda a, b: _verdict(a, b, errors=0.0)),
+        ("the error of a mean is std / √n; yours is the spread of single tokens",
+         lambda a, b: _verdict(a, b, errors=2 * len(a) ** 0.5)),
+        ("always the same: compare the mean of b - a with two of its standard errors", lambda a, b: int(got[0])),
+    )  # fmt: skip
+    want = np.array([_verdict(a, b) for a, b in CASES], np.float64)
+    if close(got, want, 0.0):
+        return f"{len(CASES)} comparisons, {int(np.sum(want == 0))} of them rightly left open."
+    for hint, wrong in explained:
+        if close(got, np.array([wrong(a, b) for a, b in CASES], np.float64), 0.0):
+            raise NotYet(hint)
+    place = int(np.argmax(got != want))
+    a, b = CASES[place]
+    error = (b - a).std(ddof=1) / np.sqrt(len(a))
+    raise NotYet(
+        f"for a mean of b - a of {(b - a).mean():.4f} with a standard error of {error:.4f} the verdict is "
+        f"{want[place]:.0f}, and yours is {got[place]:g}"
+    )
+
+
+ITEMS = (nll, perplexity, verdict, latencies, distinct)
+
+
+def score() -> Score:
+    """How many of the five are solved."""
+    return score_of(ITEMS)
