@@ -1,4 +1,4 @@
-"""The figures of the labs that measure: timelines, power laws, sweeps, heat maps, waterfalls, error bands, Pareto plots."""
+"""The figures of the labs that measure: timelines, power laws, sweeps, heat maps, waterfalls, bands, size by quality."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
