@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tiny import write_tiny
 
+import minillama as ml
 from minillama import env
 from minillama.engine import programs
 from minillama.engine.compile_clock import compile_seconds
@@ -76,6 +77,13 @@ def test_an_incomplete_program_is_compiled_again(shelf: programs.Shelf, monkeypa
     broken = programs.Found(incomplete, jax.tree.structure(0))
     monkeypatch.setattr(shelf, "_fetch", lambda name: broken)
     assert np.array_equal(programs.program(static=["scale"])(add)(jnp.ones(3), 2.0), np.full(3, 3.0))
+
+
+def test_a_kept_program_can_be_weighed(shelf: programs.Shelf, tmp_path: Path) -> None:
+    """What looks at a program's memory traces it, which a compiled one does not stand."""
+    llm = ml.load(write_tiny(tmp_path / "m.gguf", "llama"), ctx_size=256, progress=False)
+    assert llm.measure([5] * 20, n=1).usage.compute_held > 0
+    assert len(list(shelf._folder.iterdir())) >= 2
 
 
 def add(x: jax.Array, scale: float) -> jax.Array:

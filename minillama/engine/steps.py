@@ -203,7 +203,7 @@ def _read_flat(
 ) -> tuple[Float[Array, "V"], Cache]:
     """`_read` for `lower`, which rebuilds the arguments' trees with leaves that are no arrays."""
     params, cache = jax.tree.unflatten(params_structure, weights), jax.tree.unflatten(cache_structure, stores)
-    return _read(params, config, ids, valid, cache)
+    return _read.jitted(params, config, ids, valid, cache)
 
 
 @partial(jax.jit, static_argnames="config", donate_argnames="cache")
