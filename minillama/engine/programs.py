@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -172,8 +173,9 @@ class Shelf:
             results.append(result)
             return out
 
-        marks = [jax.tree.map(lambda _, i=i: i in wanted.donated, arg) for i, arg in enumerate(args) if i not in static]
-        donated = [place for place, mark in enumerate(jax.tree.leaves(marks)) if mark]
+        counts = [0 if i in static else len(jax.tree.leaves(arg)) for i, arg in enumerate(args)]
+        ends = list(accumulate(counts))
+        donated = [leaf for i in wanted.donated for leaf in range(ends[i] - counts[i], ends[i])]
         flat.__name__ = wanted.name
         leaves = jax.tree.leaves([arg for place, arg in enumerate(args) if place not in static])
         lowered = jax.jit(flat, donate_argnums=donated).lower(*leaves)

@@ -1,4 +1,4 @@
-"""The figures of the labs that measure: timelines, power laws, sweeps, heat maps, waterfalls, bands, size and quality."""
+"""The figures of the labs that measure: timelines, power laws, sweeps, heat maps, waterfalls, bands, trade-offs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
