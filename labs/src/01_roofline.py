@@ -220,7 +220,8 @@ for place in (0.25, 2, 1000):
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 sweep = dict(sweep_rows(ROWS))
 measurement("01", "128 rows over 1 row, operations/s", sweep[128].flops / sweep[1].flops, "times")
-show(roofline(roof, {}, "A product with more and more rows", curves={"1 to 128 rows": list(sweep.values())}))
+climb = roofline(roof, {}, "A product with more and more rows", curves={"1 to 128 rows": list(sweep.values())})
+show(keep("01", "climb", climb))
 
 # %% [markdown]
 # It never reaches the corner: near the ridge both memory and arithmetic are nearly busy, and they get in each other's way. A roofline is a bound, not a forecast.
@@ -289,14 +290,12 @@ with model_of(1000) as path:
 #
 # ## 6. The picture
 #
-# Every dot is a measurement of this machine. Later labs put theirs beside them, from the same records.
+# Every dot is a measurement of this machine. Later labs put theirs beside them, from the same records, and the report of lab 12 draws them all.
 
 # %%
 for name, trial in (("storyteller, decode", Trial(0, 64)), ("storyteller, prompt", Trial(128, 0))):
     put_dot("01", name, model_dot(None, trial, speed(None, trial)))
-own = roofline(roof, recorded_dots(), "My machine's roofline")
-keep("01", "roofline", own)
-show(own)
+show(roofline(roof, recorded_dots(), "My machine's roofline"))
 
 # %% [markdown]
 # * **Decoding** stands at about 2 operations a byte, whatever the size of the model: at the far left, under the slope.
@@ -377,7 +376,7 @@ def measure(settings):
     name = settings["type"]
     curves[name] = []
     for rows in ROWS:
-        curves[name].append(product_dot(rows, kind=WEIGHT_TYPES[name], side=4096, repetitions=2))
+        curves[name].append(product_dot(rows, kind=WEIGHT_TYPES[name], repetitions=2))
         yield f"{name}, {rows} rows: {curves[name][-1].flops / 1e9:,.1f} billion operations/s\n"
         yield draw(settings)
 

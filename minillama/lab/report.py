@@ -29,8 +29,7 @@ table { border-collapse: collapse; margin: .6em 0 } th, td { text-align: left; p
 th { border-bottom: 1px solid #8C8C8C } td { border-bottom: 1px solid #E6E6E6; vertical-align: top }
 pre { overflow-x: auto; background: #F6F6F6; padding: .8em; font-size: 13px }
 .gap { color: #8A3B00; border-left: 4px solid #D55E00; padding-left: .7em } .text { white-space: pre-wrap }
-.met { color: #00704F } .missed { color: #B34700 } summary { cursor: pointer; color: #0072B2 }
-@media print { details > pre { display: block } }
+summary { cursor: pointer; color: #0072B2 }
 """
 DRAW = """
 for (const data of document.querySelectorAll('script[type="application/json"]')) {
