@@ -203,3 +203,38 @@ def bands(series: Mapping[str, Band], title: str, x: str, y: str) -> Picture:
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     table = text_table(("series", x, y), rows) if rows else "nothing measured yet"
     return Picture(figure, f"{title}\n{table}")
+
+
+def front(points: Mapping[str, tuple[float, float]], *, more: bool = False) -> list[str]:
+    """The names that no other beats in both numbers, from left to right; less is better, but of x more if `more`."""
+
+    def beaten(x: float, y: float) -> bool:
+        return any(
+            (other >= x if more else other <= x) and up <= y and (other, up) != (x, y) for other, up in points.values()
+        )
+
+    return sorted((name for name, point in points.items() if not beaten(*point)), key=lambda name: points[name])
+
+
+def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str, *, more: bool = False) -> Picture:
+    """Named points, those that nothing beats in both numbers joined; less is better, of x more if `more`."""
+    best = front(points, more=more)
+    others = [name for name in points if name not in best]
+    figure = go.Figure()
+    looks = (("nothing beats these", best, BLUE, "circle", "lines+markers+text", "top center"),
+             ("beaten in both", others, ORANGE, "x", "markers+text", "bottom center"))  # fmt: skip
+    for name, names, colour, symbol, mode, place in looks:
+        figure.add_scatter(
+            x=[points[each][0] for each in names], y=[points[each][1] for each in names], text=list(names), name=name,
+            mode=mode, textposition=place, cliponaxis=False, line={"color": colour, "dash": "dot"},
+            marker={"color": colour, "symbol": symbol, "size": 11},
+        )  # fmt: skip
+    layout(figure, title, x, y, height=460)
+    figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
+    figure.update_xaxes(type="log", exponentformat="none", dtick="D2")
+    rows = [
+        (name, number(across), number(up), "on the front" if name in best else "beaten")
+        for name, (across, up) in points.items()
+    ]
+    table = text_table(("point", x, y, ""), rows) if rows else "nothing measured yet"
+    return Picture(figure, f"{title}\n{table}")

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Float32, Int
 
-from minillama.engine.llm import LLM
+from minillama.engine.llm import LLM, load
 from minillama.gguf.memory import CacheTypes
 from minillama.gguf.shapes import shape_named
 from minillama.gguf.synth import write_synthetic
@@ -101,8 +101,27 @@ def big_model() -> Path:
     """
     folder = tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
+    return _write_big(Path(folder.name), "Q8_0")
+
+
+def big_ratio(file_type: str, base: str = "F16", *, turns: int = 5) -> float:
+    """How many times faster the same shape decodes in one type than in another, 26 MB (Q2_K) to 275 MB (F32) of file.
+
+    Both are measured by turns, and the median counts: what disturbs the machine disturbs both. No file is left.
+    """
+    with tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True) as folder:
+        files = {kind: _write_big(Path(folder), kind) for kind in (file_type, base)}
+        new, old = (load(files[kind], ctx_size=512, progress=False) for kind in (file_type, base))
+        ratios = []
+        for _ in range(turns):
+            slow = one_more_token(old, 0, cached=True, repetitions=3)
+            ratios.append(slow / one_more_token(new, 0, cached=True, repetitions=3))
+        return median(ratios)
+
+
+def _write_big(folder: Path, file_type: str) -> Path:
     shape = replace(
         shape_named("tiny"), name="big", title="Big", size_label="69M", layers=6, embedding=1024, heads=16, kv_heads=4,
         head_size=64, feed_forward=2816, context=4096,
     )  # fmt: skip
-    return write_synthetic(Path(folder.name) / "big-q8_0.gguf", shape, "Q8_0")
+    return write_synthetic(folder / f"big-{file_type.lower()}.gguf", shape, file_type)
