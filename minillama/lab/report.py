@@ -55,8 +55,11 @@ def build_report(results_folder: Path, out: Path) -> Path:
     page = "\n".join(_page(results, read_decisions(results)))
     beside = out.with_name(f".{out.name}.part")
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(out)
+    try:
+        beside.write_text(page, encoding="utf-8")
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
     return out
 
 
