@@ -15,7 +15,7 @@
 # | **Afterwards you can** | quantise with a bound on the error, say what the bits of a format are spent on, predict a file's size, and choose a type for a reason |
 # | **Time** | 60 minutes |
 # | **You should know** | lab 02 (blocks), lab 05 (why bytes are time), lab 06 (perplexity, KL divergence, pairs) |
-# | **Runs on** | any laptop, a minute of computing at most, no network; 300 MB of room for temporary files |
+# | **Runs on** | any laptop, a minute of computing at most, no network; 500 MB of room for temporary files |
 # | **In llama.cpp** | `llama-quantize IN OUT Q4_K_M`, `llama-imatrix`, `--imatrix`, `--tensor-type`, `--pure` |
 
 # %%

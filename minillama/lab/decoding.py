@@ -94,24 +94,30 @@ def speeds(llm: LLM, depths: Sequence[int], types: CacheTypes) -> Iterator[tuple
 
 
 @once
-def big_model() -> Path:
-    """A file of 73 MB with random weights in the shape of a small Llama: decoding it reads memory, not a cache.
+def big_model(file_type: str = "Q8_0") -> Path:
+    """A file of 73 MB (F16: 137) with random weights in the shape of a small Llama: too big for a processor's cache.
 
     It is written once a process, in a fraction of a second, and removed at its end.
     """
     folder = tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
-    return _write_big(Path(folder.name), "Q8_0")
+    return _write_big(Path(folder.name), file_type)
 
 
-def big_ratio(file_type: str, base: str = "F16", *, turns: int = 5) -> float:
+@once
+def _big(file_type: str) -> LLM:
+    return load(big_model(file_type), ctx_size=512, progress=False)
+
+
+def big_ratio(file_type: str, base: str = "F16", *, turns: int = 3) -> float:
     """How many times faster the same shape decodes in one type than in another, 26 MB (Q2_K) to 275 MB (F32) of file.
 
-    Both are measured by turns, and the median counts: what disturbs the machine disturbs both. No file is left.
+    Both are measured by turns, and the median counts: what disturbs the machine disturbs both. The base's file stays
+    until the process ends.
     """
+    old = _big(base)
     with tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True) as folder:
-        files = {kind: _write_big(Path(folder), kind) for kind in (file_type, base)}
-        new, old = (load(files[kind], ctx_size=512, progress=False) for kind in (file_type, base))
+        new = load(_write_big(Path(folder), file_type), ctx_size=512, progress=False)
         ratios = []
         for _ in range(turns):
             slow = one_more_token(old, 0, cached=True, repetitions=3)
