@@ -221,7 +221,7 @@ def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str
     best = front(points, more=more)
     others = [name for name in points if name not in best]
     figure = go.Figure()
-    looks = (("nothing beats these", best, BLUE, "circle", "lines+markers+text", "top center"),
+    looks = (("nothing beats these", best, BLUE, "circle", "lines+markers+text", "top right"),
              ("beaten in both", others, ORANGE, "x", "markers+text", "bottom center"))  # fmt: skip
     for name, names, colour, symbol, mode, place in looks:
         figure.add_scatter(
@@ -231,7 +231,7 @@ def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str
         )  # fmt: skip
     layout(figure, title, x, y, height=460)
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
-    figure.update_xaxes(type="log", exponentformat="none", dtick="D2")
+    figure.update_xaxes(type="log", exponentformat="none", dtick="D1")
     rows = [
         (name, number(across), number(up), "on the front" if name in best else "beaten")
         for name, (across, up) in points.items()
