@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -119,11 +118,9 @@ def test_the_matrix_that_is_timed_is_an_ordinary_one(kind: TensorType) -> None:
 
 
 def test_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small sizes: that figures are of a machine's order, that threads are those in force, and that it stays quick."""
+    """Small sizes: that figures are of a machine's order, and that threads are those in force."""
     monkeypatch.setattr(roofline, "QUICK_SIZE", 8 << 20)
-    started = time.perf_counter()
     found = measure_roofline(kind=TensorType.Q8_0, quick=True)
-    assert time.perf_counter() - started < 10
     assert found.threads == env.thread_limits()[1] and found.arithmetic == "Q8_0"
     assert 1e8 < found.bandwidth < 1e13 and 1e8 < found.flops < 1e15
     assert Roofline(**found.as_dict()) == found
