@@ -127,7 +127,7 @@ def test_odd_rows(type: TensorType, name: str) -> None:
 @settings(max_examples=25)
 @given(st.sampled_from(ROUNDED), st.integers(0, 2**32 - 1), st.floats(-8, 3), st.floats(0, 3), st.booleans())
 def test_any_weights(type: TensorType, seed: int, size: float, spread: float, weighed: bool) -> None:
-    """Finite, never further off than the largest weight, and the same again."""
+    """Finite, never further off than the largest weight and what float16 scales cannot say, and the same again."""
     rng = np.random.default_rng(seed)
     by_block = 10 ** rng.uniform(size - spread, size, (2, 32))
     x = (rng.normal(0, 1, (2, 512)) * np.repeat(by_block, 16, axis=1)).astype(FLOAT)
@@ -135,7 +135,8 @@ def test_any_weights(type: TensorType, seed: int, size: float, spread: float, we
     rows = quantise_rows(x, type, by)
     read = quants.dequantize(rows, type)
     assert np.isfinite(read).all()
-    assert np.abs(read - x).max() <= 1.1 * np.abs(x).max()
+    unsaid = 2**-25 * 128 * 32  # half a step of the smallest float16, times the largest scale and code (Q6_K's)
+    assert np.abs(read - x).max() <= 1.1 * np.abs(x).max() + 1.1 * unsaid
     assert np.array_equal(rows, quantise_rows(x, type, by))
 
 
