@@ -11,9 +11,7 @@ Only where `env.prepare` is told so, as the command line does: a command starts 
 import hashlib
 import inspect
 import logging
-import os
 import pickle
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +27,7 @@ from jax.tree_util import PyTreeDef
 
 from minillama import env
 from minillama.engine.compile_clock import count_seconds
+from minillama.kernels.kept import keep, read_kept
 from minillama.kernels.native import attention_kernels, load_attention_kernels, native_problem
 
 logger = logging.getLogger("minillama")
@@ -39,7 +38,6 @@ Result = TypeVar("Result")
 MOST_KEPT = 200  # programs; beyond, the oldest go
 MOST_EXPECTED = 6  # programs that a model begins with
 MOST_AHEAD = 2  # of these are fetched while the model is loaded: more would be in the way of the first token
-_MARK = hashlib.sha256().digest_size
 
 
 @cache
@@ -113,7 +111,7 @@ class Shelf:
         if (found := self._fetched_before(name)) is not None:
             results = _try_out(found, leaves)
         if found is None or results is None:
-            found = self._compile(name, wanted, static, args, structure)
+            found = self._compile(name, wanted, static, args, leaves, structure)
             results = found.call(*leaves)
         self._remember(name)
         self._known[signature] = found
@@ -145,14 +143,12 @@ class Shelf:
         from jax.experimental.serialize_executable import deserialize_and_load
 
         try:
-            content = (self._folder / name).read_bytes()
-            if hashlib.sha256(content[_MARK:]).digest() != content[:_MARK]:
+            content = read_kept(self._folder / name)
+            if content is None:
                 return None
-            heads, result, *compiled = pickle.loads(content[_MARK:])
+            heads, result, *compiled = pickle.loads(content)
             load_attention_kernels(heads)
             return Found(deserialize_and_load(*compiled), result)
-        except FileNotFoundError:
-            return None
         except Exception as problem:  # whatever it is, it can be compiled again
             logger.debug("program %s cannot be used: %s", name, problem)
             return None
@@ -163,6 +159,7 @@ class Shelf:
         wanted: Program[Result],
         static: Mapping[int, object],
         args: Sequence[object],
+        leaves: Sequence[jax.Array],
         structure: PyTreeDef,
     ) -> Found:
         results = []
@@ -177,7 +174,6 @@ class Shelf:
         ends = list(accumulate(counts))
         donated = [leaf for i in wanted.donated for leaf in range(ends[i] - counts[i], ends[i])]
         flat.__name__ = wanted.name
-        leaves = jax.tree.leaves([arg for place, arg in enumerate(args) if place not in static])
         lowered = jax.jit(flat, donate_argnums=donated).lower(*leaves)
         with _without_jax_cache():
             found = Found(lowered.compile(), results[0])
@@ -190,8 +186,7 @@ class Shelf:
 
         try:
             content = pickle.dumps((attention_kernels(), found.result, *serialize(found.call)))
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _write(self._folder / name, hashlib.sha256(content).digest() + content)
+            keep(self._folder / name, content)
             kept = sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
             for old in kept[MOST_KEPT:]:
                 old.unlink(missing_ok=True)
@@ -205,8 +200,7 @@ class Shelf:
         self._used.append(name)
         if name not in _lines(self._list):
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                _write(self._list, "\n".join(self._used[:MOST_EXPECTED]).encode())
+                keep(self._list, "\n".join(self._used[:MOST_EXPECTED]).encode())
             except OSError as problem:
                 logger.debug("%s: %s", self._list, problem)
 
@@ -238,17 +232,7 @@ def _without_jax_cache() -> Iterator[None]:
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        return [line for line in file.read_text().split() if line.isalnum()]
-    except (OSError, UnicodeDecodeError):
-        return []
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write through a file of its own name, for several processes may do so at once."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
+    return (read_kept(file) or b"").decode().split()
 
 
 def _digest(*texts: str) -> str:

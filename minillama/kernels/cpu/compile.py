@@ -2,19 +2,18 @@
 
 import ctypes
 import hashlib
-import os
-import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from llvmlite import binding
 
 from minillama.kernels.cpu.simd import Isa, Module
+from minillama.kernels.kept import keep, read_kept
 
 _OPTIMISE = 3
-_MARK = hashlib.sha256().digest_size
 _one_at_a_time = threading.Lock()  # what is being written is known to the whole process
 _loaded: list[binding.ExecutionEngine] = []  # machine code lives as long as the process
 
@@ -27,11 +26,13 @@ def compiled(name: str, isa: Isa, write: Callable[[Module], None], folder: Path 
     """
     key = hashlib.sha256(f"{_sources()} {name} {isa.value} {_target(isa)} {binding.llvm_version_info}".encode())
     kept = None if folder is None else folder / f"{name}-{isa.value}-{key.hexdigest()[:16]}.o"
-    machine_code = _read(kept)
+    machine_code = None if kept is None else read_kept(kept)
     if machine_code is None:
         with _one_at_a_time:
             machine_code = _compile(isa, write)
-        _keep(kept, machine_code)
+        if kept is not None:
+            with suppress(OSError):  # never fatal
+                keep(kept, machine_code)
     return _load(machine_code, isa)
 
 
@@ -88,29 +89,6 @@ def _sources() -> str:
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         mark.update(file.read_bytes())
     return mark.hexdigest()
-
-
-def _read(kept: Path | None) -> bytes | None:
-    """Machine code behind its own checksum: a damaged file is as good as none."""
-    try:
-        content = b"" if kept is None else kept.read_bytes()
-    except OSError:
-        return None
-    mark, machine_code = content[:_MARK], content[_MARK:]
-    return machine_code if machine_code and hashlib.sha256(machine_code).digest() == mark else None
-
-
-def _keep(kept: Path | None, machine_code: bytes) -> None:
-    """Write through a file of its own name, for several processes may do so at once; never fatal."""
-    if kept is None:
-        return
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-            file.write(hashlib.sha256(machine_code).digest() + machine_code)
-        os.replace(file.name, kept)
-    except OSError:
-        return
 
 
 def callable_at(address: int, arguments: int) -> Callable[..., int]:
