@@ -159,7 +159,7 @@ class Shelf:
         wanted: Program[Result],
         static: Mapping[int, object],
         args: Sequence[object],
-        leaves: Sequence[jax.Array],
+        leaves: Sequence[object],
         structure: PyTreeDef,
     ) -> Found:
         results = []
@@ -205,7 +205,7 @@ class Shelf:
                 logger.debug("%s: %s", self._list, problem)
 
 
-def _try_out(found: Found, leaves: Sequence[jax.Array]) -> Sequence[jax.Array] | None:
+def _try_out(found: Found, leaves: Sequence[object]) -> Sequence[jax.Array] | None:
     """Run a program for the first time after it was fetched; None where it turns out to be incomplete."""
     try:
         return found.call(*leaves)
