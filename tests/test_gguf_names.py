@@ -10,7 +10,7 @@ from gguf_bytes import pair
 from minillama.errors import FormatError, OptionError
 from minillama.gguf import FileType, TensorType, open_gguf
 from minillama.gguf.memory import CacheTypes, cache_bytes_per_token
-from minillama.gguf.mixes import MIX_NAMES, Mix, tensor_type
+from minillama.gguf.mixes import MIX_NAMES, Mix, Traits, tensor_type
 from minillama.gguf.names import file_type_name, format_bytes, format_parameters, model_type, size_name
 
 # llama-quantize's name -> llama-bench's words
@@ -106,9 +106,9 @@ def test_reference_files_have_the_types_that_llama_quantize_gave(reference: Path
             ("kv_heads", "attention.head_count_kv"),
         ):
             facts[fact] = file.require(f"llama.{key}", int)
-        tied = "output.weight" not in file.tensors
+        traits = Traits(**facts, tied="output.weight" not in file.tensors)
         for tensor in file.tensors.values():
-            assert tensor_type(mix, tensor.name, tensor.shape, tied=tied, **facts) is tensor.type, (path, tensor.name)
+            assert tensor_type(mix, tensor.name, tensor.shape, traits) is tensor.type, (path, tensor.name)
 
 
 def test_mix_names() -> None:
@@ -136,14 +136,14 @@ def test_mix_names() -> None:
 def test_layers_with_more_bits(name: str, part: str, other: TensorType, layers: set[int]) -> None:
     mix = Mix.named(name)
     for layer in range(22):
-        found = tensor_type(mix, f"blk.{layer}.{part}.weight", (256, 512), layers=22, heads=8, kv_heads=1, tied=False)
+        found = tensor_type(mix, f"blk.{layer}.{part}.weight", (256, 512), Traits(22, heads=8, kv_heads=1, tied=False))
         assert found is (other if layer in layers else mix.base)
 
 
 def test_narrow_rows_fall_back() -> None:
     def found(name: str, row: int) -> TensorType:
         mix = Mix.named(name)
-        return tensor_type(mix, "blk.3.attn_q.weight", (8, row), layers=24, heads=14, kv_heads=2, tied=True)
+        return tensor_type(mix, "blk.3.attn_q.weight", (8, row), Traits(24, heads=14, kv_heads=2, tied=True))
 
     assert found("Q4_K_M", 896) is TensorType.Q5_0
     assert found("Q2_K", 896) is TensorType.Q4_0

@@ -16,7 +16,7 @@ from minillama.cli import main
 from minillama.errors import FormatError, OptionError, ResourceError, UnsupportedError
 from minillama.gguf import TensorType, dequantize, open_gguf
 from minillama.gguf.importance import Importance, read_importance
-from minillama.gguf.mixes import MIX_NAMES, Mix, quantisable, tensor_type
+from minillama.gguf.mixes import MIX_NAMES, Mix, Traits, quantisable, tensor_type
 from minillama.gguf.quantise import Options, Override, Step, plan_file, quantise_file, quantise_rows
 from minillama.gguf.synth import write_synthetic
 
@@ -147,15 +147,15 @@ def test_narrow_rows_fall_back(tmp_path: Path) -> None:
 def test_mixtral_and_70b() -> None:
     def eight(name: str, part: str) -> str:
         shape = (8, 256, 256) if part.endswith("exps") else (256, 256)
-        facts = {"layers": 32, "heads": 32, "kv_heads": 8, "tied": False, "experts": 8}
-        return tensor_type(Mix.named(name), f"blk.5.{part}.weight", shape, **facts).name
+        traits = Traits(layers=32, heads=32, kv_heads=8, tied=False, experts=8)
+        return tensor_type(Mix.named(name), f"blk.5.{part}.weight", shape, traits).name
 
     parts = ("attn_k", "attn_v", "attn_output", "attn_q", "ffn_down_exps", "ffn_gate_exps")
     assert [eight("Q4_K_M", part) for part in parts] == ["Q8_0", "Q8_0", "Q5_K", "Q4_K", "Q4_K", "Q4_K"]
     assert [eight("Q6_K", part) for part in parts] == ["Q8_0", "Q8_0", "Q6_K", "Q6_K", "Q6_K", "Q6_K"]
-    facts = {"layers": 80, "heads": 64, "kv_heads": 8, "tied": False, "size": "70B"}
-    assert tensor_type(Mix.named("Q3_K_S"), "blk.9.attn_v.weight", (256, 256), **facts) is TensorType.Q5_K
-    assert tensor_type(Mix.named("Q3_K_S"), "blk.9.attn_k.weight", (256, 256), **facts) is TensorType.Q3_K
+    traits = Traits(layers=80, heads=64, kv_heads=8, tied=False, size="70B")
+    assert tensor_type(Mix.named("Q3_K_S"), "blk.9.attn_v.weight", (256, 256), traits) is TensorType.Q5_K
+    assert tensor_type(Mix.named("Q3_K_S"), "blk.9.attn_k.weight", (256, 256), traits) is TensorType.Q3_K
 
 
 def test_what_is_never_rounded() -> None:

@@ -74,62 +74,47 @@ def quantisable(name: str, shape: tuple[int, ...]) -> bool:
     return matrix and name.endswith("weight") and not spared
 
 
-def tensor_type(
-    mix: Mix,
-    name: str,
-    shape: tuple[int, ...],
-    *,
-    layers: int,
-    heads: int,
-    kv_heads: int,
-    tied: bool,
-    experts: int = 0,
-    size: str = "",
-    important: bool = False,
-) -> TensorType:
+@dataclass(frozen=True)
+class Traits:
+    """What a mix asks about the model that a tensor belongs to.
+
+    `tied` where the head is the token embedding, `size` the size class as `70B`, `important` where an importance matrix
+    is used.
+    """
+
+    layers: int
+    heads: int
+    kv_heads: int
+    tied: bool
+    experts: int = 0
+    size: str = ""
+    important: bool = False
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a key head."""
+        return self.heads // self.kv_heads if self.kv_heads else 0
+
+
+def tensor_type(mix: Mix, name: str, shape: tuple[int, ...], traits: Traits) -> TensorType:
     """The type of one tensor, F32 for what is not rounded; the next that fits where rows are not whole blocks.
 
-    `shape` in numpy's order, `tied` where the head is the token embedding, `size` the size class as `70B`, `important`
-    where an importance matrix is used.
+    `shape` in numpy's order.
     """
-    wanted = wanted_type(
-        mix,
-        name,
-        shape,
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        tied=tied,
-        experts=experts,
-        size=size,
-        important=important,
-    )
-    return fitting_type(wanted, shape[-1])
+    return fitting_type(wanted_type(mix, name, shape, traits), shape[-1])
 
 
-def wanted_type(
-    mix: Mix,
-    name: str,
-    shape: tuple[int, ...],
-    *,
-    layers: int,
-    heads: int,
-    kv_heads: int,
-    tied: bool,
-    experts: int = 0,
-    size: str = "",
-    important: bool = False,
-) -> TensorType:
+def wanted_type(mix: Mix, name: str, shape: tuple[int, ...], traits: Traits) -> TensorType:
     """What the mix has for this tensor, whether its rows are whole blocks or not."""
     if not quantisable(name, shape):
         return TensorType.F32
     if mix.base in PLAIN:
         return mix.base
     stem = name.removesuffix(".weight")
-    if stem == "output" or (stem == "token_embd" and tied):
+    if stem == "output" or (stem == "token_embd" and traits.tied):
         plain = mix.base is TensorType.Q8_0 or shape[-1] % BLOCKS[mix.base][0]
         return TensorType.Q8_0 if plain else TensorType.Q6_K
-    return _in_block(mix, stem, layers, heads // kv_heads if kv_heads else 0, experts, size, important)
+    return _in_block(mix, stem, traits)
 
 
 def fitting_type(wanted: TensorType, row: int) -> TensorType:
@@ -139,20 +124,20 @@ def fitting_type(wanted: TensorType, row: int) -> TensorType:
     return TensorType.F16 if row % BLOCKS[wanted][0] else wanted
 
 
-def _in_block(mix: Mix, stem: str, layers: int, group: int, experts: int, size: str, important: bool) -> TensorType:
-    """The exceptions inside the layers; `group` query heads share a key head."""
+def _in_block(mix: Mix, stem: str, traits: Traits) -> TensorType:
+    """The exceptions inside the layers."""
     _, _, rest = stem.partition("blk.")
     number, _, part = rest.partition(".")
     layer = int(number) if number.isdecimal() else 0
     value = part in ("attn_v", "attn_qkv", "attn_kv_b")
     down = part.startswith("ffn_down")
-    if experts == 8:  # Mixtral, where attention is small beside the experts
+    if traits.experts == 8:  # Mixtral, where attention is small beside the experts
         if value or part == "attn_k":
             return TensorType.Q8_0
         if part == "attn_output":
             return TensorType.Q5_K if mix.name in _EIGHT_EXPERTS else mix.base
-    wanted = _exception(mix, part, layer, layers, group, value, down, important)
-    if size == "70B" and value and wanted in (TensorType.Q3_K, TensorType.Q4_K):
+    wanted = _exception(mix, part, layer, value, down, traits)
+    if traits.size == "70B" and value and wanted in (TensorType.Q3_K, TensorType.Q4_K):
         return TensorType.Q5_K
     return wanted
 
@@ -160,9 +145,8 @@ def _in_block(mix: Mix, stem: str, layers: int, group: int, experts: int, size: 
 _EIGHT_EXPERTS = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS")
 
 
-def _exception(
-    mix: Mix, part: str, layer: int, layers: int, group: int, value: bool, down: bool, important: bool
-) -> TensorType:
+def _exception(mix: Mix, part: str, layer: int, value: bool, down: bool, traits: Traits) -> TensorType:
+    layers = traits.layers
     first_eighth = layer < layers // 8
     often = first_eighth or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
     match mix.name:
@@ -179,13 +163,13 @@ def _exception(
         case "Q3_K_L" if value or down or part == "attn_output":
             return TensorType.Q5_K
         case "Q2_K" if value:
-            return TensorType.Q4_K if group >= 4 else TensorType.Q3_K
+            return TensorType.Q4_K if traits.group >= 4 else TensorType.Q3_K
         case "Q2_K" if down or part == "attn_output":
             return TensorType.Q3_K
-        case "IQ4_XS" | "IQ4_NL" if (value and group >= 4) or (down and first_eighth and not important):
+        case "IQ4_XS" | "IQ4_NL" if (value and traits.group >= 4) or (down and first_eighth and not traits.important):
             return TensorType.Q5_K
-        case "Q4_0" if down and first_eighth and important:
+        case "Q4_0" if down and first_eighth and traits.important:
             return TensorType.Q4_1
-        case "Q5_0" if down and first_eighth and important:
+        case "Q5_0" if down and first_eighth and traits.important:
             return TensorType.Q5_1
     return mix.base

@@ -14,7 +14,7 @@ import numpy as np
 
 from minillama.errors import ResourceError
 from minillama.gguf.blocks import Blocks, random_blocks
-from minillama.gguf.mixes import Mix, tensor_type
+from minillama.gguf.mixes import Mix, Traits, tensor_type
 from minillama.gguf.shapes import Shape, shape_named
 from minillama.gguf.types import BLOCKS, TensorType
 from minillama.gguf.vocabulary import synthetic_tokens
@@ -31,13 +31,8 @@ POOL_SIZES = (4099, 32771, 262147)
 
 def plan(shape: Shape, mix: Mix) -> list[Planned]:
     """All tensors of the file, in order."""
-    planned = []
-    for name, sizes in shape.tensors():
-        kind = tensor_type(
-            mix, name, sizes, layers=shape.layers, heads=shape.heads, kv_heads=shape.kv_heads, tied=shape.tied
-        )
-        planned.append(Planned(name, sizes, kind))
-    return planned
+    traits = Traits(shape.layers, shape.heads, shape.kv_heads, shape.tied)
+    return [Planned(name, sizes, tensor_type(mix, name, sizes, traits)) for name, sizes in shape.tensors()]
 
 
 def write_synthetic(

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from minillama.errors import FormatError, OptionError, UnsupportedError
 from minillama.gguf.importance import Importance
-from minillama.gguf.mixes import PLAIN, Mix, fitting_type, quantisable, wanted_type
+from minillama.gguf.mixes import PLAIN, Mix, Traits, fitting_type, quantisable, wanted_type
 from minillama.gguf.names import GUESSED, facts, guessed_type, size_name
 from minillama.gguf.parse import Value
 from minillama.gguf.quantise.rows import QUANTISERS
@@ -151,18 +151,10 @@ def _wanted(file: GGUF, tensor: Tensor, mix: Mix | None, options: Options) -> Te
     if tied and name == "token_embd.weight" and options.output_tensor_type is not None:
         return options.output_tensor_type
     known = facts(file)
-    return wanted_type(
-        mix,
-        name,
-        tensor.shape,
-        layers=known.layers,
-        heads=known.heads,
-        kv_heads=known.kv_heads,
-        tied=tied,
-        experts=known.experts,
-        size=size_name(file),
-        important=options.importance is not None,
+    traits = Traits(
+        known.layers, known.heads, known.kv_heads, tied, known.experts, size_name(file), options.importance is not None
     )
+    return wanted_type(mix, name, tensor.shape, traits)
 
 
 def _metadata(file: GGUF, mix: Mix | None, options: Options) -> tuple[Mapping[str, Value], Mapping[str, str]]:
