@@ -1,5 +1,6 @@
 """Hundreds of continuations of one prompt side by side, to see what a sampling setting does on the whole."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from minillama.engine.llm import LLM
 from minillama.gguf.memory import CacheTypes
+from minillama.measure.diversity import distinct
 from minillama.model import Config, Params, empty_cache, forward, unembed
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain, logprob
 
@@ -30,19 +32,17 @@ class Samples:
 
     def distinct(self, size: int) -> float:
         """Different runs of `size` tokens as a share of all such runs (Li et al. 2016, distinct-n)."""
-        runs = [
-            tuple(row[start : start + size])
-            for row, good in zip(self.tokens.tolist(), self.counts, strict=True)
-            for start in range(int(good.sum()) - size + 1)
-        ]
-        return len(set(runs)) / len(runs) if runs else 0.0
+        share = distinct(self._kept, size)
+        return 0.0 if math.isnan(share) else share
 
     def texts(self, llm: LLM) -> list[str]:
         """The continuations as text."""
-        return [
-            llm.tokenizer.decode([token for token, good in zip(row, mask, strict=True) if good])
-            for row, mask in zip(self.tokens.tolist(), self.counts, strict=True)
-        ]
+        return [llm.tokenizer.decode(row) for row in self._kept]
+
+    @property
+    def _kept(self) -> list[list[int]]:
+        """The tokens of each continuation up to its end."""
+        return [row[mask].tolist() for row, mask in zip(self.tokens, self.counts, strict=True)]
 
 
 def continuations(

@@ -10,15 +10,16 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float, Float32, Int, Int32
 
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
-from minillama.model import Cache, Config, Params, empty_cache, forward, unembed
+from minillama.measure.windows import negative_log_likelihood, over_positions
+from minillama.model import Cache, Config, Params, empty_cache, forward
 from minillama.model.forward import embed_tokens, run_blocks
 
-LEAST_LENGTH = 32  # shorter texts are padded to this; also the positions whose logits are in memory together
+LEAST_LENGTH = 32  # shorter texts are padded to this
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,4 @@ def _states(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache
 def _following(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache) -> Float[Array, "B T"]:
     """Behind each token the log-probability of the one that follows it; the last of a row means nothing."""
     hidden, _ = forward(params, config, ids, cache)
-    targets = jnp.roll(ids, -1, axis=1)
-
-    def score(piece: tuple[Array, Array]) -> Float[Array, "P"]:
-        states, wanted = piece
-        logits = unembed(params, config, states)
-        return jnp.take_along_axis(logits, wanted[:, None], axis=1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
-
-    pieces = hidden.reshape(-1, LEAST_LENGTH, hidden.shape[-1]), targets.reshape(-1, LEAST_LENGTH)
-    return lax.map(score, pieces).reshape(ids.shape)
+    return -over_positions(negative_log_likelihood, params, config, hidden, jnp.roll(ids, -1, axis=1))
