@@ -5,7 +5,9 @@ JAX calls runs on the one in force. What a query may not see is filled with numb
 """
 
 import ctypes
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -208,3 +210,18 @@ def test_any_number_of_threads_gives_the_same(time: int, threads: ctypes.Array) 
 def test_panels_are_for_many_tokens_and_no_wider_than_need_be() -> None:
     assert [panel_lanes(time, 4) for time in (1, FEW_TOKENS, FEW_TOKENS + 1)] == [0, 0, 2 * LANES]
     assert [panel_lanes(time, 1) for time in (FEW_TOKENS + 1, LANES, LANES + 1)] == [LANES, LANES, 2 * LANES]
+
+
+def test_threads_that_come_together_load_a_kernel_once() -> None:
+    """A model's programs may be fetched in one thread and traced in another."""
+    heads = Heads(28, 28, 2, CacheType.F32, CacheType.F32, False)
+    start = threading.Barrier(4)
+
+    def load() -> None:
+        start.wait()
+        library.load_attention(heads)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(load) for _ in range(4)]:
+            done.result()
+    assert library.loaded_attention.count(heads) == 1

@@ -1,9 +1,10 @@
 """The kernels of this process: chosen for its processor, compiled or found compiled, and made known to XLA."""
 
 import ctypes
+import threading
 from collections.abc import Callable
 from enum import IntEnum
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from pathlib import Path
 
 import jax
@@ -20,6 +21,7 @@ from minillama.kernels.cpu.simd import Isa, Module
 
 KINDS = (*FORMATS, *PLAIN)
 FEW = (1, 2, 4, 8)  # tokens that a kernel takes in registers; more go through panels
+_one_at_a_time = threading.RLock()
 loaded_attention: list[attention.Heads] = []  # sizes that this process has attention for
 
 
@@ -30,6 +32,21 @@ class Role(IntEnum):
 
 
 FEW_ROLES = dict(zip(FEW, (Role.FEW_1, Role.FEW_2, Role.FEW_4, Role.FEW_8), strict=True))
+
+
+def once(load: Callable[..., None]) -> Callable[..., None]:
+    """A function that acts once for its arguments, whatever the threads that call it: a second one waits for the first.
+
+    XLA refuses a name that is registered with another address, and each thread's would be another.
+    """
+    remembered = cache(load)
+
+    @wraps(load)
+    def call(*arguments: object) -> None:
+        with _one_at_a_time:
+            remembered(*arguments)
+
+    return call
 
 
 def kernel_number(kind: Type, role: Role) -> int:
@@ -61,7 +78,7 @@ def chosen_isa() -> Isa:
     return best if wanted == "auto" else Isa(wanted)
 
 
-@cache
+@once
 def register() -> None:
     """Make the handlers known to XLA, and tell them how many threads may work."""
     find = _handlers()
@@ -71,7 +88,7 @@ def register() -> None:
     threads[0], threads[1] = env.thread_limits()
 
 
-@cache
+@once
 def load_kernels(kind: Type) -> None:
     """Have the kernels of a type ready, in the table that the handlers look them up in."""
     register()
@@ -81,7 +98,7 @@ def load_kernels(kind: Type) -> None:
         table[kernel_number(kind, role)] = find(role.name)
 
 
-@cache
+@once
 def load_attention(heads: attention.Heads) -> None:
     """Have the attention of a model's sizes ready."""
     register()
