@@ -15,17 +15,18 @@ from jax import Array
 from jaxtyping import Float32
 from tqdm.auto import tqdm
 
-from minillama.engine import steps
 from minillama.engine.batches import Batches
+from minillama.engine.executor import Executor, OnDevices
 from minillama.engine.loader import load_params, unused_tensors
 from minillama.engine.memory import Memory, choose_context, keep_weights, logger
-from minillama.engine.placement import Placement, place_layers
+from minillama.engine.placement import Placement, first_devices, place_layers
 from minillama.engine.programs import expect_programs
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
 from minillama.engine.sampling_defaults import file_defaults
 from minillama.engine.session import LEAST_CHUNK, Session
 from minillama.engine.source import resolve
+from minillama.engine.spread import Spread, spread_model
 from minillama.engine.stream import Stream
 from minillama.engine.usage import Measured, memory_usage
 from minillama.errors import FormatError, OptionError, UnsupportedError
@@ -33,7 +34,7 @@ from minillama.gguf import GGUF, open_gguf
 from minillama.gguf.memory import CacheTypes, read_cache_types
 from minillama.kernels import reads_in_place
 from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
-from minillama.sampling import Sampling, SamplingOptions, build_chain, resolve_seed
+from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
 
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
@@ -47,6 +48,7 @@ def load(
     offline: bool = False,
     ctx_size: int = 0,
     n_gpu_layers: int | None = None,
+    tensor_parallel: int = 1,
     batch_size: int = 2048,
     ubatch_size: int = 512,
     cache_type_k: str = "f16",
@@ -61,6 +63,8 @@ def load(
     model: a file, or None for the built-in storyteller; hf_repo: `user/repo[:quant]` on the Hugging Face hub instead.
     ctx_size: tokens of context, a multiple of 256 after rounding up; 0 for the model's own, as far as memory allows.
     n_gpu_layers: layers to place on the accelerator, from the last; None for all, where there is one.
+    tensor_parallel: devices that compute every layer together, each with its own heads and rows; `env.prepare` with
+    cpu_devices makes several of one processor, to practise.
     batch_size, ubatch_size: tokens of a prompt that are handed over at once, and of these computed at once; cut to
     ubatch_size <= batch_size <= ctx_size.
     cache_type_k, cache_type_v: how keys and values are kept: f32, f16, bf16 or q8_0.
@@ -76,6 +80,7 @@ def load(
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
     placement = place_layers(config.block_count, n_gpu_layers)
+    together = first_devices(tensor_parallel)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
     stays = any(reads_in_place(device) for device in placement.devices)
     if stays and not use_mmap:  # only here, for beside a device's own copy it would be a second one
@@ -91,8 +96,13 @@ def load(
         delay=0.5,
         leave=False,
     ) as bar:
-        params = load_params(file, config, ctx_size, placement.devices, bar.update)
-        jax.block_until_ready(params)
+        executor: OnDevices | Spread
+        if tensor_parallel > 1:
+            executor = spread_model(file, config, ctx_size, together, bar.update)
+        else:
+            params = load_params(file, config, ctx_size, placement.devices, bar.update)
+            executor = OnDevices(params, config, placement)
+        jax.block_until_ready(executor.params)
     expect_programs(file.path.resolve(), file.nbytes, ctx_size, cache_types, batches, placement)
     tokenizer = load_tokenizer(file.metadata)
     if tokenizer.size > config.vocab_size:
@@ -100,12 +110,10 @@ def load(
     template = _choose_template(file.metadata, chat_template, tokenizer)
     memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
     return LLM(
-        config,
-        params,
+        executor,
         tokenizer,
         template,
         file,
-        placement,
         ctx_size,
         batches.within(ctx_size),
         cache_types,
@@ -118,17 +126,40 @@ def load(
 class LLM:
     """An open model. Made by `load`."""
 
-    config: Config
-    params: Params
+    executor: Executor
     tokenizer: Tokenizer
     template: ChatTemplate | None
     file: GGUF
-    placement: Placement
     ctx_size: int
     batches: Batches
     cache_types: CacheTypes
     memory: Memory
     load_seconds: float
+
+    @property
+    def config(self) -> Config:
+        """Sizes and constants of the model."""
+        return self.executor.config
+
+    @property
+    def here(self) -> OnDevices:
+        """The executor, where this process's devices compute layer by layer; for what looks inside of the model.
+
+        Raises OptionError where they do not.
+        """
+        if not isinstance(self.executor, OnDevices):
+            raise OptionError("this looks inside of the model, whose weights are spread; load it on one device")
+        return self.executor
+
+    @property
+    def params(self) -> Params:
+        """The weights, see `here`."""
+        return self.here.params
+
+    @property
+    def placement(self) -> Placement:
+        """Which device computes which layer, see `here`."""
+        return self.here.placement
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -146,7 +177,7 @@ class LLM:
 
     def session(self) -> Session:
         """State to pass to several calls: what they have in common at the start is evaluated once."""
-        return Session(self.params, self.config, self.placement, self.ctx_size, self.batches, self.cache_types)
+        return Session(self.executor, self.ctx_size, self.batches, self.cache_types)
 
     def stream(
         self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -222,13 +253,13 @@ class LLM:
                 f"{len(ids)} tokens do not fit in a context of {self.ctx_size}; load with a larger ctx_size"
             )
         padded = -(-len(ids) // LEAST_CHUNK) * LEAST_CHUNK
-        cache = empty_cache(self.config, padded, self.cache_types)
+        cache = self.executor.new_cache(padded, self.cache_types)
         row = np.zeros((1, padded), np.int32)
         row[0, : len(ids)] = ids
         parts = []
         for start in range(0, padded, self.batches.ubatch_size):
-            part = jnp.asarray(row[:, start : start + self.batches.ubatch_size])
-            logits, cache = steps.read_all(self.params, self.config, self.placement, part, cache)
+            part = row[:, start : start + self.batches.ubatch_size]
+            logits, cache = self.executor.read_all(part, cache)
             parts.append(np.asarray(logits))
         return np.concatenate(parts)[: len(ids)]
 
@@ -277,7 +308,7 @@ class LLM:
         if request.ignore_eos:
             never = tuple((token, -np.inf) for token in sorted(self.tokenizer.eog))
             sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *never))
-        chain = jax.device_put(build_chain(sampling, self.config.vocab_size), self.placement.devices[-1])
+        chain = self.executor.chain(sampling)
         if session is None:
             session = self.session()
         return Stream(session, self.tokenizer, chain, ids, request, resolve_seed(sampling.seed), self.load_seconds)

@@ -65,3 +65,17 @@ def split_layers(block_count: int, n_gpu_layers: int | None, host: jax.Device, a
     total = block_count + 1
     offloaded = total if n_gpu_layers is None or n_gpu_layers < 0 else min(n_gpu_layers, total)
     return Placement((host,) * (total - offloaded) + (accelerator,) * offloaded)
+
+
+def first_devices(count: int) -> tuple[jax.Device, ...]:
+    """The first devices of JAX's platform; raises OptionError where there are fewer."""
+    if not isinstance(count, int) or count < 1:
+        raise OptionError(f"tensor_parallel is {count!r}; expected a number of devices, 1 or more")
+    devices = jax.devices()
+    if count > len(devices):
+        kind = devices[0].platform.upper()
+        raise OptionError(
+            f"tensor_parallel={count}, but JAX sees {len(devices)} {kind} device{'s' * (len(devices) > 1)}; "
+            "use fewer, or env.prepare(cpu_devices=...) for virtual ones"
+        )
+    return tuple(devices[:count])

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt32
 
 from minillama.engine.placement import Placement
 from minillama.engine.programs import program
+from minillama.engine.scores import negative_log_likelihood, over_positions
 from minillama.gguf.memory import CacheTypes
 from minillama.kernels import Weight
 from minillama.model import Cache, Config, Params, Store, empty_cache, forward, grow, unembed
@@ -135,10 +136,18 @@ def verify(
     return run, state, replace(after, length=cache.length + held)
 
 
+@partial(jax.jit, static_argnames="config")
+def score(
+    head: Params, config: Config, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"]
+) -> Float[Array, "B T"]:
+    """The negative log-likelihood of each target behind its hidden state."""
+    return over_positions(negative_log_likelihood, head, config, hidden, targets)
+
+
 @partial(jax.jit, donate_argnames="state")
 def choose(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:
     """Sample from logits."""
-    return _sample(chain, state, logits)
+    return sample(chain, state, logits)
 
 
 @program()
@@ -154,10 +163,11 @@ def begin(
     One program, for each one costs a new process as much as a token.
     """
     state = chain.accept_many(new_state(seed, chain.window, chain.last.start()), recent, count)
-    return _sample(chain, state, logits)
+    return sample(chain, state, logits)
 
 
-def _sample(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:
+def sample(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:
+    """Draw a token; part of a program."""
     token, state = chain(logits, state)
     return Choice(token, logprob(logits, token)), state
 
@@ -226,7 +236,7 @@ def _step(
 ) -> tuple[Choice, SamplerState, Cache]:
     hidden, cache = forward(params, config, token.reshape(1, 1), cache)
     logits = unembed(params, config, hidden[0, 0])
-    choice, state = _sample(chain, state, logits)
+    choice, state = sample(chain, state, logits)
     return choice, state, cache
 
 
@@ -241,7 +251,7 @@ def _verify(
     cache: Cache,
 ) -> tuple[Run, SamplerState, Cache]:
     hidden, after = forward(params, config, ids, cache)
-    run, state = _sample_along(chain, state, unembed(params, config, hidden[0]), ids, drafted)
+    run, state = sample_along(chain, state, unembed(params, config, hidden[0]), ids, drafted)
     return run, state, replace(after, length=cache.length + run.count)
 
 
@@ -249,10 +259,10 @@ def _verify(
 def _choose_run(
     chain: Chain, state: SamplerState, logits: Float[Array, "T V"], ids: Int[Array, "1 T"], drafted: Int[Array, ""]
 ) -> tuple[Run, SamplerState]:
-    return _sample_along(chain, state, logits, ids, drafted)
+    return sample_along(chain, state, logits, ids, drafted)
 
 
-def _sample_along(
+def sample_along(
     chain: Chain, state: SamplerState, logits: Float[Array, "T V"], ids: Int[Array, "1 T"], drafted: Int[Array, ""]
 ) -> tuple[Run, SamplerState]:
     """Sample position after position, the state threaded through, until a sample is not what was drafted."""
@@ -261,7 +271,7 @@ def _sample_along(
     def right(carry: tuple[Run, Bool[Array, ""], SamplerState]) -> Bool[Array, ""]:
         return carry[1]
 
-    def sample(
+    def sample_next(
         carry: tuple[Run, Bool[Array, ""], SamplerState],
     ) -> tuple[Run, Bool[Array, ""], SamplerState]:
         run, _, state = carry
@@ -274,7 +284,7 @@ def _sample_along(
 
     size = ids.shape[1]
     nothing = Run(jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32), jnp.int32(0))
-    run, _, state = lax.while_loop(right, sample, (nothing, jnp.bool_(True), state))
+    run, _, state = lax.while_loop(right, sample_next, (nothing, jnp.bool_(True), state))
     return run, state
 
 

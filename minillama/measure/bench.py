@@ -134,7 +134,7 @@ def _record(
     llm: LLM, setup: Setup, trial: Trial, started: datetime, samples: tuple[int, ...], compiling: float
 ) -> Record:
     speeds = tuple((trial.n_prompt + trial.n_gen) * 1e9 / nanoseconds for nanoseconds in samples)
-    device = llm.placement.devices[-1]
+    device = llm.executor.devices[-1]
     work = trial_work(llm.file, llm.config, llm.cache_types, trial, min(setup.n_ubatch, setup.n_batch))
     return Record(
         build_commit=f"minillama {__version__}, jax {jax.__version__}",
@@ -172,7 +172,7 @@ def _record(
 
 def _related(record: Record, llm: LLM, bandwidth: float | None, peak_flops: float | None) -> Record:
     """Beside what the machine gives at most."""
-    if llm.placement.devices[-1].platform != jax.default_backend():
+    if llm.executor.devices[-1].platform != jax.default_backend():
         return record  # it was measured on another device than this model's
     assert record.bytes_per_token is not None and record.flops_per_token is not None
     reads, computes = record.bytes_per_token * record.avg_ts, record.flops_per_token * record.avg_ts
