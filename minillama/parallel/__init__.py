@@ -1,0 +1,1 @@
+"""Several machines as one: processes that find, trust and follow one another."""
