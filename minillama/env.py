@@ -64,6 +64,7 @@ def prepare(
     platform: str | None = None,
     cpu_devices: int | None = None,
     keep_programs: bool = False,
+    skip_cores: int = 0,
 ) -> None:
     """Settle what JAX reads when it starts; settings that the user made in the environment are left alone.
 
@@ -73,6 +74,7 @@ def prepare(
     platform: `cpu`, `cuda` or `tpu`; None lets JAX choose.
     cpu_devices: how many devices JAX shows on the processor, to practise sharding on one machine.
     keep_programs: look for compiled programs that an earlier process wrote down whole, and write down new ones.
+    skip_cores: with `threads`, how many cores to leave to other processes that share the work on this machine.
     Raises OptionError where JAX has already started and an option would have changed something.
     """
     global _keeps_programs
@@ -86,7 +88,12 @@ def prepare(
             raise OptionError(f"cpu_devices is {cpu_devices}; it counts virtual devices, so 1 or more")
         _set("jax_num_cpu_devices", cpu_devices, "cpu_devices", cpu_devices)
     if max(threads or 0, threads_batch or 0) > 0:
-        _set_threads(max(threads or 0, 0), max(threads_batch or 0, 0))
+        _set_threads(max(threads or 0, 0), max(threads_batch or 0, 0), skip_cores)
+
+
+def allowed_cores() -> tuple[int, ...]:
+    """The cores that this process was given, whatever `prepare` has chosen among them."""
+    return _allowed_cores()
 
 
 def backend_started() -> bool:
@@ -162,15 +169,25 @@ def describe() -> Machine:
     )
 
 
-def spread(cores: Sequence[int], core_ids: dict[int, tuple[int, int]], count: int) -> tuple[int, ...]:
-    """Choose `count` logical processors, one of every physical core before a second of any."""
+def models_dir() -> Path:
+    """Folder of model files that a worker was sent; it may not exist yet."""
+    return _user_cache() / "minillama" / "models"
+
+
+def spread(cores: Sequence[int], core_ids: dict[int, tuple[int, int]], count: int, skip: int = 0) -> tuple[int, ...]:
+    """Choose `count` logical processors, one of every physical core before a second of any.
+
+    skip: how many of that order others have; where too few are left, it begins again from the start.
+    """
     seen: dict[tuple[int, int], int] = {}
     ranks = []
     for core in sorted(cores):
         physical = core_ids.get(core, (-1, core))
         seen[physical] = seen.get(physical, -1) + 1
         ranks.append((seen[physical], core))
-    return tuple(sorted(core for _, core in sorted(ranks)[:count]))
+    order = [core for _, core in sorted(ranks)]
+    start = skip % max(len(order), 1)
+    return tuple(sorted((order[start:] + order[:start])[:count]))
 
 
 def _set_xla_flags() -> None:
@@ -225,7 +242,7 @@ def _set(name: str, value: str | int, option: str, given: str | int) -> None:
     os.environ[name.upper()] = str(value)
 
 
-def _set_threads(threads: int, threads_batch: int) -> None:
+def _set_threads(threads: int, threads_batch: int, skip: int) -> None:
     """Two numbers for the kernels, and the larger one for XLA; 0 leaves a number as it is."""
     asked = ((name, number) for name, number in (("threads", threads), ("threads_batch", threads_batch)) if number)
     option = ", ".join(f"{name}={number}" for name, number in asked)
@@ -234,7 +251,7 @@ def _set_threads(threads: int, threads_batch: int) -> None:
         logger.warning("%s, but this process may use %d cores; using %d", option, len(allowed), len(allowed))
     wanted = [threads or _threads[0], threads_batch or _threads[1]]
     limits = _limits(wanted, len(allowed))
-    chosen = spread(allowed, _core_ids(), max(limits))
+    chosen = spread(allowed, _core_ids(), max(limits), skip)
     bound = sys.platform == "linux"
     if (limits != thread_limits() or (bound and chosen != _current_affinity())) and backend_started():
         raise OptionError(f"{option} comes too late: JAX has already started; restart and give it first")

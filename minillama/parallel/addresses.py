@@ -1,0 +1,58 @@
+"""Addresses of workers as a person writes them: `10.0.0.2:50052,node3,[fe80::2]:50053`."""
+
+from dataclasses import dataclass
+
+from minillama.errors import OptionError
+
+DEFAULT_PORT = 50052
+MOST_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a worker listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return join_port(self.host, self.port)
+
+
+def join_port(host: str, port: int) -> str:
+    """`host:port`, with brackets round an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_addresses(text: str) -> tuple[Address, ...]:
+    """Read a list of addresses; without a port, llama.cpp's 50052.
+
+    Raises OptionError for a wrong port, a worker named twice, none, or more than 16.
+    """
+    found: list[Address] = []
+    for part in (part.strip() for part in text.split(",")):
+        address = _parse(part)
+        if address in found:
+            raise OptionError(f"worker {address} is named twice; leave one out")
+        found.append(address)
+    if len(found) > MOST_WORKERS:
+        raise OptionError(f"{len(found)} workers are named; at most {MOST_WORKERS} can work together")
+    return tuple(found)
+
+
+def _parse(text: str) -> Address:
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        colon, port = rest[:1], rest[1:]
+        good = bool(bracket) and colon in ("", ":")
+    elif text.count(":") > 1:  # a bare IPv6 address, which leaves no room for a port
+        host, colon, port, good = text, "", "", True
+    else:
+        host, colon, port = text.partition(":")
+        good = True
+    number = int(port) if port.isascii() and port.isdigit() else 0 if colon else DEFAULT_PORT
+    if not (good and host and 0 < number < 1 << 16) or any(character.isspace() for character in host):
+        raise OptionError(
+            f"worker {text!r} should be host:port, as in 10.0.0.2:{DEFAULT_PORT} or [fd00::2]:{DEFAULT_PORT}"
+        )
+    return Address(host, number)
