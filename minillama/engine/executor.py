@@ -93,6 +93,10 @@ class Executor(ABC):
         """Bytes that XLA needs for a time to read a chunk of that size; None where that is not known."""
         return None
 
+    def close(self) -> None:
+        """Let go of whoever else computes; here nobody does."""
+        return
+
 
 @dataclass(frozen=True, eq=False)
 class OnDevices(Executor):

@@ -1,5 +1,6 @@
 """The Python API: `load` a model, then generate, stream, chat, and look inside."""
 
+import atexit
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from minillama.gguf import GGUF, open_gguf
 from minillama.gguf.memory import CacheTypes, read_cache_types
 from minillama.kernels import reads_in_place
 from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
+from minillama.parallel.specs import divide
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
 
@@ -49,6 +51,9 @@ def load(
     ctx_size: int = 0,
     n_gpu_layers: int | None = None,
     tensor_parallel: int = 1,
+    workers: str | None = None,
+    secret: bytes | None = None,
+    threads: int = 0,
     batch_size: int = 2048,
     ubatch_size: int = 512,
     cache_type_k: str = "f16",
@@ -65,6 +70,9 @@ def load(
     n_gpu_layers: layers to place on the accelerator, from the last; None for all, where there is one.
     tensor_parallel: devices that compute every layer together, each with its own heads and rows; `env.prepare` with
     cpu_devices makes several of one processor, to practise.
+    workers: `host:port,host:port`, where `minillama worker` runs: they compute everything together, as if they were the
+    devices of tensor_parallel, and this process only leads. `close` lets them go.
+    secret: what the workers share, needed unless all are on loopback; threads: cores of each, 0 for all of its machine.
     batch_size, ubatch_size: tokens of a prompt that are handed over at once, and of these computed at once; cut to
     ubatch_size <= batch_size <= ctx_size.
     cache_type_k, cache_type_v: how keys and values are kept: f32, f16, bf16 or q8_0.
@@ -79,6 +87,10 @@ def load(
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
+    if workers is not None:
+        ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, None)
+        executor = _lead(workers, secret, threads, file, config, ctx_size, use_mmap, use_mlock)
+        return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
     placement = place_layers(config.block_count, n_gpu_layers)
     together = first_devices(tensor_parallel)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
@@ -96,19 +108,33 @@ def load(
         delay=0.5,
         leave=False,
     ) as bar:
-        executor: OnDevices | Spread
+        here: OnDevices | Spread
         if tensor_parallel > 1:
-            executor = spread_model(file, config, ctx_size, together, bar.update)
+            here = spread_model(file, config, ctx_size, together, bar.update)
         else:
             params = load_params(file, config, ctx_size, placement.devices, bar.update)
-            executor = OnDevices(params, config, placement)
-        jax.block_until_ready(executor.params)
+            here = OnDevices(params, config, placement)
+        jax.block_until_ready(here.params)
     expect_programs(file.path.resolve(), file.nbytes, ctx_size, cache_types, batches, placement)
-    tokenizer = load_tokenizer(file.metadata)
-    if tokenizer.size > config.vocab_size:
-        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {config.vocab_size}")
-    template = _choose_template(file.metadata, chat_template, tokenizer)
     memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
+    return _opened(here, file, ctx_size, batches, cache_types, memory, chat_template, started)
+
+
+def _opened(
+    executor: Executor,
+    file: GGUF,
+    ctx_size: int,
+    batches: Batches,
+    cache_types: CacheTypes,
+    memory: Memory,
+    chat_template: str | None,
+    started: float,
+) -> "LLM":
+    """The model with its text side: tokenizer and template."""
+    tokenizer = load_tokenizer(file.metadata)
+    if tokenizer.size > executor.config.vocab_size:
+        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {executor.config.vocab_size}")
+    template = _choose_template(file.metadata, chat_template, tokenizer)
     return LLM(
         executor,
         tokenizer,
@@ -120,6 +146,37 @@ def load(
         memory,
         time.perf_counter() - started,
     )
+
+
+def _lead(
+    workers: str,
+    secret: bytes | None,
+    threads: int,
+    file: GGUF,
+    config: Config,
+    ctx_size: int,
+    use_mmap: bool,
+    use_mlock: bool,
+) -> Executor:
+    """Gather workers and let them open the model, which they are sent if they lack it."""
+    from minillama.engine.remote import Remote
+    from minillama.parallel.addresses import parse_addresses
+    from minillama.parallel.leader import gather
+    from minillama.parallel.shipping import offer
+
+    addresses = parse_addresses(workers)
+    if len(addresses) > 1:
+        divide(config, len(addresses))  # raises before anybody is called
+    group = gather(addresses, secret, say=logger.warning, threads=threads)
+    atexit.register(group.close)
+    remote = Remote(group, config)
+    try:
+        offer(group, list(file.mapped))
+        remote.open(ctx_size, use_mmap=use_mmap, use_mlock=use_mlock)
+    except BaseException:
+        group.close()
+        raise
+    return remote
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +231,10 @@ class LLM:
     def __repr__(self) -> str:
         shape = f"{self.config.architecture}, {self.config.block_count} layers, context {self.ctx_size}"
         return f"<LLM {self.path.name}: {shape}>"
+
+    def close(self) -> None:
+        """Let the workers go, where there are any; nothing can be computed afterwards."""
+        self.executor.close()
 
     def session(self) -> Session:
         """State to pass to several calls: what they have in common at the start is evaluated once."""

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,15 +18,18 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, Int
 
-from minillama.engine.executor import Executor, Kept
-from minillama.engine.loader import Advance
+from minillama.engine.executor import Executor, Kept, OnDevices
+from minillama.engine.loader import Advance, load_params
+from minillama.engine.placement import place_layers
 from minillama.engine.scores import negative_log_likelihood, over_positions
 from minillama.engine.spread_loader import SpreadLoader
 from minillama.engine.steps import Choice, Run, sample, sample_along
-from minillama.gguf import GGUF
+from minillama.errors import ResourceError
+from minillama.gguf import GGUF, open_gguf
+from minillama.gguf.lock import lock
 from minillama.gguf.memory import CacheTypes
 from minillama.kernels import Weight
-from minillama.model import Cache, Config, Params, empty_cache, forward, grow, unembed
+from minillama.model import Cache, Config, Params, empty_cache, forward, grow, read_config, unembed
 from minillama.model.forward import forward_last
 from minillama.parallel.pieces import over_devices
 from minillama.parallel.specs import AXIS, config_of_device, divide
@@ -267,3 +271,23 @@ def spread_model(
     params = SpreadLoader(file, config, mesh, division, advance).load(ctx_size)
     specs = tuple(leaf.sharding.spec for leaf in jax.tree.leaves(params))
     return Spread(params, config, Layout(mesh, config_of_device(config, division), specs))
+
+
+def open_spread(path: Path, ctx_size: int, *, use_mmap: bool, use_mlock: bool) -> Executor:
+    """Open a model on all devices of all processes of a group, or on the only one that there is."""
+    file = open_gguf(path, use_mmap=use_mmap)
+    config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
+    devices = jax.devices()
+    executor: OnDevices | Spread
+    if len(devices) == 1:
+        placement = place_layers(config.block_count, None)
+        executor = OnDevices(load_params(file, config, ctx_size, placement.devices), config, placement)
+    else:
+        executor = spread_model(file, config, ctx_size, devices)
+    jax.block_until_ready(executor.params)
+    if use_mlock:
+        try:
+            lock(file.mapped.values())
+        except ResourceError as problem:
+            logger.warning("%s; going on without", problem)
+    return executor

@@ -95,8 +95,12 @@ def build_chain(sampling: Sampling, vocab_size: int) -> Chain:
         bounded = bounded or (sampler is Sampler.TOP_K and sampling.enabled(sampler))
     tau, eta = jax.device_put((np.float32(sampling.mirostat_ent), np.float32(sampling.mirostat_lr)))
     last = Dist(), Mirostat1(tau, eta), Mirostat2(tau, eta)
-    window = bucket(max(sampling.repeat_last_n, sampling.dry_penalty_last_n, 1))
-    return Chain(tuple(stages), last[sampling.mirostat], vocab_size, window)
+    return Chain(tuple(stages), last[sampling.mirostat], vocab_size, window_of(sampling))
+
+
+def window_of(sampling: Sampling) -> int:
+    """How many tokens a chain of these options looks back on."""
+    return bucket(max(sampling.repeat_last_n, sampling.dry_penalty_last_n, 1))
 
 
 def logprob(logits: Float[Array, "V"], token: Int[Array, ""]) -> Float[Array, ""]:
