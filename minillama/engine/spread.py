@@ -30,10 +30,11 @@ from minillama.gguf.lock import lock
 from minillama.gguf.memory import CacheTypes
 from minillama.kernels import Weight
 from minillama.model import Cache, Config, Params, empty_cache, forward, grow, read_config, unembed
-from minillama.model.forward import forward_last
+from minillama.model.forward import forward_last, unembed_here
 from minillama.parallel.pieces import over_devices
 from minillama.parallel.specs import AXIS, config_of_device, divide
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain
+from minillama.sampling.spread import narrowing, sample_apart
 from minillama.sampling.state import new_state
 
 logger = logging.getLogger("minillama")
@@ -229,7 +230,11 @@ def _step(
 ) -> tuple[Choice, SamplerState, Cache]:
     def body(params: Params, cache: Cache, chain: Chain, state: SamplerState, token: Array) -> Any:
         hidden, cache = forward(params, layout.config, token.reshape(1, 1), cache)
-        return sample(chain, state, unembed(params, layout.config, hidden[0, 0])), cache
+        if not narrowing(chain):
+            return sample(chain, state, unembed(params, layout.config, hidden[0, 0])), cache
+        logits = unembed_here(params, layout.config, hidden[0, 0])
+        token, logprob, state = sample_apart(chain, state, logits, AXIS)
+        return (Choice(token, logprob), state), cache
 
     (choice, state), cache = layout.spread(body, params, cache, chain, state, token)
     return choice, state, cache
