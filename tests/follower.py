@@ -48,6 +48,8 @@ def follow(connection: Connection) -> None:
                 sums(*message.arrays)
         elif message.op == "sleep":
             time.sleep(60)
+        elif message.op in ("calm", "restless"):
+            connection.send(Message("calmed", {"threads": reschedule(calm=message.op == "calm")}))
         elif message.op == "time":
             connection.send(Message("time", {"seconds": seconds_of_a_sum()}))
         elif message.op == "model":
@@ -76,6 +78,17 @@ def compiled():  # type: ignore[no-untyped-def]
 
 
 _compiled = []
+_calmed = []
+
+
+def reschedule(*, calm: bool) -> int:
+    """Give the calmed threads their former rank, or take it from them again; how many there are."""
+    if not _calmed:
+        every = map(int, os.listdir("/proc/self/task"))
+        _calmed.extend(thread for thread in every if os.sched_getscheduler(thread) == os.SCHED_IDLE)
+    for thread in _calmed:
+        os.sched_setscheduler(thread, os.SCHED_IDLE if calm else os.SCHED_OTHER, os.sched_param(0))
+    return len(_calmed)
 
 
 def sums(x):  # type: ignore[no-untyped-def]

@@ -26,10 +26,11 @@ COMMANDS = {
     "latency": "latency",
     "perplexity": "perplexity",
     "quality": "quality",
+    "worker": "worker",
     "doctor": "doctor",
     "lab": "lab",
 }
-ALIASES = {"main": "run", "completion": "run", "chat": "cli"}
+ALIASES = {"main": "run", "completion": "run", "chat": "cli", "rpc-server": "worker"}
 
 EPILOG = """\
 Flags and defaults are llama.cpp's; LLAMA_ARG_* environment variables set them too.

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from minillama import env
 from minillama.errors import FormatError, ResourceError
-from minillama.parallel.gloo import calm_gloo, use_address
+from minillama.parallel.gloo import start_gloo
 from minillama.parallel.wire import Connection, Message
 
 JOIN_SECONDS = 60  # for all processes of a group to find each other
@@ -56,7 +56,6 @@ def join(fd: int) -> Joined:
         devices = jax.local_devices()
     except RuntimeError as error:
         raise ResourceError(f"JAX does not start in the group: {_first_line(error)}") from error
-    calm_gloo()
     connection.send(Message("joined", {"devices": len(devices), "platform": jax.default_backend()}))
     return Joined(connection, index, count)
 
@@ -100,8 +99,7 @@ def _find_the_others(index: int, count: int, coordinator: str, host: str) -> Non
         raise ResourceError(
             f"no group at {coordinator}: {_first_line(error)}; does a firewall stand between?"
         ) from error
-    if _is_ours(host):
-        use_address(host)
+    start_gloo(host if _is_ours(host) else None)
 
 
 def _is_ours(host: str) -> bool:

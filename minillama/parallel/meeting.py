@@ -74,7 +74,7 @@ def _hosts(workers: Sequence[Reached], leader: Identity) -> list[str]:
             hosts.append(ours)  # a worker beside the leader is met where the leader comes from
         else:
             raise OptionError(
-                f"worker {worker.address} is reached over loopback, where the workers on other machines cannot find it; "
-                "name the address that it has in their network"
+                f"worker {worker.address} is reached over loopback, where workers on other machines cannot find "
+                "it; name the address that it has in their network"
             )
     return hosts

@@ -20,7 +20,7 @@ from minillama.parallel.identity import identify, read_identity
 from minillama.parallel.secret import admit, is_loopback, refuse
 from minillama.parallel.wire import GONE, Connection, Message
 
-HANDSHAKE_SECONDS = 10.0
+HANDSHAKE_SECONDS = 10.0  # for the whole, and half of it for each answer
 GRACE_SECONDS = 3.0  # that a follower has to end when its leader is gone
 _STRANGERS = 8  # handshakes at a time
 _WORDS = 1 << 14  # bytes of a follower's last words that are kept
@@ -56,7 +56,8 @@ def listen(host: str, port: int, secret: bytes | None) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
         remedy = (
             "another --port" if "in use" in reason else "an address of this machine, or 0.0.0.0 for all, with --host"
         )
@@ -70,7 +71,7 @@ class Supervisor:
     listener: socket.socket
     worker: Worker
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _leader: str | None = None
+    _leader: Connection | None = None
     _process: subprocess.Popen[bytes] | None = None
     _stopped: bool = False
 
@@ -120,8 +121,7 @@ class Supervisor:
             try:
                 ending = self._follow(connection)
             finally:
-                with self._lock:
-                    self._leader = None
+                self._release()
             self.worker.say(f"{ending}; ready again")
         except MinillamaError as error:
             self.worker.say(str(error))
@@ -130,25 +130,38 @@ class Supervisor:
 
     def _agree(self, connection: Connection) -> None:
         """Make sure of the leader; afterwards the worker is its own."""
-        admit(connection, self.worker.secret, HANDSHAKE_SECONDS)
-        theirs = read_identity(connection.receive(HANDSHAKE_SECONDS, head_limit=4096), connection.name)
+        admit(connection, self.worker.secret, HANDSHAKE_SECONDS / 2)
+        theirs = read_identity(
+            connection.receive(HANDSHAKE_SECONDS / 2, head_limit=4096, arrays_limit=0), connection.name
+        )
         ours = identify(threads=self.worker.threads, platform=self.worker.platform, port=_free_port())
         if theirs.versions != ours.versions:
             refuse(
                 connection, f"the worker runs {ours.versions}, the leader {theirs.versions}; install the same on both"
             )
-        with self._lock:
-            busy = self._leader
-            if busy is None:
-                self._leader = connection.name
-        if busy is not None:
-            refuse(connection, f"busy with a {busy}; try again when it has left")
+        until = time.monotonic() + HANDSHAKE_SECONDS / 2
+        while (busy := self._claim(connection)) is not None:
+            # A leader that is gone is still let out: the next one may come at once.
+            if not busy.ended(0.0) or time.monotonic() > until:
+                refuse(connection, f"busy with a {busy.name}; try again when it has left")
+            time.sleep(0.05)
         try:
             connection.send(ours.message())
         except MinillamaError:
-            with self._lock:
-                self._leader = None
+            self._release()
             raise
+
+    def _claim(self, connection: Connection) -> Connection | None:
+        """Make this the leader's connection; if there is another leader, its connection."""
+        with self._lock:
+            if self._leader is None:
+                self._leader = connection
+                return None
+            return self._leader
+
+    def _release(self) -> None:
+        with self._lock:
+            self._leader = None
 
     def _follow(self, connection: Connection) -> str:
         """Run the process that follows, to its end; how it ended, in words."""

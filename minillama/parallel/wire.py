@@ -5,6 +5,7 @@ each at a multiple of 16. Nothing that arrives is executed or unpickled, and not
 known to be allowed.
 """
 
+import errno
 import json
 import math
 import os
@@ -62,12 +63,10 @@ class Connection:
         self.name = name
         self.socket = opened
         opened.settimeout(SEND_SECONDS)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _watch_silence(opened)
+        if opened.family != socket.AF_UNIX:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _watch_silence(opened)
         self._sending, self._receiving = threading.Lock(), threading.Lock()
-        self._readable, self._ended = select.poll(), select.poll()
-        self._readable.register(opened, select.POLLIN)
-        self._ended.register(opened, GONE)
 
     def send(self, message: Message) -> None:
         """Send a message whole; raises ResourceError where the other side is gone or takes nothing for 30 s."""
@@ -103,14 +102,14 @@ class Connection:
 
     def arrives(self, timeout: float) -> bool:
         """Whether a message, or the end of the connection, is there within so many seconds."""
-        return self._poll(self._readable, timeout)
+        return self._poll(select.POLLIN, timeout)
 
     def ended(self, timeout: float) -> bool:
         """Whether the other side has closed the connection, even where messages are left to be read.
 
         timeout: seconds to wait for that.
         """
-        return self._poll(self._ended, timeout)
+        return self._poll(GONE, timeout)
 
     def close(self) -> None:
         """End the connection; a thread that waits for a message gets a ResourceError."""
@@ -118,8 +117,10 @@ class Connection:
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
-    def _poll(self, poll: select.poll, seconds: float) -> bool:
+    def _poll(self, events: int, seconds: float) -> bool:
+        poll = select.poll()
         try:
+            poll.register(self.socket, events)
             return bool(poll.poll(1000 * seconds))
         except (OSError, ValueError):
             return True  # closed by another thread: reading says so
@@ -201,11 +202,13 @@ def _watch_silence(opened: socket.socket) -> None:
     for option, value in (wanted | {"TCP_USER_TIMEOUT": 1000 * lost}).items():
         number = getattr(socket, option, None)
         if number is not None:
-            with suppress(OSError):  # Unix sockets of tests, and systems that do not know it
+            with suppress(OSError):  # systems that do not know it
                 opened.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
 def _reason(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return f"nothing moves for {SEND_SECONDS:g} s"
+    if error.errno == errno.EBADF:
+        return "the connection was closed here"
     return (error.strerror or str(error) or type(error).__name__).lower()
