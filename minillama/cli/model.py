@@ -62,7 +62,7 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
         logger.warning("-lm dio has no effect: the file is read as with auto")
     check_sharing(args)
     path = find_model(args)
-    prepare_machine(args.device, args.threads, args.threads_batch, cpu_devices=args.tensor_parallel)
+    prepare_machine(args.device, args.threads, args.threads_batch, cpu_devices=virtual_devices(args))
 
     from minillama.engine.llm import load
 
@@ -94,9 +94,14 @@ def check_sharing(args: argparse.Namespace) -> None:
         raise OptionError(f"-tp {args.tensor_parallel}: should be 1 or more devices")
     if args.workers is None:
         return
-    for name, given in (("-tp", args.tensor_parallel > 1), ("-mg", args.main_gpu), ("-ts", args.tensor_split)):
+    for name, given in (("-tp", args.tensor_parallel > 1), ("-mg", args.main_gpu)):
         if given:
             raise OptionError(f"{name} and --workers: the workers named compute together; leave {name} out")
+
+
+def virtual_devices(args: argparse.Namespace) -> int:
+    """How many devices a processor is to show, to share the work as was asked for."""
+    return max(args.tensor_parallel, len(args.tensor_split))
 
 
 def take_secret(file: str | None) -> bytes | None:

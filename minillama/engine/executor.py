@@ -66,8 +66,8 @@ class Executor(ABC):
         """Run a chunk of T tokens of each of B texts; hidden states, normed and ready for the head."""
 
     @abstractmethod
-    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"]) -> Kept:
-        """The negative log-likelihood of each target behind its hidden state."""
+    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
+        """The negative log-likelihood of each target behind its hidden state, the first of which is number `first`."""
 
     @abstractmethod
     def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
@@ -140,8 +140,8 @@ class OnDevices(Executor):
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
         return steps.run(self.params, self.config, self.placement, jnp.asarray(ids), cache)
 
-    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"]) -> Kept:
-        return steps.score(steps.head_of(self.params), self.config, hidden, jnp.asarray(targets))
+    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
+        return steps.score(steps.head_of(self.params), self.config, hidden, jnp.asarray(targets), first)
 
     def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
         return steps.decode(self.params, self.config, self.placement, ids, cache)

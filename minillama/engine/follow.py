@@ -57,14 +57,34 @@ def follow(joined: Joined) -> None:
 
 def _open(path: Path, values: Mapping[str, object]) -> Any:
     """The executor of this process: one part of what all processes of the group compute together."""
-    from minillama.engine.spread import open_spread
+    import jax
 
-    ctx_size = values.get("ctx_size")
-    if type(ctx_size) is not int:
-        raise FormatError(f"the leader says {ctx_size!r:.40} of ctx_size")
-    return open_spread(
-        path, ctx_size, use_mmap=values.get("use_mmap") is True, use_mlock=values.get("use_mlock") is True
-    )
+    from minillama.engine.executor import OnDevices
+    from minillama.engine.layered import layer_model
+    from minillama.engine.loader import load_params
+    from minillama.engine.memory import lock_weights
+    from minillama.engine.placement import place_layers
+    from minillama.engine.spread import spread_model
+    from minillama.gguf import open_gguf
+    from minillama.model import read_config
+
+    ctx_size, shares = values.get("ctx_size"), values.get("shares")
+    if type(ctx_size) is not int or not isinstance(shares, list) or {type(share) for share in shares} - {int, float}:
+        raise FormatError(f"the leader says {ctx_size!r:.40} of ctx_size, {shares!r:.40} of shares")
+    file = open_gguf(path, use_mmap=values.get("use_mmap") is True)
+    config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
+    executor: Any
+    if len(jax.devices()) == 1:
+        placement = place_layers(config.block_count, None)
+        executor = OnDevices(load_params(file, config, ctx_size, placement.devices), config, placement)
+    elif values.get("layers") is True:
+        executor = layer_model(file, config, ctx_size, shares)
+    else:
+        executor = spread_model(file, config, ctx_size, jax.devices())
+    jax.block_until_ready(executor.params)
+    if values.get("use_mlock") is True:
+        lock_weights(file)
+    return executor
 
 
 class Follower:
@@ -190,7 +210,7 @@ def _run(self: Follower, given: _Arguments) -> None:
 
 
 def _score(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, self._executor.score(given.known("hidden"), given.ids()))
+    self.keep(given.number, self._executor.score(given.known("hidden"), given.ids(), given.whole("first")))
 
 
 def _decode(self: Follower, given: _Arguments) -> None:

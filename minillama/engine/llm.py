@@ -20,8 +20,9 @@ from minillama.engine.batches import Batches
 from minillama.engine.executor import Executor, OnDevices
 from minillama.engine.loader import load_params, unused_tensors
 from minillama.engine.memory import Memory, choose_context, keep_weights, logger
-from minillama.engine.placement import Placement, SplitMode, first_devices, place_layers, read_split_mode
+from minillama.engine.placement import Placement, SplitMode, first_devices, place_layers, read_split_mode, summed_shares
 from minillama.engine.programs import expect_programs
+from minillama.engine.remote import Remote
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
 from minillama.engine.sampling_defaults import file_defaults
@@ -35,6 +36,9 @@ from minillama.gguf import GGUF, open_gguf
 from minillama.gguf.memory import CacheTypes, read_cache_types
 from minillama.kernels import reads_in_place
 from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
+from minillama.parallel.addresses import parse_addresses
+from minillama.parallel.leader import Group, gather
+from minillama.parallel.shipping import offer
 from minillama.parallel.specs import divide
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
@@ -95,8 +99,16 @@ def load(
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
     if workers is not None:
         ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, None)
-        executor = _lead(workers, secret, threads, file, config, ctx_size, use_mmap, use_mlock)
-        return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
+        group = _gathered(workers, secret, threads, config, mode, tensor_split)
+        remote = Remote(group, config)
+        try:
+            offer(group, list(file.mapped))
+            layers = mode is SplitMode.LAYER
+            remote.open(ctx_size, layers=layers, shares=tensor_split, use_mmap=use_mmap, use_mlock=use_mlock)
+        except BaseException:
+            group.close()
+            raise
+        return _opened(remote, file, ctx_size, batches, cache_types, memory, chat_template, started)
     together = first_devices(tensor_parallel if mode is not SplitMode.TENSOR or tensor_parallel > 1 else 0)
     if mode is SplitMode.TENSOR and tensor_split:
         raise OptionError("tensor_split has no meaning for split_mode=tensor, which cuts every layer evenly")
@@ -167,35 +179,27 @@ def _split_mode(name: str | None, tensor_parallel: int) -> SplitMode | None:
     return mode
 
 
-def _lead(
+def _gathered(
     workers: str,
     secret: bytes | None,
     threads: int,
-    file: GGUF,
     config: Config,
-    ctx_size: int,
-    use_mmap: bool,
-    use_mlock: bool,
-) -> Executor:
-    """Gather workers and let them open the model, which they are sent if they lack it."""
-    from minillama.engine.remote import Remote
-    from minillama.parallel.addresses import parse_addresses
-    from minillama.parallel.leader import gather
-    from minillama.parallel.shipping import offer
-
+    mode: SplitMode | None,
+    tensor_split: Sequence[float],
+) -> Group:
+    """The workers, once they have started; whether the model divides among them is seen to before they are called."""
     addresses = parse_addresses(workers)
-    if len(addresses) > 1:
-        divide(config, len(addresses))  # raises before anybody is called
+    if mode is SplitMode.NONE and len(addresses) > 1:
+        raise OptionError(f"split_mode=none and {len(addresses)} workers contradict each other; name one of them")
+    if mode is SplitMode.LAYER:
+        summed_shares(len(addresses), tensor_split)
+    elif tensor_split:
+        raise OptionError("tensor_split needs split_mode=layer")
+    else:
+        divide(config, len(addresses))
     group = gather(addresses, secret, say=logger.warning, threads=threads)
     atexit.register(group.close)
-    remote = Remote(group, config)
-    try:
-        offer(group, list(file.mapped))
-        remote.open(ctx_size, use_mmap=use_mmap, use_mlock=use_mlock)
-    except BaseException:
-        group.close()
-        raise
-    return remote
+    return group
 
 
 @dataclass(frozen=True, eq=False)
