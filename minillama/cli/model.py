@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("minillama")
 
 _PLATFORMS = {"none": "cpu", "cpu": "cpu", "cuda": "cuda", "cuda0": "cuda", "gpu": "cuda", "tpu": "tpu"}
+_SPLIT_MODES = ("none", "layer", "row", "tensor")
 _LOAD_MODES = ("auto", "mmap", "none", "mlock", "mmap+mlock", "dio")
 
 
@@ -90,6 +91,8 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
 
 def check_sharing(args: argparse.Namespace) -> None:
     """Refuse ways of sharing the work that contradict each other, before anything is loaded or called."""
+    if args.split_mode not in (None, *_SPLIT_MODES):
+        raise OptionError(f"-sm {args.split_mode}: use one of {', '.join(_SPLIT_MODES)}")
     if args.tensor_parallel < 1:
         raise OptionError(f"-tp {args.tensor_parallel}: should be 1 or more devices")
     if args.workers is None:

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     secret = take_secret(args.token_file)
     platform = platform_of(args.device) or ""
-    command = (sys.executable, "-m", "minillama.engine.follow")
+    command = (sys.executable, "-m", "minillama.cli.follow")
     listener = listen(args.host, args.port, secret)
     host, port = listener.getsockname()[:2]
     note(f"waiting for leaders on {join_port(host, port)}; Ctrl-C ends it")

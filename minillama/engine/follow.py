@@ -1,14 +1,11 @@
-"""A worker's process: joins its group, opens the model, and computes what the leader calls for (`engine.remote`).
+"""A worker's process, once it has joined its group: it opens the model, and computes what the leader calls for.
 
-`python -m minillama.engine.follow --fd N`, started by `minillama worker` with the connection to the leader. The calls
-are those of `Executor` and no others; values are known by the numbers that the leader gave them.
+The calls are those of `Executor` and no others; values are known by the numbers that the leader gave them
+(`engine.remote`).
 """
 
-import argparse
-import logging
 import math
 import queue
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,24 +14,10 @@ from typing import Any
 import numpy as np
 
 from minillama import env
-from minillama.errors import FormatError, MinillamaError
-from minillama.parallel.child import Joined, join
+from minillama.errors import FormatError
+from minillama.parallel.child import Joined
 from minillama.parallel.shipping import obtain
 from minillama.parallel.wire import Connection, Message
-
-
-def main() -> int:
-    """Follow one leader until it leaves."""
-    parser = argparse.ArgumentParser(prog="minillama.engine.follow")
-    parser.add_argument("--fd", type=int, required=True)
-    logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
-    try:
-        joined = join(parser.parse_args().fd)
-        follow(joined)
-    except MinillamaError as error:
-        sys.stderr.write(f"minillama: error: {error}\n")
-        return 2
-    return 0
 
 
 def follow(joined: Joined) -> None:
@@ -265,6 +248,3 @@ _CALLS: Mapping[str, Callable[[Follower, _Arguments], None]] = {
     "ready": _ready,
     "fetch": _fetch,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())
