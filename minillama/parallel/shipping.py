@@ -56,14 +56,18 @@ def offer(group: Group, paths: Sequence[Path], progress: Progress | None = None)
     """Let every worker have these files, all of one model; returns when all of them do.
 
     The workers answer by `obtain`. Those that lack a file get it, all at the same time.
-    Raises ResourceError where a worker is lost or has no room.
+    Raises ResourceError where a worker is lost or has no room; the group is closed then, and after Ctrl-C.
     """
     files = [File(str(path.absolute()), path.stat().st_size, fingerprint(path)) for path in paths]
     group.send(Message("model", {"files": [asdict(file) for file in files]}))
     with ThreadPoolExecutor(len(group)) as pool:
         done = [pool.submit(_serve, group, worker, files, progress) for worker in range(len(group))]
-        for future in done:
-            future.result()
+        try:
+            for future in done:
+                future.result()
+        except BaseException:  # Ctrl-C as well: the other threads would go on to the end
+            group.close()
+            raise
 
 
 def obtain(
