@@ -22,7 +22,7 @@ from minillama.parallel.addresses import Address
 from minillama.parallel.identity import identify
 from minillama.parallel.leader import Group, gather
 from minillama.parallel.supervisor import Supervisor, Worker, listen
-from minillama.parallel.wire import Connection, Message
+from minillama.parallel.wire import Message
 
 FOLLOWER = Path(__file__).with_name("follower.py")
 ROOT = FOLLOWER.parents[1]
@@ -266,19 +266,14 @@ def test_a_worker_elsewhere_needs_a_secret(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_who_is_to_blame() -> None:
     """Of several that end together, the one that was killed, and not those that only noticed."""
-    left, right = socket.socketpair()
-    group = Group([Connection(left, "x")])
     endings = [
-        Message("ended", {"status": -6, "reason": "abort"}),
-        Message("ended", {"status": 1, "reason": "traceback"}),
-        Message("ended", {"status": 2, "reason": "an error of its own"}),
-        None,
         Message("ended", {"status": -9, "reason": "killed"}),
+        None,
+        Message("ended", {"status": 2, "reason": "an error of its own"}),
+        Message("ended", {"status": 1, "reason": "traceback"}),
+        Message("ended", {"status": -6, "reason": "abort"}),
     ]
-    group._endings = dict(enumerate(endings))
-    assert sorted(group._endings, key=group._guilt) == [4, 3, 2, 1, 0]
-    right.close()
-    group.close()
+    assert [leader._guilt(ending) for ending in endings] == [0, 1, 2, 3, 4]
 
 
 def test_two_processes_of_jax_sum_up(start: Start) -> None:
@@ -331,7 +326,7 @@ def test_the_command_is_a_worker_and_leaves_nothing_behind(tmp_path: Path) -> No
     )
     for number in (signal.SIGKILL, signal.SIGINT):
         with subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT,
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         ) as process:  # fmt: skip
             assert process.stdout is not None
@@ -346,6 +341,9 @@ def test_the_command_is_a_worker_and_leaves_nothing_behind(tmp_path: Path) -> No
                 with pytest.raises(ResourceError, match=rf"^worker {address} (is lost|has failed)"):
                     group.receive()
             group.close()
+            assert process.stderr is not None
+            words = process.stderr.read()
+            assert words.count(b"Traceback") == (number == signal.SIGINT) == words.endswith(b"KeyboardInterrupt\n")
 
 
 @pytest.mark.slow
