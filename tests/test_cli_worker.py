@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minillama.cli import main
-from minillama.cli.worker import take_secret
+from minillama.cli.model import take_secret
 
 
 def test_what_a_worker_is_not_started_with(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

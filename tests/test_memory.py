@@ -84,7 +84,7 @@ class TestWeights:
     def test_a_device_with_its_own_copy_has_no_second_one_read(
         self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("minillama.kernels.load.kernel_problem", lambda kind: "switched off")
+        monkeypatch.setattr("minillama.kernels.load.reads_in_place", lambda device, kind: False)
         monkeypatch.setattr("minillama.engine.llm.reads_in_place", lambda device: False)
         opened = ml.load(llm.path, use_mmap=False, use_mlock=True, progress=False)
         assert (opened.memory.storage, opened.memory.locked) == (Storage.COPIED, False)

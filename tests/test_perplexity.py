@@ -15,13 +15,14 @@ import pytest
 from tiny import VOCAB, write_tiny
 
 import minillama as ml
+from minillama.engine import scores as scores_module
 from minillama.engine.batches import Batches
+from minillama.engine.scores import negative_log_likelihood, over_positions, tile_rows
 from minillama.errors import OptionError, UnsupportedError
-from minillama.measure import windows as windows_module
 from minillama.measure.choices import running_answers
 from minillama.measure.perplexity import Estimate, perplexity, running_perplexity
 from minillama.measure.tasks import Task
-from minillama.measure.windows import chunked, hidden_states, negative_log_likelihood, over_positions, tile_rows
+from minillama.measure.windows import chunked, hidden_states
 
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}
 IDS = np.random.default_rng(0).integers(3, VOCAB, 330).tolist()
@@ -94,7 +95,7 @@ def test_the_first_token_gives_way_to_bos_only_where_the_model_wants_it(llm: ml.
 def test_logits_are_never_all_in_memory(llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tile_rows(255, 128_256) == 128 and tile_rows(255, 512) == 256 and tile_rows(1, 512) == 32
     whole = list(running_perplexity(llm, IDS, ctx_size=66))
-    monkeypatch.setattr(windows_module, "LOGIT_BYTES", 32 * 4 * VOCAB)
+    monkeypatch.setattr(scores_module, "LOGIT_BYTES", 32 * 4 * VOCAB)
     (piece,) = hidden_states(llm, chunked(llm, IDS, 66, 1))
     shapes = []
 
@@ -142,7 +143,7 @@ def test_refusals(llm: ml.LLM, caplog: pytest.LogCaptureFixture) -> None:
     ends = replace(llm, tokenizer=replace(llm.tokenizer, add_eos=True))
     with pytest.raises(UnsupportedError, match="puts EOS behind every text"):
         running_perplexity(ends, IDS, ctx_size=64)
-    short = replace(llm, config=replace(llm.config, context_length=100))
+    short = replace(llm, executor=replace(llm.here, config=replace(llm.config, context_length=100)))
     with caplog.at_level(logging.WARNING):
         running_perplexity(short, IDS, ctx_size=128)
     assert "trained on only 100 context tokens (128 specified)" in caplog.text
@@ -194,7 +195,7 @@ from minillama.engine.placement import split_layers
 from minillama.measure.choices import running_answers
 from minillama.measure.perplexity import perplexity
 from minillama.measure.tasks import Task
-module.place_layers = lambda layers, n: split_layers(layers, 2, *jax.devices())
+module.place_layers = lambda layers, n, *_: split_layers(layers, 2, jax.devices()[0], jax.devices()[1:])
 llm = ml.load(sys.argv[1], progress=False, cache_type_k="f32", cache_type_v="f32")
 assert llm.placement.single is None
 print(perplexity(llm, sys.argv[2], ctx_size=32).ppl)

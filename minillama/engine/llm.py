@@ -1,5 +1,6 @@
 """The Python API: `load` a model, then generate, stream, chat, and look inside."""
 
+import atexit
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,17 +16,19 @@ from jax import Array
 from jaxtyping import Float32
 from tqdm.auto import tqdm
 
-from minillama.engine import steps
 from minillama.engine.batches import Batches
+from minillama.engine.executor import Executor, OnDevices
 from minillama.engine.loader import load_params, unused_tensors
 from minillama.engine.memory import Memory, choose_context, keep_weights, logger
-from minillama.engine.placement import Placement, place_layers
+from minillama.engine.placement import Placement, SplitMode, first_devices, place_layers, read_split_mode, summed_shares
 from minillama.engine.programs import expect_programs
+from minillama.engine.remote import Remote
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
 from minillama.engine.sampling_defaults import file_defaults
 from minillama.engine.session import LEAST_CHUNK, Session
 from minillama.engine.source import resolve
+from minillama.engine.spread import Spread, spread_model
 from minillama.engine.stream import Stream
 from minillama.engine.usage import Measured, memory_usage
 from minillama.errors import FormatError, OptionError, UnsupportedError
@@ -33,7 +36,11 @@ from minillama.gguf import GGUF, open_gguf
 from minillama.gguf.memory import CacheTypes, read_cache_types
 from minillama.kernels import reads_in_place
 from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
-from minillama.sampling import Sampling, SamplingOptions, build_chain, resolve_seed
+from minillama.parallel.addresses import parse_addresses
+from minillama.parallel.leader import Group, gather
+from minillama.parallel.shipping import offer
+from minillama.parallel.specs import divide
+from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
 
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
@@ -47,6 +54,13 @@ def load(
     offline: bool = False,
     ctx_size: int = 0,
     n_gpu_layers: int | None = None,
+    split_mode: str | None = None,
+    tensor_split: Sequence[float] = (),
+    main_gpu: int = 0,
+    tensor_parallel: int = 1,
+    workers: str | None = None,
+    secret: bytes | None = None,
+    threads: int = 0,
     batch_size: int = 2048,
     ubatch_size: int = 512,
     cache_type_k: str = "f16",
@@ -61,6 +75,13 @@ def load(
     model: a file, or None for the built-in storyteller; hf_repo: `user/repo[:quant]` on the Hugging Face hub instead.
     ctx_size: tokens of context, a multiple of 256 after rounding up; 0 for the model's own, as far as memory allows.
     n_gpu_layers: layers to place on the accelerator, from the last; None for all, where there is one.
+    split_mode: how several devices share the model: none (main_gpu has it all), layer (each some layers, in the shares
+    of tensor_split) or tensor (each a part of every layer; row is the same here); None for layer on GPUs.
+    tensor_parallel: devices that compute every layer together, each with its own heads and rows; `env.prepare` with
+    cpu_devices makes several of one processor, to practise. More than 1 stands for split_mode=tensor.
+    workers: `host:port,host:port`, where `minillama worker` runs: they compute everything together, as if they were the
+    devices of tensor_parallel, and this process only leads. `close` lets them go.
+    secret: what the workers share, needed unless all are on loopback; threads: cores of each, 0 for all of its machine.
     batch_size, ubatch_size: tokens of a prompt that are handed over at once, and of these computed at once; cut to
     ubatch_size <= batch_size <= ctx_size.
     cache_type_k, cache_type_v: how keys and values are kept: f32, f16, bf16 or q8_0.
@@ -71,11 +92,28 @@ def load(
     """
     started = time.perf_counter()
     batches, cache_types = Batches(batch_size, ubatch_size), read_cache_types(cache_type_k, cache_type_v)
+    mode = _split_mode(split_mode, tensor_parallel)
     file = open_gguf(resolve(model, hf_repo=hf_repo, hf_file=hf_file, offline=offline))
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
-    placement = place_layers(config.block_count, n_gpu_layers)
+    if workers is not None:
+        ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, None)
+        group = _gathered(workers, secret, threads, config, mode, tensor_split)
+        remote = Remote(group, config)
+        try:
+            offer(group, list(file.mapped))
+            layers = mode is SplitMode.LAYER
+            remote.open(ctx_size, layers=layers, shares=tensor_split, use_mmap=use_mmap, use_mlock=use_mlock)
+        except BaseException:
+            group.close()
+            raise
+        return _opened(remote, file, ctx_size, batches, cache_types, memory, chat_template, started)
+    together = first_devices(tensor_parallel if mode is not SplitMode.TENSOR or tensor_parallel > 1 else 0)
+    if mode is SplitMode.TENSOR and tensor_split:
+        raise OptionError("tensor_split has no meaning for split_mode=tensor, which cuts every layer evenly")
+    layers = SplitMode.NONE if mode is SplitMode.TENSOR else mode
+    placement = place_layers(config.block_count, n_gpu_layers, layers, tensor_split, main_gpu)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
     stays = any(reads_in_place(device) for device in placement.devices)
     if stays and not use_mmap:  # only here, for beside a device's own copy it would be a second one
@@ -91,21 +129,38 @@ def load(
         delay=0.5,
         leave=False,
     ) as bar:
-        params = load_params(file, config, ctx_size, placement.devices, bar.update)
-        jax.block_until_ready(params)
+        here: OnDevices | Spread
+        if mode is SplitMode.TENSOR and len(together) > 1:
+            here = spread_model(file, config, ctx_size, together, bar.update)
+        else:
+            params = load_params(file, config, ctx_size, placement.devices, bar.update)
+            here = OnDevices(params, config, placement)
+        jax.block_until_ready(here.params)
     expect_programs(file.path.resolve(), file.nbytes, ctx_size, cache_types, batches, placement)
-    tokenizer = load_tokenizer(file.metadata)
-    if tokenizer.size > config.vocab_size:
-        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {config.vocab_size}")
-    template = _choose_template(file.metadata, chat_template, tokenizer)
     memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
+    return _opened(here, file, ctx_size, batches, cache_types, memory, chat_template, started)
+
+
+def _opened(
+    executor: Executor,
+    file: GGUF,
+    ctx_size: int,
+    batches: Batches,
+    cache_types: CacheTypes,
+    memory: Memory,
+    chat_template: str | None,
+    started: float,
+) -> "LLM":
+    """The model with its text side: tokenizer and template."""
+    tokenizer = load_tokenizer(file.metadata)
+    if tokenizer.size > executor.config.vocab_size:
+        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {executor.config.vocab_size}")
+    template = _choose_template(file.metadata, chat_template, tokenizer)
     return LLM(
-        config,
-        params,
+        executor,
         tokenizer,
         template,
         file,
-        placement,
         ctx_size,
         batches.within(ctx_size),
         cache_types,
@@ -114,21 +169,77 @@ def load(
     )
 
 
+def _split_mode(name: str | None, tensor_parallel: int) -> SplitMode | None:
+    """The mode of two options, of which tensor_parallel alone implies one."""
+    mode = None if name is None else read_split_mode(name)
+    if mode is SplitMode.ROW or (mode is None and tensor_parallel != 1):
+        return SplitMode.TENSOR
+    if mode not in (None, SplitMode.TENSOR) and tensor_parallel != 1:
+        raise OptionError(f"tensor_parallel={tensor_parallel} and split_mode={name} contradict each other; use one")
+    return mode
+
+
+def _gathered(
+    workers: str,
+    secret: bytes | None,
+    threads: int,
+    config: Config,
+    mode: SplitMode | None,
+    tensor_split: Sequence[float],
+) -> Group:
+    """The workers, once they have started; whether the model divides among them is seen to before they are called."""
+    addresses = parse_addresses(workers)
+    if mode is SplitMode.NONE and len(addresses) > 1:
+        raise OptionError(f"split_mode=none and {len(addresses)} workers contradict each other; name one of them")
+    if mode is SplitMode.LAYER:
+        summed_shares(len(addresses), tensor_split)
+    elif tensor_split:
+        raise OptionError("tensor_split needs split_mode=layer")
+    else:
+        divide(config, len(addresses))
+    group = gather(addresses, secret, say=logger.warning, threads=threads)
+    atexit.register(group.close)
+    return group
+
+
 @dataclass(frozen=True, eq=False)
 class LLM:
     """An open model. Made by `load`."""
 
-    config: Config
-    params: Params
+    executor: Executor
     tokenizer: Tokenizer
     template: ChatTemplate | None
     file: GGUF
-    placement: Placement
     ctx_size: int
     batches: Batches
     cache_types: CacheTypes
     memory: Memory
     load_seconds: float
+
+    @property
+    def config(self) -> Config:
+        """Sizes and constants of the model."""
+        return self.executor.config
+
+    @property
+    def here(self) -> OnDevices:
+        """The executor, where this process's devices compute layer by layer; for what looks inside of the model.
+
+        Raises OptionError where they do not.
+        """
+        if not isinstance(self.executor, OnDevices):
+            raise OptionError("this looks inside of the model, whose weights are spread; load it on one device")
+        return self.executor
+
+    @property
+    def params(self) -> Params:
+        """The weights, see `here`."""
+        return self.here.params
+
+    @property
+    def placement(self) -> Placement:
+        """Which device computes which layer, see `here`."""
+        return self.here.placement
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -144,9 +255,13 @@ class LLM:
         shape = f"{self.config.architecture}, {self.config.block_count} layers, context {self.ctx_size}"
         return f"<LLM {self.path.name}: {shape}>"
 
+    def close(self) -> None:
+        """Let the workers go, where there are any; nothing can be computed afterwards."""
+        self.executor.close()
+
     def session(self) -> Session:
         """State to pass to several calls: what they have in common at the start is evaluated once."""
-        return Session(self.params, self.config, self.placement, self.ctx_size, self.batches, self.cache_types)
+        return Session(self.executor, self.ctx_size, self.batches, self.cache_types)
 
     def stream(
         self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -222,13 +337,13 @@ class LLM:
                 f"{len(ids)} tokens do not fit in a context of {self.ctx_size}; load with a larger ctx_size"
             )
         padded = -(-len(ids) // LEAST_CHUNK) * LEAST_CHUNK
-        cache = empty_cache(self.config, padded, self.cache_types)
+        cache = self.executor.new_cache(padded, self.cache_types)
         row = np.zeros((1, padded), np.int32)
         row[0, : len(ids)] = ids
         parts = []
         for start in range(0, padded, self.batches.ubatch_size):
-            part = jnp.asarray(row[:, start : start + self.batches.ubatch_size])
-            logits, cache = steps.read_all(self.params, self.config, self.placement, part, cache)
+            part = row[:, start : start + self.batches.ubatch_size]
+            logits, cache = self.executor.read_all(part, cache)
             parts.append(np.asarray(logits))
         return np.concatenate(parts)[: len(ids)]
 
@@ -277,7 +392,7 @@ class LLM:
         if request.ignore_eos:
             never = tuple((token, -np.inf) for token in sorted(self.tokenizer.eog))
             sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *never))
-        chain = jax.device_put(build_chain(sampling, self.config.vocab_size), self.placement.devices[-1])
+        chain = self.executor.chain(sampling)
         if session is None:
             session = self.session()
         return Stream(session, self.tokenizer, chain, ids, request, resolve_seed(sampling.seed), self.load_seconds)

@@ -1,14 +1,15 @@
 """From an open GGUF file to `Params` on devices: every tensor found by name, checked against the config, and placed."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import numpy as np
 from jax import Array
 
 from minillama.errors import FormatError
 from minillama.gguf import GGUF, Tensor
-from minillama.kernels import load_vector, load_weight
+from minillama.kernels import Dense, Weight, load_vector, load_weight
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.config import Scaling
 from minillama.model.params import LINEAR_FIELDS, VECTOR_FIELDS
@@ -30,7 +31,7 @@ def load_params(
     source = _Source(file, advance)
     width, head = config.embedding_length, devices[-1]
     token_embd = source.linear("token_embd", (config.vocab_size, width), devices[0]).weight
-    factors = _rope_factors(file, config, ctx_size)
+    factors = rope_factors(file, config, ctx_size)
     blocks = tuple(_load_block(source, config, layer, devices[layer]) for layer in range(config.block_count))
     output = source.linear("output", (config.vocab_size, width), head) if "output.weight" in file.tensors else None
     if output is None and head != devices[0]:  # a tied head on another device needs the embedding's rows there
@@ -46,6 +47,37 @@ def load_params(
     )
 
 
+def load_segment(
+    file: GGUF,
+    config: Config,
+    ctx_size: int,
+    device: jax.Device,
+    layers: Sequence[int],
+    *,
+    embeds: bool,
+    unembeds: bool,
+    advance: Advance = lambda size: None,
+) -> Params:
+    """The parameters of some layers; with the token embedding only where it embeds, with the head where it unembeds.
+
+    Raises what `load_params` raises.
+    """
+    source, width = _Source(file, advance), config.embedding_length
+    tied = "output.weight" not in file.tensors
+    nothing: Weight = Dense(jax.device_put(np.zeros((0, width), np.float32), device))
+    factors = rope_factors(file, config, ctx_size)
+    whole = config.vocab_size, width
+    return Params(
+        token_embd=source.linear("token_embd", whole, device).weight if embeds or (unembeds and tied) else nothing,
+        blocks=tuple(_load_block(source, config, layer, device) for layer in layers),
+        output_norm=source.vector("output_norm", width, device),
+        output=source.linear("output", whole, device) if unembeds and not tied else None,
+        rope_factors=None
+        if factors is None
+        else source.vector(factors.removesuffix(".weight"), config.rope.dimension_count // 2, device),
+    )
+
+
 def unused_tensors(file: GGUF, config: Config) -> list[str]:
     """Tensors that `load_params` does not read: a sign of a variant that this graph does not know."""
     fields = {f"{field}.{kind}" for field in LINEAR_FIELDS | VECTOR_FIELDS for kind in ("weight", "bias")}
@@ -54,31 +86,31 @@ def unused_tensors(file: GGUF, config: Config) -> list[str]:
     return [name for name in file.tensors if name not in known]
 
 
+def find_tensor(file: GGUF, name: str, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of the shape that the config asks for; raises FormatError for a missing one and for another shape."""
+    tensor = file.tensors.get(name)
+    if tensor is None:
+        raise FormatError(f"{file.path.name}: tensor {name} is missing; the file is incomplete or of a newer variant")
+    if tensor.shape != shape and not (len(shape) == 1 and tensor.shape == (1, *shape)):
+        raise FormatError(f"{file.path.name}: tensor {name} has shape {tensor.shape}; expected {shape}")
+    return tensor
+
+
 class _Source:
     """Reads tensors by name and says aloud how far it is."""
 
     def __init__(self, file: GGUF, advance: Advance) -> None:
         self.file, self.advance = file, advance
 
-    def find(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        tensor = self.file.tensors.get(name)
-        if tensor is None:
-            raise FormatError(
-                f"{self.file.path.name}: tensor {name} is missing; the file is incomplete or of a newer variant"
-            )
-        if tensor.shape != shape and not (len(shape) == 1 and tensor.shape == (1, *shape)):
-            raise FormatError(f"{self.file.path.name}: tensor {name} has shape {tensor.shape}; expected {shape}")
-        return tensor
-
     def linear(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Linear:
-        tensor = self.find(f"{name}.weight", shape)
+        tensor = find_tensor(self.file, f"{name}.weight", shape)
         weight = load_weight(tensor, self.file.mapped[tensor.file], device)
         self.advance(tensor.nbytes)
         biased = f"{name}.bias" in self.file.tensors
         return Linear(weight, self.vector(name, shape[-2], device, "bias") if biased else None)
 
     def vector(self, name: str, size: int, device: jax.Device, kind: str = "weight") -> Array:
-        tensor = self.find(f"{name}.{kind}", (size,))
+        tensor = find_tensor(self.file, f"{name}.{kind}", (size,))
         self.advance(tensor.nbytes)
         return load_vector(tensor.data.reshape(-1), tensor.type, tensor.name, device)
 
@@ -86,17 +118,20 @@ class _Source:
 def _load_block(source: _Source, config: Config, layer: int, device: jax.Device) -> Block:
     """One layer: each field of Block that the file has, or that it must have."""
     present: dict[str, Linear | Array] = {}
-    for field in dataclasses.fields(Block):
-        name = f"blk.{layer}.{field.name}"
-        required = field.name in _required(source.file, layer)
-        if not required and f"{name}.weight" not in source.file.tensors:
-            continue
-        shape = _shape(source.file, config, layer, field.name)
-        if field.name in LINEAR_FIELDS:
-            present[field.name] = source.linear(name, shape, device)
+    for field, shape in layer_shapes(source.file, config, layer):
+        name = f"blk.{layer}.{field}"
+        if field in LINEAR_FIELDS:
+            present[field] = source.linear(name, shape, device)
         else:
-            present[field.name] = source.vector(name, shape[0], device)
+            present[field] = source.vector(name, shape[0], device)
     return Block(**present)
+
+
+def layer_shapes(file: GGUF, config: Config, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The fields of Block that a layer of the file has or must have, and the shapes of their tensors."""
+    for field in dataclasses.fields(Block):
+        if field.name in _required(file, layer) or f"blk.{layer}.{field.name}.weight" in file.tensors:
+            yield field.name, _shape(file, config, layer, field.name)
 
 
 def _required(file: GGUF, layer: int) -> set[str]:
@@ -142,7 +177,7 @@ def _shape(file: GGUF, config: Config, layer: int, field: str) -> tuple[int, ...
     return shapes[field]
 
 
-def _rope_factors(file: GGUF, config: Config, ctx_size: int) -> str | None:
+def rope_factors(file: GGUF, config: Config, ctx_size: int) -> str | None:
     """Which tensor of frequency factors applies, if any."""
     if config.rope.scaling is Scaling.LONGROPE or "rope_factors_long.weight" in file.tensors:
         long = ctx_size > config.rope.original_context_length

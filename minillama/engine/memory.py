@@ -60,7 +60,7 @@ def available_bytes(device: jax.Device) -> int:
 
 
 def predict(
-    config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device
+    config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device | None
 ) -> Memory:
     """Memory by formula: the file's tensors, the cache, and the largest chunk's activations.
 
@@ -69,7 +69,7 @@ def predict(
     """
     chunk = batches.within(ctx_size).ubatch_size
     attention = 4 * config.head_count * chunk * config.value_length
-    if device.platform != "cpu" or native_problem() is not None:
+    if device is not None and (device.platform != "cpu" or native_problem() is not None):
         attention += (
             4 * config.head_count * chunk * (2 * min(tile_size(device.platform), ctx_size) + config.value_length)
         )
@@ -78,19 +78,20 @@ def predict(
 
 
 def choose_context(
-    config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device
+    config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device | None
 ) -> tuple[int, Memory]:
     """Settle the context's size and check that everything fits.
 
     ctx_size: wanted positions, rounded up to a multiple of 256; 0 for the training context, or less where memory asks
     for it, which is said in one line.
+    device: whose memory it is; None where others compute, of which nothing is known.
     Raises OptionError for an impossible size or type, ResourceError where it cannot fit.
     """
     if ctx_size < 0:
         raise OptionError(
             f"ctx_size is {ctx_size}; expected a number of tokens, or 0 for the model's own {config.context_length}"
         )
-    free = available_bytes(device)
+    free = 1 << 62 if device is None else available_bytes(device)
     wanted = round_up(ctx_size or config.context_length)
     memory = predict(config, weights, wanted, types, batches, device)
     if ctx_size == 0:
@@ -118,19 +119,23 @@ def keep_weights(memory: Memory, file: GGUF, *, stays: bool, use_mmap: bool, use
 
     stays: devices read the weights as the file was opened, and have no copies of their own.
     """
-    locked = False
     if use_mlock and not stays:
         logger.warning("use_mlock has no effect: the weights are copied to the device")
-    elif use_mlock:
-        try:
-            lock(file.mapped.values())
-            locked = True
-        except ResourceError as problem:
-            logger.warning("%s; going on without", problem)
+    locked = use_mlock and stays and lock_weights(file)
     storage = Storage.COPIED if not stays else Storage.MAPPED if use_mmap else Storage.READ
     memory = replace(memory, storage=storage, locked=locked)
     logger.info("memory: %s", memory)
     return memory
+
+
+def lock_weights(file: GGUF) -> bool:
+    """Lock a file in memory; where the system forbids it that is said, and it goes on without."""
+    try:
+        lock(file.mapped.values())
+    except ResourceError as problem:
+        logger.warning("%s; going on without", problem)
+        return False
+    return True
 
 
 def round_up(positions: int) -> int:

@@ -1,20 +1,15 @@
 """A session: the key/value cache between calls, and which tokens it holds."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jaxtyping import Float
+from jaxtyping import Int
 
-from minillama.engine import steps
 from minillama.engine.batches import Batches
-from minillama.engine.placement import Placement
+from minillama.engine.executor import Executor, Kept
+from minillama.engine.steps import Choice
 from minillama.gguf.memory import CacheTypes
-from minillama.model import Cache, Config, Params
-from minillama.sampling import Chain, SamplerState
 
 FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are used up
 CHUNKS = (16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # what is shorter is padded, for few programs to compile
@@ -35,17 +30,15 @@ class Session:
 
     def __init__(
         self,
-        params: Params,
-        config: Config,
-        placement: Placement,
+        executor: Executor,
         ctx_size: int,
         batches: Batches,
         cache_types: CacheTypes,
     ) -> None:
         self.ctx_size = ctx_size
-        self.config = config
+        self.config = executor.config
         self.tokens: list[int] = []
-        self._params, self._placement = params, placement
+        self._executor = executor
         self._ahead = 0  # positions behind `tokens` that the cache has been given
         self._batches, self._cache_types = batches, cache_types
         self._cache = self._empty(min(FIRST_CAPACITY, ctx_size))
@@ -67,7 +60,7 @@ class Session:
 
     def temporaries(self, size: int) -> int | None:
         """Bytes that XLA needs for a time to read a chunk of that many tokens, beside what goes in and comes out."""
-        return steps.read_temporaries(self._params, self.config, self._placement, size, self._cache)
+        return self._executor.temporaries(size, self._cache)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -83,8 +76,7 @@ class Session:
             self._cache, self.tokens = self._empty(min(FIRST_CAPACITY, self.ctx_size)), []
         self.tokens = self.tokens[:count]
         self._ahead = 0
-        length = np.full(self._cache.length.shape, len(self.tokens), np.int32)  # no program for JAX to compile
-        self._cache = replace(self._cache, length=jax.device_put(length, self._placement.devices[0]))
+        self._cache = self._executor.set_length(self._cache, np.full(1, len(self.tokens), np.int32))
 
     def reuse(self, ids: Sequence[int]) -> int:
         """Keep the longest common prefix with `ids`, short of its last token, whose logits are wanted; its length."""
@@ -98,7 +90,7 @@ class Session:
         self.keep(common)
         return common
 
-    def read(self, ids: Sequence[int]) -> Iterator[Float[Array, "V"]]:
+    def read(self, ids: Sequence[int]) -> Iterator[Kept]:
         """Put tokens behind those in the cache, chunk by chunk; yields the logits of each chunk's last token.
 
         Waits for the device at the end of each batch. The ids must fit in `room`.
@@ -109,32 +101,32 @@ class Session:
             self._ensure(len(self.tokens) + 1)
             count, padded = self._next_chunk(min(len(ids) - done, batch_size - done % batch_size))
             chunk = list(ids[done : done + count])
-            array = jnp.asarray(np.array([chunk + [0] * (padded - count)], np.int32))
-            logits, self._cache = steps.read(self._params, self.config, self._placement, array, count, self._cache)
+            array = np.array([chunk + [0] * (padded - count)], np.int32)
+            logits, self._cache = self._executor.read(array, count, self._cache)
             self.tokens += chunk
             done += count
             if done % batch_size == 0:
                 jax.block_until_ready(logits)
             yield logits
 
-    def step(self, chain: Chain, state: SamplerState, token: Array | int) -> tuple[steps.Choice, SamplerState]:
+    def begin(
+        self, chain: Kept, seed: int, recent: Int[np.ndarray, "W"], count: int, logits: Kept
+    ) -> tuple[Choice, Kept]:
+        """Sample the first token behind what was read; see `Executor.begin`."""
+        return self._executor.begin(chain, seed, recent, count, logits)
+
+    def step(self, chain: Kept, state: Kept, token: Kept | int) -> tuple[Choice, Kept]:
         """Run one sampled token and sample the next. There must be room for it.
 
         A token on the device may still be on its way: `hold` follows when it is known and the text goes on with it.
         """
-        if isinstance(token, int):  # put on a device by name: left open, it would be another program to JAX
-            token = jax.device_put(np.int32(token), self._placement.devices[-1])
         self._settle()
         self._ensure(len(self.tokens) + 1)
         self._ahead = 1
-        choice, state, self._cache = steps.step(
-            self._params, self.config, self._placement, chain, state, token, self._cache
-        )
+        choice, state, self._cache = self._executor.step(chain, state, token, self._cache)
         return choice, state
 
-    def verify(
-        self, chain: Chain, state: SamplerState, token: int, draft: Sequence[int]
-    ) -> tuple[list[int], list[float], SamplerState]:
+    def verify(self, chain: Kept, state: Kept, token: int, draft: Sequence[int]) -> tuple[list[int], list[float], Kept]:
         """Run a sampled token and a draft of what follows it, and sample behind each for as long as the draft is right.
 
         The sampled tokens and their log-probabilities: those of the draft that were right, and one more. `hold` is to
@@ -146,9 +138,7 @@ class Session:
         self._ahead = size
         ids = np.zeros((1, size), np.int32)
         ids[0, : 1 + len(draft)] = token, *draft
-        run, state, self._cache = steps.verify(
-            self._params, self.config, self._placement, chain, state, ids, np.array(len(draft), np.int32), self._cache
-        )
+        run, state, self._cache = self._executor.verify(chain, state, ids, len(draft), self._cache)
         self._ahead = count = int(run.count)
         return np.asarray(run.tokens)[:count].tolist(), np.asarray(run.logprobs)[:count].tolist(), state
 
@@ -159,12 +149,12 @@ class Session:
         self.tokens.append(token)
         self._ahead -= 1
 
-    def decode(self, token: int) -> Float[Array, "V"]:
+    def decode(self, token: int) -> Kept:
         """Put one token behind the others, without sampling; the logits after it. There must be room for it."""
         self._settle()
         self._ensure(len(self.tokens) + 1)
         ids = np.array([[token]], np.int32)
-        logits, self._cache = steps.decode(self._params, self.config, self._placement, ids, self._cache)
+        logits, self._cache = self._executor.decode(ids, self._cache)
         self.tokens.append(token)
         return logits
 
@@ -202,15 +192,7 @@ class Session:
             raise ValueError(f"{positions} tokens do not fit in a context of {self.ctx_size}")
         capacity = self._capacity_for(positions)
         if capacity > self._cache.capacity:
-            self._cache = steps.enlarge(self._cache, capacity) if self._placement.single else self._grow_apart(capacity)
+            self._cache = self._executor.enlarge(self._cache, capacity)
 
-    def _grow_apart(self, capacity: int) -> Cache:
-        """Grow a cache whose layers lie on several devices."""
-        alone = [
-            steps.enlarge(Cache((k,), (v,), jax.device_put(self._cache.length, device)), capacity)
-            for k, v, device in zip(self._cache.keys, self._cache.values, self._placement.devices[:-1], strict=True)
-        ]
-        return Cache(tuple(c.keys[0] for c in alone), tuple(c.values[0] for c in alone), self._cache.length)
-
-    def _empty(self, capacity: int) -> Cache:
-        return steps.new_cache(self.config, self._placement, capacity, self._cache_types)
+    def _empty(self, capacity: int) -> Kept:
+        return self._executor.new_cache(capacity, self._cache_types)

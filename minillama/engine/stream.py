@@ -8,14 +8,14 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from minillama.engine import steps
 from minillama.engine.compile_clock import Lap, compile_seconds
+from minillama.engine.executor import Kept
 from minillama.engine.lookup import Lookup
 from minillama.engine.request import Request
 from minillama.engine.result import Completion, Piece, Reason, State, Timings
 from minillama.engine.session import Session, pass_size
+from minillama.engine.steps import Choice
 from minillama.engine.stops import StopWatch
-from minillama.sampling import Chain, SamplerState
 from minillama.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
@@ -34,7 +34,7 @@ class Stream:
         self,
         session: Session,
         tokenizer: Tokenizer,
-        chain: Chain,
+        chain: Kept,
         ids: tuple[int, ...],
         request: Request,
         seed: int,
@@ -159,11 +159,11 @@ class Stream:
         logits = self._read_prompt(self._ids)
         self._prompt_seconds = lap.seconds()
         chain = self._chain
-        arguments = chain, np.asarray(self.seed, np.uint32), *_recent(chain, self._ids), logits
-        choice, state = self._compiling_if_new(self._kind, steps.begin, *arguments)
+        arguments = chain, self.seed, *_recent(chain.window, self._ids), logits
+        choice, state = self._compiling_if_new(self._kind, self._session.begin, *arguments)
         return (self._looked_up if self._request.lookup else self._one_by_one)(lap, state, choice)
 
-    def _one_by_one(self, lap: Lap, state: SamplerState, choice: steps.Choice) -> Iterator[Sampled]:
+    def _one_by_one(self, lap: Lap, state: Kept, choice: Choice) -> Iterator[Sampled]:
         """Plain decoding. Where nothing is to be compiled the next step is under way while the text is made."""
         session = self._session
         while True:
@@ -178,7 +178,7 @@ class Stream:
             session.hold(token)
             choice = ahead
 
-    def _looked_up(self, lap: Lap, state: SamplerState, choice: steps.Choice) -> Iterator[Sampled]:
+    def _looked_up(self, lap: Lap, state: Kept, choice: Choice) -> Iterator[Sampled]:
         """Decoding with drafts from the context; a plain step where it offers none."""
         session = self._session
         index = Lookup(self._request.ngram_max, self._request.draft_max)
@@ -216,13 +216,13 @@ class Stream:
         """Whether the token that comes next is the last one asked for."""
         return 0 < self._request.n <= len(self._tokens) + 1
 
-    def _step(self, state: SamplerState, token: jax.Array | int) -> tuple[steps.Choice, SamplerState]:
+    def _step(self, state: Kept, token: Kept | int) -> tuple[Choice, Kept]:
         return self._compiling_if_new(self._program(1), self._session.step, self._chain, state, token)
 
     def _program(self, size: int) -> object:
         return self._kind, *self._session.program(size)
 
-    def _read_prompt(self, ids: Sequence[int]) -> jax.Array:
+    def _read_prompt(self, ids: Sequence[int]) -> Kept:
         """Read what the session does not hold yet; logits of the last token."""
         reused = self._session.reuse(ids)
         self._evaluated += len(ids) - reused
@@ -275,9 +275,9 @@ class Stream:
         return result
 
 
-def _recent(chain: Chain, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _recent(window: int, ids: Sequence[int]) -> tuple[np.ndarray, int]:
     """The prompt's last tokens, as many as the penalties' window holds, and how many there are."""
-    recent = np.zeros(chain.window, np.int32)
-    tail = ids[-chain.window :]
+    recent = np.zeros(window, np.int32)
+    tail = ids[-window:]
     recent[: len(tail)] = tail
-    return recent, np.asarray(len(tail), np.int32)
+    return recent, len(tail)

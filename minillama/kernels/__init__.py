@@ -5,7 +5,15 @@ are native kernels on the bytes of the file, for processors.
 """
 
 from minillama.kernels.decode import DECODERS
-from minillama.kernels.load import SUPPORTED, load_vector, load_weight, portable_weight
+from minillama.kernels.load import (
+    SUPPORTED,
+    check_type,
+    load_vector,
+    load_weight,
+    map_rows,
+    place_weight,
+    portable_weight,
+)
 from minillama.kernels.native import native_problem, reads_in_place
 from minillama.kernels.weight import Blocks, Dense, Half, Portable, Weight, embed, matmul, matmuls
 
@@ -17,12 +25,15 @@ __all__ = [
     "Half",
     "Portable",
     "Weight",
+    "check_type",
     "embed",
     "load_vector",
     "load_weight",
+    "map_rows",
     "matmul",
     "matmuls",
     "native_problem",
+    "place_weight",
     "portable_weight",
     "reads_in_place",
 ]

@@ -11,10 +11,12 @@ from jaxtyping import Float, UInt8
 
 from minillama.errors import FormatError, UnsupportedError
 from minillama.gguf import Tensor
+from minillama.gguf.types import BLOCKS, row_bytes
 from minillama.kernels.decode import DECODERS
-from minillama.kernels.native import kernel_problem
+from minillama.kernels.native import reads_in_place
 from minillama.kernels.weight import Dense, Portable, Weight, arrange
 
+ALIGNMENT = 64  # of memory that JAX takes over without a copy
 SUPPORTED = (Type.F32, Type.F16, Type.BF16, *DECODERS)
 
 _arrange = partial(jax.jit, static_argnames="kind")(arrange)
@@ -28,16 +30,52 @@ def load_weight(tensor: Tensor, memory: UInt8[np.ndarray, "bytes"], device: jax.
     Raises UnsupportedError for a type outside `SUPPORTED`.
     """
     kind = tensor.type
-    if kind not in SUPPORTED:
-        known = ", ".join(t.name for t in SUPPORTED)
-        raise UnsupportedError(f"unsupported tensor type {kind.name} in {tensor.name}; supported: {known}")
-    if device.platform == "cpu" and kernel_problem(kind) is None:
-        from minillama.kernels.cpu.mapped import map_weight
-
-        return map_weight(memory, tensor.offset, kind, tensor.shape, device)
+    check_type(tensor)
+    if reads_in_place(device, kind):
+        return map_rows(tensor, 0, tensor.shape[-2], memory, device)
     # read past the map, whose pages would count as memory beside the device's copy
     raw = np.fromfile(tensor.file, np.uint8, tensor.nbytes, offset=tensor.offset).reshape(tensor.data.shape)
     return portable_weight(raw, kind, device)
+
+
+def check_type(tensor: Tensor) -> None:
+    """Raise UnsupportedError for a matrix whose type cannot be multiplied with."""
+    if tensor.type not in SUPPORTED:
+        known = ", ".join(t.name for t in SUPPORTED)
+        raise UnsupportedError(f"unsupported tensor type {tensor.type.name} in {tensor.name}; supported: {known}")
+
+
+def map_rows(
+    tensor: Tensor, first: int, rows: int, memory: UInt8[np.ndarray, "bytes"], device: jax.Device, shares: int = 1
+) -> Weight:
+    """Some rows of a matrix, or all rows of a stack of experts, left where they are for native kernels.
+
+    shares: of how many devices, each of which multiplies with its own rows.
+    """
+    from minillama.kernels.cpu.mapped import map_weight
+
+    *experts, _, width = tensor.shape
+    offset = tensor.offset + first * row_bytes(width, tensor.type)
+    return map_weight(memory, offset, tensor.type, (*experts, rows, width), device, shares)
+
+
+def place_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, device: jax.Device) -> Weight:
+    """Bytes of rows, which are in memory, as a weight on a device; a processor's kernels take over a copy of them."""
+    if not reads_in_place(device, kind):
+        return portable_weight(raw, kind, device)
+    from minillama.kernels.cpu.mapped import map_weight
+
+    block, size = BLOCKS[kind]
+    shape = (*raw.shape[:-1], raw.shape[-1] // size * block)
+    return map_weight(_aligned(raw), 0, kind, shape, device)
+
+
+def _aligned(raw: UInt8[np.ndarray, "*axes"]) -> UInt8[np.ndarray, "bytes"]:
+    """The same bytes at an address that JAX takes over without a copy of its own."""
+    room = np.empty(raw.nbytes + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    room[start : start + raw.nbytes] = raw.reshape(-1)
+    return room[start : start + raw.nbytes]
 
 
 def portable_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, device: jax.Device) -> Portable:

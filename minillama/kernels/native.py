@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("minillama")
 
 
-def reads_in_place(device: jax.Device) -> bool:
-    """Whether weights of this device stay where the file is mapped or was read to; else the device has its own."""
-    return device.platform == "cpu" and native_problem() is None
+def reads_in_place(device: jax.Device, kind: Type | None = None) -> bool:
+    """Whether weights of this device stay where the file is mapped or was read to; else the device has its own.
+
+    kind: of one type of tensor; None for what holds of all types.
+    """
+    return device.platform == "cpu" and (native_problem() if kind is None else kernel_problem(kind)) is None
 
 
 @cache

@@ -43,6 +43,10 @@ class Weight(ABC):
     def expert(self, index: Int[Array, ""]) -> "Weight":
         """One matrix of a stack of experts."""
 
+    def of_device(self, place: Int[Array, ""], devices: int) -> "Weight":
+        """What one of several devices multiplies with; the matrix itself, where each device holds its own part."""
+        return self
+
     def products(self, x: Float[Array, "T K"], others: Sequence["Weight"]) -> list[Float[Array, "T N"]]:
         """The products with this matrix and some others; in one call, where that is faster."""
         return [weight.product(x) for weight in (self, *others)]

@@ -5,17 +5,13 @@ What the texts of a task have in common is read once, and several tasks are comp
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from minillama.engine import steps
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
-from minillama.measure.perplexity import score
 from minillama.measure.tasks import Task
 from minillama.measure.windows import Stop, check_model, never, padded
 from minillama.model import Cache
@@ -158,8 +154,8 @@ def _scores(llm: LLM, group: Sequence[Prepared]) -> Iterator[tuple[float, ...]]:
     owners = padded(owners, _bucket(len(owners)))
     ids, targets, scored = _rests(group, len(owners))
     cache = _read_shared(llm, group, owners, ids.shape[1])
-    hidden, _ = steps.run(llm.params, llm.config, llm.placement, jnp.asarray(ids), cache)
-    nll = np.asarray(score(steps.head_of(llm.params), llm.config, hidden, jnp.asarray(targets))).astype(np.float64)
+    hidden, _ = llm.executor.run(ids, cache)
+    nll = np.asarray(llm.executor.score(hidden, targets)).astype(np.float64)
     means = -np.sum(nll * scored, axis=1) / np.maximum(1, np.sum(scored, axis=1))
     row = 0
     for task in group:
@@ -174,12 +170,10 @@ def _read_shared(llm: LLM, group: Sequence[Prepared], owners: Int32[np.ndarray, 
     lengths = np.zeros(len(ids), np.int32)
     for row, task in enumerate(group):
         ids[row, : task.shared], lengths[row] = task.texts[0][: task.shared], task.shared
-    cache = steps.new_cache(llm.config, llm.placement, longest + room, llm.cache_types, len(ids))
+    cache = llm.executor.new_cache(longest + room, llm.cache_types, len(ids))
     for start in range(0, longest, llm.batches.ubatch_size):
-        part = jnp.asarray(ids[:, start : start + llm.batches.ubatch_size])
-        _, cache = steps.run(llm.params, llm.config, llm.placement, part, cache)
-    length = jax.device_put(lengths[owners], llm.placement.devices[0])
-    return replace(jax.tree.map(lambda leaf: jnp.take(leaf, owners, axis=0), cache), length=length)
+        _, cache = llm.executor.run(ids[:, start : start + llm.batches.ubatch_size], cache)
+    return llm.executor.set_length(llm.executor.take(cache, owners), lengths[owners])
 
 
 def _rests(

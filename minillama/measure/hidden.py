@@ -14,8 +14,8 @@ from jax import Array
 from jaxtyping import Float, Float32, Int, Int32
 
 from minillama.engine.llm import LLM
+from minillama.engine.scores import negative_log_likelihood, over_positions
 from minillama.errors import OptionError
-from minillama.measure.windows import negative_log_likelihood, over_positions
 from minillama.model import Cache, Config, Params, empty_cache, forward
 from minillama.model.forward import embed_tokens, run_blocks
 

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt16
 from minillama.engine import steps
 from minillama.engine.compile_clock import Lap
 from minillama.engine.llm import LLM
+from minillama.engine.scores import negative_log_likelihood, over_positions
 from minillama.errors import OptionError
 from minillama.measure.base_file import RANGE, BaseFile, Codes, encode, new_base, pack, unpack
 from minillama.measure.perplexity import Estimate, Tally
@@ -28,9 +29,7 @@ from minillama.measure.windows import (
     Windows,
     check_model,
     hidden_states,
-    negative_log_likelihood,
     never,
-    over_positions,
     windows_of,
 )
 from minillama.model import Config, Params

@@ -7,15 +7,10 @@ a token leaves the device.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from minillama.engine import steps
 from minillama.engine.compile_clock import Lap
 from minillama.engine.llm import LLM
 from minillama.measure.windows import (
@@ -23,12 +18,9 @@ from minillama.measure.windows import (
     Windows,
     chunked,
     hidden_states,
-    negative_log_likelihood,
     never,
-    over_positions,
     strided,
 )
-from minillama.model import Config, Params
 
 
 @dataclass(frozen=True)
@@ -101,19 +93,10 @@ def perplexity(llm: LLM, text: str, *, ctx_size: int = 512, chunks: int | None =
 def estimates(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Estimate]:
     """The perplexity of windows, refined with each."""
     tally, found, lap = Tally(windows.count), [], Lap()
-    head = steps.head_of(llm.params)
     for piece in hidden_states(llm, windows, stop):
-        found.append(np.asarray(score(head, llm.config, piece.hidden, piece.of(windows.targets))))
+        found.append(np.asarray(llm.executor.score(piece.states, piece.of(windows.targets), piece.first)))
         if piece.stop == windows.scored:
             seconds = lap.seconds() / piece.count
             for row in np.concatenate(found, axis=1)[: piece.count]:
                 yield tally.add(row, seconds)
             found = []
-
-
-@partial(jax.jit, static_argnames="config")
-def score(
-    head: Params, config: Config, hidden: Float[Array, "B T D"], targets: Int[np.ndarray | Array, "B T"]
-) -> Float[Array, "B T"]:
-    """The negative log-likelihood of each target behind its hidden state."""
-    return over_positions(negative_log_likelihood, head, config, hidden, jnp.asarray(targets))

@@ -5,27 +5,20 @@ place of a window's first token. Only the second half is scored, so that each to
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int, Int32, Shaped
+from jaxtyping import Float, Int32, Shaped
 
-from minillama.engine import steps
+from minillama.engine.executor import Kept
 from minillama.engine.llm import LLM
 from minillama.engine.memory import round_up
 from minillama.errors import OptionError, UnsupportedError
-from minillama.model import Config, Params, unembed
 
 logger = logging.getLogger("minillama")
-
-LOGIT_BYTES = 1 << 26  # of logits that are in memory at a time
-LEAST_ROWS = 32  # so many positions in one product at least, or its kernel idles
 
 Stop = Callable[[], bool]
 Result = TypeVar("Result")
@@ -83,12 +76,19 @@ class Piece:
     count: int
     start: int
     stop: int
-    hidden: Float[Array, "B T D"]
+    rows: int
+    states: Kept  # of more positions, the first scored one of which is number `first`
+    first: int
+
+    @property
+    def hidden(self) -> Float[Array, "B T D"]:
+        """The states themselves, where they are in this process."""
+        return lax.slice_in_dim(self.states, self.first, self.first + self.stop - self.start, axis=1)
 
     def of(self, rows: Shaped[np.ndarray, "windows scored *rest"]) -> Shaped[np.ndarray, "B T *rest"]:
         """What belongs to these positions in an array over all windows and scored positions; zeros for the padding."""
         here = rows[self.window : self.window + self.count, self.start : self.stop]
-        return padded(here, self.hidden.shape[0])
+        return padded(here, self.rows)
 
 
 def chunked(llm: LLM, ids: Sequence[int], ctx_size: int = 512, chunks: int | None = None) -> Windows:
@@ -162,71 +162,22 @@ def _checked_ids(llm: LLM, ids: Sequence[int], least: int, size: int) -> Int32[n
 def hidden_states(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Piece]:
     """Run the model over all windows, several at a time, `ubatch_size` tokens at once; ends early where asked to."""
     batch = min(windows.per_pass, windows.count)
-    cache = steps.new_cache(llm.config, llm.placement, windows.size, llm.cache_types, batch)
+    cache = llm.executor.new_cache(windows.size, llm.cache_types, batch)
     part = max(1, llm.batches.ubatch_size // batch)
     for window in range(0, windows.count, batch):
         count = min(batch, windows.count - window)
         ids = padded(windows.ids(window, count), batch)
-        cache = replace(cache, length=jnp.zeros_like(cache.length))
+        cache = llm.executor.set_length(cache, np.zeros(batch, np.int32))
         end = windows.first + windows.scored  # what the last tokens predict is not asked for
         for at in range(0, end, part):
             if stop():
                 return
-            here = jnp.asarray(ids[:, at : min(at + part, windows.size)])
-            hidden, cache = steps.run(llm.params, llm.config, llm.placement, here, cache)
+            hidden, cache = llm.executor.run(ids[:, at : min(at + part, windows.size)], cache)
             low, high = max(at, windows.first), min(at + part, end)
             if low < high:
-                scored = lax.slice_in_dim(hidden, low - at, high - at, axis=1)
-                yield Piece(window, count, low - windows.first, high - windows.first, scored)
-
-
-def over_positions(
-    reduce: Callable[..., Result],
-    head: Params,
-    config: Config,
-    hidden: Float[Array, "B T D"],
-    *operands: Shaped[Array, "B T ..."],
-) -> Result:
-    """`reduce` the logits of some positions after the other, and put the results together.
-
-    The logits of all of them would take more memory than the model where the vocabulary is large. operands: arrays
-    [B, T, ...], of which `reduce` gets the rows that belong to the logits; it gives a tree of arrays [n, ...].
-    """
-    batch, time, _ = hidden.shape
-    rows = tile_rows(batch * time, config.vocab_size)
-    tiles = -(-batch * time // rows)
-
-    def cut(array: Array) -> Array:
-        flat = lax.collapse(array, 0, 2)
-        extra = ((0, tiles * rows - batch * time), *((0, 0) for _ in flat.shape[1:]))
-        return jnp.pad(flat, extra).reshape(tiles, rows, *flat.shape[1:])
-
-    def visit(tile: tuple[Array, ...]) -> Result:
-        return reduce(unembed(head, config, tile[0]), *tile[1:])
-
-    found = lax.map(visit, tuple(map(cut, (hidden, *operands))))
-
-    def join(leaf: Array) -> Array:
-        return lax.collapse(leaf, 0, 2)[: batch * time].reshape(batch, time, *leaf.shape[2:])
-
-    return jax.tree.map(join, found)
-
-
-def tile_rows(positions: int, vocab_size: int) -> int:
-    """Positions whose logits are in memory at a time: equal parts, whole panels of the kernels."""
-    most = max(LEAST_ROWS, LOGIT_BYTES // (4 * vocab_size))
-    tiles = math.ceil(positions / most)
-    return math.ceil(positions / tiles / LEAST_ROWS) * LEAST_ROWS
+                yield Piece(window, count, low - windows.first, high - windows.first, batch, hidden, low - at)
 
 
 def padded(rows: Shaped[np.ndarray, "n *rest"], size: int) -> Shaped[np.ndarray, "size *rest"]:
     """The same rows and zeros, `size` in all."""
     return np.pad(rows, ((0, size - len(rows)), *((0, 0) for _ in rows.shape[1:])))
-
-
-def negative_log_likelihood(logits: Float[Array, "n V"], targets: Int[Array, "n"]) -> Float[Array, "n"]:
-    """-ln softmax(logits)[target] in nats: ln Σ exp(l - max) - (l_target - max)."""
-    largest = jnp.max(logits, axis=-1)
-    total = jnp.sum(jnp.exp(logits - largest[:, None]), axis=-1)
-    wanted = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    return jnp.log(total) + largest - wanted

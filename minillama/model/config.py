@@ -59,6 +59,7 @@ class Config:
     expert_count: int = 0
     expert_used_count: int = 0
     expert_weights_scale: float = 1.0
+    axis: str | None = None  # of a device mesh, over which heads, feed-forward rows and vocabulary are spread
 
     @cached_property
     def family(self) -> Family:

@@ -22,6 +22,7 @@ from minillama.model.experts import mix_experts
 from minillama.model.feed_forward import feed_forward
 from minillama.model.params import Block, Params, together
 from minillama.model.rope import rotate, rotation
+from minillama.model.spread import joined, place_on, total
 
 Tap = Callable[[str, Array], Array]
 Turn = tuple[Float[Array, "B T pairs"], Float[Array, "B T pairs"]]
@@ -63,8 +64,14 @@ def forward_last(
 
 
 def embed_tokens(table: Weight, config: Config, ids: Int[Array, "B T"], tap: Tap = silent) -> Float[Array, "B T D"]:
-    """Token embeddings, scaled by sqrt(D) where the family does so."""
-    x = embed(ids, table)
+    """Token embeddings, scaled by sqrt(D) where the family does so; the table may hold this device's rows only."""
+    rows = table.shape[0]
+    if rows < config.vocab_size:
+        here = ids - place_on(config.axis) * rows
+        mine = (here >= 0) & (here < rows)
+        x = total(jnp.where(mine[..., None], embed(jnp.where(mine, here, 0), table), 0.0), config.axis)
+    else:
+        x = embed(ids, table)
     if config.family.scale_embeddings:
         x = x * math.sqrt(config.embedding_length)
     return tap("inp_embd", x)
@@ -77,11 +84,16 @@ def final_norm(params: Params, config: Config, x: Float[Array, "B T D"], tap: Ta
 
 def unembed(params: Params, config: Config, x: Float[Array, "*batch D"], tap: Tap = silent) -> Float[Array, "*batch V"]:
     """Logits of normed hidden states; the head may be the token embedding."""
+    return tap("result_output", joined(unembed_here(params, config, x), config.axis)[..., : config.vocab_size])
+
+
+def unembed_here(params: Params, config: Config, x: Float[Array, "*batch D"]) -> Float[Array, "*batch R"]:
+    """The logits of the vocabulary's rows that this device holds; of all of them where nothing is spread."""
     logits = matmul(x, params.token_embd) if params.output is None else params.output(x)
     if config.final_logit_softcapping:
         cap = config.final_logit_softcapping
         logits = cap * jnp.tanh(logits / cap)
-    return tap("result_output", logits)
+    return logits
 
 
 def run_blocks(
@@ -146,15 +158,15 @@ def run_block(
     else:  # someone wants to see the weights, which `attention` never holds
         weights = tap("kq_soft_max", attention_weights(q, keys, positions, *constants))
         mixed = attend(weights, values)
-    out = tap("attn_out", block.attn_output(tap("kqv_out", mixed)))
+    out = tap("attn_out", total(block.attn_output(tap("kqv_out", mixed)), config.axis))
     if block.post_attention_norm is not None:
         out = tap("attn_post_norm", rms_norm(out, block.post_attention_norm, config.layer_norm_rms_epsilon))
     x = tap("ffn_inp", x + out)
     h = tap("ffn_norm", rms_norm(x, block.ffn_norm, config.layer_norm_rms_epsilon))
     if block.ffn_gate_inp is None:
-        out = tap("ffn_out", feed_forward(block, config.family.activation, h, tap))
+        out = tap("ffn_out", total(feed_forward(block, config.family.activation, h, tap), config.axis))
     else:
-        out = tap("ffn_out", mix_experts(block, config, h))
+        out = tap("ffn_out", total(mix_experts(block, config, h), config.axis))
     if block.post_ffw_norm is not None:
         out = tap("ffn_post_norm", rms_norm(out, block.post_ffw_norm, config.layer_norm_rms_epsilon))
     return tap("l_out", x + out), keys, values

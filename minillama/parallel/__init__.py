@@ -1,6 +1,7 @@
-"""Several machines as one: processes that find, trust and follow one another.
+"""Several devices and several machines: what is cut where, and how processes find, trust and follow each other.
 
-`wire` carries messages, `secret` says who may lead, `identity` and `meeting` who meets whom where. `supervisor` is a
-worker, which starts a process for each leader; `child` is how that process begins, `gloo` how it speaks to its peers.
-`leader` gathers workers into a group, `shipping` gives them the model.
+`specs`, `pieces` and `stages` cut a model. `wire` carries messages, `secret` says who may lead, `identity` and
+`meeting` who meets whom where. `supervisor` is a worker, which starts a process for each leader; `child` is how that
+process begins, `gloo` how it speaks to its peers. `leader` gathers workers into a group, `shipping` gives them the
+model.
 """

@@ -16,7 +16,7 @@ _HEAD = 1024  # how many candidates are ranked before all of them are
 class Order(Enum):
     """How a list of candidates is arranged."""
 
-    VOCABULARY = "position i holds token i"
+    VOCABULARY = "position i holds token i, or the i-th of a range of tokens"
     DESCENDING = "by logit, the largest first"
     NONE = "in no useful order"
 
@@ -39,10 +39,16 @@ class Candidates:
     @staticmethod
     def of_logits(logits: Float[Array, "V"]) -> "Candidates":
         """All of the vocabulary, in f32; a logit that is not a number counts as -inf."""
+        return Candidates.of_range(logits, jnp.int32(0), logits.shape[0])
+
+    @staticmethod
+    def of_range(logits: Float[Array, "R"], first: Int[Array, ""], vocab_size: int) -> "Candidates":
+        """The tokens from `first` on; those beyond the vocabulary are none."""
         logits = logits.astype(jnp.float32)
-        size = logits.shape[0]
-        clean = jnp.where(jnp.isnan(logits), -jnp.inf, logits)
-        return Candidates(jnp.arange(size, dtype=jnp.int32), clean, jnp.ones(size, bool), Order.VOCABULARY, size)
+        ids = first + jnp.arange(logits.shape[0], dtype=jnp.int32)
+        real = ids < vocab_size
+        clean = jnp.where(jnp.isnan(logits) | ~real, -jnp.inf, logits)
+        return Candidates(ids, clean, real, Order.VOCABULARY, vocab_size)
 
     @property
     def count(self) -> Int[Array, ""]:
@@ -75,8 +81,7 @@ class Candidates:
     def largest(self, width: int) -> "Candidates":
         """The `width` candidates with the largest logits, in descending order."""
         logits, positions = lax.top_k(self.logits, width)
-        ids = positions if self.order is Order.VOCABULARY else self.ids[positions]
-        return replace(self, ids=ids, logits=logits, kept=self.kept[positions], order=Order.DESCENDING)
+        return replace(self, ids=self.ids[positions], logits=logits, kept=self.kept[positions], order=Order.DESCENDING)
 
     def first(
         self,
@@ -109,10 +114,11 @@ class Candidates:
     def positions(self, tokens: Int[Array, "W"]) -> Int[Array, "W"]:
         """Where the tokens stand in the list; M, which is out of range, for a token that is not in it."""
         size = self.logits.shape[0]
+        if self.order is Order.VOCABULARY:
+            places = tokens - self.ids[0]
+            return jnp.where((places >= 0) & (places < size), places, size)
         known = (tokens >= 0) & (tokens < self.vocab_size)
         safe = jnp.where(known, tokens, 0)
-        if self.order is Order.VOCABULARY:
-            return jnp.where(known, safe, size)
         table = jnp.full(self.vocab_size, size, jnp.int32).at[self.ids].set(jnp.arange(size, dtype=jnp.int32))
         return jnp.where(known, table[safe], size)
 

@@ -1,5 +1,6 @@
 """The chain: logits in, token out. Which links there are is structure; their values are leaves that may move freely."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -56,7 +57,10 @@ class Chain:
 
     def __call__(self, logits: Float[Array, "V"], state: SamplerState) -> tuple[Int[Array, ""], SamplerState]:
         """Draw a token and accept it."""
-        candidates = self.candidates(logits, state)
+        return self.draw(self.candidates(logits, state), state)
+
+    def draw(self, candidates: Candidates, state: SamplerState) -> tuple[Int[Array, ""], SamplerState]:
+        """Draw one of what all links have left, and accept it."""
         key, for_draw, _ = _keys(state)
         position = draw(candidates.probs, jax.random.uniform(for_draw))
         token = candidates.ids[position]
@@ -71,11 +75,18 @@ class Chain:
         """The candidates before the first link, and after each one; the last link's is what it draws from."""
         if logits.shape[0] != self.vocab_size:
             raise ValueError(f"{logits.shape[0]} logits for a chain built for {self.vocab_size} tokens")
+        return self.follow(Candidates.of_logits(logits), state, self.stages)
+
+    def follow(
+        self, candidates: Candidates, state: SamplerState, stages: Sequence[Stage], *, to_the_end: bool = True
+    ) -> tuple[Candidates, ...]:
+        """The candidates before, and after each of some consecutive links, and of the draw's own at the end."""
         step = Step(state.recent, jax.random.uniform(_keys(state)[2]), state.mu)
-        found = [Candidates.of_logits(logits)]
-        for stage in self.stages:
+        found = [candidates]
+        for stage in stages:
             found.append(stage(found[-1], step))
-        found.append(self.last.truncate(found[-1], state.mu))
+        if to_the_end:
+            found.append(self.last.truncate(found[-1], state.mu))
         return tuple(found)
 
 
@@ -95,8 +106,12 @@ def build_chain(sampling: Sampling, vocab_size: int) -> Chain:
         bounded = bounded or (sampler is Sampler.TOP_K and sampling.enabled(sampler))
     tau, eta = jax.device_put((np.float32(sampling.mirostat_ent), np.float32(sampling.mirostat_lr)))
     last = Dist(), Mirostat1(tau, eta), Mirostat2(tau, eta)
-    window = bucket(max(sampling.repeat_last_n, sampling.dry_penalty_last_n, 1))
-    return Chain(tuple(stages), last[sampling.mirostat], vocab_size, window)
+    return Chain(tuple(stages), last[sampling.mirostat], vocab_size, window_of(sampling))
+
+
+def window_of(sampling: Sampling) -> int:
+    """How many tokens a chain of these options looks back on."""
+    return bucket(max(sampling.repeat_last_n, sampling.dry_penalty_last_n, 1))
 
 
 def logprob(logits: Float[Array, "V"], token: Int[Array, ""]) -> Float[Array, ""]:

@@ -17,9 +17,9 @@ from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.handlers import MOST_PARTS, Plan
 from minillama.kernels.cpu.library import FEW, FEW_ROLES, Role, kernel_number, load_kernels
 from minillama.kernels.cpu.matrix import BUFFER_ROWS
+from minillama.kernels.load import ALIGNMENT
 from minillama.kernels.weight import Weight
 
-ALIGNMENT = 64  # of memory that JAX takes over without a copy
 _TASK_BYTES = 1 << 18  # of weights that a thread takes at a time when decoding
 _LEAST_TASKS = 16  # of a matrix, so that threads end together
 
@@ -27,13 +27,17 @@ _LEAST_TASKS = 16  # of a matrix, so that threads end together
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Mapped(Weight):
-    """A matrix or a stack of experts as it lies in the file; `skip` bytes stand before its first row."""
+    """A matrix or a stack of experts as it lies in the file; `skip` bytes stand before its first row.
+
+    Where several devices share it, each one's rows of each matrix are a matrix of the stack: of `shares` a matrix.
+    """
 
     data: UInt8[Array, "bytes"]
     kind: Type = field(metadata={"static": True})
     sizes: tuple[int, ...] = field(metadata={"static": True})
     skip: int = field(metadata={"static": True})
-    index: Int[Array, ""] | None = None  # of the expert that is meant
+    shares: int = field(default=1, metadata={"static": True})
+    index: Int[Array, ""] | None = None  # of the expert that is meant, or of the device's share
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,7 +49,11 @@ class Mapped(Weight):
         return row_bytes(self.sizes[-1], self.kind)
 
     def expert(self, index: Int[Array, ""]) -> "Mapped":
-        return replace(self, index=index)
+        share = 0 if self.index is None else self.index
+        return replace(self, index=index.astype(jnp.int32) * self.shares + share)
+
+    def of_device(self, place: Int[Array, ""], devices: int) -> "Mapped":
+        return self if self.shares == 1 else replace(self, index=place * self.shares // devices)
 
     def product(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
         return multiply(x, [self])[0]
@@ -67,13 +75,23 @@ class Mapped(Weight):
 
 
 def map_weight(
-    memory: UInt8[np.ndarray, "bytes"], offset: int, kind: Type, shape: tuple[int, ...], device: jax.Device
+    memory: UInt8[np.ndarray, "bytes"],
+    offset: int,
+    kind: Type,
+    shape: tuple[int, ...],
+    device: jax.Device,
+    shares: int = 1,
 ) -> Mapped:
-    """A tensor at an offset in memory that begins on a page, as a weight, without a copy."""
+    """A tensor at an offset in memory that begins on a page, as a weight, without a copy.
+
+    shares: parts of each of its matrices that devices multiply with apart; the rows divide among them.
+    """
     load_kernels(kind)
+    if shares > 1:
+        shape = (math.prod(shape[:-2]) * shares, shape[-2] // shares, shape[-1])
     start = offset // ALIGNMENT * ALIGNMENT
     end = offset + math.prod(shape[:-1]) * row_bytes(shape[-1], kind)
-    return Mapped(jax.device_put(memory[start:end], device), kind, shape, offset - start)
+    return Mapped(jax.device_put(memory[start:end], device), kind, shape, offset - start, shares)
 
 
 def multiply(x: Float[Array, "T K"], weights: Sequence[Mapped]) -> list[Float[Array, "T N"]]:

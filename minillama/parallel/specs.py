@@ -1,0 +1,90 @@
+"""What is cut where: one table from the name of a tensor to the PartitionSpec of its matrix [N, K].
+
+Cutting by rows needs all of the input and gives a part of the output; cutting by columns takes such a part, and gives
+terms of a sum. A row cut followed by a column cut is one exchange (Shoeybi et al. 2019): attention is one such pair,
+the feed-forward network another.
+"""
+
+from dataclasses import dataclass, replace
+
+from jax.sharding import PartitionSpec
+
+from minillama.errors import OptionError
+from minillama.model import Config
+
+AXIS = "tensor"
+ROWS, COLUMNS, WHOLE = PartitionSpec(AXIS, None), PartitionSpec(None, AXIS), PartitionSpec()
+
+SPECS = {
+    "token_embd": ROWS,
+    "output": ROWS,
+    "attn_q": ROWS,
+    "attn_k": ROWS,
+    "attn_v": ROWS,
+    "attn_qkv": ROWS,  # of each of its three parts
+    "attn_output": COLUMNS,
+    "ffn_gate": ROWS,
+    "ffn_up": ROWS,
+    "ffn_down": COLUMNS,
+    "ffn_gate_inp": WHOLE,
+    "ffn_gate_exps": ROWS,  # of every expert
+    "ffn_up_exps": ROWS,
+    "ffn_down_exps": COLUMNS,
+    "ffn_gate_shexp": ROWS,
+    "ffn_up_shexp": ROWS,
+    "ffn_down_shexp": COLUMNS,
+    "attn_norm": WHOLE,
+    "attn_q_norm": WHOLE,
+    "attn_k_norm": WHOLE,
+    "post_attention_norm": WHOLE,
+    "ffn_norm": WHOLE,
+    "post_ffw_norm": WHOLE,
+    "ffn_gate_inp_shexp": WHOLE,
+    "output_norm": WHOLE,
+}
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the heads of a model fall to devices."""
+
+    devices: int
+    head_count: int  # query heads of each device
+    head_count_kv: int  # key/value heads of each device
+    kv_shares: int  # parts that key/value heads fall into; fewer than devices where several hold the same ones
+
+    @property
+    def replicated(self) -> int:
+        """Devices that hold the same key/value heads."""
+        return self.devices // self.kv_shares
+
+
+def divide(config: Config, devices: int) -> Division:
+    """Give each device the same number of query heads, and the key/value heads that these look at.
+
+    With more devices than key/value heads, each of these is held by several devices.
+    Raises OptionError where heads do not divide.
+    """
+    heads, kv_heads = config.head_count, config.head_count_kv
+    if devices < 1:
+        raise OptionError(f"tensor_parallel is {devices}; expected at least 1 device")
+    fits = heads % devices == 0 and (kv_heads % devices == 0 or devices % kv_heads == 0)
+    if not fits:
+        possible = [n for n in range(1, heads + 1) if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)]
+        raise OptionError(
+            f"{heads} query heads over {kv_heads} key/value heads do not divide among {devices} devices; "
+            f"use {', '.join(map(str, possible))} devices, or split_mode=layer"
+        )
+    shares = min(devices, kv_heads)
+    return Division(devices, heads // devices, kv_heads // shares, shares)
+
+
+def config_of_device(config: Config, division: Division) -> Config:
+    """The model as one device sees it: its own heads only, and the axis along which results are summed."""
+    return replace(
+        config,
+        head_count=division.head_count,
+        head_count_kv=division.head_count_kv,
+        attention_scale=config.query_scale,  # some families derive it from the number of heads
+        axis=AXIS,
+    )
