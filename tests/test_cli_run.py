@@ -140,24 +140,8 @@ def test_options_reach_the_model(
     threads: dict[str, object] = {}
     monkeypatch.setattr(env, "prepare", lambda **options: threads.update(options))
     words = ["-m", str(model), "-t", "1", "-tb", "2"]
-    words += [
-        "-sm",
-        "layer",
-        "-ts",
-        "3,1",
-        "-c",
-        "1024",
-        "-b",
-        "64",
-        "-ub",
-        "32",
-        "-ngl",
-        "0",
-        "-lm",
-        "none",
-        "-ctk",
-        "q8_0",
-    ]
+    words += ["-sm", "layer", "-ts", "3,1"]
+    words += ["-c", "1024", "-b", "64", "-ub", "32", "-ngl", "0", "-lm", "none", "-ctk", "q8_0"]
     assert main(["run", "-p", "x", *words, "--chat-template-file", str(template)]) == 2
     assert asked == {
         "path": model, "ctx_size": 1024, "batch_size": 64, "ubatch_size": 32, "n_gpu_layers": 0, "use_mmap": False,

@@ -11,7 +11,15 @@ from minillama import env
 from minillama.cli import INTERRUPTED
 from minillama.cli.bench_options import add_bench_options
 from minillama.cli.measuring import measuring
-from minillama.cli.model import check_sharing, find_model, platform_of, prepare_machine, take_secret, virtual_devices
+from minillama.cli.model import (
+    check_sharing,
+    find_model,
+    in_cluster,
+    platform_of,
+    prepare_machine,
+    take_secret,
+    virtual_devices,
+)
 from minillama.cli.terminal import note, write_text
 from minillama.errors import OptionError
 from minillama.measure.plan import Plan, Setup, Sharing, Workload
@@ -163,7 +171,7 @@ def _here(
     args: argparse.Namespace, setups: Sequence[Setup], plan: Plan, repetitions: int, advance: Callable[..., None]
 ) -> "Iterator[Record]":
     """Measure in this process; there is one number of threads."""
-    prepare_machine(args.device, plan.n_threads[0], cpu_devices=virtual_devices(args))
+    prepare_machine(args.device, plan.n_threads[0], cpu_devices=virtual_devices(args), cluster=in_cluster(args))
 
     from minillama.measure.bench import measure
 

@@ -6,6 +6,7 @@ leader.
 
 import argparse
 import logging
+import os
 import sys
 
 from minillama.cli.terminal import note
@@ -31,4 +32,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # JAX would wait for the others, of which each ends by itself

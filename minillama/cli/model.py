@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from minillama import env
 from minillama.cli.text import process_escapes, read_file
@@ -63,7 +63,7 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
         logger.warning("-lm dio has no effect: the file is read as with auto")
     check_sharing(args)
     path = find_model(args)
-    prepare_machine(args.device, args.threads, args.threads_batch, cpu_devices=virtual_devices(args))
+    prepare_machine(args.device, args.threads, args.threads_batch, virtual_devices(args), in_cluster(args))
 
     from minillama.engine.llm import load
 
@@ -95,11 +95,30 @@ def check_sharing(args: argparse.Namespace) -> None:
         raise OptionError(f"-sm {args.split_mode}: use one of {', '.join(_SPLIT_MODES)}")
     if args.tensor_parallel < 1:
         raise OptionError(f"-tp {args.tensor_parallel}: should be 1 or more devices")
+    together = [name for name in ("coordinator", "num_processes", "process_id") if getattr(args, name) is not None]
+    if together and len(together) < 3:
+        raise OptionError("--coordinator, --num-processes, --process-id belong together; give all three, or --cluster")
     if args.workers is None:
         return
+    if in_cluster(args) is not None:
+        raise OptionError("--workers and --cluster: either this host leads, or all are alike; use one of them")
     for name, given in (("-tp", args.tensor_parallel > 1), ("-mg", args.main_gpu)):
         if given:
             raise OptionError(f"{name} and --workers: the workers named compute together; leave {name} out")
+
+
+class Cluster(NamedTuple):
+    """What --coordinator, --num-processes and --process-id say; nothing, where a scheduler says it."""
+
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
+
+
+def in_cluster(args: argparse.Namespace) -> Cluster | None:
+    """The cluster that this process is one of, if it is."""
+    found = Cluster(args.coordinator, args.num_processes, args.process_id)
+    return found if args.cluster or found.coordinator is not None else None
 
 
 def virtual_devices(args: argparse.Namespace) -> int:
@@ -116,15 +135,25 @@ def take_secret(file: str | None) -> bytes | None:
 
 
 def prepare_machine(
-    device: str | None, threads: int | None, threads_batch: int | None = None, cpu_devices: int = 1
+    device: str | None,
+    threads: int | None,
+    threads_batch: int | None = None,
+    cpu_devices: int = 1,
+    cluster: "Cluster | None" = None,
 ) -> None:
     """Settle cores and platform before JAX starts; raises ResourceError where the platform asked for is not there.
 
     cpu_devices: virtual ones of the processor, where several were asked for and nothing else is there.
+    cluster: the processes on other hosts that run the same command; of these only the first one writes to stdout.
     """
     platform = platform_of(device)
     several = cpu_devices if cpu_devices > 1 else None
     env.prepare(threads=threads, threads_batch=threads_batch, platform=platform, cpu_devices=several)
+    if cluster is not None:
+        from minillama.parallel.cluster import join_cluster
+
+        if join_cluster(*cluster) > 0:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if platform in (None, "cpu"):
         return
     import jax

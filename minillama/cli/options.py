@@ -101,6 +101,11 @@ SPREAD = (
            variable="LLAMA_ARG_RPC", value="HOST:PORT,..."),
     Option(("--token-file",), "file with the secret that the workers share (default: what MINILLAMA_TOKEN holds)",
            value="FILE"),
+    Option(("--cluster",), "without a leader: the same command runs on every host, as Slurm or Open MPI starts it",
+           None, False),
+    Option(("--coordinator",), "the same, started by hand: where process 0 is; with the next two", value="HOST:PORT"),
+    Option(("--num-processes",), "how many processes there are", int),
+    Option(("--process-id",), "which of them this is, counted from 0", int),
 )  # fmt: skip
 
 CONTEXT = (

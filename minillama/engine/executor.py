@@ -89,6 +89,10 @@ class Executor(ABC):
     ) -> tuple[Run, Kept, Kept]:
         """Run a token, a draft of what follows it and padding; see `steps.verify`."""
 
+    def agree(self, number: int) -> int:
+        """The same number in all processes that run this program: one of theirs."""
+        return number
+
     def temporaries(self, size: int, cache: Kept) -> int | None:
         """Bytes that XLA needs for a time to read a chunk of that size; None where that is not known."""
         return None

@@ -42,6 +42,9 @@ class Layered(Executor):
     def devices(self) -> tuple[jax.Device, ...]:
         return tuple(self.stages.mesh.devices.flat)
 
+    def agree(self, number: int) -> int:
+        return int(self.stages.tell(jnp.uint32(number)))
+
     def chain(self, sampling: Sampling) -> Kept:
         return build_chain(sampling, self.config.vocab_size)
 

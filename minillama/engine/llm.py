@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from minillama.engine.batches import Batches
 from minillama.engine.executor import Executor, OnDevices
+from minillama.engine.layered import Layered, layer_model
 from minillama.engine.loader import load_params, unused_tensors
 from minillama.engine.memory import Memory, choose_context, keep_weights, logger
 from minillama.engine.placement import Placement, SplitMode, first_devices, place_layers, read_split_mode, summed_shares
@@ -109,11 +110,13 @@ def load(
             group.close()
             raise
         return _opened(remote, file, ctx_size, batches, cache_types, memory, chat_template, started)
+    if jax.process_count() > 1 and mode is None:
+        mode = SplitMode.TENSOR
     together = first_devices(tensor_parallel if mode is not SplitMode.TENSOR or tensor_parallel > 1 else 0)
     if mode is SplitMode.TENSOR and tensor_split:
         raise OptionError("tensor_split has no meaning for split_mode=tensor, which cuts every layer evenly")
-    layers = SplitMode.NONE if mode is SplitMode.TENSOR else mode
-    placement = place_layers(config.block_count, n_gpu_layers, layers, tensor_split, main_gpu)
+    layers = SplitMode.NONE if mode is SplitMode.TENSOR or jax.process_count() > 1 else mode
+    placement = place_layers(config.block_count, n_gpu_layers, layers, tensor_split if layers is mode else (), main_gpu)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
     stays = any(reads_in_place(device) for device in placement.devices)
     if stays and not use_mmap:  # only here, for beside a device's own copy it would be a second one
@@ -129,8 +132,10 @@ def load(
         delay=0.5,
         leave=False,
     ) as bar:
-        here: OnDevices | Spread
-        if mode is SplitMode.TENSOR and len(together) > 1:
+        here: OnDevices | Spread | Layered
+        if jax.process_count() > 1 and mode is SplitMode.LAYER:
+            here = layer_model(file, config, ctx_size, tensor_split, bar.update)
+        elif mode is SplitMode.TENSOR and len(together) > 1:
             here = spread_model(file, config, ctx_size, together, bar.update)
         else:
             params = load_params(file, config, ctx_size, placement.devices, bar.update)
@@ -395,7 +400,8 @@ class LLM:
         chain = self.executor.chain(sampling)
         if session is None:
             session = self.session()
-        return Stream(session, self.tokenizer, chain, ids, request, resolve_seed(sampling.seed), self.load_seconds)
+        seed = self.executor.agree(resolve_seed(sampling.seed))
+        return Stream(session, self.tokenizer, chain, ids, request, seed, self.load_seconds)
 
     def _checked(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         if not ids:

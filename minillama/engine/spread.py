@@ -29,6 +29,7 @@ from minillama.model import Cache, Config, Params, empty_cache, forward, grow, u
 from minillama.model.forward import forward_last, unembed_here
 from minillama.parallel.pieces import over_devices
 from minillama.parallel.specs import AXIS, config_of_device, divide
+from minillama.parallel.stages import stages_of_group
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain
 from minillama.sampling.spread import narrowing, sample_apart
 from minillama.sampling.state import new_state
@@ -94,6 +95,9 @@ class Spread(Executor):
     @property
     def devices(self) -> tuple[jax.Device, ...]:
         return tuple(self.layout.mesh.devices.flat)
+
+    def agree(self, number: int) -> int:
+        return number if jax.process_count() == 1 else int(stages_of_group().tell(jnp.uint32(number)))
 
     def chain(self, sampling: Sampling) -> Kept:
         return self._everywhere(build_chain(sampling, self.config.vocab_size))
