@@ -1,6 +1,5 @@
 """The Python API: `load` a model, then generate, stream, chat, and look inside."""
 
-import atexit
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,18 +17,16 @@ from tqdm.auto import tqdm
 
 from minillama.engine.batches import Batches
 from minillama.engine.executor import Executor, OnDevices
-from minillama.engine.layered import Layered, layer_model
-from minillama.engine.loader import load_params, unused_tensors
+from minillama.engine.loader import unused_tensors
 from minillama.engine.memory import Memory, choose_context, keep_weights, logger
-from minillama.engine.placement import Placement, SplitMode, first_devices, place_layers, read_split_mode, summed_shares
+from minillama.engine.opening import Sharing
+from minillama.engine.placement import Placement
 from minillama.engine.programs import expect_programs
-from minillama.engine.remote import Remote
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
 from minillama.engine.sampling_defaults import file_defaults
 from minillama.engine.session import LEAST_CHUNK, Session
 from minillama.engine.source import resolve
-from minillama.engine.spread import Spread, spread_model
 from minillama.engine.stream import Stream
 from minillama.engine.usage import Measured, memory_usage
 from minillama.errors import FormatError, OptionError, UnsupportedError
@@ -37,10 +34,6 @@ from minillama.gguf import GGUF, open_gguf
 from minillama.gguf.memory import CacheTypes, read_cache_types
 from minillama.kernels import reads_in_place
 from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
-from minillama.parallel.addresses import parse_addresses
-from minillama.parallel.leader import Group, gather
-from minillama.parallel.shipping import offer
-from minillama.parallel.specs import divide
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
 
@@ -93,30 +86,16 @@ def load(
     """
     started = time.perf_counter()
     batches, cache_types = Batches(batch_size, ubatch_size), read_cache_types(cache_type_k, cache_type_v)
-    mode = _split_mode(split_mode, tensor_parallel)
+    sharing = Sharing(split_mode, tensor_split, main_gpu, tensor_parallel, workers, secret, threads)
     file = open_gguf(resolve(model, hf_repo=hf_repo, hf_file=hf_file, offline=offline))
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
     if workers is not None:
         ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, None)
-        group = _gathered(workers, secret, threads, config, mode, tensor_split)
-        remote = Remote(group, config)
-        try:
-            offer(group, list(file.mapped))
-            layers = mode is SplitMode.LAYER
-            remote.open(ctx_size, layers=layers, shares=tensor_split, use_mmap=use_mmap, use_mlock=use_mlock)
-        except BaseException:
-            group.close()
-            raise
-        return _opened(remote, file, ctx_size, batches, cache_types, memory, chat_template, started)
-    if jax.process_count() > 1 and mode is None:
-        mode = SplitMode.TENSOR
-    together = first_devices(tensor_parallel if mode is not SplitMode.TENSOR or tensor_parallel > 1 else 0)
-    if mode is SplitMode.TENSOR and tensor_split:
-        raise OptionError("tensor_split has no meaning for split_mode=tensor, which cuts every layer evenly")
-    layers = SplitMode.NONE if mode is SplitMode.TENSOR or jax.process_count() > 1 else mode
-    placement = place_layers(config.block_count, n_gpu_layers, layers, tensor_split if layers is mode else (), main_gpu)
+        executor = sharing.lead(file, config, ctx_size, use_mmap=use_mmap, use_mlock=use_mlock)
+        return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
+    placement = sharing.place(config.block_count, n_gpu_layers)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
     stays = any(reads_in_place(device) for device in placement.devices)
     if stays and not use_mmap:  # only here, for beside a device's own copy it would be a second one
@@ -132,18 +111,10 @@ def load(
         delay=0.5,
         leave=False,
     ) as bar:
-        here: OnDevices | Spread | Layered
-        if jax.process_count() > 1 and mode is SplitMode.LAYER:
-            here = layer_model(file, config, ctx_size, tensor_split, bar.update)
-        elif mode is SplitMode.TENSOR and len(together) > 1:
-            here = spread_model(file, config, ctx_size, together, bar.update)
-        else:
-            params = load_params(file, config, ctx_size, placement.devices, bar.update)
-            here = OnDevices(params, config, placement)
-        jax.block_until_ready(here.params)
+        executor = sharing.open(file, config, ctx_size, placement, bar.update)
     expect_programs(file.path.resolve(), file.nbytes, ctx_size, cache_types, batches, placement)
     memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
-    return _opened(here, file, ctx_size, batches, cache_types, memory, chat_template, started)
+    return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
 
 
 def _opened(
@@ -172,39 +143,6 @@ def _opened(
         memory,
         time.perf_counter() - started,
     )
-
-
-def _split_mode(name: str | None, tensor_parallel: int) -> SplitMode | None:
-    """The mode of two options, of which tensor_parallel alone implies one."""
-    mode = None if name is None else read_split_mode(name)
-    if mode is SplitMode.ROW or (mode is None and tensor_parallel != 1):
-        return SplitMode.TENSOR
-    if mode not in (None, SplitMode.TENSOR) and tensor_parallel != 1:
-        raise OptionError(f"tensor_parallel={tensor_parallel} and split_mode={name} contradict each other; use one")
-    return mode
-
-
-def _gathered(
-    workers: str,
-    secret: bytes | None,
-    threads: int,
-    config: Config,
-    mode: SplitMode | None,
-    tensor_split: Sequence[float],
-) -> Group:
-    """The workers, once they have started; whether the model divides among them is seen to before they are called."""
-    addresses = parse_addresses(workers)
-    if mode is SplitMode.NONE and len(addresses) > 1:
-        raise OptionError(f"split_mode=none and {len(addresses)} workers contradict each other; name one of them")
-    if mode is SplitMode.LAYER:
-        summed_shares(len(addresses), tensor_split)
-    elif tensor_split:
-        raise OptionError("tensor_split needs split_mode=layer")
-    else:
-        divide(config, len(addresses))
-    group = gather(addresses, secret, say=logger.warning, threads=threads)
-    atexit.register(group.close)
-    return group
 
 
 @dataclass(frozen=True, eq=False)
