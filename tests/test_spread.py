@@ -258,8 +258,8 @@ def test_heads_that_several_devices_hold_are_said_aloud(apart: Check, tmp_path: 
             "llama",
             Type.Q8_0,
             4,
-            r"^blk\.0\.attn_output\.weight: a share of 16 columns is no whole number of Q8_0 blocks of 32, so 4 devices "
-            r"are too many; use fewer, or split_mode=layer$",
+            r"^blk\.0\.attn_output\.weight: a share of 16 columns is no whole number of Q8_0 blocks of 32, "
+            r"so 4 devices are too many; use fewer, or split_mode=layer$",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Int
 
 from minillama.engine import steps
@@ -64,6 +65,10 @@ class Executor(ABC):
     @abstractmethod
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
         """Run a chunk of T tokens of each of B texts; hidden states, normed and ready for the head."""
+
+    def between(self, hidden: Kept, first: int, last: int) -> Kept:
+        """The hidden states of the positions `first` to `last` - 1 of each text."""
+        return lax.slice_in_dim(hidden, first, last, axis=1)
 
     @abstractmethod
     def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"]) -> Kept:

@@ -188,6 +188,10 @@ def _run(self: Follower, given: _Arguments) -> None:
     self.keep(given.number, *self._executor.run(given.ids(), given.known("cache")))
 
 
+def _between(self: Follower, given: _Arguments) -> None:
+    self.keep(given.number, self._executor.between(given.known("hidden"), given.whole("first"), given.whole("last")))
+
+
 def _score(self: Follower, given: _Arguments) -> None:
     self.keep(given.number, self._executor.score(given.known("hidden"), given.ids()))
 
@@ -236,6 +240,7 @@ _CALLS: Mapping[str, Callable[[Follower, _Arguments], None]] = {
     "read": _read,
     "read_all": _read_all,
     "run": _run,
+    "between": _between,
     "score": _score,
     "decode": _decode,
     "begin": _begin,

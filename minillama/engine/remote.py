@@ -136,6 +136,9 @@ class Remote(Executor):
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
         return self._and_cache(cache, self._call("run", ids, cache=cache))
 
+    def between(self, hidden: Kept, first: int, last: int) -> Kept:
+        return Held(self, self._call("between", hidden=hidden, first=first, last=last))
+
     def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"]) -> Kept:
         return Held(self, self._call("score", targets, hidden=hidden))
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from jax import Array, lax
-from jaxtyping import Float, Int32, Shaped
+from jaxtyping import Int32, Shaped
 
+from minillama.engine.executor import Kept
 from minillama.engine.llm import LLM
 from minillama.engine.memory import round_up
 from minillama.errors import OptionError, UnsupportedError
@@ -75,12 +75,13 @@ class Piece:
     count: int
     start: int
     stop: int
-    hidden: Float[Array, "B T D"]
+    hidden: Kept  # [B, T, D], where the executor computes
+    rows: int  # B
 
     def of(self, rows: Shaped[np.ndarray, "windows scored *rest"]) -> Shaped[np.ndarray, "B T *rest"]:
         """What belongs to these positions in an array over all windows and scored positions; zeros for the padding."""
         here = rows[self.window : self.window + self.count, self.start : self.stop]
-        return padded(here, self.hidden.shape[0])
+        return padded(here, self.rows)
 
 
 def chunked(llm: LLM, ids: Sequence[int], ctx_size: int = 512, chunks: int | None = None) -> Windows:
@@ -167,8 +168,8 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Pi
             hidden, cache = llm.executor.run(ids[:, at : min(at + part, windows.size)], cache)
             low, high = max(at, windows.first), min(at + part, end)
             if low < high:
-                scored = lax.slice_in_dim(hidden, low - at, high - at, axis=1)
-                yield Piece(window, count, low - windows.first, high - windows.first, scored)
+                scored = llm.executor.between(hidden, low - at, high - at)
+                yield Piece(window, count, low - windows.first, high - windows.first, scored, batch)
 
 
 def padded(rows: Shaped[np.ndarray, "n *rest"], size: int) -> Shaped[np.ndarray, "size *rest"]:
