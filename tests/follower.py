@@ -40,7 +40,8 @@ def follow(connection: Connection) -> None:
         if message.op == "echo":
             connection.send(message)
         elif message.op == "who":
-            connection.send(Message("who", {"pid": os.getpid(), "cores": sorted(os.sched_getaffinity(0))}))
+            cores = sorted(os.sched_getaffinity(0))
+            connection.send(Message("who", {"pid": os.getpid(), "cores": cores, "calmed": len(calmed())}))
         elif message.op == "sum":
             connection.send(Message("sum", {}, (sums(*message.arrays),)))
         elif message.op == "sums":  # for ever
@@ -81,11 +82,17 @@ _compiled = []
 _calmed = []
 
 
+def calmed() -> list[int]:
+    """Threads of this process that run only when nothing else wants to."""
+    return [
+        thread for thread in map(int, os.listdir("/proc/self/task")) if os.sched_getscheduler(thread) == os.SCHED_IDLE
+    ]
+
+
 def reschedule(*, calm: bool) -> int:
     """Give the calmed threads their former rank, or take it from them again; how many there are."""
     if not _calmed:
-        every = map(int, os.listdir("/proc/self/task"))
-        _calmed.extend(thread for thread in every if os.sched_getscheduler(thread) == os.SCHED_IDLE)
+        _calmed.extend(calmed())
     for thread in _calmed:
         os.sched_setscheduler(thread, os.SCHED_IDLE if calm else os.SCHED_OTHER, os.sched_param(0))
     return len(_calmed)

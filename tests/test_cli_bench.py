@@ -308,9 +308,9 @@ def test_options_without_a_meaning_are_said(caplog: pytest.LogCaptureFixture) ->
             for value in idle.silent:
                 parse(["bench", name, value])
     assert caplog.messages == []
-    parse(["bench", "--poll", "0,50,100", "-fa", "off", "-sm", "row", "-ts", "0.5/0.5", "-ot", "a=CPU;b=CPU"])
+    parse(["bench", "--poll", "0,50,100", "-fa", "off", "-ot", "a=CPU;b=CPU"])
     assert [message.split(" has no effect: ")[0] for message in caplog.messages] == [
-        "--poll 0", "--poll 100", "-fa off", "-sm row", "-ts 0.5/0.5", "-ot a=CPU", "-ot b=CPU",
+        "--poll 0", "--poll 100", "-fa off", "-ot a=CPU", "-ot b=CPU",
     ]  # fmt: skip
 
 
@@ -356,10 +356,11 @@ def test_load_modes_and_devices(model: Path, capsys: pytest.CaptureFixture[str])
         (["-ctk", "q9_9", "-p", "8"], "cache_type_k is 'q9_9'"),
         (["-fast"], "invalid argument: -fast"),
         (["-oe", "x"], "-oe x: use one of md"),
-        (["-sm", "diagonal"], "argument -sm/--split-mode: 'diagonal' is not a value"),
+        (["-sm", "diagonal"], "-sm diagonal: use one of none, layer, row, tensor"),
         (["--poll", "much"], "'much' is not a value"),
         (["-embd", "1"], "-embd 1: embeddings have not arrived yet"),
-        (["-rpc", "a:1"], "-rpc a:1: running over several machines"),
+        (["-rpc", "a:1", "-tp", "2"], "-tp and --workers: the workers named compute together"),
+        (["-ts", "x"], "'x' should be numbers separated by commas"),
         (["-mmp", "0"], "use -lm none"),
         (["-lm", "slow"], "'slow' should be one of auto"),
         (["--delay", "-1"], "--delay -1.0: should be a number of seconds"),

@@ -123,8 +123,7 @@ def test_foreign_options(caplog: pytest.LogCaptureFixture) -> None:
     args = parser.parse_args(["-fa", "-fa", "off", "-p", "x", "--numa", "isolate", "-fa", "auto", "--jinja"])
     assert args.prompt == "x"
     assert [message.split(" has no effect: ")[0] for message in caplog.messages] == ["-fa off", "--numa isolate"]
-    with pytest.raises(UnsupportedError, match="--rpc: running over several machines has not arrived yet"):
-        parser.parse_args(["--rpc", "10.0.0.1:50052"])
+    assert parser.parse_args(["--rpc", "10.0.0.1:50052", "-ts", "3,1"]).workers == "10.0.0.1:50052"
     for foreign in REFUSED:
         with pytest.raises(UnsupportedError, match=foreign.names[0]):
             parser.parse_args([foreign.names[0], *["1"] * foreign.takes_value])

@@ -289,10 +289,10 @@ from minillama.engine.placement import split_layers
 whole = ml.load({str(path)!r}, progress=False, **{EXACT})
 host, fast = jax.devices()
 for n, offloaded in ((0, 0), (1, 1), (2, 2), (99, 4), (None, 4), (-1, 4)):
-    assert split_layers(3, n, host, fast).devices == (host,) * (4 - offloaded) + (fast,) * offloaded
-runs = split_layers(3, 2, host, fast).segments()
+    assert split_layers(3, n, host, [fast]).devices == (host,) * (4 - offloaded) + (fast,) * offloaded
+runs = split_layers(3, 2, host, [fast]).segments()
 assert [(run.device, run.first, run.last) for run in runs] == [(host, 0, 2), (fast, 2, 3)]
-module.place_layers = lambda layers, n: split_layers(layers, n, host, fast)
+module.place_layers = lambda layers, n, *_: split_layers(layers, n, host, [fast])
 split = ml.load({str(path)!r}, n_gpu_layers=4, progress=False, **{EXACT})
 assert split.placement.single is None
 assert {{leaf.device for leaf in jax.tree.leaves(split.params)}} == {{host, fast}}

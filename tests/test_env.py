@@ -170,6 +170,16 @@ def test_spread_takes_every_physical_core_before_a_sibling(cores: int, siblings:
     assert max(used.count(core) for core in used) == -(-len(chosen) // cores)
 
 
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6))
+def test_spread_leaves_to_others_what_they_have(cores: int, siblings: int, count: int, processes: int) -> None:
+    core_ids = {number: (0, number % cores) for number in range(cores * siblings)}
+    shares = [env.spread(tuple(core_ids), core_ids, count, count * number) for number in range(processes)]
+    taken = [core for share in shares for core in share]
+    assert all(len(share) == min(count, cores * siblings) for share in shares)
+    if count * processes <= cores * siblings:  # else they have to share
+        assert sorted(taken) == list(env.spread(tuple(core_ids), core_ids, count * processes))
+
+
 def test_unknown_attribute() -> None:
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         _ = minillama.lod  # type: ignore[attr-defined]

@@ -100,6 +100,9 @@ def test_the_parts_of_a_split_model_come_together(tmp_path: Path) -> None:
     assert [path.name for path in found] == [part.name for part in parts]
     assert len({path.parent for path in found}) == 1
     assert [path.read_bytes() for path in found] == [part.read_bytes() for part in parts]
+    write(tmp_path / "nowhere" / parts[0].name, 3000, 7)  # the one that was here is another now
+    (found,) = ship(parts, tmp_path / "cache")
+    assert [path.read_bytes() for path in found] == [part.read_bytes() for part in parts]
 
 
 def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ from minillama.engine.placement import split_layers
 from minillama.measure.choices import running_answers
 from minillama.measure.perplexity import perplexity
 from minillama.measure.tasks import Task
-module.place_layers = lambda layers, n: split_layers(layers, 2, *jax.devices())
+module.place_layers = lambda layers, n, *_: split_layers(layers, 2, jax.devices()[0], jax.devices()[1:])
 llm = ml.load(sys.argv[1], progress=False, cache_type_k="f32", cache_type_v="f32")
 assert llm.placement.single is None
 print(perplexity(llm, sys.argv[2], ctx_size=32).ppl)

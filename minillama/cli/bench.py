@@ -11,10 +11,10 @@ from minillama import env
 from minillama.cli import INTERRUPTED
 from minillama.cli.bench_options import add_bench_options
 from minillama.cli.measuring import measuring
-from minillama.cli.model import find_model, platform_of, prepare_machine
+from minillama.cli.model import check_sharing, find_model, platform_of, prepare_machine, take_secret, virtual_devices
 from minillama.cli.terminal import note, write_text
 from minillama.errors import OptionError
-from minillama.measure.plan import Plan, Setup, Workload
+from minillama.measure.plan import Plan, Setup, Sharing, Workload
 
 if TYPE_CHECKING:
     from minillama.measure.output import Output
@@ -44,6 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    check_sharing(args)
     if args.verbose:
         logging.getLogger("minillama").setLevel(logging.DEBUG)
     if args.list_devices:
@@ -138,6 +139,12 @@ def _plan(args: argparse.Namespace) -> Plan:
     )
 
 
+def sharing(args: argparse.Namespace) -> Sharing:
+    """The devices or workers that -sm, -ts, -mg, -tp and --workers mean."""
+    secret = take_secret(args.token_file) if args.workers is not None else None
+    return Sharing(args.split_mode, args.tensor_split, args.main_gpu, args.tensor_parallel, args.workers, secret)
+
+
 def _flat(given: Sequence[tuple] | None, default: tuple) -> tuple:
     """All values of an option that takes lists and may be repeated."""
     return default if given is None else tuple(value for values in given for value in values)
@@ -156,10 +163,11 @@ def _here(
     args: argparse.Namespace, setups: Sequence[Setup], plan: Plan, repetitions: int, advance: Callable[..., None]
 ) -> "Iterator[Record]":
     """Measure in this process; there is one number of threads."""
-    prepare_machine(args.device, plan.n_threads[0])
+    prepare_machine(args.device, plan.n_threads[0], cpu_devices=virtual_devices(args))
 
     from minillama.measure.bench import measure
 
+    shared = sharing(args)
     for setup, (bandwidth, peak_flops) in zip(setups, _limits(args, setups, plan.n_threads[0]), strict=True):
         yield from measure(
             setup,
@@ -169,6 +177,7 @@ def _here(
             bandwidth=bandwidth,
             peak_flops=peak_flops,
             delay=args.delay,
+            sharing=shared,
             advance=advance,
         )
 
@@ -206,6 +215,9 @@ def _in_children(
     switches += [f"--{name}" for name in ("bandwidth", "roofline", "verbose") if getattr(args, name)]
     switches += ["--delay", str(args.delay)] if args.delay else []
     switches += [] if args.device is None else ["-dev", args.device]
+    if args.workers is not None:
+        raise OptionError("-t with several values and --workers: measure one number of threads at a time")
+    switches += sharing(args).flags()
     for setup in setups:
         command = (*MINILLAMA, "bench", *setup.flags(), *plan.workload.flags(), "-r", str(repetitions), *switches)
         for found in json_lines((*command, "-o", "jsonl")):

@@ -5,7 +5,7 @@ import argparse
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minillama import __version__
@@ -80,6 +80,7 @@ SETUP = (
     Option(("-lm", "--load-mode"), "auto, mmap, none (read the file), mlock (lock it) or mmap+mlock (default: auto)",
            _modes, value="MODE", repeated=True),
 )  # fmt: skip
+SPREAD = tuple(replace(o, names=("-rpc", *o.names)) if o.dest == "workers" else o for o in options.SPREAD)
 RUN = (
     Option(("-r", "--repetitions"), "times that each test is repeated (default: 5; 1 a round with --against)", int),
     Option(("-o", "--output"), "on stdout: md, json, jsonl, csv or sql (default: md)", str, "md", value="FORMAT"),
@@ -123,7 +124,6 @@ class Idle:
 
 
 _XLA = "XLA decides this itself"
-_ONE = "spreading over several devices has not arrived yet"
 _RANGE = r"-?[0-9]+(-[0-9]+([+*][0-9]+)?)?"
 IDLE = (
     Idle(("--numa",), "distribute|isolate|numactl|", "use numactl outside", list_of=""),
@@ -132,9 +132,6 @@ IDLE = (
     Idle(("--cpu-strict",), "0|1", _XLA, ("0",)),
     Idle(("--poll",), _RANGE, _XLA, ("50",)),
     Idle(("-ncmoe", "--n-cpu-moe"), _RANGE, "experts stay where their layer is", ("0",)),
-    Idle(("-sm", "--split-mode"), "none|layer|row|tensor", _ONE, ("none", "layer")),
-    Idle(("-mg", "--main-gpu"), _RANGE, _ONE, ("0",)),
-    Idle(("-ts", "--tensor-split"), r"[0-9.]+([;/][0-9.]+)*", _ONE, ("0", "1")),
     Idle(("-nkvo", "--no-kv-offload"), "0|1", "the cache lies where its layer is", ("0",)),
     Idle(("-fa", "--flash-attn"), "on|enabled|true|1|off|disabled|false|0|auto|-1",
          "attention always goes tile by tile", ("on", "enabled", "true", "1", "auto", "-1")),
@@ -146,7 +143,6 @@ IDLE = (
     Idle(("--repack",), "0|1", "weights stay as they lie in the file", ("0",)),
     Idle(("-fitt", "--fit-target"), "[0-9]+", "the model is not fitted to memory; give -ngl"),
     Idle(("-fitc", "--fit-ctx"), "[0-9]+", "the model is not fitted to memory; give -ngl"),
-    Idle(("-rpc", "--rpc"), ".+", "running over several machines has not arrived yet", refused=True),
     Idle(("-mmp", "--mmap"), "0|1", "llama-bench has it no longer; use -lm none", ("1",), refused=True),
     Idle(("-dio", "--direct-io"), "0|1", "llama-bench has it no longer; use -lm dio", ("0",), refused=True),
 )  # fmt: skip
@@ -180,6 +176,7 @@ def add_bench_options(parser: Parser) -> None:
     options.add_options(parser, "model", [MODELS, *hub])
     options.add_options(parser, "tests", TESTS)
     options.add_options(parser, "setup", SETUP)
+    options.add_options(parser, "devices and workers", SPREAD)
     options.add_options(parser, "run and output", RUN)
     options.add_options(parser, "side by side", AGAINST)
     options.add_options(parser, "beside stored results", COMPARE)

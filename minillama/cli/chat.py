@@ -44,6 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     options.add_options(parser, "conversation", options.PROMPT + options.CHAT + options.PREDICT + _HERE)
     options.add_options(parser, "sampling", options.SAMPLING)
     options.add_options(parser, "machine", options.DEVICE + options.CONTEXT + options.CACHE)
+    options.add_options(parser, "devices and workers", options.SPREAD)
     options.add_options(parser, "output", options.SHOW)
     add_foreign_options(parser)
 

@@ -24,7 +24,6 @@ class Foreign:
     silent_values: tuple[str, ...] = ()  # values that ask for what minillama does anyway
 
 
-_ONE_DEVICE = "spreading over several devices has not arrived yet"
 _XLA = "XLA decides this itself"
 _ROPE = "the model file says how its positions are encoded; overriding that has not arrived yet"
 
@@ -37,9 +36,6 @@ ACCEPTED = (
     Foreign(("--simple-io",), False, ""),
     Foreign(("-np", "--parallel"), True, "one answer at a time", ("1", "-1")),
     Foreign(("-cb", "--cont-batching"), False, "one answer at a time"),
-    Foreign(("-sm", "--split-mode"), True, _ONE_DEVICE, ("none",)),
-    Foreign(("-ts", "--tensor-split"), True, _ONE_DEVICE),
-    Foreign(("-mg", "--main-gpu"), True, _ONE_DEVICE, ("0",)),
     Foreign(("-fit", "--fit"), True, "the model is not fitted to memory; give -c or -ngl", ("off",)),
     Foreign(("-nr", "--no-repack"), False, _XLA),
     Foreign(("--repack",), False, _XLA),
@@ -61,7 +57,6 @@ ACCEPTED = (
 )
 
 REFUSED = (
-    Foreign(("--rpc",), True, "running over several machines has not arrived yet; leave it out to run on this one"),
     Foreign(("--lora",), True, "LoRA adapters have not arrived yet; merge the adapter into the GGUF file"),
     Foreign(("--lora-scaled",), True, "LoRA adapters have not arrived yet; merge the adapter into the GGUF file"),
     Foreign(("--control-vector",), True, "control vectors are not supported"),

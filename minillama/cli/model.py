@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minillama import env
@@ -13,14 +14,13 @@ from minillama.sampling.order import sequence_to_names
 from minillama.sampling.params import FIELDS, Sampling, SamplingOptions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from minillama.engine.llm import LLM
     from minillama.engine.request import GenerateOptions
 
 logger = logging.getLogger("minillama")
 
 _PLATFORMS = {"none": "cpu", "cpu": "cpu", "cuda": "cuda", "cuda0": "cuda", "gpu": "cuda", "tpu": "tpu"}
+_SPLIT_MODES = ("none", "layer", "row", "tensor")
 _LOAD_MODES = ("auto", "mmap", "none", "mlock", "mmap+mlock", "dio")
 
 
@@ -61,8 +61,9 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
         raise OptionError(f"-lm {args.load_mode}: use one of {', '.join(_LOAD_MODES)}")
     if args.load_mode == "dio":
         logger.warning("-lm dio has no effect: the file is read as with auto")
+    check_sharing(args)
     path = find_model(args)
-    prepare_machine(args.device, args.threads, args.threads_batch)
+    prepare_machine(args.device, args.threads, args.threads_batch, cpu_devices=virtual_devices(args))
 
     from minillama.engine.llm import load
 
@@ -77,14 +78,53 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
         use_mmap=args.mmap and args.load_mode not in ("none", "mlock"),
         use_mlock=args.mlock or "mlock" in args.load_mode,
         chat_template=chat_template,
+        split_mode=args.split_mode,
+        tensor_split=args.tensor_split,
+        main_gpu=args.main_gpu,
+        tensor_parallel=args.tensor_parallel,
+        workers=args.workers,
+        secret=None if args.workers is None else take_secret(args.token_file),
+        threads=max(args.threads, 0),
         progress=sys.stderr.isatty() and not args.log_disable,
     )
 
 
-def prepare_machine(device: str | None, threads: int | None, threads_batch: int | None = None) -> None:
-    """Settle cores and platform before JAX starts; raises ResourceError where the platform asked for is not there."""
+def check_sharing(args: argparse.Namespace) -> None:
+    """Refuse ways of sharing the work that contradict each other, before anything is loaded or called."""
+    if args.split_mode not in (None, *_SPLIT_MODES):
+        raise OptionError(f"-sm {args.split_mode}: use one of {', '.join(_SPLIT_MODES)}")
+    if args.tensor_parallel < 1:
+        raise OptionError(f"-tp {args.tensor_parallel}: should be 1 or more devices")
+    if args.workers is None:
+        return
+    for name, given in (("-tp", args.tensor_parallel > 1), ("-mg", args.main_gpu)):
+        if given:
+            raise OptionError(f"{name} and --workers: the workers named compute together; leave {name} out")
+
+
+def virtual_devices(args: argparse.Namespace) -> int:
+    """How many devices a processor is to show, to share the work as was asked for."""
+    return max(args.tensor_parallel, len(args.tensor_split))
+
+
+def take_secret(file: str | None) -> bytes | None:
+    """The secret of --token-file, else of MINILLAMA_TOKEN, which processes that are started later do not inherit."""
+    from minillama.parallel.secret import read_secret
+
+    text = os.environ.pop("MINILLAMA_TOKEN", None)
+    return read_secret(Path(file).expanduser() if file is not None else None, text)
+
+
+def prepare_machine(
+    device: str | None, threads: int | None, threads_batch: int | None = None, cpu_devices: int = 1
+) -> None:
+    """Settle cores and platform before JAX starts; raises ResourceError where the platform asked for is not there.
+
+    cpu_devices: virtual ones of the processor, where several were asked for and nothing else is there.
+    """
     platform = platform_of(device)
-    env.prepare(threads=threads, threads_batch=threads_batch, platform=platform)
+    several = cpu_devices if cpu_devices > 1 else None
+    env.prepare(threads=threads, threads_batch=threads_batch, platform=platform, cpu_devices=several)
     if platform in (None, "cpu"):
         return
     import jax

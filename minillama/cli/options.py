@@ -41,6 +41,14 @@ def layers(text: str) -> int | None:
     return None if number == -1 else 1_000_000 if number < -1 else number
 
 
+def shares(text: str) -> tuple[float, ...]:
+    """`3,1`, or as llama-bench has it `3/1`: each device's share."""
+    try:
+        return tuple(float(share) for share in text.replace("/", ",").split(",") if share.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} should be numbers separated by commas, as in 3,1") from None
+
+
 def bias(text: str) -> tuple[int, float]:
     """`15043+1`, `15043-0.5`, `2-inf`: a token id and what to add to its logit."""
     for place, sign in enumerate(text):
@@ -77,6 +85,22 @@ DEVICE = (
     Option(("--mmap",), "map the file into memory (default: on)", None, True, "LLAMA_ARG_MMAP", off=("--no-mmap",)),
     Option(("--mlock",), "lock the weights in memory, so that they are never swapped out", None, False,
            "LLAMA_ARG_MLOCK"),
+)  # fmt: skip
+
+SPREAD = (
+    Option(("-sm", "--split-mode"), "how several devices share a model: none, layer (each has some layers) or tensor "
+           "(each has a part of every layer; row is the same) (default: layer on GPUs, tensor over workers)",
+           variable="LLAMA_ARG_SPLIT_MODE", value="MODE"),
+    Option(("-ts", "--tensor-split"), "with -sm layer: each device's share of the layers, as 3,1", shares, (),
+           "LLAMA_ARG_TENSOR_SPLIT", "A,B"),
+    Option(("-mg", "--main-gpu"), "with -sm none: the device, counted from 0 (default: 0)", int, 0,
+           "LLAMA_ARG_MAIN_GPU"),
+    Option(("-tp", "--tensor-parallel"), "with -sm tensor: how many devices; on a processor, as many virtual ones",
+           int, 1),
+    Option(("--workers", "--rpc"), "machines that compute together, each with minillama worker; this one only leads",
+           variable="LLAMA_ARG_RPC", value="HOST:PORT,..."),
+    Option(("--token-file",), "file with the secret that the workers share (default: what MINILLAMA_TOKEN holds)",
+           value="FILE"),
 )  # fmt: skip
 
 CONTEXT = (

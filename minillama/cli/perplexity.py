@@ -71,6 +71,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     options.add_options(parser, "perplexity and KL divergence", _PERPLEXITY)
     options.add_options(parser, "multiple choice", _TASKS)
     options.add_options(parser, "machine", options.DEVICE + _CONTEXT + options.CACHE)
+    options.add_options(parser, "devices and workers", options.SPREAD)
     options.add_options(parser, "output", _SHOW)
     add_foreign_options(parser)
 

@@ -101,6 +101,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     options.add_options(parser, "sampling", _OTHERS)
     options.add_options(parser, "chat", _CHAT)
     options.add_options(parser, "machine", options.DEVICE + _CONTEXT + options.CACHE)
+    options.add_options(parser, "devices and workers", options.SPREAD)
     options.add_options(parser, "messages", _SHOW)
 
 

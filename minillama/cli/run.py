@@ -35,6 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     options.add_options(parser, "chat", options.CHAT)
     options.add_options(parser, "sampling", options.SAMPLING)
     options.add_options(parser, "machine", options.DEVICE + options.CONTEXT + options.CACHE)
+    options.add_options(parser, "devices and workers", options.SPREAD)
     options.add_options(parser, "output", options.SHOW)
     add_foreign_options(parser)
 

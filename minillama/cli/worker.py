@@ -5,13 +5,11 @@ the leader leaves, each waits for the next. Ctrl-C ends it.
 """
 
 import argparse
-import os
 import signal
 import sys
-from pathlib import Path
 
 from minillama.cli import options
-from minillama.cli.model import platform_of
+from minillama.cli.model import platform_of, take_secret
 from minillama.cli.options import Option
 from minillama.cli.parser import Parser
 from minillama.cli.terminal import note
@@ -62,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     secret = take_secret(args.token_file)
     platform = platform_of(args.device) or ""
-    command = (sys.executable, "-m", "minillama.engine.follow")
+    command = (sys.executable, "-m", "minillama.cli.follow")
     listener = listen(args.host, args.port, secret)
     host, port = listener.getsockname()[:2]
     note(f"waiting for leaders on {join_port(host, port)}; Ctrl-C ends it")
@@ -73,11 +71,3 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: nothing is left behind
     Supervisor(listener, Worker(command, secret, note, max(args.threads, 0), platform)).serve()
     return 0
-
-
-def take_secret(file: str | None) -> bytes | None:
-    """The secret of --token-file, else of MINILLAMA_TOKEN, which processes that are started later do not inherit."""
-    from minillama.parallel.secret import read_secret
-
-    text = os.environ.pop("MINILLAMA_TOKEN", None)
-    return read_secret(Path(file).expanduser() if file is not None else None, text)

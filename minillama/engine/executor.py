@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Int
 
 from minillama.engine import steps
@@ -66,13 +65,9 @@ class Executor(ABC):
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
         """Run a chunk of T tokens of each of B texts; hidden states, normed and ready for the head."""
 
-    def between(self, hidden: Kept, first: int, last: int) -> Kept:
-        """The hidden states of the positions `first` to `last` - 1 of each text."""
-        return lax.slice_in_dim(hidden, first, last, axis=1)
-
     @abstractmethod
-    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"]) -> Kept:
-        """The negative log-likelihood of each target behind its hidden state."""
+    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
+        """The negative log-likelihood of each target behind its hidden state, the first of which is number `first`."""
 
     @abstractmethod
     def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
@@ -145,8 +140,8 @@ class OnDevices(Executor):
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
         return steps.run(self.params, self.config, self.placement, jnp.asarray(ids), cache)
 
-    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"]) -> Kept:
-        return steps.score(steps.head_of(self.params), self.config, hidden, jnp.asarray(targets))
+    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
+        return steps.score(steps.head_of(self.params), self.config, hidden, jnp.asarray(targets), first)
 
     def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
         return steps.decode(self.params, self.config, self.placement, ids, cache)

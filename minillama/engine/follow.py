@@ -1,14 +1,11 @@
-"""A worker's process: joins its group, opens the model, and computes what the leader calls for (`engine.remote`).
+"""A worker's process, once it has joined its group: it opens the model, and computes what the leader calls for.
 
-`python -m minillama.engine.follow --fd N`, started by `minillama worker` with the connection to the leader. The calls
-are those of `Executor` and no others; values are known by the numbers that the leader gave them.
+The calls are those of `Executor` and no others; values are known by the numbers that the leader gave them
+(`engine.remote`).
 """
 
-import argparse
-import logging
 import math
 import queue
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,24 +14,10 @@ from typing import Any
 import numpy as np
 
 from minillama import env
-from minillama.errors import FormatError, MinillamaError
-from minillama.parallel.child import Joined, join
+from minillama.errors import FormatError
+from minillama.parallel.child import Joined
 from minillama.parallel.shipping import obtain
 from minillama.parallel.wire import Connection, Message
-
-
-def main() -> int:
-    """Follow one leader until it leaves."""
-    parser = argparse.ArgumentParser(prog="minillama.engine.follow")
-    parser.add_argument("--fd", type=int, required=True)
-    logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
-    try:
-        joined = join(parser.parse_args().fd)
-        follow(joined)
-    except MinillamaError as error:
-        sys.stderr.write(f"minillama: error: {error}\n")
-        return 2
-    return 0
 
 
 def follow(joined: Joined) -> None:
@@ -57,14 +40,34 @@ def follow(joined: Joined) -> None:
 
 def _open(path: Path, values: Mapping[str, object]) -> Any:
     """The executor of this process: one part of what all processes of the group compute together."""
-    from minillama.engine.spread import open_spread
+    import jax
 
-    ctx_size = values.get("ctx_size")
-    if type(ctx_size) is not int:
-        raise FormatError(f"the leader says {ctx_size!r:.40} of ctx_size")
-    return open_spread(
-        path, ctx_size, use_mmap=values.get("use_mmap") is True, use_mlock=values.get("use_mlock") is True
-    )
+    from minillama.engine.executor import OnDevices
+    from minillama.engine.layered import layer_model
+    from minillama.engine.loader import load_params
+    from minillama.engine.memory import lock_weights
+    from minillama.engine.placement import place_layers
+    from minillama.engine.spread import spread_model
+    from minillama.gguf import open_gguf
+    from minillama.model import read_config
+
+    ctx_size, shares = values.get("ctx_size"), values.get("shares")
+    if type(ctx_size) is not int or not isinstance(shares, list) or {type(share) for share in shares} - {int, float}:
+        raise FormatError(f"the leader says {ctx_size!r:.40} of ctx_size, {shares!r:.40} of shares")
+    file = open_gguf(path, use_mmap=values.get("use_mmap") is True)
+    config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
+    executor: Any
+    if len(jax.devices()) == 1:
+        placement = place_layers(config.block_count, None)
+        executor = OnDevices(load_params(file, config, ctx_size, placement.devices), config, placement)
+    elif values.get("layers") is True:
+        executor = layer_model(file, config, ctx_size, shares)
+    else:
+        executor = spread_model(file, config, ctx_size, jax.devices())
+    jax.block_until_ready(executor.params)
+    if values.get("use_mlock") is True:
+        lock_weights(file)
+    return executor
 
 
 class Follower:
@@ -188,12 +191,8 @@ def _run(self: Follower, given: _Arguments) -> None:
     self.keep(given.number, *self._executor.run(given.ids(), given.known("cache")))
 
 
-def _between(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, self._executor.between(given.known("hidden"), given.whole("first"), given.whole("last")))
-
-
 def _score(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, self._executor.score(given.known("hidden"), given.ids()))
+    self.keep(given.number, self._executor.score(given.known("hidden"), given.ids(), given.whole("first")))
 
 
 def _decode(self: Follower, given: _Arguments) -> None:
@@ -240,7 +239,6 @@ _CALLS: Mapping[str, Callable[[Follower, _Arguments], None]] = {
     "read": _read,
     "read_all": _read_all,
     "run": _run,
-    "between": _between,
     "score": _score,
     "decode": _decode,
     "begin": _begin,
@@ -249,6 +247,3 @@ _CALLS: Mapping[str, Callable[[Follower, _Arguments], None]] = {
     "ready": _ready,
     "fetch": _fetch,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,8 +20,9 @@ from minillama.engine.batches import Batches
 from minillama.engine.executor import Executor, OnDevices
 from minillama.engine.loader import load_params, unused_tensors
 from minillama.engine.memory import Memory, choose_context, keep_weights, logger
-from minillama.engine.placement import Placement, first_devices, place_layers
+from minillama.engine.placement import Placement, SplitMode, first_devices, place_layers, read_split_mode, summed_shares
 from minillama.engine.programs import expect_programs
+from minillama.engine.remote import Remote
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
 from minillama.engine.sampling_defaults import file_defaults
@@ -35,6 +36,9 @@ from minillama.gguf import GGUF, open_gguf
 from minillama.gguf.memory import CacheTypes, read_cache_types
 from minillama.kernels import reads_in_place
 from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
+from minillama.parallel.addresses import parse_addresses
+from minillama.parallel.leader import Group, gather
+from minillama.parallel.shipping import offer
 from minillama.parallel.specs import divide
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
@@ -50,6 +54,9 @@ def load(
     offline: bool = False,
     ctx_size: int = 0,
     n_gpu_layers: int | None = None,
+    split_mode: str | None = None,
+    tensor_split: Sequence[float] = (),
+    main_gpu: int = 0,
     tensor_parallel: int = 1,
     workers: str | None = None,
     secret: bytes | None = None,
@@ -68,8 +75,10 @@ def load(
     model: a file, or None for the built-in storyteller; hf_repo: `user/repo[:quant]` on the Hugging Face hub instead.
     ctx_size: tokens of context, a multiple of 256 after rounding up; 0 for the model's own, as far as memory allows.
     n_gpu_layers: layers to place on the accelerator, from the last; None for all, where there is one.
+    split_mode: how several devices share the model: none (main_gpu has it all), layer (each some layers, in the shares
+    of tensor_split) or tensor (each a part of every layer; row is the same here); None for layer on GPUs.
     tensor_parallel: devices that compute every layer together, each with its own heads and rows; `env.prepare` with
-    cpu_devices makes several of one processor, to practise.
+    cpu_devices makes several of one processor, to practise. More than 1 stands for split_mode=tensor.
     workers: `host:port,host:port`, where `minillama worker` runs: they compute everything together, as if they were the
     devices of tensor_parallel, and this process only leads. `close` lets them go.
     secret: what the workers share, needed unless all are on loopback; threads: cores of each, 0 for all of its machine.
@@ -83,16 +92,28 @@ def load(
     """
     started = time.perf_counter()
     batches, cache_types = Batches(batch_size, ubatch_size), read_cache_types(cache_type_k, cache_type_v)
+    mode = _split_mode(split_mode, tensor_parallel)
     file = open_gguf(resolve(model, hf_repo=hf_repo, hf_file=hf_file, offline=offline))
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
     if workers is not None:
         ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, None)
-        executor = _lead(workers, secret, threads, file, config, ctx_size, use_mmap, use_mlock)
-        return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
-    placement = place_layers(config.block_count, n_gpu_layers)
-    together = first_devices(tensor_parallel)
+        group = _gathered(workers, secret, threads, config, mode, tensor_split)
+        remote = Remote(group, config)
+        try:
+            offer(group, list(file.mapped))
+            layers = mode is SplitMode.LAYER
+            remote.open(ctx_size, layers=layers, shares=tensor_split, use_mmap=use_mmap, use_mlock=use_mlock)
+        except BaseException:
+            group.close()
+            raise
+        return _opened(remote, file, ctx_size, batches, cache_types, memory, chat_template, started)
+    together = first_devices(tensor_parallel if mode is not SplitMode.TENSOR or tensor_parallel > 1 else 0)
+    if mode is SplitMode.TENSOR and tensor_split:
+        raise OptionError("tensor_split has no meaning for split_mode=tensor, which cuts every layer evenly")
+    layers = SplitMode.NONE if mode is SplitMode.TENSOR else mode
+    placement = place_layers(config.block_count, n_gpu_layers, layers, tensor_split, main_gpu)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
     stays = any(reads_in_place(device) for device in placement.devices)
     if stays and not use_mmap:  # only here, for beside a device's own copy it would be a second one
@@ -109,7 +130,7 @@ def load(
         leave=False,
     ) as bar:
         here: OnDevices | Spread
-        if tensor_parallel > 1:
+        if mode is SplitMode.TENSOR and len(together) > 1:
             here = spread_model(file, config, ctx_size, together, bar.update)
         else:
             params = load_params(file, config, ctx_size, placement.devices, bar.update)
@@ -148,35 +169,37 @@ def _opened(
     )
 
 
-def _lead(
+def _split_mode(name: str | None, tensor_parallel: int) -> SplitMode | None:
+    """The mode of two options, of which tensor_parallel alone implies one."""
+    mode = None if name is None else read_split_mode(name)
+    if mode is SplitMode.ROW or (mode is None and tensor_parallel != 1):
+        return SplitMode.TENSOR
+    if mode not in (None, SplitMode.TENSOR) and tensor_parallel != 1:
+        raise OptionError(f"tensor_parallel={tensor_parallel} and split_mode={name} contradict each other; use one")
+    return mode
+
+
+def _gathered(
     workers: str,
     secret: bytes | None,
     threads: int,
-    file: GGUF,
     config: Config,
-    ctx_size: int,
-    use_mmap: bool,
-    use_mlock: bool,
-) -> Executor:
-    """Gather workers and let them open the model, which they are sent if they lack it."""
-    from minillama.engine.remote import Remote
-    from minillama.parallel.addresses import parse_addresses
-    from minillama.parallel.leader import gather
-    from minillama.parallel.shipping import offer
-
+    mode: SplitMode | None,
+    tensor_split: Sequence[float],
+) -> Group:
+    """The workers, once they have started; whether the model divides among them is seen to before they are called."""
     addresses = parse_addresses(workers)
-    if len(addresses) > 1:
-        divide(config, len(addresses))  # raises before anybody is called
+    if mode is SplitMode.NONE and len(addresses) > 1:
+        raise OptionError(f"split_mode=none and {len(addresses)} workers contradict each other; name one of them")
+    if mode is SplitMode.LAYER:
+        summed_shares(len(addresses), tensor_split)
+    elif tensor_split:
+        raise OptionError("tensor_split needs split_mode=layer")
+    else:
+        divide(config, len(addresses))
     group = gather(addresses, secret, say=logger.warning, threads=threads)
     atexit.register(group.close)
-    remote = Remote(group, config)
-    try:
-        offer(group, list(file.mapped))
-        remote.open(ctx_size, use_mmap=use_mmap, use_mlock=use_mlock)
-    except BaseException:
-        group.close()
-        raise
-    return remote
+    return group
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import numpy as np
 from jax import Array
 
 from minillama.errors import FormatError
 from minillama.gguf import GGUF, Tensor
-from minillama.kernels import load_vector, load_weight
+from minillama.kernels import Dense, Weight, load_vector, load_weight
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.config import Scaling
 from minillama.model.params import LINEAR_FIELDS, VECTOR_FIELDS
@@ -43,6 +44,37 @@ def load_params(
         rope_factors=None
         if factors is None
         else source.vector(factors.removesuffix(".weight"), config.rope.dimension_count // 2, devices[0]),
+    )
+
+
+def load_segment(
+    file: GGUF,
+    config: Config,
+    ctx_size: int,
+    device: jax.Device,
+    layers: Sequence[int],
+    *,
+    embeds: bool,
+    unembeds: bool,
+    advance: Advance = lambda size: None,
+) -> Params:
+    """The parameters of some layers; with the token embedding only where it embeds, with the head where it unembeds.
+
+    Raises what `load_params` raises.
+    """
+    source, width = _Source(file, advance), config.embedding_length
+    tied = "output.weight" not in file.tensors
+    nothing: Weight = Dense(jax.device_put(np.zeros((0, width), np.float32), device))
+    factors = rope_factors(file, config, ctx_size)
+    whole = config.vocab_size, width
+    return Params(
+        token_embd=source.linear("token_embd", whole, device).weight if embeds or (unembeds and tied) else nothing,
+        blocks=tuple(_load_block(source, config, layer, device) for layer in layers),
+        output_norm=source.vector("output_norm", width, device),
+        output=source.linear("output", whole, device) if unembeds and not tied else None,
+        rope_factors=None
+        if factors is None
+        else source.vector(factors.removesuffix(".weight"), config.rope.dimension_count // 2, device),
     )
 
 

@@ -119,19 +119,23 @@ def keep_weights(memory: Memory, file: GGUF, *, stays: bool, use_mmap: bool, use
 
     stays: devices read the weights as the file was opened, and have no copies of their own.
     """
-    locked = False
     if use_mlock and not stays:
         logger.warning("use_mlock has no effect: the weights are copied to the device")
-    elif use_mlock:
-        try:
-            lock(file.mapped.values())
-            locked = True
-        except ResourceError as problem:
-            logger.warning("%s; going on without", problem)
+    locked = use_mlock and stays and lock_weights(file)
     storage = Storage.COPIED if not stays else Storage.MAPPED if use_mmap else Storage.READ
     memory = replace(memory, storage=storage, locked=locked)
     logger.info("memory: %s", memory)
     return memory
+
+
+def lock_weights(file: GGUF) -> bool:
+    """Lock a file in memory; where the system forbids it that is said, and it goes on without."""
+    try:
+        lock(file.mapped.values())
+    except ResourceError as problem:
+        logger.warning("%s; going on without", problem)
+        return False
+    return True
 
 
 def round_up(positions: int) -> int:

@@ -7,6 +7,7 @@ Calls do not wait for each other, so a step is on its way while the text of the 
 
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,9 +100,10 @@ class Remote(Executor):
         """None of this process's."""
         return ()
 
-    def open(self, ctx_size: int, *, use_mmap: bool, use_mlock: bool) -> None:
+    def open(self, ctx_size: int, *, layers: bool, shares: Sequence[float], use_mmap: bool, use_mlock: bool) -> None:
         """Let the workers open the model that they were offered; raises what its loading raises there."""
-        values = {"ctx_size": ctx_size, "use_mmap": use_mmap, "use_mlock": use_mlock}
+        values = {"ctx_size": ctx_size, "layers": layers, "shares": [float(share) for share in shares]}
+        values |= {"use_mmap": use_mmap, "use_mlock": use_mlock}
         self.group.send(Message("open", values))
         message = self.group.receive()
         if message.op != "opened":
@@ -136,11 +138,8 @@ class Remote(Executor):
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
         return self._and_cache(cache, self._call("run", ids, cache=cache))
 
-    def between(self, hidden: Kept, first: int, last: int) -> Kept:
-        return Held(self, self._call("between", hidden=hidden, first=first, last=last))
-
-    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"]) -> Kept:
-        return Held(self, self._call("score", targets, hidden=hidden))
+    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
+        return Held(self, self._call("score", targets, hidden=hidden, first=first))
 
     def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
         return self._and_cache(cache, self._call("decode", ids, cache=cache))

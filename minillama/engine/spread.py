@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,18 +17,15 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float, Int
 
-from minillama.engine.executor import Executor, Kept, OnDevices
-from minillama.engine.loader import Advance, load_params
-from minillama.engine.placement import place_layers
+from minillama.engine.executor import Executor, Kept
+from minillama.engine.loader import Advance
 from minillama.engine.scores import negative_log_likelihood, over_positions
 from minillama.engine.spread_loader import SpreadLoader
 from minillama.engine.steps import Choice, Run, sample, sample_along
-from minillama.errors import ResourceError
-from minillama.gguf import GGUF, open_gguf
-from minillama.gguf.lock import lock
+from minillama.gguf import GGUF
 from minillama.gguf.memory import CacheTypes
 from minillama.kernels import Weight
-from minillama.model import Cache, Config, Params, empty_cache, forward, grow, read_config, unembed
+from minillama.model import Cache, Config, Params, empty_cache, forward, grow, unembed
 from minillama.model.forward import forward_last, unembed_here
 from minillama.parallel.pieces import over_devices
 from minillama.parallel.specs import AXIS, config_of_device, divide
@@ -132,8 +128,8 @@ class Spread(Executor):
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
         return _run(self.layout, self.params, ids, cache)
 
-    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"]) -> Kept:
-        return _score(self.layout, self.params, hidden, targets)
+    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
+        return _score(self.layout, self.params, hidden, targets, first)
 
     def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
         return _read(self.layout, self.params, ids, np.int32(1), cache)
@@ -201,12 +197,13 @@ def _run(layout: Layout, params: Params, ids: Int[Array, "B T"], cache: Cache) -
     return layout.spread(body, params, cache, ids)
 
 
-@partial(jax.jit, static_argnames="layout")
+@partial(jax.jit, static_argnames=("layout", "first"))
 def _score(
-    layout: Layout, params: Params, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"]
+    layout: Layout, params: Params, hidden: Float[Array, "B S D"], targets: Int[Array, "B T"], first: int
 ) -> Float[Array, "B T"]:
     def body(params: Params, _: None, hidden: Array, targets: Array) -> Array:
-        return over_positions(negative_log_likelihood, params, layout.config, hidden, targets)
+        scored = lax.slice_in_dim(hidden, first, first + targets.shape[1], axis=1)
+        return over_positions(negative_log_likelihood, params, layout.config, scored, targets)
 
     return layout.spread(body, params, None, hidden, targets, gives_cache=False)
 
@@ -279,23 +276,3 @@ def spread_model(
     params = SpreadLoader(file, config, mesh, division, advance).load(ctx_size)
     specs = tuple(leaf.sharding.spec for leaf in jax.tree.leaves(params))
     return Spread(params, config, Layout(mesh, config_of_device(config, division), specs))
-
-
-def open_spread(path: Path, ctx_size: int, *, use_mmap: bool, use_mlock: bool) -> Executor:
-    """Open a model on all devices of all processes of a group, or on the only one that there is."""
-    file = open_gguf(path, use_mmap=use_mmap)
-    config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
-    devices = jax.devices()
-    executor: OnDevices | Spread
-    if len(devices) == 1:
-        placement = place_layers(config.block_count, None)
-        executor = OnDevices(load_params(file, config, ctx_size, placement.devices), config, placement)
-    else:
-        executor = spread_model(file, config, ctx_size, devices)
-    jax.block_until_ready(executor.params)
-    if use_mlock:
-        try:
-            lock(file.mapped.values())
-        except ResourceError as problem:
-            logger.warning("%s; going on without", problem)
-    return executor

@@ -48,7 +48,7 @@ def read(
     if placement.single is not None:
         return _read(params, config, ids, count, cache)
     hidden, after = _across(params, config, placement, ids, cache)
-    return _last_logits(head_of(params), config, hidden, count), replace(after, length=cache.length + count)
+    return last_logits(head_of(params), config, hidden, count), replace(after, length=cache.length + count)
 
 
 def run(
@@ -80,7 +80,7 @@ def read_all(
     if placement.single is not None:
         return _read_all(params, config, ids, cache)
     hidden, cache = _across(params, config, placement, ids, cache)
-    return _all_logits(head_of(params), config, hidden), cache
+    return all_logits(head_of(params), config, hidden), cache
 
 
 def decode(
@@ -90,7 +90,7 @@ def decode(
     if placement.single is not None:
         return _decode(params, config, ids, cache)
     hidden, cache = _across(params, config, placement, jnp.asarray(ids), cache)
-    return _last_logits(head_of(params), config, hidden, jnp.int32(1)), cache
+    return last_logits(head_of(params), config, hidden, jnp.int32(1)), cache
 
 
 def step(
@@ -106,7 +106,7 @@ def step(
     if placement.single is not None:
         return _step(params, config, chain, state, token, cache)
     hidden, cache = _across(params, config, placement, token.reshape(1, 1), cache)
-    logits = _last_logits(head_of(params), config, hidden, jnp.int32(1))
+    logits = last_logits(head_of(params), config, hidden, jnp.int32(1))
     choice, state = choose(chain, state, logits)
     return choice, state, cache
 
@@ -130,18 +130,19 @@ def verify(
     if placement.single is not None:
         return _verify(params, config, chain, state, ids, drafted, cache)
     hidden, after = _across(params, config, placement, jnp.asarray(ids), cache)
-    logits = _all_logits(head_of(params), config, hidden)
-    run, state = _choose_run(chain, state, logits, ids, drafted)
+    logits = all_logits(head_of(params), config, hidden)
+    run, state = choose_run(chain, state, logits, ids, drafted)
     held = jax.device_put(run.count, placement.devices[0])
     return run, state, replace(after, length=cache.length + held)
 
 
-@partial(jax.jit, static_argnames="config")
+@partial(jax.jit, static_argnames=("config", "first"))
 def score(
-    head: Params, config: Config, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"]
+    head: Params, config: Config, hidden: Float[Array, "B S D"], targets: Int[Array, "B T"], first: int
 ) -> Float[Array, "B T"]:
-    """The negative log-likelihood of each target behind its hidden state."""
-    return over_positions(negative_log_likelihood, head, config, hidden, targets)
+    """The negative log-likelihood of each target behind its hidden state, the first of which is number `first`."""
+    scored = lax.slice_in_dim(hidden, first, first + targets.shape[1], axis=1)
+    return over_positions(negative_log_likelihood, head, config, scored, targets)
 
 
 @partial(jax.jit, donate_argnames="state")
@@ -256,9 +257,10 @@ def _verify(
 
 
 @partial(jax.jit, donate_argnames="state")
-def _choose_run(
+def choose_run(
     chain: Chain, state: SamplerState, logits: Float[Array, "T V"], ids: Int[Array, "1 T"], drafted: Int[Array, ""]
 ) -> tuple[Run, SamplerState]:
+    """Sample behind each token for as long as the draft is right."""
     return sample_along(chain, state, logits, ids, drafted)
 
 
@@ -293,18 +295,18 @@ def _across(
 ) -> tuple[Float[Array, "B T D"], Cache]:
     """The forward pass device by device: activations travel between them, each layer's cache stays with it."""
     first, last = placement.devices[0], placement.devices[-1]
-    x = _embed(params.token_embd, config, jax.device_put(ids, first))
+    x = embed_ids(params.token_embd, config, jax.device_put(ids, first))
     keys: list[Store] = []
     values: list[Store] = []
     for segment in placement.segments():
         here = slice(segment.first, segment.last)
         x, length, factors = jax.device_put((x, cache.length, params.rope_factors), segment.device)
         stores = cache.keys[here], cache.values[here]
-        x, part = _blocks(params.blocks[here], config, x, stores, length, factors, segment.first)
+        x, part = run_segment(params.blocks[here], config, x, stores, length, factors, segment.first)
         keys += part.keys
         values += part.values
     length = cache.length + jnp.int32(ids.shape[1])
-    return _norm(head_of(params), config, jax.device_put(x, last)), Cache(tuple(keys), tuple(values), length)
+    return normed(head_of(params), config, jax.device_put(x, last)), Cache(tuple(keys), tuple(values), length)
 
 
 def head_of(params: Params) -> Params:
@@ -314,12 +316,13 @@ def head_of(params: Params) -> Params:
 
 
 @partial(jax.jit, static_argnames="config")
-def _embed(token_embd: Weight, config: Config, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+def embed_ids(token_embd: Weight, config: Config, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Embeddings of tokens."""
     return embed_tokens(token_embd, config, ids)
 
 
 @partial(jax.jit, static_argnames=("config", "first"), donate_argnames="stores")
-def _blocks(
+def run_segment(
     blocks: tuple[Block, ...],
     config: Config,
     x: Float[Array, "B T D"],
@@ -328,21 +331,25 @@ def _blocks(
     factors: Array | None,
     first: int,
 ) -> tuple[Float[Array, "B T D"], Cache]:
+    """Some consecutive layers, the first of which is number `first`, and their cache."""
     return run_blocks(blocks, config, x, Cache(*stores, length), factors, first)
 
 
 @partial(jax.jit, static_argnames="config")
-def _norm(head: Params, config: Config, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+def normed(head: Params, config: Config, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """The norm before the head."""
     return final_norm(head, config, x)
 
 
 @partial(jax.jit, static_argnames="config")
-def _last_logits(
+def last_logits(
     head: Params, config: Config, hidden: Float[Array, "1 T D"], valid: Int[Array, ""]
 ) -> Float[Array, "V"]:
+    """Logits behind the last of the first `valid` tokens."""
     return unembed(head, config, lax.dynamic_index_in_dim(hidden[0], valid - 1, keepdims=False))
 
 
 @partial(jax.jit, static_argnames="config")
-def _all_logits(head: Params, config: Config, hidden: Float[Array, "1 T D"]) -> Float[Array, "T V"]:
+def all_logits(head: Params, config: Config, hidden: Float[Array, "1 T D"]) -> Float[Array, "T V"]:
+    """Logits behind every token."""
     return unembed(head, config, hidden[0])

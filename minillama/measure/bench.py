@@ -22,9 +22,11 @@ from minillama.engine.memory import round_up
 from minillama.engine.session import Session
 from minillama.gguf.names import model_type
 from minillama.measure.busy import OtherLoad
-from minillama.measure.plan import ALL_LAYERS, Setup, Trial
+from minillama.measure.plan import ALL_LAYERS, Setup, Sharing, Trial
 from minillama.measure.record import Record, deviation, mean
 from minillama.measure.traffic import trial_work
+
+ALONE = Sharing()
 
 Advance = Callable[[str], object]  # called with a test's name after its warm-up and each repetition
 
@@ -38,13 +40,15 @@ def measure(
     bandwidth: float | None = None,
     peak_flops: float | None = None,
     delay: float = 0.0,
+    sharing: Sharing = ALONE,
     advance: Advance = lambda name: None,
 ) -> Iterator[Record]:
     """Load the model and measure one test after the other.
 
     The setup's threads must be in force already: JAX settles them when it starts (`env.prepare`).
     bandwidth, peak_flops: what the machine gives, in bytes and in operations a second, to relate the tests to.
-    delay: seconds to rest before each test.
+    delay: seconds to rest before each test. sharing: the devices or workers that share the work; the setup's threads
+    are those of each worker.
     Raises MinillamaError where the model cannot be served under this setup.
     """
     llm = load(
@@ -57,6 +61,13 @@ def measure(
         cache_type_v=setup.type_v,
         use_mmap=setup.load_mode not in ("none", "mlock"),
         use_mlock="mlock" in setup.load_mode,
+        split_mode=sharing.split_mode,
+        tensor_split=sharing.tensor_split,
+        main_gpu=sharing.main_gpu,
+        tensor_parallel=sharing.tensor_parallel,
+        workers=sharing.workers,
+        secret=sharing.secret,
+        threads=setup.n_threads,
         progress=False,
     )
     for trial in trials:
@@ -65,8 +76,9 @@ def measure(
         samples, compiling = measure_trial(
             llm, trial, repetitions, n_batch=setup.n_batch, warmup=warmup, advance=advance
         )
-        record = _record(llm, setup, trial, started, samples, compiling)
+        record = _record(llm, setup, sharing, trial, started, samples, compiling)
         yield _related(replace(record, other_load=round(others.share(), 4)), llm, bandwidth, peak_flops)
+    llm.close()
 
 
 def measure_trial(
@@ -131,16 +143,22 @@ class _User:
 
 
 def _record(
-    llm: LLM, setup: Setup, trial: Trial, started: datetime, samples: tuple[int, ...], compiling: float
+    llm: LLM,
+    setup: Setup,
+    sharing: Sharing,
+    trial: Trial,
+    started: datetime,
+    samples: tuple[int, ...],
+    compiling: float,
 ) -> Record:
     speeds = tuple((trial.n_prompt + trial.n_gen) * 1e9 / nanoseconds for nanoseconds in samples)
-    device = llm.executor.devices[-1]
+    device = llm.executor.devices[-1] if llm.executor.devices else None
     work = trial_work(llm.file, llm.config, llm.cache_types, trial, min(setup.n_ubatch, setup.n_batch))
     return Record(
         build_commit=f"minillama {__version__}, jax {jax.__version__}",
         cpu_info=env.describe().cpu,
-        gpu_info="" if device.platform == "cpu" else device.device_kind,
-        backends=f"JAX {device.platform.upper()}",
+        gpu_info="" if device is None or device.platform == "cpu" else device.device_kind,
+        backends="JAX workers" if device is None else f"JAX {device.platform.upper()}",
         model_filename=str(setup.model),
         model_type=model_type(llm.file),
         model_size=llm.file.nbytes,
@@ -152,6 +170,10 @@ def _record(
         type_v=setup.type_v,
         load_mode=setup.load_mode,
         n_gpu_layers=setup.n_gpu_layers,
+        split_mode=sharing.split_mode,
+        main_gpu=sharing.main_gpu or None,
+        tensor_split="/".join(map(str, sharing.tensor_split)) or None,
+        devices=sharing.workers or ("auto" if sharing.tensor_parallel == 1 else f"first {sharing.tensor_parallel}"),
         n_prompt=trial.n_prompt,
         n_gen=trial.n_gen,
         n_depth=trial.n_depth,
@@ -172,7 +194,7 @@ def _record(
 
 def _related(record: Record, llm: LLM, bandwidth: float | None, peak_flops: float | None) -> Record:
     """Beside what the machine gives at most."""
-    if llm.executor.devices[-1].platform != jax.default_backend():
+    if not llm.executor.devices or llm.executor.devices[-1].platform != jax.default_backend():
         return record  # it was measured on another device than this model's
     assert record.bytes_per_token is not None and record.flops_per_token is not None
     reads, computes = record.bytes_per_token * record.avg_ts, record.flops_per_token * record.avg_ts

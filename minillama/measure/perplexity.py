@@ -94,7 +94,7 @@ def estimates(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Estima
     """The perplexity of windows, refined with each."""
     tally, found, lap = Tally(windows.count), [], Lap()
     for piece in hidden_states(llm, windows, stop):
-        found.append(np.asarray(llm.executor.score(piece.hidden, piece.of(windows.targets))))
+        found.append(np.asarray(llm.executor.score(piece.states, piece.of(windows.targets), piece.first)))
         if piece.stop == windows.scored:
             seconds = lap.seconds() / piece.count
             for row in np.concatenate(found, axis=1)[: piece.count]:

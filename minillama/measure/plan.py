@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -105,6 +105,24 @@ class Setup:
         mode = () if self.load_mode == "auto" else ("-lm", self.load_mode)
         return ("-m", str(self.model), "-t", str(self.n_threads), "-b", str(self.n_batch), "-ub", str(self.n_ubatch),
                 "-ctk", self.type_k, "-ctv", self.type_v, *layers, *mode)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Who shares the work, the same for all setups; the fields are those of `engine.load`."""
+
+    split_mode: str | None = None
+    tensor_split: tuple[float, ...] = ()
+    main_gpu: int = 0
+    tensor_parallel: int = 1
+    workers: str | None = None
+    secret: bytes | None = field(default=None, repr=False)
+
+    def flags(self) -> tuple[str, ...]:
+        """The same as options of the command line, where they were asked for; workers are led by one process only."""
+        split = () if self.split_mode is None else ("-sm", self.split_mode)
+        shares = ("-ts", "/".join(map(str, self.tensor_split))) if self.tensor_split else ()
+        return (*split, *shares, "-mg", str(self.main_gpu), "-tp", str(self.tensor_parallel))
 
 
 @dataclass(frozen=True)

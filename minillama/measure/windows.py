@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jax import Array, lax
+from jaxtyping import Float, Int32, Shaped
 
 from minillama.engine.executor import Kept
 from minillama.engine.llm import LLM
@@ -75,8 +76,14 @@ class Piece:
     count: int
     start: int
     stop: int
-    hidden: Kept  # [B, T, D], where the executor computes
-    rows: int  # B
+    rows: int
+    states: Kept  # of more positions, the first scored one of which is number `first`
+    first: int
+
+    @property
+    def hidden(self) -> Float[Array, "B T D"]:
+        """The states themselves, where they are in this process."""
+        return lax.slice_in_dim(self.states, self.first, self.first + self.stop - self.start, axis=1)
 
     def of(self, rows: Shaped[np.ndarray, "windows scored *rest"]) -> Shaped[np.ndarray, "B T *rest"]:
         """What belongs to these positions in an array over all windows and scored positions; zeros for the padding."""
@@ -168,8 +175,7 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Pi
             hidden, cache = llm.executor.run(ids[:, at : min(at + part, windows.size)], cache)
             low, high = max(at, windows.first), min(at + part, end)
             if low < high:
-                scored = llm.executor.between(hidden, low - at, high - at)
-                yield Piece(window, count, low - windows.first, high - windows.first, scored, batch)
+                yield Piece(window, count, low - windows.first, high - windows.first, batch, hidden, low - at)
 
 
 def padded(rows: Shaped[np.ndarray, "n *rest"], size: int) -> Shaped[np.ndarray, "size *rest"]:

@@ -17,7 +17,7 @@ from minillama.parallel.addresses import Address
 from minillama.parallel.identity import identify, read_identity
 from minillama.parallel.meeting import Place, Reached, arrange
 from minillama.parallel.secret import enter, is_loopback
-from minillama.parallel.wire import GONE, Connection, Message
+from minillama.parallel.wire import GONE, Connection, Message, encode
 
 GATHER_SECONDS = 90.0
 LEAVE_SECONDS = 6.0  # that workers have to end what they do; a worker ends its process itself after half of it
@@ -49,6 +49,7 @@ class Group:
     def __init__(self, connections: Sequence[Connection]) -> None:
         self.connections = tuple(connections)
         self._endings: dict[int, Message | None] = {}  # a worker's last words, None if it had none
+        self._reading = tuple(threading.Lock() for _ in self.connections)  # so that last words are read and kept as one
         self._failure = ""
         self._judged = threading.Event()
         self._closed = False
@@ -67,8 +68,9 @@ class Group:
         """Send to one worker, or to all."""
         chosen = self.connections if worker is None else (self.connections[worker],)
         try:
+            frame = encode(message)
             for connection in chosen:
-                connection.send(message)
+                connection.send_frame(frame)
         except ResourceError as error:
             raise self._loss(error) from error
 
@@ -81,11 +83,13 @@ class Group:
         if timeout is not None and not connection.arrives(timeout):
             raise ResourceError(f"{connection.name} has not answered within {timeout:g} s")
         try:
-            message = connection.receive()
+            with self._reading[worker]:
+                message = connection.receive()
+                if message.op == "ended":
+                    self._endings[worker] = message
         except ResourceError as error:
             raise self._loss(error) from error
         if message.op == "ended":
-            self._endings[worker] = message
             raise self._loss(ResourceError(f"{connection.name} has ended"))
         return message
 
@@ -120,10 +124,11 @@ class Group:
             for handle, _ in events:
                 poll.unregister(handle)
                 number = numbers.pop(handle)
-                words = self._last_words(number)
-                self._endings[number] = self._endings.get(number) or words
-            first = min(self._endings, key=self._guilt)
-            if self._guilt(first) == 0 or not numbers or time.monotonic() > until:
+                with self._reading[number]:
+                    self._endings[number] = self._endings.get(number) or self._last_words(number)
+            guilt = {number: _guilt(message) for number, message in self._endings.copy().items()}
+            first = min(guilt, key=guilt.__getitem__)
+            if guilt[first] == 0 or not numbers or time.monotonic() > until:
                 self._failure = self._verdict(first)
                 self._judged.set()
                 for connection in self.connections:  # wakes whoever waits, and lets the other workers end
@@ -139,16 +144,6 @@ class Group:
                 if message.op == "ended":
                     return message
         return None
-
-    def _guilt(self, number: int) -> int:
-        """Lower where a worker is more likely to have failed first: killed, vanished, an error of its own, JAX's."""
-        message = self._endings[number]
-        if message is None:
-            return 1
-        status = message.values.get("status")
-        if type(status) is not int:
-            return 2
-        return 4 if status == _ABORT else 0 if status < 0 else 2 if status == 2 else 3
 
     def _verdict(self, number: int) -> str:
         message, name = self._endings[number], self.connections[number].name
@@ -248,6 +243,16 @@ def _call(address: Address, secret: bytes | None) -> tuple[Connection, Reached]:
     except BaseException:
         connection.close()
         raise
+
+
+def _guilt(message: Message | None) -> int:
+    """Lower where last words are more likely those of the first to fail: killed, vanished, an own error, JAX's."""
+    if message is None:
+        return 1
+    status = message.values.get("status")
+    if type(status) is not int:
+        return 2
+    return 4 if status == _ABORT else 0 if status < 0 else 2 if status == 2 else 3
 
 
 def _words(error: Exception) -> str:

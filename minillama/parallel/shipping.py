@@ -7,7 +7,6 @@ whole, and bears its name only when it is complete and right.
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from minillama.parallel.wire import Connection, Message
 CHUNK = 4 << 20  # bytes of a file in one message
 SPARE = 64 << 20  # bytes that have to stay free on the disk
 _HEAD, _SAMPLES, _SAMPLE = 1 << 20, 64, 4096
-_NAME = re.compile(r"[\w][\w.+-]{0,200}")
+_NAME_LIMIT = 200
 _FILES = 1000
 
 Progress = Callable[[int], object]  # gets the number of bytes that were sent or received since the last call
@@ -56,14 +55,18 @@ def offer(group: Group, paths: Sequence[Path], progress: Progress | None = None)
     """Let every worker have these files, all of one model; returns when all of them do.
 
     The workers answer by `obtain`. Those that lack a file get it, all at the same time.
-    Raises ResourceError where a worker is lost or has no room.
+    Raises ResourceError where a worker is lost or has no room; the group is closed then, and after Ctrl-C.
     """
     files = [File(str(path.absolute()), path.stat().st_size, fingerprint(path)) for path in paths]
     group.send(Message("model", {"files": [asdict(file) for file in files]}))
     with ThreadPoolExecutor(len(group)) as pool:
         done = [pool.submit(_serve, group, worker, files, progress) for worker in range(len(group))]
-        for future in done:
-            future.result()
+        try:
+            for future in done:
+                future.result()
+        except BaseException:  # Ctrl-C as well: the other threads would go on to the end
+            group.close()
+            raise
 
 
 def obtain(
@@ -161,14 +164,17 @@ def _together(paths: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     """The files in one folder, where a split model's parts look for each other."""
     if len({path.parent for path in paths}) == 1:
         return tuple(paths)
-    together = []
-    for path in paths:
-        beside = folder / path.name
-        if path != beside:
-            with suppress(FileExistsError):
-                os.symlink(path.absolute(), beside)
-        together.append(beside)
-    return tuple(together)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            beside = folder / path.name
+            if not (beside.exists() and beside.samefile(path)):
+                beside.unlink(missing_ok=True)
+                with suppress(FileExistsError):  # another process of this machine does the same
+                    beside.symlink_to(path.absolute())
+    except OSError as error:
+        raise ResourceError(f"cannot keep a model in {folder}: {error.strerror}") from error
+    return tuple(folder / path.name for path in paths)
 
 
 def _is_it(path: Path, file: File) -> bool:
@@ -203,7 +209,8 @@ def _files(message: Message) -> tuple[File, ...]:
         for file in files:
             if not (type(file.size) is int and file.size >= 0 and isinstance(file.mark, str)):
                 raise ValueError("no size or mark")
-            if not _NAME.fullmatch(Path(file.path).name) or "\0" in file.path:
+            name = Path(file.path).name
+            if not name or name.startswith(".") or len(name) > _NAME_LIMIT or not file.path.isprintable():
                 raise ValueError("no name for a file")
         if len({Path(file.path).name for file in files}) < len(files):
             raise ValueError("two files of one name")

@@ -104,7 +104,7 @@ class Supervisor:
         with self._lock:
             process = self._process
         if process is not None:
-            _end(process)
+            _kill(process)
 
     def _meet(self, client: socket.socket, host: str, strangers: threading.BoundedSemaphore) -> None:
         """One connection, from its first byte to its end; every failure is one line."""
@@ -122,7 +122,8 @@ class Supervisor:
                 ending = self._follow(connection)
             finally:
                 self._release()
-            self.worker.say(f"{ending}; ready again")
+            if not self._stopped:
+                self.worker.say(f"{ending}; ready again")
         except MinillamaError as error:
             self.worker.say(str(error))
         finally:
@@ -181,7 +182,7 @@ class Supervisor:
         with self._lock:
             self._process = process
         if self._stopped:
-            _end(process)
+            _kill(process)
         self.worker.say(f"{connection.name} has come")
         try:
             words = _listen_until_end(process, connection, self.worker.say)
@@ -241,11 +242,15 @@ def _why(status: int, words: bytes) -> str:
     return f"its process ended with status {status}" + (f": {lines[-1][:200]}" if lines else "")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it has started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    _kill(process)
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()

@@ -70,7 +70,10 @@ class Connection:
 
     def send(self, message: Message) -> None:
         """Send a message whole; raises ResourceError where the other side is gone or takes nothing for 30 s."""
-        frame = encode(message)
+        self.send_frame(encode(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        """The same for a message that is encoded already, for several receivers."""
         try:
             with self._sending:
                 self.socket.sendall(frame)

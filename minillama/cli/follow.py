@@ -1,0 +1,34 @@
+"""The process that `minillama worker` starts for each leader: `python -m minillama.cli.follow --fd N`.
+
+N is the connection to the leader. What it says on stderr goes to the worker's terminal, and its last error to the
+leader.
+"""
+
+import argparse
+import logging
+import sys
+
+from minillama.cli.terminal import note
+from minillama.errors import MinillamaError
+
+
+def main() -> int:
+    """Follow one leader until it leaves."""
+    parser = argparse.ArgumentParser(prog="minillama.cli.follow")
+    parser.add_argument("--fd", type=int, required=True)
+    logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
+    from minillama.parallel.child import join
+
+    try:
+        joined = join(parser.parse_args().fd)
+        from minillama.engine.follow import follow
+
+        follow(joined)
+    except MinillamaError as error:
+        note(f"minillama: error: {error}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
