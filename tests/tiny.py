@@ -67,12 +67,21 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def write_tiny(path: Path, name: str, kind: GGMLQuantizationType = GGMLQuantizationType.F32, seed: int = 0) -> Path:
-    """Write one variant; matrices as `kind`, everything else as F32."""
+def write_tiny(
+    path: Path,
+    name: str,
+    kind: GGMLQuantizationType = GGMLQuantizationType.F32,
+    seed: int = 0,
+    *,
+    feed: int | None = None,
+    vocab: int = VOCAB,
+) -> Path:
+    """Write one variant; matrices as `kind`, everything else as F32. feed: feed-forward width, a usual one if None."""
     variant, rng = VARIANTS[name], np.random.default_rng(seed)
-    width, feed = (D, F) if kind is GGMLQuantizationType.F32 else (256, 256)
+    width, usual = (D, F) if kind is GGMLQuantizationType.F32 else (256, 256)
+    feed = usual if feed is None else feed
     writer = GGUFWriter(path, variant.architecture)
-    _write_metadata(writer, variant, width, feed)
+    _write_metadata(writer, variant, width, feed, vocab)
 
     def matrix(tensor: str, *shape: int, bias: bool = False) -> None:
         values = rng.standard_normal(shape, np.float32) / np.sqrt(shape[-1], dtype=np.float32)
@@ -86,10 +95,10 @@ def write_tiny(path: Path, name: str, kind: GGMLQuantizationType = GGMLQuantizat
     def vector(tensor: str, size: int, low: float = 0.5, high: float = 1.5) -> None:
         writer.add_tensor(f"{tensor}.weight", rng.uniform(low, high, size).astype(np.float32))
 
-    matrix("token_embd", VOCAB, width)
+    matrix("token_embd", vocab, width)
     vector("output_norm", width)
     if not variant.tied:
-        matrix("output", VOCAB, width)
+        matrix("output", vocab, width)
     if variant.factors:
         vector(variant.factors, variant.key_length // 2, 1.0, 4.0)
     heads = variant.key_length
@@ -134,7 +143,7 @@ def write_tiny(path: Path, name: str, kind: GGMLQuantizationType = GGMLQuantizat
     return path
 
 
-def _write_metadata(writer: GGUFWriter, variant: Variant, width: int, feed: int) -> None:
+def _write_metadata(writer: GGUFWriter, variant: Variant, width: int, feed: int, vocab: int) -> None:
     numbers: dict[str, int | float | str] = {
         "context_length": 512, "embedding_length": width, "block_count": variant.layers, "feed_forward_length": feed,
         "attention.head_count": N, "attention.head_count_kv": K, "attention.key_length": variant.key_length,
@@ -158,7 +167,7 @@ def _write_metadata(writer: GGUFWriter, variant: Variant, width: int, feed: int)
     kinds += [TokenType.BYTE] * 256
     scores += [0.0] * 256
     words = ["▁", "e", "t", "a", "o", "n", "i", "h", "s", "r", "▁t", "he", "▁the", "▁a", "in", "on", "er", "nd"]
-    words += [f"word{i}" for i in range(VOCAB - len(tokens) - len(words))]
+    words += [f"word{i}" for i in range(vocab - len(tokens) - len(words))]
     tokens += words
     scores += [-float(i) for i in range(len(words))]
     kinds += [TokenType.NORMAL] * len(words)

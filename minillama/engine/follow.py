@@ -93,11 +93,10 @@ class Follower:
             raise FormatError(f"the leader says {message.op[:20]!r}, which is no call")
         try:
             call(self, _Arguments(message, self._values))
-        except (KeyError, TypeError, IndexError) as error:
+            for number in message.values.get("forget", ()):
+                self._values.pop(number, None)
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise FormatError(f"the leader's {message.op} cannot be understood: {error!r:.80}") from error
-        forget = message.values.get("forget")
-        for number in forget if isinstance(forget, list) else ():
-            self._values.pop(number, None)
 
     def keep(self, number: int, *values: Any) -> None:
         """Remember what a call gives, under consecutive numbers."""

@@ -176,7 +176,9 @@ class Remote(Executor):
         """What the first worker says of a value."""
         asked = self._call(op, value=number)
         self._awaited.add(asked)
-        return self.answer(asked)
+        arrays = self.answer(asked)
+        del self._answers[asked]  # no handle stands for it whose end would let go of it
+        return arrays
 
     def answer(self, number: int) -> tuple[np.ndarray, ...]:
         """The arrays that the first worker sends about a call, which are remembered until its result is forgotten."""

@@ -63,25 +63,28 @@ class Layout:
 
         The body gives (result, cache), or the result alone; results and arguments are the same everywhere.
         """
-        specs = None if params is None else jax.tree.unflatten(jax.tree.structure(params), self.specs)
-        of_cache = jax.tree.map(lambda leaf: HEADS if leaf.ndim > 1 else EVERYWHERE, cache)
+        weights, structure = jax.tree.flatten(params)  # trees of specs would be weights and caches that hold no arrays
+        stores, cache_structure = jax.tree.flatten(cache)
+        of_cache = [HEADS if leaf.ndim > 1 else EVERYWHERE for leaf in stores]
 
-        def on_device(params: Params | None, cache: Cache | None, *arguments: Any) -> Any:
+        def on_device(weights: list[Array], stores: list[Array], *arguments: Any) -> Any:
             place = lax.axis_index(AXIS)
             own = jax.tree.map(
                 lambda leaf: leaf.of_device(place, self.devices) if isinstance(leaf, Weight) else leaf,
-                params,
+                jax.tree.unflatten(structure, weights),
                 is_leaf=lambda leaf: isinstance(leaf, Weight),
             )
-            return body(own, cache, *arguments)
+            found = body(own, jax.tree.unflatten(cache_structure, stores), *arguments)
+            return (found[0], jax.tree.leaves(found[1])) if gives_cache else found
 
-        return jax.shard_map(
+        found = jax.shard_map(
             on_device,
             mesh=self.mesh,
-            in_specs=(specs, of_cache, *(EVERYWHERE for _ in arguments)),
+            in_specs=(list(self.specs) if weights else [], of_cache, *(EVERYWHERE for _ in arguments)),
             out_specs=(EVERYWHERE, of_cache) if gives_cache else EVERYWHERE,
             check_vma=False,  # kernels of our own have no rule for it
-        )(params, cache, *arguments)
+        )(weights, stores, *arguments)
+        return (found[0], jax.tree.unflatten(cache_structure, found[1])) if gives_cache else found
 
 
 @dataclass(frozen=True, eq=False)

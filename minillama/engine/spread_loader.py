@@ -132,7 +132,7 @@ class SpreadLoader:
         width = tensor.nbytes // size
         self.advance(tensor.nbytes * rows // size)
 
-        def cut(raw: UInt8[np.ndarray, "bytes"], place: int) -> UInt8[np.ndarray, "bytes"]:
+        def cut(raw: UInt8[np.ndarray, "bytes"], place: int) -> UInt8[np.ndarray, "piece"]:
             if spec != ROWS:
                 return raw if place == 0 else np.zeros_like(raw)
             found = np.zeros(piece * width, np.uint8)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from minillama.engine.executor import Kept
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
 from minillama.measure.tasks import Task
 from minillama.measure.windows import Stop, check_model, never, padded
-from minillama.model import Cache
 
 LEAST_BUCKET = 16  # shorter texts are padded to this, so that few programs are compiled
 _LEAST_BEHIND_CHOICE = 3  # tokens: where fewer follow what differs, that is scored as well
@@ -163,7 +163,7 @@ def _scores(llm: LLM, group: Sequence[Prepared]) -> Iterator[tuple[float, ...]]:
         row += len(task.texts)
 
 
-def _read_shared(llm: LLM, group: Sequence[Prepared], owners: Int32[np.ndarray, "texts"], room: int) -> Cache:
+def _read_shared(llm: LLM, group: Sequence[Prepared], owners: Int32[np.ndarray, "texts"], room: int) -> Kept:
     """A cache with a row a text, which holds what the text shares with the others of its task, and has room."""
     longest = _bucket(max(task.shared for task in group), LEAST_BUCKET)
     ids = np.zeros((_bucket(len(group)), longest), np.int32)

@@ -73,7 +73,7 @@ def load_matrix(
 
 
 def load_numbers(
-    tensor: Tensor, mesh: Mesh, cut: Callable[[UInt8[np.ndarray, "bytes"], int], UInt8[np.ndarray, "bytes"]] | None
+    tensor: Tensor, mesh: Mesh, cut: Callable[[UInt8[np.ndarray, "bytes"], int], UInt8[np.ndarray, "piece"]] | None
 ) -> Array:
     """A vector in float32, whole on every device or, of its bytes, what `cut` makes of them for each place."""
     raw = tensor.data.reshape(-1)

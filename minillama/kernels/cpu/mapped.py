@@ -66,11 +66,13 @@ class Mapped(Weight):
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
         count, width = self.sizes[-2:]
         plan = Plan(
-            kernel=kernel_number(self.kind, Role.READ), rows=count, width=width, row_bytes=self.row_bytes,
-            skip=self.skip, tokens=ids.shape[0],
+            kernel=kernel_number(self.kind, Role.READ), rows=math.prod(self.sizes[:-1]), width=width,
+            row_bytes=self.row_bytes, skip=self.skip, tokens=ids.shape[0],
         )  # fmt: skip
         out = jax.ShapeDtypeStruct((ids.shape[0], width), jnp.float32)
         ids = jnp.clip(ids.astype(jnp.int32), 0, count - 1)
+        if self.index is not None:
+            ids = ids + self.index.astype(jnp.int32) * count
         return jax.ffi.ffi_call("minillama_rows", out)(_table([plan]), ids, self.data)
 
 
