@@ -109,7 +109,7 @@ def load(
             group.close()
             raise
         return _opened(remote, file, ctx_size, batches, cache_types, memory, chat_template, started)
-    together = first_devices(tensor_parallel if mode is not SplitMode.TENSOR or tensor_parallel > 1 else 0)
+    together = first_devices(0 if mode is SplitMode.TENSOR and tensor_parallel == 1 else tensor_parallel)
     if mode is SplitMode.TENSOR and tensor_split:
         raise OptionError("tensor_split has no meaning for split_mode=tensor, which cuts every layer evenly")
     layers = SplitMode.NONE if mode is SplitMode.TENSOR else mode
