@@ -269,6 +269,7 @@ class WorkerProcess:
     process: subprocess.Popen[str]
     address: str
     lines: list[str]
+    reader: threading.Thread
 
     def says(self, text: str, seconds: float = 15.0) -> None:
         until = time.monotonic() + seconds
@@ -298,8 +299,9 @@ def start() -> Iterator[Start]:
         )  # fmt: skip
         lines: list[str] = []
         assert process.stderr is not None
-        threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")), daemon=True).start()
-        found = WorkerProcess(process, "", lines)
+        reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")), daemon=True)
+        reader.start()
+        found = WorkerProcess(process, "", lines, reader)
         running.append(found)
         found.says("waiting for leaders on ", 60.0)
         address = re.search(r"waiting for leaders on (\S+);", lines[0])
@@ -312,6 +314,7 @@ def start() -> Iterator[Start]:
     for one in running:
         one.process.terminate()
         one.process.wait(15.0)
+        one.reader.join(10.0)
         assert one.process.stderr is not None
         one.process.stderr.close()
     _, alive = psutil.wait_procs(children, 10.0)
@@ -411,5 +414,5 @@ def test_each_process_holds_its_share(start: Start, tmp_path: Path) -> None:
     with leading(path, one, two) as led:
         led.generate([1, *range(20, 60)], n=4, temp=0, ignore_eos=True)
         for worker in (one, two):
-            assert worker.follower().memory_info().rss < size / 2 + 400e6
+            assert worker.follower().memory_info().rss < size / 2 + 600e6  # a process with all of it needs 510 MB more
         assert psutil.Process(one.process.pid).memory_info().rss < 200e6

@@ -51,14 +51,20 @@ def some_variants(names: Sequence[str]) -> list[object]:
     return [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in VARIANTS]
 
 
-def check_same(path: Path, counts: Sequence[int]) -> None:
-    """Logits and greedy tokens of several devices are those of one."""
+def check_same(path: Path, counts: Sequence[int], rounded: bool = False) -> None:
+    """Logits and greedy tokens of several devices are those of one.
+
+    rounded: to 8 bits, as kernels do with what they multiply quantised weights by; now and then a sum in another order
+    falls to the other side, of a number in some position.
+    """
     one = load(path)
     logits, tokens = one.logits(IDS), one.generate(IDS, n=12, temp=0, ignore_eos=True).tokens
     for count in counts:
         spread = load(path, count)
         assert len(spread.executor.devices) == count
-        assert np.abs(spread.logits(IDS) - logits).max() < 1e-3 * logits.std()
+        differences = np.abs(spread.logits(IDS) - logits).max(axis=1) / logits.std()
+        assert differences.max() < (0.1 if rounded else 1e-3), differences
+        assert np.median(differences) < 1e-3, differences
         assert spread.generate(IDS, n=12, temp=0, ignore_eos=True).tokens == tokens
 
 
@@ -70,7 +76,7 @@ class TestSameNumbers:
     @pytest.mark.parametrize("name", some_variants(("qwen3",)))
     def test_of_quantised_weights(self, apart: Check, tmp_path: Path, name: str) -> None:
         whole = VARIANTS[name].key_length == 32  # one block of columns for each of four heads
-        apart(check_same, write_tiny(tmp_path / "m.gguf", name, Type.Q8_0), (2, 4) if whole else (2,))
+        apart(check_same, write_tiny(tmp_path / "m.gguf", name, Type.Q8_0), (2, 4) if whole else (2,), True)
 
     @pytest.mark.parametrize("name", some_variants(("qwen2",)))
     def test_where_xla_multiplies(self, without_kernels: Check, tmp_path: Path, name: str) -> None:
@@ -93,7 +99,12 @@ class TestSameNumbers:
     def test_of_widths_that_do_not_divide(
         self, apart: Check, tmp_path: Path, name: str, kind: Type, feed: int, vocab: int, counts: tuple[int, ...]
     ) -> None:
-        apart(check_same, write_tiny(tmp_path / "m.gguf", name, kind, feed=feed, vocab=vocab), counts)
+        apart(
+            check_same,
+            write_tiny(tmp_path / "m.gguf", name, kind, feed=feed, vocab=vocab),
+            counts,
+            kind is not Type.F32,
+        )
 
     @pytest.mark.slow
     def test_of_widths_that_do_not_divide_where_xla_multiplies(self, without_kernels: Check, tmp_path: Path) -> None:

@@ -19,13 +19,15 @@ from minillama.parallel.child import Joined
 from minillama.parallel.shipping import obtain
 from minillama.parallel.wire import Connection, Message
 
+_LOOK_SECONDS = 0.1  # how often a process that waits for the leader looks whether answering has failed
+
 
 def follow(joined: Joined) -> None:
     """Open what the leader offers, and do what it says."""
     connection = joined.connection
     paths: tuple[Path, ...] = ()
     follower: Follower | None = None
-    for message in connection:
+    while (message := _next_message(connection, follower)).op != "leave":
         if message.op == "model":
             paths = obtain(connection, message, env.models_dir())
         elif message.op == "open" and paths:
@@ -36,6 +38,17 @@ def follow(joined: Joined) -> None:
             follower.obey(message)
         else:
             raise FormatError(f"the leader says {message.op[:20]!r}, but no model is open")
+
+
+def _next_message(connection: Connection, follower: "Follower | None") -> Message:
+    """What the leader says next; raises what has failed meanwhile in the thread that answers it.
+
+    That thread does not end the connection, through which the worker is to say why its process has ended.
+    """
+    while not connection.arrives(_LOOK_SECONDS):
+        if follower is not None:
+            follower.check()
+    return connection.receive()
 
 
 def _open(path: Path, values: Mapping[str, object]) -> Any:
@@ -86,8 +99,7 @@ class Follower:
 
     def obey(self, message: Message) -> None:
         """Compute one call; raises FormatError for what is none."""
-        if self._problem is not None:
-            raise self._problem
+        self.check()
         call = _CALLS.get(message.op)
         if call is None:
             raise FormatError(f"the leader says {message.op[:20]!r}, which is no call")
@@ -97,6 +109,11 @@ class Follower:
                 self._values.pop(number, None)
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise FormatError(f"the leader's {message.op} cannot be understood: {error!r:.80}") from error
+
+    def check(self) -> None:
+        """Raise what has kept the leader from being told."""
+        if self._problem is not None:
+            raise self._problem
 
     def keep(self, number: int, *values: Any) -> None:
         """Remember what a call gives, under consecutive numbers."""
@@ -119,7 +136,6 @@ class Follower:
                 self._connection.send(Message("told", {"number": number}, found if content else ()))
         except Exception as problem:
             self._problem = problem
-            self._connection.close()  # the main thread, which waits for the leader, ends with this
 
 
 class _Arguments:
