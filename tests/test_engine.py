@@ -284,7 +284,7 @@ class TestPlacement:
 import jax, numpy as np, minillama as ml
 from minillama import env
 env.prepare(cpu_devices=2)
-from minillama.engine import llm as module
+from minillama.engine import opening as module
 from minillama.engine.placement import split_layers
 whole = ml.load({str(path)!r}, progress=False, **{EXACT})
 host, fast = jax.devices()

@@ -154,7 +154,7 @@ class TestSameText:
 import jax, minillama as ml
 from minillama import env
 env.prepare(cpu_devices=2)
-from minillama.engine import llm as module
+from minillama.engine import opening as module
 from minillama.engine.placement import split_layers
 module.place_layers = lambda layers, n, *_: split_layers(layers, n, jax.devices()[0], jax.devices()[1:])
 split = ml.load({str(path)!r}, n_gpu_layers=2, progress=False, cache_type_k="f32", cache_type_v="f32")

@@ -190,7 +190,7 @@ def test_layers_on_two_devices_find_the_same(llm: ml.LLM) -> None:
 import sys, jax
 jax.config.update("jax_num_cpu_devices", 2)
 import minillama as ml
-from minillama.engine import llm as module
+from minillama.engine import opening as module
 from minillama.engine.placement import split_layers
 from minillama.measure.choices import running_answers
 from minillama.measure.perplexity import perplexity

@@ -253,7 +253,7 @@ def test_heads_that_several_devices_hold_are_said_aloud(apart: Check, tmp_path: 
             8,
             r"^tensor_parallel=8, but JAX sees 4 CPU devices; use fewer, or env\.prepare\(cpu_devices=\.\.\.\)",
         ),
-        ("llama", Type.F32, 0, r"^tensor_parallel is 0; expected a number of devices, 1 or more$"),
+        ("llama", Type.F32, -1, r"^tensor_parallel is -1; expected a number of devices, or 0 for all$"),
         (
             "llama",
             Type.Q8_0,

@@ -62,12 +62,12 @@ def run(args: argparse.Namespace) -> int:
     platform = platform_of(args.device) or ""
     command = (sys.executable, "-m", "minillama.cli.follow")
     listener = listen(args.host, args.port, secret)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: nothing is left behind
     host, port = listener.getsockname()[:2]
     note(f"waiting for leaders on {join_port(host, port)}; Ctrl-C ends it")
     if not is_loopback(host):
         note(
             "the secret is checked, but nothing is encrypted: use a network that you trust; see minillama worker --help"
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: nothing is left behind
     Supervisor(listener, Worker(command, secret, note, max(args.threads, 0), platform)).serve()
     return 0
