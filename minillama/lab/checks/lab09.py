@@ -1,0 +1,281 @@
+"""Graded items of lab 09: a product and a feed-forward over devices, PartitionSpecs, bytes sent, and breaking even."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from minillama.errors import ResourceError
+from minillama.lab import spread
+from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, call, close, graded, one_line
+from minillama.lab.check import score as score_of
+from minillama.measure.all_reduce import AXIS
+from minillama.measure.collectives import NUMBER_BYTES, Collective, Kind, tensor_parallel_bytes
+
+LAB = "09"
+WHOLE, ROWS, COLUMNS = PartitionSpec(), PartitionSpec(AXIS, None), PartitionSpec(None, AXIS)
+MOST = 2  # all-reduces a layer
+TOLERANCE = 1e-4
+Arrays = Sequence[np.ndarray]
+
+
+def _spread(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arrays) -> spread.Outcome:
+    """The learner's function on every device; whatever goes wrong becomes one sentence."""
+
+    def checked(*parts: jax.Array) -> jax.Array:
+        got = answer(*parts)
+        if not isinstance(got, jax.Array):
+            raise NotYet(f"return one array; got {'None' if got is None else type(got).__name__}")
+        return got
+
+    try:
+        return spread.on_each_device(checked, specs, *arrays)
+    except NotYet:
+        raise
+    except ResourceError as error:
+        raise NotYet(str(error)) from None
+    except NotImplementedError:
+        raise NotYet("still the empty stub; fill in the cell above, run it, then run this cell again") from None
+    except Exception as error:
+        told = one_line(error)
+        if "axis name" in told:
+            raise NotYet(f'{told}: the devices lie along the axis "{AXIS}"') from None
+        raise NotYet(
+            f"your function raised {told}; each device sees its own part of what is split, so print the shapes"
+        ) from None
+
+
+def _examine(found: spread.Outcome, want: np.ndarray, mistakes: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Raise NotYet unless every device has what it should; a mistake is a hint and what it gives on each device."""
+    for hint, wrong in mistakes:
+        if close(found.results.astype(float), wrong, TOLERANCE):
+            raise NotYet(hint)
+    if found.results.shape[1:] != want.shape:
+        raise NotYet(f"the shape is {found.results.shape[1:]} on each device and should be {want.shape}")
+    for device, result in enumerate(found.results):
+        if not close(result.astype(float), want, TOLERANCE):
+            raise NotYet(f"wrong values on device {device}: the first is {result.flat[0]:.4g}, want {want.flat[0]:.4g}")
+
+
+def _one_sum(found: tuple[Collective, ...], instead: str) -> None:
+    """Raise NotYet unless one array is summed over the devices and nothing else is sent."""
+    other = [entry for entry in found if entry.kind is not Kind.ALL_REDUCE]
+    if other:
+        raise NotYet(f"the right result, but the compiled program has {told(found)}: {instead}")
+    sums = sum(len(entry.parts) * (entry.count or 1) for entry in found)
+    if sums != 1:
+        raise NotYet(f"the right result, but the compiled program has {told(found)}, and one sum is enough: {instead}")
+
+
+def told(found: Sequence[Collective]) -> str:
+    """Collectives in words: `2 all-reduce and 1 all-gather`."""
+    counts: dict[str, int] = {}
+    for entry in found:
+        counts[entry.kind] = counts.get(entry.kind, 0) + len(entry.parts) * (entry.count or 1)
+    return " and ".join(f"{count} {kind}" for kind, count in counts.items()) or "no collectives"
+
+
+def _parts(x: np.ndarray, axis: int) -> list[np.ndarray]:
+    return np.split(x.astype(float), spread.DEVICES, axis=axis)
+
+
+def _everywhere(one: np.ndarray) -> np.ndarray:
+    return np.stack([one] * spread.DEVICES)
+
+
+@graded(LAB, "1. a product split by columns")
+def by_columns(answer: Answer) -> str:
+    """`by_columns(x, w) -> x @ w.T`, whole on every device; x [T, K/n] and w [N, K/n] are a device's columns."""
+    random = np.random.default_rng(909)
+    x, w = (random.normal(size=shape).astype(np.float32) for shape in ((3, 64), (24, 64)))
+    found = _spread(answer, (COLUMNS, COLUMNS), (x, w))
+    partial_sums = np.stack([a @ b.T for a, b in zip(_parts(x, 1), _parts(w, 1), strict=True)])
+    want = partial_sums.sum(0)
+    mistakes = (
+        ("every device holds its own part of each sum: add them up with jax.lax.psum", partial_sums),
+        ("that is the mean over the devices; wanted is the sum: psum, not pmean", _everywhere(want / spread.DEVICES)),
+        ("x was summed before the product: columns of x belong to columns of w, so multiply first",
+         np.stack([sum(_parts(x, 1)) @ b.T for b in _parts(w, 1)])),
+        ("that is the transpose: x @ w.T, a row a token, as in every lab", _everywhere(want.T)),
+        ("psum_scatter leaves each device a part of the sum; here all of it is wanted everywhere: psum",
+         np.stack(np.split(want, spread.DEVICES, axis=1))),
+    )  # fmt: skip
+    _examine(found, want, mistakes)
+    _one_sum(found.ledger, "multiply what is here first, then add up the small result with one psum")
+    return "every device has the whole product, after one all-reduce."
+
+
+def _silu(x: np.ndarray) -> np.ndarray:
+    return x / (1 + np.exp(-x))
+
+
+@graded(LAB, "2. a feed-forward with one psum")
+def feed_forward(answer: Answer) -> str:
+    """`feed_forward(x, gate, up, down)`: rows of gate and up, columns of down, and exactly one psum."""
+    random = np.random.default_rng(910)
+    x = random.normal(size=(3, 32)).astype(np.float32)
+    gate, up = (random.normal(size=(64, 32)).astype(np.float32) / 6 for _ in range(2))
+    down = random.normal(size=(32, 64)).astype(np.float32) / 8
+    found = _spread(answer, (WHOLE, ROWS, ROWS, COLUMNS), (x, gate, up, down))
+    pieces = list(zip(_parts(gate, 0), _parts(up, 0), _parts(down, 1), strict=True))
+
+    def summed(inner: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        return sum(inner(x @ g.T, x @ u.T) @ d.T for g, u, d in pieces)
+
+    want = summed(lambda g, u: _silu(g) * u)
+    hidden = sum(_silu(x @ g.T) * (x @ u.T) for g, u, _ in pieces)
+    mistakes = (
+        ("every device holds its own part of each sum: one psum, behind the product with down",
+         np.stack([(_silu(x @ g.T) * (x @ u.T)) @ d.T for g, u, d in pieces])),
+        ("the psum stands before the product with down: there each device has numbers of its own rows, which are "
+         "different numbers and no parts of a sum", np.stack([hidden @ d.T for _, _, d in pieces])),
+        ("the same, and summed once more: before the product with down nothing is to be added up",
+         _everywhere(sum(hidden @ d.T for _, _, d in pieces))),
+        ("summed twice: behind the first psum every device has the whole", _everywhere(want * spread.DEVICES)),
+        ("that is the mean over the devices; wanted is the sum: psum, not pmean", _everywhere(want / spread.DEVICES)),
+        ("silu belongs to gate, not to up", _everywhere(summed(lambda g, u: g * _silu(u)))),
+        ("silu is missing: silu(x @ gate.T) * (x @ up.T)", _everywhere(summed(lambda g, u: g * u))),
+        ("gate and up are multiplied, not added", _everywhere(summed(lambda g, u: _silu(g) + u))),
+    )  # fmt: skip
+    _examine(found, want, mistakes)
+    _one_sum(found.ledger, "rows of gate and up give each device just what its columns of down want")
+    return "the dense result on every device, after one all-reduce."
+
+
+# What goes wrong when a matrix of the kind named is split the other way.
+CUT = (
+    "you split {name} by columns, so each device takes a part of its input, of which it has all, and gets a part of "
+    "every sum: a sum over the devices before anything else can begin"
+)
+GATHER = (
+    "you split {name} by rows, so its input must be gathered first: each device has only its own {what} and needs all"
+)
+WRONG = dict.fromkeys(("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"), CUT) | {
+    "attn_output": GATHER.replace("{what}", "heads"),
+    "ffn_down": GATHER.replace("{what}", "numbers of the hidden layer"),
+}
+RIGHT = {name: COLUMNS if name in ("attn_output", "ffn_down") else ROWS for name in WRONG}
+
+
+@graded(LAB, "3. PartitionSpecs with two all-reduces a layer")
+def specs(answer: Answer) -> str:
+    """`specs() -> {name: PartitionSpec}` of a layer's seven matrices [N, K]."""
+    chosen = call(answer)
+    _check_specs(chosen)
+    assert isinstance(chosen, Mapping)
+    try:
+        found = spread.layer_ledger(chosen)
+    except ResourceError as error:
+        raise NotYet(str(error)) from None
+    sums = sum(len(entry.parts) * (entry.count or 1) for entry in found if entry.kind is Kind.ALL_REDUCE)
+    if sums <= MOST and all(entry.kind is Kind.ALL_REDUCE for entry in found):
+        return "an eighth of every matrix on each device, and two all-reduces for the layer."
+    wrong = [name for name in RIGHT if _axis(chosen[name]) != _axis(RIGHT[name])]
+    why = WRONG[wrong[0]].format(name=wrong[0]) if wrong else "which of them is not needed?"
+    raise NotYet(f"the compiled layer has {told(found)}: {why}")
+
+
+def _axis(spec: PartitionSpec) -> int:
+    return next(axis for axis, name in enumerate(spec) if name)
+
+
+def _check_specs(chosen: object) -> None:
+    """Raise NotYet for what is no choice at all, or leaves a matrix whole."""
+    if not isinstance(chosen, Mapping):
+        raise NotYet('return a dict: {"attn_q": P("tensor", None), ...}')
+    missing = [name for name in spread.SHAPES if name not in chosen]
+    if missing:
+        raise NotYet(f"no PartitionSpec for {', '.join(missing)}")
+    for name, shape in spread.SHAPES.items():
+        spec = chosen[name]
+        if not isinstance(spec, PartitionSpec):
+            raise NotYet(f"{name} is a {type(spec).__name__}; make it a PartitionSpec: P({AXIS!r}, None)")
+        named = [axis for axis in spec if axis is not None]
+        if any(axis != AXIS for axis in named):
+            raise NotYet(f"{name}: the mesh has one axis, {AXIS!r}; got {spec}")
+        if len(spec) > len(shape):
+            raise NotYet(f"{name} is a matrix, with two places in its PartitionSpec; got {spec}")
+        if not named:
+            raise NotYet(f"{name} lies on every device as a whole: no memory is saved, and each device reads all of it")
+        if len(named) > 1:
+            raise NotYet(f"{name}: one axis of the mesh can split rows or columns, not both")
+
+
+def _bytes_sent(layers: int, width: int, tokens: int, devices: int) -> float:
+    return tensor_parallel_bytes(layers, width, tokens, devices)
+
+
+@graded(LAB, "4. bytes that a token sends")
+def bytes_sent(answer: Answer) -> str:
+    """`bytes_sent(layers, width, tokens, devices)`: what each device sends in a pass, in rings, float32."""
+    mistakes = (
+        Mistake("half of it: two all-reduces a layer, and each ring goes round twice, to add up and to hand out",
+                lambda *case: _bytes_sent(*case) / 2),
+        Mistake("numbers or bytes? A float32 has four", lambda *case: _bytes_sent(*case) / NUMBER_BYTES),
+        Mistake("a quarter of it: two all-reduces a layer, and each ring goes round twice, to add up and to hand out",
+                lambda *case: _bytes_sent(*case) / 4),
+        Mistake("in a ring a device sends pieces, 2 (n - 1) of an n-th: not the whole every time, and not for others",
+                lambda layers, width, tokens, n: 2 * layers * tokens * width * NUMBER_BYTES * 2 * (n - 1)),
+        Mistake("that is the exchange, where each sends all to everyone; in a ring it is 2 (n - 1) / n of the payload",
+                lambda layers, width, tokens, n: 2 * layers * tokens * width * NUMBER_BYTES * (n - 1)),
+        Mistake("that is the payload; how much of it does a device send? Try n = 1: nothing",
+                lambda layers, width, tokens, n: 2 * layers * tokens * width * NUMBER_BYTES),
+        Mistake("twice the payload is what it grows towards; with n devices it is 2 (n - 1) / n of it",
+                lambda layers, width, tokens, n: 4 * layers * tokens * width * NUMBER_BYTES),
+        Mistake("and the tokens of the pass?", lambda layers, width, tokens, n: _bytes_sent(layers, width, 1, n)),
+    )  # fmt: skip
+    for case in ((16, 2048, 3, 4), (80, 8192, 1, 2), (3, 256, 5, 8), (32, 4096, 7, 1)):
+        named = dict(zip(("layers", "width", "tokens", "devices"), case, strict=True))
+        agree(answer, case, _bytes_sent, mistakes, tolerance=1e-9, told=", ".join(f"{k}={v}" for k, v in named.items()))
+    return "two rings a layer; hardly more with many devices than with a few."
+
+
+def _break_even(seconds: float, collectives: int, hosts: int) -> float:
+    return seconds * (1 - 1 / hosts) / collectives
+
+
+@dataclass
+class Own:
+    """What the learner's machine measured: seconds of a token of one process, and collectives a token."""
+
+    case: tuple[float, int, int] | None = None
+
+    def on(self, seconds: float, collectives: int, hosts: int) -> "Own":
+        """Ask about these numbers too."""
+        self.case = (float(seconds), int(collectives), int(hosts))
+        return self
+
+
+own = Own()
+
+
+@graded(LAB, "5. breaking even")
+def break_even(answer: Answer) -> str:
+    """`break_even(seconds, collectives, hosts)`: the longest a collective may take for many hosts to equal one."""
+    mistakes = (
+        Mistake("that is for all collectives of a token together: divide by their number",
+                lambda s, c, n: s * (1 - 1 / n)),
+        Mistake("what is saved is seconds - seconds / hosts, the rest is still to be done",
+                lambda s, c, n: s / n / c),
+        Mistake("so long, and there is no time left for the work: each host still has seconds / hosts to do",
+                lambda s, c, n: s / c),
+        Mistake("collectives counts those of a whole token already", lambda s, c, n: _break_even(s, c, n) / 2),
+        Mistake("upside down: seconds saved over collectives", lambda s, c, n: c / (s * (1 - 1 / n))),
+        Mistake("one collective takes this long with any number of hosts: do not divide by hosts again",
+                lambda s, c, n: _break_even(s, c, n) / n),
+    )  # fmt: skip
+    cases = [(0.1, 32, 2), (0.698, 160, 4), (0.02, 12, 8), *([own.case] if own.case else [])]
+    for case in cases:
+        named = "your own machine" if case is own.case else f"seconds={case[0]}, collectives={case[1]}, hosts={case[2]}"
+        agree(answer, case, _break_even, mistakes, tolerance=1e-6, told=named)
+    return "a number to hold a network against, before anything is bought."
+
+
+ITEMS = (by_columns, feed_forward, specs, bytes_sent, break_even)
+
+
+def score() -> Score:
+    """How many of the five are solved."""
+    return score_of(ITEMS)

@@ -1,0 +1,189 @@
+"""What devices send each other: the collectives of a compiled program, and the bytes of a token by formula."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import prod
+
+NUMBER_BYTES = 4  # activations travel as float32
+
+
+class Kind(StrEnum):
+    """The collectives that XLA knows, by the names of its text form."""
+
+    ALL_REDUCE = "all-reduce"
+    ALL_GATHER = "all-gather"
+    REDUCE_SCATTER = "reduce-scatter"
+    ALL_TO_ALL = "all-to-all"
+    PERMUTE = "collective-permute"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array that a collective carries: XLA's name of its type, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the array; types of less than a byte are packed."""
+        return -(-prod(self.shape) * _bits(self.dtype) // 8)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Collective:
+    """A collective of a compiled program: what the whole of its group has together, before or after."""
+
+    kind: Kind
+    parts: tuple[Part, ...]
+    devices: int  # of a group
+    count: int | None  # times a run of the program; None inside a loop or a branch of unknown count
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the payload: of the sum, of what was gathered, of what is to be scattered or handed on."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def sent(self) -> float:
+        """Bytes that each device sends in one go of a ring, the fewest possible for large arrays.
+
+        An all-reduce sends 2 (n - 1) / n of its payload, gathering and scattering half of that, a permute all of it.
+        """
+        if self.kind is Kind.PERMUTE:
+            return float(self.bytes)
+        return (2 if self.kind is Kind.ALL_REDUCE else 1) * (self.devices - 1) / self.devices * self.bytes
+
+
+def ledger(hlo_text: str) -> tuple[Collective, ...]:
+    """The collectives that one device takes part in during a run of a compiled program, equal ones added up.
+
+    hlo_text: `jax.jit(f).lower(...).compile().as_text()`. What stands in a loop counts as often as XLA knows that the
+    loop turns; where it does not know, and in branches, the count is None.
+    """
+    computations, entry = _computations(hlo_text)
+    everyone = _header(hlo_text, "num_partitions") * _header(hlo_text, "replica_count")
+    found: dict[Collective, int] = {}
+    for collective, count in _walk(computations, entry, everyone, 1):
+        kept = replace(collective, count=None if count is None else 1)
+        found[kept] = found.get(kept, 0) + (count or 1)
+    return tuple(kept if kept.count is None else replace(kept, count=count) for kept, count in found.items())
+
+
+def sent_bytes(collectives: tuple[Collective, ...]) -> float:
+    """Bytes that each device sends in a run; what has no known count counts once, so this is the least then."""
+    return sum(collective.sent * (collective.count or 1) for collective in collectives)
+
+
+def tensor_parallel_bytes(
+    layers: int, width: int, tokens: int, devices: int, *, offered: int = 0, by_exchange: bool = False
+) -> float:
+    """Bytes that each device sends in a pass when every layer is split: two sums over the devices a layer.
+
+    width: numbers of one token between layers. offered: numbers that each device gives all others for sampling.
+    by_exchange: each gives all others its terms, (n - 1) of the payload, instead of a ring's 2 (n - 1) / n.
+    Shoeybi et al., Megatron-LM, section 3.
+    """
+    share = float(devices - 1) if by_exchange else 2 * (devices - 1) / devices
+    return 2 * layers * share * tokens * width * NUMBER_BYTES + (devices - 1) * offered * NUMBER_BYTES
+
+
+def layer_parallel_bytes(width: int, tokens: int, devices: int) -> float:
+    """Bytes that each device but the last sends in a pass when layers are dealt out: its result, once."""
+    return float(tokens * width * NUMBER_BYTES) if devices > 1 else 0.0
+
+
+def handed_over_bytes(width: int, tokens: int, servers: int) -> float:
+    """Bytes through llama.cpp's client in a pass over RPC: to each server the activations, and back again."""
+    return 2.0 * servers * tokens * width * NUMBER_BYTES
+
+
+# The text of a computation is its name, a block of instructions, and which of them call other computations.
+_START = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{$")
+_OPERATION = re.compile(r"^(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z\-]*)\(")
+_ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\]")
+_CALLED = re.compile(r"(?:calls|to_apply|body|called_computations)=\{?%?([\w.\-]+)")
+_BRANCHES = re.compile(r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=%?([\w.\-]+))")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """The instructions of each computation, and the name of the one that the program starts with."""
+    found: dict[str, list[str]] = {}
+    entry, block = "", None
+    for line in map(str.strip, text.splitlines()):
+        if start := _START.match(line):
+            block = found.setdefault(start[2], [])
+            entry = start[2] if start[1] else entry
+        elif line == "}":
+            block = None
+        elif block is not None:
+            block.append(line)
+    return found, entry
+
+
+def _walk(
+    computations: dict[str, list[str]], name: str, everyone: int, times: int | None
+) -> Iterator[tuple[Collective, int | None]]:
+    for line in computations.get(name, ()):
+        operation = _OPERATION.match(line)
+        if operation is None or operation[2].endswith(("-done", "-update")):
+            continue  # the end of something that counted when it was started
+        result, kind = operation[1], operation[2]
+        plain = kind.removesuffix("-start")
+        if plain in tuple(Kind):
+            yield _collective(Kind(plain), result, line, everyone, started=kind != plain), times
+            continue  # what it calls is the addition of two numbers
+        inner = times
+        if kind == "while":
+            trips = _TRIPS.search(line)
+            inner = None if trips is None or times is None else times * int(trips[1])
+        for called in _CALLED.findall(line):
+            yield from _walk(computations, called, everyone, inner)
+        for several, one in _BRANCHES.findall(line):
+            for branch in (part.strip().lstrip("%") for part in (several or one).split(",")):
+                yield from _walk(computations, branch, everyone, None)
+
+
+def _collective(kind: Kind, result: str, line: str, everyone: int, *, started: bool) -> Collective:
+    """One line of text; of an operation that is only started, the result also holds what went in."""
+    parts = [Part(dtype, tuple(int(n) for n in shape.split(",") if n)) for dtype, shape in _ARRAY.findall(result)]
+    if started and kind is Kind.PERMUTE:
+        parts = parts[1:2]
+    elif started and kind is not Kind.ALL_REDUCE:
+        parts = parts[len(parts) // 2 :]
+    devices = _group(line, everyone)
+    if kind is Kind.REDUCE_SCATTER:
+        axis = int(re.search(r"dimensions=\{(\d+)\}", line)[1])  # type: ignore[index]
+        parts = [_grown(part, axis, devices) for part in parts]
+    return Collective(kind, tuple(parts), devices, 1)
+
+
+def _grown(part: Part, axis: int, devices: int) -> Part:
+    """The whole of which a device keeps this part."""
+    return replace(part, shape=tuple(n * devices if at == axis else n for at, n in enumerate(part.shape)))
+
+
+def _group(line: str, everyone: int) -> int:
+    """Devices of one group: `{{0,1},{2,3}}` and `[2,2]<=[4]` are two groups of two, `{}` is all."""
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return listed[1].count(",") + 1
+    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+        return int(counted[1])
+    return everyone
+
+
+def _header(text: str, name: str) -> int:
+    found = re.search(rf"^HloModule.*\b{name}=(\d+)", text)
+    return int(found[1]) if found else 1
+
+
+def _bits(dtype: str) -> int:
+    """Bits of an XLA type: the number in its name, with the exceptions."""
+    digits = re.search(r"\d+", dtype)
+    return 8 if dtype == "pred" or digits is None else int(digits[0])
