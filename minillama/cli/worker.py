@@ -5,6 +5,7 @@ the leader leaves, each waits for the next. Ctrl-C ends it.
 """
 
 import argparse
+import os
 import signal
 import sys
 
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     secret = take_secret(args.token_file)
     platform = platform_of(args.device) or ""
     command = (sys.executable, "-m", "minillama.cli.follow")
+    os.environ.pop("JAX_NUM_CPU_DEVICES", None)  # a notebook's virtual ones: here each process is one device
     listener = listen(args.host, args.port, secret)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: nothing is left behind
     host, port = listener.getsockname()[:2]

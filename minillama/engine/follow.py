@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from minillama import env
@@ -53,8 +54,6 @@ def _next_message(connection: Connection, follower: "Follower | None") -> Messag
 
 def _open(path: Path, values: Mapping[str, object]) -> Any:
     """The executor of this process: one part of what all processes of the group compute together."""
-    import jax
-
     from minillama.engine.executor import OnDevices
     from minillama.engine.layered import layer_model
     from minillama.engine.loader import load_params
@@ -132,8 +131,9 @@ class Follower:
         try:
             while True:
                 number, arrays, content = self._to_tell.get()
-                found = tuple(np.asarray(array) for array in arrays)
-                self._connection.send(Message("told", {"number": number}, found if content else ()))
+                jax.block_until_ready(arrays)
+                found = tuple(np.asarray(array) for array in arrays) if content else ()
+                self._connection.send(Message("told", {"number": number}, found))
         except Exception as problem:
             self._problem = problem
 

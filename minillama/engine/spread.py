@@ -27,6 +27,7 @@ from minillama.gguf.memory import CacheTypes
 from minillama.kernels import Weight
 from minillama.model import Cache, Config, Params, empty_cache, forward, grow, unembed
 from minillama.model.forward import forward_last, unembed_here
+from minillama.model.spread import joined
 from minillama.parallel.pieces import over_devices
 from minillama.parallel.specs import AXIS, config_of_device, divide
 from minillama.parallel.stages import stages_of_group
@@ -36,7 +37,9 @@ from minillama.sampling.state import new_state
 
 logger = logging.getLogger("minillama")
 
-EVERYWHERE, HEADS = PartitionSpec(), PartitionSpec(None, AXIS)  # of a store of the cache: [B, K, S, ...]
+EVERYWHERE = PartitionSpec()
+HEADS = PartitionSpec(None, AXIS)  # of a store of the cache: [B, K, S, ...]
+VOCABULARY = PartitionSpec(AXIS)  # of logits, which stay where they were computed
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,18 @@ class Layout:
         params: Params | None,
         cache: Cache | None,
         *arguments: Any,
+        logits: Float[Array, "R"] | None = None,
+        result: PartitionSpec = EVERYWHERE,
         gives_cache: bool = True,
     ) -> Any:
-        """Run `body(params, cache, *arguments)` on every device, with its own part of parameters and cache.
+        """Run `body(params, cache, *arguments, logits)` on every device, with its own part of all but the arguments.
 
-        The body gives (result, cache), or the result alone; results and arguments are the same everywhere.
+        The body gets no logits where there are none. It gives (result, cache), or the result alone; `result` says
+        whether that is the same everywhere.
         """
         weights, structure = jax.tree.flatten(params)  # trees of specs would be weights and caches that hold no arrays
         stores, cache_structure = jax.tree.flatten(cache)
+        parts = [] if logits is None else [logits]
         of_cache = [HEADS if leaf.ndim > 1 else EVERYWHERE for leaf in stores]
 
         def on_device(weights: list[Array], stores: list[Array], *arguments: Any) -> Any:
@@ -80,10 +87,15 @@ class Layout:
         found = jax.shard_map(
             on_device,
             mesh=self.mesh,
-            in_specs=(list(self.specs) if weights else [], of_cache, *(EVERYWHERE for _ in arguments)),
-            out_specs=(EVERYWHERE, of_cache) if gives_cache else EVERYWHERE,
+            in_specs=(
+                list(self.specs) if weights else [],
+                of_cache,
+                *(EVERYWHERE for _ in arguments),
+                *(VOCABULARY for _ in parts),
+            ),
+            out_specs=(result, of_cache) if gives_cache else result,
             check_vma=False,  # kernels of our own have no rule for it
-        )(weights, stores, *arguments)
+        )(weights, stores, *arguments, *parts)
         return (found[0], jax.tree.unflatten(cache_structure, found[1])) if gives_cache else found
 
 
@@ -177,9 +189,9 @@ def _read(
 ) -> tuple[Float[Array, "V"], Cache]:
     def body(params: Params, cache: Cache, ids: Array, valid: Array) -> tuple[Array, Cache]:
         hidden, cache = forward_last(params, layout.config, ids, cache, valid)
-        return unembed(params, layout.config, hidden[0]), cache
+        return unembed_here(params, layout.config, hidden[0]), cache
 
-    return layout.spread(body, params, cache, ids, valid)
+    return layout.spread(body, params, cache, ids, valid, result=VOCABULARY)
 
 
 @partial(jax.jit, static_argnames="layout", donate_argnames="cache")
@@ -223,9 +235,19 @@ def _begin(
 ) -> tuple[Choice, SamplerState]:
     def body(_: None, __: None, chain: Chain, seed: Array, recent: Array, count: Array, logits: Array) -> Any:
         state = chain.accept_many(new_state(seed, chain.window, chain.last.start()), recent, count)
-        return sample(chain, state, logits)
+        return _sample(layout, chain, state, logits)
 
-    return layout.spread(body, None, None, chain, seed, recent, count, logits, gives_cache=False)
+    return layout.spread(body, None, None, chain, seed, recent, count, logits=logits, gives_cache=False)
+
+
+def _sample(
+    layout: Layout, chain: Chain, state: SamplerState, logits: Float[Array, "R"]
+) -> tuple[Choice, SamplerState]:
+    """Draw from logits of which each device has some: only the best travel, where the chain allows it."""
+    if not narrowing(chain):
+        return sample(chain, state, joined(logits, AXIS)[: layout.config.vocab_size])
+    token, logprob, state = sample_apart(chain, state, logits, AXIS)
+    return Choice(token, logprob), state
 
 
 @partial(jax.jit, static_argnames="layout", donate_argnames=("state", "cache"))
@@ -234,11 +256,7 @@ def _step(
 ) -> tuple[Choice, SamplerState, Cache]:
     def body(params: Params, cache: Cache, chain: Chain, state: SamplerState, token: Array) -> Any:
         hidden, cache = forward(params, layout.config, token.reshape(1, 1), cache)
-        if not narrowing(chain):
-            return sample(chain, state, unembed(params, layout.config, hidden[0, 0])), cache
-        logits = unembed_here(params, layout.config, hidden[0, 0])
-        token, logprob, state = sample_apart(chain, state, logits, AXIS)
-        return (Choice(token, logprob), state), cache
+        return _sample(layout, chain, state, unembed_here(params, layout.config, hidden[0, 0])), cache
 
     (choice, state), cache = layout.spread(body, params, cache, chain, state, token)
     return choice, state, cache
