@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from minillama import env
+from minillama.engine.compile_clock import compile_seconds
 from minillama.errors import FormatError
 from minillama.parallel.child import Joined
 from minillama.parallel.shipping import obtain
@@ -91,8 +92,9 @@ class Follower:
     def __init__(self, executor: Any, connection: Connection | None) -> None:
         self._executor, self._connection = executor, connection
         self._values: dict[int, Any] = {}
-        self._to_tell: queue.SimpleQueue[tuple[int, tuple[Any, ...], bool]] = queue.SimpleQueue()
+        self._to_tell: queue.SimpleQueue[tuple[dict[str, Any], tuple[Any, ...], bool]] = queue.SimpleQueue()
         self._problem: Exception | None = None
+        self._compiled = compile_seconds()
         if connection is not None:
             threading.Thread(target=self._tell_all, daemon=True).start()
 
@@ -124,16 +126,17 @@ class Follower:
         In a thread of its own: the next call may start meanwhile.
         """
         if self._connection is not None:
-            self._to_tell.put((number, arrays, content))
+            values = {"number": number, "compiling": compile_seconds() - self._compiled}
+            self._to_tell.put((values, arrays, content))
 
     def _tell_all(self) -> None:
         assert self._connection is not None
         try:
             while True:
-                number, arrays, content = self._to_tell.get()
+                values, arrays, content = self._to_tell.get()
                 jax.block_until_ready(arrays)
                 found = tuple(np.asarray(array) for array in arrays) if content else ()
-                self._connection.send(Message("told", {"number": number}, found))
+                self._connection.send(Message("told", values, found))
         except Exception as problem:
             self._problem = problem
 

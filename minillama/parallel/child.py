@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from minillama import env
 from minillama.errors import FormatError, ResourceError
+from minillama.parallel.compile_cache import keep_own_programs
 from minillama.parallel.gloo import start_gloo
 from minillama.parallel.wire import Connection, Message
 
@@ -100,6 +101,7 @@ def _find_the_others(index: int, count: int, coordinator: str, host: str) -> Non
             f"no group at {coordinator}: {_first_line(error)}; does a firewall stand between?"
         ) from error
     start_gloo(host if _is_ours(host) else None)
+    keep_own_programs()
 
 
 def _is_ours(host: str) -> bool:

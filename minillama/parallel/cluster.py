@@ -6,6 +6,7 @@ All of them run the same program with the same options, and so take the same ste
 import jax
 
 from minillama.errors import OptionError, ResourceError
+from minillama.parallel.compile_cache import keep_own_programs
 from minillama.parallel.gloo import start_gloo
 
 JOIN_SECONDS = 120  # for all processes to find each other
@@ -29,4 +30,5 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
         where = coordinator or "the cluster, which neither Slurm nor Open MPI describes here"
         raise ResourceError(f"cannot join {where}: {reason}") from error
     start_gloo()
+    keep_own_programs()
     return jax.process_index()
