@@ -16,6 +16,7 @@ import numpy as np
 
 from minillama import env
 from minillama.engine.compile_clock import compile_seconds
+from minillama.engine.memory import give_back
 from minillama.errors import FormatError
 from minillama.parallel.child import Joined
 from minillama.parallel.shipping import obtain
@@ -80,6 +81,7 @@ def _open(path: Path, values: Mapping[str, object]) -> Any:
     jax.block_until_ready(executor.params)
     if values.get("use_mlock") is True:
         lock_weights(file)
+    give_back()
     return executor
 
 
@@ -94,7 +96,7 @@ class Follower:
         self._values: dict[int, Any] = {}
         self._to_tell: queue.SimpleQueue[tuple[dict[str, Any], tuple[Any, ...], bool]] = queue.SimpleQueue()
         self._problem: Exception | None = None
-        self._compiled = compile_seconds()
+        self._compiled = self._trimmed = compile_seconds()
         if connection is not None:
             threading.Thread(target=self._tell_all, daemon=True).start()
 
@@ -110,6 +112,9 @@ class Follower:
                 self._values.pop(number, None)
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise FormatError(f"the leader's {message.op} cannot be understood: {error!r:.80}") from error
+        if compile_seconds() > self._trimmed:
+            self._trimmed = compile_seconds()
+            give_back()
 
     def check(self) -> None:
         """Raise what has kept the leader from being told."""

@@ -1,6 +1,8 @@
 """How much memory a model and its context take, and the refusal of what cannot fit before anything is allocated."""
 
+import ctypes
 import logging
+import sys
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -136,6 +138,14 @@ def lock_weights(file: GGUF) -> bool:
         logger.warning("%s; going on without", problem)
         return False
     return True
+
+
+def give_back() -> None:
+    """Give freed memory back to the system, which glibc keeps after compiling and reading a large header; elsewhere
+    nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def round_up(positions: int) -> int:
