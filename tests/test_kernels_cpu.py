@@ -12,6 +12,7 @@ whole multiple of d nothing is left to explain but the rounding of float32 sums.
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 
 import jax
@@ -41,8 +42,22 @@ from minillama.kernels.cpu.simd import Isa
 
 DEVICE = jax.devices("cpu")[0]
 FLOAT_ROUNDING = 3e-6  # of a sum of some thousand products, in sizes of the terms
-by_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
-by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+QUICK = (Type.Q4_0, Type.Q6_K, Type.F16)  # of the generic instruction set, whose kernels take seconds to compile
+
+
+def cases(kinds: Iterable[Type]) -> pytest.MarkDecorator:
+    """Types of tensors with instruction sets; what takes long to compile is slow."""
+    return pytest.mark.parametrize(
+        ("kind", "isa"),
+        [
+            pytest.param(
+                kind, isa, id=f"{kind.name}-{isa.value}",
+                marks=pytest.mark.slow if isa is Isa.GENERIC and kind not in QUICK else (),
+            )
+            for isa in ISAS
+            for kind in kinds
+        ],
+    )  # fmt: skip
 
 
 @cache
@@ -93,8 +108,7 @@ def check(kind: Type, raw: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
         assert np.sqrt((error**2).mean()) <= 1.25 * expected + rounding.mean()
 
 
-@by_isa
-@by_kind
+@cases(KINDS)
 class TestEveryKernel:
     @pytest.mark.parametrize("tokens", [1, 2, 4, 16, 24, 39])
     def test_errors_are_those_of_the_activations(self, kind: Type, isa: Isa, tokens: int) -> None:
@@ -124,8 +138,7 @@ class TestEveryKernel:
         np.testing.assert_allclose(out, dequantize(raw, kind).reshape(8, -1)[ids], rtol=3e-7, atol=3e-8)
 
 
-@by_isa
-@pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q8_0, Type.Q4_K, Type.Q6_K, Type.F16], ids=lambda kind: kind.name)
+@cases([Type.Q4_0, Type.Q8_0, Type.Q4_K, Type.Q6_K, Type.F16])
 @given(data=st.data())
 def test_all_shapes(kind: Type, isa: Isa, data: st.DataObject) -> None:
     """Rows that divide by no tile, from the shortest rows to longer ones than a buffer of unpacked weights."""
@@ -146,8 +159,7 @@ def test_long_rows(kind: Type) -> None:
         check(kind, raw, x, product(kind, ISAS[0], raw, x))
 
 
-@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
-@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+@cases(FORMATS)
 def test_any_bytes(kind: Type, isa: Isa) -> None:
     """Not only sane blocks: where the weights of a row are finite, its product is right whatever its neighbours are."""
     _, size = np.array([1]), random_bytes(kind, 1, 512).shape[1]
@@ -162,7 +174,7 @@ def test_any_bytes(kind: Type, isa: Isa) -> None:
         check(kind, raw[sane], x, y[:, sane])
 
 
-@by_isa
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
 def test_zeros_give_zeros(isa: Isa) -> None:
     raw = random_bytes(Type.Q4_K, 3, 256)
     for tokens in (1, 5):

@@ -175,6 +175,7 @@ def test_the_command_is_what_one_would_type() -> None:
     assert launch.worker(50052)[3:] == ("worker", "--host", "127.0.0.1", "--port", "50052", "-t", "1")
 
 
+@pytest.mark.slow
 def test_two_workers_are_measured_and_gone(builtin_model: Path) -> None:
     before = psutil.Process().children(recursive=True)
     assert 0 < launch.token_seconds(builtin_model, 2, tokens=4, repetitions=1) < 10

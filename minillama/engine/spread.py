@@ -7,7 +7,7 @@ Each device runs `model.forward` on its own rows and columns, heads and cache, i
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -49,6 +49,14 @@ class Layout:
     mesh: Mesh
     config: Config  # as one device sees the model
     specs: tuple[PartitionSpec, ...]  # of each leaf of the parameters
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Asked for with every call of a program, and not quick to find for hundreds of leaves."""
+        return hash((self.mesh, self.config, self.specs))
 
     @property
     def devices(self) -> int:

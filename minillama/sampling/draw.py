@@ -95,7 +95,7 @@ class Mirostat2(_Mirostat):
     def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
         """A threshold on the surprise, so no order is needed."""
         probs = candidates.probs
-        likeliest = jnp.arange(probs.shape[0], dtype=jnp.int32) == jnp.argmax(probs)
+        likeliest = jnp.arange(probs.shape[0], dtype=jnp.int32) == jnp.argmax(candidates.logits)
         return candidates.keep(candidates.kept & ((-jnp.log2(probs) <= mu) | likeliest))
 
 
