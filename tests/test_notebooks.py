@@ -18,7 +18,8 @@ SOURCES = build.sources()
 NAMES = [source.stem for source in SOURCES]
 CELL_SECONDS = 180  # a cell takes seconds; this is for a machine that is very busy
 
-LONG = {"08_optimise_one_device", "09_shard"}  # measure in process after process: a minute, and more on a busy machine
+# A minute each, and more on a busy machine: they measure a large model, or in process after process.
+LONG = {"05_prefill_decode_cache", "07_quantise", "08_optimise_one_device", "09_shard"}
 
 each_lab = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 each_lab_run = pytest.mark.parametrize(

@@ -93,7 +93,8 @@ def load(
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
     if workers is not None:
         ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, None)
-        executor = sharing.lead(file, config, ctx_size, use_mmap=use_mmap, use_mlock=use_mlock)
+        with tqdm(desc="sending", unit="B", unit_scale=True, disable=not progress, delay=0.5, leave=False) as sent:
+            executor = sharing.lead(file, config, ctx_size, use_mmap=use_mmap, use_mlock=use_mlock, advance=sent.update)
         return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
     placement = sharing.place(config.block_count, n_gpu_layers)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])

@@ -79,9 +79,19 @@ class Sharing:
         params = jax.block_until_ready(load_params(file, config, ctx_size, placement.devices, advance))
         return OnDevices(params, config, placement)
 
-    def lead(self, file: GGUF, config: Config, ctx_size: int, *, use_mmap: bool, use_mlock: bool) -> Executor:
+    def lead(
+        self,
+        file: GGUF,
+        config: Config,
+        ctx_size: int,
+        *,
+        use_mmap: bool,
+        use_mlock: bool,
+        advance: Advance = lambda size: None,
+    ) -> Executor:
         """Gather the workers, and let them open the model, which they are sent if they lack it.
 
+        advance: called with the bytes that were sent.
         Raises OptionError where the model does not divide among them, before they are called, and ResourceError that
         names the worker which is not there, or is lost.
         """
@@ -104,7 +114,7 @@ class Sharing:
         atexit.register(group.close)
         remote = Remote(group, config)
         try:
-            offer(group, list(file.mapped))
+            offer(group, list(file.mapped), advance)
             layers = self.mode is SplitMode.LAYER
             remote.open(ctx_size, layers=layers, shares=self.tensor_split, use_mmap=use_mmap, use_mlock=use_mlock)
         except BaseException:
