@@ -1,9 +1,11 @@
 """What every test runs under: strict JAX, run-time checked shapes, and no network or user settings leaking in."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from devices import Check, process_with_devices
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,3 +48,17 @@ def builtin_model() -> Path:
     if not path.is_file():
         pytest.skip(f"{path} is not there")
     return path
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Check]:
+    """Run a function in a process with four devices."""
+    with process_with_devices() as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def without_kernels() -> Iterator[Check]:
+    """The same where XLA multiplies, as it does on GPUs."""
+    with process_with_devices("off") as run:
+        yield run

@@ -1,7 +1,6 @@
 """Pieces of matrices put together again are the matrix, whatever its type, and however it is cut."""
 
 import math
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from devices import Check, process_with_devices
+from devices import Check
 from gguf import GGMLQuantizationType as Type
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,18 +24,6 @@ from minillama.parallel.pieces import Part, load_matrix, load_numbers
 from minillama.parallel.specs import AXIS, COLUMNS, ROWS, WHOLE
 
 HEADER = 96  # bytes of a file in front of the tensor
-
-
-@pytest.fixture(scope="module")
-def apart() -> Iterator[Check]:
-    with process_with_devices() as run:
-        yield run
-
-
-@pytest.fixture(scope="module")
-def without_kernels() -> Iterator[Check]:
-    with process_with_devices("off") as run:
-        yield run
 
 
 def write_tensor(path: Path, kind: Type, shape: tuple[int, ...]) -> tuple[Tensor, np.ndarray]:

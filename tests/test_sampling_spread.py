@@ -1,6 +1,5 @@
 """Sampling of logits that lie on several devices draws the same tokens as of all of them in one place."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from devices import Check, process_with_devices
+from devices import Check
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
@@ -35,12 +34,6 @@ CHAINS = {
     },
     "other order": {"samplers": "kepmt", "temp": 1.0, **PENALTIES},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def apart() -> Iterator[Check]:
-    with process_with_devices() as run:
-        yield run
 
 
 def random_logits(seed: int, rounded: bool) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
 import jax
 import numpy as np
 import pytest
-from devices import Check, process_with_devices
+from devices import Check
 from gguf import GGMLQuantizationType as Type
 from tiny import LAYERS, VARIANTS, write_tiny
 
@@ -26,20 +26,6 @@ QUICK = ("llama", "qwen2moe", "chatglm")
 COLLECTIVE = re.compile(
     r" (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute|collective-broadcast)(?:-start)?\("
 )
-
-
-@pytest.fixture(scope="module")
-def apart() -> Iterator[Check]:
-    """Run a function in a process with four devices."""
-    with process_with_devices() as run:
-        yield run
-
-
-@pytest.fixture(scope="module")
-def without_kernels() -> Iterator[Check]:
-    """The same where XLA multiplies, as it does on GPUs."""
-    with process_with_devices("off") as run:
-        yield run
 
 
 def load(path: Path, devices: int = 1, ctx_size: int = 0) -> ml.LLM:

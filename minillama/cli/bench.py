@@ -21,8 +21,9 @@ from minillama.cli.model import (
     virtual_devices,
 )
 from minillama.cli.terminal import note, write_text
+from minillama.engine.sharing import Sharing
 from minillama.errors import OptionError
-from minillama.measure.plan import Plan, Setup, Sharing, Workload
+from minillama.measure.plan import Plan, Setup, Workload, sharing_flags
 
 if TYPE_CHECKING:
     from minillama.measure.output import Output
@@ -225,7 +226,7 @@ def _in_children(
     switches += [] if args.device is None else ["-dev", args.device]
     if args.workers is not None:
         raise OptionError("-t with several values and --workers: measure one number of threads at a time")
-    switches += sharing(args).flags()
+    switches += sharing_flags(sharing(args))
     for setup in setups:
         command = (*MINILLAMA, "bench", *setup.flags(), *plan.workload.flags(), "-r", str(repetitions), *switches)
         for found in json_lines((*command, "-o", "jsonl")):

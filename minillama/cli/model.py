@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minillama import env
 from minillama.cli.text import process_escapes, read_file
+from minillama.engine.sharing import SplitMode
 from minillama.errors import OptionError, ResourceError
 from minillama.sampling.order import sequence_to_names
 from minillama.sampling.params import FIELDS, Sampling, SamplingOptions
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("minillama")
 
 _PLATFORMS = {"none": "cpu", "cpu": "cpu", "cuda": "cuda", "cuda0": "cuda", "gpu": "cuda", "tpu": "tpu"}
-_SPLIT_MODES = ("none", "layer", "row", "tensor")
 _LOAD_MODES = ("auto", "mmap", "none", "mlock", "mmap+mlock", "dio")
 
 
@@ -91,8 +91,9 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
 
 def check_sharing(args: argparse.Namespace) -> None:
     """Refuse ways of sharing the work that contradict each other, before anything is loaded or called."""
-    if args.split_mode not in (None, *_SPLIT_MODES):
-        raise OptionError(f"-sm {args.split_mode}: use one of {', '.join(_SPLIT_MODES)}")
+    modes = [mode.value for mode in SplitMode]
+    if args.split_mode not in (None, *modes):
+        raise OptionError(f"-sm {args.split_mode}: use one of {', '.join(modes)}")
     if args.tensor_parallel < 1:
         raise OptionError(f"-tp {args.tensor_parallel}: should be 1 or more devices")
     together = [name for name in ("coordinator", "num_processes", "process_id") if getattr(args, name) is not None]

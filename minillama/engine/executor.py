@@ -17,7 +17,7 @@ from minillama.engine import steps
 from minillama.engine.placement import Placement
 from minillama.engine.steps import Choice, Run
 from minillama.gguf.memory import CacheTypes
-from minillama.model import Cache, Config, Params
+from minillama.model import Cache, Config, Params, take
 from minillama.sampling import Sampling, build_chain
 
 Kept = Any  # a cache, chain, state, or array that lives where the executor computes
@@ -133,7 +133,7 @@ class OnDevices(Executor):
         return replace(cache, length=jax.device_put(length, self.placement.devices[0]))  # no program to compile
 
     def take(self, cache: Kept, rows: Int[np.ndarray, "n"]) -> Kept:
-        return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), cache)
+        return take(cache, rows)
 
     def read(self, ids: Int[np.ndarray, "1 T"], valid: int, cache: Kept) -> tuple[Kept, Kept]:
         return steps.read(self.params, self.config, self.placement, jnp.asarray(ids), valid, cache)

@@ -16,7 +16,8 @@ import numpy as np
 
 from minillama import env
 from minillama.engine.compile_clock import compile_seconds
-from minillama.engine.memory import give_back
+from minillama.engine.memory import give_back, lock_weights
+from minillama.engine.sharing import Sharing
 from minillama.errors import FormatError
 from minillama.parallel.child import Joined
 from minillama.parallel.shipping import obtain
@@ -56,12 +57,7 @@ def _next_message(connection: Connection, follower: "Follower | None") -> Messag
 
 def _open(path: Path, values: Mapping[str, object]) -> Any:
     """The executor of this process: one part of what all processes of the group compute together."""
-    from minillama.engine.executor import OnDevices
-    from minillama.engine.layered import layer_model
-    from minillama.engine.loader import load_params
-    from minillama.engine.memory import lock_weights
-    from minillama.engine.placement import place_layers
-    from minillama.engine.spread import spread_model
+    from minillama.engine.opening import open_here, place
     from minillama.gguf import open_gguf
     from minillama.model import read_config
 
@@ -70,15 +66,8 @@ def _open(path: Path, values: Mapping[str, object]) -> Any:
         raise FormatError(f"the leader says {ctx_size!r:.40} of ctx_size, {shares!r:.40} of shares")
     file = open_gguf(path, use_mmap=values.get("use_mmap") is True)
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
-    executor: Any
-    if len(jax.devices()) == 1:
-        placement = place_layers(config.block_count, None)
-        executor = OnDevices(load_params(file, config, ctx_size, placement.devices), config, placement)
-    elif values.get("layers") is True:
-        executor = layer_model(file, config, ctx_size, shares)
-    else:
-        executor = spread_model(file, config, ctx_size, jax.devices())
-    jax.block_until_ready(executor.params)
+    sharing = Sharing("layer" if values.get("layers") is True else "tensor", shares)
+    executor = open_here(sharing, file, config, ctx_size, place(sharing, config.block_count, None))
     if values.get("use_mlock") is True:
         lock_weights(file)
     give_back()

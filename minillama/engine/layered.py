@@ -23,7 +23,7 @@ from minillama.engine.steps import Choice, Run
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
 from minillama.gguf.memory import CacheTypes
-from minillama.model import Cache, Config, Params, empty_cache
+from minillama.model import Cache, Config, Params, empty_cache, take
 from minillama.parallel.stages import Stages, stages_of_group
 from minillama.sampling import Sampling, build_chain
 from minillama.sampling.state import new_state
@@ -58,7 +58,7 @@ class Layered(Executor):
         return replace(cache, length=jax.device_put(length))
 
     def take(self, cache: Kept, rows: Int[np.ndarray, "n"]) -> Kept:
-        return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), cache)
+        return take(cache, rows)
 
     def read(self, ids: Int[np.ndarray, "1 T"], valid: int, cache: Kept) -> tuple[Kept, Kept]:
         """Of the logits only the last process knows; the others get a number that is there when they are."""

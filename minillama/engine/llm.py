@@ -19,13 +19,14 @@ from minillama.engine.batches import Batches
 from minillama.engine.executor import Executor, OnDevices
 from minillama.engine.loader import unused_tensors
 from minillama.engine.memory import Memory, choose_context, keep_weights, logger
-from minillama.engine.opening import Sharing
+from minillama.engine.opening import lead, open_here, place
 from minillama.engine.placement import Placement
 from minillama.engine.programs import expect_programs
 from minillama.engine.request import GenerateOptions, Request
 from minillama.engine.result import Completion
 from minillama.engine.sampling_defaults import file_defaults
 from minillama.engine.session import LEAST_CHUNK, Session
+from minillama.engine.sharing import Sharing
 from minillama.engine.source import resolve
 from minillama.engine.stream import Stream
 from minillama.engine.usage import Measured, memory_usage
@@ -94,9 +95,11 @@ def load(
     if workers is not None:
         ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, None)
         with tqdm(desc="sending", unit="B", unit_scale=True, disable=not progress, delay=0.5, leave=False) as sent:
-            executor = sharing.lead(file, config, ctx_size, use_mmap=use_mmap, use_mlock=use_mlock, advance=sent.update)
+            executor = lead(
+                sharing, file, config, ctx_size, use_mmap=use_mmap, use_mlock=use_mlock, advance=sent.update
+            )
         return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
-    placement = sharing.place(config.block_count, n_gpu_layers)
+    placement = place(sharing, config.block_count, n_gpu_layers)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
     stays = any(reads_in_place(device) for device in placement.devices)
     if stays and not use_mmap:  # only here, for beside a device's own copy it would be a second one
@@ -112,7 +115,7 @@ def load(
         delay=0.5,
         leave=False,
     ) as bar:
-        executor = sharing.open(file, config, ctx_size, placement, bar.update)
+        executor = open_here(sharing, file, config, ctx_size, placement, bar.update)
     expect_programs(file.path.resolve(), file.nbytes, ctx_size, cache_types, batches, placement)
     memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
     return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)

@@ -3,32 +3,14 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from itertools import accumulate
 
 import jax
 
+from minillama.engine.sharing import SplitMode
 from minillama.errors import OptionError
 
 logger = logging.getLogger("minillama")
-
-
-class SplitMode(Enum):
-    """How several devices share a model, under llama.cpp's names."""
-
-    NONE = "none"  # one device has it all
-    LAYER = "layer"  # each has some of the layers; they work one after the other
-    ROW = "row"  # as TENSOR: llama.cpp cuts the rows of matrices, and leaves attention to one device
-    TENSOR = "tensor"  # each has a part of every layer; they work together
-
-
-def read_split_mode(name: str) -> SplitMode:
-    """The mode that an option names; raises OptionError for an unknown one."""
-    try:
-        return SplitMode(name)
-    except ValueError:
-        known = ", ".join(mode.value for mode in SplitMode)
-        raise OptionError(f"unknown split_mode {name!r}; use one of: {known}") from None
 
 
 @dataclass(frozen=True)

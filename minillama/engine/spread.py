@@ -19,13 +19,12 @@ from jaxtyping import Float, Int
 
 from minillama.engine.executor import Executor, Kept
 from minillama.engine.loader import Advance
-from minillama.engine.scores import negative_log_likelihood, over_positions
 from minillama.engine.spread_loader import SpreadLoader
-from minillama.engine.steps import Choice, Run, sample, sample_along
+from minillama.engine.steps import Choice, Run, first_state, sample, sample_along, score
 from minillama.gguf import GGUF
 from minillama.gguf.memory import CacheTypes
 from minillama.kernels import Weight
-from minillama.model import Cache, Config, Params, empty_cache, forward, grow, unembed
+from minillama.model import Cache, Config, Params, empty_cache, forward, grow, take, unembed
 from minillama.model.forward import forward_last, unembed_here
 from minillama.model.spread import joined
 from minillama.parallel.pieces import over_devices
@@ -33,7 +32,6 @@ from minillama.parallel.specs import AXIS, config_of_device, divide
 from minillama.parallel.stages import stages_of_group
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain
 from minillama.sampling.spread import narrowing, sample_apart
-from minillama.sampling.state import new_state
 
 logger = logging.getLogger("minillama")
 
@@ -185,10 +183,7 @@ def _enlarge(layout: Layout, capacity: int, cache: Cache) -> Cache:
 
 @partial(jax.jit, static_argnames="layout")
 def _take(layout: Layout, cache: Cache, rows: Int[Array, "n"]) -> Cache:
-    def body(_: None, cache: Cache, rows: Int[Array, "n"]) -> tuple[None, Cache]:
-        return None, jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), cache)
-
-    return layout.spread(body, None, cache, rows)[1]
+    return layout.spread(lambda _, cache, rows: (None, take(cache, rows)), None, cache, rows)[1]
 
 
 @partial(jax.jit, static_argnames="layout", donate_argnames="cache")
@@ -226,8 +221,7 @@ def _score(
     layout: Layout, params: Params, hidden: Float[Array, "B S D"], targets: Int[Array, "B T"], first: int
 ) -> Float[Array, "B T"]:
     def body(params: Params, _: None, hidden: Array, targets: Array) -> Array:
-        scored = lax.slice_in_dim(hidden, first, first + targets.shape[1], axis=1)
-        return over_positions(negative_log_likelihood, params, layout.config, scored, targets)
+        return score(params, layout.config, hidden, targets, first)
 
     return layout.spread(body, params, None, hidden, targets, gives_cache=False)
 
@@ -242,8 +236,7 @@ def _begin(
     logits: Float[Array, "V"],
 ) -> tuple[Choice, SamplerState]:
     def body(_: None, __: None, chain: Chain, seed: Array, recent: Array, count: Array, logits: Array) -> Any:
-        state = chain.accept_many(new_state(seed, chain.window, chain.last.start()), recent, count)
-        return _sample(layout, chain, state, logits)
+        return _sample(layout, chain, first_state(chain, seed, recent, count), logits)
 
     return layout.spread(body, None, None, chain, seed, recent, count, logits=logits, gives_cache=False)
 

@@ -15,7 +15,14 @@ from minillama.gguf.types import BLOCKS
 from minillama.kernels import check_type, reads_in_place
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.params import LINEAR_FIELDS
-from minillama.parallel.pieces import Part, load_matrix, load_numbers, local_devices
+from minillama.parallel.pieces import (
+    Part,
+    first_of_piece,
+    load_matrix,
+    load_numbers,
+    local_devices,
+    padded_rows,
+)
 from minillama.parallel.specs import COLUMNS, ROWS, SPECS, WHOLE, Division
 
 
@@ -129,17 +136,12 @@ class SpreadLoader:
     def _bias(self, name: str, size: int, spec: PartitionSpec, first: int, rows: int, piece: int, shares: int) -> Array:
         """A bias cut like the rows; behind columns it is added by one device only."""
         tensor = find_tensor(self.file, name, (size,))
-        width = tensor.nbytes // size
         self.advance(tensor.nbytes * rows // size)
 
         def cut(raw: UInt8[np.ndarray, "bytes"], place: int) -> UInt8[np.ndarray, "piece"]:
             if spec != ROWS:
                 return raw if place == 0 else np.zeros_like(raw)
-            found = np.zeros(piece * width, np.uint8)
-            start = place * shares // self.division.devices * piece
-            stop = min(start + piece, rows)
-            if start < stop:
-                found[: (stop - start) * width] = raw[(first + start) * width : (first + stop) * width]
-            return found
+            mine = raw.reshape(size, -1)[first : first + rows]
+            return padded_rows(mine, first_of_piece(place, self.division.devices, shares, piece), piece).reshape(-1)
 
         return load_numbers(tensor, self.mesh, None if spec == WHOLE else cut)

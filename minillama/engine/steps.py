@@ -163,8 +163,12 @@ def begin(
 
     One program, for each one costs a new process as much as a token.
     """
-    state = chain.accept_many(new_state(seed, chain.window, chain.last.start()), recent, count)
-    return sample(chain, state, logits)
+    return sample(chain, first_state(chain, seed, recent, count), logits)
+
+
+def first_state(chain: Chain, seed: UInt32[Array, ""], recent: Int[Array, "W"], count: Int[Array, ""]) -> SamplerState:
+    """A new sampler that has seen the first `count` tokens; part of a program."""
+    return chain.accept_many(new_state(seed, chain.window, chain.last.start()), recent, count)
 
 
 def sample(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:

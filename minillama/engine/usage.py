@@ -49,7 +49,7 @@ class Measured:
 
 def memory_usage(llm: "LLM", session: Session) -> Usage:
     """Weigh a model and a session of it; compiles the reading of a chunk once, where that has not happened."""
-    device = llm.executor.devices[-1]
+    device = llm.here.devices[-1]
     stats = device.memory_stats() or {}
     arrays = {id(leaf): leaf.nbytes for leaf in jax.tree.leaves(llm.params)}  # a tied head is there once
     process = psutil.Process().memory_info()

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from minillama.engine.llm import load
 from minillama.errors import ResourceError
 from minillama.lab import guard
 from minillama.measure.process import MINILLAMA
+from minillama.parallel.addresses import free_ports
 
 HOST = "127.0.0.1"
 START_SECONDS = 60.0  # until a worker listens: it imports JAX first, and machines are busy
@@ -94,7 +94,7 @@ def workers(count: int, command: Command = worker, *, seconds: float = START_SEC
 
     Raises ResourceError where one ends or is not ready in time, with its last words.
     """
-    ports = free_ports(count)
+    ports = free_ports(count, HOST)
     with ExitStack() as stack:
         started = [stack.enter_context(running(command(port))) for port in ports]
         deadline = time.monotonic() + seconds
@@ -127,7 +127,7 @@ def between_processes(count: int, sizes: Sequence[int], *, seconds: float = STAR
 
     They join through JAX's own distributed runtime, as workers do. Raises ResourceError where they do not meet in time.
     """
-    (port,) = free_ports(1)
+    (port,) = free_ports(1, HOST)
     with ExitStack() as stack:
         started = []
         for place in range(count):
@@ -135,15 +135,6 @@ def between_processes(count: int, sizes: Sequence[int], *, seconds: float = STAR
             started.append(stack.enter_context(running((sys.executable, "-c", _MEET, told))))
         finish(started, seconds)
         return {int(size): taken for size, taken in json.loads(started[0].last_words())}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody uses at the moment, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def finish(started: Sequence[Guarded], seconds: float) -> None:

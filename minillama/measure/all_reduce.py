@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32
 
 from minillama.model.spread import total
+from minillama.parallel.cluster import join_cluster
 from minillama.parallel.specs import AXIS
 
 TURNS = 8  # sums in one program: what it takes to start the program is not to be measured
@@ -62,7 +63,7 @@ def join_and_time(address: str, processes: int, place: int, sizes: Sequence[int]
     To be called in a process that has not started JAX yet; it leaves the group at its end.
     """
     jax.config.update("jax_platforms", "cpu")
-    jax.distributed.initialize(address, processes, place, initialization_timeout=60)
+    join_cluster(address, processes, place)
     try:
         first = [jax.local_devices(process_index=other)[0] for other in range(processes)]
         return list(all_reduce_seconds(mesh_of(first), sizes).items())

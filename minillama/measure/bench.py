@@ -20,9 +20,10 @@ from minillama.engine.compile_clock import Lap, compile_seconds
 from minillama.engine.llm import LLM, load
 from minillama.engine.memory import round_up
 from minillama.engine.session import Session
+from minillama.engine.sharing import Sharing
 from minillama.gguf.names import model_type
 from minillama.measure.busy import OtherLoad
-from minillama.measure.plan import ALL_LAYERS, Setup, Sharing, Trial
+from minillama.measure.plan import ALL_LAYERS, Setup, Trial
 from minillama.measure.record import Record, deviation, mean
 from minillama.measure.traffic import trial_work
 

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+
+from minillama.engine.sharing import Sharing
 
 MOST_VALUES = 1000  # of one range; more is a slip
 ALL_LAYERS = -1  # n_gpu_layers: as many as there are
@@ -107,22 +109,11 @@ class Setup:
                 "-ctk", self.type_k, "-ctv", self.type_v, *layers, *mode)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Sharing:
-    """Who shares the work, the same for all setups; the fields are those of `engine.load`."""
-
-    split_mode: str | None = None
-    tensor_split: tuple[float, ...] = ()
-    main_gpu: int = 0
-    tensor_parallel: int = 1
-    workers: str | None = None
-    secret: bytes | None = field(default=None, repr=False)
-
-    def flags(self) -> tuple[str, ...]:
-        """The same as options of the command line, where they were asked for; workers are led by one process only."""
-        split = () if self.split_mode is None else ("-sm", self.split_mode)
-        shares = ("-ts", "/".join(map(str, self.tensor_split))) if self.tensor_split else ()
-        return (*split, *shares, "-mg", str(self.main_gpu), "-tp", str(self.tensor_parallel))
+def sharing_flags(sharing: Sharing) -> tuple[str, ...]:
+    """Who shares the work as options of the command line, where that was asked for; workers have one leader only."""
+    split = () if sharing.split_mode is None else ("-sm", sharing.split_mode)
+    shares = ("-ts", "/".join(map(str, sharing.tensor_split))) if sharing.tensor_split else ()
+    return (*split, *shares, "-mg", str(sharing.main_gpu), "-tp", str(sharing.tensor_parallel))
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,11 @@ def grow(cache: Cache, capacity: int) -> Cache:
     )
 
 
+def take(cache: Cache, rows: Int[Array, "n"] | Int[np.ndarray, "n"]) -> Cache:
+    """The sequences of a cache by number, some of them perhaps several times."""
+    return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), cache)
+
+
 def empty_store(kind: CacheType, batch: int, heads: int, capacity: int, size: int) -> Store:
     """Room for the keys or values of one layer."""
     shape = (batch, heads, capacity)

@@ -1,5 +1,7 @@
 """Addresses of workers as a person writes them: `10.0.0.2:50052,node3,[fe80::2]:50053`."""
 
+import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from minillama.errors import OptionError
@@ -17,6 +19,13 @@ class Address:
 
     def __str__(self) -> str:
         return join_port(self.host, self.port)
+
+
+def free_ports(count: int, host: str = "") -> list[int]:
+    """Ports of an address of this machine, or of all of them, that nobody uses at the moment, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server((host, 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
 
 
 def join_port(host: str, port: int) -> str:

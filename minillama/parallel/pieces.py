@@ -51,7 +51,7 @@ def load_matrix(
     kind, devices = part.tensor.type, mesh.devices.size
 
     def cut_rows(place: int, device: jax.Device) -> Weight:
-        return place_weight(_rows(part, place * shares // devices * size, size), kind, device)
+        return place_weight(_rows(part, first_of_piece(place, devices, shares, size), size), kind, device)
 
     def cut_columns(place: int, device: jax.Device) -> Weight:
         return place_weight(_columns(part, place * size, size), kind, device)
@@ -70,6 +70,11 @@ def load_matrix(
     if spec == COLUMNS:
         return over_devices(mesh, PartitionSpec(AXIS), cut_columns)
     return over_devices(mesh, PartitionSpec(), whole)
+
+
+def first_of_piece(place: int, devices: int, shares: int, size: int) -> int:
+    """The first row of a device's piece, where `shares` pieces of `size` rows fall to the devices in their order."""
+    return place * shares // devices * size
 
 
 def load_numbers(
@@ -104,11 +109,16 @@ def over_devices(mesh: Mesh, spec: PartitionSpec, make: Callable[[int, jax.Devic
 
 def _rows(part: Part, first: int, count: int) -> UInt8[np.ndarray, "*experts N row_bytes"]:
     """Some rows of a part, of every expert, as bytes in memory of their own."""
-    data = part.tensor.data
+    return padded_rows(part.tensor.data[..., part.first : part.first + part.rows, :], first, count)
+
+
+def padded_rows(
+    data: UInt8[np.ndarray, "*experts N row_bytes"], first: int, count: int
+) -> UInt8[np.ndarray, "*experts count row_bytes"]:
+    """`count` rows from `first` on as a copy; zeros where there are none any more."""
     found = np.zeros((*data.shape[:-2], count, data.shape[-1]), np.uint8)
-    last = min(first + count, part.rows)
-    if first < last:
-        found[..., : last - first, :] = data[..., part.first + first : part.first + last, :]
+    rows = data[..., first : first + count, :]
+    found[..., : rows.shape[-2], :] = rows
     return found
 
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from minillama.errors import MinillamaError, OptionError, ResourceError
+from minillama.parallel.addresses import free_ports
 from minillama.parallel.identity import identify, read_identity
 from minillama.parallel.secret import admit, is_loopback, refuse
 from minillama.parallel.wire import GONE, Connection, Message
@@ -135,7 +136,7 @@ class Supervisor:
         theirs = read_identity(
             connection.receive(HANDSHAKE_SECONDS / 2, head_limit=4096, arrays_limit=0), connection.name
         )
-        ours = identify(threads=self.worker.threads, platform=self.worker.platform, port=_free_port())
+        ours = identify(threads=self.worker.threads, platform=self.worker.platform, port=free_ports(1)[0])
         if theirs.versions != ours.versions:
             refuse(
                 connection, f"the worker runs {ours.versions}, the leader {theirs.versions}; install the same on both"
@@ -254,8 +255,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as found:
-        return int(found.getsockname()[1])
