@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from minillama import env
@@ -64,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     if len(stored) == 2:
         return compare_stored(stored, as_json=args.output == "json")
     plan = _plan(args)
-    alone = nullcontext() if args.inner else measuring("minillama bench", lock=args.lock, timeout=args.lock_timeout)
+    alone: AbstractContextManager[None] = nullcontext()
+    if not args.inner:
+        led = args.workers is not None
+        alone = measuring("minillama bench", lock=args.lock, timeout=args.lock_timeout, led=led)
     with alone:
         if args.against is not None:
             from minillama.cli.bench_against import run_against

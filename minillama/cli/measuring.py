@@ -7,8 +7,11 @@ from minillama.cli.terminal import note
 
 
 @contextmanager
-def measuring(what: str, *, lock: bool, timeout: float | None) -> Iterator[None]:
-    """Wait for other measurements, and warn, before and after, of what else the machine does."""
+def measuring(what: str, *, lock: bool, timeout: float | None, led: bool = False) -> Iterator[None]:
+    """Wait for other measurements, and warn, before and after, of what else the machine does.
+
+    led: workers compute, perhaps on this machine; then it says nothing afterwards, for they look like others.
+    """
     from minillama.measure.busy import OtherLoad, busy_line, other_load
     from minillama.measure.lock import machine_lock
 
@@ -20,4 +23,5 @@ def measuring(what: str, *, lock: bool, timeout: float | None) -> Iterator[None]
         say(busy_line(other_load(), "now"))
         load = OtherLoad()
         yield
-        say(busy_line(load.share(), "during the measurement"))
+        if not led:
+            say(busy_line(load.share(), "during the measurement"))

@@ -78,7 +78,8 @@ def measure(
             llm, trial, repetitions, n_batch=setup.n_batch, warmup=warmup, advance=advance
         )
         record = _record(llm, setup, sharing, trial, started, samples, compiling)
-        yield _related(replace(record, other_load=round(others.share(), 4)), llm, bandwidth, peak_flops)
+        other_load = None if sharing.workers else round(others.share(), 4)  # workers here would count as others
+        yield _related(replace(record, other_load=other_load), llm, bandwidth, peak_flops)
     llm.close()
 
 
@@ -159,7 +160,7 @@ def _record(
         build_commit=f"minillama {__version__}, jax {jax.__version__}",
         cpu_info=env.describe().cpu,
         gpu_info="" if device is None or device.platform == "cpu" else device.device_kind,
-        backends="JAX workers" if device is None else f"JAX {device.platform.upper()}",
+        backends="workers" if device is None else f"JAX {device.platform.upper()}",
         model_filename=str(setup.model),
         model_type=model_type(llm.file),
         model_size=llm.file.nbytes,
