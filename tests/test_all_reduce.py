@@ -2,7 +2,8 @@
 
 import jax
 
-from minillama.measure.all_reduce import AXIS, TURNS, all_reduce_seconds, mesh_of
+from minillama.measure.all_reduce import TURNS, all_reduce_seconds
+from minillama.parallel.specs import AXIS, mesh_of
 
 
 def test_times_of_one_device_are_times() -> None:

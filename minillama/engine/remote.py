@@ -149,7 +149,7 @@ class Remote(Executor):
     def begin(
         self, chain: Kept, seed: int, recent: Int[np.ndarray, "W"], count: int, logits: Kept
     ) -> tuple[Choice, Kept]:
-        number = self._call("begin", recent, chain=chain, seed=seed, count=count, logits=logits, gives=2)
+        number = self._call("begin", recent, chain=chain, seed=seed, count=count, logits=logits)
         self._awaited.add(number)
         return self._choice(number), Held(self, number + 1)
 
@@ -198,13 +198,13 @@ class Remote(Executor):
             self._compiling = compiling
         return self._answers[number]
 
-    def _call(self, op: str, *arrays: np.ndarray, gives: int | None = None, **values: Any) -> int:
-        """Send a call to all workers; the number of its first result."""
+    def _call(self, op: str, *arrays: np.ndarray, gives: int = 2, **values: Any) -> int:
+        """Send a call to all workers; the number of its first result, of which there are at most `gives`."""
         gone = [self.forgotten.popleft() for _ in range(len(self.forgotten))]
         for number in gone:
             self._answers.pop(number, None)
-        first, count = self._numbers, gives or 2
-        self._numbers += count
+        first = self._numbers
+        self._numbers += gives
         if isinstance(cache := values.get("cache"), HeldCache) and op in SPENDING:
             cache.spent = True
         plain = {name: value.number if isinstance(value, Held) else value for name, value in values.items()}

@@ -28,7 +28,7 @@ from minillama.model import Cache, Config, Params, empty_cache, forward, grow, t
 from minillama.model.forward import forward_last, unembed_here
 from minillama.model.spread import joined
 from minillama.parallel.pieces import over_devices
-from minillama.parallel.specs import AXIS, config_of_device, divide
+from minillama.parallel.specs import AXIS, config_of_device, divide, mesh_of
 from minillama.parallel.stages import stages_of_group
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain
 from minillama.sampling.spread import narrowing, sample_apart
@@ -295,7 +295,7 @@ def spread_model(
             "%d key/value heads for %d devices: each is held by %d of them, and so is its part of the cache",
             config.head_count_kv, len(devices), division.replicated,
         )  # fmt: skip
-    mesh = Mesh(np.array(devices), (AXIS,))
+    mesh = mesh_of(devices)
     params = SpreadLoader(file, config, mesh, division, advance).load(ctx_size)
     specs = tuple(leaf.sharding.spec for leaf in jax.tree.leaves(params))
     return Spread(params, config, Layout(mesh, config_of_device(config, division), specs))

@@ -13,8 +13,8 @@ from jaxtyping import Float32
 from minillama.engine.llm import LLM
 from minillama.engine.spread import Spread
 from minillama.errors import OptionError, ResourceError
-from minillama.measure.all_reduce import AXIS, mesh_of
 from minillama.measure.collectives import Collective, ledger
+from minillama.parallel.specs import AXIS, mesh_of
 from minillama.sampling import Sampling
 
 DEVICES = 8

@@ -13,14 +13,9 @@ from jaxtyping import Float32
 
 from minillama.model.spread import total
 from minillama.parallel.cluster import join_cluster
-from minillama.parallel.specs import AXIS
+from minillama.parallel.specs import AXIS, mesh_of
 
 TURNS = 8  # sums in one program: what it takes to start the program is not to be measured
-
-
-def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
-    """These devices in a row, along the axis that weights are split over."""
-    return Mesh(np.array(devices), (AXIS,))
 
 
 def all_reduce_seconds(mesh: Mesh, sizes: Sequence[int], *, repetitions: int = 24) -> dict[int, float]:

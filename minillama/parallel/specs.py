@@ -5,9 +5,12 @@ terms of a sum. A row cut followed by a column cut is one exchange (Shoeybi et a
 the feed-forward network another.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from jax.sharding import PartitionSpec
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from minillama.errors import OptionError
 from minillama.model import Config
@@ -42,6 +45,11 @@ SPECS = {
     "ffn_gate_inp_shexp": WHOLE,
     "output_norm": WHOLE,
 }
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """These devices in a row, along the axis that weights are cut over."""
+    return Mesh(np.array(devices), (AXIS,))
 
 
 @dataclass(frozen=True)

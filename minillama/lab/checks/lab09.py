@@ -11,11 +11,10 @@ from minillama.errors import ResourceError
 from minillama.lab import spread
 from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, call, close, graded, one_line
 from minillama.lab.check import score as score_of
-from minillama.measure.all_reduce import AXIS
 from minillama.measure.collectives import NUMBER_BYTES, Collective, Kind, tensor_parallel_bytes
+from minillama.parallel.specs import AXIS, COLUMNS, ROWS, WHOLE
 
 LAB = "09"
-WHOLE, ROWS, COLUMNS = PartitionSpec(), PartitionSpec(AXIS, None), PartitionSpec(None, AXIS)
 MOST = 2  # all-reduces a layer
 TOLERANCE = 1e-4
 Arrays = Sequence[np.ndarray]
