@@ -39,6 +39,8 @@ from minillama.kernels.cpu.simd import (
 LANES = 16  # tokens in a whole register
 BUFFER = 128 << 10  # bytes of unpacked weights, to stay in the second cache beside a panel
 BUFFER_ROWS = 64
+TOGETHER = 4  # columns of weights without blocks
+LINE = 64  # bytes that come from memory together
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,47 @@ def _each_panel(module: Module, tokens: Value, compute: Callable[[Tile, Value], 
             compute(Tile(rows, lanes), whole)
 
 
+def _rows_together(tokens: Value) -> Value:
+    """How many rows are unpacked together: for few panels of tokens so few that they stay in the first cache, for many
+    panels more, for each of these then comes from the second cache less often."""
+    whole, _ = panels(tokens)
+    return smallest(select(whole < 4, number(8), whole // 2 * 8), BUFFER_ROWS)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What memory brings while a tile is computed: its rows' next stretch, or after their last one that of the rows
+    that are unpacked next.
+
+    start: address of the first row's stretch, which like every other's has `stretch` bytes.
+    turns: in how many all of it is asked for, for memory takes few wishes at once.
+    wanted: whether it is to come at all; once the first panel has asked, the others need not.
+    """
+
+    start: Value
+    row_bytes: Value
+    rows: int
+    stretch: int
+    turns: int
+    wanted: Value
+
+    @staticmethod
+    def of(part: Part, rows: int, row: Value, k: Value, chunk: int, stretch: int, turns: int, panel: Value) -> "Ahead":
+        """Behind the chunk of weights from k on, which are `stretch` bytes of a row."""
+        further = select(k + chunk < part.width, k // chunk * stretch + stretch, part.row_bytes * rows)
+        start = part.weights + row * part.row_bytes + further
+        return Ahead(start, part.row_bytes, rows, stretch, turns, wanted=panel.equals(0))
+
+    def ask(self, turn: Value) -> None:
+        """One turn's share, line after line."""
+        lines = -(-self.stretch // LINE)
+        share = -(-self.rows * lines // self.turns)
+        with when(self.wanted):
+            for i in range(share):
+                line = turn * share + i
+                prefetch(self.start + line // lines * self.row_bytes + line % lines * LINE)
+
+
 def define_quantised(module: Module, name: str, form: Format) -> None:
     """`name(part, first, last)`: rows first to last - 1, at most BUFFER_ROWS, for all tokens."""
     chunk = BUFFER // BUFFER_ROWS
@@ -77,7 +120,9 @@ def define_quantised(module: Module, name: str, form: Format) -> None:
         part = Part(part_address)
         codes, scales = stack(BUFFER_ROWS * chunk), stack(BUFFER_ROWS * groups * 4)
         minima = stack(BUFFER_ROWS * groups * 4) if form.minimum else None
-        for k in loop(0, part.width, chunk):
+        together = _rows_together(part.tokens)
+
+        def unpack_and_multiply(first: Value, last: Value, k: Value) -> None:
             width = smallest(part.width - k, chunk)
             for row in loop(first, last):
                 at = row - first
@@ -86,18 +131,23 @@ def define_quantised(module: Module, name: str, form: Format) -> None:
                     scales + at * (groups * 4), None if minima is None else minima + at * (groups * 4),
                 )  # fmt: skip
 
-            def compute(shape: Tile, panel: Value, k: Value = k, width: Value = width) -> None:
+            def compute(shape: Tile, panel: Value) -> None:
                 layout = PanelLayout(part.width, form.group, shape.tokens)
                 here = part.x + PanelLayout(part.width, form.group).size * panel
                 for row in loop(first, last, shape.rows):
                     at = row - first
+                    ahead = Ahead.of(part, shape.rows, row, k, chunk, chunk // form.weights * form.bytes, groups, panel)
                     sums = _multiply(
                         form, shape, layout, here, k, width, codes + at * chunk, scales + at * (groups * 4),
-                        None if minima is None else minima + at * (groups * 4), chunk, groups,
+                        None if minima is None else minima + at * (groups * 4), chunk, groups, ahead,
                     )  # fmt: skip
                     _put(part, shape, sums, row, smallest(last - row, shape.rows), panel, k)
 
             _each_panel(module, part.tokens, compute)
+
+        for row in loop(first, last, together):
+            for k in loop(0, part.width, chunk):
+                unpack_and_multiply(row, smallest(row + together, last), k)
 
     module.define(name, 3, body)
 
@@ -128,13 +178,14 @@ def _unpack_row(
 
 def _multiply(
     form: Format, shape: Tile, layout: PanelLayout, panel: Value, k: Value, width: Value, codes: Value, scales: Value,
-    minima: Value | None, chunk: int, groups: int,
+    minima: Value | None, chunk: int, groups: int, ahead: Ahead,
 ) -> list[list[Value]]:  # fmt: skip
     """Sums [rows][vectors] of a tile over a chunk of the row."""
     sums = [[Register(number(0.0, F32, lanes)) for lanes in shape.vectors] for _ in range(shape.rows)]
     vectors = list(enumerate(shape.vectors))
     together = min(4, shape.rows)
     for weight in loop(0, width, form.group):
+        ahead.ask(weight // form.group)
         x = layout.codes(panel, k + weight)
         d = [load(F32, lanes, layout.scales(panel, k + weight) + 64 * v) for v, lanes in vectors]
         starts = [load(I32, lanes, layout.starts(panel, k + weight) + 64 * v) for v, lanes in vectors]
@@ -168,33 +219,48 @@ def define_plain(module: Module, name: str, plain: Plain) -> None:
     def body(part_address: Value, first: Value, last: Value) -> None:
         part = Part(part_address)
         rows = stack(BUFFER)
-        for k in loop(0, part.width, chunk):
+        together = _rows_together(part.tokens)
+
+        def unpack_and_multiply(first: Value, last: Value, k: Value) -> None:
             width = smallest(part.width - k, chunk)
             bulk = width - width % 16
             for row in loop(first, last):
                 source, to = part.weights + row * part.row_bytes + k * plain.bytes, rows + (row - first) * (4 * chunk)
                 for i in loop(0, bulk, 16):
-                    prefetch(source + part.row_bytes * 2 + i * plain.bytes)  # rows of a chunk do not lie side by side
                     store(plain.read(16, source + i * plain.bytes), to + i * 4)
                 for i in loop(bulk, width):
                     store(plain.read(1, source + i * plain.bytes), to + i * 4)
 
-            def compute(shape: Tile, panel: Value, k: Value = k, width: Value = width) -> None:
+            def compute(shape: Tile, panel: Value) -> None:
                 x = part.x + part.width * panel * (4 * PANEL) + k * (4 * shape.tokens)
                 vectors = list(enumerate(shape.vectors))
                 for row in loop(first, last, shape.rows):
                     sums = [[Register(number(0.0, F32, lanes)) for _, lanes in vectors] for _ in range(shape.rows)]
                     start = rows + (row - first) * (4 * chunk)
-                    for i in loop(0, width):
+
+                    def add(i: Value, start: Value = start, sums: list[list[Register]] = sums) -> None:
                         xs = [load(F32, lanes, x + i * (4 * shape.tokens) + 64 * v) for v, lanes in vectors]
                         for r in range(shape.rows):
                             w = load(F32, 1, start + r * (4 * chunk) + i * 4)
                             for v, _ in vectors:
                                 sums[r][v].value = fma(w, xs[v], sums[r][v].value)
+
+                    ahead = Ahead.of(part, shape.rows, row, k, chunk, chunk * plain.bytes, chunk // TOGETHER, panel)
+                    bulk = width - width % TOGETHER
+                    for i in loop(0, bulk, TOGETHER):
+                        ahead.ask(i // TOGETHER)
+                        for step in range(TOGETHER):
+                            add(i + step)
+                    for i in loop(bulk, width):
+                        add(i)
                     found = [[register.value for register in row_sums] for row_sums in sums]
                     _put(part, shape, found, row, smallest(last - row, shape.rows), panel, k)
 
             _each_panel(module, part.tokens, compute)
+
+        for row in loop(first, last, together):
+            for k in loop(0, part.width, chunk):
+                unpack_and_multiply(row, smallest(row + together, last), k)
 
     module.define(name, 3, body)
 
