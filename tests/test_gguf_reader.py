@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from minillama.errors import FormatError, ResourceError, UnsupportedError
 from minillama.gguf import GGUF, Tensor, TensorType, dequantize, open_gguf
-from minillama.gguf.parse import parse_header
+from minillama.gguf.parse import parse_header, short_strings
 
 SAMPLES = {
     0: 255, 1: -128, 2: 65535, 3: -32768, 4: 2**32 - 1, 5: -(2**31), 6: 0.1, 7: True, 8: "Grüße 你好",
@@ -185,6 +185,42 @@ def test_any_metadata_comes_back(metadata: dict[str, tuple[int, object]]) -> Non
     assert list(header.metadata) == list(metadata)
     for key, (kind, found) in metadata.items():
         assert same(header.metadata[key], found[1] if kind == 9 else found)
+
+
+def slow_strings(raw: bytes, count: int) -> tuple[tuple[str, ...], int] | None:
+    texts, position = [], 0
+    for _ in range(count):
+        if position + 8 > len(raw):
+            return None
+        start = position + 8
+        position = start + int.from_bytes(raw[position:start], "little")
+        texts.append(raw[start:position].decode("utf-8", "surrogateescape"))
+    return (tuple(texts), position) if position <= len(raw) else None
+
+
+ODD_TEXTS = st.one_of(st.binary(min_size=1, max_size=4), st.binary(max_size=300), st.text("\0a", max_size=9))
+
+
+@given(st.lists(ODD_TEXTS, min_size=1, max_size=20), st.binary(max_size=40), st.integers(0, 60))
+def test_strings_found_all_at_once_are_those_read_one_by_one(
+    texts: list[bytes | str], behind: bytes, lost: int
+) -> None:
+    raw = b"".join(map(gguf_bytes.string, texts)) + behind
+    raw = raw[: len(raw) - lost]
+    found = short_strings(raw, len(texts))
+    assert found is None or tuple(found) == slow_strings(raw, len(texts))
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=63),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_ordinary_strings_are_found_all_at_once(texts: list[str]) -> None:
+    raw = b"".join(map(gguf_bytes.string, texts))
+    assert short_strings(raw + b"rest", len(texts)) == (tuple(texts), len(raw))
 
 
 def test_integer_and_double_tensors_are_dequantised(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(
     (tmp_path / "file").write_text("")
     shelf = programs.Shelf(tmp_path / "file" / "programs")
     monkeypatch.setattr(programs, "_shelf", lambda: shelf)
-    programs.expect_programs("a model")
+    programs.expect_programs(tmp_path / "file", "an option")
     with caplog.at_level(logging.WARNING):
         assert np.array_equal(programs.program(static=["scale"])(add)(jnp.ones(3), 2.0), np.full(3, 3.0))
     assert not caplog.messages

@@ -99,8 +99,10 @@ def test_missing_bytes_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixt
 
 def test_merges_that_fit_no_vocabulary() -> None:
     metadata = bpe_metadata(MERGES, pre="llama-bpe") | {"tokenizer.ggml.merges": ("h e", "q q")}
+    tokenizer = load_tokenizer(metadata)
+    assert [tokenizer.tokens[index] for index in tokenizer.encode("he", add_special=False)] == ["he"]
     with pytest.raises(FormatError, match="'qq', which is no token"):
-        load_tokenizer(metadata)
+        tokenizer.encode("heqq", add_special=False)
 
 
 def test_lines_that_are_no_merges_do_nothing() -> None:

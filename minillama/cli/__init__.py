@@ -46,7 +46,8 @@ BROKEN_PIPE = 141  # and for a reader that went away
 
 def entry() -> None:
     """The installed command: run, and leave with the exit status."""
-    gc.set_threshold(100_000, 20, 100)  # what imports and vocabularies make stays: looking through it is in vain
+    gc.set_threshold(1_000_000, 20, 100)  # what imports and vocabularies make stays: looking through it is in vain
+    sys.setswitchinterval(0.0005)  # threads that fetch what is compiled need Python for moments only, but often
     env.prepare(keep_programs=True)
     sys.exit(main())
 

@@ -88,7 +88,10 @@ def load(
     started = time.perf_counter()
     batches, cache_types = Batches(batch_size, ubatch_size), read_cache_types(cache_type_k, cache_type_v)
     sharing = Sharing(split_mode, tensor_split, main_gpu, tensor_parallel, workers, secret, threads)
-    file = open_gguf(resolve(model, hf_repo=hf_repo, hf_file=hf_file, offline=offline))
+    path = resolve(model, hf_repo=hf_repo, hf_file=hf_file, offline=offline)
+    if workers is None:
+        expect_programs(path, ctx_size, n_gpu_layers, sharing, batches, cache_types)
+    file = open_gguf(path)
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
@@ -116,7 +119,6 @@ def load(
         leave=False,
     ) as bar:
         executor = open_here(sharing, file, config, ctx_size, placement, bar.update)
-    expect_programs(file.path.resolve(), file.nbytes, ctx_size, cache_types, batches, placement)
     memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
     return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
 

@@ -3,7 +3,7 @@
 JAX's cache of compilations is asked by a program's lowered text, and making that text takes longer than fetching what
 the cache holds. This one is asked by what the text would follow from: the source code, the versions and flags, the
 processor's kernels, and the arguments' structure, shapes and types. It also remembers which programs a model began with
-the last time, and fetches these in a thread while the tokenizer is being made.
+the last time, and fetches these in a thread while the file is being opened.
 
 Only where `env.prepare` is told so, as the command line does: a command starts often, a notebook's kernel rarely.
 """
@@ -50,10 +50,12 @@ def _shelf() -> "Shelf | None":
     return Shelf(folder / "programs")
 
 
-def expect_programs(*hints: object) -> None:
-    """Begin to fetch the programs that were used the last time under these hints, and remember those used now."""
-    if (shelf := _shelf()) is not None:
-        shelf.expect(hints)
+def expect_programs(file: Path, *hints: object) -> None:
+    """Begin to fetch the programs that were used the last time for this file and under these hints, and remember those
+    used now."""
+    if (shelf := _shelf()) is not None and file.exists():
+        status = file.stat()
+        shelf.expect((file.resolve(), status.st_size, status.st_mtime_ns, *hints))
 
 
 class Program(Generic[Result]):
@@ -147,7 +149,8 @@ class Shelf:
             if content is None:
                 return None
             heads, result, *compiled = pickle.loads(content)
-            load_attention_kernels(heads)
+            if native_problem() is None:
+                load_attention_kernels(heads)
             return Found(deserialize_and_load(*compiled), result)
         except Exception as problem:  # whatever it is, it can be compiled again
             logger.debug("program %s cannot be used: %s", name, problem)

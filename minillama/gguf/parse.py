@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,7 @@ MAXIMUM_HEADER_BYTES = 256 * 2**20
 DEFAULT_ALIGNMENT = 32
 MAXIMUM_DIMENSIONS = 4
 SHOWN_CHARACTERS = 64  # of a name in an error line, the longest that llama.cpp takes
+MANY_STRINGS = 64  # of an array; so many are worth being looked for all at once
 MINIMUM_VALUE_BYTES = 8 + 4 + 1  # key length, type, one byte
 MINIMUM_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # name length, count of dimensions, one dimension, type, offset
 STRANGERS = (
@@ -115,6 +117,11 @@ class _Cursor:
         source, position, end = self.source, self.position, self.end
         if count > (end - position) // 8:
             raise self.short(f"{what} of {count} strings", position + 8 * count)
+        if count >= MANY_STRINGS and (
+            found := short_strings(source[position : min(end, position + 32 * count)], count)
+        ):
+            self.position = position + found.size
+            return found.texts
         length_at = struct.Struct("<Q").unpack_from
         texts = []
         for _ in range(count):
@@ -127,6 +134,40 @@ class _Cursor:
             texts.append(source[start:position].decode("utf-8", "surrogateescape"))
         self.position = position
         return tuple(texts)
+
+
+class ShortStrings(NamedTuple):
+    """What `short_strings` found, in so many bytes."""
+
+    texts: tuple[str, ...]
+    size: int
+
+
+def short_strings(raw: bytes, count: int) -> ShortStrings | None:
+    """The first `count` strings of an array all at once; None where one is empty or has more than 255 bytes or seven
+    zeros, or where they do not end in `raw`: then they have to be read one by one.
+
+    Seven zeros mark each string's length, for this is a u64 below 256; whether they mark nothing else, the lengths say.
+    """
+    data = np.frombuffer(raw, np.uint8)
+    zero = data == 0
+    zeros = zero[:-6] & zero[6:]
+    for place in range(1, 6):
+        zeros &= zero[place : len(zeros) + place]
+    lengths_at = np.flatnonzero(zeros)[:count] - 1
+    if len(lengths_at) < count or lengths_at[0] != 0:
+        return None
+    lengths = data[lengths_at].astype(np.int64)
+    size = int(lengths_at[-1] + 8 + lengths[-1])
+    if (np.diff(lengths_at) != lengths[:-1] + 8).any() or size > len(raw):
+        return None
+    kept = np.ones(size, bool)
+    for place in range(1, 8):
+        kept[lengths_at + place] = False
+    joined = data[:size].copy()
+    joined[lengths_at] = 0  # of each length one zero stays, in front of the text
+    texts = tuple(joined[kept].tobytes().decode("utf-8", "surrogateescape").split("\0")[1:])
+    return ShortStrings(texts, size) if len(texts) == count else None
 
 
 def shown(value: Value) -> str:

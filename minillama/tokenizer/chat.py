@@ -8,12 +8,13 @@ because a model asked in the wrong format answers badly and nobody sees the reas
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from minillama.errors import FormatError, OptionError, UnsupportedError
-from minillama.tokenizer.sandbox import Template, TemplateError, compile_template
 from minillama.tokenizer.vocabulary import read_texts, special_id
+
+if TYPE_CHECKING:
+    from minillama.tokenizer.sandbox import Template
 
 FIX = "name another with --chat-template (chatml, llama3 ... or a file)"
 
@@ -40,6 +41,8 @@ class ChatTemplate:
         are further variables of the template (`tools`, `enable_thinking`). Raises OptionError for a message that is
         none, UnsupportedError where the template is broken, refuses the messages or does too much work.
         """
+        from minillama.tokenizer.sandbox import TemplateError  # only here, for jinja2 takes as long as a token or two
+
         if not messages:
             raise OptionError("there are no messages to render; give at least one of the user")
         variables = {
@@ -51,8 +54,6 @@ class ChatTemplate:
         }
         try:
             return _compiled(self.source).render(variables)
-        except jinja2.TemplateSyntaxError as error:
-            raise self._refusal(f"is broken in line {error.lineno}: {error.message}") from error
         except TemplateError as error:
             raise self._refusal(str(error)) from error
 
@@ -91,5 +92,7 @@ def _checked(message: object, place: int) -> dict[str, object]:
 
 
 @lru_cache(maxsize=16)
-def _compiled(source: str) -> Template:
+def _compiled(source: str) -> "Template":
+    from minillama.tokenizer.sandbox import compile_template
+
     return compile_template(source)

@@ -46,7 +46,7 @@ class Template:
 
 
 def compile_template(source: str) -> Template:
-    """Compile; jinja2.TemplateSyntaxError where the source is none, TemplateError where it is too long."""
+    """Compile; TemplateError where the source is no template, or too long."""
     if len(source) > MAX_SOURCE:
         raise TemplateError(f"has {len(source)} characters, more than {MAX_SOURCE}")
     try:
@@ -57,6 +57,8 @@ def compile_template(source: str) -> Template:
             loop.iter = nodes.Filter(loop.iter, "_counted", [weight], [], None, None, lineno=loop.lineno)
         code = ENVIRONMENT.compile(_without_concat(tree))
         return Template(jinja2.Template.from_code(ENVIRONMENT, code, ENVIRONMENT.make_globals(None)), len(source))
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(f"is broken in line {error.lineno}: {error.message}") from error
     except RecursionError as error:
         raise TemplateError("is nested too deeply") from error
 
