@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from jaxtyping import Int
 
 from minillama.engine import steps
@@ -135,21 +134,17 @@ class OnDevices(Executor):
     def take(self, cache: Kept, rows: Int[np.ndarray, "n"]) -> Kept:
         return take(cache, rows)
 
-    def _put(self, numbers: Int[np.ndarray, "B T"], *, last: bool = False) -> Int[Array, "B T"]:
-        """On the first device or the last; not with `jnp.asarray`, which traces a program to do so."""
-        return jax.device_put(numbers, self.placement.devices[-1 if last else 0])
-
     def read(self, ids: Int[np.ndarray, "1 T"], valid: int, cache: Kept) -> tuple[Kept, Kept]:
-        return steps.read(self.params, self.config, self.placement, self._put(ids), valid, cache)
+        return steps.read(self.params, self.config, self.placement, ids, valid, cache)
 
     def read_all(self, ids: Int[np.ndarray, "1 T"], cache: Kept) -> tuple[Kept, Kept]:
-        return steps.read_all(self.params, self.config, self.placement, self._put(ids), cache)
+        return steps.read_all(self.params, self.config, self.placement, ids, cache)
 
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
-        return steps.run(self.params, self.config, self.placement, self._put(ids), cache)
+        return steps.run(self.params, self.config, self.placement, ids, cache)
 
     def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
-        return steps.score(steps.head_of(self.params), self.config, hidden, self._put(targets, last=True), first)
+        return steps.score(steps.head_of(self.params), self.config, hidden, targets, first)
 
     def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
         return steps.decode(self.params, self.config, self.placement, ids, cache)

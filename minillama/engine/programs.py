@@ -15,7 +15,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -53,9 +53,10 @@ def _shelf() -> "Shelf | None":
 def expect_programs(file: Path, *hints: object) -> None:
     """Begin to fetch the programs that were used the last time for this file and under these hints, and remember those
     used now."""
-    if (shelf := _shelf()) is not None and file.exists():
-        status = file.stat()
-        shelf.expect((file.resolve(), status.st_size, status.st_mtime_ns, *hints))
+    if (shelf := _shelf()) is not None:
+        with suppress(OSError):  # a file that cannot be read is refused when it is opened
+            status = file.stat()
+            shelf.expect((file.resolve(), status.st_size, status.st_mtime_ns, *hints))
 
 
 class Program(Generic[Result]):
@@ -149,8 +150,7 @@ class Shelf:
             if content is None:
                 return None
             heads, result, *compiled = pickle.loads(content)
-            if native_problem() is None:
-                load_attention_kernels(heads)
+            load_attention_kernels(heads)
             return Found(deserialize_and_load(*compiled), result)
         except Exception as problem:  # whatever it is, it can be compiled again
             logger.debug("program %s cannot be used: %s", name, problem)

@@ -1,6 +1,7 @@
 """What is compiled: reading a chunk of the prompt, and one token's step with its sampling on the device.
 
-On one device a step is one program. With layers on several, the same functions run device by device.
+On one device a step is one program. With layers on several, the same functions run device by device. Ids come as
+numpy's, for `jnp.asarray` would trace a program to place them, which a command that starts would wait for.
 """
 
 from dataclasses import replace
@@ -41,7 +42,7 @@ class Run(NamedTuple):
 
 
 def read(
-    params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], valid: int, cache: Cache
+    params: Params, config: Config, placement: Placement, ids: Int[np.ndarray, "1 T"], valid: int, cache: Cache
 ) -> tuple[Float[Array, "V"], Cache]:
     """Run a chunk of T tokens, of which the first `valid` count; logits of the last of these."""
     count = np.asarray(valid, np.int32)
@@ -52,7 +53,7 @@ def read(
 
 
 def run(
-    params: Params, config: Config, placement: Placement, ids: Int[Array, "B T"], cache: Cache
+    params: Params, config: Config, placement: Placement, ids: Int[np.ndarray, "B T"], cache: Cache
 ) -> tuple[Float[Array, "B T D"], Cache]:
     """Run a chunk of T tokens of each of B texts; hidden states, normed and ready for the head (`head_of`)."""
     if placement.single is not None:
@@ -74,7 +75,7 @@ def read_temporaries(params: Params, config: Config, placement: Placement, size:
 
 
 def read_all(
-    params: Params, config: Config, placement: Placement, ids: Int[Array, "1 T"], cache: Cache
+    params: Params, config: Config, placement: Placement, ids: Int[np.ndarray, "1 T"], cache: Cache
 ) -> tuple[Float[Array, "T V"], Cache]:
     """Run a chunk and give the logits of every position."""
     if placement.single is not None:
@@ -89,7 +90,7 @@ def decode(
     """Run one token without sampling; the logits after it."""
     if placement.single is not None:
         return _decode(params, config, ids, cache)
-    hidden, cache = _across(params, config, placement, jnp.asarray(ids), cache)
+    hidden, cache = _across(params, config, placement, ids, cache)
     return last_logits(head_of(params), config, hidden, jnp.int32(1)), cache
 
 
@@ -129,7 +130,7 @@ def verify(
     """
     if placement.single is not None:
         return _verify(params, config, chain, state, ids, drafted, cache)
-    hidden, after = _across(params, config, placement, jnp.asarray(ids), cache)
+    hidden, after = _across(params, config, placement, ids, cache)
     logits = all_logits(head_of(params), config, hidden)
     run, state = choose_run(chain, state, logits, ids, drafted)
     held = jax.device_put(run.count, placement.devices[0])
@@ -295,7 +296,7 @@ def sample_along(
 
 
 def _across(
-    params: Params, config: Config, placement: Placement, ids: Int[Array, "B T"], cache: Cache
+    params: Params, config: Config, placement: Placement, ids: Int[Array | np.ndarray, "B T"], cache: Cache
 ) -> tuple[Float[Array, "B T D"], Cache]:
     """The forward pass device by device: activations travel between them, each layer's cache stays with it."""
     first, last = placement.devices[0], placement.devices[-1]

@@ -144,8 +144,8 @@ class ShortStrings(NamedTuple):
 
 
 def short_strings(raw: bytes, count: int) -> ShortStrings | None:
-    """The first `count` strings of an array all at once; None where one is empty or has more than 255 bytes or seven
-    zeros, or where they do not end in `raw`: then they have to be read one by one.
+    """The first `count` strings of an array all at once; None where one is empty, has more than 255 bytes or a zero,
+    or where they do not end in `raw`: then they have to be read one by one.
 
     Seven zeros mark each string's length, for this is a u64 below 256; whether they mark nothing else, the lengths say.
     """
@@ -162,8 +162,7 @@ def short_strings(raw: bytes, count: int) -> ShortStrings | None:
     if (np.diff(lengths_at) != lengths[:-1] + 8).any() or size > len(raw):
         return None
     kept = np.ones(size, bool)
-    for place in range(1, 8):
-        kept[lengths_at + place] = False
+    kept[lengths_at[:, None] + np.arange(1, 8)] = False
     joined = data[:size].copy()
     joined[lengths_at] = 0  # of each length one zero stays, in front of the text
     texts = tuple(joined[kept].tobytes().decode("utf-8", "surrogateescape").split("\0")[1:])

@@ -42,7 +42,7 @@ def byte_pair_merger(
     """A function from text to token ids.
 
     `merges` are lines of two texts with a blank between. The function raises FormatError for a text that leads through
-    a merge which cannot belong to the vocabulary: to look through all of them first would take a tenth of a start.
+    a merge which cannot belong to the vocabulary; to look through all of them first would cost every start its time.
     """
     splits = [pre_tokenizers.Split(Regex(text), behavior="isolated") for text in pretokenizer.expressions]
     to_alphabet = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -58,12 +58,12 @@ def byte_pair_merger(
         if len(text) > LONG_TEXT or library.cache_info().currsize:
             return library()(text)
         found: list[int] = []
-        for piece, _ in cut.pre_tokenize_str(SURROGATE.sub("\ufffd", text)):
-            whole = ids.get(piece) if pretokenizer.ignore_merges else None
-            parts = [piece] if whole is not None else join_pairs(piece, ranks)
-            if not all(map(ids.__contains__, parts)):  # a merge makes what is no token
-                return library()(text)
-            found += map(ids.__getitem__, parts)
+        try:
+            for piece, _ in cut.pre_tokenize_str(SURROGATE.sub("\ufffd", text)):
+                whole = ids.get(piece) if pretokenizer.ignore_merges else None
+                found += [ids[part] for part in join_pairs(piece, ranks)] if whole is None else [whole]
+        except KeyError:  # a merge makes what is no token
+            return library()(text)
         return found
 
     return merge

@@ -41,7 +41,7 @@ class ChatTemplate:
         are further variables of the template (`tools`, `enable_thinking`). Raises OptionError for a message that is
         none, UnsupportedError where the template is broken, refuses the messages or does too much work.
         """
-        from minillama.tokenizer.sandbox import TemplateError  # only here, for jinja2 takes as long as a token or two
+        from minillama.tokenizer.sandbox import TemplateError  # with jinja2, which only chats need
 
         if not messages:
             raise OptionError("there are no messages to render; give at least one of the user")

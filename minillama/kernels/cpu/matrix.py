@@ -5,7 +5,7 @@ multiplied with the same four of every token; what the registers hold after a gr
 Some rows and two registers of tokens are computed together, so that every number that is loaded is used several times.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from minillama.kernels.cpu.activations import PANEL, STEP, PanelLayout, panels
@@ -70,6 +70,15 @@ def _each_panel(module: Module, tokens: Value, compute: Callable[[Tile, Value], 
             compute(Tile(rows, lanes), whole)
 
 
+def _chunks(part: Part, first: Value, last: Value, chunk: int) -> Iterator[tuple[Value, Value, Value, Value]]:
+    """What is unpacked together, one after the other: rows from, rows to, weights from, and how many."""
+    together = _rows_together(part.tokens)
+    for row in loop(first, last, together):
+        end = smallest(row + together, last)
+        for k in loop(0, part.width, chunk):
+            yield row, end, k, smallest(part.width - k, chunk)
+
+
 def _rows_together(tokens: Value) -> Value:
     """How many rows are unpacked together: for few panels of tokens so few that they stay in the first cache, for many
     panels more, for each of these then comes from the second cache less often."""
@@ -97,7 +106,8 @@ class Ahead:
     @staticmethod
     def of(part: Part, rows: int, row: Value, k: Value, chunk: int, stretch: int, turns: int, panel: Value) -> "Ahead":
         """Behind the chunk of weights from k on, which are `stretch` bytes of a row."""
-        further = select(k + chunk < part.width, k // chunk * stretch + stretch, part.row_bytes * rows)
+        next_rows = part.row_bytes * _rows_together(part.tokens)
+        further = select(k + chunk < part.width, k // chunk * stretch + stretch, next_rows)
         start = part.weights + row * part.row_bytes + further
         return Ahead(start, part.row_bytes, rows, stretch, turns, wanted=panel.equals(0))
 
@@ -120,10 +130,8 @@ def define_quantised(module: Module, name: str, form: Format) -> None:
         part = Part(part_address)
         codes, scales = stack(BUFFER_ROWS * chunk), stack(BUFFER_ROWS * groups * 4)
         minima = stack(BUFFER_ROWS * groups * 4) if form.minimum else None
-        together = _rows_together(part.tokens)
 
-        def unpack_and_multiply(first: Value, last: Value, k: Value) -> None:
-            width = smallest(part.width - k, chunk)
+        def unpack_and_multiply(first: Value, last: Value, k: Value, width: Value) -> None:
             for row in loop(first, last):
                 at = row - first
                 _unpack_row(
@@ -145,9 +153,8 @@ def define_quantised(module: Module, name: str, form: Format) -> None:
 
             _each_panel(module, part.tokens, compute)
 
-        for row in loop(first, last, together):
-            for k in loop(0, part.width, chunk):
-                unpack_and_multiply(row, smallest(row + together, last), k)
+        for place in _chunks(part, first, last, chunk):
+            unpack_and_multiply(*place)
 
     module.define(name, 3, body)
 
@@ -219,10 +226,8 @@ def define_plain(module: Module, name: str, plain: Plain) -> None:
     def body(part_address: Value, first: Value, last: Value) -> None:
         part = Part(part_address)
         rows = stack(BUFFER)
-        together = _rows_together(part.tokens)
 
-        def unpack_and_multiply(first: Value, last: Value, k: Value) -> None:
-            width = smallest(part.width - k, chunk)
+        def unpack_and_multiply(first: Value, last: Value, k: Value, width: Value) -> None:
             bulk = width - width % 16
             for row in loop(first, last):
                 source, to = part.weights + row * part.row_bytes + k * plain.bytes, rows + (row - first) * (4 * chunk)
@@ -258,9 +263,8 @@ def define_plain(module: Module, name: str, plain: Plain) -> None:
 
             _each_panel(module, part.tokens, compute)
 
-        for row in loop(first, last, together):
-            for k in loop(0, part.width, chunk):
-                unpack_and_multiply(row, smallest(row + together, last), k)
+        for place in _chunks(part, first, last, chunk):
+            unpack_and_multiply(*place)
 
     module.define(name, 3, body)
 
