@@ -81,7 +81,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             except (urllib.error.URLError, ConnectionError):
                 assert server.poll() is None and time.monotonic() < deadline, (home / "jupyter.log").read_text()
                 time.sleep(0.3)
-        yield f"{address}/lab/tree/{{}}?token={token}"
+        yield f"{address}/lab/tree/{{}}?token={token}&reset"  # with no notebook of an earlier test beside it
     finally:
         server.terminate()
         server.wait(30)
