@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from minillama.errors import FormatError, UnsupportedError
 from minillama.gguf import Tensor
-from minillama.kernels import SUPPORTED, embed, load_vector, load_weight, matmul, portable_weight
+from minillama.kernels import SUPPORTED, Files, embed, load_vector, load_weight, matmul, portable_weight
 from minillama.kernels import weight as weights
 from minillama.kernels.decode import DECODERS, decode
 from minillama.kernels.decode import dequantize as dequantize_groups
@@ -132,7 +132,7 @@ def test_an_unsupported_type_is_named_with_the_supported_ones() -> None:
     with pytest.raises(UnsupportedError, match=r"IQ2_S in blk\.3\.ffn_up\.weight; supported: F32, F16.*Q6_K"):
         memory = np.zeros(82, np.uint8)
         tensor = Tensor("blk.3.ffn_up.weight", (1, 256), Type.IQ2_S, memory[None], 0, Path("model.gguf"))
-        load_weight(tensor, memory, DEVICE)
+        load_weight(tensor, Files({tensor.file: memory}), DEVICE)
 
 
 @pytest.mark.parametrize("kind", [Type.F32, Type.F16, Type.BF16])

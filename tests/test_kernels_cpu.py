@@ -29,7 +29,7 @@ from test_simd import ISAS
 from minillama import env
 from minillama.errors import OptionError
 from minillama.gguf import Tensor
-from minillama.kernels import Portable, load_weight, matmuls, native, portable_weight
+from minillama.kernels import Files, Portable, load_weight, matmuls, native, portable_weight
 from minillama.kernels.cpu import library
 from minillama.kernels.cpu.activations import PANEL, PanelLayout, RowLayout
 from minillama.kernels.cpu.compile import callable_at
@@ -186,7 +186,7 @@ def in_file(raw: np.ndarray, kind: Type, shape: tuple[int, ...], offset: int = 9
     room = np.zeros(raw.nbytes + offset + 8192, np.uint8)
     memory = room[-room.ctypes.data % 4096 :]
     memory[offset : offset + raw.nbytes] = raw.reshape(-1)
-    return map_weight(memory, offset, kind, shape, DEVICE)
+    return map_weight(jax.device_put(memory, DEVICE), offset, kind, shape)
 
 
 class TestInsideJit:
@@ -196,11 +196,21 @@ class TestInsideJit:
         raw = random_bytes(Type.Q4_0, 40, 64)
         memory = np.zeros(1 << 16, np.uint8)
         memory = memory[-memory.ctypes.data % 4096 :]
-        weight = map_weight(memory, 4128, Type.Q4_0, (40, 64), DEVICE)
-        assert weight.data.unsafe_buffer_pointer() + weight.skip == memory.ctypes.data + 4128
+        weight = map_weight(jax.device_put(memory, DEVICE), 4128, Type.Q4_0, (40, 64))
+        assert weight.memory.unsafe_buffer_pointer() + weight.offset == memory.ctypes.data + 4128
         memory[4128 : 4128 + raw.nbytes] = raw.reshape(-1)  # seen through the weight, for it is the same memory
         got = jax.jit(weight.rows)(jnp.arange(40))
         np.testing.assert_array_equal(np.asarray(got), dequantize(raw, Type.Q4_0))
+
+    def test_weights_beyond_two_gigabytes(self) -> None:
+        raw, offset = random_bytes(Type.Q8_0, 16, 64), 2**31 + 96
+        memory = np.zeros(offset + raw.nbytes + 4096, np.uint8)  # what nobody touches takes no memory
+        memory = memory[-memory.ctypes.data % 4096 :]
+        memory[offset : offset + raw.nbytes] = raw.reshape(-1)
+        weight = map_weight(jax.device_put(memory, DEVICE), offset, Type.Q8_0, (16, 64))
+        np.testing.assert_array_equal(np.asarray(weight.rows(jnp.arange(16))), dequantize(raw, Type.Q8_0))
+        x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+        check(Type.Q8_0, raw, x, np.asarray(weight.product(jnp.asarray(x))))
 
     @pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 7, 16, 17, 70])
     def test_several_matrices_in_one_call(self, tokens: int) -> None:
@@ -285,7 +295,7 @@ class TestChoice:
         raw = random_bytes(Type.Q4_0, 4, 64)
         (tmp_path / "model.gguf").write_bytes(raw.tobytes())
         tensor = Tensor("w", (4, 64), Type.Q4_0, raw, 0, tmp_path / "model.gguf")
-        assert isinstance(load_weight(tensor, raw.reshape(-1), DEVICE), Portable)
+        assert isinstance(load_weight(tensor, Files({tensor.file: raw.reshape(-1)}), DEVICE), Portable)
         native.kernel_problem.cache_clear()
 
     def test_kernel_numbers_differ(self) -> None:

@@ -6,6 +6,7 @@ log-probabilities and logits as numbers only.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from minillama.engine import steps
+from minillama.engine.packed import Packed, pack
 from minillama.engine.placement import Placement
 from minillama.engine.steps import Choice, Run
 from minillama.gguf.memory import CacheTypes
@@ -113,6 +115,10 @@ class OnDevices(Executor):
     def devices(self) -> tuple[jax.Device, ...]:
         return self.placement.devices
 
+    @cached_property
+    def _weights(self) -> Packed:
+        return pack(self.params, join=self.placement.single is not None)
+
     def chain(self, sampling: Sampling) -> Kept:
         return jax.device_put(build_chain(sampling, self.config.vocab_size), self.placement.devices[-1])
 
@@ -135,19 +141,19 @@ class OnDevices(Executor):
         return take(cache, rows)
 
     def read(self, ids: Int[np.ndarray, "1 T"], valid: int, cache: Kept) -> tuple[Kept, Kept]:
-        return steps.read(self.params, self.config, self.placement, ids, valid, cache)
+        return steps.read(self._weights, self.config, self.placement, ids, valid, cache)
 
     def read_all(self, ids: Int[np.ndarray, "1 T"], cache: Kept) -> tuple[Kept, Kept]:
-        return steps.read_all(self.params, self.config, self.placement, ids, cache)
+        return steps.read_all(self._weights, self.config, self.placement, ids, cache)
 
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
-        return steps.run(self.params, self.config, self.placement, ids, cache)
+        return steps.run(self._weights, self.config, self.placement, ids, cache)
 
     def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
         return steps.score(steps.head_of(self.params), self.config, hidden, targets, first)
 
     def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
-        return steps.decode(self.params, self.config, self.placement, ids, cache)
+        return steps.decode(self._weights, self.config, self.placement, ids, cache)
 
     def begin(
         self, chain: Kept, seed: int, recent: Int[np.ndarray, "W"], count: int, logits: Kept
@@ -157,13 +163,13 @@ class OnDevices(Executor):
     def step(self, chain: Kept, state: Kept, token: Kept | int, cache: Kept) -> tuple[Choice, Kept, Kept]:
         if isinstance(token, int):  # put on a device by name: left open, it would be another program to JAX
             token = jax.device_put(np.int32(token), self.placement.devices[-1])
-        return steps.step(self.params, self.config, self.placement, chain, state, token, cache)
+        return steps.step(self._weights, self.config, self.placement, chain, state, token, cache)
 
     def verify(
         self, chain: Kept, state: Kept, ids: Int[np.ndarray, "1 T"], drafted: int, cache: Kept
     ) -> tuple[Run, Kept, Kept]:
         count = np.array(drafted, np.int32)
-        return steps.verify(self.params, self.config, self.placement, chain, state, ids, count, cache)
+        return steps.verify(self._weights, self.config, self.placement, chain, state, ids, count, cache)
 
     def temporaries(self, size: int, cache: Kept) -> int | None:
-        return steps.read_temporaries(self.params, self.config, self.placement, size, cache)
+        return steps.read_temporaries(self._weights, self.config, self.placement, size, cache)

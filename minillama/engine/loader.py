@@ -9,7 +9,7 @@ from jax import Array
 
 from minillama.errors import FormatError
 from minillama.gguf import GGUF, Tensor
-from minillama.kernels import Dense, Weight, load_vector, load_weight
+from minillama.kernels import Dense, Files, Weight, load_vector, load_weight
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.config import Scaling
 from minillama.model.params import LINEAR_FIELDS, VECTOR_FIELDS
@@ -101,10 +101,11 @@ class _Source:
 
     def __init__(self, file: GGUF, advance: Advance) -> None:
         self.file, self.advance = file, advance
+        self._files = Files(file.mapped)
 
     def linear(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Linear:
         tensor = find_tensor(self.file, f"{name}.weight", shape)
-        weight = load_weight(tensor, self.file.mapped[tensor.file], device)
+        weight = load_weight(tensor, self._files, device)
         self.advance(tensor.nbytes)
         biased = f"{name}.bias" in self.file.tensors
         return Linear(weight, self.vector(name, shape[-2], device, "bias") if biased else None)

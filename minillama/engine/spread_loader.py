@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jax import Array
@@ -17,6 +18,7 @@ from minillama.model import Block, Config, Linear, Params
 from minillama.model.params import LINEAR_FIELDS
 from minillama.parallel.pieces import (
     Part,
+    SpreadFiles,
     first_of_piece,
     load_matrix,
     load_numbers,
@@ -35,6 +37,10 @@ class SpreadLoader:
     mesh: Mesh
     division: Division
     advance: Advance = lambda size: None
+
+    @cached_property
+    def _files(self) -> SpreadFiles:
+        return SpreadFiles(self.file.mapped, self.mesh)
 
     def load(self, ctx_size: int) -> Params:
         """All parameters; raises what `load_params` does, and OptionError where columns do not divide."""
@@ -121,7 +127,7 @@ class SpreadLoader:
         rows = shape[-2] if rows is None else rows
         shares = self.division.kv_shares if of_keys else self.division.devices
         part = Part(tensor, first, rows)
-        weight = load_matrix(part, self.file.mapped[tensor.file], spec, self.mesh, size, shares)
+        weight = load_matrix(part, self._files, spec, self.mesh, size, shares)
         self.advance(tensor.nbytes * rows // shape[-2])
         bias = None
         if f"{name}.bias" in self.file.tensors:

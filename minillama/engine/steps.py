@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int, UInt32
 
+from minillama.engine.packed import Packed
 from minillama.engine.placement import Placement
 from minillama.engine.programs import program
 from minillama.engine.scores import negative_log_likelihood, over_positions
@@ -42,60 +43,60 @@ class Run(NamedTuple):
 
 
 def read(
-    params: Params, config: Config, placement: Placement, ids: Int[np.ndarray, "1 T"], valid: int, cache: Cache
+    weights: Packed, config: Config, placement: Placement, ids: Int[np.ndarray, "1 T"], valid: int, cache: Cache
 ) -> tuple[Float[Array, "V"], Cache]:
     """Run a chunk of T tokens, of which the first `valid` count; logits of the last of these."""
     count = np.asarray(valid, np.int32)
     if placement.single is not None:
-        return _read(params, config, ids, count, cache)
-    hidden, after = _across(params, config, placement, ids, cache)
-    return last_logits(head_of(params), config, hidden, count), replace(after, length=cache.length + count)
+        return _read(weights, config, ids, count, cache)
+    hidden, after = _across(weights, config, placement, ids, cache)
+    return last_logits(head_of(weights.unpack()), config, hidden, count), replace(after, length=cache.length + count)
 
 
 def run(
-    params: Params, config: Config, placement: Placement, ids: Int[np.ndarray, "B T"], cache: Cache
+    weights: Packed, config: Config, placement: Placement, ids: Int[np.ndarray, "B T"], cache: Cache
 ) -> tuple[Float[Array, "B T D"], Cache]:
     """Run a chunk of T tokens of each of B texts; hidden states, normed and ready for the head (`head_of`)."""
     if placement.single is not None:
-        return _run(params, config, ids, cache)
-    return _across(params, config, placement, ids, cache)
+        return _run(weights, config, ids, cache)
+    return _across(weights, config, placement, ids, cache)
 
 
-def read_temporaries(params: Params, config: Config, placement: Placement, size: int, cache: Cache) -> int | None:
+def read_temporaries(weights: Packed, config: Config, placement: Placement, size: int, cache: Cache) -> int | None:
     """Bytes of temporaries in the program that reads a chunk of that size; None with layers on several devices, and
     where the backend does not tell."""
     if placement.single is None:
         return None
-    weights, params_structure = jax.tree.flatten(params)
+    arrays, weights_structure = jax.tree.flatten(weights)
     stores, cache_structure = jax.tree.flatten(cache)
     ids, count = jax.ShapeDtypeStruct((1, size), jnp.int32), np.asarray(size, np.int32)
-    lowered = _read_flat.lower(config, params_structure, cache_structure, weights, stores, ids, count)
+    lowered = _read_flat.lower(config, weights_structure, cache_structure, arrays, stores, ids, count)
     stats = lowered.compile().memory_analysis()
     return None if stats is None else stats.temp_size_in_bytes
 
 
 def read_all(
-    params: Params, config: Config, placement: Placement, ids: Int[np.ndarray, "1 T"], cache: Cache
+    weights: Packed, config: Config, placement: Placement, ids: Int[np.ndarray, "1 T"], cache: Cache
 ) -> tuple[Float[Array, "T V"], Cache]:
     """Run a chunk and give the logits of every position."""
     if placement.single is not None:
-        return _read_all(params, config, ids, cache)
-    hidden, cache = _across(params, config, placement, ids, cache)
-    return all_logits(head_of(params), config, hidden), cache
+        return _read_all(weights, config, ids, cache)
+    hidden, cache = _across(weights, config, placement, ids, cache)
+    return all_logits(head_of(weights.unpack()), config, hidden), cache
 
 
 def decode(
-    params: Params, config: Config, placement: Placement, ids: Int[np.ndarray, "1 1"], cache: Cache
+    weights: Packed, config: Config, placement: Placement, ids: Int[np.ndarray, "1 1"], cache: Cache
 ) -> tuple[Float[Array, "V"], Cache]:
     """Run one token without sampling; the logits after it."""
     if placement.single is not None:
-        return _decode(params, config, ids, cache)
-    hidden, cache = _across(params, config, placement, ids, cache)
-    return last_logits(head_of(params), config, hidden, jnp.int32(1)), cache
+        return _decode(weights, config, ids, cache)
+    hidden, cache = _across(weights, config, placement, ids, cache)
+    return last_logits(head_of(weights.unpack()), config, hidden, jnp.int32(1)), cache
 
 
 def step(
-    params: Params,
+    weights: Packed,
     config: Config,
     placement: Placement,
     chain: Chain,
@@ -105,15 +106,15 @@ def step(
 ) -> tuple[Choice, SamplerState, Cache]:
     """Run one token and sample the next."""
     if placement.single is not None:
-        return _step(params, config, chain, state, token, cache)
-    hidden, cache = _across(params, config, placement, token.reshape(1, 1), cache)
-    logits = last_logits(head_of(params), config, hidden, jnp.int32(1))
+        return _step(weights, config, chain, state, token, cache)
+    hidden, cache = _across(weights, config, placement, token.reshape(1, 1), cache)
+    logits = last_logits(head_of(weights.unpack()), config, hidden, jnp.int32(1))
     choice, state = choose(chain, state, logits)
     return choice, state, cache
 
 
 def verify(
-    params: Params,
+    weights: Packed,
     config: Config,
     placement: Placement,
     chain: Chain,
@@ -129,9 +130,9 @@ def verify(
     of probabilities).
     """
     if placement.single is not None:
-        return _verify(params, config, chain, state, ids, drafted, cache)
-    hidden, after = _across(params, config, placement, ids, cache)
-    logits = all_logits(head_of(params), config, hidden)
+        return _verify(weights, config, chain, state, ids, drafted, cache)
+    hidden, after = _across(weights, config, placement, ids, cache)
+    logits = all_logits(head_of(weights.unpack()), config, hidden)
     run, state = choose_run(chain, state, logits, ids, drafted)
     held = jax.device_put(run.count, placement.devices[0])
     return run, state, replace(after, length=cache.length + held)
@@ -196,50 +197,55 @@ def enlarge(cache: Cache, capacity: int) -> Cache:
 
 @program(static=["config"], donate=["cache"])
 def _read(
-    params: Params, config: Config, ids: Int[Array, "1 T"], valid: Int[Array, ""], cache: Cache
+    weights: Packed, config: Config, ids: Int[Array, "1 T"], valid: Int[Array, ""], cache: Cache
 ) -> tuple[Float[Array, "V"], Cache]:
+    params = weights.unpack()
     hidden, cache = forward_last(params, config, ids, cache, valid)
     return unembed(params, config, hidden[0]), cache
 
 
 @partial(jax.jit, static_argnames="config", donate_argnames="cache")
-def _run(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache) -> tuple[Float[Array, "B T D"], Cache]:
+def _run(weights: Packed, config: Config, ids: Int[Array, "B T"], cache: Cache) -> tuple[Float[Array, "B T D"], Cache]:
+    params = weights.unpack()
     return forward(params, config, ids, cache)
 
 
-@partial(jax.jit, static_argnames=("config", "params_structure", "cache_structure"), donate_argnames="stores")
+@partial(jax.jit, static_argnames=("config", "weights_structure", "cache_structure"), donate_argnames="stores")
 def _read_flat(
     config: Config,
-    params_structure: jax.tree_util.PyTreeDef,
+    weights_structure: jax.tree_util.PyTreeDef,
     cache_structure: jax.tree_util.PyTreeDef,
-    weights: list[Array],
+    arrays: list[Array],
     stores: list[Array],
     ids: Int[Array, "1 T"],
     valid: Int[Array, ""],
 ) -> tuple[Float[Array, "V"], Cache]:
     """`_read` for `lower`, which rebuilds the arguments' trees with leaves that are no arrays."""
-    params, cache = jax.tree.unflatten(params_structure, weights), jax.tree.unflatten(cache_structure, stores)
-    return _read.jitted(params, config, ids, valid, cache)
+    weights, cache = jax.tree.unflatten(weights_structure, arrays), jax.tree.unflatten(cache_structure, stores)
+    return _read.jitted(weights, config, ids, valid, cache)
 
 
 @partial(jax.jit, static_argnames="config", donate_argnames="cache")
 def _read_all(
-    params: Params, config: Config, ids: Int[Array, "1 T"], cache: Cache
+    weights: Packed, config: Config, ids: Int[Array, "1 T"], cache: Cache
 ) -> tuple[Float[Array, "T V"], Cache]:
+    params = weights.unpack()
     hidden, cache = forward(params, config, ids, cache)
     return unembed(params, config, hidden[0]), cache
 
 
 @partial(jax.jit, static_argnames="config", donate_argnames="cache")
-def _decode(params: Params, config: Config, ids: Int[Array, "1 1"], cache: Cache) -> tuple[Float[Array, "V"], Cache]:
+def _decode(weights: Packed, config: Config, ids: Int[Array, "1 1"], cache: Cache) -> tuple[Float[Array, "V"], Cache]:
+    params = weights.unpack()
     hidden, cache = forward(params, config, ids, cache)
     return unembed(params, config, hidden[0, 0]), cache
 
 
 @program(static=["config"], donate=["state", "cache"])
 def _step(
-    params: Params, config: Config, chain: Chain, state: SamplerState, token: Int[Array, ""], cache: Cache
+    weights: Packed, config: Config, chain: Chain, state: SamplerState, token: Int[Array, ""], cache: Cache
 ) -> tuple[Choice, SamplerState, Cache]:
+    params = weights.unpack()
     hidden, cache = forward(params, config, token.reshape(1, 1), cache)
     logits = unembed(params, config, hidden[0, 0])
     choice, state = sample(chain, state, logits)
@@ -248,7 +254,7 @@ def _step(
 
 @program(static=["config"], donate=["state", "cache"])
 def _verify(
-    params: Params,
+    weights: Packed,
     config: Config,
     chain: Chain,
     state: SamplerState,
@@ -256,6 +262,7 @@ def _verify(
     drafted: Int[Array, ""],
     cache: Cache,
 ) -> tuple[Run, SamplerState, Cache]:
+    params = weights.unpack()
     hidden, after = forward(params, config, ids, cache)
     run, state = sample_along(chain, state, unembed(params, config, hidden[0]), ids, drafted)
     return run, state, replace(after, length=cache.length + run.count)
@@ -296,9 +303,10 @@ def sample_along(
 
 
 def _across(
-    params: Params, config: Config, placement: Placement, ids: Int[Array | np.ndarray, "B T"], cache: Cache
+    weights: Packed, config: Config, placement: Placement, ids: Int[Array | np.ndarray, "B T"], cache: Cache
 ) -> tuple[Float[Array, "B T D"], Cache]:
     """The forward pass device by device: activations travel between them, each layer's cache stays with it."""
+    params = weights.unpack()
     first, last = placement.devices[0], placement.devices[-1]
     x = embed_ids(params.token_embd, config, jax.device_put(ids, first))
     keys: list[Store] = []

@@ -7,6 +7,7 @@ are native kernels on the bytes of the file, for processors.
 from minillama.kernels.decode import DECODERS
 from minillama.kernels.load import (
     SUPPORTED,
+    Files,
     check_type,
     load_vector,
     load_weight,
@@ -22,6 +23,7 @@ __all__ = [
     "SUPPORTED",
     "Blocks",
     "Dense",
+    "Files",
     "Half",
     "Portable",
     "Weight",

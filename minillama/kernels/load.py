@@ -1,6 +1,8 @@
 """From a tensor's bytes to a weight on a device."""
 
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +24,22 @@ SUPPORTED = (Type.F32, Type.F16, Type.BF16, *DECODERS)
 _arrange = partial(jax.jit, static_argnames="kind")(arrange)
 
 
-def load_weight(tensor: Tensor, memory: UInt8[np.ndarray, "bytes"], device: jax.Device) -> Weight:
-    """Put a matrix [N, K], or a stack of experts [E, N, K], on a device; `memory` is its file, whole.
+class Files:
+    """Files in memory, each of them as one array of a device that reads it where it is."""
+
+    def __init__(self, mapped: Mapping[Path, UInt8[np.ndarray, "bytes"]]) -> None:
+        self._mapped = mapped
+        self._placed: dict[tuple[Path, jax.Device], Array] = {}
+
+    def on(self, device: jax.Device, file: Path) -> UInt8[Array, "bytes"]:
+        """A whole file, without a copy."""
+        if (device, file) not in self._placed:
+            self._placed[device, file] = jax.device_put(self._mapped[file], device)
+        return self._placed[device, file]
+
+
+def load_weight(tensor: Tensor, files: Files, device: jax.Device) -> Weight:
+    """Put a matrix [N, K], or a stack of experts [E, N, K], on a device.
 
     On a processor it stays where it is, and native kernels read it there. On other devices, and where those kernels
     cannot run, only its bytes travel, and they are decoded on the device.
@@ -32,7 +48,7 @@ def load_weight(tensor: Tensor, memory: UInt8[np.ndarray, "bytes"], device: jax.
     kind = tensor.type
     check_type(tensor)
     if reads_in_place(device, kind):
-        return map_rows(tensor, 0, tensor.shape[-2], memory, device)
+        return map_rows(tensor, 0, tensor.shape[-2], files.on(device, tensor.file))
     # read past the map, whose pages would count as memory beside the device's copy
     raw = np.fromfile(tensor.file, np.uint8, tensor.nbytes, offset=tensor.offset).reshape(tensor.data.shape)
     return portable_weight(raw, kind, device)
@@ -45,18 +61,16 @@ def check_type(tensor: Tensor) -> None:
         raise UnsupportedError(f"unsupported tensor type {tensor.type.name} in {tensor.name}; supported: {known}")
 
 
-def map_rows(
-    tensor: Tensor, first: int, rows: int, memory: UInt8[np.ndarray, "bytes"], device: jax.Device, shares: int = 1
-) -> Weight:
+def map_rows(tensor: Tensor, first: int, rows: int, memory: UInt8[Array, "bytes"], shares: int = 1) -> Weight:
     """Some rows of a matrix, or all rows of a stack of experts, left where they are for native kernels.
 
-    shares: of how many devices, each of which multiplies with its own rows.
+    memory: the tensor's file, whole. shares: of how many devices, each of which multiplies with its own rows.
     """
     from minillama.kernels.cpu.mapped import map_weight
 
     *experts, _, width = tensor.shape
     offset = tensor.offset + first * row_bytes(width, tensor.type)
-    return map_weight(memory, offset, tensor.type, (*experts, rows, width), device, shares)
+    return map_weight(memory, offset, tensor.type, (*experts, rows, width), shares)
 
 
 def place_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, device: jax.Device) -> Weight:
@@ -67,7 +81,7 @@ def place_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, dev
 
     block, size = BLOCKS[kind]
     shape = (*raw.shape[:-1], raw.shape[-1] // size * block)
-    return map_weight(_aligned(raw), 0, kind, shape, device)
+    return map_weight(jax.device_put(_aligned(raw), device), 0, kind, shape)
 
 
 def _aligned(raw: UInt8[np.ndarray, "*axes"]) -> UInt8[np.ndarray, "bytes"]:

@@ -168,7 +168,7 @@ def _some_weight(kind: TensorType, side: int, device: jax.Device) -> Weight:
     if device.platform == "cpu" and kernel_problem(kind) is None:
         from minillama.kernels.cpu.mapped import map_weight
 
-        return map_weight(raw.reshape(-1), 0, kind, (side, side), device)
+        return map_weight(jax.device_put(raw.reshape(-1), device), 0, kind, (side, side))
     return portable_weight(raw, kind, device)
 
 

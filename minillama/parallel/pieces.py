@@ -5,8 +5,9 @@ and rows that do not divide evenly, are copied, padded with zeros, which add not
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -40,12 +41,27 @@ def local_devices(mesh: Mesh) -> list[tuple[int, jax.Device]]:
     return [(place, device) for place, device in enumerate(mesh.devices.flat) if device.process_index == here]
 
 
-def load_matrix(
-    part: Part, memory: UInt8[np.ndarray, "bytes"], spec: PartitionSpec, mesh: Mesh, size: int, shares: int
-) -> Weight:
+class SpreadFiles:
+    """Files in memory, each of them as one array that all of a mesh's devices read where it is."""
+
+    def __init__(self, mapped: Mapping[Path, UInt8[np.ndarray, "bytes"]], mesh: Mesh) -> None:
+        self._mapped, self._mesh = mapped, mesh
+        self._placed: dict[Path, Array] = {}
+
+    def everywhere(self, file: Path) -> UInt8[Array, "bytes"]:
+        """A whole file, without a copy."""
+        if file not in self._placed:
+            memory = self._mapped[file]
+            self._placed[file] = over_devices(
+                self._mesh, PartitionSpec(), lambda place, device: jax.device_put(memory, device)
+            )
+        return self._placed[file]
+
+
+def load_matrix(part: Part, files: SpreadFiles, spec: PartitionSpec, mesh: Mesh, size: int, shares: int) -> Weight:
     """A matrix cut as `spec` says, as one weight over all devices.
 
-    memory: the tensor's file, whole. size: rows or columns of a piece, together not fewer than the matrix has; what
+    size: rows or columns of a piece, together not fewer than the matrix has; what
     goes beyond it is zeros. shares: different pieces; fewer than devices where several hold the same one.
     """
     kind, devices = part.tensor.type, mesh.devices.size
@@ -59,12 +75,10 @@ def load_matrix(
     def whole(place: int, device: jax.Device) -> Weight:
         return place_weight(_rows(part, 0, part.rows), kind, device)
 
-    def in_place(place: int, device: jax.Device) -> Weight:
-        return map_rows(part.tensor, part.first, part.rows, memory, device, shares if spec == ROWS else 1)
-
     stays = all(reads_in_place(device, kind) for _, device in local_devices(mesh))
     if stays and (spec not in (ROWS, COLUMNS) or (spec == ROWS and size * shares == part.rows)):
-        return over_devices(mesh, PartitionSpec(), in_place)
+        memory = files.everywhere(part.tensor.file)
+        return map_rows(part.tensor, part.first, part.rows, memory, shares if spec == ROWS else 1)
     if spec == ROWS:
         return over_devices(mesh, PartitionSpec(AXIS), cut_rows)
     if spec == COLUMNS:

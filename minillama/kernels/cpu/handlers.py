@@ -34,6 +34,7 @@ KERNELS = "kernels"  # addresses of the kernels, by number
 KERNEL_COUNT = 1024
 THREADS = "threads"  # how many may work: for a few tokens, for many
 MOST_PARTS = 8
+PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Plan:
     rows: int
     width: int
     row_bytes: int
-    skip: int  # bytes before the first row
+    page: int  # where the first row begins: pages from the start of the memory, for bytes may be beyond int32,
+    skip: int  # and bytes behind them
     tokens: int
     prepare: int = -1  # number of the kernel that prepares the activations; -1: an earlier part's, or as they came
     units: int = 0  # tasks that prepare
@@ -84,15 +86,15 @@ def _product(module: Module, frame: Frame) -> None:
     before, tasks = Register(number(0)), Register(number(0))
     for i in loop(0, count):
         row, part = plan + i * (4 * _COLUMNS), call + _HEAD + i * _PART
-        kernel, rows, width, row_bytes, skip, tokens, prepare, units, place, task_rows, _ = (
+        kernel, rows, width, row_bytes, page, skip, tokens, prepare, units, place, task_rows, _ = (
             load(I32, 1, row + 4 * column).to(I64) for column in range(_COLUMNS)
         )
         expert = load(I32, 1, experts + i * 4).to(I64)
         x = select(place < 0, source, scratch + place * 64)
+        weights = frame.argument(i + 3) + page * PAGE + skip + expert * rows * row_bytes
         words = (
-            frame.argument(i + 3) + skip + expert * rows * row_bytes, row_bytes, width, rows, tokens, source, x,
-            frame.result(i), _kernel(module, kernel), task_rows, _kernel(module, prepare), units,
-            (rows + task_rows - 1) // task_rows,
+            weights, row_bytes, width, rows, tokens, source, x, frame.result(i), _kernel(module, kernel), task_rows,
+            _kernel(module, prepare), units, (rows + task_rows - 1) // task_rows,
         )  # fmt: skip
         for at, word in enumerate(words):
             store(word, part + 8 * at)
@@ -129,9 +131,11 @@ def _product_task(call: Value, task: Value) -> None:
 def _rows(module: Module, frame: Frame) -> None:
     """Operands: plan [1, columns], ids i32 [T], the weights; result: rows f32 [T, K]."""
     plan, part = frame.argument(0), stack(_PART)
-    kernel, rows, width, row_bytes, skip, tokens = (load(I32, 1, plan + 4 * column).to(I64) for column in range(6))
+    kernel, rows, width, row_bytes, page, skip, tokens = (
+        load(I32, 1, plan + 4 * column).to(I64) for column in range(7)
+    )
     ids = frame.argument(1)
-    words = (frame.argument(2) + skip, row_bytes, width, rows, tokens, ids, ids, frame.result(0))
+    words = (frame.argument(2) + page * PAGE + skip, row_bytes, width, rows, tokens, ids, ids, frame.result(0))
     for at, word in enumerate(words):
         store(word, part + 8 * at)
     call_address(_kernel(module, kernel), part, number(0), tokens)

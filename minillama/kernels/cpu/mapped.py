@@ -1,4 +1,8 @@
-"""Weights that stay where they are: bytes of the mapped file, and products by kernels that read them as they lie."""
+"""Weights that stay where they are: bytes of the mapped file, and products by kernels that read them as they lie.
+
+All weights of a file share one array, the file itself, for each array that a program is given costs every call of it
+some microseconds.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from minillama.gguf.types import row_bytes
 from minillama.kernels.cpu.activations import PANEL, PanelLayout, RowLayout
 from minillama.kernels.cpu.formats import FORMATS
-from minillama.kernels.cpu.handlers import MOST_PARTS, Plan
+from minillama.kernels.cpu.handlers import MOST_PARTS, PAGE, Plan
 from minillama.kernels.cpu.library import FEW, FEW_ROLES, Role, kernel_number, load_kernels
 from minillama.kernels.cpu.matrix import BUFFER_ROWS
 from minillama.kernels.load import ALIGNMENT
@@ -27,15 +31,15 @@ _LEAST_TASKS = 16  # of a matrix, so that threads end together
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Mapped(Weight):
-    """A matrix or a stack of experts as it lies in the file; `skip` bytes stand before its first row.
+    """A matrix or a stack of experts as it lies in the file; `offset` bytes stand before its first row.
 
     Where several devices share it, each one's rows of each matrix are a matrix of the stack: of `shares` a matrix.
     """
 
-    data: UInt8[Array, "bytes"]
+    memory: UInt8[Array, "bytes"]  # of the whole file
     kind: Type = field(metadata={"static": True})
     sizes: tuple[int, ...] = field(metadata={"static": True})
-    skip: int = field(metadata={"static": True})
+    offset: int = field(metadata={"static": True})
     shares: int = field(default=1, metadata={"static": True})
     index: Int[Array, ""] | None = None  # of the expert that is meant, or of the device's share
 
@@ -67,33 +71,26 @@ class Mapped(Weight):
         count, width = self.sizes[-2:]
         plan = Plan(
             kernel=kernel_number(self.kind, Role.READ), rows=math.prod(self.sizes[:-1]), width=width,
-            row_bytes=self.row_bytes, skip=self.skip, tokens=ids.shape[0],
+            row_bytes=self.row_bytes, page=self.offset // PAGE, skip=self.offset % PAGE, tokens=ids.shape[0],
         )  # fmt: skip
         out = jax.ShapeDtypeStruct((ids.shape[0], width), jnp.float32)
         ids = jnp.clip(ids.astype(jnp.int32), 0, count - 1)
         if self.index is not None:
             ids = ids + self.index.astype(jnp.int32) * count
-        return jax.ffi.ffi_call("minillama_rows", out)(_table([plan]), ids, self.data)
+        return jax.ffi.ffi_call("minillama_rows", out)(_table([plan]), ids, self.memory)
 
 
 def map_weight(
-    memory: UInt8[np.ndarray, "bytes"],
-    offset: int,
-    kind: Type,
-    shape: tuple[int, ...],
-    device: jax.Device,
-    shares: int = 1,
+    memory: UInt8[Array, "bytes"], offset: int, kind: Type, shape: tuple[int, ...], shares: int = 1
 ) -> Mapped:
-    """A tensor at an offset in memory that begins on a page, as a weight, without a copy.
+    """A tensor at an offset in a file's memory, as a weight, without a copy.
 
     shares: parts of each of its matrices that devices multiply with apart; the rows divide among them.
     """
     load_kernels(kind)
     if shares > 1:
         shape = (math.prod(shape[:-2]) * shares, shape[-2] // shares, shape[-1])
-    start = offset // ALIGNMENT * ALIGNMENT
-    end = offset + math.prod(shape[:-1]) * row_bytes(shape[-1], kind)
-    return Mapped(jax.device_put(memory[start:end], device), kind, shape, offset - start, shares)
+    return Mapped(memory, kind, shape, offset, shares)
 
 
 def multiply(x: Float[Array, "T K"], weights: Sequence[Mapped]) -> list[Float[Array, "T N"]]:
@@ -107,7 +104,7 @@ def multiply(x: Float[Array, "T K"], weights: Sequence[Mapped]) -> list[Float[Ar
     results = [jax.ShapeDtypeStruct((x.shape[0], weight.sizes[-2]), jnp.float32) for weight in weights]
     results.append(jax.ShapeDtypeStruct((scratch,), jnp.uint8))
     *products, _ = jax.ffi.ffi_call("minillama_product", results)(
-        _table(plans), x, jnp.stack(experts), *(weight.data for weight in weights)
+        _table(plans), x, jnp.stack(experts), *(weight.memory for weight in weights)
     )
     return [y[:tokens] for y in products]
 
@@ -138,7 +135,8 @@ def _plans(weights: Sequence[Mapped], tokens: int, width: int) -> tuple[list[Pla
                 rows=weight.sizes[-2],
                 width=width,
                 row_bytes=weight.row_bytes,
-                skip=weight.skip,
+                page=weight.offset // PAGE,
+                skip=weight.offset % PAGE,
                 tokens=tokens,
                 task_rows=task_rows,
                 prepare=kernel_number(weight.kind, prepare) if fresh else -1,
