@@ -27,7 +27,7 @@ _WIDE_FLAG = "--xla_cpu_prefer_vector_width=512"
 # tokens on a model of 1.2 billion weights, and no faster.
 _LEAN_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
-_CPU_KERNELS = ("auto", "avx512", "avx2", "generic", "off")
+_CPU_KERNELS = ("auto", "amx", "avx512", "avx2", "generic", "off")
 _keeps_programs = False
 _threads = [0, 0]  # asked for: for a token, for a prompt; 0 for as many as there are cores, and as for a token
 
@@ -110,7 +110,7 @@ def cache_dir() -> Path | None:
 
 
 def cpu_kernels() -> str:
-    """Which kernels multiply on the processor: `auto`, `avx512`, `avx2`, `generic`, or `off` for XLA's own products.
+    """Which kernels multiply on the processor: `auto`, `amx`, `avx512`, `avx2`, `generic`, or `off` for XLA's own.
 
     Taken from the environment variable MINILLAMA_CPU_KERNELS; raises OptionError for another word.
     """

@@ -64,7 +64,7 @@ def test_wrong_sums_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kernels_that_run_name_their_instructions() -> None:
     check = doctor._CHECKS["kernels"]("kernels")
     assert check.status is Status.GOOD
-    assert check.detail.split(";")[0] in ("avx512", "avx2", "generic")
+    assert check.detail.split(";")[0] in ("amx", "avx512", "avx2", "generic")
     assert "threads: " in check.detail and not check.remedy
 
 

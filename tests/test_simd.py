@@ -100,6 +100,19 @@ class TestOnEveryInstructionSet:
         got = mapped(isa, simd.from_bfloat, np.zeros(16, np.float32), bits)
         np.testing.assert_array_equal(got, (bits.astype(np.uint32) << 16).view(np.float32))
 
+    @pytest.mark.parametrize(("rows", "lanes"), [(16, 16), (8, 16), (8, 8), (2, 16)])
+    def test_transposed(self, isa: Isa, rows: int, lanes: int) -> None:
+        x, turned = np.arange(rows * lanes, dtype=np.float32).reshape(rows, lanes), np.zeros((lanes, rows), np.float32)
+
+        def body(source: Value, to: Value) -> None:
+            for i, column in enumerate(
+                simd.transposed([load(F32, lanes, source + r * lanes * 4) for r in range(rows)])
+            ):
+                store(column, to + i * rows * 4)
+
+        run(isa, 2, body)(x.ctypes.data, turned.ctypes.data)
+        np.testing.assert_array_equal(turned, x.T)
+
     def test_exp(self, isa: Isa) -> None:
         x = -np.concatenate([[0, 1e-8, 0.5, 86.9, 87.5, 1e30, np.inf], np.linspace(0, 80, 57)]).astype(np.float32)
         got = mapped(isa, simd.exp, np.zeros(64, np.float32), x)
@@ -222,3 +235,37 @@ class TestKeptMachineCode:
             module.define("function", 0, lambda: number(7, I64))
 
         assert callable_at(compiled("seven", ISAS[0], write, occupied / "below")("function"), 0)() == 7
+
+
+@pytest.mark.skipif(Isa.AMX not in ISAS, reason="this processor has no tiles")
+class TestTiles:
+    def test_rounding_to_bfloat_is_to_the_nearest(self, rng: np.random.Generator) -> None:
+        x = rng.standard_normal(32).astype(np.float32)
+        x[:2] = np.array([0x3F808000, 0x3F818000], np.uint32).view(np.float32)  # halves: to even
+        got = mapped(
+            Isa.AMX, lambda v: simd.to_bfloat(v.lanes_at(range(16)), v.lanes_at(range(16, 32))),
+            np.zeros(32, np.uint16), x,
+        )  # fmt: skip
+        bits = x.view(np.uint32)
+        np.testing.assert_array_equal(got, (bits + 0x7FFF + (bits >> 16 & 1)) >> 16)
+
+    def test_products_are_added_up(self) -> None:
+        """Small whole numbers, of which nothing is rounded: left [16, 32], right [32, 16] with pairs side by side."""
+        rng = np.random.default_rng(0)
+        left, right = rng.integers(-9, 10, (16, 32)), rng.integers(-9, 10, (32, 16))
+        pairs = right.reshape(16, 2, 16).swapaxes(1, 2)
+        a, b = ((m.astype(np.float32, "C").view(np.uint32) >> 16).astype(np.uint16) for m in (left, pairs))
+        sums = np.zeros((16, 20), np.float32)
+
+        def body(a: Value, b: Value, to: Value) -> None:
+            with simd.tiles_in_use():
+                simd.zero_tile(3)
+                simd.load_tile(4, a, simd.TILE_BYTES)
+                simd.load_tile(7, b, simd.TILE_BYTES)
+                for _ in range(2):
+                    simd.add_product(3, 4, 7)
+                simd.store_tile(3, to, 80)
+
+        run(Isa.AMX, 3, body)(a.ctypes.data, b.ctypes.data, sums.ctypes.data)
+        np.testing.assert_array_equal(sums[:, :16], 2 * left @ right)
+        assert not sums[:, 16:].any()

@@ -87,7 +87,8 @@ print(
 #
 # * **Physical cores** are what counts for llama.cpp's `--threads`: two logical cores of one physical core share its arithmetic units.
 # * **This process may use** fewer on a shared hub. JAX follows that number, not the size of the machine.
-# * **avx2** is the least a fast kernel wants; **avx512_vnni** and **amx** multiply 8-bit integers, which is what quantised weights are.
+# * **avx2** is the least a fast kernel wants; **avx512_vnni** multiplies 8-bit integers, which is what quantised weights are, and **amx**
+#   multiplies whole tiles of 16 x 32 numbers at once, which a prompt profits from.
 # * **Free memory** has to hold the weights, the cache of the context, and JAX itself (about 200 MB). Here is that sum for the storyteller:
 
 # %%

@@ -27,6 +27,7 @@ import numpy as np
 import minillama as ml
 from minillama import env
 from minillama.engine.doctor import devices
+from minillama.kernels import instruction_set
 from minillama.lab import Choice, Panel, Prediction, show
 from minillama.lab.check import attempt
 from minillama.lab.checks import lab08 as check
@@ -202,12 +203,14 @@ else:
 
 # %% [markdown]
 # **Instruction sets.** llama.cpp chooses its kernels for AVX2, AVX-512 or NEON when it is compiled or loaded. minillama makes them at the first run, and
-# `MINILLAMA_CPU_KERNELS=avx512|avx2|generic|off` asks for fewer; `off` lets XLA multiply. This is the largest factor in the lab, and nobody notices it, since a
+# `MINILLAMA_CPU_KERNELS=amx|avx512|avx2|generic|off` asks for fewer; `off` lets XLA multiply. This is the largest factor in the lab, and nobody notices it, since a
 # binary without AVX works just as well, only slowly.
 
 # %%
 if "avx512f" in env.describe().instruction_sets:
     compare({KERNELS: "avx2"}, {KERNELS: "avx512"}, PROMPT)
+    if instruction_set() == "amx":
+        compare({KERNELS: "avx512"}, {KERNELS: "amx"}, PROMPT)
 else:
     print("no AVX-512 here; compare avx2 with generic in a terminal, it takes half a minute")
 

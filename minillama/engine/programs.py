@@ -28,7 +28,7 @@ from jax.tree_util import PyTreeDef
 from minillama import env
 from minillama.engine.compile_clock import count_seconds
 from minillama.kernels.kept import keep, read_kept
-from minillama.kernels.native import attention_kernels, load_attention_kernels, native_problem
+from minillama.kernels.native import attention_kernels, instruction_set, load_attention_kernels
 
 logger = logging.getLogger("minillama")
 
@@ -252,5 +252,5 @@ def _surroundings() -> str:
         f"{file.relative_to(package)} {stat.st_size} {stat.st_mtime_ns}" for file in files for stat in [file.stat()]
     ]
     settings = [f"{name} {value}" for name, value in sorted(jax.config.values.items())]
-    machine = [jax.__version__, str(env.thread_limits()), env.cpu_kernels(), str(native_problem()), *env.xla_flags()]
+    machine = [jax.__version__, str(env.thread_limits()), instruction_set(), *env.xla_flags()]
     return "\n".join([*sources, *settings, *machine])

@@ -15,7 +15,7 @@ from minillama.kernels.load import (
     place_weight,
     portable_weight,
 )
-from minillama.kernels.native import native_problem, reads_in_place
+from minillama.kernels.native import instruction_set, native_problem, reads_in_place
 from minillama.kernels.weight import Blocks, Dense, Half, Portable, Weight, embed, matmul, matmuls
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Weight",
     "check_type",
     "embed",
+    "instruction_set",
     "load_vector",
     "load_weight",
     "map_rows",

@@ -55,6 +55,15 @@ def kernel_problem(kind: Type) -> str | None:
     return native_problem() or _problem(f"the processor's own kernels for {kind.name}", try_out)
 
 
+def instruction_set() -> str:
+    """Which the processor's kernels are written for; why they do not serve, if they do not."""
+    if (problem := native_problem()) is not None:
+        return problem
+    from minillama.kernels.cpu.library import chosen_isa
+
+    return chosen_isa().value
+
+
 def attention_kernels() -> "tuple[Heads, ...]":
     """The sizes that attention has been made ready for in this process."""
     from minillama.kernels.cpu.library import loaded_attention

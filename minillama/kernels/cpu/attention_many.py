@@ -13,7 +13,6 @@ from minillama.kernels.cpu.simd import (
     F32,
     I32,
     I64,
-    Isa,
     Module,
     Register,
     Value,
@@ -233,7 +232,7 @@ def _scatter(task: _Task) -> None:
 
 def _together() -> int:
     """Rows of 32 lanes that are multiplied at a time: as many as there are registers for."""
-    return 8 if isa() is Isa.AVX512 else 2
+    return 8 if isa().wide else 2
 
 
 def _load_row(task: _Task, place: Value) -> list[Value]:

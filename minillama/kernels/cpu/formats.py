@@ -103,6 +103,11 @@ class Plain:
 
     read: Callable[[int, Value], Value]
     bytes: int  # of a number
+    parts: int  # bfloat16s whose sum it is
 
 
-PLAIN: dict[Type, Plain] = {Type.F32: Plain(_whole, 4), Type.F16: Plain(_half, 2), Type.BF16: Plain(_bfloat, 2)}
+PLAIN: dict[Type, Plain] = {
+    Type.F32: Plain(_whole, 4, 3),
+    Type.F16: Plain(_half, 2, 2),
+    Type.BF16: Plain(_bfloat, 2, 1),
+}

@@ -13,11 +13,11 @@ from llvmlite import binding
 
 from minillama import env
 from minillama.errors import OptionError
-from minillama.kernels.cpu import activations, attention, handlers, matrix, pool, rows, vector
+from minillama.kernels.cpu import activations, attention, handlers, matrix, pool, rows, tiled, vector
 from minillama.kernels.cpu.compile import compiled
 from minillama.kernels.cpu.formats import FORMATS, PLAIN
 from minillama.kernels.cpu.frame import Api, read_api
-from minillama.kernels.cpu.simd import Isa, Module
+from minillama.kernels.cpu.simd import Isa, Module, may_use_tiles
 
 KINDS = (*FORMATS, *PLAIN)
 FEW = (1, 2, 4, 8)  # tokens that a kernel takes in registers; more go through panels
@@ -54,11 +54,19 @@ def kernel_number(kind: Type, role: Role) -> int:
     return 16 * KINDS.index(kind) + role
 
 
+def factor_parts(kind: Type, isa: Isa) -> int | None:
+    """How many bfloat16s an activation is where many tokens are multiplied in tiles; None where they are not."""
+    if isa is not Isa.AMX or (kind in PLAIN and PLAIN[kind].parts > 2):
+        return None
+    return 1 if kind in FORMATS else 2
+
+
 def detect_isa() -> Isa:
     """The best instruction set of this processor."""
     features = binding.get_host_cpu_features()
     if all(features.get(name) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni")):
-        return Isa.AVX512
+        tiles = all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16"))
+        return Isa.AMX if tiles and may_use_tiles() else Isa.AVX512
     if all(features.get(name) for name in ("avx2", "fma", "f16c")):
         return Isa.AVX2
     return Isa.GENERIC
@@ -115,21 +123,30 @@ def type_kernels(kind: Type, isa: Isa, folder: Path | None) -> Callable[[str], i
 
 
 def _write(module: Module, kind: Type) -> None:
+    parts = factor_parts(kind, module.isa)
+    if parts is not None:
+        tiled.define_factors(module, Role.PREPARE_MANY.name, parts)
     if kind in FORMATS:
         form = FORMATS[kind]
         activations.define_rows(module, Role.PREPARE_FEW.name, form.group, form.order)
         for tokens, role in FEW_ROLES.items():
             vector.define_quantised(module, role.name, form, tokens)
-        activations.define_panels(module, Role.PREPARE_MANY.name, form.group, form.zero)
-        matrix.define_quantised(module, Role.MANY.name, form)
+        if parts is None:
+            activations.define_panels(module, Role.PREPARE_MANY.name, form.group, form.zero)
+            matrix.define_quantised(module, Role.MANY.name, form)
+        else:
+            tiled.define_quantised(module, Role.MANY.name, form)
         rows.define_quantised(module, Role.READ.name, form)
         return
     plain = PLAIN[kind]
     activations.define_nothing(module, Role.PREPARE_FEW.name)
     for tokens, role in FEW_ROLES.items():
         vector.define_plain(module, role.name, plain, tokens)
-    activations.define_plain_panels(module, Role.PREPARE_MANY.name)
-    matrix.define_plain(module, Role.MANY.name, plain)
+    if parts is None:
+        activations.define_plain_panels(module, Role.PREPARE_MANY.name)
+        matrix.define_plain(module, Role.MANY.name, plain)
+    else:
+        tiled.define_plain(module, Role.MANY.name, plain)
     rows.define_plain(module, Role.READ.name, plain)
 
 

@@ -15,17 +15,28 @@ from gguf import GGMLQuantizationType as Type
 from jax import Array
 from jaxtyping import Float, Int, UInt8
 
+from minillama import env
 from minillama.gguf.types import row_bytes
+from minillama.kernels.cpu import tiled
 from minillama.kernels.cpu.activations import PANEL, PanelLayout, RowLayout
 from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.handlers import MOST_PARTS, PAGE, Plan
-from minillama.kernels.cpu.library import FEW, FEW_ROLES, Role, kernel_number, load_kernels
+from minillama.kernels.cpu.library import (
+    FEW,
+    FEW_ROLES,
+    Role,
+    chosen_isa,
+    factor_parts,
+    kernel_number,
+    load_kernels,
+)
 from minillama.kernels.cpu.matrix import BUFFER_ROWS
 from minillama.kernels.load import ALIGNMENT
 from minillama.kernels.weight import Weight
 
 _TASK_BYTES = 1 << 18  # of weights that a thread takes at a time when decoding
 _LEAST_TASKS = 16  # of a matrix, so that threads end together
+_TASKS_OF_THREAD = 4  # of many tokens in tiles, where larger tasks read the activations less often
 
 
 @jax.tree_util.register_dataclass
@@ -116,12 +127,17 @@ def _plans(weights: Sequence[Mapped], tokens: int, width: int) -> tuple[list[Pla
     plans, places, end = [], {}, 0
     for weight in weights:
         form = FORMATS.get(weight.kind)
-        few = tokens in FEW
+        few, parts = tokens in FEW, factor_parts(weight.kind, chosen_isa())
         shape = None if form is None else (form.group, form.order if few else form.zero)
         if few:
             role, prepare, units = FEW_ROLES[tokens], Role.PREPARE_FEW, tokens
             size = 0 if form is None else tokens * RowLayout(width, form.group).size
             task_rows = max(8, min(_TASK_BYTES // weight.row_bytes, weight.sizes[-2] // _LEAST_TASKS))
+        elif parts is not None:
+            role, prepare, units, shape = Role.MANY, Role.PREPARE_MANY, -(-tokens // tiled.TOKENS), parts
+            size = units * tiled.TileLayout(width, parts).size
+            share = weight.sizes[-2] // (_TASKS_OF_THREAD * env.thread_limits()[1])
+            task_rows = min(tiled.BUFFER_ROWS, max(tiled.ROWS, share // tiled.ROWS * tiled.ROWS))
         else:
             role, prepare, units = Role.MANY, Role.PREPARE_MANY, -(-tokens // PANEL)
             size = units * (4 * width * PANEL if form is None else PanelLayout(width, form.group).size)

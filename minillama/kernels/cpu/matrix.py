@@ -17,7 +17,6 @@ from minillama.kernels.cpu.simd import (
     I32,
     U8,
     U32,
-    Isa,
     Module,
     Register,
     Value,
@@ -28,11 +27,11 @@ from minillama.kernels.cpu.simd import (
     number,
     prefetch,
     select,
-    shuffle,
     smallest,
     splat,
     stack,
     store,
+    transposed,
     when,
 )
 
@@ -61,7 +60,7 @@ def _each_panel(module: Module, tokens: Value, compute: Callable[[Tile, Value], 
 
     Rows of a tile: as many as the registers hold, 32 of 16 floats, or 16 of 8.
     """
-    rows = 8 if module.isa is Isa.AVX512 else 2
+    rows = 8 if module.isa.wide else 2
     whole, rest = panels(tokens)
     for panel in loop(0, whole):
         compute(Tile(rows, PANEL), panel)
@@ -104,9 +103,11 @@ class Ahead:
     wanted: Value
 
     @staticmethod
-    def of(part: Part, rows: int, row: Value, k: Value, chunk: int, stretch: int, turns: int, panel: Value) -> "Ahead":
-        """Behind the chunk of weights from k on, which are `stretch` bytes of a row."""
-        next_rows = part.row_bytes * _rows_together(part.tokens)
+    def of(
+        part: Part, rows: int, row: Value, k: Value, chunk: int, stretch: int, turns: int, panel: Value, together: Value
+    ) -> "Ahead":
+        """Behind the chunk of weights from k on, `stretch` bytes of a row; `together` rows are unpacked at once."""
+        next_rows = part.row_bytes * together
         further = select(k + chunk < part.width, k // chunk * stretch + stretch, next_rows)
         start = part.weights + row * part.row_bytes + further
         return Ahead(start, part.row_bytes, rows, stretch, turns, wanted=panel.equals(0))
@@ -144,12 +145,15 @@ def define_quantised(module: Module, name: str, form: Format) -> None:
                 here = part.x + PanelLayout(part.width, form.group).size * panel
                 for row in loop(first, last, shape.rows):
                     at = row - first
-                    ahead = Ahead.of(part, shape.rows, row, k, chunk, chunk // form.weights * form.bytes, groups, panel)
+                    stretch = chunk // form.weights * form.bytes
+                    ahead = Ahead.of(
+                        part, shape.rows, row, k, chunk, stretch, groups, panel, _rows_together(part.tokens)
+                    )
                     sums = _multiply(
                         form, shape, layout, here, k, width, codes + at * chunk, scales + at * (groups * 4),
                         None if minima is None else minima + at * (groups * 4), chunk, groups, ahead,
                     )  # fmt: skip
-                    _put(part, shape, sums, row, smallest(last - row, shape.rows), panel, k)
+                    _put(part, shape, sums, row, smallest(last - row, shape.rows), panel * PANEL, k)
 
             _each_panel(module, part.tokens, compute)
 
@@ -250,7 +254,10 @@ def define_plain(module: Module, name: str, plain: Plain) -> None:
                             for v, _ in vectors:
                                 sums[r][v].value = fma(w, xs[v], sums[r][v].value)
 
-                    ahead = Ahead.of(part, shape.rows, row, k, chunk, chunk * plain.bytes, chunk // TOGETHER, panel)
+                    ahead = Ahead.of(
+                        part, shape.rows, row, k, chunk, chunk * plain.bytes, chunk // TOGETHER, panel,
+                        _rows_together(part.tokens),
+                    )  # fmt: skip
                     bulk = width - width % TOGETHER
                     for i in loop(0, bulk, TOGETHER):
                         ahead.ask(i // TOGETHER)
@@ -259,7 +266,7 @@ def define_plain(module: Module, name: str, plain: Plain) -> None:
                     for i in loop(bulk, width):
                         add(i)
                     found = [[register.value for register in row_sums] for row_sums in sums]
-                    _put(part, shape, found, row, smallest(last - row, shape.rows), panel, k)
+                    _put(part, shape, found, row, smallest(last - row, shape.rows), panel * PANEL, k)
 
             _each_panel(module, part.tokens, compute)
 
@@ -269,11 +276,10 @@ def define_plain(module: Module, name: str, plain: Plain) -> None:
     module.define(name, 3, body)
 
 
-def _put(part: Part, shape: Tile, sums: list[list[Value]], row: Value, rows: Value, panel: Value, k: Value) -> None:
+def _put(part: Part, shape: Tile, sums: list[list[Value]], row: Value, rows: Value, token: Value, k: Value) -> None:
     """Add a tile to the result [T, N], which the first chunk of a row finds empty."""
-    columns = [_columns([row_sums[v] for row_sums in sums]) for v in range(len(shape.vectors))]
+    columns = [transposed([row_sums[v] for row_sums in sums]) for v in range(len(shape.vectors))]
     flat = [column for vector_columns in columns for column in vector_columns]
-    token = panel * PANEL
     tokens = smallest(part.tokens - token, shape.tokens)
     fresh = k.equals(0)
     whole = rows.equals(shape.rows) & tokens.equals(shape.tokens)
@@ -290,16 +296,3 @@ def _put(part: Part, shape: Tile, sums: list[list[Value]], row: Value, rows: Val
             for r in loop(0, rows):
                 value, address = load(F32, 1, spare + i * (shape.rows * 4) + r * 4), out + stride * i + r * 4
                 store(select(fresh, value, value + load(F32, 1, address)), address)
-
-
-def _columns(rows: list[Value]) -> list[Value]:
-    """Transpose: from a register for each row to one for each token."""
-    merged = rows
-    while len(merged) > 1:  # neighbours in the end are those half the list apart
-        half = len(merged) // 2
-        merged = [_interleaved(a, b) for a, b in zip(merged[:half], merged[half:], strict=True)]
-    return [merged[0].lanes_at(range(i, i + len(rows))) for i in range(0, merged[0].lanes, len(rows))]
-
-
-def _interleaved(a: Value, b: Value) -> Value:
-    return shuffle(a, b, [i // 2 + i % 2 * a.lanes for i in range(2 * a.lanes)])

@@ -146,8 +146,8 @@ def _check_plan(plan: Sequence[Change], start: Flags) -> None:
     for change in plan:
         if change.flag not in KNOBS:
             raise NotYet(f"{change.flag!r} is none of {', '.join(KNOBS)}")
-        if change.flag == KERNELS and change.value not in ("auto", "avx512", "avx2", "generic", "off"):
-            raise NotYet(f"{KERNELS} is auto, avx512, avx2, generic or off, not {change.value!r}")
+        if change.flag == KERNELS and change.value not in ("auto", "amx", "avx512", "avx2", "generic", "off"):
+            raise NotYet(f"{KERNELS} is auto, amx, avx512, avx2, generic or off, not {change.value!r}")
         if not isinstance(change.value, str):
             raise NotYet(f"values are words of a command line: write {str(change.value)!r}, in quotes")
         if not tuning.is_factor(change.predicted):

@@ -21,6 +21,16 @@ from minillama.kernels.cpu.simd.memory import (
     store,
 )
 from minillama.kernels.cpu.simd.module import Module
+from minillama.kernels.cpu.simd.tiles import (
+    TILE_BYTES,
+    TILE_ROWS,
+    add_product,
+    load_tile,
+    may_use_tiles,
+    store_tile,
+    tiles_in_use,
+    zero_tile,
+)
 from minillama.kernels.cpu.simd.value import Like, Register, Value, number, shuffle, splat
 from minillama.kernels.cpu.simd.vectors import (
     concat,
@@ -39,8 +49,10 @@ from minillama.kernels.cpu.simd.vectors import (
     smallest,
     sums,
     table,
+    to_bfloat,
     to_half,
     total,
+    transposed,
     vector,
 )
 from minillama.kernels.cpu.simd.writing import BIT, F16, F32, I8, I16, I32, I64, U8, U16, U32, U64, Element, Isa, isa
@@ -53,6 +65,8 @@ __all__ = [
     "I16",
     "I32",
     "I64",
+    "TILE_BYTES",
+    "TILE_ROWS",
     "U8",
     "U16",
     "U32",
@@ -63,6 +77,7 @@ __all__ = [
     "Module",
     "Register",
     "Value",
+    "add_product",
     "atomic_add",
     "atomic_load",
     "atomic_swap",
@@ -78,9 +93,11 @@ __all__ = [
     "largest",
     "load",
     "load_splat",
+    "load_tile",
     "lookup",
     "loop",
     "magnitude",
+    "may_use_tiles",
     "nearest",
     "number",
     "padded",
@@ -93,10 +110,15 @@ __all__ = [
     "splat",
     "stack",
     "store",
+    "store_tile",
     "sums",
     "table",
+    "tiles_in_use",
+    "to_bfloat",
     "to_half",
     "total",
+    "transposed",
     "vector",
     "when",
+    "zero_tile",
 ]

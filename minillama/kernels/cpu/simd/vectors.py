@@ -15,6 +15,7 @@ from minillama.kernels.cpu.simd.value import (
     splat,
 )
 from minillama.kernels.cpu.simd.writing import (
+    BF16,
     F16,
     F32,
     I16,
@@ -123,12 +124,53 @@ def sums(vectors: Sequence[Value]) -> Value:
     return vectors[0]
 
 
+def transposed(rows: Sequence[Value]) -> list[Value]:
+    """From a vector for each row to one for each column; the number of rows is a power of two."""
+    if len(rows) == rows[0].lanes == 16:
+        return _transposed_square(rows)
+    merged = list(rows)
+    while len(merged) > 1:  # neighbours in the end are those half the list apart
+        half = len(merged) // 2
+        merged = [_interleaved(a, b) for a, b in zip(merged[:half], merged[half:], strict=True)]
+    return [merged[0].lanes_at(range(i, i + len(rows))) for i in range(0, merged[0].lanes, len(rows))]
+
+
+def _interleaved(a: Value, b: Value) -> Value:
+    return shuffle(a, b, [i // 2 + i % 2 * a.lanes for i in range(2 * a.lanes)])
+
+
+def _transposed_square(rows: Sequence[Value]) -> list[Value]:
+    """16 x 16: within quarters of registers first, then quarters as wholes; each step is one instruction."""
+    low, high = [0, 16, 1, 17], [2, 18, 3, 19]  # of every quarter: pairs of two rows
+    first, second = [0, 1, 16, 17], [2, 3, 18, 19]  # of every quarter: pairs of pairs
+    even, odd = [0, 2, 4, 6], [1, 3, 5, 7]  # quarters of two registers
+
+    def within(a: Value, b: Value, picked: list[int]) -> Value:
+        return shuffle(a, b, [4 * quarter + lane for quarter in range(4) for lane in picked])
+
+    def quarters(a: Value, b: Value, picked: list[int]) -> Value:
+        return shuffle(a, b, [4 * quarter + lane for quarter in picked for lane in range(4)])
+
+    fours = []  # [rows / 4][column % 4]: of every quarter, four rows of the quarter's column
+    for r in range(0, 16, 4):
+        a, b, c, d = rows[r : r + 4]
+        pairs = [(within(a, b, picked), within(c, d, picked)) for picked in (low, high)]
+        fours.append([within(x, y, picked) for x, y in pairs for picked in (first, second)])
+    columns: list[Value] = [rows[0]] * 16
+    for c in range(4):
+        w, x, y, z = (four[c] for four in fours)
+        for start, picked in ((0, even), (4, odd)):
+            upper, lower = quarters(w, x, picked), quarters(y, z, picked)
+            columns[start + c], columns[start + 8 + c] = (quarters(upper, lower, half) for half in (even, odd))
+    return columns
+
+
 def dot(start: Value, codes: Value, x: Value, wide: bool = False) -> Value:
     """Sums of four products: lane j is start[j] + codes[4j..4j+3] · x[4j..4j+3].
 
     codes: U8, above 127 only if `wide`; x: I8 but not -128; start: I32, a quarter as many lanes.
     """
-    if isa() is Isa.AVX512 and codes.lanes in (16, 32, 64):
+    if isa().wide and codes.lanes in (16, 32, 64):
         name = f"llvm.x86.avx512.vpdpbusd.{8 * codes.lanes}"
         if binding.llvm_version_info[0] < 22:
             codes, x = codes.bits_as(I32), x.bits_as(I32)
@@ -153,7 +195,7 @@ def dot(start: Value, codes: Value, x: Value, wide: bool = False) -> Value:
 def lookup(entries: Sequence[int], codes: Value) -> Value:
     """Each code below 16 replaced by its entry in a table of 16 bytes."""
     chosen, lanes = isa(), codes.lanes
-    if chosen is Isa.AVX512 and lanes == 64:
+    if chosen.wide and lanes == 64:
         return call_llvm("llvm.x86.avx512.pshuf.b.512", U8, 64, table([*entries] * 4, U8), codes)
     if chosen is not Isa.GENERIC and lanes == 32:
         return call_llvm("llvm.x86.avx2.pshuf.b", U8, 32, table([*entries] * 2, U8), codes)
@@ -195,6 +237,12 @@ def to_half(a: Value) -> Value:
 def from_bfloat(a: Value) -> Value:
     """bfloat16, given as its bits in U16, to float32."""
     return (a.to(I32) << 16).bits_as(F32)
+
+
+def to_bfloat(low: Value, high: Value) -> Value:
+    """16 and 16 numbers of float32 to 32 of bfloat16, nearest, halves to even, as bits in U16; with AMX only."""
+    name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+    return call_llvm(name, BF16, 32, high, low).bits_as(U16)
 
 
 def exp(a: Value) -> Value:

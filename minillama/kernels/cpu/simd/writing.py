@@ -13,9 +13,15 @@ X86 = binding.get_process_triple().split("-")[0] in ("x86_64", "amd64", "i686")
 class Isa(Enum):
     """Instruction sets that a kernel can be written for; the vectors are the same, the machine code is not."""
 
+    AMX = "amx"  # AVX512 with tiles besides: 8192 products of bfloat16 in one instruction
     AVX512 = "avx512"  # with VNNI: 64 products of bytes in one instruction
     AVX2 = "avx2"
     GENERIC = "generic"  # whatever LLVM makes of plain vector code, on any processor
+
+    @property
+    def wide(self) -> bool:
+        """Whether there are 32 registers of 64 bytes, and their instructions."""
+        return self in (Isa.AMX, Isa.AVX512)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,22 @@ U16, I16 = Element(ir.IntType(16), 16, signed=False), Element(ir.IntType(16), 16
 U32, I32 = Element(ir.IntType(32), 32, signed=False), Element(ir.IntType(32), 32)
 U64, I64 = Element(ir.IntType(64), 64, signed=False), Element(ir.IntType(64), 64)
 F16, F32 = Element(ir.HalfType(), 16, real=True), Element(ir.FloatType(), 32, real=True)
+
+
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+BF16 = Element(_BFloat(), 16, real=True)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""AMX: eight registers of 16 rows of 64 bytes, tiles, and the product of two of them in one instruction.
+
+A tile of bfloat16 is [16, 32] as a left factor; a right factor is [32, 16], two neighbours of a column side by side:
+16 rows of 16 pairs. A tile of float32 is [16, 16]. (Intel's Architecture Instruction Set Extensions Reference, AMX)
+"""
+
+import ctypes
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llvmlite import ir
+
+from minillama.kernels.cpu.simd.memory import pointer_to, stack, store
+from minillama.kernels.cpu.simd.value import Value, number
+from minillama.kernels.cpu.simd.vectors import table
+from minillama.kernels.cpu.simd.writing import U8, builder, declare
+
+TILE_ROWS = 16
+TILE_BYTES = 64  # of a row
+TILES = 8
+_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18  # Linux on x86-64: SYS_arch_prctl, ARCH_REQ_XCOMP_PERM
+
+
+def may_use_tiles() -> bool:
+    """Ask the system for the tiles' state, which a process has to before its first use of them."""
+    if platform.system() != "Linux":
+        return False
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA) == 0
+
+
+@contextmanager
+def tiles_in_use() -> Iterator[None]:
+    """What is written inside may use whole tiles, all of them; afterwards their state is given back."""
+    shape = [0] * 64
+    shape[0] = 1  # the palette: eight tiles
+    shape[16 : 16 + 2 * TILES : 2] = [TILE_BYTES] * TILES
+    shape[48 : 48 + TILES] = [TILE_ROWS] * TILES
+    place = stack(64)
+    store(table(shape, U8), place)
+    _call("ldtilecfg", [], place)
+    yield
+    _call("tilerelease", [])
+
+
+def zero_tile(tile: int) -> None:
+    """Fill a tile with zeros."""
+    _call("tilezero", [tile])
+
+
+def load_tile(tile: int, address: Value, stride: int) -> None:
+    """Fill a tile from rows that lie `stride` bytes apart."""
+    _call("tileloadd64", [tile], address, number(stride))
+
+
+def store_tile(tile: int, address: Value, stride: int) -> None:
+    """Put a tile's rows `stride` bytes apart."""
+    _call("tilestored64", [tile], address, number(stride))
+
+
+def add_product(sums: int, left: int, right: int) -> None:
+    """sums += left · right: 8192 products of bfloat16, added up as float32."""
+    _call("tdpbf16ps", [sums, left, right])
+
+
+def _call(name: str, tiles: list[int], address: Value | None = None, stride: Value | None = None) -> None:
+    byte = ir.IntType(8)
+    arguments: list[ir.Value] = [byte(tile) for tile in tiles]
+    if address is not None:
+        arguments.append(pointer_to(address, byte))
+    if stride is not None:
+        arguments.append(stride.ir)
+    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    builder().call(declare(f"llvm.x86.{name}", kind), arguments)
