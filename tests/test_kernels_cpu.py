@@ -48,7 +48,9 @@ from minillama.kernels.cpu.simd import Isa
 
 DEVICE = jax.devices("cpu")[0]
 FLOAT_ROUNDING = 3e-6  # of a sum of some thousand products, in sizes of the terms
-QUICK = (Type.Q4_0, Type.Q6_K, Type.F16)  # of the generic instruction set, whose kernels take seconds to compile
+QUICK = (Type.Q4_0, Type.Q6_K, Type.F16)  # the types that are tried at once also with what is slow:
+# the generic instruction set, whose kernels take seconds to compile, and AVX-512 beside AMX, which shares most of it
+SLOW = {Isa.GENERIC} | ({Isa.AVX512} if ISAS[0] is Isa.AMX else set())
 
 
 def cases(kinds: Iterable[Type]) -> pytest.MarkDecorator:
@@ -58,7 +60,7 @@ def cases(kinds: Iterable[Type]) -> pytest.MarkDecorator:
         [
             pytest.param(
                 kind, isa, id=f"{kind.name}-{isa.value}",
-                marks=pytest.mark.slow if isa is Isa.GENERIC and kind not in QUICK else (),
+                marks=pytest.mark.slow if isa in SLOW and kind not in QUICK else (),
             )
             for isa in ISAS
             for kind in kinds
