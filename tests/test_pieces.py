@@ -17,10 +17,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from minillama.gguf import Tensor
 from minillama.gguf.types import BLOCKS, row_bytes
-from minillama.kernels import Weight, place_weight
+from minillama.kernels import Files, Weight, place_weight
 from minillama.kernels.load import SUPPORTED
 from minillama.parallel import pieces
-from minillama.parallel.pieces import Part, SpreadFiles, load_matrix, load_numbers
+from minillama.parallel.pieces import Part, load_matrix, load_numbers
 from minillama.parallel.specs import AXIS, COLUMNS, ROWS, WHOLE
 
 HEADER = 96  # bytes of a file in front of the tensor
@@ -71,7 +71,7 @@ def check_pieces(folder: Path, kind: Type, experts: tuple[int, ...], counts: tup
         mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
 
         def cut(spec: PartitionSpec, size: int, shares: int, part: Part, mesh: Mesh = mesh) -> np.ndarray:
-            files = SpreadFiles({part.tensor.file: memory}, mesh)
+            files = Files({part.tensor.file: memory})
             return read_pieces(load_matrix(part, files, spec, mesh, size, shares), experts, mesh)
 
         everything, some = Part(tensor, 0, rows), Part(tensor, 8, 12)

@@ -13,12 +13,11 @@ from minillama.engine.loader import Advance, find_tensor, layer_shapes, rope_fac
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
 from minillama.gguf.types import BLOCKS
-from minillama.kernels import check_type, reads_in_place
+from minillama.kernels import Files, check_type, reads_in_place
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.params import LINEAR_FIELDS
 from minillama.parallel.pieces import (
     Part,
-    SpreadFiles,
     first_of_piece,
     load_matrix,
     load_numbers,
@@ -39,8 +38,8 @@ class SpreadLoader:
     advance: Advance = lambda size: None
 
     @cached_property
-    def _files(self) -> SpreadFiles:
-        return SpreadFiles(self.file.mapped, self.mesh)
+    def _files(self) -> Files:
+        return Files(self.file.mapped)
 
     def load(self, ctx_size: int) -> Params:
         """All parameters; raises what `load_params` does, and OptionError where columns do not divide."""

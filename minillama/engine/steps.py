@@ -49,8 +49,9 @@ def read(
     count = np.asarray(valid, np.int32)
     if placement.single is not None:
         return _read(weights, config, ids, count, cache)
-    hidden, after = _across(weights, config, placement, ids, cache)
-    return last_logits(head_of(weights.unpack()), config, hidden, count), replace(after, length=cache.length + count)
+    params = weights.unpack()
+    hidden, after = _across(params, config, placement, ids, cache)
+    return last_logits(head_of(params), config, hidden, count), replace(after, length=cache.length + count)
 
 
 def run(
@@ -59,7 +60,7 @@ def run(
     """Run a chunk of T tokens of each of B texts; hidden states, normed and ready for the head (`head_of`)."""
     if placement.single is not None:
         return _run(weights, config, ids, cache)
-    return _across(weights, config, placement, ids, cache)
+    return _across(weights.unpack(), config, placement, ids, cache)
 
 
 def read_temporaries(weights: Packed, config: Config, placement: Placement, size: int, cache: Cache) -> int | None:
@@ -81,8 +82,9 @@ def read_all(
     """Run a chunk and give the logits of every position."""
     if placement.single is not None:
         return _read_all(weights, config, ids, cache)
-    hidden, cache = _across(weights, config, placement, ids, cache)
-    return all_logits(head_of(weights.unpack()), config, hidden), cache
+    params = weights.unpack()
+    hidden, cache = _across(params, config, placement, ids, cache)
+    return all_logits(head_of(params), config, hidden), cache
 
 
 def decode(
@@ -91,8 +93,9 @@ def decode(
     """Run one token without sampling; the logits after it."""
     if placement.single is not None:
         return _decode(weights, config, ids, cache)
-    hidden, cache = _across(weights, config, placement, ids, cache)
-    return last_logits(head_of(weights.unpack()), config, hidden, jnp.int32(1)), cache
+    params = weights.unpack()
+    hidden, cache = _across(params, config, placement, ids, cache)
+    return last_logits(head_of(params), config, hidden, jnp.int32(1)), cache
 
 
 def step(
@@ -107,8 +110,9 @@ def step(
     """Run one token and sample the next."""
     if placement.single is not None:
         return _step(weights, config, chain, state, token, cache)
-    hidden, cache = _across(weights, config, placement, token.reshape(1, 1), cache)
-    logits = last_logits(head_of(weights.unpack()), config, hidden, jnp.int32(1))
+    params = weights.unpack()
+    hidden, cache = _across(params, config, placement, token.reshape(1, 1), cache)
+    logits = last_logits(head_of(params), config, hidden, jnp.int32(1))
     choice, state = choose(chain, state, logits)
     return choice, state, cache
 
@@ -131,8 +135,9 @@ def verify(
     """
     if placement.single is not None:
         return _verify(weights, config, chain, state, ids, drafted, cache)
-    hidden, after = _across(weights, config, placement, ids, cache)
-    logits = all_logits(head_of(weights.unpack()), config, hidden)
+    params = weights.unpack()
+    hidden, after = _across(params, config, placement, ids, cache)
+    logits = all_logits(head_of(params), config, hidden)
     run, state = choose_run(chain, state, logits, ids, drafted)
     held = jax.device_put(run.count, placement.devices[0])
     return run, state, replace(after, length=cache.length + held)
@@ -303,10 +308,9 @@ def sample_along(
 
 
 def _across(
-    weights: Packed, config: Config, placement: Placement, ids: Int[Array | np.ndarray, "B T"], cache: Cache
+    params: Params, config: Config, placement: Placement, ids: Int[Array | np.ndarray, "B T"], cache: Cache
 ) -> tuple[Float[Array, "B T D"], Cache]:
     """The forward pass device by device: activations travel between them, each layer's cache stays with it."""
-    params = weights.unpack()
     first, last = placement.devices[0], placement.devices[-1]
     x = embed_ids(params.token_embd, config, jax.device_put(ids, first))
     keys: list[Store] = []

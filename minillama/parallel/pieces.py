@@ -5,9 +5,8 @@ and rows that do not divide evenly, are copied, padded with zeros, which add not
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -18,7 +17,7 @@ from jaxtyping import UInt8
 
 from minillama.gguf import Tensor
 from minillama.gguf.types import row_bytes
-from minillama.kernels import Weight, load_vector, map_rows, place_weight, reads_in_place
+from minillama.kernels import Files, Weight, load_vector, map_rows, place_weight, reads_in_place
 from minillama.parallel.specs import AXIS, COLUMNS, ROWS
 
 READ_BYTES = 1 << 24  # of a tensor that are in memory at a time while columns are cut out
@@ -41,24 +40,7 @@ def local_devices(mesh: Mesh) -> list[tuple[int, jax.Device]]:
     return [(place, device) for place, device in enumerate(mesh.devices.flat) if device.process_index == here]
 
 
-class SpreadFiles:
-    """Files in memory, each of them as one array that all of a mesh's devices read where it is."""
-
-    def __init__(self, mapped: Mapping[Path, UInt8[np.ndarray, "bytes"]], mesh: Mesh) -> None:
-        self._mapped, self._mesh = mapped, mesh
-        self._placed: dict[Path, Array] = {}
-
-    def everywhere(self, file: Path) -> UInt8[Array, "bytes"]:
-        """A whole file, without a copy."""
-        if file not in self._placed:
-            memory = self._mapped[file]
-            self._placed[file] = over_devices(
-                self._mesh, PartitionSpec(), lambda place, device: jax.device_put(memory, device)
-            )
-        return self._placed[file]
-
-
-def load_matrix(part: Part, files: SpreadFiles, spec: PartitionSpec, mesh: Mesh, size: int, shares: int) -> Weight:
+def load_matrix(part: Part, files: Files, spec: PartitionSpec, mesh: Mesh, size: int, shares: int) -> Weight:
     """A matrix cut as `spec` says, as one weight over all devices.
 
     size: rows or columns of a piece, together not fewer than the matrix has; what
@@ -77,7 +59,7 @@ def load_matrix(part: Part, files: SpreadFiles, spec: PartitionSpec, mesh: Mesh,
 
     stays = all(reads_in_place(device, kind) for _, device in local_devices(mesh))
     if stays and (spec not in (ROWS, COLUMNS) or (spec == ROWS and size * shares == part.rows)):
-        memory = files.everywhere(part.tensor.file)
+        memory = over_devices(mesh, PartitionSpec(), lambda place, device: files.on(device, part.tensor.file))
         return map_rows(part.tensor, part.first, part.rows, memory, shares if spec == ROWS else 1)
     if spec == ROWS:
         return over_devices(mesh, PartitionSpec(AXIS), cut_rows)

@@ -88,6 +88,14 @@ def _rounded(x: Value) -> Value:
     return to_bfloat(x.lanes_at(range(half)), x.lanes_at(range(half, x.lanes)))
 
 
+def _filled_up(count: Value, read: Callable[[Value], Value], spare: Value) -> Value:
+    """Fewer numbers than a tile is deep, and zeros behind them; spare: memory for DEPTH numbers."""
+    store(number(0.0, F32, DEPTH), spare)
+    for i in loop(0, count):
+        store(read(i), spare + i * 4)
+    return load(F32, DEPTH, spare)
+
+
 def define_factors(module: Module, name: str, parts: int) -> None:
     """`name(part, first, last)`: lay units first to last - 1 of the activations out; what is beyond them is zeros."""
 
@@ -113,10 +121,7 @@ def define_factors(module: Module, name: str, parts: int) -> None:
                         store(row, layout.factor(unit, k, p) + i * TILE_BYTES)
 
             def read_rest(address: Value) -> Value:
-                store(number(0.0, F32, DEPTH), spare)
-                for i in loop(0, part.width - bulk):
-                    store(load(F32, 1, address + i * 4), spare + i * 4)
-                return load(F32, DEPTH, spare)
+                return _filled_up(part.width - bulk, lambda i: load(F32, 1, address + i * 4), spare)
 
             for k in loop(0, bulk, DEPTH):
                 turn(k, lambda address: load(F32, DEPTH, address), unit, sources, real)
@@ -127,7 +132,7 @@ def define_factors(module: Module, name: str, parts: int) -> None:
 
 
 def define_quantised(module: Module, name: str, form: Format) -> None:
-    """`name(part, first, last)`: rows first to last - 1, at most BUFFER_ROWS, for all tokens."""
+    """`name(part, first, last)`: rows first to last - 1 for all tokens."""
 
     def unpack(row: Value, k: Value, width: Value, to: Value) -> None:
         blocks = width // form.weights
@@ -175,10 +180,8 @@ def define_plain(module: Module, name: str, plain: Plain) -> None:
         for i in loop(0, bulk, DEPTH):
             put_parts(plain.read(DEPTH, row + (k + i) * plain.bytes), i)
         with when(bulk < width):
-            store(number(0.0, F32, DEPTH), spare)
-            for i in loop(bulk, width):
-                store(plain.read(1, row + (k + i) * plain.bytes), spare + (i - bulk) * 4)
-            put_parts(load(F32, DEPTH, spare), bulk)
+            first = row + (k + bulk) * plain.bytes
+            put_parts(_filled_up(width - bulk, lambda i: plain.read(1, first + i * plain.bytes), spare), bulk)
 
     _define(module, name, unpack, (parts, 2), lambda chunk: chunk * plain.bytes)
 
