@@ -241,7 +241,8 @@ for name, mine, value in (
 ):
     engine = stages(llm, PROMPT, Sampling(**off | {name: value}))[-1].kept
     yours = attempt(lambda: int(mine(probs, value).sum()))
-    print(f"{name} {value}:", "as many as the engine" if yours == engine else f"the engine {engine}, you {yours}")
+    found = "as many as the engine" if yours == engine else f"the engine {engine}, you {yours}"
+    print(f"{name} {value}: {found}")
 
 # %% [markdown]
 # ## 5. The order matters
