@@ -12,6 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Before JAX is imported anywhere; environment variables, so that processes started by tests are strict as well.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Tests compile much and compute little: LLVM optimises less, which saves a quarter of the time on a fresh clone. An
+# empty XLA_FLAGS has it optimise as for users.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

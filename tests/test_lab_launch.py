@@ -119,8 +119,9 @@ def test_gone_when_the_guard_dies(tmp_path: Path) -> None:
     """The command itself goes; nobody is left to see to what it started."""
     with workers(1, listening(tmp_path)):
         worker, child = ids(tmp_path)
-        for guard in psutil.Process().children():
-            guard.kill()
+        guard = psutil.Process(worker).parent()
+        assert guard is not None and guard.ppid() == os.getpid()
+        guard.kill()
         assert all_gone([worker])
         os.kill(child, signal.SIGKILL)
 

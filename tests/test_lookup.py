@@ -6,7 +6,7 @@ themselves.
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,6 +36,14 @@ SAMPLERS = {
     "mirostat 1": {"seed": 5, "mirostat": 1},
     "mirostat 2": {"seed": 6, "mirostat": 2},
 }
+
+SLOW = {"gemma2", "mixtral", "dry", "xtc", "mirostat 1"}
+
+
+def each(names: Iterable[str]) -> pytest.MarkDecorator:
+    """Some models or samplers, of which some are slow ones: others are much like them."""
+    params = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names]
+    return pytest.mark.parametrize("name", params)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +128,7 @@ def by_search(tokens: list[int], ngram_max: int, most: int) -> list[int]:
 
 
 class TestSameText:
-    @pytest.mark.parametrize("name", ["qwen3", "gemma2", "mixtral"])
+    @each(["qwen3", "gemma2", "mixtral"])
     def test_of_every_kind_of_model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         llm = ml.load(write_tiny(tmp_path / "m.gguf", name), progress=False, **EXACT)
         plain = llm.generate(PROMPT, n=40, temp=0, ignore_eos=True)
@@ -128,7 +136,7 @@ class TestSameText:
         use_oracle(monkeypatch, PROMPT + list(plain.tokens), wrong=0.4)
         same(llm.generate(PROMPT, n=40, temp=0, ignore_eos=True, lookup=True), plain)
 
-    @pytest.mark.parametrize("name", SAMPLERS)
+    @each(SAMPLERS)
     def test_of_every_sampler(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         options = {"n": 60, "ignore_eos": True, **SAMPLERS[name]}
         plain = llm.generate(PROMPT, **options)

@@ -23,7 +23,7 @@ from minillama.parallel.specs import divide
 
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}
 IDS = [5, 17, 250, 3, 99, 41, 7, 8, 120]
-QUICK = ("llama", "qwen2moe", "chatglm")
+QUICK = ("llama", "qwen2moe")
 COLLECTIVE = re.compile(
     r" (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute|collective-broadcast)(?:-start)?\("
 )
