@@ -5,8 +5,8 @@ bytes, four products to a sum, and scaled group by group:
 
     y = sum over groups of  scale dx (codes · x_codes - zero sum(x_codes)) - minimum dx sum(x_codes)
 
-No type has both a zero and minima. Two rows are read at a time, so that activations are loaded half as often; they lie
-apart, two even streams for the processor to read ahead in.
+No type has both a zero and minima. Some rows are read at a time, so that activations are loaded less often; they lie
+apart, as even streams for the processor to read ahead in.
 """
 
 from collections.abc import Callable
@@ -35,15 +35,13 @@ from minillama.kernels.cpu.simd import (
 
 _UNROLL = 2  # sums of a row that grow side by side, for one alone would wait for itself
 _PLAIN_ROWS = 4  # times tokens that are computed together, where a weight is a float
-_AHEAD = 192  # bytes between what is read and what is asked for, where memory is what takes the time
-_FAR_AHEAD = 2048  # and where the processor has so much to do for a byte that it does not look ahead far by itself
-_DENSE = 5  # bits of a weight below which that is so
+_AHEAD = 2048  # bytes between what is read and what is asked for: memory takes as long as some hundreds of instructions
 
 
 def define_quantised(module: Module, name: str, form: Format, tokens: int) -> None:
     """`name(part, first, last)`: rows first to last - 1 for a fixed number of tokens."""
-
-    _define_apart(module, name, 2, lambda part, rows: _rows(part, form, tokens, rows))
+    together = 4 if tokens == 1 and form.together > 1 else 2  # as many as stay in registers with what unpacking takes
+    _define_apart(module, name, together, lambda part, rows: _rows(part, form, tokens, rows))
 
 
 def _define_apart(module: Module, name: str, together: int, compute: Callable[[Part, list[Value]], None]) -> None:
@@ -67,13 +65,12 @@ def _rows(part: Part, form: Format, tokens: int, rows: list[Value]) -> None:
     bulk = blocks - blocks % form.together
     weights = [part.weights + row * part.row_bytes for row in rows]
     xs = [part.x + layout.size * t for t in range(tokens)]
-    ahead = _FAR_AHEAD if 8 * form.bytes < _DENSE * form.weights else _AHEAD
     sums = [[_Sums(form) for _ in xs] for _ in rows]
     for block in loop(0, bulk, form.together):
         read = []
         for start in (address + block * form.bytes for address in weights):
             for line in range(0, form.bytes * form.together, 64):
-                prefetch(start + (ahead + line))
+                prefetch(start + (_AHEAD + line))
             read.append(form.runs([start + i * form.bytes for i in range(form.together)]))
         _add(sums, read, layout, form, xs, block)
     if form.together > 1:
