@@ -242,6 +242,20 @@ class TestInsideJit:
         for y, raw, (kind, _) in zip(found, raws, kinds, strict=True):
             check(kind, raw, x, np.asarray(y))
 
+    @pytest.mark.parametrize("tokens", [5, 16, 40, 96])
+    def test_tokens_that_do_not_count_cost_nothing_and_come_out_as_zeros(self, tokens: int) -> None:
+        kinds = [(Type.Q4_K, 512), (Type.Q8_0, 130), (Type.F16, 7), (Type.F32, 9)]
+        weights = [in_file(random_bytes(kind, rows, 512), kind, (rows, 512)) for kind, rows in kinds]
+        x = np.random.default_rng(0).standard_normal((tokens, 512)).astype(np.float32)
+        run = jax.jit(lambda x, ws, valid: multiply(x, ws, valid))
+        whole = [np.asarray(y) for y in run(jnp.asarray(x), weights, jnp.int32(tokens))]
+        for valid in {1, 8, 9, 16, 17, 32, 33, tokens - 1, tokens} & set(range(1, tokens + 1)):
+            untold = x.copy()
+            untold[valid:] = np.nan
+            for y, expected in zip(run(jnp.asarray(untold), weights, jnp.int32(valid)), whole, strict=True):
+                np.testing.assert_array_equal(np.asarray(y)[:valid], expected[:valid])
+                assert tokens <= max(FEW) or not np.asarray(y)[valid:].any()
+
     def test_together_is_as_alone_to_the_bit(self) -> None:
         weights = [in_file(random_bytes(Type.Q4_0, rows, 2048), Type.Q4_0, (rows, 2048)) for rows in (300, 2000)]
         x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 2048)).astype(np.float32))

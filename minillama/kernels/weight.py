@@ -47,20 +47,30 @@ class Weight(ABC):
         """What one of several devices multiplies with; the matrix itself, where each device holds its own part."""
         return self
 
-    def products(self, x: Float[Array, "T K"], others: Sequence["Weight"]) -> list[Float[Array, "T N"]]:
-        """The products with this matrix and some others; in one call, where that is faster."""
+    def products(
+        self, x: Float[Array, "T K"], others: Sequence["Weight"], valid: Int[Array, ""] | None = None
+    ) -> list[Float[Array, "T N"]]:
+        """The products with this matrix and some others; in one call, where that is faster.
+
+        valid: how many rows of x count, where kernels need not multiply the others; None for all.
+        """
         return [weight.product(x) for weight in (self, *others)]
 
 
-def matmul(x: Float[Array, "*batch K"], w: Weight) -> Float[Array, "*batch N"]:
-    """x Wᵀ in float32, whatever W is made of."""
-    return matmuls(x, [w])[0]
+def matmul(x: Float[Array, "*batch K"], w: Weight, valid: Int[Array, ""] | None = None) -> Float[Array, "*batch N"]:
+    """x Wᵀ in float32, whatever W is made of.
+
+    valid: how many of all rows of x count, from the first; what comes out for the others is finite, and means nothing.
+    """
+    return matmuls(x, [w], valid)[0]
 
 
-def matmuls(x: Float[Array, "*batch K"], weights: Sequence[Weight]) -> list[Float[Array, "*batch N"]]:
+def matmuls(
+    x: Float[Array, "*batch K"], weights: Sequence[Weight], valid: Int[Array, ""] | None = None
+) -> list[Float[Array, "*batch N"]]:
     """x Wᵀ for several matrices."""
     first, *others = weights
-    found = first.products(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), others)
+    found = first.products(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), others, valid)
     return [y.reshape(*x.shape[:-1], y.shape[-1]) for y in found]
 
 

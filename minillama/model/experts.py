@@ -20,15 +20,21 @@ def route(block: Block, config: Config, h: Float[Array, "T D"]) -> tuple[Float[A
     return weights * config.expert_weights_scale, chosen
 
 
-def mix_experts(block: Block, config: Config, h: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """The weighted sum of the chosen experts' outputs, plus the shared expert's where there is one."""
+def mix_experts(
+    block: Block, config: Config, h: Float[Array, "B T D"], valid: Int[Array, ""] | None = None
+) -> Float[Array, "B T D"]:
+    """The weighted sum of the chosen experts' outputs, plus the shared expert's where there is one.
+
+    valid: how many of the tokens count; None for all.
+    """
     flat = h.reshape(-1, h.shape[-1])
     weights, chosen = route(block, config, flat)
     activation = config.family.activation
 
     def expert(index: Int[Array, ""], x: Float[Array, "n D"]) -> Float[Array, "n D"]:
-        opened, up = matmuls(x, [stack.weight.expert(index) for stack in (block.ffn_gate_exps, block.ffn_up_exps)])
-        return matmul(gated(opened, up, activation), block.ffn_down_exps.weight.expert(index))
+        stacks = block.ffn_gate_exps, block.ffn_up_exps
+        opened, up = matmuls(x, [stack.weight.expert(index) for stack in stacks], valid)
+        return matmul(gated(opened, up, activation), block.ffn_down_exps.weight.expert(index), valid)
 
     tokens, used = chosen.shape
     if tokens * used <= config.expert_count:  # few tokens: touch only the experts they use
@@ -47,6 +53,7 @@ def mix_experts(block: Block, config: Config, h: Float[Array, "B T D"]) -> Float
 
         mixed = lax.fori_loop(0, config.expert_count, add_expert, jnp.zeros_like(flat))
     if block.ffn_gate_shexp is not None:
-        shared = block.ffn_down_shexp(gated(*together(flat, block.ffn_gate_shexp, block.ffn_up_shexp), activation))
+        opened, up = together(flat, block.ffn_gate_shexp, block.ffn_up_shexp, valid=valid)
+        shared = block.ffn_down_shexp(gated(opened, up, activation), valid)
         mixed = mixed + jax.nn.sigmoid(flat @ block.ffn_gate_inp_shexp)[:, None] * shared
     return mixed.reshape(h.shape)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from minillama.model.architectures import Activation
 from minillama.model.params import Block, together
@@ -24,14 +24,15 @@ def feed_forward(
     activation: Activation,
     h: Float[Array, "*batch D"],
     tap: Callable[[str, Array], Array] = lambda name, value: value,
+    valid: Int[Array, ""] | None = None,
 ) -> Float[Array, "*batch D"]:
     """One dense network; where the file has no ffn_gate, ffn_up holds the rows of gate and up.
 
-    `tap` sees what goes into ffn_down.
+    `tap` sees what goes into ffn_down. valid: how many of the tokens count; None for all.
     """
     if block.ffn_gate is not None:
-        opened, up = together(h, block.ffn_gate, block.ffn_up)
+        opened, up = together(h, block.ffn_gate, block.ffn_up, valid=valid)
     else:
-        opened, up = jnp.split(block.ffn_up(h), 2, axis=-1)
+        opened, up = jnp.split(block.ffn_up(h, valid), 2, axis=-1)
     name = "ffn_swiglu" if activation is Activation.SILU else "ffn_geglu"
-    return block.ffn_down(tap(name, gated(opened, up, activation)))
+    return block.ffn_down(tap(name, gated(opened, up, activation)), valid)

@@ -59,7 +59,7 @@ def forward_last(
     The last layer does for the others only what later tokens will ask for, their keys and values.
     """
     x = embed_tokens(params.token_embd, config, ids)
-    x, after = run_blocks(params.blocks, config, x, cache, params.rope_factors, only=valid - 1)
+    x, after = run_blocks(params.blocks, config, x, cache, params.rope_factors, valid=valid)
     return final_norm(params, config, x)[:, 0], replace(after, length=cache.length + valid)
 
 
@@ -104,12 +104,13 @@ def run_blocks(
     rope_factors: Float[Array, "pairs"] | None,
     first: int = 0,
     tap: Tap = silent,
-    only: Int[Array, ""] | None = None,
+    valid: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "B _ D"], Cache]:
     """Some consecutive layers, the first of which is number `first` of the model, with the cache of just these.
 
-    only: the one token whose result is wanted, [B, 1, D]; None for all.
+    valid: how many of the tokens count, of which only the last one's result is wanted, [B, 1, D]; None for all.
     """
+    counted = valid if x.shape[0] == 1 else None
     length = cache.length + jnp.int32(x.shape[1])
     positions = cache.length[:, None] + jnp.arange(x.shape[1], dtype=jnp.int32)[None]
     turn = rotation(config.rope, rope_factors, positions)
@@ -122,8 +123,8 @@ def run_blocks(
         local = config.is_local(first + i)
         state = x, keys[i], values[i], positions, local_turn if local else turn
         if tap is silent:
-            wanted = only if block is blocks[-1] else None
-            x, keys[i], values[i] = _run_block(block, config, local, *state, only=wanted)
+            only = None if valid is None or block is not blocks[-1] else valid - 1
+            x, keys[i], values[i] = _run_block(block, config, local, *state, only=only, valid=counted)
         else:
             listener = partial(_numbered, tap, first + i)
             x, keys[i], values[i] = run_block(block, config, local, *state, listener)
@@ -141,32 +142,35 @@ def run_block(
     turn: Turn,
     tap: Tap = silent,
     only: Int[Array, ""] | None = None,
+    valid: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "B _ D"], Store, Store]:
     """One layer: attention over what came before, then the feed-forward network; keys and values come back longer.
 
     local: whether the layer sees its sliding window only. turn: cos and sin of the positions' angles.
-    only: the one token whose result is wanted, [B, 1, D]; None for all.
+    only: the one token whose result is wanted, [B, 1, D]; None for all. valid: how many of the tokens count; products
+    need not be computed for the others.
     """
     h = tap("attn_norm", rms_norm(x, block.attn_norm, config.layer_norm_rms_epsilon))
-    q, k, v = project(block, config, h, turn, tap)
+    q, k, v = project(block, config, h, turn, tap, valid)
     keys, values = keys.write(k, positions[:, 0]), values.write(v, positions[:, 0])
     if only is not None:
         x, q, positions = (jax.lax.dynamic_slice_in_dim(a, only, 1, axis=1) for a in (x, q, positions))
+        valid = None
     constants = config.query_scale, config.attn_logit_softcapping, config.sliding_window if local else 0
     if tap is silent:
         mixed = attention(q, keys, values, positions, *constants)
     else:  # someone wants to see the weights, which `attention` never holds
         weights = tap("kq_soft_max", attention_weights(q, keys, positions, *constants))
         mixed = attend(weights, values)
-    out = tap("attn_out", total(block.attn_output(tap("kqv_out", mixed)), config.axis))
+    out = tap("attn_out", total(block.attn_output(tap("kqv_out", mixed), valid), config.axis))
     if block.post_attention_norm is not None:
         out = tap("attn_post_norm", rms_norm(out, block.post_attention_norm, config.layer_norm_rms_epsilon))
     x = tap("ffn_inp", x + out)
     h = tap("ffn_norm", rms_norm(x, block.ffn_norm, config.layer_norm_rms_epsilon))
     if block.ffn_gate_inp is None:
-        out = tap("ffn_out", total(feed_forward(block, config.family.activation, h, tap), config.axis))
+        out = tap("ffn_out", total(feed_forward(block, config.family.activation, h, tap, valid), config.axis))
     else:
-        out = tap("ffn_out", total(mix_experts(block, config, h), config.axis))
+        out = tap("ffn_out", total(mix_experts(block, config, h, valid), config.axis))
     if block.post_ffw_norm is not None:
         out = tap("ffn_post_norm", rms_norm(out, block.post_ffw_norm, config.layer_norm_rms_epsilon))
     return tap("l_out", x + out), keys, values
@@ -181,15 +185,20 @@ def _numbered(tap: Tap, layer: int, name: str, value: Array) -> Array:
 
 
 def project(
-    block: Block, config: Config, h: Float[Array, "B T D"], turn: Turn, tap: Tap = silent
+    block: Block,
+    config: Config,
+    h: Float[Array, "B T D"],
+    turn: Turn,
+    tap: Tap = silent,
+    valid: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
     """Queries, keys and values of one layer: projected, normed per head where the model does so, and rotated."""
     heads, kv_heads = config.head_count, config.head_count_kv
     if block.attn_qkv is not None:
         ends = heads * config.key_length, (heads + kv_heads) * config.key_length
-        q, k, v = jnp.split(block.attn_qkv(h), ends, axis=-1)
+        q, k, v = jnp.split(block.attn_qkv(h, valid), ends, axis=-1)
     else:
-        q, k, v = together(h, block.attn_q, block.attn_k, block.attn_v)
+        q, k, v = together(h, block.attn_q, block.attn_k, block.attn_v, valid=valid)
     q = q.reshape(*h.shape[:2], heads, config.key_length)
     k = k.reshape(*h.shape[:2], kv_heads, config.key_length)
     v = v.reshape(*h.shape[:2], kv_heads, config.value_length)

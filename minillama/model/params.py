@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import jax
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from minillama.kernels import Weight, matmul, matmuls
 
@@ -17,17 +17,19 @@ class Linear:
     weight: Weight
     bias: Float[Array, "N"] | None = None
 
-    def __call__(self, x: Float[Array, "*batch K"]) -> Float[Array, "*batch N"]:
-        return self.shifted(matmul(x, self.weight))
+    def __call__(self, x: Float[Array, "*batch K"], valid: Int[Array, ""] | None = None) -> Float[Array, "*batch N"]:
+        return self.shifted(matmul(x, self.weight, valid))
 
     def shifted(self, y: Float[Array, "*batch N"]) -> Float[Array, "*batch N"]:
         """y + b."""
         return y if self.bias is None else y + self.bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def together(x: Float[Array, "*batch K"], *linears: Linear) -> list[Float[Array, "*batch N"]]:
+def together(
+    x: Float[Array, "*batch K"], *linears: Linear, valid: Int[Array, ""] | None = None
+) -> list[Float[Array, "*batch N"]]:
     """Several of them on the same x, in one call of the kernels."""
-    products = matmuls(x, [linear.weight for linear in linears])
+    products = matmuls(x, [linear.weight for linear in linears], valid)
     return [linear.shifted(y) for linear, y in zip(linears, products, strict=True)]
 
 

@@ -10,6 +10,7 @@ from minillama.kernels.cpu.frame import Api, Frame, define_handler
 from minillama.kernels.cpu.part import WORDS, Part
 from minillama.kernels.cpu.pool import define_pool
 from minillama.kernels.cpu.simd import (
+    F32,
     I32,
     I64,
     Module,
@@ -47,9 +48,9 @@ class Plan:
     row_bytes: int
     page: int  # where the first row begins: pages from the start of the memory, for bytes may be beyond int32,
     skip: int  # and bytes behind them
-    tokens: int
+    tokens: int  # that there are; how many of them count is told when the product runs
     prepare: int = -1  # number of the kernel that prepares the activations; -1: an earlier part's, or as they came
-    units: int = 0  # tasks that prepare
+    unit: int = 0  # tokens that a task prepares; 0: there is nothing to prepare
     place: int = -1  # where in the scratch memory the activations lie, in units of 64 bytes; -1: as they came
     task_rows: int = 1
     many: int = 0  # 1: the number of threads for many tokens counts
@@ -76,9 +77,13 @@ def define_handlers(module: Module, api: Api) -> None:
 
 
 def _product(module: Module, frame: Frame) -> None:
-    """Operands: plan [parts, columns], x f32 [T, K], experts i32 [parts], the weights; results: y of each, scratch."""
-    plan, source, experts = (frame.argument(i) for i in range(3))
+    """Operands: plan [parts, columns], x f32 [T, K], numbers i32 [parts + 1], the weights; results: y of each, scratch.
+
+    The numbers are the expert of each part, and how many tokens count; for the others y is zeros.
+    """
+    plan, source, numbers = (frame.argument(i) for i in range(3))
     count = frame.dimension(0, 0)
+    valid = load(I32, 1, numbers + count * 4).to(I64)
     scratch = frame.result(count)
     call = stack(_HEAD + MOST_PARTS * _PART)
     store(number(0), call + _DONE)
@@ -86,10 +91,13 @@ def _product(module: Module, frame: Frame) -> None:
     before, tasks = Register(number(0)), Register(number(0))
     for i in loop(0, count):
         row, part = plan + i * (4 * _COLUMNS), call + _HEAD + i * _PART
-        kernel, rows, width, row_bytes, page, skip, tokens, prepare, units, place, task_rows, _ = (
+        kernel, rows, width, row_bytes, page, skip, there, prepare, unit, place, task_rows, _ = (
             load(I32, 1, row + 4 * column).to(I64) for column in range(_COLUMNS)
         )
-        expert = load(I32, 1, experts + i * 4).to(I64)
+        tokens = smallest(valid, there)
+        _clear(frame.result(i) + tokens * rows * 4, (there - tokens) * rows)
+        units = select(unit < 1, number(0), (tokens + unit - 1) // select(unit < 1, number(1), unit))
+        expert = load(I32, 1, numbers + i * 4).to(I64)
         x = select(place < 0, source, scratch + place * 64)
         weights = frame.argument(i + 3) + page * PAGE + skip + expert * rows * row_bytes
         words = (
@@ -104,6 +112,15 @@ def _product(module: Module, frame: Frame) -> None:
     many = load(I32, 1, plan + 4 * (_COLUMNS - 1)).to(I64)
     threads = load(I64, 1, module.variable_address(THREADS) + many * 8)
     module.call("parallel", frame.address, module.address_of("product_task"), call, before.value + tasks.value, threads)
+
+
+def _clear(address: Value, count: Value) -> None:
+    """Make some floats zeros."""
+    bulk = count // 16 * 16
+    for i in loop(0, bulk, 16):
+        store(number(0.0, F32, 16), address + i * 4)
+    for i in loop(bulk, count):
+        store(number(0.0, F32), address + i * 4)
 
 
 def _product_task(call: Value, task: Value) -> None:

@@ -73,10 +73,12 @@ class Mapped(Weight):
     def product(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
         return multiply(x, [self])[0]
 
-    def products(self, x: Float[Array, "T K"], others: Sequence[Weight]) -> list[Float[Array, "T N"]]:
+    def products(
+        self, x: Float[Array, "T K"], others: Sequence[Weight], valid: Int[Array, ""] | None = None
+    ) -> list[Float[Array, "T N"]]:
         if all(isinstance(weight, Mapped) for weight in others) and len(others) < MOST_PARTS:
-            return multiply(x, [self, *others])
-        return super().products(x, others)
+            return multiply(x, [self, *others], valid)
+        return super().products(x, others, valid)
 
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
         count, width = self.sizes[-2:]
@@ -104,18 +106,24 @@ def map_weight(
     return Mapped(memory, kind, shape, offset, shares)
 
 
-def multiply(x: Float[Array, "T K"], weights: Sequence[Mapped]) -> list[Float[Array, "T N"]]:
-    """x Wᵀ for several matrices in one call, whose threads go from one to the next without waiting."""
+def multiply(
+    x: Float[Array, "T K"], weights: Sequence[Mapped], valid: Int[Array, ""] | None = None
+) -> list[Float[Array, "T N"]]:
+    """x Wᵀ for several matrices in one call, whose threads go from one to the next without waiting.
+
+    valid: how many tokens count; of more than `FEW` the others are not multiplied, and come out as zeros.
+    """
     tokens, width = x.shape
     few = next((count for count in FEW if count >= tokens), None)
     if few is not None and few > tokens:
         x = jnp.pad(x, ((0, few - tokens), (0, 0)))
     plans, scratch = _plans(weights, x.shape[0], width)
+    count = jnp.int32(x.shape[0]) if few is not None or valid is None else valid.astype(jnp.int32)
     experts = [jnp.int32(0) if weight.index is None else weight.index.astype(jnp.int32) for weight in weights]
     results = [jax.ShapeDtypeStruct((x.shape[0], weight.sizes[-2]), jnp.float32) for weight in weights]
     results.append(jax.ShapeDtypeStruct((scratch,), jnp.uint8))
     *products, _ = jax.ffi.ffi_call("minillama_product", results)(
-        _table(plans), x, jnp.stack(experts), *(weight.memory for weight in weights)
+        _table(plans), x, jnp.stack([*experts, count]), *(weight.memory for weight in weights)
     )
     return [y[:tokens] for y in products]
 
@@ -130,17 +138,17 @@ def _plans(weights: Sequence[Mapped], tokens: int, width: int) -> tuple[list[Pla
         few, parts = tokens in FEW, factor_parts(weight.kind, chosen_isa())
         shape = None if form is None else (form.group, form.order if few else form.zero)
         if few:
-            role, prepare, units = FEW_ROLES[tokens], Role.PREPARE_FEW, tokens
+            role, prepare, unit = FEW_ROLES[tokens], Role.PREPARE_FEW, 1
             size = 0 if form is None else tokens * RowLayout(width, form.group).size
             task_rows = max(8, min(_TASK_BYTES // weight.row_bytes, weight.sizes[-2] // _LEAST_TASKS))
         elif parts is not None:
-            role, prepare, units, shape = Role.MANY, Role.PREPARE_MANY, -(-tokens // tiled.TOKENS), parts
-            size = units * tiled.TileLayout(width, parts).size
+            role, prepare, unit, shape = Role.MANY, Role.PREPARE_MANY, tiled.TOKENS, parts
+            size = -(-tokens // unit) * tiled.TileLayout(width, parts).size
             share = weight.sizes[-2] // (_TASKS_OF_THREAD * env.thread_limits()[1])
             task_rows = min(tiled.BUFFER_ROWS, max(tiled.ROWS, share // tiled.ROWS * tiled.ROWS))
         else:
-            role, prepare, units = Role.MANY, Role.PREPARE_MANY, -(-tokens // PANEL)
-            size = units * (4 * width * PANEL if form is None else PanelLayout(width, form.group).size)
+            role, prepare, unit = Role.MANY, Role.PREPARE_MANY, PANEL
+            size = -(-tokens // unit) * (4 * width * PANEL if form is None else PanelLayout(width, form.group).size)
             task_rows = min(BUFFER_ROWS, max(8, weight.sizes[-2] // 32 // 8 * 8))
         fresh = shape not in places and size > 0
         if fresh:
@@ -156,7 +164,7 @@ def _plans(weights: Sequence[Mapped], tokens: int, width: int) -> tuple[list[Pla
                 tokens=tokens,
                 task_rows=task_rows,
                 prepare=kernel_number(weight.kind, prepare) if fresh else -1,
-                units=units if fresh else 0,
+                unit=unit if fresh else 0,
                 place=places[shape] if size else -1,
                 many=int(not few),
             )
