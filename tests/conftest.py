@@ -29,6 +29,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 ROOMS = ("env", "gguf", "tokenizer", "kernels", "model", "sampling", "parallel", "engine", "measure", "lab")
 install_import_hook([f"minillama.{room}" for room in ROOMS], "beartype.beartype")
 import minillama  # noqa: E402, F401  (env.prepare() sets the XLA flags here)
+from minillama.kernels.native import instruction_set  # noqa: E402
 
 settings.register_profile("here", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, print_blob=True)
@@ -58,6 +59,17 @@ def apart() -> Iterator[Check]:
     """Run a function in a process with four devices."""
     with process_with_devices() as run:
         yield run
+
+
+@pytest.fixture(scope="module")
+def rounded_to_8_bits() -> Iterator[Check]:
+    """Run a function where kernels round activations to 8 bits, as llama.cpp's did for the recorded numbers; tiles
+    (AMX) round them less."""
+    if instruction_set() == "amx":
+        with process_with_devices("avx512") as run:
+            yield run
+    else:
+        yield lambda check, *arguments: check(*arguments)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from devices import process_with_devices
+from devices import Check
 from tiny import VOCAB, write_tiny
 
 import minillama as ml
@@ -226,10 +226,8 @@ def divergence_of_real_files(folder: Path, base_path: Path) -> tuple[str, str]:
     return scores.divergence_statistics(itself), scores.divergence_statistics(last)
 
 
-def test_llama_cpp_finds_the_same(reference: Path, tmp_path: Path) -> None:
-    # Kernels that round activations to 8 bits, as those of the recorded run did; tiles (AMX) round them less.
-    with process_with_devices("avx512" if instruction_set() == "amx" else "auto") as apart:
-        itself, rounded = map(numbers, apart(divergence_of_real_files, reference, tmp_path / "base.kld"))
+def test_llama_cpp_finds_the_same(rounded_to_8_bits: Check, reference: Path, tmp_path: Path) -> None:
+    itself, rounded = map(numbers, rounded_to_8_bits(divergence_of_real_files, reference, tmp_path / "base.kld"))
     for label, expected in numbers(RECORDED_ITSELF).items():
         assert itself[label] == pytest.approx(expected, abs=2e-5), label
     for label, expected in numbers(RECORDED).items():
