@@ -50,7 +50,7 @@ class Plan:
     skip: int  # and bytes behind them
     tokens: int  # that there are; how many of them count is told when the product runs
     prepare: int = -1  # number of the kernel that prepares the activations; -1: an earlier part's, or as they came
-    unit: int = 0  # tokens that a task prepares; 0: there is nothing to prepare
+    unit: int = 1  # tokens that a task prepares, if there is anything to prepare
     place: int = -1  # where in the scratch memory the activations lie, in units of 64 bytes; -1: as they came
     task_rows: int = 1
     many: int = 0  # 1: the number of threads for many tokens counts
@@ -96,7 +96,7 @@ def _product(module: Module, frame: Frame) -> None:
         )
         tokens = smallest(valid, there)
         _clear(frame.result(i) + tokens * rows * 4, (there - tokens) * rows)
-        units = select(unit < 1, number(0), (tokens + unit - 1) // select(unit < 1, number(1), unit))
+        units = select(prepare < 0, number(0), (tokens + unit - 1) // unit)
         expert = load(I32, 1, numbers + i * 4).to(I64)
         x = select(place < 0, source, scratch + place * 64)
         weights = frame.argument(i + 3) + page * PAGE + skip + expert * rows * row_bytes

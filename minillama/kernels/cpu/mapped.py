@@ -164,7 +164,7 @@ def _plans(weights: Sequence[Mapped], tokens: int, width: int) -> tuple[list[Pla
                 tokens=tokens,
                 task_rows=task_rows,
                 prepare=kernel_number(weight.kind, prepare) if fresh else -1,
-                unit=unit if fresh else 0,
+                unit=unit,
                 place=places[shape] if size else -1,
                 many=int(not few),
             )
