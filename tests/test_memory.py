@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import platform
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import minillama as ml
 from minillama.engine.batches import Batches
 from minillama.engine.memory import Storage, predict
 from minillama.errors import ResourceError
-from minillama.gguf import lock
+from minillama.gguf import pages
 from minillama.gguf.memory import CacheTypes, read_cache_types
 from minillama.kernels import native_problem
 from minillama.model import empty_cache, forward, unembed
@@ -106,9 +107,9 @@ class TestWeights:
     def test_a_limit_is_said_in_one_line_and_loading_goes_on(
         self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(lock, "_mlock", lambda address, size: 12)
+        monkeypatch.setattr(pages, "_call", lambda name, address, size, *numbers: 12 if name == "mlock" else 0)
         monkeypatch.setattr(sys, "platform", "linux")
-        monkeypatch.setattr(lock, "_limit", lambda: "8 MiB")
+        monkeypatch.setattr(pages, "_limit", lambda: "8 MiB")
         monkeypatch.setattr("minillama.engine.llm.reads_in_place", lambda device: True)
         opened = ml.load(llm.path, use_mlock=True, progress=False)
         assert not opened.memory.locked and opened.generate([5], n=1, temp=0).tokens
@@ -119,7 +120,48 @@ class TestWeights:
     def test_systems_that_cannot_lock_say_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "platform", "win32")
         with pytest.raises(ResourceError, match="cannot lock 1 MiB of weights in memory: not supported on "):
-            lock.lock([np.zeros(1 << 20, np.uint8)])
+            pages.lock([np.zeros(1 << 20, np.uint8)])
+
+
+def mapped_bytes(path: Path) -> int:
+    """What Linux says is in memory of this process's mapping of a file."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    found = [next(line for line in lines if line.startswith("Rss:")) for line in lines if line.endswith(str(path))]
+    return sum(1024 * int(line.split()[1]) for line in found)
+
+
+class TestPopulate:
+    SIZE = 3 * (64 << 20) // 2 + 5  # a stretch, and half of one
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "weights"
+        path.write_bytes(bytes(self.SIZE))
+        return path
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and Linux's madvise")
+    def test_all_pages_are_there_afterwards(self, file: Path) -> None:
+        if tuple(map(int, platform.release().split(".")[:2])) < (5, 14):
+            pytest.skip(f"Linux {platform.release()} does not know how")
+        whole = np.memmap(file, np.uint8, mode="r")
+        assert mapped_bytes(file) < self.SIZE / 2
+        assert list(pages.populate(whole)) == [64 << 20, self.SIZE - (64 << 20)]
+        assert mapped_bytes(file) >= self.SIZE
+
+    def test_where_the_system_cannot_the_bytes_count_all_the_same(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pages, "_call", lambda *arguments: 22)
+        for system in ("linux", "darwin", "win32"):
+            monkeypatch.setattr(sys, "platform", system)
+            assert sum(pages.populate(np.memmap(file, np.uint8, mode="r"))) == self.SIZE
+
+    @pytest.mark.skipif(native_problem() is not None, reason="the processor's own kernels do not run here")
+    def test_loading_does_it_and_shows_how_far_it_is(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[int] = []
+        monkeypatch.setattr(pages, "_call", lambda name, address, size, *numbers: seen.append(size) or 0)
+        ml.load(llm.path, progress=False)
+        assert sum(seen) == (llm.path.stat().st_size if sys.platform == "linux" else 0)
 
 
 class TestBatches:

@@ -401,7 +401,8 @@ show(resident.compare(mapped_mb + touched_mb, model=4 * 4096 / 1e6))
 # The model says four pages of 4 KB. The measurement is usually a little more, because the system reads ahead and maps the
 # neighbours it already has. Three things follow for a deployment:
 #
-# * A mapped model starts fast, and its *first* token is slow: that is when the pages are read.
+# * A mapped model opens at once, and whoever first touches its pages waits for them. llama.cpp and minillama touch all of them while
+#   they load a model; else the first token would wait.
 # * Two processes with the same model share its pages. Read into private memory, every one has a copy.
 # * "Resident memory" of a mapped model says what was touched, not what is needed. Pages that were never written can be dropped by the
 #   system and read again, which shows as a mysteriously slow machine rather than as an error.

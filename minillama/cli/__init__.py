@@ -49,7 +49,9 @@ def entry() -> None:
     gc.set_threshold(1_000_000, 20, 100)  # what imports and vocabularies make stays: looking through it is in vain
     sys.setswitchinterval(0.0005)  # threads that fetch what is compiled need Python for moments only, but often
     env.prepare(keep_programs=True)
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # nor is it looked through at the end
+    sys.exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -135,7 +135,7 @@ IDLE = (
     Idle(("-nkvo", "--no-kv-offload"), "0|1", "the cache lies where its layer is", ("0",)),
     Idle(("-fa", "--flash-attn"), "on|enabled|true|1|off|disabled|false|0|auto|-1",
          "attention always goes tile by tile", ("on", "enabled", "true", "1", "auto", "-1")),
-    Idle(("-lzm", "--lazy-mode"), "on|auto|off", "a mapped file is always read as it is needed", ("auto",)),
+    Idle(("-lzm", "--lazy-mode"), "on|auto|off", "a mapped file is always read while it is opened", ("auto",)),
     Idle(("-embd", "--embeddings"), "0|1", "embeddings have not arrived yet", ("0",), refused=True),
     Idle(("-ot", "--override-tensor"), "[^=]+=.+", "tensors stay where their layer is", list_of=";"),
     Idle(("-nopo", "--no-op-offload"), "0|1", _XLA, ("0",)),

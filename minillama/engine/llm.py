@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -80,7 +81,7 @@ def load(
     batch_size, ubatch_size: tokens of a prompt that are handed over at once, and of these computed at once; cut to
     ubatch_size <= batch_size <= ctx_size.
     cache_type_k, cache_type_v: how keys and values are kept: f32, f16, bf16 or q8_0.
-    use_mmap: compute with the file as it is mapped; False reads it into memory first.
+    use_mmap: compute with the file as it is mapped, all of it at once; False reads it into memory of its own.
     use_mlock: lock the weights in memory; where the system forbids it, that is said in one line.
     chat_template: one of the built-in names, or jinja source, in place of the file's own.
     Raises MinillamaError (one line: the thing, the value, the fix) for files and options that cannot be served.
@@ -101,7 +102,9 @@ def load(
             executor = lead(
                 sharing, file, config, ctx_size, use_mmap=use_mmap, use_mlock=use_mlock, advance=sent.update
             )
-        return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
+        batches, (tokenizer, template) = batches.within(ctx_size), _text_side(file, config, chat_template)
+        seconds = time.perf_counter() - started
+        return LLM(executor, tokenizer, template, file, ctx_size, batches, cache_types, memory, seconds)
     placement = place(sharing, config.block_count, n_gpu_layers)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
     stays = any(reads_in_place(device) for device in placement.devices)
@@ -109,46 +112,30 @@ def load(
         file = open_gguf(file.path, use_mmap=False)
     if unused := unused_tensors(file, config):
         logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
-    with tqdm(
-        total=file.nbytes,
-        desc="loading",
-        unit="B",
-        unit_scale=True,
-        disable=not progress,
-        delay=0.5,
-        leave=False,
-    ) as bar:
-        executor = open_here(sharing, file, config, ctx_size, placement, bar.update)
+    with ThreadPoolExecutor(1) as beside:  # while the weights are mapped, which leaves Python free
+        text_side = beside.submit(_text_side, file, config, chat_template)
+        with tqdm(
+            total=sum(whole.nbytes for whole in file.mapped.values()),
+            desc="loading",
+            unit="B",
+            unit_scale=True,
+            disable=not progress,
+            delay=0.5,
+            leave=False,
+        ) as bar:
+            executor = open_here(sharing, file, config, ctx_size, placement, bar.update)
     memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
-    return _opened(executor, file, ctx_size, batches, cache_types, memory, chat_template, started)
+    batches, (tokenizer, template) = batches.within(ctx_size), text_side.result()
+    seconds = time.perf_counter() - started
+    return LLM(executor, tokenizer, template, file, ctx_size, batches, cache_types, memory, seconds)
 
 
-def _opened(
-    executor: Executor,
-    file: GGUF,
-    ctx_size: int,
-    batches: Batches,
-    cache_types: CacheTypes,
-    memory: Memory,
-    chat_template: str | None,
-    started: float,
-) -> "LLM":
-    """The model with its text side: tokenizer and template."""
+def _text_side(file: GGUF, config: Config, chat_template: str | None) -> tuple[Tokenizer, ChatTemplate | None]:
+    """Tokenizer and chat template of a file."""
     tokenizer = load_tokenizer(file.metadata)
-    if tokenizer.size > executor.config.vocab_size:
-        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {executor.config.vocab_size}")
-    template = _choose_template(file.metadata, chat_template, tokenizer)
-    return LLM(
-        executor,
-        tokenizer,
-        template,
-        file,
-        ctx_size,
-        batches.within(ctx_size),
-        cache_types,
-        memory,
-        time.perf_counter() - started,
-    )
+    if tokenizer.size > config.vocab_size:
+        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {config.vocab_size}")
+    return tokenizer, _choose_template(file.metadata, chat_template, tokenizer)
 
 
 @dataclass(frozen=True, eq=False)

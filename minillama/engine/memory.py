@@ -12,8 +12,8 @@ import psutil
 from minillama.engine.batches import Batches
 from minillama.errors import OptionError, ResourceError
 from minillama.gguf import GGUF
-from minillama.gguf.lock import lock
 from minillama.gguf.memory import CacheTypes
+from minillama.gguf.pages import lock
 from minillama.kernels import native_problem
 from minillama.model import Config, cache_bytes
 from minillama.model.attention import tile_size

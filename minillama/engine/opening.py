@@ -15,6 +15,8 @@ from minillama.engine.placement import Placement, first_devices, place_layers, s
 from minillama.engine.sharing import Sharing, SplitMode
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
+from minillama.gguf.pages import populate
+from minillama.kernels import reads_in_place
 from minillama.model import Config
 
 if TYPE_CHECKING:
@@ -39,7 +41,10 @@ def open_here(
     placement: Placement,
     advance: Advance = lambda size: None,
 ) -> Executor:
-    """Load a file's weights; raises what `load_params` does, and OptionError where the model does not divide."""
+    """Load a file's weights; raises what `load_params` does, and OptionError where the model does not divide.
+
+    advance: called with the bytes that were loaded, or mapped where the weights stay in the file.
+    """
     executor: OnDevices | Spread | Layered
     devices = first_devices(0 if sharing.tensor_parallel == 1 else sharing.tensor_parallel)
     if _in_cluster() and sharing.mode is SplitMode.LAYER:
@@ -50,6 +55,11 @@ def open_here(
         from minillama.engine.spread import spread_model
 
         executor = spread_model(file, config, ctx_size, devices, advance)
+    elif any(reads_in_place(device) for device in placement.devices):
+        for whole in file.mapped.values():
+            for size in populate(whole):
+                advance(size)
+        executor = OnDevices(load_params(file, config, ctx_size, placement.devices), config, placement)
     else:
         executor = OnDevices(load_params(file, config, ctx_size, placement.devices, advance), config, placement)
     jax.block_until_ready(executor.params)

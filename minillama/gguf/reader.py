@@ -1,11 +1,9 @@
 """Open GGUF files: metadata as plain Python values, tensors as zero-copy views of the mapped file."""
 
-import contextlib
 import mmap
 import os
 import re
 import stat
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from gguf import quants
 
 from minillama.errors import FormatError, ResourceError, UnsupportedError
+from minillama.gguf.pages import ask_for_large_pages
 from minillama.gguf.parse import Header, TensorInfo, Value, parse_header, shown
 from minillama.gguf.types import BLOCKS, TensorType, row_bytes
 
@@ -189,7 +188,7 @@ def _open_one(path: Path, use_mmap: bool) -> tuple[Header, np.ndarray]:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             header = parse_header(mapping, str(path))
             if use_mmap:
-                _ask_for_large_pages(mapping)
+                ask_for_large_pages(mapping)
                 return header, np.frombuffer(mapping, np.uint8)
             whole = _page_aligned(len(mapping))
             if file.readinto(memoryview(whole)) != len(whole):
@@ -200,13 +199,6 @@ def _open_one(path: Path, use_mmap: bool) -> tuple[Header, np.ndarray]:
         raise ResourceError(f"cannot read {path}: {error}") from error
     whole.flags.writeable = False
     return header, whole
-
-
-def _ask_for_large_pages(mapping: mmap.mmap) -> None:
-    """Linux then reads a file that is not in memory yet in larger pieces, and maps it with fewer, larger pages."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            mapping.madvise(mmap.MADV_HUGEPAGE)
 
 
 def _page_aligned(size: int) -> np.ndarray:

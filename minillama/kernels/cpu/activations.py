@@ -27,6 +27,7 @@ from minillama.kernels.cpu.simd import (
     smallest,
     store,
     total,
+    transposed,
 )
 
 BLOCK = 32
@@ -170,15 +171,25 @@ def define_plain_panels(module: Module, name: str) -> None:
 
     def body(part_address: Value, first: Value, last: Value) -> None:
         part = Part(part_address)
+        bulk = part.width // PIECE * PIECE
         for p in loop(first, last):
             lanes = _lanes(part.tokens, p)
             panel = part.x + part.width * p * (4 * PANEL)
-            for lane in loop(0, lanes):
-                t = p * PANEL + lane
-                real = t < part.tokens
-                source = part.source + part.width * select(real, t, 0) * 4
-                for k in loop(0, part.width):
-                    store(select(real, load(F32, 1, source + k * 4), 0.0), panel + k * 4 * lanes + lane * 4)
+            for lane in loop(0, lanes, STEP):
+                tokens = [p * PANEL + lane + i for i in range(STEP)]
+                real = [token < part.tokens for token in tokens]
+                sources = [part.source + part.width * select(r, t, 0) * 4 for t, r in zip(tokens, real, strict=True)]
+
+                for k in loop(0, bulk, PIECE):
+                    rows = [
+                        select(r, load(F32, PIECE, source + k * 4), number(0.0, F32, PIECE))
+                        for source, r in zip(sources, real, strict=True)
+                    ]
+                    for i, column in enumerate(transposed(rows)):
+                        store(column, panel + (k + i) * 4 * lanes + lane * 4)
+                for k in loop(bulk, part.width):
+                    for i, (source, r) in enumerate(zip(sources, real, strict=True)):
+                        store(select(r, load(F32, 1, source + k * 4), 0.0), panel + k * 4 * lanes + (lane + i) * 4)
 
     module.define(name, 3, body)
 
