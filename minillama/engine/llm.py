@@ -3,7 +3,6 @@
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -96,14 +95,14 @@ def load(
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
+    tokenizer, template = _text_side(file, config, chat_template)
     if workers is not None:
         ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, None)
         with tqdm(desc="sending", unit="B", unit_scale=True, disable=not progress, delay=0.5, leave=False) as sent:
             executor = lead(
                 sharing, file, config, ctx_size, use_mmap=use_mmap, use_mlock=use_mlock, advance=sent.update
             )
-        batches, (tokenizer, template) = batches.within(ctx_size), _text_side(file, config, chat_template)
-        seconds = time.perf_counter() - started
+        batches, seconds = batches.within(ctx_size), time.perf_counter() - started
         return LLM(executor, tokenizer, template, file, ctx_size, batches, cache_types, memory, seconds)
     placement = place(sharing, config.block_count, n_gpu_layers)
     ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, placement.devices[-1])
@@ -112,21 +111,18 @@ def load(
         file = open_gguf(file.path, use_mmap=False)
     if unused := unused_tensors(file, config):
         logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
-    with ThreadPoolExecutor(1) as beside:  # while the weights are mapped, which leaves Python free
-        text_side = beside.submit(_text_side, file, config, chat_template)
-        with tqdm(
-            total=sum(whole.nbytes for whole in file.mapped.values()),
-            desc="loading",
-            unit="B",
-            unit_scale=True,
-            disable=not progress,
-            delay=0.5,
-            leave=False,
-        ) as bar:
-            executor = open_here(sharing, file, config, ctx_size, placement, bar.update)
+    with tqdm(
+        total=sum(whole.nbytes for whole in file.mapped.values()),
+        desc="loading",
+        unit="B",
+        unit_scale=True,
+        disable=not progress,
+        delay=0.5,
+        leave=False,
+    ) as bar:
+        executor = open_here(sharing, file, config, ctx_size, placement, bar.update)
     memory = keep_weights(memory, file, stays=stays, use_mmap=use_mmap, use_mlock=use_mlock)
-    batches, (tokenizer, template) = batches.within(ctx_size), text_side.result()
-    seconds = time.perf_counter() - started
+    batches, seconds = batches.within(ctx_size), time.perf_counter() - started
     return LLM(executor, tokenizer, template, file, ctx_size, batches, cache_types, memory, seconds)
 
 
