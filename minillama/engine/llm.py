@@ -95,8 +95,8 @@ def load(
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
-    tokenizer, template = _text_side(file, config, chat_template)
     if workers is not None:
+        tokenizer, template = _text_side(file, config, chat_template)
         ctx_size, memory = choose_context(config, file.nbytes, ctx_size, cache_types, batches, None)
         with tqdm(desc="sending", unit="B", unit_scale=True, disable=not progress, delay=0.5, leave=False) as sent:
             executor = lead(
@@ -109,6 +109,7 @@ def load(
     stays = any(reads_in_place(device) for device in placement.devices)
     if stays and not use_mmap:  # only here, for beside a device's own copy it would be a second one
         file = open_gguf(file.path, use_mmap=False)
+    tokenizer, template = _text_side(file, config, chat_template)
     if unused := unused_tensors(file, config):
         logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
     with tqdm(
