@@ -13,7 +13,7 @@ from minillama.errors import FormatError, MinillamaError, OptionError, ResourceE
 
 if TYPE_CHECKING:
     from minillama.engine.llm import LLM, load
-    from minillama.sampling.params import Sampling
+    from minillama.sampling.sampling_params import Sampling
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,7 +29,11 @@ __all__ = [
 
 env.prepare()  # XLA reads its flags once, at the first computation
 
-_HOMES = {"LLM": "minillama.engine.llm", "load": "minillama.engine.llm", "Sampling": "minillama.sampling.params"}
+_HOMES = {
+    "LLM": "minillama.engine.llm",
+    "load": "minillama.engine.llm",
+    "Sampling": "minillama.sampling.sampling_params",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -5,31 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from devices import Check, process_with_devices
+import strict_jax  # first of all, for it sets what JAX reads when it is imported
+from device_processes import Check, process_with_devices
+from hypothesis import HealthCheck, settings
 
-ROOT = Path(__file__).resolve().parents[1]
+from minillama.kernels.cpu_available import instruction_set
 
-# Before JAX is imported anywhere; environment variables, so that processes started by tests are strict as well.
-os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
-os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# Tests compile much and compute little: LLVM optimises less, which saves a quarter of the time on a fresh clone. An
-# empty XLA_FLAGS has it optimise as for users.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
-for name in [name for name in os.environ if name.startswith("LLAMA_ARG_")]:
-    del os.environ[name]
-
-from hypothesis import HealthCheck, settings  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
-
-# Every room that handles arrays; the command line has none, and names types there that it imports only when it runs.
-ROOMS = ("env", "gguf", "tokenizer", "kernels", "model", "sampling", "parallel", "engine", "measure", "lab")
-install_import_hook([f"minillama.{room}" for room in ROOMS], "beartype.beartype")
-import minillama  # noqa: E402, F401  (env.prepare() sets the XLA flags here)
-from minillama.kernels.native import instruction_set  # noqa: E402
+ROOT = strict_jax.ROOT
 
 settings.register_profile("here", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, print_blob=True)

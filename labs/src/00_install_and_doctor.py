@@ -113,7 +113,7 @@ import jax
 import jax.numpy as jnp
 
 from minillama.lab import Prediction, show
-from minillama.lab.figures import bars
+from minillama.lab.plots.lab_plots import bars
 
 first_call = Prediction(
     "00",
@@ -209,7 +209,7 @@ check.bench(bench)
 # Yours, on the real thing, beside the naive way:
 
 # %%
-from minillama.lab.check import attempt
+from minillama.lab.grading.check import attempt
 
 
 def make():

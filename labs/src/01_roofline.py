@@ -24,12 +24,12 @@ import logging
 
 from minillama.gguf import TensorType
 from minillama.lab import Choice, Panel, Prediction, Slider, Steps, show
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab01 as check
-from minillama.lab.figures import bars
-from minillama.lab.record import measurement
-from minillama.lab.report import keep
-from minillama.lab.roofs import (
+from minillama.lab.grading.check import attempt
+from minillama.lab.grading.lab_record import measurement
+from minillama.lab.grading.report_html import keep
+from minillama.lab.plots.lab_plots import bars
+from minillama.lab.plots.roofline_plots import (
     Dot,
     bits,
     model_dot,
@@ -43,8 +43,8 @@ from minillama.lab.roofs import (
     stream,
     sweep_rows,
 )
-from minillama.measure.plan import Trial
-from minillama.measure.roofline import model_work
+from minillama.measure.limits.roofline import model_work
+from minillama.measure.speed.bench_plan import Trial
 
 logging.getLogger("minillama").setLevel(logging.ERROR)
 

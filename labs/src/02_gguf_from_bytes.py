@@ -28,14 +28,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from minillama.engine.source import data_file
+from minillama.engine.loading.model_files import data_file
 from minillama.gguf import TensorType, dequantize, open_gguf
 from minillama.lab import Choice, Panel, Prediction, Steps, show
-from minillama.lab.blocks import SHOWN_TYPES, bits, error, explore, hexdump
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab02 as check
-from minillama.lab.figures import bars, treemap
-from minillama.lab.record import measurement
+from minillama.lab.experiments.quantised_blocks import SHOWN_TYPES, bits, error, explore, hexdump
+from minillama.lab.grading.check import attempt
+from minillama.lab.grading.lab_record import measurement
+from minillama.lab.plots.lab_plots import bars, treemap
 
 path = data_file("storyteller-q8_0.gguf")
 print(f"{path.name}: {path.stat().st_size:,} bytes")

@@ -26,12 +26,12 @@ import numpy as np
 import minillama as ml
 from minillama.gguf import dequantize, open_gguf
 from minillama.lab import Panel, Prediction, Steps, Words, show
-from minillama.lab.by_hand import NAMES, Functions, Sizes, difference, read_sizes, run
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab03 as check
 from minillama.lab.checks.lab03 import attention_variant, rope_variant
-from minillama.lab.figures import attention_map, lines
-from minillama.lab.picture import text_table
+from minillama.lab.grading.check import attempt
+from minillama.lab.llama_numpy import NAMES, Functions, Sizes, difference, read_sizes, run
+from minillama.lab.plots.lab_plots import attention_map, lines
+from minillama.lab.widgets.figure import text_table
 
 llm = ml.load(progress=False)
 PROMPT = "Once upon a time, there was a little girl named Lily. She had a red"
@@ -292,7 +292,7 @@ print("the engine continues:  ", PROMPT, "...", llm.generate(PROMPT, n=1, temp=0
 # ## 8. Beside the engine, layer by layer
 #
 # One right token proves little. So compare everything: each named result of yours with the engine's, as a share of its size. Beside it stands the
-# same in plain numpy, in 32 bits throughout (`minillama/lab/by_hand.py`): what a right implementation comes to.
+# same in plain numpy, in 32 bits throughout (`minillama/lab/llama_numpy.py`): what a right implementation comes to.
 
 # %%
 RESULTS = [

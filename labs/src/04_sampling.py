@@ -24,12 +24,12 @@ import numpy as np
 
 import minillama as ml
 from minillama.lab import Choice, Panel, Prediction, Slider, Steps, Words, show
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab04 as check
-from minillama.lab.figures import lines, scatter
-from minillama.lab.many import continuations
-from minillama.lab.next_token import chain_table, last_logits, must_compile, next_token, softmax, stages
-from minillama.lab.record import measurement
+from minillama.lab.experiments.batch_sampling import continuations
+from minillama.lab.experiments.next_token import chain_table, last_logits, must_compile, next_token, softmax, stages
+from minillama.lab.grading.check import attempt
+from minillama.lab.grading.lab_record import measurement
+from minillama.lab.plots.lab_plots import lines, scatter
 from minillama.sampling import Sampling
 
 llm = ml.load(progress=False)

@@ -28,15 +28,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import minillama as ml
-from minillama.gguf.memory import read_cache_types
+from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.lab import Choice, Panel, Prediction, Steps, show
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab05 as check
-from minillama.lab.curves import power_laws, sweep, timeline
-from minillama.lab.decoding import Passes, big_model, one_more_token, pass_seconds, speeds
-from minillama.lab.figures import bars
-from minillama.lab.record import measurement
-from minillama.measure.traffic import cache_bytes_read, prompt_weights, weight_bytes
+from minillama.lab.experiments.counted_passes import Passes, big_model, one_more_token, pass_seconds, speeds
+from minillama.lab.grading.check import attempt
+from minillama.lab.grading.lab_record import measurement
+from minillama.lab.plots.lab_plots import bars
+from minillama.lab.plots.measurement_plots import power_laws, sweep, timeline
+from minillama.measure.limits.work_per_token import cache_bytes_read, prompt_weights, weight_bytes
 from minillama.model import cache_bytes
 
 # The storyteller was trained on 512 tokens and would warn about more. Today we only look at the clock.

@@ -24,17 +24,17 @@ import sys
 import numpy as np
 
 from minillama.lab import Choice, Panel, Prediction, show
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab06 as check
-from minillama.lab.curves import bands
-from minillama.lab.evaluating import distance, heldout, loaded, scored_logits
-from minillama.lab.figures import bars, lines
-from minillama.lab.picture import text_table
-from minillama.lab.record import measurement
-from minillama.measure.diversity import words
-from minillama.measure.perplexity import running_perplexity
-from minillama.measure.process import whole_process
-from minillama.measure.quality import heldout_texts, measure_quality
+from minillama.lab.experiments.quantised_storytellers import distance, heldout, loaded, scored_logits
+from minillama.lab.grading.check import attempt
+from minillama.lab.grading.lab_record import measurement
+from minillama.lab.plots.lab_plots import bars, lines
+from minillama.lab.plots.measurement_plots import bands
+from minillama.lab.widgets.figure import text_table
+from minillama.measure.host.child_process import whole_process
+from minillama.measure.quality.perplexity import running_perplexity
+from minillama.measure.texts.diversity import words
+from minillama.measure.texts.text_quality import heldout_texts, measure_quality
 from minillama.model import cache_bytes
 
 llm = loaded("F16")  # the storyteller in 16 bits

@@ -24,21 +24,27 @@ from collections import Counter
 import numpy as np
 
 import minillama as ml
-from minillama.gguf.mixes import Mix
-from minillama.gguf.quantise.plan import plan_file
+from minillama.gguf.quantisation_mixes import Mix
+from minillama.gguf.quantise.tensor_types import plan_file
 from minillama.gguf.reader import dequantize
 from minillama.lab import Choice, Panel, Prediction, show
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab07 as check
 from minillama.lab.checks.lab07 import BITS, weights_by_type
-from minillama.lab.curves import pareto
-from minillama.lab.decoding import big_ratio
-from minillama.lab.evaluating import distance, heldout, loaded
-from minillama.lab.figures import bars, lines
-from minillama.lab.picture import text_table
-from minillama.lab.record import measurement
-from minillama.lab.trade import CTX, importances, logits_of, measure_type, quantised_by_importance
-from minillama.measure.perplexity import perplexity
+from minillama.lab.experiments.counted_passes import big_ratio
+from minillama.lab.experiments.quantisation_tradeoff import (
+    CTX,
+    importances,
+    logits_of,
+    measure_type,
+    quantised_by_importance,
+)
+from minillama.lab.experiments.quantised_storytellers import distance, heldout, loaded
+from minillama.lab.grading.check import attempt
+from minillama.lab.grading.lab_record import measurement
+from minillama.lab.plots.lab_plots import bars, lines
+from minillama.lab.plots.measurement_plots import pareto
+from minillama.lab.widgets.figure import text_table
+from minillama.measure.quality.perplexity import perplexity
 
 llm = loaded("F16")
 weights = dequantize(llm.file.tensors["blk.0.ffn_down.weight"])

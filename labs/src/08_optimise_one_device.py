@@ -29,14 +29,23 @@ from minillama import env
 from minillama.engine.doctor import devices
 from minillama.kernels import instruction_set
 from minillama.lab import Choice, Panel, Prediction, show
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab08 as check
-from minillama.lab.curves import heat_map, waterfall
-from minillama.lab.decoding import big_model, pass_seconds
-from minillama.lab.figures import bars
-from minillama.lab.record import measurement
-from minillama.lab.tuning import KERNELS, Change, by_turns, cells, command, generated, steps, tokens_per_second
-from minillama.measure.traffic import cache_bytes_read
+from minillama.lab.experiments.ab_measurement import (
+    KERNELS,
+    Change,
+    by_turns,
+    cells,
+    command,
+    generated,
+    steps,
+    tokens_per_second,
+)
+from minillama.lab.experiments.counted_passes import big_model, pass_seconds
+from minillama.lab.grading.check import attempt
+from minillama.lab.grading.lab_record import measurement
+from minillama.lab.plots.lab_plots import bars
+from minillama.lab.plots.measurement_plots import heat_map, waterfall
+from minillama.measure.limits.work_per_token import cache_bytes_read
 
 storyteller = ml.load(progress=False)
 model = big_model()  # 73 MB of random weights: more than a processor's cache, as real models are

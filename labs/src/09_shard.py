@@ -30,22 +30,29 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from minillama.lab import Choice, Panel, Prediction, Slider, show
-from minillama.lab import cluster as sim
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab09 as check
-from minillama.lab.cluster import HOME, LINKS, LLAMA_70B, Cluster, Host, Model, Way
-from minillama.lab.curves import sweep
-from minillama.lab.decoding import big_model
-from minillama.lab.figures import bars
-from minillama.lab.launch import between_processes, token_seconds
-from minillama.lab.picture import text_table
-from minillama.lab.record import measurement
-from minillama.lab.shards import device_grid, host_curves, ledger_bars, scaling
-from minillama.lab.spread import SHAPES, layer_ledger, layer_shapes, on_each_device, step_ledger, virtual_mesh
-from minillama.measure.all_reduce import all_reduce_seconds
-from minillama.measure.collectives import sent_bytes, tensor_parallel_bytes
-from minillama.measure.traffic import weight_bytes
-from minillama.parallel.specs import SPECS
+from minillama.lab.distributed import cluster_simulator as sim
+from minillama.lab.distributed.cluster_simulator import HOME, LINKS, LLAMA_70B, Cluster, Host, Model, Way
+from minillama.lab.distributed.virtual_devices import (
+    SHAPES,
+    layer_ledger,
+    layer_shapes,
+    on_each_device,
+    step_ledger,
+    virtual_mesh,
+)
+from minillama.lab.distributed.worker_processes import between_processes, token_seconds
+from minillama.lab.experiments.counted_passes import big_model
+from minillama.lab.grading.check import attempt
+from minillama.lab.grading.lab_record import measurement
+from minillama.lab.plots.lab_plots import bars
+from minillama.lab.plots.measurement_plots import sweep
+from minillama.lab.plots.sharding_plots import device_grid, host_curves, ledger_bars, scaling
+from minillama.lab.widgets.figure import text_table
+from minillama.measure.limits.all_reduce import all_reduce_seconds
+from minillama.measure.limits.collective_traffic import sent_bytes, tensor_parallel_bytes
+from minillama.measure.limits.work_per_token import weight_bytes
+from minillama.parallel.sharding.partition_specs import SPECS
 
 mesh = virtual_mesh()
 mesh
@@ -77,7 +84,7 @@ print("side by side the dense product:", np.allclose(np.concatenate(found.result
 print("sent:", check.told(found.ledger))
 
 # %% [markdown]
-# Nothing is sent, and no device has the whole result. (`on_each_device` shows what lies on every device: `minillama/lab/spread.py`.)
+# Nothing is sent, and no device has the whole result. (`on_each_device` shows what lies on every device: `minillama/lab/distributed/virtual_devices.py`.)
 #
 # ### Exercise 1: by columns
 # Now x *and* w are cut by columns, as the result above would come. Return the **whole** product, on **every** device. Inside of `shard_map` the devices add up an array with
@@ -186,7 +193,7 @@ else:
 # %% [markdown]
 # ## 3. The real model on 2 and 4 devices
 #
-# minillama has one table from a tensor's name to its PartitionSpec: `minillama/parallel/specs.py`. The GGUF file's bytes go to the devices in whole quantisation blocks, the KV cache goes with the
+# minillama has one table from a tensor's name to its PartitionSpec: `minillama/parallel/sharding/partition_specs.py`. The GGUF file's bytes go to the devices in whole quantisation blocks, the KV cache goes with the
 # heads, and each device runs the same CPU kernels as ever on its part. In llama.cpp this is `--split-mode tensor` (and, for single matrices only, `row`), over local GPUs.
 
 # %%
@@ -203,7 +210,7 @@ for devices, llm in {1: alone, **llms}.items():
     print(devices, llm.generate("Once upon a time", n=16, temp=0.0).text)
 
 # %% [markdown]
-# Now the **ledger**: the collectives of the compiled step that makes one token, sampling included, read out of XLA's text (`compiled.as_text()`, `minillama/measure/collectives.py`).
+# Now the **ledger**: the collectives of the compiled step that makes one token, sampling included, read out of XLA's text (`compiled.as_text()`, `minillama/measure/limits/collective_traffic.py`).
 
 # %%
 for devices, llm in llms.items():
@@ -329,7 +336,7 @@ print(text_table(("one token", "1 host", "2 hosts", "4 hosts", "meetings or mess
 #     minillama run --workers 127.0.0.1:50052,127.0.0.1:50053 -m model.gguf -p "Once upon a time"
 #
 # llama.cpp's words for it are `ggml-rpc-server -p 50052 -t 1` and `llama-cli --rpc 127.0.0.1:50052,...`. Here the notebook starts the workers itself, with one thread each, leads them, and stops them at the end of the cell. They also
-# end if you interrupt the cell, or if this kernel dies: each has a guard (`minillama/lab/guard.py`). The model has 275 MB of random weights in float32, so that a token is worth sharing.
+# end if you interrupt the cell, or if this kernel dies: each has a guard (`minillama/lab/distributed/process_guard.py`). The model has 275 MB of random weights in float32, so that a token is worth sharing.
 
 # %%
 second = Prediction(
@@ -411,7 +418,7 @@ else:
 # %% [markdown]
 # ## 6. 2 to 256 hosts
 #
-# Nobody here has 256 hosts, but a token's time is a sum of few terms, all of which you have measured: work / n, and two meetings a layer. `minillama/lab/cluster.py` adds them up, for three ways of spreading a model and four of
+# Nobody here has 256 hosts, but a token's time is a sum of few terms, all of which you have measured: work / n, and two meetings a layer. `minillama/lab/distributed/cluster_simulator.py` adds them up, for three ways of spreading a model and four of
 # adding up an array; every formula stands in its docstring. First it has to earn trust: what does it say about the points measured here?
 
 # %%

@@ -24,16 +24,16 @@ import logging
 from pathlib import Path
 
 import minillama as ml
-from minillama.gguf.memory import read_cache_types
+from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.lab import Choice, Panel, Prediction, Slider, show
-from minillama.lab.check import attempt
 from minillama.lab.checks import lab12 as check
-from minillama.lab.decisions import TARGETS, Essay, Limit, LookBack, Ratio, Target, TradeOff, decide
-from minillama.lab.decoding import big_model, pass_seconds, speeds
-from minillama.lab.figures import bars
-from minillama.lab.record import measurement
-from minillama.lab.report import build_report, calibration, keep
-from minillama.lab.results import TITLES, measured, read_results
+from minillama.lab.experiments.counted_passes import big_model, pass_seconds, speeds
+from minillama.lab.grading.check import attempt
+from minillama.lab.grading.decisions import TARGETS, Essay, Limit, LookBack, Ratio, Target, TradeOff, decide
+from minillama.lab.grading.lab_record import measurement
+from minillama.lab.grading.lab_results import TITLES, measured, read_results
+from minillama.lab.grading.report_html import build_report, calibration, keep
+from minillama.lab.plots.lab_plots import bars
 from minillama.model import cache_bytes
 
 logging.getLogger("minillama").setLevel(logging.ERROR)

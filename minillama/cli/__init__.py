@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from minillama import __version__, env
-from minillama.cli.parser import Parser
+from minillama.cli.arguments.parser import Parser
 from minillama.errors import MinillamaError, OptionError
 
 # Subcommand -> its module here, which has `add_parser(subparsers)` and `run(args) -> int`.

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from minillama import env
 from minillama.cli import INTERRUPTED
-from minillama.cli.bench_options import add_bench_options
-from minillama.cli.measuring import measuring
-from minillama.cli.model import (
+from minillama.cli.arguments.bench_options import add_bench_options
+from minillama.cli.arguments.model_from_args import (
     check_sharing,
     find_model,
     in_cluster,
@@ -20,14 +19,15 @@ from minillama.cli.model import (
     take_secret,
     virtual_devices,
 )
-from minillama.cli.terminal import note, write_text
-from minillama.engine.sharing import Sharing
+from minillama.cli.output.exclusive_measuring import measuring
+from minillama.cli.output.terminal import note, write_text
+from minillama.engine.loading.device_sharing import Sharing
 from minillama.errors import OptionError
-from minillama.measure.plan import Plan, Setup, Workload, sharing_flags
+from minillama.measure.speed.bench_plan import Plan, Setup, Workload, sharing_flags
 
 if TYPE_CHECKING:
-    from minillama.measure.output import Output
-    from minillama.measure.record import Record
+    from minillama.measure.speed.bench_output import Output
+    from minillama.measure.speed.bench_record import Record
 
 DESCRIPTION = """\
 Measure tokens a second as llama-bench does: ppN reads a prompt of N random tokens, tgN decodes N tokens one by one,
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         logging.getLogger("minillama").setLevel(logging.DEBUG)
     if args.list_devices:
         return _list_devices(args.device)
-    from minillama.cli.bench_compare import Comparing, compare_stored, stored_files
+    from minillama.cli.output.bench_compare import Comparing, compare_stored, stored_files
 
     stored = stored_files(args)
     if len(stored) == 2:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         alone = measuring("minillama bench", lock=args.lock, timeout=args.lock_timeout, led=led)
     with alone:
         if args.against is not None:
-            from minillama.cli.bench_against import run_against
+            from minillama.cli.output.bench_against import run_against
 
             return run_against(args, plan)
         first = Comparing(plan, stored[0], as_json=args.output == "json") if stored else None
@@ -177,7 +177,7 @@ def _here(
     """Measure in this process; there is one number of threads."""
     prepare_machine(args.device, plan.n_threads[0], cpu_devices=virtual_devices(args), cluster=in_cluster(args))
 
-    from minillama.measure.bench import measure
+    from minillama.measure.speed.llama_bench import measure
 
     shared = sharing(args)
     for setup, (bandwidth, peak_flops) in zip(setups, _limits(args, setups, plan.n_threads[0]), strict=True):
@@ -199,9 +199,9 @@ def _limits(
 ) -> "Iterator[tuple[float | None, float | None]]":
     """For each setup what the machine gives: bytes a second, and operations a second of the model's kind of product."""
     from minillama.gguf import open_gguf
-    from minillama.measure.bandwidth import read_bandwidth
-    from minillama.measure.process import in_own_process
-    from minillama.measure.roofline import main_kind, measure_roofline
+    from minillama.measure.host.child_process import in_own_process
+    from minillama.measure.limits.bandwidth import read_bandwidth
+    from minillama.measure.limits.roofline import main_kind, measure_roofline
 
     roofs = {}
     bandwidth = in_own_process(read_bandwidth, threads) if args.bandwidth and not args.roofline else None
@@ -219,9 +219,9 @@ def _in_children(
     args: argparse.Namespace, setups: Sequence[Setup], plan: Plan, repetitions: int, advance: Callable[..., None]
 ) -> "Iterator[Record]":
     """Measure each setup in a process of its own."""
-    from minillama.measure.process import MINILLAMA, json_lines
-    from minillama.measure.record import from_json
-    from minillama.measure.report import trial_of
+    from minillama.measure.host.child_process import MINILLAMA, json_lines
+    from minillama.measure.speed.bench_record import from_json
+    from minillama.measure.speed.bench_tables import trial_of
 
     switches = ["--inner", *([] if args.warmup else ["--no-warmup"])]
     switches += [f"--{name}" for name in ("bandwidth", "roofline", "verbose") if getattr(args, name)]
@@ -242,7 +242,7 @@ class _Printer:
     """Prints results as they come, on stdout and, where that is asked for, on stderr in another format."""
 
     def __init__(self, args: argparse.Namespace, plan: Plan, first: "Output | None") -> None:
-        from minillama.measure.output import FORMATS as OUTPUTS
+        from minillama.measure.speed.bench_output import FORMATS as OUTPUTS
 
         self._outputs: list[tuple[Output, Callable[[str], None]]] = [
             (first or OUTPUTS[args.output](plan, args.bandwidth, args.roofline), write_text)

@@ -6,12 +6,12 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from minillama.cli import options
-from minillama.cli.compat import add_foreign_options
-from minillama.cli.model import generate_options, load_model
-from minillama.cli.options import Option
-from minillama.cli.terminal import end_line, note, show_prompt, show_stream, turn_line, use_colour, write_text
-from minillama.cli.text import read_file, read_prompt, read_system_prompt
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.ignored_options import add_foreign_options
+from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.model_from_args import generate_options, load_model
+from minillama.cli.arguments.prompt_text import read_file, read_prompt, read_system_prompt
+from minillama.cli.output.terminal import end_line, note, show_prompt, show_stream, turn_line, use_colour, write_text
 from minillama.errors import MinillamaError, OptionError
 
 if TYPE_CHECKING:
@@ -40,12 +40,14 @@ _HERE = (
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("cli", help="talk to a model", description=DESCRIPTION)
-    options.add_options(parser, "model", options.MODEL)
-    options.add_options(parser, "conversation", options.PROMPT + options.CHAT + options.PREDICT + _HERE)
-    options.add_options(parser, "sampling", options.SAMPLING)
-    options.add_options(parser, "machine", options.DEVICE + options.CONTEXT + options.CACHE)
-    options.add_options(parser, "devices and workers", options.SPREAD)
-    options.add_options(parser, "output", options.SHOW)
+    llama_options.add_options(parser, "model", llama_options.MODEL)
+    llama_options.add_options(
+        parser, "conversation", llama_options.PROMPT + llama_options.CHAT + llama_options.PREDICT + _HERE
+    )
+    llama_options.add_options(parser, "sampling", llama_options.SAMPLING)
+    llama_options.add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
+    llama_options.add_options(parser, "devices and workers", llama_options.SPREAD)
+    llama_options.add_options(parser, "output", llama_options.SHOW)
     add_foreign_options(parser)
 
 

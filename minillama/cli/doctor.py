@@ -4,9 +4,9 @@ import argparse
 import json
 
 from minillama import env
-from minillama.cli import options
-from minillama.cli.model import prepare_machine
-from minillama.cli.terminal import write_text
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.model_from_args import prepare_machine
+from minillama.cli.output.terminal import write_text
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,8 +14,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "doctor", help="check that everything works", description=__doc__, epilog="Exit status 1 if a check fails."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    shared = [option for option in options.DEVICE if option.dest in ("threads", "threads_batch", "device")]
-    options.add_options(parser, "machine", shared)
+    shared = [option for option in llama_options.DEVICE if option.dest in ("threads", "threads_batch", "device")]
+    llama_options.add_options(parser, "machine", shared)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from minillama.cli import options
-from minillama.cli.model import find_model, prepare_machine
-from minillama.cli.options import Option
-from minillama.cli.terminal import note
-from minillama.cli.text import read_file
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.model_from_args import find_model, prepare_machine
+from minillama.cli.arguments.prompt_text import read_file
+from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
 
 _HERE = (
@@ -29,9 +29,11 @@ _MACHINE = ("-t", "-tb", "-ngl", "-dev")
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("imatrix", help="measure which weights matter, for quantize", description=__doc__)
-    options.add_options(parser, "model", options.MODEL)
-    options.add_options(parser, "text and output", _HERE)
-    options.add_options(parser, "machine", [option for option in options.DEVICE if option.names[0] in _MACHINE])
+    llama_options.add_options(parser, "model", llama_options.MODEL)
+    llama_options.add_options(parser, "text and output", _HERE)
+    llama_options.add_options(
+        parser, "machine", [option for option in llama_options.DEVICE if option.names[0] in _MACHINE]
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from minillama.engine.llm import load
-    from minillama.gguf.importance import write_importance
-    from minillama.measure.imatrix import chunks_of, sums_of_squares
+    from minillama.gguf.imatrix_file import write_importance
+    from minillama.measure.quality.imatrix import chunks_of, sums_of_squares
 
     llm = load(find_model(args), n_gpu_layers=args.gpu_layers, progress=sys.stderr.isatty())
     ids = llm.tokenizer.encode(text, parse_special=args.parse_special)

@@ -6,15 +6,15 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from minillama.cli import options
-from minillama.cli.model import find_model
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.model_from_args import find_model
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from minillama.gguf import GGUF
-    from minillama.gguf.memory import CacheTypes
+    from minillama.gguf.kv_cache_types import CacheTypes
 
 DESCRIPTION = """\
 Show the metadata, tensors and sizes of a GGUF file, and the memory that the model takes. With --metadata or --tensors
@@ -30,8 +30,8 @@ Scalar = bool | int | float | str | None
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("inspect", help="show what is in a GGUF file", description=DESCRIPTION)
     parser.add_argument("file", nargs="?", metavar="FILE", help="the GGUF file, in place of -m")
-    options.add_options(parser, "model", options.MODEL)
-    options.add_options(parser, "memory", options.CACHE)
+    llama_options.add_options(parser, "model", llama_options.MODEL)
+    llama_options.add_options(parser, "memory", llama_options.CACHE)
     group = parser.add_argument_group("output")
     group.add_argument("--metadata", action="store_true", help="the metadata only")
     group.add_argument("--tensors", action="store_true", help="the tensors only")
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     path = find_model(args)
 
     from minillama.gguf import open_gguf
-    from minillama.gguf.memory import read_cache_types
+    from minillama.gguf.kv_cache_types import read_cache_types
 
     types = read_cache_types(args.cache_type_k, args.cache_type_v)
     with open_gguf(path) as file:
@@ -128,7 +128,7 @@ def _type_rows(file: "GGUF") -> list[Row]:
 
 def _memory_rows(file: "GGUF", types: "CacheTypes") -> list[Row]:
     """Weights and cache at a few context sizes, up to the one that the model was trained for."""
-    from minillama.gguf.memory import cache_bytes_per_token
+    from minillama.gguf.kv_cache_types import cache_bytes_per_token
     from minillama.gguf.names import format_bytes
 
     per_token = cache_bytes_per_token(file, types)
@@ -148,7 +148,7 @@ def _memory_rows(file: "GGUF", types: "CacheTypes") -> list[Row]:
 
 
 def _as_json(file: "GGUF", types: "CacheTypes", metadata: bool, tensors: bool) -> dict[str, object]:
-    from minillama.gguf.memory import cache_bytes_per_token
+    from minillama.gguf.kv_cache_types import cache_bytes_per_token
     from minillama.gguf.names import model_type
 
     found: dict[str, object] = {

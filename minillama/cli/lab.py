@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from minillama.cli.terminal import note
+from minillama.cli.output.terminal import note
 from minillama.errors import OptionError, ResourceError
 
 
@@ -30,7 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("jupyterlab") is None:
         raise ResourceError("JupyterLab is not installed; run: pip install 'minillama[labs]'")
-    from minillama.engine.source import PACKAGE, labs_folder
+    from minillama.engine.loading.model_files import PACKAGE, labs_folder
 
     folder = labs_folder()
     if folder.is_relative_to(PACKAGE) or args.dir is not None:

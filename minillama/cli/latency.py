@@ -6,19 +6,20 @@ import sys
 from typing import TYPE_CHECKING
 
 from minillama import env
-from minillama.cli import INTERRUPTED, options
-from minillama.cli.bench_options import read_list
-from minillama.cli.measuring import measuring
-from minillama.cli.model import find_model, platform_of, prepare_machine
-from minillama.cli.options import Option
-from minillama.cli.terminal import note, write_text
+from minillama.cli import INTERRUPTED
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.bench_options import read_list
+from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.model_from_args import find_model, platform_of, prepare_machine
+from minillama.cli.output.exclusive_measuring import measuring
+from minillama.cli.output.terminal import note, write_text
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from minillama.engine.usage import Usage
-    from minillama.measure.latency import ColdStart, Latency
+    from minillama.engine.memory_usage import Usage
+    from minillama.measure.speed.latency import ColdStart, Latency
 
 DESCRIPTION = """\
 Measure what a person waits for: the first token of a fresh process (cold) and of a loaded model (warm), and each token
@@ -38,9 +39,9 @@ _RUN = (
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("latency", help="measure waiting times and memory", description=DESCRIPTION)
-    options.add_options(parser, "model", options.MODEL)
-    options.add_options(parser, "machine", [o for o in options.DEVICE if o.dest in ("threads", "device")])
-    options.add_options(parser, "run and output", _RUN)
+    llama_options.add_options(parser, "model", llama_options.MODEL)
+    llama_options.add_options(parser, "machine", [o for o in llama_options.DEVICE if o.dest in ("threads", "device")])
+    llama_options.add_options(parser, "run and output", _RUN)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,8 +69,8 @@ def _measure(
     from tqdm import tqdm
 
     from minillama.engine.llm import load
-    from minillama.engine.memory import round_up
-    from minillama.measure.latency import measure_cold, measure_latency
+    from minillama.engine.loading.memory_budget import round_up
+    from minillama.measure.speed.latency import measure_cold, measure_latency
 
     lengths = args.n_prompt
     ctx_size = round_up(max(lengths) + args.n_gen + SPARE)
@@ -111,11 +112,11 @@ def _show_json(model: str, cold: "list[ColdStart]", warm: "list[Latency]", usage
 
 
 def _show_tables(model: str, cold: "list[ColdStart]", warm: "list[Latency]", usages: "list[Usage]") -> None:
-    from minillama.measure import latency_report
+    from minillama.measure.speed import latency_tables
 
     tables = [
-        latency_report.cold_table(cold) if cold else "",
-        latency_report.warm_table(warm) if warm else "",
-        *map(latency_report.usage_table, usages),
+        latency_tables.cold_table(cold) if cold else "",
+        latency_tables.warm_table(warm) if warm else "",
+        *map(latency_tables.usage_table, usages),
     ]
     write_text("\n".join(table for table in tables if table))

@@ -6,21 +6,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from minillama.cli import INTERRUPTED, options, scores
-from minillama.cli.compat import add_foreign_options
-from minillama.cli.model import open_model
-from minillama.cli.options import Option
-from minillama.cli.terminal import Interrupt, note, write_text
-from minillama.cli.text import process_escapes, read_bytes, read_file
+from minillama.cli import INTERRUPTED
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.ignored_options import add_foreign_options
+from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.model_from_args import open_model
+from minillama.cli.arguments.prompt_text import process_escapes, read_bytes, read_file
+from minillama.cli.output import perplexity_lines
+from minillama.cli.output.terminal import Interrupt, note, write_text
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
     from minillama.engine.llm import LLM
-    from minillama.measure.choices import Answer
-    from minillama.measure.kl_divergence import Divergence
-    from minillama.measure.perplexity import Estimate
-    from minillama.measure.tasks import Task
-    from minillama.measure.windows import Stop, Windows
+    from minillama.measure.quality.kl_divergence import Divergence
+    from minillama.measure.quality.multiple_choice import Answer
+    from minillama.measure.quality.perplexity import Estimate
+    from minillama.measure.quality.task_files import Task
+    from minillama.measure.quality.text_windows import Stop, Windows
 
 DESCRIPTION = """\
 The perplexity of a text, as llama-perplexity measures it: windows of -c tokens, the second half of each scored.
@@ -56,23 +58,23 @@ _TASKS = (
 )  # fmt: skip
 _CONTEXT = tuple(
     replace(option, default=512, meaning="tokens of a window (default: 512)") if option.dest == "ctx_size" else option
-    for option in options.CONTEXT
+    for option in llama_options.CONTEXT
     if option.dest in ("ctx_size", "batch_size", "ubatch_size")
 )
-_SHOW = tuple(option for option in options.SHOW if option.dest != "color")
+_SHOW = tuple(option for option in llama_options.SHOW if option.dest != "color")
 
 Step = TypeVar("Step", "Estimate", "Divergence", "Answer")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("perplexity", help="how well a model predicts a text", description=DESCRIPTION)
-    options.add_options(parser, "model", options.MODEL)
-    options.add_options(parser, "text", _TEXT)
-    options.add_options(parser, "perplexity and KL divergence", _PERPLEXITY)
-    options.add_options(parser, "multiple choice", _TASKS)
-    options.add_options(parser, "machine", options.DEVICE + _CONTEXT + options.CACHE)
-    options.add_options(parser, "devices and workers", options.SPREAD)
-    options.add_options(parser, "output", _SHOW)
+    llama_options.add_options(parser, "model", llama_options.MODEL)
+    llama_options.add_options(parser, "text", _TEXT)
+    llama_options.add_options(parser, "perplexity and KL divergence", _PERPLEXITY)
+    llama_options.add_options(parser, "multiple choice", _TASKS)
+    llama_options.add_options(parser, "machine", llama_options.DEVICE + _CONTEXT + llama_options.CACHE)
+    llama_options.add_options(parser, "devices and workers", llama_options.SPREAD)
+    llama_options.add_options(parser, "output", _SHOW)
     add_foreign_options(parser)
 
 
@@ -125,9 +127,9 @@ def _perplexity(args: argparse.Namespace, data: bytes) -> int:
     stride, base = args.ppl_stride, args.kl_divergence_base
     llm = _open(args, args.ctx_size + stride // 2)
 
-    from minillama.measure.kl_divergence import record_base
-    from minillama.measure.perplexity import estimates
-    from minillama.measure.windows import chunked, strided
+    from minillama.measure.quality.kl_divergence import record_base
+    from minillama.measure.quality.perplexity import estimates
+    from minillama.measure.quality.text_windows import chunked, strided
 
     _say(args, "perplexity: tokenizing the input ..")
     ids, chunks = llm.tokenizer.encode(data.decode("utf-8", errors="replace")), _chunks(args)
@@ -143,25 +145,25 @@ def _perplexity(args: argparse.Namespace, data: bytes) -> int:
         if estimate.chunk == 1:
             _say(args, f"perplexity: {_eta(estimate.seconds, windows)}")
         if args.ppl_output_type == 0:
-            write_text(scores.running(estimate))
+            write_text(perplexity_lines.running(estimate))
         else:
-            write_text(scores.running_columns(estimate, stride or args.ctx_size, errors=not stride))
+            write_text(perplexity_lines.running_columns(estimate, stride or args.ctx_size, errors=not stride))
 
     last, interrupted = _follow(measure, windows.count, "chunk", show, lines=args.ppl_output_type == 1)
     if last is not None and interrupted:
         note(f"minillama: PPL of these = {last.ppl:.4f} +/- {last.error:.5f}")
     elif last is not None and not stride:
-        write_text(scores.final(last))
+        write_text(perplexity_lines.final(last))
     return _end(args, last, windows, interrupted)
 
 
 def _kl_divergence(args: argparse.Namespace, data: bytes) -> int:
-    from minillama.measure.base_file import open_base
+    from minillama.measure.quality.kld_base_file import open_base
 
     base = open_base(args.kl_divergence_base)
     llm = _open(args, base.tokens.shape[1])
 
-    from minillama.measure.kl_divergence import base_windows, divergences
+    from minillama.measure.quality.kl_divergence import base_windows, divergences
 
     windows = base_windows(llm, base, _chunks(args))
     _say(args, f"kl_divergence: computing over {_shape(args, windows)}")
@@ -172,12 +174,12 @@ def _kl_divergence(args: argparse.Namespace, data: bytes) -> int:
     def show(found: "Divergence") -> None:
         if found.chunk == 1:
             _say(args, f"kl_divergence: {_eta(found.seconds, windows)}")
-            write_text(f"\n{scores.DIVERGENCE_HEAD}")
-        write_text(scores.divergence_row(found))
+            write_text(f"\n{perplexity_lines.DIVERGENCE_HEAD}")
+        write_text(perplexity_lines.divergence_row(found))
 
     last, interrupted = _follow(measure, windows.count, "chunk", show)
-    if last is not None and last.count >= scores.LEAST_TOKENS:
-        write_text(scores.divergence_statistics(last))
+    if last is not None and last.count >= perplexity_lines.LEAST_TOKENS:
+        write_text(perplexity_lines.divergence_statistics(last))
     return _end(args, last, windows, interrupted)
 
 
@@ -200,14 +202,14 @@ def _shape(args: argparse.Namespace, windows: "Windows") -> str:
 def _eta(seconds: float, windows: "Windows") -> str:
     """From the seconds of one window."""
     together = min(windows.per_pass, windows.count)
-    return scores.eta(seconds * together, windows.count / together)
+    return perplexity_lines.eta(seconds * together, windows.count / together)
 
 
 def _end(args: argparse.Namespace, last: "Estimate | Divergence | None", windows: "Windows", interrupted: bool) -> int:
     """Tell how fast it went; the exit status."""
     if args.perf and not args.log_disable and last is not None:
         tokens, seconds = last.chunk * windows.size, max(last.seconds, 1e-9)
-        note(f"\nminillama: prompt eval time = {scores.speed(tokens, seconds)}")
+        note(f"\nminillama: prompt eval time = {perplexity_lines.speed(tokens, seconds)}")
     return INTERRUPTED if interrupted else 0
 
 
@@ -240,36 +242,36 @@ def _follow(
 
 
 def _hellaswag(args: argparse.Namespace, data: bytes) -> int:
-    from minillama.measure.tasks import draw_uniformly, read_hellaswag
+    from minillama.measure.quality.task_files import draw_uniformly, read_hellaswag
 
     tasks = read_hellaswag(data.decode("utf-8", errors="replace"))
     _say(args, f"hellaswag_score : loaded {len(tasks)} tasks from prompt.")
     chosen = draw_uniformly(tasks, args.hellaswag_tasks)
     _say(args, f"hellaswag_score : selecting {len(chosen)} randomized tasks.")
-    return _choose(args, chosen, scores.HELLASWAG_HEAD, scores.hellaswag_row)
+    return _choose(args, chosen, perplexity_lines.HELLASWAG_HEAD, perplexity_lines.hellaswag_row)
 
 
 def _winogrande(args: argparse.Namespace, data: bytes) -> int:
-    from minillama.measure.tasks import draw_scaled, read_winogrande
+    from minillama.measure.quality.task_files import draw_scaled, read_winogrande
 
     tasks = read_winogrande(data.decode("utf-8", errors="replace"))
     _say(args, f"winogrande_score : loaded {len(tasks)} tasks from prompt.")
     chosen = draw_scaled(tasks, args.winogrande_tasks)
     if len(chosen) < len(tasks):
         _say(args, f"winogrande_score : selecting {len(chosen)} random tasks")
-    return _choose(args, chosen, "", scores.winogrande_row, scores.winogrande_final)
+    return _choose(args, chosen, "", perplexity_lines.winogrande_row, perplexity_lines.winogrande_final)
 
 
 def _multiple_choice(args: argparse.Namespace, data: bytes) -> int:
-    from minillama.measure.tasks import draw_scaled, read_multiple_choice
+    from minillama.measure.quality.task_files import draw_scaled, read_multiple_choice
 
     tasks = read_multiple_choice(data)
     _say(args, f"multiple_choice_score: there are {len(tasks)} tasks in prompt")
     chosen = draw_scaled(tasks, args.multiple_choice_tasks)
     if len(chosen) < len(tasks):
         _say(args, f"multiple_choice_score: selecting {len(chosen)} random tasks from {len(tasks)} tasks available")
-    head, end = scores.MULTIPLE_CHOICE_HEAD, scores.multiple_choice_final
-    return _choose(args, chosen, head, scores.multiple_choice_row, end)
+    head, end = perplexity_lines.MULTIPLE_CHOICE_HEAD, perplexity_lines.multiple_choice_final
+    return _choose(args, chosen, head, perplexity_lines.multiple_choice_row, end)
 
 
 _MODES: dict[str, Callable[[argparse.Namespace, bytes], int]] = {
@@ -290,7 +292,7 @@ def _choose(
     """Let the model choose, a row a task."""
     llm = _open(args, args.ctx_size)
 
-    from minillama.measure.choices import running_answers
+    from minillama.measure.quality.multiple_choice import running_answers
 
     write_text(head)
     last, interrupted = _follow(

@@ -9,17 +9,18 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from minillama.cli import INTERRUPTED, options
-from minillama.cli.model import find_model, load_model, sampling_options, set_verbosity
-from minillama.cli.options import Option
-from minillama.cli.terminal import note, write_text
-from minillama.cli.text import process_escapes, read_file
+from minillama.cli import INTERRUPTED
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.model_from_args import find_model, load_model, sampling_options, set_verbosity
+from minillama.cli.arguments.prompt_text import process_escapes, read_file
+from minillama.cli.output.terminal import note, write_text
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
     from minillama.engine.llm import LLM
-    from minillama.measure.quality import Prompt, QualityRow
-    from minillama.measure.relevance import Scorer
+    from minillama.measure.texts.relevance import Scorer
+    from minillama.measure.texts.text_quality import Prompt, QualityRow
 
 DESCRIPTION = """\
 Write several texts a prompt under each sampling setting, and measure them. Sampling options take lists, and all
@@ -60,11 +61,11 @@ def _list(kind: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:
 # Those of the sampler's options that are numbers take lists.
 _LISTS = tuple(
     replace(option, kind=_list(option.kind), value="N,...")
-    for option in options.SAMPLING
+    for option in llama_options.SAMPLING
     if option.kind in (int, float) and option.dest != "seed"
 )
 _OTHERS = tuple(
-    option for option in options.SAMPLING if option.dest in ("seed", "logit_bias", "samplers", "sampler_seq")
+    option for option in llama_options.SAMPLING if option.dest in ("seed", "logit_bias", "samplers", "sampler_seq")
 )
 _PROMPTS = (
     Option(("-p", "--prompt"), "a prompt; may be repeated", value="TEXT", repeated=True),
@@ -85,24 +86,24 @@ _JUDGES = (
            value="ENCODER"),
     Option(("-o", "--output"), "md or json, which has the texts (default: md)", str, "md", value="FORMAT"),
 )  # fmt: skip
-_SHOW = tuple(option for option in options.SHOW if option.dest in ("verbose", "log_disable"))
-_CHAT = tuple(option for option in options.CHAT if not option.dest.startswith("system_prompt"))
-_CONTEXT = tuple(option for option in options.CONTEXT if option.dest not in ("keep", "context_shift"))
+_SHOW = tuple(option for option in llama_options.SHOW if option.dest in ("verbose", "log_disable"))
+_CHAT = tuple(option for option in llama_options.CHAT if not option.dest.startswith("system_prompt"))
+_CONTEXT = tuple(option for option in llama_options.CONTEXT if option.dest not in ("keep", "context_shift"))
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
         "quality", help="measure what sampling settings do to texts", description=DESCRIPTION, epilog=EPILOG
     )
-    options.add_options(parser, "model", options.MODEL)
-    options.add_options(parser, "prompts and texts", _PROMPTS)
-    options.add_options(parser, "measuring and output", _JUDGES)
-    options.add_options(parser, "sampling: lists with commas", _LISTS)
-    options.add_options(parser, "sampling", _OTHERS)
-    options.add_options(parser, "chat", _CHAT)
-    options.add_options(parser, "machine", options.DEVICE + _CONTEXT + options.CACHE)
-    options.add_options(parser, "devices and workers", options.SPREAD)
-    options.add_options(parser, "messages", _SHOW)
+    llama_options.add_options(parser, "model", llama_options.MODEL)
+    llama_options.add_options(parser, "prompts and texts", _PROMPTS)
+    llama_options.add_options(parser, "measuring and output", _JUDGES)
+    llama_options.add_options(parser, "sampling: lists with commas", _LISTS)
+    llama_options.add_options(parser, "sampling", _OTHERS)
+    llama_options.add_options(parser, "chat", _CHAT)
+    llama_options.add_options(parser, "machine", llama_options.DEVICE + _CONTEXT + llama_options.CACHE)
+    llama_options.add_options(parser, "devices and workers", llama_options.SPREAD)
+    llama_options.add_options(parser, "messages", _SHOW)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _combinations(args)
     corpus = None if args.corpus is None else _lines(args.corpus)
 
-    from minillama.sampling.params import Sampling
+    from minillama.sampling.sampling_params import Sampling
 
     for one in chosen:  # before a model is loaded for nothing
         Sampling(**sampling_options(one))
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from minillama.measure.quality import measure_quality
+    from minillama.measure.texts.text_quality import measure_quality
 
     bar = tqdm(
         total=len(settings) * len(prompts) * args.samples, unit="text", leave=False, disable=not sys.stderr.isatty()
@@ -169,7 +170,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _prompts(args: argparse.Namespace) -> "list[Prompt]":
     """The prompts with their references, from -p or -f and --reference."""
-    from minillama.measure.quality import Prompt
+    from minillama.measure.texts.text_quality import Prompt
 
     if (args.prompt is None) == (args.file is None):
         raise OptionError("give prompts with -p, which may be repeated, or with -f FILE, one a line")
@@ -225,9 +226,9 @@ def _scorer(args: argparse.Namespace, llm: "LLM", prompts: "list[Prompt]", corpu
     """What relevance is measured with, where it is not the default."""
     if args.layer is None and args.bert_score is None:
         return None
-    from minillama.measure.bert_package import package_scorer
-    from minillama.measure.quality import heldout_texts
-    from minillama.measure.relevance import hidden_scorer
+    from minillama.measure.texts.bert_score_package import package_scorer
+    from minillama.measure.texts.relevance import hidden_scorer
+    from minillama.measure.texts.text_quality import heldout_texts
 
     documents = [*(corpus or heldout_texts()), *(prompt.target for prompt in prompts)]
     if args.bert_score is not None:
@@ -243,8 +244,8 @@ class _Printer:
         self._last: QualityRow | None = None
 
     def show(self, row: "QualityRow") -> None:
-        from minillama.measure.quality_report import quality_columns
-        from minillama.measure.report import md_head, md_row
+        from minillama.measure.speed.bench_tables import md_head, md_row
+        from minillama.measure.texts.text_quality_table import quality_columns
 
         first, self._last = self._last is None, row
         if self._output == "md":
@@ -256,7 +257,7 @@ class _Printer:
 
     def close(self) -> None:
         """End what was begun."""
-        from minillama.measure.quality_report import quality_foot
+        from minillama.measure.texts.text_quality_table import quality_foot
 
         if self._output == "json":
             write_text("[]\n" if self._last is None else "\n]\n")

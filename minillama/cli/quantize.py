@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minillama.cli import options
-from minillama.cli.options import Option
-from minillama.cli.terminal import note
-from minillama.cli.text import read_file
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.prompt_text import read_file
+from minillama.cli.output.terminal import note
 from minillama.errors import OptionError, ResourceError, UnsupportedError
 
 if TYPE_CHECKING:
     from minillama.gguf import TensorType
-    from minillama.gguf.importance import Importance
-    from minillama.gguf.mixes import Mix
+    from minillama.gguf.imatrix_file import Importance
+    from minillama.gguf.quantisation_mixes import Mix
     from minillama.gguf.quantise import Options, Override, Plan, Progress, Step
 
 DESCRIPTION = """\
@@ -62,7 +62,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "words", metavar="IN [OUT] TYPE [THREADS]", nargs="*", help="the model, the new file, its type, and threads"
     )
-    options.add_options(parser, "how", _HERE)
+    llama_options.add_options(parser, "how", _HERE)
     parser.set_defaults(run=run)
 
 
@@ -113,7 +113,7 @@ def _words(words: list[str]) -> "tuple[Path, Path, Mix | None, int | None]":
             raise OptionError(f"{target} is no type, and none stands behind it; usage: {_USAGE}")
         known, mix = _mix(rest[0])
         if not known:
-            from minillama.gguf.mixes import Mix
+            from minillama.gguf.quantisation_mixes import Mix
 
             Mix.named(rest[0])  # raises, with the known ones
     if len(rest) > 2 or (len(rest) == 2 and not (rest[1].isdecimal() and int(rest[1]) > 0)):
@@ -124,7 +124,7 @@ def _words(words: list[str]) -> "tuple[Path, Path, Mix | None, int | None]":
 
 def _mix(word: str) -> "tuple[bool, Mix | None]":
     """Whether the word is a type, by name or by number, and which; None for COPY."""
-    from minillama.gguf.mixes import ALIASES, MIX_NAMES, Mix
+    from minillama.gguf.quantisation_mixes import ALIASES, MIX_NAMES, Mix
 
     if word.upper() == "COPY":
         return True, None
@@ -203,7 +203,7 @@ def _importance(args: argparse.Namespace) -> "Importance | None":
         if include or exclude:
             raise OptionError("--include-weights and --exclude-weights choose from an --imatrix; name one")
         return None
-    from minillama.gguf.importance import read_importance
+    from minillama.gguf.imatrix_file import read_importance
 
     found = read_importance(args.imatrix)
     note(f"{args.imatrix}: {len(found.entries)} importances, of {found.chunks} chunks of {', '.join(found.datasets)}")
@@ -234,7 +234,7 @@ def _show(bar: "tqdm", count: int, importance: "Importance | None") -> "Progress
 
 
 def _line(step: "Step", number: int, count: int) -> str:
-    from minillama.gguf.write import dimensions
+    from minillama.gguf.header_writer import dimensions
 
     source, target = step.source, step.target
     sizes = dimensions(source.shape)

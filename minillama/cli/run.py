@@ -4,12 +4,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from minillama.cli import options
-from minillama.cli.compat import add_foreign_options
-from minillama.cli.model import generate_options, load_model
-from minillama.cli.options import Option
-from minillama.cli.terminal import end_line, note, show_prompt, show_stream, show_timings, use_colour, write_text
-from minillama.cli.text import read_prompt, read_stdin, read_system_prompt
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.ignored_options import add_foreign_options
+from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.model_from_args import generate_options, load_model
+from minillama.cli.arguments.prompt_text import read_prompt, read_stdin, read_system_prompt
+from minillama.cli.output.terminal import end_line, note, show_prompt, show_stream, show_timings, use_colour, write_text
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ _DISPLAY = (
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("run", help="answer one prompt and exit", description=DESCRIPTION)
     parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt, in place of -p")
-    options.add_options(parser, "model", options.MODEL)
-    options.add_options(parser, "prompt and answer", options.PROMPT + options.PREDICT + _DISPLAY)
-    options.add_options(parser, "chat", options.CHAT)
-    options.add_options(parser, "sampling", options.SAMPLING)
-    options.add_options(parser, "machine", options.DEVICE + options.CONTEXT + options.CACHE)
-    options.add_options(parser, "devices and workers", options.SPREAD)
-    options.add_options(parser, "output", options.SHOW)
+    llama_options.add_options(parser, "model", llama_options.MODEL)
+    llama_options.add_options(parser, "prompt and answer", llama_options.PROMPT + llama_options.PREDICT + _DISPLAY)
+    llama_options.add_options(parser, "chat", llama_options.CHAT)
+    llama_options.add_options(parser, "sampling", llama_options.SAMPLING)
+    llama_options.add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
+    llama_options.add_options(parser, "devices and workers", llama_options.SPREAD)
+    llama_options.add_options(parser, "output", llama_options.SHOW)
     add_foreign_options(parser)
 
 

@@ -6,18 +6,18 @@ It reads a prompt, then takes the likeliest token again and again.
 import argparse
 import time
 
-from minillama.cli import options
-from minillama.cli.model import find_model
-from minillama.cli.terminal import end_line, note, write_text
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.model_from_args import find_model
+from minillama.cli.output.terminal import end_line, note, write_text
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("simple", help="the smallest program: greedy continuation", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt (default: Hello my name is)")
-    options.add_options(parser, "model", options.MODEL)
+    llama_options.add_options(parser, "model", llama_options.MODEL)
     parser.add_argument("-n", dest="predict", type=int, default=32, metavar="N", help="tokens to write (default: 32)")
     parser.add_argument(
-        "-ngl", type=options.layers, default=None, metavar="N", help="layers on the GPU (default: auto)"
+        "-ngl", type=llama_options.layers, default=None, metavar="N", help="layers on the GPU (default: auto)"
     )
 
 

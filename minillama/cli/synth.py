@@ -40,9 +40,9 @@ types:
 
 
 def run(args: argparse.Namespace) -> int:
-    from minillama.gguf.mixes import Mix
-    from minillama.gguf.shapes import shape_named
-    from minillama.gguf.synth import write_synthetic
+    from minillama.gguf.quantisation_mixes import Mix
+    from minillama.gguf.random_models.model_shapes import shape_named
+    from minillama.gguf.random_models.model_writer import write_synthetic
 
     shape, mix = shape_named(args.shape), Mix.named(args.type)
     if args.seed < 0:

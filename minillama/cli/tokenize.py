@@ -4,10 +4,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from minillama.cli import options
-from minillama.cli.model import find_model
-from minillama.cli.options import Option
-from minillama.cli.text import process_escapes, read_file
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.model_from_args import find_model
+from minillama.cli.arguments.prompt_text import process_escapes, read_file
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ _HERE = (
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("tokenize", help="show the tokens of a text", description=__doc__)
-    options.add_options(parser, "model (only its vocabulary is read)", options.MODEL)
-    options.add_options(parser, "text and output", _HERE)
+    llama_options.add_options(parser, "model (only its vocabulary is read)", llama_options.MODEL)
+    llama_options.add_options(parser, "text and output", _HERE)
 
 
 def run(args: argparse.Namespace) -> int:

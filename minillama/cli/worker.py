@@ -9,11 +9,11 @@ import os
 import signal
 import sys
 
-from minillama.cli import options
-from minillama.cli.model import platform_of, take_secret
-from minillama.cli.options import Option
-from minillama.cli.parser import Parser
-from minillama.cli.terminal import note
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.model_from_args import platform_of, take_secret
+from minillama.cli.arguments.parser import Parser
+from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
 
 EPILOG = """\
@@ -47,21 +47,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser: Parser = subparsers.add_parser(
         "worker", help="lend this machine to a leader elsewhere", description=__doc__, epilog=EPILOG
     )  # type: ignore[assignment]
-    options.add_options(parser, "network", _HERE)
-    options.add_options(parser, "secret", _TOKEN)
-    options.add_options(parser, "machine", _MACHINE)
+    llama_options.add_options(parser, "network", _HERE)
+    llama_options.add_options(parser, "secret", _TOKEN)
+    llama_options.add_options(parser, "machine", _MACHINE)
 
 
 def run(args: argparse.Namespace) -> int:
     if not 0 <= args.port < 1 << 16:
         raise OptionError(f"--port {args.port} is not a port; give one from 1 to 65535, or 0 for a free one")
-    from minillama.parallel.addresses import join_port
-    from minillama.parallel.secret import is_loopback
-    from minillama.parallel.supervisor import Supervisor, Worker, listen
+    from minillama.parallel.workers.addresses import join_port
+    from minillama.parallel.workers.secret import is_loopback
+    from minillama.parallel.workers.supervisor import Supervisor, Worker, listen
 
     secret = take_secret(args.token_file)
     platform = platform_of(args.device) or ""
-    command = (sys.executable, "-m", "minillama.cli.follow")
+    command = (sys.executable, "-m", "minillama.cli.worker_main")
     os.environ.pop("JAX_NUM_CPU_DEVICES", None)  # a notebook's virtual ones: here each process is one device
     listener = listen(args.host, args.port, secret)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: nothing is left behind

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from minillama import __version__, env
-from minillama.engine.source import labs_folder, resolve
+from minillama.engine.loading.model_files import labs_folder, resolve
 from minillama.errors import MinillamaError
 
 PACKAGES = ("jax", "jaxlib", "llvmlite", "numpy", "gguf", "tokenizers", "huggingface_hub", "jinja2")
@@ -121,7 +121,7 @@ def _check_kernels(name: str) -> Check:
 
     problem = native_problem()
     if problem is None:
-        from minillama.kernels.cpu.library import chosen_isa
+        from minillama.kernels.cpu.runtime.registry import chosen_isa
 
         token, prompt = env.thread_limits()
         return Check(name, Status.GOOD, f"{chosen_isa().value}; threads: {token} for a token, {prompt} for prompts")

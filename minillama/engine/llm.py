@@ -15,24 +15,24 @@ from jax import Array
 from jaxtyping import Float32
 from tqdm.auto import tqdm
 
+from minillama.engine.backends.base import Executor, OnDevices
+from minillama.engine.backends.choose import lead, open_here, place
 from minillama.engine.batches import Batches
-from minillama.engine.executor import Executor, OnDevices
-from minillama.engine.loader import unused_tensors
-from minillama.engine.memory import Memory, choose_context, keep_weights, logger
-from minillama.engine.opening import lead, open_here, place
-from minillama.engine.placement import Placement
-from minillama.engine.programs import expect_programs
-from minillama.engine.request import GenerateOptions, Request
+from minillama.engine.compile.executable_cache import expect_programs
+from minillama.engine.generate_options import GenerateOptions, Request
+from minillama.engine.loading.device_sharing import Sharing
+from minillama.engine.loading.layer_placement import Placement
+from minillama.engine.loading.load_params import unused_tensors
+from minillama.engine.loading.memory_budget import Memory, choose_context, keep_weights, logger
+from minillama.engine.loading.model_files import resolve
+from minillama.engine.memory_usage import Measured, memory_usage
 from minillama.engine.result import Completion
 from minillama.engine.sampling_defaults import file_defaults
 from minillama.engine.session import LEAST_CHUNK, Session
-from minillama.engine.sharing import Sharing
-from minillama.engine.source import resolve
 from minillama.engine.stream import Stream
-from minillama.engine.usage import Measured, memory_usage
 from minillama.errors import FormatError, OptionError, UnsupportedError
 from minillama.gguf import GGUF, open_gguf
-from minillama.gguf.memory import CacheTypes, read_cache_types
+from minillama.gguf.kv_cache_types import CacheTypes, read_cache_types
 from minillama.kernels import reads_in_place
 from minillama.model import Cache, Config, Params, empty_cache, forward, read_config, unembed
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from minillama.engine.backends.base import Executor, Kept
+from minillama.engine.backends.programs import Choice
 from minillama.engine.batches import Batches
-from minillama.engine.executor import Executor, Kept
-from minillama.engine.steps import Choice
-from minillama.gguf.memory import CacheTypes
+from minillama.gguf.kv_cache_types import CacheTypes
 
 FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are used up
 CHUNKS = (16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # what is shorter is padded, for few programs to compile

@@ -8,14 +8,14 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from minillama.engine.compile_clock import Lap, compile_seconds
-from minillama.engine.executor import Kept
-from minillama.engine.lookup import Lookup
-from minillama.engine.request import Request
+from minillama.engine.backends.base import Kept
+from minillama.engine.backends.programs import Choice
+from minillama.engine.compile.compile_timer import Lap, compile_seconds
+from minillama.engine.generate_options import Request
+from minillama.engine.prompt_lookup import Lookup
 from minillama.engine.result import Completion, Piece, Reason, State, Timings
 from minillama.engine.session import Session, pass_size
-from minillama.engine.steps import Choice
-from minillama.engine.stops import StopWatch
+from minillama.engine.stop_strings import StopWatch
 from minillama.tokenizer import Tokenizer
 
 Result = TypeVar("Result")

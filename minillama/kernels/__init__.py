@@ -4,8 +4,9 @@
 are native kernels on the bytes of the file, for processors.
 """
 
-from minillama.kernels.decode import DECODERS
-from minillama.kernels.load import (
+from minillama.kernels.cpu_available import instruction_set, native_problem, reads_in_place
+from minillama.kernels.decode_blocks import DECODERS
+from minillama.kernels.load_weights import (
     SUPPORTED,
     Files,
     check_type,
@@ -15,7 +16,6 @@ from minillama.kernels.load import (
     place_weight,
     portable_weight,
 )
-from minillama.kernels.native import instruction_set, native_problem, reads_in_place
 from minillama.kernels.weight import Blocks, Dense, Half, Portable, Weight, embed, matmul, matmuls
 
 __all__ = [

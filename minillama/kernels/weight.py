@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType as Type
 from jax import Array, lax
 from jaxtyping import Float, Int, Int8, UInt8
 
-from minillama.kernels.decode import NIBBLE_TYPES, decode
+from minillama.kernels.decode_blocks import NIBBLE_TYPES, decode
 
 FEW_ROWS = 4  # up to here, one matrix-vector product a row beats decoding the matrix for a GEMM
 TILE_ROWS = 1024  # rows of W that are float32 at a time: they stay in the cache between decoding and multiplying

@@ -4,9 +4,9 @@ from minillama.lab import show, Prediction
 from minillama.lab.checks import lab02 as check
 """
 
-from minillama.lab.display import Screen, show
-from minillama.lab.panel import Choice, Panel, Slider, Steps, Words
-from minillama.lab.picture import Picture
-from minillama.lab.predict import Prediction
+from minillama.lab.grading.prediction import Prediction
+from minillama.lab.widgets.figure import Picture
+from minillama.lab.widgets.live_figure import Screen, show
+from minillama.lab.widgets.panel import Choice, Panel, Slider, Steps, Words
 
 __all__ = ["Choice", "Panel", "Picture", "Prediction", "Screen", "Slider", "Steps", "Words", "show"]

@@ -58,8 +58,8 @@ def _attention_of_kernel(
     constants: tuple[float, float, int], q: Float[Array, "B T N H"], keys: Store, values: Store, positions: Array
 ) -> Float[Array, "B T NH"]:
     """The processor's own kernel, written for these sizes."""
-    from minillama.kernels.cpu.attend import attend as run_kernel
-    from minillama.kernels.cpu.attention import Heads
+    from minillama.kernels.cpu.attention.attend import attend as run_kernel
+    from minillama.kernels.cpu.attention.attention_kernels import Heads
 
     groups = q.shape[2] // keys.shape[1]
     heads = Heads(keys.shape[-1], values.shape[-1], groups, keys.kind, values.kind, bool(constants[1]))

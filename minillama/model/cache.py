@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Float16, Float32, Int, Int8
 
-from minillama.gguf.memory import CacheType, CacheTypes
+from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.model.config import Config
 
 BLOCK = 32  # values that share a scale in q8_0

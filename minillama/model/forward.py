@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 from minillama.kernels import Weight, embed, matmul
 from minillama.model.attention import attend, attention, attention_weights
 from minillama.model.cache import Cache, Store
+from minillama.model.collectives import joined, place_on, total
 from minillama.model.config import Config, Rope
 from minillama.model.experts import mix_experts
 from minillama.model.feed_forward import feed_forward
 from minillama.model.params import Block, Params, together
 from minillama.model.rope import rotate, rotation
-from minillama.model.spread import joined, place_on, total
 
 Tap = Callable[[str, Array], Array]
 Turn = tuple[Float[Array, "B T pairs"], Float[Array, "B T pairs"]]

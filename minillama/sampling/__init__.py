@@ -10,14 +10,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from minillama.sampling.order import Sampler, parse_order, sequence_to_names
-from minillama.sampling.params import Sampling, SamplingOptions, resolve_seed
+from minillama.sampling.sampler_order import Sampler, parse_order, sequence_to_names
+from minillama.sampling.sampling_params import Sampling, SamplingOptions, resolve_seed
 
 if TYPE_CHECKING:
     from minillama.sampling.candidates import Candidates
     from minillama.sampling.chain import Chain, build_chain, logprob
-    from minillama.sampling.report import StageReport, distribution, explain
-    from minillama.sampling.state import SamplerState
+    from minillama.sampling.chain_report import StageReport, distribution, explain
+    from minillama.sampling.sampler_state import SamplerState
 
 __all__ = [
     "Candidates",
@@ -39,11 +39,11 @@ __all__ = [
 _HOMES = {
     "Candidates": "candidates",
     "Chain": "chain",
-    "SamplerState": "state",
-    "StageReport": "report",
+    "SamplerState": "sampler_state",
+    "StageReport": "chain_report",
     "build_chain": "chain",
-    "distribution": "report",
-    "explain": "report",
+    "distribution": "chain_report",
+    "explain": "chain_report",
     "logprob": "chain",
 }
 

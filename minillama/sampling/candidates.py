@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from minillama.sampling.tree import STATIC, pytree
+from minillama.sampling.pytree import STATIC, pytree
 
 _HEAD = 1024  # how many candidates are ranked before all of them are
 

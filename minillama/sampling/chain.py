@@ -11,15 +11,15 @@ from jaxtyping import Array, Float, Int
 
 from minillama.errors import OptionError
 from minillama.sampling.candidates import Candidates, bucket
-from minillama.sampling.draw import Dist, Draw, Mirostat1, Mirostat2, draw
-from minillama.sampling.dry import Dry
-from minillama.sampling.filters import MinP, TopK, TopNSigma, TopP, Typical, Xtc
-from minillama.sampling.order import Sampler
-from minillama.sampling.params import Sampling
-from minillama.sampling.penalties import LogitBias, Penalties
-from minillama.sampling.state import SamplerState, Step, new_state
-from minillama.sampling.temperature import DynamicTemperature, Temperature
-from minillama.sampling.tree import STATIC, pytree
+from minillama.sampling.pytree import STATIC, pytree
+from minillama.sampling.sampler_order import Sampler
+from minillama.sampling.sampler_state import SamplerState, Step, new_state
+from minillama.sampling.sampling_params import Sampling
+from minillama.sampling.stages.draw import Dist, Draw, Mirostat1, Mirostat2, draw
+from minillama.sampling.stages.dry import Dry
+from minillama.sampling.stages.penalties import LogitBias, Penalties
+from minillama.sampling.stages.temperature import DynamicTemperature, Temperature
+from minillama.sampling.stages.truncation import MinP, TopK, TopNSigma, TopP, Typical, Xtc
 
 
 @runtime_checkable

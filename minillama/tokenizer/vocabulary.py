@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minillama.errors import FormatError
-from minillama.tokenizer.special import ROLE_TEXTS, find_special
+from minillama.tokenizer.special_tokens import ROLE_TEXTS, find_special
 
 log = logging.getLogger("minillama")
 

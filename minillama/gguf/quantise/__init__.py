@@ -4,9 +4,9 @@
 >>> quantise_file("model-f16.gguf", "model-q4_k_m.gguf", Mix.named("Q4_K_M"))
 """
 
-from minillama.gguf.quantise.file import Progress, Report, quantise_file
-from minillama.gguf.quantise.plan import Options, Override, Plan, Step, plan_file
-from minillama.gguf.quantise.rows import QUANTISERS, quantise_rows
+from minillama.gguf.quantise.quantise_file import Progress, Report, quantise_file
+from minillama.gguf.quantise.quantise_rows import QUANTISERS, quantise_rows
+from minillama.gguf.quantise.tensor_types import Options, Override, Plan, Step, plan_file
 
 __all__ = [
     "QUANTISERS", "Options", "Override", "Plan", "Progress", "Report", "Step", "plan_file", "quantise_file",

@@ -6,8 +6,8 @@ the codes are made again with the scales that a reader will see. Layouts: ggml-c
 
 import numpy as np
 
-from minillama.gguf.quantise.columns import Columns, as_half, columns, extreme, half, repeated, rows_of, total
-from minillama.gguf.quantise.search import (
+from minillama.gguf.quantise.column_weights import Columns, as_half, columns, extreme, half, repeated, rows_of, total
+from minillama.gguf.quantise.scale_search import (
     SMALLEST,
     MinimumFit,
     Trials,

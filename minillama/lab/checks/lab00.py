@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minillama.lab.check import Answer, NotYet, Score, array, call, graded
-from minillama.lab.check import score as score_of
+from minillama.lab.grading.check import Answer, NotYet, Score, array, call, graded
+from minillama.lab.grading.check import score as score_of
 
 LAB = "00"
 DISPATCH = 20e-6  # seconds the host needs to ask for something

@@ -5,8 +5,8 @@ All of them are formulas: no item depends on how fast the machine is.
 
 import math
 
-from minillama.lab.check import Answer, Mistake, Score, agree, graded
-from minillama.lab.check import score as score_of
+from minillama.lab.grading.check import Answer, Mistake, Score, agree, graded
+from minillama.lab.grading.check import score as score_of
 
 LAB = "01"
 

@@ -6,8 +6,8 @@ import numpy as np
 from gguf import quants
 from gguf.constants import GGMLQuantizationType as TensorType
 
-from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
-from minillama.lab.check import score as score_of
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.grading.check import score as score_of
 
 LAB = "02"
 SEED = 20231  # of the hidden inputs

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from minillama.lab import by_hand
-from minillama.lab.by_hand import Functions, Sizes
-from minillama.lab.check import Answer, Mistake, Score, agree, graded
-from minillama.lab.check import score as score_of
+from minillama.lab import llama_numpy
+from minillama.lab.grading.check import Answer, Mistake, Score, agree, graded
+from minillama.lab.grading.check import score as score_of
+from minillama.lab.llama_numpy import Functions, Sizes
 
 LAB = "03"
 TOLERANCE = 1e-4  # float32 is good enough
@@ -30,7 +30,7 @@ def rms_norm(answer: Answer) -> str:
             "is epsilon inside the root?", lambda x, w, e: x / (np.sqrt(np.mean(x * x, -1, keepdims=True)) + e) * w
         ),
         Mistake("epsilon is missing", lambda x, w, e: x / np.sqrt(np.mean(x * x, -1, keepdims=True)) * w),
-        Mistake("the weight is missing", lambda x, w, e: by_hand.rms_norm(x, np.ones_like(w), e)),
+        Mistake("the weight is missing", lambda x, w, e: llama_numpy.rms_norm(x, np.ones_like(w), e)),
         Mistake(
             "mean of the squares, not their sum", lambda x, w, e: x / np.sqrt(np.sum(x * x, -1, keepdims=True) + e) * w
         ),
@@ -45,11 +45,11 @@ def rms_norm(answer: Answer) -> str:
         Mistake("the root is missing", lambda x, w, e: x / (np.mean(x * x, -1, keepdims=True) + e) * w),
         Mistake("divide by the root", lambda x, w, e: x * np.sqrt(np.mean(x * x, -1, keepdims=True) + e) * w),
     )
-    agree(answer, (X, WEIGHT, 1e-5), by_hand.rms_norm, mistakes, tolerance=TOLERANCE, told="an ordinary input")
+    agree(answer, (X, WEIGHT, 1e-5), llama_numpy.rms_norm, mistakes, tolerance=TOLERANCE, told="an ordinary input")
     agree(
         answer,
         (X * 1e-3, WEIGHT, 1e-5),
-        by_hand.rms_norm,
+        llama_numpy.rms_norm,
         mistakes,
         tolerance=TOLERANCE,
         told="a small input, where epsilon counts",
@@ -84,11 +84,11 @@ def rope_variant(
 
 
 def _along_heads(x: np.ndarray, base: float) -> np.ndarray:
-    return by_hand.rope(x.swapaxes(0, 1), base).swapaxes(0, 1)
+    return llama_numpy.rope(x.swapaxes(0, 1), base).swapaxes(0, 1)
 
 
 def _not_interleaved(x: np.ndarray, base: float) -> np.ndarray:
-    turned = by_hand.rope(x, base)
+    turned = llama_numpy.rope(x, base)
     return np.concatenate([turned[..., 0::2], turned[..., 1::2]], axis=-1)
 
 
@@ -113,7 +113,12 @@ def rope(answer: Answer) -> str:
     )
     for x, base in ((_normal(6, 2, 8), 10000.0), (_normal(9, 4, 32), 500000.0)):
         agree(
-            answer, (x, base), by_hand.rope, mistakes, tolerance=TOLERANCE, told=f"{x.shape[0]} tokens, base {base:g}"
+            answer,
+            (x, base),
+            llama_numpy.rope,
+            mistakes,
+            tolerance=TOLERANCE,
+            told=f"{x.shape[0]} tokens, base {base:g}",
         )
     return "pairs, angles and directions, at every position."
 
@@ -169,7 +174,7 @@ def attention(answer: Answer) -> str:
     for heads, kv_heads in ((4, 4), (4, 2), (6, 2)):
         given = _normal(7, heads, 8), _normal(7, kv_heads, 8), _normal(7, kv_heads, 8)
         told = f"{heads} query heads on {kv_heads} key heads"
-        agree(answer, given, by_hand.attention, mistakes, tolerance=TOLERANCE, told=told)
+        agree(answer, given, llama_numpy.attention, mistakes, tolerance=TOLERANCE, told=told)
     return "scaled, masked, and the right heads share."
 
 
@@ -181,7 +186,7 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
 def swiglu(answer: Answer) -> str:
     """`swiglu(x, gate, up, down)`."""
     mistakes = (
-        Mistake("silu belongs on the gate, not on up", lambda x, g, u, d: by_hand.swiglu(x, u, g, d)),
+        Mistake("silu belongs on the gate, not on up", lambda x, g, u, d: llama_numpy.swiglu(x, u, g, d)),
         Mistake("silu(z) = z · sigmoid(z); the z is missing", lambda x, g, u, d: (_sigmoid(x @ g.T) * (x @ u.T)) @ d.T),
         Mistake("that is relu, not silu", lambda x, g, u, d: (np.maximum(x @ g.T, 0) * (x @ u.T)) @ d.T),
         Mistake("there is no activation on the gate yet", lambda x, g, u, d: ((x @ g.T) * (x @ u.T)) @ d.T),
@@ -191,7 +196,7 @@ def swiglu(answer: Answer) -> str:
         Mistake("up is missing", lambda x, g, u, d: (x @ g.T * _sigmoid(x @ g.T)) @ d.T),
     )
     given = _normal(5, 12), _normal(20, 12), _normal(20, 12), _normal(12, 20)
-    agree(answer, given, by_hand.swiglu, mistakes, tolerance=TOLERANCE, told="D = 12, F = 20")
+    agree(answer, given, llama_numpy.swiglu, mistakes, tolerance=TOLERANCE, told="D = 12, F = 20")
     return "gated, and back to the model's width."
 
 
@@ -204,32 +209,32 @@ def _weights() -> tuple[dict[str, np.ndarray], Sizes]:
 
 
 def _layer_with(functions: Functions) -> Answer:
-    return lambda x, w, sizes: by_hand.layer(x, w, sizes, functions)
+    return lambda x, w, sizes: llama_numpy.layer(x, w, sizes, functions)
 
 
 def _second_from_x(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
-    middle = by_hand.layer_steps(x, w, sizes, Functions())["ffn_inp"]
-    h = by_hand.rms_norm(x, w["ffn_norm"], sizes.epsilon)
-    return middle + by_hand.swiglu(h, w["ffn_gate"], w["ffn_up"], w["ffn_down"])
+    middle = llama_numpy.layer_steps(x, w, sizes, Functions())["ffn_inp"]
+    h = llama_numpy.rms_norm(x, w["ffn_norm"], sizes.epsilon)
+    return middle + llama_numpy.swiglu(h, w["ffn_gate"], w["ffn_up"], w["ffn_down"])
 
 
 def _from_steps(combine: Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]) -> Answer:
-    return lambda x, w, sizes: combine(x, by_hand.layer_steps(x, w, sizes, Functions()))
+    return lambda x, w, sizes: combine(x, llama_numpy.layer_steps(x, w, sizes, Functions()))
 
 
 def _swapped_norms(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
-    return by_hand.layer(x, w | {"ffn_norm": w["attn_norm"]}, sizes)
+    return llama_numpy.layer(x, w | {"ffn_norm": w["attn_norm"]}, sizes)
 
 
 def _unrotated_keys(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
     def only_queries(part: np.ndarray, base: float) -> np.ndarray:
-        return by_hand.rope(part, base) if part.shape[1] == sizes.heads else part
+        return llama_numpy.rope(part, base) if part.shape[1] == sizes.heads else part
 
-    return by_hand.layer(x, w, sizes, replace(Functions(), rope=only_queries))
+    return llama_numpy.layer(x, w, sizes, replace(Functions(), rope=only_queries))
 
 
 def _no_output(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
-    return by_hand.layer(x, w | {"attn_output": np.eye(len(w["attn_output"]))}, sizes)
+    return llama_numpy.layer(x, w | {"attn_output": np.eye(len(w["attn_output"]))}, sizes)
 
 
 @graded(LAB, "5. the whole layer")
@@ -249,7 +254,7 @@ def layer(answer: Answer) -> str:
         Mistake("the keys are rotated as well as the queries", _unrotated_keys),
         Mistake("attn_output multiplies what attention gives", _no_output),
     )
-    agree(answer, (_normal(6, 16), w, sizes), by_hand.layer, mistakes, tolerance=TOLERANCE, told="a hidden layer")
+    agree(answer, (_normal(6, 16), w, sizes), llama_numpy.layer, mistakes, tolerance=TOLERANCE, told="a hidden layer")
     return "two norms, two residuals, everything in its place."
 
 

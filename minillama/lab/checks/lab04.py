@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, call, graded
-from minillama.lab.check import score as score_of
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, call, graded
+from minillama.lab.grading.check import score as score_of
 
 LAB = "04"
 RANDOM = np.random.default_rng(404)  # of the hidden inputs

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minillama.gguf.memory import CacheType, CacheTypes
-from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
-from minillama.lab.check import score as score_of
+from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.lab.checks.toy import Toy, fed, naive, toy_logits
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.grading.check import score as score_of
 from minillama.model import Config, cache_bytes
 from minillama.model.config import Rope
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 import minillama as ml
-from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, array, call, close, graded
-from minillama.lab.check import score as score_of
-from minillama.lab.evaluating import log_softmax, scored_logits
-from minillama.measure.perplexity import perplexity as engines_perplexity
+from minillama.lab.experiments.quantised_storytellers import log_softmax, scored_logits
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, close, graded
+from minillama.lab.grading.check import score as score_of
+from minillama.measure.quality.perplexity import perplexity as engines_perplexity
 
 LAB = "06"
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minillama.gguf.mixes import Mix
-from minillama.gguf.shapes import shape_named
-from minillama.gguf.synth import plan
+from minillama.gguf.quantisation_mixes import Mix
+from minillama.gguf.random_models.model_shapes import shape_named
+from minillama.gguf.random_models.model_writer import plan
 from minillama.gguf.types import BLOCKS, TensorType
-from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
-from minillama.lab.check import score as score_of
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.grading.check import score as score_of
 
 LAB = "07"
 

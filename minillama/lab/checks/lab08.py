@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minillama.lab import tuning
-from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
-from minillama.lab.check import score as score_of
-from minillama.lab.tuning import KERNELS, KNOBS, Change, Flags, Measure
+from minillama.lab.experiments import ab_measurement
+from minillama.lab.experiments.ab_measurement import KERNELS, KNOBS, Change, Flags, Measure
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.grading.check import score as score_of
 
 LAB = "08"
 WANTED = 3  # changes
@@ -116,7 +116,7 @@ class Changes:
     """The item that measures: it wants the setting to start from and a way to measure it."""
 
     def __init__(self) -> None:
-        self.tried: list[tuple[Change, tuning.Gain]] = []
+        self.tried: list[tuple[Change, ab_measurement.Gain]] = []
         self.start: Flags = {}
         self.measure: Measure | None = None
 
@@ -134,7 +134,7 @@ class Changes:
         _check_plan(plan, self.start)
         if self.measure is None:
             raise NotYet("run the cells above first: they say from what setting to start")
-        self.tried = list(tuning.try_changes(LAB, self.start, plan, self.measure))
+        self.tried = list(ab_measurement.try_changes(LAB, self.start, plan, self.measure))
         return "predicted first, then measured by turns; the next cell shows what came out."
 
 
@@ -150,7 +150,7 @@ def _check_plan(plan: Sequence[Change], start: Flags) -> None:
             raise NotYet(f"{KERNELS} is auto, amx, avx512, avx2, generic or off, not {change.value!r}")
         if not isinstance(change.value, str):
             raise NotYet(f"values are words of a command line: write {str(change.value)!r}, in quotes")
-        if not tuning.is_factor(change.predicted):
+        if not ab_measurement.is_factor(change.predicted):
             raise NotYet(f"{change.name}: predict a factor, 1.5 for half as much again; got {change.predicted!r}")
         if flags.get(change.flag) == change.value:
             raise NotYet(f"{change.name} is what the setting has already: nothing changes")

@@ -8,11 +8,12 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from minillama.errors import ResourceError
-from minillama.lab import spread
-from minillama.lab.check import Answer, Mistake, NotYet, Score, agree, call, close, graded, one_line
-from minillama.lab.check import score as score_of
-from minillama.measure.collectives import NUMBER_BYTES, Collective, Kind, tensor_parallel_bytes
-from minillama.parallel.specs import AXIS, COLUMNS, ROWS, WHOLE
+from minillama.lab.distributed import virtual_devices
+from minillama.lab.distributed.virtual_devices import DEVICES
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, call, close, graded, one_line
+from minillama.lab.grading.check import score as score_of
+from minillama.measure.limits.collective_traffic import NUMBER_BYTES, Collective, Kind, tensor_parallel_bytes
+from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, ROWS, WHOLE
 
 LAB = "09"
 MOST = 2  # all-reduces a layer
@@ -20,7 +21,7 @@ TOLERANCE = 1e-4
 Arrays = Sequence[np.ndarray]
 
 
-def _spread(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arrays) -> spread.Outcome:
+def _spread(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arrays) -> virtual_devices.Outcome:
     """The learner's function on every device; whatever goes wrong becomes one sentence."""
 
     def checked(*parts: jax.Array) -> jax.Array:
@@ -30,7 +31,7 @@ def _spread(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arrays) -> s
         return got
 
     try:
-        return spread.on_each_device(checked, specs, *arrays)
+        return virtual_devices.on_each_device(checked, specs, *arrays)
     except NotYet:
         raise
     except ResourceError as error:
@@ -46,7 +47,7 @@ def _spread(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arrays) -> s
         ) from None
 
 
-def _examine(found: spread.Outcome, want: np.ndarray, mistakes: Sequence[tuple[str, np.ndarray]]) -> None:
+def _examine(found: virtual_devices.Outcome, want: np.ndarray, mistakes: Sequence[tuple[str, np.ndarray]]) -> None:
     """Raise NotYet unless every device has what it should; a mistake is a hint and what it gives on each device."""
     for hint, wrong in mistakes:
         if close(found.results.astype(float), wrong, TOLERANCE):
@@ -77,11 +78,11 @@ def told(found: Sequence[Collective]) -> str:
 
 
 def _parts(x: np.ndarray, axis: int) -> list[np.ndarray]:
-    return np.split(x.astype(float), spread.DEVICES, axis=axis)
+    return np.split(x.astype(float), DEVICES, axis=axis)
 
 
 def _everywhere(one: np.ndarray) -> np.ndarray:
-    return np.stack([one] * spread.DEVICES)
+    return np.stack([one] * DEVICES)
 
 
 @graded(LAB, "1. a product split by columns")
@@ -94,12 +95,12 @@ def by_columns(answer: Answer) -> str:
     want = partial_sums.sum(0)
     mistakes = (
         ("every device holds its own part of each sum: add them up with jax.lax.psum", partial_sums),
-        ("that is the mean over the devices; wanted is the sum: psum, not pmean", _everywhere(want / spread.DEVICES)),
+        ("that is the mean over the devices; wanted is the sum: psum, not pmean", _everywhere(want / DEVICES)),
         ("x was summed before the product: columns of x belong to columns of w, so multiply first",
          np.stack([sum(_parts(x, 1)) @ b.T for b in _parts(w, 1)])),
         ("that is the transpose: x @ w.T, a row a token, as in every lab", _everywhere(want.T)),
         ("psum_scatter leaves each device a part of the sum; here all of it is wanted everywhere: psum",
-         np.stack(np.split(want, spread.DEVICES, axis=1))),
+         np.stack(np.split(want, DEVICES, axis=1))),
     )  # fmt: skip
     _examine(found, want, mistakes)
     _one_sum(found.ledger, "multiply what is here first, then add up the small result with one psum")
@@ -132,8 +133,8 @@ def feed_forward(answer: Answer) -> str:
          "different numbers and no parts of a sum", np.stack([hidden @ d.T for _, _, d in pieces])),
         ("the same, and summed once more: before the product with down nothing is to be added up",
          _everywhere(sum(hidden @ d.T for _, _, d in pieces))),
-        ("summed twice: behind the first psum every device has the whole", _everywhere(want * spread.DEVICES)),
-        ("that is the mean over the devices; wanted is the sum: psum, not pmean", _everywhere(want / spread.DEVICES)),
+        ("summed twice: behind the first psum every device has the whole", _everywhere(want * DEVICES)),
+        ("that is the mean over the devices; wanted is the sum: psum, not pmean", _everywhere(want / DEVICES)),
         ("silu belongs to gate, not to up", _everywhere(summed(lambda g, u: g * _silu(u)))),
         ("silu is missing: silu(x @ gate.T) * (x @ up.T)", _everywhere(summed(lambda g, u: g * u))),
         ("gate and up are multiplied, not added", _everywhere(summed(lambda g, u: _silu(g) + u))),
@@ -165,7 +166,7 @@ def specs(answer: Answer) -> str:
     _check_specs(chosen)
     assert isinstance(chosen, Mapping)
     try:
-        found = spread.layer_ledger(chosen)
+        found = virtual_devices.layer_ledger(chosen)
     except ResourceError as error:
         raise NotYet(str(error)) from None
     sums = sum(len(entry.parts) * (entry.count or 1) for entry in found if entry.kind is Kind.ALL_REDUCE)
@@ -184,10 +185,10 @@ def _check_specs(chosen: object) -> None:
     """Raise NotYet for what is no choice at all, or leaves a matrix whole."""
     if not isinstance(chosen, Mapping):
         raise NotYet('return a dict: {"attn_q": P("tensor", None), ...}')
-    missing = [name for name in spread.SHAPES if name not in chosen]
+    missing = [name for name in virtual_devices.SHAPES if name not in chosen]
     if missing:
         raise NotYet(f"no PartitionSpec for {', '.join(missing)}")
-    for name, shape in spread.SHAPES.items():
+    for name, shape in virtual_devices.SHAPES.items():
         spec = chosen[name]
         if not isinstance(spec, PartitionSpec):
             raise NotYet(f"{name} is a {type(spec).__name__}; make it a PartitionSpec: P({AXIS!r}, None)")

@@ -8,11 +8,11 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from minillama.lab import decisions
-from minillama.lab.check import Answer, Mistake, NotYet, Score, call, graded
-from minillama.lab.check import score as score_of
-from minillama.lab.decisions import Limit, LookBack, Ratio, Target, TradeOff
-from minillama.lab.results import Results, Value, measured, read_results
+from minillama.lab.grading import decisions
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, call, graded
+from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.decisions import Limit, LookBack, Ratio, Target, TradeOff
+from minillama.lab.grading.lab_results import Results, Value, measured, read_results
 
 LAB = "12"
 WORDS = 8  # of a reason; fewer cannot say why

@@ -8,6 +8,7 @@ Python's own loops and lists unroll, `loop` and `when` become jumps of the machi
         total.value = dot(total.value, codes & 15, load(I8, 32, x + i * 32))
 """
 
+from minillama.kernels.cpu.simd.builder import BIT, F16, F32, I8, I16, I32, I64, U8, U16, U32, U64, Element, Isa, isa
 from minillama.kernels.cpu.simd.control import call_address, loop, repeat_while, when
 from minillama.kernels.cpu.simd.memory import (
     atomic_add,
@@ -55,7 +56,6 @@ from minillama.kernels.cpu.simd.vectors import (
     transposed,
     vector,
 )
-from minillama.kernels.cpu.simd.writing import BIT, F16, F32, I8, I16, I32, I64, U8, U16, U32, U64, Element, Isa, isa
 
 __all__ = [
     "BIT",

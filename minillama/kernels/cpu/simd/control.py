@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
+from minillama.kernels.cpu.simd.builder import I64, builder
 from minillama.kernels.cpu.simd.memory import pointer_to
 from minillama.kernels.cpu.simd.value import Like, Register, Value, whole
-from minillama.kernels.cpu.simd.writing import I64, builder
 
 
 def loop(start: Like, stop: Like, step: Like = 1) -> Iterator[Value]:

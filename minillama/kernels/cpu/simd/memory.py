@@ -2,8 +2,8 @@
 
 from llvmlite import ir
 
+from minillama.kernels.cpu.simd.builder import I64, X86, Element, builder, declare, vector_type
 from minillama.kernels.cpu.simd.value import Like, Value, splat, whole
-from minillama.kernels.cpu.simd.writing import I64, X86, Element, builder, declare, vector_type
 
 
 def load(element: Element, lanes: int, address: Value, align: int = 1) -> Value:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from minillama.kernels.cpu.simd.builder import I64, Isa, builder, writing_to
 from minillama.kernels.cpu.simd.value import Value
-from minillama.kernels.cpu.simd.writing import I64, Isa, builder, writing_to
 
 
 class Module:

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
+from minillama.kernels.cpu.simd.builder import U8, builder, declare
 from minillama.kernels.cpu.simd.memory import pointer_to, stack, store
 from minillama.kernels.cpu.simd.value import Value, number
 from minillama.kernels.cpu.simd.vectors import table
-from minillama.kernels.cpu.simd.writing import U8, builder, declare
 
 TILE_ROWS = 16
 TILE_BYTES = 64  # of a row

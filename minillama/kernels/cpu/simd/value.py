@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from minillama.kernels.cpu.simd.writing import BIT, I32, I64, Element, builder, declare, vector_type
+from minillama.kernels.cpu.simd.builder import BIT, I32, I64, Element, builder, declare, vector_type
 
 
 class Value:

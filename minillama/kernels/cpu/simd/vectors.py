@@ -4,17 +4,7 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import binding, ir
 
-from minillama.kernels.cpu.simd.value import (
-    Like,
-    Value,
-    alike,
-    call_llvm,
-    call_real,
-    number,
-    shuffle,
-    splat,
-)
-from minillama.kernels.cpu.simd.writing import (
+from minillama.kernels.cpu.simd.builder import (
     BF16,
     F16,
     F32,
@@ -28,6 +18,16 @@ from minillama.kernels.cpu.simd.writing import (
     builder,
     isa,
     vector_type,
+)
+from minillama.kernels.cpu.simd.value import (
+    Like,
+    Value,
+    alike,
+    call_llvm,
+    call_real,
+    number,
+    shuffle,
+    splat,
 )
 
 

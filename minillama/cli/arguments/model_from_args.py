@@ -1,0 +1,231 @@
+"""From parsed options to a loaded model and its sampling options."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from minillama import env
+from minillama.cli.arguments.prompt_text import process_escapes, read_file
+from minillama.engine.loading.device_sharing import SplitMode
+from minillama.errors import OptionError, ResourceError
+from minillama.sampling.sampler_order import sequence_to_names
+from minillama.sampling.sampling_params import FIELDS, Sampling, SamplingOptions
+
+if TYPE_CHECKING:
+    from minillama.engine.generate_options import GenerateOptions
+    from minillama.engine.llm import LLM
+
+logger = logging.getLogger("minillama")
+
+_PLATFORMS = {"none": "cpu", "cpu": "cpu", "cuda": "cuda", "cuda0": "cuda", "gpu": "cuda", "tpu": "tpu"}
+_LOAD_MODES = ("auto", "mmap", "none", "mlock", "mmap+mlock", "dio")
+
+
+def set_verbosity(args: argparse.Namespace) -> None:
+    """-v and --log-disable."""
+    level = logging.DEBUG if args.verbose else logging.ERROR if args.log_disable else logging.WARNING
+    logging.getLogger("minillama").setLevel(level)
+
+
+def find_model(args: argparse.Namespace) -> "Path":
+    """The file that -m, -hf and their companions mean."""
+    from minillama.engine.loading.model_files import resolve
+
+    if args.hf_token:
+        os.environ["HF_TOKEN"] = args.hf_token
+    model, repository = args.model, args.hf_repo
+    # On the command line -m and -hf contradict each other; what stands in the environment gives way.
+    if model is not None and repository is not None:
+        if repository == os.environ.get("LLAMA_ARG_HF_REPO"):
+            repository = None
+        elif model == os.environ.get("LLAMA_ARG_MODEL"):
+            model = None
+    return resolve(model, hf_repo=repository, hf_file=args.hf_file, offline=args.offline)
+
+
+def load_model(args: argparse.Namespace) -> "LLM":
+    """A model to sample from; raises before anything slow where options are wrong."""
+    set_verbosity(args)
+    check_sampling(args)
+    return open_model(args, read_template(args))
+
+
+def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "LLM":
+    """Settle the environment, find the file and load it."""
+    set_verbosity(args)
+    platform_of(args.device)
+    if args.load_mode not in _LOAD_MODES:
+        raise OptionError(f"-lm {args.load_mode}: use one of {', '.join(_LOAD_MODES)}")
+    if args.load_mode == "dio":
+        logger.warning("-lm dio has no effect: the file is read as with auto")
+    check_sharing(args)
+    path = find_model(args)
+    prepare_machine(args.device, args.threads, args.threads_batch, virtual_devices(args), in_cluster(args))
+
+    from minillama.engine.llm import load
+
+    return load(
+        path,
+        ctx_size=args.ctx_size,
+        n_gpu_layers=args.gpu_layers,
+        batch_size=args.batch_size,
+        ubatch_size=args.ubatch_size,
+        cache_type_k=args.cache_type_k,
+        cache_type_v=args.cache_type_v,
+        use_mmap=args.mmap and args.load_mode not in ("none", "mlock"),
+        use_mlock=args.mlock or "mlock" in args.load_mode,
+        chat_template=chat_template,
+        split_mode=args.split_mode,
+        tensor_split=args.tensor_split,
+        main_gpu=args.main_gpu,
+        tensor_parallel=args.tensor_parallel,
+        workers=args.workers,
+        secret=None if args.workers is None else take_secret(args.token_file),
+        threads=max(args.threads, 0),
+        progress=sys.stderr.isatty() and not args.log_disable,
+    )
+
+
+def check_sharing(args: argparse.Namespace) -> None:
+    """Refuse ways of sharing the work that contradict each other, before anything is loaded or called."""
+    modes = [mode.value for mode in SplitMode]
+    if args.split_mode not in (None, *modes):
+        raise OptionError(f"-sm {args.split_mode}: use one of {', '.join(modes)}")
+    if args.tensor_parallel < 1:
+        raise OptionError(f"-tp {args.tensor_parallel}: should be 1 or more devices")
+    together = [name for name in ("coordinator", "num_processes", "process_id") if getattr(args, name) is not None]
+    if together and len(together) < 3:
+        raise OptionError("--coordinator, --num-processes, --process-id belong together; give all three, or --cluster")
+    if args.workers is None:
+        return
+    if in_cluster(args) is not None:
+        raise OptionError("--workers and --cluster: either this host leads, or all are alike; use one of them")
+    for name, given in (("-tp", args.tensor_parallel > 1), ("-mg", args.main_gpu)):
+        if given:
+            raise OptionError(f"{name} and --workers: the workers named compute together; leave {name} out")
+
+
+class Cluster(NamedTuple):
+    """What --coordinator, --num-processes and --process-id say; nothing, where a scheduler says it."""
+
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
+
+
+def in_cluster(args: argparse.Namespace) -> Cluster | None:
+    """The cluster that this process is one of, if it is."""
+    found = Cluster(args.coordinator, args.num_processes, args.process_id)
+    return found if args.cluster or found.coordinator is not None else None
+
+
+def virtual_devices(args: argparse.Namespace) -> int:
+    """How many devices a processor is to show, to share the work as was asked for."""
+    return max(args.tensor_parallel, len(args.tensor_split))
+
+
+def take_secret(file: str | None) -> bytes | None:
+    """The secret of --token-file, else of MINILLAMA_TOKEN, which processes that are started later do not inherit."""
+    from minillama.parallel.workers.secret import read_secret
+
+    text = os.environ.pop("MINILLAMA_TOKEN", None)
+    return read_secret(Path(file).expanduser() if file is not None else None, text)
+
+
+def prepare_machine(
+    device: str | None,
+    threads: int | None,
+    threads_batch: int | None = None,
+    cpu_devices: int = 1,
+    cluster: "Cluster | None" = None,
+) -> None:
+    """Settle cores and platform before JAX starts; raises ResourceError where the platform asked for is not there.
+
+    cpu_devices: virtual ones of the processor, where several were asked for and nothing else is there.
+    cluster: the processes on other hosts that run the same command; of these only the first one writes to stdout.
+    """
+    platform = platform_of(device)
+    several = cpu_devices if cpu_devices > 1 else None
+    env.prepare(threads=threads, threads_batch=threads_batch, platform=platform, cpu_devices=several)
+    if cluster is not None:
+        from minillama.parallel.group.cluster_launch import join_cluster
+
+        if join_cluster(*cluster) > 0:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if platform in (None, "cpu"):
+        return
+    import jax
+
+    try:
+        found = jax.default_backend()
+    except RuntimeError as error:
+        raise ResourceError(f"-dev {device}: {str(error).splitlines()[0]}") from error
+    if found == "cpu":
+        raise ResourceError(f"-dev {device}: JAX finds no such device; is minillama[{platform}] installed?")
+
+
+def platform_of(device: str | None) -> str | None:
+    """JAX's name for what -dev asks for."""
+    if device is None:
+        return None
+    if device.lower() not in _PLATFORMS:
+        raise OptionError(f"-dev {device}: use cpu (or none), cuda or tpu")
+    return _PLATFORMS[device.lower()]
+
+
+def read_template(args: argparse.Namespace) -> str | None:
+    """--chat-template or the content of --chat-template-file."""
+    if args.chat_template_file is not None:
+        return read_file(args.chat_template_file)
+    return args.chat_template
+
+
+def sampling_options(args: argparse.Namespace) -> SamplingOptions:
+    """Those of the sampler's fields that the user set; the others keep the model's or the library's defaults."""
+    given = vars(args)
+    chosen = {name: given[name] for name in FIELDS if given.get(name) not in (None, ())}
+    if args.sampler_seq is not None:
+        chosen["samplers"] = sequence_to_names(args.sampler_seq)
+    if args.repeat_last_n is not None:
+        chosen["repeat_last_n"] = max(0, args.repeat_last_n)
+    if args.logit_bias:
+        chosen["logit_bias"] = tuple(args.logit_bias)
+    return SamplingOptions(**chosen)  # type: ignore[typeddict-item]
+
+
+def check_sampling(args: argparse.Namespace) -> None:
+    """Refuse impossible sampling options before a model is loaded for nothing."""
+    Sampling(**sampling_options(args))
+
+
+def generate_options(args: argparse.Namespace, llm: "LLM") -> "GenerateOptions":
+    """All that one generation takes: when to end, and how to sample."""
+    chosen: GenerateOptions = {
+        **sampling_options(args),
+        "n": args.predict,
+        "stop": stop_texts(args),
+        "context_shift": args.context_shift,
+        "keep": args.keep,
+        "ignore_eos": args.ignore_eos,
+        "lookup": args.lookup,
+        "draft_max": args.draft_max,
+        "ngram_max": args.ngram_max,
+    }
+    if args.dry_sequence_breaker:  # without it the engine takes llama.cpp's breakers
+        chosen["dry_sequence_breakers"] = _breaker_tokens(args, llm)
+    return chosen
+
+
+def stop_texts(args: argparse.Namespace) -> tuple[str, ...]:
+    """The texts of -r."""
+    texts = args.reverse_prompt or ()
+    return tuple(process_escapes(text) if args.escape else text for text in texts)
+
+
+def _breaker_tokens(args: argparse.Namespace, llm: "LLM") -> tuple[int, ...]:
+    breakers = [process_escapes(text).encode() for text in args.dry_sequence_breaker if text != "none"]
+    pieces = (llm.tokenizer.piece(token) for token in range(llm.tokenizer.size))
+    return tuple(token for token, piece in enumerate(pieces) if any(breaker in piece for breaker in breakers))

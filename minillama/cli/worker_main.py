@@ -1,0 +1,37 @@
+"""The process that `minillama worker` starts for each leader: `python -m minillama.cli.worker_main --fd N`.
+
+N is the connection to the leader. What it says on stderr goes to the worker's terminal, and its last error to the
+leader.
+"""
+
+import argparse
+import logging
+import os
+import sys
+
+from minillama.cli.output.terminal import note
+from minillama.errors import MinillamaError
+
+
+def main() -> int:
+    """Follow one leader until it leaves."""
+    parser = argparse.ArgumentParser(prog="minillama.cli.worker_main")
+    parser.add_argument("--fd", type=int, required=True)
+    logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
+    from minillama.parallel.workers.worker_process import join
+
+    try:
+        joined = join(parser.parse_args().fd)
+        from minillama.engine.backends.remote_worker import follow
+
+        follow(joined)
+    except MinillamaError as error:
+        note(f"minillama: error: {error}")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # JAX would wait for the others, of which each ends by itself

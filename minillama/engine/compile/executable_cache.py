@@ -1,0 +1,256 @@
+"""Compiled programs kept whole between processes, so that the next process neither traces nor lowers them.
+
+JAX's cache of compilations is asked by a program's lowered text, and making that text takes longer than fetching what
+the cache holds. This one is asked by what the text would follow from: the source code, the versions and flags, the
+processor's kernels, and the arguments' structure, shapes and types. It also remembers which programs a model began with
+the last time, and fetches these in a thread while the file is being opened.
+
+Only where `env.prepare` is told so, as the command line does: a command starts often, a notebook's kernel rarely.
+"""
+
+import hashlib
+import inspect
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import jax
+from jax.tree_util import PyTreeDef
+
+from minillama import env
+from minillama.engine.compile.compile_timer import count_seconds
+from minillama.kernels.cpu_available import attention_kernels, instruction_set, load_attention_kernels
+from minillama.kernels.disk_cache import keep, read_kept
+
+logger = logging.getLogger("minillama")
+
+
+Result = TypeVar("Result")
+
+MOST_KEPT = 200  # programs; beyond, the oldest go
+MOST_EXPECTED = 6  # programs that a model begins with
+MOST_AHEAD = 2  # of these are fetched while the model is loaded: more would be in the way of the first token
+
+
+@cache
+def _shelf() -> "Shelf | None":
+    """Where programs are kept, if they are: one processor must be JAX's only device, for there starting takes longer
+    than it has to compute."""
+    folder = env.cache_dir()
+    if folder is None or not env.keeps_programs() or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return None
+    return Shelf(folder / "programs")
+
+
+def expect_programs(file: Path, *hints: object) -> None:
+    """Begin to fetch the programs that were used the last time for this file and under these hints, and remember those
+    used now."""
+    if (shelf := _shelf()) is not None:
+        with suppress(OSError):  # a file that cannot be read is refused when it is opened
+            status = file.stat()
+            shelf.expect((file.resolve(), status.st_size, status.st_mtime_ns, *hints))
+
+
+class Program(Generic[Result]):
+    """A jitted function, called with positional arguments, that may be found compiled by the next process."""
+
+    def __init__(self, function: Callable[..., Result], static: Sequence[str], donate: Sequence[str]) -> None:
+        self.jitted = jax.jit(function, static_argnames=tuple(static), donate_argnames=tuple(donate))
+        self.function, self.name = function, function.__name__
+        names = list(inspect.signature(function).parameters)
+        self.static, self.donated = ({names.index(name) for name in chosen} for chosen in (static, donate))
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: object) -> Result:
+        shelf = _shelf()
+        return self.jitted(*args) if shelf is None else shelf.run(self, args)
+
+
+def program(
+    *, static: Sequence[str] = (), donate: Sequence[str] = ()
+) -> Callable[[Callable[..., Result]], Program[Result]]:
+    """`jax.jit` with names of static and donated arguments, as a `Program`."""
+    return lambda function: Program(function, static, donate)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A compiled program, from leaves to leaves, and the structure of its result."""
+
+    call: Callable[..., Sequence[jax.Array]]
+    result: PyTreeDef
+
+
+class Shelf:
+    """A folder of compiled programs, and those that this process has."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[object, Found] = {}  # by the arguments' structure, shapes and types
+        self._fetched: dict[str, Found | None] = {}  # by name of the file
+        self._fetching: threading.Thread | None = None
+        self._list: Path | None = None
+        self._used: list[str] = []
+
+    def run(self, wanted: Program[Result], args: Sequence[object]) -> Result:
+        """The program's result, compiled, fetched or known."""
+        static = {place: args[place] for place in wanted.static}
+        leaves, structure = jax.tree.flatten([None if place in static else arg for place, arg in enumerate(args)])
+        kinds = tuple((leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)) for leaf in leaves)
+        signature = wanted.name, tuple(static.values()), structure, kinds
+        found = self._known.get(signature)
+        if found is not None:
+            return jax.tree.unflatten(found.result, found.call(*leaves))
+        name = _digest(*map(str, signature))
+        results = None
+        if (found := self._fetched_before(name)) is not None:
+            results = _try_out(found, leaves)
+        if found is None or results is None:
+            found = self._compile(name, wanted, static, args, leaves, structure)
+            results = found.call(*leaves)
+        self._remember(name)
+        self._known[signature] = found
+        return jax.tree.unflatten(found.result, results)
+
+    def expect(self, hints: Iterable[object]) -> None:
+        """See `expect_programs`."""
+        self._list, self._used = self._folder / f"{_digest(*map(str, hints))}.list", []
+        names = _lines(self._list)
+        if names:  # no daemon: a process that ends in the middle of a fetch would crash
+            self._fetching = threading.Thread(target=self._fetch_all, args=(names[:MOST_AHEAD],))
+            self._fetching.start()
+
+    def _fetched_before(self, name: str) -> Found | None:
+        started = time.perf_counter()
+        if self._fetching is not None and name not in self._fetched:
+            self._fetching.join()
+        if name not in self._fetched:
+            self._fetched[name] = self._fetch(name)
+        count_seconds(time.perf_counter() - started)
+        return self._fetched[name]
+
+    def _fetch_all(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._fetched[name] = self._fetch(name)
+
+    def _fetch(self, name: str) -> Found | None:
+        """A program from the folder; None where there is none that can be used."""
+        from jax.experimental.serialize_executable import deserialize_and_load
+
+        try:
+            content = read_kept(self._folder / name)
+            if content is None:
+                return None
+            heads, result, *compiled = pickle.loads(content)
+            load_attention_kernels(heads)
+            return Found(deserialize_and_load(*compiled), result)
+        except Exception as problem:  # whatever it is, it can be compiled again
+            logger.debug("program %s cannot be used: %s", name, problem)
+            return None
+
+    def _compile(
+        self,
+        name: str,
+        wanted: Program[Result],
+        static: Mapping[int, object],
+        args: Sequence[object],
+        leaves: Sequence[object],
+        structure: PyTreeDef,
+    ) -> Found:
+        results = []
+
+        def flat(*leaves: jax.Array) -> list[jax.Array]:
+            dynamic = jax.tree.unflatten(structure, leaves)
+            out, result = jax.tree.flatten(wanted.function(*(static.get(i, arg) for i, arg in enumerate(dynamic))))
+            results.append(result)
+            return out
+
+        counts = [0 if i in static else len(jax.tree.leaves(arg)) for i, arg in enumerate(args)]
+        ends = list(accumulate(counts))
+        donated = [leaf for i in wanted.donated for leaf in range(ends[i] - counts[i], ends[i])]
+        flat.__name__ = wanted.name
+        lowered = jax.jit(flat, donate_argnums=donated).lower(*leaves)
+        with _without_jax_cache():
+            found = Found(lowered.compile(), results[0])
+        self._keep(name, found)
+        return found
+
+    def _keep(self, name: str, found: Found) -> None:
+        """Write a program for the next process; never fatal."""
+        from jax.experimental.serialize_executable import serialize
+
+        try:
+            content = pickle.dumps((attention_kernels(), found.result, *serialize(found.call)))
+            keep(self._folder / name, content)
+            kept = sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+            for old in kept[MOST_KEPT:]:
+                old.unlink(missing_ok=True)
+        except Exception as problem:
+            logger.debug("program %s cannot be kept: %s", name, problem)
+
+    def _remember(self, name: str) -> None:
+        """Write down what has been used under these hints, in its order, if the last time was different."""
+        if self._list is None:
+            return
+        self._used.append(name)
+        if name not in _lines(self._list):
+            try:
+                keep(self._list, "\n".join(self._used[:MOST_EXPECTED]).encode())
+            except OSError as problem:
+                logger.debug("%s: %s", self._list, problem)
+
+
+def _try_out(found: Found, leaves: Sequence[object]) -> Sequence[jax.Array] | None:
+    """Run a program for the first time after it was fetched; None where it turns out to be incomplete."""
+    try:
+        return found.call(*leaves)
+    except jax.errors.JaxRuntimeError as problem:
+        if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in leaves):
+            raise
+        logger.debug("a kept program cannot run, so it is compiled again: %s", problem)
+        return None
+
+
+@contextmanager
+def _without_jax_cache() -> Iterator[None]:
+    """Compile anew: what comes out of JAX's own cache cannot be written down whole."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # it looks at the setting once
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
+def _lines(file: Path) -> list[str]:
+    return (read_kept(file) or b"").decode().split()
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join([_surroundings(), *texts]).encode()).hexdigest()[:32]
+
+
+@cache
+def _surroundings() -> str:
+    """What programs depend on beside their arguments."""
+    package = Path(__file__).parents[2]
+    rooms = ("engine", "kernels", "model", "sampling")
+    files = (file for room in rooms for file in sorted((package / room).rglob("*.py")))
+    sources = [
+        f"{file.relative_to(package)} {stat.st_size} {stat.st_mtime_ns}" for file in files for stat in [file.stat()]
+    ]
+    settings = [f"{name} {value}" for name, value in sorted(jax.config.values.items())]
+    machine = [jax.__version__, str(env.thread_limits()), instruction_set(), *env.xla_flags()]
+    return "\n".join([*sources, *settings, *machine])

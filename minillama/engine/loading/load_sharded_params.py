@@ -1,0 +1,152 @@
+"""From an open GGUF file to `Params` whose matrices are cut among devices, each field as its PartitionSpec says."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import UInt8
+
+from minillama.engine.loading.load_params import Advance, find_tensor, layer_shapes, rope_factors
+from minillama.errors import OptionError
+from minillama.gguf import GGUF
+from minillama.gguf.types import BLOCKS
+from minillama.kernels import Files, check_type, reads_in_place
+from minillama.model import Block, Config, Linear, Params
+from minillama.model.params import LINEAR_FIELDS
+from minillama.parallel.sharding.partition_specs import COLUMNS, ROWS, SPECS, WHOLE, Division
+from minillama.parallel.sharding.shards import (
+    Part,
+    first_of_piece,
+    load_matrix,
+    load_numbers,
+    local_devices,
+    padded_rows,
+)
+
+
+@dataclass(frozen=True)
+class SpreadLoader:
+    """Reads a model for the devices of a mesh of one axis; `division` says how heads fall to them."""
+
+    file: GGUF
+    config: Config
+    mesh: Mesh
+    division: Division
+    advance: Advance = lambda size: None
+
+    @cached_property
+    def _files(self) -> Files:
+        return Files(self.file.mapped)
+
+    def load(self, ctx_size: int) -> Params:
+        """All parameters; raises what `load_params` does, and OptionError where columns do not divide."""
+        config = self.config
+        shape = config.vocab_size, config.embedding_length
+        share = math.ceil(config.vocab_size / self.mesh.devices.size)
+        tied = "output.weight" not in self.file.tensors
+        head = self._linear("token_embd" if tied else "output", shape, ROWS, share)
+        device = local_devices(self.mesh)[0][1]
+        if reads_in_place(device, find_tensor(self.file, "token_embd.weight", shape).type):
+            table = self._linear("token_embd", shape, WHOLE, shape[0]).weight  # of which each device reads some rows
+        else:
+            table = head.weight if tied else self._linear("token_embd", shape, ROWS, share).weight
+        factors = rope_factors(self.file, config, ctx_size)
+        return Params(
+            token_embd=table,
+            blocks=tuple(self._block(layer) for layer in range(config.block_count)),
+            output_norm=self._vector("output_norm.weight", shape[1]),
+            output=head,
+            rope_factors=None if factors is None else self._vector(factors, config.rope.dimension_count // 2),
+        )
+
+    def _block(self, layer: int) -> Block:
+        """One layer. Tensors that hold the rows of several matrices are taken apart: a device needs some of each."""
+        config, shapes = self.config, dict(layer_shapes(self.file, self.config, layer))
+        queries, keys = config.head_count * config.key_length, config.head_count_kv * config.key_length
+        values = config.head_count_kv * config.value_length
+        present: dict[str, Linear | Array] = {}
+        for field, shape in shapes.items():
+            name = f"blk.{layer}.{field}"
+            if field not in LINEAR_FIELDS:
+                present[field] = self._vector(f"{name}.weight", shape[0])
+                continue
+            parts = {field: shape[-2]}
+            if field == "attn_qkv":
+                parts = {"attn_q": queries, "attn_k": keys, "attn_v": values}
+            elif field == "ffn_up" and "ffn_gate" not in shapes:
+                parts = {"ffn_gate": shape[0] // 2, "ffn_up": shape[0] // 2}
+            first = 0
+            for part, rows in parts.items():
+                size = self._size(layer, part, rows if SPECS[part] == ROWS else shape[-1])
+                present[part] = self._linear(name, shape, SPECS[part], size, first, rows, part in ("attn_k", "attn_v"))
+                first += rows
+        return Block(**present)
+
+    def _size(self, layer: int, field: str, whole: int) -> int:
+        """Rows or columns of a device's piece of a field that has so many."""
+        config, division = self.config, self.division
+        sizes = {
+            "attn_q": division.head_count * config.key_length,
+            "attn_k": division.head_count_kv * config.key_length,
+            "attn_v": division.head_count_kv * config.value_length,
+            "attn_output": division.head_count * config.value_length,
+        }
+        if field in sizes:
+            return sizes[field]
+        if not field.startswith("ffn_") or SPECS[field] == WHOLE:
+            return whole
+        for ending in ("_exps", "_shexp", ""):  # columns stay together block by block, and so do the rows before them
+            if field.endswith(ending):
+                block, _ = BLOCKS[self.file.tensors[f"blk.{layer}.ffn_down{ending}.weight"].type]
+                return math.ceil(whole / block / division.devices) * block
+        raise AssertionError(field)
+
+    def _linear(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        spec: PartitionSpec,
+        size: int,
+        first: int = 0,
+        rows: int | None = None,
+        of_keys: bool = False,
+    ) -> Linear:
+        """Some rows of a tensor, and of its bias. of_keys: cut by key/value heads, which devices may have in common."""
+        tensor = find_tensor(self.file, f"{name}.weight", shape)
+        check_type(tensor)
+        block, _ = BLOCKS[tensor.type]
+        if spec == COLUMNS and size % block:
+            raise OptionError(
+                f"{tensor.name}: a share of {size} columns is no whole number of {tensor.type.name} blocks of {block}, "
+                f"so {self.division.devices} devices are too many; use fewer, or split_mode=layer"
+            )
+        rows = shape[-2] if rows is None else rows
+        shares = self.division.kv_shares if of_keys else self.division.devices
+        part = Part(tensor, first, rows)
+        weight = load_matrix(part, self._files, spec, self.mesh, size, shares)
+        self.advance(tensor.nbytes * rows // shape[-2])
+        bias = None
+        if f"{name}.bias" in self.file.tensors:
+            bias = self._bias(f"{name}.bias", shape[-2], spec, first, rows, size, shares)
+        return Linear(weight, bias)
+
+    def _vector(self, name: str, size: int) -> Array:
+        tensor = find_tensor(self.file, name, (size,))
+        self.advance(tensor.nbytes)
+        return load_numbers(tensor, self.mesh, None)
+
+    def _bias(self, name: str, size: int, spec: PartitionSpec, first: int, rows: int, piece: int, shares: int) -> Array:
+        """A bias cut like the rows; behind columns it is added by one device only."""
+        tensor = find_tensor(self.file, name, (size,))
+        self.advance(tensor.nbytes * rows // size)
+
+        def cut(raw: UInt8[np.ndarray, "bytes"], place: int) -> UInt8[np.ndarray, "piece"]:
+            if spec != ROWS:
+                return raw if place == 0 else np.zeros_like(raw)
+            mine = raw.reshape(size, -1)[first : first + rows]
+            return padded_rows(mine, first_of_piece(place, self.division.devices, shares, piece), piece).reshape(-1)
+
+        return load_numbers(tensor, self.mesh, None if spec == WHOLE else cut)

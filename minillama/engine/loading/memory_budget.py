@@ -1,0 +1,157 @@
+"""How much memory a model and its context take, and the refusal of what cannot fit before anything is allocated."""
+
+import ctypes
+import logging
+import sys
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import jax
+import psutil
+
+from minillama.engine.batches import Batches
+from minillama.errors import OptionError, ResourceError
+from minillama.gguf import GGUF
+from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.gguf.pages import lock
+from minillama.kernels import native_problem
+from minillama.model import Config, cache_bytes
+from minillama.model.attention import tile_size
+
+logger = logging.getLogger("minillama")
+
+CONTEXT_STEP = 256  # a context is a multiple of this, as in llama.cpp
+
+
+class Storage(Enum):
+    """Where the weights are."""
+
+    MAPPED = "mapped from the file"  # pages of it, which the system may drop and read again
+    READ = "read into memory"
+    COPIED = "copied to the device"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Predicted bytes by part."""
+
+    weights: int
+    cache: int  # at the full context; it starts small and grows with the text
+    compute: int
+    storage: Storage = Storage.MAPPED  # of the weights
+    locked: bool = False  # the weights, so that they are never swapped out
+
+    def __str__(self) -> str:
+        storage = self.storage.value + (", locked" if self.locked else "")
+        return (
+            f"weights {_shown(self.weights)} ({storage}), cache {_shown(self.cache)} when full, "
+            f"compute {_shown(self.compute)}"
+        )
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.compute
+
+
+def available_bytes(device: jax.Device) -> int:
+    """Free memory of a device; of the machine for a CPU."""
+    if device.platform == "cpu":
+        return psutil.virtual_memory().available
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit", 1 << 62) - stats.get("bytes_in_use", 0)
+
+
+def predict(
+    config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device | None
+) -> Memory:
+    """Memory by formula: the file's tensors, the cache, and the largest chunk's activations.
+
+    Attention holds, of every query, the scores with one tile of keys and their exponentials, and twice the mean of the
+    values; the processor's own kernel only the mean. So compute memory does not depend on the context.
+    """
+    chunk = batches.within(ctx_size).ubatch_size
+    attention = 4 * config.head_count * chunk * config.value_length
+    if device is not None and (device.platform != "cpu" or native_problem() is not None):
+        attention += (
+            4 * config.head_count * chunk * (2 * min(tile_size(device.platform), ctx_size) + config.value_length)
+        )
+    widest = 4 * chunk * (8 * config.embedding_length) + 4 * config.vocab_size
+    return Memory(weights, cache_bytes(config, ctx_size, types), attention + widest)
+
+
+def choose_context(
+    config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device | None
+) -> tuple[int, Memory]:
+    """Settle the context's size and check that everything fits.
+
+    ctx_size: wanted positions, rounded up to a multiple of 256; 0 for the training context, or less where memory asks
+    for it, which is said in one line.
+    device: whose memory it is; None where others compute, of which nothing is known.
+    Raises OptionError for an impossible size or type, ResourceError where it cannot fit.
+    """
+    if ctx_size < 0:
+        raise OptionError(
+            f"ctx_size is {ctx_size}; expected a number of tokens, or 0 for the model's own {config.context_length}"
+        )
+    free = 1 << 62 if device is None else available_bytes(device)
+    wanted = round_up(ctx_size or config.context_length)
+    memory = predict(config, weights, wanted, types, batches, device)
+    if ctx_size == 0:
+        while memory.total > 0.8 * free and wanted > CONTEXT_STEP:
+            wanted = round_up(wanted // 2)
+            memory = predict(config, weights, wanted, types, batches, device)
+        if wanted < config.context_length:
+            logger.warning(
+                "context of %d tokens in place of the model's %d, to fit %s of free memory; ask for more with ctx_size",
+                wanted, config.context_length, _shown(free),
+            )  # fmt: skip
+    if memory.total > free:
+        raise ResourceError(
+            f"a context of {wanted} tokens needs {_shown(memory.total)} (weights {_shown(memory.weights)}, cache "
+            f"{_shown(memory.cache)}, compute {_shown(memory.compute)}), but {_shown(free)} are free; "
+            "choose a smaller ctx_size, ubatch_size or model"
+        )
+    if wanted > round_up(config.context_length):
+        logger.warning("ctx_size=%d exceeds the %d tokens the model was trained on", wanted, config.context_length)
+    return wanted, memory
+
+
+def keep_weights(memory: Memory, file: GGUF, *, stays: bool, use_mmap: bool, use_mlock: bool) -> Memory:
+    """Lock the weights where that is asked for and allowed, and tell where they are.
+
+    stays: devices read the weights as the file was opened, and have no copies of their own.
+    """
+    if use_mlock and not stays:
+        logger.warning("use_mlock has no effect: the weights are copied to the device")
+    locked = use_mlock and stays and lock_weights(file)
+    storage = Storage.COPIED if not stays else Storage.MAPPED if use_mmap else Storage.READ
+    memory = replace(memory, storage=storage, locked=locked)
+    logger.info("memory: %s", memory)
+    return memory
+
+
+def lock_weights(file: GGUF) -> bool:
+    """Lock a file in memory; where the system forbids it that is said, and it goes on without."""
+    try:
+        lock(file.mapped.values())
+    except ResourceError as problem:
+        logger.warning("%s; going on without", problem)
+        return False
+    return True
+
+
+def give_back() -> None:
+    """Give freed memory back to the system, which glibc keeps after compiling and reading a large header; elsewhere
+    nothing happens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def round_up(positions: int) -> int:
+    """The next multiple of the context step."""
+    return -(-positions // CONTEXT_STEP) * CONTEXT_STEP
+
+
+def _shown(size: int) -> str:
+    return f"{size / (1 << 30):.2f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"

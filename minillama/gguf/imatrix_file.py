@@ -1,0 +1,147 @@
+"""Importance matrices: how large the activations are that meet each column of a weight matrix.
+
+llama-imatrix writes them, as GGUF files or in an older format of its own, and both are read here.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from minillama.errors import FormatError, OptionError, ResourceError
+from minillama.gguf.header_writer import Planned, header, padded, replacing
+from minillama.gguf.reader import GGUF, open_gguf
+from minillama.gguf.types import TensorType
+
+SUMS, COUNTS = ".in_sum2", ".counts"
+KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """Mean squares of activations: tensor name -> float32 [experts * columns], and where they come from."""
+
+    entries: Mapping[str, np.ndarray]
+    file: str
+    datasets: tuple[str, ...] = ()
+    chunks: int = 0
+
+    def only(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> "Importance":
+        """The entries whose names contain one of the texts in `include`, or none of those in `exclude`."""
+        if include and exclude:
+            raise OptionError("--include-weights and --exclude-weights cannot be used together; drop one")
+        kept = {
+            name: values
+            for name, values in self.entries.items()
+            if not any(part in name for part in exclude) and (not include or any(part in name for part in include))
+        }
+        return replace(self, entries=MappingProxyType(kept))
+
+
+def read_importance(path: str | Path) -> Importance:
+    """Read what llama-imatrix wrote, in either format.
+
+    Raises ResourceError (not there, not readable) and FormatError (malformed, or values that are not finite).
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            raw = b"" if start == b"GGUF" else start + file.read()
+    except OSError as error:
+        raise ResourceError(f"cannot read {path}: {error.strerror or error}") from error
+    importance = _from_gguf(open_gguf(path), str(path)) if start == b"GGUF" else _from_legacy(raw, str(path))
+    for name, values in importance.entries.items():
+        if not np.isfinite(values).all():
+            raise FormatError(f"{path}: the importances of {name} are not all finite; compute the matrix again")
+    return importance
+
+
+def write_importance(
+    path: str | Path, sums: Mapping[str, np.ndarray], tokens: int, *, dataset: str, chunks: int, chunk_size: int
+) -> Path:
+    """Write the sums of squares of each matrix's inputs over `tokens` tokens, as llama-quantize reads them.
+
+    An existing file is replaced, at the very end. Raises ResourceError (not writable).
+    """
+    path = Path(path)
+    metadata = {"general.type": "imatrix", KEYS[0]: (dataset,), KEYS[1]: chunks, KEYS[2]: chunk_size}
+    kinds = {"general.type": "string", KEYS[0]: "string[1]", KEYS[1]: "u32", KEYS[2]: "u32"}
+    arrays = {}
+    for name in sorted(sums):
+        arrays[name + SUMS] = sums[name].astype("<f4")
+        arrays[name + COUNTS] = np.array([tokens], "<f4")
+    planned = [Planned(name, values.shape, TensorType.F32) for name, values in arrays.items()]
+    with replacing(path) as file:
+        file.write(header(metadata, kinds, planned))
+        for tensor in planned:
+            file.write(arrays[tensor.name].tobytes().ljust(padded(tensor.nbytes), b"\0"))
+    return path
+
+
+def _from_gguf(file: GGUF, label: str) -> Importance:
+    missing = [key for key in KEYS if key not in file.metadata]
+    if missing:
+        raise FormatError(f"{label} is not an importance matrix: metadata key {missing[0]} is missing")
+    names = [name.removesuffix(SUMS) for name in file.tensors if name.endswith(SUMS)]
+    counted = [name.removesuffix(COUNTS) for name in file.tensors if name.endswith(COUNTS)]
+    for name in sorted(set(names) ^ set(counted)):
+        raise FormatError(f"{label}: {name} has sums without counts or counts without sums; compute the matrix again")
+    entries = {}
+    for name in names:
+        pair = file.tensors[name + SUMS], file.tensors[name + COUNTS]
+        if any(tensor.type is not TensorType.F32 for tensor in pair):
+            raise FormatError(f"{label}: sums and counts of {name} are not F32; compute the matrix again")
+        sums, counts = (tensor.data.view("<f4").reshape(-1) for tensor in pair)
+        if sums.size % counts.size:
+            raise FormatError(
+                f"{label}: {name} has {sums.size} sums for {counts.size} counts; compute the matrix again"
+            )
+        entries[name] = _means(sums.reshape(counts.size, -1), np.rint(counts))
+    if not entries:
+        raise FormatError(f"{label} has no importances; compute the matrix again")
+    datasets = file.require(KEYS[0], tuple)
+    return Importance(MappingProxyType(entries), label, datasets, file.require(KEYS[1], int))
+
+
+def _means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Sums by counts; an expert that was never asked gets ones."""
+    counts = counts.astype(np.float32)[:, None]
+    means = np.divide(sums, counts, out=np.ones(sums.shape, np.float32), where=counts > 0)
+    return means.reshape(-1)
+
+
+def _from_legacy(raw: bytes, label: str) -> Importance:
+    """int32 count, then for each entry name, calls, values (each text and array with its length before it)."""
+    position = 0
+
+    def take(size: int, what: str) -> bytes:
+        nonlocal position
+        if not 0 <= size <= len(raw) - position:
+            raise FormatError(f"{label} is not an importance matrix, or is truncated: {what} leaves the file")
+        position += size
+        return raw[position - size : position]
+
+    def number(what: str) -> int:
+        return struct.unpack("<i", take(4, what))[0]
+
+    entries: dict[str, np.ndarray] = {}
+    count = number("the number of entries")
+    if count < 1:
+        raise FormatError(f"{label} is not an importance matrix: it has {count} entries")
+    for index in range(count):
+        name = take(number(f"name {index}"), f"name {index}").decode("utf-8", "replace")
+        calls, size = number(f"the calls of {name}"), number(f"the size of {name}")
+        if size < 1:
+            raise FormatError(f"{label}: {name} has {size} importances; compute the matrix again")
+        values = np.frombuffer(take(4 * size, f"the values of {name}"), "<f4")
+        entries[name] = values / np.float32(calls) if calls > 0 else values.copy()
+    chunks, datasets = 0, ()
+    if len(raw) - position >= 8:  # older files end here
+        chunks = number("the number of chunks")
+        size = number("the name of the text")
+        datasets = (take(size, "the name of the text").decode("utf-8", "replace"),) if size > 0 else ()
+    return Importance(MappingProxyType(entries), label, datasets, chunks)

@@ -1,0 +1,105 @@
+"""Blocks of 32 weights with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, by rounding or, with importances, by a search."""
+
+import numpy as np
+
+from minillama.gguf.quantise.column_weights import Columns, columns, extreme, half, rows_of
+from minillama.gguf.quantise.scale_search import Trials, fit_minimum, fit_signed, minimum_codes, signed_codes
+
+BLOCK = 32
+IMPORTANT = Trials(-0.9, 0.05, 36)
+
+
+def q8_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """Scale from the largest magnitude, halves away from zero; importances change nothing."""
+    blocks = weights.reshape(-1, BLOCK)
+    scale = np.abs(blocks).max(axis=1) / np.float32(127)
+    scaled = blocks * _inverse(scale)[:, None]
+    whole = np.floor(np.abs(scaled))
+    codes = np.copysign(whole + np.floor(np.float32(2) * (np.abs(scaled) - whole)), scaled)
+    return _joined(weights, half(scale), codes.astype(np.int8).view(np.uint8))
+
+
+def q4_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """16 steps from -8 to 7 times the scale."""
+    scale, codes = _signed(weights, importance, 8)
+    return _joined(weights, half(scale), _nibbles(codes))
+
+
+def q5_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """32 steps from -16 to 15 times the scale."""
+    scale, codes = _signed(weights, importance, 16)
+    return _joined(weights, half(scale), _fifth_bits(codes), _nibbles(codes))
+
+
+def q4_1(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """16 steps from a minimum."""
+    scale, minimum, codes = _with_minimum(weights, importance, 15)
+    return _joined(weights, half(scale), half(minimum), _nibbles(codes))
+
+
+def q5_1(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """32 steps from a minimum."""
+    scale, minimum, codes = _with_minimum(weights, importance, 31)
+    return _joined(weights, half(scale), half(minimum), _fifth_bits(codes), _nibbles(codes))
+
+
+def importances(weights: np.ndarray, importance: np.ndarray) -> Columns:
+    """importance * sqrt(mean square of the row + square): what llama.cpp weighs errors with."""
+    squares = weights * weights
+    mean = np.add.accumulate(squares, axis=1)[:, -1:] / np.float32(weights.shape[1])
+    return columns(importance * np.sqrt(mean + squares), BLOCK)
+
+
+def _signed(weights: np.ndarray, importance: np.ndarray | None, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """(scales, codes [blocks, 32])."""
+    if importance is not None:
+        x = columns(weights, BLOCK)
+        fit = fit_signed(x, importances(weights, importance), top)
+        return fit.scale, rows_of(signed_codes(x, fit, top), BLOCK)
+    blocks = weights.reshape(-1, BLOCK)
+    scale = extreme(blocks.T) / np.float32(-top)
+    inverse = _inverse(scale)
+    codes = np.trunc(blocks * inverse[:, None] + np.float32(top + 0.5))
+    return scale, _limited(codes, inverse, 2 * top - 1)
+
+
+def _with_minimum(
+    weights: np.ndarray, importance: np.ndarray | None, top: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(scales, minima, codes [blocks, 32])."""
+    if importance is not None:
+        x = columns(weights, BLOCK)
+        fit = fit_minimum(x, importances(weights, importance), top, IMPORTANT)
+        return fit.scale, -fit.minimum, rows_of(minimum_codes(x, fit, top), BLOCK)
+    blocks = weights.reshape(-1, BLOCK)
+    minimum = blocks.min(axis=1)
+    scale = (blocks.max(axis=1) - minimum) / np.float32(top)
+    inverse = _inverse(scale)
+    codes = np.trunc((blocks - minimum[:, None]) * inverse[:, None] + np.float32(0.5))
+    return scale, minimum, _limited(codes, inverse, top)
+
+
+def _inverse(scale: np.ndarray) -> np.ndarray:
+    return np.where(scale == 0, np.float32(0), np.float32(1) / scale)
+
+
+def _limited(codes: np.ndarray, inverse: np.ndarray, top: int) -> np.ndarray:
+    """Codes from 0 to top; 0 in blocks so small that the inverse of their scale is no number."""
+    codes = np.clip(codes, 0, top, out=codes)
+    codes[~np.isfinite(inverse)] = 0
+    return codes.astype(np.uint8)
+
+
+def _nibbles(codes: np.ndarray) -> np.ndarray:
+    """The low four bits: of weights 0 to 15 below, of 16 to 31 above."""
+    low = codes & 15
+    return low[:, :16] | low[:, 16:] << 4
+
+
+def _fifth_bits(codes: np.ndarray) -> np.ndarray:
+    """Bit j of four bytes is the fifth bit of weight j."""
+    return np.packbits(codes >> 4, axis=1, bitorder="little")
+
+
+def _joined(weights: np.ndarray, *parts: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts, axis=1).reshape(len(weights), -1)

@@ -1,0 +1,94 @@
+"""Rows of weights as blocks of any type. Nothing here knows files."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from minillama.errors import FormatError, UnsupportedError
+from minillama.gguf.quantise.iq4_quants import iq4_nl, iq4_xs
+from minillama.gguf.quantise.k_quants import q2_k, q3_k, q4_k, q5_k, q6_k
+from minillama.gguf.quantise.legacy_quants import q4_0, q4_1, q5_0, q5_1, q8_0
+from minillama.gguf.types import BLOCKS, TensorType
+
+Quantiser = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+
+
+def f32(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """As they are."""
+    return weights.astype("<f4").view(np.uint8)
+
+
+def f16(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """Ties to even; what is too large becomes infinite."""
+    return weights.astype("<f2").view(np.uint8)
+
+
+def bf16(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    """The upper half of the float32, ties to even."""
+    bits = weights.view(np.uint32)
+    return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype("<u2").view(np.uint8)
+
+
+QUANTISERS: dict[TensorType, Quantiser] = {
+    TensorType.F32: f32,
+    TensorType.F16: f16,
+    TensorType.BF16: bf16,
+    TensorType.Q4_0: q4_0,
+    TensorType.Q4_1: q4_1,
+    TensorType.Q5_0: q5_0,
+    TensorType.Q5_1: q5_1,
+    TensorType.Q8_0: q8_0,
+    TensorType.Q2_K: q2_k,
+    TensorType.Q3_K: q3_k,
+    TensorType.Q4_K: q4_k,
+    TensorType.Q5_K: q5_k,
+    TensorType.Q6_K: q6_k,
+    TensorType.IQ4_NL: iq4_nl,
+    TensorType.IQ4_XS: iq4_xs,
+}
+
+# Where the float16 numbers of a block stand: bytes from its start. Layouts: ggml-common.h
+_HALVES: dict[TensorType, tuple[int, ...]] = {
+    TensorType.F16: (0,),
+    TensorType.Q4_0: (0,),
+    TensorType.Q4_1: (0, 2),
+    TensorType.Q5_0: (0,),
+    TensorType.Q5_1: (0, 2),
+    TensorType.Q8_0: (0,),
+    TensorType.Q2_K: (80, 82),
+    TensorType.Q3_K: (108,),
+    TensorType.Q4_K: (0, 2),
+    TensorType.Q5_K: (0, 2),
+    TensorType.Q6_K: (208,),
+    TensorType.IQ4_NL: (0,),
+    TensorType.IQ4_XS: (0,),
+}
+
+
+def quantise_rows(
+    weights: Float32[np.ndarray, "rows K"],
+    type: TensorType,
+    importance: Float32[np.ndarray, " K"] | None = None,
+) -> UInt8[np.ndarray, "rows bytes"]:
+    """Rows of weights as blocks of a type; `importance` weighs the errors of each column.
+
+    The same bytes as ggml_quantize_chunk's. Raises UnsupportedError (a type without a quantiser, a row that is not
+    whole blocks), FormatError (weights that are no numbers, or too large for the type's float16 scales).
+    """
+    if type not in QUANTISERS:
+        known = ", ".join(known.name for known in QUANTISERS)
+        raise UnsupportedError(f"cannot quantise to {type.name}; supported: {known}")
+    block, block_bytes = BLOCKS[type]
+    if weights.shape[1] % block:
+        raise UnsupportedError(f"a row of {weights.shape[1]} is not a multiple of the {type.name} block of {block}")
+    if not np.isfinite(weights).all():
+        place = np.argwhere(~np.isfinite(weights))[0]
+        raise FormatError(f"weight {place[1]} of row {place[0]} is {weights[tuple(place)]}, not a number to round")
+    with np.errstate(all="ignore"):  # flat and tiny sub-blocks divide by 0; the searches let nothing of it through
+        rows = QUANTISERS[type](np.ascontiguousarray(weights), importance)
+    blocks = rows.reshape(-1, block_bytes)
+    for start in _HALVES.get(type, ()):
+        if not np.isfinite(np.ascontiguousarray(blocks[:, start : start + 2]).view("<f2")).all():
+            raise FormatError(f"weights of up to {np.abs(weights).max():.3g} are too large for {type.name}")
+    return rows

@@ -1,0 +1,197 @@
+"""What quantising a file will do, before a byte is written: metadata, order and types of the tensors."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from minillama.errors import FormatError, OptionError, UnsupportedError
+from minillama.gguf.header_writer import Planned
+from minillama.gguf.imatrix_file import Importance
+from minillama.gguf.names import GUESSED, facts, guessed_type, size_name
+from minillama.gguf.parse import Value
+from minillama.gguf.quantisation_mixes import PLAIN, Mix, Traits, fitting_type, quantisable, wanted_type
+from minillama.gguf.quantise.quantise_rows import QUANTISERS
+from minillama.gguf.reader import GGUF, Tensor
+from minillama.gguf.types import TensorType
+
+QUANTISATION_VERSION = 2
+LONGEST_TEXT = 127  # bytes of a text that llama.cpp takes to replace metadata
+SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+
+
+@dataclass(frozen=True)
+class Override:
+    """A metadata key that gets another value; `kind` is `u32`, `f32`, `bool` or `string`."""
+
+    key: str
+    kind: str
+    value: int | float | bool | str
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """llama-quantize's options; of `tensor_types`, (regular expression, type), the first that is found counts."""
+
+    allow_requantize: bool = False
+    leave_output_tensor: bool = False
+    pure: bool = False
+    output_tensor_type: TensorType | None = None
+    token_embedding_type: TensorType | None = None
+    tensor_types: tuple[tuple[str, TensorType], ...] = ()
+    overrides: tuple[Override, ...] = ()
+    importance: Importance | None = None
+    threads: int | None = None  # None: as many as the process may use cores
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One tensor of the file: as it is, and as it will be; `wanted` is the type that its rows were too narrow for."""
+
+    source: Tensor
+    target: Planned
+    wanted: TensorType
+
+    @property
+    def copied(self) -> bool:
+        return self.source.type is self.target.type
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The whole file: `kinds` are the stored types of the metadata in words."""
+
+    metadata: Mapping[str, Value]
+    kinds: Mapping[str, str]
+    steps: tuple[Step, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(step.source.size for step in self.steps)
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of all weights as they are."""
+        return sum(step.source.nbytes for step in self.steps)
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of all weights as they will be."""
+        return sum(step.target.nbytes for step in self.steps)
+
+    @property
+    def fallbacks(self) -> int:
+        """Tensors with rows that are not whole blocks of the type that the mix wants."""
+        return sum(step.wanted is not step.target.type for step in self.steps)
+
+
+def plan_file(file: GGUF, mix: Mix | None, options: Options = Options()) -> Plan:
+    """What quantising to `mix` will do; None copies.
+
+    Raises FormatError (no model), OptionError (a regular expression that is none, an override that would break the
+    file) and UnsupportedError (a tensor that is quantised already, a type that nothing can be quantised to).
+    """
+    _check(file, options)
+    metadata, kinds = _metadata(file, mix, options)
+    steps = []
+    for tensor in sorted(file.tensors.values(), key=_order):
+        wanted = _wanted(file, tensor, mix, options)
+        found = fitting_type(wanted, tensor.shape[-1]) if wanted is not tensor.type else wanted
+        step = Step(tensor, Planned(tensor.name, tensor.shape, found), wanted)
+        if not step.copied and tensor.type not in PLAIN and not options.allow_requantize:
+            raise UnsupportedError(
+                f"{tensor.name} is {tensor.type.name} already, and rounding twice costs quality; "
+                "quantise the original, or insist with --allow-requantize"
+            )
+        steps.append(step)
+    return Plan(metadata, kinds, tuple(steps))
+
+
+def _check(file: GGUF, options: Options) -> None:
+    if not file.architecture or not file.tensors:
+        raise FormatError(f"{file.path} holds no model; name one with weights")
+    if any(override.key == "general.alignment" for override in options.overrides):
+        raise OptionError("--override-kv general.alignment: says where the weights lie; leave it as it is")
+    chosen = (options.output_tensor_type, options.token_embedding_type, *(kind for _, kind in options.tensor_types))
+    for kind in chosen:
+        if kind is not None and kind not in QUANTISERS:
+            known = ", ".join(known.name for known in QUANTISERS)
+            raise UnsupportedError(f"cannot quantise to {kind.name}; supported: {known}")
+    for pattern, _ in options.tensor_types:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise OptionError(f"--tensor-type {pattern}: not a regular expression: {error}") from error
+
+
+def _order(tensor: Tensor) -> tuple[int, bytes]:
+    """llama.cpp's order: what belongs to no layer, then layer by layer, each by name."""
+    match = re.match(r"blk\.(\d+)\.", tensor.name)
+    return (int(match[1]) if match else -1), tensor.name.encode()
+
+
+def _wanted(file: GGUF, tensor: Tensor, mix: Mix | None, options: Options) -> TensorType:
+    """The type before rows are looked at that are not whole blocks."""
+    name = tensor.name
+    if mix is None or not quantisable(name, tensor.shape) or (options.leave_output_tensor and name == "output.weight"):
+        return tensor.type
+    if options.token_embedding_type is not None and name == "token_embd.weight":
+        return options.token_embedding_type
+    if options.output_tensor_type is not None and name == "output.weight":
+        return options.output_tensor_type
+    if mix.base in PLAIN:
+        return mix.base
+    for pattern, kind in options.tensor_types:
+        if re.search(pattern, name):
+            return kind
+    if options.pure:
+        return mix.base
+    tied = "output.weight" not in file.tensors
+    if tied and name == "token_embd.weight" and options.output_tensor_type is not None:
+        return options.output_tensor_type
+    known = facts(file)
+    traits = Traits(
+        known.layers, known.heads, known.kv_heads, tied, known.experts, size_name(file), options.importance is not None
+    )
+    return wanted_type(mix, name, tensor.shape, traits)
+
+
+def _metadata(file: GGUF, mix: Mix | None, options: Options) -> tuple[Mapping[str, Value], Mapping[str, str]]:
+    """The file's metadata and what is new; like llama.cpp's writer, a key that gets a value goes to the end."""
+    metadata, kinds = dict(file.metadata), dict(file.kinds)
+    new = [
+        Override("general.quantization_version", "u32", QUANTISATION_VERSION),
+        Override("general.file_type", "u32", _file_type(file) if mix is None else int(mix.file_type)),
+    ]
+    importance = options.importance
+    for override in (*new, *options.overrides, *(_about(importance) if importance else ())):
+        metadata.pop(override.key, None)
+        metadata[override.key] = override.value
+        kinds[override.key] = override.kind
+    for key in SPLIT_KEYS:
+        metadata.pop(key, None)
+    return MappingProxyType(metadata), MappingProxyType({key: kinds[key] for key in metadata})
+
+
+def _about(importance: Importance) -> list[Override]:
+    """Where the importances come from, under llama.cpp's keys."""
+    said = [Override("quantize.imatrix.file", "string", _short(importance.file))]
+    if importance.datasets:
+        said.append(Override("quantize.imatrix.dataset", "string", _short(importance.datasets[0])))
+    said.append(Override("quantize.imatrix.entries_count", "u32", len(importance.entries)))
+    if importance.chunks > 0:
+        said.append(Override("quantize.imatrix.chunks_count", "u32", importance.chunks))
+    return said
+
+
+def _short(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape")[:LONGEST_TEXT].decode("utf-8", "surrogateescape")
+
+
+def _file_type(file: GGUF) -> int:
+    """What the file says that it is, or a guess from its commonest type."""
+    stated = file.metadata.get("general.file_type")
+    if isinstance(stated, int):
+        return stated
+    return guessed_type(file) | GUESSED

@@ -1,0 +1,177 @@
+"""Write a model with random weights in the shape of a real one, to measure speed and memory without a download."""
+
+import contextlib
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import gguf
+import numpy as np
+
+from minillama.errors import ResourceError
+from minillama.gguf.header_writer import Planned, padded
+from minillama.gguf.quantisation_mixes import Mix, Traits, tensor_type
+from minillama.gguf.random_models.model_shapes import Shape, shape_named
+from minillama.gguf.random_models.random_blocks import Blocks, random_blocks
+from minillama.gguf.random_models.random_vocabulary import synthetic_tokens
+from minillama.gguf.types import BLOCKS, TensorType
+
+Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
+ALIGNMENT = 32
+METADATA_ROOM = 64 * 2**20  # more than any vocabulary takes
+
+# Primes: rows of a matrix start at different places of a pool with a prime number of blocks, so that no two rows of the
+# head are alike and no two tokens tie. The pool must have more blocks than the matrix has rows.
+POOL_SIZES = (4099, 32771, 262147)
+
+
+def plan(shape: Shape, mix: Mix) -> list[Planned]:
+    """All tensors of the file, in order."""
+    traits = Traits(shape.layers, shape.heads, shape.kv_heads, shape.tied)
+    return [Planned(name, sizes, tensor_type(mix, name, sizes, traits)) for name, sizes in shape.tensors()]
+
+
+def write_synthetic(
+    path: str | Path, shape: str | Shape, file_type: str, *, seed: int = 0, progress: Progress | None = None
+) -> Path:
+    """Write a GGUF file that llama.cpp loads, with random weights of standard deviation 1/sqrt(row length).
+
+    `shape` is a name of `SHAPES` or a Shape; `file_type` a llama-quantize name as `Q4_K_M`. The same seed gives the
+    same bytes. An existing file is replaced, at the very end.
+    Raises OptionError (unknown names) and ResourceError (no room, not writable).
+    """
+    path = Path(path)
+    shape = shape_named(shape) if isinstance(shape, str) else shape
+    mix = Mix.named(file_type)
+    planned = plan(shape, mix)
+    total = sum(padded(tensor.nbytes) for tensor in planned)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        free = shutil.disk_usage(path.parent).free
+        if total + METADATA_ROOM > free:
+            raise ResourceError(
+                f"{path} takes {total / 2**30:.2f} GiB and {path.parent} has {free / 2**30:.2f} GiB free; make room"
+            )
+        rng = np.random.default_rng(seed)
+        _write_header(unfinished, shape, mix, planned, rng)
+        with unfinished.open("ab") as file:
+            file.write(b"\0" * (-file.tell() % ALIGNMENT))
+            _write_weights(file, shape, planned, rng, lambda done: progress(done, total) if progress else None)
+            _let_go(file)
+        unfinished.replace(path)
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _let_go(file: BinaryIO) -> None:
+    """Have Linux forget the pages of a file that was just written.
+
+    They are small. Read back through a map they are large, which makes decoding faster: the reader asks
+    for that, but gets what is in memory already as it is.
+    """
+    if sys.platform == "linux":
+        file.flush()
+        with contextlib.suppress(OSError):  # the file is good without it
+            os.fsync(file.fileno())  # pages that are not on disk yet would stay
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _write_header(path: Path, shape: Shape, mix: Mix, planned: list[Planned], rng: np.random.Generator) -> None:
+    writer = gguf.GGUFWriter(path, shape.family)
+    try:
+        writer.add_type(gguf.GGUFType.MODEL)
+        writer.add_name(f"{shape.title} (random weights)")
+        writer.add_size_label(shape.size_label)
+        writer.add_file_type(mix.file_type)
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        writer.add_block_count(shape.layers)
+        writer.add_context_length(shape.context)
+        writer.add_embedding_length(shape.embedding)
+        writer.add_feed_forward_length(shape.feed_forward)
+        writer.add_head_count(shape.heads)
+        writer.add_head_count_kv(shape.kv_heads)
+        writer.add_key_length(shape.head_size)
+        writer.add_value_length(shape.head_size)
+        writer.add_layer_norm_rms_eps(shape.rms_epsilon)
+        writer.add_rope_dimension_count(shape.head_size)
+        writer.add_rope_freq_base(shape.rope_base)
+        writer.add_vocab_size(shape.vocabulary.size)
+        _add_vocabulary(writer, shape, rng)
+        for tensor in planned:
+            writer.add_tensor_info(
+                tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=tensor.type
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, shape: Shape, rng: np.random.Generator) -> None:
+    vocabulary = shape.vocabulary
+    tokens = synthetic_tokens(vocabulary, rng)
+    writer.add_tokenizer_model("llama" if vocabulary.pre is None else "gpt2")
+    writer.add_tokenizer_pre(vocabulary.pre or "default")
+    writer.add_token_list(tokens.texts)
+    writer.add_token_types(tokens.types)
+    if vocabulary.pre is None:
+        writer.add_token_scores(tokens.scores)
+        writer.add_unk_token_id(0)
+    else:
+        writer.add_token_merges(tokens.merges)
+    if vocabulary.bos is not None:
+        writer.add_bos_token_id(vocabulary.bos)
+    writer.add_eos_token_id(vocabulary.eos)
+    if vocabulary.padding is not None:
+        writer.add_pad_token_id(vocabulary.padding)
+    writer.add_add_bos_token(vocabulary.add_bos)
+    writer.add_chat_template(vocabulary.chat_template)
+
+
+def _write_weights(
+    file: BinaryIO, shape: Shape, planned: list[Planned], rng: np.random.Generator, progress: Callable[[int], None]
+) -> None:
+    pools: dict[tuple[TensorType, int, int], memoryview] = {}
+    done = 0
+    for tensor in planned:
+        if len(tensor.shape) == 1:
+            file.write(_vector(tensor, shape, rng).tobytes())
+        else:
+            rows = math.prod(tensor.shape[:-1])
+            count = next((size for size in POOL_SIZES if size > rows), POOL_SIZES[-1])
+            key = (tensor.type, tensor.shape[-1], count)
+            if key not in pools:
+                pools[key] = _pool(random_blocks(tensor.type, count, tensor.shape[-1] ** -0.5, rng))
+            _write_from_pool(file, pools[key], int(rng.integers(count)) * BLOCKS[tensor.type][1], tensor.nbytes)
+        file.write(b"\0" * (padded(tensor.nbytes) - tensor.nbytes))
+        done += padded(tensor.nbytes)
+        progress(done)
+
+
+def _pool(blocks: Blocks) -> memoryview:
+    return memoryview(np.ascontiguousarray(blocks).reshape(-1))
+
+
+def _write_from_pool(file: BinaryIO, pool: memoryview, start: int, count: int) -> None:
+    """Write `count` bytes, going round and round in the pool from `start`."""
+    while count:
+        part = pool[start : start + count]
+        file.write(part)
+        count -= len(part)
+        start = 0
+
+
+def _vector(tensor: Planned, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+    """Norm weights around 1, small biases, and the rope factors as they are."""
+    if tensor.name == "rope_freqs.weight" and shape.rope_factors is not None:
+        return shape.rope_factors.values(shape.head_size, shape.rope_base)
+    centre = 0.0 if tensor.name.endswith(".bias") else 1.0
+    return rng.normal(centre, 0.1, tensor.shape).astype(np.float32)

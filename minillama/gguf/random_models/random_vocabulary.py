@@ -1,0 +1,77 @@
+"""Made-up vocabularies that a tokeniser can really use: every byte, every letter, and pieces built by merges."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minillama.gguf.random_models.model_shapes import Vocabulary
+
+NORMAL, BYTE = 1, 6
+LETTERS = "etaoinshrdlcumwfgypbvkjxqz"  # by frequency in English, so that early pieces are plausible
+LONGEST_PIECE = 12
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokenizer arrays of a file: `scores` only for sentencepiece's model, `merges` only for byte-level BPE."""
+
+    texts: list[str]
+    types: list[int]
+    scores: list[float]
+    merges: list[str]
+
+
+def synthetic_tokens(vocabulary: Vocabulary, rng: np.random.Generator) -> Tokens:
+    """Tokens for the whole vocabulary, special ones in their real places."""
+    if vocabulary.pre is None:
+        return _sentencepiece(vocabulary, rng)
+    return _byte_pairs(vocabulary, rng)
+
+
+def byte_alphabet() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte, in the order of its vocabulary."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(rest)}
+
+
+def _byte_pairs(vocabulary: Vocabulary, rng: np.random.Generator) -> Tokens:
+    alphabet = list(byte_alphabet().values())
+    special = {place: (text, kind) for place, text, kind in vocabulary.special}
+    merges = _merges("Ġ", vocabulary.size - len(special) - len(alphabet), set(alphabet), rng)
+    ordinary = iter(alphabet + [left + right for left, right in merges])
+    both = [special.get(place) or (next(ordinary), NORMAL) for place in range(vocabulary.size)]
+    texts, types = zip(*both, strict=True)
+    return Tokens(list(texts), list(types), [], [f"{left} {right}" for left, right in merges])
+
+
+def _sentencepiece(vocabulary: Vocabulary, rng: np.random.Generator) -> Tokens:
+    """Special tokens, 256 bytes, pieces with falling scores, single characters with the lowest, as in real models."""
+    texts = [text for _, text, _ in vocabulary.special] + [f"<0x{byte:02X}>" for byte in range(256)]
+    types = [kind for _, _, kind in vocabulary.special] + [BYTE] * 256
+    characters = ["▁", *LETTERS, *(chr(code) for code in range(ord("!"), 127) if chr(code) not in LETTERS)]
+    count = vocabulary.size - len(texts) - len(characters)
+    pieces = [left + right for left, right in _merges("▁", count, set(characters), rng)] + characters
+    scores = [0.0] * len(texts) + [float(-place) for place in range(len(pieces))]
+    return Tokens(texts + pieces, types + [NORMAL] * len(pieces), scores, [])
+
+
+def _merges(space: str, count: int, taken: set[str], rng: np.random.Generator) -> list[tuple[str, str]]:
+    """`count` pairs of earlier pieces with new, distinct results; a blank is only ever the first character."""
+    starts, inner = [space, *LETTERS], list(LETTERS)
+    merges: list[tuple[str, str]] = []
+    while len(merges) < count:
+        # Cubes prefer early pieces, as short and frequent ones are in a trained vocabulary.
+        for left_at, right_at in (rng.random((4096, 2)) ** 3).tolist():
+            left, right = starts[int(left_at * len(starts))], inner[int(right_at * len(inner))]
+            piece = left + right
+            if piece in taken or len(piece) > LONGEST_PIECE:
+                continue
+            taken.add(piece)
+            merges.append((left, right))
+            starts.append(piece)
+            if not piece.startswith(space):
+                inner.append(piece)
+            if len(merges) == count:
+                break
+    return merges

@@ -1,0 +1,116 @@
+"""One layer and one product on several devices: what JAX and XLA make of a choice of PartitionSpecs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float32
+
+from minillama.engine.backends.tensor_parallel import Spread
+from minillama.engine.llm import LLM
+from minillama.errors import OptionError, ResourceError
+from minillama.measure.limits.collective_traffic import Collective, ledger
+from minillama.parallel.sharding.partition_specs import AXIS, mesh_of
+from minillama.sampling import Sampling
+
+DEVICES = 8
+TOKENS, WIDTH, HEADS, HEAD, FEED = 4, 128, 8, 16, 256
+SHAPES = {  # of the weights [N, K] of a small layer, as GGUF names and stores them
+    "attn_q": (HEADS * HEAD, WIDTH),
+    "attn_k": (HEADS * HEAD, WIDTH),
+    "attn_v": (HEADS * HEAD, WIDTH),
+    "attn_output": (WIDTH, HEADS * HEAD),
+    "ffn_gate": (FEED, WIDTH),
+    "ffn_up": (FEED, WIDTH),
+    "ffn_down": (WIDTH, FEED),
+}
+Weights = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out on every device, one behind the other along a new first axis, and what was sent for it."""
+
+    results: Float32[np.ndarray, "devices ..."]
+    ledger: tuple[Collective, ...]
+
+
+def virtual_mesh(devices: int = DEVICES) -> Mesh:
+    """The first so many devices of the processor, in a row.
+
+    Raises ResourceError where JAX started with fewer.
+    """
+    found = jax.devices("cpu")
+    if len(found) < devices:
+        raise ResourceError(
+            f"JAX started with {len(found)} devices on the processor, {devices} are wanted; restart the kernel and run "
+            f"the first cell first: ml.env.prepare(cpu_devices={devices})"
+        )
+    return mesh_of(found[:devices])
+
+
+def on_each_device(function: Callable[..., Array], specs: Sequence[PartitionSpec], *arrays: np.ndarray) -> Outcome:
+    """Run a function on every device's parts of the arrays, and see what each device has in the end."""
+    mesh = virtual_mesh()
+
+    def stacked(*parts: Array) -> Array:
+        return function(*parts)[None]
+
+    program = jax.shard_map(stacked, mesh=mesh, in_specs=tuple(specs), out_specs=PartitionSpec(AXIS), check_vma=False)
+    compiled = jax.jit(program).lower(*arrays).compile()
+    return Outcome(np.asarray(compiled(*arrays), np.float32), ledger(compiled.as_text()))
+
+
+def step_ledger(llm: LLM) -> tuple[Collective, ...]:
+    """What the devices of a model loaded with tensor_parallel send each other for one token, sampling included.
+
+    Raises OptionError for a model that is not spread.
+    """
+    executor = llm.executor
+    if not isinstance(executor, Spread):
+        raise OptionError("the model is on one device, which sends nothing; load it with tensor_parallel=2")
+    chain = executor.chain(Sampling())
+    logits, cache = executor.decode(np.zeros((1, 1), np.int32), executor.new_cache(64, llm.cache_types))
+    choice, state = executor.begin(chain, 1, np.zeros(chain.window, np.int32), 1, logits)
+    program = jax.jit(executor.step).lower(chain, state, choice.token, cache)
+    return ledger(program.compile().as_text())
+
+
+def layer_shapes(llm: LLM) -> dict[str, tuple[int, ...]]:
+    """The tensors of a model's first layer by field name, with their shapes: [N, K] of a matrix."""
+    start, end = "blk.0.", ".weight"
+    tensors = llm.file.tensors.items()
+    return {
+        name[len(start) : -len(end)]: t.shape for name, t in tensors if name.startswith(start) and name.endswith(end)
+    }
+
+
+def layer(weights: Weights, x: Float32[Array, "T D"]) -> Float32[Array, "T D"]:
+    """A layer of a Llama without its norms' weights and its rotation, which need no other device."""
+
+    def norm(x: Array) -> Array:
+        return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5)
+
+    h = norm(x)
+    q, k, v = (jnp.reshape(h @ weights[name].T, (-1, HEADS, HEAD)) for name in ("attn_q", "attn_k", "attn_v"))
+    scores = jnp.einsum("TNH,SNH->NTS", q, k) / HEAD**0.5
+    seen = jnp.tril(jnp.ones(scores.shape[1:], bool))[None]
+    heads = jnp.einsum("NTS,SNH->TNH", jax.nn.softmax(jnp.where(seen, scores, -jnp.inf)), v)
+    x = x + heads.reshape(-1, HEADS * HEAD) @ weights["attn_output"].T
+    h = norm(x)
+    return x + (jax.nn.silu(h @ weights["ffn_gate"].T) * (h @ weights["ffn_up"].T)) @ weights["ffn_down"].T
+
+
+def layer_ledger(specs: Mapping[str, PartitionSpec]) -> tuple[Collective, ...]:
+    """What XLA lets the devices send for one layer, when its weights lie as `specs` say and x is on all of them."""
+    mesh = virtual_mesh()
+    placed = {name: NamedSharding(mesh, specs[name]) for name in SHAPES}
+    whole = NamedSharding(mesh, PartitionSpec())
+    shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in SHAPES.items()}
+    x = jax.ShapeDtypeStruct((TOKENS, WIDTH), jnp.float32)
+    program = jax.jit(layer, in_shardings=(placed, whole), out_shardings=whole)
+    return ledger(program.lower(shapes, x).compile().as_text())

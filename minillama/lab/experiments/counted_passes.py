@@ -1,0 +1,133 @@
+"""Passes of the model one by one and counted, and a model too big for the processor's caches, to time them on."""
+
+import atexit
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache as once
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Float32, Int
+
+from minillama.engine.llm import LLM, load
+from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.gguf.random_models.model_shapes import shape_named
+from minillama.gguf.random_models.model_writer import write_synthetic
+from minillama.measure.speed.bench_plan import Trial
+from minillama.measure.speed.llama_bench import measure_trial
+from minillama.model import Cache, Config, Params, empty_cache, forward, unembed
+
+
+class Passes:
+    """A model as the machine sees it: tokens and a cache go in, logits of the last token and the cache come out.
+
+    A pass takes the memory of the cache it is given, as a decode step does. It counts what it is asked for.
+    """
+
+    def __init__(self, llm: LLM, capacity: int = 128) -> None:
+        """capacity: positions of the caches that `empty` gives."""
+        self._llm, self._capacity = llm, capacity
+        self.calls = self.tokens = 0
+        self.programs: set[tuple[int, int]] = set()  # (tokens of a pass, capacity): XLA compiles each one on its own
+
+    def empty(self) -> Cache:
+        """A cache that holds nothing."""
+        return empty_cache(self._llm.config, self._capacity, self._llm.cache_types)
+
+    def __call__(self, tokens: Sequence[int], cache: Cache) -> tuple[Float32[np.ndarray, "V"], Cache]:
+        """Run `tokens` behind what the cache holds, and wait for the result."""
+        self.calls += 1
+        self.tokens += len(tokens)
+        self.programs.add((len(tokens), cache.capacity))
+        logits, cache = _run(self._llm.params, self._llm.config, jnp.asarray(np.array([tokens], np.int32)), cache)
+        return np.asarray(logits), cache
+
+
+@partial(jax.jit, static_argnames="config", donate_argnames="cache")
+def _run(params: Params, config: Config, ids: Int[Array, "1 T"], cache: Cache) -> tuple[Float[Array, "V"], Cache]:
+    hidden, cache = forward(params, config, ids, cache)
+    return unembed(params, config, hidden[0, -1]), cache
+
+
+def pass_seconds(llm: LLM, size: int, *, repetitions: int = 7) -> float:
+    """Typical seconds of a pass of `size` tokens behind an empty context, compiling not counted."""
+    model = Passes(llm)
+    tokens = list(range(3, 3 + size))
+    model(tokens, model.empty())
+    return typical(lambda cache: model(tokens, cache), model.empty, repetitions)
+
+
+def typical(call: Callable[[Cache], object], make: Callable[[], Cache], repetitions: int) -> float:
+    """Median seconds of `call(make())`, the making not counted."""
+    times = []
+    for _ in range(repetitions):
+        made = jax.block_until_ready(make())
+        started = time.perf_counter()
+        call(made)
+        times.append(time.perf_counter() - started)
+    return median(times)
+
+
+def one_more_token(llm: LLM, depth: int, *, cached: bool, repetitions: int = 9) -> float:
+    """Typical seconds of one more token behind `depth` others: with their keys and values, or reading all again.
+
+    As `minillama bench` measures them: tg behind a depth, or pp of as many tokens. The context must have room.
+    """
+    length = 16 if cached else 1
+    trial = Trial(0, length, depth) if cached else Trial(depth, 0)
+    samples, _ = measure_trial(llm, trial, repetitions, n_batch=llm.batches.batch_size)
+    return median(samples) / 1e9 / length
+
+
+def speeds(llm: LLM, depths: Sequence[int], types: CacheTypes) -> Iterator[tuple[int, float]]:
+    """Depth after depth, and the tokens a second of decoding there."""
+    llm = replace(llm, cache_types=types)
+    for depth in depths:
+        yield depth, 1 / one_more_token(llm, depth, cached=True)
+
+
+@once
+def big_model(file_type: str = "Q8_0") -> Path:
+    """A file of 73 MB (F16: 137) with random weights in the shape of a small Llama: too big for a processor's cache.
+
+    It is written once a process, in a fraction of a second, and removed at its end.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return _write_big(Path(folder.name), file_type)
+
+
+@once
+def _big(file_type: str) -> LLM:
+    return load(big_model(file_type), ctx_size=512, progress=False)
+
+
+def big_ratio(file_type: str, base: str = "F16", *, turns: int = 3) -> float:
+    """How many times faster the same shape decodes in one type than in another, 26 MB (Q2_K) to 275 MB (F32) of file.
+
+    Both are measured by turns, and the median counts: what disturbs the machine disturbs both. The base's file stays
+    until the process ends.
+    """
+    old = _big(base)
+    with tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True) as folder:
+        new = load(_write_big(Path(folder), file_type), ctx_size=512, progress=False)
+        ratios = []
+        for _ in range(turns):
+            slow = one_more_token(old, 0, cached=True, repetitions=3)
+            ratios.append(slow / one_more_token(new, 0, cached=True, repetitions=3))
+        return median(ratios)
+
+
+def _write_big(folder: Path, file_type: str) -> Path:
+    shape = replace(
+        shape_named("tiny"), name="big", title="Big", size_label="69M", layers=6, embedding=1024, heads=16, kv_heads=4,
+        head_size=64, feed_forward=2816, context=4096,
+    )  # fmt: skip
+    return write_synthetic(folder / f"big-{file_type.lower()}.gguf", shape, file_type)

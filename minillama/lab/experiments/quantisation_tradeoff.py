@@ -1,0 +1,66 @@
+"""What a type of weights costs and brings: bytes and quality of the storyteller, speed of a model that fills memory."""
+
+from dataclasses import dataclass
+from functools import cache as once
+
+import numpy as np
+from jaxtyping import Float32
+
+from minillama.engine.llm import LLM
+from minillama.gguf.imatrix_file import Importance
+from minillama.gguf.quantisation_mixes import Mix
+from minillama.gguf.quantise.quantise_file import quantise_file
+from minillama.gguf.quantise.tensor_types import Options
+from minillama.lab.experiments.counted_passes import big_ratio
+from minillama.lab.experiments.quantised_storytellers import distance, folder, heldout, loaded, quantised, scored_logits
+from minillama.measure.quality.imatrix import chunks_of, sums_of_squares
+from minillama.measure.quality.perplexity import perplexity
+
+CTX = 256  # tokens of a window
+
+
+@dataclass(frozen=True)
+class Trade:
+    """One type: `size` in bytes, `bits` a weight, quality against F16 on the held-out text, speed by F16's."""
+
+    name: str
+    size: int
+    bits: float
+    ppl: float
+    kld: float
+    same_top: float
+    speed: float  # tokens a second of 69 million random weights, as a multiple of what they have in F16
+
+
+def measure_type(name: str) -> Trade:
+    """Quantise the storyteller, read the held-out text with it, and time the large shape in that type beside F16."""
+    llm = loaded(name)
+    weights = sum(tensor.size for tensor in llm.file.tensors.values())
+    apart = distance(_logits("F16"), logits_of(llm))
+    estimate = perplexity(llm, heldout(), ctx_size=CTX)
+    size, speed = quantised(name).stat().st_size, big_ratio(name)
+    return Trade(name, size, 8 * llm.file.nbytes / weights, estimate.ppl, apart.kld, apart.same_top, speed)
+
+
+@once
+def _logits(name: str) -> Float32[np.ndarray, "N V"]:
+    return logits_of(loaded(name))
+
+
+def logits_of(llm: LLM) -> Float32[np.ndarray, "N V"]:
+    """All logits behind the scored tokens of the held-out text."""
+    ids = llm.tokenizer.encode(heldout())
+    return np.concatenate([logits[:-1] for logits, _ in scored_logits(llm, ids, CTX)])
+
+
+def importances(llm: LLM, text: str) -> Importance:
+    """The importance matrix of a text: for each matrix the mean squares of what enters its columns."""
+    chunks = chunks_of(llm, llm.tokenizer.encode(text), CTX)
+    sums = sums_of_squares(llm, chunks)
+    return Importance({name: (values / chunks.size).astype(np.float32) for name, values in sums.items()}, "made here")
+
+
+def quantised_by_importance(name: str, importance: Importance) -> str:
+    """The storyteller as `name`, its errors weighed by importance; the path of the file."""
+    target = folder() / f"storyteller-{name.lower()}-imatrix.gguf"
+    return str(quantise_file(quantised("F16"), target, Mix.named(name), Options(importance=importance)).path)

@@ -1,0 +1,145 @@
+"""Looking into a file: hex dumps, the fields of a quantised block, and what its codes decode to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+from gguf import quants
+from jaxtyping import Float, UInt8
+
+from minillama.gguf import BLOCKS, TensorType
+from minillama.lab.widgets.figure import BLUE, GREY, ORANGE, Picture, layout, number, text_table
+
+SHOWN_TYPES = (TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0, TensorType.Q4_1, TensorType.Q4_K)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A named stretch of bytes in a block."""
+
+    name: str
+    start: int
+    size: int
+    meaning: str
+
+
+FIELDS: dict[TensorType, tuple[Field, ...]] = {
+    TensorType.Q8_0: (Field("d", 0, 2, "scale, float16"), Field("qs", 2, 32, "32 codes, int8: value = d * q")),
+    TensorType.Q5_0: (
+        Field("d", 0, 2, "scale, float16"),
+        Field("qh", 2, 4, "the fifth bit of each of the 32 codes"),
+        Field("qs", 6, 16, "low and high nibbles: value = d * (q - 16)"),
+    ),
+    TensorType.Q4_0: (
+        Field("d", 0, 2, "scale, float16"),
+        Field("qs", 2, 16, "low nibbles are weights 0..15, high nibbles 16..31: value = d * (q - 8)"),
+    ),
+    TensorType.Q4_1: (
+        Field("d", 0, 2, "scale, float16"),
+        Field("m", 2, 2, "minimum, float16"),
+        Field("qs", 4, 16, "low and high nibbles: value = d * q + m"),
+    ),
+    TensorType.Q4_K: (
+        Field("d", 0, 2, "scale of the scales, float16"),
+        Field("dmin", 2, 2, "scale of the minima, float16"),
+        Field("scales", 4, 12, "8 scales and 8 minima of 6 bits each"),
+        Field("qs", 16, 128, "256 codes of 4 bits: value = d * scale * q - dmin * minimum"),
+    ),
+}
+
+
+def hexdump(data: bytes, start: int = 0) -> str:
+    """Sixteen bytes a line: offset, hexadecimal, and the characters where they are printable."""
+    lines = []
+    for place in range(0, len(data), 16):
+        row = data[place : place + 16]
+        codes = " ".join(f"{byte:02x}" for byte in row)
+        signs = "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in row)
+        lines.append(f"{start + place:08x}  {codes:<47}  {signs}")
+    return "\n".join(lines)
+
+
+def encode(values: Float[np.ndarray, "n"], kind: TensorType) -> UInt8[np.ndarray, "m"]:
+    """The bytes of whole blocks that hold these values, Q4_K by the plain fit of `encode_q4_k`."""
+    if kind is TensorType.Q4_K:
+        return encode_q4_k(values)
+    return quants.quantize(values.astype(np.float32), kind)
+
+
+def encode_q4_k(values: Float[np.ndarray, "n"]) -> UInt8[np.ndarray, "m"]:
+    """Q4_K by stretching every 32 values from their minimum to their maximum.
+
+    llama-quantize searches for a better scale and minimum of each sub-block; the layout is the same.
+    """
+    parts = values.astype(np.float32).reshape(-1, 8, 32)
+    minimum = np.maximum(0, -parts.min(axis=2))
+    step = np.maximum(0, parts.max(axis=2) + minimum) / 15
+    d = (step.max(axis=1, keepdims=True) / 63).astype(np.float16).astype(np.float32)
+    dmin = (minimum.max(axis=1, keepdims=True) / 63).astype(np.float16).astype(np.float32)
+    scale = np.clip(np.rint(_divide(step, d)), 0, 63).astype(np.uint8)
+    offset = np.clip(np.rint(_divide(minimum, dmin)), 0, 63).astype(np.uint8)
+    codes = np.rint(_divide(parts + (dmin * offset)[:, :, None], (d * scale)[:, :, None]))
+    codes = np.clip(codes, 0, 15).astype(np.uint8)
+    packed = np.concatenate(
+        [
+            (scale[:, :4] & 63) | (scale[:, 4:] >> 4 << 6),
+            (offset[:, :4] & 63) | (offset[:, 4:] >> 4 << 6),
+            (scale[:, 4:] & 15) | (offset[:, 4:] & 15) << 4,
+        ],
+        axis=1,
+    )
+    pairs = codes.reshape(-1, 4, 2, 32)
+    nibbles = (pairs[:, :, 0] | pairs[:, :, 1] << 4).reshape(-1, 128)
+    front = [part.astype(np.float16).view(np.uint8) for part in (d, dmin)]
+    return np.concatenate([*front, packed, nibbles], axis=1).reshape(-1)
+
+
+def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape, np.float32), where=below > 0)
+
+
+def error(values: Float[np.ndarray, "n"], kind: TensorType) -> float:
+    """Root mean square of what `kind` loses, as a share of the values' own root mean square."""
+    lost = quants.dequantize(encode(values, kind), kind).reshape(-1) - values
+    return float(np.sqrt(np.mean(lost**2) / np.mean(values**2)))
+
+
+def bits(kind: TensorType) -> float:
+    """Bits a weight, scales included."""
+    count, size = BLOCKS[kind]
+    return 8 * size / count
+
+
+def explore(values: Float[np.ndarray, "n"], kind: TensorType, start: int) -> Picture:
+    """One block of `kind` that begins at `values[start]`: its bytes by field, what went in and what comes out."""
+    count, _ = BLOCKS[kind]
+    start = min(start - start % count, values.size - count)
+    inside = values[start : start + count].astype(np.float32)
+    block = encode(inside, kind)
+    outside = quants.dequantize(block, kind).reshape(-1)
+    places = list(range(start, start + count))
+    figure = go.Figure()
+    figure.add_scatter(
+        x=places,
+        y=inside.tolist(),
+        name="the weight",
+        mode="markers",
+        marker={"color": GREY, "symbol": "circle-open", "size": 9},
+    )
+    figure.add_scatter(
+        x=places, y=outside.tolist(), name=f"after {kind.name}", mode="markers", marker={"color": BLUE, "size": 5}
+    )
+    figure.add_bar(x=places, y=(outside - inside).tolist(), name="error", marker={"color": ORANGE})
+    loss = error(inside, kind) if np.any(inside) else 0.0
+    title = f"{kind.name}: {count} weights in {block.size} bytes, {bits(kind):.4g} bits a weight, error {loss:.2%}"
+    layout(figure, title, "weight number in the tensor", "value", height=400)
+    figure.update_layout(showlegend=True)
+    rows = []
+    for field in FIELDS[kind]:
+        stretch = block[field.start : field.start + field.size]
+        codes = " ".join(f"{byte:02x}" for byte in stretch[:12]) + (" …" if field.size > 12 else "")
+        rows.append((field.name, f"{field.start}..{field.start + field.size - 1}", codes, field.meaning))
+    first = ", ".join(f"{number(float(a))} -> {number(float(b))}" for a, b in zip(inside[:4], outside[:4], strict=True))
+    return Picture(
+        figure, f"{title}\n{text_table(('field', 'bytes', 'content', 'meaning'), rows)}\nfirst weights: {first}"
+    )

@@ -1,0 +1,219 @@
+"""Graded exercises: a check tries the learner's function, says PASS or names the likely mistake, and never raises."""
+
+import copy
+import html
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minillama.lab.grading import lab_record
+from minillama.lab.widgets.figure import text_table
+
+Answer = Callable[..., object]
+
+
+class NotYet(Exception):
+    """Raised inside a check with the one sentence the learner is to read; it never leaves the check."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check says about one answer."""
+
+    title: str
+    passed: bool
+    message: str
+
+    def __str__(self) -> str:
+        return f"{'PASS' if self.passed else 'not yet'}: {self.title}: {self.message}"
+
+    __repr__ = __str__
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        colour, word = ("#009E73", "✔ PASS") if self.passed else ("#D55E00", "✘ not yet")
+        block = (
+            f'<div style="border-left:5px solid {colour};padding:6px 12px;margin:4px 0">'
+            f'<b style="color:{colour}">{word}</b> <b>{html.escape(self.title)}</b><br>'
+            f"{html.escape(self.message)}</div>"
+        )
+        return {"text/html": block, "text/plain": str(self)}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One graded exercise: call it with the learner's function."""
+
+    lab: str
+    name: str
+    title: str
+    examine: Callable[[Answer], str]
+
+    def __call__(self, answer: object) -> Result:
+        """Examine an answer, keep the outcome in the lab's records and return it."""
+        if callable(answer):
+            try:
+                result = Result(self.title, True, self.examine(answer))
+            except NotYet as reason:
+                result = Result(self.title, False, str(reason))
+            except Exception as error:  # an answer of a kind nobody thought of must not end the notebook
+                result = Result(self.title, False, f"the check cannot read this answer: {one_line(error)}")
+        else:
+            result = Result(self.title, False, f"the check wants a function, and got a {type(answer).__name__}")
+        lab_record.write(
+            self.lab,
+            "checks",
+            self.name,
+            {"passed": result.passed, "message": result.message, "written": lab_record.now()},
+        )
+        return result
+
+
+def graded(lab: str, title: str) -> Callable[[Callable[[Answer], str]], Item]:
+    """Turn a function `examine(answer) -> praise`, which raises NotYet, into the graded item of its name."""
+
+    def wrap(examine: Callable[[Answer], str]) -> Item:
+        return Item(lab, examine.__name__, title, examine)
+
+    return wrap
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A likely wrong answer, as a function that makes it, and the question that leads the learner out of it."""
+
+    hint: str
+    wrong: Answer
+
+
+def call(answer: Answer, *arguments: object, told: str = "") -> object:
+    """Call the learner's function on copies of the arguments; any exception becomes one sentence."""
+    given = copy.deepcopy(arguments)
+    case = f" for {told}" if told else ""
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            got = answer(*given)
+    except NotImplementedError as error:
+        raise NotYet(_stub(answer, error)) from None
+    except Exception as error:
+        raise NotYet(f"your function raised {one_line(error)}{case}") from None
+    if got is None:
+        raise NotYet(f"your function returned None{case}; does every way through it end in `return`?")
+    if not all(same(mine, original) for mine, original in zip(given, arguments, strict=True)):
+        raise NotYet(f"your function changed its input{case}; work on a copy")
+    return got
+
+
+def _stub(answer: Answer, error: BaseException) -> str:
+    """Which function is still empty: the learner's answer, or one that it calls."""
+    inner = traceback.extract_tb(error.__traceback__)[-1].name
+    if inner != getattr(answer, "__name__", inner):
+        return f"your function calls `{inner}`, which is still an empty stub"
+    return "still the empty stub; fill in the cell above, run it, then run this cell again"
+
+
+def agree(
+    answer: Answer,
+    arguments: Sequence[object],
+    right: Answer,
+    mistakes: Sequence[Mistake] = (),
+    *,
+    tolerance: float = 0.0,
+    told: str = "",
+) -> None:
+    """Raise NotYet unless `answer` gives what `right` gives on these arguments, naming the mistake that explains it.
+
+    `tolerance` is relative to the largest magnitude of the right answer; 0 asks for exact equality.
+    """
+    got, want = array(call(answer, *arguments, told=told)), array(right(*copy.deepcopy(tuple(arguments))))
+    if close(got, want, tolerance):
+        return
+    for mistake in mistakes:
+        if close(got, array(mistake.wrong(*copy.deepcopy(tuple(arguments)))), max(tolerance, 1e-6)):
+            raise NotYet(mistake.hint)
+    case = f" for {told}" if told else ""
+    if got.shape != want.shape:
+        raise NotYet(f"the shape is {got.shape} and should be {want.shape}{case}")
+    if not np.all(np.isfinite(got)) and np.all(np.isfinite(want)):
+        raise NotYet(f"the result holds nan or infinity{case}; a division by zero, or exp of something large?")
+    place = np.unravel_index(int(np.argmax(np.abs(got - want))), want.shape) if want.shape else ()
+    where = f" at index {tuple(int(i) for i in place)}" if place else ""
+    raise NotYet(f"wrong value{case}{where}: got {got[place]:.6g}, want {want[place]:.6g}")
+
+
+def array(value: object) -> np.ndarray:
+    """The answer as a float64 array, or a sentence that says what it is instead."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise NotYet(f"the result should be numbers, and is a {type(value).__name__}") from None
+
+
+def close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
+    """True when two arrays have one shape and differ by at most tolerance times the largest wanted magnitude."""
+    if got.shape != want.shape:
+        return False
+    finite = np.isfinite(want)
+    if not np.array_equal(got[~finite], want[~finite], equal_nan=True):
+        return False
+    scale = float(np.max(np.abs(want[finite]), initial=0.0))
+    return bool(np.all(np.abs(got[finite] - want[finite]) <= tolerance * scale))
+
+
+def same(mine: object, original: object) -> bool:
+    """True when an argument still holds what it held before the call."""
+    if isinstance(mine, np.ndarray) and isinstance(original, np.ndarray):
+        return bool(mine.shape == original.shape and np.array_equal(mine, original, equal_nan=mine.dtype.kind == "f"))
+    if isinstance(mine, dict) and isinstance(original, dict):
+        return mine.keys() == original.keys() and all(same(mine[key], original[key]) for key in mine)
+    if isinstance(mine, list | tuple) and isinstance(original, list | tuple):
+        return len(mine) == len(original) and all(same(one, other) for one, other in zip(mine, original, strict=True))
+    if isinstance(mine, int | float | str | bytes | bytearray):
+        return bool(mine == original)
+    return True
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: its name, its first line, and the line of the learner's cell it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "/minillama/lab/" not in frame.filename.replace("\\", "/")]
+    place = f" (line {own[-1].lineno} of `{own[-1].name}`)" if own else ""
+    message = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {message}{place}" if message else f"{type(error).__name__}{place}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How far a learner is in one lab."""
+
+    lab: str
+    rows: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        solved = sum(state == "PASS" for _, state in self.rows)
+        return f"lab {self.lab}: {solved} of {len(self.rows)} solved\n" + text_table(("exercise", "state"), self.rows)
+
+    __repr__ = __str__
+
+
+def score(items: Sequence[Item]) -> Score:
+    """The state of a lab's exercises, read from its records."""
+    rows = []
+    for item in items:
+        entry = lab_record.section(item.lab, "checks").get(item.name)
+        passed = entry.get("passed") if isinstance(entry, dict) else None
+        rows.append((item.title, "not tried" if passed is None else "PASS" if passed else "not yet"))
+    return Score(items[0].lab, tuple(rows))
+
+
+def attempt(answer: Answer, *arguments: object) -> object:
+    """What the learner's function returns, or one line that says why not: for cells that must run unsolved too."""
+    try:
+        return answer(*arguments)
+    except NotImplementedError:
+        return "not written yet"
+    except Exception as error:  # whatever the learner's code raises is shown where the answer would stand
+        return one_line(error)

@@ -1,0 +1,180 @@
+"""What a learner's records hold, read strictly: a file is either what the labs write, or refused with one line."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from minillama.errors import FormatError, ResourceError
+from minillama.lab.plots.roofline_plots import Dot
+from minillama.lab.widgets.figure import Picture
+from minillama.measure.limits.roofline import Roofline
+
+LARGEST = 32 << 20  # bytes of a file of records; the pictures of a lab take some hundred kilobytes
+TITLES = {
+    "00": "Install and doctor",
+    "01": "Your machine's roofline",
+    "02": "GGUF from bytes",
+    "03": "From tokens to logits",
+    "04": "Sampling",
+    "05": "Prefill, decode, KV cache",
+    "06": "Evaluate",
+    "07": "Quantise",
+    "08": "Optimise one device",
+    "09": "Shard",
+    "10": "Beside llama.cpp",
+    "11": "Lying benchmarks",
+    "12": "The report",
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number and what it counts."""
+
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class LabResults:
+    """The records of one lab; what the lab did not write is empty. Made by `read_results`."""
+
+    lab: str
+    written: str
+    machine: Mapping[str, object]
+    versions: Mapping[str, str]
+    predictions: Mapping[str, Value]
+    measurements: Mapping[str, Value]
+    checks: Mapping[str, bool]  # passed or not yet
+    dots: Mapping[str, Dot]
+    pictures: Mapping[str, Picture]
+    texts: Mapping[str, tuple[str, str]]  # the question, and what was written
+    decisions: Mapping[str, object]  # `minillama.lab.grading.decisions` reads them
+    roof: Roofline | None
+
+    def looked_at(self) -> dict[str, tuple[Value, Value]]:
+        """The predictions that were measured too: what was said, and what came out."""
+        return {name: (said, self.measurements[name]) for name, said in self.predictions.items()
+                if name in self.measurements}  # fmt: skip
+
+
+Results = Mapping[str, LabResults]
+
+
+def read_results(folder: Path) -> dict[str, LabResults]:
+    """The records of all labs in a folder, by number; labs without a file are not in it.
+
+    Raises ResourceError where there is no such folder, FormatError for a file that is not what the labs write.
+    """
+    if not folder.is_dir():
+        raise ResourceError(f"no folder {folder}: run a lab first, it writes its results there")
+    return {path.stem[3:]: _read(path) for path in sorted(folder.glob("lab[0-9][0-9].json"))}
+
+
+def measured(results: Results, lab: str, name: str) -> Value | None:
+    """One measurement on record, None where it was not made."""
+    return results[lab].measurements.get(name) if lab in results else None
+
+
+class _Entry:
+    """A value of a file with the way to it, so that a refusal can say where."""
+
+    def __init__(self, value: object, where: str, lab: str) -> None:
+        self.value, self.where, self.lab = value, where, lab
+
+    def refuse(self, wanted: str) -> FormatError:
+        told = repr(self.value)
+        told = told if len(told) <= 40 else f"{told[:37]}..."
+        return FormatError(f"{self.where} is {told}, not {wanted}; delete the file, or run lab {self.lab} again")
+
+    def get(self, name: str, default: object = None) -> "_Entry":
+        return _Entry(self.fields().get(name, default), f"{self.where}: {name}", self.lab)
+
+    def items(self) -> list[tuple[str, "_Entry"]]:
+        return [(name, self.get(name)) for name in self.fields()]
+
+    def fields(self) -> dict[str, object]:
+        if not isinstance(self.value, dict):
+            raise self.refuse("a group of entries")
+        return self.value
+
+    def text(self) -> str:
+        if not isinstance(self.value, str):
+            raise self.refuse("a text")
+        return self.value
+
+    def number(self) -> float:
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            raise self.refuse("a number")
+        try:
+            finite = math.isfinite(self.value)
+        except OverflowError:  # a whole number with hundreds of digits
+            finite = False
+        if not finite:
+            raise self.refuse("a finite number")
+        return float(self.value)
+
+    def positive(self) -> float:
+        if self.number() <= 0:
+            raise self.refuse("a positive number")
+        return self.number()
+
+    def truth(self) -> bool:
+        if not isinstance(self.value, bool):
+            raise self.refuse("true or false")
+        return self.value
+
+
+def _read(path: Path) -> LabResults:
+    lab = path.stem[3:]
+    if path.stat().st_size > LARGEST:
+        raise FormatError(f"{path} has more than {LARGEST >> 20} MB, too much for records; delete it, or run lab {lab}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise FormatError(f"{path} is not readable json ({reason}); delete it, or run lab {lab} again") from None
+    whole = _Entry(content, str(path), lab)
+
+    def section(name: str) -> list[tuple[str, _Entry]]:
+        return whole.get(name, {}).items()
+
+    return LabResults(
+        lab=lab,
+        written=whole.get("written", "").text(),
+        machine=whole.get("machine", {}).fields(),
+        versions={name: entry.text() for name, entry in section("versions")},
+        predictions={n: Value(e.get("said").number(), e.get("unit", "").text()) for n, e in section("predictions")},
+        measurements={n: Value(e.get("value").number(), e.get("unit", "").text()) for n, e in section("measurements")},
+        checks={name: entry.get("passed").truth() for name, entry in section("checks")},
+        dots={n: Dot(e.get("intensity").positive(), e.get("flops").positive()) for n, e in section("dots")},
+        pictures={name: _picture(entry) for name, entry in section("pictures")},
+        texts={n: (e.get("question", "").text(), e.get("text").text()) for n, e in section("texts")},
+        decisions=whole.get("decisions", {}).fields(),
+        roof=_roof(whole.get("roofline", {})),
+    )
+
+
+def _picture(entry: _Entry) -> Picture:
+    figure = entry.get("figure")
+    try:
+        return Picture(go.Figure(figure.fields()), entry.get("text").text())
+    except (ValueError, TypeError):  # plotly's reason takes a page
+        raise figure.refuse("a figure that plotly knows") from None
+
+
+def _roof(section: _Entry) -> Roofline | None:
+    if "own" not in section.fields():
+        return None
+    own = section.get("own")
+    return Roofline(
+        own.get("bandwidth").positive(),
+        own.get("flops").positive(),
+        own.get("arithmetic").text(),
+        int(own.get("threads").positive()),
+        own.get("device").text(),
+    )

@@ -1,0 +1,57 @@
+"""Predict, then run: write your guess down before the measuring cell, and see it beside what came out."""
+
+import math
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+
+from minillama.lab.grading import lab_record
+from minillama.lab.plots.lab_plots import said_and_measured
+from minillama.lab.widgets.figure import Picture
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A question with a number for an answer, asked before the measurement."""
+
+    lab: str
+    name: str
+    question: str
+    unit: str
+
+    def ask(self) -> None:
+        """Show the question with a field and a button; outside of a notebook use `record`."""
+        field = widgets.FloatText(
+            value=self.recorded() or 0.0, description="I say", layout=widgets.Layout(width="220px")
+        )
+        button = widgets.Button(description="Record", button_style="primary", tooltip="keep this prediction")
+        said = self.recorded()
+        note = widgets.Label(self.unit if said is None else f"{self.unit} (recorded: {said:g})")
+
+        def keep(_: widgets.Button) -> None:
+            self.record(field.value)
+            note.value = f"{self.unit} (recorded: {field.value:g})"
+
+        button.on_click(keep)
+        box = widgets.VBox([widgets.HTML(f"<b>Predict:</b> {self.question}"), widgets.HBox([field, note, button])])
+        if InteractiveShell.initialized():
+            display(box)
+
+    def record(self, value: float) -> None:
+        """Keep a prediction: the plain twin of the field and the button."""
+        lab_record.write(
+            self.lab, "predictions", self.name, {"said": float(value), "unit": self.unit, "written": lab_record.now()}
+        )
+
+    def recorded(self) -> float | None:
+        """The prediction on record, None when none was made."""
+        entry = lab_record.section(self.lab, "predictions").get(self.name)
+        said = entry.get("said") if isinstance(entry, dict) else None
+        return float(said) if isinstance(said, int | float) and math.isfinite(said) else None
+
+    def compare(self, measured: float, model: float | None = None) -> Picture:
+        """Keep the measurement, and draw what you said, what was measured and what a simple model says."""
+        lab_record.measurement(self.lab, self.name, measured, self.unit)
+        return said_and_measured(self.name, self.unit, self.recorded(), measured, model)

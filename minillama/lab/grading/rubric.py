@@ -1,0 +1,44 @@
+"""What a good report has, and what of it is on record: facts for whoever judges, a person."""
+
+from minillama.lab.grading.decisions import Decisions, limits_met
+from minillama.lab.grading.lab_results import TITLES, Results
+
+Row = tuple[str, str, str, str]
+
+
+def rubric(results: Results, decisions: Decisions) -> list[Row]:
+    """Criterion, what a good report has, points, and what was found; the points are given by a reader."""
+    looked = [name for found in results.values() for name in found.looked_at()]
+    said = sum(len(found.predictions) for found in results.values())
+    solved = sum(sum(found.checks.values()) for found in results.values())
+    tried = sum(len(found.checks) for found in results.values())
+    words = sum(len(text.split()) for found in results.values() for _, text in found.texts.values())
+    dots = sum(len(found.dots) for found in results.values())
+    roof = "a roofline" if "01" in results and results["01"].roof else "no roofline"
+    ratios = [ratio.times(results) for each in decisions.trade_offs for ratio in (each.gain, each.cost)]
+    there = sum(ratio is not None for ratio in ratios)
+    processors = len({str(found.machine.get("cpu")) for found in results.values()})
+    back = decisions.look_back
+    missing = [lab for lab in TITLES if lab not in results]
+    return [
+        ("Target", "says for whom, in numbers, and the numbers fit the purpose", "4", _limits(results, decisions)),
+        ("Trade-offs", "each has a gain and a price, measured in one run, and a reason that uses the target", "6",
+         f"{len(decisions.trade_offs)} trade-offs, {there} of {len(ratios)} ratios measured"),
+        ("Honest measuring", "compiling apart, several repetitions, one change at a time, same machine", "4",
+         f"{processors} processor(s), {tried} exercises tried"),
+        ("The roofline", "decoding is compared with its bound, and the rest of the time is explained", "3",
+         f"{roof}, {dots} dots"),
+        ("Predictions", "made before measuring; one is looked back at and what was wrong in the thinking is named", "3",
+         f"{said} made, {len(looked)} measured, {'one' if back else 'none'} looked back at"),
+        ("Words", "a reader who was not there could decide on them", "3", f"{words} words"),
+        ("Gaps", "what was not done or not measured is said", "1",
+         f"labs without results: {', '.join(missing) or 'none'}"),
+        ("Exercises", "of the labs that were done", "1", f"{solved} of {tried} solved"),
+    ]  # fmt: skip
+
+
+def _limits(results: Results, decisions: Decisions) -> str:
+    if decisions.target is None:
+        return "no target"
+    words = [word for _, word in limits_met(decisions.target, results).values()]
+    return f"{len(words)} limits: {words.count('met')} met, {words.count('missed')} missed"

@@ -1,0 +1,240 @@
+"""The figures of the labs: plain plotly figures with text twins, one function each, numbers in and a picture out."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from minillama.lab.widgets.figure import (
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    SYMBOLS,
+    Picture,
+    layout,
+    number,
+    quoted,
+    text_bars,
+    text_table,
+)
+
+PLACES = ("top center", "middle right", "bottom left")  # of the labels, one a group, so that they do not meet
+
+
+def bars(
+    labels: Sequence[str], values: Sequence[float], title: str, axis: str, *, logarithmic: bool = False, note: str = ""
+) -> Picture:
+    """Horizontal bars in the order given, first at the top."""
+    figure = go.Figure(
+        go.Bar(
+            x=[float(value) for value in values],
+            y=list(labels),
+            orientation="h",
+            marker={"color": BLUE},
+            text=[number(value) for value in values],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}: %{x}<extra></extra>",
+        )
+    )
+    layout(figure, title, axis, height=130 + 34 * len(labels))
+    figure.update_yaxes(autorange="reversed")
+    if logarithmic:
+        positive = [value for value in values if value > 0] or [1.0]
+        figure.update_xaxes(type="log", range=[np.log10(min(positive)) - 0.5, np.log10(max(positive)) + 0.6], dtick=1)
+    text = f"{title}\n{axis}\n{text_bars(labels, values)}"
+    return Picture(figure, f"{text}\n{note}" if note else text)
+
+
+def said_and_measured(title: str, unit: str, said: float | None, measured: float, model: float | None) -> Picture:
+    """Your prediction, the measurement, and what a simple model says, as three bars."""
+    looks = (("you said", said, ORANGE, "/"), ("measured", measured, BLUE, ""), ("model says", model, GREEN, "."))
+    known = [(label, value) for label, value, _, _ in looks if value is not None]
+    figure = go.Figure()
+    for label, value, colour, shape in looks:
+        if value is None:
+            continue
+        figure.add_bar(
+            x=[value],
+            y=[label],
+            orientation="h",
+            marker={"color": colour, "pattern": {"shape": shape, "fillmode": "overlay", "fgcolor": "white"}},
+            text=[number(value)],
+            textposition="outside",
+            cliponaxis=False,
+        )
+    layout(figure, title, unit, height=130 + 44 * len(known))
+    figure.update_layout(showlegend=False)
+    figure.update_yaxes(autorange="reversed")
+    text = f"{title}\n" + text_bars([label for label, _ in known], [value for _, value in known], unit=unit)
+    if said is None:
+        text += "\nyou said nothing yet: record a prediction and run this cell again"
+    elif said > 0 and measured > 0:
+        ratio = max(said / measured, measured / said)
+        text += f"\noff by a factor of {number(ratio)}"
+    return Picture(figure, text)
+
+
+def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> Picture:
+    """Tensors as areas: one box a block of the model, inside it one box a tensor, coloured by type."""
+    kinds = sorted(set(types.values()))
+    colours = dict(zip(kinds, PALETTE * (1 + len(kinds) // len(PALETTE)), strict=False))
+    groups: dict[str, int] = {}
+    for name, size in sizes.items():
+        groups[_group(name)] = groups.get(_group(name), 0) + size
+    ids, labels, parents, values, fills = ["model"], ["model"], [""], [sum(sizes.values())], ["#FFFFFF"]
+    for group, size in groups.items():
+        ids.append(group), labels.append(group), parents.append("model"), values.append(size), fills.append("#F2F2F2")
+    for name, size in sizes.items():
+        ids.append(f"{_group(name)}/{name}"), labels.append(f"{name.removeprefix(_group(name) + '.')} · {types[name]}")
+        parents.append(_group(name)), values.append(size), fills.append(colours[types[name]])
+    figure = go.Figure(
+        go.Treemap(
+            ids=ids,
+            labels=labels,
+            parents=parents,
+            values=values,
+            branchvalues="total",
+            marker={"colors": fills, "line": {"color": "white", "width": 1}},
+            hovertemplate="%{label}<br>%{value:,} bytes, %{percentRoot:.1%} of the model<extra></extra>",
+            tiling={"pad": 2},
+        )
+    )
+    layout(figure, title, height=460)
+    figure.update_layout(margin={"l": 10, "r": 10, "t": 56, "b": 10})
+    total = sum(sizes.values())
+    by_type = {kind: sum(size for name, size in sizes.items() if types[name] == kind) for kind in kinds}
+    text = [title, f"{total:,} bytes in {len(sizes)} tensors; by type:"]
+    text += [text_bars(list(by_type), [size / 1e6 for size in by_type.values()], unit="MB"), "by part:"]
+    text += [text_bars(list(groups), [size / 1e6 for size in groups.values()], unit="MB")]
+    return Picture(figure, "\n".join(text))
+
+
+def _group(name: str) -> str:
+    """`blk.3.ffn_up.weight` belongs to `blk.3`, everything else to the part before its first point."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "blk" else parts[0]
+
+
+def attention_map(pieces: Sequence[str], weights: np.ndarray, title: str) -> Picture:
+    """Who looks at whom: rows are the queries, columns the keys, `weights` [T, S] sums to one in each row."""
+    names = [f"{place} {quoted(piece)}" for place, piece in enumerate(pieces)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.round(weights.astype(float), 4).tolist(),
+            x=names,
+            y=names,
+            zmin=0.0,
+            zmax=1.0,
+            colorscale="Cividis",
+            colorbar={"title": {"text": "weight"}},
+            hovertemplate="%{y} looks at %{x}: %{z:.1%}<extra></extra>",
+        )
+    )
+    layout(figure, title, "key: the token looked at", "query: the token that looks", height=180 + 26 * len(names))
+    figure.update_yaxes(autorange="reversed")
+    rows = []
+    for place, row in enumerate(weights):
+        best = np.argsort(-row)[:3]
+        rows.append((names[place], ", ".join(f"{names[key]} {row[key]:.0%}" for key in best if row[key] > 0.005)))
+    return Picture(figure, f"{title}\n" + text_table(("query", "looks most at"), rows))
+
+
+def lines(
+    series: Mapping[str, Sequence[float]],
+    places: Sequence[str],
+    title: str,
+    x: str,
+    y: str,
+    *,
+    logarithmic: bool = False,
+) -> Picture:
+    """One line a series over the same named places, told apart by colour, dash and symbol."""
+    figure = go.Figure()
+    for index, (name, values) in enumerate(series.items()):
+        figure.add_scatter(
+            x=list(places),
+            y=[float(value) for value in values],
+            name=name,
+            mode="lines+markers",
+            line={"color": PALETTE[index % len(PALETTE)], "dash": DASHES[index % len(DASHES)]},
+            marker={"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 8},
+        )
+    layout(figure, title, x, y, height=400)
+    figure.update_layout(showlegend=True)
+    if logarithmic:
+        figure.update_yaxes(type="log", exponentformat="power")
+    rows = [(place, *(number(values[index]) for values in series.values())) for index, place in enumerate(places)]
+    return Picture(figure, f"{title}\n{x} against {y}\n" + text_table((x, *series), rows))
+
+
+def scatter(
+    points: Mapping[str, tuple[float, float]], title: str, x: str, y: str, *, joined: Sequence[Sequence[str]] = ()
+) -> Picture:
+    """Named points, and grey lines through the sequences of names in `joined`."""
+    figure = go.Figure()
+    for index, names in enumerate(joined):
+        figure.add_scatter(
+            x=[points[name][0] for name in names],
+            y=[points[name][1] for name in names],
+            mode="lines",
+            line={"color": GREY, "dash": DASHES[index % len(DASHES)], "width": 1.5},
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    groups = {name: group for group, names in enumerate(joined, start=1) for name in names}
+    for name, (across, up) in points.items():
+        group = groups.get(name, 0)
+        figure.add_scatter(
+            x=[across],
+            y=[up],
+            name=name,
+            mode="markers+text",
+            text=[name],
+            textposition=PLACES[group % len(PLACES)],
+            showlegend=False,
+            cliponaxis=False,
+            marker={"color": PALETTE[group % len(PALETTE)], "symbol": SYMBOLS[group % len(SYMBOLS)], "size": 13},
+        )
+    layout(figure, title, x, y, height=480)
+    rows = [(name, number(across), number(up)) for name, (across, up) in points.items()]
+    return Picture(figure, f"{title}\n" + text_table(("point", x, y), rows))
+
+
+def probabilities(
+    pieces: Sequence[str], before: Sequence[float], after: Sequence[float], removed_by: Sequence[str], title: str
+) -> Picture:
+    """Next-token probabilities before and after the sampler chain, and the stage that removed each lost token."""
+    names = [f"{rank + 1} {quoted(piece)}" for rank, piece in enumerate(pieces)]
+    figure = go.Figure()
+    grey = {"color": "#E2E2E2", "pattern": {"shape": "/", "fillmode": "overlay", "fgcolor": "#A0A0A0"}}
+    figure.add_bar(y=names, x=list(before), orientation="h", name="model (temperature 1)", marker=grey)
+    figure.add_bar(y=names, x=list(after), orientation="h", name="after the chain", marker={"color": BLUE})
+    for name, chance, stage in zip(names, before, removed_by, strict=True):
+        if stage:
+            figure.add_annotation(
+                x=chance,
+                y=name,
+                text=f"✘ {stage}",
+                showarrow=False,
+                xanchor="left",
+                xshift=6,
+                font={"color": "#B34700"},
+            )
+    layout(figure, title, "probability", height=170 + 26 * len(names))
+    figure.update_layout(barmode="group", bargap=0.2, bargroupgap=0.0)
+    figure.update_xaxes(tickformat=".0%", range=[0, min(1.0, 1.18 * max([*before, *after, 0.05]))])
+    figure.update_yaxes(autorange="reversed", tickfont={"family": "monospace"})
+    rows = [
+        (
+            name,
+            f"{chance:.1%}",
+            f"{left:.1%}" if left else "-",
+            f"removed by {stage}" if stage else "█" * round(24 * left),
+        )
+        for name, chance, left, stage in zip(names, before, after, removed_by, strict=True)
+    ]
+    return Picture(figure, f"{title}\n" + text_table(("token", "model", "after", ""), rows))

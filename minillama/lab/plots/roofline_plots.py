@@ -1,0 +1,228 @@
+"""The learner's own roofline: what memory and arithmetic give, and where products and models stand under it."""
+
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import plotly.graph_objects as go
+
+import minillama as ml
+from minillama import env
+from minillama.gguf import TensorType
+from minillama.gguf.random_models.model_shapes import shape_named
+from minillama.gguf.random_models.model_writer import write_synthetic
+from minillama.gguf.types import row_bytes
+from minillama.lab.grading import lab_record
+from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Picture, layout, number, text_table
+from minillama.measure.limits.roofline import Roofline, measure_roofline, model_work, product_flops
+from minillama.measure.speed.bench_plan import Trial
+from minillama.measure.speed.llama_bench import measure_trial
+
+KIND = TensorType.Q8_0  # what the labs' models are stored as
+SIDE = 8192  # of the matrix of the sweep: 71 MB in Q8_0, too much for most processors' caches
+SHAPES = {  # megabytes: layers, embedding, heads, heads of keys and values, feed forward
+    1: (2, 256, 4, 2, 512),
+    100: (6, 1280, 20, 4, 3328),
+    1000: (20, 2048, 32, 8, 6144),
+}
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A program under the roofs: operations for each byte it reads, and operations that it did in a second."""
+
+    intensity: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One loop over long arrays of numbers of `itemsize` bytes, as in McCalpin's STREAM."""
+
+    name: str
+    formula: str
+    elements: int
+    itemsize: int
+    arrays_read: int
+    arrays_written: int
+    seconds: float
+
+
+def stream(elements: int = 16 << 20, repetitions: int = 5) -> tuple[Stream, ...]:
+    """STREAM's copy, scale and triad, and a sum which writes nothing, with numpy on one core; the best of several."""
+    a, b, c = (np.full(elements, value) for value in (1.0, 2.0, 0.0))
+
+    def triad() -> None:
+        np.multiply(b, 3.0, out=c)
+        np.add(a, c, out=c)
+
+    loops: tuple[tuple[str, str, int, int, Callable[[], object]], ...] = (
+        ("sum", "s += a[i]", 1, 0, partial(np.sum, a.view(np.int64))),
+        ("copy", "c[i] = a[i]", 1, 1, partial(np.copyto, c, a)),
+        ("scale", "c[i] = 3 * a[i]", 1, 1, partial(np.multiply, a, 3.0, out=c)),
+        ("add", "c[i] = a[i] + b[i]", 2, 1, partial(np.add, a, b, out=c)),
+        ("triad in two loops", "c[i] = 3 * b[i]; c[i] = a[i] + c[i]", 3, 2, triad),
+    )
+    return tuple(
+        Stream(name, formula, elements, a.itemsize, read, written, _best(call, repetitions))
+        for name, formula, read, written, call in loops
+    )
+
+
+def _best(call: Callable[[], object], repetitions: int) -> float:
+    """Whatever else the machine does can only slow a call down."""
+    times = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def own_roofline(kind: TensorType | None = KIND) -> Roofline:
+    """Measure the roofs of this machine, two seconds, and keep them in the records of lab 01."""
+    roof = measure_roofline(kind=kind, quick=True)
+    lab_record.write("01", "roofline", "own", roof.as_dict() | {"written": lab_record.now()})
+    return roof
+
+
+def recorded_roofline() -> Roofline | None:
+    """The roofs on record, None where lab 01 has not measured them here."""
+    entry = lab_record.section("01", "roofline").get("own")
+    if not isinstance(entry, dict):
+        return None
+    try:
+        roof = Roofline(**{name: entry[name] for name in Roofline.__dataclass_fields__})
+        return roof if roof.bandwidth > 0 and roof.flops > 0 else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def put_dot(lab: str, name: str, dot: Dot) -> Dot:
+    """Keep a dot in the records of a lab, so that later pictures show it, and return it."""
+    lab_record.write(lab, "dots", name, asdict(dot) | {"written": lab_record.now()})
+    return dot
+
+
+def recorded_dots(labs: Sequence[str] = tuple(f"{lab:02}" for lab in range(13))) -> dict[str, Dot]:
+    """The dots that the labs have put on the roofline so far."""
+    dots = {}
+    for lab in labs:
+        for name, entry in lab_record.section(lab, "dots").items():
+            values = [entry.get(key) for key in ("intensity", "flops")] if isinstance(entry, dict) else []
+            if values and all(isinstance(v, int | float) and math.isfinite(v) and v > 0 for v in values):
+                dots[name] = Dot(*values)
+    return dots
+
+
+def product_dot(rows: int, *, kind: TensorType | None = KIND, side: int = SIDE, repetitions: int = 3) -> Dot:
+    """The product of `rows` rows of activations with a square matrix, stored as `kind` (None: float32, by XLA)."""
+    stored = 32 if kind is None else float(bits(kind))
+    moved = side * side * stored / 8 + 2 * rows * side * 4
+    flops = product_flops(kind, rows=rows, side=side, repeats=repetitions)
+    return Dot(2 * rows * side * side / moved, flops)
+
+
+def bits(kind: TensorType) -> float:
+    """Bits of a weight of a type, its share of the block's scales included."""
+    return row_bytes(256, kind) * 8 / 256
+
+
+@contextmanager
+def model_of(megabytes: int) -> Iterator[Path | None]:
+    """A file of about so many megabytes with random weights in the shape of a Llama; None where there is no room.
+
+    megabytes: one of SHAPES. The file is gone afterwards.
+    """
+    layers, embedding, heads, kv_heads, feed_forward = SHAPES[megabytes]
+    shape = replace(
+        shape_named("tiny"), name=f"random-{megabytes}", layers=layers, embedding=embedding, heads=heads,
+        kv_heads=kv_heads, head_size=64, feed_forward=feed_forward, context=1024,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True) as folder:
+        free = min(shutil.disk_usage(folder).free, env.describe().memory_available or megabytes * 10**7)
+        yield write_synthetic(Path(folder) / "random-q8_0.gguf", shape, "Q8_0") if free > 2.5e6 * megabytes else None
+
+
+def speed(model: Path | None, trial: Trial, repetitions: int = 3) -> float:
+    """Tokens a second of a test, the median of several, compiling not counted; None is the built-in model."""
+    llm = ml.load(*(() if model is None else (model,)), ctx_size=512, progress=False)
+    samples, _ = measure_trial(llm, trial, repetitions, n_batch=llm.batches.batch_size)
+    return (trial.n_prompt + trial.n_gen) * 1e9 / median(samples)
+
+
+def model_dot(model: Path | None, trial: Trial, tokens_per_second: float) -> Dot:
+    """Where a test on a model stands, whose work is known by formula."""
+    work = model_work(model, trial)
+    return Dot(work.intensity, work.operations * tokens_per_second)
+
+
+def sweep_rows(rows: Sequence[int], *, kind: TensorType | None = KIND, side: int = SIDE) -> Iterator[tuple[int, Dot]]:
+    """Product after product with more and more rows, the way from decoding to reading a prompt."""
+    for count in rows:
+        yield count, product_dot(count, kind=kind, side=side)
+
+
+def roofline(
+    roof: Roofline,
+    dots: Mapping[str, Dot],
+    title: str,
+    *,
+    curves: Mapping[str, Sequence[Dot]] | None = None,
+    predicted: Mapping[str, Dot] | None = None,
+) -> Picture:
+    """Both roofs on logarithmic scales, dots under them, curves of joined dots, and dots that are only predicted."""
+    figure, curves, predicted = go.Figure(), curves or {}, predicted or {}
+    everything = [*dots.values(), *predicted.values(), *(dot for curve in curves.values() for dot in curve)]
+    left = min(0.25, *(dot.intensity / 2 for dot in everything)) if everything else 0.25
+    right = max(8 * roof.ridge, *(dot.intensity * 2 for dot in everything)) if everything else 8 * roof.ridge
+    places = [left, roof.ridge, right]
+    figure.add_scatter(
+        x=places, y=[roof.attainable(place) / 1e9 for place in places], mode="lines", name="roof", showlegend=False,
+        line={"color": "#222222", "width": 2.5}, hoverinfo="skip",
+    )  # fmt: skip
+    for index, (name, curve) in enumerate(curves.items()):
+        looks = {"color": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 7}
+        figure.add_scatter(
+            x=[dot.intensity for dot in curve], y=[dot.flops / 1e9 for dot in curve], mode="lines+markers", name=name,
+            marker=looks, line={"color": looks["color"], "width": 1.5},
+        )  # fmt: skip
+    for index, (name, dot) in enumerate(dots.items(), start=len(curves)):
+        looks = {"color": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 12}
+        figure.add_scatter(x=[dot.intensity], y=[dot.flops / 1e9], mode="markers", name=name, marker=looks)
+    for name, dot in predicted.items():
+        looks = {"color": RED, "symbol": "circle-open", "size": 16, "line": {"width": 3}}
+        figure.add_scatter(x=[dot.intensity], y=[dot.flops / 1e9], mode="markers", name=name, marker=looks)
+    layout(figure, title, "operations for each byte read", "billions of operations a second", height=500)
+    figure.add_vline(x=roof.ridge, line={"color": GREY, "dash": "dot", "width": 1.5})
+    figure.add_annotation(
+        x=math.log10(roof.ridge), y=math.log10(roof.flops / 1e9), text=f"ridge: {number(roof.ridge)}", showarrow=False,
+        yshift=14, xanchor="right",
+    )  # fmt: skip
+    low = min([roof.attainable(left), *(dot.flops for dot in everything)]) / 2e9
+    high = max([roof.flops, *(dot.flops for dot in everything)]) * 2 / 1e9
+    figure.update_layout(showlegend=True, legend={"y": -0.17, "yanchor": "top", "x": 0, "xanchor": "left"})
+    figure.update_xaxes(type="log", range=[math.log10(left), math.log10(right)], dtick=1, exponentformat="none")
+    figure.update_yaxes(type="log", range=[math.log10(low), math.log10(high)], dtick=1, exponentformat="none")
+    rows = [_row(roof, name, dot) for name, dot in dots.items()]
+    rows += [_row(roof, name, dot) for name, curve in curves.items() for dot in curve]
+    rows += [_row(roof, f"{name} (predicted)", dot) for name, dot in predicted.items()]
+    head = (
+        f"{title}\nroofs: {number(roof.bandwidth / 1e9)} GB/s read, {number(roof.flops / 1e9)} billion operations/s "
+        f"({roof.arithmetic}), {roof.threads} threads; they meet at {number(roof.ridge)} operations a byte\n"
+    )
+    table = text_table(("dot", "operations/byte", "billions/s", "of its roof"), rows) if rows else "no dots yet"
+    return Picture(figure, head + table)
+
+
+def _row(roof: Roofline, name: str, dot: Dot) -> tuple[str, str, str, str]:
+    share = dot.flops / roof.attainable(dot.intensity)
+    return name, number(dot.intensity), number(dot.flops / 1e9), f"{share:.0%}"

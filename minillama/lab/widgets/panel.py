@@ -1,0 +1,261 @@
+"""Panels: sliders that redraw a picture and stream text, working in a background thread.
+
+Every panel is made of two plain functions, `draw(settings) -> Picture` and `write(settings) -> pieces of text and
+pictures`, that do the same without widgets: in a script, in Colab or in a test.
+"""
+
+import html
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+
+from minillama.lab.widgets.background_job import Report, State, Worker
+from minillama.lab.widgets.figure import Picture
+from minillama.lab.widgets.live_figure import Screen
+
+Value = float | int | str
+Settings = Mapping[str, Value]
+Draw = Callable[[Settings], Picture]
+Pieces = Iterable[str | Picture]
+Write = Callable[[Settings], Pieces]
+
+COLOURS = {
+    State.IDLE: "#555555",
+    State.COMPILING: "#B37700",
+    State.RUNNING: "#0072B2",
+    State.STOPPED: "#555555",
+    State.FAILED: "#D55E00",
+}
+WIDE = widgets.Layout(width="430px")
+STYLE = {"description_width": "150px"}
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number between two ends; it acts when it is let go, not on the way."""
+
+    name: str
+    label: str
+    low: float
+    high: float
+    step: float
+    value: float
+    help: str = ""
+
+    def widget(self) -> widgets.Widget:
+        return widgets.FloatSlider(
+            value=self.value,
+            min=self.low,
+            max=self.high,
+            step=self.step,
+            description=self.label,
+            tooltip=self.help,
+            continuous_update=False,
+            readout_format=".2f",
+            layout=WIDE,
+            style=STYLE,
+        )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A whole number between two ends."""
+
+    name: str
+    label: str
+    low: int
+    high: int
+    value: int
+    help: str = ""
+
+    def widget(self) -> widgets.Widget:
+        return widgets.IntSlider(
+            value=self.value,
+            min=self.low,
+            max=self.high,
+            description=self.label,
+            tooltip=self.help,
+            continuous_update=False,
+            layout=WIDE,
+            style=STYLE,
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few texts."""
+
+    name: str
+    label: str
+    options: tuple[str, ...]
+    value: str
+    help: str = ""
+
+    def widget(self) -> widgets.Widget:
+        return widgets.Dropdown(
+            options=self.options, value=self.value, description=self.label, tooltip=self.help, layout=WIDE, style=STYLE
+        )
+
+
+@dataclass(frozen=True)
+class Words:
+    """A line of text; it acts on Enter."""
+
+    name: str
+    label: str
+    value: str
+    help: str = ""
+
+    def widget(self) -> widgets.Widget:
+        return widgets.Text(
+            value=self.value,
+            description=self.label,
+            tooltip=self.help,
+            continuous_update=False,
+            layout=widgets.Layout(width="870px", max_width="98%"),
+            style=STYLE,
+        )
+
+
+Knob = Slider | Steps | Choice | Words
+
+
+class Panel:
+    """Knobs, a picture that follows them and, with `write`, a Start and a Stop button and what they stream.
+
+    Of what `write` yields, text goes behind the text so far, and a picture takes the place of the one on the screen.
+    `compiles(settings)` tells whether drawing will compile something first: the panel says what it waits for.
+    """
+
+    def __init__(
+        self,
+        knobs: Sequence[Knob],
+        draw: Draw,
+        write: Write | None = None,
+        compiles: Callable[[Settings], bool] | None = None,
+    ) -> None:
+        self.draw = draw
+        self.write = write
+        self.compiles = compiles
+        self.text = ""
+        self.message = ""
+        self._writing = False
+        self._widgets = {knob.name: knob.widget() for knob in knobs}
+        self._state = widgets.HTML()
+        self._output = widgets.HTML()
+        self._start = widgets.Button(
+            description="Start", icon="play", button_style="primary", tooltip="run with these settings"
+        )
+        self._stop = widgets.Button(description="Stop", icon="stop", tooltip="stop what runs", disabled=True)
+        self._worker = Worker(self._report)
+        self._screen: Screen | None = None
+        self._report(State.IDLE, "")
+        if write is not None:
+            self._output.value = page("Press Start, and the text appears here.")
+        for widget in self._widgets.values():
+            widget.observe(self._moved, names="value")
+        self._start.on_click(lambda _: self.start())
+        self._stop.on_click(lambda _: self.stop())
+
+    @property
+    def settings(self) -> dict[str, Value]:
+        """Where the knobs stand now."""
+        return {name: widget.value for name, widget in self._widgets.items()}
+
+    @property
+    def state(self) -> State:
+        """What the panel is doing."""
+        return self._worker.state
+
+    @property
+    def picture(self) -> Picture | None:
+        """The picture on the screen."""
+        return self._screen.picture if self._screen else None
+
+    def show(self) -> "Panel":
+        """Draw once, in the cell itself so that a failure is seen there, and show knobs, picture and text."""
+        first = self.draw(self.settings)
+        short = [widget for widget in self._widgets.values() if not isinstance(widget, widgets.Text)]
+        rows = [widget for widget in self._widgets.values() if isinstance(widget, widgets.Text)]
+        grid = widgets.GridBox(short, layout=widgets.Layout(grid_template_columns="repeat(auto-fit, 440px)"))
+        buttons = [self._start, self._stop, self._state] if self.write else [self._state]
+        if InteractiveShell.initialized():
+            display(widgets.VBox([*rows, grid, widgets.HBox(buttons), self._output]))
+        self._screen = Screen(first)
+        return self
+
+    def set(self, name: str, value: Value) -> None:
+        """Move one knob, as a hand would."""
+        self._widgets[name].value = value
+
+    def start(self) -> None:
+        """Redraw and write with the present settings; what runs is stopped first."""
+        self._writing = self.write is not None
+        self._begin()
+
+    def stop(self) -> None:
+        """Stop what runs, as the button does."""
+        self._writing = False
+        self._worker.stop()
+
+    def join(self, seconds: float = 60.0) -> bool:
+        """Wait until the panel rests; False when `seconds` were not enough."""
+        return self._worker.join(seconds)
+
+    def _moved(self, _: object) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        settings, writing = self.settings, self._writing
+        self._stop.disabled = False
+
+        def job(stop: threading.Event, report: Report) -> None:
+            if self.compiles is not None and self.compiles(settings):
+                report(State.COMPILING, "")
+            if self._screen:
+                self._screen.update(self.draw(settings))
+            if writing and not stop.is_set():
+                self._stream(settings, stop, report)
+
+        self._worker.start(job)
+
+    def _stream(self, settings: Settings, stop: threading.Event, report: Report) -> None:
+        self.text = ""
+        report(State.COMPILING, "")
+        pieces = closing(self.write(settings) if self.write else ())
+        for piece in pieces:
+            if stop.is_set():
+                pieces.close()
+                return
+            if self.state is not State.RUNNING:
+                report(State.RUNNING, "")
+            if isinstance(piece, str):
+                self.text += piece
+                self._output.value = page(self.text)
+            elif self._screen:
+                self._screen.update(piece)
+        self._writing = False
+
+    def _report(self, state: State, message: str) -> None:
+        self.message = message
+        words = f"{state.value}: {message}" if message else state.value
+        self._state.value = f'<span style="color:{COLOURS[state]}">● {html.escape(words)}</span>'
+        self._stop.disabled = state not in (State.RUNNING, State.COMPILING)
+
+
+def closing(pieces: Pieces) -> Iterator[str | Picture]:
+    """The pieces as a generator, so that stopping early also closes the generator they come from."""
+    yield from pieces
+
+
+def page(text: str) -> str:
+    """Streamed text in a box of fixed height, so that nothing below it moves; nothing in it is taken for markup."""
+    return (
+        '<div style="white-space:pre-wrap;font-family:Georgia,serif;font-size:16px;line-height:1.5;max-width:860px;'
+        'height:170px;overflow:auto;border-left:4px solid #0072B2;padding:4px 14px;margin:6px 0">'
+        f"{html.escape(text)}</div>"
+    )

@@ -1,0 +1,66 @@
+"""What it takes devices to add up arrays: sums of several sizes, timed between devices or processes."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float32
+
+from minillama.model.collectives import total
+from minillama.parallel.group.cluster_launch import join_cluster
+from minillama.parallel.sharding.partition_specs import AXIS, mesh_of
+
+TURNS = 8  # sums in one program: what it takes to start the program is not to be measured
+
+
+def all_reduce_seconds(mesh: Mesh, sizes: Sequence[int], *, repetitions: int = 24) -> dict[int, float]:
+    """Seconds of one sum over a mesh, as a layer's is taken, by bytes of its payload of float32.
+
+    The best of several: devices wait for each other, and whatever else the machine does slows all of them down.
+    """
+    found = {}
+    for size in sizes:
+        whole = NamedSharding(mesh, PartitionSpec())
+        x = jax.device_put(np.ones(max(size // 4, 1), np.float32), whole)
+        program = jax.jit(partial(_turns, mesh))
+        program(x).block_until_ready()
+        times = []
+        for _ in range(repetitions):
+            started = time.perf_counter()
+            program(x).block_until_ready()
+            times.append((time.perf_counter() - started) / TURNS)
+        found[size] = min(times)
+    return found
+
+
+def _turns(mesh: Mesh, x: Float32[Array, "N"]) -> Float32[Array, "N"]:
+    """Sums of which each needs the result of the one before, kept from growing beyond float32."""
+    share = jnp.float32(1 / mesh.size)
+
+    def turn(x: Float32[Array, "N"], _: None) -> tuple[Float32[Array, "N"], None]:
+        return total(x * share, AXIS), None
+
+    def local(x: Float32[Array, "N"]) -> Float32[Array, "N"]:
+        return jax.lax.scan(turn, x, None, length=TURNS)[0]
+
+    whole = PartitionSpec()
+    return jax.shard_map(local, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)(x)
+
+
+def join_and_time(address: str, processes: int, place: int, sizes: Sequence[int]) -> list[tuple[int, float]]:
+    """Join a group of processes, `place` of `processes`, at the address of the first, and time them: size, seconds.
+
+    To be called in a process that has not started JAX yet; it leaves the group at its end.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    join_cluster(address, processes, place)
+    try:
+        first = [jax.local_devices(process_index=other)[0] for other in range(processes)]
+        return list(all_reduce_seconds(mesh_of(first), sizes).items())
+    finally:
+        jax.distributed.shutdown()

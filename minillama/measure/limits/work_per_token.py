@@ -1,0 +1,119 @@
+"""What one token asks of the machine, by formula: bytes read from memory, and weights multiplied."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from minillama.engine.loading.load_params import unused_tensors
+from minillama.gguf import GGUF
+from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.measure.speed.bench_plan import Trial
+from minillama.model import Config
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one token of a test takes, on average over the test."""
+
+    bytes: float  # read from memory
+    operations: float  # floating-point ones; a multiplication and an addition are two
+
+    @property
+    def intensity(self) -> float:
+        """Operations for each byte read."""
+        return self.operations / self.bytes
+
+
+def trial_work(file: GGUF, config: Config, types: CacheTypes, trial: Trial, ubatch_size: int = 512) -> Work:
+    """The work of a test, by formula; what is in caches, and activations, cost nothing here.
+
+    A prompt reads the layers once for each chunk of ubatch_size tokens, and the head once. Each generated token reads
+    everything once.
+    """
+    size, operations = 0.0, 0.0
+    if trial.n_prompt:
+        ends = range(trial.n_depth + 1, trial.n_depth + trial.n_prompt + 1)
+        for start in range(0, trial.n_prompt, ubatch_size):
+            tokens = min(ubatch_size, trial.n_prompt - start)
+            size += weight_bytes(file, config, tokens, head=start + tokens == trial.n_prompt)
+            size += cache_bytes_read(config, types, [trial.n_depth + start + tokens])
+        operations += 2 * (trial.n_prompt * prompt_weights(file, config) + head_weights(config))
+        operations += attention_operations(config, ends)
+    if trial.n_gen:
+        ends = range(trial.n_depth + trial.n_prompt + 1, trial.positions + 1)
+        size += trial.n_gen * (weight_bytes(file, config) + cache_bytes_read(config, types, ends))
+        operations += 2 * trial.n_gen * (prompt_weights(file, config) + head_weights(config))
+        operations += attention_operations(config, ends)
+    tokens = trial.n_prompt + trial.n_gen
+    return Work(size / tokens, operations / tokens)
+
+
+def weight_bytes(file: GGUF, config: Config, tokens: int = 1, *, head: bool = True) -> int:
+    """Bytes of weights that a pass over some tokens reads: one token, when decoding.
+
+    All tensors once, but of experts only those used (as many as the tokens can choose), and of a token embedding that
+    is not also the head a row for each token. head: whether logits are wanted.
+    """
+    tied = "output.weight" not in file.tensors
+    unused = set(unused_tensors(file, config))
+    total = 0
+    for name, tensor in file.tensors.items():
+        if name in unused or (name.startswith("output.") and not head):
+            continue
+        if name == "token_embd.weight" and not (tied and head):
+            total += tokens * tensor.nbytes // tensor.shape[0]
+        else:
+            stored = _stored(name, config)
+            total += tensor.nbytes * min(stored, tokens * _used(name, config)) // stored
+    return total
+
+
+def prompt_weights(file: GGUF, config: Config) -> int:
+    """Weights that each token of a prompt is multiplied with: the layers' matrices, of experts those used.
+
+    Not the head: of a prompt only the last token's logits are wanted.
+    """
+    unused = set(unused_tensors(file, config))
+    return sum(
+        prod(tensor.shape) * _used(name, config) // _stored(name, config)
+        for name, tensor in file.tensors.items()
+        if name.startswith("blk.") and len(tensor.shape) > 1 and name not in unused
+    )
+
+
+def head_weights(config: Config) -> int:
+    """Weights that give the logits of one token."""
+    return config.vocab_size * config.embedding_length
+
+
+def attention_operations(config: Config, lengths: Sequence[int]) -> int:
+    """Operations of attention in all layers, over tokens that attend to these many positions each."""
+    return 2 * config.head_count * (config.key_length + config.value_length) * _positions(config, lengths)
+
+
+def cache_bytes_read(config: Config, types: CacheTypes, lengths: Sequence[int]) -> float:
+    """Bytes of keys and values that a decode step reads, on average over steps that attend to these many positions.
+
+    Layers with a sliding window read no more than the window.
+    """
+    per_position = config.head_count_kv * types.head_bytes(config.key_length, config.value_length)
+    return per_position * _positions(config, lengths) / max(len(lengths), 1)
+
+
+def _positions(config: Config, lengths: Sequence[int]) -> int:
+    """Positions attended to, in all layers together."""
+    local = sum(config.is_local(layer) for layer in range(config.block_count))
+    near = sum(min(n, config.sliding_window) for n in lengths) if local else 0
+    return local * near + (config.block_count - local) * sum(lengths)
+
+
+def _used(name: str, config: Config) -> int:
+    return config.expert_used_count if _is_expert(name) else 1
+
+
+def _stored(name: str, config: Config) -> int:
+    return config.expert_count if _is_expert(name) else 1
+
+
+def _is_expert(name: str) -> bool:
+    return "_exps." in name

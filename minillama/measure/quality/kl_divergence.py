@@ -1,0 +1,276 @@
+"""KL divergence: how far a model's distributions are from those of another, such as the one it was quantised from.
+
+The base model writes its log-probabilities to a file (`record_base`), the other one is compared with them token by
+token (`running_divergence`). Statistics and error bars are llama-perplexity's.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Float32, Int, UInt16
+
+from minillama.engine.backends import programs
+from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
+from minillama.engine.compile.compile_timer import Lap
+from minillama.engine.llm import LLM
+from minillama.errors import OptionError
+from minillama.measure.quality.kld_base_file import RANGE, BaseFile, Codes, encode, new_base, pack, unpack
+from minillama.measure.quality.perplexity import Estimate, Tally
+from minillama.measure.quality.text_windows import (
+    Stop,
+    Windows,
+    check_model,
+    hidden_states,
+    never,
+    windows_of,
+)
+from minillama.model import Config, Params
+
+_LEAST = 10  # tokens below which there is no error bar
+
+
+class Measured(NamedTuple):
+    """A number and its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Two models on the same tokens, those of the windows so far; arrays have a number a token."""
+
+    chunk: int
+    chunks: int
+    nll: Float32[np.ndarray, "tokens"]
+    nll_base: Float32[np.ndarray, "tokens"]
+    kld: Float32[np.ndarray, "tokens"]  # Σ p_base (ln p_base - ln p), in nats, over what is within 16 nats
+    p_diff: Float32[np.ndarray, "tokens"]  # p - p_base of the token that came
+    same_top: Bool[np.ndarray, "tokens"]  # whether both find the same token likeliest
+    seconds: float  # since the start, without compilation
+
+    @property
+    def count(self) -> int:
+        """Scored tokens."""
+        return len(self.nll)
+
+    @property
+    def log_ppl(self) -> Measured:
+        """Mean nll of the model."""
+        return mean_of(self.nll)
+
+    @property
+    def log_ppl_base(self) -> Measured:
+        """Mean nll of the base."""
+        return mean_of(self.nll_base)
+
+    @property
+    def ppl(self) -> Measured:
+        """Perplexity of the model."""
+        return exponential(self.log_ppl)
+
+    @property
+    def ppl_base(self) -> Measured:
+        """Perplexity of the base."""
+        return exponential(self.log_ppl_base)
+
+    @property
+    def covariance(self) -> float:
+        """Of the two means."""
+        if self.count < _LEAST:
+            return 0.0
+        nll, base = self.nll.astype(np.float64), self.nll_base.astype(np.float64)
+        return float(np.mean(nll * base) - np.mean(nll) * np.mean(base)) / (self.count - 1)
+
+    @property
+    def correlation(self) -> float:
+        """Of the two means, -1 to 1."""
+        return self.covariance / (self.log_ppl.error * self.log_ppl_base.error)
+
+    @property
+    def log_ratio(self) -> Measured:
+        """ln(PPL / PPL of the base): what they have in common is not in the error."""
+        ours, base = self.log_ppl, self.log_ppl_base
+        variance = ours.error**2 + base.error**2 - 2 * self.covariance
+        return Measured(ours.value - base.value, math.sqrt(max(0.0, variance)))
+
+    @property
+    def ratio(self) -> Measured:
+        """PPL / PPL of the base."""
+        return exponential(self.log_ratio)
+
+    @property
+    def difference(self) -> Measured:
+        """PPL - PPL of the base."""
+        ours, base = self.ppl, self.ppl_base
+        variance = ours.error**2 + base.error**2 - 2 * ours.value * base.value * self.covariance
+        return Measured(ours.value - base.value, math.sqrt(max(0.0, variance)))
+
+    @property
+    def mean_kld(self) -> Measured:
+        """Mean KL divergence of a token, in nats."""
+        return mean_of(self.kld)
+
+    @property
+    def mean_p_diff(self) -> Measured:
+        """Mean of p - p_base."""
+        return mean_of(self.p_diff)
+
+    @property
+    def rms_p_diff(self) -> Measured:
+        """Root mean square of p - p_base."""
+        mean = mean_of(np.square(self.p_diff.astype(np.float64)))
+        root = math.sqrt(mean.value)
+        return Measured(root, 0.5 / root * mean.error if root else 0.0)
+
+    @property
+    def same_top_share(self) -> Measured:
+        """Share of tokens where both find the same one likeliest."""
+        share = float(np.mean(self.same_top))
+        return Measured(share, math.sqrt(share * (1 - share) / (self.count - 1)) if self.count > 1 else 0.0)
+
+
+def mean_of(values: Float[np.ndarray, "tokens"]) -> Measured:
+    """The mean and its standard error, which is 0 for ten values or less."""
+    exact = values.astype(np.float64)
+    mean = float(np.mean(exact))
+    variance = float(np.mean(np.square(exact))) - mean * mean
+    return Measured(mean, math.sqrt(variance / (len(exact) - 1)) if variance > 0 and len(exact) > _LEAST else 0.0)
+
+
+def exponential(number: Measured) -> Measured:
+    """exp of a number, the error carried along."""
+    value = math.exp(number.value)
+    return Measured(value, value * number.error)
+
+
+def percentile(values: Float[np.ndarray, "tokens"], share: float) -> float:
+    """The value below which that share of the values lies, 0 to 1, between two of them where it falls there."""
+    return float(np.quantile(values.astype(np.float64), share))
+
+
+def record_base(llm: LLM, windows: Windows, path: str | Path, stop: Stop = never) -> Iterator[Estimate]:
+    """Write the log-probabilities of windows (`chunked`) to a file, and give the perplexity on the way.
+
+    The file gets its name when the last estimate has been taken; if it is not, nothing is left.
+    Raises ResourceError where it cannot be written.
+    """
+    tally, found, lap = Tally(windows.count), [], Lap()
+    head = programs.head_of(llm.params)
+    with new_base(path, llm.config.vocab_size, windows.text) as file:
+        for piece in hidden_states(llm, windows, stop):
+            nll, codes = _encode(head, llm.config, piece.hidden, piece.of(windows.targets))
+            found.append((np.asarray(nll), Codes(*map(np.asarray, codes))))
+            if piece.stop < windows.scored:
+                continue
+            seconds = lap.seconds() / piece.count
+            for row in range(piece.count):
+                for _, codes in found:
+                    file.write(pack(Codes(*(part[row] for part in codes))).tobytes())
+                yield tally.add(np.concatenate([nll[row] for nll, _ in found]), seconds)
+            found = []
+
+
+def running_divergence(
+    llm: LLM, base: BaseFile, *, chunks: int | None = None, stop: Stop = never
+) -> Iterator[Divergence]:
+    """Compare a model with a base's log-probabilities (`open_base`), window by window; raises as `base_windows`."""
+    return divergences(llm, base, base_windows(llm, base, chunks), stop)
+
+
+def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never) -> Iterator[Divergence]:
+    """Compare a model with a base's log-probabilities of the same windows."""
+    fields: list[list[np.ndarray]] = [[] for _ in Pair._fields]
+    found, passed, lap = [], 0.0, Lap()
+    head = programs.head_of(llm.params)
+    for piece in hidden_states(llm, windows, stop):
+        records = piece.of(base.records)
+        scale, smallest, codes = unpack(records.reshape(-1, records.shape[-1]), base.vocab_size)
+        here = records.shape[:2]
+        pair = _compare(
+            head, llm.config, piece.hidden, piece.of(windows.targets),
+            scale.reshape(here), smallest.reshape(here), codes.reshape(*here, -1),
+        )  # fmt: skip
+        found.append(tuple(map(np.asarray, pair)))
+        if piece.stop < windows.scored:
+            continue
+        seconds = lap.seconds() / piece.count
+        for row in range(piece.count):
+            passed += seconds
+            for field, *parts in zip(fields, *found, strict=True):
+                field.extend(part[row] for part in parts)
+            arrays = [np.concatenate(field) for field in fields]
+            yield Divergence(piece.window + row + 1, windows.count, *arrays, passed)
+        found = []
+
+
+def base_windows(llm: LLM, base: BaseFile, chunks: int | None = None) -> Windows:
+    """The windows whose log-probabilities a file holds.
+
+    Raises OptionError where the vocabularies differ or the context is too small for the file's windows.
+    """
+    if base.vocab_size != llm.config.vocab_size:
+        raise OptionError(
+            f"{base.path.name} is of a vocabulary of {base.vocab_size}, {llm.path.name} has {llm.config.vocab_size}"
+        )
+    size = base.tokens.shape[1]
+    check_model(llm, size)
+    return windows_of(llm, base.tokens[:chunks], size // 2)
+
+
+class Pair(NamedTuple):
+    """The two models on some positions; the arrays of `Divergence`."""
+
+    nll: Float[Array, "*n"]
+    nll_base: Float[Array, "*n"]
+    kld: Float[Array, "*n"]
+    p_diff: Float[Array, "*n"]
+    same_top: Bool[Array, "*n"]
+
+
+def compare(
+    logits: Float[Array, "n V"],
+    targets: Int[Array, "n"],
+    scale: Float[Array, "n"],
+    smallest: Float[Array, "n"],
+    codes: UInt16[Array, "n V"],
+) -> Pair:
+    """One model's logits with the other's log-probabilities."""
+    base = scale[:, None] * codes.astype(jnp.float32) + smallest[:, None]
+    ours = jax.nn.log_softmax(logits, axis=-1)
+    nll = negative_log_likelihood(logits, targets)
+    nll_base = -jnp.take_along_axis(base, targets[:, None], axis=-1)[:, 0]
+    kld = jnp.sum(jnp.where(base > -RANGE, jnp.exp(base) * (base - ours), 0), axis=-1)
+    same = jnp.argmax(logits, axis=-1) == jnp.argmax(codes, axis=-1)
+    return Pair(nll, nll_base, kld, jnp.exp(-nll) - jnp.exp(-nll_base), same)
+
+
+@partial(jax.jit, static_argnames="config")
+def _encode(
+    head: Params, config: Config, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"]
+) -> tuple[Float[Array, "B T"], Codes]:
+    def both(logits: Float[Array, "n V"], wanted: Int[Array, "n"]) -> tuple[Float[Array, "n"], Codes]:
+        return negative_log_likelihood(logits, wanted), encode(logits)
+
+    return over_positions(both, head, config, hidden, targets)
+
+
+@partial(jax.jit, static_argnames="config")
+def _compare(
+    head: Params,
+    config: Config,
+    hidden: Float[Array, "B T D"],
+    targets: Int[Array, "B T"],
+    scale: Float[Array, "B T"],
+    smallest: Float[Array, "B T"],
+    codes: UInt16[Array, "B T V"],
+) -> Pair:
+    return over_positions(compare, head, config, hidden, targets, scale, smallest, codes)

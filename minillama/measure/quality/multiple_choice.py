@@ -1,0 +1,193 @@
+"""Multiple choice: which of some texts a model finds likeliest, by the mean log-probability of their scored tokens.
+
+What the texts of a task have in common is read once, and several tasks are computed together.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from minillama.engine.backends.base import Kept
+from minillama.engine.llm import LLM
+from minillama.errors import OptionError
+from minillama.measure.quality.task_files import Task
+from minillama.measure.quality.text_windows import Stop, check_model, never, padded
+
+LEAST_BUCKET = 16  # shorter texts are padded to this, so that few programs are compiled
+_LEAST_BEHIND_CHOICE = 3  # tokens: where fewer follow what differs, that is scored as well
+_Z = 1.95996398454  # standard deviations on either side that hold 95 % of a normal distribution
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The model's choice in one task, and how it has done so far."""
+
+    task: int  # tasks so far
+    tasks: int  # of so many
+    scores: tuple[float, ...]  # mean log-probability of each text's scored tokens, in nats
+    chosen: int
+    right: frozenset[int]
+    correct: int  # tasks so far whose right text was chosen
+    texts: int  # texts of the tasks so far
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tasks that were right so far, 0 to 1."""
+        return self.correct / self.task
+
+    @property
+    def error(self) -> float:
+        """Standard error of the accuracy."""
+        return deviation_of_share(self.accuracy, self.task)
+
+    @property
+    def chance(self) -> float:
+        """Share that a choice at random would get right: tasks to texts, as llama.cpp has it."""
+        return self.task / self.texts
+
+    @property
+    def chance_error(self) -> float:
+        """Standard error of the chance."""
+        return deviation_of_share(self.chance, self.task)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the accuracy lies with 95 % confidence (Wilson 1927)."""
+        share, z = self.accuracy, _Z * _Z / self.task
+        half = z * math.sqrt(self.task * (4 * share * (1 - share) + z)) / (2 * _Z)
+        return (share + z / 2 - half) / (1 + z), (share + z / 2 + half) / (1 + z)
+
+
+def deviation_of_share(share: float, count: int) -> float:
+    """Standard error of a share of `count` cases; 0 for one case."""
+    return math.sqrt(share * (1 - share) / (count - 1)) if count > 1 else 0.0
+
+
+def running_answers(llm: LLM, tasks: Sequence[Task], stop: Stop = never) -> Iterator[Answer]:
+    """Let the model choose in one task after the other; `stop` is asked before each pass.
+
+    Raises OptionError for texts that do not fit in the context, UnsupportedError for models that put EOS behind texts.
+    """
+    check_model(llm, 0)
+    prepared = [prepare(llm, task) for task in tasks]
+    for number, task in enumerate(prepared, 1):
+        if task.length > llm.ctx_size:
+            raise OptionError(
+                f"task {number} does not fit in the context: it takes {task.length} tokens of {llm.ctx_size}"
+            )
+    return _run(llm, tasks, prepared, stop)
+
+
+def _run(llm: LLM, tasks: Sequence[Task], prepared: Sequence["Prepared"], stop: Stop) -> Iterator[Answer]:
+    done = correct = texts = 0
+    while done < len(tasks) and not stop():
+        group = _fitting(prepared[done:], llm.batches.ubatch_size)
+        for scores in _scores(llm, prepared[done : done + group]):
+            task, chosen = tasks[done], int(np.argmax(scores))
+            done, texts, correct = done + 1, texts + len(scores), correct + (chosen in task.right)
+            yield Answer(done, len(tasks), scores, chosen, task.right, correct, texts)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task in tokens: `shared` of them are read once; of each text, tokens `first` to `last` - 1 are scored."""
+
+    texts: tuple[tuple[int, ...], ...]
+    shared: int
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest text."""
+        return max(map(len, self.texts))
+
+    @property
+    def rest(self) -> int:
+        """Most tokens that a text is read beyond the shared ones; the last one predicts nothing that is asked for."""
+        return max(self.last) - 1 - self.shared
+
+
+def prepare(llm: LLM, task: Task) -> Prepared:
+    """Tokenise a task, and find what is scored of it.
+
+    A choice in the middle of a sentence is judged by what follows it; where that is short, by itself as well.
+    """
+    texts = tuple(tuple(llm.tokenizer.encode(text)) for text in task.texts)
+    common = next(
+        (place for place, tokens in enumerate(zip(*texts, strict=False)) if len(set(tokens)) > 1),
+        min(map(len, texts)),
+    )
+    first, last = [common] * len(texts), [len(text) for text in texts]
+    if task.scored_after is not None:
+        if min(last) - common > _LEAST_BEHIND_CHOICE:
+            first = [len(llm.tokenizer.encode(front)) for front in task.scored_after]
+        last = [end - 1 if end - start > 1 else end for start, end in zip(first, last, strict=True)]
+    # nothing can be said of a token with none in front of it, nor without any token
+    first = [max(1, min(start, end - 1)) for start, end in zip(first, last, strict=True)]
+    return Prepared(texts, max(0, min(common, *first) - 1), tuple(first), tuple(last))
+
+
+def _bucket(size: int, least: int = 1) -> int:
+    """The next power of two, so that few programs are compiled."""
+    return max(least, 1 << (size - 1).bit_length()) if size > 0 else 0
+
+
+def _fitting(prepared: Sequence[Prepared], ubatch_size: int) -> int:
+    """How many of the next tasks can be computed together: one at least."""
+    count = texts = shared = rest = 0
+    for task in prepared:
+        texts, shared, rest = texts + len(task.texts), max(shared, task.shared), max(rest, task.rest)
+        fronts = _bucket(count + 1) * _bucket(shared, LEAST_BUCKET)
+        if count and max(fronts, _bucket(texts) * _bucket(rest, LEAST_BUCKET)) > ubatch_size:
+            break
+        count += 1
+    return count
+
+
+def _scores(llm: LLM, group: Sequence[Prepared]) -> Iterator[tuple[float, ...]]:
+    """The mean log-probabilities of the texts of some tasks, computed together."""
+    owners = np.array([number for number, task in enumerate(group) for _ in task.texts], np.int32)
+    owners = padded(owners, _bucket(len(owners)))
+    ids, targets, scored = _rests(group, len(owners))
+    cache = _read_shared(llm, group, owners, ids.shape[1])
+    hidden, _ = llm.executor.run(ids, cache)
+    nll = np.asarray(llm.executor.score(hidden, targets)).astype(np.float64)
+    means = -np.sum(nll * scored, axis=1) / np.maximum(1, np.sum(scored, axis=1))
+    row = 0
+    for task in group:
+        yield tuple(means[row : row + len(task.texts)].tolist())
+        row += len(task.texts)
+
+
+def _read_shared(llm: LLM, group: Sequence[Prepared], owners: Int32[np.ndarray, "texts"], room: int) -> Kept:
+    """A cache with a row a text, which holds what the text shares with the others of its task, and has room."""
+    longest = _bucket(max(task.shared for task in group), LEAST_BUCKET)
+    ids = np.zeros((_bucket(len(group)), longest), np.int32)
+    lengths = np.zeros(len(ids), np.int32)
+    for row, task in enumerate(group):
+        ids[row, : task.shared], lengths[row] = task.texts[0][: task.shared], task.shared
+    cache = llm.executor.new_cache(longest + room, llm.cache_types, len(ids))
+    for start in range(0, longest, llm.batches.ubatch_size):
+        _, cache = llm.executor.run(ids[:, start : start + llm.batches.ubatch_size], cache)
+    return llm.executor.set_length(llm.executor.take(cache, owners), lengths[owners])
+
+
+def _rests(
+    group: Sequence[Prepared], rows: int
+) -> tuple[Int32[np.ndarray, "texts T"], Int32[np.ndarray, "texts T"], Bool[np.ndarray, "texts T"]]:
+    """What is read behind the shared tokens, what is to be predicted there, and where that is scored."""
+    size = _bucket(max(task.rest for task in group), LEAST_BUCKET)
+    ids, targets = np.zeros((rows, size), np.int32), np.zeros((rows, size), np.int32)
+    scored = np.zeros((rows, size), bool)
+    row = 0
+    for task in group:
+        for text, first, last in zip(task.texts, task.first, task.last, strict=True):
+            count = last - 1 - task.shared
+            ids[row, :count], targets[row, :count] = text[task.shared : last - 1], text[task.shared + 1 : last]
+            scored[row, first - 1 - task.shared : count] = True
+            row += 1
+    return ids, targets, scored

@@ -1,0 +1,102 @@
+"""Perplexity: how surprised a model is by a text, exp of the mean negative log-likelihood of its tokens.
+
+The numbers are llama-perplexity's, with its windows, its scored half and its error bar; of each window only one number
+a token leaves the device.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from minillama.engine.compile.compile_timer import Lap
+from minillama.engine.llm import LLM
+from minillama.measure.quality.text_windows import (
+    Stop,
+    Windows,
+    chunked,
+    hidden_states,
+    never,
+    strided,
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Perplexity of the windows so far.
+
+    `error` treats tokens as independent; it is not what another text would differ by. Two models on one text are
+    compared much better pair by pair, see `kl_divergence`.
+    """
+
+    chunk: int  # windows so far
+    chunks: int  # of so many
+    ppl: float
+    error: float  # standard error of ppl
+    nll: float  # mean negative log-likelihood of a token, in nats
+    count: int  # scored tokens so far
+    seconds: float  # since the start, without compilation
+
+    @property
+    def nll_error(self) -> float:
+        """Standard error of nll."""
+        return self.error / self.ppl
+
+
+class Tally:
+    """Sums over scored tokens, in float64, window by window."""
+
+    def __init__(self, chunks: int) -> None:
+        self._chunks, self._chunk, self._count = chunks, 0, 0
+        self._sum = self._squares = self._seconds = 0.0
+
+    def add(self, nll: Float[np.ndarray, "tokens"], seconds: float) -> Estimate:
+        """The estimate with one more window."""
+        values = nll.astype(np.float64)
+        self._chunk, self._count = self._chunk + 1, self._count + len(values)
+        self._sum, self._squares = self._sum + values.sum(), self._squares + np.square(values).sum()
+        self._seconds += seconds
+        mean = self._sum / self._count
+        variance = max(0.0, self._squares / self._count - mean * mean)
+        error = math.sqrt(variance / (self._count - 1)) if self._count > 1 else 0.0
+        ppl = math.exp(mean)
+        return Estimate(self._chunk, self._chunks, ppl, ppl * error, float(mean), self._count, self._seconds)
+
+
+def running_perplexity(
+    llm: LLM,
+    ids: Sequence[int],
+    *,
+    ctx_size: int = 512,
+    chunks: int | None = None,
+    stride: int = 0,
+    stop: Stop = never,
+) -> Iterator[Estimate]:
+    """The perplexity of a tokenised text, refined with every window.
+
+    ctx_size: tokens of a window, of which the second half is scored; chunks: at most so many windows; stride: above 0,
+    windows overlap and the last `stride` tokens of each are scored; stop: asked before each pass, and ends it.
+    Raises OptionError for less than two windows of text, UnsupportedError for models that put EOS behind every text.
+    """
+    windows = chunked(llm, ids, ctx_size, chunks) if not stride else strided(llm, ids, stride, ctx_size, chunks)
+    return estimates(llm, windows, stop)
+
+
+def perplexity(llm: LLM, text: str, *, ctx_size: int = 512, chunks: int | None = None, stride: int = 0) -> Estimate:
+    """The perplexity of a text; see `running_perplexity`."""
+    *_, last = running_perplexity(llm, llm.tokenizer.encode(text), ctx_size=ctx_size, chunks=chunks, stride=stride)
+    return last
+
+
+def estimates(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Estimate]:
+    """The perplexity of windows, refined with each."""
+    tally, found, lap = Tally(windows.count), [], Lap()
+    for piece in hidden_states(llm, windows, stop):
+        found.append(np.asarray(llm.executor.score(piece.states, piece.of(windows.targets), piece.first)))
+        if piece.stop == windows.scored:
+            seconds = lap.seconds() / piece.count
+            for row in np.concatenate(found, axis=1)[: piece.count]:
+                yield tally.add(row, seconds)
+            found = []

@@ -1,0 +1,183 @@
+"""A text in windows, and the hidden states behind their scored positions: what perplexity and KL divergence share.
+
+Method, as llama.cpp's: windows do not overlap and know nothing of each other. Where the model wants BOS, it takes the
+place of a window's first token. Only the second half is scored, so that each token has half a window in front of it.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float, Int32, Shaped
+
+from minillama.engine.backends.base import Kept
+from minillama.engine.llm import LLM
+from minillama.engine.loading.memory_budget import round_up
+from minillama.errors import OptionError, UnsupportedError
+
+logger = logging.getLogger("minillama")
+
+Stop = Callable[[], bool]
+Result = TypeVar("Result")
+
+
+def never() -> bool:
+    """The wish to stop that never comes."""
+    return False
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of a text. From position `first` on, the token that follows is to be predicted."""
+
+    text: Int32[np.ndarray, "windows T"]
+    bos: int | None  # read in place of each first token
+    first: int
+    per_pass: int  # windows that are computed together
+
+    @property
+    def count(self) -> int:
+        return self.text.shape[0]
+
+    @property
+    def size(self) -> int:
+        """Tokens of a window."""
+        return self.text.shape[1]
+
+    @property
+    def scored(self) -> int:
+        """Tokens of a window that are predicted."""
+        return self.size - 1 - self.first
+
+    @property
+    def targets(self) -> Int32[np.ndarray, "windows scored"]:
+        """The tokens that are predicted."""
+        return self.text[:, self.first + 1 :]
+
+    def ids(self, window: int, count: int) -> Int32[np.ndarray, "count T"]:
+        """What the model reads of some windows."""
+        read = self.text[window : window + count].copy()
+        if self.bos is not None:
+            read[:, 0] = self.bos
+        return read
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Hidden states of the windows `window` .. `window + count - 1` behind the scored positions `start` .. `stop - 1`.
+
+    There are more rows than `count` where the last pass is not full.
+    """
+
+    window: int
+    count: int
+    start: int
+    stop: int
+    rows: int
+    states: Kept  # of more positions, the first scored one of which is number `first`
+    first: int
+
+    @property
+    def hidden(self) -> Float[Array, "B T D"]:
+        """The states themselves, where they are in this process."""
+        return lax.slice_in_dim(self.states, self.first, self.first + self.stop - self.start, axis=1)
+
+    def of(self, rows: Shaped[np.ndarray, "windows scored *rest"]) -> Shaped[np.ndarray, "B T *rest"]:
+        """What belongs to these positions in an array over all windows and scored positions; zeros for the padding."""
+        here = rows[self.window : self.window + self.count, self.start : self.stop]
+        return padded(here, self.rows)
+
+
+def chunked(llm: LLM, ids: Sequence[int], ctx_size: int = 512, chunks: int | None = None) -> Windows:
+    """The windows of llama-perplexity: floor(tokens / ctx_size) or, if that is less, `chunks`; the rest is left out.
+
+    Raises OptionError for less than two windows of text, and UnsupportedError for models that put EOS behind a text.
+    """
+    check_model(llm, ctx_size)
+    if ctx_size < 4:
+        raise OptionError(f"ctx_size is {ctx_size}; expected at least 4, for the second half is scored")
+    found = _checked_ids(llm, ids, 2 * ctx_size, ctx_size)
+    count = _limited(len(found) // ctx_size, chunks)
+    text = found[: count * ctx_size].reshape(count, ctx_size)
+    return windows_of(llm, text, ctx_size // 2)
+
+
+def strided(llm: LLM, ids: Sequence[int], stride: int, ctx_size: int = 512, chunks: int | None = None) -> Windows:
+    """The windows of `--ppl-stride`: of ctx_size + stride / 2 tokens, each `stride` further on, its last `stride`
+    scored.
+
+    Raises what `chunked` raises, and OptionError for a stride beyond the context.
+    """
+    size = ctx_size + stride // 2
+    check_model(llm, size)
+    if not 1 <= stride <= ctx_size:
+        raise OptionError(f"the stride is {stride}; expected 1 to the context of {ctx_size}")
+    found = _checked_ids(llm, ids, 2 * size, size)
+    count = _limited(-(-(len(found) - size) // stride), chunks)
+    text = np.lib.stride_tricks.sliding_window_view(found, size)[: count * stride : stride]
+    return windows_of(llm, text, size - stride - 1)
+
+
+def windows_of(llm: LLM, text: Int32[np.ndarray, "windows T"], first: int) -> Windows:
+    """Windows of a text that is cut already, as many in a pass as make up the tokens that are computed at once."""
+    bos = llm.tokenizer.bos if llm.tokenizer.add_bos else None
+    return Windows(text, bos, first, max(1, llm.batches.ubatch_size // text.shape[1]))
+
+
+def check_model(llm: LLM, ctx_size: int) -> None:
+    """Refuse models that put EOS behind every text, and windows larger than the context."""
+    if llm.tokenizer.add_eos:
+        raise UnsupportedError(
+            f"{llm.path.name} puts EOS behind every text (tokenizer.ggml.add_eos_token), which windows have no room for"
+        )
+    if ctx_size > llm.ctx_size:
+        raise OptionError(f"windows of {ctx_size} tokens, but a context of {llm.ctx_size}; load with a larger ctx_size")
+    trained = llm.config.context_length
+    if trained < ctx_size <= round_up(trained):  # of what is beyond that, loading has warned
+        logger.warning("model was trained on only %d context tokens (%d specified)", trained, ctx_size)
+
+
+def _limited(count: int, chunks: int | None) -> int:
+    if chunks is not None and chunks < 1:
+        raise OptionError(f"chunks is {chunks}; expected at least 1, or None for all {count}")
+    return count if chunks is None else min(chunks, count)
+
+
+def _checked_ids(llm: LLM, ids: Sequence[int], least: int, size: int) -> Int32[np.ndarray, "tokens"]:
+    if len(ids) < least:
+        raise OptionError(
+            f"you need at least {least} tokens to evaluate perplexity with a context of {size}; the text has only "
+            f"{len(ids)}, give a longer one or a smaller ctx_size"
+        )
+    found = np.asarray(ids, np.int32)
+    if found.min() < 0 or found.max() >= llm.config.vocab_size:
+        wrong = found.min() if found.min() < 0 else found.max()
+        raise OptionError(f"token id {wrong} is outside the vocabulary of {llm.config.vocab_size}")
+    return found
+
+
+def hidden_states(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Piece]:
+    """Run the model over all windows, several at a time, `ubatch_size` tokens at once; ends early where asked to."""
+    batch = min(windows.per_pass, windows.count)
+    cache = llm.executor.new_cache(windows.size, llm.cache_types, batch)
+    part = max(1, llm.batches.ubatch_size // batch)
+    for window in range(0, windows.count, batch):
+        count = min(batch, windows.count - window)
+        ids = padded(windows.ids(window, count), batch)
+        cache = llm.executor.set_length(cache, np.zeros(batch, np.int32))
+        end = windows.first + windows.scored  # what the last tokens predict is not asked for
+        for at in range(0, end, part):
+            if stop():
+                return
+            hidden, cache = llm.executor.run(ids[:, at : min(at + part, windows.size)], cache)
+            low, high = max(at, windows.first), min(at + part, end)
+            if low < high:
+                yield Piece(window, count, low - windows.first, high - windows.first, batch, hidden, low - at)
+
+
+def padded(rows: Shaped[np.ndarray, "n *rest"], size: int) -> Shaped[np.ndarray, "size *rest"]:
+    """The same rows and zeros, `size` in all."""
+    return np.pad(rows, ((0, size - len(rows)), *((0, 0) for _ in rows.shape[1:])))

@@ -1,0 +1,153 @@
+"""Tables in Markdown: llama-bench's, and those of both programs side by side."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Generic, TypeVar
+
+from minillama.gguf.names import format_bytes, format_parameters
+from minillama.measure.speed.bench_plan import Plan, Trial
+from minillama.measure.speed.bench_record import Record
+from minillama.measure.speed.side_by_side import Comparison, Start
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """One column of a table: heading, least width, and how a result fills it."""
+
+    heading: str
+    width: int
+    cell: Callable[[T], str]
+    left: bool = False
+
+    def align(self, text: str) -> str:
+        return text.ljust(self.width) if self.left else text.rjust(self.width)
+
+    def rule(self) -> str:
+        dashes = "-" * (self.width - 1)
+        return f"{dashes}-" if self.left else f"{dashes}:"
+
+
+def trial_of(record: Record) -> Trial:
+    """The test that a record is of."""
+    return Trial(record.n_prompt, record.n_gen, record.n_depth)
+
+
+def columns(plan: Plan, backend: str, *, bandwidth: bool = False, roofline: bool = False) -> tuple[Column[Record], ...]:
+    """llama-bench's columns; last ones of ours where the memory's bandwidth or both roofs were measured."""
+    chosen = [
+        *_setup_columns(plan, backend),
+        Column("test", 15, lambda r: trial_of(r).name),
+        Column("t/s", 20, lambda r: f"{r.avg_ts:.2f} ± {r.stddev_ts:.2f}"),
+    ]
+    if roofline:
+        chosen += [
+            Column("MB/token", 8, lambda r: _short(r.bytes_per_token, 1e6)),
+            Column("MFLOP/token", 11, lambda r: _short(r.flops_per_token, 1e6)),
+        ]
+    if bandwidth or roofline:
+        chosen.append(Column("of bandwidth", 12, lambda r: percent(r.bandwidth_share)))
+    if roofline:
+        chosen.append(Column("of FLOP/s", 9, lambda r: percent(r.flops_share)))
+    return tuple(chosen)
+
+
+def comparison_columns(plan: Plan, backend: str) -> tuple[Column[Comparison], ...]:
+    """The parameters as llama-bench shows them, then both programs' medians, their ratio with its least and largest,
+    and the share of the memory's bandwidth that each reaches."""
+
+    def of_record(column: Column[Record]) -> Column[Comparison]:
+        return Column(column.heading, column.width, lambda c: column.cell(c.record), column.left)
+
+    return (
+        *(of_record(column) for column in _setup_columns(plan, backend)),
+        Column("test", 15, lambda c: c.trial.name),
+        Column("minillama t/s", 13, lambda c: f"{median(c.ours):.2f}"),
+        Column("llama.cpp t/s", 13, lambda c: f"{median(c.theirs):.2f}"),
+        Column("ratio", 5, lambda c: f"{c.ratio:.2f}"),
+        Column("min - max", 11, lambda c: f"{c.spread[0]:.2f} - {c.spread[1]:.2f}"),
+        Column("of bandwidth", 12, lambda c: percent(c.share(median(c.ours)))),
+        Column("llama.cpp's", 11, lambda c: percent(c.share(median(c.theirs)))),
+    )
+
+
+def start_columns() -> tuple[Column[Start], ...]:
+    """Both programs' medians of the time to the first token and of the peak memory."""
+    return (
+        Column("file", 30, lambda s: Path(s.setup.model).name, left=True),
+        Column("size", 10, lambda s: format_bytes(s.setup.model.stat().st_size)),
+        Column("threads", 7, lambda s: str(s.setup.n_threads)),
+        Column("first token", 11, lambda s: f"{median(life.first_text for life in s.ours):.2f} s"),
+        Column("llama.cpp's", 11, lambda s: f"{median(life.first_text for life in s.theirs):.2f} s"),
+        Column("ratio", 5, lambda s: f"{_start_ratio(s):.2f}"),
+        Column("peak memory", 11, lambda s: format_bytes(int(median(life.peak for life in s.ours)))),
+        Column("llama.cpp's", 11, lambda s: format_bytes(int(median(life.peak for life in s.theirs)))),
+    )
+
+
+def _start_ratio(start: Start) -> float:
+    return median(ours.first_text / theirs.first_text for ours, theirs in zip(start.ours, start.theirs, strict=True))
+
+
+def _setup_columns(plan: Plan, backend: str) -> tuple[Column[Record], ...]:
+    """The model, and of the parameters those that are not at their default or vary, with the threads always shown on a
+    CPU and the layers elsewhere."""
+    on_cpu = backend.endswith("CPU")
+    usual = Plan(plan.models, plan.n_threads)
+    chosen: list[Column[Record]] = [
+        Column("model", 30, lambda r: r.model_type, left=True),
+        Column("size", 10, lambda r: format_bytes(r.model_size)),
+        Column("params", 10, lambda r: format_parameters(r.model_n_params)),
+        Column("backend", 10, lambda r: r.backends, left=True),
+    ]
+    if not on_cpu:
+        chosen.append(Column("ngl", 3, lambda r: str(r.n_gpu_layers)))
+    if on_cpu or len(plan.n_threads) > 1:
+        chosen.append(Column("threads", 7, lambda r: str(r.n_threads)))
+    if plan.n_batch != usual.n_batch:
+        chosen.append(Column("n_batch", 7, lambda r: str(r.n_batch)))
+    if plan.n_ubatch != usual.n_ubatch:
+        chosen.append(Column("n_ubatch", 8, lambda r: str(r.n_ubatch)))
+    if plan.type_k != usual.type_k:
+        chosen.append(Column("type_k", 6, lambda r: r.type_k))
+    if plan.type_v != usual.type_v:
+        chosen.append(Column("type_v", 6, lambda r: r.type_v))
+    if plan.load_mode != usual.load_mode:
+        chosen.append(Column("lm", 10, lambda r: r.load_mode))
+    return tuple(chosen)
+
+
+def percent(share: float | None) -> str:
+    """A share in words; nothing where there is none."""
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def md_head(table: Sequence[Column[T]]) -> str:
+    """The headings and the line under them."""
+    headings = " | ".join(column.align(column.heading) for column in table)
+    return f"| {headings} |\n| {' | '.join(column.rule() for column in table)} |\n"
+
+
+def md_row(table: Sequence[Column[T]], result: T) -> str:
+    """One line of the table."""
+    return f"| {' | '.join(column.align(column.cell(result)) for column in table)} |\n"
+
+
+def md_foot(record: Record) -> str:
+    """What was measured with; the machine's limits where they were measured."""
+    limits = f"\nmemory: {record.memory_bandwidth / 1e9:.1f} GB/s read" if record.memory_bandwidth else ""
+    if record.peak_flops and record.memory_bandwidth:
+        ridge = record.peak_flops / record.memory_bandwidth
+        limits += f"; products: {record.peak_flops / 1e9:.0f} GFLOP/s; they meet at {ridge:.1f} FLOP per byte"
+    return f"\nbuild: {record.build_commit}{limits}\n"
+
+
+def _short(value: float | None, unit: float) -> str:
+    """Three digits or more."""
+    if value is None:
+        return ""
+    number = value / unit
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"

@@ -1,0 +1,168 @@
+"""Two runs of the same tests: how much faster one is than the other, and how sure that is.
+
+For each test that both have: the ratio of the mean speeds, with an interval that holds the true ratio in 95 of 100
+such comparisons. The interval is Welch's for the logarithm of the ratio: the variance of ln(mean) is that of the
+samples / (n mean^2) (the delta method), the two add up, Student's t has the degrees of freedom of Welch and
+Satterthwaite (B. L. Welch, Biometrika 34, 1947). It takes the repetitions for independent: what differs from one
+process, day or heat to the next is in it only where the repetitions come from several.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy.special import stdtrit
+
+from minillama.errors import FormatError, ResourceError
+from minillama.measure.speed.bench_plan import Trial
+from minillama.measure.speed.bench_record import Record, deviation, mean
+from minillama.measure.speed.bench_tables import Column
+
+CONFIDENCE = 0.95
+_SETTINGS = ("n_batch", "n_ubatch", "type_k", "type_v", "n_gpu_layers")  # tell apart what the rest does not
+
+
+@dataclass(frozen=True)
+class Run:
+    """One test of one run, ours or llama-bench's; speeds in tokens a second."""
+
+    model: str  # the file's name
+    trial: Trial
+    n_threads: int
+    settings: tuple[object, ...]
+    speeds: tuple[float, ...]
+
+    @property
+    def key(self) -> tuple[str, Trial, int]:
+        return self.model, self.trial, self.n_threads
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A test in both runs."""
+
+    base: Run
+    new: Run
+
+    @property
+    def ratio(self) -> float:
+        """Mean speed of the new one by that of the base."""
+        return mean(self.new.speeds) / mean(self.base.speeds)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of the ratio, by the method above; None where one of them was run once only."""
+        return ratio_interval(self.base.speeds, self.new.speeds)
+
+    @property
+    def verdict(self) -> str:
+        if self.interval is None:
+            return "run once"
+        low, high = self.interval
+        return "faster" if low > 1 else "slower" if high < 1 else "no difference seen"
+
+    def as_dict(self) -> dict[str, object]:
+        """The same as plain values, ready for `json.dumps`."""
+        low, high = self.interval or (None, None)
+        return {
+            "model": self.base.model,
+            "test": self.base.trial.name,
+            "n_threads": self.base.n_threads,
+            "base_samples_ts": list(self.base.speeds),
+            "new_samples_ts": list(self.new.speeds),
+            "base_avg_ts": mean(self.base.speeds),
+            "new_avg_ts": mean(self.new.speeds),
+            "ratio": self.ratio,
+            "ratio_low": low,
+            "ratio_high": high,
+            "confidence": CONFIDENCE,
+            "verdict": self.verdict,
+        }
+
+
+def ratio_interval(
+    base: Sequence[float], new: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """Of mean(new) / mean(base), by the method above; None where there are less than two samples of one of them."""
+    if min(len(base), len(new)) < 2:
+        return None
+    parts = [((deviation(xs) / mean(xs)) ** 2 / len(xs), len(xs) - 1) for xs in (base, new)]
+    variance = sum(part for part, _ in parts)
+    centre = math.log(mean(new) / mean(base))
+    if not variance:
+        return math.exp(centre), math.exp(centre)
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    half = float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(variance)
+    return math.exp(centre - half), math.exp(centre + half)
+
+
+def contrast(base: Sequence[Run], new: Sequence[Run]) -> list[Contrast]:
+    """The tests that both have, by model, test and threads, in the new run's order.
+
+    Where several have these in common, batch sizes, cache types and layers on the GPU must agree as well.
+    """
+    found = []
+    for run in new:
+        same = [other for other in base if other.key == run.key]
+        twins = [other for other in new if other.key == run.key]
+        if len(same) > 1 or len(twins) > 1:
+            same = [other for other in same if other.settings == run.settings]
+        found += [Contrast(other, run) for other in same[-1:]]
+    return found
+
+
+def run_of(record: Record) -> Run:
+    """The same test, as a run to compare."""
+    return _run(record.as_dict())
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The results in a file of `-o json` or `-o jsonl`, ours or llama-bench's.
+
+    Raises ResourceError for a file that cannot be read, FormatError for one that holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResourceError(f"{path}: cannot be read ({error}); name a file that -o json wrote") from error
+    try:
+        found = json.loads(text) if text.startswith("[") else [json.loads(line) for line in _values(text)]
+        if len(found) == 1 and "results" in found[0]:  # what --compare itself printed
+            found = found[0]["results"]
+        return [_run(values) for values in found]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FormatError(f"{path}: no results of -o json or jsonl ({error}); measure with -o json") from error
+
+
+def contrast_columns() -> tuple[Column[Contrast], ...]:
+    """A table of contrasts."""
+    return (
+        Column("model", 30, lambda c: c.base.model, left=True),
+        Column("threads", 7, lambda c: str(c.base.n_threads)),
+        Column("test", 15, lambda c: c.base.trial.name),
+        Column("base t/s", 20, lambda c: _spread(c.base)),
+        Column("t/s", 20, lambda c: _spread(c.new)),
+        Column("ratio", 6, lambda c: f"{c.ratio:.3f}"),
+        Column("95 % interval", 15, lambda c: "" if c.interval is None else "{:.3f} - {:.3f}".format(*c.interval)),
+        Column("", 18, lambda c: c.verdict, left=True),
+    )
+
+
+def _values(text: str) -> list[str]:
+    """One object a line, or one over all lines."""
+    return [text] if text.startswith("{\n") else text.splitlines()
+
+
+def _spread(run: Run) -> str:
+    return f"{mean(run.speeds):.2f} ± {deviation(run.speeds):.2f}"
+
+
+def _run(values: Mapping[str, object]) -> Run:
+    numbers = [int(values[name]) for name in ("n_prompt", "n_gen", "n_depth")]  # type: ignore[call-overload]
+    speeds = tuple(float(speed) for speed in values["samples_ts"])  # type: ignore[union-attr,attr-defined]
+    if not speeds or not all(0 < speed < math.inf for speed in speeds):
+        raise ValueError("samples_ts should be speeds above 0")
+    settings = tuple(values.get(name) for name in _SETTINGS)
+    return Run(Path(str(values["model_filename"])).name, Trial(*numbers), int(values["n_threads"]), settings, speeds)  # type: ignore[call-overload]

@@ -1,0 +1,70 @@
+"""Waiting times and memory as tables in Markdown."""
+
+from collections.abc import Sequence
+
+from minillama.engine.memory_usage import Usage
+from minillama.gguf.names import format_bytes
+from minillama.measure.speed.bench_tables import Column, T, md_head, md_row
+from minillama.measure.speed.latency import PERCENTILES, ColdStart, Latency, percentiles
+
+
+def cold_table(found: Sequence[ColdStart]) -> str:
+    """The first token of a fresh process, part by part, in milliseconds."""
+    parts = ("start", "load", "compile", "prompt", "first_step", "total")
+    return _table(
+        [
+            Column("cold, ms", 12, lambda c: f"{c.prompt_tokens} tokens"),
+            *(Column(part.replace("_", " "), 10, lambda c, part=part: _ms(getattr(c, part))) for part in parts),
+        ],
+        found,
+    )
+
+
+def warm_table(found: Sequence[Latency]) -> str:
+    """Percentiles of the first token, of each after it, and of all, in milliseconds."""
+    headings = {"first_token": "first token", "prompt": "its prompt", "first_step": "its step", "total": "total"}
+    medians = [
+        Column(heading, 11, lambda w, name=name: _ms(percentiles(getattr(w, name))[0]))
+        for name, heading in headings.items()
+    ]
+    between = [
+        Column(f"next p{p}", 9, lambda w, i=i: _ms(percentiles(w.between)[i]) if w.between else "")
+        for i, p in enumerate(PERCENTILES)
+    ]
+    size = Column("warm, ms (medians)", 18, lambda w: f"{w.prompt_tokens} + {w.generated_tokens} tokens")
+    return _table([size, *medians[:3], *between, medians[3]], found)
+
+
+def usage_table(usage: Usage) -> str:
+    """Memory by formula beside what is held."""
+    rows = [
+        ("weights", usage.weights, usage.weights_held),
+        ("key/value cache", usage.cache, usage.cache_held),
+        ("compute buffers", usage.compute, usage.compute_held),
+        ("process, resident", None, usage.resident),
+        ("  of it files", None, usage.resident_file),
+        ("process, peak", None, usage.peak),
+        ("device, in use", None, usage.device_in_use),
+        ("device, peak", None, usage.device_peak),
+    ]
+    shown = [row for row in rows if row[1] is not None or row[2] is not None]
+    return _table(
+        [
+            Column("memory", 18, lambda r: r[0], left=True),
+            Column("by formula", 11, lambda r: _size(r[1])),
+            Column("held", 11, lambda r: _size(r[2])),
+        ],
+        shown,
+    )
+
+
+def _table(columns: "Sequence[Column[T]]", found: Sequence[T]) -> str:
+    return md_head(columns) + "".join(md_row(columns, each) for each in found)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.2f}"
+
+
+def _size(size: int | None) -> str:
+    return "" if size is None else format_bytes(size)

@@ -1,0 +1,48 @@
+"""BERTScore with a pretrained encoder, by the authors' package `bert-score`: the optional extra `quality`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from minillama.errors import ResourceError
+from minillama.measure.texts.relevance import Score, Scorer
+
+PACKAGE = "bert_score"
+
+
+@dataclass(frozen=True, eq=False)
+class PackageScorer(Scorer):
+    """Scores of an encoder as `roberta-large`, with idf weights over some documents. Made by `package_scorer`."""
+
+    model_type: str
+    scorer: Any = field(repr=False)  # a bert_score.BERTScorer
+
+    @property
+    def name(self) -> str:
+        return f"bert-score with {self.model_type}"
+
+    def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> list[Score]:
+        columns = self.scorer.score(list(candidates), list(references))
+        return [Score(*map(float, triple)) for triple in zip(*columns, strict=True)]
+
+
+def package_scorer(model_type: str, documents: Sequence[str]) -> PackageScorer:
+    """A scorer on an encoder that `transformers` fetches, by its name there or a folder.
+
+    Raises ResourceError where the package is not installed or the encoder cannot be had.
+    """
+    try:
+        package = import_module(PACKAGE)
+    except ImportError as error:
+        raise ResourceError(
+            f"scores of {model_type} need the package bert-score ({error}): pip install 'minillama[quality]'"
+        ) from error
+    try:
+        scorer = package.BERTScorer(model_type=model_type, idf=True, idf_sents=list(documents))
+    except (OSError, KeyError, ValueError) as error:  # no such encoder, no network, no layer known for it
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ResourceError(
+            f"encoder {model_type}: {first}; choose one that bert-score knows, as roberta-large"
+        ) from error
+    return PackageScorer(model_type, scorer)

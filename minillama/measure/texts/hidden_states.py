@@ -1,0 +1,110 @@
+"""Many texts through a model at once: their hidden states at a layer, and the log-probabilities of their tokens.
+
+Texts of about the same length share a pass. They are padded behind their end, where attention never looks from within.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Float32, Int, Int32
+
+from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
+from minillama.engine.llm import LLM
+from minillama.errors import OptionError
+from minillama.model import Cache, Config, Params, empty_cache, forward
+from minillama.model.forward import embed_tokens, run_blocks
+
+LEAST_LENGTH = 32  # shorter texts are padded to this
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Token ids of a text with what stands before it; the text begins at `start`, which is 1 or more."""
+
+    ids: tuple[int, ...]
+    start: int
+
+
+def hidden_states(
+    llm: LLM, texts: Sequence[Sequence[int]], layer: int | None = None
+) -> list[Float32[np.ndarray, "_ D"]]:
+    """The states behind a layer (`l_out` of `llm.trace`) for every token of each text; later layers are not computed.
+
+    layer: 1 to the number of layers, or None for `middle_layer`.
+    Raises OptionError for a layer that is not there and for a text that does not fit in the context.
+    """
+    layer = middle_layer(llm.config.block_count) if layer is None else layer
+    if not 1 <= layer <= llm.config.block_count:
+        raise OptionError(f"layer is {layer}; {llm.path.name} has layers 1 to {llm.config.block_count}")
+    params = replace(llm.params, blocks=llm.params.blocks[:layer], output=None)
+    found: list[np.ndarray] = [np.zeros((0, llm.config.embedding_length), np.float32)] * len(texts)
+    for places, ids in _batches(llm, texts):
+        cache = empty_cache(llm.config, ids.shape[1], llm.cache_types, batch=ids.shape[0], layers=layer)
+        states = np.asarray(_states(params, llm.config, ids, cache))
+        for row, place in enumerate(places):
+            found[place] = states[row, : len(texts[place])].copy()  # not a view that keeps the whole pass alive
+    return found
+
+
+def middle_layer(layers: int) -> int:
+    """Two thirds of the way up: the last layers of a language model are about the next token more than about this one
+    (BERTScore's own choice for its encoders, by agreement with people, lies there as well)."""
+    return max(1, round(2 * layers / 3))
+
+
+def answer_logprobs(llm: LLM, answers: Sequence[Answer]) -> list[Float32[np.ndarray, "_"]]:
+    """Natural logarithms of the probabilities that the model gives to each token of the answers.
+
+    Raises OptionError for a text that does not fit in the context.
+    """
+    found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(answers)
+    for places, ids in _batches(llm, [answer.ids for answer in answers]):
+        cache = empty_cache(llm.config, ids.shape[1], llm.cache_types, batch=ids.shape[0])
+        logprobs = np.asarray(_following(llm.params, llm.config, ids, cache))
+        for row, place in enumerate(places):
+            answer = answers[place]
+            found[place] = logprobs[row, answer.start - 1 : len(answer.ids) - 1].copy()
+    return found
+
+
+def _batches(llm: LLM, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Int32[np.ndarray, "B T"]]]:
+    """Padded rows of about `ubatch_size` tokens, and which texts they hold; B and T are powers of two, so that few
+    programs are compiled, and rows beyond the texts are zeros."""
+    if llm.placement.single is None:
+        raise OptionError("hidden states need all layers on one device; load with n_gpu_layers=0 or all")
+    longest = max(map(len, texts), default=0)
+    if longest > llm.ctx_size:
+        raise OptionError(
+            f"a text of {longest} tokens does not fit in a context of {llm.ctx_size}; raise ctx_size or shorten it"
+        )
+    waiting = sorted((place for place, text in enumerate(texts) if text), key=lambda place: len(texts[place]))
+    while waiting:
+        length = LEAST_LENGTH
+        while length < len(texts[waiting[-1]]):
+            length *= 2
+        rows = 1
+        while rows < len(waiting) and 2 * rows * length <= llm.batches.ubatch_size:
+            rows *= 2
+        places, waiting = waiting[-rows:], waiting[:-rows]
+        ids = np.zeros((rows, length), np.int32)
+        for row, place in enumerate(places):
+            ids[row, : len(texts[place])] = texts[place]
+        yield places, ids
+
+
+@partial(jax.jit, static_argnames="config")
+def _states(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache) -> Float[Array, "B T D"]:
+    x = embed_tokens(params.token_embd, config, ids)
+    return run_blocks(params.blocks, config, x, cache, params.rope_factors)[0]
+
+
+@partial(jax.jit, static_argnames="config")
+def _following(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache) -> Float[Array, "B T"]:
+    """Behind each token the log-probability of the one that follows it; the last of a row means nothing."""
+    hidden, _ = forward(params, config, ids, cache)
+    return -over_positions(negative_log_likelihood, params, config, hidden, jnp.roll(ids, -1, axis=1))

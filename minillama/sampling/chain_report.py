@@ -1,0 +1,56 @@
+"""What a chain does to one set of logits, link by link, as numpy values for figures and tables."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from minillama.sampling.candidates import Candidates
+from minillama.sampling.chain import Chain
+from minillama.sampling.sampler_state import SamplerState
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One link: who may still be drawn after it (the likeliest first), and whom it removed (the likeliest first)."""
+
+    name: str  # llama.cpp's name of the link; "logits" for what goes in
+    kept: int
+    ids: Int[np.ndarray, "kept"]
+    probs: Float[np.ndarray, "kept"]  # softmax over those that are left
+    removed: Int[np.ndarray, "removed"]
+
+
+def distribution(logits: Float[Array | np.ndarray, "V"], chain: Chain, state: SamplerState) -> Float[np.ndarray, "V"]:
+    """The probability of each token of the vocabulary in the next draw; 0 for those that the chain removed."""
+    last = _walk(chain, jnp.asarray(logits), state)[-1]
+    probs = np.zeros(chain.vocab_size, np.float32)
+    probs[np.asarray(last.ids)] = np.asarray(last.probs)
+    return probs
+
+
+def explain(logits: Float[Array | np.ndarray, "V"], chain: Chain, state: SamplerState) -> tuple[StageReport, ...]:
+    """One report for the logits themselves, one for each link of the chain that is not switched off."""
+    names = ("logits", *(stage.name for stage in chain.stages), chain.last.name)
+    reports: list[StageReport] = []
+    for name, found in zip(names, _walk(chain, jnp.asarray(logits), state), strict=True):
+        ids, probs = _likeliest_first(found)
+        before = reports[-1].ids if reports else ids
+        removed = before[~np.isin(before, ids)]
+        reports.append(StageReport(name, len(ids), ids, probs, removed))
+    return tuple(reports)
+
+
+@jax.jit
+def _walk(chain: Chain, logits: Float[Array, "V"], state: SamplerState) -> tuple[Candidates, ...]:
+    return chain.walk(logits, state)
+
+
+def _likeliest_first(found: Candidates) -> tuple[Int[np.ndarray, "kept"], Float[np.ndarray, "kept"]]:
+    """Only those that can be drawn: a candidate with a logit of -inf counts as removed."""
+    ids, logits, probs = np.asarray(found.ids), np.asarray(found.logits), np.asarray(found.probs)
+    order = np.argsort(-logits, kind="stable")
+    order = order[np.asarray(found.kept)[order] & (logits[order] > -np.inf)]
+    return ids[order], probs[order]

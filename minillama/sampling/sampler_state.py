@@ -1,0 +1,52 @@
+"""What the sampler remembers from token to token, as one value."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from minillama.sampling.pytree import pytree
+
+NOTHING = -1  # fills the window where no token has been accepted yet
+
+
+@pytree
+@dataclass(frozen=True)
+class SamplerState:
+    """Random key, the last W accepted tokens (the newest first, NOTHING where there are fewer), and mirostat's mu."""
+
+    key: Key[Array, ""]
+    recent: Int[Array, "W"]
+    mu: Float[Array, ""]
+
+    def accept(self, token: Int[Array, ""]) -> "SamplerState":
+        """Put one token in front of the window."""
+        newest = jnp.reshape(token, (1,)).astype(jnp.int32)
+        return replace(self, recent=jnp.concatenate([newest, self.recent[:-1]]))
+
+    def accept_many(self, ids: Int[Array, "T"], n_valid: Int[Array, ""]) -> "SamplerState":
+        """Accept the first n_valid of the ids, the first one first: a prompt, padded to its bucket."""
+        length, width = ids.shape[0], self.recent.shape[0]
+        if length == 0:
+            return self
+        place = jnp.arange(width, dtype=jnp.int32)
+        n = jnp.clip(n_valid, 0, length).astype(jnp.int32)
+        arrived = ids.astype(jnp.int32)[jnp.clip(n - 1 - place, 0, length - 1)]
+        earlier = self.recent[jnp.clip(place - n, 0, width - 1)]
+        return replace(self, recent=jnp.where(place < n, arrived, earlier))
+
+
+@pytree
+@dataclass(frozen=True)
+class Step:
+    """What a stage may look at besides the candidates, for one token."""
+
+    recent: Int[Array, "W"]
+    chance: Float[Array, ""]  # uniform in [0, 1), for xtc
+    mu: Float[Array, ""]
+
+
+def new_state(seed: int | UInt32[Array, ""], width: int, mu: Float[Array, ""]) -> SamplerState:
+    """The state before the first token: an empty window of a given width."""
+    return SamplerState(jax.random.key(seed), jnp.full(width, NOTHING, jnp.int32), mu)

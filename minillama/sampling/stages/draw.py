@@ -1,0 +1,102 @@
+"""The last link of the chain: it draws one token. Mirostat first truncates so that the surprise stays near a target."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from minillama.sampling.candidates import Candidates
+from minillama.sampling.pytree import pytree
+
+_ESTIMATE_OVER = 100  # mirostat 1 fits Zipf's exponent to this many of the likeliest candidates
+
+
+def draw(probs: Float[Array, "M"], uniform: Float[Array, ""]) -> Int[Array, ""]:
+    """Invert the cumulative distribution at a number in [0, 1): the first position whose running sum exceeds it.
+
+    Never gives a position of probability 0, whatever the rounding of the sums.
+    """
+    running = jnp.cumsum(probs)
+    reached = (running > uniform * running[-1]) & (probs > 0)
+    return jnp.where(jnp.any(reached), jnp.argmax(reached), jnp.argmax(probs)).astype(jnp.int32)
+
+
+@pytree
+@dataclass(frozen=True)
+class Dist:
+    """Draw from the candidates by their probabilities."""
+
+    name: ClassVar[str] = "dist"
+
+    def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
+        """Nothing to truncate."""
+        return candidates
+
+    def start(self) -> Float[Array, ""]:
+        """There is no mu to start with."""
+        return jnp.float32(0)
+
+    def update(self, mu: Float[Array, ""], probability: Float[Array, ""]) -> Float[Array, ""]:
+        """There is no mu to move."""
+        return mu
+
+
+@pytree
+@dataclass(frozen=True)
+class _Mirostat:
+    """What both versions share: mu, the surprise allowed, follows the error of the surprise seen (both in bits)."""
+
+    tau: Float[Array, ""]
+    eta: Float[Array, ""]
+
+    def start(self) -> Float[Array, ""]:
+        """Mu before the first token."""
+        return 2.0 * self.tau
+
+    def update(self, mu: Float[Array, ""], probability: Float[Array, ""]) -> Float[Array, ""]:
+        """Move mu against the error, at the learning rate eta."""
+        return mu - self.eta * (-jnp.log2(probability) - self.tau)
+
+
+@pytree
+@dataclass(frozen=True)
+class Mirostat1(_Mirostat):
+    """Choose k for a top-k from Zipf's law, so that the surprise is mu (Basu et al. 2020, arXiv:2007.14966)."""
+
+    name: ClassVar[str] = "mirostat"
+
+    def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
+        """Fit the exponent s over the likeliest, solve for k, keep max(k, 1)."""
+        size = candidates.logits.shape[0]
+        probs = candidates.probs[lax.top_k(candidates.logits, min(size, _ESTIMATE_OVER))[1]]
+        rank = jnp.arange(1, probs.shape[0], dtype=jnp.float32)
+        t = jnp.log((rank + 1) / rank)
+        seen = probs[1:] > 0
+        b = jnp.where(seen, jnp.log(probs[:-1] / jnp.where(seen, probs[1:], 1.0)), 0.0)
+        s = jnp.sum(t * b) / jnp.sum(jnp.where(seen, t * t, 0.0))
+        epsilon = s - 1
+        n = jnp.float32(candidates.vocab_size)
+        flat = jnp.abs(epsilon) < 1e-6  # the quotient's limit, where the formula is 0 / 0
+        quotient = jnp.where(flat, 1 / jnp.log(n), epsilon / (1 - n ** -jnp.where(flat, 1.0, epsilon)))
+        k = (quotient * 2.0**mu) ** (1 / s)
+        whole = jnp.clip(jnp.where(jnp.isnan(k), 1.0, k), 1.0, jnp.float32(size)).astype(jnp.int32)
+        return candidates.keep(candidates.first(lambda total, number: number >= whole))
+
+
+@pytree
+@dataclass(frozen=True)
+class Mirostat2(_Mirostat):
+    """Drop candidates whose surprise is above mu, but not the likeliest (same paper, version of the code)."""
+
+    name: ClassVar[str] = "mirostat-v2"
+
+    def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
+        """A threshold on the surprise, so no order is needed."""
+        probs = candidates.probs
+        likeliest = jnp.arange(probs.shape[0], dtype=jnp.int32) == jnp.argmax(candidates.logits)
+        return candidates.keep(candidates.kept & ((-jnp.log2(probs) <= mu) | likeliest))
+
+
+Draw = Dist | Mirostat1 | Mirostat2

@@ -1,0 +1,92 @@
+"""DRY ("don't repeat yourself"): the longer a repeat would become, the less likely the token that continues it.
+
+llama.cpp's version of the sampler by p-e-w (text-generation-webui #5677).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from minillama.sampling.candidates import Candidates
+from minillama.sampling.pytree import pytree
+from minillama.sampling.sampler_state import NOTHING, Step
+
+_LOG_FLOAT32_MAX = 88.7228391
+
+
+def suffix_matches(recent: Int[Array, "W"], size: Int[Array, ""], limit: Int[Array, ""]) -> Int[Array, "W"]:
+    """For each distance k, how many tokens before that distance equal the newest ones, up to a limit.
+
+    `recent` has the newest token first; only the first `size` count. The Z-function of the window read backwards.
+    All distances grow their matches together, so the work is W times the longest match, which is nearly always short.
+
+    Example (oldest to newest): a b c c b c y a b c. Newest first: c b a y c b c c b a; Z of distance 7 is 3 (a b c),
+    of distances 6 and 4 it is 1 and 2.
+    """
+    width = recent.shape[0]
+    distance = jnp.arange(width, dtype=jnp.int32)
+    shifted = jnp.concatenate([recent, jnp.full(width, NOTHING, recent.dtype)])
+
+    def growing(carry: tuple[Int[Array, ""], Bool[Array, "W"], Int[Array, "W"]]) -> Bool[Array, ""]:
+        length, alive, _ = carry
+        return (length < limit) & jnp.any(alive)
+
+    def grow(carry: tuple[Int[Array, ""], Bool[Array, "W"], Int[Array, "W"]]):
+        length, alive, matches = carry
+        earlier = lax.dynamic_slice(shifted, (length,), (width,))
+        alive = alive & (earlier == recent[length]) & (distance + length < size)
+        return length + 1, alive, matches + alive.astype(jnp.int32)
+
+    start = (jnp.int32(0), (distance > 0) & (distance < size), jnp.zeros(width, jnp.int32))
+    return lax.while_loop(growing, grow, start)[2]
+
+
+@pytree
+@dataclass(frozen=True)
+class Dry:
+    """Subtract multiplier * base**(L - allowed) from a token that would continue a repeat of length L >= allowed.
+
+    Breakers are single tokens. llama.cpp's default breakers are single characters, for which that is exact: every token
+    that contains the character. A breaker string that spans several tokens has no counterpart here.
+    """
+
+    name: ClassVar[str] = "dry"
+    multiplier: Float[Array, ""]
+    base: Float[Array, ""]
+    allowed_length: Int[Array, ""]
+    last_n: Int[Array, ""]
+    breakers: Bool[Array, "V"]
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """Find the repeats in the window, and lower the tokens that followed them."""
+        recent = step.recent
+        index = jnp.arange(recent.shape[0], dtype=jnp.int32)
+        size = jnp.minimum(jnp.sum(recent != NOTHING, dtype=jnp.int32), self.last_n)
+
+        # A repeat does not reach over the newest breaker.
+        breaks = self._is_breaker(recent) & (index < size)
+        limit = jnp.where(jnp.any(breaks), jnp.argmax(breaks).astype(jnp.int32), size)
+        matches = suffix_matches(recent, size, limit)
+
+        # The token that followed the match at distance k stands at distance k - 1.
+        following = jnp.concatenate([jnp.full(1, NOTHING, recent.dtype), recent[:-1]])
+        repeats = (index > 0) & (index < size) & (matches >= self.allowed_length)
+        repeats = repeats & (size > self.allowed_length) & (limit >= self.allowed_length)
+        total = candidates.logits.shape[0]
+        places = jnp.where(repeats & ~self._is_breaker(following), candidates.positions(following), total)
+        longest = jnp.zeros(total, jnp.int32).at[places].max(matches, mode="drop")
+        longest = longest.at[places].get(mode="fill", fill_value=0)
+
+        # base**exponent must stay a finite f32.
+        cap = jnp.where(self.base > 1.000001, jnp.floor(_LOG_FLOAT32_MAX / jnp.log(self.base)), 0.0)
+        exponent = jnp.minimum((longest - self.allowed_length).astype(jnp.float32), jnp.where(cap > 0, cap, jnp.inf))
+        logits = candidates.logits.at[places].get(mode="fill", fill_value=0)
+        lowered = logits - self.multiplier * self.base**exponent
+        return candidates.with_logits(candidates.logits.at[places].set(lowered, mode="drop"), same_order=False)
+
+    def _is_breaker(self, tokens: Int[Array, "W"]) -> Bool[Array, "W"]:
+        out_of_range = self.breakers.shape[0]
+        return self.breakers.at[jnp.where(tokens >= 0, tokens, out_of_range)].get(mode="fill", fill_value=False)

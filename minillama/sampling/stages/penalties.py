@@ -1,0 +1,54 @@
+"""Stages that move the logits of single tokens: logit bias, and the penalties on repeating."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from minillama.sampling.candidates import Candidates
+from minillama.sampling.pytree import pytree
+from minillama.sampling.sampler_state import Step
+
+
+@pytree
+@dataclass(frozen=True)
+class LogitBias:
+    """Add a number to the logits of some tokens; -inf forbids one. Ids out of the vocabulary are padding."""
+
+    name: ClassVar[str] = "logit-bias"
+    tokens: Int[Array, "W"]
+    biases: Float[Array, "W"]
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """A token that is biased twice gets both."""
+        places = candidates.positions(self.tokens)
+        return candidates.with_logits(candidates.logits.at[places].add(self.biases, mode="drop"), same_order=False)
+
+
+@pytree
+@dataclass(frozen=True)
+class Penalties:
+    """Make tokens among the last n less likely: `repeat` (Keskar et al. 2019), and OpenAI's `presence` and `frequency`.
+
+    For a token seen c > 0 times: a positive logit is divided by repeat, any other multiplied, then c * frequency +
+    presence is subtracted.
+    """
+
+    name: ClassVar[str] = "penalties"
+    last_n: Int[Array, ""]
+    repeat: Float[Array, ""]
+    frequency: Float[Array, ""]
+    presence: Float[Array, ""]
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """Work on the window's tokens only: gather their logits, change them, scatter them back."""
+        size = candidates.logits.shape[0]
+        in_window = jnp.arange(step.recent.shape[0], dtype=jnp.int32) < self.last_n
+        places = jnp.where(in_window, candidates.positions(step.recent), size)
+        counts = jnp.zeros(size, jnp.float32).at[places].add(1.0, mode="drop").at[places].get(mode="fill", fill_value=0)
+        logits = candidates.logits.at[places].get(mode="fill", fill_value=0)
+        scaled = jnp.where(logits <= 0, logits * self.repeat, logits / self.repeat)
+        lowered = scaled - (counts * self.frequency + self.presence)
+        # A token that stands twice in the window is written twice, with the same value.
+        return candidates.with_logits(candidates.logits.at[places].set(lowered, mode="drop"), same_order=False)

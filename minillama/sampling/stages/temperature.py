@@ -1,0 +1,57 @@
+"""Stages that sharpen or flatten the distribution."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from minillama.sampling.candidates import Candidates
+from minillama.sampling.pytree import pytree
+from minillama.sampling.sampler_state import Step
+
+_COLDEST = 1e-30  # dividing by less could overflow; this is already as good as greedy
+
+
+def tempered(candidates: Candidates, temperature: Float[Array, ""]) -> Candidates:
+    """Divide the logits by a temperature; at 0 or below forbid all but the first of the largest."""
+    logits = candidates.logits
+    largest = jnp.arange(logits.shape[0], dtype=jnp.int32) == jnp.argmax(logits)
+    greedy = jnp.where(largest, logits, -jnp.inf)
+    scaled = logits / jnp.maximum(temperature, _COLDEST)
+    return candidates.with_logits(jnp.where(temperature > 0, scaled, greedy), same_order=True)
+
+
+@pytree
+@dataclass(frozen=True)
+class Temperature:
+    """Divide the logits by the temperature; the greedy result at 0."""
+
+    name: ClassVar[str] = "temp-ext"
+    temp: Float[Array, ""]
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """One multiplication a candidate."""
+        return tempered(candidates, self.temp)
+
+
+@pytree
+@dataclass(frozen=True)
+class DynamicTemperature:
+    """A temperature within temp - range .. temp + range that grows with the entropy of the candidates (kalomaze)."""
+
+    name: ClassVar[str] = "temp-ext"
+    temp: Float[Array, ""]
+    range: Float[Array, ""]
+    exponent: Float[Array, ""]
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """Entropy as a share of the largest possible, ln(count), raised to the exponent; a lone candidate is left."""
+        probs = candidates.probs
+        entropy = -jnp.sum(probs * jnp.log(jnp.where(probs > 0, probs, 1.0)))
+        count = candidates.count.astype(jnp.float32)
+        share = entropy / jnp.log(jnp.maximum(count, 2.0))
+        low = jnp.maximum(0.0, self.temp - self.range)
+        high = self.temp + self.range
+        chosen = low + (high - low) * jnp.maximum(share, 0.0) ** self.exponent
+        return tempered(candidates, jnp.where(count > 1, chosen, 1.0))

@@ -1,0 +1,130 @@
+"""Stages that drop candidates: the shape of the distribution decides who stays in the running.
+
+Where a formula says "at least min_keep", the min_keep best by that formula's own order stay in any case.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from minillama.sampling.candidates import Candidates
+from minillama.sampling.pytree import STATIC, pytree
+from minillama.sampling.sampler_state import Step
+
+
+@pytree
+@dataclass(frozen=True)
+class TopNSigma:
+    """Forbid logits more than n standard deviations below the largest (Tang et al. 2024, arXiv:2411.07641).
+
+    As in llama.cpp the forbidden ones get a logit of -inf and still count as candidates.
+    """
+
+    name: ClassVar[str] = "top-n-sigma"
+    n: Float[Array, ""]
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """Mean and population deviation over the finite logits."""
+        logits = candidates.logits
+        finite = logits > -jnp.inf
+        count = jnp.maximum(jnp.sum(finite, dtype=jnp.float32), 1.0)
+        mean = jnp.sum(jnp.where(finite, logits, 0.0)) / count
+        deviation = jnp.sqrt(jnp.sum(jnp.where(finite, jnp.square(logits - mean), 0.0)) / count)
+        low = logits < jnp.max(logits) - self.n * deviation
+        return candidates.with_logits(jnp.where(low, -jnp.inf, logits), same_order=True)
+
+
+@pytree
+@dataclass(frozen=True)
+class TopK:
+    """Keep the k largest logits, in descending order, as a list of a fixed width >= k."""
+
+    name: ClassVar[str] = "top-k"
+    k: Int[Array, ""]
+    width: int = field(metadata=STATIC)
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """From here on the other stages work on `width` candidates in place of the vocabulary."""
+        ranked = candidates.largest(min(self.width, candidates.logits.shape[0]))
+        return ranked.keep(ranked.kept & (ranked.rank < self.k))
+
+
+@pytree
+@dataclass(frozen=True)
+class TopP:
+    """Nucleus sampling: the shortest run of likeliest candidates that sums to p (Holtzman et al., arXiv:1904.09751)."""
+
+    name: ClassVar[str] = "top-p"
+    p: Float[Array, ""]
+    min_keep: Int[Array, ""]
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """Needs no sorting behind a top-k."""
+        nucleus = candidates.first(lambda total, number: (total >= self.p) & (number >= self.min_keep))
+        return candidates.keep(nucleus | (self.p >= 1))
+
+
+@pytree
+@dataclass(frozen=True)
+class MinP:
+    """Keep candidates at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)."""
+
+    name: ClassVar[str] = "min-p"
+    p: Float[Array, ""]
+    min_keep: Int[Array, ""]
+    by_rank: bool = field(metadata=STATIC)
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """A threshold on logits, so no softmax is needed, and a ranking only for a min_keep above 1."""
+        likely = candidates.logits >= jnp.max(candidates.logits) + jnp.log(self.p)
+        if self.by_rank:
+            likely = likely | candidates.first(lambda total, number: number >= self.min_keep)
+        return candidates.keep(likely | (self.p <= 0))
+
+
+@pytree
+@dataclass(frozen=True)
+class Typical:
+    """Keep candidates whose surprise is close to the entropy, until they sum to more than p (Meister et al. 2022).
+
+    arXiv:2202.00666.
+    """
+
+    name: ClassVar[str] = "typical"
+    p: Float[Array, ""]
+    min_keep: Int[Array, ""]
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """Ranks by -|-ln p - H|."""
+        probs = candidates.probs
+        surprise = -jnp.log(jnp.where(probs > 0, probs, 1.0))
+        entropy = jnp.sum(probs * surprise)
+        distance = jnp.where(probs > 0, jnp.abs(surprise - entropy), jnp.inf)
+        typical = candidates.first(lambda total, number: (total > self.p) & (number >= self.min_keep), -distance)
+        return candidates.keep(typical | (self.p >= 1))
+
+
+@pytree
+@dataclass(frozen=True)
+class Xtc:
+    """Exclude top choices: now and then drop every candidate above the threshold but the least likely of them.
+
+    The sampler by p-e-w (text-generation-webui #6335).
+    """
+
+    name: ClassVar[str] = "xtc"
+    probability: Float[Array, ""]
+    threshold: Float[Array, ""]
+    min_keep: Int[Array, ""]
+
+    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        """Needs no order: the weakest of the strong is a minimum (the last one among equals)."""
+        probs = candidates.probs
+        strong = (probs >= self.threshold) & (probs > 0)
+        size = probs.shape[0]
+        weakest = size - 1 - jnp.argmin(jnp.where(strong, probs, jnp.inf)[::-1])
+        survivors = candidates.kept & (~strong | (jnp.arange(size, dtype=jnp.int32) == weakest))
+        happens = (step.chance <= self.probability) & (jnp.sum(survivors, dtype=jnp.int32) >= self.min_keep)
+        return candidates.keep(jnp.where(happens, survivors, candidates.kept))

@@ -1,0 +1,140 @@
+"""Jinja for programs from strangers: Hugging Face's dialect, sandboxed, with an end to work and memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Context, LoopContext, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from minillama.tokenizer.chat.template_limits import (
+    CHARACTERS,
+    PAID_FILTERS,
+    counted,
+    joined,
+    limited,
+    pay_call,
+    pay_operator,
+    shown,
+)
+
+MAX_SOURCE = 500_000  # characters
+
+
+class TemplateError(Exception):
+    """Rendering failed; the message follows the template's name: `failed in line 3: ...`."""
+
+
+class Refused(jinja2.TemplateError):
+    """What a template's own raise_exception raises."""
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """A compiled template."""
+
+    program: jinja2.Template
+    characters: int
+
+    def render(self, variables: Mapping[str, object]) -> str:
+        """The text; TemplateError where the template fails, refuses or does too much."""
+        try:
+            with limited(self.characters):
+                return self.program.render(variables)
+        except Refused as error:
+            raise TemplateError(f"refuses these messages: {error.message}") from error
+        except RecursionError as error:
+            raise TemplateError("failed: it calls itself without end") from error
+        except Exception as error:  # a template can raise anything that Python can
+            reason = str(error) or type(error).__name__
+            raise TemplateError(f"failed in line {_line(error)}: {reason}") from error
+
+
+def compile_template(source: str) -> Template:
+    """Compile; TemplateError where the source is no template, or too long."""
+    if len(source) > MAX_SOURCE:
+        raise TemplateError(f"has {len(source)} characters, more than {MAX_SOURCE}")
+    try:
+        tree = ENVIRONMENT.parse(source)
+        for loop in tree.find_all(nodes.For):
+            text = sum(len(part.data) for part in loop.find_all(nodes.TemplateData))
+            weight = nodes.Const(1 + text // CHARACTERS)
+            loop.iter = nodes.Filter(loop.iter, "_counted", [weight], [], None, None, lineno=loop.lineno)
+        code = ENVIRONMENT.compile(_without_concat(tree))
+        return Template(jinja2.Template.from_code(ENVIRONMENT, code, ENVIRONMENT.make_globals(None)), len(source))
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(f"is broken in line {error.lineno}: {error.message}") from error
+    except RecursionError as error:
+        raise TemplateError("is nested too deeply") from error
+
+
+def _without_concat(node: nodes.Node) -> nodes.Node:
+    """`a ~ b` as a filter over [a, b], which can look at the lengths first."""
+    for name, value in node.iter_fields():
+        if isinstance(value, nodes.Node):
+            setattr(node, name, _without_concat(value))
+        elif isinstance(value, list):
+            value[:] = [_without_concat(item) if isinstance(item, nodes.Node) else item for item in value]
+    if isinstance(node, nodes.Concat):
+        listed = nodes.List(node.nodes, lineno=node.lineno)
+        return nodes.Filter(listed, "_joined", [], [], None, None, lineno=node.lineno)
+    return node
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks, for training, what the model wrote; here only its contents count."""
+
+    tags = frozenset({"generation"})
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, where operators and calls cost."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
+        pay_operator(operator, left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Context, called: object, *arguments: object, **named: object) -> object:
+        arguments = pay_call(called, arguments, macro=isinstance(called, Macro | LoopContext))
+        return super().call(context, called, *arguments, **named)
+
+
+def _raise_exception(message: str) -> None:
+    raise Refused(str(message))
+
+
+def _strftime_now(format: str) -> str:
+    return datetime.now().strftime(format[:200])
+
+
+def _line(error: BaseException) -> int:
+    """The line of the template that raised."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _environment() -> _Environment:
+    environment = _Environment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"], finalize=shown
+    )
+    environment.filters = {**PAID_FILTERS, "_counted": counted, "_joined": joined}
+    del environment.globals["lipsum"]
+    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    return environment
+
+
+ENVIRONMENT = _environment()

@@ -1,0 +1,91 @@
+"""Make a tokenizer from the metadata of a GGUF file."""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from minillama.errors import FormatError, UnsupportedError
+from minillama.tokenizer.byte_pairs import byte_pair_merger, from_alphabet
+from minillama.tokenizer.pretokenizers import find_pretokenizer
+from minillama.tokenizer.score_merge import SPACE, ScoreMerger, byte_tokens
+from minillama.tokenizer.tokenize import Tokenizer, special_tokens
+from minillama.tokenizer.vocabulary import BYTE, Vocabulary, read_flag, read_numbers, read_texts, read_vocabulary
+
+log = logging.getLogger("minillama")
+
+BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
+
+
+def load_tokenizer(metadata: Mapping[str, object]) -> Tokenizer:
+    """The tokenizer that the file describes; `metadata` as in `GGUF.metadata`.
+
+    Raises UnsupportedError for a kind of tokenizer that is not known, FormatError for malformed metadata.
+    """
+    model = metadata.get("tokenizer.ggml.model")
+    if model is None:
+        raise FormatError("the file has no tokenizer (tokenizer.ggml.model is missing); convert the model again")
+    if not isinstance(model, str) or model not in LOADERS:
+        raise UnsupportedError(f"unknown tokenizer {model!r} (tokenizer.ggml.model); known ones: {', '.join(LOADERS)}")
+    return LOADERS[model](metadata)
+
+
+def _load_spm(metadata: Mapping[str, object]) -> Tokenizer:
+    vocabulary = _checked(read_vocabulary(metadata, bos=1, eos=2, unknown=0))
+    scores = read_numbers(metadata, "tokenizer.ggml.scores", len(vocabulary.tokens))
+    if scores is None:
+        log.warning("the file has no tokenizer.ggml.scores; all merges count alike, which costs answer quality")
+        scores = np.zeros(len(vocabulary.tokens))
+    merger = ScoreMerger(vocabulary.ids, scores.tolist(), byte_tokens(vocabulary.ids, vocabulary.unknown))
+    return Tokenizer(
+        vocabulary,
+        merge=merger,
+        normal_piece=_spaced_bytes,
+        specials=special_tokens(vocabulary, _stripping(metadata)),
+        add_bos=read_flag(metadata, "tokenizer.ggml.add_bos_token", True),
+        add_eos=read_flag(metadata, "tokenizer.ggml.add_eos_token", False),
+        add_space_prefix=read_flag(metadata, "tokenizer.ggml.add_space_prefix", True),
+        clean_spaces=False,
+    )
+
+
+def _load_bpe(metadata: Mapping[str, object]) -> Tokenizer:
+    pretokenizer = find_pretokenizer(metadata)
+    default_bos = 11 if pretokenizer.has_bos else None
+    vocabulary = _checked(read_vocabulary(metadata, bos=default_bos, eos=11, unknown=None))
+    return Tokenizer(
+        vocabulary,
+        merge=byte_pair_merger(vocabulary.ids, read_texts(metadata, "tokenizer.ggml.merges"), pretokenizer),
+        normal_piece=from_alphabet,
+        specials=special_tokens(vocabulary, _stripping(metadata)),
+        add_bos=read_flag(metadata, "tokenizer.ggml.add_bos_token", pretokenizer.add_bos),
+        add_eos=read_flag(metadata, "tokenizer.ggml.add_eos_token", False),
+        add_space_prefix=read_flag(metadata, "tokenizer.ggml.add_space_prefix", False),
+        clean_spaces=pretokenizer.clean_spaces,
+    )
+
+
+LOADERS: Mapping[str, Callable[[Mapping[str, object]], Tokenizer]] = {"llama": _load_spm, "gpt2": _load_bpe}
+
+
+def _checked(vocabulary: Vocabulary) -> Vocabulary:
+    """FormatError where a byte token does not name its byte."""
+    for index in vocabulary.of_kind(BYTE):
+        if not BYTE_TOKEN.fullmatch(vocabulary.tokens[index]):
+            raise FormatError(
+                f"tokenizer.ggml.tokens has {vocabulary.tokens[index]!r} for a byte; expected one like <0x0A>"
+            )
+    return vocabulary
+
+
+def _stripping(metadata: Mapping[str, object]) -> Callable[[str], bool]:
+    """Which special tokens eat the blanks after them: nearly all of a Phi-3, which GGUF files cannot say otherwise."""
+    name = str(metadata.get("general.name", "")).lower()
+    if "phi-3" in name or "phi3" in name:
+        return lambda text: text not in ("<unk>", "<s>", "<|endoftext|>")
+    return lambda text: False
+
+
+def _spaced_bytes(text: str) -> bytes:
+    return text.replace(SPACE, " ").encode("utf-8", "surrogateescape")

@@ -1,0 +1,125 @@
+"""`minillama doctor` and `minillama lab`."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from minillama.cli import lab, main
+from minillama.engine import doctor
+from minillama.engine.doctor import Check, Status
+from minillama.engine.loading import model_files
+from minillama.errors import OptionError
+
+
+def test_doctor_examines_this_machine(builtin_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    found = {check["name"]: check["status"] for check in report["checks"]}
+    assert list(found) == [
+        "Python",
+        "memory",
+        "compile cache",
+        "labs",
+        "devices",
+        "XLA flags",
+        "kernels",
+        "sums",
+        "built-in model",
+    ]
+    assert found["sums"] == found["built-in model"] == found["Python"] == "good"
+    assert report["versions"]["jax"] and report["versions"]["llvmlite"] and report["machine"]["cpu"]
+
+
+def test_doctor_fails_loudly(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Check:
+        raise RuntimeError("no such\nthing")
+
+    good = {
+        "a": lambda name: Check(name, Status.GOOD, "fine"),
+        "b": lambda name: Check(name, Status.NOTE, "odd", "mend it"),
+    }
+    monkeypatch.setattr(doctor, "_CHECKS", good)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "-> mend it" in out and out.endswith("all is well\n")
+
+    monkeypatch.setattr(doctor, "_CHECKS", {**good, "c": broken})
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "c  FAIL  RuntimeError: no such\n" in out and out.endswith("1 check failed\n")
+    assert main(["doctor", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["good"] is False
+
+
+def test_wrong_sums_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    monkeypatch.setattr(jax, "jit", lambda function: lambda rows: function(rows) * 0.99)
+    check = doctor._CHECKS["sums"]("sums")
+    assert check.status is Status.FAIL and "32768 of 32769 sums are wrong" in check.detail
+
+
+def test_kernels_that_run_name_their_instructions() -> None:
+    check = doctor._CHECKS["kernels"]("kernels")
+    assert check.status is Status.GOOD
+    assert check.detail.split(";")[0] in ("amx", "avx512", "avx2", "generic")
+    assert "threads: " in check.detail and not check.remedy
+
+
+def test_kernels_that_do_not_run_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minillama.kernels.native_problem", lambda: "ModuleNotFoundError: No module named 'llvmlite'")
+    check = doctor._CHECKS["kernels"]("kernels")
+    assert (check.status, check.remedy) == (Status.NOTE, "pip install llvmlite")
+    assert check.detail.startswith("ModuleNotFoundError") and "several times slower" in check.detail
+    monkeypatch.setenv("MINILLAMA_CPU_KERNELS", "off")
+    assert doctor._CHECKS["kernels"]("kernels").remedy == "unset MINILLAMA_CPU_KERNELS"
+
+
+@pytest.fixture
+def labs(tmp_path: Path) -> Path:
+    folder = tmp_path / "labs"
+    (folder / "solutions").mkdir(parents=True)
+    for name in ("00_install.ipynb", "04_sampling.ipynb", "solutions/04_sampling.ipynb"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_find_lab(labs: Path) -> None:
+    assert lab.find_lab(labs, "00").name == "00_install.ipynb"
+    assert lab.find_lab(labs, "4") == lab.find_lab(labs, "04_sampling") == labs / "04_sampling.ipynb"
+    with pytest.raises(OptionError, match="no lab 7; there are: 00_install, 04_sampling"):
+        lab.find_lab(labs, "7")
+
+
+def test_copy_keeps_work(labs: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine"
+    target.mkdir()
+    (target / "04_sampling.ipynb").write_text("my answers")
+    assert lab.copy_labs(labs, target) == target
+    assert (target / "04_sampling.ipynb").read_text() == "my answers"
+    assert (target / "solutions" / "04_sampling.ipynb").read_text() == "{}"
+
+
+def test_lab_command(
+    labs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    commands: list[list[str]] = []
+
+    def start(command: list[str]) -> int:
+        commands.append(command)
+        return 0
+
+    monkeypatch.setattr(lab, "start", start)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(model_files, "labs_folder", lambda: labs)
+    assert main(["lab", "--no-browser", "--port", "8900"]) == 0
+    assert commands[0][:4] == [sys.executable, "-m", "jupyterlab", str(labs / "00_install.ipynb")]
+    assert {"--port=8900", "--ip=localhost", "--no-browser"} <= set(commands[0])
+    assert main(["lab", "4", "--dir", str(tmp_path / "copy")]) == 0
+    assert commands[1][3] == str(tmp_path / "copy" / "04_sampling.ipynb")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["lab"]) == 2
+    assert "pip install 'minillama[labs]'" in capsys.readouterr().err

@@ -1,0 +1,32 @@
+"""Several virtual devices, in a process of their own: this one's backend has started with one.
+
+Checks are functions of test modules; what they raise comes back as if they had run here.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+Check = Callable[..., Any]
+COUNT = 4
+
+
+@contextmanager
+def process_with_devices(kernels: str = "auto") -> Iterator[Check]:
+    """What runs a function there, with its arguments; the process starts with the first."""
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (kernels,))
+    with pool:
+        yield lambda check, *arguments: pool.submit(check, *arguments).result(300)
+
+
+def _begin(kernels: str) -> None:
+    import os
+
+    os.environ["MINILLAMA_CPU_KERNELS"] = kernels
+    import strict_jax  # noqa: F401  (strict JAX and checked shapes)
+
+    from minillama import env
+
+    env.prepare(cpu_devices=COUNT, threads=1)

@@ -1,0 +1,133 @@
+"""A process that follows a leader and knows a few tricks: what the tests of minillama.parallel start.
+
+`python follower.py [WORD ...] --fd N`; words: `slow` starts late, `broken` fails at once, `plain` joins no JAX group.
+"""
+
+import os
+import socket
+import sys
+import time
+from functools import partial
+
+from minillama.errors import MinillamaError
+from minillama.parallel.workers.wire import Connection, Message
+
+
+def main() -> int:
+    words, fd = sys.argv[1:-2], int(sys.argv[-1])
+    if "broken" in words:
+        print("minillama: error: the roof leaks", file=sys.stderr)
+        return 2
+    if "slow" in words:
+        time.sleep(2)
+    if "plain" in words:
+        from minillama.parallel.workers.worker_process import end_with_parent
+
+        end_with_parent()
+        connection = Connection(socket.socket(fileno=fd), "the leader")
+        connection.receive(10)
+        connection.send(Message("joined", {"devices": 1, "platform": "none"}))
+    else:
+        from minillama.parallel.workers.worker_process import join
+
+        connection = join(fd).connection
+    follow(connection)
+    return 0
+
+
+def follow(connection: Connection) -> None:
+    for message in connection:
+        if message.op == "echo":
+            connection.send(message)
+        elif message.op == "who":
+            cores = sorted(os.sched_getaffinity(0))
+            connection.send(Message("who", {"pid": os.getpid(), "cores": cores, "calmed": len(calmed())}))
+        elif message.op == "sum":
+            connection.send(Message("sum", {}, (sums(*message.arrays),)))
+        elif message.op == "sums":  # for ever
+            while True:
+                sums(*message.arrays)
+        elif message.op == "sleep":
+            time.sleep(60)
+        elif message.op in ("calm", "restless"):
+            connection.send(Message("calmed", {"threads": reschedule(calm=message.op == "calm")}))
+        elif message.op == "time":
+            connection.send(Message("time", {"seconds": seconds_of_a_sum()}))
+        elif message.op == "model":
+            from pathlib import Path
+
+            from minillama.parallel.workers.model_transfer import obtain
+
+            paths = obtain(connection, message, Path(str(os.environ["MODELS"])))
+            connection.send(Message("paths", {"paths": [str(path) for path in paths]}))
+
+
+def compiled():  # type: ignore[no-untyped-def]
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh, PartitionSpec
+
+    mesh = Mesh(np.array(jax.devices()), ("t",))
+    whole, parts = PartitionSpec(), PartitionSpec("t")
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, in_specs=parts, out_specs=whole, check_vma=False)
+    def total(x):  # type: ignore[no-untyped-def]
+        return jax.lax.psum(x, "t")
+
+    return total, jax.NamedSharding(mesh, parts)
+
+
+_compiled = []
+_calmed = []
+
+
+def calmed() -> list[int]:
+    """Threads of this process that run only when nothing else wants to."""
+    return [
+        thread for thread in map(int, os.listdir("/proc/self/task")) if os.sched_getscheduler(thread) == os.SCHED_IDLE
+    ]
+
+
+def reschedule(*, calm: bool) -> int:
+    """Give the calmed threads their former rank, or take it from them again; how many there are."""
+    if not _calmed:
+        _calmed.extend(calmed())
+    for thread in _calmed:
+        os.sched_setscheduler(thread, os.SCHED_IDLE if calm else os.SCHED_OTHER, os.sched_param(0))
+    return len(_calmed)
+
+
+def sums(x):  # type: ignore[no-untyped-def]
+    """The sum over all processes of their x."""
+    import jax
+    import numpy as np
+
+    if not _compiled:
+        _compiled.append(compiled())
+    total, sharding = _compiled[0]
+    whole = jax.make_array_from_single_device_arrays(
+        (jax.process_count() * len(x),), sharding, [jax.device_put(x, jax.local_devices()[0])]
+    )
+    return np.asarray(total(whole).addressable_data(0))
+
+
+def seconds_of_a_sum() -> float:
+    import numpy as np
+
+    x = np.ones(2048, np.float32)
+    sums(x)
+    started = time.perf_counter()
+    for _ in range(50):
+        sums(x)
+    return (time.perf_counter() - started) / 50
+
+
+if __name__ == "__main__":
+    try:
+        status = main()
+    except MinillamaError as error:
+        print(f"minillama: error: {error}", file=sys.stderr, flush=True)
+        status = 2
+    sys.stderr.flush()
+    os._exit(status)

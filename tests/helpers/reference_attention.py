@@ -1,0 +1,20 @@
+"""Attention in float64, query by query."""
+
+import numpy as np
+
+SCALE = 0.2
+
+
+def slow_attention(
+    q: np.ndarray, keys: np.ndarray, values: np.ndarray, positions: np.ndarray, softcap: float, window: int
+) -> np.ndarray:
+    """The formula in float64, query by query."""
+    rows = np.zeros((*q.shape[:3], values.shape[-1]))
+    for b, t, n in np.ndindex(*q.shape[:3]):
+        at, head = positions[b, t], n // (q.shape[2] // keys.shape[1])
+        first = max(0, at + 1 - window) if window else 0
+        scores = keys[b, head, first : at + 1].astype(np.float64) @ q[b, t, n] * SCALE
+        scores = softcap * np.tanh(scores / softcap) if softcap else scores
+        weights = np.exp(scores - scores.max())
+        rows[b, t, n] = weights @ values[b, head, first : at + 1] / weights.sum()
+    return rows.reshape(*q.shape[:2], -1)

@@ -1,0 +1,227 @@
+"""The processor's attention against the formula, for many sizes, groups and cache types, on every instruction set.
+
+A kernel's tasks are called as its handler does, one after the other, so that every instruction set gets its turn; what
+JAX calls runs on the one in force. What a query may not see is filled with numbers that would show.
+"""
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_attention import SCALE, slow_attention
+from test_simd import ISAS
+
+from minillama import env
+from minillama.gguf.kv_cache_types import CacheType
+from minillama.kernels.cpu.attention.attend import attend as run_kernel
+from minillama.kernels.cpu.attention.attention_args import LANES, Heads
+from minillama.kernels.cpu.attention.attention_kernels import FEW_TOKENS, panel_lanes
+from minillama.kernels.cpu.attention.decode_attention import define_few
+from minillama.kernels.cpu.attention.prefill_attention import define_many
+from minillama.kernels.cpu.runtime import ffi_handlers, registry
+from minillama.kernels.cpu.runtime.machine_code import callable_at, compiled
+from minillama.kernels.cpu.simd import Isa, Module
+from minillama.model.cache import empty_store
+
+F32, F16, BF16, Q8 = CacheType.F32, CacheType.F16, CacheType.BF16, CacheType.Q8_0
+KV_HEADS, SOFTCAP = 2, 5.0
+BATCH, CAPACITY = 2, 147  # the most of a case
+HEADS = [
+    Heads(64, 64, 4, F16, F16, softcap=False),
+    Heads(128, 64, 1, Q8, F32, softcap=False),
+    Heads(20, 12, 8, F32, BF16, softcap=True),
+    Heads(80, 96, 3, BF16, Q8, softcap=True),
+]
+by_heads = pytest.mark.parametrize("heads", HEADS, ids=lambda heads: heads.name.removeprefix("minillama_attention_"))
+by_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Where the queries stand: T of them from each sequence's start on, in a cache with some room."""
+
+    time: int
+    starts: tuple[int, ...]
+    capacity: int
+    window: int = 0
+
+
+CASES = [
+    Case(1, (0,), 1),
+    Case(1, (36, 3), 41),
+    Case(1, (29,), 33, window=5),
+    Case(2, (15, 0), 37),
+    Case(8, (0, 50), 61, window=17),
+    Case(9, (7,), 23),
+    Case(9, (64, 2), 77, window=3),
+    Case(40, (101, 0), 143),
+    Case(40, (30,), 71, window=11),
+    Case(40, (100,), 147, window=40),  # the last tile of keys is one that some rows of a panel do not see
+]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Keys or values as the cache holds them, array by array, and as what that is read."""
+
+    leaves: list[np.ndarray]
+    decoded: np.ndarray
+
+    def cut(self, case: Case) -> "Stored":
+        """The room of a case."""
+        room = slice(len(case.starts)), slice(None), slice(case.capacity)
+        return Stored([leaf[room] for leaf in self.leaves], self.decoded[room])
+
+    def with_unseen_spoilt(self, case: Case) -> list[np.ndarray]:
+        """The arrays, with what no query of a sequence sees made nan."""
+        leaves = [leaf.copy() for leaf in self.leaves]
+        for b, start in enumerate(case.starts):
+            first = max(0, start - case.window + 1) if case.window else 0
+            for leaf in leaves:
+                spoilt = 99 if leaf.dtype == np.int8 else np.nan
+                leaf[b, :, :first] = spoilt
+                leaf[b, :, start + case.time :] = spoilt
+        return leaves
+
+
+@dataclass(frozen=True)
+class Inputs:
+    q: np.ndarray
+    positions: np.ndarray
+    keys: Stored
+    values: Stored
+
+
+@cache
+def stored(kind: CacheType, size: int, seed: int) -> Stored:
+    shape = (BATCH, KV_HEADS, CAPACITY, size)
+    numbers = jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+    store = empty_store(kind, *shape).encode(numbers)
+    return Stored([np.asarray(leaf) for leaf in jax.tree.leaves(store)], np.asarray(store.decode()))
+
+
+def inputs(heads: Heads, case: Case, loud: float = 2.0) -> Inputs:
+    """loud: the size of the queries."""
+    shape = (len(case.starts), case.time, KV_HEADS * heads.groups, heads.key_size)
+    q = loud * np.random.default_rng(case.time).standard_normal(shape, np.float32)
+    positions = np.array(case.starts, np.int32)[:, None] + np.arange(case.time, dtype=np.int32)
+    keys, values = stored(heads.key_type, heads.key_size, 1), stored(heads.value_type, heads.value_size, 2)
+    return Inputs(q.astype(np.float32), positions, keys.cut(case), values.cut(case))
+
+
+@cache
+def expected(heads: Heads, case: Case, loud: float = 2.0) -> np.ndarray:
+    """The formula."""
+    given = inputs(heads, case, loud)
+    arrays = given.q, given.keys.decoded, given.values.decoded, given.positions
+    return slow_attention(*arrays, softcap=softcap(heads), window=case.window)
+
+
+def softcap(heads: Heads) -> float:
+    return SOFTCAP if heads.softcap else 0.0
+
+
+@cache
+def kernels(heads: Heads, isa: Isa):
+    def write(module: Module) -> None:
+        define_few(module, "few", heads)
+        for lanes in (LANES, 2 * LANES):
+            define_many(module, f"many{lanes}", heads, lanes)
+
+    return compiled(f"test-{heads.name}", isa, write, env.kernel_cache_dir())
+
+
+def attention(heads: Heads, isa: Isa, case: Case, given: Inputs) -> np.ndarray:
+    """Write down a call as the handler does, and do its tasks."""
+    leaves = [*given.keys.with_unseen_spoilt(case), *given.values.with_unseen_spoilt(case)]
+    q, positions = np.ascontiguousarray(given.q), np.ascontiguousarray(given.positions)
+    batch, time = positions.shape
+    out = np.full((batch, time, KV_HEADS * heads.groups * heads.value_size), np.nan, np.float32)
+    reals = np.array([SCALE, softcap(heads)], np.float32).view(np.int32)
+    sizes = [time, KV_HEADS, case.capacity, case.window, *reals]
+    words = [*sizes, *(array.ctypes.data for array in (q, positions, out, *leaves))]
+    call = np.array([int(word) for word in words], np.int64)
+    lanes = panel_lanes(time, heads.groups)
+    blocks = -(-time * heads.groups // lanes) if lanes else time
+    task = callable_at(kernels(heads, isa)(f"many{lanes}" if lanes else "few"), 2)
+    for number in range(batch * KV_HEADS * blocks):
+        task(call.ctypes.data, number)
+    return out
+
+
+@by_isa
+@by_heads
+class TestEveryKernel:
+    def test_is_the_formula_and_sees_nothing_else(self, heads: Heads, isa: Isa) -> None:
+        for case in CASES:
+            got = attention(heads, isa, case, inputs(heads, case))
+            np.testing.assert_allclose(got, expected(heads, case), atol=1e-5, err_msg=str(case))
+
+    def test_a_few_tokens_come_out_as_one_by_one(self, heads: Heads, isa: Isa) -> None:
+        """To the bit: whether a guess of several tokens is right must not depend on their number."""
+        case = Case(FEW_TOKENS, (70, 3), 90)
+        given = inputs(heads, case)
+        together = attention(heads, isa, case, given)
+        for t in range(case.time):
+            alone = Case(1, tuple(start + t for start in case.starts), case.capacity)
+            one = Inputs(given.q[:, t : t + 1], given.positions[:, t : t + 1], given.keys, given.values)
+            np.testing.assert_array_equal(attention(heads, isa, alone, one), together[:, t : t + 1])
+
+    def test_scores_may_be_large(self, heads: Heads, isa: Isa) -> None:
+        """Where e^s is infinite in float32, e^(s-m) is not."""
+        for case in (Case(1, (90,), 91), Case(40, (50,), 91)):
+            got = attention(heads, isa, case, inputs(heads, case, loud=300.0))
+            np.testing.assert_allclose(got, expected(heads, case, loud=300.0), atol=2e-3)
+
+
+@pytest.fixture
+def threads() -> Iterator[ctypes.Array]:
+    """The numbers of threads that the handlers look at, to be changed."""
+    registry.register()
+    words = (ctypes.c_int64 * 2).from_address(registry._handlers()(ffi_handlers.THREADS))
+    before = list(words)
+    yield words
+    words[:] = before
+
+
+@pytest.mark.parametrize("time", [1, FEW_TOKENS, FEW_TOKENS + 1, 40])
+def test_any_number_of_threads_gives_the_same(time: int, threads: ctypes.Array) -> None:
+    """What JAX calls: every task is done, whoever does it."""
+    heads, case = HEADS[1], Case(time, (55, 7), 101, window=30)
+    given = inputs(heads, case)
+    leaves = [[jnp.asarray(leaf) for leaf in store.with_unseen_spoilt(case)] for store in (given.keys, given.values)]
+    found = []
+    for count in (1, 2, 5):
+        threads[:] = [count, count]
+        q, positions = jnp.asarray(given.q), jnp.asarray(given.positions)
+        found.append(np.asarray(run_kernel(heads, q, positions, *leaves, SCALE, softcap(heads), case.window)))
+    np.testing.assert_allclose(found[0], expected(heads, case), atol=1e-5)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_panels_are_for_many_tokens_and_no_wider_than_need_be() -> None:
+    assert [panel_lanes(time, 4) for time in (1, FEW_TOKENS, FEW_TOKENS + 1)] == [0, 0, 2 * LANES]
+    assert [panel_lanes(time, 1) for time in (FEW_TOKENS + 1, LANES, LANES + 1)] == [LANES, LANES, 2 * LANES]
+
+
+def test_threads_that_come_together_load_a_kernel_once() -> None:
+    """A model's programs may be fetched in one thread and traced in another."""
+    heads = Heads(28, 28, 2, CacheType.F32, CacheType.F32, False)
+    start = threading.Barrier(4)
+
+    def load() -> None:
+        start.wait()
+        registry.load_attention(heads)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(load) for _ in range(4)]:
+            done.result()
+    assert registry.loaded_attention.count(heads) == 1

@@ -1,0 +1,271 @@
+"""Every operation of the SIMD language against numpy, written for every instruction set that this processor runs."""
+
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from minillama.kernels.cpu import simd
+from minillama.kernels.cpu.runtime.machine_code import callable_at, compiled
+from minillama.kernels.cpu.runtime.registry import detect_isa
+from minillama.kernels.cpu.simd import (
+    F32,
+    I8,
+    I32,
+    I64,
+    U8,
+    U16,
+    Isa,
+    Module,
+    Register,
+    Value,
+    load,
+    loop,
+    number,
+    store,
+    when,
+)
+
+ISAS = list(Isa)[list(Isa).index(detect_isa()) :]  # those that this processor has
+
+
+def run(isa: Isa, arguments: int, body: Callable[..., Value | None]) -> Callable[..., int]:
+    """Compile one function; nothing is kept."""
+
+    def write(module: Module) -> None:
+        module.define("function", arguments, body)
+
+    return callable_at(compiled("test", isa, write, None)("function"), arguments)
+
+
+def mapped(isa: Isa, operation: Callable[..., Value], out: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+    """Apply an operation to whole vectors in memory."""
+    elements = {"float32": F32, "int32": I32, "int8": I8, "uint8": U8, "uint16": U16}
+
+    def body(*addresses: Value) -> None:
+        values = [load(elements[a.dtype.name], a.size, at) for a, at in zip(inputs, addresses[1:], strict=True)]
+        store(operation(*values), addresses[0])
+
+    run(isa, 1 + len(inputs), body)(out.ctypes.data, *(a.ctypes.data for a in inputs))
+    return out
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
+class TestOnEveryInstructionSet:
+    @pytest.mark.parametrize("lanes", [16, 32, 64])
+    @pytest.mark.parametrize("wide", [False, True])
+    def test_dot_is_exact(self, isa: Isa, lanes: int, wide: bool, rng: np.random.Generator) -> None:
+        codes = rng.integers(0, 256 if wide else 128, lanes).astype(np.uint8)
+        x = rng.integers(-127, 128, lanes).astype(np.int8)
+        codes[:4], x[:4] = 255 if wide else 127, (127, 127, -127, -127)
+        codes[4:8], x[4:8] = 255 if wide else 127, -127
+        start = rng.integers(-(2**20), 2**20, lanes // 4).astype(np.int32)
+        expected = start + (codes.astype(int) * x).reshape(-1, 4).sum(1)
+        got = mapped(isa, lambda s, c, v: simd.dot(s, c, v, wide), np.zeros_like(start), start, codes, x)
+        np.testing.assert_array_equal(got, expected)
+
+    def test_every_half_becomes_its_float_and_comes_back(self, isa: Isa) -> None:
+        bits = np.arange(2**16, dtype=np.uint16)
+        floats, back = np.zeros(2**16, np.float32), np.zeros(2**16, np.uint16)
+
+        def body(source: Value, middle: Value, to: Value) -> None:
+            for i in loop(0, 2**16, 16):
+                value = simd.from_half(load(U16, 16, source + i * 2))
+                store(value, middle + i * 4)
+                store(simd.to_half(value), to + i * 2)
+
+        run(isa, 3, body)(bits.ctypes.data, floats.ctypes.data, back.ctypes.data)
+        expected = bits.view(np.float16).astype(np.float32)
+        nan = np.isnan(expected)
+        np.testing.assert_array_equal(floats[~nan], expected[~nan])
+        np.testing.assert_array_equal(back[~nan], bits[~nan])
+        assert np.isnan(floats[nan]).all() and np.isnan(back[nan].view(np.float16)).all()
+
+    def test_floats_round_to_halves_as_in_numpy(self, isa: Isa, rng: np.random.Generator) -> None:
+        for scale in (1e-8, 1e-6, 1e-3, 1.0, 3e4):
+            x = (rng.standard_normal(16) * scale).astype(np.float32)
+            got = mapped(isa, simd.to_half, np.zeros(16, np.uint16), x)
+            with np.errstate(over="ignore"):
+                np.testing.assert_array_equal(got, x.astype(np.float16).view(np.uint16))
+
+    def test_bfloats(self, isa: Isa, rng: np.random.Generator) -> None:
+        x = rng.standard_normal(16).astype(np.float32)
+        bits = (x.view(np.uint32) >> 16).astype(np.uint16)
+        got = mapped(isa, simd.from_bfloat, np.zeros(16, np.float32), bits)
+        np.testing.assert_array_equal(got, (bits.astype(np.uint32) << 16).view(np.float32))
+
+    @pytest.mark.parametrize(("rows", "lanes"), [(16, 16), (8, 16), (8, 8), (2, 16)])
+    def test_transposed(self, isa: Isa, rows: int, lanes: int) -> None:
+        x, turned = np.arange(rows * lanes, dtype=np.float32).reshape(rows, lanes), np.zeros((lanes, rows), np.float32)
+
+        def body(source: Value, to: Value) -> None:
+            for i, column in enumerate(
+                simd.transposed([load(F32, lanes, source + r * lanes * 4) for r in range(rows)])
+            ):
+                store(column, to + i * rows * 4)
+
+        run(isa, 2, body)(x.ctypes.data, turned.ctypes.data)
+        np.testing.assert_array_equal(turned, x.T)
+
+    def test_exp(self, isa: Isa) -> None:
+        x = -np.concatenate([[0, 1e-8, 0.5, 86.9, 87.5, 1e30, np.inf], np.linspace(0, 80, 57)]).astype(np.float32)
+        got = mapped(isa, simd.exp, np.zeros(64, np.float32), x)
+        np.testing.assert_allclose(got, np.where(x < -87, 0, np.exp(x.astype(np.float64))), rtol=4e-7, atol=0)
+
+    def test_nearest_rounds_halves_to_even(self, isa: Isa) -> None:
+        x = np.array([0.5, 1.5, 2.5, -0.5, -1.5, -127.4999, 126.5, 127.0], np.float32)
+        np.testing.assert_array_equal(mapped(isa, simd.nearest, np.zeros(8, np.int32), x), np.rint(x))
+
+    def test_tables_of_sixteen(self, isa: Isa, rng: np.random.Generator) -> None:
+        entries, codes = rng.integers(0, 256, 16), rng.integers(0, 16, 64).astype(np.uint8)
+        for lanes in (32, 64):
+            got = mapped(
+                isa, lambda c: simd.lookup([int(e) for e in entries], c), np.zeros(lanes, np.uint8), codes[:lanes]
+            )
+            np.testing.assert_array_equal(got, entries[codes[:lanes]])
+
+    def test_sums_and_folds(self, isa: Isa, rng: np.random.Generator) -> None:
+        x = rng.integers(-99, 99, (16, 16)).astype(np.float32)
+        out = np.zeros(18, np.float32)
+
+        def body(source: Value, to: Value) -> None:
+            rows = [load(F32, 16, source + 64 * i) for i in range(16)]
+            store(simd.sums(rows), to)
+            store(simd.total(rows[0]), to + 64)
+            store(simd.fold(rows[0], simd.largest), to + 68)
+
+        run(isa, 2, body)(x.ctypes.data, out.ctypes.data)
+        np.testing.assert_array_equal(out, [*x.sum(1), x[0].sum(), x[0].max()])
+
+    def test_shapes_of_vectors(self, isa: Isa) -> None:
+        x = np.arange(8, dtype=np.int32)
+        np.testing.assert_array_equal(
+            mapped(isa, lambda v: simd.concat(v, v + 8, v, v), np.zeros(32, np.int32), x), [*range(16), *x, *x]
+        )
+        np.testing.assert_array_equal(
+            mapped(isa, lambda v: simd.padded(v, 16), np.ones(16, np.int32), x), [*x, *[0] * 8]
+        )
+        np.testing.assert_array_equal(
+            mapped(isa, lambda v: simd.padded(v[3], 4), np.ones(4, np.int32), x), [3, 0, 0, 0]
+        )
+        np.testing.assert_array_equal(
+            mapped(isa, lambda v: simd.vector([v[7], v[0]]).bits_as(U8), np.zeros(8, np.uint8), x), [7, *[0] * 7]
+        )
+
+    def test_signs_decide_shifts_and_widening(self, isa: Isa) -> None:
+        x = np.array([-128, -1, 1, 127], np.int8)
+        np.testing.assert_array_equal(mapped(isa, lambda v: v >> 1, np.zeros(4, np.int8), x), x >> 1)
+        np.testing.assert_array_equal(mapped(isa, lambda v: v.to(I32), np.zeros(4, np.int32), x), x)
+        unsigned = x.view(np.uint8)
+        np.testing.assert_array_equal(mapped(isa, lambda v: v >> 1, np.zeros(4, np.uint8), unsigned), unsigned >> 1)
+        np.testing.assert_array_equal(mapped(isa, lambda v: v.to(F32), np.zeros(4, np.float32), unsigned), unsigned)
+
+    def test_loops_conditions_and_registers(self, isa: Isa) -> None:
+        def body(count: Value) -> Value:
+            """The sum of the odd numbers below count."""
+            found = Register(number(0))
+            for i in loop(0, count):
+                with when((i % 2).equals(1)):
+                    found.value = found.value + i
+            return found.value
+
+        function = run(isa, 1, body)
+        assert [function(n) for n in (0, 1, 2, 9)] == [0, 0, 1, 16]
+
+    def test_atomics_and_variables(self, isa: Isa) -> None:
+        def write(module: Module) -> None:
+            module.variable("memory", 2)
+
+            def body(amount: Value) -> Value:
+                return simd.atomic_add(module.variable_address("memory"), amount)
+
+            module.define("function", 1, body)
+            module.define("swap", 1, lambda new: simd.atomic_swap(module.variable_address("memory"), new))
+
+        find = compiled("test", isa, write, None)
+        add, swap = callable_at(find("function"), 1), callable_at(find("swap"), 1)
+        assert [add(5), add(7), swap(1)] == [0, 5, 12]
+        assert ctypes.c_int64.from_address(find("memory")).value == 1
+
+    def test_a_stack_is_aligned_and_calls_reach_addresses(self, isa: Isa) -> None:
+        def write(module: Module) -> None:
+            module.define("twice", 1, lambda a: a * 2)
+            module.define("function", 1, lambda a: simd.call_address(module.address_of("twice"), a))
+            module.define("place", 0, lambda: simd.stack(128) % 64)
+
+        find = compiled("test", isa, write, None)
+        assert callable_at(find("function"), 1)(21) == 42
+        assert callable_at(find("place"), 0)() == 0
+
+
+class TestKeptMachineCode:
+    def test_the_next_process_compiles_nothing(self, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def write(module: Module) -> None:
+            module.define("function", 0, lambda: number(7, I64))
+
+        compiled("seven", ISAS[0], write, tmp_path)
+        monkeypatch.setattr("minillama.kernels.cpu.runtime.machine_code._compile", None)
+        assert callable_at(compiled("seven", ISAS[0], write, tmp_path)("function"), 0)() == 7
+        with pytest.raises(TypeError):  # another name, another kernel
+            compiled("eight", ISAS[0], write, tmp_path)
+
+    @pytest.mark.parametrize("damage", [b"", b"short", b"x" * 500])
+    def test_a_damaged_file_is_compiled_again(self, tmp_path, damage: bytes) -> None:
+        def write(module: Module) -> None:
+            module.define("function", 0, lambda: number(7, I64))
+
+        compiled("seven", ISAS[0], write, tmp_path)
+        (kept,) = tmp_path.iterdir()
+        whole = kept.read_bytes()
+        kept.write_bytes(damage)
+        assert callable_at(compiled("seven", ISAS[0], write, tmp_path)("function"), 0)() == 7
+        assert kept.read_bytes() == whole
+
+    def test_a_folder_that_cannot_be_written_is_no_obstacle(self, tmp_path) -> None:
+        occupied = tmp_path / "file"
+        occupied.touch()
+
+        def write(module: Module) -> None:
+            module.define("function", 0, lambda: number(7, I64))
+
+        assert callable_at(compiled("seven", ISAS[0], write, occupied / "below")("function"), 0)() == 7
+
+
+@pytest.mark.skipif(Isa.AMX not in ISAS, reason="this processor has no tiles")
+class TestTiles:
+    def test_rounding_to_bfloat_is_to_the_nearest(self, rng: np.random.Generator) -> None:
+        x = rng.standard_normal(32).astype(np.float32)
+        x[:2] = np.array([0x3F808000, 0x3F818000], np.uint32).view(np.float32)  # halves: to even
+        got = mapped(
+            Isa.AMX, lambda v: simd.to_bfloat(v.lanes_at(range(16)), v.lanes_at(range(16, 32))),
+            np.zeros(32, np.uint16), x,
+        )  # fmt: skip
+        bits = x.view(np.uint32)
+        np.testing.assert_array_equal(got, (bits + 0x7FFF + (bits >> 16 & 1)) >> 16)
+
+    def test_products_are_added_up(self) -> None:
+        """Small whole numbers, of which nothing is rounded: left [16, 32], right [32, 16] with pairs side by side."""
+        rng = np.random.default_rng(0)
+        left, right = rng.integers(-9, 10, (16, 32)), rng.integers(-9, 10, (32, 16))
+        pairs = right.reshape(16, 2, 16).swapaxes(1, 2)
+        a, b = ((m.astype(np.float32, "C").view(np.uint32) >> 16).astype(np.uint16) for m in (left, pairs))
+        sums = np.zeros((16, 20), np.float32)
+
+        def body(a: Value, b: Value, to: Value) -> None:
+            with simd.tiles_in_use():
+                simd.zero_tile(3)
+                simd.load_tile(4, a, simd.TILE_BYTES)
+                simd.load_tile(7, b, simd.TILE_BYTES)
+                for _ in range(2):
+                    simd.add_product(3, 4, 7)
+                simd.store_tile(3, to, 80)
+
+        run(Isa.AMX, 3, body)(a.ctypes.data, b.ctypes.data, sums.ctypes.data)
+        np.testing.assert_array_equal(sums[:, :16], 2 * left @ right)
+        assert not sums[:, 16:].any()

@@ -1,0 +1,148 @@
+"""Weights against gguf's own dequantisation, products against numpy, for every type and every way of multiplying."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType as Type
+from gguf.quants import dequantize
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillama.errors import FormatError, UnsupportedError
+from minillama.gguf import Tensor
+from minillama.kernels import SUPPORTED, Files, embed, load_vector, load_weight, matmul, portable_weight
+from minillama.kernels import weight as weights
+from minillama.kernels.decode_blocks import DECODERS, decode
+from minillama.kernels.decode_blocks import dequantize as dequantize_groups
+
+DEVICE = jax.devices("cpu")[0]
+FLOATS = {Type.F32: np.float32, Type.F16: np.float16}
+
+
+def random_bytes(kind: Type, rows: int, width: int, seed: int = 0) -> np.ndarray:
+    """Rows of random blocks; scales are drawn so that every value is an ordinary number."""
+    rng = np.random.default_rng(seed)
+    if kind in FLOATS:
+        return rng.standard_normal((rows, width)).astype(FLOATS[kind]).view(np.uint8)
+    if kind is Type.BF16:
+        return (rng.standard_normal((rows, width), np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+    block, size = GGML_QUANT_SIZES[kind]
+    raw = rng.integers(0, 256, (rows, width // block, size), np.uint8)
+    halves = {Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q5_1: [0, 2], Type.Q8_0: [0], Type.Q2_K: [80, 82]}
+    halves |= {
+        Type.Q3_K: [108],
+        Type.Q4_K: [0, 2],
+        Type.Q5_K: [0, 2],
+        Type.Q6_K: [208],
+        Type.IQ4_NL: [0],
+        Type.IQ4_XS: [0],
+    }
+    for at in halves.get(kind, []):
+        scale = rng.uniform(-0.01, 0.01, raw.shape[:2]).astype(np.float16)
+        raw[..., at : at + 2] = scale[..., None].view(np.uint8)
+    if kind is Type.MXFP4:
+        raw[..., 0] = rng.integers(118, 128, raw.shape[:2])
+    return raw.reshape(rows, -1)
+
+
+@pytest.mark.parametrize("kind", SUPPORTED, ids=lambda kind: kind.name)
+class TestEveryType:
+    """48 rows of 512."""
+
+    @pytest.fixture
+    def raw(self, kind: Type) -> np.ndarray:
+        return random_bytes(kind, 48, 512)
+
+    def test_values_are_those_of_the_gguf_library(self, kind: Type, raw: np.ndarray) -> None:
+        weight = portable_weight(raw, kind, DEVICE)
+        expected = dequantize(raw, kind)
+        assert weight.shape == (48, 512)
+        # XLA may fuse d q - m into one rounding where numpy rounds twice
+        np.testing.assert_allclose(np.asarray(embed(jnp.arange(48), weight)), expected, rtol=3e-7, atol=3e-8)
+
+    @pytest.mark.parametrize("rows", [1, 3, weights.FEW_ROWS + 1])
+    def test_products_are_numpys(self, kind: Type, raw: np.ndarray, rows: int) -> None:
+        x = np.random.default_rng(1).standard_normal((rows, 512), np.float32)
+        expected = x.astype(np.float64) @ dequantize(raw, kind).astype(np.float64).T
+        got = jax.jit(matmul)(jnp.asarray(x), portable_weight(raw, kind, DEVICE))
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+
+    def test_embedding_rows_are_the_matrix_rows(self, kind: Type, raw: np.ndarray) -> None:
+        weight = portable_weight(raw, kind, DEVICE)
+        got = embed(jnp.array([[3, 47], [0, 3]]), weight)
+        assert got.shape == (2, 2, 512)
+        np.testing.assert_allclose(np.asarray(got[0, 1]), dequantize(raw, kind)[47], rtol=3e-7, atol=3e-8)
+        np.testing.assert_array_equal(np.asarray(got[0, 0]), np.asarray(got[1, 1]))
+
+    def test_an_expert_is_its_own_matrix(self, kind: Type, raw: np.ndarray) -> None:
+        stack = portable_weight(raw.reshape(3, 16, -1), kind, DEVICE)
+        assert stack.shape == (3, 16, 512)
+        second = stack.expert(jnp.int32(1))
+        alone = portable_weight(raw[16:32], kind, DEVICE)
+        for leaf, expected in zip(jax.tree.leaves(second), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_array_equal(np.asarray(leaf), np.asarray(expected))
+
+
+@partial(jax.jit, static_argnames="kind")
+def _plain(raw: jax.Array, kind: Type) -> jax.Array:
+    return dequantize_groups(decode(raw, kind))
+
+
+@pytest.mark.parametrize("kind", DECODERS, ids=lambda kind: kind.name)
+@given(data=st.data())
+def test_any_bytes_decode_as_in_the_gguf_library(kind: Type, data: st.DataObject) -> None:
+    """Not only sane blocks: infinities and NaN come out where the library has them."""
+    block, size = GGML_QUANT_SIZES[kind]
+    raw = np.frombuffer(data.draw(st.binary(min_size=2 * size, max_size=2 * size)), np.uint8).reshape(2, size)
+    with np.errstate(all="ignore"):
+        expected = dequantize(raw, kind)
+    got = np.asarray(_plain(jnp.asarray(raw), kind))
+    assert got.shape == (2, block)
+    with np.errstate(all="ignore"):
+        # XLA on CPU flushes subnormal numbers to zero; an overflow in between may be infinite on one side only
+        ordinary = np.isfinite(expected) & (np.abs(expected) < 1e30)
+        scale = np.maximum(np.abs(expected).max(1, where=ordinary, initial=0), 1e-30)[:, None]
+        assert (np.abs(got - expected) <= 3e-7 * scale + 1e-30)[ordinary].all()
+        assert not np.isfinite(got[np.isnan(expected)]).any()
+
+
+@pytest.mark.parametrize("tile", [30, 50, 128])
+def test_a_matrix_is_decoded_in_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
+    """Tiles that divide the rows, leave a rest, or are larger than the matrix."""
+    raw = random_bytes(Type.Q4_0, 100, 64)
+    x = np.random.default_rng(2).standard_normal((40, 64), np.float32)
+    monkeypatch.setattr(weights, "TILE_ROWS", tile)
+    got = matmul(jnp.asarray(x), portable_weight(raw, Type.Q4_0, DEVICE))
+    np.testing.assert_allclose(np.asarray(got), x @ dequantize(raw, Type.Q4_0).T, rtol=1e-5, atol=1e-5)
+
+
+def test_a_quantised_weight_takes_little_more_memory_than_its_bytes() -> None:
+    raw = random_bytes(Type.Q4_0, 256, 1024)
+    leaves = jax.tree.leaves(portable_weight(raw, Type.Q4_0, DEVICE))
+    assert sum(leaf.nbytes for leaf in leaves) == raw.nbytes
+
+
+def test_an_unsupported_type_is_named_with_the_supported_ones() -> None:
+    with pytest.raises(UnsupportedError, match=r"IQ2_S in blk\.3\.ffn_up\.weight; supported: F32, F16.*Q6_K"):
+        memory = np.zeros(82, np.uint8)
+        tensor = Tensor("blk.3.ffn_up.weight", (1, 256), Type.IQ2_S, memory[None], 0, Path("model.gguf"))
+        load_weight(tensor, Files({tensor.file: memory}), DEVICE)
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.F16, Type.BF16])
+def test_vectors_become_float32(kind: Type) -> None:
+    raw = random_bytes(kind, 1, 32)[0]
+    got = load_vector(raw, kind, "v", DEVICE)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(np.asarray(got), dequantize(raw, kind).reshape(-1))
+
+
+def test_a_quantised_vector_is_refused() -> None:
+    with pytest.raises(FormatError, match=r"output_norm\.weight is a vector of type Q8_0; expected F32"):
+        load_vector(np.zeros(34, np.uint8), Type.Q8_0, "output_norm.weight", DEVICE)

@@ -1,0 +1,184 @@
+"""Checks name the likely mistake and never raise; records and scores are kept beside the notebook."""
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import quants
+from gguf.constants import GGMLQuantizationType as TensorType
+
+from minillama.lab.checks import lab02
+from minillama.lab.grading import lab_record
+from minillama.lab.grading.check import Item, Mistake, NotYet, agree, attempt, call, graded
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def squares(x: np.ndarray) -> np.ndarray:
+    return x * x
+
+
+CUBES = Mistake("is that the square or the cube?", lambda x: x * x * x)
+
+
+def why(answer: Callable[..., object], tolerance: float = 0.0) -> str:
+    with pytest.raises(NotYet) as caught:
+        agree(answer, (np.array([1.0, 2.0, 3.0]),), squares, (CUBES,), tolerance=tolerance)
+    return str(caught.value)
+
+
+def test_agree_says_what_is_wrong() -> None:
+    agree(lambda x: x**2, (np.array([1.0, -2.0]),), squares)
+    agree(lambda x: x**2 * (1 + 1e-7), (np.array([1.0, -2.0]),), squares, tolerance=1e-6)
+    assert why(lambda x: x**3) == "is that the square or the cube?"
+    assert "index (2,): got 10, want 9" in why(lambda x: x**2 + (x == 3))
+    assert "shape is (1, 3)" in why(lambda x: (x**2)[None])
+    assert "nan or infinity" in why(lambda x: x**2 + np.nan)
+    assert "should be numbers" in why(lambda x: "nine")
+    assert "returned None" in why(lambda x: None)
+    assert "empty stub" in why(stub)
+    assert "ZeroDivisionError: " in why(lambda x: 1 // 0)
+    assert "changed its input" in why(spoil)
+
+
+def stub(x: np.ndarray) -> np.ndarray:
+    raise NotImplementedError
+
+
+def spoil(x: np.ndarray) -> np.ndarray:
+    x *= x
+    return x
+
+
+def test_agree_wants_infinities_in_their_places() -> None:
+    def cut(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 1, x, -np.inf)
+
+    agree(cut, (np.array([1.0, 2.0]),), cut)
+    with pytest.raises(NotYet):
+        agree(lambda x: np.where(x > 1, x, 0.0), (np.array([1.0, 2.0]),), cut)
+
+
+def test_call_hides_the_original_arguments() -> None:
+    given = np.ones(3)
+    with pytest.raises(NotYet, match="changed its input"):
+        call(spoil, given * 2)
+    assert given.sum() == 3
+
+
+def test_attempt_never_raises() -> None:
+    assert attempt(len, "four") == 4
+    assert attempt(stub, np.ones(1)) == "not written yet"
+    assert str(attempt(int, "x")).startswith("ValueError: invalid literal")
+
+
+def test_item_records_and_displays() -> None:
+    @graded("99", "the square")
+    def square(answer: Callable[..., object]) -> str:
+        agree(answer, (np.arange(3.0),), squares, (CUBES,))
+        return "well done"
+
+    assert isinstance(square, Item)
+    wrong = square(lambda x: x**3)
+    assert str(wrong) == "not yet: the square: is that the square or the cube?"
+    assert "✘ not yet" in wrong._repr_mimebundle_()["text/html"]
+    assert not square(7).passed
+    assert str(square(squares)) == "PASS: the square: well done"
+    stored = json.loads(Path("results/lab99.json").read_text())
+    assert stored["checks"]["square"]["passed"] is True
+    assert stored["versions"]["numpy"] == np.__version__
+    assert stored["machine"]["logical_cores"] >= 1
+
+
+def test_broken_records_are_replaced() -> None:
+    lab_record.write("98", "predictions", "speed", 3)
+    lab_record.results_file("98").write_text("{ half a fi")
+    assert lab_record.read("98") == {}
+    lab_record.measurement("98", "speed", 4.0, "tok/s")
+    assert lab_record.section("98", "measurements")["speed"]["value"] == 4.0
+    assert [path.name for path in lab_record.results_file("98").parent.iterdir()] == ["lab98.json"]
+
+
+def header(data: bytes) -> tuple[int, int, int]:
+    return struct.unpack_from("<IQQ", data, 4)
+
+
+def string(data: bytes, offset: int) -> tuple[str, int]:
+    (length,) = struct.unpack_from("<Q", data, offset)
+    return data[offset + 8 : offset + 8 + length].decode(), offset + 8 + length
+
+
+def place(end: int, alignment: int, offset: int, row: int, length: int, block: tuple[int, int]) -> int:
+    while end % alignment:
+        end += 1
+    return end + offset + row * length // block[0] * block[1]
+
+
+def q8(block: bytes) -> list[float]:
+    (scale,) = struct.unpack_from("<e", block)
+    return [scale * code for code in struct.unpack_from("<32b", block, 2)]
+
+
+def q4(block: bytes) -> list[float]:
+    (scale,) = struct.unpack_from("<e", block)
+    return [scale * (byte % 16 - 8) for byte in block[2:]] + [scale * (byte // 16 - 8) for byte in block[2:]]
+
+
+def test_lab02_accepts_right_answers() -> None:
+    """Twins written without numpy pass, so the checks agree with the format and not with one way to write it."""
+    right = {
+        lab02.read_header: header,
+        lab02.read_string: string,
+        lab02.row_place: place,
+        lab02.decode_q8_0: q8,
+        lab02.decode_q4_0: q4,
+    }
+    assert set(right) == set(lab02.ITEMS)
+    for item, answer in right.items():
+        assert item(answer).passed, item(answer).message
+    assert str(lab02.score()).startswith("lab 02: 5 of 5 solved")
+
+
+def test_lab02_accepts_the_library() -> None:
+    for item, kind in ((lab02.decode_q8_0, TensorType.Q8_0), (lab02.decode_q4_0, TensorType.Q4_0)):
+        assert item(lambda block, kind=kind: quants.dequantize(np.frombuffer(block, np.uint8), kind)).passed
+
+
+HALF = struct.Struct("<e").unpack
+
+
+@pytest.mark.parametrize(
+    ("item", "answer", "hint"),
+    [
+        (lab02.read_header, lambda data: struct.unpack_from("<IQQ", data, 0), "magic"),
+        (lab02.read_header, lambda data: struct.unpack_from("<III", data, 4), "64-bit"),
+        (lab02.read_header, lambda data: struct.unpack_from(">IQQ", data, 4), "little-endian"),
+        (lab02.read_header, lambda data: struct.unpack("@IQQ", data[4:28]), "padding"),
+        (lab02.read_header, lambda data: (header(data)[0], header(data)[2], header(data)[1]), "before the metadata"),
+        (lab02.read_string, lambda data, at: (string(data, at)[0], at + 8 + len(string(data, at)[0])), "counts bytes"),
+        (lab02.read_string, lambda data, at: (string(data, at)[0].encode(), string(data, at)[1]), "still bytes"),
+        (lab02.read_string, lambda data, at: string(data, at)[0], "two things"),
+        (lab02.read_string, lambda data, at: (string(data, at)[0], string(data, at)[1] - at), "where the string began"),
+        (lab02.row_place, lambda end, *rest: place((end // 32 + 1) * 32, *rest), "nothing is added"),
+        (lab02.row_place, lambda end, a, o, r, n, b: end + o + r * n // b[0] * b[1], "next"),
+        (lab02.row_place, lambda end, a, o, r, n, b: place(end, a, o, r, n, (1, b[1])), "blocks"),
+        (lab02.row_place, lambda end, a, o, r, n, b: place(end, a, 0, r, n, b), "add both"),
+        (lab02.decode_q8_0, lambda b: [b_ * struct.unpack("<e", b[:2])[0] for b_ in b[2:]], "signed"),
+        (lab02.decode_q8_0, lambda b: [c * HALF(b[-2:])[0] for c in struct.unpack("32b", b[:32])], "first two"),
+        (lab02.decode_q4_0, lambda b: [q4(b)[i // 2 + 16 * (i % 2)] for i in range(32)], "high nibbles go"),
+        (lab02.decode_q4_0, lambda b: q4(b)[16:] + q4(b)[:16], "low nibbles are elements"),
+        (lab02.decode_q4_0, lambda b: [v + 8 * struct.unpack("<e", b[:2])[0] for v in q4(b)], "subtract 8"),
+        (lab02.decode_q4_0, lambda b: q4(b)[:16], "two in every byte"),
+    ],
+)  # fmt: skip
+def test_lab02_names_the_mistake(item: Item, answer: Callable[..., object], hint: str) -> None:
+    result = item(answer)
+    assert not result.passed
+    assert hint in result.message

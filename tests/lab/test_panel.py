@@ -1,0 +1,201 @@
+"""Panels work in a background thread that can be stopped, show failures as one line, and have a plain twin."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from gguf import quants
+
+from minillama.gguf import TensorType
+from minillama.lab import Choice, Panel, Picture, Prediction, Slider, Steps, Words
+from minillama.lab.experiments import quantised_blocks
+from minillama.lab.plots import lab_plots
+from minillama.lab.widgets.background_job import State, Worker
+from minillama.lab.widgets.figure import PLOTLY_MIME, number, quoted, text_bars, text_table
+from minillama.lab.widgets.panel import Settings
+
+WAIT = 20.0  # seconds; only a hang is this long
+
+
+def picture(text: str) -> Picture:
+    return Picture(go.Figure(), text)
+
+
+def draw(settings: Settings) -> Picture:
+    return picture(f"temperature {settings['temp']}, {settings['way']}")
+
+
+KNOBS = (
+    Slider("temp", "temperature", 0.0, 2.0, 0.05, 0.8),
+    Steps("top_k", "top-k", 0, 100, 40),
+    Choice("way", "order", ("first", "second"), "first"),
+    Words("prompt", "prompt", "你好"),
+)
+
+
+def test_panel_redraws_when_a_knob_moves() -> None:
+    panel = Panel(KNOBS, draw).show()
+    assert panel.picture is not None and panel.picture.text == "temperature 0.8, first"
+    assert panel.settings == {"temp": 0.8, "top_k": 40, "way": "first", "prompt": "你好"}
+    panel.set("temp", 1.5)
+    panel.set("way", "second")
+    assert panel.join(WAIT)
+    assert panel.picture.text == "temperature 1.5, second"
+    assert panel.state is State.IDLE
+
+
+def test_panel_writes_and_stops() -> None:
+    begun, closed = threading.Event(), threading.Event()
+
+    def endless(settings: Settings) -> Iterator[str]:
+        try:
+            while True:
+                begun.set()
+                yield "la<b>"
+        finally:
+            closed.set()
+
+    panel = Panel(KNOBS, draw, endless).show()
+    panel.start()
+    assert begun.wait(WAIT)
+    panel.stop()
+    assert panel.join(WAIT)
+    assert closed.is_set(), "stopping must close the generator, so that what it holds is given back"
+    assert panel.state is State.STOPPED
+    assert "la&lt;b&gt;" in panel._output.value, "text must not become markup"
+
+
+def test_moving_a_knob_while_writing_starts_again_with_the_new_settings() -> None:
+    begun = {0.8: threading.Event(), 1.2: threading.Event()}
+
+    def endless(settings: Settings) -> Iterator[str]:
+        while True:
+            begun[float(settings["temp"])].set()
+            yield f"{settings['temp']} "
+
+    panel = Panel(KNOBS, draw, endless).show()
+    panel.start()
+    assert begun[0.8].wait(WAIT)
+    panel.set("temp", 1.2)
+    assert begun[1.2].wait(WAIT)
+    panel.stop()
+    assert panel.join(WAIT)
+    assert set(panel.text.split()) <= {"1.2"}
+
+
+def test_panel_that_ends_by_itself_rests() -> None:
+    panel = Panel(KNOBS, draw, lambda settings: iter(["once ", "upon"])).show()
+    panel.start()
+    assert panel.join(WAIT)
+    assert (panel.text, panel.state) == ("once upon", State.IDLE)
+    panel.set("top_k", 7)
+    assert panel.join(WAIT)
+    assert panel.text == "once upon", "a knob moved later redraws and does not write again"
+
+
+def test_failure_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(settings: Settings) -> Iterator[str]:
+        yield "fine "
+        raise ValueError("the pen broke\nand the ink ran out")
+
+    panel = Panel(KNOBS, draw, broken).show()
+    panel.start()
+    assert panel.join(WAIT)
+    assert panel.state is State.FAILED
+    assert panel.message.startswith("ValueError: the pen broke (line")
+    assert "\n" not in panel.message
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+
+
+def test_worker_runs_the_newest_job_last() -> None:
+    order: list[str] = []
+    gate = threading.Event()
+    worker = Worker(lambda state, message: None)
+
+    def first(stop: threading.Event, report: object) -> None:
+        gate.wait(WAIT)
+        order.append("first stopped" if stop.is_set() else "first")
+
+    worker.start(first)
+    for name in ("second", "third", "last"):
+        worker.start(lambda stop, report, name=name: order.append(name))
+    gate.set()
+    assert worker.join(WAIT)
+    assert order in (["first stopped", "last"], ["last"]), "jobs overtaken before they began are not run"
+
+
+def test_prediction_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    guess = Prediction("97", "second call", "How much faster is the second call?", "times")
+    assert guess.recorded() is None
+    assert "you said nothing yet" in guess.compare(40.0).text
+    guess.ask()
+    guess.record(4.0)
+    assert Prediction("97", "second call", "", "times").recorded() == 4.0
+    shown = guess.compare(40.0, model=38.0)
+    assert "off by a factor of 10" in shown.text
+    assert [bar.x[0] for bar in shown.figure.data] == [4.0, 40.0, 38.0]
+
+
+def test_pictures_carry_a_text_twin_and_a_small_bundle() -> None:
+    names = ["␣the", "␣a", "⏎"]
+    pictures = (
+        lab_plots.bars(["first", "second"], [1200.0, 3.0], "Calls", "ms", logarithmic=True),
+        lab_plots.treemap({"blk.0.a.weight": 10, "norm": 2}, {"blk.0.a.weight": "Q8_0", "norm": "F32"}, "Model"),
+        lab_plots.attention_map(names, np.tril(np.full((3, 3), 0.5)), "Head 0"),
+        lab_plots.lines({"ours": [1e-7, 1e-6], "yours": [1e-2, 1.0]}, ["0", "1"], "Errors", "x", "y", logarithmic=True),
+        lab_plots.scatter({"cold": (1.0, 0.2), "hot": (3.0, 0.9)}, "Trade", "x", "y", joined=(("cold", "hot"),)),
+        lab_plots.probabilities([" the", " a"], [0.6, 0.4], [1.0, 0.0], ["", "top-k"], "Next"),
+    )  # fmt: skip
+    for shown in pictures:
+        bundle = shown.bundle()
+        assert bundle["text/plain"] == shown.text == str(shown)
+        assert set(bundle) == {PLOTLY_MIME, "text/plain"}
+        assert len(str(bundle)) < 20_000
+        assert shown.text.splitlines()[0] == shown.figure.layout.title.text
+    assert "1,200" in pictures[0].text
+    assert "removed by top-k" in pictures[-1].text
+
+
+def test_words_for_numbers_and_tokens() -> None:
+    assert [number(value) for value in (0, 0.5, 12.345, 1234.5, 1.5e7, 2e-5)] == [
+        "0",
+        "0.5",
+        "12.3",
+        "1,234",
+        "1.50e+07",
+        "2.00e-05",
+    ]
+    assert [quoted(piece) for piece in (" the", "\n", "", "你好")] == ["␣the", "⏎", "∅", "你好"]
+    assert text_bars(["a", "bb"], [1.0, 2.0], width=4) == "a   1  ██\nbb  2  ████"
+    assert text_table(("x", "yy"), [("1", "2")]).splitlines() == ["x  yy", "-  --", "1  2"]
+
+
+def test_hexdump_and_explorer() -> None:
+    assert quantised_blocks.hexdump(b"GGUF\x03" + bytes(12), 16).splitlines()[0].endswith("GGUF············")
+    assert quantised_blocks.hexdump(bytes(17)).splitlines()[1].startswith("00000010  00 ")
+    values = np.random.default_rng(0).standard_normal(1024).astype(np.float32)
+    for kind in quantised_blocks.SHOWN_TYPES:
+        shown = quantised_blocks.explore(values, kind, 96)
+        assert shown.text.startswith(f"{kind.name}: ")
+        assert sum(field.size for field in quantised_blocks.FIELDS[kind]) == quantised_blocks.BLOCKS[kind][1]
+    last = quantised_blocks.explore(values, TensorType.Q4_K, 1023)
+    assert list(last.figure.data[0].x)[-1] == 1023
+
+
+def test_q4_k_encoder_agrees_with_the_librarys_decoder() -> None:
+    """The layout is right when the error is that of 4 bits: half a step, plus the scales' rounding."""
+    values = np.random.default_rng(1).standard_normal(256 * 40).astype(np.float32)
+    values[256:512] = 0.0
+    values[512:768] = np.abs(values[512:768])
+    encoded = quantised_blocks.encode_q4_k(values)
+    assert encoded.size == 40 * 144
+    decoded = quants.dequantize(encoded, TensorType.Q4_K).reshape(-1, 32)
+    parts = values.reshape(-1, 32)
+    step = (parts.max(1) - np.minimum(parts.min(1), 0)) / 15
+    assert np.all(np.abs(decoded - parts).max(1) <= 0.8 * step + 1e-6)
+    assert quantised_blocks.error(values, TensorType.Q4_K) < quantised_blocks.error(values, TensorType.Q4_0)

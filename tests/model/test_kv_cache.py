@@ -1,0 +1,107 @@
+"""The cache's ways of storing: what is written is read, up to the rounding of the type, and takes what is said."""
+
+from pathlib import Path
+
+import gguf_bytes
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from gguf.quants import quantize
+from gguf_bytes import pair
+from tiny_models import write_tiny
+
+from minillama.errors import FormatError, OptionError
+from minillama.gguf import open_gguf
+from minillama.gguf.kv_cache_types import CacheType, CacheTypes, cache_bytes_per_token, read_cache_types
+from minillama.model import cache_bytes, empty_cache, grow, read_config
+from minillama.model.cache import BLOCK, Q8, Plain, empty_store
+
+# Largest error in units of the number itself, or of the largest of its block: half a step of the type's significand;
+# for q8_0 half a step of amax / 127, whose own rounding to float16 moves 127 steps
+ROUNDING = {CacheType.F32: 0.0, CacheType.F16: 2**-11, CacheType.BF16: 2**-8, CacheType.Q8_0: 0.5 / 127 + 2**-11}
+H = 64
+
+
+def random(*shape: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal(shape) * 10 ** rng.uniform(-1, 1, (*shape[:-1], 1))).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", CacheType)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_write_is_numpys_slice_assignment(kind: CacheType, batch: int) -> None:
+    expected, new = np.zeros((batch, 2, 9, H), np.float32), random(batch, 3, 2, H)
+    starts = np.array([6, 0, 2][:batch], np.int32)
+    store = empty_store(kind, batch, 2, 9, H).write(jnp.asarray(new), jnp.asarray(starts))
+    for row, start in enumerate(starts):
+        expected[row, :, start : start + 3] = new[row].swapaxes(0, 1)
+    blocks = np.abs(expected).reshape(batch, 2, 9, -1, BLOCK)
+    unit = np.repeat(blocks.max(-1), BLOCK, -1) if kind is CacheType.Q8_0 else np.abs(expected)
+    assert (np.abs(np.asarray(store.decode()) - expected) <= ROUNDING[kind] * 1.001 * unit).all()
+    np.testing.assert_array_equal(
+        np.asarray(store.read(jnp.int32(2), 5)), np.asarray(store.decode())[:, :, 2:7], strict=True
+    )
+
+
+def test_q8_0_has_ggmls_bytes() -> None:
+    new = random(1, 5, 2, H)
+    new[0, 3, 1, :BLOCK] = 0
+    store = empty_store(CacheType.Q8_0, 1, 2, 5, H).write(jnp.asarray(new), jnp.zeros(1, jnp.int32))
+    assert isinstance(store, Q8)
+    blocks = quantize(new[0].swapaxes(0, 1), GGMLQuantizationType.Q8_0).reshape(2, 5, H // BLOCK, 2 + BLOCK)
+    scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0]
+    np.testing.assert_array_equal(np.asarray(store.scales[0]), scales)
+    np.testing.assert_array_equal(np.asarray(store.codes[0]).reshape(2, 5, -1, BLOCK), blocks[..., 2:].view(np.int8))
+
+
+@pytest.mark.parametrize(("keys", "values"), [(k, v) for k in CacheType for v in CacheType])
+def test_bytes_are_those_of_the_arrays(tmp_path: Path, keys: CacheType, values: CacheType) -> None:
+    file, types = open_gguf(write_tiny(tmp_path / "m.gguf", "qwen3")), CacheTypes(keys, values)
+    config = read_config(file.metadata, 300)
+    cache = empty_cache(config, 48, types, batch=2)
+    assert [isinstance(store, Plain) for store in (cache.keys[0], cache.values[0])] == [
+        kind is not CacheType.Q8_0 for kind in (keys, values)
+    ]
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves((cache.keys, cache.values)))
+    assert cache_bytes(config, 48, types, batch=2) == held == 2 * 48 * cache_bytes_per_token(file, types)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(grow(cache, 96))) == 2 * held + cache.length.nbytes
+
+
+@pytest.mark.parametrize("kind", CacheType)
+def test_growing_keeps_what_was_there(kind: CacheType) -> None:
+    store = empty_store(kind, 2, 3, 4, H).write(jnp.asarray(random(2, 4, 3, H)), jnp.zeros(2, jnp.int32))
+    grown = store.grow(7)
+    assert (store.capacity, grown.capacity) == (4, 7)
+    np.testing.assert_array_equal(np.asarray(grown.decode()[:, :, :4]), np.asarray(store.decode()))
+    assert not np.asarray(grown.decode()[:, :, 4:]).any()
+
+
+def test_types_are_named_as_in_llama_cpp() -> None:
+    assert read_cache_types("f16", "f16") == CacheTypes()
+    types = read_cache_types("q8_0", "bf16")
+    assert types == CacheTypes(CacheType.Q8_0, CacheType.BF16)
+    assert (str(types), str(CacheTypes())) == ("q8_0/bf16", "f16")
+    with pytest.raises(OptionError, match=r"cache_type_v is 'q4_0'; supported: f32, f16, bf16, q8_0$"):
+        read_cache_types("f16", "q4_0")
+
+
+def test_a_head_that_does_not_divide_into_blocks(tmp_path: Path) -> None:
+    file = open_gguf(write_tiny(tmp_path / "m.gguf", "llama"))
+    message = r"^cache_type_v is q8_0, in blocks of 32 values, but a head of this model has 16; use f16$"
+    types = CacheTypes(values=CacheType.Q8_0)
+    with pytest.raises(OptionError, match=message):
+        empty_cache(read_config(file.metadata, 300), 32, types)
+    with pytest.raises(OptionError, match=message):
+        cache_bytes_per_token(file, types)
+
+
+@pytest.mark.parametrize("key", ["head_count_kv", "key_length"])
+def test_a_size_that_is_no_number_is_named(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "m.gguf"
+    sizes = [pair(f"llama.{name}", 4, 4) for name in ("block_count", "embedding_length", "attention.head_count")]
+    odd = pair(f"llama.attention.{key}", 8, "many")
+    path.write_bytes(gguf_bytes.build([pair("general.architecture", 8, "llama"), *sizes, odd]))
+    with pytest.raises(FormatError, match=f"llama.attention.{key} is string, not int"):
+        cache_bytes_per_token(open_gguf(path), CacheTypes())

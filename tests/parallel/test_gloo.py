@@ -1,0 +1,35 @@
+"""gloo's thread, and a JAX that starts gloo in another way."""
+
+import os
+import sys
+import threading
+
+import pytest
+
+from minillama.parallel.group.gloo import calm, start_gloo
+
+
+def test_a_thread_is_calmed() -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux has threads that run when nothing else wants to")
+    done, ids = threading.Event(), []
+    thread = threading.Thread(target=lambda: (ids.append(threading.get_native_id()), done.wait()))
+    thread.start()
+    while not ids:
+        pass
+    assert calm({ids[0], 1 << 22}) == (ids[0],)  # no such thread as the other
+    assert os.sched_getscheduler(ids[0]) == os.SCHED_IDLE
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    done.set()
+    thread.join()
+
+
+def test_another_jax_is_left_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    from jax._src import xla_bridge
+    from jax._src.lib import _jax
+
+    before = xla_bridge._backend_factories["cpu"]
+    monkeypatch.delattr(_jax, "make_gloo_tcp_collectives")
+    assert start_gloo("127.0.0.1") == ()
+    assert xla_bridge._backend_factories["cpu"] is before
+    assert "starts gloo in another way" in caplog.text
