@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from minillama.sampling.pytree import STATIC, pytree
 
-_HEAD = 1024  # how many candidates are ranked before all of them are
+_FIRST_TRY = 1024  # how many candidates are ranked before all of them are
 
 
 class Order(Enum):
@@ -37,12 +37,12 @@ class Candidates:
     vocab_size: int = field(metadata=STATIC)
 
     @staticmethod
-    def of_logits(logits: Float[Array, "V"]) -> "Candidates":
+    def from_logits(logits: Float[Array, "V"]) -> "Candidates":
         """All of the vocabulary, in f32; a logit that is not a number counts as -inf."""
-        return Candidates.of_range(logits, jnp.int32(0), logits.shape[0])
+        return Candidates.from_range(logits, jnp.int32(0), logits.shape[0])
 
     @staticmethod
-    def of_range(logits: Float[Array, "R"], first: Int[Array, ""], vocab_size: int) -> "Candidates":
+    def from_range(logits: Float[Array, "R"], first: Int[Array, ""], vocab_size: int) -> "Candidates":
         """The tokens from `first` on; those beyond the vocabulary are none."""
         logits = logits.astype(jnp.float32)
         ids = first + jnp.arange(logits.shape[0], dtype=jnp.int32)
@@ -78,19 +78,19 @@ class Candidates:
         still = self.order is Order.VOCABULARY or same_order
         return replace(self, logits=jnp.where(self.kept, logits, -jnp.inf), order=self.order if still else Order.NONE)
 
-    def largest(self, width: int) -> "Candidates":
+    def top_k(self, width: int) -> "Candidates":
         """The `width` candidates with the largest logits, in descending order."""
         logits, positions = lax.top_k(self.logits, width)
         return replace(self, ids=self.ids[positions], logits=logits, kept=self.kept[positions], order=Order.DESCENDING)
 
-    def first(
+    def best_until(
         self,
         enough: Callable[[Float[Array, "R"], Int[Array, "R"]], Bool[Array, "R"]],
         score: Float[Array, "M"] | None = None,
     ) -> Bool[Array, "M"]:
         """Mark the best by a score (the logit), down to the first that makes them `enough(sum of probs, number)`.
 
-        Seldom sorts a vocabulary: nearly always the best _HEAD are enough, and only otherwise all are ranked.
+        Seldom sorts a vocabulary: nearly always the best _FIRST_TRY are enough, and only otherwise all are ranked.
         """
         size, probs = self.logits.shape[0], self.probs
         sorted_already = self.order is Order.DESCENDING and score is None
@@ -106,9 +106,9 @@ class Candidates:
             chosen = jnp.arange(width, dtype=jnp.int32) <= last
             return jnp.zeros(size, bool).at[ranked].set(chosen), found
 
-        if sorted_already or size <= 4 * _HEAD:
+        if sorted_already or size <= 4 * _FIRST_TRY:
             return among(size)[0]
-        head, found = among(_HEAD)
+        head, found = among(_FIRST_TRY)
         return lax.cond(found, lambda: head, lambda: among(size)[0])
 
     def positions(self, tokens: Int[Array, "W"]) -> Int[Array, "W"]:
@@ -123,6 +123,6 @@ class Candidates:
         return jnp.where(known, table[safe], size)
 
 
-def bucket(count: int, smallest: int = 64) -> int:
+def bucket(count: int, minimum: int = 64) -> int:
     """Round a size up to a power of two, so that nearby sizes share one compilation."""
-    return max(smallest, 1 << max(0, count - 1).bit_length())
+    return max(minimum, 1 << max(0, count - 1).bit_length())

@@ -13,9 +13,9 @@ from minillama.errors import OptionError
 from minillama.sampling.candidates import Candidates, bucket
 from minillama.sampling.pytree import STATIC, pytree
 from minillama.sampling.sampler_order import Sampler
-from minillama.sampling.sampler_state import SamplerState, Step, new_state
+from minillama.sampling.sampler_state import SamplerState, StepContext, new_state
 from minillama.sampling.sampling_params import Sampling
-from minillama.sampling.stages.draw import Dist, Draw, Mirostat1, Mirostat2, draw
+from minillama.sampling.stages.draw import Dist, FinalSampler, Mirostat1, Mirostat2, draw
 from minillama.sampling.stages.dry import Dry
 from minillama.sampling.stages.penalties import LogitBias, Penalties
 from minillama.sampling.stages.temperature import DynamicTemperature, Temperature
@@ -28,7 +28,7 @@ class Stage(Protocol):
 
     name: str
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates: ...
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates: ...
 
 
 @pytree
@@ -37,7 +37,7 @@ class Chain:
     """llama.cpp's sampler chain; an argument of compiled code, so that chains of one structure share a compilation."""
 
     stages: tuple[Stage, ...]
-    last: Draw
+    sampler: FinalSampler
     vocab_size: int = field(metadata=STATIC)
     window: int = field(metadata=STATIC)
 
@@ -45,7 +45,7 @@ class Chain:
         """The state before the first token, from a seed of 0 to 2**32 - 1 (`resolve_seed` makes one)."""
         if not 0 <= seed < 2**32:
             raise OptionError(f"seed is {seed}; a chain needs 0 to {2**32 - 1} (resolve_seed finds one for -1)")
-        return new_state(seed, self.window, self.last.start())
+        return new_state(seed, self.window, self.sampler.initial_mu())
 
     def accept(self, state: SamplerState, token: Int[Array, ""]) -> SamplerState:
         """Let the penalties see one token that the chain did not draw itself."""
@@ -64,29 +64,29 @@ class Chain:
         key, for_draw, _ = _keys(state)
         position = draw(candidates.probs, jax.random.uniform(for_draw))
         token = candidates.ids[position]
-        mu = self.last.update(state.mu, candidates.probs[position])
+        mu = self.sampler.update_mu(state.mu, candidates.probs[position])
         return token, SamplerState(key, state.accept(token).recent, mu)
 
     def candidates(self, logits: Float[Array, "V"], state: SamplerState) -> Candidates:
         """What is left after all links, from which the next call draws."""
-        return self.walk(logits, state)[-1]
+        return self.run_all(logits, state)[-1]
 
-    def walk(self, logits: Float[Array, "V"], state: SamplerState) -> tuple[Candidates, ...]:
+    def run_all(self, logits: Float[Array, "V"], state: SamplerState) -> tuple[Candidates, ...]:
         """The candidates before the first link, and after each one; the last link's is what it draws from."""
         if logits.shape[0] != self.vocab_size:
             raise ValueError(f"{logits.shape[0]} logits for a chain built for {self.vocab_size} tokens")
-        return self.follow(Candidates.of_logits(logits), state, self.stages)
+        return self.run(Candidates.from_logits(logits), state, self.stages)
 
-    def follow(
-        self, candidates: Candidates, state: SamplerState, stages: Sequence[Stage], *, to_the_end: bool = True
+    def run(
+        self, candidates: Candidates, state: SamplerState, stages: Sequence[Stage], *, with_sampler: bool = True
     ) -> tuple[Candidates, ...]:
         """The candidates before, and after each of some consecutive links, and of the draw's own at the end."""
-        step = Step(state.recent, jax.random.uniform(_keys(state)[2]), state.mu)
+        step = StepContext(state.recent, jax.random.uniform(_keys(state)[2]), state.mu)
         found = [candidates]
         for stage in stages:
             found.append(stage(found[-1], step))
-        if to_the_end:
-            found.append(self.last.truncate(found[-1], state.mu))
+        if with_sampler:
+            found.append(self.sampler.truncate(found[-1], state.mu))
         return tuple(found)
 
 
@@ -101,15 +101,15 @@ def build_chain(sampling: Sampling, vocab_size: int) -> Chain:
     stages: list[Stage] = [_logit_bias(sampling, vocab_size)] if sampling.logit_bias else []
     bounded = False
     for sampler in sampling.order:
-        if _belongs(sampler, sampling, bounded):
+        if _is_included(sampler, sampling, bounded):
             stages.append(_stage(sampler, sampling, vocab_size))
         bounded = bounded or (sampler is Sampler.TOP_K and sampling.enabled(sampler))
     tau, eta = jax.device_put((np.float32(sampling.mirostat_ent), np.float32(sampling.mirostat_lr)))
     last = Dist(), Mirostat1(tau, eta), Mirostat2(tau, eta)
-    return Chain(tuple(stages), last[sampling.mirostat], vocab_size, window_of(sampling))
+    return Chain(tuple(stages), last[sampling.mirostat], vocab_size, penalty_window(sampling))
 
 
-def window_of(sampling: Sampling) -> int:
+def penalty_window(sampling: Sampling) -> int:
     """How many tokens a chain of these options looks back on."""
     return bucket(max(sampling.repeat_last_n, sampling.dry_penalty_last_n, 1))
 
@@ -126,7 +126,7 @@ def _keys(state: SamplerState) -> tuple[Array, Array, Array]:
     return following, for_draw, for_xtc
 
 
-def _belongs(sampler: Sampler, sampling: Sampling, bounded: bool) -> bool:
+def _is_included(sampler: Sampler, sampling: Sampling, bounded: bool) -> bool:
     """Keep cheap links at their off values, so that a slider crossing them does not recompile."""
     cheap = sampler in (Sampler.TEMPERATURE, Sampler.MIN_P) or (sampler is Sampler.TOP_P and bounded)
     return cheap or sampling.enabled(sampler)
@@ -174,7 +174,7 @@ def _logit_bias(sampling: Sampling, vocab_size: int) -> LogitBias:
     ids = [token for token, _ in sampling.logit_bias]
     if max(ids) >= vocab_size:
         raise OptionError(f"logit_bias names token {max(ids)}; the vocabulary ends at {vocab_size - 1}")
-    width = bucket(len(ids), smallest=8)
+    width = bucket(len(ids), minimum=8)
     tokens = np.full(width, vocab_size, np.int32)
     biases = np.zeros(width, np.float32)
     tokens[: len(ids)] = ids

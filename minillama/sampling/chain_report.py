@@ -25,7 +25,7 @@ class StageReport:
 
 def distribution(logits: Float[Array | np.ndarray, "V"], chain: Chain, state: SamplerState) -> Float[np.ndarray, "V"]:
     """The probability of each token of the vocabulary in the next draw; 0 for those that the chain removed."""
-    last = _walk(chain, jnp.asarray(logits), state)[-1]
+    last = _run_all(chain, jnp.asarray(logits), state)[-1]
     probs = np.zeros(chain.vocab_size, np.float32)
     probs[np.asarray(last.ids)] = np.asarray(last.probs)
     return probs
@@ -33,9 +33,9 @@ def distribution(logits: Float[Array | np.ndarray, "V"], chain: Chain, state: Sa
 
 def explain(logits: Float[Array | np.ndarray, "V"], chain: Chain, state: SamplerState) -> tuple[StageReport, ...]:
     """One report for the logits themselves, one for each link of the chain that is not switched off."""
-    names = ("logits", *(stage.name for stage in chain.stages), chain.last.name)
+    names = ("logits", *(stage.name for stage in chain.stages), chain.sampler.name)
     reports: list[StageReport] = []
-    for name, found in zip(names, _walk(chain, jnp.asarray(logits), state), strict=True):
+    for name, found in zip(names, _run_all(chain, jnp.asarray(logits), state), strict=True):
         ids, probs = _likeliest_first(found)
         before = reports[-1].ids if reports else ids
         removed = before[~np.isin(before, ids)]
@@ -44,8 +44,8 @@ def explain(logits: Float[Array | np.ndarray, "V"], chain: Chain, state: Sampler
 
 
 @jax.jit
-def _walk(chain: Chain, logits: Float[Array, "V"], state: SamplerState) -> tuple[Candidates, ...]:
-    return chain.walk(logits, state)
+def _run_all(chain: Chain, logits: Float[Array, "V"], state: SamplerState) -> tuple[Candidates, ...]:
+    return chain.run_all(logits, state)
 
 
 def _likeliest_first(found: Candidates) -> tuple[Int[np.ndarray, "kept"], Float[np.ndarray, "kept"]]:

@@ -32,7 +32,7 @@ _NAMES = {
     for sampler in Sampler
     for spelling in (sampler.option, sampler.option.replace("_", "-"), sampler.option.replace("_", ""))
 } | {"nucleus": Sampler.TOP_P, "temp": Sampler.TEMPERATURE, "typ": Sampler.TYP_P, "typical": Sampler.TYP_P}
-_ELSEWHERE = {"a": "adaptive_p", "i": "infill"}  # llama.cpp has them, this chain does not
+_UNSUPPORTED = {"a": "adaptive_p", "i": "infill"}  # llama.cpp has them, this chain does not
 
 
 def parse_order(text: str) -> tuple[Sampler, ...]:
@@ -42,7 +42,7 @@ def parse_order(text: str) -> tuple[Sampler, ...]:
     Raises OptionError for an unknown name or letter (llama.cpp warns and skips it).
     """
     names = [name.strip().lower() for name in text.split(";") if name.strip()]
-    if len(names) == 1 and names[0] not in _NAMES and ";" not in text and names[0] not in _ELSEWHERE.values():
+    if len(names) == 1 and names[0] not in _NAMES and ";" not in text and names[0] not in _UNSUPPORTED.values():
         return tuple(_sampler_of_letter(letter) for letter in names[0])
     return tuple(_sampler_of_name(name) for name in names)
 
@@ -55,7 +55,7 @@ def sequence_to_names(letters: str) -> str:
 def _sampler_of_letter(letter: str) -> Sampler:
     if letter in _LETTERS:
         return _LETTERS[letter]
-    reason = f"{_ELSEWHERE[letter]} is not supported" if letter in _ELSEWHERE else "no such sampler"
+    reason = f"{_UNSUPPORTED[letter]} is not supported" if letter in _UNSUPPORTED else "no such sampler"
     known = ", ".join(f"{letter} {sampler.option}" for letter, sampler in _LETTERS.items())
     raise OptionError(f"samplers: letter {letter!r}: {reason}; use {known}")
 
@@ -63,5 +63,5 @@ def _sampler_of_letter(letter: str) -> Sampler:
 def _sampler_of_name(name: str) -> Sampler:
     if name in _NAMES:
         return _NAMES[name]
-    reason = "not supported" if name.replace("-", "_") in _ELSEWHERE.values() else "no such sampler"
+    reason = "not supported" if name.replace("-", "_") in _UNSUPPORTED.values() else "no such sampler"
     raise OptionError(f"samplers: {name!r}: {reason}; use {', '.join(sampler.option for sampler in Sampler)}")

@@ -8,13 +8,13 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from minillama.sampling.pytree import pytree
 
-NOTHING = -1  # fills the window where no token has been accepted yet
+NO_TOKEN = -1  # fills the window where no token has been accepted yet
 
 
 @pytree
 @dataclass(frozen=True)
 class SamplerState:
-    """Random key, the last W accepted tokens (the newest first, NOTHING where there are fewer), and mirostat's mu."""
+    """Random key, the last W accepted tokens (the newest first, NO_TOKEN where there are fewer), and mirostat's mu."""
 
     key: Key[Array, ""]
     recent: Int[Array, "W"]
@@ -39,14 +39,14 @@ class SamplerState:
 
 @pytree
 @dataclass(frozen=True)
-class Step:
+class StepContext:
     """What a stage may look at besides the candidates, for one token."""
 
     recent: Int[Array, "W"]
-    chance: Float[Array, ""]  # uniform in [0, 1), for xtc
+    xtc_uniform: Float[Array, ""]  # uniform in [0, 1), for xtc
     mu: Float[Array, ""]
 
 
 def new_state(seed: int | UInt32[Array, ""], width: int, mu: Float[Array, ""]) -> SamplerState:
     """The state before the first token: an empty window of a given width."""
-    return SamplerState(jax.random.key(seed), jnp.full(width, NOTHING, jnp.int32), mu)
+    return SamplerState(jax.random.key(seed), jnp.full(width, NO_TOKEN, jnp.int32), mu)

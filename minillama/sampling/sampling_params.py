@@ -9,20 +9,20 @@ from typing import TypedDict, no_type_check
 from minillama.errors import OptionError
 from minillama.sampling.sampler_order import DEFAULT_ORDER, Sampler, parse_order
 
-LARGEST_SEED = 2**32 - 1
-LARGEST_WINDOW = 2**20
+MAX_SEED = 2**32 - 1
+MAX_WINDOW = 2**20
 _FLOAT32_MAX = 3.4028234e38
 
-_WHOLE_RANGES = {
-    "seed": (-1, LARGEST_SEED),
+_INT_RANGES = {
+    "seed": (-1, MAX_SEED),
     "top_k": (-(2**31), 2**31 - 1),
-    "repeat_last_n": (0, LARGEST_WINDOW),
-    "dry_allowed_length": (0, LARGEST_WINDOW),
-    "dry_penalty_last_n": (0, LARGEST_WINDOW),
+    "repeat_last_n": (0, MAX_WINDOW),
+    "dry_allowed_length": (0, MAX_WINDOW),
+    "dry_penalty_last_n": (0, MAX_WINDOW),
     "mirostat": (0, 2),
     "min_keep": (0, 2**31 - 1),
 }
-_REAL_RANGES = {
+_FLOAT_RANGES = {
     "temp": (-_FLOAT32_MAX, _FLOAT32_MAX),
     "top_p": (0.0, 1.0),
     "min_p": (0.0, 1.0),
@@ -109,15 +109,15 @@ class Sampling:
     min_keep: int = 0  # top_p, min_p, typical and xtc leave at least this many candidates
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _WHOLE_RANGES.items():
-            self._set(name, _whole(name, getattr(self, name), low, high))
-        for name, (low, high) in _REAL_RANGES.items():
-            self._set(name, _real(name, getattr(self, name), low, high))
+        for name, (low, high) in _INT_RANGES.items():
+            self._set(name, _checked_int(name, getattr(self, name), low, high))
+        for name, (low, high) in _FLOAT_RANGES.items():
+            self._set(name, _checked_float(name, getattr(self, name), low, high))
         if not isinstance(self.samplers, str):
             raise OptionError(f"samplers is {self.samplers!r}; it should be names with ';' between them, or letters")
         parse_order(self.samplers)
-        self._set("dry_sequence_breakers", _token_ids("dry_sequence_breakers", self.dry_sequence_breakers))
-        self._set("logit_bias", _biases(self.logit_bias))
+        self._set("dry_sequence_breakers", _checked_token_ids("dry_sequence_breakers", self.dry_sequence_breakers))
+        self._set("logit_bias", _checked_biases(self.logit_bias))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # a slider's numpy number becomes a plain one, a list a tuple
@@ -165,37 +165,37 @@ FIELDS = tuple(field.name for field in fields(Sampling))
 
 def resolve_seed(seed: int) -> int:
     """Give a seed from 0 to 2**32 - 1: the one asked for, or a random one in place of a negative one."""
-    return secrets.randbelow(LARGEST_SEED) if seed < 0 else int(seed)
+    return secrets.randbelow(MAX_SEED) if seed < 0 else int(seed)
 
 
-def _whole(name: str, value: object, low: int, high: int) -> int:
+def _checked_int(name: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
         raise OptionError(f"{name} is {value!r}; it should be a whole number from {low} to {high}")
     return int(value)
 
 
-def _real(name: str, value: object, low: float, high: float) -> float:
+def _checked_float(name: str, value: object, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:  # nan is in no range
         span = "a finite number" if low == -_FLOAT32_MAX else f"a number from {low:g} to {high:g}"
         raise OptionError(f"{name} is {value!r}; it should be {span}")
     return float(value)
 
 
-def _token_ids(name: str, value: object) -> tuple[int, ...]:
+def _checked_token_ids(name: str, value: object) -> tuple[int, ...]:
     try:
         ids = tuple(value)  # type: ignore[call-overload]
     except TypeError:
         raise OptionError(f"{name} is {value!r}; it should be a sequence of token ids") from None
-    return tuple(_whole(f"{name}[{index}]", token, 0, 2**31 - 1) for index, token in enumerate(ids))
+    return tuple(_checked_int(f"{name}[{index}]", token, 0, 2**31 - 1) for index, token in enumerate(ids))
 
 
-def _biases(value: object) -> tuple[tuple[int, float], ...]:
+def _checked_biases(value: object) -> tuple[tuple[int, float], ...]:
     try:
         pairs = [(token, bias) for token, bias in value]  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         raise OptionError(f"logit_bias is {value!r}; it should be pairs of a token id and a number") from None
     checked = []
     for index, (token, bias) in enumerate(pairs):
-        good = bias if bias == -math.inf else _real(f"logit_bias[{index}]", bias, -_FLOAT32_MAX, _FLOAT32_MAX)
-        checked.append((_whole(f"logit_bias[{index}] token", token, 0, 2**31 - 1), float(good)))
+        good = bias if bias == -math.inf else _checked_float(f"logit_bias[{index}]", bias, -_FLOAT32_MAX, _FLOAT32_MAX)
+        checked.append((_checked_int(f"logit_bias[{index}] token", token, 0, 2**31 - 1), float(good)))
     return tuple(checked)

@@ -24,7 +24,7 @@ from minillama.sampling import (
     logprob,
     resolve_seed,
 )
-from minillama.sampling.sampler_state import NOTHING, Step
+from minillama.sampling.sampler_state import NO_TOKEN, StepContext
 from minillama.sampling.stages.draw import draw
 
 V = 1000
@@ -168,7 +168,7 @@ def test_window_holds_the_newest_first(before: list[int], n_valid: int, after: l
     for token in after[:3]:
         state = accept(chain, state, jnp.int32(token))
     expected = [*padded[:n_valid].tolist(), *after[:3]][::-1][:64]
-    assert state.recent.tolist() == expected + [NOTHING] * (64 - len(expected))
+    assert state.recent.tolist() == expected + [NO_TOKEN] * (64 - len(expected))
 
 
 accept_many = jax.jit(lambda chain, state, ids, n: chain.accept_many(state, ids, n))
@@ -296,7 +296,7 @@ def test_a_link_of_ones_own() -> None:
     class OnlyEven:
         name = "only-even"
 
-        def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+        def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
             return candidates.keep(candidates.ids % 2 == 0)
 
     chain = build_chain(Sampling(), V)

@@ -12,7 +12,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain, logprob
-from minillama.sampling.sharded_sampling import narrowing, sample_apart
+from minillama.sampling.sharded_sampling import sample_sharded, shardable_stages
 
 V, STEPS, AXIS = 301, 16, "tensor"
 INF = float("inf")
@@ -59,7 +59,7 @@ def draw_spread(chain: Chain, logits: np.ndarray, state: SamplerState, devices: 
 
 def _on_device(chain: Chain, logits: Array, state: SamplerState) -> Any:
     def step(state: SamplerState, row: Array) -> tuple[SamplerState, tuple[Array, Array]]:
-        token, logprob, state = sample_apart(chain, state, row, AXIS)
+        token, logprob, state = sample_sharded(chain, state, row, AXIS)
         return state, (token, logprob)
 
     state, found = lax.scan(step, state, logits)
@@ -89,7 +89,7 @@ _draw_spread = jax.jit(_spread, static_argnums=3)
 def check_draws(options: dict[str, Any], logits: np.ndarray, seed: int, counts: tuple[int, ...] = (4,)) -> int:
     """Tokens, log-probabilities and the state afterwards; how many tokens there were."""
     chain = build_chain(Sampling(**options), V)
-    assert narrowing(chain)
+    assert shardable_stages(chain)
     state, (tokens, logprobs) = draw_here(chain, jnp.asarray(logits), chain.init(seed))
     for count in counts:
         found_state, (found, found_logprobs) = draw_spread(chain, logits, chain.init(seed), count)
@@ -167,9 +167,9 @@ def test_of_equal_logits(apart: Check) -> None:
     ],
 )
 def test_what_devices_may_do_apart(options: dict[str, Any], links: list[str]) -> None:
-    assert [stage.name for stage in narrowing(build_chain(Sampling(**options), V))] == links
+    assert [stage.name for stage in shardable_stages(build_chain(Sampling(**options), V))] == links
 
 
 def test_a_chain_of_nothing_is_not_narrow() -> None:
     chain = build_chain(Sampling(), V)
-    assert narrowing(replace(chain, stages=())) == ()
+    assert shardable_stages(replace(chain, stages=())) == ()

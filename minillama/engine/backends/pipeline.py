@@ -92,7 +92,7 @@ class Layered(Executor):
     ) -> tuple[Choice, Kept]:
         number = np.asarray(seed, np.uint32), recent, np.asarray(count, np.int32)
         drawn = self._of_last(lambda: programs.begin(chain, *number, logits))
-        return self._told(drawn, new_state(0, chain.window, chain.last.start()))
+        return self._told(drawn, new_state(0, chain.window, chain.sampler.initial_mu()))
 
     def step(self, chain: Kept, state: Kept, token: Kept | int, cache: Kept) -> tuple[Choice, Kept, Kept]:
         ids = jnp.asarray(np.array([[token]], np.int32)) if isinstance(token, int) else token.reshape(1, 1)

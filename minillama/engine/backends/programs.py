@@ -175,7 +175,7 @@ def begin(
 
 def first_state(chain: Chain, seed: UInt32[Array, ""], recent: Int[Array, "W"], count: Int[Array, ""]) -> SamplerState:
     """A new sampler that has seen the first `count` tokens; part of a program."""
-    return chain.accept_many(new_state(seed, chain.window, chain.last.start()), recent, count)
+    return chain.accept_many(new_state(seed, chain.window, chain.sampler.initial_mu()), recent, count)
 
 
 def sample(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:

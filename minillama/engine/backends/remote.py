@@ -24,7 +24,7 @@ from minillama.model import Config, cache_bytes
 from minillama.parallel.workers.leader import Group
 from minillama.parallel.workers.wire import Message
 from minillama.sampling import Sampling
-from minillama.sampling.chain import window_of
+from minillama.sampling.chain import penalty_window
 
 
 class Held:
@@ -114,7 +114,7 @@ class Remote(Executor):
     def chain(self, sampling: Sampling) -> Kept:
         biases = [(token, None if bias == -np.inf else bias) for token, bias in sampling.logit_bias]
         number = self._call("chain", sampling={**asdict(sampling), "logit_bias": biases})
-        return HeldChain(self, number, window_of(sampling))
+        return HeldChain(self, number, penalty_window(sampling))
 
     def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1) -> Kept:
         number = self._call("new_cache", capacity=capacity, types=[types.keys.value, types.values.value], batch=batch)

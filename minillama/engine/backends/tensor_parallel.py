@@ -31,7 +31,7 @@ from minillama.parallel.sharding.partition_specs import AXIS, config_of_device, 
 from minillama.parallel.sharding.pipeline_transport import stages_of_group
 from minillama.parallel.sharding.shards import over_devices
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain
-from minillama.sampling.sharded_sampling import narrowing, sample_apart
+from minillama.sampling.sharded_sampling import sample_sharded, shardable_stages
 
 logger = logging.getLogger("minillama")
 
@@ -245,9 +245,9 @@ def _sample(
     layout: Layout, chain: Chain, state: SamplerState, logits: Float[Array, "R"]
 ) -> tuple[Choice, SamplerState]:
     """Draw from logits of which each device has some: only the best travel, where the chain allows it."""
-    if not narrowing(chain):
+    if not shardable_stages(chain):
         return sample(chain, state, joined(logits, AXIS)[: layout.config.vocab_size])
-    token, logprob, state = sample_apart(chain, state, logits, AXIS)
+    token, logprob, state = sample_sharded(chain, state, logits, AXIS)
     return Choice(token, logprob), state
 
 

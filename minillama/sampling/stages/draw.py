@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import pytree
 
-_ESTIMATE_OVER = 100  # mirostat 1 fits Zipf's exponent to this many of the likeliest candidates
+_ZIPF_CANDIDATES = 100  # mirostat 1 fits Zipf's exponent to this many of the likeliest candidates
 
 
 def draw(probs: Float[Array, "M"], uniform: Float[Array, ""]) -> Int[Array, ""]:
@@ -34,11 +34,11 @@ class Dist:
         """Nothing to truncate."""
         return candidates
 
-    def start(self) -> Float[Array, ""]:
+    def initial_mu(self) -> Float[Array, ""]:
         """There is no mu to start with."""
         return jnp.float32(0)
 
-    def update(self, mu: Float[Array, ""], probability: Float[Array, ""]) -> Float[Array, ""]:
+    def update_mu(self, mu: Float[Array, ""], probability: Float[Array, ""]) -> Float[Array, ""]:
         """There is no mu to move."""
         return mu
 
@@ -51,11 +51,11 @@ class _Mirostat:
     tau: Float[Array, ""]
     eta: Float[Array, ""]
 
-    def start(self) -> Float[Array, ""]:
+    def initial_mu(self) -> Float[Array, ""]:
         """Mu before the first token."""
         return 2.0 * self.tau
 
-    def update(self, mu: Float[Array, ""], probability: Float[Array, ""]) -> Float[Array, ""]:
+    def update_mu(self, mu: Float[Array, ""], probability: Float[Array, ""]) -> Float[Array, ""]:
         """Move mu against the error, at the learning rate eta."""
         return mu - self.eta * (-jnp.log2(probability) - self.tau)
 
@@ -70,7 +70,7 @@ class Mirostat1(_Mirostat):
     def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
         """Fit the exponent s over the likeliest, solve for k, keep max(k, 1)."""
         size = candidates.logits.shape[0]
-        probs = candidates.probs[lax.top_k(candidates.logits, min(size, _ESTIMATE_OVER))[1]]
+        probs = candidates.probs[lax.top_k(candidates.logits, min(size, _ZIPF_CANDIDATES))[1]]
         rank = jnp.arange(1, probs.shape[0], dtype=jnp.float32)
         t = jnp.log((rank + 1) / rank)
         seen = probs[1:] > 0
@@ -82,7 +82,7 @@ class Mirostat1(_Mirostat):
         quotient = jnp.where(flat, 1 / jnp.log(n), epsilon / (1 - n ** -jnp.where(flat, 1.0, epsilon)))
         k = (quotient * 2.0**mu) ** (1 / s)
         whole = jnp.clip(jnp.where(jnp.isnan(k), 1.0, k), 1.0, jnp.float32(size)).astype(jnp.int32)
-        return candidates.keep(candidates.first(lambda total, number: number >= whole))
+        return candidates.keep(candidates.best_until(lambda total, number: number >= whole))
 
 
 @pytree
@@ -99,4 +99,4 @@ class Mirostat2(_Mirostat):
         return candidates.keep(candidates.kept & ((-jnp.log2(probs) <= mu) | likeliest))
 
 
-Draw = Dist | Mirostat1 | Mirostat2
+FinalSampler = Dist | Mirostat1 | Mirostat2

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import pytree
-from minillama.sampling.sampler_state import NOTHING, Step
+from minillama.sampling.sampler_state import NO_TOKEN, StepContext
 
 _LOG_FLOAT32_MAX = 88.7228391
 
@@ -28,7 +28,7 @@ def suffix_matches(recent: Int[Array, "W"], size: Int[Array, ""], limit: Int[Arr
     """
     width = recent.shape[0]
     distance = jnp.arange(width, dtype=jnp.int32)
-    shifted = jnp.concatenate([recent, jnp.full(width, NOTHING, recent.dtype)])
+    shifted = jnp.concatenate([recent, jnp.full(width, NO_TOKEN, recent.dtype)])
 
     def growing(carry: tuple[Int[Array, ""], Bool[Array, "W"], Int[Array, "W"]]) -> Bool[Array, ""]:
         length, alive, _ = carry
@@ -60,11 +60,11 @@ class Dry:
     last_n: Int[Array, ""]
     breakers: Bool[Array, "V"]
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Find the repeats in the window, and lower the tokens that followed them."""
         recent = step.recent
         index = jnp.arange(recent.shape[0], dtype=jnp.int32)
-        size = jnp.minimum(jnp.sum(recent != NOTHING, dtype=jnp.int32), self.last_n)
+        size = jnp.minimum(jnp.sum(recent != NO_TOKEN, dtype=jnp.int32), self.last_n)
 
         # A repeat does not reach over the newest breaker.
         breaks = self._is_breaker(recent) & (index < size)
@@ -72,7 +72,7 @@ class Dry:
         matches = suffix_matches(recent, size, limit)
 
         # The token that followed the match at distance k stands at distance k - 1.
-        following = jnp.concatenate([jnp.full(1, NOTHING, recent.dtype), recent[:-1]])
+        following = jnp.concatenate([jnp.full(1, NO_TOKEN, recent.dtype), recent[:-1]])
         repeats = (index > 0) & (index < size) & (matches >= self.allowed_length)
         repeats = repeats & (size > self.allowed_length) & (limit >= self.allowed_length)
         total = candidates.logits.shape[0]

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import pytree
-from minillama.sampling.sampler_state import Step
+from minillama.sampling.sampler_state import StepContext
 
 
 @pytree
@@ -20,7 +20,7 @@ class LogitBias:
     tokens: Int[Array, "W"]
     biases: Float[Array, "W"]
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """A token that is biased twice gets both."""
         places = candidates.positions(self.tokens)
         return candidates.with_logits(candidates.logits.at[places].add(self.biases, mode="drop"), same_order=False)
@@ -41,7 +41,7 @@ class Penalties:
     frequency: Float[Array, ""]
     presence: Float[Array, ""]
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Work on the window's tokens only: gather their logits, change them, scatter them back."""
         size = candidates.logits.shape[0]
         in_window = jnp.arange(step.recent.shape[0], dtype=jnp.int32) < self.last_n

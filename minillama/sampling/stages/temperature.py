@@ -8,17 +8,17 @@ from jaxtyping import Array, Float
 
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import pytree
-from minillama.sampling.sampler_state import Step
+from minillama.sampling.sampler_state import StepContext
 
-_COLDEST = 1e-30  # dividing by less could overflow; this is already as good as greedy
+_MIN_TEMPERATURE = 1e-30  # dividing by less could overflow; this is already as good as greedy
 
 
-def tempered(candidates: Candidates, temperature: Float[Array, ""]) -> Candidates:
+def apply_temperature(candidates: Candidates, temperature: Float[Array, ""]) -> Candidates:
     """Divide the logits by a temperature; at 0 or below forbid all but the first of the largest."""
     logits = candidates.logits
     largest = jnp.arange(logits.shape[0], dtype=jnp.int32) == jnp.argmax(logits)
     greedy = jnp.where(largest, logits, -jnp.inf)
-    scaled = logits / jnp.maximum(temperature, _COLDEST)
+    scaled = logits / jnp.maximum(temperature, _MIN_TEMPERATURE)
     return candidates.with_logits(jnp.where(temperature > 0, scaled, greedy), same_order=True)
 
 
@@ -30,9 +30,9 @@ class Temperature:
     name: ClassVar[str] = "temp-ext"
     temp: Float[Array, ""]
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """One multiplication a candidate."""
-        return tempered(candidates, self.temp)
+        return apply_temperature(candidates, self.temp)
 
 
 @pytree
@@ -45,7 +45,7 @@ class DynamicTemperature:
     range: Float[Array, ""]
     exponent: Float[Array, ""]
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Entropy as a share of the largest possible, ln(count), raised to the exponent; a lone candidate is left."""
         probs = candidates.probs
         entropy = -jnp.sum(probs * jnp.log(jnp.where(probs > 0, probs, 1.0)))
@@ -54,4 +54,4 @@ class DynamicTemperature:
         low = jnp.maximum(0.0, self.temp - self.range)
         high = self.temp + self.range
         chosen = low + (high - low) * jnp.maximum(share, 0.0) ** self.exponent
-        return tempered(candidates, jnp.where(count > 1, chosen, 1.0))
+        return apply_temperature(candidates, jnp.where(count > 1, chosen, 1.0))

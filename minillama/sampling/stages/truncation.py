@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import STATIC, pytree
-from minillama.sampling.sampler_state import Step
+from minillama.sampling.sampler_state import StepContext
 
 
 @pytree
@@ -25,7 +25,7 @@ class TopNSigma:
     name: ClassVar[str] = "top-n-sigma"
     n: Float[Array, ""]
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Mean and population deviation over the finite logits."""
         logits = candidates.logits
         finite = logits > -jnp.inf
@@ -45,9 +45,9 @@ class TopK:
     k: Int[Array, ""]
     width: int = field(metadata=STATIC)
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """From here on the other stages work on `width` candidates in place of the vocabulary."""
-        ranked = candidates.largest(min(self.width, candidates.logits.shape[0]))
+        ranked = candidates.top_k(min(self.width, candidates.logits.shape[0]))
         return ranked.keep(ranked.kept & (ranked.rank < self.k))
 
 
@@ -60,9 +60,9 @@ class TopP:
     p: Float[Array, ""]
     min_keep: Int[Array, ""]
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Needs no sorting behind a top-k."""
-        nucleus = candidates.first(lambda total, number: (total >= self.p) & (number >= self.min_keep))
+        nucleus = candidates.best_until(lambda total, number: (total >= self.p) & (number >= self.min_keep))
         return candidates.keep(nucleus | (self.p >= 1))
 
 
@@ -76,11 +76,11 @@ class MinP:
     min_keep: Int[Array, ""]
     by_rank: bool = field(metadata=STATIC)
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """A threshold on logits, so no softmax is needed, and a ranking only for a min_keep above 1."""
         likely = candidates.logits >= jnp.max(candidates.logits) + jnp.log(self.p)
         if self.by_rank:
-            likely = likely | candidates.first(lambda total, number: number >= self.min_keep)
+            likely = likely | candidates.best_until(lambda total, number: number >= self.min_keep)
         return candidates.keep(likely | (self.p <= 0))
 
 
@@ -96,13 +96,13 @@ class Typical:
     p: Float[Array, ""]
     min_keep: Int[Array, ""]
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Ranks by -|-ln p - H|."""
         probs = candidates.probs
         surprise = -jnp.log(jnp.where(probs > 0, probs, 1.0))
         entropy = jnp.sum(probs * surprise)
         distance = jnp.where(probs > 0, jnp.abs(surprise - entropy), jnp.inf)
-        typical = candidates.first(lambda total, number: (total > self.p) & (number >= self.min_keep), -distance)
+        typical = candidates.best_until(lambda total, number: (total > self.p) & (number >= self.min_keep), -distance)
         return candidates.keep(typical | (self.p >= 1))
 
 
@@ -119,12 +119,12 @@ class Xtc:
     threshold: Float[Array, ""]
     min_keep: Int[Array, ""]
 
-    def __call__(self, candidates: Candidates, step: Step) -> Candidates:
+    def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Needs no order: the weakest of the strong is a minimum (the last one among equals)."""
         probs = candidates.probs
         strong = (probs >= self.threshold) & (probs > 0)
         size = probs.shape[0]
         weakest = size - 1 - jnp.argmin(jnp.where(strong, probs, jnp.inf)[::-1])
         survivors = candidates.kept & (~strong | (jnp.arange(size, dtype=jnp.int32) == weakest))
-        happens = (step.chance <= self.probability) & (jnp.sum(survivors, dtype=jnp.int32) >= self.min_keep)
+        happens = (step.xtc_uniform <= self.probability) & (jnp.sum(survivors, dtype=jnp.int32) >= self.min_keep)
         return candidates.keep(jnp.where(happens, survivors, candidates.kept))
