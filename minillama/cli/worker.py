@@ -55,9 +55,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     if not 0 <= args.port < 1 << 16:
         raise OptionError(f"--port {args.port} is not a port; give one from 1 to 65535, or 0 for a free one")
-    from minillama.parallel.workers.addresses import join_port
+    from minillama.parallel.workers.addresses import format_address
     from minillama.parallel.workers.secret import is_loopback
-    from minillama.parallel.workers.supervisor import Supervisor, Worker, listen
+    from minillama.parallel.workers.supervisor import Supervisor, WorkerOptions, listen
 
     secret = take_secret(args.token_file)
     platform = platform_of(args.device) or ""
@@ -66,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
     listener = listen(args.host, args.port, secret)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: nothing is left behind
     host, port = listener.getsockname()[:2]
-    note(f"waiting for leaders on {join_port(host, port)}; Ctrl-C ends it")
+    note(f"waiting for leaders on {format_address(host, port)}; Ctrl-C ends it")
     if not is_loopback(host):
         note(
             "the secret is checked, but nothing is encrypted: use a network that you trust; see minillama worker --help"
         )
-    Supervisor(listener, Worker(command, secret, note, max(args.threads, 0), platform)).serve()
+    Supervisor(listener, WorkerOptions(command, secret, note, max(args.threads, 0), platform)).serve()
     return 0

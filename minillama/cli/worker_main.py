@@ -18,10 +18,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="minillama.cli.worker_main")
     parser.add_argument("--fd", type=int, required=True)
     logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
-    from minillama.parallel.workers.worker_process import join
+    from minillama.parallel.workers.worker_process import join_group
 
     try:
-        joined = join(parser.parse_args().fd)
+        joined = join_group(parser.parse_args().fd)
         from minillama.engine.backends.remote_worker import follow
 
         follow(joined)

@@ -27,7 +27,7 @@ from minillama.gguf.random_models.model_writer import write_synthetic
 from minillama.measure.quality.multiple_choice import running_answers
 from minillama.measure.quality.perplexity import running_perplexity
 from minillama.measure.quality.task_files import Task
-from minillama.parallel.workers.leader import Group
+from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.wire import Connection, Message
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ SAMPLERS = {
 }
 
 
-class Pair(Group):
+class Pair(WorkerGroup):
     """A group of one worker, which is a thread of this process."""
 
     def __init__(self, executor: object) -> None:
@@ -233,7 +233,7 @@ def test_values_of_another_kind_are_refused(llm: ml.LLM) -> None:
 
 def test_a_worker_that_tells_what_nobody_asked(llm: ml.LLM) -> None:
     left, right = socket.socketpair()
-    worker, group = Connection(right, "the leader"), Group([Connection(left, "worker x")])
+    worker, group = Connection(right, "the leader"), WorkerGroup([Connection(left, "worker x")])
     remote = Remote(group, llm.config)
     for message in (
         Message("told", {"number": 5}),

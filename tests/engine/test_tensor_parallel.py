@@ -19,7 +19,7 @@ from minillama.errors import OptionError
 from minillama.measure.quality.multiple_choice import running_answers
 from minillama.measure.quality.perplexity import running_perplexity
 from minillama.measure.quality.task_files import Task
-from minillama.parallel.sharding.partition_specs import divide
+from minillama.parallel.sharding.partition_specs import assign_heads
 
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}
 IDS = [5, 17, 250, 3, 99, 41, 7, 8, 120]
@@ -170,7 +170,7 @@ def one_of_size(llm: ml.LLM, capacity: int, devices: int) -> int:
     """Bytes of a cache in one piece, with so many positions; each head as often as devices hold it."""
     kept, length = llm.session(), np.dtype(np.int32).itemsize
     kept.reserve(capacity)
-    return (kept.nbytes - length) * divide(llm.config, devices).replicated + length
+    return (kept.nbytes - length) * assign_heads(llm.config, devices).kv_replicas + length
 
 
 def test_every_call_gives_the_same(apart: Check, tmp_path: Path) -> None:

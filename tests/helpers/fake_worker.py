@@ -21,16 +21,16 @@ def main() -> int:
     if "slow" in words:
         time.sleep(2)
     if "plain" in words:
-        from minillama.parallel.workers.worker_process import end_with_parent
+        from minillama.parallel.workers.worker_process import exit_with_parent
 
-        end_with_parent()
+        exit_with_parent()
         connection = Connection(socket.socket(fileno=fd), "the leader")
         connection.receive(10)
         connection.send(Message("joined", {"devices": 1, "platform": "none"}))
     else:
-        from minillama.parallel.workers.worker_process import join
+        from minillama.parallel.workers.worker_process import join_group
 
-        connection = join(fd).connection
+        connection = join_group(fd).connection
     follow(connection)
     return 0
 
@@ -56,9 +56,9 @@ def follow(connection: Connection) -> None:
         elif message.op == "model":
             from pathlib import Path
 
-            from minillama.parallel.workers.model_transfer import obtain
+            from minillama.parallel.workers.model_transfer import receive_model
 
-            paths = obtain(connection, message, Path(str(os.environ["MODELS"])))
+            paths = receive_model(connection, message, Path(str(os.environ["MODELS"])))
             connection.send(Message("paths", {"paths": [str(path) for path in paths]}))
 
 

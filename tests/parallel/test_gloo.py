@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from minillama.parallel.group.gloo import calm, start_gloo
+from minillama.parallel.group.gloo import set_idle_priority, start_gloo
 
 
 def test_a_thread_is_calmed() -> None:
@@ -17,7 +17,7 @@ def test_a_thread_is_calmed() -> None:
     thread.start()
     while not ids:
         pass
-    assert calm({ids[0], 1 << 22}) == (ids[0],)  # no such thread as the other
+    assert set_idle_priority({ids[0], 1 << 22}) == (ids[0],)  # no such thread as the other
     assert os.sched_getscheduler(ids[0]) == os.SCHED_IDLE
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
     done.set()

@@ -13,8 +13,8 @@ import pytest
 
 from minillama.errors import FormatError, MinillamaError, ResourceError
 from minillama.parallel.workers import model_transfer
-from minillama.parallel.workers.leader import Group
-from minillama.parallel.workers.model_transfer import fingerprint, obtain, offer
+from minillama.parallel.workers.leader import WorkerGroup
+from minillama.parallel.workers.model_transfer import fingerprint, receive_model, send_model
 from minillama.parallel.workers.wire import Connection, Message
 
 Ship = Callable[..., list[tuple[Path, ...]]]
@@ -36,16 +36,16 @@ def ship(paths: list[Path], *folders: Path, received: list[int] | None = None) -
             message = worker.receive(5.0)
             for item in message.values["files"]:  # type: ignore[attr-defined]
                 item["path"] = item["path"].replace("/leader/", "/nowhere/")
-            return obtain(worker, message, folder, received.append if received is not None else None)
+            return receive_model(worker, message, folder, received.append if received is not None else None)
         except MinillamaError:
             worker.close()
             raise
 
-    group = Group([Connection(left, f"worker {number}") for number, (left, _) in enumerate(pairs)])
+    group = WorkerGroup([Connection(left, f"worker {number}") for number, (left, _) in enumerate(pairs)])
     with ThreadPoolExecutor(len(folders)) as pool:
         results = [pool.submit(work, *both) for both in zip(workers, folders, strict=True)]
         try:
-            offer(group, paths)
+            send_model(group, paths)
         finally:
             for worker in workers:
                 worker.close()
@@ -140,7 +140,7 @@ def test_what_arrives_wrong_is_thrown_away(tmp_path: Path, fault: str) -> None:
     thread = threading.Thread(target=lead)
     thread.start()
     with pytest.raises(ResourceError if fault == "cut" else FormatError):
-        obtain(worker, Message("model", {"files": [file]}), tmp_path / "cache")
+        receive_model(worker, Message("model", {"files": [file]}), tmp_path / "cache")
     thread.join()
     assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["model.gguf.lock"]
     worker.close()
@@ -165,7 +165,7 @@ def test_hostile_offers(tmp_path: Path, files: object) -> None:
     left, right = socket.socketpair()
     connection = Connection(left, "leader")
     with pytest.raises(FormatError, match="the leader offers a model in a way"):
-        obtain(connection, Message("model", {"files": files}), tmp_path)
+        receive_model(connection, Message("model", {"files": files}), tmp_path)
     connection.close()
     right.close()
 

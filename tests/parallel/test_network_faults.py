@@ -14,19 +14,24 @@ import pytest
 
 from minillama.errors import OptionError, ResourceError
 from minillama.parallel.workers.addresses import Address
-from minillama.parallel.workers.leader import gather
-from minillama.parallel.workers.wire import PROBE_SECONDS, PROBES, QUIET_SECONDS, Message
+from minillama.parallel.workers.leader import connect_workers
+from minillama.parallel.workers.wire import (
+    KEEPALIVE_IDLE_SECONDS,
+    KEEPALIVE_INTERVAL_SECONDS,
+    KEEPALIVE_PROBES,
+    Message,
+)
 
 pytestmark = pytest.mark.slow
 FOLLOWER = Path(__file__).parents[1] / "helpers" / "fake_worker.py"
 SECRET = b"open sesame"
 PROGRAM = """\
 import sys
-from minillama.parallel.workers.supervisor import Supervisor, Worker, listen
-say = lambda line: print(line, flush=True)
+from minillama.parallel.workers.supervisor import Supervisor, WorkerOptions, listen
+log = lambda line: print(line, flush=True)
 listener = listen("0.0.0.0", 50052, sys.argv[2].encode())
-say("listening")
-Supervisor(listener, Worker((sys.executable, sys.argv[1]), sys.argv[2].encode(), say, threads=1)).serve()
+log("listening")
+Supervisor(listener, WorkerOptions((sys.executable, sys.argv[1]), sys.argv[2].encode(), log, threads=1)).serve()
 """
 
 
@@ -88,8 +93,8 @@ def workers(links: list[tuple[str, str]]) -> Iterator[list[list[str]]]:
 def test_a_cut_link_is_noticed_on_every_side(links: list[tuple[str, str]], workers: list[list[str]]) -> None:
     addresses = [Address("10.213.7.2", 50052), Address("10.213.7.3", 50052)]
     with pytest.raises(OptionError, match=r"worker 10\.213\.7\.2:50052 is on another machine, which needs a secret"):
-        gather(addresses, None, say=print)
-    with gather(addresses, SECRET, say=print) as group:
+        connect_workers(addresses, None, log=print)
+    with connect_workers(addresses, SECRET, log=print) as group:
         assert [member.place.host for member in group.members] == ["10.213.7.2", "10.213.7.3"]
         group.send(Message("sum", {}, (np.ones(3, np.float32),)))
         assert [group.receive(worker).arrays[0].tolist() for worker in (0, 1)] == [[2.0] * 3] * 2
@@ -99,12 +104,12 @@ def test_a_cut_link_is_noticed_on_every_side(links: list[tuple[str, str]], worke
         started = time.monotonic()
         with pytest.raises(ResourceError, match=r"^worker 10\.213\.7\.3:50052 is lost"):
             group.receive(0)
-        assert time.monotonic() - started < QUIET_SECONDS + PROBES * PROBE_SECONDS + 10
+        assert time.monotonic() - started < KEEPALIVE_IDLE_SECONDS + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_SECONDS + 10
     until = time.monotonic() + 15
     while not all(any("; ready again" in line for line in lines) for lines in workers):
         assert time.monotonic() < until, workers
         time.sleep(0.1)
     ip(f"link set {links[1][1]} up")
-    with gather(addresses, SECRET, say=print) as group:
+    with connect_workers(addresses, SECRET, log=print) as group:
         group.send(Message("echo"))
         group.receive(1)

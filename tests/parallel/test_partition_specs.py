@@ -11,7 +11,7 @@ from minillama.errors import OptionError
 from minillama.gguf import open_gguf
 from minillama.model import Config, read_config
 from minillama.model.params import Block
-from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, ROWS, SPECS, config_of_device, divide
+from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, ROWS, SPECS, assign_heads, per_device_config
 
 
 def config_with(heads: int, kv_heads: int, **others: object) -> Config:
@@ -36,18 +36,18 @@ def test_each_device_has_the_key_heads_of_its_query_heads(groups: int, kv_heads:
     heads = groups * kv_heads
     config = config_with(heads, kv_heads)
     try:
-        found = divide(config, devices)
+        found = assign_heads(config, devices)
     except OptionError:
         assert not fits(heads, kv_heads, devices)
         return
     assert fits(heads, kv_heads, devices)
     for place in range(devices):
         queries = range(place * found.head_count, (place + 1) * found.head_count)
-        share = place * found.kv_shares // devices
+        share = place * found.kv_shards // devices
         keys = range(share * found.head_count_kv, (share + 1) * found.head_count_kv)
         assert {query // groups for query in queries} == set(keys)
-    assert found.replicated * found.kv_shares == devices
-    assert found.replicated == (1 if devices <= kv_heads else devices // kv_heads)
+    assert found.kv_replicas * found.kv_shards == devices
+    assert found.kv_replicas == (1 if devices <= kv_heads else devices // kv_heads)
 
 
 def fits(heads: int, kv_heads: int, devices: int) -> bool:
@@ -61,7 +61,7 @@ def test_a_refusal_names_what_would_do(groups: int, kv_heads: int, devices: int)
     if fits(config.head_count, kv_heads, devices):
         return
     with pytest.raises(OptionError) as caught:
-        divide(config, devices)
+        assign_heads(config, devices)
     line = str(caught.value)
     assert line.startswith(f"{config.head_count} query heads over {kv_heads} key/value heads do not divide among ")
     assert f"{devices} devices" in line and line.endswith("or split_mode=layer")
@@ -73,14 +73,14 @@ def test_a_refusal_names_what_would_do(groups: int, kv_heads: int, devices: int)
 @pytest.mark.parametrize("devices", [0, -1])
 def test_no_devices(devices: int) -> None:
     with pytest.raises(OptionError, match=f"tensor_parallel is {devices}; expected at least 1 device"):
-        divide(config_with(4, 2), devices)
+        assign_heads(config_with(4, 2), devices)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_device_sees_the_model_with_its_own_heads(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
     file = open_gguf(write_tiny(tmp_path / "m.gguf", name))
     config = read_config(file.metadata, vocab_size=300)
-    own = config_of_device(config, divide(config, 4))
+    own = per_device_config(config, assign_heads(config, 4))
     assert (own.head_count, own.head_count_kv, own.axis) == (1, 1, AXIS)
     assert own.query_scale == config.query_scale
     assert (own.embedding_length, own.vocab_size, own.key_length) == (64, 300, config.key_length)

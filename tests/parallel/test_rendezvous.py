@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillama.errors import FormatError, OptionError
-from minillama.parallel.group.rendezvous import Reached, arrange
+from minillama.parallel.group.rendezvous import ReachedWorker, assign_processes
 from minillama.parallel.workers.addresses import Address, parse_addresses
-from minillama.parallel.workers.identity import Identity, identify, read_identity
+from minillama.parallel.workers.identity import Identity, local_identity, parse_identity
 from minillama.parallel.workers.wire import Message
 
 HERE = Identity("1", "2", "3.11", "here", "here", cores=8, port=7000)
 THERE = replace(HERE, machine="there", network="there", cores=4, port=7001)
 
 
-def reached(identity: Identity, peer: str, local: str = "10.0.0.1") -> Reached:
-    return Reached(Address(peer, 50052), identity, peer, local)
+def reached(identity: Identity, peer: str, local: str = "10.0.0.1") -> ReachedWorker:
+    return ReachedWorker(Address(peer, 50052), identity, peer, local)
 
 
 def test_addresses() -> None:
@@ -61,7 +61,9 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 def test_on_one_machine_all_meet_on_loopback_on_cores_of_their_own() -> None:
-    places = arrange([reached(HERE, "127.0.0.1"), reached(replace(HERE, threads=2), "127.0.0.1")], HERE, threads=1)
+    places = assign_processes(
+        [reached(HERE, "127.0.0.1"), reached(replace(HERE, threads=2), "127.0.0.1")], HERE, threads=1
+    )
     assert [place.coordinator for place in places] == ["127.0.0.1:7000"] * 2
     assert [(place.index, place.count, place.threads, place.skip_cores) for place in places] == [
         (0, 2, 1, 0),
@@ -70,12 +72,12 @@ def test_on_one_machine_all_meet_on_loopback_on_cores_of_their_own() -> None:
 
 
 def test_cores_are_shared_out_evenly_where_nobody_says() -> None:
-    places = arrange([reached(HERE, "10.0.0.2"), reached(THERE, "10.0.0.3"), reached(HERE, "10.0.0.2")], THERE)
+    places = assign_processes([reached(HERE, "10.0.0.2"), reached(THERE, "10.0.0.3"), reached(HERE, "10.0.0.2")], THERE)
     assert [(place.threads, place.skip_cores) for place in places] == [(4, 0), (4, 0), (4, 4)]
 
 
 def test_a_worker_beside_the_leader_is_met_where_the_leader_comes_from() -> None:
-    places = arrange([reached(HERE, "127.0.0.1", "127.0.0.1"), reached(THERE, "10.0.0.3")], HERE)
+    places = assign_processes([reached(HERE, "127.0.0.1", "127.0.0.1"), reached(THERE, "10.0.0.3")], HERE)
     assert [(place.host, place.coordinator) for place in places] == [
         ("10.0.0.1", "10.0.0.1:7000"),
         ("10.0.0.3", "10.0.0.1:7000"),
@@ -83,23 +85,23 @@ def test_a_worker_beside_the_leader_is_met_where_the_leader_comes_from() -> None
 
 
 def test_a_tunnel_leads_to_one_machine_only() -> None:
-    assert arrange([reached(THERE, "127.0.0.1", "127.0.0.1")], HERE)[0].host == "127.0.0.1"
+    assert assign_processes([reached(THERE, "127.0.0.1", "127.0.0.1")], HERE)[0].host == "127.0.0.1"
     with pytest.raises(
         OptionError, match=r"worker 127\.0\.0\.1:50052 is reached over loopback, where workers on other"
     ):
-        arrange([reached(THERE, "127.0.0.1", "127.0.0.1"), reached(HERE, "10.0.0.3")], HERE)
+        assign_processes([reached(THERE, "127.0.0.1", "127.0.0.1"), reached(HERE, "10.0.0.3")], HERE)
 
 
 def test_what_the_worker_was_started_with_counts_more() -> None:
-    ours, theirs = arrange(
+    ours, theirs = assign_processes(
         [reached(HERE, "127.0.0.1"), reached(replace(HERE, platform="cpu"), "127.0.0.1")], HERE, platform="cuda"
     )
     assert (ours.platform, theirs.platform) == ("cuda", "cpu")
 
 
 def test_identities_travel() -> None:
-    ours = identify(threads=3, platform="cpu", port=5)
-    assert read_identity(ours.message(), "x") == ours
+    ours = local_identity(threads=3, platform="cpu", port=5)
+    assert parse_identity(ours.message(), "x") == ours
     assert ours.cores >= 1 and ours.network.startswith(ours.machine) and "jax" in ours.versions
     values = dict(ours.message().values)
     for wrong in (
@@ -110,6 +112,6 @@ def test_identities_travel() -> None:
         values | {"jax": "x" * 999},
     ):
         with pytest.raises(FormatError, match=r"^x "):
-            read_identity(Message("hello", wrong), "x")
+            parse_identity(Message("hello", wrong), "x")
     with pytest.raises(FormatError):
-        read_identity(Message("goodbye", values), "x")
+        parse_identity(Message("goodbye", values), "x")

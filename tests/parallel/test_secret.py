@@ -8,7 +8,7 @@ import pytest
 
 from minillama.errors import MinillamaError, OptionError, ResourceError
 from minillama.parallel.workers import secret as module
-from minillama.parallel.workers.secret import admit, enter, is_loopback, read_secret
+from minillama.parallel.workers.secret import is_loopback, read_secret, verify_leader, verify_worker
 from minillama.parallel.workers.wire import Connection, Message
 
 
@@ -20,14 +20,14 @@ def meet(theirs: bytes | None, ours: bytes | None, *, loopback: bool) -> tuple[s
 
     def serve() -> None:
         try:
-            admit(worker, theirs, 5.0)
+            verify_leader(worker, theirs, 5.0)
         except MinillamaError as error:
             said["worker"] = str(error)
 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        enter(leader, ours, 5.0, loopback=loopback)
+        verify_worker(leader, ours, 5.0, loopback=loopback)
     except MinillamaError as error:
         said["leader"] = str(error)
     leader.close()
@@ -73,7 +73,7 @@ def test_neither_an_echo_nor_a_recording_is_a_proof() -> None:
     for attempt in ({"nonce": "a", "proof": ""}, {"nonce": None}, {}):
         leader.send(Message("answer", {"protocol": module.PROTOCOL} | attempt))
         with pytest.raises(ResourceError, match="was refused"):
-            admit(worker, b"open sesame", 1.0)
+            verify_leader(worker, b"open sesame", 1.0)
     worker.close()
     leader.close()
 
@@ -84,9 +84,9 @@ def test_the_secret_never_travels() -> None:
     connection = Connection(left, "leader")
     send = connection.send
     connection.send = lambda message: (heard.append(str(message).encode()), send(message))[1]  # type: ignore[method-assign]
-    thread = threading.Thread(target=admit, args=(connection, b"open sesame", 5.0))
+    thread = threading.Thread(target=verify_leader, args=(connection, b"open sesame", 5.0))
     thread.start()
-    enter(Connection(right, "worker"), b"open sesame", 5.0, loopback=False)
+    verify_worker(Connection(right, "worker"), b"open sesame", 5.0, loopback=False)
     thread.join()
     assert len(heard) == 2 and not any(b"open sesame" in message for message in heard)
     connection.close()
@@ -98,7 +98,7 @@ def test_a_stranger_cannot_make_it_read_much() -> None:
     worker, stranger = Connection(left, "leader"), Connection(right, "worker")
     stranger.send(Message("answer", {"nonce": "x" * 10_000}))
     with pytest.raises(MinillamaError, match="too large"):
-        admit(worker, b"open sesame", 1.0)
+        verify_leader(worker, b"open sesame", 1.0)
     worker.close()
     stranger.close()
 
@@ -108,7 +108,7 @@ def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     leader = Connection(right, "worker")
     Connection(left, "leader").send(Message("challenge", {"protocol": 2, "nonce": "x", "secret": False}))
     with pytest.raises(ResourceError, match="worker speaks protocol 2, the leader 1"):
-        enter(leader, None, 1.0, loopback=True)
+        verify_worker(leader, None, 1.0, loopback=True)
     left.close()
     leader.close()
 

@@ -20,8 +20,8 @@ from minillama.gguf.types import BLOCKS, row_bytes
 from minillama.kernels import Files, Weight, place_weight
 from minillama.kernels.load_weights import SUPPORTED
 from minillama.parallel.sharding import shards
-from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, ROWS, WHOLE
-from minillama.parallel.sharding.shards import Part, load_matrix, load_numbers
+from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, REPLICATED, ROWS
+from minillama.parallel.sharding.shards import RowRange, load_sharded_matrix, load_sharded_vector
 
 HEADER = 96  # bytes of a file in front of the tensor
 
@@ -70,11 +70,11 @@ def check_pieces(folder: Path, kind: Type, experts: tuple[int, ...], counts: tup
     for devices in counts:
         mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
 
-        def cut(spec: PartitionSpec, size: int, shares: int, part: Part, mesh: Mesh = mesh) -> np.ndarray:
+        def cut(spec: PartitionSpec, size: int, shares: int, part: RowRange, mesh: Mesh = mesh) -> np.ndarray:
             files = Files({part.tensor.file: memory})
-            return read_pieces(load_matrix(part, files, spec, mesh, size, shares), experts, mesh)
+            return read_pieces(load_sharded_matrix(part, files, spec, mesh, size, shares), experts, mesh)
 
-        everything, some = Part(tensor, 0, rows), Part(tensor, 8, 12)
+        everything, some = RowRange(tensor, 0, rows), RowRange(tensor, 8, 12)
         for size, shares in (
             (rows // devices, devices),
             (rows // 2, 2),
@@ -91,7 +91,7 @@ def check_pieces(folder: Path, kind: Type, experts: tuple[int, ...], counts: tup
                 piece = padded(whole[..., place * size : (place + 1) * size], size, -1)
                 np.testing.assert_array_equal(found[place], piece)
         for place in range(devices):
-            np.testing.assert_array_equal(cut(WHOLE, rows, 1, everything)[place], whole)
+            np.testing.assert_array_equal(cut(REPLICATED, rows, 1, everything)[place], whole)
         if not experts:
             for size in (12 // devices, 7):
                 joined = cut(ROWS, size, devices, some).reshape(-1, width)
@@ -166,7 +166,7 @@ def test_bytes_of_any_size(
     tensor, _ = write_tensor(path, kind, (*experts, rows, blocks * block))
     first = 0 if experts else data.draw(st.integers(0, rows - 1))
     count = rows if experts else data.draw(st.integers(1, rows - first))
-    part = Part(tensor, first, count)
+    part = RowRange(tensor, first, count)
     share = -(-count // devices) + extra
     found = np.concatenate([shards._rows(part, place * share, share) for place in range(devices)], axis=-2)
     np.testing.assert_array_equal(found[..., :count, :], tensor.data[..., first : first + count, :])
@@ -174,7 +174,7 @@ def test_bytes_of_any_size(
     columns = (-(-blocks // devices) + extra) * block
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "READ_BYTES", read_bytes)
-        cuts = [shards._columns(Part(tensor, 0, rows), place * columns, columns) for place in range(devices)]
+        cuts = [shards._columns(RowRange(tensor, 0, rows), place * columns, columns) for place in range(devices)]
     joined = np.concatenate(cuts, axis=-1)
     np.testing.assert_array_equal(joined[..., : blocks * size], tensor.data)
     assert not joined[..., blocks * size :].any()
@@ -186,14 +186,14 @@ def check_numbers(path: Path) -> None:
     for kind, dtype in ((Type.F32, np.float32), (Type.F16, np.float16)):
         raw = values.astype(dtype).view(np.uint8)
         tensor = Tensor("v", (8,), kind, raw, 0, path)
-        whole = load_numbers(tensor, mesh, None)
+        whole = load_sharded_vector(tensor, mesh, None)
         assert whole.sharding.is_fully_replicated
         np.testing.assert_array_equal(whole, values)
 
         def cut(raw: np.ndarray, place: int, size: int) -> np.ndarray:
             return raw[place * size : (place + 1) * size]
 
-        spread = load_numbers(tensor, mesh, partial(cut, size=2 * np.dtype(dtype).itemsize))
+        spread = load_sharded_vector(tensor, mesh, partial(cut, size=2 * np.dtype(dtype).itemsize))
         assert not spread.sharding.is_fully_replicated
         np.testing.assert_array_equal(spread, values)
 

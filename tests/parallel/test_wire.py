@@ -137,11 +137,11 @@ def test_waiting_ends(pair: tuple[Connection, Connection]) -> None:
     started = time.monotonic()
     with pytest.raises(ResourceError, match=r"^the right has not answered within 0\.05 s"):
         right.receive(0.05)
-    assert not right.arrives(0.0) and not right.ended(0.0)
+    assert not right.wait_readable(0.0) and not right.peer_closed(0.0)
     threading.Timer(0.05, left.close).start()
     with pytest.raises(ResourceError, match=r"^the right has closed the connection"):
         right.receive()
-    assert right.ended(0.0)
+    assert right.peer_closed(0.0)
     threading.Timer(0.05, left.close).start()
     assert time.monotonic() - started < 5
     with pytest.raises(ResourceError, match=r"^the left cannot be reached any more"):

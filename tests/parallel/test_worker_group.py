@@ -19,9 +19,9 @@ import pytest
 from minillama.errors import OptionError, ResourceError
 from minillama.parallel.workers import leader, supervisor
 from minillama.parallel.workers.addresses import Address
-from minillama.parallel.workers.identity import identify
-from minillama.parallel.workers.leader import Group, gather
-from minillama.parallel.workers.supervisor import Supervisor, Worker, listen
+from minillama.parallel.workers.identity import local_identity
+from minillama.parallel.workers.leader import WorkerGroup, connect_workers
+from minillama.parallel.workers.supervisor import Supervisor, WorkerOptions, listen
 from minillama.parallel.workers.wire import Message
 
 FOLLOWER = Path(__file__).parents[1] / "helpers" / "fake_worker.py"
@@ -55,7 +55,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
     def begin(*words: str, secret: bytes | None = None, threads: int = 1) -> Running:
         listener, lines = listen("127.0.0.1", 0, secret), []
-        worker = Worker((sys.executable, str(FOLLOWER), *words), secret, lines.append, threads)
+        worker = WorkerOptions((sys.executable, str(FOLLOWER), *words), secret, lines.append, threads)
         found = Running(Address("127.0.0.1", listener.getsockname()[1]), lines, Supervisor(listener, worker))
         thread = threading.Thread(target=found.supervisor.serve)
         thread.start()
@@ -80,8 +80,8 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
-def join(*workers: Running, secret: bytes | None = None, timeout: float = 60.0) -> Group:
-    return gather([worker.address for worker in workers], secret, say=lambda line: None, timeout=timeout)
+def join(*workers: Running, secret: bytes | None = None, timeout: float = 60.0) -> WorkerGroup:
+    return connect_workers([worker.address for worker in workers], secret, log=lambda line: None, timeout=timeout)
 
 
 @contextmanager
@@ -130,10 +130,10 @@ def test_a_killed_follower_is_named_to_every_side_at_once(start: Start) -> None:
 def test_a_leader_that_is_killed_frees_its_workers(start: Start) -> None:
     worker = start("plain")
     program = (
-        "import sys\nfrom minillama.parallel.workers.leader import gather\n"
+        "import sys\nfrom minillama.parallel.workers.leader import connect_workers\n"
         "from minillama.parallel.workers.addresses import Address\n"
         "from minillama.parallel.workers.wire import Message\n"
-        f"group = gather([Address('127.0.0.1', {worker.address.port})], None, say=print)\n"
+        f"group = connect_workers([Address('127.0.0.1', {worker.address.port})], None, log=print)\n"
         "group.send(Message('sleep'))\nprint('leading', flush=True)\nsys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -182,11 +182,11 @@ def test_a_command_that_is_not_there(start: Start) -> None:
 def test_a_follower_that_is_slow_to_start_is_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leader, "_SLOW_SECONDS", 0.5)
     worker, said = start("slow", "plain"), []
-    with gather([worker.address], None, say=said.append):
+    with connect_workers([worker.address], None, log=said.append):
         pass
     assert said == [f"waiting for worker {worker.address} to start"]
     with within(1.5 + leader.LEAVE_SECONDS), pytest.raises(ResourceError, match=r"has not joined within 0\.7 s"):
-        gather([worker.address], None, say=said.append, timeout=0.7)
+        connect_workers([worker.address], None, log=said.append, timeout=0.7)
 
 
 def test_secrets(start: Start) -> None:
@@ -201,8 +201,8 @@ def test_secrets(start: Start) -> None:
 
 
 def test_other_versions_are_refused_naming_both(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = identify()
-    monkeypatch.setattr(leader, "identify", lambda: type(ours)(**{**vars(ours), "jax": "0.9.9"}))
+    ours = local_identity()
+    monkeypatch.setattr(leader, "local_identity", lambda: type(ours)(**{**vars(ours), "jax": "0.9.9"}))
     worker = start("plain")
     with within(2.0), pytest.raises(ResourceError) as caught:
         join(worker)
@@ -218,9 +218,9 @@ def test_nobody_there() -> None:
         within(2.0),
         pytest.raises(ResourceError, match="cannot be reached: connection refused; is `minillama worker`"),
     ):
-        gather([Address("127.0.0.1", port)], None, say=print)
+        connect_workers([Address("127.0.0.1", port)], None, log=print)
     with within(15.0), pytest.raises(ResourceError, match=r"worker no\.such\.host\.invalid:1 cannot be reached"):
-        gather([Address("no.such.host.invalid", 1)], None, say=print)
+        connect_workers([Address("no.such.host.invalid", 1)], None, log=print)
 
 
 def test_somebody_else_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def test_somebody_else_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         within(3.0),
         pytest.raises(ResourceError, match=r"has not answered within 0\.5 s"),
     ):
-        gather([Address("127.0.0.1", server.getsockname()[1])], None, say=print)
+        connect_workers([Address("127.0.0.1", server.getsockname()[1])], None, log=print)
 
 
 def test_a_stranger_does_not_keep_the_worker(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,7 @@ def test_a_worker_elsewhere_needs_a_secret(monkeypatch: pytest.MonkeyPatch) -> N
         socket.create_server(("127.0.0.1", 0)) as server,
         pytest.raises(OptionError, match="is on another machine, which needs a secret"),
     ):
-        gather([Address("127.0.0.1", server.getsockname()[1])], None, say=print)
+        connect_workers([Address("127.0.0.1", server.getsockname()[1])], None, log=print)
 
 
 def test_who_is_to_blame() -> None:
@@ -323,7 +323,7 @@ def test_the_command_is_a_worker_and_leaves_nothing_behind(tmp_path: Path) -> No
     program = (
         "import sys\nfrom minillama.parallel.workers.supervisor import *\n"
         "listener = listen('127.0.0.1', 0, None)\nprint(listener.getsockname()[1], flush=True)\n"
-        f"Supervisor(listener, Worker((sys.executable, {str(FOLLOWER)!r}, 'plain'), None, print)).serve()\n"
+        f"Supervisor(listener, WorkerOptions((sys.executable, {str(FOLLOWER)!r}, 'plain'), None, print)).serve()\n"
     )
     for number in (signal.SIGKILL, signal.SIGINT):
         with subprocess.Popen(
@@ -332,7 +332,7 @@ def test_the_command_is_a_worker_and_leaves_nothing_behind(tmp_path: Path) -> No
         ) as process:  # fmt: skip
             assert process.stdout is not None
             address = Address("127.0.0.1", int(process.stdout.readline()))
-            group = gather([address], None, say=print)
+            group = connect_workers([address], None, log=print)
             group.send(Message("who"))
             child = psutil.Process(group.receive().values["pid"])
             group.send(Message("sleep"))

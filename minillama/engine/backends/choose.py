@@ -83,10 +83,10 @@ def lead(
     names the worker which is not there, or is lost.
     """
     from minillama.engine.backends.remote import Remote
-    from minillama.parallel.sharding.partition_specs import divide
+    from minillama.parallel.sharding.partition_specs import assign_heads
     from minillama.parallel.workers.addresses import parse_addresses
-    from minillama.parallel.workers.leader import gather
-    from minillama.parallel.workers.model_transfer import offer
+    from minillama.parallel.workers.leader import connect_workers
+    from minillama.parallel.workers.model_transfer import send_model
 
     addresses = parse_addresses(sharing.workers or "")
     if sharing.mode is SplitMode.NONE and len(addresses) > 1:
@@ -96,12 +96,12 @@ def lead(
     elif sharing.tensor_split:
         raise OptionError("tensor_split needs split_mode=layer")
     else:
-        divide(config, len(addresses))
-    group = gather(addresses, sharing.secret, say=logger.warning, threads=sharing.threads)
+        assign_heads(config, len(addresses))
+    group = connect_workers(addresses, sharing.secret, log=logger.warning, threads=sharing.threads)
     atexit.register(group.close)
     remote = Remote(group, config)
     try:
-        offer(group, list(file.mapped), advance)
+        send_model(group, list(file.mapped), advance)
         layers = sharing.mode is SplitMode.LAYER
         remote.open(ctx_size, layers=layers, shares=sharing.tensor_split, use_mmap=use_mmap, use_mlock=use_mlock)
     except BaseException:

@@ -24,7 +24,7 @@ from minillama.errors import OptionError
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Cache, Config, Params, empty_cache, take
-from minillama.parallel.sharding.pipeline_transport import Stages, stages_of_group
+from minillama.parallel.sharding.pipeline_transport import PipelineTransport, group_transport
 from minillama.sampling import Sampling, build_chain
 from minillama.sampling.sampler_state import new_state
 
@@ -35,7 +35,7 @@ class Layered(Executor):
 
     params: Params
     config: Config
-    stages: Stages
+    stages: PipelineTransport
     first: int
 
     @property
@@ -43,7 +43,7 @@ class Layered(Executor):
         return tuple(self.stages.mesh.devices.flat)
 
     def agree(self, number: int) -> int:
-        return int(self.stages.tell(jnp.uint32(number)))
+        return int(self.stages.broadcast(jnp.uint32(number)))
 
     def chain(self, sampling: Sampling) -> Kept:
         return build_chain(sampling, self.config.vocab_size)
@@ -65,14 +65,14 @@ class Layered(Executor):
         length = cache.length + np.int32(valid)
         x, after = self._forward(ids, cache)
         logits = self._of_last(lambda: programs.last_logits(self.params, self.config, self._normed(x), np.int32(valid)))
-        done = self.stages.tell(jnp.zeros(1) if logits is None else logits[:1])
+        done = self.stages.broadcast(jnp.zeros(1) if logits is None else logits[:1])
         return done if logits is None else logits, replace(after, length=length)
 
     def read_all(self, ids: Int[np.ndarray, "1 T"], cache: Kept) -> tuple[Kept, Kept]:
         x, cache = self._forward(ids, cache)
         logits = self._of_last(lambda: programs.all_logits(self.params, self.config, self._normed(x)))
         blank = (ids.shape[1], self.config.vocab_size)
-        return self.stages.tell(jnp.zeros(blank) if logits is None else logits), cache
+        return self.stages.broadcast(jnp.zeros(blank) if logits is None else logits), cache
 
     def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
         """Of the hidden states only the last process knows."""
@@ -82,7 +82,7 @@ class Layered(Executor):
     def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
         wanted = jnp.asarray(targets)
         found = self._of_last(lambda: programs.score(programs.head_of(self.params), self.config, hidden, wanted, first))
-        return self.stages.tell(jnp.zeros(targets.shape) if found is None else found)
+        return self.stages.broadcast(jnp.zeros(targets.shape) if found is None else found)
 
     def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
         return self.read(ids, 1, cache)
@@ -119,25 +119,25 @@ class Layered(Executor):
             )
         )
         nothing = Run(jnp.zeros(size, jnp.int32), jnp.zeros(size), jnp.int32(0))
-        run = self.stages.tell(nothing if drawn is None else drawn[0])
+        run = self.stages.broadcast(nothing if drawn is None else drawn[0])
         return run, state if drawn is None else drawn[1], replace(after, length=length + run.count)
 
     def _forward(self, ids: Int[np.ndarray, "B T"] | Array, cache: Cache) -> tuple[Float[Array, "B T D"], Cache]:
         """Through all stages; what comes out is the last one's to use."""
-        here, ids = self.stages.here, jnp.asarray(ids)
+        here, ids = self.stages.stage, jnp.asarray(ids)
         if here == 0:
             x = programs.embed_ids(self.params.token_embd, self.config, ids)
         else:
             x = jnp.zeros((*ids.shape, self.config.embedding_length))
         length = cache.length + jnp.int32(ids.shape[1])
-        for stage in range(self.stages.count):
+        for stage in range(self.stages.n_stages):
             if stage == here:
                 stores, factors = (cache.keys, cache.values), self.params.rope_factors
                 x, cache = programs.run_segment(
                     self.params.blocks, self.config, x, stores, cache.length, factors, self.first
                 )
-            if stage + 1 < self.stages.count:
-                x = self.stages.hand_on(x, stage)
+            if stage + 1 < self.stages.n_stages:
+                x = self.stages.send_next(x, stage)
         return x, replace(cache, length=length)
 
     def _normed(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -149,7 +149,7 @@ class Layered(Executor):
     def _told(self, drawn: tuple[Choice, Kept] | None, state: Kept) -> tuple[Choice, Kept]:
         """What the last process has drawn, and its state; the others have no use for theirs."""
         choice = Choice(jnp.int32(0), jnp.float32(0)) if drawn is None else drawn[0]
-        return self.stages.tell(choice), state if drawn is None else drawn[1]
+        return self.stages.broadcast(choice), state if drawn is None else drawn[1]
 
 
 def layer_model(
@@ -159,14 +159,14 @@ def layer_model(
 
     Raises OptionError for shares that leave nothing to the last process, and what `load_params` raises.
     """
-    stages = stages_of_group()
+    stages = group_transport()
     devices = list(stages.mesh.devices.flat)
     *placed, head = split_layers(config.block_count, None, devices[0], devices, shares).devices
     if head != devices[-1]:
-        raise OptionError(f"the last of {stages.count} workers has a share of 0, but it has the head; leave it out")
-    here = devices[stages.here]
+        raise OptionError(f"the last of {stages.n_stages} workers has a share of 0, but it has the head; leave it out")
+    here = devices[stages.stage]
     mine = [layer for layer, device in enumerate(placed) if device == here]  # none is possible: the head is a layer too
     params = load_segment(
-        file, config, ctx_size, here, mine, embeds=stages.here == 0, unembeds=stages.is_last, advance=advance
+        file, config, ctx_size, here, mine, embeds=stages.stage == 0, unembeds=stages.is_last, advance=advance
     )
     return Layered(params, config, stages, mine[0] if mine else 0)

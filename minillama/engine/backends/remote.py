@@ -21,7 +21,7 @@ from minillama.engine.compile.compile_timer import count_seconds
 from minillama.errors import FormatError
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, cache_bytes
-from minillama.parallel.workers.leader import Group
+from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.wire import Message
 from minillama.sampling import Sampling
 from minillama.sampling.chain import penalty_window
@@ -88,7 +88,7 @@ class Told:
 class Remote(Executor):
     """The steps of a model that workers have opened."""
 
-    def __init__(self, group: Group, config: Config) -> None:
+    def __init__(self, group: WorkerGroup, config: Config) -> None:
         self.config = config
         self.group = group
         self.forgotten: deque[int] = deque()

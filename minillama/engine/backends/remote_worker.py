@@ -19,21 +19,21 @@ from minillama.engine.compile.compile_timer import compile_seconds
 from minillama.engine.loading.device_sharing import Sharing
 from minillama.engine.loading.memory_budget import give_back, lock_weights
 from minillama.errors import FormatError
-from minillama.parallel.workers.model_transfer import obtain
+from minillama.parallel.workers.model_transfer import receive_model
 from minillama.parallel.workers.wire import Connection, Message
-from minillama.parallel.workers.worker_process import Joined
+from minillama.parallel.workers.worker_process import JoinedGroup
 
 _LOOK_SECONDS = 0.1  # how often a process that waits for the leader looks whether answering has failed
 
 
-def follow(joined: Joined) -> None:
+def follow(joined: JoinedGroup) -> None:
     """Open what the leader offers, and do what it says."""
     connection = joined.connection
     paths: tuple[Path, ...] = ()
     follower: Follower | None = None
     while (message := _next_message(connection, follower)).op != "leave":
         if message.op == "model":
-            paths = obtain(connection, message, env.models_dir())
+            paths = receive_model(connection, message, env.models_dir())
         elif message.op == "open" and paths:
             follower = Follower(_open(paths[0], message.values), connection if joined.index == 0 else None)
             if joined.index == 0:
@@ -49,7 +49,7 @@ def _next_message(connection: Connection, follower: "Follower | None") -> Messag
 
     That thread does not end the connection, through which the worker is to say why its process has ended.
     """
-    while not connection.arrives(_LOOK_SECONDS):
+    while not connection.wait_readable(_LOOK_SECONDS):
         if follower is not None:
             follower.check()
     return connection.receive()

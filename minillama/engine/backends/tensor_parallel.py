@@ -27,9 +27,9 @@ from minillama.kernels import Weight
 from minillama.model import Cache, Config, Params, empty_cache, forward, grow, take, unembed
 from minillama.model.collectives import joined
 from minillama.model.forward import forward_last, unembed_here
-from minillama.parallel.sharding.partition_specs import AXIS, config_of_device, divide, mesh_of
-from minillama.parallel.sharding.pipeline_transport import stages_of_group
-from minillama.parallel.sharding.shards import over_devices
+from minillama.parallel.sharding.partition_specs import AXIS, assign_heads, per_device_config, tensor_mesh
+from minillama.parallel.sharding.pipeline_transport import group_transport
+from minillama.parallel.sharding.shards import make_sharded
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain
 from minillama.sampling.sharded_sampling import sample_sharded, shardable_stages
 
@@ -118,7 +118,7 @@ class Spread(Executor):
         return tuple(self.layout.mesh.devices.flat)
 
     def agree(self, number: int) -> int:
-        return number if jax.process_count() == 1 else int(stages_of_group().tell(jnp.uint32(number)))
+        return number if jax.process_count() == 1 else int(group_transport().broadcast(jnp.uint32(number)))
 
     def chain(self, sampling: Sampling) -> Kept:
         return self._everywhere(build_chain(sampling, self.config.vocab_size))
@@ -130,7 +130,7 @@ class Spread(Executor):
             cache = empty_cache(config, capacity, types, batch)
             return jax.device_put((cache.keys, cache.values), device)
 
-        return Cache(*over_devices(mesh, HEADS, stores), self._everywhere(np.zeros(batch, np.int32)))
+        return Cache(*make_sharded(mesh, HEADS, stores), self._everywhere(np.zeros(batch, np.int32)))
 
     def enlarge(self, cache: Kept, capacity: int) -> Kept:
         return _enlarge(self.layout, capacity, cache)
@@ -173,7 +173,7 @@ class Spread(Executor):
 
     def _everywhere(self, tree: Any) -> Any:
         """The same arrays on every device."""
-        return over_devices(self.layout.mesh, EVERYWHERE, lambda _, device: jax.device_put(tree, device))
+        return make_sharded(self.layout.mesh, EVERYWHERE, lambda _, device: jax.device_put(tree, device))
 
 
 @partial(jax.jit, static_argnames=("layout", "capacity"))
@@ -289,13 +289,13 @@ def spread_model(
 
     Raises OptionError where heads or blocks do not divide, and what `load_params` raises.
     """
-    division = divide(config, len(devices))
-    if division.replicated > 1:
+    division = assign_heads(config, len(devices))
+    if division.kv_replicas > 1:
         logger.warning(
             "%d key/value heads for %d devices: each is held by %d of them, and so is its part of the cache",
-            config.head_count_kv, len(devices), division.replicated,
+            config.head_count_kv, len(devices), division.kv_replicas,
         )  # fmt: skip
-    mesh = mesh_of(devices)
+    mesh = tensor_mesh(devices)
     params = SpreadLoader(file, config, mesh, division, advance).load(ctx_size)
     specs = tuple(leaf.sharding.spec for leaf in jax.tree.leaves(params))
-    return Spread(params, config, Layout(mesh, config_of_device(config, division), specs))
+    return Spread(params, config, Layout(mesh, per_device_config(config, division), specs))

@@ -16,14 +16,14 @@ from minillama.gguf.types import BLOCKS
 from minillama.kernels import Files, check_type, reads_in_place
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.params import LINEAR_FIELDS
-from minillama.parallel.sharding.partition_specs import COLUMNS, ROWS, SPECS, WHOLE, Division
+from minillama.parallel.sharding.partition_specs import COLUMNS, REPLICATED, ROWS, SPECS, HeadAssignment
 from minillama.parallel.sharding.shards import (
-    Part,
-    first_of_piece,
-    load_matrix,
-    load_numbers,
-    local_devices,
-    padded_rows,
+    RowRange,
+    first_row_of_shard,
+    load_sharded_matrix,
+    load_sharded_vector,
+    local_mesh_devices,
+    pad_rows,
 )
 
 
@@ -34,7 +34,7 @@ class SpreadLoader:
     file: GGUF
     config: Config
     mesh: Mesh
-    division: Division
+    division: HeadAssignment
     advance: Advance = lambda size: None
 
     @cached_property
@@ -48,9 +48,9 @@ class SpreadLoader:
         share = math.ceil(config.vocab_size / self.mesh.devices.size)
         tied = "output.weight" not in self.file.tensors
         head = self._linear("token_embd" if tied else "output", shape, ROWS, share)
-        device = local_devices(self.mesh)[0][1]
+        device = local_mesh_devices(self.mesh)[0][1]
         if reads_in_place(device, find_tensor(self.file, "token_embd.weight", shape).type):
-            table = self._linear("token_embd", shape, WHOLE, shape[0]).weight  # of which each device reads some rows
+            table = self._linear("token_embd", shape, REPLICATED, shape[0]).weight  # each device reads some rows of it
         else:
             table = head.weight if tied else self._linear("token_embd", shape, ROWS, share).weight
         factors = rope_factors(self.file, config, ctx_size)
@@ -96,7 +96,7 @@ class SpreadLoader:
         }
         if field in sizes:
             return sizes[field]
-        if not field.startswith("ffn_") or SPECS[field] == WHOLE:
+        if not field.startswith("ffn_") or SPECS[field] == REPLICATED:
             return whole
         for ending in ("_exps", "_shexp", ""):  # columns stay together block by block, and so do the rows before them
             if field.endswith(ending):
@@ -124,9 +124,9 @@ class SpreadLoader:
                 f"so {self.division.devices} devices are too many; use fewer, or split_mode=layer"
             )
         rows = shape[-2] if rows is None else rows
-        shares = self.division.kv_shares if of_keys else self.division.devices
-        part = Part(tensor, first, rows)
-        weight = load_matrix(part, self._files, spec, self.mesh, size, shares)
+        shares = self.division.kv_shards if of_keys else self.division.devices
+        part = RowRange(tensor, first, rows)
+        weight = load_sharded_matrix(part, self._files, spec, self.mesh, size, shares)
         self.advance(tensor.nbytes * rows // shape[-2])
         bias = None
         if f"{name}.bias" in self.file.tensors:
@@ -136,7 +136,7 @@ class SpreadLoader:
     def _vector(self, name: str, size: int) -> Array:
         tensor = find_tensor(self.file, name, (size,))
         self.advance(tensor.nbytes)
-        return load_numbers(tensor, self.mesh, None)
+        return load_sharded_vector(tensor, self.mesh, None)
 
     def _bias(self, name: str, size: int, spec: PartitionSpec, first: int, rows: int, piece: int, shares: int) -> Array:
         """A bias cut like the rows; behind columns it is added by one device only."""
@@ -147,6 +147,6 @@ class SpreadLoader:
             if spec != ROWS:
                 return raw if place == 0 else np.zeros_like(raw)
             mine = raw.reshape(size, -1)[first : first + rows]
-            return padded_rows(mine, first_of_piece(place, self.division.devices, shares, piece), piece).reshape(-1)
+            return pad_rows(mine, first_row_of_shard(place, self.division.devices, shares, piece), piece).reshape(-1)
 
-        return load_numbers(tensor, self.mesh, None if spec == WHOLE else cut)
+        return load_sharded_vector(tensor, self.mesh, None if spec == REPLICATED else cut)

@@ -13,7 +13,7 @@ from minillama.lab.distributed.virtual_devices import DEVICES
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, call, close, graded, one_line
 from minillama.lab.grading.check import score as score_of
 from minillama.measure.limits.collective_traffic import NUMBER_BYTES, Collective, Kind, tensor_parallel_bytes
-from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, ROWS, WHOLE
+from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, REPLICATED, ROWS
 
 LAB = "09"
 MOST = 2  # all-reduces a layer
@@ -118,7 +118,7 @@ def feed_forward(answer: Answer) -> str:
     x = random.normal(size=(3, 32)).astype(np.float32)
     gate, up = (random.normal(size=(64, 32)).astype(np.float32) / 6 for _ in range(2))
     down = random.normal(size=(32, 64)).astype(np.float32) / 8
-    found = _spread(answer, (WHOLE, ROWS, ROWS, COLUMNS), (x, gate, up, down))
+    found = _spread(answer, (REPLICATED, ROWS, ROWS, COLUMNS), (x, gate, up, down))
     pieces = list(zip(_parts(gate, 0), _parts(up, 0), _parts(down, 1), strict=True))
 
     def summed(inner: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:

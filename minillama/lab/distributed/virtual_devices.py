@@ -14,7 +14,7 @@ from minillama.engine.backends.tensor_parallel import Spread
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError, ResourceError
 from minillama.measure.limits.collective_traffic import Collective, ledger
-from minillama.parallel.sharding.partition_specs import AXIS, mesh_of
+from minillama.parallel.sharding.partition_specs import AXIS, tensor_mesh
 from minillama.sampling import Sampling
 
 DEVICES = 8
@@ -50,7 +50,7 @@ def virtual_mesh(devices: int = DEVICES) -> Mesh:
             f"JAX started with {len(found)} devices on the processor, {devices} are wanted; restart the kernel and run "
             f"the first cell first: ml.env.prepare(cpu_devices={devices})"
         )
-    return mesh_of(found[:devices])
+    return tensor_mesh(found[:devices])
 
 
 def on_each_device(function: Callable[..., Array], specs: Sequence[PartitionSpec], *arrays: np.ndarray) -> Outcome:

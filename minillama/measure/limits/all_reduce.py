@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from minillama.model.collectives import total
 from minillama.parallel.group.cluster_launch import join_cluster
-from minillama.parallel.sharding.partition_specs import AXIS, mesh_of
+from minillama.parallel.sharding.partition_specs import AXIS, tensor_mesh
 
 TURNS = 8  # sums in one program: what it takes to start the program is not to be measured
 
@@ -61,6 +61,6 @@ def join_and_time(address: str, processes: int, place: int, sizes: Sequence[int]
     join_cluster(address, processes, place)
     try:
         first = [jax.local_devices(process_index=other)[0] for other in range(processes)]
-        return list(all_reduce_seconds(mesh_of(first), sizes).items())
+        return list(all_reduce_seconds(tensor_mesh(first), sizes).items())
     finally:
         jax.distributed.shutdown()

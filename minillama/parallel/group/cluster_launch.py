@@ -7,7 +7,7 @@ import jax
 
 from minillama.errors import OptionError, ResourceError
 from minillama.parallel.group.gloo import start_gloo
-from minillama.parallel.group.group_compile_cache import keep_own_programs
+from minillama.parallel.group.group_compile_cache import cache_compilations_of_every_process
 
 JOIN_SECONDS = 120  # for all processes to find each other
 
@@ -30,5 +30,5 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
         where = coordinator or "the cluster, which neither Slurm nor Open MPI describes here"
         raise ResourceError(f"cannot join {where}: {reason}") from error
     start_gloo()
-    keep_own_programs()
+    cache_compilations_of_every_process()
     return jax.process_index()

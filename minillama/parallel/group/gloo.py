@@ -23,7 +23,7 @@ def start_gloo(host: str | None = None) -> tuple[int, ...]:
 
         before = _threads()
         collectives = _jax.make_gloo_tcp_collectives(distributed_client=distributed.global_state.client, hostname=host)
-        threads = calm(_threads() - before)
+        threads = set_idle_priority(_threads() - before)
         factory = partial(xla_bridge.make_cpu_client, collectives)
         xla_bridge.register_backend_factory("cpu", factory, priority=0, fail_quietly=False)
     except (ImportError, AttributeError, TypeError) as error:
@@ -32,7 +32,7 @@ def start_gloo(host: str | None = None) -> tuple[int, ...]:
     return threads
 
 
-def calm(threads: set[int]) -> tuple[int, ...]:
+def set_idle_priority(threads: set[int]) -> tuple[int, ...]:
     """Let threads of this process run only when nothing else wants their core; those for which that worked.
 
     gloo's loop is level-triggered: while a computing thread has not yet picked up what arrived, epoll_wait returns at

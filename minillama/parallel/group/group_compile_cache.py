@@ -6,7 +6,7 @@ from functools import wraps
 logger = logging.getLogger("minillama")
 
 
-def keep_own_programs() -> None:
+def cache_compilations_of_every_process() -> None:
     """Let this process write down what it compiles.
 
     JAX leaves that to process 0, for on GPUs all processes have the same programs; on processors each one's have a name

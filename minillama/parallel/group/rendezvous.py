@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from minillama.errors import OptionError
-from minillama.parallel.workers.addresses import Address, join_port
+from minillama.parallel.workers.addresses import Address, format_address
 from minillama.parallel.workers.identity import Identity
 from minillama.parallel.workers.secret import is_loopback
 from minillama.parallel.workers.wire import Message
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessConfig:
     """One process of the group: its number, the coordinator's address, its own towards the others, and its cores.
 
     skip_cores: cores of its machine that workers before it take.
@@ -30,7 +30,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Reached:
+class ReachedWorker:
     """A worker as the leader has reached it: under which address of the worker, from which of its own."""
 
     address: Address
@@ -39,14 +39,16 @@ class Reached:
     local: str
 
 
-def arrange(workers: Sequence[Reached], leader: Identity, *, threads: int = 0, platform: str = "") -> tuple[Place, ...]:
+def assign_processes(
+    workers: Sequence[ReachedWorker], leader: Identity, *, threads: int = 0, platform: str = ""
+) -> tuple[ProcessConfig, ...]:
     """Places in the order of the workers; the first hosts the coordinator.
 
     threads, platform: for workers that were started without; 0 shares a machine's cores out evenly.
     Raises OptionError where a worker is reached in a way that the others cannot go, such as a tunnel.
     """
     hosts = _hosts(workers, leader)
-    coordinator = join_port(hosts[0], workers[0].identity.port)
+    coordinator = format_address(hosts[0], workers[0].identity.port)
     taken: dict[str, int] = {}
     places = []
     for index, (worker, host) in enumerate(zip(workers, hosts, strict=True)):
@@ -56,12 +58,12 @@ def arrange(workers: Sequence[Reached], leader: Identity, *, threads: int = 0, p
         skip = taken.get(identity.machine, 0)
         taken[identity.machine] = skip + own
         places.append(
-            Place(index, len(workers), coordinator, host, own, skip, identity.platform or platform)
+            ProcessConfig(index, len(workers), coordinator, host, own, skip, identity.platform or platform)
         )  # fmt: skip
     return tuple(places)
 
 
-def _hosts(workers: Sequence[Reached], leader: Identity) -> list[str]:
+def _hosts(workers: Sequence[ReachedWorker], leader: Identity) -> list[str]:
     """Under which address each process is met by the others."""
     if len({worker.identity.network for worker in workers}) == 1:
         return ["127.0.0.1"] * len(workers)

@@ -16,7 +16,7 @@ from minillama.errors import OptionError
 from minillama.model import Config
 
 AXIS = "tensor"
-ROWS, COLUMNS, WHOLE = PartitionSpec(AXIS, None), PartitionSpec(None, AXIS), PartitionSpec()
+ROWS, COLUMNS, REPLICATED = PartitionSpec(AXIS, None), PartitionSpec(None, AXIS), PartitionSpec()
 
 SPECS = {
     "token_embd": ROWS,
@@ -29,45 +29,45 @@ SPECS = {
     "ffn_gate": ROWS,
     "ffn_up": ROWS,
     "ffn_down": COLUMNS,
-    "ffn_gate_inp": WHOLE,
+    "ffn_gate_inp": REPLICATED,
     "ffn_gate_exps": ROWS,  # of every expert
     "ffn_up_exps": ROWS,
     "ffn_down_exps": COLUMNS,
     "ffn_gate_shexp": ROWS,
     "ffn_up_shexp": ROWS,
     "ffn_down_shexp": COLUMNS,
-    "attn_norm": WHOLE,
-    "attn_q_norm": WHOLE,
-    "attn_k_norm": WHOLE,
-    "post_attention_norm": WHOLE,
-    "ffn_norm": WHOLE,
-    "post_ffw_norm": WHOLE,
-    "ffn_gate_inp_shexp": WHOLE,
-    "output_norm": WHOLE,
+    "attn_norm": REPLICATED,
+    "attn_q_norm": REPLICATED,
+    "attn_k_norm": REPLICATED,
+    "post_attention_norm": REPLICATED,
+    "ffn_norm": REPLICATED,
+    "post_ffw_norm": REPLICATED,
+    "ffn_gate_inp_shexp": REPLICATED,
+    "output_norm": REPLICATED,
 }
 
 
-def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+def tensor_mesh(devices: Sequence[jax.Device]) -> Mesh:
     """These devices in a row, along the axis that weights are cut over."""
     return Mesh(np.array(devices), (AXIS,))
 
 
 @dataclass(frozen=True)
-class Division:
+class HeadAssignment:
     """How the heads of a model fall to devices."""
 
     devices: int
     head_count: int  # query heads of each device
     head_count_kv: int  # key/value heads of each device
-    kv_shares: int  # parts that key/value heads fall into; fewer than devices where several hold the same ones
+    kv_shards: int  # parts that key/value heads fall into; fewer than devices where several hold the same ones
 
     @property
-    def replicated(self) -> int:
+    def kv_replicas(self) -> int:
         """Devices that hold the same key/value heads."""
-        return self.devices // self.kv_shares
+        return self.devices // self.kv_shards
 
 
-def divide(config: Config, devices: int) -> Division:
+def assign_heads(config: Config, devices: int) -> HeadAssignment:
     """Give each device the same number of query heads, and the key/value heads that these look at.
 
     With more devices than key/value heads, each of these is held by several devices.
@@ -84,10 +84,10 @@ def divide(config: Config, devices: int) -> Division:
             f"use {', '.join(map(str, possible))} devices, or split_mode=layer"
         )
     shares = min(devices, kv_heads)
-    return Division(devices, heads // devices, kv_heads // shares, shares)
+    return HeadAssignment(devices, heads // devices, kv_heads // shares, shares)
 
 
-def config_of_device(config: Config, division: Division) -> Config:
+def per_device_config(config: Config, division: HeadAssignment) -> Config:
     """The model as one device sees it: its own heads only, and the axis along which results are summed."""
     return replace(
         config,

@@ -26,7 +26,7 @@ Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
-class Part:
+class RowRange:
     """Rows of a tensor that make up a matrix of their own, [rows, K]; of stacks of experts always all rows."""
 
     tensor: Tensor
@@ -34,13 +34,15 @@ class Part:
     rows: int
 
 
-def local_devices(mesh: Mesh) -> list[tuple[int, jax.Device]]:
+def local_mesh_devices(mesh: Mesh) -> list[tuple[int, jax.Device]]:
     """This process's devices in a mesh of one axis, and their places there."""
     here = jax.process_index()
     return [(place, device) for place, device in enumerate(mesh.devices.flat) if device.process_index == here]
 
 
-def load_matrix(part: Part, files: Files, spec: PartitionSpec, mesh: Mesh, size: int, shares: int) -> Weight:
+def load_sharded_matrix(
+    part: RowRange, files: Files, spec: PartitionSpec, mesh: Mesh, size: int, shares: int
+) -> Weight:
     """A matrix cut as `spec` says, as one weight over all devices.
 
     size: rows or columns of a piece, together not fewer than the matrix has; what
@@ -49,7 +51,7 @@ def load_matrix(part: Part, files: Files, spec: PartitionSpec, mesh: Mesh, size:
     kind, devices = part.tensor.type, mesh.devices.size
 
     def cut_rows(place: int, device: jax.Device) -> Weight:
-        return place_weight(_rows(part, first_of_piece(place, devices, shares, size), size), kind, device)
+        return place_weight(_rows(part, first_row_of_shard(place, devices, shares, size), size), kind, device)
 
     def cut_columns(place: int, device: jax.Device) -> Weight:
         return place_weight(_columns(part, place * size, size), kind, device)
@@ -57,41 +59,41 @@ def load_matrix(part: Part, files: Files, spec: PartitionSpec, mesh: Mesh, size:
     def whole(place: int, device: jax.Device) -> Weight:
         return place_weight(_rows(part, 0, part.rows), kind, device)
 
-    stays = all(reads_in_place(device, kind) for _, device in local_devices(mesh))
+    stays = all(reads_in_place(device, kind) for _, device in local_mesh_devices(mesh))
     if stays and (spec not in (ROWS, COLUMNS) or (spec == ROWS and size * shares == part.rows)):
-        memory = over_devices(mesh, PartitionSpec(), lambda place, device: files.on(device, part.tensor.file))
+        memory = make_sharded(mesh, PartitionSpec(), lambda place, device: files.on(device, part.tensor.file))
         return map_rows(part.tensor, part.first, part.rows, memory, shares if spec == ROWS else 1)
     if spec == ROWS:
-        return over_devices(mesh, PartitionSpec(AXIS), cut_rows)
+        return make_sharded(mesh, PartitionSpec(AXIS), cut_rows)
     if spec == COLUMNS:
-        return over_devices(mesh, PartitionSpec(AXIS), cut_columns)
-    return over_devices(mesh, PartitionSpec(), whole)
+        return make_sharded(mesh, PartitionSpec(AXIS), cut_columns)
+    return make_sharded(mesh, PartitionSpec(), whole)
 
 
-def first_of_piece(place: int, devices: int, shares: int, size: int) -> int:
+def first_row_of_shard(place: int, devices: int, shares: int, size: int) -> int:
     """The first row of a device's piece, where `shares` pieces of `size` rows fall to the devices in their order."""
     return place * shares // devices * size
 
 
-def load_numbers(
+def load_sharded_vector(
     tensor: Tensor, mesh: Mesh, cut: Callable[[UInt8[np.ndarray, "bytes"], int], UInt8[np.ndarray, "piece"]] | None
 ) -> Array:
     """A vector in float32, whole on every device or, of its bytes, what `cut` makes of them for each place."""
     raw = tensor.data.reshape(-1)
-    return over_devices(
+    return make_sharded(
         mesh,
         PartitionSpec() if cut is None else PartitionSpec(AXIS),
         lambda place, device: load_vector(raw if cut is None else cut(raw, place), tensor.type, tensor.name, device),
     )
 
 
-def over_devices(mesh: Mesh, spec: PartitionSpec, make: Callable[[int, jax.Device], Tree]) -> Tree:
+def make_sharded(mesh: Mesh, spec: PartitionSpec, make: Callable[[int, jax.Device], Tree]) -> Tree:
     """Trees of arrays, one made for each device, as a tree of arrays over all devices.
 
     spec: cut along an axis, on which a device's arrays are its pieces, or nothing where all have the same.
     """
     sharding = NamedSharding(mesh, spec)
-    trees = [make(place, device) for place, device in local_devices(mesh)]
+    trees = [make(place, device) for place, device in local_mesh_devices(mesh)]
 
     def join(*pieces: Array) -> Array:
         shape = list(pieces[0].shape)
@@ -103,12 +105,12 @@ def over_devices(mesh: Mesh, spec: PartitionSpec, make: Callable[[int, jax.Devic
     return jax.tree.map(join, *trees)
 
 
-def _rows(part: Part, first: int, count: int) -> UInt8[np.ndarray, "*experts N row_bytes"]:
+def _rows(part: RowRange, first: int, count: int) -> UInt8[np.ndarray, "*experts N row_bytes"]:
     """Some rows of a part, of every expert, as bytes in memory of their own."""
-    return padded_rows(part.tensor.data[..., part.first : part.first + part.rows, :], first, count)
+    return pad_rows(part.tensor.data[..., part.first : part.first + part.rows, :], first, count)
 
 
-def padded_rows(
+def pad_rows(
     data: UInt8[np.ndarray, "*experts N row_bytes"], first: int, count: int
 ) -> UInt8[np.ndarray, "*experts count row_bytes"]:
     """`count` rows from `first` on as a copy; zeros where there are none any more."""
@@ -118,7 +120,7 @@ def padded_rows(
     return found
 
 
-def _columns(part: Part, first: int, count: int) -> UInt8[np.ndarray, "*experts N row_bytes"]:
+def _columns(part: RowRange, first: int, count: int) -> UInt8[np.ndarray, "*experts N row_bytes"]:
     """Some columns of all rows, as bytes; read past the map, whose pages would count as this process's memory."""
     tensor = part.tensor
     width, size = tensor.data.shape[-1], row_bytes(count, tensor.type)

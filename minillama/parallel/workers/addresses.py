@@ -18,7 +18,7 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        return join_port(self.host, self.port)
+        return format_address(self.host, self.port)
 
 
 def free_ports(count: int, host: str = "") -> list[int]:
@@ -28,7 +28,7 @@ def free_ports(count: int, host: str = "") -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def join_port(host: str, port: int) -> str:
+def format_address(host: str, port: int) -> str:
     """`host:port`, with brackets round an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -36,7 +36,7 @@ class Identity:
         return Message("hello", asdict(self))
 
 
-def identify(*, threads: int = 0, platform: str = "", port: int = 0) -> Identity:
+def local_identity(*, threads: int = 0, platform: str = "", port: int = 0) -> Identity:
     """This process; JAX is not imported for it."""
     machine = _first_line("/proc/sys/kernel/random/boot_id") or socket.gethostname()
     try:
@@ -56,7 +56,7 @@ def identify(*, threads: int = 0, platform: str = "", port: int = 0) -> Identity
     )
 
 
-def read_identity(message: Message, name: str) -> Identity:
+def parse_identity(message: Message, name: str) -> Identity:
     """The identity in a message; raises FormatError naming the sender."""
     kinds = {field.name: field.type for field in fields(Identity)}
     values = message.values

@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError
-from minillama.parallel.group.rendezvous import Place, Reached, arrange
+from minillama.parallel.group.rendezvous import ProcessConfig, ReachedWorker, assign_processes
 from minillama.parallel.workers.addresses import Address
-from minillama.parallel.workers.identity import identify, read_identity
-from minillama.parallel.workers.secret import enter, is_loopback
-from minillama.parallel.workers.wire import GONE, Connection, Message, encode
+from minillama.parallel.workers.identity import local_identity, parse_identity
+from minillama.parallel.workers.secret import is_loopback, verify_worker
+from minillama.parallel.workers.wire import HANGUP_EVENTS, Connection, Message, encode
 
 GATHER_SECONDS = 90.0
 LEAVE_SECONDS = 6.0  # that workers have to end what they do; a worker ends its process itself after half of it
@@ -28,23 +28,23 @@ _ABORT = -6  # how JAX ends a process that has lost its coordinator
 
 
 @dataclass(frozen=True)
-class Member:
+class GroupMember:
     """One worker of a group and the place of its process; devices and platform as JAX has them there."""
 
-    reached: Reached
-    place: Place
+    reached: ReachedWorker
+    place: ProcessConfig
     devices: int
     platform: str
 
 
-class Group:
+class WorkerGroup:
     """Workers that follow. A context manager: leaving it lets their processes end.
 
     Once a worker is lost the group is over: whoever waits, and every later call, gets the same ResourceError, and the
     other workers are let go.
     """
 
-    members: tuple[Member, ...] = ()
+    members: tuple[GroupMember, ...] = ()
 
     def __init__(self, connections: Sequence[Connection]) -> None:
         self.connections = tuple(connections)
@@ -55,7 +55,7 @@ class Group:
         self._closed = False
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def __enter__(self) -> "Group":
+    def __enter__(self) -> "WorkerGroup":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +80,7 @@ class Group:
         timeout: seconds; the ResourceError after it leaves the group as it is.
         """
         connection = self.connections[worker]
-        if timeout is not None and not connection.arrives(timeout):
+        if timeout is not None and not connection.wait_readable(timeout):
             raise ResourceError(f"{connection.name} has not answered within {timeout:g} s")
         try:
             with self._reading[worker]:
@@ -104,7 +104,7 @@ class Group:
                 connection.socket.shutdown(socket.SHUT_WR)
         until = time.monotonic() + LEAVE_SECONDS
         for connection in self.connections:
-            connection.ended(max(0.0, until - time.monotonic()))
+            connection.peer_closed(max(0.0, until - time.monotonic()))
             connection.close()
 
     def _loss(self, error: ResourceError) -> ResourceError:
@@ -118,7 +118,7 @@ class Group:
         poll = select.poll()
         numbers = {connection.socket.fileno(): number for number, connection in enumerate(self.connections)}
         for handle in numbers:
-            poll.register(handle, GONE)
+            poll.register(handle, HANGUP_EVENTS)
         events, until = poll.poll(), time.monotonic() + _BLAME_SECONDS
         while not self._closed:
             for handle, _ in events:
@@ -153,24 +153,24 @@ class Group:
         return f"{name} has failed: {reason}" + ("; the other workers are let go" if len(self) > 1 else "")
 
 
-def gather(
+def connect_workers(
     addresses: Sequence[Address],
     secret: bytes | None,
     *,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     threads: int = 0,
     platform: str = "",
     timeout: float = GATHER_SECONDS,
-) -> Group:
+) -> WorkerGroup:
     """Make a group of workers, all of which have started JAX and found each other when it returns.
 
     threads, platform: for workers that were started without; 0 shares a machine's cores out evenly.
-    timeout: seconds for the whole. say: told about a worker that is slow.
+    timeout: seconds for the whole. log: told about a worker that is slow.
     Raises OptionError for a worker elsewhere without a secret, ResourceError naming the worker that is not there, of
     another version, busy, or does not know the secret.
     """
     until = time.monotonic() + timeout
-    calls: list[tuple[Connection, Reached]] = []
+    calls: list[tuple[Connection, ReachedWorker]] = []
     with ThreadPoolExecutor(len(addresses)) as pool:
         errors = []
         for future in [pool.submit(_call, address, secret) for address in addresses]:
@@ -182,17 +182,17 @@ def gather(
         if errors:
             raise errors[0]
         reached = [worker for _, worker in calls]
-        places = arrange(reached, identify(), threads=threads, platform=platform)
+        places = assign_processes(reached, local_identity(), threads=threads, platform=platform)
     except MinillamaError:
         for connection, _ in calls:
             connection.close()
         raise
-    group = Group([connection for connection, _ in calls])
+    group = WorkerGroup([connection for connection, _ in calls])
     try:
         for number, place in enumerate(places):
             group.send(place.message(), number)
         group.members = tuple(
-            _await(group, number, Member(worker, place, 0, ""), until, timeout, say)
+            _await(group, number, GroupMember(worker, place, 0, ""), until, timeout, log)
             for number, (worker, place) in enumerate(zip(reached, places, strict=True))
         )
     except BaseException:
@@ -202,22 +202,22 @@ def gather(
 
 
 def _await(
-    group: Group, number: int, member: Member, until: float, timeout: float, say: Callable[[str], None]
-) -> Member:
+    group: WorkerGroup, number: int, member: GroupMember, until: float, timeout: float, log: Callable[[str], None]
+) -> GroupMember:
     """The member, once it has joined."""
     connection = group.connections[number]
-    if not connection.arrives(min(_SLOW_SECONDS, max(0.0, until - time.monotonic()))):
-        say(f"waiting for {connection.name} to start")
-        if not connection.arrives(max(0.0, until - time.monotonic())):
+    if not connection.wait_readable(min(_SLOW_SECONDS, max(0.0, until - time.monotonic()))):
+        log(f"waiting for {connection.name} to start")
+        if not connection.wait_readable(max(0.0, until - time.monotonic())):
             raise ResourceError(f"{connection.name} has not joined within {timeout:g} s; see what it says there")
     message = group.receive(number)
     devices = message.values.get("devices")
     if message.op != "joined" or type(devices) is not int:
         raise FormatError(f"{connection.name} says {message.op[:20]!r} where 'joined' is due")
-    return Member(member.reached, member.place, devices, str(message.values.get("platform"))[:20])
+    return GroupMember(member.reached, member.place, devices, str(message.values.get("platform"))[:20])
 
 
-def _call(address: Address, secret: bytes | None) -> tuple[Connection, Reached]:
+def _call(address: Address, secret: bytes | None) -> tuple[Connection, ReachedWorker]:
     """Reach a worker and make sure of each other."""
     try:
         opened = socket.create_connection((address.host, address.port), timeout=_CALL_SECONDS)
@@ -234,12 +234,12 @@ def _call(address: Address, secret: bytes | None) -> tuple[Connection, Reached]:
                 f"worker {address} is on another machine, which needs a secret; give the worker and this command the "
                 "same one with --token-file or MINILLAMA_TOKEN"
             )
-        enter(connection, secret, _CALL_SECONDS, loopback=is_loopback(peer))
-        connection.send(identify().message())
+        verify_worker(connection, secret, _CALL_SECONDS, loopback=is_loopback(peer))
+        connection.send(local_identity().message())
         answer = connection.receive(_CALL_SECONDS, head_limit=4096, arrays_limit=0)
         if answer.op == "refused":
             raise ResourceError(f"{connection.name}: {answer.values.get('reason')!s:.300}")
-        return connection, Reached(address, read_identity(answer, connection.name), peer, local)
+        return connection, ReachedWorker(address, parse_identity(answer, connection.name), peer, local)
     except BaseException:
         connection.close()
         raise

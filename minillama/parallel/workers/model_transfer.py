@@ -18,7 +18,7 @@ from stat import S_ISREG
 import numpy as np
 
 from minillama.errors import FormatError, ResourceError
-from minillama.parallel.workers.leader import Group
+from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.wire import Connection, Message
 
 CHUNK = 4 << 20  # bytes of a file in one message
@@ -51,10 +51,10 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def offer(group: Group, paths: Sequence[Path], progress: Progress | None = None) -> None:
+def send_model(group: WorkerGroup, paths: Sequence[Path], progress: Progress | None = None) -> None:
     """Let every worker have these files, all of one model; returns when all of them do.
 
-    The workers answer by `obtain`. Those that lack a file get it, all at the same time.
+    The workers answer by `receive_model`. Those that lack a file get it, all at the same time.
     Raises ResourceError where a worker is lost or has no room; the group is closed then, and after Ctrl-C.
     """
     files = [File(str(path.absolute()), path.stat().st_size, fingerprint(path)) for path in paths]
@@ -69,7 +69,7 @@ def offer(group: Group, paths: Sequence[Path], progress: Progress | None = None)
             raise
 
 
-def obtain(
+def receive_model(
     connection: Connection, message: Message, folder: Path, progress: Progress | None = None
 ) -> tuple[Path, ...]:
     """The worker's side: where the files of a `model` message are here, after they were sent if need be.
@@ -92,7 +92,7 @@ def obtain(
     return _together(paths, folder / key)
 
 
-def _serve(group: Group, worker: int, files: Sequence[File], progress: Progress | None) -> None:
+def _serve(group: WorkerGroup, worker: int, files: Sequence[File], progress: Progress | None) -> None:
     """Send one worker what it asks for, until it has all."""
     while (message := group.receive(worker)).op != "model-there":
         number = message.values.get("file")
@@ -103,7 +103,7 @@ def _serve(group: Group, worker: int, files: Sequence[File], progress: Progress 
         _send(group, worker, files[number], progress)
 
 
-def _send(group: Group, worker: int, file: File, progress: Progress | None) -> None:
+def _send(group: WorkerGroup, worker: int, file: File, progress: Progress | None) -> None:
     digest, left = hashlib.blake2b(), file.size
     try:
         with open(file.path, "rb") as opened:

@@ -59,7 +59,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def admit(connection: Connection, secret: bytes | None, timeout: float) -> None:
+def verify_leader(connection: Connection, secret: bytes | None, timeout: float) -> None:
     """The worker's side: let the leader prove that it knows the secret, and prove it to the leader.
 
     Raises ResourceError where the leader does not know it (the leader is told), FormatError for a stranger.
@@ -75,8 +75,8 @@ def admit(connection: Connection, secret: bytes | None, timeout: float) -> None:
     connection.send(Message("welcome", {"proof": _proof(secret, "worker", nonce, theirs)}))
 
 
-def enter(connection: Connection, secret: bytes | None, timeout: float, *, loopback: bool) -> None:
-    """The leader's side of `admit`.
+def verify_worker(connection: Connection, secret: bytes | None, timeout: float, *, loopback: bool) -> None:
+    """The leader's side of `verify_leader`.
 
     loopback: whether the worker is reached over loopback, where the secret may be absent on both sides.
     Raises ResourceError where the worker does not know the secret or refuses, FormatError for another program.

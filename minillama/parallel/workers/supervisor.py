@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 from minillama.errors import MinillamaError, OptionError, ResourceError
 from minillama.parallel.workers.addresses import free_ports
-from minillama.parallel.workers.identity import identify, read_identity
-from minillama.parallel.workers.secret import admit, is_loopback, refuse
-from minillama.parallel.workers.wire import GONE, Connection, Message
+from minillama.parallel.workers.identity import local_identity, parse_identity
+from minillama.parallel.workers.secret import is_loopback, refuse, verify_leader
+from minillama.parallel.workers.wire import HANGUP_EVENTS, Connection, Message
 
 HANDSHAKE_SECONDS = 10.0  # for the whole, and half of it for each answer
 GRACE_SECONDS = 3.0  # that a follower has to end when its leader is gone
@@ -29,7 +29,7 @@ _FATAL = re.compile(r"F\d{4} \S+\s+\d+ \S+\] (.*)")  # absl's line before it abo
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerOptions:
     """How to follow: the command that follows a leader (it gets `--fd N`), and what this machine gives.
 
     threads: cores for a follower; 0 leaves it to the leader. platform: `cpu`, `cuda`, `tpu`, or nothing: the same.
@@ -37,7 +37,7 @@ class Worker:
 
     command: Sequence[str]
     secret: bytes | None
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     threads: int = 0
     platform: str = ""
 
@@ -70,7 +70,7 @@ class Supervisor:
     """Serves one leader after another on a listening socket, until `stop` or an exception such as Ctrl-C."""
 
     listener: socket.socket
-    worker: Worker
+    worker: WorkerOptions
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _leader: Connection | None = None
     _process: subprocess.Popen[bytes] | None = None
@@ -124,19 +124,19 @@ class Supervisor:
             finally:
                 self._release()
             if not self._stopped:
-                self.worker.say(f"{ending}; ready again")
+                self.worker.log(f"{ending}; ready again")
         except MinillamaError as error:
-            self.worker.say(str(error))
+            self.worker.log(str(error))
         finally:
             connection.close()
 
     def _agree(self, connection: Connection) -> None:
         """Make sure of the leader; afterwards the worker is its own."""
-        admit(connection, self.worker.secret, HANDSHAKE_SECONDS / 2)
-        theirs = read_identity(
+        verify_leader(connection, self.worker.secret, HANDSHAKE_SECONDS / 2)
+        theirs = parse_identity(
             connection.receive(HANDSHAKE_SECONDS / 2, head_limit=4096, arrays_limit=0), connection.name
         )
-        ours = identify(threads=self.worker.threads, platform=self.worker.platform, port=free_ports(1)[0])
+        ours = local_identity(threads=self.worker.threads, platform=self.worker.platform, port=free_ports(1)[0])
         if theirs.versions != ours.versions:
             refuse(
                 connection, f"the worker runs {ours.versions}, the leader {theirs.versions}; install the same on both"
@@ -144,7 +144,7 @@ class Supervisor:
         until = time.monotonic() + HANDSHAKE_SECONDS / 2
         while (busy := self._claim(connection)) is not None:
             # A leader that is gone is still let out: the next one may come at once.
-            if not busy.ended(0.0) or time.monotonic() > until:
+            if not busy.peer_closed(0.0) or time.monotonic() > until:
                 refuse(connection, f"busy with a {busy.name}; try again when it has left")
             time.sleep(0.05)
         try:
@@ -184,15 +184,15 @@ class Supervisor:
             self._process = process
         if self._stopped:
             _kill(process)
-        self.worker.say(f"{connection.name} has come")
+        self.worker.log(f"{connection.name} has come")
         try:
-            words = _listen_until_end(process, connection, self.worker.say)
+            words = _listen_until_end(process, connection, self.worker.log)
         finally:
             _end(process)
             with self._lock:
                 self._process = None
         status = process.returncode
-        if connection.ended(0.0):
+        if connection.peer_closed(0.0):
             return f"{connection.name} has left" if status == 0 else f"{connection.name} is gone; its work was ended"
         reason = _why(status, words)
         self._tell(connection, reason, status)
@@ -203,13 +203,13 @@ class Supervisor:
             connection.send(Message("ended", {"reason": reason, "status": status}))
 
 
-def _listen_until_end(process: subprocess.Popen[bytes], connection: Connection, say: Callable[[str], None]) -> bytes:
+def _listen_until_end(process: subprocess.Popen[bytes], connection: Connection, log: Callable[[str], None]) -> bytes:
     """Pass on what the follower has to say, until it ends or has outlived its leader; its last words."""
     assert process.stdout is not None
     output, words, line = process.stdout.fileno(), b"", b""
     poll, until = select.poll(), None
     poll.register(output, select.POLLIN)
-    poll.register(connection.socket, GONE)
+    poll.register(connection.socket, HANGUP_EVENTS)
     while until is None or time.monotonic() < until:
         for handle, _ in poll.poll(None if until is None else 100):
             if handle != output:
@@ -226,7 +226,7 @@ def _listen_until_end(process: subprocess.Popen[bytes], connection: Connection, 
             for whole in lines:
                 text = whole.decode(errors="replace").strip()
                 if text.startswith("minillama: ") and not text.startswith("minillama: error: "):
-                    say(text.removeprefix("minillama: "))
+                    log(text.removeprefix("minillama: "))
     return words
 
 

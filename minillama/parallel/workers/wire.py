@@ -26,9 +26,9 @@ MAGIC = b"mlm1"
 HEAD_LIMIT = 1 << 20  # bytes of JSON in a message
 ARRAYS_LIMIT = 1 << 28  # bytes of arrays in a message
 SEND_SECONDS = 30.0  # a peer that takes nothing for so long, or stops in the middle of a message, is lost
-QUIET_SECONDS = 5  # of silence before TCP asks whether the other machine is still there
-PROBES = 3  # questions without an answer, one every PROBE_SECONDS, before it is lost
-PROBE_SECONDS = 3
+KEEPALIVE_IDLE_SECONDS = 5  # of silence before TCP asks whether the other machine is still there
+KEEPALIVE_PROBES = 3  # questions without an answer, one every KEEPALIVE_INTERVAL_SECONDS, before it is lost
+KEEPALIVE_INTERVAL_SECONDS = 3
 
 _PREFIX = struct.Struct("<4sIQ")
 _ALIGNMENT = 16
@@ -38,7 +38,7 @@ _DTYPES = {
     name: np.dtype(name)
     for name in ("|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
 }  # fmt: skip
-GONE = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
+HANGUP_EVENTS = getattr(select, "POLLRDHUP", 0) | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Connection:
         Raises ResourceError where the connection ends or the time is over, FormatError for anything but a message.
         """
         with self._receiving:
-            if timeout is not None and not self.arrives(timeout):
+            if timeout is not None and not self.wait_readable(timeout):
                 raise ResourceError(f"{self.name} has not answered within {timeout:g} s")
             magic, head, arrays = _PREFIX.unpack(self._read(_PREFIX.size, first=True))
             if magic != MAGIC:
@@ -103,16 +103,16 @@ class Connection:
         while (message := self.receive()).op != "leave":
             yield message
 
-    def arrives(self, timeout: float) -> bool:
+    def wait_readable(self, timeout: float) -> bool:
         """Whether a message, or the end of the connection, is there within so many seconds."""
         return self._poll(select.POLLIN, timeout)
 
-    def ended(self, timeout: float) -> bool:
+    def peer_closed(self, timeout: float) -> bool:
         """Whether the other side has closed the connection, even where messages are left to be read.
 
         timeout: seconds to wait for that.
         """
-        return self._poll(GONE, timeout)
+        return self._poll(HANGUP_EVENTS, timeout)
 
     def close(self) -> None:
         """End the connection; a thread that waits for a message gets a ResourceError."""
@@ -145,7 +145,7 @@ class Connection:
         return whole
 
     def _wait(self) -> None:
-        while not self.arrives(3600.0):
+        while not self.wait_readable(3600.0):
             pass
 
 
@@ -200,8 +200,12 @@ def _watch_silence(opened: socket.socket) -> None:
     """Let TCP notice, in about 15 s, that the other machine or the way to it has vanished without a word."""
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     idle = "TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE"
-    wanted = {idle: QUIET_SECONDS, "TCP_KEEPINTVL": PROBE_SECONDS, "TCP_KEEPCNT": PROBES}
-    lost = QUIET_SECONDS + PROBES * PROBE_SECONDS
+    wanted = {
+        idle: KEEPALIVE_IDLE_SECONDS,
+        "TCP_KEEPINTVL": KEEPALIVE_INTERVAL_SECONDS,
+        "TCP_KEEPCNT": KEEPALIVE_PROBES,
+    }
+    lost = KEEPALIVE_IDLE_SECONDS + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_SECONDS
     for option, value in (wanted | {"TCP_USER_TIMEOUT": 1000 * lost}).items():
         number = getattr(socket, option, None)
         if number is not None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from minillama import env
 from minillama.errors import FormatError, ResourceError
 from minillama.parallel.group.gloo import start_gloo
-from minillama.parallel.group.group_compile_cache import keep_own_programs
+from minillama.parallel.group.group_compile_cache import cache_compilations_of_every_process
 from minillama.parallel.workers.wire import Connection, Message
 
 JOIN_SECONDS = 60  # for all processes of a group to find each other
@@ -24,7 +24,7 @@ _T = TypeVar("_T", int, str)
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedGroup:
     """A place in a group: the way to the leader, number of this process (the coordinator is 0), how many there are."""
 
     connection: Connection
@@ -32,13 +32,13 @@ class Joined:
     count: int
 
 
-def join(fd: int) -> Joined:
+def join_group(fd: int) -> JoinedGroup:
     """Take over the connection to the leader and become the process of the group that the leader says.
 
     fd: the connected socket that the supervisor passed on. JAX's backend must not have started.
     Raises ResourceError, in one line, where the group does not come about within a minute.
     """
-    end_with_parent()
+    exit_with_parent()
     connection = Connection(socket.socket(fileno=fd), "the leader")
     message = connection.receive(JOIN_SECONDS)
     if message.op != "join":
@@ -58,10 +58,10 @@ def join(fd: int) -> Joined:
     except RuntimeError as error:
         raise ResourceError(f"JAX does not start in the group: {_first_line(error)}") from error
     connection.send(Message("joined", {"devices": len(devices), "platform": jax.default_backend()}))
-    return Joined(connection, index, count)
+    return JoinedGroup(connection, index, count)
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """Let this process end when the one that started it does, even by kill -9: its standard input ends then."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -101,7 +101,7 @@ def _find_the_others(index: int, count: int, coordinator: str, host: str) -> Non
             f"no group at {coordinator}: {_first_line(error)}; does a firewall stand between?"
         ) from error
     start_gloo(host if _is_ours(host) else None)
-    keep_own_programs()
+    cache_compilations_of_every_process()
 
 
 def _is_ours(host: str) -> bool:
