@@ -23,25 +23,25 @@
 import logging
 
 from minillama.gguf import TensorType
-from minillama.lab import Choice, Panel, Prediction, Slider, Steps, show
+from minillama.lab import Dropdown, IntSlider, Panel, Prediction, Slider, show
 from minillama.lab.checks import lab01 as check
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.lab_record import measurement
-from minillama.lab.grading.report_html import keep
+from minillama.lab.grading.report_html import save_figure
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.roofline_plots import (
     Dot,
-    bits,
+    bits_per_weight,
+    measure_own_roofline,
+    measure_stream,
     model_dot,
-    model_of,
-    own_roofline,
     product_dot,
-    put_dot,
+    random_model,
+    record_dot,
     recorded_dots,
     roofline,
-    speed,
-    stream,
     sweep_rows,
+    trial_speed,
 )
 from minillama.measure.limits.roofline import model_work
 from minillama.measure.speed.bench_plan import Trial
@@ -77,7 +77,7 @@ large.record(20)
 # McCalpin's *STREAM*. This is what numpy needs for 16 million numbers of 8 bytes, on one core:
 
 # %%
-loops = stream()
+loops = measure_stream()
 for loop in loops:
     print(f"{loop.name:18} {loop.formula:36} {1e3 * loop.seconds:7.2f} ms")
 
@@ -161,9 +161,9 @@ check.intensity(intensity)
 # %% tags=["check-output"]
 for name, kind in (("F32", TensorType.F32), ("Q8_0", TensorType.Q8_0), ("Q4_0", TensorType.Q4_0)):
     for rows in (1, 16, 512):
-        got = attempt(intensity, rows, 4096, 4096, bits(kind))
+        got = attempt(intensity, rows, 4096, 4096, bits_per_weight(kind))
         told = f"{got:7.1f} operations per byte" if isinstance(got, float) else got
-        print(f"{name:4} ({bits(kind):4.1f} bits), {rows:3} rows: {told}")
+        print(f"{name:4} ({bits_per_weight(kind):4.1f} bits), {rows:3} rows: {told}")
 
 # %% [markdown]
 # One row is decoding: a vector against a matrix. 512 rows are a prompt. The matrix is the same, and so are its bytes; the intensity differs by a factor of
@@ -199,7 +199,7 @@ check.attainable(attainable)
 # Now yours, measured: all threads reading a large buffer, and a product of 512 rows with weights in Q8_0, as a prompt needs it.
 
 # %%
-roof = own_roofline()
+roof = measure_own_roofline()
 measurement("01", "memory bandwidth", roof.bandwidth / 1e9, "GB/s")
 measurement("01", "arithmetic", roof.flops / 1e9, "billions of operations/s")
 measurement("01", "ridge", roof.ridge, "operations/byte")
@@ -221,7 +221,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 sweep = dict(sweep_rows(ROWS))
 measurement("01", "128 rows over 1 row, operations/s", sweep[128].flops / sweep[1].flops, "times")
 climb = roofline(roof, {}, "A product with more and more rows", curves={"1 to 128 rows": list(sweep.values())})
-show(keep("01", "climb", climb))
+show(save_figure("01", "climb", climb))
 
 # %% [markdown]
 # It never reaches the corner: near the ridge both memory and arithmetic are nearly busy, and they get in each other's way. A roofline is a bound, not a forecast.
@@ -257,13 +257,13 @@ check.bound(bound)
 
 # %%
 DECODE, PROMPT = Trial(0, 16), Trial(128, 0)
-with model_of(100) as path:
+with random_model(100) as path:
     if path is None:
         print("not enough free memory or disk for a model of 100 MB")
     else:
-        rates = {trial.name: speed(path, trial) for trial in (DECODE, PROMPT)}
-        put_dot("01", "100 MB, decode", model_dot(path, DECODE, rates[DECODE.name]))
-        put_dot("01", "100 MB, prompt", model_dot(path, PROMPT, rates[PROMPT.name]))
+        rates = {trial.name: trial_speed(path, trial) for trial in (DECODE, PROMPT)}
+        record_dot("01", "100 MB, decode", model_dot(path, DECODE, rates[DECODE.name]))
+        record_dot("01", "100 MB, prompt", model_dot(path, PROMPT, rates[PROMPT.name]))
         says = roof.tokens_per_second(model_work(path, DECODE))
         measurement("01", "100 MB model, share of its roof", rates[DECODE.name] / says, "share")
         show(small.compare(rates[DECODE.name], model=says))
@@ -273,12 +273,12 @@ with model_of(100) as path:
 
 # %%
 FEW = Trial(0, 4)
-with model_of(1000) as path:
+with random_model(1000) as path:
     if path is None:
         print("not enough free memory or disk for a model of 1 GB: your bound has to do")
     else:
-        rate = speed(path, FEW)
-        put_dot("01", "1 GB, decode", model_dot(path, FEW, rate))
+        rate = trial_speed(path, FEW)
+        record_dot("01", "1 GB, decode", model_dot(path, FEW, rate))
         says = roof.tokens_per_second(model_work(path, FEW))
         measurement("01", "1 GB model, share of its roof", rate / says, "share")
         show(large.compare(rate, model=says))
@@ -294,7 +294,7 @@ with model_of(1000) as path:
 
 # %%
 for name, trial in (("storyteller, decode", Trial(0, 64)), ("storyteller, prompt", Trial(128, 0))):
-    put_dot("01", name, model_dot(None, trial, speed(None, trial)))
+    record_dot("01", name, model_dot(None, trial, trial_speed(None, trial)))
 show(roofline(roof, recorded_dots(), "My machine's roofline"))
 
 # %% [markdown]
@@ -385,9 +385,9 @@ panel = Panel(
     [
         Slider("weights", "billions of weights", 0.1, 70.0, 0.1, 8.0, "of the whole model"),
         Slider("bits", "bits of a weight", 1.5, 32.0, 0.5, 4.5, "4.5 is Q4_0, 8.5 Q8_0, 16 F16"),
-        Steps("context", "context, in 1024s", 0, 128, 8, "tokens in the cache"),
-        Steps("position", "KiB of a position", 0, 512, 128, "keys and values of one token"),
-        Choice("type", "type of the product", tuple(WEIGHT_TYPES), "Q8_0", "what Start measures"),
+        IntSlider("context", "context, in 1024s", 0, 128, 8, "tokens in the cache"),
+        IntSlider("position", "KiB of a position", 0, 512, 128, "keys and values of one token"),
+        Dropdown("type", "type of the product", tuple(WEIGHT_TYPES), "Q8_0", "what Start measures"),
     ],
     draw,
     measure,

@@ -30,9 +30,15 @@ import psutil
 
 from minillama.engine.loading.model_files import data_file
 from minillama.gguf import TensorType, dequantize, open_gguf
-from minillama.lab import Choice, Panel, Prediction, Steps, show
+from minillama.lab import Dropdown, IntSlider, Panel, Prediction, show
 from minillama.lab.checks import lab02 as check
-from minillama.lab.experiments.quantised_blocks import SHOWN_TYPES, bits, error, explore, hexdump
+from minillama.lab.experiments.quantised_blocks import (
+    SHOWN_TYPES,
+    bits_per_weight,
+    block_figure,
+    hexdump,
+    relative_error,
+)
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, treemap
@@ -309,14 +315,14 @@ loss_ratio.record(2)  # "half the bits, twice the error": the guess most people 
 # %%
 full = open_gguf(data_file("storyteller-f16.gguf"))
 weights = dequantize(full.tensors["blk.0.ffn_up.weight"]).reshape(-1)
-losses = {kind: error(weights, kind) for kind in SHOWN_TYPES}
+losses = {kind: relative_error(weights, kind) for kind in SHOWN_TYPES}
 show(loss_ratio.compare(losses[TensorType.Q4_0] / losses[TensorType.Q8_0], model=127 / 8))
 # %% [markdown]
 # Every bit you take away doubles the step, and with it the error. Four bits less are a factor of sixteen, and 127/8 = 15.9
 # says so before anything is measured. Half the bits are *not* twice the error.
 
 # %%
-labels = [f"{kind.name} · {bits(kind):.4g} bits" for kind in SHOWN_TYPES]
+labels = [f"{kind.name} · {bits_per_weight(kind):.4g} bits" for kind in SHOWN_TYPES]
 show(
     bars(
         labels,
@@ -336,17 +342,17 @@ show(
 
 
 # %%
-def block_picture(settings):
+def draw_block(settings):
     """The block explorer without widgets: settings in, picture out."""
-    return explore(weights, TensorType[settings["type"]], 32 * settings["block"])
+    return block_figure(weights, TensorType[settings["type"]], 32 * settings["block"])
 
 
 panel = Panel(
     [
-        Choice("type", "type", tuple(kind.name for kind in SHOWN_TYPES), "Q4_0", "how the weights are stored"),
-        Steps("block", "block of 32 weights", 0, weights.size // 32 - 1, 0, "where in the tensor to look"),
+        Dropdown("type", "type", tuple(kind.name for kind in SHOWN_TYPES), "Q4_0", "how the weights are stored"),
+        IntSlider("block", "block of 32 weights", 0, weights.size // 32 - 1, 0, "where in the tensor to look"),
     ],
-    block_picture,
+    draw_block,
 ).show()
 
 # %% [markdown]

@@ -25,11 +25,11 @@ import numpy as np
 
 import minillama as ml
 from minillama.gguf import dequantize, open_gguf
-from minillama.lab import Panel, Prediction, Steps, Words, show
+from minillama.lab import IntSlider, Panel, Prediction, TextBox, show
 from minillama.lab.checks import lab03 as check
 from minillama.lab.checks.lab03 import attention_variant, rope_variant
 from minillama.lab.grading.check import attempt
-from minillama.lab.llama_numpy import NAMES, Functions, Sizes, difference, read_sizes, run
+from minillama.lab.llama_numpy import WEIGHT_NAMES, Functions, Sizes, forward, read_sizes, relative_difference
 from minillama.lab.plots.lab_plots import attention_map, lines
 from minillama.lab.widgets.figure import text_table
 
@@ -86,9 +86,9 @@ def head_picture(settings):
 
 panel = Panel(
     [
-        Words("prompt", "prompt", "Lily had a red ball. Tom had a blue", "Enter to use it"),
-        Steps("layer", "layer", 0, llm.config.block_count - 1, 2, "0 is the first"),
-        Steps("head", "query head", 0, llm.config.head_count - 1, 2, "two neighbours share a key head"),
+        TextBox("prompt", "prompt", "Lily had a red ball. Tom had a blue", "Enter to use it"),
+        IntSlider("layer", "layer", 0, llm.config.block_count - 1, 2, "0 is the first"),
+        IntSlider("head", "query head", 0, llm.config.head_count - 1, 2, "two neighbours share a key head"),
     ],
     head_picture,
     compiles=lambda settings: settings["prompt"] not in traces,
@@ -271,7 +271,7 @@ file = open_gguf(llm.path)
 table = dequantize(file.tensors["token_embd.weight"])
 last_norm = dequantize(file.tensors["output_norm.weight"])
 layers = [
-    {name: dequantize(file.tensors[f"blk.{i}.{name}.weight"]) for name in NAMES}
+    {name: dequantize(file.tensors[f"blk.{i}.{name}.weight"]) for name in WEIGHT_NAMES}
     for i in range(llm.config.block_count)
 ]
 
@@ -305,11 +305,11 @@ RESULTS.append("result_output")
 
 def errors(found, reference) -> list[float]:
     """How far every result is from the reference's."""
-    return [max(difference(found[name], reference[name]), 1e-9) for name in RESULTS]
+    return [max(relative_difference(found[name], reference[name]), 1e-9) for name in RESULTS]
 
 
-numpy_32 = run(file, ids, Functions())
-found = attempt(lambda: errors(run(file, ids, Functions(rms_norm, rope, attention, swiglu)), trace))
+numpy_32 = forward(file, ids, Functions())
+found = attempt(lambda: errors(forward(file, ids, Functions(rms_norm, rope, attention, swiglu)), trace))
 series = {"yours": found} if isinstance(found, list) else {}
 print("yours:", "compared" if series else found)
 show(
@@ -359,7 +359,7 @@ BUGS = {
     "epsilon outside the root": replace(Functions(), rms_norm=outside),
 }
 right = trace["result_output"].argmax(axis=-1)
-broken = {name: run(file, ids, bug) for name, bug in BUGS.items()}
+broken = {name: forward(file, ids, bug) for name, bug in BUGS.items()}
 wrong = {
     name: 100 * float(np.mean(found["result_output"].argmax(axis=-1) != right)) for name, found in broken.items()
 }

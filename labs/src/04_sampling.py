@@ -23,10 +23,17 @@
 import numpy as np
 
 import minillama as ml
-from minillama.lab import Choice, Panel, Prediction, Slider, Steps, Words, show
+from minillama.lab import Dropdown, IntSlider, Panel, Prediction, Slider, TextBox, show
 from minillama.lab.checks import lab04 as check
 from minillama.lab.experiments.batch_sampling import continuations
-from minillama.lab.experiments.next_token import chain_table, last_logits, must_compile, next_token, softmax, stages
+from minillama.lab.experiments.next_token import (
+    chain_table,
+    last_logits,
+    must_compile,
+    next_token,
+    softmax,
+    stage_reports,
+)
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.lab_record import measurement
 from minillama.lab.plots.lab_plots import lines, scatter
@@ -45,13 +52,13 @@ llm
 # Try: temperature 0. Temperature 2. Temperature 2 with min-p at 0.20. top-p at 0. The other order. Another prompt, then Enter.
 
 # %%
-KNOBS = ("temp", "top_k", "top_p", "min_p", "repeat_penalty")
+CONTROLS = ("temp", "top_k", "top_p", "min_p", "repeat_penalty")
 ORDERS = {"llama.cpp's order: temperature last": "edskypmxt", "temperature first": "tedskypmx"}
 
 
 def options(settings):
     """The panel's settings as the sampler's options, which have the names of llama.cpp's flags."""
-    return {name: settings[name] for name in KNOBS} | {"samplers": ORDERS[settings["order"]]}
+    return {name: settings[name] for name in CONTROLS} | {"samplers": ORDERS[settings["order"]]}
 
 
 def draw(settings):
@@ -69,9 +76,9 @@ def write(settings):
 
 panel = Panel(
     [
-        Words("prompt", "prompt", PROMPT, "what the model continues; Enter to use it"),
+        TextBox("prompt", "prompt", PROMPT, "what the model continues; Enter to use it"),
         Slider("temp", "--temp", 0.0, 2.0, 0.05, 0.8, "divides the logits: low is careful, high is wild"),
-        Steps("top_k", "--top-k", 0, 100, 40, "keep the k likeliest; 0 is off"),
+        IntSlider("top_k", "--top-k", 0, 100, 40, "keep the k likeliest; 0 is off"),
         Slider("top_p", "--top-p", 0.0, 1.0, 0.01, 0.95, "keep the likeliest that make up p; 1 is off"),
         Slider("min_p", "--min-p", 0.0, 0.5, 0.01, 0.05, "keep what has at least p of the likeliest; 0 is off"),
         Slider(
@@ -83,14 +90,14 @@ panel = Panel(
             1.0,
             "make recent tokens less likely; 1 is off",
         ),
-        Choice(
+        Dropdown(
             "order",
             "--samplers",
             tuple(ORDERS),
             "llama.cpp's order: temperature last",
             "the order of the links",
         ),
-        Steps("seed", "--seed", 0, 99, 1, "the same seed draws the same story"),
+        IntSlider("seed", "--seed", 0, 99, 1, "the same seed draws the same story"),
     ],
     draw,
     write,
@@ -239,7 +246,7 @@ for name, mine, value in (
     ("min_p", min_p, 0.05),
     ("min_p", min_p, 0.01),
 ):
-    engine = stages(llm, PROMPT, Sampling(**off | {name: value}))[-1].kept
+    engine = stage_reports(llm, PROMPT, Sampling(**off | {name: value}))[-1].kept
     yours = attempt(lambda: int(mine(probs, value).sum()))
     found = "as many as the engine" if yours == engine else f"the engine {engine}, you {yours}"
     print(f"{name} {value}: {found}")
@@ -256,7 +263,7 @@ TEMPS = (0.4, 0.8, 1.2, 1.6, 2.0)
 
 def kept(order, temp):
     """How many tokens min-p 0.05 leaves, alone with the temperature."""
-    return stages(llm, PROMPT, Sampling(**off | {"min_p": 0.05, "temp": temp, "samplers": order}))[-1].kept
+    return stage_reports(llm, PROMPT, Sampling(**off | {"min_p": 0.05, "temp": temp, "samplers": order}))[-1].kept
 
 
 print(f"llama.cpp's order, temperature 0.8: min-p 0.05 leaves {kept('mt', 0.8)} tokens")

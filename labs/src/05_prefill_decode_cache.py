@@ -29,9 +29,15 @@ import numpy as np
 
 import minillama as ml
 from minillama.gguf.kv_cache_types import read_cache_types
-from minillama.lab import Choice, Panel, Prediction, Steps, show
+from minillama.lab import Dropdown, IntSlider, Panel, Prediction, show
 from minillama.lab.checks import lab05 as check
-from minillama.lab.experiments.counted_passes import Passes, big_model, one_more_token, pass_seconds, speeds
+from minillama.lab.experiments.counted_passes import (
+    CountedModel,
+    big_model,
+    decode_speeds,
+    one_more_token,
+    pass_seconds,
+)
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars
@@ -168,7 +174,7 @@ check.generate(generate)
 # %% tags=["check-output"]
 start = llm.tokenizer.encode("Once upon a time, there was")
 for name, function in (("naive", naive), ("yours", generate)):
-    model = Passes(llm)
+    model = CountedModel(llm)
     written = attempt(function, model, start, 6)
     text = llm.tokenizer.decode(written) if isinstance(written, list) else written
     print(
@@ -490,7 +496,7 @@ def measure(settings):
     types = read_cache_types(settings["type"], settings["type"])
     curves[label(settings)] = points = {}
     yield f"{label(settings)}\n"
-    for depth, speed in speeds(models[settings["model"]], depths, types):
+    for depth, speed in decode_speeds(models[settings["model"]], depths, types):
         points[depth] = speed
         said.setdefault(label(settings), {}).update(by_bytes(settings, depths, points[0]))
         yield f"depth {depth}: {speed:,.0f} tokens/s\n"
@@ -499,9 +505,9 @@ def measure(settings):
 
 panel = Panel(
     [
-        Choice("model", "model", tuple(models), "storyteller, 2.4 MB", "which file decodes"),
-        Choice("type", "-ctk, -ctv", ("f16", "f32", "bf16", "q8_0"), "f16", "how keys and values are kept"),
-        Steps("deepest", "-d, up to", 64, 1000, 1000, "the deepest of five depths"),
+        Dropdown("model", "model", tuple(models), "storyteller, 2.4 MB", "which file decodes"),
+        Dropdown("type", "-ctk, -ctv", ("f16", "f32", "bf16", "q8_0"), "f16", "how keys and values are kept"),
+        IntSlider("deepest", "-d, up to", 64, 1000, 1000, "the deepest of five depths"),
     ],
     draw,
     measure,

@@ -23,9 +23,9 @@ import sys
 
 import numpy as np
 
-from minillama.lab import Choice, Panel, Prediction, show
+from minillama.lab import Dropdown, Panel, Prediction, show
 from minillama.lab.checks import lab06 as check
-from minillama.lab.experiments.quantised_storytellers import distance, heldout, loaded, scored_logits
+from minillama.lab.experiments.quantised_storytellers import distance, heldout_text, load_quantised, scored_logits
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, lines
@@ -37,8 +37,8 @@ from minillama.measure.texts.diversity import words
 from minillama.measure.texts.text_quality import heldout_texts, measure_quality
 from minillama.model import cache_bytes
 
-llm = loaded("F16")  # the storyteller in 16 bits
-text = heldout()
+llm = load_quantised("F16")  # the storyteller in 16 bits
+text = heldout_text()
 ids = llm.tokenizer.encode(text)
 print(f"{len(ids)} tokens of stories that this model was never trained on; it begins: {text[:70]!r}")
 llm
@@ -167,7 +167,7 @@ worse.record(10)  # a quarter of the bits, so it must show
 # %%
 NAMES = ("F16", "Q8_0", "Q4_0", "Q2_K")
 running = {
-    name: [(each.count, each.ppl, each.error) for each in running_perplexity(loaded(name), ids, ctx_size=CTX)]
+    name: [(each.count, each.ppl, each.error) for each in running_perplexity(load_quantised(name), ids, ctx_size=CTX)]
     for name in NAMES
 }
 for name, points in running.items():
@@ -216,9 +216,9 @@ check.verdict(verdict)
 def claims(name):
     """A quantised model against F16: what its own bar, the pairs and the distributions say."""
     base = [logits[:-1] for logits, _ in scored_logits(llm, ids, CTX)]
-    ours = [logits[:-1] for logits, _ in scored_logits(loaded(name), ids, CTX)]
+    ours = [logits[:-1] for logits, _ in scored_logits(load_quantised(name), ids, CTX)]
     apart = distance(np.concatenate(base), np.concatenate(ours))
-    a, b = likelihoods(llm, ids), likelihoods(loaded(name), ids)
+    a, b = likelihoods(llm, ids), likelihoods(load_quantised(name), ids)
     change, error = 100 * (b - a).mean(), 100 * (b - a).std(ddof=1) / np.sqrt(len(a))
     words = {-1: "F16 is better", 0: "cannot tell", 1: f"{name} is better"}[verdict(a, b)]
     return name, f"{change:+.1f} % ± {error:.1f}", words, f"{apart.kld:.3f}", f"{apart.same_top:.0%}"
@@ -258,7 +258,7 @@ def measure(settings):
     name = f"{settings['type']}, {settings['text']}, -c {settings['ctx']}"
     curves[name] = points = []
     yield f"{name}\n"
-    model = loaded(settings["type"])
+    model = load_quantised(settings["type"])
     for each in running_perplexity(model, TEXTS[settings["text"]], ctx_size=int(settings["ctx"])):
         points.append((each.count, each.ppl, each.error))
         yield f"[{each.chunk}/{each.chunks}] {each.ppl:.2f} ± {each.error:.2f}\n"
@@ -267,15 +267,15 @@ def measure(settings):
 
 panel = Panel(
     [
-        Choice(
+        Dropdown(
             "type",
             "type",
             ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"),
             "F16",
             "how the weights are kept",
         ),
-        Choice("ctx", "-c", ("64", "128", "256", "512"), "256", "tokens of a window; its second half is scored"),
-        Choice("text", "-f", tuple(TEXTS), "held-out stories", "what is read"),
+        Dropdown("ctx", "-c", ("64", "128", "256", "512"), "256", "tokens of a window; its second half is scored"),
+        Dropdown("text", "-f", tuple(TEXTS), "held-out stories", "what is read"),
     ],
     draw,
     measure,

@@ -27,18 +27,18 @@ import minillama as ml
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.quantise.tensor_types import plan_file
 from minillama.gguf.reader import dequantize
-from minillama.lab import Choice, Panel, Prediction, show
+from minillama.lab import Dropdown, Panel, Prediction, show
 from minillama.lab.checks import lab07 as check
 from minillama.lab.checks.lab07 import BITS, weights_by_type
-from minillama.lab.experiments.counted_passes import big_ratio
+from minillama.lab.experiments.counted_passes import decode_speed_ratio
 from minillama.lab.experiments.quantisation_tradeoff import (
     CTX,
-    importances,
+    importance_matrix,
     logits_of,
     measure_type,
     quantised_by_importance,
 )
-from minillama.lab.experiments.quantised_storytellers import distance, heldout, loaded
+from minillama.lab.experiments.quantised_storytellers import distance, heldout_text, load_quantised
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, lines
@@ -46,7 +46,7 @@ from minillama.lab.plots.measurement_plots import pareto
 from minillama.lab.widgets.figure import text_table
 from minillama.measure.quality.perplexity import perplexity
 
-llm = loaded("F16")
+llm = load_quantised("F16")
 weights = dequantize(llm.file.tensors["blk.0.ffn_down.weight"])
 print(f"{weights.shape[0]} rows of {weights.shape[1]} real weights; the first: {weights[0, :5]}")
 
@@ -265,7 +265,7 @@ faster.ask()
 faster.record(3.5)  # as many times as it is smaller
 
 # %%
-show(faster.compare(big_ratio("Q4_0", "F16"), model=137.4 / 38.8))
+show(faster.compare(decode_speed_ratio("Q4_0", "F16"), model=137.4 / 38.8))
 
 # %% [markdown]
 # *Model says* what the bytes say. Below it, unpacking the codes costs arithmetic: the machine no longer waits for bytes alone. Above it, the bytes were not all that F16 waited for.
@@ -307,9 +307,9 @@ def measure(settings):
 
 panel = Panel(
     [
-        Choice("types", "types", ("five types", "nine types"), "nine types", "what Start measures"),
-        Choice("x", "to the right", tuple(ACROSS), "size", "the horizontal axis"),
-        Choice("y", "upwards", tuple(UP), "KL divergence", "the vertical axis; lower is better"),
+        Dropdown("types", "types", ("five types", "nine types"), "nine types", "what Start measures"),
+        Dropdown("x", "to the right", tuple(ACROSS), "size", "the horizontal axis"),
+        Dropdown("y", "upwards", tuple(UP), "KL divergence", "the vertical axis; lower is better"),
     ],
     draw,
     measure,
@@ -372,13 +372,13 @@ check.best_scale(best_scale)
 # %%
 START = "Once upon a time"
 calibration = "\n\n".join(START + llm.generate(START, n=200, temp=0.8, seed=seed).text for seed in range(12))
-importance = importances(llm, calibration)
+importance = importance_matrix(llm, calibration)
 base_logits, compared = logits_of(llm), {}
 for name in ("Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"):
     weighed = ml.load(quantised_by_importance(name, importance), progress=False)
     compared[name] = trades[name].kld
     compared[f"{name} with importance"] = distance(base_logits, logits_of(weighed)).kld
-    ppl = perplexity(weighed, heldout(), ctx_size=CTX).ppl
+    ppl = perplexity(weighed, heldout_text(), ctx_size=CTX).ppl
     print(f"{name}: perplexity {trades[name].ppl:.1f} without, {ppl:.1f} with importance")
 show(bars(list(compared), list(compared.values()), "What the importance matrix saves", "KL divergence to F16, nats"))
 

@@ -28,17 +28,17 @@ import minillama as ml
 from minillama import env
 from minillama.engine.doctor import devices
 from minillama.kernels import instruction_set
-from minillama.lab import Choice, Panel, Prediction, show
+from minillama.lab import Dropdown, Panel, Prediction, show
 from minillama.lab.checks import lab08 as check
 from minillama.lab.experiments.ab_measurement import (
     KERNELS,
     Change,
-    by_turns,
-    cells,
     command,
-    generated,
-    steps,
+    generation_speed,
+    measure_grid,
+    measure_interleaved,
     tokens_per_second,
+    waterfall_steps,
 )
 from minillama.lab.experiments.counted_passes import big_model, pass_seconds
 from minillama.lab.grading.check import attempt
@@ -165,7 +165,7 @@ def speed(flags, test):
 
 def compare(before, after, test):
     """By turns, and a line of what came out."""
-    found = by_turns(lambda: speed(before, test), lambda: speed(after, test))
+    found = measure_interleaved(lambda: speed(before, test), lambda: speed(after, test))
     words = " ".join(f"{flag.replace(KERNELS, 'kernels')} {value}" for flag, value in after.items())
     verdict = f"×{found.ratio:.2f}" if max(found.ratio, 1 / found.ratio) > found.spread else "cannot tell"
     print(
@@ -253,9 +253,9 @@ else:
 
 # %%
 for _ in range(2):  # the first time compiles
-    found = by_turns(
-        lambda: generated(storyteller, "Once upon a time", temp=0.8),
-        lambda: generated(storyteller, "Once upon a time"),
+    found = measure_interleaved(
+        lambda: generation_speed(storyteller, "Once upon a time", temp=0.8),
+        lambda: generation_speed(storyteller, "Once upon a time"),
         5,
     )
 print(f"greedy over the default chain: ×{found.ratio:.2f}")
@@ -304,7 +304,7 @@ for name, (llm, text) in texts.items():
         options = {"n": 96, "temp": 0.0, "ignore_eos": True}
         drafted = llm.generate(text, lookup=True, **options)
         plain = llm.generate(text, **options)
-        found = by_turns(lambda: generated(llm, text, n=96), lambda: generated(llm, text, n=96, lookup=True), 3)
+        found = measure_interleaved(lambda: generation_speed(llm, text, n=96), lambda: generation_speed(llm, text, n=96, lookup=True), 3)
     rate = drafted.timings.accept_rate
     print(f"{name}: {rate:.0%} accepted, the same text: {drafted.tokens == plain.tokens}, ×{found.ratio:.2f}")
     ratios[f"{name} ({rate:.0%} accepted)"] = measurement("08", f"--lookup, {name}", found.ratio, "times")
@@ -351,7 +351,7 @@ def measure(settings):
     flags = [KERNELS if name == "kernels" else name for name in (rows, columns)]
     found = measured.setdefault(place(settings), {})
     plan = [(name, VALUES[old]) for name, old in zip(flags, (rows, columns), strict=True)]
-    for pair, value in cells(model, {}, *plan, (*TESTS[test], "-r", "2")):
+    for pair, value in measure_grid(model, {}, *plan, (*TESTS[test], "-r", "2")):
         found[pair] = value
         yield f"{rows} {pair[0]}, {columns} {pair[1]}: {value:,.0f} tokens/s\n"
         yield draw(settings)
@@ -359,9 +359,9 @@ def measure(settings):
 
 panel = Panel(
     [
-        Choice("rows", "down", tuple(VALUES), "-ub", "the flag of the rows"),
-        Choice("columns", "across", tuple(VALUES), "kernels", "the flag of the columns"),
-        Choice("test", "what is measured", tuple(TESTS), "prompt of 128", "prompts compute, decoding reads"),
+        Dropdown("rows", "down", tuple(VALUES), "-ub", "the flag of the rows"),
+        Dropdown("columns", "across", tuple(VALUES), "kernels", "the flag of the columns"),
+        Dropdown("test", "what is measured", tuple(TESTS), "prompt of 128", "prompts compute, decoding reads"),
     ],
     draw,
     measure,
@@ -423,7 +423,7 @@ if tried:
             *(f"×{ratio:.2f}" for ratio in found.ratios),
         )
     start = median(tried[0][1].before)
-    show(waterfall(start, steps(tried), "What the changes gave", "tokens a second"))
+    show(waterfall(start, waterfall_steps(tried), "What the changes gave", "tokens a second"))
 else:
     print("Solve exercise 4, and here stands the waterfall of your gains.")
 

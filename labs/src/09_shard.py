@@ -29,10 +29,10 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from minillama.lab import Choice, Panel, Prediction, Slider, show
+from minillama.lab import Dropdown, Panel, Prediction, Slider, show
 from minillama.lab.checks import lab09 as check
 from minillama.lab.distributed import cluster_simulator as sim
-from minillama.lab.distributed.cluster_simulator import HOME, LINKS, LLAMA_70B, Cluster, Host, Model, Way
+from minillama.lab.distributed.cluster_simulator import HOME, LINKS, LLAMA_70B, Cluster, Host, Model, Parallelism
 from minillama.lab.distributed.virtual_devices import (
     SHAPES,
     layer_ledger,
@@ -41,7 +41,7 @@ from minillama.lab.distributed.virtual_devices import (
     step_ledger,
     virtual_mesh,
 )
-from minillama.lab.distributed.worker_processes import between_processes, token_seconds
+from minillama.lab.distributed.worker_processes import time_all_reduce, token_seconds
 from minillama.lab.experiments.counted_passes import big_model
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.lab_record import measurement
@@ -81,7 +81,7 @@ def by_rows(x, w):
 found = on_each_device(by_rows, (P(), P("tensor", None)), x, w)
 print("on each device:", found.results.shape[1:], "of", (2, 24))
 print("side by side the dense product:", np.allclose(np.concatenate(found.results, axis=1), x @ w.T, atol=1e-4))
-print("sent:", check.told(found.ledger))
+print("sent:", check.collectives_text(found.ledger))
 
 # %% [markdown]
 # Nothing is sent, and no device has the whole result. (`on_each_device` shows what lies on every device: `minillama/lab/distributed/virtual_devices.py`.)
@@ -146,7 +146,7 @@ check.feed_forward(feed_forward)
 # %% tags=["check-output"]
 print(*(f"{name:12} {rows} × {columns}" for name, (rows, columns) in SHAPES.items()), sep="\n")
 tidy = layer_ledger({name: P("tensor", None) for name in SHAPES})
-print("all by rows:", check.told(tidy), f"= {sent_bytes(tidy):,.0f} bytes sent by each device, for 4 tokens")
+print("all by rows:", check.collectives_text(tidy), f"= {sent_bytes(tidy):,.0f} bytes sent by each device, for 4 tokens")
 
 # %% [markdown]
 # ### Exercise 3: choose the PartitionSpecs
@@ -186,7 +186,7 @@ check.specs(specs)
 chosen = attempt(specs)
 if isinstance(chosen, dict):
     mine = layer_ledger(chosen)
-    print("yours:", check.told(mine), f"= {sent_bytes(mine):,.0f} bytes sent by each device, for 4 tokens")
+    print("yours:", check.collectives_text(mine), f"= {sent_bytes(mine):,.0f} bytes sent by each device, for 4 tokens")
 else:
     print(chosen)
 
@@ -279,7 +279,7 @@ farther.record(3)  # "the same memory, the same processor"
 
 # %%
 virtual = all_reduce_seconds(virtual_mesh(2), SIZES)
-processes = attempt(between_processes, 2, SIZES)
+processes = attempt(time_all_reduce, 2, SIZES)
 if isinstance(processes, dict):
     show(farther.compare(processes[4096] / virtual[4096]))
 else:
@@ -321,8 +321,8 @@ toy = Cluster(
     Model("32 layers", 1e9, 1e9, 32, 4096), Host(bandwidth=25e9, flops=1e12, memory=1e9), link
 )
 rows = [
-    (way, *(f"{1e3 * sim.seconds(toy, hosts, way):.1f} ms" for hosts in (1, 2, 4)), f"{toy.model.layers * 2 if way is Way.TENSOR else hosts}")
-    for way, hosts in ((Way.TENSOR, 0), (Way.LAYER, "n - 1"), (Way.RPC, "2 n"))
+    (way, *(f"{1e3 * sim.seconds(toy, hosts, way):.1f} ms" for hosts in (1, 2, 4)), f"{toy.model.layers * 2 if way is Parallelism.TENSOR else hosts}")
+    for way, hosts in ((Parallelism.TENSOR, 0), (Parallelism.LAYER, "n - 1"), (Parallelism.RPC, "2 n"))
 ]
 print(text_table(("one token", "1 host", "2 hosts", "4 hosts", "meetings or messages"), rows))
 
@@ -426,8 +426,8 @@ mine = Model("random weights", weight_bytes(opened.file, opened.config), 69e6, o
 this = Host(bandwidth=mine.weight_bytes / tokens[1], flops=1e12, memory=1e9)  # from one process alone
 measured_here = Cluster(mine, this, link)  # the link is part 4's; nothing is fitted to two processes
 rows = [
-    (f"{row.hosts}", f"{1e3 * row.measured:.1f} ms", f"{1e3 * row.said:.1f} ms", f"{row.off:.2f}")
-    for row in sim.beside(measured_here, Way.TENSOR, tokens)
+    (f"{row.hosts}", f"{1e3 * row.measured:.1f} ms", f"{1e3 * row.said:.1f} ms", f"{row.error_factor:.2f}")
+    for row in sim.compare_with_measured(measured_here, Parallelism.TENSOR, tokens)
 ]
 print(text_table(("processes", "measured", "simulation", "off by a factor of"), rows))
 
@@ -453,25 +453,25 @@ rows = [
     (
         name,
         f"{1e3 * home.link.latency:g} ms",
-        f"×{sim.second_host(home, Way.TENSOR):.2f}",
-        f"×{sim.second_host(home, Way.RPC):.2f}",
-        str(sim.worth(home, Way.TENSOR)),
-        f"{1 / sim.seconds(home, sim.worth(home, Way.TENSOR), Way.TENSOR):.1f}",
+        f"×{sim.second_host_speed_up(home, Parallelism.TENSOR):.2f}",
+        f"×{sim.second_host_speed_up(home, Parallelism.RPC):.2f}",
+        str(sim.worthwhile_hosts(home, Parallelism.TENSOR)),
+        f"{1 / sim.seconds(home, sim.worthwhile_hosts(home, Parallelism.TENSOR), Parallelism.TENSOR):.1f}",
     )
     for name, home in homes.items()
 ]
-print(f"to hold the weights: {sim.fewest_hosts(homes['1 GbE'])} hosts; one alone would do {1 / sim.seconds(homes['1 GbE'], 1, Way.TENSOR):.1f} tokens/s")
+print(f"to hold the weights: {sim.fewest_hosts(homes['1 GbE'])} hosts; one alone would do {1 / sim.seconds(homes['1 GbE'], 1, Parallelism.TENSOR):.1f} tokens/s")
 print(text_table(("link", "latency", "2nd host, tensor", "2nd host, RPC", "hosts worth it", "tokens/s then"), rows))
 
 # %%
 said = {} if at_home.recorded() is None else {"you said": at_home.recorded()}
-answers = said | {"the simulation says": sim.second_host(homes["1 GbE"], Way.TENSOR)}
+answers = said | {"the simulation says": sim.second_host_speed_up(homes["1 GbE"], Parallelism.TENSOR)}
 show(bars(list(answers), list(answers.values()), at_home.name, "times faster"))
 # %%
 COUNTS = range(1, 257)
 show(
     host_curves(
-        {name: sim.speeds(home, COUNTS, Way.TENSOR) for name, home in homes.items()},
+        {name: sim.speeds(home, COUNTS, Parallelism.TENSOR) for name, home in homes.items()},
         "Llama 70B Q4_K_M on home machines, tensor parallel",
         needed=2,
     )
@@ -496,14 +496,14 @@ def simulate(settings):
     chosen = Cluster(MODELS[settings["model"]], host, link)
     tokens = TESTS[settings["test"]]
     title = f"{settings['model']}, {settings['test']}: {settings['latency']:g} ms, {settings['gigabits']:g} Gbit/s"
-    curves = {way: sim.speeds(chosen, COUNTS, way, tokens) for way in Way}
+    curves = {way: sim.speeds(chosen, COUNTS, way, tokens) for way in Parallelism}
     return host_curves(curves, title, needed=sim.fewest_hosts(chosen))
 
 
 panel = Panel(
     [
-        Choice("model", "model", tuple(MODELS), "Llama 70B Q4_K_M", "what is spread"),
-        Choice("test", "what is timed", tuple(TESTS), "one token", "a token waits for latency, a prompt for bandwidth"),
+        Dropdown("model", "model", tuple(MODELS), "Llama 70B Q4_K_M", "what is spread"),
+        Dropdown("test", "what is timed", tuple(TESTS), "one token", "a token waits for latency, a prompt for bandwidth"),
         Slider("latency", "latency, ms", 0.01, 3.0, 0.01, 0.2, "of one message from host to host"),
         Slider("gigabits", "link, Gbit/s", 0.1, 25.0, 0.1, 1.0, "of each host, each way"),
         Slider("memory", "memory, GB/s", 20.0, 400.0, 10.0, 60.0, "that each host reads its weights at"),
@@ -517,9 +517,9 @@ panel = Panel(
 # %% tags=["check-output"]
 for latency in (0.02, 0.2, 0.5, 1.0, 2.0, 3.0):
     chosen = Cluster(LLAMA_70B, HOME, sim.Link(latency / 1e3, 0.125e9))
-    best = sim.fastest_hosts(chosen, Way.TENSOR)
-    how = sim.quickest(chosen.link, 4 * LLAMA_70B.width, best) if best > 1 else "nothing: the second host slows it down"
-    print(f"{latency:4} ms: {best:2} hosts, {1 / sim.seconds(chosen, best, Way.TENSOR):.2f} tokens/s, adding up by {how}")
+    best = sim.fastest_hosts(chosen, Parallelism.TENSOR)
+    how = sim.fastest_algorithm(chosen.link, 4 * LLAMA_70B.width, best) if best > 1 else "nothing: the second host slows it down"
+    print(f"{latency:4} ms: {best:2} hosts, {1 / sim.seconds(chosen, best, Parallelism.TENSOR):.2f} tokens/s, adding up by {how}")
 
 # %% tags=["check-output"]
 check.score()

@@ -25,14 +25,14 @@ from pathlib import Path
 
 import minillama as ml
 from minillama.gguf.kv_cache_types import read_cache_types
-from minillama.lab import Choice, Panel, Prediction, Slider, show
+from minillama.lab import Dropdown, Panel, Prediction, Slider, show
 from minillama.lab.checks import lab12 as check
-from minillama.lab.experiments.counted_passes import big_model, pass_seconds, speeds
+from minillama.lab.experiments.counted_passes import big_model, decode_speeds, pass_seconds
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.decisions import TARGETS, Essay, Limit, LookBack, Ratio, Target, TradeOff, decide
 from minillama.lab.grading.lab_record import measurement
 from minillama.lab.grading.lab_results import TITLES, measured, read_results
-from minillama.lab.grading.report_html import build_report, calibration, keep
+from minillama.lab.grading.report_html import build_report, calibration, save_figure
 from minillama.lab.plots.lab_plots import bars
 from minillama.model import cache_bytes
 
@@ -63,7 +63,7 @@ llm = ml.load(MODEL or big_model(), ctx_size=2048, progress=False)
 DEPTH = 1000
 for kind in ("f16", "q8_0"):
     types = read_cache_types(kind, kind)
-    ((_, rate),) = speeds(llm, (DEPTH,), types)
+    ((_, rate),) = decode_speeds(llm, (DEPTH,), types)
     measurement("12", f"decoding, cache {kind}", rate, "tokens/s")
     measurement("12", f"cache, {kind}", cache_bytes(llm.config, DEPTH, types) / 1e6, "MB")
 for name, size in (("one at a time", 1), ("sixteen at a time", 16)):
@@ -207,11 +207,11 @@ def margins(settings):
 panel = Panel(
     [
         Slider("larger", "times as large", 1.0, 100.0, 1.0, 1.0, "the model's file, against the measured one"),
-        Choice("goes", "speed and memory", ("with its bytes", "stay"), "with its bytes", "what the model of a model is"),
+        Dropdown("goes", "speed and memory", ("with its bytes", "stay"), "with its bytes", "what the model of a model is"),
     ],
     margins,
 ).show()
-kept = keep("12", "margins", margins({"larger": 1.0, "goes": "stay"}))  # goes into the report
+kept = save_figure("12", "margins", margins({"larger": 1.0, "goes": "stay"}))  # goes into the report
 
 # %% [markdown]
 # ## 3. Trade-offs

@@ -5,8 +5,8 @@ from minillama.lab.checks import lab02 as check
 """
 
 from minillama.lab.grading.prediction import Prediction
-from minillama.lab.widgets.figure import Picture
-from minillama.lab.widgets.live_figure import Screen, show
-from minillama.lab.widgets.panel import Choice, Panel, Slider, Steps, Words
+from minillama.lab.widgets.figure import Figure
+from minillama.lab.widgets.live_figure import LiveFigure, show
+from minillama.lab.widgets.panel import Dropdown, IntSlider, Panel, Slider, TextBox
 
-__all__ = ["Choice", "Panel", "Picture", "Prediction", "Screen", "Slider", "Steps", "Words", "show"]
+__all__ = ["Dropdown", "Figure", "IntSlider", "LiveFigure", "Panel", "Prediction", "Slider", "TextBox", "show"]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from minillama.gguf import GGUF, dequantize
 
 Array = np.ndarray
-NAMES = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
+WEIGHT_NAMES = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def layer(
     x: Float[Array, "T D"], w: Mapping[str, Array], sizes: Sizes, functions: Functions | None = None
 ) -> Float[Array, "T D"]:
     """One layer: x + attention(norm(x)), and to that its own swiglu(norm(...))."""
-    return layer_steps(x, w, sizes, functions or Functions())["l_out"]
+    return layer_activations(x, w, sizes, functions or Functions())["l_out"]
 
 
-def layer_steps(x: Array, w: Mapping[str, Array], sizes: Sizes, f: Functions) -> dict[str, Array]:
+def layer_activations(x: Array, w: Mapping[str, Array], sizes: Sizes, f: Functions) -> dict[str, Array]:
     """The intermediate results of one layer under llama.cpp's names."""
     step: dict[str, Array] = {}
     tokens = len(x)
@@ -110,17 +110,17 @@ def read_sizes(file: GGUF) -> Sizes:
 def read_layers(file: GGUF) -> list[dict[str, Array]]:
     """The weights of every layer as float32, by their names in the file."""
     count = file.require("llama.block_count", int)
-    return [{name: dequantize(file.tensors[f"blk.{i}.{name}.weight"]) for name in NAMES} for i in range(count)]
+    return [{name: dequantize(file.tensors[f"blk.{i}.{name}.weight"]) for name in WEIGHT_NAMES} for i in range(count)]
 
 
-def run(file: GGUF, ids: Sequence[int], functions: Functions | None = None) -> dict[str, Array]:
+def forward(file: GGUF, ids: Sequence[int], functions: Functions | None = None) -> dict[str, Array]:
     """The named activations of one forward pass, as `llm.trace` gives them, but for what is inside a function."""
     table, sizes = dequantize(file.tensors["token_embd.weight"]), read_sizes(file)
     f = functions or Functions()
     x = table[list(ids)]
     found = {"inp_embd": x}
     for number, weights in enumerate(read_layers(file)):
-        steps = layer_steps(x, weights, sizes, f)
+        steps = layer_activations(x, weights, sizes, f)
         found |= {f"{name}-{number}": value for name, value in steps.items()}
         x = steps["l_out"]
     found["result_norm"] = f.rms_norm(x, dequantize(file.tensors["output_norm.weight"]), sizes.epsilon)
@@ -128,6 +128,6 @@ def run(file: GGUF, ids: Sequence[int], functions: Functions | None = None) -> d
     return found | {"result_output": found["result_norm"] @ head.T}
 
 
-def difference(mine: Array, theirs: Array) -> float:
+def relative_difference(mine: Array, theirs: Array) -> float:
     """Root mean square of the difference, as a share of the root mean square of what it should be."""
     return float(np.sqrt(np.mean((mine - theirs) ** 2) / np.mean(theirs**2)))

@@ -12,7 +12,7 @@ from gguf.constants import GGMLQuantizationType as TensorType
 
 from minillama.lab.checks import lab02
 from minillama.lab.grading import lab_record
-from minillama.lab.grading.check import Item, Mistake, NotYet, agree, attempt, call, graded
+from minillama.lab.grading.check import Item, Mistake, NotYet, attempt, call, expect_equal, graded
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +30,13 @@ CUBES = Mistake("is that the square or the cube?", lambda x: x * x * x)
 
 def why(answer: Callable[..., object], tolerance: float = 0.0) -> str:
     with pytest.raises(NotYet) as caught:
-        agree(answer, (np.array([1.0, 2.0, 3.0]),), squares, (CUBES,), tolerance=tolerance)
+        expect_equal(answer, (np.array([1.0, 2.0, 3.0]),), squares, (CUBES,), tolerance=tolerance)
     return str(caught.value)
 
 
 def test_agree_says_what_is_wrong() -> None:
-    agree(lambda x: x**2, (np.array([1.0, -2.0]),), squares)
-    agree(lambda x: x**2 * (1 + 1e-7), (np.array([1.0, -2.0]),), squares, tolerance=1e-6)
+    expect_equal(lambda x: x**2, (np.array([1.0, -2.0]),), squares)
+    expect_equal(lambda x: x**2 * (1 + 1e-7), (np.array([1.0, -2.0]),), squares, tolerance=1e-6)
     assert why(lambda x: x**3) == "is that the square or the cube?"
     assert "index (2,): got 10, want 9" in why(lambda x: x**2 + (x == 3))
     assert "shape is (1, 3)" in why(lambda x: (x**2)[None])
@@ -61,9 +61,9 @@ def test_agree_wants_infinities_in_their_places() -> None:
     def cut(x: np.ndarray) -> np.ndarray:
         return np.where(x > 1, x, -np.inf)
 
-    agree(cut, (np.array([1.0, 2.0]),), cut)
+    expect_equal(cut, (np.array([1.0, 2.0]),), cut)
     with pytest.raises(NotYet):
-        agree(lambda x: np.where(x > 1, x, 0.0), (np.array([1.0, 2.0]),), cut)
+        expect_equal(lambda x: np.where(x > 1, x, 0.0), (np.array([1.0, 2.0]),), cut)
 
 
 def test_call_hides_the_original_arguments() -> None:
@@ -82,7 +82,7 @@ def test_attempt_never_raises() -> None:
 def test_item_records_and_displays() -> None:
     @graded("99", "the square")
     def square(answer: Callable[..., object]) -> str:
-        agree(answer, (np.arange(3.0),), squares, (CUBES,))
+        expect_equal(answer, (np.arange(3.0),), squares, (CUBES,))
         return "well done"
 
     assert isinstance(square, Item)

@@ -15,8 +15,8 @@ from minillama.lab.distributed.cluster_simulator import (
     Host,
     Link,
     Model,
+    Parallelism,
     Scaling,
-    Way,
 )
 
 LINK = Link(1e-3, 1e6)
@@ -49,9 +49,9 @@ def test_all_reduce_by_rounds(algorithm: Algorithm, hosts: int) -> None:
 
 
 def test_each_algorithm_has_its_place() -> None:
-    assert cluster_simulator.quickest(LINK, 100, 2) is Algorithm.EXCHANGE
-    assert cluster_simulator.quickest(LINK, 10**7, 8) is Algorithm.RING
-    assert cluster_simulator.quickest(LINK, 1000, 256) is Algorithm.TREE
+    assert cluster_simulator.fastest_algorithm(LINK, 100, 2) is Algorithm.EXCHANGE
+    assert cluster_simulator.fastest_algorithm(LINK, 10**7, 8) is Algorithm.RING
+    assert cluster_simulator.fastest_algorithm(LINK, 1000, 256) is Algorithm.TREE
 
 
 def pipelined(stages: int, chunks: int, work: float, message: float) -> float:
@@ -71,54 +71,60 @@ def test_layer_parallel_is_a_pipeline(hosts: int, chunks: int) -> None:
     tokens = chunks * cluster_simulator.CHUNK
     work = cluster_simulator.work_seconds(TOY, tokens)
     message = LINK.seconds(4 * 250 * cluster_simulator.CHUNK)
-    said = cluster_simulator.seconds(TOY, hosts, Way.LAYER, tokens)
+    said = cluster_simulator.seconds(TOY, hosts, Parallelism.LAYER, tokens)
     assert said == pytest.approx(pipelined(hosts, chunks, work / hosts / chunks, message), rel=0.01)
 
 
 def test_a_token_by_hand() -> None:
     """0.1 s of reading; 4 layers of 2 all-reduces of 1000 bytes at 1 ms and 1 MB/s."""
-    assert cluster_simulator.seconds(TOY, 1, Way.TENSOR) == pytest.approx(0.1)
-    assert cluster_simulator.seconds(TOY, 2, Way.TENSOR) == pytest.approx(0.05 + 8 * 0.002)
-    assert cluster_simulator.seconds(TOY, 2, Way.TENSOR, algorithm=Algorithm.RING) == pytest.approx(
+    assert cluster_simulator.seconds(TOY, 1, Parallelism.TENSOR) == pytest.approx(0.1)
+    assert cluster_simulator.seconds(TOY, 2, Parallelism.TENSOR) == pytest.approx(0.05 + 8 * 0.002)
+    assert cluster_simulator.seconds(TOY, 2, Parallelism.TENSOR, algorithm=Algorithm.RING) == pytest.approx(
         0.05 + 8 * 2 * 0.0015
     )
-    assert cluster_simulator.seconds(TOY, 2, Way.LAYER) == pytest.approx(0.1 + 0.002)
-    assert cluster_simulator.seconds(TOY, 2, Way.RPC) == pytest.approx(0.1 + 4 * 0.002)
-    assert cluster_simulator.second_host(TOY, Way.TENSOR) == pytest.approx(0.1 / 0.066)
+    assert cluster_simulator.seconds(TOY, 2, Parallelism.LAYER) == pytest.approx(0.1 + 0.002)
+    assert cluster_simulator.seconds(TOY, 2, Parallelism.RPC) == pytest.approx(0.1 + 4 * 0.002)
+    assert cluster_simulator.second_host_speed_up(TOY, Parallelism.TENSOR) == pytest.approx(0.1 / 0.066)
 
 
 def test_handing_on_never_makes_a_token_faster() -> None:
     for link in LINKS.values():
         home = Cluster(LLAMA_70B, HOME, link)
-        for way in (Way.LAYER, Way.RPC):
+        for way in (Parallelism.LAYER, Parallelism.RPC):
             found = list(cluster_simulator.speeds(home, (1, 2, 4, 16, 256), way).values())
             assert found == sorted(found, reverse=True) and found[0] > found[-1]
             assert cluster_simulator.fastest_hosts(home, way) == 1
-            assert cluster_simulator.worth(home, way) == cluster_simulator.fewest_hosts(home) == 2, "as many as hold it"
+            assert cluster_simulator.worthwhile_hosts(home, way) == cluster_simulator.fewest_hosts(home) == 2, (
+                "as many as hold it"
+            )
 
 
 def test_a_prompt_computes_and_a_pipeline_helps_it() -> None:
     home = Cluster(LLAMA_70B, HOME, LINKS["10 GbE"])
     assert cluster_simulator.work_seconds(home, 2048) == pytest.approx(2 * 69.5e9 * 2048 / 0.8e12)
-    assert cluster_simulator.second_host(home, Way.LAYER, 2048) > 1.5
-    assert cluster_simulator.second_host(home, Way.RPC, 2048) < 1
+    assert cluster_simulator.second_host_speed_up(home, Parallelism.LAYER, 2048) > 1.5
+    assert cluster_simulator.second_host_speed_up(home, Parallelism.RPC, 2048) < 1
 
 
 def test_70b_at_home() -> None:
     """The worked example, by hand for 1 GbE: 698 ms of reading; 160 exchanges of 32 KB at 0.2 ms and 117 MB/s."""
     home = Cluster(LLAMA_70B, HOME, LINKS["1 GbE"])
-    assert cluster_simulator.seconds(home, 2, Way.TENSOR) == pytest.approx(
+    assert cluster_simulator.seconds(home, 2, Parallelism.TENSOR) == pytest.approx(
         0.349 + 160 * (0.2e-3 + 32768 / 117e6), rel=0.01
     )
     gains = {
-        name: cluster_simulator.second_host(Cluster(LLAMA_70B, HOME, link), Way.TENSOR) for name, link in LINKS.items()
+        name: cluster_simulator.second_host_speed_up(Cluster(LLAMA_70B, HOME, link), Parallelism.TENSOR)
+        for name, link in LINKS.items()
     }
     assert list(gains.values()) == sorted(gains.values()) and gains["1 GbE"] > 1.5 and gains["10 GbE"] > 1.8
-    useful = [cluster_simulator.worth(Cluster(LLAMA_70B, HOME, link), Way.TENSOR) for link in LINKS.values()]
+    useful = [
+        cluster_simulator.worthwhile_hosts(Cluster(LLAMA_70B, HOME, link), Parallelism.TENSOR)
+        for link in LINKS.values()
+    ]
     assert useful == sorted(useful) and useful[0] == 2 < useful[-1] < 32
-    fastest = cluster_simulator.fastest_hosts(home, Way.TENSOR)
-    assert cluster_simulator.seconds(home, fastest, Way.TENSOR) <= min(
-        cluster_simulator.seconds(home, count, Way.TENSOR) for count in (2, 3, 4, 8, 16, 256)
+    fastest = cluster_simulator.fastest_hosts(home, Parallelism.TENSOR)
+    assert cluster_simulator.seconds(home, fastest, Parallelism.TENSOR) <= min(
+        cluster_simulator.seconds(home, count, Parallelism.TENSOR) for count in (2, 3, 4, 8, 16, 256)
     )
 
 
@@ -138,15 +144,15 @@ def test_scaling_is_found_again() -> None:
     law = Scaling(0.01, 0.1, 1e-4, 32)
     points = {hosts: law.seconds(hosts) for hosts in (1, 2, 4, 8)}
     found = cluster_simulator.fit_scaling(points, 32)
-    assert (found.alone, found.shared, found.round) == pytest.approx((0.01, 0.1, 1e-4))
+    assert (found.serial, found.parallel, found.round) == pytest.approx((0.01, 0.1, 1e-4))
     two = cluster_simulator.fit_scaling({hosts: points[hosts] for hosts in (1, 2)}, 32, round=1e-4)
-    assert (two.alone, two.shared) == pytest.approx((0.01, 0.1))
+    assert (two.serial, two.parallel) == pytest.approx((0.01, 0.1))
     waiting = cluster_simulator.fit_scaling({1: 0.03, 2: 0.04}, 13, round=1e-4)
-    assert (waiting.alone, waiting.shared) == (0, pytest.approx(0.03))
+    assert (waiting.serial, waiting.parallel) == (0, pytest.approx(0.03))
     assert waiting.round == pytest.approx((0.04 - 0.03 / 2) / 13), "two are slower than one: they wait for each other"
     assert law.amdahl(10**9) == pytest.approx(11) and law.speed_up(2) < law.amdahl(2)
     better_than_linear = cluster_simulator.fit_scaling({1: 1.0, 2: 0.4, 4: 0.2}, 32)
-    assert min(better_than_linear.alone, better_than_linear.round) >= 0
+    assert min(better_than_linear.serial, better_than_linear.round) >= 0
     with pytest.raises(ValueError, match="3 are needed"):
         cluster_simulator.fit_scaling({1: 1.0, 2: 0.6}, 32)
     with pytest.raises(ValueError, match="2 are needed"):
@@ -154,6 +160,8 @@ def test_scaling_is_found_again() -> None:
 
 
 def test_measured_points_stand_beside_what_is_said() -> None:
-    one, two = cluster_simulator.beside(TOY, Way.TENSOR, {1: 0.1, 2: 0.132})
-    assert one.off == pytest.approx(1) and (two.hosts, two.off) == (2, pytest.approx(2))
-    assert cluster_simulator.beside(TOY, Way.TENSOR, {2: 0.033})[0].off == pytest.approx(2)
+    one, two = cluster_simulator.compare_with_measured(TOY, Parallelism.TENSOR, {1: 0.1, 2: 0.132})
+    assert one.error_factor == pytest.approx(1) and (two.hosts, two.error_factor) == (2, pytest.approx(2))
+    assert cluster_simulator.compare_with_measured(TOY, Parallelism.TENSOR, {2: 0.033})[
+        0
+    ].error_factor == pytest.approx(2)

@@ -27,7 +27,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stream_counts_arrays_as_its_formulas_do() -> None:
-    for loop in roofline_plots.stream(1000, repetitions=1):
+    for loop in roofline_plots.measure_stream(1000, repetitions=1):
         right_hand = [part.split("=")[1] for part in loop.formula.split(";")]
         assert loop.arrays_read == sum(side.count("[i]") for side in right_hand)
         assert loop.arrays_written == loop.formula.count("c[i] =") and loop.itemsize == 8
@@ -39,15 +39,18 @@ def test_dots_of_products_and_models(tmp_path: Path) -> None:
     assert dot.intensity == pytest.approx(2 * 4 * 256 * 256 / (256 * 256 * 34 / 32 + 2 * 4 * 256 * 4))
     assert dot.flops > 0
     assert [rows for rows, _ in roofline_plots.sweep_rows((1, 2), kind=None, side=64)] == [1, 2]
-    assert (roofline_plots.bits(TensorType.Q4_0), roofline_plots.bits(TensorType.F16)) == (4.5, 16.0)
+    assert (roofline_plots.bits_per_weight(TensorType.Q4_0), roofline_plots.bits_per_weight(TensorType.F16)) == (
+        4.5,
+        16.0,
+    )
     work = model_work(None, Trial(0, 4))
     assert roofline_plots.model_dot(None, Trial(0, 4), 100.0) == Dot(work.intensity, 100 * work.operations)
 
 
 def test_model_is_of_its_size_and_gone_afterwards() -> None:
-    with roofline_plots.model_of(1) as path:
+    with roofline_plots.random_model(1) as path:
         assert path is not None and 0.5e6 < path.stat().st_size < 4e6
-        assert roofline_plots.speed(path, Trial(0, 2), repetitions=1) > 0
+        assert roofline_plots.trial_speed(path, Trial(0, 2), repetitions=1) > 0
     assert not path.exists()
 
 
@@ -55,16 +58,16 @@ def test_model_without_room_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(
         "minillama.lab.plots.roofline_plots.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})()
     )
-    with roofline_plots.model_of(1) as path:
+    with roofline_plots.random_model(1) as path:
         assert path is None
 
 
 def test_roofline_and_dots_come_back_from_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     assert roofline_plots.recorded_roofline() is None and roofline_plots.recorded_dots() == {}
     monkeypatch.setattr(roofline_plots, "measure_roofline", lambda kind, quick: ROOF)
-    assert roofline_plots.own_roofline() == roofline_plots.recorded_roofline() == ROOF
-    roofline_plots.put_dot("01", "decode", Dot(2.0, 15e9))
-    roofline_plots.put_dot("05", "prompt", Dot(200.0, 1e11))
+    assert roofline_plots.measure_own_roofline() == roofline_plots.recorded_roofline() == ROOF
+    roofline_plots.record_dot("01", "decode", Dot(2.0, 15e9))
+    roofline_plots.record_dot("05", "prompt", Dot(200.0, 1e11))
     lab_record.write("05", "dots", "broken", {"intensity": "many", "flops": math.nan})
     lab_record.write("01", "roofline", "own", {"bandwidth": 1.0})
     assert roofline_plots.recorded_dots() == {"decode": Dot(2.0, 15e9), "prompt": Dot(200.0, 1e11)}
@@ -76,11 +79,11 @@ def test_picture_holds_roofs_dots_and_shares() -> None:
         ROOF, {"decode": Dot(2.0, 15e9)}, "Mine", curves={"rows": [Dot(2.0, 1e10), Dot(100.0, 1e11)]},
         predicted={"model": Dot(4.0, 4e10)},
     )  # fmt: skip
-    line = shown.figure.data[0]
+    line = shown.plotly.data[0]
     assert line.x[1] == ROOF.ridge == 20 and line.y[1] == line.y[2] == 200
     assert line.y[0] == pytest.approx(10 * line.x[0])
     assert "decode" in shown.text and "75%" in shown.text and "model (predicted)" in shown.text
-    assert len(json.dumps(shown.bundle()[PLOTLY_MIME])) < 20_000
+    assert len(json.dumps(shown.mime_bundle()[PLOTLY_MIME])) < 20_000
     assert roofline_plots.roofline(ROOF, {}, "Mine").text.endswith("no dots yet")
 
 

@@ -12,7 +12,13 @@ import minillama as ml
 from minillama.engine.llm import LLM
 from minillama.gguf.reader import open_gguf
 from minillama.lab.checks import lab06
-from minillama.lab.experiments.quantised_storytellers import distance, heldout, log_softmax, quantised, scored_logits
+from minillama.lab.experiments.quantised_storytellers import (
+    distance,
+    heldout_text,
+    log_softmax,
+    quantised,
+    scored_logits,
+)
 from minillama.lab.grading.check import Item
 from minillama.lab.plots import measurement_plots
 from minillama.lab.widgets.figure import PLOTLY_MIME
@@ -39,7 +45,7 @@ def test_quantised_files_are_what_their_name_says_and_made_once() -> None:
 
 
 def test_scored_logits_give_the_engines_perplexity(llm: LLM) -> None:
-    text = heldout()[:2000]
+    text = heldout_text()[:2000]
     found = [surprise(*window) for window in scored_logits(llm, llm.tokenizer.encode(text), 64)]
     values = np.concatenate(found)
     engine = perplexity(llm, text, ctx_size=64)
@@ -62,8 +68,8 @@ def test_bands_carry_a_text_twin() -> None:
     picture = measurement_plots.bands(
         {"F16": [(127, 210.0, 30.0), (254, 190.0, 20.0)], "later": []}, "PPL", "tokens", "perplexity"
     )
-    assert "190 ± 20" in picture.text and PLOTLY_MIME in picture.bundle()
-    edge = picture.figure.data[0]
+    assert "190 ± 20" in picture.text and PLOTLY_MIME in picture.mime_bundle()
+    edge = picture.plotly.data[0]
     assert list(edge.y) == [240.0, 210.0, 170.0, 180.0]
     assert "nothing measured yet" in measurement_plots.bands({}, "PPL", "tokens", "perplexity").text
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from minillama.lab.checks import lab07
-from minillama.lab.experiments.counted_passes import big_ratio
-from minillama.lab.experiments.quantisation_tradeoff import importances, quantised_by_importance
-from minillama.lab.experiments.quantised_storytellers import heldout, loaded, quantised
+from minillama.lab.experiments.counted_passes import decode_speed_ratio
+from minillama.lab.experiments.quantisation_tradeoff import importance_matrix, quantised_by_importance
+from minillama.lab.experiments.quantised_storytellers import heldout_text, load_quantised, quantised
 from minillama.lab.grading.check import Item
 from minillama.lab.plots import measurement_plots
 from minillama.lab.widgets.figure import PLOTLY_MIME
@@ -25,10 +25,10 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_front_is_what_nothing_beats() -> None:
     points = {"small": (1.0, 9.0), "middle": (2.0, 3.0), "bad": (3.0, 4.0), "large": (4.0, 0.0), "larger": (5.0, 0.0)}
-    assert measurement_plots.front(points) == ["small", "middle", "large"]
-    assert measurement_plots.front(points, more=True) == ["larger"]
+    assert measurement_plots.pareto_front(points) == ["small", "middle", "large"]
+    assert measurement_plots.pareto_front(points, more=True) == ["larger"]
     picture = measurement_plots.pareto(points, "trade", "MB", "loss")
-    assert PLOTLY_MIME in picture.bundle()
+    assert PLOTLY_MIME in picture.mime_bundle()
     assert [line.split()[-1] for line in picture.text.splitlines()[3:]] == [
         "front",
         "front",
@@ -40,8 +40,8 @@ def test_front_is_what_nothing_beats() -> None:
 
 
 def test_importance_changes_weights_and_not_the_size() -> None:
-    llm = loaded("F16")
-    importance = importances(llm, heldout()[:4000])
+    llm = load_quantised("F16")
+    importance = importance_matrix(llm, heldout_text()[:4000])
     assert importance.entries["blk.0.ffn_down.weight"].shape == (512,)
     assert np.all(importance.entries["blk.0.ffn_down.weight"] >= 0)
     plain, weighed = quantised("Q4_0"), Path(quantised_by_importance("Q4_0", importance))
@@ -50,7 +50,7 @@ def test_importance_changes_weights_and_not_the_size() -> None:
 
 
 def test_speeds_by_turns() -> None:
-    assert 0 < big_ratio("Q4_0", "Q8_0", turns=1) < 50
+    assert 0 < decode_speed_ratio("Q4_0", "Q8_0", turns=1) < 50
 
 
 def test_llama_2_has_the_bytes_that_llama_cpp_lists() -> None:

@@ -105,7 +105,7 @@ def test_right_answers_pass(devices: None) -> None:
 def test_a_layer_sends_what_the_formula_says(devices: None) -> None:
     found = virtual_devices.layer_ledger(specs())
     assert sent_bytes(found) == tensor_parallel_bytes(1, virtual_devices.WIDTH, virtual_devices.TOKENS, DEVICES)
-    assert lab09.told(found) == "2 all-reduce" and lab09.told(()) == "no collectives"
+    assert lab09.collectives_text(found) == "2 all-reduce" and lab09.collectives_text(()) == "no collectives"
 
 
 STEPS = """
@@ -310,7 +310,7 @@ def test_own_numbers_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parts_cover_a_matrix_once() -> None:
     for spec in (P("tensor", None), P(None, "tensor"), P("tensor"), P()):
         counted = np.zeros((8, 16), int)
-        for (y0, y1), (x0, x1) in sharding_plots.held((8, 16), spec, 4):
+        for (y0, y1), (x0, x1) in sharding_plots.shard_ranges((8, 16), spec, 4):
             counted[y0:y1, x0:x1] += 1
         assert np.all(counted == (4 if spec == P() else 1))
     assert (
@@ -330,7 +330,7 @@ def test_parts_cover_a_matrix_once() -> None:
 def test_parts_are_where_jax_puts_them(devices: None) -> None:
     sharding = jax.sharding.NamedSharding(virtual_devices.virtual_mesh(), P(None, "tensor"))
     placed = list(sharding.devices_indices_map((8, 16)).values())
-    said = sharding_plots.held((8, 16), P(None, "tensor"), DEVICES)
+    said = sharding_plots.shard_ranges((8, 16), P(None, "tensor"), DEVICES)
     assert [
         tuple(part.indices(size)[:2] for part, size in zip(index, (8, 16), strict=True)) for index in placed
     ] == said
@@ -351,12 +351,12 @@ def test_pictures_carry_their_numbers() -> None:
         sharding_plots.host_curves(curves, "Hosts", needed=2),
     )
     for shown in pictures:
-        bundle = shown.bundle()
+        bundle = shown.mime_bundle()
         assert set(bundle) == {PLOTLY_MIME, "text/plain"} and len(str(bundle)) < 40_000
-        assert shown.text.splitlines()[0] == shown.figure.layout.title.text
+        assert shown.text.splitlines()[0] == shown.plotly.layout.title.text
     assert "attn_output  128 × 128       by columns  16 of 128 columns" in pictures[0].text
     assert "attn_norm    128             not split   all of it" in pictures[0].text
-    assert {trace.name for trace in grid.figure.data} == {"every device", *(f"device {n}" for n in range(8))}
+    assert {trace.name for trace in grid.plotly.data} == {"every device", *(f"device {n}" for n in range(8))}
     assert "6 × all-reduce of f32[1,256]                 9,216" in pictures[1].text
     assert "? × all-gather of f32[4,40], s32[4,40], ..." in pictures[1].text and "unknown" in pictures[1].text
     assert "nothing is sent" in pictures[2].text

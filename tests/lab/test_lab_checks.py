@@ -14,7 +14,7 @@ from minillama.lab import llama_numpy
 from minillama.lab.checks import lab00, lab03, lab04
 from minillama.lab.checks.lab03 import attention_variant, rope_variant
 from minillama.lab.experiments.batch_sampling import Samples, continuations
-from minillama.lab.experiments.next_token import chain_table, next_token, stages
+from minillama.lab.experiments.next_token import chain_table, next_token, stage_reports
 from minillama.lab.grading.check import Item
 from minillama.lab.llama_numpy import Functions
 from minillama.sampling import Sampling
@@ -36,22 +36,22 @@ def test_by_hand_agrees_with_the_engine(llm: LLM) -> None:
     """Every named result of the numpy twin is the engine's, up to the engine's precision."""
     ids = llm.tokenizer.encode(PROMPT)
     trace = llm.trace(ids)
-    mine = llama_numpy.run(llm.file, ids)
+    mine = llama_numpy.forward(llm.file, ids)
     assert set(mine) == {name for name in trace if not name.startswith(("kq_soft_max", "ffn_swiglu"))}
     for name, value in mine.items():
         assert value.shape == trace[name].shape
-        assert llama_numpy.difference(value, trace[name]) < 0.03, name
+        assert llama_numpy.relative_difference(value, trace[name]) < 0.03, name
     assert np.array_equal(mine["result_output"].argmax(-1), trace["result_output"].argmax(-1))
 
 
 def test_a_wrong_function_shows_where_it_is_used(llm: LLM) -> None:
     ids = llm.tokenizer.encode(PROMPT)
     right, wrong = (
-        llama_numpy.run(llm.file, ids),
-        llama_numpy.run(llm.file, ids, Functions(rope=rope_variant(halves=True))),
+        llama_numpy.forward(llm.file, ids),
+        llama_numpy.forward(llm.file, ids, Functions(rope=rope_variant(halves=True))),
     )
-    assert llama_numpy.difference(wrong["attn_norm-0"], right["attn_norm-0"]) == 0
-    assert llama_numpy.difference(wrong["Qcur-0"], right["Qcur-0"]) > 0.1
+    assert llama_numpy.relative_difference(wrong["attn_norm-0"], right["attn_norm-0"]) == 0
+    assert llama_numpy.relative_difference(wrong["Qcur-0"], right["Qcur-0"]) > 0.1
 
 
 def test_next_token_names_the_link_that_removed_a_token(llm: LLM) -> None:
@@ -65,7 +65,9 @@ def test_next_token_names_the_link_that_removed_a_token(llm: LLM) -> None:
 def test_penalties_see_the_prompt(llm: LLM) -> None:
     """A token of the prompt loses, any other gains by it."""
     free, punished = (
-        stages(llm, "Lily had a red", Sampling(temp=1.0, top_k=0, top_p=1.0, min_p=0.0, repeat_penalty=penalty))[-1]
+        stage_reports(llm, "Lily had a red", Sampling(temp=1.0, top_k=0, top_p=1.0, min_p=0.0, repeat_penalty=penalty))[
+            -1
+        ]
         for penalty in (1.0, 1.8)
     )
     (token,) = llm.tokenizer.encode(" had", add_special=False)[-1:]
@@ -77,9 +79,9 @@ def test_many_rows_draw_what_one_stream_draws(llm: LLM) -> None:
     many = continuations(llm, PROMPT, Sampling(temp=0.8), count=4, length=12, seed=5)
     for row, seed in enumerate(range(5, 9)):
         alone = llm.generate(PROMPT, n=12, seed=seed, temp=0.8)
-        assert tuple(many.tokens[row][many.counts[row]]) == alone.tokens
+        assert tuple(many.tokens[row][many.valid[row]]) == alone.tokens
         # a difference in the last place may turn the rounding of a key, a value or an activation
-        np.testing.assert_allclose(many.logprobs[row][many.counts[row]], alone.logprobs, atol=0.05)
+        np.testing.assert_allclose(many.logprobs[row][many.valid[row]], alone.logprobs, atol=0.05)
 
 
 def test_greedy_rows_are_all_the_same(llm: LLM) -> None:

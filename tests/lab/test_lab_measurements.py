@@ -11,11 +11,17 @@ import pytest
 import minillama as ml
 from minillama.engine.llm import LLM
 from minillama.gguf.kv_cache_types import CacheTypes, read_cache_types
-from minillama.lab import Panel, Picture, Steps
+from minillama.lab import Figure, IntSlider, Panel
 from minillama.lab.checks import lab05, lab08
 from minillama.lab.experiments import ab_measurement
 from minillama.lab.experiments.ab_measurement import KERNELS, Change
-from minillama.lab.experiments.counted_passes import Passes, big_model, one_more_token, pass_seconds, speeds
+from minillama.lab.experiments.counted_passes import (
+    CountedModel,
+    big_model,
+    decode_speeds,
+    one_more_token,
+    pass_seconds,
+)
 from minillama.lab.grading import lab_record
 from minillama.lab.grading.check import Item
 from minillama.lab.plots import measurement_plots
@@ -42,7 +48,7 @@ def llm(builtin_model: Path) -> LLM:
 
 def test_passes_agree_with_the_engine_and_are_counted(llm: LLM) -> None:
     ids = llm.tokenizer.encode("Once upon a time, there was")
-    model = Passes(llm, 64)
+    model = CountedModel(llm, 64)
     written = greedy(model, ids, 4)
     assert tuple(written) == llm.generate(ids, n=4, temp=0.0).tokens
     assert (model.calls, model.tokens) == (4, len(ids) + 3)
@@ -52,7 +58,7 @@ def test_passes_agree_with_the_engine_and_are_counted(llm: LLM) -> None:
 def test_times_are_times(llm: LLM) -> None:
     assert 0 < pass_seconds(llm, 1, repetitions=1) < 60
     assert all(0 < one_more_token(llm, 64, cached=cached, repetitions=1) < 60 for cached in (True, False))
-    assert [depth for depth, speed in speeds(llm, (0, 16), CacheTypes()) if speed > 0] == [0, 16]
+    assert [depth for depth, speed in decode_speeds(llm, (0, 16), CacheTypes()) if speed > 0] == [0, 16]
 
 
 def test_big_model_is_bigger_than_a_processors_cache_and_written_once() -> None:
@@ -74,10 +80,10 @@ def test_curves_carry_a_text_twin_and_a_small_bundle() -> None:
         measurement_plots.sweep({}, {}, "Speed", "depth", "tok/s"),
     )  # fmt: skip
     for shown in pictures:
-        bundle = shown.bundle()
+        bundle = shown.mime_bundle()
         assert set(bundle) == {PLOTLY_MIME, "text/plain"} and bundle["text/plain"] == shown.text
         assert len(str(bundle)) < 20_000
-        assert shown.text.splitlines()[0] == shown.figure.layout.title.text
+        assert shown.text.splitlines()[0] == shown.plotly.layout.title.text
     assert "first token     50 ms" in pictures[0].text and "median later   1.5 ms" in pictures[0].text
     assert "linear  slope   1.00" in pictures[1].text
     assert "f16     64     80     90" in pictures[2].text
@@ -85,7 +91,7 @@ def test_curves_carry_a_text_twin_and_a_small_bundle() -> None:
 
 
 def test_panel_shows_the_pictures_that_its_work_yields() -> None:
-    def draw(settings: object) -> Picture:
+    def draw(settings: object) -> Figure:
         return measurement_plots.sweep({}, {}, "Speed", "depth", "tok/s")
 
     def measure(settings: object) -> object:
@@ -93,11 +99,11 @@ def test_panel_shows_the_pictures_that_its_work_yields() -> None:
             yield f"depth {depth} "
             yield measurement_plots.sweep({"f16": {depth: 1.0}}, {}, f"Speed at {depth}", "depth", "tok/s")
 
-    panel = Panel((Steps("deepest", "-d", 0, 100, 64),), draw, measure).show()
+    panel = Panel((IntSlider("deepest", "-d", 0, 100, 64),), draw, measure).show()
     panel.start()
     assert panel.join(WAIT)
     assert panel.state is State.IDLE and panel.text == "depth 0 depth 64 "
-    assert panel.picture is not None and panel.picture.text.startswith("Speed at 64")
+    assert panel.figure is not None and panel.figure.text.startswith("Speed at 64")
 
 
 # Lab 05
@@ -353,7 +359,9 @@ def test_changes_are_measured_by_turns_on_top_of_each_other(measured: list[dict[
     assert [flags["-ub"] for flags in measured[4:8]] == ["16", "128", "16", "128"]
     assert all(flags[KERNELS] == "auto" for flags in measured[4:])
     assert [gain.ratio for _, gain in lab08.plan.tried] == pytest.approx([3.0, 1.5, 1.0])
-    shown = measurement_plots.waterfall(10.0, ab_measurement.steps(lab08.plan.tried), "Gains", "tokens a second")
+    shown = measurement_plots.waterfall(
+        10.0, ab_measurement.waterfall_steps(lab08.plan.tried), "Gains", "tokens a second"
+    )
     assert "kernels auto  ×4.00     ×3.00     30" in shown.text
 
 
@@ -412,7 +420,7 @@ def test_a_setting_runs_in_a_process_of_its_own(builtin_model: Path) -> None:
     words, environment = ab_measurement.command(builtin_model, {"-ub": "16", KERNELS: "off"}, ("-p", "16", "-n", "0"))
     assert environment == {KERNELS: "off"} and words[-4:] == ("-ub", "16", "-o", "json")
     test = ("-p", "16", "-n", "0", "-r", "1", "--no-warmup")
-    found = dict(ab_measurement.cells(builtin_model, {}, ("-ub", ("16",)), ("-ctk", ("f16",)), test))
+    found = dict(ab_measurement.measure_grid(builtin_model, {}, ("-ub", ("16",)), ("-ctk", ("f16",)), test))
     assert list(found) == [("16", "f16")] and min(found.values()) > 0
     with pytest.raises(ml.ResourceError, match=r"minillama failed with status 2: .*MINILLAMA_CPU_KERNELS"):
         ab_measurement.tokens_per_second(builtin_model, {KERNELS: "mmx"}, test)

@@ -10,40 +10,40 @@ import pytest
 from gguf import quants
 
 from minillama.gguf import TensorType
-from minillama.lab import Choice, Panel, Picture, Prediction, Slider, Steps, Words
+from minillama.lab import Dropdown, Figure, IntSlider, Panel, Prediction, Slider, TextBox
 from minillama.lab.experiments import quantised_blocks
 from minillama.lab.plots import lab_plots
-from minillama.lab.widgets.background_job import State, Worker
-from minillama.lab.widgets.figure import PLOTLY_MIME, number, quoted, text_bars, text_table
+from minillama.lab.widgets.background_job import JobRunner, State
+from minillama.lab.widgets.figure import PLOTLY_MIME, format_number, text_bars, text_table, token_label
 from minillama.lab.widgets.panel import Settings
 
 WAIT = 20.0  # seconds; only a hang is this long
 
 
-def picture(text: str) -> Picture:
-    return Picture(go.Figure(), text)
+def picture(text: str) -> Figure:
+    return Figure(go.Figure(), text)
 
 
-def draw(settings: Settings) -> Picture:
+def draw(settings: Settings) -> Figure:
     return picture(f"temperature {settings['temp']}, {settings['way']}")
 
 
-KNOBS = (
+CONTROLS = (
     Slider("temp", "temperature", 0.0, 2.0, 0.05, 0.8),
-    Steps("top_k", "top-k", 0, 100, 40),
-    Choice("way", "order", ("first", "second"), "first"),
-    Words("prompt", "prompt", "你好"),
+    IntSlider("top_k", "top-k", 0, 100, 40),
+    Dropdown("way", "order", ("first", "second"), "first"),
+    TextBox("prompt", "prompt", "你好"),
 )
 
 
 def test_panel_redraws_when_a_knob_moves() -> None:
-    panel = Panel(KNOBS, draw).show()
-    assert panel.picture is not None and panel.picture.text == "temperature 0.8, first"
+    panel = Panel(CONTROLS, draw).show()
+    assert panel.figure is not None and panel.figure.text == "temperature 0.8, first"
     assert panel.settings == {"temp": 0.8, "top_k": 40, "way": "first", "prompt": "你好"}
     panel.set("temp", 1.5)
     panel.set("way", "second")
     assert panel.join(WAIT)
-    assert panel.picture.text == "temperature 1.5, second"
+    assert panel.figure.text == "temperature 1.5, second"
     assert panel.state is State.IDLE
 
 
@@ -58,7 +58,7 @@ def test_panel_writes_and_stops() -> None:
         finally:
             closed.set()
 
-    panel = Panel(KNOBS, draw, endless).show()
+    panel = Panel(CONTROLS, draw, endless).show()
     panel.start()
     assert begun.wait(WAIT)
     panel.stop()
@@ -76,7 +76,7 @@ def test_moving_a_knob_while_writing_starts_again_with_the_new_settings() -> Non
             begun[float(settings["temp"])].set()
             yield f"{settings['temp']} "
 
-    panel = Panel(KNOBS, draw, endless).show()
+    panel = Panel(CONTROLS, draw, endless).show()
     panel.start()
     assert begun[0.8].wait(WAIT)
     panel.set("temp", 1.2)
@@ -87,7 +87,7 @@ def test_moving_a_knob_while_writing_starts_again_with_the_new_settings() -> Non
 
 
 def test_panel_that_ends_by_itself_rests() -> None:
-    panel = Panel(KNOBS, draw, lambda settings: iter(["once ", "upon"])).show()
+    panel = Panel(CONTROLS, draw, lambda settings: iter(["once ", "upon"])).show()
     panel.start()
     assert panel.join(WAIT)
     assert (panel.text, panel.state) == ("once upon", State.IDLE)
@@ -101,7 +101,7 @@ def test_failure_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         yield "fine "
         raise ValueError("the pen broke\nand the ink ran out")
 
-    panel = Panel(KNOBS, draw, broken).show()
+    panel = Panel(CONTROLS, draw, broken).show()
     panel.start()
     assert panel.join(WAIT)
     assert panel.state is State.FAILED
@@ -114,7 +114,7 @@ def test_failure_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_worker_runs_the_newest_job_last() -> None:
     order: list[str] = []
     gate = threading.Event()
-    worker = Worker(lambda state, message: None)
+    worker = JobRunner(lambda state, message: None)
 
     def first(stop: threading.Event, report: object) -> None:
         gate.wait(WAIT)
@@ -138,7 +138,7 @@ def test_prediction_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.Mon
     assert Prediction("97", "second call", "", "times").recorded() == 4.0
     shown = guess.compare(40.0, model=38.0)
     assert "off by a factor of 10" in shown.text
-    assert [bar.x[0] for bar in shown.figure.data] == [4.0, 40.0, 38.0]
+    assert [bar.x[0] for bar in shown.plotly.data] == [4.0, 40.0, 38.0]
 
 
 def test_pictures_carry_a_text_twin_and_a_small_bundle() -> None:
@@ -152,17 +152,17 @@ def test_pictures_carry_a_text_twin_and_a_small_bundle() -> None:
         lab_plots.probabilities([" the", " a"], [0.6, 0.4], [1.0, 0.0], ["", "top-k"], "Next"),
     )  # fmt: skip
     for shown in pictures:
-        bundle = shown.bundle()
+        bundle = shown.mime_bundle()
         assert bundle["text/plain"] == shown.text == str(shown)
         assert set(bundle) == {PLOTLY_MIME, "text/plain"}
         assert len(str(bundle)) < 20_000
-        assert shown.text.splitlines()[0] == shown.figure.layout.title.text
+        assert shown.text.splitlines()[0] == shown.plotly.layout.title.text
     assert "1,200" in pictures[0].text
     assert "removed by top-k" in pictures[-1].text
 
 
 def test_words_for_numbers_and_tokens() -> None:
-    assert [number(value) for value in (0, 0.5, 12.345, 1234.5, 1.5e7, 2e-5)] == [
+    assert [format_number(value) for value in (0, 0.5, 12.345, 1234.5, 1.5e7, 2e-5)] == [
         "0",
         "0.5",
         "12.3",
@@ -170,7 +170,7 @@ def test_words_for_numbers_and_tokens() -> None:
         "1.50e+07",
         "2.00e-05",
     ]
-    assert [quoted(piece) for piece in (" the", "\n", "", "你好")] == ["␣the", "⏎", "∅", "你好"]
+    assert [token_label(piece) for piece in (" the", "\n", "", "你好")] == ["␣the", "⏎", "∅", "你好"]
     assert text_bars(["a", "bb"], [1.0, 2.0], width=4) == "a   1  ██\nbb  2  ████"
     assert text_table(("x", "yy"), [("1", "2")]).splitlines() == ["x  yy", "-  --", "1  2"]
 
@@ -180,11 +180,11 @@ def test_hexdump_and_explorer() -> None:
     assert quantised_blocks.hexdump(bytes(17)).splitlines()[1].startswith("00000010  00 ")
     values = np.random.default_rng(0).standard_normal(1024).astype(np.float32)
     for kind in quantised_blocks.SHOWN_TYPES:
-        shown = quantised_blocks.explore(values, kind, 96)
+        shown = quantised_blocks.block_figure(values, kind, 96)
         assert shown.text.startswith(f"{kind.name}: ")
         assert sum(field.size for field in quantised_blocks.FIELDS[kind]) == quantised_blocks.BLOCKS[kind][1]
-    last = quantised_blocks.explore(values, TensorType.Q4_K, 1023)
-    assert list(last.figure.data[0].x)[-1] == 1023
+    last = quantised_blocks.block_figure(values, TensorType.Q4_K, 1023)
+    assert list(last.plotly.data[0].x)[-1] == 1023
 
 
 def test_q4_k_encoder_agrees_with_the_librarys_decoder() -> None:
@@ -198,4 +198,6 @@ def test_q4_k_encoder_agrees_with_the_librarys_decoder() -> None:
     parts = values.reshape(-1, 32)
     step = (parts.max(1) - np.minimum(parts.min(1), 0)) / 15
     assert np.all(np.abs(decoded - parts).max(1) <= 0.8 * step + 1e-6)
-    assert quantised_blocks.error(values, TensorType.Q4_K) < quantised_blocks.error(values, TensorType.Q4_0)
+    assert quantised_blocks.relative_error(values, TensorType.Q4_K) < quantised_blocks.relative_error(
+        values, TensorType.Q4_0
+    )

@@ -14,10 +14,10 @@ from minillama.lab.checks import lab12
 from minillama.lab.grading import decisions, lab_record
 from minillama.lab.grading.check import Item
 from minillama.lab.grading.decisions import Essay, Limit, LookBack, Ratio, Target, TradeOff, decide, read_decisions
-from minillama.lab.grading.lab_results import TITLES, Value, read_results
-from minillama.lab.grading.report_html import build_report, calibration, factor, keep
+from minillama.lab.grading.lab_results import TITLES, Quantity, read_results
+from minillama.lab.grading.report_html import build_report, calibration, error_factor, save_figure
 from minillama.lab.plots.measurement_plots import sweep
-from minillama.lab.plots.roofline_plots import Dot, put_dot
+from minillama.lab.plots.roofline_plots import Dot, record_dot
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 REASON = "Because one person waits for each token, and memory is not short."
@@ -58,11 +58,11 @@ def fill() -> None:
     guess.compare(20.0)
     roof = {"bandwidth": 1e10, "flops": 2e11, "arithmetic": "Q8_0", "threads": 2, "device": "cpu"}
     lab_record.write("01", "roofline", "own", roof)
-    put_dot("01", "decode", Dot(2.0, 15e9))
+    record_dot("01", "decode", Dot(2.0, 15e9))
     for name, value, unit in (("slow", 10.0, "tokens/s"), ("fast", 25.0, "tokens/s"), ("small", 4.0, "MB"),
                               ("big", 8.0, "MB"), ("nothing", 0.0, "MB")):  # fmt: skip
         lab_record.measurement("12", name, value, unit)
-    keep("12", "speed", sweep({"f16": {0: 100.0, 64: 80.0}}, {}, "Speed", "depth", "tok/s"))
+    save_figure("12", "speed", sweep({"f16": {0: 100.0, 64: 80.0}}, {}, "Speed", "depth", "tok/s"))
 
 
 TARGET = Target("chat on a laptop", (Limit("12", "fast", at_least=20.0), Limit("12", "big", at_most=7.0)))
@@ -122,8 +122,8 @@ def test_what_records_hold_is_text_and_no_markup() -> None:
     before = page()
     lab_record.measurement("12", EVIL, 1.0, EVIL)
     lab_record.write("12", "predictions", EVIL, {"said": 1.0, "unit": EVIL})
-    put_dot("12", EVIL, Dot(1.0, 1e9))
-    keep("12", EVIL, sweep({EVIL: {0: 1.0}}, {}, EVIL, EVIL, EVIL))
+    record_dot("12", EVIL, Dot(1.0, 1e9))
+    save_figure("12", EVIL, sweep({EVIL: {0: 1.0}}, {}, EVIL, EVIL, EVIL))
     decide("target", Target(EVIL, (Limit("12", EVIL, at_least=1.0), Limit("<b>", EVIL, at_most=1.0))))
     decide("trade-offs", (TradeOff(EVIL, Ratio("<i>", EVIL, EVIL), Ratio("12", EVIL, EVIL), EVIL),))
     decide("look back", LookBack("<u>", EVIL, EVIL))
@@ -198,7 +198,7 @@ def test_calibration_shows_pairs_of_said_and_measured() -> None:
     shown = calibration(read_results(Path("results")))
     assert re.search(r"05 +1024 over 64 +16 +20 +times +1.25 times", shown.text) and "only said" not in shown.text
     assert calibration({}).text.endswith("no prediction was measured yet")
-    assert factor(Value(0.0, "s"), Value(1.0, "s")) == "-"
+    assert error_factor(Quantity(0.0, "s"), Quantity(1.0, "s")) == "-"
 
 
 def test_essays_remember() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import minillama as ml
 from minillama.lab.distributed import worker_processes
-from minillama.lab.distributed.worker_processes import finish, free_ports, running, workers
+from minillama.lab.distributed.worker_processes import free_ports, guarded_process, running_workers, wait_for_all
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
 WAIT = 20.0  # seconds; only a hang is this long
@@ -60,7 +60,7 @@ def all_gone(pids: list[int]) -> bool:
 
 def test_workers_listen_and_are_gone_afterwards(tmp_path: Path) -> None:
     before = psutil.Process().children(recursive=True)
-    with workers(2, listening(tmp_path)) as addresses:
+    with running_workers(2, listening(tmp_path)) as addresses:
         assert len(set(addresses)) == 2 and all(address.startswith("127.0.0.1:") for address in addresses)
         started = ids(tmp_path)
         assert len(started) == 4 and not any(map(gone, started))
@@ -69,13 +69,13 @@ def test_workers_listen_and_are_gone_afterwards(tmp_path: Path) -> None:
 
 
 def test_gone_after_an_error_too(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), workers(1, listening(tmp_path)):
+    with pytest.raises(KeyboardInterrupt), running_workers(1, listening(tmp_path)):
         raise KeyboardInterrupt
     assert len(ids(tmp_path)) == 2 and all_gone(ids(tmp_path))
 
 
 def test_one_that_does_not_want_to_end_is_made_to(tmp_path: Path) -> None:
-    with workers(1, listening(tmp_path, "stubborn")):
+    with running_workers(1, listening(tmp_path, "stubborn")):
         pass
     assert len(ids(tmp_path)) == 2 and all_gone(ids(tmp_path))
 
@@ -84,8 +84,8 @@ KERNEL = """
 import pathlib, sys, time
 sys.path.insert(0, {tests!r})
 from test_worker_processes import listening
-from minillama.lab.distributed.worker_processes import workers
-with workers(2, listening(pathlib.Path(sys.argv[1]))) as addresses:
+from minillama.lab.distributed.worker_processes import running_workers
+with running_workers(2, listening(pathlib.Path(sys.argv[1]))) as addresses:
     print("ready", flush=True)
     time.sleep(600)
 """
@@ -117,7 +117,7 @@ def test_gone_when_the_kernel_dies(tmp_path: Path, end: signal.Signals) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of the end of its parent")
 def test_gone_when_the_guard_dies(tmp_path: Path) -> None:
     """The command itself goes; nobody is left to see to what it started."""
-    with workers(1, listening(tmp_path)):
+    with running_workers(1, listening(tmp_path)):
         worker, child = ids(tmp_path)
         guard = psutil.Process(worker).parent()
         assert guard is not None and guard.ppid() == os.getpid()
@@ -130,7 +130,7 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
     def fails(port: int) -> tuple[str, ...]:
         return sys.executable, "-S", "-c", f"import sys; print('starting'); sys.exit('no room for {port}')"
 
-    with pytest.raises(ml.ResourceError, match=r"port \d+ ended at once: no room for \d+$"), workers(1, fails):
+    with pytest.raises(ml.ResourceError, match=r"port \d+ ended at once: no room for \d+$"), running_workers(1, fails):
         pass
 
     def silent(port: int) -> tuple[str, ...]:
@@ -138,23 +138,23 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
 
     before = psutil.Process().children(recursive=True)
     late = pytest.raises(ml.ResourceError, match="does not listen after 0 s: it said nothing")
-    with late, workers(1, silent, seconds=0.3):
+    with late, running_workers(1, silent, seconds=0.3):
         pass
     assert psutil.Process().children(recursive=True) == before
 
 
 def test_waiting_for_a_command_to_end() -> None:
-    with running((sys.executable, "-S", "-c", "print(6 * 7)")) as good, running(("false",)) as bad:
-        finish([good], WAIT)
-        assert good.last_words() == "42"
+    with guarded_process((sys.executable, "-S", "-c", "print(6 * 7)")) as good, guarded_process(("false",)) as bad:
+        wait_for_all([good], WAIT)
+        assert good.last_line() == "42"
         with pytest.raises(ml.ResourceError, match="ended with status 1: it said nothing"):
-            finish([bad], WAIT)
-    with running(("sleep", "600")) as slow, pytest.raises(ml.ResourceError, match="has not ended after 0 s"):
-        finish([slow], 0.1)
+            wait_for_all([bad], WAIT)
+    with guarded_process(("sleep", "600")) as slow, pytest.raises(ml.ResourceError, match="has not ended after 0 s"):
+        wait_for_all([slow], 0.1)
 
 
 def test_processes_meet_and_time_it() -> None:
-    found = worker_processes.between_processes(2, (256, 65536))
+    found = worker_processes.time_all_reduce(2, (256, 65536))
     assert list(found) == [256, 65536] and all(0 < seconds < 1 for seconds in found.values())
 
 
@@ -162,9 +162,9 @@ def test_virtual_devices_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
     monkeypatch.setenv("MINILLAMA_OTHER", "kept")
     ask = "import os; print(os.environ.get('JAX_NUM_CPU_DEVICES'), os.environ['MINILLAMA_OTHER'])"
-    with running((sys.executable, "-S", "-c", ask)) as one:
-        finish([one], WAIT)
-        assert one.last_words() == "None kept"
+    with guarded_process((sys.executable, "-S", "-c", ask)) as one:
+        wait_for_all([one], WAIT)
+        assert one.last_line() == "None kept"
 
 
 def test_ports_are_free_and_different() -> None:
@@ -173,7 +173,7 @@ def test_ports_are_free_and_different() -> None:
 
 
 def test_the_command_is_what_one_would_type() -> None:
-    assert worker_processes.worker(50052)[3:] == ("worker", "--host", "127.0.0.1", "--port", "50052", "-t", "1")
+    assert worker_processes.worker_command(50052)[3:] == ("worker", "--host", "127.0.0.1", "--port", "50052", "-t", "1")
 
 
 @pytest.mark.slow

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minillama.lab.grading.check import Answer, NotYet, Score, array, call, graded
+from minillama.lab.grading.check import Answer, NotYet, Score, as_array, call, graded
 from minillama.lab.grading.check import score as score_of
 
 LAB = "00"
 DISPATCH = 20e-6  # seconds the host needs to ask for something
 
 
-class Ready:
+class SimulatedArray:
     """An array of the simulated device: there when the device has come so far."""
 
     def __init__(self, device: "Device", at: float) -> None:
@@ -28,7 +28,7 @@ class Ready:
 
 
 @dataclass
-class Device:
+class SimulatedDevice:
     """Host and device with a common clock in seconds: asking returns at once, work is queued, waiting takes its time.
 
     The first call of `f` compiles, `make` needs as long as five calls, and every eighth call of `f` is slow: somebody
@@ -47,16 +47,18 @@ class Device:
     def wait(self, until: float) -> None:
         self.now = max(self.now, until)
 
-    def queue(self, seconds: float) -> Ready:
+    def queue(self, seconds: float) -> SimulatedArray:
         self.now += DISPATCH
         self.busy_until = max(self.now, self.busy_until) + seconds
-        return Ready(self, self.busy_until)
+        return SimulatedArray(self, self.busy_until)
 
-    def make(self) -> Ready:
+    def make(self) -> SimulatedArray:
         self.events.append("make")
         return self.queue(self.make_work)
 
-    def parts(self) -> tuple[Callable[[Ready], Ready], Callable[[], Ready], Callable[[], float]]:
+    def parts(
+        self,
+    ) -> tuple[Callable[[SimulatedArray], SimulatedArray], Callable[[], SimulatedArray], Callable[[], float]]:
         """What a benchmark gets: f, make and the clock."""
         return lambda x: self.f(x), lambda: self.make(), lambda: self.read_clock()
 
@@ -69,7 +71,7 @@ class Device:
         readings = [place for place, event in enumerate(self.events) if event == "clock"]
         return any("make" in self.events[a:b] for a, b in zip(readings[::2], readings[1::2], strict=False))
 
-    def f(self, x: Ready) -> Ready:
+    def f(self, x: SimulatedArray) -> SimulatedArray:
         if x.deleted:
             raise RuntimeError(
                 "Array has been deleted: f takes over the memory of its input, make a new one for each call"
@@ -84,8 +86,8 @@ class Device:
 @graded(LAB, "1. a benchmark that survives four traps")
 def bench(answer: Answer) -> str:
     """`bench(f, make, clock) -> typical seconds of one call f(make())`."""
-    for device in (Device(), Device(work=0.003, compile=30.0, make_work=0.030, slow=0.300)):
-        got = float(array(call(answer, *device.parts(), told="the simulated device")).mean())
+    for device in (SimulatedDevice(), SimulatedDevice(work=0.003, compile=30.0, make_work=0.030, slow=0.300)):
+        got = float(as_array(call(answer, *device.parts(), case="the simulated device")).mean())
         truth, calls = device.work + DISPATCH, len(device.starts)
         if not calls:
             raise NotYet("f was never called")
@@ -97,7 +99,7 @@ def bench(answer: Answer) -> str:
     return "compile, asynchronous dispatch, outliers and the making of inputs: none of them got into your number."
 
 
-def _diagnosis(device: Device, got: float, truth: float, calls: int) -> str:
+def _diagnosis(device: SimulatedDevice, got: float, truth: float, calls: int) -> str:
     """Which trap explains the wrong number."""
     shown = f"you say {1e3 * got:.2f} ms, the truth is {1e3 * truth:.2f} ms"
     if got <= 0:

@@ -5,7 +5,7 @@ All of them are formulas: no item depends on how fast the machine is.
 
 import math
 
-from minillama.lab.grading.check import Answer, Mistake, Score, agree, graded
+from minillama.lab.grading.check import Answer, Mistake, Score, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
 
 LAB = "01"
@@ -31,8 +31,8 @@ def bandwidth(answer: Answer) -> str:
         Mistake("arrays are added up, not multiplied", lambda n, i, r, w, s: n * i * r * w / s),
     )
     for case in ((77, 8, 3, 2, 4.0), (1000, 8, 2, 1, 0.5), (1 << 20, 4, 1, 1, 1e-3), (12345, 2, 1, 0, 2e-6)):
-        told = f"{case[2]} arrays read, {case[3]} written"
-        agree(answer, case, _bandwidth, mistakes, tolerance=1e-9, told=told)
+        label = f"{case[2]} arrays read, {case[3]} written"
+        expect_equal(answer, case, _bandwidth, mistakes, tolerance=1e-9, case=label)
     return "every array counts once for each time it is read or written."
 
 
@@ -63,8 +63,8 @@ def intensity(answer: Answer) -> str:
         Mistake("operations per byte, not bytes per operation", lambda *a: 1 / _intensity(*a)),
     )  # fmt: skip
     for case in ((7, 640, 96, 8.5), (1, 4096, 4096, 8.5), (512, 4096, 4096, 32.0), (64, 2048, 5632, 4.5)):
-        told = f"rows={case[0]}, inner={case[1]}, columns={case[2]}, weight_bits={case[3]}"
-        agree(answer, case, _intensity, mistakes, tolerance=1e-6, told=told)
+        label = f"rows={case[0]}, inner={case[1]}, columns={case[2]}, weight_bits={case[3]}"
+        expect_equal(answer, case, _intensity, mistakes, tolerance=1e-6, case=label)
     return "two operations a byte for a vector in Q8_0, hundreds for a matrix."
 
 
@@ -85,8 +85,8 @@ def attainable(answer: Answer) -> str:
         Mistake("flops is a roof as it stands, the intensity has no part in it", lambda i, b, f: min(f * i, b * i)),
     )
     for case in ((2.0, 10e9, 100e9), (50.0, 10e9, 100e9), (0.25, 3e12, 9e14), (10.0, 10e9, 100e9)):
-        told = f"intensity {case[0]:g} under {case[1]:.3g} bytes/s and {case[2]:.3g} operations/s"
-        agree(answer, case, _attainable, mistakes, tolerance=1e-9, told=told)
+        label = f"intensity {case[0]:g} under {case[1]:.3g} bytes/s and {case[2]:.3g} operations/s"
+        expect_equal(answer, case, _attainable, mistakes, tolerance=1e-9, case=label)
     return "the lower of the two roofs."
 
 
@@ -117,8 +117,8 @@ def bound(answer: Answer) -> str:
         (3e9, 4.5, 5e8, 1e12, 4e14),
     )
     for case in cases:
-        told = f"{case[0]:.3g} weights of {case[1]:g} bits, {case[2]:.3g} bytes of cache"
-        agree(answer, case, _bound, mistakes, tolerance=1e-9, told=told)
+        label = f"{case[0]:.3g} weights of {case[1]:g} bits, {case[2]:.3g} bytes of cache"
+        expect_equal(answer, case, _bound, mistakes, tolerance=1e-9, case=label)
     return "bandwidth over bytes of a token, unless the arithmetic is slower still."
 
 
@@ -143,8 +143,8 @@ def ridge_rows(answer: Answer) -> str:
                 lambda b, m, f: math.ceil(f / m * 8 / b / 2)),
     )  # fmt: skip
     for case in ((16.0, 10e9, 100e9), (8.5, 16e9, 161e9), (4.5, 16e9, 161e9), (16.0, 3.35e12, 9.9e14)):
-        told = f"weights of {case[0]:g} bits, {case[1]:.3g} bytes/s, {case[2]:.3g} operations/s"
-        agree(answer, case, _rows, mistakes, told=told)
+        label = f"weights of {case[0]:g} bits, {case[1]:.3g} bytes/s, {case[2]:.3g} operations/s"
+        expect_equal(answer, case, _rows, mistakes, case=label)
     return "a few tokens on a processor, hundreds on a GPU: fewer, and memory is the limit."
 
 

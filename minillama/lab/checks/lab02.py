@@ -6,7 +6,7 @@ import numpy as np
 from gguf import quants
 from gguf.constants import GGMLQuantizationType as TensorType
 
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
 
 LAB = "02"
@@ -22,7 +22,7 @@ def read_header(answer: Answer) -> str:
     """`read_header(data) -> (version, tensor count, metadata count)`."""
     for version, tensors, pairs in ((3, 29, 24), (2, 291, 25), (3, 2**33 + 5, 7)):
         data = _header(version, tensors, pairs)
-        agree(
+        expect_equal(
             answer,
             (data,),
             lambda data: struct.unpack_from("<IQQ", data, 4),
@@ -48,7 +48,7 @@ def read_header(answer: Answer) -> str:
                     lambda data: struct.unpack("@IQQ", data[4 : 4 + struct.calcsize("@IQQ")]),
                 ),
             ),
-            told=f"a file of version {version}",
+            case=f"a file of version {version}",
         )
     return "version and both counts, also beyond 32 bits."
 
@@ -68,7 +68,7 @@ def read_string(answer: Answer) -> str:
     for text in ("general.name", "你好，世界", ""):
         body = text.encode()
         data = b"\x07" * 5 + struct.pack("<Q", len(body)) + body + b"\x00" * 16
-        got = call(answer, data, 5, told=f"the string {text!r}")
+        got = call(answer, data, 5, case=f"the string {text!r}")
         if not isinstance(got, tuple) or len(got) != 2:
             raise NotYet("return two things: the text, and the offset of the first byte behind it")
         word, after = got
@@ -133,8 +133,8 @@ def row_place(answer: Answer) -> str:
     )
     for case in cases:
         names = ("header_end", "alignment", "offset", "row", "row_length", "block")
-        told = ", ".join(f"{name}={value}" for name, value in zip(names, case, strict=True))
-        agree(answer, case, _place, mistakes, told=told)
+        label = ", ".join(f"{name}={value}" for name, value in zip(names, case, strict=True))
+        expect_equal(answer, case, _place, mistakes, case=label)
     return "header, alignment, offset and rows of whole blocks."
 
 
@@ -186,7 +186,7 @@ def decode_q8_0(answer: Answer) -> str:
         Mistake("a code is multiplied by the scale, not divided", _q8_divided),
     )
     for block in _blocks(34):
-        agree(answer, (block,), _decode(TensorType.Q8_0), mistakes, told="a hidden block")
+        expect_equal(answer, (block,), _decode(TensorType.Q8_0), mistakes, case="a hidden block")
     return "four hidden blocks, every bit right."
 
 
@@ -239,10 +239,10 @@ def decode_q4_0(answer: Answer) -> str:
         Mistake("subtract 8 before you multiply by the scale", lambda block: _q4_no_offset(block) - np.float32(8)),
     )
     for block in _blocks(18):
-        got = array(call(answer, block, told="a hidden block"))
+        got = as_array(call(answer, block, case="a hidden block"))
         if got.shape == (16,):
             raise NotYet("16 bytes hold 32 codes: two in every byte")
-        agree(answer, (block,), _decode(TensorType.Q4_0), mistakes, told="a hidden block")
+        expect_equal(answer, (block,), _decode(TensorType.Q4_0), mistakes, case="a hidden block")
     return "four hidden blocks, every bit right."
 
 

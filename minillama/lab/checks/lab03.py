@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from minillama.lab import llama_numpy
-from minillama.lab.grading.check import Answer, Mistake, Score, agree, graded
+from minillama.lab.grading.check import Answer, Mistake, Score, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
 from minillama.lab.llama_numpy import Functions, Sizes
 
@@ -45,14 +45,16 @@ def rms_norm(answer: Answer) -> str:
         Mistake("the root is missing", lambda x, w, e: x / (np.mean(x * x, -1, keepdims=True) + e) * w),
         Mistake("divide by the root", lambda x, w, e: x * np.sqrt(np.mean(x * x, -1, keepdims=True) + e) * w),
     )
-    agree(answer, (X, WEIGHT, 1e-5), llama_numpy.rms_norm, mistakes, tolerance=TOLERANCE, told="an ordinary input")
-    agree(
+    expect_equal(
+        answer, (X, WEIGHT, 1e-5), llama_numpy.rms_norm, mistakes, tolerance=TOLERANCE, case="an ordinary input"
+    )
+    expect_equal(
         answer,
         (X * 1e-3, WEIGHT, 1e-5),
         llama_numpy.rms_norm,
         mistakes,
         tolerance=TOLERANCE,
-        told="a small input, where epsilon counts",
+        case="a small input, where epsilon counts",
     )
     return "with epsilon inside the root, token by token."
 
@@ -112,13 +114,13 @@ def rope(answer: Answer) -> str:
         Mistake("nothing was rotated", lambda x, base: x),
     )
     for x, base in ((_normal(6, 2, 8), 10000.0), (_normal(9, 4, 32), 500000.0)):
-        agree(
+        expect_equal(
             answer,
             (x, base),
             llama_numpy.rope,
             mistakes,
             tolerance=TOLERANCE,
-            told=f"{x.shape[0]} tokens, base {base:g}",
+            case=f"{x.shape[0]} tokens, base {base:g}",
         )
     return "pairs, angles and directions, at every position."
 
@@ -173,8 +175,8 @@ def attention(answer: Answer) -> str:
     )
     for heads, kv_heads in ((4, 4), (4, 2), (6, 2)):
         given = _normal(7, heads, 8), _normal(7, kv_heads, 8), _normal(7, kv_heads, 8)
-        told = f"{heads} query heads on {kv_heads} key heads"
-        agree(answer, given, llama_numpy.attention, mistakes, tolerance=TOLERANCE, told=told)
+        label = f"{heads} query heads on {kv_heads} key heads"
+        expect_equal(answer, given, llama_numpy.attention, mistakes, tolerance=TOLERANCE, case=label)
     return "scaled, masked, and the right heads share."
 
 
@@ -196,7 +198,7 @@ def swiglu(answer: Answer) -> str:
         Mistake("up is missing", lambda x, g, u, d: (x @ g.T * _sigmoid(x @ g.T)) @ d.T),
     )
     given = _normal(5, 12), _normal(20, 12), _normal(20, 12), _normal(12, 20)
-    agree(answer, given, llama_numpy.swiglu, mistakes, tolerance=TOLERANCE, told="D = 12, F = 20")
+    expect_equal(answer, given, llama_numpy.swiglu, mistakes, tolerance=TOLERANCE, case="D = 12, F = 20")
     return "gated, and back to the model's width."
 
 
@@ -213,13 +215,13 @@ def _layer_with(functions: Functions) -> Answer:
 
 
 def _second_from_x(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
-    middle = llama_numpy.layer_steps(x, w, sizes, Functions())["ffn_inp"]
+    middle = llama_numpy.layer_activations(x, w, sizes, Functions())["ffn_inp"]
     h = llama_numpy.rms_norm(x, w["ffn_norm"], sizes.epsilon)
     return middle + llama_numpy.swiglu(h, w["ffn_gate"], w["ffn_up"], w["ffn_down"])
 
 
 def _from_steps(combine: Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]) -> Answer:
-    return lambda x, w, sizes: combine(x, llama_numpy.layer_steps(x, w, sizes, Functions()))
+    return lambda x, w, sizes: combine(x, llama_numpy.layer_activations(x, w, sizes, Functions()))
 
 
 def _swapped_norms(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
@@ -254,7 +256,9 @@ def layer(answer: Answer) -> str:
         Mistake("the keys are rotated as well as the queries", _unrotated_keys),
         Mistake("attn_output multiplies what attention gives", _no_output),
     )
-    agree(answer, (_normal(6, 16), w, sizes), llama_numpy.layer, mistakes, tolerance=TOLERANCE, told="a hidden layer")
+    expect_equal(
+        answer, (_normal(6, 16), w, sizes), llama_numpy.layer, mistakes, tolerance=TOLERANCE, case="a hidden layer"
+    )
     return "two norms, two residuals, everything in its place."
 
 

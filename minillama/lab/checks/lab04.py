@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, call, graded
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
 
 LAB = "04"
@@ -39,12 +39,12 @@ def temperature(answer: Answer) -> str:
     )
     for logits in LOGITS:
         for temp in (0.3, 2.0):
-            agree(answer, (logits, temp), _temperature, mistakes, tolerance=1e-5, told=f"temp={temp}")
+            expect_equal(answer, (logits, temp), _temperature, mistakes, tolerance=1e-5, case=f"temp={temp}")
     high = np.array([1000.0, 999.0, 0.0])
-    got = np.asarray(call(answer, high, 0.8, told="logits near 1000"), dtype=np.float64)
+    got = np.asarray(call(answer, high, 0.8, case="logits near 1000"), dtype=np.float64)
     if not np.all(np.isfinite(got)):
         raise NotYet("exp(1000) overflows: subtract the largest logit first, softmax does not notice")
-    agree(answer, (high, 0.8), _temperature, mistakes, tolerance=1e-5, told="logits near 1000")
+    expect_equal(answer, (high, 0.8), _temperature, mistakes, tolerance=1e-5, case="logits near 1000")
     for temp in (0.0, -1.0):
         greedy = (
             Mistake(
@@ -52,7 +52,7 @@ def temperature(answer: Answer) -> str:
             ),
             Mistake("which logit is the largest? All of the probability goes there", lambda x, t: _softmax(x / t)),
         )
-        agree(answer, (LOGITS[1], temp), _temperature, greedy, told=f"temp={temp:g}, which is greedy")
+        expect_equal(answer, (LOGITS[1], temp), _temperature, greedy, case=f"temp={temp:g}, which is greedy")
     return "flat, sharp, greedy, and no overflow."
 
 
@@ -67,9 +67,9 @@ def _top_p(probs: np.ndarray, p: float) -> np.ndarray:
     return keep
 
 
-def _kept(answer: Answer, probs: np.ndarray, p: float, told: str) -> list[float]:
+def _kept(answer: Answer, probs: np.ndarray, p: float, label: str) -> list[float]:
     """The probabilities of the kept tokens, largest first: among equals it does not matter which one stays."""
-    mask = np.asarray(call(answer, probs, p, told=told))
+    mask = np.asarray(call(answer, probs, p, case=label))
     if mask.shape != probs.shape or mask.dtype != bool:
         raise NotYet(
             f"return an array of {probs.size} booleans, one for each token; got {mask.dtype} of shape {mask.shape}"
@@ -80,16 +80,16 @@ def _kept(answer: Answer, probs: np.ndarray, p: float, told: str) -> list[float]
 def _examine_kept(
     answer: Answer, right: Answer, cases: tuple[tuple[np.ndarray, float, str], ...], mistakes: tuple[Mistake, ...]
 ) -> None:
-    for probs, p, told in cases:
-        got, want = _kept(answer, probs, p, told), _kept(right, probs, p, told)
+    for probs, p, label in cases:
+        got, want = _kept(answer, probs, p, label), _kept(right, probs, p, label)
         if got == want:
             continue
         if p >= 1 and len(got) < len(want):
-            raise NotYet(f"p=1 switches the filter off: keep everything, whatever the sum is ({told})")
+            raise NotYet(f"p=1 switches the filter off: keep everything, whatever the sum is ({label})")
         for mistake in mistakes:
             if got == sorted(probs[mistake.wrong(probs, p)].tolist(), reverse=True):
-                raise NotYet(f"{mistake.hint} ({told})")
-        raise NotYet(f"{told}: kept {len(got)} tokens with {sum(got):.3f} of the probability, should be {len(want)}")
+                raise NotYet(f"{mistake.hint} ({label})")
+        raise NotYet(f"{label}: kept {len(got)} tokens with {sum(got):.3f} of the probability, should be {len(want)}")
 
 
 def _prefix(probs: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -236,8 +236,8 @@ def repeat_penalty(answer: Answer) -> str:
         (LOGITS[1], [1, 2], 1.0),
     )
     for logits, recent, penalty in cases:
-        told = f"recent={recent}, penalty={penalty}"
-        agree(answer, (logits, recent, penalty), _penalise, mistakes, tolerance=1e-6, told=told)
+        label = f"recent={recent}, penalty={penalty}"
+        expect_equal(answer, (logits, recent, penalty), _penalise, mistakes, tolerance=1e-6, case=label)
     return "positive divided, negative multiplied, each token once."
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
-from minillama.lab.checks.toy import Toy, fed, naive, toy_logits
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.checks.toy import ToyModel, decode_naively, decode_with, toy_logits
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
 from minillama.model import Config, cache_bytes
 from minillama.model.config import Rope
@@ -22,52 +22,50 @@ LAB = "05"
 def generate(answer: Answer) -> str:
     """`generate(model, prompt, n) -> n greedy tokens`, each token run once."""
     for prompt, n in (([5, 17, 3, 88], 6), ([7], 12), (list(range(40)), 20), ([1, 2, 3], 1)):
-        toy, told = Toy(), f"a prompt of {len(prompt)} and n={n}"
-        got = call(partial(answer, toy), list(prompt), n, told=told)
-        numbers = array(list(got) if isinstance(got, tuple) else got)
+        toy, label = ToyModel(), f"a prompt of {len(prompt)} and n={n}"
+        got = call(partial(answer, toy), list(prompt), n, case=label)
+        numbers = as_array(list(got) if isinstance(got, tuple) else got)
         if numbers.ndim != 1:
             raise NotYet(f"return a list of token ids; got something of shape {numbers.shape}")
-        ids, want = [int(token) for token in numbers], naive(prompt, n)
+        ids, want = [int(token) for token in numbers], decode_naively(prompt, n)
         if not toy.calls:
             raise NotYet("model was never called")
         if ids != want:
-            raise NotYet(_why_other(ids, want, prompt, n, told))
+            raise NotYet(_why_other(ids, want, prompt, n, label))
         least = len(prompt) + n - 1
         if toy.tokens > least + 1:
             raise NotYet(
-                f"the right tokens, but {toy.tokens} were run for {told} where {least} are enough: "
+                f"the right tokens, but {toy.tokens} were run for {label} where {least} are enough: "
                 "run the prompt once, and then only the newest token, with the cache that came back"
             )
         if toy.tokens > least:
-            raise NotYet(f"one token too many was run for {told}: nobody wants the logits behind the last token")
+            raise NotYet(f"one token too many was run for {label}: nobody wants the logits behind the last token")
         if toy.calls > n:
             raise NotYet(
-                f"{toy.calls} passes where {n} are enough ({told}): run the whole prompt in one pass, as one matrix"
+                f"{toy.calls} passes where {n} are enough ({label}): run the whole prompt in one pass, as one matrix"
             )
     return "the same tokens; the prompt is run once, then one token a pass."
 
 
-def _why_other(ids: list[int], want: list[int], prompt: Sequence[int], n: int, told: str) -> str:
+def _why_other(ids: list[int], want: list[int], prompt: Sequence[int], n: int, label: str) -> str:
     """Which slip explains other tokens."""
     if ids == [*prompt, *want]:
         return "return the new tokens alone, without the prompt"
     if len(ids) != n:
         return f"{len(ids)} tokens where n={n} were asked for; the first one comes from the prompt's own logits"
-    if ids == fed(prompt, n, lambda token, before: [before]):
+    if ids == decode_with(prompt, n, lambda token, before: [before]):
         return "the cache gets the token *before* the newest: run the one that was just chosen"
-    if ids == fed(prompt, n, lambda token, before: [before, token]):
+    if ids == decode_with(prompt, n, lambda token, before: [before, token]):
         return "the last token is run again before the new one: what is in the cache must not be run twice"
-    if ids == fed(prompt, n, lambda token, before: []) or len(set(ids)) == 1 < len(set(want)):
+    if ids == decode_with(prompt, n, lambda token, before: []) or len(set(ids)) == 1 < len(set(want)):
         return "always the same token: the chosen token must be run before the next can be chosen"
     if ids == [int(np.argmax(toy_logits((token,)))) for token in [prompt[-1], *ids[:-1]]] or ids[1:] == [
         int(np.argmax(toy_logits((token,)))) for token in ids[:-1]
     ]:
         return "each pass starts from an empty cache and sees one token: hand the returned cache to the next pass"
     if ids[0] == want[0]:
-        return (
-            f"the first token is right, then it goes elsewhere ({told}): what was in the cache when the second was run?"
-        )
-    return f"other tokens than recomputing gives ({told}): greedy means np.argmax of the logits"
+        return f"the first token is right, then it goes elsewhere ({label}): what did the cache hold for the second?"
+    return f"other tokens than recomputing gives ({label}): greedy means np.argmax of the logits"
 
 
 HEAD, ROOM = 8, 12
@@ -101,9 +99,9 @@ def step(answer: Answer) -> str:
     mirror = np.array(keys), np.array(values)
     for length in range(ROOM):
         query, key, value = (random.normal(size=HEAD).astype(np.float32) for _ in range(3))
-        told = f"length {length}"
+        label = f"length {length}"
         arguments = keys, values, jnp.int32(length), jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
-        got = _compiled_call(compiled, arguments, told)
+        got = _compiled_call(compiled, arguments, label)
         if not isinstance(got, tuple | list) or len(got) != 3:
             raise NotYet("return three things: the output, the new keys, the new values")
         output, keys, values = got
@@ -112,7 +110,7 @@ def step(answer: Answer) -> str:
                 f"the keys came back as {getattr(keys, 'shape', type(keys).__name__)} and went in as {(ROOM, HEAD)}: a "
                 "cache that grows has a new shape every token, and every new shape is compiled anew"
             )
-        expected = [array.copy() for array in mirror]
+        expected = [as_array.copy() for as_array in mirror]
         expected[0][length], expected[1][length] = key, value
         if not (np.allclose(keys, expected[0]) and np.allclose(values, expected[1])):
             raise NotYet(_why_other_cache(np.array(keys), mirror[0], expected[0], length))
@@ -123,7 +121,7 @@ def step(answer: Answer) -> str:
     return f"{ROOM} lengths, 1 compile."
 
 
-def _compiled_call(compiled: Answer, arguments: tuple[jax.Array, ...], told: str) -> object:
+def _compiled_call(compiled: Answer, arguments: tuple[jax.Array, ...], label: str) -> object:
     try:
         return compiled(*arguments)
     except NotImplementedError:
@@ -139,11 +137,11 @@ def _compiled_call(compiled: Answer, arguments: tuple[jax.Array, ...], told: str
         if "item assignment" in str(problem):
             raise NotYet("JAX's arrays do not change: keys = keys.at[length].set(key) gives a new one") from None
         raise NotYet(
-            f"your function raised {type(problem).__name__}: {str(problem).splitlines()[0]} ({told})"
+            f"your function raised {type(problem).__name__}: {str(problem).splitlines()[0]} ({label})"
         ) from None
     except Exception as problem:
         raise NotYet(
-            f"your function raised {type(problem).__name__}: {str(problem).splitlines()[0]} ({told})"
+            f"your function raised {type(problem).__name__}: {str(problem).splitlines()[0]} ({label})"
         ) from None
 
 
@@ -235,8 +233,8 @@ def kv_bytes(answer: Answer) -> str:
     types = (("f16", "f16"), ("f32", "f32"), ("q8_0", "q8_0"), ("q8_0", "f16"), ("bf16", "q8_0"))
     for type_k, type_v in types:
         for config in CONFIGS:
-            told = f"{config.block_count} layers, {config.head_count_kv} KV heads, {type_k}/{type_v}"
-            agree(answer, (config, 1000, type_k, type_v), _bytes, mistakes, told=told)
+            label = f"{config.block_count} layers, {config.head_count_kv} KV heads, {type_k}/{type_v}"
+            expect_equal(answer, (config, 1000, type_k, type_v), _bytes, mistakes, case=label)
     return "exact for grouped heads, unequal lengths, and every type."
 
 
@@ -259,7 +257,7 @@ def intensity(answer: Answer) -> str:
         Mistake("both are read: weights *plus* cache", lambda w, b, c, t: 2 * w * t / b + c),
     )
     for case in ((1e9, 2e9, 1e8, 1), (1e9, 2e9, 1e8, 512), (7e9, 3.9e9, 2.1e9, 1), (1769472.0, 2444288.0, 98304.0, 64)):
-        agree(answer, case, _intensity, mistakes, tolerance=1e-6, told=f"tokens={case[-1]}")
+        expect_equal(answer, case, _intensity, mistakes, tolerance=1e-6, case=f"tokens={case[-1]}")
     return "one or two operations a byte for a token, hundreds for a prompt."
 
 
@@ -290,7 +288,7 @@ def slope(answer: Answer) -> str:
     x = np.array([64.0, 128.0, 256.0, 512.0, 1024.0])
     noise = np.array([1.0, 1.2, 0.9, 1.1, 1.3])
     for y in (5e-6 * x**2 * noise, 3e-3 * x, 0.7 * noise, x**1.5):
-        agree(answer, (x, y), _slope, mistakes, tolerance=1e-6, told=f"y from {y[0]:.3g} to {y[-1]:.3g}")
+        expect_equal(answer, (x, y), _slope, mistakes, tolerance=1e-6, case=f"y from {y[0]:.3g} to {y[-1]:.3g}")
     return "constant, linear, quadratic: told apart by one number."
 
 

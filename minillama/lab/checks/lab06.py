@@ -6,7 +6,7 @@ import numpy as np
 
 import minillama as ml
 from minillama.lab.experiments.quantised_storytellers import log_softmax, scored_logits
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, close, graded
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded, is_close
 from minillama.lab.grading.check import score as score_of
 from minillama.measure.quality.perplexity import perplexity as engines_perplexity
 
@@ -59,11 +59,11 @@ def nll(answer: Answer) -> str:
     for size, scale in ((6, 2.0), (30, 5.0), (9, 400.0)):
         logits = random.normal(scale=scale, size=(size, 40)).astype(np.float32)
         ids = random.integers(40, size=size)
-        told = f"{size} tokens and logits of about {scale:g}"
-        agree(answer, (logits, ids), _nll, mistakes, tolerance=1e-4, told=told)
+        label = f"{size} tokens and logits of about {scale:g}"
+        expect_equal(answer, (logits, ids), _nll, mistakes, tolerance=1e-4, case=label)
     llm = ml.load(progress=False)
     tokens = llm.tokenizer.encode(HIDDEN)
-    found = [array(call(answer, *window, told="a hidden text")) for window in scored_logits(llm, tokens, 64)]
+    found = [as_array(call(answer, *window, case="a hidden text")) for window in scored_logits(llm, tokens, 64)]
     got, want = float(np.exp(np.mean(np.concatenate(found)))), engines_perplexity(llm, HIDDEN, ctx_size=64).ppl
     if not abs(got - want) <= 0.01 * want:
         raise NotYet(f"right for made-up logits, but a hidden text has perplexity {want:.4g}, and by yours {got:.4g}")
@@ -114,7 +114,7 @@ def perplexity(answer: Answer) -> str:
     random = np.random.default_rng(616)
     for size in (5, 12, 400):
         values = random.gamma(1.5, 2.0, size)
-        agree(answer, (values,), _with_error, mistakes, tolerance=1e-6, told=f"{size} tokens")
+        expect_equal(answer, (values,), _with_error, mistakes, tolerance=1e-6, case=f"{size} tokens")
     return "llama-perplexity's two numbers."
 
 
@@ -162,7 +162,7 @@ def latencies(answers: Answer) -> str:
     random = np.random.default_rng(626)
     for sizes in ((40, 40, 40), (5, 90, 33, 12), (250,)):
         given = [[0.2 + random.random(), *(0.01 * random.lognormal(0, 0.5, size))] for size in sizes]
-        agree(answers, (given,), _latencies, mistakes, tolerance=1e-6, told=f"answers of {sizes} later tokens")
+        expect_equal(answers, (given,), _latencies, mistakes, tolerance=1e-6, case=f"answers of {sizes} later tokens")
     return "the first token apart, and the slow end by its p99."
 
 
@@ -213,7 +213,7 @@ def distinct(answer: Answer) -> str:
     )  # fmt: skip
     for texts, n in cases:
         given = [list(text) for text in texts]
-        agree(answer, (given, n), _distinct, mistakes, tolerance=1e-9, told=f"{len(texts)} texts and n={n}")
+        expect_equal(answer, (given, n), _distinct, mistakes, tolerance=1e-9, case=f"{len(texts)} texts and n={n}")
     return "copies count against it, and no run crosses a text's end."
 
 
@@ -250,7 +250,7 @@ CASES = tuple(
 @graded(LAB, "3. what two error bars allow")
 def verdict(answer: Answer) -> str:
     """`verdict(a, b) -> -1 (a is better), 1 (b is better) or 0`, pair by pair at two standard errors."""
-    got = np.array([float(array(call(answer, a, b, told=f"{len(a)} tokens"))) for a, b in CASES])
+    got = np.array([float(as_array(call(answer, a, b, case=f"{len(a)} tokens"))) for a, b in CASES])
     explained = (
         ("two bars that overlap say little here: both models read the *same* tokens, so take the error of the "
          "differences b - a, token by token", _unpaired),
@@ -266,10 +266,10 @@ def verdict(answer: Answer) -> str:
         ("always the same: compare the mean of b - a with two of its standard errors", lambda a, b: int(got[0])),
     )  # fmt: skip
     want = np.array([_verdict(a, b) for a, b in CASES], np.float64)
-    if close(got, want, 0.0):
+    if is_close(got, want, 0.0):
         return f"{len(CASES)} comparisons, {int(np.sum(want == 0))} of them rightly left open."
     for hint, wrong in explained:
-        if close(got, np.array([wrong(a, b) for a, b in CASES], np.float64), 0.0):
+        if is_close(got, np.array([wrong(a, b) for a, b in CASES], np.float64), 0.0):
             raise NotYet(hint)
     place = int(np.argmax(got != want))
     a, b = CASES[place]

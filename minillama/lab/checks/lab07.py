@@ -10,7 +10,7 @@ from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.random_models.model_shapes import shape_named
 from minillama.gguf.random_models.model_writer import plan
 from minillama.gguf.types import BLOCKS, TensorType
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
 
 LAB = "07"
@@ -35,19 +35,19 @@ def _matrices() -> dict[str, np.ndarray]:
 @graded(LAB, "1. int8, a scale a row")
 def int8_rows(answer: Answer) -> str:
     """`int8_rows(x [R, C]) -> (codes [R, C], d [R])` with |x - d q| <= d / 2 everywhere."""
-    for told, x in _matrices().items():
-        got = call(answer, x, told=told)
+    for label, x in _matrices().items():
+        got = call(answer, x, case=label)
         if not isinstance(got, tuple | list) or len(got) != 2:
             raise NotYet("return two things: the codes and the scales")
-        codes, d = array(got[0]), array(got[1])
+        codes, d = as_array(got[0]), as_array(got[1])
         if codes.shape != x.shape:
             raise NotYet(f"the codes have the shape {codes.shape}, and x has {x.shape}")
-        _scales(x, d, told)
-        _codes(x, codes, d.reshape(-1, 1), told)
+        _scales(x, d, label)
+        _codes(x, codes, d.reshape(-1, 1), label)
     return "no error above d / 2, in any row."
 
 
-def _scales(x: np.ndarray, d: np.ndarray, told: str) -> None:
+def _scales(x: np.ndarray, d: np.ndarray, label: str) -> None:
     if d.size == 1 and len(x) > 1:
         raise NotYet("one scale for the whole matrix: then its largest row decides for all. One a row: axis=1")
     if d.size == x.shape[1] != len(x):
@@ -56,7 +56,7 @@ def _scales(x: np.ndarray, d: np.ndarray, told: str) -> None:
         raise NotYet(f"{d.size} scales for {len(x)} rows")
     d, largest = d.reshape(-1), np.abs(x).max(1)
     if not np.all(np.isfinite(d)):
-        raise NotYet(f"the scales hold nan or infinity ({told})")
+        raise NotYet(f"the scales hold nan or infinity ({label})")
     others = (largest / 127, x.max(1) / 127, largest / 128, largest / 255, (x.max(1) - x.min(1)) / 255,
               127 / (largest + 1e-30), largest)  # fmt: skip
     near = [np.allclose(d, other, rtol=1e-4, atol=0) for other in others]
@@ -72,10 +72,10 @@ def _scales(x: np.ndarray, d: np.ndarray, told: str) -> None:
         raise NotYet("that is 1/d: x is about d * q")
     if near[6]:
         raise NotYet("d is the *step*: the largest magnitude by 127")
-    raise NotYet(f"other scales than max|x| / 127 of each row, for {told}")
+    raise NotYet(f"other scales than max|x| / 127 of each row, for {label}")
 
 
-def _codes(x: np.ndarray, codes: np.ndarray, d: np.ndarray, told: str) -> None:
+def _codes(x: np.ndarray, codes: np.ndarray, d: np.ndarray, label: str) -> None:
     if not np.all(np.isfinite(codes)):
         raise NotYet("0 / 0 is nan: a row of zeros has the scale 0, and its codes are 0")
     if np.any(codes != np.rint(codes)):
@@ -94,7 +94,7 @@ def _codes(x: np.ndarray, codes: np.ndarray, d: np.ndarray, told: str) -> None:
     if np.any(lost > d / 2 * (1 + 1e-4) + 1e-30):
         row, column = (int(place) for place in np.unravel_index(int(np.argmax(lost - d / 2)), lost.shape))
         raise NotYet(
-            f"for {told} the error at row {row}, column {column} is {lost[row, column]:.3g}, more than d / 2 = "
+            f"for {label} the error at row {row}, column {column} is {lost[row, column]:.3g}, more than d / 2 = "
             f"{d[row, 0] / 2:.3g}: np.rint(x / d)"
         )
 
@@ -135,10 +135,10 @@ def round_trip(answer: Answer) -> str:
     for rows, columns, size, bits in ((32, 64, 32, 4), (2, 128, 16, 8), (3, 96, 32, 3), (4, 64, 64, 5)):
         x = random.normal(size=(rows, columns)).astype(np.float32)
         x *= np.exp(random.normal(size=(rows, 1))).astype(np.float32)
-        told = f"blocks of {size} and {bits} bits"
-        agree(answer, (x, size, bits), _round_trip, mistakes, tolerance=1e-4, told=told)
+        label = f"blocks of {size} and {bits} bits"
+        expect_equal(answer, (x, size, bits), _round_trip, mistakes, tolerance=1e-4, case=label)
     x[1] = 0.0
-    agree(answer, (x, 32, 4), _round_trip, mistakes, tolerance=1e-4, told="a block of zeros")
+    expect_equal(answer, (x, 32, 4), _round_trip, mistakes, tolerance=1e-4, case="a block of zeros")
     return "any block, any number of bits."
 
 
@@ -180,7 +180,7 @@ def bits_per_weight(answer: Answer) -> str:
         Mistake("no rounding: 4.5 bits are 4.5 bits", lambda c, b, s, bb, ss: round(_bits(c, b, s, bb, ss))),
     )  # fmt: skip
     for kind, numbers in FORMATS.items():
-        agree(answer, numbers, _bits, mistakes, tolerance=1e-9, told=kind.name)
+        expect_equal(answer, numbers, _bits, mistakes, tolerance=1e-9, case=kind.name)
     return f"what {len(FORMATS)} formats of GGUF really take."
 
 
@@ -217,7 +217,9 @@ def gigabytes(answer: Answer) -> str:
     )  # fmt: skip
     for shape, mix in (("llama-3.2-1b", "Q4_K_M"), ("tinyllama-1.1b", "Q2_K"), ("llama-2-7b", "Q4_K_M"),
                        ("qwen2.5-0.5b", "Q8_0")):  # fmt: skip
-        agree(answer, (weights_by_type(shape, mix), BITS), _gigabytes, mistakes, tolerance=1e-6, told=f"{shape} {mix}")
+        expect_equal(
+            answer, (weights_by_type(shape, mix), BITS), _gigabytes, mistakes, tolerance=1e-6, case=f"{shape} {mix}"
+        )
     return "four models, all types counted."
 
 
@@ -245,7 +247,7 @@ def best_scale(answer: Answer) -> str:
         x = random.normal(size=size)
         codes = np.rint(x / np.abs(x).max() * 7)
         importance = np.exp(2 * random.normal(size=size))
-        agree(answer, (x, codes, importance), _best_scale, mistakes, tolerance=1e-6, told=f"{size} weights")
+        expect_equal(answer, (x, codes, importance), _best_scale, mistakes, tolerance=1e-6, case=f"{size} weights")
     return "the same bytes and the same format, spent where activations are large."
 
 

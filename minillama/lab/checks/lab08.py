@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minillama.lab.experiments import ab_measurement
-from minillama.lab.experiments.ab_measurement import KERNELS, KNOBS, Change, Flags, Measure
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, array, call, graded
+from minillama.lab.experiments.ab_measurement import KERNELS, TUNABLE_FLAGS, Change, Flags, Measure
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
 
 LAB = "08"
-WANTED = 3  # changes
+MIN_CHANGES = 3  # changes
 
 
 @dataclass
@@ -38,8 +38,8 @@ class Machine:
 def gain(answer: Answer) -> str:
     """`gain(before, after, rounds) -> how many times faster after is`."""
     for machine in (Machine(), Machine(ratio=0.8), Machine(ratio=1.0, drift=0.98)):
-        told = f"a machine where the truth is {machine.ratio}"
-        got = array(call(answer, *machine.parts(), 5, told=told))
+        label = f"a machine where the truth is {machine.ratio}"
+        got = as_array(call(answer, *machine.parts(), 5, case=label))
         if got.shape != ():
             raise NotYet(f"return one number; got an array of shape {got.shape}")
         runs, value = "".join(machine.runs), float(got)
@@ -85,8 +85,8 @@ def amdahl(answer: Answer) -> str:
         Mistake("the part becomes shorter: share / factor, not share * factor", lambda s, f: 1 / (1 - s + s * f)),
     )
     for case in ((0.6, 2.0), (0.9, 4.0), (0.25, 1.5), (0.5, 0.5), (0.0, 8.0), (1.0, 3.0)):
-        agree(answer, case, _amdahl, mistakes, tolerance=1e-6, told=f"share={case[0]}, factor={case[1]}")
-    got = array(call(answer, 0.75, np.inf, told="share=0.75, factor=infinity"))
+        expect_equal(answer, case, _amdahl, mistakes, tolerance=1e-6, case=f"share={case[0]}, factor={case[1]}")
+    got = as_array(call(answer, 0.75, np.inf, case="share=0.75, factor=infinity"))
     if not np.allclose(got, 4.0):
         raise NotYet("a part of 75 % that takes no time at all leaves 25 %: four times faster, and never more")
     return "what is not made faster decides in the end."
@@ -108,7 +108,7 @@ def lookup_gain(answer: Answer) -> str:
         Mistake("the token of the model's own is always right: 1 + accept * drafted", lambda a, d, c: a * (1 + d) / c),
     )
     for case in ((0.95, 7, 3.5), (0.2, 7, 3.5), (0.0, 3, 1.5), (1.0, 1, 1.0), (0.5, 15, 4.0)):
-        agree(answer, case, _lookup_gain, mistakes, tolerance=1e-6, told=f"accept={case[0]}, drafted={case[1]}")
+        expect_equal(answer, case, _lookup_gain, mistakes, tolerance=1e-6, case=f"accept={case[0]}, drafted={case[1]}")
     return "it pays where accept * drafted is more than cost - 1."
 
 
@@ -140,23 +140,23 @@ class Changes:
 
 def _check_plan(plan: Sequence[Change], start: Flags) -> None:
     """Raise NotYet for a plan that cannot teach anything."""
-    if len(plan) < WANTED:
-        raise NotYet(f"{len(plan)} changes; {WANTED} are wanted, each with a prediction")
+    if len(plan) < MIN_CHANGES:
+        raise NotYet(f"{len(plan)} changes; {MIN_CHANGES} are wanted, each with a prediction")
     flags = dict(start)
     for change in plan:
-        if change.flag not in KNOBS:
-            raise NotYet(f"{change.flag!r} is none of {', '.join(KNOBS)}")
+        if change.flag not in TUNABLE_FLAGS:
+            raise NotYet(f"{change.flag!r} is none of {', '.join(TUNABLE_FLAGS)}")
         if change.flag == KERNELS and change.value not in ("auto", "amx", "avx512", "avx2", "generic", "off"):
             raise NotYet(f"{KERNELS} is auto, amx, avx512, avx2, generic or off, not {change.value!r}")
         if not isinstance(change.value, str):
             raise NotYet(f"values are words of a command line: write {str(change.value)!r}, in quotes")
-        if not ab_measurement.is_factor(change.predicted):
+        if not ab_measurement.is_positive_factor(change.predicted):
             raise NotYet(f"{change.name}: predict a factor, 1.5 for half as much again; got {change.predicted!r}")
         if flags.get(change.flag) == change.value:
             raise NotYet(f"{change.name} is what the setting has already: nothing changes")
         flags[change.flag] = change.value
-    if len({change.flag for change in plan}) < WANTED:
-        raise NotYet(f"{WANTED} different flags, please: one flag three times is one idea")
+    if len({change.flag for change in plan}) < MIN_CHANGES:
+        raise NotYet(f"{MIN_CHANGES} different flags, please: one flag three times is one idea")
     if all(change.predicted == 1 for change in plan):
         raise NotYet("a factor of 1 says that nothing happens: what do you expect of each, and why?")
 

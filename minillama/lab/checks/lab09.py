@@ -10,18 +10,18 @@ from jax.sharding import PartitionSpec
 from minillama.errors import ResourceError
 from minillama.lab.distributed import virtual_devices
 from minillama.lab.distributed.virtual_devices import DEVICES
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, agree, call, close, graded, one_line
+from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, call, expect_equal, graded, is_close, one_line
 from minillama.lab.grading.check import score as score_of
 from minillama.measure.limits.collective_traffic import NUMBER_BYTES, Collective, Kind, tensor_parallel_bytes
 from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, REPLICATED, ROWS
 
 LAB = "09"
-MOST = 2  # all-reduces a layer
+MAX_ALL_REDUCES = 2  # all-reduces a layer
 TOLERANCE = 1e-4
 Arrays = Sequence[np.ndarray]
 
 
-def _spread(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arrays) -> virtual_devices.Outcome:
+def _run_on_devices(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arrays) -> virtual_devices.DeviceResults:
     """The learner's function on every device; whatever goes wrong becomes one sentence."""
 
     def checked(*parts: jax.Array) -> jax.Array:
@@ -39,23 +39,25 @@ def _spread(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arrays) -> v
     except NotImplementedError:
         raise NotYet("still the empty stub; fill in the cell above, run it, then run this cell again") from None
     except Exception as error:
-        told = one_line(error)
-        if "axis name" in told:
-            raise NotYet(f'{told}: the devices lie along the axis "{AXIS}"') from None
+        message = one_line(error)
+        if "axis name" in message:
+            raise NotYet(f'{message}: the devices lie along the axis "{AXIS}"') from None
         raise NotYet(
-            f"your function raised {told}; each device sees its own part of what is split, so print the shapes"
+            f"your function raised {message}; each device sees its own part of what is split, so print the shapes"
         ) from None
 
 
-def _examine(found: virtual_devices.Outcome, want: np.ndarray, mistakes: Sequence[tuple[str, np.ndarray]]) -> None:
+def _examine(
+    found: virtual_devices.DeviceResults, want: np.ndarray, mistakes: Sequence[tuple[str, np.ndarray]]
+) -> None:
     """Raise NotYet unless every device has what it should; a mistake is a hint and what it gives on each device."""
     for hint, wrong in mistakes:
-        if close(found.results.astype(float), wrong, TOLERANCE):
+        if is_close(found.results.astype(float), wrong, TOLERANCE):
             raise NotYet(hint)
     if found.results.shape[1:] != want.shape:
         raise NotYet(f"the shape is {found.results.shape[1:]} on each device and should be {want.shape}")
     for device, result in enumerate(found.results):
-        if not close(result.astype(float), want, TOLERANCE):
+        if not is_close(result.astype(float), want, TOLERANCE):
             raise NotYet(f"wrong values on device {device}: the first is {result.flat[0]:.4g}, want {want.flat[0]:.4g}")
 
 
@@ -63,13 +65,15 @@ def _one_sum(found: tuple[Collective, ...], instead: str) -> None:
     """Raise NotYet unless one array is summed over the devices and nothing else is sent."""
     other = [entry for entry in found if entry.kind is not Kind.ALL_REDUCE]
     if other:
-        raise NotYet(f"the right result, but the compiled program has {told(found)}: {instead}")
+        raise NotYet(f"the right result, but the compiled program has {collectives_text(found)}: {instead}")
     sums = sum(len(entry.parts) * (entry.count or 1) for entry in found)
     if sums != 1:
-        raise NotYet(f"the right result, but the compiled program has {told(found)}, and one sum is enough: {instead}")
+        raise NotYet(
+            f"the right result, but the compiled program has {collectives_text(found)}; one sum is enough: {instead}"
+        )
 
 
-def told(found: Sequence[Collective]) -> str:
+def collectives_text(found: Sequence[Collective]) -> str:
     """Collectives in words: `2 all-reduce and 1 all-gather`."""
     counts: dict[str, int] = {}
     for entry in found:
@@ -90,7 +94,7 @@ def by_columns(answer: Answer) -> str:
     """`by_columns(x, w) -> x @ w.T`, whole on every device; x [T, K/n] and w [N, K/n] are a device's columns."""
     random = np.random.default_rng(909)
     x, w = (random.normal(size=shape).astype(np.float32) for shape in ((3, 64), (24, 64)))
-    found = _spread(answer, (COLUMNS, COLUMNS), (x, w))
+    found = _run_on_devices(answer, (COLUMNS, COLUMNS), (x, w))
     partial_sums = np.stack([a @ b.T for a, b in zip(_parts(x, 1), _parts(w, 1), strict=True)])
     want = partial_sums.sum(0)
     mistakes = (
@@ -118,7 +122,7 @@ def feed_forward(answer: Answer) -> str:
     x = random.normal(size=(3, 32)).astype(np.float32)
     gate, up = (random.normal(size=(64, 32)).astype(np.float32) / 6 for _ in range(2))
     down = random.normal(size=(32, 64)).astype(np.float32) / 8
-    found = _spread(answer, (REPLICATED, ROWS, ROWS, COLUMNS), (x, gate, up, down))
+    found = _run_on_devices(answer, (REPLICATED, ROWS, ROWS, COLUMNS), (x, gate, up, down))
     pieces = list(zip(_parts(gate, 0), _parts(up, 0), _parts(down, 1), strict=True))
 
     def summed(inner: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
@@ -170,11 +174,11 @@ def specs(answer: Answer) -> str:
     except ResourceError as error:
         raise NotYet(str(error)) from None
     sums = sum(len(entry.parts) * (entry.count or 1) for entry in found if entry.kind is Kind.ALL_REDUCE)
-    if sums <= MOST and all(entry.kind is Kind.ALL_REDUCE for entry in found):
+    if sums <= MAX_ALL_REDUCES and all(entry.kind is Kind.ALL_REDUCE for entry in found):
         return "an eighth of every matrix on each device, and two all-reduces for the layer."
     wrong = [name for name in RIGHT if _axis(chosen[name]) != _axis(RIGHT[name])]
     why = WRONG[wrong[0]].format(name=wrong[0]) if wrong else "which of them is not needed?"
-    raise NotYet(f"the compiled layer has {told(found)}: {why}")
+    raise NotYet(f"the compiled layer has {collectives_text(found)}: {why}")
 
 
 def _axis(spec: PartitionSpec) -> int:
@@ -228,7 +232,9 @@ def bytes_sent(answer: Answer) -> str:
     )  # fmt: skip
     for case in ((16, 2048, 3, 4), (80, 8192, 1, 2), (3, 256, 5, 8), (32, 4096, 7, 1)):
         named = dict(zip(("layers", "width", "tokens", "devices"), case, strict=True))
-        agree(answer, case, _bytes_sent, mistakes, tolerance=1e-9, told=", ".join(f"{k}={v}" for k, v in named.items()))
+        expect_equal(
+            answer, case, _bytes_sent, mistakes, tolerance=1e-9, case=", ".join(f"{k}={v}" for k, v in named.items())
+        )
     return "two rings a layer; hardly more with many devices than with a few."
 
 
@@ -237,7 +243,7 @@ def _break_even(seconds: float, collectives: int, hosts: int) -> float:
 
 
 @dataclass
-class Own:
+class OwnMeasurement:
     """What the learner's machine measured: seconds of a token of one process, and collectives a token."""
 
     case: tuple[float, int, int] | None = None
@@ -248,7 +254,7 @@ class Own:
         return self
 
 
-own = Own()
+own = OwnMeasurement()
 
 
 @graded(LAB, "5. breaking even")
@@ -269,7 +275,7 @@ def break_even(answer: Answer) -> str:
     cases = [(0.1, 32, 2), (0.698, 160, 4), (0.02, 12, 8), *([own.case] if own.case else [])]
     for case in cases:
         named = "your own machine" if case is own.case else f"seconds={case[0]}, collectives={case[1]}, hosts={case[2]}"
-        agree(answer, case, _break_even, mistakes, tolerance=1e-6, told=named)
+        expect_equal(answer, case, _break_even, mistakes, tolerance=1e-6, case=named)
     return "a number to hold a network against, before anything is bought."
 
 

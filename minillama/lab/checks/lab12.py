@@ -12,13 +12,13 @@ from minillama.lab.grading import decisions
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, call, graded
 from minillama.lab.grading.check import score as score_of
 from minillama.lab.grading.decisions import Limit, LookBack, Ratio, Target, TradeOff
-from minillama.lab.grading.lab_results import Results, Value, measured, read_results
+from minillama.lab.grading.lab_results import Quantity, Results, measured, read_results
 
 LAB = "12"
-WORDS = 8  # of a reason; fewer cannot say why
+MIN_WORDS = 8  # of a reason; fewer cannot say why
 
 
-def _on_record(results: Results, lab: str, name: str) -> Value:
+def _on_record(results: Results, lab: str, name: str) -> Quantity:
     """The measurement, or a refusal that knows the ones with similar names."""
     if (found := measured(results, lab, name)) is not None:
         return found
@@ -30,8 +30,8 @@ def _on_record(results: Results, lab: str, name: str) -> Value:
 
 
 def _reasoned(text: object, what: str) -> None:
-    if not isinstance(text, str) or len(text.split()) < WORDS:
-        raise NotYet(f"{what}: say why in a sentence, of {WORDS} words or more")
+    if not isinstance(text, str) or len(text.split()) < MIN_WORDS:
+        raise NotYet(f"{what}: say why in a sentence, of {MIN_WORDS} words or more")
 
 
 def _kind(value: object, wanted: type, what: str) -> None:
@@ -110,8 +110,8 @@ def verdict(answer: Answer) -> str:
         Mistake("a limit that is just reached is met", _strict),
         Mistake("a value of 0 was measured: ask `is None`", lambda v, *ends: decisions.verdict(v or None, *ends)),
     )
-    told = ["value={}, at_least={}, at_most={}".format(*case) for case in cases]
-    got = [call(answer, *case, told=words) for case, words in zip(cases, told, strict=True)]
+    label = ["value={}, at_least={}, at_most={}".format(*case) for case in cases]
+    got = [call(answer, *case, case=words) for case, words in zip(cases, label, strict=True)]
     wanted = [decisions.verdict(*case) for case in cases]
     if got == wanted:
         return "and a gap stays a gap."
@@ -121,7 +121,7 @@ def verdict(answer: Answer) -> str:
     for mistake in mistakes:
         if got == [mistake.wrong(*case) for case in cases]:
             raise NotYet(mistake.hint)
-    mine, right, where = next(row for row in zip(got, wanted, told, strict=True) if row[0] != row[1])
+    mine, right, where = next(row for row in zip(got, wanted, label, strict=True) if row[0] != row[1])
     if right == "not measured":
         raise NotYet(f"{mine!r} for a value of None: what was not measured is neither met nor missed")
     raise NotYet(f"{mine!r} for {where}, and it is {right!r}")
@@ -164,12 +164,12 @@ def look_back(answer: Answer) -> str:
     _kind(got, LookBack, "the answer")
     assert isinstance(got, LookBack)
     results = read_results(Path("results"))
-    known = [(lab, name) for lab, found in results.items() for name in found.looked_at()]
+    known = [(lab, name) for lab, found in results.items() for name in found.measured_predictions()]
     if not known:
         raise NotYet("no prediction is on record together with its measurement: make one in section 1")
     if (got.lab, got.prediction) not in known:
-        told = "; ".join(f"{lab}: {name}" for lab, name in known[-4:])
-        raise NotYet(f"lab {got.lab} has no {got.prediction!r} both said and measured; there are {told}")
+        label = "; ".join(f"{lab}: {name}" for lab, name in known[-4:])
+        raise NotYet(f"lab {got.lab} has no {got.prediction!r} both said and measured; there are {label}")
     _reasoned(got.because, "`because`")
     return "said, measured, and understood."
 

@@ -8,7 +8,7 @@ import numpy as np
 VOCABULARY = 101
 
 
-class Toy:
+class ToyModel:
     """A model without noise: its logits depend on every token so far, and it counts what it is asked to run.
 
     A cache is taken over by the pass that gets it, as the engine's is.
@@ -16,8 +16,8 @@ class Toy:
 
     def __init__(self) -> None:
         self.calls = self.tokens = 0
-        self._taken: set[int] = set()
-        self._made: list[ToyCache] = []  # kept, so that no two have one id
+        self._used: set[int] = set()
+        self._caches: list[ToyCache] = []  # kept, so that no two have one id
 
     def empty(self) -> "ToyCache":
         return self._new(())
@@ -25,22 +25,22 @@ class Toy:
     def __call__(self, tokens: Sequence[int], cache: "ToyCache") -> tuple[np.ndarray, "ToyCache"]:
         if not isinstance(cache, ToyCache):
             raise TypeError("the second argument of model is a cache: `model.empty()`, or the one a pass gave back")
-        if id(cache) in self._taken:
+        if id(cache) in self._used:
             raise RuntimeError(
                 "Array has been deleted: a pass takes over the cache it gets; go on with the one it returns"
             )
         ids = [int(token) for token in np.ravel(np.asarray(tokens))]
         if not ids:
             raise ValueError("a pass needs at least one token")
-        self._taken.add(id(cache))
+        self._used.add(id(cache))
         self.calls += 1
         self.tokens += len(ids)
         held = (*cache.tokens, *ids)
         return toy_logits(held), self._new(held)
 
     def _new(self, tokens: tuple[int, ...]) -> "ToyCache":
-        self._made.append(ToyCache(tokens))
-        return self._made[-1]
+        self._caches.append(ToyCache(tokens))
+        return self._caches[-1]
 
 
 class ToyCache:
@@ -58,14 +58,14 @@ def toy_logits(held: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=VOCABULARY)
 
 
-def naive(prompt: Sequence[int], n: int) -> list[int]:
+def decode_naively(prompt: Sequence[int], n: int) -> list[int]:
     held = list(prompt)
     for _ in range(n):
         held.append(int(np.argmax(toy_logits(tuple(held)))))
     return held[len(prompt) :]
 
 
-def fed(prompt: Sequence[int], n: int, feed: Callable[[int, int], list[int]]) -> list[int]:
+def decode_with(prompt: Sequence[int], n: int, feed: Callable[[int, int], list[int]]) -> list[int]:
     """Tokens of a loop that runs `feed(token, the one before)` where it should run the token."""
     held, out, before = list(prompt), [], prompt[-1]
     for _ in range(n):

@@ -55,7 +55,7 @@ class Algorithm(StrEnum):
     GATHER = "all-gather"
 
 
-class Way(StrEnum):
+class Parallelism(StrEnum):
     """How a model is spread."""
 
     TENSOR = "tensor parallel"
@@ -70,7 +70,7 @@ class Cluster:
     model: Model
     host: Host
     link: Link
-    alone: float = 0.0
+    serial: float = 0.0
 
 
 def all_reduce_seconds(link: Link, size: float | int, hosts: int, algorithm: Algorithm) -> float:
@@ -93,7 +93,7 @@ def all_reduce_seconds(link: Link, size: float | int, hosts: int, algorithm: Alg
     return (hosts - 1) * link.seconds(size)
 
 
-def quickest(link: Link, size: float | int, hosts: int) -> Algorithm:
+def fastest_algorithm(link: Link, size: float | int, hosts: int) -> Algorithm:
     """The algorithm that takes the least: exchange for little, ring for much, a tree for many hosts."""
     return min(Algorithm, key=lambda algorithm: all_reduce_seconds(link, size, hosts, algorithm))
 
@@ -108,7 +108,9 @@ def work_seconds(cluster: Cluster, tokens: int = 1) -> float:
     return max(passes * model.weight_bytes / host.bandwidth, 2 * model.weights * tokens / host.flops)
 
 
-def seconds(cluster: Cluster, hosts: int, way: Way, tokens: int = 1, algorithm: Algorithm | None = None) -> float:
+def seconds(
+    cluster: Cluster, hosts: int, way: Parallelism, tokens: int = 1, algorithm: Algorithm | None = None
+) -> float:
     """Seconds of one token behind the others, or of a prompt of `tokens`, with one user.
 
     work is `work_seconds`, chunk the bytes of a chunk's activations, n the hosts.
@@ -121,17 +123,19 @@ def seconds(cluster: Cluster, hosts: int, way: Way, tokens: int = 1, algorithm: 
     chunk = NUMBER_BYTES * cluster.model.width * tokens / chunks
     link = cluster.link
     if hosts == 1:
-        return cluster.alone + work
-    if way is Way.TENSOR:
-        chosen = algorithm or quickest(link, chunk, hosts)
+        return cluster.serial + work
+    if way is Parallelism.TENSOR:
+        chosen = algorithm or fastest_algorithm(link, chunk, hosts)
         summing = all_reduce_seconds(link, chunk, hosts, chosen)
-        return cluster.alone + work / hosts + chunks * 2 * cluster.model.layers * summing
-    if way is Way.LAYER:
-        return cluster.alone + (chunks + hosts - 1) * work / hosts / chunks + (chunks + hosts - 2) * link.seconds(chunk)
-    return cluster.alone + work + chunks * 2 * hosts * link.seconds(chunk)
+        return cluster.serial + work / hosts + chunks * 2 * cluster.model.layers * summing
+    if way is Parallelism.LAYER:
+        return (
+            cluster.serial + (chunks + hosts - 1) * work / hosts / chunks + (chunks + hosts - 2) * link.seconds(chunk)
+        )
+    return cluster.serial + work + chunks * 2 * hosts * link.seconds(chunk)
 
 
-def speeds(cluster: Cluster, counts: Sequence[int], way: Way, tokens: int = 1) -> dict[int, float]:
+def speeds(cluster: Cluster, counts: Sequence[int], way: Parallelism, tokens: int = 1) -> dict[int, float]:
     """Tokens a second by number of hosts: generated ones for tokens=1, else of a prompt of so many."""
     return {count: tokens / seconds(cluster, count, way, tokens) for count in counts}
 
@@ -141,13 +145,15 @@ def fewest_hosts(cluster: Cluster) -> int:
     return max(1, math.ceil(cluster.model.weight_bytes / cluster.host.memory))
 
 
-def fastest_hosts(cluster: Cluster, way: Way, tokens: int = 1, most: int = MOST_HOSTS) -> int:
+def fastest_hosts(cluster: Cluster, way: Parallelism, tokens: int = 1, most: int = MOST_HOSTS) -> int:
     """The number of hosts with the most tokens a second; the smallest such number."""
     found = speeds(cluster, range(1, most + 1), way, tokens)
     return max(found, key=lambda count: found[count])
 
 
-def worth(cluster: Cluster, way: Way, tokens: int = 1, gain: float = 1.1, most: int = MOST_HOSTS) -> int:
+def worthwhile_hosts(
+    cluster: Cluster, way: Parallelism, tokens: int = 1, gain: float = 1.1, most: int = MOST_HOSTS
+) -> int:
     """How many hosts are worth it: as many as are needed to hold the weights, and on while one more gives `gain`."""
     hosts = fewest_hosts(cluster)
     while hosts < most and seconds(cluster, hosts, way, tokens) / seconds(cluster, hosts + 1, way, tokens) >= gain:
@@ -155,7 +161,7 @@ def worth(cluster: Cluster, way: Way, tokens: int = 1, gain: float = 1.1, most: 
     return hosts
 
 
-def second_host(cluster: Cluster, way: Way, tokens: int = 1) -> float:
+def second_host_speed_up(cluster: Cluster, way: Parallelism, tokens: int = 1) -> float:
     """How many times faster two hosts are than one, were its memory large enough."""
     return seconds(cluster, 1, way, tokens) / seconds(cluster, 2, way, tokens)
 
@@ -179,14 +185,14 @@ class Scaling:
     seconds(n) = alone + shared / n + collectives (n - 1) round: an all-gather takes n - 1 rounds.
     """
 
-    alone: float
-    shared: float
+    serial: float
+    parallel: float
     round: float
     collectives: int
 
     def seconds(self, hosts: int) -> float:
         """Seconds of a token on so many hosts."""
-        return self.alone + self.shared / hosts + self.collectives * (hosts - 1) * self.round
+        return self.serial + self.parallel / hosts + self.collectives * (hosts - 1) * self.round
 
     def speed_up(self, hosts: int) -> float:
         """How many times faster than one host."""
@@ -210,8 +216,8 @@ def fit_scaling(points: Mapping[int, float], collectives: int, round: float | No
     hosts, taken = np.array(list(points), float), np.array(list(points.values()), float)
     meetings, least = collectives * (hosts - 1), round or 0.0
     columns = np.stack([1 / hosts, np.ones_like(hosts), meetings], axis=1)
-    shared, alone, more = _fit(columns, taken - meetings * least, scale=taken)
-    return Scaling(alone, shared, least + more, collectives)
+    parallel, serial, more = _fit(columns, taken - meetings * least, scale=taken)
+    return Scaling(serial, parallel, least + more, collectives)
 
 
 def _fit(columns: np.ndarray, wanted: np.ndarray, scale: np.ndarray | None = None) -> list[float]:
@@ -232,7 +238,7 @@ def _fit(columns: np.ndarray, wanted: np.ndarray, scale: np.ndarray | None = Non
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedPoint:
     """One measured point and what the simulation says of it, in seconds."""
 
     hosts: int
@@ -240,14 +246,16 @@ class Compared:
     said: float
 
     @property
-    def off(self) -> float:
+    def error_factor(self) -> float:
         """By what factor they differ, 1 or more."""
         return max(self.measured / self.said, self.said / self.measured)
 
 
-def beside(cluster: Cluster, way: Way, points: Mapping[int, float], tokens: int = 1) -> tuple[Compared, ...]:
+def compare_with_measured(
+    cluster: Cluster, way: Parallelism, points: Mapping[int, float], tokens: int = 1
+) -> tuple[ComparedPoint, ...]:
     """Measured seconds by number of hosts, each with what the simulation says."""
-    return tuple(Compared(hosts, taken, seconds(cluster, hosts, way, tokens)) for hosts, taken in points.items())
+    return tuple(ComparedPoint(hosts, taken, seconds(cluster, hosts, way, tokens)) for hosts, taken in points.items())
 
 
 # The worked example. Sizes by the published shape of Llama 3.1 70B and llama.cpp's Q4_K_M of it (42.5 GB, of which the

@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 
-PATIENCE = 2.0  # seconds from asking the command to end to killing it
-LOOK = 0.1  # seconds between looks at the parent
+KILL_AFTER_SECONDS = 2.0  # seconds from asking the command to end to killing it
+POLL_SECONDS = 0.1  # seconds between looks at the parent
 PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -24,18 +24,18 @@ def main(parent: int, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked for it was interrupted, and decides
     # The guard has one thread, so running Python between fork and exec is safe here, as it is not in a notebook.
-    child = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_the_guard)
+    child = subprocess.Popen(command, start_new_session=True, preexec_fn=_kill_child_with_guard)
     try:
         while os.getppid() == parent:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return child.wait(LOOK)
+                return child.wait(POLL_SECONDS)
         return 128 + signal.SIGHUP
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _end(child)
 
 
-def _die_with_the_guard() -> None:
+def _kill_child_with_guard() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
@@ -46,7 +46,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
         _signal(child.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(PATIENCE)
+            child.wait(KILL_AFTER_SECONDS)
     _signal(child.pid, signal.SIGKILL)
     child.wait()
 

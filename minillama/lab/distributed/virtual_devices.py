@@ -32,7 +32,7 @@ Weights = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DeviceResults:
     """What came out on every device, one behind the other along a new first axis, and what was sent for it."""
 
     results: Float32[np.ndarray, "devices ..."]
@@ -53,7 +53,9 @@ def virtual_mesh(devices: int = DEVICES) -> Mesh:
     return tensor_mesh(found[:devices])
 
 
-def on_each_device(function: Callable[..., Array], specs: Sequence[PartitionSpec], *arrays: np.ndarray) -> Outcome:
+def on_each_device(
+    function: Callable[..., Array], specs: Sequence[PartitionSpec], *arrays: np.ndarray
+) -> DeviceResults:
     """Run a function on every device's parts of the arrays, and see what each device has in the end."""
     mesh = virtual_mesh()
 
@@ -62,7 +64,7 @@ def on_each_device(function: Callable[..., Array], specs: Sequence[PartitionSpec
 
     program = jax.shard_map(stacked, mesh=mesh, in_specs=tuple(specs), out_specs=PartitionSpec(AXIS), check_vma=False)
     compiled = jax.jit(program).lower(*arrays).compile()
-    return Outcome(np.asarray(compiled(*arrays), np.float32), ledger(compiled.as_text()))
+    return DeviceResults(np.asarray(compiled(*arrays), np.float32), ledger(compiled.as_text()))
 
 
 def step_ledger(llm: LLM) -> tuple[Collective, ...]:

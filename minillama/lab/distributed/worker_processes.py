@@ -22,38 +22,38 @@ from minillama.parallel.workers.addresses import free_ports
 
 HOST = "127.0.0.1"
 START_SECONDS = 60.0  # until a worker listens: it imports JAX first, and machines are busy
-STOP_SECONDS = process_guard.PATIENCE + 8.0
-LOOK = 0.05  # seconds between looks whether it does
+STOP_SECONDS = process_guard.KILL_AFTER_SECONDS + 8.0
+POLL_SECONDS = 0.05  # seconds between looks whether it does
 
 # What a notebook set for itself, and processes that stand for machines of their own must not inherit.
-ITS_OWN = ("JAX_NUM_CPU_DEVICES",)
+NOT_INHERITED = ("JAX_NUM_CPU_DEVICES",)
 
 Command = Callable[[int], Sequence[str]]  # of a worker, by its port
 
-_MEET = """\
+_JOIN_AND_TIME = """\
 import json, sys
 from minillama.measure.limits.all_reduce import join_and_time
 print(json.dumps(join_and_time(*json.loads(sys.argv[1]))))
 """
 
 
-def worker(port: int) -> tuple[str, ...]:
+def worker_command(port: int) -> tuple[str, ...]:
     """The command of one worker with one thread on this machine, as one would type it."""
     return (*MINILLAMA, "worker", "--host", HOST, "--port", str(port), "-t", "1")
 
 
 @dataclass(frozen=True)
-class Guarded:
+class GuardedProcess:
     """A command that runs, its guard, and the nameless file that it writes its words to."""
 
     process: subprocess.Popen[bytes]
-    words: int
+    output: int
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line that it wrote."""
-        size = os.fstat(self.words).st_size
+        size = os.fstat(self.output).st_size
         # The place to write at is the command's as well: it must not move.
-        lines = os.pread(self.words, size, 0).decode("utf-8", "replace").split("\n")
+        lines = os.pread(self.output, size, 0).decode("utf-8", "replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
     def ports(self) -> set[int]:
@@ -67,7 +67,7 @@ class Guarded:
 
 
 @contextmanager
-def running(command: Sequence[str]) -> Iterator[Guarded]:
+def guarded_process(command: Sequence[str]) -> Iterator[GuardedProcess]:
     """Run a command until the block ends, however it ends: done, raised, interrupted, or with the whole process.
 
     POSIX only: raises ResourceError elsewhere.
@@ -75,42 +75,44 @@ def running(command: Sequence[str]) -> Iterator[Guarded]:
     if os.name != "posix":
         raise ResourceError("worker processes are started from notebooks on Linux and macOS only; on Windows use WSL")
     guarded = (sys.executable, "-P", str(Path(process_guard.__file__)), str(os.getpid()), *command)
-    environment = {name: value for name, value in os.environ.items() if name not in ITS_OWN}
-    with tempfile.TemporaryFile() as words:
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    with tempfile.TemporaryFile() as output:
         # A session of its own: what interrupts the kernel must not hit the guard while it cleans up.
         process = subprocess.Popen(
-            guarded, stdin=subprocess.DEVNULL, stdout=words, stderr=subprocess.STDOUT, env=environment,
+            guarded, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
             start_new_session=True,
         )  # fmt: skip
         try:
-            yield Guarded(process, words.fileno())
+            yield GuardedProcess(process, output.fileno())
         finally:
             _stop(process)
 
 
 @contextmanager
-def workers(count: int, command: Command = worker, *, seconds: float = START_SECONDS) -> Iterator[tuple[str, ...]]:
+def running_workers(
+    count: int, command: Command = worker_command, *, seconds: float = START_SECONDS
+) -> Iterator[tuple[str, ...]]:
     """So many workers on free ports of this machine, all listening: their addresses, as `--workers` wants them.
 
     Raises ResourceError where one ends or is not ready in time, with its last words.
     """
     ports = free_ports(count, HOST)
     with ExitStack() as stack:
-        started = [stack.enter_context(running(command(port))) for port in ports]
+        started = [stack.enter_context(guarded_process(command(port))) for port in ports]
         deadline = time.monotonic() + seconds
         for port, one in zip(ports, started, strict=True):
-            _wait_until_it_listens(one, port, deadline, seconds)
+            _wait_until_listening(one, port, deadline, seconds)
         yield tuple(f"{HOST}:{port}" for port in ports)
 
 
 def token_seconds(
-    model: Path, count: int, *, tokens: int = 12, repetitions: int = 10, command: Command = worker
+    model: Path, count: int, *, tokens: int = 12, repetitions: int = 10, command: Command = worker_command
 ) -> float:
     """Seconds a token where so many workers compute a model together and this process leads; the best of several.
 
     Raises ResourceError where a worker does not start or is lost, OptionError where the model does not divide.
     """
-    with workers(count, command) as addresses:
+    with running_workers(count, command) as addresses:
         llm = load(model, workers=",".join(addresses), threads=1, ctx_size=512, progress=False)
         try:
             rates = []
@@ -122,7 +124,7 @@ def token_seconds(
     return 1 / max(rates[1:])
 
 
-def between_processes(count: int, sizes: Sequence[int], *, seconds: float = START_SECONDS) -> dict[int, float]:
+def time_all_reduce(count: int, sizes: Sequence[int], *, seconds: float = START_SECONDS) -> dict[int, float]:
     """Seconds of a sum over so many processes of this machine, by bytes of its payload.
 
     They join through JAX's own distributed runtime, as workers do. Raises ResourceError where they do not meet in time.
@@ -132,30 +134,30 @@ def between_processes(count: int, sizes: Sequence[int], *, seconds: float = STAR
         started = []
         for place in range(count):
             told = json.dumps([f"{HOST}:{port}", count, place, list(sizes)])
-            started.append(stack.enter_context(running((sys.executable, "-c", _MEET, told))))
-        finish(started, seconds)
-        return {int(size): taken for size, taken in json.loads(started[0].last_words())}
+            started.append(stack.enter_context(guarded_process((sys.executable, "-c", _JOIN_AND_TIME, told))))
+        wait_for_all(started, seconds)
+        return {int(size): taken for size, taken in json.loads(started[0].last_line())}
 
 
-def finish(started: Sequence[Guarded], seconds: float) -> None:
+def wait_for_all(started: Sequence[GuardedProcess], seconds: float) -> None:
     """Wait until all have ended by themselves; raises ResourceError where one fails or takes longer."""
     deadline = time.monotonic() + seconds
     for one in started:
         try:
             status = one.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise ResourceError(f"a process has not ended after {seconds:.0f} s: {one.last_words()}") from None
+            raise ResourceError(f"a process has not ended after {seconds:.0f} s: {one.last_line()}") from None
         if status:
-            raise ResourceError(f"a process ended with status {status}: {one.last_words()}")
+            raise ResourceError(f"a process ended with status {status}: {one.last_line()}")
 
 
-def _wait_until_it_listens(one: Guarded, port: int, deadline: float, seconds: float) -> None:
+def _wait_until_listening(one: GuardedProcess, port: int, deadline: float, seconds: float) -> None:
     while port not in one.ports():
         if one.process.poll() is not None:
-            raise ResourceError(f"the worker on port {port} ended at once: {one.last_words()}")
+            raise ResourceError(f"the worker on port {port} ended at once: {one.last_line()}")
         if time.monotonic() > deadline:
-            raise ResourceError(f"the worker on port {port} does not listen after {seconds:.0f} s: {one.last_words()}")
-        time.sleep(LOOK)
+            raise ResourceError(f"the worker on port {port} does not listen after {seconds:.0f} s: {one.last_line()}")
+        time.sleep(POLL_SECONDS)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

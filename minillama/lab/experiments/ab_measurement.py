@@ -10,11 +10,11 @@ from statistics import median
 
 from minillama.engine.llm import LLM
 from minillama.lab.grading import lab_record
-from minillama.lab.plots.measurement_plots import Step
+from minillama.lab.plots.measurement_plots import SpeedUpStep
 from minillama.measure.host.child_process import MINILLAMA, json_objects
 
 KERNELS = "MINILLAMA_CPU_KERNELS"  # not a flag: llama.cpp chooses its kernels when it is compiled or loaded
-KNOBS = ("-t", "-b", "-ub", "-ctk", "-ctv", "-ngl", KERNELS)
+TUNABLE_FLAGS = ("-t", "-b", "-ub", "-ctk", "-ctv", "-ngl", KERNELS)
 Flags = Mapping[str, str]  # a flag of `minillama bench`, or the variable above, and its value
 Measure = Callable[[Flags], float]
 
@@ -73,7 +73,7 @@ def tokens_per_second(model: Path, flags: Flags, test: Sequence[str]) -> float:
     return float(found["avg_ts"])  # type: ignore[arg-type]
 
 
-def by_turns(before: Callable[[], float], after: Callable[[], float], rounds: int = 2) -> Gain:
+def measure_interleaved(before: Callable[[], float], after: Callable[[], float], rounds: int = 2) -> Gain:
     """Measure A B A B ...: whatever else changes meanwhile changes for both."""
     pairs = [(before(), after()) for _ in range(rounds)]
     return Gain(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
@@ -93,7 +93,7 @@ def try_changes(lab: str, start: Flags, changes: Sequence[Change], measure: Meas
             lab_record.write(lab, "predictions", entry, said)
         found = _measured(lab_record.section(lab, "measurements").get(entry))
         if found is None:
-            found = by_turns(lambda flags=flags: measure(flags), lambda changed=changed: measure(changed))
+            found = measure_interleaved(lambda flags=flags: measure(flags), lambda changed=changed: measure(changed))
             kept = {"value": found.ratio, "unit": "times", "before": found.before, "after": found.after}
             lab_record.write(lab, "measurements", entry, kept | {"written": lab_record.now()})
         said = lab_record.section(lab, "predictions")[entry]
@@ -101,9 +101,9 @@ def try_changes(lab: str, start: Flags, changes: Sequence[Change], measure: Meas
         flags = changed
 
 
-def steps(tried: Sequence[tuple[Change, Gain]]) -> list[Step]:
+def waterfall_steps(tried: Sequence[tuple[Change, Gain]]) -> list[SpeedUpStep]:
     """The same for a waterfall."""
-    return [Step(change.name, change.predicted, gain.ratio) for change, gain in tried]
+    return [SpeedUpStep(change.name, change.predicted, gain.ratio) for change, gain in tried]
 
 
 def _measured(entry: object) -> Gain | None:
@@ -113,7 +113,7 @@ def _measured(entry: object) -> Gain | None:
     return Gain(tuple(map(float, entry["before"])), tuple(map(float, entry["after"])))
 
 
-def cells(
+def measure_grid(
     model: Path, start: Flags, rows: tuple[str, Sequence[str]], columns: tuple[str, Sequence[str]], test: Sequence[str]
 ) -> Iterator[tuple[tuple[str, str], float]]:
     """Every combination of two flags' values: (row, column) and tokens a second."""
@@ -122,11 +122,13 @@ def cells(
             yield (row, column), tokens_per_second(model, {**start, rows[0]: row, columns[0]: column}, test)
 
 
-def generated(llm: LLM, prompt: str | Sequence[int], *, n: int = 64, lookup: bool = False, temp: float = 0.0) -> float:
+def generation_speed(
+    llm: LLM, prompt: str | Sequence[int], *, n: int = 64, lookup: bool = False, temp: float = 0.0
+) -> float:
     """Tokens a second of a text, without its end token."""
     return llm.generate(prompt, n=n, temp=temp, lookup=lookup, ignore_eos=True, seed=1).timings.generated_per_second
 
 
-def is_factor(value: object) -> bool:
+def is_positive_factor(value: object) -> bool:
     """Whether a prediction is a factor that speeds can be multiplied by."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

@@ -23,12 +23,12 @@ class Samples:
 
     tokens: Int[np.ndarray, "B T"]
     logprobs: Float[np.ndarray, "B T"]  # natural logarithms of the model's own probabilities, before any filter
-    counts: Bool[np.ndarray, "B T"]
+    valid: Bool[np.ndarray, "B T"]
 
     @property
     def likelihood(self) -> float:
         """Mean probability of a token, as the geometric mean: exp of the mean log-probability."""
-        return float(np.exp(self.logprobs[self.counts].mean()))
+        return float(np.exp(self.logprobs[self.valid].mean()))
 
     def distinct(self, size: int) -> float:
         """Different runs of `size` tokens as a share of all such runs (Li et al. 2016, distinct-n)."""
@@ -42,7 +42,7 @@ class Samples:
     @property
     def _kept(self) -> list[list[int]]:
         """The tokens of each continuation up to its end."""
-        return [row[mask].tolist() for row, mask in zip(self.tokens, self.counts, strict=True)]
+        return [row[mask].tolist() for row, mask in zip(self.tokens, self.valid, strict=True)]
 
 
 def continuations(
@@ -58,8 +58,8 @@ def continuations(
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     row = jnp.asarray(np.array(ids, np.int32))
     ends = jnp.asarray(np.array(sorted(llm.tokenizer.eog), np.int32))
-    tokens, logprobs, counts = _continue(llm.params, llm.config, llm.cache_types, chain, state, row, ends, length)
-    return Samples(np.asarray(tokens).T, np.asarray(logprobs).T, np.asarray(counts).T)
+    tokens, logprobs, valid = _continue(llm.params, llm.config, llm.cache_types, chain, state, row, ends, length)
+    return Samples(np.asarray(tokens).T, np.asarray(logprobs).T, np.asarray(valid).T)
 
 
 @partial(jax.jit, static_argnames=("config", "cache_types", "length"))

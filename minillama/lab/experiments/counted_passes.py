@@ -25,7 +25,7 @@ from minillama.measure.speed.llama_bench import measure_trial
 from minillama.model import Cache, Config, Params, empty_cache, forward, unembed
 
 
-class Passes:
+class CountedModel:
     """A model as the machine sees it: tokens and a cache go in, logits of the last token and the cache come out.
 
     A pass takes the memory of the cache it is given, as a decode step does. It counts what it is asked for.
@@ -58,13 +58,13 @@ def _run(params: Params, config: Config, ids: Int[Array, "1 T"], cache: Cache) -
 
 def pass_seconds(llm: LLM, size: int, *, repetitions: int = 7) -> float:
     """Typical seconds of a pass of `size` tokens behind an empty context, compiling not counted."""
-    model = Passes(llm)
+    model = CountedModel(llm)
     tokens = list(range(3, 3 + size))
     model(tokens, model.empty())
-    return typical(lambda cache: model(tokens, cache), model.empty, repetitions)
+    return median_seconds(lambda cache: model(tokens, cache), model.empty, repetitions)
 
 
-def typical(call: Callable[[Cache], object], make: Callable[[], Cache], repetitions: int) -> float:
+def median_seconds(call: Callable[[Cache], object], make: Callable[[], Cache], repetitions: int) -> float:
     """Median seconds of `call(make())`, the making not counted."""
     times = []
     for _ in range(repetitions):
@@ -86,7 +86,7 @@ def one_more_token(llm: LLM, depth: int, *, cached: bool, repetitions: int = 9) 
     return median(samples) / 1e9 / length
 
 
-def speeds(llm: LLM, depths: Sequence[int], types: CacheTypes) -> Iterator[tuple[int, float]]:
+def decode_speeds(llm: LLM, depths: Sequence[int], types: CacheTypes) -> Iterator[tuple[int, float]]:
     """Depth after depth, and the tokens a second of decoding there."""
     llm = replace(llm, cache_types=types)
     for depth in depths:
@@ -109,7 +109,7 @@ def _big(file_type: str) -> LLM:
     return load(big_model(file_type), ctx_size=512, progress=False)
 
 
-def big_ratio(file_type: str, base: str = "F16", *, turns: int = 3) -> float:
+def decode_speed_ratio(file_type: str, base: str = "F16", *, turns: int = 3) -> float:
     """How many times faster the same shape decodes in one type than in another, 26 MB (Q2_K) to 275 MB (F32) of file.
 
     Both are measured by turns, and the median counts: what disturbs the machine disturbs both. The base's file stays

@@ -9,11 +9,11 @@ from jaxtyping import Float
 
 from minillama.engine.llm import LLM
 from minillama.lab.plots import lab_plots
-from minillama.lab.widgets.figure import Picture, text_table
+from minillama.lab.widgets.figure import Figure, text_table
 from minillama.sampling import Sampling, StageReport, build_chain, explain
 
 # What the links are called in a lab, where llama.cpp's printed name says less.
-NAMES = {"temp-ext": "temperature", "temp": "temperature", "typical": "typical-p"}
+STAGE_NAMES = {"temp-ext": "temperature", "temp": "temperature", "typical": "typical-p"}
 
 
 @lru_cache(maxsize=64)
@@ -28,7 +28,7 @@ def softmax(logits: Float[np.ndarray, "V"]) -> Float[np.ndarray, "V"]:
     return weights / weights.sum()
 
 
-def stages(llm: LLM, prompt: str, sampling: Sampling) -> tuple[StageReport, ...]:
+def stage_reports(llm: LLM, prompt: str, sampling: Sampling) -> tuple[StageReport, ...]:
     """What each link of the chain keeps of the tokens that could follow the prompt; the penalties see the prompt."""
     ids = tuple(llm.tokenizer.encode(prompt))
     chain = build_chain(sampling, llm.config.vocab_size)
@@ -37,34 +37,34 @@ def stages(llm: LLM, prompt: str, sampling: Sampling) -> tuple[StageReport, ...]
     recent[: len(tail)] = tail
     state = chain.accept_many(chain.init(0), jnp.asarray(recent), len(tail))
     reports = explain(last_logits(llm, ids), chain, state)
-    _seen.add(jax.tree.structure(chain))
+    _compiled_structures.add(jax.tree.structure(chain))
     return reports
 
 
-_seen: set[object] = set()  # structures of chains that were compiled already
+_compiled_structures: set[object] = set()  # structures of chains that were compiled already
 
 
 def must_compile(llm: LLM, sampling: Sampling) -> bool:
     """Whether `stages` meets this structure of chain for the first time; a panel says so before it waits."""
-    return jax.tree.structure(build_chain(sampling, llm.config.vocab_size)) not in _seen
+    return jax.tree.structure(build_chain(sampling, llm.config.vocab_size)) not in _compiled_structures
 
 
-def piece(llm: LLM, token: int) -> str:
+def token_text(llm: LLM, token: int) -> str:
     """A token's text, also where it is only part of a character or a control token."""
     return llm.tokenizer.piece(token, special=True).decode("utf-8", errors="replace")
 
 
-def next_token(llm: LLM, prompt: str, sampling: Sampling, *, shown: int = 12) -> Picture:
+def next_token(llm: LLM, prompt: str, sampling: Sampling, *, shown: int = 12) -> Figure:
     """Bars of the likeliest next tokens before and after the chain, and which link removed the others."""
-    reports = stages(llm, prompt, sampling)
+    reports = stage_reports(llm, prompt, sampling)
     before = softmax(last_logits(llm, tuple(llm.tokenizer.encode(prompt))))
     after = np.zeros_like(before)
     after[reports[-1].ids] = reports[-1].probs
-    removed = {int(token): NAMES.get(report.name, report.name) for report in reports for token in report.removed}
+    removed = {int(token): STAGE_NAMES.get(report.name, report.name) for report in reports for token in report.removed}
     tokens = [int(token) for token in np.argsort(-np.maximum(before, after), kind="stable")[:shown]]
     tail = prompt if len(prompt) <= 48 else "…" + prompt[-47:]
     return lab_plots.probabilities(
-        [piece(llm, token) for token in tokens],
+        [token_text(llm, token) for token in tokens],
         [float(before[token]) for token in tokens],
         [float(after[token]) for token in tokens],
         [removed.get(token, "") for token in tokens],
@@ -75,7 +75,7 @@ def next_token(llm: LLM, prompt: str, sampling: Sampling, *, shown: int = 12) ->
 def chain_table(llm: LLM, prompt: str, sampling: Sampling) -> str:
     """The chain as a table: each link, how many tokens it leaves, and the likeliest one."""
     rows = []
-    for report in stages(llm, prompt, sampling):
-        best = f"{piece(llm, int(report.ids[0]))!r} {report.probs[0]:.1%}"
-        rows.append((NAMES.get(report.name, report.name), f"{report.kept:,}", f"{report.removed.size:,}", best))
+    for report in stage_reports(llm, prompt, sampling):
+        best = f"{token_text(llm, int(report.ids[0]))!r} {report.probs[0]:.1%}"
+        rows.append((STAGE_NAMES.get(report.name, report.name), f"{report.kept:,}", f"{report.removed.size:,}", best))
     return text_table(("link", "kept", "removed", "likeliest"), rows)

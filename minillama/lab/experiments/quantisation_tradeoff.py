@@ -11,8 +11,15 @@ from minillama.gguf.imatrix_file import Importance
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.quantise.quantise_file import quantise_file
 from minillama.gguf.quantise.tensor_types import Options
-from minillama.lab.experiments.counted_passes import big_ratio
-from minillama.lab.experiments.quantised_storytellers import distance, folder, heldout, loaded, quantised, scored_logits
+from minillama.lab.experiments.counted_passes import decode_speed_ratio
+from minillama.lab.experiments.quantised_storytellers import (
+    distance,
+    heldout_text,
+    load_quantised,
+    quantised,
+    scored_logits,
+    temporary_folder,
+)
 from minillama.measure.quality.imatrix import chunks_of, sums_of_squares
 from minillama.measure.quality.perplexity import perplexity
 
@@ -20,7 +27,7 @@ CTX = 256  # tokens of a window
 
 
 @dataclass(frozen=True)
-class Trade:
+class TypeTradeOff:
     """One type: `size` in bytes, `bits` a weight, quality against F16 on the held-out text, speed by F16's."""
 
     name: str
@@ -32,28 +39,28 @@ class Trade:
     speed: float  # tokens a second of 69 million random weights, as a multiple of what they have in F16
 
 
-def measure_type(name: str) -> Trade:
+def measure_type(name: str) -> TypeTradeOff:
     """Quantise the storyteller, read the held-out text with it, and time the large shape in that type beside F16."""
-    llm = loaded(name)
+    llm = load_quantised(name)
     weights = sum(tensor.size for tensor in llm.file.tensors.values())
     apart = distance(_logits("F16"), logits_of(llm))
-    estimate = perplexity(llm, heldout(), ctx_size=CTX)
-    size, speed = quantised(name).stat().st_size, big_ratio(name)
-    return Trade(name, size, 8 * llm.file.nbytes / weights, estimate.ppl, apart.kld, apart.same_top, speed)
+    estimate = perplexity(llm, heldout_text(), ctx_size=CTX)
+    size, speed = quantised(name).stat().st_size, decode_speed_ratio(name)
+    return TypeTradeOff(name, size, 8 * llm.file.nbytes / weights, estimate.ppl, apart.kld, apart.same_top, speed)
 
 
 @once
 def _logits(name: str) -> Float32[np.ndarray, "N V"]:
-    return logits_of(loaded(name))
+    return logits_of(load_quantised(name))
 
 
 def logits_of(llm: LLM) -> Float32[np.ndarray, "N V"]:
     """All logits behind the scored tokens of the held-out text."""
-    ids = llm.tokenizer.encode(heldout())
+    ids = llm.tokenizer.encode(heldout_text())
     return np.concatenate([logits[:-1] for logits, _ in scored_logits(llm, ids, CTX)])
 
 
-def importances(llm: LLM, text: str) -> Importance:
+def importance_matrix(llm: LLM, text: str) -> Importance:
     """The importance matrix of a text: for each matrix the mean squares of what enters its columns."""
     chunks = chunks_of(llm, llm.tokenizer.encode(text), CTX)
     sums = sums_of_squares(llm, chunks)
@@ -62,5 +69,5 @@ def importances(llm: LLM, text: str) -> Importance:
 
 def quantised_by_importance(name: str, importance: Importance) -> str:
     """The storyteller as `name`, its errors weighed by importance; the path of the file."""
-    target = folder() / f"storyteller-{name.lower()}-imatrix.gguf"
+    target = temporary_folder() / f"storyteller-{name.lower()}-imatrix.gguf"
     return str(quantise_file(quantised("F16"), target, Mix.named(name), Options(importance=importance)).path)

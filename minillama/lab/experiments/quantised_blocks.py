@@ -8,13 +8,13 @@ from gguf import quants
 from jaxtyping import Float, UInt8
 
 from minillama.gguf import BLOCKS, TensorType
-from minillama.lab.widgets.figure import BLUE, GREY, ORANGE, Picture, layout, number, text_table
+from minillama.lab.widgets.figure import BLUE, GREY, ORANGE, Figure, apply_layout, format_number, text_table
 
 SHOWN_TYPES = (TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0, TensorType.Q4_1, TensorType.Q4_K)
 
 
 @dataclass(frozen=True)
-class Field:
+class BlockField:
     """A named stretch of bytes in a block."""
 
     name: str
@@ -23,27 +23,30 @@ class Field:
     meaning: str
 
 
-FIELDS: dict[TensorType, tuple[Field, ...]] = {
-    TensorType.Q8_0: (Field("d", 0, 2, "scale, float16"), Field("qs", 2, 32, "32 codes, int8: value = d * q")),
+FIELDS: dict[TensorType, tuple[BlockField, ...]] = {
+    TensorType.Q8_0: (
+        BlockField("d", 0, 2, "scale, float16"),
+        BlockField("qs", 2, 32, "32 codes, int8: value = d * q"),
+    ),
     TensorType.Q5_0: (
-        Field("d", 0, 2, "scale, float16"),
-        Field("qh", 2, 4, "the fifth bit of each of the 32 codes"),
-        Field("qs", 6, 16, "low and high nibbles: value = d * (q - 16)"),
+        BlockField("d", 0, 2, "scale, float16"),
+        BlockField("qh", 2, 4, "the fifth bit of each of the 32 codes"),
+        BlockField("qs", 6, 16, "low and high nibbles: value = d * (q - 16)"),
     ),
     TensorType.Q4_0: (
-        Field("d", 0, 2, "scale, float16"),
-        Field("qs", 2, 16, "low nibbles are weights 0..15, high nibbles 16..31: value = d * (q - 8)"),
+        BlockField("d", 0, 2, "scale, float16"),
+        BlockField("qs", 2, 16, "low nibbles are weights 0..15, high nibbles 16..31: value = d * (q - 8)"),
     ),
     TensorType.Q4_1: (
-        Field("d", 0, 2, "scale, float16"),
-        Field("m", 2, 2, "minimum, float16"),
-        Field("qs", 4, 16, "low and high nibbles: value = d * q + m"),
+        BlockField("d", 0, 2, "scale, float16"),
+        BlockField("m", 2, 2, "minimum, float16"),
+        BlockField("qs", 4, 16, "low and high nibbles: value = d * q + m"),
     ),
     TensorType.Q4_K: (
-        Field("d", 0, 2, "scale of the scales, float16"),
-        Field("dmin", 2, 2, "scale of the minima, float16"),
-        Field("scales", 4, 12, "8 scales and 8 minima of 6 bits each"),
-        Field("qs", 16, 128, "256 codes of 4 bits: value = d * scale * q - dmin * minimum"),
+        BlockField("d", 0, 2, "scale of the scales, float16"),
+        BlockField("dmin", 2, 2, "scale of the minima, float16"),
+        BlockField("scales", 4, 12, "8 scales and 8 minima of 6 bits each"),
+        BlockField("qs", 16, 128, "256 codes of 4 bits: value = d * scale * q - dmin * minimum"),
     ),
 }
 
@@ -98,19 +101,19 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape, np.float32), where=below > 0)
 
 
-def error(values: Float[np.ndarray, "n"], kind: TensorType) -> float:
+def relative_error(values: Float[np.ndarray, "n"], kind: TensorType) -> float:
     """Root mean square of what `kind` loses, as a share of the values' own root mean square."""
     lost = quants.dequantize(encode(values, kind), kind).reshape(-1) - values
     return float(np.sqrt(np.mean(lost**2) / np.mean(values**2)))
 
 
-def bits(kind: TensorType) -> float:
+def bits_per_weight(kind: TensorType) -> float:
     """Bits a weight, scales included."""
     count, size = BLOCKS[kind]
     return 8 * size / count
 
 
-def explore(values: Float[np.ndarray, "n"], kind: TensorType, start: int) -> Picture:
+def block_figure(values: Float[np.ndarray, "n"], kind: TensorType, start: int) -> Figure:
     """One block of `kind` that begins at `values[start]`: its bytes by field, what went in and what comes out."""
     count, _ = BLOCKS[kind]
     start = min(start - start % count, values.size - count)
@@ -130,16 +133,19 @@ def explore(values: Float[np.ndarray, "n"], kind: TensorType, start: int) -> Pic
         x=places, y=outside.tolist(), name=f"after {kind.name}", mode="markers", marker={"color": BLUE, "size": 5}
     )
     figure.add_bar(x=places, y=(outside - inside).tolist(), name="error", marker={"color": ORANGE})
-    loss = error(inside, kind) if np.any(inside) else 0.0
-    title = f"{kind.name}: {count} weights in {block.size} bytes, {bits(kind):.4g} bits a weight, error {loss:.2%}"
-    layout(figure, title, "weight number in the tensor", "value", height=400)
+    loss = relative_error(inside, kind) if np.any(inside) else 0.0
+    title = f"{kind.name}: {count} weights in {block.size} bytes, {bits_per_weight(kind):.4g} bits a weight, "
+    title += f"error {loss:.2%}"
+    apply_layout(figure, title, "weight number in the tensor", "value", height=400)
     figure.update_layout(showlegend=True)
     rows = []
     for field in FIELDS[kind]:
         stretch = block[field.start : field.start + field.size]
         codes = " ".join(f"{byte:02x}" for byte in stretch[:12]) + (" …" if field.size > 12 else "")
         rows.append((field.name, f"{field.start}..{field.start + field.size - 1}", codes, field.meaning))
-    first = ", ".join(f"{number(float(a))} -> {number(float(b))}" for a, b in zip(inside[:4], outside[:4], strict=True))
-    return Picture(
+    first = ", ".join(
+        f"{format_number(float(a))} -> {format_number(float(b))}" for a, b in zip(inside[:4], outside[:4], strict=True)
+    )
+    return Figure(
         figure, f"{title}\n{text_table(('field', 'bytes', 'content', 'meaning'), rows)}\nfirst weights: {first}"
     )

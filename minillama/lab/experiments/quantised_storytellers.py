@@ -19,7 +19,7 @@ from minillama.measure.quality.text_windows import chunked
 
 
 @once
-def folder() -> Path:
+def temporary_folder() -> Path:
     """A folder for files of this process, removed at its end."""
     made = tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True)
     atexit.register(made.cleanup)
@@ -30,17 +30,17 @@ def folder() -> Path:
 def quantised(name: str) -> Path:
     """The storyteller as `name` (`Q4_0`, `Q4_K_M`, ...), made from its F16 file once a process, in part of a second."""
     return quantise_file(
-        data_file("storyteller-f16.gguf"), folder() / f"storyteller-{name.lower()}.gguf", Mix.named(name)
+        data_file("storyteller-f16.gguf"), temporary_folder() / f"storyteller-{name.lower()}.gguf", Mix.named(name)
     ).path
 
 
 @once
-def loaded(name: str) -> LLM:
+def load_quantised(name: str) -> LLM:
     """The storyteller as `name`, loaded once a process."""
     return ml.load(quantised(name), progress=False)
 
 
-def heldout() -> str:
+def heldout_text() -> str:
     """The stories that no model was trained on, as one text."""
     return data_file("heldout.txt").read_text(encoding="utf-8")
 

@@ -88,10 +88,10 @@ class Mistake:
     wrong: Answer
 
 
-def call(answer: Answer, *arguments: object, told: str = "") -> object:
+def call(answer: Answer, *arguments: object, case: str = "") -> object:
     """Call the learner's function on copies of the arguments; any exception becomes one sentence."""
     given = copy.deepcopy(arguments)
-    case = f" for {told}" if told else ""
+    suffix = f" for {case}" if case else ""
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
@@ -99,11 +99,11 @@ def call(answer: Answer, *arguments: object, told: str = "") -> object:
     except NotImplementedError as error:
         raise NotYet(_stub(answer, error)) from None
     except Exception as error:
-        raise NotYet(f"your function raised {one_line(error)}{case}") from None
+        raise NotYet(f"your function raised {one_line(error)}{suffix}") from None
     if got is None:
-        raise NotYet(f"your function returned None{case}; does every way through it end in `return`?")
-    if not all(same(mine, original) for mine, original in zip(given, arguments, strict=True)):
-        raise NotYet(f"your function changed its input{case}; work on a copy")
+        raise NotYet(f"your function returned None{suffix}; does every way through it end in `return`?")
+    if not all(is_unchanged(mine, original) for mine, original in zip(given, arguments, strict=True)):
+        raise NotYet(f"your function changed its input{suffix}; work on a copy")
     return got
 
 
@@ -115,36 +115,36 @@ def _stub(answer: Answer, error: BaseException) -> str:
     return "still the empty stub; fill in the cell above, run it, then run this cell again"
 
 
-def agree(
+def expect_equal(
     answer: Answer,
     arguments: Sequence[object],
     right: Answer,
     mistakes: Sequence[Mistake] = (),
     *,
     tolerance: float = 0.0,
-    told: str = "",
+    case: str = "",
 ) -> None:
     """Raise NotYet unless `answer` gives what `right` gives on these arguments, naming the mistake that explains it.
 
     `tolerance` is relative to the largest magnitude of the right answer; 0 asks for exact equality.
     """
-    got, want = array(call(answer, *arguments, told=told)), array(right(*copy.deepcopy(tuple(arguments))))
-    if close(got, want, tolerance):
+    got, want = as_array(call(answer, *arguments, case=case)), as_array(right(*copy.deepcopy(tuple(arguments))))
+    if is_close(got, want, tolerance):
         return
     for mistake in mistakes:
-        if close(got, array(mistake.wrong(*copy.deepcopy(tuple(arguments)))), max(tolerance, 1e-6)):
+        if is_close(got, as_array(mistake.wrong(*copy.deepcopy(tuple(arguments)))), max(tolerance, 1e-6)):
             raise NotYet(mistake.hint)
-    case = f" for {told}" if told else ""
+    suffix = f" for {case}" if case else ""
     if got.shape != want.shape:
-        raise NotYet(f"the shape is {got.shape} and should be {want.shape}{case}")
+        raise NotYet(f"the shape is {got.shape} and should be {want.shape}{suffix}")
     if not np.all(np.isfinite(got)) and np.all(np.isfinite(want)):
-        raise NotYet(f"the result holds nan or infinity{case}; a division by zero, or exp of something large?")
+        raise NotYet(f"the result holds nan or infinity{suffix}; a division by zero, or exp of something large?")
     place = np.unravel_index(int(np.argmax(np.abs(got - want))), want.shape) if want.shape else ()
     where = f" at index {tuple(int(i) for i in place)}" if place else ""
-    raise NotYet(f"wrong value{case}{where}: got {got[place]:.6g}, want {want[place]:.6g}")
+    raise NotYet(f"wrong value{suffix}{where}: got {got[place]:.6g}, want {want[place]:.6g}")
 
 
-def array(value: object) -> np.ndarray:
+def as_array(value: object) -> np.ndarray:
     """The answer as a float64 array, or a sentence that says what it is instead."""
     try:
         return np.asarray(value, dtype=np.float64)
@@ -152,7 +152,7 @@ def array(value: object) -> np.ndarray:
         raise NotYet(f"the result should be numbers, and is a {type(value).__name__}") from None
 
 
-def close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
+def is_close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
     """True when two arrays have one shape and differ by at most tolerance times the largest wanted magnitude."""
     if got.shape != want.shape:
         return False
@@ -163,14 +163,16 @@ def close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
     return bool(np.all(np.abs(got[finite] - want[finite]) <= tolerance * scale))
 
 
-def same(mine: object, original: object) -> bool:
+def is_unchanged(mine: object, original: object) -> bool:
     """True when an argument still holds what it held before the call."""
     if isinstance(mine, np.ndarray) and isinstance(original, np.ndarray):
         return bool(mine.shape == original.shape and np.array_equal(mine, original, equal_nan=mine.dtype.kind == "f"))
     if isinstance(mine, dict) and isinstance(original, dict):
-        return mine.keys() == original.keys() and all(same(mine[key], original[key]) for key in mine)
+        return mine.keys() == original.keys() and all(is_unchanged(mine[key], original[key]) for key in mine)
     if isinstance(mine, list | tuple) and isinstance(original, list | tuple):
-        return len(mine) == len(original) and all(same(one, other) for one, other in zip(mine, original, strict=True))
+        return len(mine) == len(original) and all(
+            is_unchanged(one, other) for one, other in zip(mine, original, strict=True)
+        )
     if isinstance(mine, int | float | str | bytes | bytearray):
         return bool(mine == original)
     return True

@@ -9,7 +9,7 @@ from IPython.display import display
 
 from minillama.errors import FormatError
 from minillama.lab.grading import lab_record
-from minillama.lab.grading.lab_results import Results, Value, measured
+from minillama.lab.grading.lab_results import Quantity, Results, measured
 
 LAB = "12"
 TARGETS = {
@@ -87,7 +87,7 @@ def verdict(value: float | None, at_least: float | None, at_most: float | None) 
     return "missed" if missed else "met"
 
 
-def limits_met(target: Target, results: Results) -> dict[Limit, tuple[Value | None, str]]:
+def limits_met(target: Target, results: Results) -> dict[Limit, tuple[Quantity | None, str]]:
     """Each limit of a target with its measurement and the verdict."""
     found = {limit: measured(results, limit.lab, limit.measurement) for limit in target.limits}
     return {

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from minillama.errors import FormatError, ResourceError
 from minillama.lab.plots.roofline_plots import Dot
-from minillama.lab.widgets.figure import Picture
+from minillama.lab.widgets.figure import Figure
 from minillama.measure.limits.roofline import Roofline
 
 LARGEST = 32 << 20  # bytes of a file of records; the pictures of a lab take some hundred kilobytes
@@ -32,7 +32,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Value:
+class Quantity:
     """A number and what it counts."""
 
     value: float
@@ -47,16 +47,16 @@ class LabResults:
     written: str
     machine: Mapping[str, object]
     versions: Mapping[str, str]
-    predictions: Mapping[str, Value]
-    measurements: Mapping[str, Value]
+    predictions: Mapping[str, Quantity]
+    measurements: Mapping[str, Quantity]
     checks: Mapping[str, bool]  # passed or not yet
     dots: Mapping[str, Dot]
-    pictures: Mapping[str, Picture]
+    figures: Mapping[str, Figure]
     texts: Mapping[str, tuple[str, str]]  # the question, and what was written
     decisions: Mapping[str, object]  # `minillama.lab.grading.decisions` reads them
     roof: Roofline | None
 
-    def looked_at(self) -> dict[str, tuple[Value, Value]]:
+    def measured_predictions(self) -> dict[str, tuple[Quantity, Quantity]]:
         """The predictions that were measured too: what was said, and what came out."""
         return {name: (said, self.measurements[name]) for name, said in self.predictions.items()
                 if name in self.measurements}  # fmt: skip
@@ -75,7 +75,7 @@ def read_results(folder: Path) -> dict[str, LabResults]:
     return {path.stem[3:]: _read(path) for path in sorted(folder.glob("lab[0-9][0-9].json"))}
 
 
-def measured(results: Results, lab: str, name: str) -> Value | None:
+def measured(results: Results, lab: str, name: str) -> Quantity | None:
     """One measurement on record, None where it was not made."""
     return results[lab].measurements.get(name) if lab in results else None
 
@@ -148,21 +148,23 @@ def _read(path: Path) -> LabResults:
         written=whole.get("written", "").text(),
         machine=whole.get("machine", {}).fields(),
         versions={name: entry.text() for name, entry in section("versions")},
-        predictions={n: Value(e.get("said").number(), e.get("unit", "").text()) for n, e in section("predictions")},
-        measurements={n: Value(e.get("value").number(), e.get("unit", "").text()) for n, e in section("measurements")},
+        predictions={n: Quantity(e.get("said").number(), e.get("unit", "").text()) for n, e in section("predictions")},
+        measurements={
+            n: Quantity(e.get("value").number(), e.get("unit", "").text()) for n, e in section("measurements")
+        },
         checks={name: entry.get("passed").truth() for name, entry in section("checks")},
         dots={n: Dot(e.get("intensity").positive(), e.get("flops").positive()) for n, e in section("dots")},
-        pictures={name: _picture(entry) for name, entry in section("pictures")},
+        figures={name: _figure(entry) for name, entry in section("pictures")},
         texts={n: (e.get("question", "").text(), e.get("text").text()) for n, e in section("texts")},
         decisions=whole.get("decisions", {}).fields(),
         roof=_roof(whole.get("roofline", {})),
     )
 
 
-def _picture(entry: _Entry) -> Picture:
+def _figure(entry: _Entry) -> Figure:
     figure = entry.get("figure")
     try:
-        return Picture(go.Figure(figure.fields()), entry.get("text").text())
+        return Figure(go.Figure(figure.fields()), entry.get("text").text())
     except (ValueError, TypeError):  # plotly's reason takes a page
         raise figure.refuse("a figure that plotly knows") from None
 

@@ -8,8 +8,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 from minillama.lab.grading import lab_record
-from minillama.lab.plots.lab_plots import said_and_measured
-from minillama.lab.widgets.figure import Picture
+from minillama.lab.plots.lab_plots import prediction_bars
+from minillama.lab.widgets.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Prediction:
         said = entry.get("said") if isinstance(entry, dict) else None
         return float(said) if isinstance(said, int | float) and math.isfinite(said) else None
 
-    def compare(self, measured: float, model: float | None = None) -> Picture:
+    def compare(self, measured: float, model: float | None = None) -> Figure:
         """Keep the measurement, and draw what you said, what was measured and what a simple model says."""
         lab_record.measurement(self.lab, self.name, measured, self.unit)
-        return said_and_measured(self.name, self.unit, self.recorded(), measured, model)
+        return prediction_bars(self.name, self.unit, self.recorded(), measured, model)

@@ -15,10 +15,10 @@ from plotly.offline import get_plotlyjs
 
 from minillama.lab.grading import lab_record
 from minillama.lab.grading.decisions import Decisions, limits_met, read_decisions
-from minillama.lab.grading.lab_results import TITLES, LabResults, Results, Value, read_results
+from minillama.lab.grading.lab_results import TITLES, LabResults, Quantity, Results, read_results
 from minillama.lab.grading.rubric import rubric
 from minillama.lab.plots.roofline_plots import roofline
-from minillama.lab.widgets.figure import GREY, PALETTE, SYMBOLS, Picture, layout, number, text_table
+from minillama.lab.widgets.figure import GREY, PALETTE, SYMBOLS, Figure, apply_layout, format_number, text_table
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 STYLE = """
@@ -39,10 +39,10 @@ for (const data of document.querySelectorAll('script[type="application/json"]'))
 """
 
 
-def keep(lab: str, name: str, picture: Picture) -> Picture:
+def save_figure(lab: str, name: str, figure: Figure) -> Figure:
     """Keep a picture and its text twin in a lab's records, for the report, and return it."""
-    lab_record.write(lab, "pictures", name, {"figure": json.loads(picture.figure.to_json()), "text": picture.text})
-    return picture
+    lab_record.write(lab, "pictures", name, {"figure": json.loads(figure.plotly.to_json()), "text": figure.text})
+    return figure
 
 
 def build_report(results_folder: Path, out: Path) -> Path:
@@ -63,11 +63,11 @@ def build_report(results_folder: Path, out: Path) -> Path:
     return out
 
 
-def calibration(results: Results) -> Picture:
+def calibration(results: Results) -> Figure:
     """What was said against what was measured, all labs together; on the diagonal a prediction was right."""
     figure, rows, ends = go.Figure(), [], [1.0]
     for index, (lab, found) in enumerate(results.items()):
-        pairs = {n: (s, m) for n, (s, m) in found.looked_at().items() if s.value > 0 and m.value > 0}
+        pairs = {n: (s, m) for n, (s, m) in found.measured_predictions().items() if s.value > 0 and m.value > 0}
         if not pairs:
             continue
         said, came = ([pair[side].value for pair in pairs.values()] for side in (0, 1))
@@ -76,26 +76,29 @@ def calibration(results: Results) -> Picture:
             x=came, y=said, mode="markers", name=f"lab {lab}", hovertext=list(pairs),
             marker={"color": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 11},
         )  # fmt: skip
-        rows += [(lab, name, number(s.value), number(m.value), m.unit, factor(s, m)) for name, (s, m) in pairs.items()]
+        rows += [
+            (lab, name, format_number(s.value), format_number(m.value), m.unit, error_factor(s, m))
+            for name, (s, m) in pairs.items()
+        ]
     low, high = min(ends) / 2, max(ends) * 2
     figure.add_scatter(
         x=[low, high], y=[low, high], mode="lines", showlegend=False, hoverinfo="skip",
         line={"color": GREY, "dash": "dash"},
     )  # fmt: skip
     title = "What I said, and what I measured"
-    layout(figure, title, "measured", "said", height=440)
+    apply_layout(figure, title, "measured", "said", height=440)
     figure.update_layout(showlegend=True)
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(type="log", range=[math.log10(low), math.log10(high)], dtick=1, exponentformat="none")
     head = ("lab", "prediction", "said", "measured", "unit", "off by")
-    return Picture(figure, f"{title}\n" + (text_table(head, rows) if rows else "no prediction was measured yet"))
+    return Figure(figure, f"{title}\n" + (text_table(head, rows) if rows else "no prediction was measured yet"))
 
 
-def factor(said: Value, came: Value) -> str:
+def error_factor(said: Quantity, came: Quantity) -> str:
     """How far off a prediction was, as a factor of 1 or more; a dash where one of both is not positive."""
     if said.value <= 0 or came.value <= 0:
         return "-"
-    return f"{number(max(said.value / came.value, came.value / said.value))} times"
+    return f"{format_number(max(said.value / came.value, came.value / said.value))} times"
 
 
 def _page(results: Results, decisions: Decisions) -> Iterator[str]:
@@ -130,14 +133,14 @@ def _gap(text: str) -> str:
     return f'<p class="gap">{escape(text)}</p>'
 
 
-def _figure(picture: Picture) -> Iterator[str]:
+def _figure(figure: Figure) -> Iterator[str]:
     """A place, the figure's numbers behind it, and the text twin. `<` would end the script early, so it is spelt."""
-    data = picture.figure.to_json().replace("<", "\\u003c")
-    title = picture.text.partition("\n")[0]
-    height = min(int(picture.figure.layout.height or 360), 2000)
+    data = figure.plotly.to_json().replace("<", "\\u003c")
+    title = figure.text.partition("\n")[0]
+    height = min(int(figure.plotly.layout.height or 360), 2000)
     yield f'<div style="height:{height}px" role="img" aria-label="{escape(title)}"></div>'
     yield f'<script type="application/json">{data}</script>'
-    yield f"<details><summary>The same as text</summary><pre>{escape(picture.text)}</pre></details>"
+    yield f"<details><summary>The same as text</summary><pre>{escape(figure.text)}</pre></details>"
 
 
 def _machines(results: Results) -> Iterator[str]:
@@ -175,12 +178,12 @@ def _target(results: Results, decisions: Decisions) -> Iterator[str]:
     rows = []
     for limit, (value, word) in limits_met(target, results).items():
         side = f"at least {limit.at_least:g}" if limit.at_least is not None else f"at most {limit.at_most:g}"
-        rows.append((f"lab {limit.lab}: {limit.measurement}", side, _told(value), word))
+        rows.append((f"lab {limit.lab}: {limit.measurement}", side, _quantity_text(value), word))
     yield _table(("limit on", "wanted", "measured", "verdict"), rows)
 
 
-def _told(value: Value | None) -> str:
-    return f"{number(value.value)} {value.unit}" if value else "not measured"
+def _quantity_text(value: Quantity | None) -> str:
+    return f"{format_number(value.value)} {value.unit}" if value else "not measured"
 
 
 def _trade_offs(results: Results, decisions: Decisions) -> Iterator[str]:
@@ -193,9 +196,11 @@ def _trade_offs(results: Results, decisions: Decisions) -> Iterator[str]:
         for side, ratio in (("gain", each.gain), ("cost", each.cost)):
             values = results[ratio.lab].measurements if ratio.lab in results else {}
             times = ratio.times(results)
-            told = "not measured" if times is None else f"{number(times)} times"
+            told = "not measured" if times is None else f"{format_number(times)} times"
             what = f"{ratio.before} → {ratio.after}"
-            rows.append((side, what, _told(values.get(ratio.before)), _told(values.get(ratio.after)), told))
+            rows.append(
+                (side, what, _quantity_text(values.get(ratio.before)), _quantity_text(values.get(ratio.after)), told)
+            )
         yield _table(("", "measurements", "without", "with", "ratio"), rows)
         yield f'<p class="text">{escape(each.because)}</p>'
 
@@ -217,8 +222,12 @@ def _looking_back(results: Results, decisions: Decisions) -> Iterator[str]:
     if back is None:
         yield _gap("No prediction was looked back at.")
         return
-    pair = results[back.lab].looked_at().get(back.prediction) if back.lab in results else None
-    told = f"said {_told(pair[0])}, measured {_told(pair[1])}, off by {factor(*pair)}" if pair else "not measured"
+    pair = results[back.lab].measured_predictions().get(back.prediction) if back.lab in results else None
+    told = (
+        f"said {_quantity_text(pair[0])}, measured {_quantity_text(pair[1])}, off by {error_factor(*pair)}"
+        if pair
+        else "not measured"
+    )
     yield f"<p><b>Lab {escape(back.lab)}: {escape(back.prediction)}</b>: {escape(told)}.</p>"
     yield f'<p class="text">{escape(back.because)}</p>'
 
@@ -241,10 +250,13 @@ def _lab(lab: str, found: LabResults | None) -> Iterator[str]:
     solved = sum(found.checks.values())
     yield f"<p>{solved} of {len(found.checks)} tried exercises solved; last written {escape(found.written)}.</p>"
     if found.predictions:
-        rows = [(name, _told(said), _told(found.measurements.get(name))) for name, said in found.predictions.items()]
+        rows = [
+            (name, _quantity_text(said), _quantity_text(found.measurements.get(name)))
+            for name, said in found.predictions.items()
+        ]
         yield _table(("prediction", "said", "measured"), rows)
     others = {name: value for name, value in found.measurements.items() if name not in found.predictions}
     if others:
-        yield _table(("measurement", ""), [(name, _told(value)) for name, value in others.items()])
-    for picture in found.pictures.values():
-        yield from _figure(picture)
+        yield _table(("measurement", ""), [(name, _quantity_text(value)) for name, value in others.items()])
+    for figure in found.figures.values():
+        yield from _figure(figure)

@@ -8,7 +8,7 @@ Row = tuple[str, str, str, str]
 
 def rubric(results: Results, decisions: Decisions) -> list[Row]:
     """Criterion, what a good report has, points, and what was found; the points are given by a reader."""
-    looked = [name for found in results.values() for name in found.looked_at()]
+    looked = [name for found in results.values() for name in found.measured_predictions()]
     said = sum(len(found.predictions) for found in results.values())
     solved = sum(sum(found.checks.values()) for found in results.values())
     tried = sum(len(found.checks) for found in results.values())

@@ -13,12 +13,12 @@ from minillama.lab.widgets.figure import (
     ORANGE,
     PALETTE,
     SYMBOLS,
-    Picture,
-    layout,
-    number,
-    quoted,
+    Figure,
+    apply_layout,
+    format_number,
     text_bars,
     text_table,
+    token_label,
 )
 
 PLACES = ("top center", "middle right", "bottom left")  # of the labels, one a group, so that they do not meet
@@ -26,7 +26,7 @@ PLACES = ("top center", "middle right", "bottom left")  # of the labels, one a g
 
 def bars(
     labels: Sequence[str], values: Sequence[float], title: str, axis: str, *, logarithmic: bool = False, note: str = ""
-) -> Picture:
+) -> Figure:
     """Horizontal bars in the order given, first at the top."""
     figure = go.Figure(
         go.Bar(
@@ -34,22 +34,22 @@ def bars(
             y=list(labels),
             orientation="h",
             marker={"color": BLUE},
-            text=[number(value) for value in values],
+            text=[format_number(value) for value in values],
             textposition="outside",
             cliponaxis=False,
             hovertemplate="%{y}: %{x}<extra></extra>",
         )
     )
-    layout(figure, title, axis, height=130 + 34 * len(labels))
+    apply_layout(figure, title, axis, height=130 + 34 * len(labels))
     figure.update_yaxes(autorange="reversed")
     if logarithmic:
         positive = [value for value in values if value > 0] or [1.0]
         figure.update_xaxes(type="log", range=[np.log10(min(positive)) - 0.5, np.log10(max(positive)) + 0.6], dtick=1)
     text = f"{title}\n{axis}\n{text_bars(labels, values)}"
-    return Picture(figure, f"{text}\n{note}" if note else text)
+    return Figure(figure, f"{text}\n{note}" if note else text)
 
 
-def said_and_measured(title: str, unit: str, said: float | None, measured: float, model: float | None) -> Picture:
+def prediction_bars(title: str, unit: str, said: float | None, measured: float, model: float | None) -> Figure:
     """Your prediction, the measurement, and what a simple model says, as three bars."""
     looks = (("you said", said, ORANGE, "/"), ("measured", measured, BLUE, ""), ("model says", model, GREEN, "."))
     known = [(label, value) for label, value, _, _ in looks if value is not None]
@@ -62,11 +62,11 @@ def said_and_measured(title: str, unit: str, said: float | None, measured: float
             y=[label],
             orientation="h",
             marker={"color": colour, "pattern": {"shape": shape, "fillmode": "overlay", "fgcolor": "white"}},
-            text=[number(value)],
+            text=[format_number(value)],
             textposition="outside",
             cliponaxis=False,
         )
-    layout(figure, title, unit, height=130 + 44 * len(known))
+    apply_layout(figure, title, unit, height=130 + 44 * len(known))
     figure.update_layout(showlegend=False)
     figure.update_yaxes(autorange="reversed")
     text = f"{title}\n" + text_bars([label for label, _ in known], [value for _, value in known], unit=unit)
@@ -74,11 +74,11 @@ def said_and_measured(title: str, unit: str, said: float | None, measured: float
         text += "\nyou said nothing yet: record a prediction and run this cell again"
     elif said > 0 and measured > 0:
         ratio = max(said / measured, measured / said)
-        text += f"\noff by a factor of {number(ratio)}"
-    return Picture(figure, text)
+        text += f"\noff by a factor of {format_number(ratio)}"
+    return Figure(figure, text)
 
 
-def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> Picture:
+def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> Figure:
     """Tensors as areas: one box a block of the model, inside it one box a tensor, coloured by type."""
     kinds = sorted(set(types.values()))
     colours = dict(zip(kinds, PALETTE * (1 + len(kinds) // len(PALETTE)), strict=False))
@@ -103,14 +103,14 @@ def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> P
             tiling={"pad": 2},
         )
     )
-    layout(figure, title, height=460)
+    apply_layout(figure, title, height=460)
     figure.update_layout(margin={"l": 10, "r": 10, "t": 56, "b": 10})
     total = sum(sizes.values())
     by_type = {kind: sum(size for name, size in sizes.items() if types[name] == kind) for kind in kinds}
     text = [title, f"{total:,} bytes in {len(sizes)} tensors; by type:"]
     text += [text_bars(list(by_type), [size / 1e6 for size in by_type.values()], unit="MB"), "by part:"]
     text += [text_bars(list(groups), [size / 1e6 for size in groups.values()], unit="MB")]
-    return Picture(figure, "\n".join(text))
+    return Figure(figure, "\n".join(text))
 
 
 def _group(name: str) -> str:
@@ -119,9 +119,9 @@ def _group(name: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "blk" else parts[0]
 
 
-def attention_map(pieces: Sequence[str], weights: np.ndarray, title: str) -> Picture:
+def attention_map(pieces: Sequence[str], weights: np.ndarray, title: str) -> Figure:
     """Who looks at whom: rows are the queries, columns the keys, `weights` [T, S] sums to one in each row."""
-    names = [f"{place} {quoted(piece)}" for place, piece in enumerate(pieces)]
+    names = [f"{place} {token_label(piece)}" for place, piece in enumerate(pieces)]
     figure = go.Figure(
         go.Heatmap(
             z=np.round(weights.astype(float), 4).tolist(),
@@ -134,13 +134,13 @@ def attention_map(pieces: Sequence[str], weights: np.ndarray, title: str) -> Pic
             hovertemplate="%{y} looks at %{x}: %{z:.1%}<extra></extra>",
         )
     )
-    layout(figure, title, "key: the token looked at", "query: the token that looks", height=180 + 26 * len(names))
+    apply_layout(figure, title, "key: the token looked at", "query: the token that looks", height=180 + 26 * len(names))
     figure.update_yaxes(autorange="reversed")
     rows = []
     for place, row in enumerate(weights):
         best = np.argsort(-row)[:3]
         rows.append((names[place], ", ".join(f"{names[key]} {row[key]:.0%}" for key in best if row[key] > 0.005)))
-    return Picture(figure, f"{title}\n" + text_table(("query", "looks most at"), rows))
+    return Figure(figure, f"{title}\n" + text_table(("query", "looks most at"), rows))
 
 
 def lines(
@@ -151,7 +151,7 @@ def lines(
     y: str,
     *,
     logarithmic: bool = False,
-) -> Picture:
+) -> Figure:
     """One line a series over the same named places, told apart by colour, dash and symbol."""
     figure = go.Figure()
     for index, (name, values) in enumerate(series.items()):
@@ -163,17 +163,19 @@ def lines(
             line={"color": PALETTE[index % len(PALETTE)], "dash": DASHES[index % len(DASHES)]},
             marker={"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 8},
         )
-    layout(figure, title, x, y, height=400)
+    apply_layout(figure, title, x, y, height=400)
     figure.update_layout(showlegend=True)
     if logarithmic:
         figure.update_yaxes(type="log", exponentformat="power")
-    rows = [(place, *(number(values[index]) for values in series.values())) for index, place in enumerate(places)]
-    return Picture(figure, f"{title}\n{x} against {y}\n" + text_table((x, *series), rows))
+    rows = [
+        (place, *(format_number(values[index]) for values in series.values())) for index, place in enumerate(places)
+    ]
+    return Figure(figure, f"{title}\n{x} against {y}\n" + text_table((x, *series), rows))
 
 
 def scatter(
     points: Mapping[str, tuple[float, float]], title: str, x: str, y: str, *, joined: Sequence[Sequence[str]] = ()
-) -> Picture:
+) -> Figure:
     """Named points, and grey lines through the sequences of names in `joined`."""
     figure = go.Figure()
     for index, names in enumerate(joined):
@@ -199,16 +201,16 @@ def scatter(
             cliponaxis=False,
             marker={"color": PALETTE[group % len(PALETTE)], "symbol": SYMBOLS[group % len(SYMBOLS)], "size": 13},
         )
-    layout(figure, title, x, y, height=480)
-    rows = [(name, number(across), number(up)) for name, (across, up) in points.items()]
-    return Picture(figure, f"{title}\n" + text_table(("point", x, y), rows))
+    apply_layout(figure, title, x, y, height=480)
+    rows = [(name, format_number(across), format_number(up)) for name, (across, up) in points.items()]
+    return Figure(figure, f"{title}\n" + text_table(("point", x, y), rows))
 
 
 def probabilities(
     pieces: Sequence[str], before: Sequence[float], after: Sequence[float], removed_by: Sequence[str], title: str
-) -> Picture:
+) -> Figure:
     """Next-token probabilities before and after the sampler chain, and the stage that removed each lost token."""
-    names = [f"{rank + 1} {quoted(piece)}" for rank, piece in enumerate(pieces)]
+    names = [f"{rank + 1} {token_label(piece)}" for rank, piece in enumerate(pieces)]
     figure = go.Figure()
     grey = {"color": "#E2E2E2", "pattern": {"shape": "/", "fillmode": "overlay", "fgcolor": "#A0A0A0"}}
     figure.add_bar(y=names, x=list(before), orientation="h", name="model (temperature 1)", marker=grey)
@@ -224,7 +226,7 @@ def probabilities(
                 xshift=6,
                 font={"color": "#B34700"},
             )
-    layout(figure, title, "probability", height=170 + 26 * len(names))
+    apply_layout(figure, title, "probability", height=170 + 26 * len(names))
     figure.update_layout(barmode="group", bargap=0.2, bargroupgap=0.0)
     figure.update_xaxes(tickformat=".0%", range=[0, min(1.0, 1.18 * max([*before, *after, 0.05]))])
     figure.update_yaxes(autorange="reversed", tickfont={"family": "monospace"})
@@ -237,4 +239,4 @@ def probabilities(
         )
         for name, chance, left, stage in zip(names, before, after, removed_by, strict=True)
     ]
-    return Picture(figure, f"{title}\n" + text_table(("token", "model", "after", ""), rows))
+    return Figure(figure, f"{title}\n" + text_table(("token", "model", "after", ""), rows))

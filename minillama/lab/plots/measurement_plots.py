@@ -15,9 +15,9 @@ from minillama.lab.widgets.figure import (
     PALETTE,
     RED,
     SYMBOLS,
-    Picture,
-    layout,
-    number,
+    Figure,
+    apply_layout,
+    format_number,
     text_bars,
     text_table,
 )
@@ -25,7 +25,7 @@ from minillama.lab.widgets.figure import (
 Points = Mapping[int, float] | Mapping[float, float]  # x: y
 
 
-def timeline(pieces: Sequence[str], milliseconds: Sequence[float], title: str) -> Picture:
+def timeline(pieces: Sequence[str], milliseconds: Sequence[float], title: str) -> Figure:
     """What each token of a text took, one bar a token; the first, which waits for the whole prompt, stands apart."""
     first, later = milliseconds[0], milliseconds[1:]
     figure = go.Figure()
@@ -34,7 +34,7 @@ def timeline(pieces: Sequence[str], milliseconds: Sequence[float], title: str) -
     for name, x, y, colour, shape in looks:
         marker = {"color": colour, "pattern": {"shape": shape, "fillmode": "overlay", "fgcolor": "white"}}
         figure.add_bar(x=x, y=y, name=name, marker=marker, hovertext=[pieces[place - 1] for place in x])
-    layout(figure, title, "token", "milliseconds", height=340)
+    apply_layout(figure, title, "token", "milliseconds", height=340)
     figure.update_layout(showlegend=True, bargap=0.1)
     low = max(min(milliseconds), 1e-3)
     figure.update_yaxes(type="log", range=[np.log10(low) - 0.5, np.log10(max(milliseconds)) + 0.2], dtick=1)
@@ -45,7 +45,7 @@ def timeline(pieces: Sequence[str], milliseconds: Sequence[float], title: str) -
         "slowest later": max(later),
     }
     text = text_bars(list(parts), list(parts.values()), unit="ms")
-    return Picture(figure, f"{title}\n{len(milliseconds)} tokens, milliseconds each\n{text}")
+    return Figure(figure, f"{title}\n{len(milliseconds)} tokens, milliseconds each\n{text}")
 
 
 def slope(points: Points) -> float:
@@ -54,7 +54,7 @@ def slope(points: Points) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def power_laws(series: Mapping[str, Points], title: str, x: str, y: str) -> Picture:
+def power_laws(series: Mapping[str, Points], title: str, x: str, y: str) -> Figure:
     """Measurements on two logarithmic scales, each series with the straight line through it and its slope."""
     figure = go.Figure()
     rows = []
@@ -72,17 +72,17 @@ def power_laws(series: Mapping[str, Points], title: str, x: str, y: str) -> Pict
             x=places.tolist(), y=fitted.tolist(), mode="lines", showlegend=False, hoverinfo="skip",
             line={"color": colour, "dash": DASHES[index % len(DASHES)]},
         )  # fmt: skip
-        rows += [(name, number(place), number(value)) for place, value in points.items()]
+        rows += [(name, format_number(place), format_number(value)) for place, value in points.items()]
         rows.append((name, "slope", f"{steepness:.2f}"))
-    layout(figure, title, x, y, height=420)
+    apply_layout(figure, title, x, y, height=420)
     figure.update_layout(showlegend=True)
     marks = sorted({float(place) for points in series.values() for place in points})
     figure.update_xaxes(type="log", tickvals=marks, ticktext=[f"{mark:g}" for mark in marks])
     figure.update_yaxes(type="log", exponentformat="none", dtick=1)
-    return Picture(figure, f"{title}\n{y} against {x}, both logarithmic\n" + text_table(("series", x, y), rows))
+    return Figure(figure, f"{title}\n{y} against {x}, both logarithmic\n" + text_table(("series", x, y), rows))
 
 
-def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str, x: str, y: str) -> Picture:
+def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str, x: str, y: str) -> Figure:
     """Measured points joined by lines, as far as they are there, and dashed what a simple model says of each."""
     figure = go.Figure()
     rows = []
@@ -99,43 +99,44 @@ def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str,
                 line={"color": colour, "dash": "dash", "width": 1.5},
             )  # fmt: skip
         rows += [
-            (name, number(at), number(value), number(said[at]) if at in said else "") for at, value in points.items()
+            (name, format_number(at), format_number(value), format_number(said[at]) if at in said else "")
+            for at, value in points.items()
         ]
-    layout(figure, title, x, y, height=440)
+    apply_layout(figure, title, x, y, height=440)
     # Below the plot there is room for as many curves as somebody tries.
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_yaxes(rangemode="tozero")
     table = text_table(("series", x, y, "model"), rows) if rows else "nothing measured yet"
-    return Picture(figure, f"{title}\n{table}")
+    return Figure(figure, f"{title}\n{table}")
 
 
 def heat_map(
     rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[str, str], float], title: str, x: str, y: str
-) -> Picture:
+) -> Figure:
     """A value for each pair of a row and a column; what is not measured yet stays empty, the best is marked."""
     best = max(values, key=lambda place: values[place], default=None)
-    cells = [[values.get((row, column)) for column in columns] for row in rows]
+    measure_grid = [[values.get((row, column)) for column in columns] for row in rows]
     labels = [[_cell(values.get(place := (row, column)), place == best) for column in columns] for row in rows]
     figure = go.Figure(
         go.Heatmap(
-            z=cells, x=list(columns), y=list(rows), text=labels, texttemplate="%{text}", colorscale="Cividis",
+            z=measure_grid, x=list(columns), y=list(rows), text=labels, texttemplate="%{text}", colorscale="Cividis",
             hoverongaps=False, xgap=3, ygap=3, showscale=False, textfont={"size": 15},
             zmin=0, zmax=max(values.values(), default=1.0),
         )
     )  # fmt: skip
-    layout(figure, title, x, y, height=180 + 52 * len(rows))
+    apply_layout(figure, title, x, y, height=180 + 52 * len(rows))
     figure.update_xaxes(type="category", showgrid=False, range=[-0.5, len(columns) - 0.5])
     figure.update_yaxes(type="category", showgrid=False, range=[len(rows) - 0.5, -0.5])
     table = text_table((f"{y} \\ {x}", *columns), [(row, *line) for row, line in zip(rows, labels, strict=True)])
-    return Picture(figure, f"{title}\n{table}")
+    return Figure(figure, f"{title}\n{table}")
 
 
 def _cell(value: float | None, is_best: bool) -> str:
-    return "" if value is None else f"{number(value)} ★" if is_best else number(value)
+    return "" if value is None else f"{format_number(value)} ★" if is_best else format_number(value)
 
 
 @dataclass(frozen=True)
-class Step:
+class SpeedUpStep:
     """One change: by what factor somebody said it would be faster, and by what factor it was."""
 
     name: str
@@ -143,44 +144,44 @@ class Step:
     measured: float
 
 
-def waterfall(start: float, steps: Sequence[Step], title: str, unit: str) -> Picture:
+def waterfall(start: float, waterfall_steps: Sequence[SpeedUpStep], title: str, unit: str) -> Figure:
     """From the speed at the start to that at the end, change by change; diamonds where predictions would have led."""
     speeds = [start]
-    for step in steps:
+    for step in waterfall_steps:
         speeds.append(speeds[-1] * step.measured)
     # Factors stand below the bars, where no diamond covers them.
-    places = [f"{step.name}<br>×{step.measured:.2f}" for step in steps]
+    places = [f"{step.name}<br>×{step.measured:.2f}" for step in waterfall_steps]
     names = ["start", *places, "end"]
     bottoms = [0.0, *(min(pair) for pair in pairwise(speeds)), 0.0]
     heights = [start, *(abs(after - before) for before, after in pairwise(speeds)), speeds[-1]]
-    colours = [GREY, *(BLUE if step.measured >= 1 else RED for step in steps), GREY]
-    labels = [number(start), *("" for _ in steps), number(speeds[-1])]
+    colours = [GREY, *(BLUE if step.measured >= 1 else RED for step in waterfall_steps), GREY]
+    labels = [format_number(start), *("" for _ in waterfall_steps), format_number(speeds[-1])]
     figure = go.Figure(
         go.Bar(
             x=names, y=heights, base=bottoms, marker={"color": colours}, text=labels, textposition="outside",
             showlegend=False, cliponaxis=False,
         )
     )  # fmt: skip
-    said = [before * step.said for before, step in zip(speeds, steps, strict=False)]
+    said = [before * step.said for before, step in zip(speeds, waterfall_steps, strict=False)]
     figure.add_scatter(
         x=places, y=said, mode="markers", name="you said",
         marker={"symbol": "diamond", "size": 12, "color": ORANGE, "line": {"color": "white", "width": 1}},
     )  # fmt: skip
-    layout(figure, title, "", unit, height=420)
+    apply_layout(figure, title, "", unit, height=420)
     figure.update_layout(showlegend=True)
     figure.update_yaxes(range=[0, 1.15 * max([*speeds, *said])])
-    rows = [("start", "", "", number(start))]
+    rows = [("start", "", "", format_number(start))]
     rows += [
-        (step.name, f"×{step.said:.2f}", f"×{step.measured:.2f}", number(speed))
-        for step, speed in zip(steps, speeds[1:], strict=True)
+        (step.name, f"×{step.said:.2f}", f"×{step.measured:.2f}", format_number(speed))
+        for step, speed in zip(waterfall_steps, speeds[1:], strict=True)
     ]
-    return Picture(figure, f"{title}\n" + text_table(("change", "you said", "measured", unit), rows))
+    return Figure(figure, f"{title}\n" + text_table(("change", "you said", "measured", unit), rows))
 
 
 Band = Sequence[tuple[float | int, float, float]]  # x, y, standard error of y
 
 
-def bands(series: Mapping[str, Band], title: str, x: str, y: str) -> Picture:
+def bands(series: Mapping[str, Band], title: str, x: str, y: str) -> Figure:
     """Estimates that get better from left to right: a line each, and around it a band of one standard error."""
     figure = go.Figure()
     rows = []
@@ -198,14 +199,14 @@ def bands(series: Mapping[str, Band], title: str, x: str, y: str) -> Picture:
             customdata=[error for _, _, error in points], hovertemplate="%{y:.4g} ± %{customdata:.2g}",
         )  # fmt: skip
         shown = sorted({0, len(points) // 4, len(points) // 2, len(points) - 1}) if points else []
-        rows += [(name, number(points[at][0]), f"{points[at][1]:.4g} ± {points[at][2]:.2g}") for at in shown]
-    layout(figure, title, x, y, height=440)
+        rows += [(name, format_number(points[at][0]), f"{points[at][1]:.4g} ± {points[at][2]:.2g}") for at in shown]
+    apply_layout(figure, title, x, y, height=440)
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     table = text_table(("series", x, y), rows) if rows else "nothing measured yet"
-    return Picture(figure, f"{title}\n{table}")
+    return Figure(figure, f"{title}\n{table}")
 
 
-def front(points: Mapping[str, tuple[float, float]], *, more: bool = False) -> list[str]:
+def pareto_front(points: Mapping[str, tuple[float, float]], *, more: bool = False) -> list[str]:
     """The names that no other beats in both numbers, from left to right; less is better, but of x more if `more`."""
 
     def beaten(x: float, y: float) -> bool:
@@ -216,9 +217,9 @@ def front(points: Mapping[str, tuple[float, float]], *, more: bool = False) -> l
     return sorted((name for name, point in points.items() if not beaten(*point)), key=lambda name: points[name])
 
 
-def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str, *, more: bool = False) -> Picture:
+def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str, *, more: bool = False) -> Figure:
     """Named points, those that nothing beats in both numbers joined; less is better, of x more if `more`."""
-    best = front(points, more=more)
+    best = pareto_front(points, more=more)
     others = [name for name in points if name not in best]
     figure = go.Figure()
     looks = (("nothing beats these", best, BLUE, "circle", "lines+markers+text", "top right"),
@@ -229,12 +230,12 @@ def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str
             mode=mode, textposition=place, cliponaxis=False, line={"color": colour, "dash": "dot"},
             marker={"color": colour, "symbol": symbol, "size": 11},
         )  # fmt: skip
-    layout(figure, title, x, y, height=460)
+    apply_layout(figure, title, x, y, height=460)
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_xaxes(type="log", exponentformat="none", dtick="D1")
     rows = [
-        (name, number(across), number(up), "on the front" if name in best else "beaten")
+        (name, format_number(across), format_number(up), "on the front" if name in best else "beaten")
         for name, (across, up) in points.items()
     ]
     table = text_table(("point", x, y, ""), rows) if rows else "nothing measured yet"
-    return Picture(figure, f"{title}\n{table}")
+    return Figure(figure, f"{title}\n{table}")

@@ -21,7 +21,7 @@ from minillama.gguf.random_models.model_shapes import shape_named
 from minillama.gguf.random_models.model_writer import write_synthetic
 from minillama.gguf.types import row_bytes
 from minillama.lab.grading import lab_record
-from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Picture, layout, number, text_table
+from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Figure, apply_layout, format_number, text_table
 from minillama.measure.limits.roofline import Roofline, measure_roofline, model_work, product_flops
 from minillama.measure.speed.bench_plan import Trial
 from minillama.measure.speed.llama_bench import measure_trial
@@ -44,7 +44,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Stream:
+class StreamLoop:
     """One loop over long arrays of numbers of `itemsize` bytes, as in McCalpin's STREAM."""
 
     name: str
@@ -56,7 +56,7 @@ class Stream:
     seconds: float
 
 
-def stream(elements: int = 16 << 20, repetitions: int = 5) -> tuple[Stream, ...]:
+def measure_stream(elements: int = 16 << 20, repetitions: int = 5) -> tuple[StreamLoop, ...]:
     """STREAM's copy, scale and triad, and a sum which writes nothing, with numpy on one core; the best of several."""
     a, b, c = (np.full(elements, value) for value in (1.0, 2.0, 0.0))
 
@@ -72,7 +72,7 @@ def stream(elements: int = 16 << 20, repetitions: int = 5) -> tuple[Stream, ...]
         ("triad in two loops", "c[i] = 3 * b[i]; c[i] = a[i] + c[i]", 3, 2, triad),
     )
     return tuple(
-        Stream(name, formula, elements, a.itemsize, read, written, _best(call, repetitions))
+        StreamLoop(name, formula, elements, a.itemsize, read, written, _best(call, repetitions))
         for name, formula, read, written, call in loops
     )
 
@@ -87,7 +87,7 @@ def _best(call: Callable[[], object], repetitions: int) -> float:
     return min(times)
 
 
-def own_roofline(kind: TensorType | None = KIND) -> Roofline:
+def measure_own_roofline(kind: TensorType | None = KIND) -> Roofline:
     """Measure the roofs of this machine, two seconds, and keep them in the records of lab 01."""
     roof = measure_roofline(kind=kind, quick=True)
     lab_record.write("01", "roofline", "own", roof.as_dict() | {"written": lab_record.now()})
@@ -106,7 +106,7 @@ def recorded_roofline() -> Roofline | None:
         return None
 
 
-def put_dot(lab: str, name: str, dot: Dot) -> Dot:
+def record_dot(lab: str, name: str, dot: Dot) -> Dot:
     """Keep a dot in the records of a lab, so that later pictures show it, and return it."""
     lab_record.write(lab, "dots", name, asdict(dot) | {"written": lab_record.now()})
     return dot
@@ -125,19 +125,19 @@ def recorded_dots(labs: Sequence[str] = tuple(f"{lab:02}" for lab in range(13)))
 
 def product_dot(rows: int, *, kind: TensorType | None = KIND, side: int = SIDE, repetitions: int = 3) -> Dot:
     """The product of `rows` rows of activations with a square matrix, stored as `kind` (None: float32, by XLA)."""
-    stored = 32 if kind is None else float(bits(kind))
+    stored = 32 if kind is None else float(bits_per_weight(kind))
     moved = side * side * stored / 8 + 2 * rows * side * 4
     flops = product_flops(kind, rows=rows, side=side, repeats=repetitions)
     return Dot(2 * rows * side * side / moved, flops)
 
 
-def bits(kind: TensorType) -> float:
+def bits_per_weight(kind: TensorType) -> float:
     """Bits of a weight of a type, its share of the block's scales included."""
     return row_bytes(256, kind) * 8 / 256
 
 
 @contextmanager
-def model_of(megabytes: int) -> Iterator[Path | None]:
+def random_model(megabytes: int) -> Iterator[Path | None]:
     """A file of about so many megabytes with random weights in the shape of a Llama; None where there is no room.
 
     megabytes: one of SHAPES. The file is gone afterwards.
@@ -152,7 +152,7 @@ def model_of(megabytes: int) -> Iterator[Path | None]:
         yield write_synthetic(Path(folder) / "random-q8_0.gguf", shape, "Q8_0") if free > 2.5e6 * megabytes else None
 
 
-def speed(model: Path | None, trial: Trial, repetitions: int = 3) -> float:
+def trial_speed(model: Path | None, trial: Trial, repetitions: int = 3) -> float:
     """Tokens a second of a test, the median of several, compiling not counted; None is the built-in model."""
     llm = ml.load(*(() if model is None else (model,)), ctx_size=512, progress=False)
     samples, _ = measure_trial(llm, trial, repetitions, n_batch=llm.batches.batch_size)
@@ -178,7 +178,7 @@ def roofline(
     *,
     curves: Mapping[str, Sequence[Dot]] | None = None,
     predicted: Mapping[str, Dot] | None = None,
-) -> Picture:
+) -> Figure:
     """Both roofs on logarithmic scales, dots under them, curves of joined dots, and dots that are only predicted."""
     figure, curves, predicted = go.Figure(), curves or {}, predicted or {}
     everything = [*dots.values(), *predicted.values(), *(dot for curve in curves.values() for dot in curve)]
@@ -201,11 +201,11 @@ def roofline(
     for name, dot in predicted.items():
         looks = {"color": RED, "symbol": "circle-open", "size": 16, "line": {"width": 3}}
         figure.add_scatter(x=[dot.intensity], y=[dot.flops / 1e9], mode="markers", name=name, marker=looks)
-    layout(figure, title, "operations for each byte read", "billions of operations a second", height=500)
+    apply_layout(figure, title, "operations for each byte read", "billions of operations a second", height=500)
     figure.add_vline(x=roof.ridge, line={"color": GREY, "dash": "dot", "width": 1.5})
     figure.add_annotation(
-        x=math.log10(roof.ridge), y=math.log10(roof.flops / 1e9), text=f"ridge: {number(roof.ridge)}", showarrow=False,
-        yshift=14, xanchor="right",
+        x=math.log10(roof.ridge), y=math.log10(roof.flops / 1e9), text=f"ridge: {format_number(roof.ridge)}",
+        showarrow=False, yshift=14, xanchor="right",
     )  # fmt: skip
     low = min([roof.attainable(left), *(dot.flops for dot in everything)]) / 2e9
     high = max([roof.flops, *(dot.flops for dot in everything)]) * 2 / 1e9
@@ -216,13 +216,14 @@ def roofline(
     rows += [_row(roof, name, dot) for name, curve in curves.items() for dot in curve]
     rows += [_row(roof, f"{name} (predicted)", dot) for name, dot in predicted.items()]
     head = (
-        f"{title}\nroofs: {number(roof.bandwidth / 1e9)} GB/s read, {number(roof.flops / 1e9)} billion operations/s "
-        f"({roof.arithmetic}), {roof.threads} threads; they meet at {number(roof.ridge)} operations a byte\n"
+        f"{title}\nroofs: {format_number(roof.bandwidth / 1e9)} GB/s read, "
+        f"{format_number(roof.flops / 1e9)} billion operations/s "
+        f"({roof.arithmetic}), {roof.threads} threads; they meet at {format_number(roof.ridge)} operations a byte\n"
     )
     table = text_table(("dot", "operations/byte", "billions/s", "of its roof"), rows) if rows else "no dots yet"
-    return Picture(figure, head + table)
+    return Figure(figure, head + table)
 
 
 def _row(roof: Roofline, name: str, dot: Dot) -> tuple[str, str, str, str]:
     share = dot.flops / roof.attainable(dot.intensity)
-    return name, number(dot.intensity), number(dot.flops / 1e9), f"{share:.0%}"
+    return name, format_number(dot.intensity), format_number(dot.flops / 1e9), f"{share:.0%}"

@@ -15,9 +15,9 @@ from minillama.lab.widgets.figure import (
     GREY,
     PALETTE,
     SYMBOLS,
-    Picture,
-    layout,
-    number,
+    Figure,
+    apply_layout,
+    format_number,
     text_bars,
     text_table,
 )
@@ -43,7 +43,7 @@ def split_axis(spec: PartitionSpec, rank: int = 2) -> int | None:
     return split[0] if split else None
 
 
-def held(shape: Shape, spec: PartitionSpec, devices: int) -> list[tuple[tuple[int, int], ...]]:
+def shard_ranges(shape: Shape, spec: PartitionSpec, devices: int) -> list[tuple[tuple[int, int], ...]]:
     """What each device holds of an array: a range of places on each of its axes."""
     axis = split_axis(spec, len(shape))
     parts = []
@@ -56,7 +56,7 @@ def held(shape: Shape, spec: PartitionSpec, devices: int) -> list[tuple[tuple[in
     return parts
 
 
-def device_grid(shapes: Mapping[str, Shape], specs: Mapping[str, PartitionSpec], devices: int, title: str) -> Picture:
+def device_grid(shapes: Mapping[str, Shape], specs: Mapping[str, PartitionSpec], devices: int, title: str) -> Figure:
     """The matrices of a layer in their proportions, each part in the colour of the device that holds it."""
     figure = go.Figure()
     largest = max(max(shape) for shape in shapes.values())
@@ -66,7 +66,7 @@ def device_grid(shapes: Mapping[str, Shape], specs: Mapping[str, PartitionSpec],
         line = names[start : start + ACROSS]
         for place, name in enumerate(line):
             shape, left = shapes[name], place * APART
-            axis, parts = split_axis(specs[name], len(shape)), held(shape, specs[name], devices)
+            axis, parts = split_axis(specs[name], len(shape)), shard_ranges(shape, specs[name], devices)
             for device, part in enumerate(parts) if axis is not None else [(None, parts[0])]:
                 (y0, y1), (x0, x1) = part if len(part) == 2 else (*part, (0, largest // 16))
                 box = (left + x0 / largest, top - y0 / largest, left + x1 / largest, top - y1 / largest)
@@ -91,12 +91,12 @@ def device_grid(shapes: Mapping[str, Shape], specs: Mapping[str, PartitionSpec],
             mode="lines", fill="toself", fillcolor=colour, line={"color": "white", "width": 1.5}, hoverinfo="name",
             name="every device" if device is None else f"device {device}",
         )  # fmt: skip
-    layout(figure, title, height=round(130 - 170 * top))
+    apply_layout(figure, title, height=round(130 - 170 * top))
     figure.update_xaxes(visible=False, range=[-0.1, ACROSS * APART])
     figure.update_yaxes(visible=False, range=[top + GAP / 2, GAP], scaleanchor="x")
     figure.update_layout(showlegend=True, legend={"y": -0.02, "yanchor": "top", "x": 0, "xanchor": "left"})
     table = text_table(("matrix", "rows × columns", "split", f"each of {devices} devices holds"), rows)
-    return Picture(figure, f"{title}\n{table}")
+    return Figure(figure, f"{title}\n{table}")
 
 
 def _split_words(shape: Shape, axis: int | None, devices: int) -> tuple[str, str]:
@@ -105,7 +105,7 @@ def _split_words(shape: Shape, axis: int | None, devices: int) -> tuple[str, str
     return f"by {WORDS[axis]}", f"{shape[axis] // devices} of {shape[axis]} {WORDS[axis]}"
 
 
-def ledger_bars(entries: Sequence[Collective], title: str) -> Picture:
+def ledger_bars(entries: Sequence[Collective], title: str) -> Figure:
     """What each device sends in a run of a program, one bar a kind and size of collective."""
     labels = [f"{_times(entry)} {entry.kind} of {_parts(entry)}" for entry in entries]
     sent = [entry.sent * (entry.count or 1) for entry in entries]
@@ -115,18 +115,18 @@ def ledger_bars(entries: Sequence[Collective], title: str) -> Picture:
         chosen = [place for place, entry in enumerate(entries) if entry.kind is kind]
         figure.add_bar(
             x=[sent[place] for place in chosen], y=[labels[place] for place in chosen], orientation="h", name=kind,
-            marker={"color": PALETTE[kinds.index(kind)]}, text=[number(sent[place]) for place in chosen],
+            marker={"color": PALETTE[kinds.index(kind)]}, text=[format_number(sent[place]) for place in chosen],
             textposition="outside", cliponaxis=False,
         )  # fmt: skip
-    layout(figure, title, "bytes that each device sends", height=150 + 36 * len(entries))
+    apply_layout(figure, title, "bytes that each device sends", height=150 + 36 * len(entries))
     figure.update_layout(showlegend=len(kinds) > 1, barmode="overlay")
     figure.update_yaxes(autorange="reversed")
     if not entries:
-        return Picture(figure, f"{title}\nno collectives: nothing is sent")
-    total = f"{number(sum(sent))} bytes in all" + (
+        return Figure(figure, f"{title}\nno collectives: nothing is sent")
+    total = f"{format_number(sum(sent))} bytes in all" + (
         ", and more where the number of turns is unknown" if any(entry.count is None for entry in entries) else ""
     )
-    return Picture(figure, f"{title}\nbytes that each device sends\n{text_bars(labels, sent)}\n{total}")
+    return Figure(figure, f"{title}\nbytes that each device sends\n{text_bars(labels, sent)}\n{total}")
 
 
 def _times(entry: Collective) -> str:
@@ -138,7 +138,7 @@ def _parts(entry: Collective) -> str:
     return f"{shown}, ..." if len(entry.parts) > 2 else shown
 
 
-def scaling(measured: Points, law: Scaling, title: str, unit: str = "processes") -> Picture:
+def scaling(measured: Points, law: Scaling, title: str, unit: str = "processes") -> Figure:
     """Measured speed-ups by number of processes, the law through them, Amdahl's without the price of meeting."""
     counts = list(range(1, max(8, 2 * int(max(measured))) + 1))
     curves = (
@@ -153,23 +153,23 @@ def scaling(measured: Points, law: Scaling, title: str, unit: str = "processes")
         x=list(measured), y=list(measured.values()), mode="markers", name="measured",
         marker={"color": "#222222", "size": 12, "symbol": "diamond"},
     )  # fmt: skip
-    layout(figure, title, unit, "times faster than one", height=440)
+    apply_layout(figure, title, unit, "times faster than one", height=440)
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_yaxes(rangemode="tozero", range=[0, 1.2 * max(law.amdahl(counts[-1]), *measured.values())])
     shown = sorted({*(int(count) for count in measured), 2, 4, 8})
     rows = [
-        (str(count), number(measured[count]) if count in measured else "", number(law.speed_up(count)),
-         number(law.amdahl(count)))
+        (str(count), format_number(measured[count]) if count in measured else "", format_number(law.speed_up(count)),
+         format_number(law.amdahl(count)))
         for count in shown
     ]  # fmt: skip
     told = (
-        f"alone {number(1e3 * law.alone)} ms, shared {number(1e3 * law.shared)} ms, "
-        f"{law.collectives} collectives a token at {number(1e6 * law.round)} µs a round"
+        f"alone {format_number(1e3 * law.serial)} ms, shared {format_number(1e3 * law.parallel)} ms, "
+        f"{law.collectives} collectives a token at {format_number(1e6 * law.round)} µs a round"
     )
-    return Picture(figure, f"{title}\n{told}\n" + text_table((unit, "measured", "law", "Amdahl"), rows))
+    return Figure(figure, f"{title}\n{told}\n" + text_table((unit, "measured", "law", "Amdahl"), rows))
 
 
-def host_curves(series: Mapping[str, Points], title: str, y: str = "tokens a second", needed: int = 1) -> Picture:
+def host_curves(series: Mapping[str, Points], title: str, y: str = "tokens a second", needed: int = 1) -> Figure:
     """Tokens a second by number of hosts, both logarithmic; the best of each curve stands apart.
 
     needed: hosts that it takes to hold the weights at all; what lies left of it needs more memory than there is.
@@ -187,8 +187,14 @@ def host_curves(series: Mapping[str, Points], title: str, y: str = "tokens a sec
             x=[best], y=[points[best]], mode="markers", showlegend=False, hoverinfo="skip",
             marker={"color": colour, "symbol": symbol, "size": 12},
         )  # fmt: skip
-        rows.append((name, *(number(points[count]) for count in _shown(points)), f"{number(points[best])} with {best}"))
-    layout(figure, title, "hosts", y, height=460)
+        rows.append(
+            (
+                name,
+                *(format_number(points[count]) for count in _shown(points)),
+                f"{format_number(points[best])} with {best}",
+            )
+        )
+    apply_layout(figure, title, "hosts", y, height=460)
     counts = sorted({count for points in series.values() for count in points})
     marks = [2**k for k in range(int(math.log2(max(counts))) + 1)]
     figure.update_xaxes(type="log", tickvals=marks, ticktext=[str(mark) for mark in marks])
@@ -201,7 +207,7 @@ def host_curves(series: Mapping[str, Points], title: str, y: str = "tokens a sec
         )
     shown = _shown(next(iter(series.values())))
     head = f"{title}\n{y} by hosts" + (f"; it takes {needed} to hold the weights" if needed > 1 else "")
-    return Picture(figure, f"{head}\n" + text_table(("", *map(str, shown), "best"), rows))
+    return Figure(figure, f"{head}\n" + text_table(("", *map(str, shown), "best"), rows))
 
 
 def _shown(points: Points) -> list[int]:

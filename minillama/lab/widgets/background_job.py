@@ -17,18 +17,18 @@ class State(Enum):
     FAILED = "failed"
 
 
-Report = Callable[[State, str], None]
-Job = Callable[[threading.Event, Report], None]
+ReportState = Callable[[State, str], None]
+Job = Callable[[threading.Event, ReportState], None]
 
 
-class Worker:
+class JobRunner:
     """Runs jobs in a thread, the newest wins: starting one stops the one before and waits for its end elsewhere.
 
     A job gets an Event that it tests between steps and a function to report its state with. It must not print: the
     text of a thread lands in whichever cell runs at that moment.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ReportState) -> None:
         self.state = State.IDLE
         self._report = report
         self._lock = threading.Lock()
@@ -60,14 +60,14 @@ class Worker:
             before.join()
         if stop.is_set():
             return
-        self._tell(State.RUNNING, "")
+        self._set_state(State.RUNNING, "")
         try:
-            job(stop, self._tell)
+            job(stop, self._set_state)
         except Exception as error:  # a panel shows any failure as one line, a thread has nobody to raise to
-            self._tell(State.FAILED, one_line(error))
+            self._set_state(State.FAILED, one_line(error))
         else:
-            self._tell(State.STOPPED if stop.is_set() else State.IDLE, "")
+            self._set_state(State.STOPPED if stop.is_set() else State.IDLE, "")
 
-    def _tell(self, state: State, message: str) -> None:
+    def _set_state(self, state: State, message: str) -> None:
         self.state = state
         self._report(state, message)

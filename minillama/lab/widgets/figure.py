@@ -17,24 +17,24 @@ SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "
 
 
 @dataclass(frozen=True)
-class Picture:
+class Figure:
     """One figure and the same facts as text."""
 
-    figure: go.Figure
+    plotly: go.Figure
     text: str
 
-    def bundle(self) -> dict[str, object]:
+    def mime_bundle(self) -> dict[str, object]:
         """The mime bundle a front end chooses from: about 7 KB, where a FigureWidget sends 5 MB."""
-        return {PLOTLY_MIME: json.loads(self.figure.to_json()), "text/plain": self.text}
+        return {PLOTLY_MIME: json.loads(self.plotly.to_json()), "text/plain": self.text}
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
-        return self.bundle()
+        return self.mime_bundle()
 
     def __str__(self) -> str:
         return self.text
 
 
-def layout(figure: go.Figure, title: str, x: str = "", y: str = "", *, height: int = 360) -> go.Figure:
+def apply_layout(figure: go.Figure, title: str, x: str = "", y: str = "", *, height: int = 360) -> go.Figure:
     """Give a figure the look all labs share and return it."""
     grid = {"gridcolor": "#E6E6E6", "zerolinecolor": "#BDBDBD", "automargin": True}
     figure.update_layout(
@@ -54,13 +54,13 @@ def layout(figure: go.Figure, title: str, x: str = "", y: str = "", *, height: i
     return figure
 
 
-def quoted(piece: str) -> str:
+def token_label(piece: str) -> str:
     """A token's text as it may stand on an axis: blanks and line ends visible, never empty."""
     shown = piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
     return shown or "∅"
 
 
-def number(value: float | int) -> str:
+def format_number(value: float | int) -> str:
     """A number with about three digits, for a label or a text twin."""
     if value == 0:
         return "0"
@@ -76,7 +76,7 @@ def text_bars(labels: Sequence[str], values: Sequence[float], *, width: int = 32
     """Bars drawn with characters, one line a label: the twin of a bar chart."""
     top = max((abs(value) for value in values), default=0.0) or 1.0
     margin = max((len(label) for label in labels), default=0)
-    numbers = [number(value) + (f" {unit}" if unit else "") for value in values]
+    numbers = [format_number(value) + (f" {unit}" if unit else "") for value in values]
     column = max((len(text) for text in numbers), default=0)
     lines = []
     for label, value, text in zip(labels, values, numbers, strict=True):

@@ -13,14 +13,14 @@ import ipywidgets as widgets
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
-from minillama.lab.widgets.background_job import Report, State, Worker
-from minillama.lab.widgets.figure import Picture
-from minillama.lab.widgets.live_figure import Screen
+from minillama.lab.widgets.background_job import JobRunner, ReportState, State
+from minillama.lab.widgets.figure import Figure
+from minillama.lab.widgets.live_figure import LiveFigure
 
-Value = float | int | str
-Settings = Mapping[str, Value]
-Draw = Callable[[Settings], Picture]
-Pieces = Iterable[str | Picture]
+ControlValue = float | int | str
+Settings = Mapping[str, ControlValue]
+Draw = Callable[[Settings], Figure]
+Pieces = Iterable[str | Figure]
 Write = Callable[[Settings], Pieces]
 
 COLOURS = {
@@ -62,7 +62,7 @@ class Slider:
 
 
 @dataclass(frozen=True)
-class Steps:
+class IntSlider:
     """A whole number between two ends."""
 
     name: str
@@ -86,7 +86,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Dropdown:
     """One of a few texts."""
 
     name: str
@@ -102,7 +102,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Words:
+class TextBox:
     """A line of text; it acts on Enter."""
 
     name: str
@@ -121,7 +121,7 @@ class Words:
         )
 
 
-Knob = Slider | Steps | Choice | Words
+Control = Slider | IntSlider | Dropdown | TextBox
 
 
 class Panel:
@@ -133,7 +133,7 @@ class Panel:
 
     def __init__(
         self,
-        knobs: Sequence[Knob],
+        controls: Sequence[Control],
         draw: Draw,
         write: Write | None = None,
         compiles: Callable[[Settings], bool] | None = None,
@@ -144,37 +144,37 @@ class Panel:
         self.text = ""
         self.message = ""
         self._writing = False
-        self._widgets = {knob.name: knob.widget() for knob in knobs}
+        self._widgets = {control.name: control.widget() for control in controls}
         self._state = widgets.HTML()
         self._output = widgets.HTML()
         self._start = widgets.Button(
             description="Start", icon="play", button_style="primary", tooltip="run with these settings"
         )
         self._stop = widgets.Button(description="Stop", icon="stop", tooltip="stop what runs", disabled=True)
-        self._worker = Worker(self._report)
-        self._screen: Screen | None = None
+        self._runner = JobRunner(self._report)
+        self._live_figure: LiveFigure | None = None
         self._report(State.IDLE, "")
         if write is not None:
-            self._output.value = page("Press Start, and the text appears here.")
+            self._output.value = text_box_html("Press Start, and the text appears here.")
         for widget in self._widgets.values():
-            widget.observe(self._moved, names="value")
+            widget.observe(self._on_change, names="value")
         self._start.on_click(lambda _: self.start())
         self._stop.on_click(lambda _: self.stop())
 
     @property
-    def settings(self) -> dict[str, Value]:
+    def settings(self) -> dict[str, ControlValue]:
         """Where the knobs stand now."""
         return {name: widget.value for name, widget in self._widgets.items()}
 
     @property
     def state(self) -> State:
         """What the panel is doing."""
-        return self._worker.state
+        return self._runner.state
 
     @property
-    def picture(self) -> Picture | None:
+    def figure(self) -> Figure | None:
         """The picture on the screen."""
-        return self._screen.picture if self._screen else None
+        return self._live_figure.figure if self._live_figure else None
 
     def show(self) -> "Panel":
         """Draw once, in the cell itself so that a failure is seen there, and show knobs, picture and text."""
@@ -185,48 +185,48 @@ class Panel:
         buttons = [self._start, self._stop, self._state] if self.write else [self._state]
         if InteractiveShell.initialized():
             display(widgets.VBox([*rows, grid, widgets.HBox(buttons), self._output]))
-        self._screen = Screen(first)
+        self._live_figure = LiveFigure(first)
         return self
 
-    def set(self, name: str, value: Value) -> None:
+    def set(self, name: str, value: ControlValue) -> None:
         """Move one knob, as a hand would."""
         self._widgets[name].value = value
 
     def start(self) -> None:
         """Redraw and write with the present settings; what runs is stopped first."""
         self._writing = self.write is not None
-        self._begin()
+        self._redraw()
 
     def stop(self) -> None:
         """Stop what runs, as the button does."""
         self._writing = False
-        self._worker.stop()
+        self._runner.stop()
 
     def join(self, seconds: float = 60.0) -> bool:
         """Wait until the panel rests; False when `seconds` were not enough."""
-        return self._worker.join(seconds)
+        return self._runner.join(seconds)
 
-    def _moved(self, _: object) -> None:
-        self._begin()
+    def _on_change(self, _: object) -> None:
+        self._redraw()
 
-    def _begin(self) -> None:
+    def _redraw(self) -> None:
         settings, writing = self.settings, self._writing
         self._stop.disabled = False
 
-        def job(stop: threading.Event, report: Report) -> None:
+        def job(stop: threading.Event, report: ReportState) -> None:
             if self.compiles is not None and self.compiles(settings):
                 report(State.COMPILING, "")
-            if self._screen:
-                self._screen.update(self.draw(settings))
+            if self._live_figure:
+                self._live_figure.update(self.draw(settings))
             if writing and not stop.is_set():
                 self._stream(settings, stop, report)
 
-        self._worker.start(job)
+        self._runner.start(job)
 
-    def _stream(self, settings: Settings, stop: threading.Event, report: Report) -> None:
+    def _stream(self, settings: Settings, stop: threading.Event, report: ReportState) -> None:
         self.text = ""
         report(State.COMPILING, "")
-        pieces = closing(self.write(settings) if self.write else ())
+        pieces = as_generator(self.write(settings) if self.write else ())
         for piece in pieces:
             if stop.is_set():
                 pieces.close()
@@ -235,9 +235,9 @@ class Panel:
                 report(State.RUNNING, "")
             if isinstance(piece, str):
                 self.text += piece
-                self._output.value = page(self.text)
-            elif self._screen:
-                self._screen.update(piece)
+                self._output.value = text_box_html(self.text)
+            elif self._live_figure:
+                self._live_figure.update(piece)
         self._writing = False
 
     def _report(self, state: State, message: str) -> None:
@@ -247,12 +247,12 @@ class Panel:
         self._stop.disabled = state not in (State.RUNNING, State.COMPILING)
 
 
-def closing(pieces: Pieces) -> Iterator[str | Picture]:
+def as_generator(pieces: Pieces) -> Iterator[str | Figure]:
     """The pieces as a generator, so that stopping early also closes the generator they come from."""
     yield from pieces
 
 
-def page(text: str) -> str:
+def text_box_html(text: str) -> str:
     """Streamed text in a box of fixed height, so that nothing below it moves; nothing in it is taken for markup."""
     return (
         '<div style="white-space:pre-wrap;font-family:Georgia,serif;font-size:16px;line-height:1.5;max-width:860px;'
