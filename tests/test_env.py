@@ -94,10 +94,10 @@ def test_threads_of_a_token_and_of_a_prompt() -> None:
             env.prepare(threads_batch=2)
         except minillama.OptionError as error:
             found.append(str(error).partition(" comes")[0])
-        from minillama.kernels.cpu import handlers, library
+        from minillama.kernels.cpu.runtime import ffi_handlers, registry
         import ctypes
-        library.register()
-        found.append(list((ctypes.c_int64 * 2).from_address(library._handlers()(handlers.THREADS))))
+        registry.register()
+        found.append(list((ctypes.c_int64 * 2).from_address(registry._handlers()(ffi_handlers.THREADS))))
         print(__import__("json").dumps(found))
     """
     assert json.loads(run_fresh(program)) == [

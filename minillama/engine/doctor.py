@@ -117,9 +117,9 @@ def _check_flags(name: str) -> Check:
 
 def _check_kernels(name: str) -> Check:
     """The processor's own kernels run, without which everything is right but slow."""
-    from minillama.kernels import native_problem
+    from minillama.kernels import cpu_kernels_error
 
-    problem = native_problem()
+    problem = cpu_kernels_error()
     if problem is None:
         from minillama.kernels.cpu.runtime.registry import chosen_isa
 

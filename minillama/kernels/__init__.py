@@ -4,12 +4,12 @@
 are native kernels on the bytes of the file, for processors.
 """
 
-from minillama.kernels.cpu_available import instruction_set, native_problem, reads_in_place
+from minillama.kernels.cpu_available import cpu_kernels_error, instruction_set, reads_in_place
 from minillama.kernels.decode_blocks import DECODERS
 from minillama.kernels.load_weights import (
     SUPPORTED,
     Files,
-    check_type,
+    check_supported,
     load_vector,
     load_weight,
     map_rows,
@@ -27,7 +27,8 @@ __all__ = [
     "Half",
     "Portable",
     "Weight",
-    "check_type",
+    "check_supported",
+    "cpu_kernels_error",
     "embed",
     "instruction_set",
     "load_vector",
@@ -35,7 +36,6 @@ __all__ = [
     "map_rows",
     "matmul",
     "matmuls",
-    "native_problem",
     "place_weight",
     "portable_weight",
     "reads_in_place",

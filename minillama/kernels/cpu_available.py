@@ -12,7 +12,7 @@ from minillama import env
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
-    from minillama.kernels.cpu.attention.attention_args import Heads
+    from minillama.kernels.cpu.attention.attention_args import AttentionSpec
 
 logger = logging.getLogger("minillama")
 
@@ -22,11 +22,11 @@ def reads_in_place(device: jax.Device, kind: Type | None = None) -> bool:
 
     kind: of one type of tensor; None for what holds of all types.
     """
-    return device.platform == "cpu" and (native_problem() if kind is None else kernel_problem(kind)) is None
+    return device.platform == "cpu" and (cpu_kernels_error() if kind is None else type_kernels_error(kind)) is None
 
 
 @cache
-def native_problem() -> str | None:
+def cpu_kernels_error() -> str | None:
     """Why the processor's kernels do not serve, so that XLA's own products do; None if they serve.
 
     Said once as a warning, except where they were switched off. Raises OptionError where the environment asks for an
@@ -44,7 +44,7 @@ def native_problem() -> str | None:
 
 
 @cache
-def kernel_problem(kind: Type) -> str | None:
+def type_kernels_error(kind: Type) -> str | None:
     """The same for the kernels of one type of tensor."""
 
     def try_out() -> None:
@@ -52,26 +52,26 @@ def kernel_problem(kind: Type) -> str | None:
 
         load_kernels(kind)
 
-    return native_problem() or _problem(f"the processor's own kernels for {kind.name}", try_out)
+    return cpu_kernels_error() or _problem(f"the processor's own kernels for {kind.name}", try_out)
 
 
 def instruction_set() -> str:
     """Which the processor's kernels are written for; why they do not serve, if they do not."""
-    if (problem := native_problem()) is not None:
+    if (problem := cpu_kernels_error()) is not None:
         return problem
     from minillama.kernels.cpu.runtime.registry import chosen_isa
 
     return chosen_isa().value
 
 
-def attention_kernels() -> "tuple[Heads, ...]":
+def loaded_attention_specs() -> "tuple[AttentionSpec, ...]":
     """The sizes that attention has been made ready for in this process."""
     from minillama.kernels.cpu.runtime.registry import loaded_attention
 
-    return () if native_problem() is not None else tuple(loaded_attention)
+    return () if cpu_kernels_error() is not None else tuple(loaded_attention)
 
 
-def load_attention_kernels(heads: "Iterable[Heads]") -> None:
+def load_attention_specs(heads: "Iterable[AttentionSpec]") -> None:
     """Make attention ready for some sizes, as a compiled program expects it that was not traced here."""
     from minillama.kernels.cpu.runtime.registry import load_attention
 

@@ -26,7 +26,7 @@ class Groups(NamedTuple):
     codes: Num[Array, "*rows groups size"]
     scale: Float[Array, "*rows groups"]
     minimum: Float[Array, "*rows groups"] | None = None
-    zero: int = 0
+    zero_point: int = 0
 
 
 IQ4_TABLE = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
@@ -59,7 +59,7 @@ def _planes(packed: Array, shifts: tuple[int, ...]) -> Array:
 
 def q4_0(b: Blocks) -> Groups:
     """18 bytes, 32 weights: d, nibbles; d (q - 8)."""
-    return Groups(_nibbles(b[..., 2:18]), _half(b, 0), zero=8)
+    return Groups(_nibbles(b[..., 2:18]), _half(b, 0), zero_point=8)
 
 
 def q4_1(b: Blocks) -> Groups:
@@ -165,8 +165,8 @@ def _float(x: Array) -> Array:
     return x.astype(jnp.float32)
 
 
-def _signed(codes: Array, zero: int) -> Array:
-    return codes.astype(jnp.int8) - jnp.int8(zero)
+def _signed(codes: Array, zero_point: int) -> Array:
+    return codes.astype(jnp.int8) - jnp.int8(zero_point)
 
 
 def _k_groups(codes: Array, size: int, scale: Array, minimum: Array | None = None) -> Groups:
@@ -192,7 +192,7 @@ def decode(raw: UInt8[Array, "*rows row_bytes"], kind: Type) -> Groups:
 
 def dequantize(groups: Groups) -> Float[Array, "*rows K"]:
     """The rows as float32: the plain meaning of a block format, and the twin of every product on codes."""
-    values = (groups.codes.astype(jnp.float32) - groups.zero) * _float(groups.scale)[..., None]
+    values = (groups.codes.astype(jnp.float32) - groups.zero_point) * _float(groups.scale)[..., None]
     if groups.minimum is not None:
         values = values - _float(groups.minimum)[..., None]
     return jax.lax.collapse(values, values.ndim - 2)

@@ -5,20 +5,20 @@ import os
 import tempfile
 from pathlib import Path
 
-_MARK = hashlib.sha256().digest_size
+_DIGEST_SIZE = hashlib.sha256().digest_size
 
 
-def read_kept(file: Path) -> bytes | None:
+def read_cached(file: Path) -> bytes | None:
     """What was kept; None where there is nothing, or where it is damaged."""
     try:
         found = file.read_bytes()
     except OSError:
         return None
-    mark, content = found[:_MARK], found[_MARK:]
+    mark, content = found[:_DIGEST_SIZE], found[_DIGEST_SIZE:]
     return content if content and hashlib.sha256(content).digest() == mark else None
 
 
-def keep(file: Path, content: bytes) -> None:
+def write_cached(file: Path, content: bytes) -> None:
     """Write through a file of its own name, for several processes may do so at once; raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as own:

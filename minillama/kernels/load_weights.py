@@ -46,7 +46,7 @@ def load_weight(tensor: Tensor, files: Files, device: jax.Device) -> Weight:
     Raises UnsupportedError for a type outside `SUPPORTED`.
     """
     kind = tensor.type
-    check_type(tensor)
+    check_supported(tensor)
     if reads_in_place(device, kind):
         return map_rows(tensor, 0, tensor.shape[-2], files.on(device, tensor.file))
     # read past the map, whose pages would count as memory beside the device's copy
@@ -54,7 +54,7 @@ def load_weight(tensor: Tensor, files: Files, device: jax.Device) -> Weight:
     return portable_weight(raw, kind, device)
 
 
-def check_type(tensor: Tensor) -> None:
+def check_supported(tensor: Tensor) -> None:
     """Raise UnsupportedError for a matrix whose type cannot be multiplied with."""
     if tensor.type not in SUPPORTED:
         known = ", ".join(t.name for t in SUPPORTED)

@@ -43,12 +43,12 @@ class Weight(ABC):
     def expert(self, index: Int[Array, ""]) -> "Weight":
         """One matrix of a stack of experts."""
 
-    def of_device(self, place: Int[Array, ""], devices: int) -> "Weight":
+    def device_shard(self, place: Int[Array, ""], devices: int) -> "Weight":
         """What one of several devices multiplies with; the matrix itself, where each device holds its own part."""
         return self
 
     def products(
-        self, x: Float[Array, "T K"], others: Sequence["Weight"], valid: Int[Array, ""] | None = None
+        self, x: Float[Array, "T K"], others: Sequence["Weight"], n_valid: Int[Array, ""] | None = None
     ) -> list[Float[Array, "T N"]]:
         """The products with this matrix and some others; in one call, where that is faster.
 
@@ -57,20 +57,20 @@ class Weight(ABC):
         return [weight.product(x) for weight in (self, *others)]
 
 
-def matmul(x: Float[Array, "*batch K"], w: Weight, valid: Int[Array, ""] | None = None) -> Float[Array, "*batch N"]:
+def matmul(x: Float[Array, "*batch K"], w: Weight, n_valid: Int[Array, ""] | None = None) -> Float[Array, "*batch N"]:
     """x Wᵀ in float32, whatever W is made of.
 
     valid: how many of all rows of x count, from the first; what comes out for the others is finite, and means nothing.
     """
-    return matmuls(x, [w], valid)[0]
+    return matmuls(x, [w], n_valid)[0]
 
 
 def matmuls(
-    x: Float[Array, "*batch K"], weights: Sequence[Weight], valid: Int[Array, ""] | None = None
+    x: Float[Array, "*batch K"], weights: Sequence[Weight], n_valid: Int[Array, ""] | None = None
 ) -> list[Float[Array, "*batch N"]]:
     """x Wᵀ for several matrices."""
     first, *others = weights
-    found = first.products(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), others, valid)
+    found = first.products(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), others, n_valid)
     return [y.reshape(*x.shape[:-1], y.shape[-1]) for y in found]
 
 
@@ -189,7 +189,7 @@ class Blocks(RowsLast):
     codes: Int8[Array, "*experts groups size N"] | UInt8[Array, "*experts groups half_size N"]
     scales: Float[Array, "*experts groups N"]
     minima: Float[Array, "*experts groups N"] | None
-    zero: int = field(metadata={"static": True})
+    zero_point: int = field(metadata={"static": True})
 
     @property
     def nibbles(self) -> bool:
@@ -209,8 +209,8 @@ class Blocks(RowsLast):
         else:
             dots = (self.codes.astype(jnp.float32) * x).sum(1)
         sums = x.sum(1)
-        if self.zero:
-            dots = dots - self.zero * sums
+        if self.zero_point:
+            dots = dots - self.zero_point * sums
         dots = dots * self.scales.astype(jnp.float32)
         if self.minima is not None:
             dots = dots - self.minima.astype(jnp.float32) * sums
@@ -220,7 +220,7 @@ class Blocks(RowsLast):
         codes = self.codes
         if self.nibbles:
             codes = jnp.concatenate([codes & jnp.uint8(15), codes >> jnp.uint8(4)], axis=1)
-        values = (codes.astype(jnp.float32) - self.zero) * self.scales.astype(jnp.float32)[:, None]
+        values = (codes.astype(jnp.float32) - self.zero_point) * self.scales.astype(jnp.float32)[:, None]
         if self.minima is not None:
             values = values - self.minima.astype(jnp.float32)[:, None]
         return lax.collapse(values, 0, 2)
@@ -242,4 +242,4 @@ def arrange(raw: UInt8[Array, "*experts N row_bytes"], kind: Type) -> Weight:
         half = codes.shape[-1] // 2
         codes = codes[..., :half] | (codes[..., half:] << jnp.uint8(4))
     minima = None if groups.minimum is None else groups.minimum.swapaxes(-1, -2)
-    return Blocks(jnp.moveaxis(codes, -3, -1), groups.scale.swapaxes(-1, -2), minima, groups.zero)
+    return Blocks(jnp.moveaxis(codes, -3, -1), groups.scale.swapaxes(-1, -2), minima, groups.zero_point)

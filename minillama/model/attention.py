@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
-from minillama.kernels import native_problem
+from minillama.kernels import cpu_kernels_error
 from minillama.model.cache import Store
 
 TILE = 128  # keys at a time on a CPU: the scores of a head stay in its cache
@@ -42,7 +42,7 @@ def attention(
     """
     form = partial(attention_in_tiles, scale=scale, softcap=softcap, window=window)
     on_cpu = partial(form, tile=TILE)
-    if native_problem() is None and _fits_kernel(q, keys, values):
+    if cpu_kernels_error() is None and _fits_kernel(q, keys, values):
         on_cpu = partial(_attention_of_kernel, (scale, softcap, window))
     if jax.default_backend() == "cpu":
         return on_cpu(q, keys, values, positions)
@@ -59,10 +59,10 @@ def _attention_of_kernel(
 ) -> Float[Array, "B T NH"]:
     """The processor's own kernel, written for these sizes."""
     from minillama.kernels.cpu.attention.attend import attend as run_kernel
-    from minillama.kernels.cpu.attention.attention_kernels import Heads
+    from minillama.kernels.cpu.attention.attention_op import AttentionSpec
 
     groups = q.shape[2] // keys.shape[1]
-    heads = Heads(keys.shape[-1], values.shape[-1], groups, keys.kind, values.kind, bool(constants[1]))
+    heads = AttentionSpec(keys.shape[-1], values.shape[-1], groups, keys.kind, values.kind, bool(constants[1]))
     return run_kernel(heads, q, positions, jax.tree.leaves(keys), jax.tree.leaves(values), *constants)
 
 
@@ -85,25 +85,25 @@ def attention_in_tiles(
 
     def visit(number: Int[Array, ""], state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         """Take a tile into the largest score, the sum of exponentials and the weighted sum of values so far."""
-        largest, total, mixed = state
+        largest, total, acc = state
         start = jnp.minimum(number * tile, capacity - tile)  # the last tile may overlap the one before it
         span = start + jnp.arange(tile, dtype=jnp.int32)
         seen = _visible(positions, span, window) & (span >= number * tile)[None, None, None, None]
         scores = jnp.einsum("BKRH,BKSH->BKRS", rows, keys.read(start, tile)).reshape(*per_query, tile)
         scores = jnp.where(seen, _capped(scores, softcap), -jnp.inf)
         larger = jnp.maximum(largest, jnp.max(scores, axis=-1))
-        shrink, weights = jnp.exp(largest - larger), jnp.exp(scores - larger[..., None])
+        rescale, weights = jnp.exp(largest - larger), jnp.exp(scores - larger[..., None])
         added = jnp.einsum("BKRS,BKSH->BKRH", weights.reshape(*rows.shape[:3], tile), values.read(start, tile))
-        mixed = mixed * shrink[..., None] + added.reshape(*per_query, -1)
-        return larger, total * shrink + jnp.sum(weights, axis=-1), mixed
+        acc = acc * rescale[..., None] + added.reshape(*per_query, -1)
+        return larger, total * rescale + jnp.sum(weights, axis=-1), acc
 
     nothing = (
         jnp.full(per_query, jnp.finfo(jnp.float32).min),  # finite: a tile unseen by a query gives exp(-inf), not nan
         jnp.zeros(per_query),
         jnp.zeros((*per_query, values.shape[-1])),
     )
-    _, total, mixed = lax.fori_loop(first, last + 1, visit, nothing)
-    return _side_by_side((mixed / total[..., None]).transpose(0, 3, 1, 2, 4))
+    _, total, acc = lax.fori_loop(first, last + 1, visit, nothing)
+    return _side_by_side((acc / total[..., None]).transpose(0, 3, 1, 2, 4))
 
 
 def attention_weights(
@@ -139,8 +139,8 @@ def _grouped(q: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B T K G
     return q.reshape(batch, time, kv_heads, heads // kv_heads, size)
 
 
-def _side_by_side(mixed: Float[Array, "B T K G H"]) -> Float[Array, "B T NH"]:
-    return mixed.reshape(*mixed.shape[:2], -1)
+def _side_by_side(acc: Float[Array, "B T K G H"]) -> Float[Array, "B T NH"]:
+    return acc.reshape(*acc.shape[:2], -1)
 
 
 def _capped(scores: Float[Array, "*axes"], softcap: float) -> Float[Array, "*axes"]:

@@ -70,7 +70,9 @@ def test_kernels_that_run_name_their_instructions() -> None:
 
 
 def test_kernels_that_do_not_run_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minillama.kernels.native_problem", lambda: "ModuleNotFoundError: No module named 'llvmlite'")
+    monkeypatch.setattr(
+        "minillama.kernels.cpu_kernels_error", lambda: "ModuleNotFoundError: No module named 'llvmlite'"
+    )
     check = doctor._CHECKS["kernels"]("kernels")
     assert (check.status, check.remedy) == (Status.NOTE, "pip install llvmlite")
     assert check.detail.startswith("ModuleNotFoundError") and "several times slower" in check.detail

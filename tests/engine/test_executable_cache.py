@@ -17,7 +17,7 @@ import minillama as ml
 from minillama import env
 from minillama.engine.compile import executable_cache
 from minillama.engine.compile.compile_timer import compile_seconds
-from minillama.kernels.disk_cache import read_kept
+from minillama.kernels.disk_cache import read_cached
 
 PROGRAM = """
 import json, sys
@@ -25,7 +25,7 @@ import jax
 from minillama import env
 from minillama.engine.llm import load
 from minillama.engine.compile.compile_timer import compile_seconds
-from minillama.kernels.disk_cache import read_kept
+from minillama.kernels.disk_cache import read_cached
 
 traced = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -60,7 +60,7 @@ def test_a_new_process_traces_nothing_and_says_the_same(tmp_path: Path) -> None:
     steps = {"_read", "begin", "_step"}
     assert steps <= set(first["traced"]) and not steps & set(second["traced"])
     lists = list((tmp_path / "cache" / "programs").glob("*.list"))
-    assert len(lists) == 1 and len((read_kept(lists[0]) or b"").split()) == len(steps)
+    assert len(lists) == 1 and len((read_cached(lists[0]) or b"").split()) == len(steps)
 
 
 def test_what_jax_has_compiled_before_is_kept_whole(tmp_path: Path) -> None:

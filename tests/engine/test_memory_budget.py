@@ -18,7 +18,7 @@ from minillama.engine.loading.memory_budget import Storage, predict
 from minillama.errors import ResourceError
 from minillama.gguf import pages
 from minillama.gguf.kv_cache_types import CacheTypes, read_cache_types
-from minillama.kernels import native_problem
+from minillama.kernels import cpu_kernels_error
 from minillama.model import empty_cache, forward, unembed
 
 
@@ -72,7 +72,7 @@ def locked_bytes() -> int:
 
 
 class TestWeights:
-    @pytest.mark.skipif(native_problem() is not None, reason="the processor's own kernels do not run here")
+    @pytest.mark.skipif(cpu_kernels_error() is not None, reason="the processor's own kernels do not run here")
     @pytest.mark.parametrize(("use_mmap", "storage"), [(True, Storage.MAPPED), (False, Storage.READ)])
     def test_they_are_in_memory_once(self, llm: ml.LLM, use_mmap: bool, storage: Storage) -> None:
         opened = ml.load(llm.path, use_mmap=use_mmap, progress=False)
@@ -93,7 +93,9 @@ class TestWeights:
         (whole,) = opened.file.mapped.values()
         assert not whole.flags.owndata and type(whole.base).__name__ in ("mmap", "memoryview")
 
-    @pytest.mark.skipif(sys.platform != "linux" or native_problem() is not None, reason="needs /proc and the kernels")
+    @pytest.mark.skipif(
+        sys.platform != "linux" or cpu_kernels_error() is not None, reason="needs /proc and the kernels"
+    )
     @pytest.mark.parametrize("use_mmap", [True, False])
     def test_locked(self, llm: ml.LLM, use_mmap: bool, caplog: pytest.LogCaptureFixture) -> None:
         before = locked_bytes()
@@ -156,7 +158,7 @@ class TestPopulate:
             monkeypatch.setattr(sys, "platform", system)
             assert sum(pages.populate(np.memmap(file, np.uint8, mode="r"))) == self.SIZE
 
-    @pytest.mark.skipif(native_problem() is not None, reason="the processor's own kernels do not run here")
+    @pytest.mark.skipif(cpu_kernels_error() is not None, reason="the processor's own kernels do not run here")
     def test_loading_does_it_and_shows_how_far_it_is(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[int] = []
         monkeypatch.setattr(pages, "_call", lambda name, address, size, *numbers: seen.append(size) or 0)

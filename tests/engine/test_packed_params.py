@@ -10,7 +10,7 @@ from tiny_models import VARIANTS, write_tiny
 
 import minillama as ml
 from minillama.engine.backends.packed_params import Packed, pack
-from minillama.kernels import native_problem
+from minillama.kernels import cpu_kernels_error
 
 
 @pytest.mark.parametrize("join", [True, False])
@@ -26,7 +26,7 @@ def test_what_was_packed_comes_out_to_the_bit(tmp_path: Path, name: str, join: b
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_file_and_all_vectors_are_an_array_each(tmp_path: Path, name: str) -> None:
-    if native_problem() is not None:
+    if cpu_kernels_error() is not None:
         pytest.skip("without kernels every weight has arrays of its own")
     params = ml.load(write_tiny(tmp_path / "m.gguf", name, Type.Q8_0), progress=False).params
     assert len(pack(params, join=True).arrays) == 2

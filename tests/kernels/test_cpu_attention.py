@@ -21,12 +21,12 @@ from test_simd import ISAS
 from minillama import env
 from minillama.gguf.kv_cache_types import CacheType
 from minillama.kernels.cpu.attention.attend import attend as run_kernel
-from minillama.kernels.cpu.attention.attention_args import LANES, Heads
-from minillama.kernels.cpu.attention.attention_kernels import FEW_TOKENS, panel_lanes
-from minillama.kernels.cpu.attention.decode_attention import define_few
-from minillama.kernels.cpu.attention.prefill_attention import define_many
+from minillama.kernels.cpu.attention.attention_args import LANES, AttentionSpec
+from minillama.kernels.cpu.attention.attention_op import MAX_DECODE_TOKENS, panel_lanes
+from minillama.kernels.cpu.attention.decode_attention import define_decode
+from minillama.kernels.cpu.attention.prefill_attention import define_prefill
 from minillama.kernels.cpu.runtime import ffi_handlers, registry
-from minillama.kernels.cpu.runtime.machine_code import callable_at, compiled
+from minillama.kernels.cpu.runtime.machine_code import callable_at, compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module
 from minillama.model.cache import empty_store
 
@@ -34,10 +34,10 @@ F32, F16, BF16, Q8 = CacheType.F32, CacheType.F16, CacheType.BF16, CacheType.Q8_
 KV_HEADS, SOFTCAP = 2, 5.0
 BATCH, CAPACITY = 2, 147  # the most of a case
 HEADS = [
-    Heads(64, 64, 4, F16, F16, softcap=False),
-    Heads(128, 64, 1, Q8, F32, softcap=False),
-    Heads(20, 12, 8, F32, BF16, softcap=True),
-    Heads(80, 96, 3, BF16, Q8, softcap=True),
+    AttentionSpec(64, 64, 4, F16, F16, softcap=False),
+    AttentionSpec(128, 64, 1, Q8, F32, softcap=False),
+    AttentionSpec(20, 12, 8, F32, BF16, softcap=True),
+    AttentionSpec(80, 96, 3, BF16, Q8, softcap=True),
 ]
 by_heads = pytest.mark.parametrize("heads", HEADS, ids=lambda heads: heads.name.removeprefix("minillama_attention_"))
 by_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
@@ -107,7 +107,7 @@ def stored(kind: CacheType, size: int, seed: int) -> Stored:
     return Stored([np.asarray(leaf) for leaf in jax.tree.leaves(store)], np.asarray(store.decode()))
 
 
-def inputs(heads: Heads, case: Case, loud: float = 2.0) -> Inputs:
+def inputs(heads: AttentionSpec, case: Case, loud: float = 2.0) -> Inputs:
     """loud: the size of the queries."""
     shape = (len(case.starts), case.time, KV_HEADS * heads.groups, heads.key_size)
     q = loud * np.random.default_rng(case.time).standard_normal(shape, np.float32)
@@ -117,28 +117,28 @@ def inputs(heads: Heads, case: Case, loud: float = 2.0) -> Inputs:
 
 
 @cache
-def expected(heads: Heads, case: Case, loud: float = 2.0) -> np.ndarray:
+def expected(heads: AttentionSpec, case: Case, loud: float = 2.0) -> np.ndarray:
     """The formula."""
     given = inputs(heads, case, loud)
     arrays = given.q, given.keys.decoded, given.values.decoded, given.positions
     return slow_attention(*arrays, softcap=softcap(heads), window=case.window)
 
 
-def softcap(heads: Heads) -> float:
+def softcap(heads: AttentionSpec) -> float:
     return SOFTCAP if heads.softcap else 0.0
 
 
 @cache
-def kernels(heads: Heads, isa: Isa):
+def kernels(heads: AttentionSpec, isa: Isa):
     def write(module: Module) -> None:
-        define_few(module, "few", heads)
+        define_decode(module, "decode", heads)
         for lanes in (LANES, 2 * LANES):
-            define_many(module, f"many{lanes}", heads, lanes)
+            define_prefill(module, f"prefill{lanes}", heads, lanes)
 
-    return compiled(f"test-{heads.name}", isa, write, env.kernel_cache_dir())
+    return compile_kernels(f"test-{heads.name}", isa, write, env.kernel_cache_dir())
 
 
-def attention(heads: Heads, isa: Isa, case: Case, given: Inputs) -> np.ndarray:
+def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.ndarray:
     """Write down a call as the handler does, and do its tasks."""
     leaves = [*given.keys.with_unseen_spoilt(case), *given.values.with_unseen_spoilt(case)]
     q, positions = np.ascontiguousarray(given.q), np.ascontiguousarray(given.positions)
@@ -150,7 +150,7 @@ def attention(heads: Heads, isa: Isa, case: Case, given: Inputs) -> np.ndarray:
     call = np.array([int(word) for word in words], np.int64)
     lanes = panel_lanes(time, heads.groups)
     blocks = -(-time * heads.groups // lanes) if lanes else time
-    task = callable_at(kernels(heads, isa)(f"many{lanes}" if lanes else "few"), 2)
+    task = callable_at(kernels(heads, isa)(f"prefill{lanes}" if lanes else "decode"), 2)
     for number in range(batch * KV_HEADS * blocks):
         task(call.ctypes.data, number)
     return out
@@ -159,14 +159,14 @@ def attention(heads: Heads, isa: Isa, case: Case, given: Inputs) -> np.ndarray:
 @by_isa
 @by_heads
 class TestEveryKernel:
-    def test_is_the_formula_and_sees_nothing_else(self, heads: Heads, isa: Isa) -> None:
+    def test_is_the_formula_and_sees_nothing_else(self, heads: AttentionSpec, isa: Isa) -> None:
         for case in CASES:
             got = attention(heads, isa, case, inputs(heads, case))
             np.testing.assert_allclose(got, expected(heads, case), atol=1e-5, err_msg=str(case))
 
-    def test_a_few_tokens_come_out_as_one_by_one(self, heads: Heads, isa: Isa) -> None:
+    def test_a_few_tokens_come_out_as_one_by_one(self, heads: AttentionSpec, isa: Isa) -> None:
         """To the bit: whether a guess of several tokens is right must not depend on their number."""
-        case = Case(FEW_TOKENS, (70, 3), 90)
+        case = Case(MAX_DECODE_TOKENS, (70, 3), 90)
         given = inputs(heads, case)
         together = attention(heads, isa, case, given)
         for t in range(case.time):
@@ -174,7 +174,7 @@ class TestEveryKernel:
             one = Inputs(given.q[:, t : t + 1], given.positions[:, t : t + 1], given.keys, given.values)
             np.testing.assert_array_equal(attention(heads, isa, alone, one), together[:, t : t + 1])
 
-    def test_scores_may_be_large(self, heads: Heads, isa: Isa) -> None:
+    def test_scores_may_be_large(self, heads: AttentionSpec, isa: Isa) -> None:
         """Where e^s is infinite in float32, e^(s-m) is not."""
         for case in (Case(1, (90,), 91), Case(40, (50,), 91)):
             got = attention(heads, isa, case, inputs(heads, case, loud=300.0))
@@ -191,7 +191,7 @@ def threads() -> Iterator[ctypes.Array]:
     words[:] = before
 
 
-@pytest.mark.parametrize("time", [1, FEW_TOKENS, FEW_TOKENS + 1, 40])
+@pytest.mark.parametrize("time", [1, MAX_DECODE_TOKENS, MAX_DECODE_TOKENS + 1, 40])
 def test_any_number_of_threads_gives_the_same(time: int, threads: ctypes.Array) -> None:
     """What JAX calls: every task is done, whoever does it."""
     heads, case = HEADS[1], Case(time, (55, 7), 101, window=30)
@@ -208,13 +208,13 @@ def test_any_number_of_threads_gives_the_same(time: int, threads: ctypes.Array) 
 
 
 def test_panels_are_for_many_tokens_and_no_wider_than_need_be() -> None:
-    assert [panel_lanes(time, 4) for time in (1, FEW_TOKENS, FEW_TOKENS + 1)] == [0, 0, 2 * LANES]
-    assert [panel_lanes(time, 1) for time in (FEW_TOKENS + 1, LANES, LANES + 1)] == [LANES, LANES, 2 * LANES]
+    assert [panel_lanes(time, 4) for time in (1, MAX_DECODE_TOKENS, MAX_DECODE_TOKENS + 1)] == [0, 0, 2 * LANES]
+    assert [panel_lanes(time, 1) for time in (MAX_DECODE_TOKENS + 1, LANES, LANES + 1)] == [LANES, LANES, 2 * LANES]
 
 
 def test_threads_that_come_together_load_a_kernel_once() -> None:
     """A model's programs may be fetched in one thread and traced in another."""
-    heads = Heads(28, 28, 2, CacheType.F32, CacheType.F32, False)
+    heads = AttentionSpec(28, 28, 2, CacheType.F32, CacheType.F32, False)
     start = threading.Barrier(4)
 
     def load() -> None:

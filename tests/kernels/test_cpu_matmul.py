@@ -36,7 +36,7 @@ from minillama import env
 from minillama.errors import OptionError
 from minillama.gguf import Tensor
 from minillama.kernels import Files, Portable, cpu_available, load_weight, matmuls, portable_weight
-from minillama.kernels.cpu.mapped_weight import Mapped, map_weight, multiply
+from minillama.kernels.cpu.mapped_weight import MappedWeight, map_weight, multiply
 from minillama.kernels.cpu.matmul import gemm_amx
 from minillama.kernels.cpu.matmul.activations import PANEL, PanelLayout, RowLayout
 from minillama.kernels.cpu.matmul.formats import FORMATS
@@ -44,7 +44,7 @@ from minillama.kernels.cpu.matmul.gemm import BUFFER_ROWS
 from minillama.kernels.cpu.matmul.matmul_args import WORDS
 from minillama.kernels.cpu.runtime import registry
 from minillama.kernels.cpu.runtime.machine_code import callable_at
-from minillama.kernels.cpu.runtime.registry import FEW, KINDS, Role, factor_parts
+from minillama.kernels.cpu.runtime.registry import GEMV_TOKENS, TYPES, Role, activation_terms
 from minillama.kernels.cpu.simd import Isa
 
 DEVICE = jax.devices("cpu")[0]
@@ -77,14 +77,14 @@ def kernels(kind: Type, isa: Isa):
 def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Call a type's kernels as the handler does: prepare the activations, then compute the rows, some at a time."""
     (tokens, width), rows = x.shape, len(raw)
-    if tokens in FEW:
-        prepare, kernel, units, step = Role.PREPARE_FEW, Role[f"FEW_{tokens}"], tokens, 7
+    if tokens in GEMV_TOKENS:
+        prepare, kernel, units, step = Role.PREPARE_GEMV, Role[f"GEMV_{tokens}"], tokens, 7
         size = tokens * RowLayout(width, FORMATS[kind].group).size if kind in FORMATS else 0
-    elif (parts := factor_parts(kind, isa)) is not None:
-        prepare, kernel, units, step = Role.PREPARE_MANY, Role.MANY, -(-tokens // gemm_amx.TOKENS), gemm_amx.ROWS
+    elif (parts := activation_terms(kind, isa)) is not None:
+        prepare, kernel, units, step = Role.PREPARE_GEMM, Role.GEMM, -(-tokens // gemm_amx.TOKENS), gemm_amx.ROWS
         size = units * gemm_amx.TileLayout(width, parts).size
     else:
-        prepare, kernel, units, step = Role.PREPARE_MANY, Role.MANY, -(-tokens // PANEL), BUFFER_ROWS
+        prepare, kernel, units, step = Role.PREPARE_GEMM, Role.GEMM, -(-tokens // PANEL), BUFFER_ROWS
         group = FORMATS[kind].group if kind in FORMATS else None
         size = units * (PanelLayout(width, group).size if group else 4 * width * PANEL)
     scratch, y = np.zeros(size + 64, np.uint8), np.full((tokens, rows + 2), np.nan, np.float32)
@@ -108,7 +108,7 @@ def steps(x: np.ndarray) -> np.ndarray:
 
 def tile_rounding(kind: Type, isa: Isa, tokens: int) -> float:
     """What tiles may lose of every product."""
-    if tokens in FEW or (parts := factor_parts(kind, isa)) is None:
+    if tokens in GEMV_TOKENS or (parts := activation_terms(kind, isa)) is None:
         return 0.0
     return 2.0**-8 if parts == 1 else 2.0**-17
 
@@ -128,7 +128,7 @@ def check(kind: Type, raw: np.ndarray, x: np.ndarray, y: np.ndarray, isa: Isa = 
         assert np.sqrt((error**2).mean()) <= 1.25 * expected + rounding.mean()
 
 
-@cases(KINDS)
+@cases(TYPES)
 class TestEveryKernel:
     @pytest.mark.parametrize("tokens", [1, 2, 4, 16, 24, 39])
     def test_errors_are_those_of_the_activations(self, kind: Type, isa: Isa, tokens: int) -> None:
@@ -155,7 +155,7 @@ class TestEveryKernel:
         ids, out = np.array([7, 0, 7], np.int32), np.zeros((3, 512), np.float32)
         part = np.zeros(WORDS, np.int64)
         part[:8] = [raw.ctypes.data, raw.shape[1], 512, 8, 3, ids.ctypes.data, 0, out.ctypes.data]
-        callable_at(kernels(kind, isa)(Role.READ.name), 3)(part.ctypes.data, 0, 3)
+        callable_at(kernels(kind, isa)(Role.EMBED.name), 3)(part.ctypes.data, 0, 3)
         np.testing.assert_allclose(out, dequantize(raw, kind).reshape(8, -1)[ids], rtol=3e-7, atol=3e-8)
 
 
@@ -202,7 +202,7 @@ def test_zeros_give_zeros(isa: Isa) -> None:
         assert not product(Type.Q4_K, isa, raw, np.zeros((tokens, 256), np.float32)).any()
 
 
-def in_file(raw: np.ndarray, kind: Type, shape: tuple[int, ...], offset: int = 96) -> Mapped:
+def in_file(raw: np.ndarray, kind: Type, shape: tuple[int, ...], offset: int = 96) -> MappedWeight:
     """A tensor at an odd place of a page-aligned file."""
     room = np.zeros(raw.nbytes + offset + 8192, np.uint8)
     memory = room[-room.ctypes.data % 4096 :]
@@ -255,7 +255,7 @@ class TestInsideJit:
             untold[valid:] = np.nan
             for y, expected in zip(run(jnp.asarray(untold), weights, jnp.int32(valid)), whole, strict=True):
                 np.testing.assert_array_equal(np.asarray(y)[:valid], expected[:valid])
-                assert tokens <= max(FEW) or not np.asarray(y)[valid:].any()
+                assert tokens <= max(GEMV_TOKENS) or not np.asarray(y)[valid:].any()
 
     def test_together_is_as_alone_to_the_bit(self) -> None:
         weights = [in_file(random_bytes(Type.Q4_0, rows, 2048), Type.Q4_0, (rows, 2048)) for rows in (300, 2000)]
@@ -314,31 +314,32 @@ class TestChoice:
         registry.chosen_isa.cache_clear()
 
     def test_without_llvm_xla_multiplies_and_says_so(self, monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
-        cpu_available.native_problem.cache_clear()
+        cpu_available.cpu_kernels_error.cache_clear()
         monkeypatch.setitem(sys.modules, "minillama.kernels.cpu.runtime.registry", None)
         assert (
-            "ImportError" in cpu_available.native_problem() or "ModuleNotFoundError" in cpu_available.native_problem()
+            "ImportError" in cpu_available.cpu_kernels_error()
+            or "ModuleNotFoundError" in cpu_available.cpu_kernels_error()
         )
-        cpu_available.native_problem()
+        cpu_available.cpu_kernels_error()
         assert len([r for r in caplog.records if "XLA multiplies" in r.message]) == 1
-        cpu_available.native_problem.cache_clear()
+        cpu_available.cpu_kernels_error.cache_clear()
 
     def test_a_type_whose_kernels_cannot_be_built_is_multiplied_by_xla(self, monkeypatch, tmp_path) -> None:
         def fail(kind: Type) -> None:
             raise RuntimeError("LLVM ERROR: no such instruction")
 
-        cpu_available.kernel_problem.cache_clear()
+        cpu_available.type_kernels_error.cache_clear()
         monkeypatch.setattr(registry, "load_kernels", fail)
         raw = random_bytes(Type.Q4_0, 4, 64)
         (tmp_path / "model.gguf").write_bytes(raw.tobytes())
         tensor = Tensor("w", (4, 64), Type.Q4_0, raw, 0, tmp_path / "model.gguf")
         assert isinstance(load_weight(tensor, Files({tensor.file: raw.reshape(-1)}), DEVICE), Portable)
-        cpu_available.kernel_problem.cache_clear()
+        cpu_available.type_kernels_error.cache_clear()
 
     def test_kernel_numbers_differ(self) -> None:
-        numbers = [registry.kernel_number(kind, role) for kind in KINDS for role in Role]
+        numbers = [registry.kernel_number(kind, role) for kind in TYPES for role in Role]
         assert len(set(numbers)) == len(numbers)
-        assert max(numbers) < registry.handlers.KERNEL_COUNT
+        assert max(numbers) < registry.ffi_handlers.KERNEL_COUNT
 
 
 @pytest.mark.parametrize("word", [*(isa.value for isa in ISAS[1:]), "off"])

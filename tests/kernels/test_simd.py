@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minillama.kernels.cpu import simd
-from minillama.kernels.cpu.runtime.machine_code import callable_at, compiled
+from minillama.kernels.cpu.runtime.machine_code import callable_at, compile_kernels
 from minillama.kernels.cpu.runtime.registry import detect_isa
 from minillama.kernels.cpu.simd import (
     F32,
@@ -18,13 +18,13 @@ from minillama.kernels.cpu.simd import (
     U16,
     Isa,
     Module,
-    Register,
     Value,
+    Var,
+    const,
+    if_,
     load,
     loop,
-    number,
     store,
-    when,
 )
 
 ISAS = list(Isa)[list(Isa).index(detect_isa()) :]  # those that this processor has
@@ -36,7 +36,7 @@ def run(isa: Isa, arguments: int, body: Callable[..., Value | None]) -> Callable
     def write(module: Module) -> None:
         module.define("function", arguments, body)
 
-    return callable_at(compiled("test", isa, write, None)("function"), arguments)
+    return callable_at(compile_kernels("test", isa, write, None)("function"), arguments)
 
 
 def mapped(isa: Isa, operation: Callable[..., Value], out: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
@@ -76,9 +76,9 @@ class TestOnEveryInstructionSet:
 
         def body(source: Value, middle: Value, to: Value) -> None:
             for i in loop(0, 2**16, 16):
-                value = simd.from_half(load(U16, 16, source + i * 2))
+                value = simd.f16_to_f32(load(U16, 16, source + i * 2))
                 store(value, middle + i * 4)
-                store(simd.to_half(value), to + i * 2)
+                store(simd.f32_to_f16(value), to + i * 2)
 
         run(isa, 3, body)(bits.ctypes.data, floats.ctypes.data, back.ctypes.data)
         expected = bits.view(np.float16).astype(np.float32)
@@ -90,14 +90,14 @@ class TestOnEveryInstructionSet:
     def test_floats_round_to_halves_as_in_numpy(self, isa: Isa, rng: np.random.Generator) -> None:
         for scale in (1e-8, 1e-6, 1e-3, 1.0, 3e4):
             x = (rng.standard_normal(16) * scale).astype(np.float32)
-            got = mapped(isa, simd.to_half, np.zeros(16, np.uint16), x)
+            got = mapped(isa, simd.f32_to_f16, np.zeros(16, np.uint16), x)
             with np.errstate(over="ignore"):
                 np.testing.assert_array_equal(got, x.astype(np.float16).view(np.uint16))
 
     def test_bfloats(self, isa: Isa, rng: np.random.Generator) -> None:
         x = rng.standard_normal(16).astype(np.float32)
         bits = (x.view(np.uint32) >> 16).astype(np.uint16)
-        got = mapped(isa, simd.from_bfloat, np.zeros(16, np.float32), bits)
+        got = mapped(isa, simd.bf16_to_f32, np.zeros(16, np.float32), bits)
         np.testing.assert_array_equal(got, (bits.astype(np.uint32) << 16).view(np.float32))
 
     @pytest.mark.parametrize(("rows", "lanes"), [(16, 16), (8, 16), (8, 8), (2, 16)])
@@ -105,9 +105,7 @@ class TestOnEveryInstructionSet:
         x, turned = np.arange(rows * lanes, dtype=np.float32).reshape(rows, lanes), np.zeros((lanes, rows), np.float32)
 
         def body(source: Value, to: Value) -> None:
-            for i, column in enumerate(
-                simd.transposed([load(F32, lanes, source + r * lanes * 4) for r in range(rows)])
-            ):
+            for i, column in enumerate(simd.transpose([load(F32, lanes, source + r * lanes * 4) for r in range(rows)])):
                 store(column, to + i * rows * 4)
 
         run(isa, 2, body)(x.ctypes.data, turned.ctypes.data)
@@ -120,7 +118,7 @@ class TestOnEveryInstructionSet:
 
     def test_nearest_rounds_halves_to_even(self, isa: Isa) -> None:
         x = np.array([0.5, 1.5, 2.5, -0.5, -1.5, -127.4999, 126.5, 127.0], np.float32)
-        np.testing.assert_array_equal(mapped(isa, simd.nearest, np.zeros(8, np.int32), x), np.rint(x))
+        np.testing.assert_array_equal(mapped(isa, simd.round_, np.zeros(8, np.int32), x), np.rint(x))
 
     def test_tables_of_sixteen(self, isa: Isa, rng: np.random.Generator) -> None:
         entries, codes = rng.integers(0, 256, 16), rng.integers(0, 16, 64).astype(np.uint8)
@@ -136,9 +134,9 @@ class TestOnEveryInstructionSet:
 
         def body(source: Value, to: Value) -> None:
             rows = [load(F32, 16, source + 64 * i) for i in range(16)]
-            store(simd.sums(rows), to)
-            store(simd.total(rows[0]), to + 64)
-            store(simd.fold(rows[0], simd.largest), to + 68)
+            store(simd.row_sums(rows), to)
+            store(simd.reduce_sum(rows[0]), to + 64)
+            store(simd.reduce(rows[0], simd.max_), to + 68)
 
         run(isa, 2, body)(x.ctypes.data, out.ctypes.data)
         np.testing.assert_array_equal(out, [*x.sum(1), x[0].sum(), x[0].max()])
@@ -149,13 +147,13 @@ class TestOnEveryInstructionSet:
             mapped(isa, lambda v: simd.concat(v, v + 8, v, v), np.zeros(32, np.int32), x), [*range(16), *x, *x]
         )
         np.testing.assert_array_equal(
-            mapped(isa, lambda v: simd.padded(v, 16), np.ones(16, np.int32), x), [*x, *[0] * 8]
+            mapped(isa, lambda v: simd.zero_pad(v, 16), np.ones(16, np.int32), x), [*x, *[0] * 8]
         )
         np.testing.assert_array_equal(
-            mapped(isa, lambda v: simd.padded(v[3], 4), np.ones(4, np.int32), x), [3, 0, 0, 0]
+            mapped(isa, lambda v: simd.zero_pad(v[3], 4), np.ones(4, np.int32), x), [3, 0, 0, 0]
         )
         np.testing.assert_array_equal(
-            mapped(isa, lambda v: simd.vector([v[7], v[0]]).bits_as(U8), np.zeros(8, np.uint8), x), [7, *[0] * 7]
+            mapped(isa, lambda v: simd.vector([v[7], v[0]]).bitcast(U8), np.zeros(8, np.uint8), x), [7, *[0] * 7]
         )
 
     def test_signs_decide_shifts_and_widening(self, isa: Isa) -> None:
@@ -169,9 +167,9 @@ class TestOnEveryInstructionSet:
     def test_loops_conditions_and_registers(self, isa: Isa) -> None:
         def body(count: Value) -> Value:
             """The sum of the odd numbers below count."""
-            found = Register(number(0))
+            found = Var(const(0))
             for i in loop(0, count):
-                with when((i % 2).equals(1)):
+                with if_((i % 2).equals(1)):
                     found.value = found.value + i
             return found.value
 
@@ -180,15 +178,15 @@ class TestOnEveryInstructionSet:
 
     def test_atomics_and_variables(self, isa: Isa) -> None:
         def write(module: Module) -> None:
-            module.variable("memory", 2)
+            module.define_global("memory", 2)
 
             def body(amount: Value) -> Value:
-                return simd.atomic_add(module.variable_address("memory"), amount)
+                return simd.atomic_add(module.global_address("memory"), amount)
 
             module.define("function", 1, body)
-            module.define("swap", 1, lambda new: simd.atomic_swap(module.variable_address("memory"), new))
+            module.define("swap", 1, lambda new: simd.atomic_swap(module.global_address("memory"), new))
 
-        find = compiled("test", isa, write, None)
+        find = compile_kernels("test", isa, write, None)
         add, swap = callable_at(find("function"), 1), callable_at(find("swap"), 1)
         assert [add(5), add(7), swap(1)] == [0, 5, 12]
         assert ctypes.c_int64.from_address(find("memory")).value == 1
@@ -196,10 +194,10 @@ class TestOnEveryInstructionSet:
     def test_a_stack_is_aligned_and_calls_reach_addresses(self, isa: Isa) -> None:
         def write(module: Module) -> None:
             module.define("twice", 1, lambda a: a * 2)
-            module.define("function", 1, lambda a: simd.call_address(module.address_of("twice"), a))
-            module.define("place", 0, lambda: simd.stack(128) % 64)
+            module.define("function", 1, lambda a: simd.call_address(module.function_address("twice"), a))
+            module.define("place", 0, lambda: simd.alloca(128) % 64)
 
-        find = compiled("test", isa, write, None)
+        find = compile_kernels("test", isa, write, None)
         assert callable_at(find("function"), 1)(21) == 42
         assert callable_at(find("place"), 0)() == 0
 
@@ -207,24 +205,24 @@ class TestOnEveryInstructionSet:
 class TestKeptMachineCode:
     def test_the_next_process_compiles_nothing(self, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
         def write(module: Module) -> None:
-            module.define("function", 0, lambda: number(7, I64))
+            module.define("function", 0, lambda: const(7, I64))
 
-        compiled("seven", ISAS[0], write, tmp_path)
+        compile_kernels("seven", ISAS[0], write, tmp_path)
         monkeypatch.setattr("minillama.kernels.cpu.runtime.machine_code._compile", None)
-        assert callable_at(compiled("seven", ISAS[0], write, tmp_path)("function"), 0)() == 7
+        assert callable_at(compile_kernels("seven", ISAS[0], write, tmp_path)("function"), 0)() == 7
         with pytest.raises(TypeError):  # another name, another kernel
-            compiled("eight", ISAS[0], write, tmp_path)
+            compile_kernels("eight", ISAS[0], write, tmp_path)
 
     @pytest.mark.parametrize("damage", [b"", b"short", b"x" * 500])
     def test_a_damaged_file_is_compiled_again(self, tmp_path, damage: bytes) -> None:
         def write(module: Module) -> None:
-            module.define("function", 0, lambda: number(7, I64))
+            module.define("function", 0, lambda: const(7, I64))
 
-        compiled("seven", ISAS[0], write, tmp_path)
+        compile_kernels("seven", ISAS[0], write, tmp_path)
         (kept,) = tmp_path.iterdir()
         whole = kept.read_bytes()
         kept.write_bytes(damage)
-        assert callable_at(compiled("seven", ISAS[0], write, tmp_path)("function"), 0)() == 7
+        assert callable_at(compile_kernels("seven", ISAS[0], write, tmp_path)("function"), 0)() == 7
         assert kept.read_bytes() == whole
 
     def test_a_folder_that_cannot_be_written_is_no_obstacle(self, tmp_path) -> None:
@@ -232,9 +230,9 @@ class TestKeptMachineCode:
         occupied.touch()
 
         def write(module: Module) -> None:
-            module.define("function", 0, lambda: number(7, I64))
+            module.define("function", 0, lambda: const(7, I64))
 
-        assert callable_at(compiled("seven", ISAS[0], write, occupied / "below")("function"), 0)() == 7
+        assert callable_at(compile_kernels("seven", ISAS[0], write, occupied / "below")("function"), 0)() == 7
 
 
 @pytest.mark.skipif(Isa.AMX not in ISAS, reason="this processor has no tiles")
@@ -243,7 +241,7 @@ class TestTiles:
         x = rng.standard_normal(32).astype(np.float32)
         x[:2] = np.array([0x3F808000, 0x3F818000], np.uint32).view(np.float32)  # halves: to even
         got = mapped(
-            Isa.AMX, lambda v: simd.to_bfloat(v.lanes_at(range(16)), v.lanes_at(range(16, 32))),
+            Isa.AMX, lambda v: simd.f32_to_bf16(v.permute(range(16)), v.permute(range(16, 32))),
             np.zeros(32, np.uint16), x,
         )  # fmt: skip
         bits = x.view(np.uint32)
@@ -255,17 +253,17 @@ class TestTiles:
         left, right = rng.integers(-9, 10, (16, 32)), rng.integers(-9, 10, (32, 16))
         pairs = right.reshape(16, 2, 16).swapaxes(1, 2)
         a, b = ((m.astype(np.float32, "C").view(np.uint32) >> 16).astype(np.uint16) for m in (left, pairs))
-        sums = np.zeros((16, 20), np.float32)
+        row_sums = np.zeros((16, 20), np.float32)
 
         def body(a: Value, b: Value, to: Value) -> None:
-            with simd.tiles_in_use():
+            with simd.tile_config():
                 simd.zero_tile(3)
                 simd.load_tile(4, a, simd.TILE_BYTES)
                 simd.load_tile(7, b, simd.TILE_BYTES)
                 for _ in range(2):
-                    simd.add_product(3, 4, 7)
+                    simd.tile_dot_bf16(3, 4, 7)
                 simd.store_tile(3, to, 80)
 
-        run(Isa.AMX, 3, body)(a.ctypes.data, b.ctypes.data, sums.ctypes.data)
-        np.testing.assert_array_equal(sums[:, :16], 2 * left @ right)
-        assert not sums[:, 16:].any()
+        run(Isa.AMX, 3, body)(a.ctypes.data, b.ctypes.data, row_sums.ctypes.data)
+        np.testing.assert_array_equal(row_sums[:, :16], 2 * left @ right)
+        assert not row_sums[:, 16:].any()

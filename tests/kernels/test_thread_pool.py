@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from minillama.kernels.cpu.runtime.ffi_frame import Api, read_api
-from minillama.kernels.cpu.runtime.machine_code import callable_at, compiled
+from minillama.kernels.cpu.runtime.machine_code import callable_at, compile_kernels
 from minillama.kernels.cpu.runtime.registry import detect_isa
-from minillama.kernels.cpu.runtime.thread_pool import BOX, BOX_WORDS, define_pool
-from minillama.kernels.cpu.simd import I64, Module, Value, atomic_add, call_address, load, loop, number, pause
+from minillama.kernels.cpu.runtime.thread_pool import JOB_SLOT, JOB_SLOT_WORDS, define_thread_pool
+from minillama.kernels.cpu.simd import I64, Module, Value, atomic_add, call_address, const, load, loop, pause
 
 API = Api(major=0, minor=1, schedule=64)
 CONTEXT = 12345  # what XLA wants to be told back
@@ -49,7 +49,7 @@ class Lender:
 
 def write(module: Module) -> None:
     """The pool, a task that counts how often it was done, and one that has WIDTH of these done."""
-    define_pool(module, API)
+    define_thread_pool(module, API)
 
     def count(counts: Value, task: Value) -> None:
         for _ in loop(0, 200):  # some microseconds, or the first thread would have done all before another is there
@@ -58,8 +58,8 @@ def write(module: Module) -> None:
 
     def spread(words: Value, task: Value) -> None:
         frame, counts = (load(I64, 1, words + 8 * i) for i in range(2))
-        inner, width = counts + task * (8 * WIDTH), number(WIDTH)
-        call_address(module.address_of("parallel"), frame, module.address_of("count"), inner, width, width)
+        inner, width = counts + task * (8 * WIDTH), const(WIDTH)
+        call_address(module.function_address("parallel"), frame, module.function_address("count"), inner, width, width)
 
     module.define("count", 2, count)
     module.define("spread", 2, spread)
@@ -67,7 +67,7 @@ def write(module: Module) -> None:
 
 @pytest.fixture(scope="module")
 def pool():
-    return compiled("test", detect_isa(), write, None)
+    return compile_kernels("test", detect_isa(), write, None)
 
 
 @pytest.fixture(params=[True, False], ids=["lends", "refuses"])
@@ -76,7 +76,7 @@ def lender(request: pytest.FixtureRequest, pool) -> Iterator[Lender]:
     made = Lender(request.param)
     yield made
     made.wait()
-    box = (ctypes.c_int64 * BOX_WORDS).from_address(pool(BOX))
+    box = (ctypes.c_int64 * JOB_SLOT_WORDS).from_address(pool(JOB_SLOT))
     assert not any(box[:32])
 
 

@@ -52,7 +52,7 @@ def read_pieces(weight: Weight, experts: tuple[int, ...], mesh: Mesh) -> np.ndar
     leaves, structure = jax.tree.flatten(weight)
 
     def on_device(leaves: list[Array]) -> Array:
-        own = jax.tree.unflatten(structure, leaves).of_device(lax.axis_index(AXIS), mesh.devices.size)
+        own = jax.tree.unflatten(structure, leaves).device_shard(lax.axis_index(AXIS), mesh.devices.size)
         return read_whole(own, experts)[None]
 
     specs = [leaf.sharding.spec for leaf in leaves]

@@ -83,7 +83,7 @@ class Layout:
         def on_device(weights: list[Array], stores: list[Array], *arguments: Any) -> Any:
             place = lax.axis_index(AXIS)
             own = jax.tree.map(
-                lambda leaf: leaf.of_device(place, self.devices) if isinstance(leaf, Weight) else leaf,
+                lambda leaf: leaf.device_shard(place, self.devices) if isinstance(leaf, Weight) else leaf,
                 jax.tree.unflatten(structure, weights),
                 is_leaf=lambda leaf: isinstance(leaf, Weight),
             )

@@ -27,8 +27,8 @@ from jax.tree_util import PyTreeDef
 
 from minillama import env
 from minillama.engine.compile.compile_timer import count_seconds
-from minillama.kernels.cpu_available import attention_kernels, instruction_set, load_attention_kernels
-from minillama.kernels.disk_cache import keep, read_kept
+from minillama.kernels.cpu_available import instruction_set, load_attention_specs, loaded_attention_specs
+from minillama.kernels.disk_cache import read_cached, write_cached
 
 logger = logging.getLogger("minillama")
 
@@ -146,11 +146,11 @@ class Shelf:
         from jax.experimental.serialize_executable import deserialize_and_load
 
         try:
-            content = read_kept(self._folder / name)
+            content = read_cached(self._folder / name)
             if content is None:
                 return None
             heads, result, *compiled = pickle.loads(content)
-            load_attention_kernels(heads)
+            load_attention_specs(heads)
             return Found(deserialize_and_load(*compiled), result)
         except Exception as problem:  # whatever it is, it can be compiled again
             logger.debug("program %s cannot be used: %s", name, problem)
@@ -188,8 +188,8 @@ class Shelf:
         from jax.experimental.serialize_executable import serialize
 
         try:
-            content = pickle.dumps((attention_kernels(), found.result, *serialize(found.call)))
-            keep(self._folder / name, content)
+            content = pickle.dumps((loaded_attention_specs(), found.result, *serialize(found.call)))
+            write_cached(self._folder / name, content)
             kept = sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
             for old in kept[MOST_KEPT:]:
                 old.unlink(missing_ok=True)
@@ -203,7 +203,7 @@ class Shelf:
         self._used.append(name)
         if name not in _lines(self._list):
             try:
-                keep(self._list, "\n".join(self._used[:MOST_EXPECTED]).encode())
+                write_cached(self._list, "\n".join(self._used[:MOST_EXPECTED]).encode())
             except OSError as problem:
                 logger.debug("%s: %s", self._list, problem)
 
@@ -235,7 +235,7 @@ def _without_jax_cache() -> Iterator[None]:
 
 
 def _lines(file: Path) -> list[str]:
-    return (read_kept(file) or b"").decode().split()
+    return (read_cached(file) or b"").decode().split()
 
 
 def _digest(*texts: str) -> str:

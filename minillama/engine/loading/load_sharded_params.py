@@ -13,7 +13,7 @@ from minillama.engine.loading.load_params import Advance, find_tensor, layer_sha
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
 from minillama.gguf.types import BLOCKS
-from minillama.kernels import Files, check_type, reads_in_place
+from minillama.kernels import Files, check_supported, reads_in_place
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.params import LINEAR_FIELDS
 from minillama.parallel.sharding.partition_specs import COLUMNS, REPLICATED, ROWS, SPECS, HeadAssignment
@@ -116,7 +116,7 @@ class SpreadLoader:
     ) -> Linear:
         """Some rows of a tensor, and of its bias. of_keys: cut by key/value heads, which devices may have in common."""
         tensor = find_tensor(self.file, f"{name}.weight", shape)
-        check_type(tensor)
+        check_supported(tensor)
         block, _ = BLOCKS[tensor.type]
         if spec == COLUMNS and size % block:
             raise OptionError(

@@ -14,7 +14,7 @@ from minillama.errors import OptionError, ResourceError
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.pages import lock
-from minillama.kernels import native_problem
+from minillama.kernels import cpu_kernels_error
 from minillama.model import Config, cache_bytes
 from minillama.model.attention import tile_size
 
@@ -71,7 +71,7 @@ def predict(
     """
     chunk = batches.within(ctx_size).ubatch_size
     attention = 4 * config.head_count * chunk * config.value_length
-    if device is not None and (device.platform != "cpu" or native_problem() is not None):
+    if device is not None and (device.platform != "cpu" or cpu_kernels_error() is not None):
         attention += (
             4 * config.head_count * chunk * (2 * min(tile_size(device.platform), ctx_size) + config.value_length)
         )

@@ -23,7 +23,7 @@ from minillama.gguf import GGUF, TensorType, open_gguf
 from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.gguf.types import row_bytes
 from minillama.kernels import SUPPORTED, Weight, matmul, portable_weight
-from minillama.kernels.cpu_available import kernel_problem
+from minillama.kernels.cpu_available import type_kernels_error
 from minillama.measure.host.child_process import in_own_process
 from minillama.measure.limits.bandwidth import PASSES, SIZE, device_bandwidth, read_bandwidth
 from minillama.measure.limits.work_per_token import Work, trial_work
@@ -165,7 +165,7 @@ def _measure(threads: int, kind: TensorType | None, quick: bool) -> dict[str, ob
 def _some_weight(kind: TensorType, side: int, device: jax.Device) -> Weight:
     """A square matrix of a type. Bytes of this range make ordinary numbers of every type's scales and values."""
     raw = np.random.default_rng(0).integers(0x30, 0x40, (side, row_bytes(side, kind)), np.uint8)
-    if device.platform == "cpu" and kernel_problem(kind) is None:
+    if device.platform == "cpu" and type_kernels_error(kind) is None:
         from minillama.kernels.cpu.mapped_weight import map_weight
 
         return map_weight(jax.device_put(raw.reshape(-1), device), 0, kind, (side, side))

@@ -8,13 +8,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from minillama.kernels.cpu.attention.attention_args import Heads
-from minillama.kernels.cpu.attention.attention_kernels import panel_lanes
+from minillama.kernels.cpu.attention.attention_args import AttentionSpec
+from minillama.kernels.cpu.attention.attention_op import panel_lanes
 from minillama.kernels.cpu.runtime.registry import load_attention
 
 
 def attend(
-    heads: Heads,
+    heads: AttentionSpec,
     q: Float[Array, "B T N H"],
     positions: Int[Array, "B T"],
     keys: Sequence[Array],

@@ -5,31 +5,35 @@ from dataclasses import dataclass
 from gguf import GGMLQuantizationType as Type
 
 from minillama.gguf.kv_cache_types import CacheType
-from minillama.kernels.cpu.matmul.formats import PLAIN
+from minillama.kernels.cpu.matmul.formats import FLOAT_FORMATS
 from minillama.kernels.cpu.simd import (
     F32,
     I8,
     I64,
     U16,
     Value,
+    abs_,
+    const,
     exp,
-    from_half,
+    f16_to_f32,
     load,
     load_splat,
-    magnitude,
-    number,
     select,
     splat,
 )
 
 LANES = 16  # floats in a register
 LOWEST = -3.0e38  # below every score, and finite: what has not been seen yet shrinks to 0, not to nan
-_PLAIN = {CacheType.F32: PLAIN[Type.F32], CacheType.F16: PLAIN[Type.F16], CacheType.BF16: PLAIN[Type.BF16]}
+_FLOAT_FORMATS = {
+    CacheType.F32: FLOAT_FORMATS[Type.F32],
+    CacheType.F16: FLOAT_FORMATS[Type.F16],
+    CacheType.BF16: FLOAT_FORMATS[Type.BF16],
+}
 _BLOCK = 32  # numbers of q8_0 that share a scale
 
 
 @dataclass(frozen=True)
-class Heads:
+class AttentionSpec:
     """What a kernel is written for."""
 
     key_size: int  # H of keys and queries
@@ -46,18 +50,18 @@ class Heads:
         return f"minillama_attention_{self.key_size}-{self.value_size}-{self.groups}-{types}-{int(self.softcap)}"
 
     @property
-    def keys(self) -> "Side":
+    def keys(self) -> "CacheLayout":
         """How keys lie in memory."""
-        return Side(self.key_type, self.key_size)
+        return CacheLayout(self.key_type, self.key_size)
 
     @property
-    def values(self) -> "Side":
+    def values(self) -> "CacheLayout":
         """How values lie in memory."""
-        return Side(self.value_type, self.value_size)
+        return CacheLayout(self.value_type, self.value_size)
 
 
 @dataclass(frozen=True)
-class Side:
+class CacheLayout:
     """Keys or values in memory, [B, K, S, H]: one array, for q8_0 two, the codes and [B, K, S, H/32] scales."""
 
     kind: CacheType
@@ -71,26 +75,26 @@ class Side:
     def of_head(self, leaves: list[Value], head: Value, capacity: Value) -> list[Value]:
         """Addresses of the first position of a head, whose number is b K + k."""
         if self.kind is not CacheType.Q8_0:
-            return [leaves[0] + head * capacity * (self.size * _PLAIN[self.kind].bytes)]
+            return [leaves[0] + head * capacity * (self.size * _FLOAT_FORMATS[self.kind].bytes)]
         codes, scales = leaves
         return [codes + head * capacity * self.size, scales + head * capacity * (self.size // _BLOCK * 2)]
 
     def read(self, lanes: int, head: list[Value], position: Value, at: int) -> Value:
         """The numbers at .. at + lanes - 1 of a position, as float32."""
         if self.kind is not CacheType.Q8_0:
-            plain = _PLAIN[self.kind]
-            return plain.read(lanes, head[0] + (position * self.size + at) * plain.bytes)
+            plain = _FLOAT_FORMATS[self.kind]
+            return plain.load_f32(lanes, head[0] + (position * self.size + at) * plain.bytes)
         codes, scales = head
-        scale = from_half(load_splat(U16, lanes, scales + (position * (self.size // _BLOCK) + at // _BLOCK) * 2))
+        scale = f16_to_f32(load_splat(U16, lanes, scales + (position * (self.size // _BLOCK) + at // _BLOCK) * 2))
         return load(I8, lanes, codes + position * self.size + at).to(F32) * scale
 
 
-class Call:
+class AttentionArgs:
     """The operands of one call: words in memory, and behind them the addresses of the cache's arrays."""
 
     WORDS = 9
 
-    def __init__(self, address: Value, heads: Heads) -> None:
+    def __init__(self, address: Value, heads: AttentionSpec) -> None:
         self.address, self.heads = address, heads
 
     @property
@@ -146,7 +150,7 @@ class Call:
         """Addresses of the values of a head."""
         return self._side(self.heads.values, self.heads.keys.leaves, head)
 
-    def _side(self, side: Side, first: int, head: Value) -> list[Value]:
+    def _side(self, side: CacheLayout, first: int, head: Value) -> list[Value]:
         return side.of_head([self._word(self.WORDS + first + i) for i in range(side.leaves)], head, self.capacity)
 
     def _word(self, index: int) -> Value:
@@ -166,17 +170,17 @@ def pieces(size: int) -> list[tuple[int, int]]:
     return found
 
 
-def squeezed(call: Call, score: Value) -> Value:
+def softcapped(call: AttentionArgs, score: Value) -> Value:
     """softcap tanh(score / softcap), where the model has it; tanh |a| = (1 - e^(-2|a|)) / (1 + e^(-2|a|))."""
     if not call.heads.softcap:
         return score
     cap = splat(call.softcap, score.lanes)
-    power = exp(magnitude(score / cap) * -2.0)
-    size = (number(1.0, F32, score.lanes) - power) / (power + 1.0) * cap
+    power = exp(abs_(score / cap) * -2.0)
+    size = (const(1.0, F32, score.lanes) - power) / (power + 1.0) * cap
     return select(score < 0.0, size * -1.0, size)
 
 
-def first_seen(position: Value, window: Value) -> Value:
+def first_visible(position: Value, window: Value) -> Value:
     """The first position that a query sees: max(0, position - window + 1), or 0 without a window."""
     inside = position - window + 1
-    return select(number(0) < window, select(inside < 0, number(0), inside), number(0))
+    return select(const(0) < window, select(inside < 0, const(0), inside), const(0))

@@ -8,17 +8,17 @@ from gguf import GGMLQuantizationType as Type
 
 from minillama.kernels.cpu.matmul import unpack_blocks
 from minillama.kernels.cpu.matmul.unpack_blocks import (
-    HALVES,
+    IN_ORDER,
     IQ4,
+    LOW_NIBBLES_FIRST,
     MXFP4,
-    NATURAL,
-    Q4_K_HALVES,
-    SIGNED,
-    Run,
-    Runs,
+    Q4_K_PERMUTATION,
+    SIGNED_OFFSET,
+    CodeGroup,
+    ShuffledBlocks,
     Unpacked,
 )
-from minillama.kernels.cpu.simd import F32, U16, Value, from_bfloat, from_half, load
+from minillama.kernels.cpu.simd import F32, U16, Value, bf16_to_f32, f16_to_f32, load
 
 
 @dataclass(frozen=True)
@@ -31,76 +31,98 @@ class Format:
     unpack: Callable[[Sequence[Value]], Unpacked]
     weights: int  # in a block
     bytes: int  # of a block
-    together: int  # blocks
+    blocks_per_load: int  # blocks
     group: int
-    zero: int = 0
+    zero_point: int = 0
     minimum: bool = False
-    shortcut: Callable[[Sequence[Value]], Runs] | None = None
-    order: tuple[int, ...] = NATURAL
+    unpack_shuffled: Callable[[Sequence[Value]], ShuffledBlocks] | None = None
+    permutation: tuple[int, ...] = IN_ORDER
 
-    def runs(self, addresses: Sequence[Value]) -> Runs:
+    def unpack_gemv(self, addresses: Sequence[Value]) -> ShuffledBlocks:
         """Some blocks as runs: by the shortcut for `together` of them, in their own order for one alone."""
-        if self.shortcut is not None and len(addresses) == self.together:
-            return self.shortcut(addresses)
+        if self.unpack_shuffled is not None and len(addresses) == self.blocks_per_load:
+            return self.unpack_shuffled(addresses)
         unpacked, runs, weight = self.unpack(addresses), [], 0
         for codes in unpacked.codes:
             groups = [(weight + 16 * quarter) // self.group for quarter in range(codes.lanes // 16)]
-            runs.append(Run([codes], groups))
+            runs.append(CodeGroup([codes], groups))
             weight += codes.lanes
-        return Runs(runs, unpacked.scale, unpacked.minimum)
+        return ShuffledBlocks(runs, unpacked.scale, unpacked.minimum)
 
     @property
-    def wide(self) -> bool:
+    def codes_above_127(self) -> bool:
         """Whether codes exceed 127."""
-        return self.zero == SIGNED
+        return self.zero_point == SIGNED_OFFSET
 
 
 def _small(
     kind: Type,
     unpack: Callable[[Sequence[Value]], Unpacked],
-    zero: int,
+    zero_point: int,
     minimum: bool = False,
-    shortcut: Callable[[Sequence[Value]], Runs] | None = None,
+    unpack_shuffled: Callable[[Sequence[Value]], ShuffledBlocks] | None = None,
 ) -> Format:
-    order = NATURAL if shortcut is None else HALVES
-    return Format(unpack, *GGML_QUANT_SIZES[kind], 4, 32, zero, minimum, shortcut, order)
+    permutation = IN_ORDER if unpack_shuffled is None else LOW_NIBBLES_FIRST
+    return Format(unpack, *GGML_QUANT_SIZES[kind], 4, 32, zero_point, minimum, unpack_shuffled, permutation)
 
 
 def _super(
     kind: Type,
     unpack: Callable[[Sequence[Value]], Unpacked],
     group: int,
-    zero: int = 0,
+    zero_point: int = 0,
     minimum: bool = False,
-    shortcut: Callable[[Sequence[Value]], Runs] | None = None,
-    order: tuple[int, ...] = NATURAL,
+    unpack_shuffled: Callable[[Sequence[Value]], ShuffledBlocks] | None = None,
+    permutation: tuple[int, ...] = IN_ORDER,
 ) -> Format:
-    return Format(unpack, *GGML_QUANT_SIZES[kind], 1, group, zero, minimum, shortcut, order)
+    return Format(unpack, *GGML_QUANT_SIZES[kind], 1, group, zero_point, minimum, unpack_shuffled, permutation)
 
 
 FORMATS: dict[Type, Format] = {
-    Type.Q4_0: _small(Type.Q4_0, unpack_blocks.q4_0, 8, shortcut=unpack_blocks.four_blocks(2, unpack_blocks.q4_0)),
+    Type.Q4_0: _small(
+        Type.Q4_0, unpack_blocks.q4_0, 8, unpack_shuffled=unpack_blocks.shuffled_nibbles(2, unpack_blocks.q4_0)
+    ),
     Type.Q4_1: _small(
-        Type.Q4_1, unpack_blocks.q4_1, 0, minimum=True, shortcut=unpack_blocks.four_blocks(4, unpack_blocks.q4_1)
+        Type.Q4_1,
+        unpack_blocks.q4_1,
+        0,
+        minimum=True,
+        unpack_shuffled=unpack_blocks.shuffled_nibbles(4, unpack_blocks.q4_1),
     ),
     Type.Q5_0: _small(Type.Q5_0, unpack_blocks.q5_0, 16),
     Type.Q5_1: _small(Type.Q5_1, unpack_blocks.q5_1, 0, minimum=True),
-    Type.Q8_0: _small(Type.Q8_0, unpack_blocks.q8_0, SIGNED),
+    Type.Q8_0: _small(Type.Q8_0, unpack_blocks.q8_0, SIGNED_OFFSET),
     Type.IQ4_NL: _small(
-        Type.IQ4_NL, unpack_blocks.iq4_nl, SIGNED, shortcut=unpack_blocks.four_blocks(2, unpack_blocks.iq4_nl, IQ4)
+        Type.IQ4_NL,
+        unpack_blocks.iq4_nl,
+        SIGNED_OFFSET,
+        unpack_shuffled=unpack_blocks.shuffled_nibbles(2, unpack_blocks.iq4_nl, IQ4),
     ),
     Type.MXFP4: _small(
-        Type.MXFP4, unpack_blocks.mxfp4, 12, shortcut=unpack_blocks.four_blocks(1, unpack_blocks.mxfp4, MXFP4)
+        Type.MXFP4,
+        unpack_blocks.mxfp4,
+        12,
+        unpack_shuffled=unpack_blocks.shuffled_nibbles(1, unpack_blocks.mxfp4, MXFP4),
     ),
     Type.Q2_K: _super(Type.Q2_K, unpack_blocks.q2_k, 16, minimum=True),
-    Type.Q3_K: _super(Type.Q3_K, unpack_blocks.q3_k, 16, zero=4),
+    Type.Q3_K: _super(Type.Q3_K, unpack_blocks.q3_k, 16, zero_point=4),
     Type.Q4_K: _super(
-        Type.Q4_K, unpack_blocks.q4_k, 32, minimum=True, shortcut=unpack_blocks.q4_k_runs, order=Q4_K_HALVES
+        Type.Q4_K,
+        unpack_blocks.q4_k,
+        32,
+        minimum=True,
+        unpack_shuffled=unpack_blocks.q4_k_shuffled,
+        permutation=Q4_K_PERMUTATION,
     ),
     Type.Q5_K: _super(Type.Q5_K, unpack_blocks.q5_k, 32, minimum=True),
-    Type.Q6_K: _super(Type.Q6_K, unpack_blocks.q6_k, 16, zero=32),
+    Type.Q6_K: _super(Type.Q6_K, unpack_blocks.q6_k, 16, zero_point=32),
     Type.IQ4_XS: _super(
-        Type.IQ4_XS, unpack_blocks.iq4_xs, 32, zero=SIGNED, shortcut=unpack_blocks.iq4_xs_runs, order=HALVES
+        Type.IQ4_XS,
+        unpack_blocks.iq4_xs,
+        32,
+        zero_point=SIGNED_OFFSET,
+        unpack_shuffled=unpack_blocks.iq4_xs_shuffled,
+        permutation=LOW_NIBBLES_FIRST,
     ),
 }
 
@@ -110,24 +132,24 @@ def _whole(lanes: int, address: Value) -> Value:
 
 
 def _half(lanes: int, address: Value) -> Value:
-    return from_half(load(U16, lanes, address))
+    return f16_to_f32(load(U16, lanes, address))
 
 
 def _bfloat(lanes: int, address: Value) -> Value:
-    return from_bfloat(load(U16, lanes, address))
+    return bf16_to_f32(load(U16, lanes, address))
 
 
 @dataclass(frozen=True)
-class Plain:
+class FloatFormat:
     """A type without blocks: `read` makes float32 of some neighbours at an address."""
 
-    read: Callable[[int, Value], Value]
+    load_f32: Callable[[int, Value], Value]
     bytes: int  # of a number
-    parts: int  # bfloat16s whose sum it is
+    bf16_terms: int  # bfloat16s whose sum it is
 
 
-PLAIN: dict[Type, Plain] = {
-    Type.F32: Plain(_whole, 4, 3),
-    Type.F16: Plain(_half, 2, 2),
-    Type.BF16: Plain(_bfloat, 2, 1),
+FLOAT_FORMATS: dict[Type, FloatFormat] = {
+    Type.F32: FloatFormat(_whole, 4, 3),
+    Type.F16: FloatFormat(_half, 2, 2),
+    Type.BF16: FloatFormat(_bfloat, 2, 1),
 }

@@ -5,7 +5,7 @@ from minillama.kernels.cpu.simd import I64, Value, load
 WORDS = 10
 
 
-class Part:
+class MatmulArgs:
     """The numbers by name, each an I64; addresses are of bytes."""
 
     def __init__(self, address: Value) -> None:

@@ -21,21 +21,21 @@ from minillama.kernels.cpu.simd import (
     U64,
     Value,
     concat,
-    from_half,
+    const,
+    const_vector,
+    f16_to_f32,
     load,
     load_splat,
     lookup,
-    number,
     select,
     shuffle,
-    table,
     vector,
 )
 from minillama.kernels.decode_blocks import IQ4_TABLE, MXFP4_TABLE
 
 _WORDS = 32  # of 16 bits in a vector
-SIGNED = 128  # what is added to signed bytes
-IQ4 = [int(entry) + SIGNED for entry in IQ4_TABLE]
+SIGNED_OFFSET = 128  # what is added to signed bytes
+IQ4 = [int(entry) + SIGNED_OFFSET for entry in IQ4_TABLE]
 MXFP4 = [int(entry) + 12 for entry in MXFP4_TABLE]
 
 
@@ -47,25 +47,25 @@ class Unpacked(NamedTuple):
     minimum: Value | None = None
 
 
-class Run(NamedTuple):
+class CodeGroup(NamedTuple):
     """Vectors of codes whose products with activations may be added up lane by lane, for their groups are the same."""
 
     codes: list[Value]
     groups: list[int]  # of the 16 weights that each four lanes of the sums come from
 
 
-class Runs(NamedTuple):
+class ShuffledBlocks(NamedTuple):
     """Neighbouring weights in registers in the order that costs least; the activations are laid out to match."""
 
-    runs: list[Run]
+    code_groups: list[CodeGroup]
     scale: Value
     minimum: Value | None = None
 
 
 # Orders of activations in pieces of 16: vector by vector, which piece of the weights' own order stands where.
-NATURAL: tuple[int, ...] = ()
-HALVES = (0, 2, 4, 6, 1, 3, 5, 7)  # of four blocks, first their low nibbles, then their high ones
-Q4_K_HALVES = (0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+IN_ORDER: tuple[int, ...] = ()
+LOW_NIBBLES_FIRST = (0, 2, 4, 6, 1, 3, 5, 7)  # of four blocks, first their low nibbles, then their high ones
+Q4_K_PERMUTATION = (0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
 
 
 def _halves(kind: Type, blocks: Sequence[Value], at: int) -> Value:
@@ -76,10 +76,10 @@ def _halves(kind: Type, blocks: Sequence[Value], at: int) -> Value:
         words = [(i * size + at) // 2 for i in range(4)]
         near = load(U16, _WORDS, blocks[0])
         if last <= 0:
-            return from_half(near.lanes_at(words))
+            return f16_to_f32(near.permute(words))
         far = load(U16, _WORDS, blocks[0] + last)
-        return from_half(shuffle(near, far, [w if w < _WORDS else w - last // 2 + _WORDS for w in words]))
-    return from_half(vector([load(U16, 1, block + at) for block in blocks]))
+        return f16_to_f32(shuffle(near, far, [w if w < _WORDS else w - last // 2 + _WORDS for w in words]))
+    return f16_to_f32(vector([load(U16, 1, block + at) for block in blocks]))
 
 
 def _nibbles(blocks: Sequence[Value], at: int) -> list[Value]:
@@ -90,22 +90,22 @@ def _nibbles(blocks: Sequence[Value], at: int) -> list[Value]:
     found = []
     for a, b in zip(blocks[::2], blocks[1::2], strict=True):
         raw = concat(load(U8, 16, a + at), load(U8, 16, b + at))
-        doubled = raw.lanes_at([*range(16), *range(16), *range(16, 32), *range(16, 32)])
-        found.append(_masked(doubled.bits_as(U32) >> table([0] * 4 + [4] * 4 + [0] * 4 + [4] * 4, U32), 15))
+        doubled = raw.permute([*range(16), *range(16), *range(16, 32), *range(16, 32)])
+        found.append(_masked(doubled.bitcast(U32) >> const_vector([0] * 4 + [4] * 4 + [0] * 4 + [4] * 4, U32), 15))
     return found
 
 
 def _two(raw: Value, left: tuple[int, int] | None = None, right: tuple[int, int] | None = None) -> Value:
     """32 bytes twice over, the first half shifted by one number of bits and the second by another."""
-    doubled = concat(raw, raw).bits_as(U32)
+    doubled = concat(raw, raw).bitcast(U32)
     if left is not None:
-        return doubled << table([left[0]] * 8 + [left[1]] * 8, U32)
-    return doubled >> table([right[0]] * 8 + [right[1]] * 8, U32)
+        return doubled << const_vector([left[0]] * 8 + [left[1]] * 8, U32)
+    return doubled >> const_vector([right[0]] * 8 + [right[1]] * 8, U32)
 
 
 def _masked(words: Value, bits: int) -> Value:
     """The same bits of every byte; shifts of 32-bit words leave their neighbours' bits in the others."""
-    return (words & (bits * 0x01010101)).bits_as(U8)
+    return (words & (bits * 0x01010101)).bitcast(U8)
 
 
 def _bit(raw: Value, plane: int, to: int) -> Value:
@@ -119,8 +119,10 @@ def _fifth_bits(blocks: Sequence[Value], at: int) -> list[Value]:
     """32 bits of each block, as 0 or 16 in a byte each."""
     found = []
     for block in blocks:
-        bytes_ = load(U8, 4, block + at).lanes_at([i // 8 for i in range(32)])
-        found.append(select((bytes_ & table([1 << i % 8 for i in range(32)], U8)).equals(0), number(0, U8, 32), 16))
+        bytes_ = load(U8, 4, block + at).permute([i // 8 for i in range(32)])
+        found.append(
+            select((bytes_ & const_vector([1 << i % 8 for i in range(32)], U8)).equals(0), const(0, U8, 32), 16)
+        )
     return found if len(found) == 1 else [concat(a, b) for a, b in zip(found[::2], found[1::2], strict=True)]
 
 
@@ -156,15 +158,15 @@ def iq4_nl(blocks: Sequence[Value]) -> Unpacked:
 def mxfp4(blocks: Sequence[Value]) -> Unpacked:
     exponent = vector([load(U8, 1, block).to(I32) for block in blocks])
     # 2^(e - 128); the two smallest are subnormal floats, which the exponent field alone cannot say
-    bits = select(exponent < 1, number(0x00200000, I32, len(blocks)), (exponent - 1) << 23)
-    bits = select(exponent.equals(1), number(0x00400000, I32, len(blocks)), bits)
-    return Unpacked([lookup(MXFP4, codes) for codes in _nibbles(blocks, 1)], bits.bits_as(F32))
+    bits = select(exponent < 1, const(0x00200000, I32, len(blocks)), (exponent - 1) << 23)
+    bits = select(exponent.equals(1), const(0x00400000, I32, len(blocks)), bits)
+    return Unpacked([lookup(MXFP4, codes) for codes in _nibbles(blocks, 1)], bits.bitcast(F32))
 
 
 def q2_k(blocks: Sequence[Value]) -> Unpacked:
     (block,) = blocks
     packed = load(U8, 16, block)
-    d, dmin = (from_half(load_splat(U16, 16, block + at)) for at in (80, 82))
+    d, dmin = (f16_to_f32(load_splat(U16, 16, block + at)) for at in (80, 82))
     codes = []
     for half in range(2):
         raw = load(U8, 32, block + 16 + 32 * half)
@@ -184,8 +186,8 @@ def q3_k(blocks: Sequence[Value]) -> Unpacked:
     tops = [((high >> shift) & 0x03030303) << 4 for shift in (0, 2, 4, 6)]
     first = (low & 0x0F0F0F0F0F0F0F0F) | tops[0] | (tops[1] << 32)
     second = ((low >> 4) & 0x0F0F0F0F0F0F0F0F) | tops[2] | (tops[3] << 32)
-    scale = vector([first, second]).bits_as(U8).to(F32) - 32.0
-    return Unpacked(codes, scale * from_half(load_splat(U16, 16, block + 108)))
+    scale = vector([first, second]).bitcast(U8).to(F32) - 32.0
+    return Unpacked(codes, scale * f16_to_f32(load_splat(U16, 16, block + 108)))
 
 
 def _six_bits(block: Value, at: int) -> tuple[Value, Value]:
@@ -193,14 +195,14 @@ def _six_bits(block: Value, at: int) -> tuple[Value, Value]:
     first, second, third = (load(U32, 1, block + at + 4 * i) for i in range(3))
     scale = [first & 0x3F3F3F3F, (third & 0x0F0F0F0F) | ((first >> 2) & 0x30303030)]
     minimum = [second & 0x3F3F3F3F, ((third >> 4) & 0x0F0F0F0F) | ((second >> 2) & 0x30303030)]
-    return vector(scale).bits_as(U8).to(F32), vector(minimum).bits_as(U8).to(F32)
+    return vector(scale).bitcast(U8).to(F32), vector(minimum).bitcast(U8).to(F32)
 
 
 def q4_k(blocks: Sequence[Value]) -> Unpacked:
     (block,) = blocks
     scale, minimum = _six_bits(block, 4)
     codes = [_masked(_two(load(U8, 32, block + 16 + 32 * i), right=(0, 4)), 15) for i in range(4)]
-    d, dmin = (from_half(load_splat(U16, 8, block + at)) for at in (0, 2))
+    d, dmin = (f16_to_f32(load_splat(U16, 8, block + at)) for at in (0, 2))
     return Unpacked(codes, scale * d, minimum * dmin)
 
 
@@ -212,7 +214,7 @@ def q5_k(blocks: Sequence[Value]) -> Unpacked:
     for i in range(4):
         raw = load(U8, 32, block + 48 + 32 * i)
         codes.append(_masked(_two(raw, right=(0, 4)), 15) | _bit(bits, 2 * i, 4))
-    d, dmin = (from_half(load_splat(U16, 8, block + at)) for at in (0, 2))
+    d, dmin = (f16_to_f32(load_splat(U16, 8, block + at)) for at in (0, 2))
     return Unpacked(codes, scale * d, minimum * dmin)
 
 
@@ -224,48 +226,48 @@ def q6_k(blocks: Sequence[Value]) -> Unpacked:
         codes.append((low & 15) | _masked(_two(high, left=(4, 2)), 0x30))
         codes.append((low >> 4) | _masked(_two(high, right=(0, 2)), 0x30))
     scale = load(I8, 16, block + 192).to(F32)
-    return Unpacked(codes, scale * from_half(load_splat(U16, 16, block + 208)))
+    return Unpacked(codes, scale * f16_to_f32(load_splat(U16, 16, block + 208)))
 
 
 def iq4_xs(blocks: Sequence[Value]) -> Unpacked:
     (block,) = blocks
-    low = (load_splat(U32, 8, block + 4) >> table(range(0, 32, 4), U32)) & 15
-    high = (load_splat(U16, 8, block + 2).to(U32) >> table(range(0, 16, 2), U32)) & 3
+    low = (load_splat(U32, 8, block + 4) >> const_vector(range(0, 32, 4), U32)) & 15
+    high = (load_splat(U16, 8, block + 2).to(U32) >> const_vector(range(0, 16, 2), U32)) & 3
     scale = (low | (high << 4)).to(F32) - 32.0
     codes = _nibbles([block + 16 * i for i in range(8)], 8)
-    return Unpacked([lookup(IQ4, c) for c in codes], scale * from_half(load_splat(U16, 8, block)))
+    return Unpacked([lookup(IQ4, c) for c in codes], scale * f16_to_f32(load_splat(U16, 8, block)))
 
 
-def four_blocks(
+def shuffled_nibbles(
     at: int, unpack: Callable[[Sequence[Value]], Unpacked], entries: Sequence[int] | None = None
-) -> Callable[[Sequence[Value]], Runs]:
+) -> Callable[[Sequence[Value]], ShuffledBlocks]:
     """The shortcut of a type of 16 bytes of nibbles: what four blocks' bytes hold below, and what above."""
 
-    def shortcut(blocks: Sequence[Value]) -> Runs:
+    def unpack_shuffled(blocks: Sequence[Value]) -> ShuffledBlocks:
         raw = concat(*(load(U8, 16, block + at) for block in blocks))
         codes = [raw & 15, raw >> 4]
         if entries is not None:
             codes = [lookup(entries, c) for c in codes]
         rest = unpack(blocks)
-        return Runs([Run(codes, [0, 1, 2, 3])], rest.scale, rest.minimum)
+        return ShuffledBlocks([CodeGroup(codes, [0, 1, 2, 3])], rest.scale, rest.minimum)
 
-    return shortcut
+    return unpack_shuffled
 
 
-def q4_k_runs(blocks: Sequence[Value]) -> Runs:
+def q4_k_shuffled(blocks: Sequence[Value]) -> ShuffledBlocks:
     (block,) = blocks
     near, far = (load(U8, 64, block + 16 + 64 * i) for i in range(2))
     pieces = [[32 * run + 16 * half + i for run in range(4) for i in range(16)] for half in range(2)]
     halves = [shuffle(near, far, piece) for piece in pieces]
     rest = q4_k(blocks)
     low, high = [half & 15 for half in halves], [half >> 4 for half in halves]
-    return Runs([Run(low, [0, 2, 4, 6]), Run(high, [1, 3, 5, 7])], rest.scale, rest.minimum)
+    return ShuffledBlocks([CodeGroup(low, [0, 2, 4, 6]), CodeGroup(high, [1, 3, 5, 7])], rest.scale, rest.minimum)
 
 
-def iq4_xs_runs(blocks: Sequence[Value]) -> Runs:
+def iq4_xs_shuffled(blocks: Sequence[Value]) -> ShuffledBlocks:
     (block,) = blocks
     runs = []
     for i in range(2):
         raw = load(U8, 64, block + 8 + 64 * i)
-        runs.append(Run([lookup(IQ4, raw & 15), lookup(IQ4, raw >> 4)], [4 * i + q for q in range(4)]))
-    return Runs(runs, iq4_xs(blocks).scale)
+        runs.append(CodeGroup([lookup(IQ4, raw & 15), lookup(IQ4, raw >> 4)], [4 * i + q for q in range(4)]))
+    return ShuffledBlocks(runs, iq4_xs(blocks).scale)

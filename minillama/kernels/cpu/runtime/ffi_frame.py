@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from minillama.kernels.cpu.simd import I32, I64, Module, Value, call_address, load, number, stack, store, when
+from minillama.kernels.cpu.simd import I32, I64, Module, Value, alloca, call_address, const, if_, load, store
 
 _EXTENSION, _API, _CONTEXT, _STAGE = 8, 16, 24, 32
 _ARGUMENTS, _RESULTS = 72, 112  # of the arrays of pointers inside XLA_FFI_Args and XLA_FFI_Rets
@@ -60,9 +60,9 @@ class Frame:
 
     def schedule(self, function: Value, data: Value) -> Value:
         """Ask XLA's thread pool to call function(data); not 0 if it cannot."""
-        request = stack(40)
+        request = alloca(40)
         context = load(I64, 1, self.address + _CONTEXT)
-        for at, value in enumerate((number(40), number(0), context, function, data)):
+        for at, value in enumerate((const(40), const(0), context, function, data)):
             store(value, request + 8 * at)
         return call_address(load(I64, 1, load(I64, 1, self.address + _API) + self.api.schedule), request)
 
@@ -77,11 +77,11 @@ def define_handler(module: Module, name: str, api: Api, run: Callable[[Frame], N
     def body(address: Value) -> None:
         extension = load(I64, 1, address + _EXTENSION)
         asked = extension.equals(0) ^ 1
-        with when(asked), when(load(I32, 1, extension + 8).equals(_METADATA)):
+        with if_(asked), if_(load(I32, 1, extension + 8).equals(_METADATA)):
             metadata = load(I64, 1, extension + 24)
-            store(number(api.major, I32), metadata + 24)
-            store(number(api.minor, I32), metadata + 28)
-        with when((asked ^ 1) & load(I32, 1, address + _STAGE).equals(_EXECUTE)):
+            store(const(api.major, I32), metadata + 24)
+            store(const(api.minor, I32), metadata + 28)
+        with if_((asked ^ 1) & load(I32, 1, address + _STAGE).equals(_EXECUTE)):
             run(Frame(address, api))
 
     module.define(name, 1, body)

@@ -11,14 +11,14 @@ from pathlib import Path
 from llvmlite import binding
 
 from minillama.kernels.cpu.simd import Isa, Module
-from minillama.kernels.disk_cache import keep, read_kept
+from minillama.kernels.disk_cache import read_cached, write_cached
 
 _OPTIMISE = 3
 _one_at_a_time = threading.Lock()  # what is being written is known to the whole process
 _loaded: list[binding.ExecutionEngine] = []  # machine code lives as long as the process
 
 
-def compiled(name: str, isa: Isa, write: Callable[[Module], None], folder: Path | None) -> Callable[[str], int]:
+def compile_kernels(name: str, isa: Isa, write: Callable[[Module], None], folder: Path | None) -> Callable[[str], int]:
     """Addresses of the functions of one kernel.
 
     name: names everything that `write` depends on beside the source code of this package's kernels.
@@ -26,13 +26,13 @@ def compiled(name: str, isa: Isa, write: Callable[[Module], None], folder: Path 
     """
     key = hashlib.sha256(f"{_sources()} {name} {isa.value} {_target(isa)} {binding.llvm_version_info}".encode())
     kept = None if folder is None else folder / f"{name}-{isa.value}-{key.hexdigest()[:16]}.o"
-    machine_code = None if kept is None else read_kept(kept)
+    machine_code = None if kept is None else read_cached(kept)
     if machine_code is None:
         with _one_at_a_time:
             machine_code = _compile(isa, write)
         if kept is not None:
             with suppress(OSError):  # never fatal
-                keep(kept, machine_code)
+                write_cached(kept, machine_code)
     return _load(machine_code, isa)
 
 

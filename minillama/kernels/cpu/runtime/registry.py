@@ -13,30 +13,30 @@ from llvmlite import binding
 
 from minillama import env
 from minillama.errors import OptionError
-from minillama.kernels.cpu.attention import attention_kernels
+from minillama.kernels.cpu.attention import attention_op
 from minillama.kernels.cpu.matmul import activations, embedding_lookup, gemm, gemm_amx, gemv
-from minillama.kernels.cpu.matmul.formats import FORMATS, PLAIN
+from minillama.kernels.cpu.matmul.formats import FLOAT_FORMATS, FORMATS
 from minillama.kernels.cpu.runtime import ffi_handlers, thread_pool
 from minillama.kernels.cpu.runtime.ffi_frame import Api, read_api
-from minillama.kernels.cpu.runtime.machine_code import compiled
-from minillama.kernels.cpu.simd import Isa, Module, may_use_tiles
+from minillama.kernels.cpu.runtime.machine_code import compile_kernels
+from minillama.kernels.cpu.simd import Isa, Module, request_tile_permission
 
-KINDS = (*FORMATS, *PLAIN)
-FEW = (1, 2, 4, 8)  # tokens that a kernel takes in registers; more go through panels
-_one_at_a_time = threading.RLock()
-loaded_attention: list[attention_kernels.Heads] = []  # sizes that this process has attention for
+TYPES = (*FORMATS, *FLOAT_FORMATS)
+GEMV_TOKENS = (1, 2, 4, 8)  # tokens that a kernel takes in registers; more go through panels
+_lock = threading.RLock()
+loaded_attention: list[attention_op.AttentionSpec] = []  # sizes that this process has attention for
 
 
 class Role(IntEnum):
     """What a type's kernels do; a kernel's number is 16 times its type's place in KINDS, plus this."""
 
-    PREPARE_FEW, FEW_1, FEW_2, FEW_4, FEW_8, PREPARE_MANY, MANY, READ = range(8)
+    PREPARE_GEMV, GEMV_1, GEMV_2, GEMV_4, GEMV_8, PREPARE_GEMM, GEMM, EMBED = range(8)
 
 
-FEW_ROLES = dict(zip(FEW, (Role.FEW_1, Role.FEW_2, Role.FEW_4, Role.FEW_8), strict=True))
+GEMV_ROLES = dict(zip(GEMV_TOKENS, (Role.GEMV_1, Role.GEMV_2, Role.GEMV_4, Role.GEMV_8), strict=True))
 
 
-def once(load: Callable[..., None]) -> Callable[..., None]:
+def run_once(load: Callable[..., None]) -> Callable[..., None]:
     """A function that acts once for its arguments, whatever the threads that call it: a second one waits for the first.
 
     XLA refuses a name that is registered with another address, and each thread's would be another.
@@ -45,7 +45,7 @@ def once(load: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(load)
     def call(*arguments: object) -> None:
-        with _one_at_a_time:
+        with _lock:
             remembered(*arguments)
 
     return call
@@ -53,12 +53,12 @@ def once(load: Callable[..., None]) -> Callable[..., None]:
 
 def kernel_number(kind: Type, role: Role) -> int:
     """A kernel's place in the table: the same in every process, for compiled programs hold it."""
-    return 16 * KINDS.index(kind) + role
+    return 16 * TYPES.index(kind) + role
 
 
-def factor_parts(kind: Type, isa: Isa) -> int | None:
+def activation_terms(kind: Type, isa: Isa) -> int | None:
     """How many bfloat16s an activation is where many tokens are multiplied in tiles; None where they are not."""
-    if isa is not Isa.AMX or (kind in PLAIN and PLAIN[kind].parts > 2):
+    if isa is not Isa.AMX or (kind in FLOAT_FORMATS and FLOAT_FORMATS[kind].bf16_terms > 2):
         return None
     return 1 if kind in FORMATS else 2
 
@@ -68,7 +68,7 @@ def detect_isa() -> Isa:
     features = binding.get_host_cpu_features()
     if all(features.get(name) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni")):
         tiles = all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16"))
-        return Isa.AMX if tiles and may_use_tiles() else Isa.AVX512
+        return Isa.AMX if tiles and request_tile_permission() else Isa.AVX512
     if all(features.get(name) for name in ("avx2", "fma", "f16c")):
         return Isa.AVX2
     return Isa.GENERIC
@@ -88,7 +88,7 @@ def chosen_isa() -> Isa:
     return best if wanted == "auto" else Isa(wanted)
 
 
-@once
+@run_once
 def register() -> None:
     """Make the handlers known to XLA, and tell them how many threads may work."""
     find = _handlers()
@@ -98,7 +98,7 @@ def register() -> None:
     threads[0], threads[1] = env.thread_limits()
 
 
-@once
+@run_once
 def load_kernels(kind: Type) -> None:
     """Have the kernels of a type ready, in the table that the handlers look them up in."""
     register()
@@ -108,12 +108,12 @@ def load_kernels(kind: Type) -> None:
         table[kernel_number(kind, role)] = find(role.name)
 
 
-@once
-def load_attention(heads: attention_kernels.Heads) -> None:
+@run_once
+def load_attention(heads: attention_op.AttentionSpec) -> None:
     """Have the attention of a model's sizes ready."""
     register()
-    find = _calls(heads.name, lambda module, api: attention_kernels.define_attention(module, heads, api))
-    link = (ctypes.c_int64 * 2).from_address(find(thread_pool.LINK))
+    find = _calls(heads.name, lambda module, api: attention_op.define_attention(module, heads, api))
+    link = (ctypes.c_int64 * 2).from_address(find(thread_pool.POOL_LINK))
     link[0], link[1] = _handlers()("parallel"), _handlers()(ffi_handlers.THREADS)
     _register(heads.name, find("attention"))
     loaded_attention.append(heads)
@@ -121,35 +121,35 @@ def load_attention(heads: attention_kernels.Heads) -> None:
 
 def type_kernels(kind: Type, isa: Isa, folder: Path | None) -> Callable[[str], int]:
     """Addresses of a type's kernels by the names of their roles."""
-    return compiled(kind.name, isa, lambda module: _write(module, kind), folder)
+    return compile_kernels(kind.name, isa, lambda module: _write(module, kind), folder)
 
 
 def _write(module: Module, kind: Type) -> None:
-    parts = factor_parts(kind, module.isa)
+    parts = activation_terms(kind, module.isa)
     if parts is not None:
-        gemm_amx.define_factors(module, Role.PREPARE_MANY.name, parts)
+        gemm_amx.define_factors(module, Role.PREPARE_GEMM.name, parts)
     if kind in FORMATS:
         form = FORMATS[kind]
-        activations.define_rows(module, Role.PREPARE_FEW.name, form.group, form.order)
-        for tokens, role in FEW_ROLES.items():
+        activations.define_quantised_rows(module, Role.PREPARE_GEMV.name, form.group, form.permutation)
+        for tokens, role in GEMV_ROLES.items():
             gemv.define_quantised(module, role.name, form, tokens)
         if parts is None:
-            activations.define_panels(module, Role.PREPARE_MANY.name, form.group, form.zero)
-            gemm.define_quantised(module, Role.MANY.name, form)
+            activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form.group, form.zero_point)
+            gemm.define_quantised(module, Role.GEMM.name, form)
         else:
-            gemm_amx.define_quantised(module, Role.MANY.name, form)
-        embedding_lookup.define_quantised(module, Role.READ.name, form)
+            gemm_amx.define_quantised(module, Role.GEMM.name, form)
+        embedding_lookup.define_quantised(module, Role.EMBED.name, form)
         return
-    plain = PLAIN[kind]
-    activations.define_nothing(module, Role.PREPARE_FEW.name)
-    for tokens, role in FEW_ROLES.items():
-        gemv.define_plain(module, role.name, plain, tokens)
+    plain = FLOAT_FORMATS[kind]
+    activations.define_no_op(module, Role.PREPARE_GEMV.name)
+    for tokens, role in GEMV_ROLES.items():
+        gemv.define_float(module, role.name, plain, tokens)
     if parts is None:
-        activations.define_plain_panels(module, Role.PREPARE_MANY.name)
-        gemm.define_plain(module, Role.MANY.name, plain)
+        activations.define_float_panels(module, Role.PREPARE_GEMM.name)
+        gemm.define_float(module, Role.GEMM.name, plain)
     else:
-        gemm_amx.define_plain(module, Role.MANY.name, plain)
-    embedding_lookup.define_plain(module, Role.READ.name, plain)
+        gemm_amx.define_float(module, Role.GEMM.name, plain)
+    embedding_lookup.define_float(module, Role.EMBED.name, plain)
 
 
 def _register(name: str, address: int) -> None:
@@ -167,7 +167,7 @@ def _calls(name: str, define: Callable[[Module, Api], None]) -> Callable[[str], 
     """Compile functions that XLA calls, for the frames of this jaxlib."""
     api = _api()
     key = f"{name}-{api.major}-{api.minor}-{api.schedule}"
-    return compiled(key, chosen_isa(), lambda module: define(module, api), env.kernel_cache_dir())
+    return compile_kernels(key, chosen_isa(), lambda module: define(module, api), env.kernel_cache_dir())
 
 
 @cache

@@ -9,56 +9,56 @@ from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame
 from minillama.kernels.cpu.simd import (
     I64,
     Module,
-    Register,
     Value,
+    Var,
+    alloca,
     atomic_add,
     atomic_load,
     atomic_swap,
     call_address,
+    const,
+    if_,
     load,
     loop,
-    number,
     pause,
-    repeat_while,
     select,
-    stack,
     store,
-    when,
+    while_,
 )
 
-BOX = "letter_box"
-BOX_WORDS = 64
-_LOCK, _JOB, _INSIDE, _HELPERS, _NUMBER = (64 * i for i in range(5))  # each in a cache line of its own
-_FUNCTION, _CONTEXT, _TASKS, _NEXT, _SEATS = (8 * i for i in range(5))  # words of a job
-_PATIENCE = 3000  # looks into the letter box before a helper leaves: about 50 microseconds
+JOB_SLOT = "job_slot"
+JOB_SLOT_WORDS = 64
+_LOCK, _JOB, _ACTIVE, _HELPERS, _SEQUENCE = (64 * i for i in range(5))  # each in a cache line of its own
+_FUNCTION, _CONTEXT, _TASKS, _NEXT, _MAX_HELPERS = (8 * i for i in range(5))  # words of a job
+_SPIN_ITERATIONS = 3000  # looks into the letter box before a helper leaves: about 50 microseconds
 
 
-def define_pool(module: Module, api: Api) -> None:
+def define_thread_pool(module: Module, api: Api) -> None:
     """`work(job)`, what every thread does, `helper(box)`, the life of one that XLA lends, and `parallel`."""
-    module.variable(BOX, BOX_WORDS)
+    module.define_global(JOB_SLOT, JOB_SLOT_WORDS)
 
     def work(job: Value) -> None:
         tasks = load(I64, 1, job + _TASKS)
-        task = Register(atomic_add(job + _NEXT, 1))
-        with repeat_while(lambda: task.value < tasks):
+        task = Var(atomic_add(job + _NEXT, 1))
+        with while_(lambda: task.value < tasks):
             call_address(load(I64, 1, job + _FUNCTION), load(I64, 1, job + _CONTEXT), task.value)
             task.value = atomic_add(job + _NEXT, 1)
 
     def helper(box: Value) -> None:
-        waited, seen = Register(number(0)), Register(number(-1))
-        with repeat_while(lambda: waited.value < _PATIENCE):
-            latest = atomic_load(box + _NUMBER)
+        waited, seen = Var(const(0)), Var(const(-1))
+        with while_(lambda: waited.value < _SPIN_ITERATIONS):
+            latest = atomic_load(box + _SEQUENCE)
             same = latest.equals(seen.value)
-            with when(same):
+            with if_(same):
                 waited.value = waited.value + 1
                 pause()
-            with when(same ^ 1):
-                waited.value, seen.value = number(0), latest
-                atomic_add(box + _INSIDE, 1)  # from here on the job's owner waits for this thread
+            with if_(same ^ 1):
+                waited.value, seen.value = const(0), latest
+                atomic_add(box + _ACTIVE, 1)  # from here on the job's owner waits for this thread
                 job = atomic_load(box + _JOB)
-                with when(job.equals(0) ^ 1), when(number(0) < atomic_add(job + _SEATS, -1)):
+                with if_(job.equals(0) ^ 1), if_(const(0) < atomic_add(job + _MAX_HELPERS, -1)):
                     module.call("work", job)
-                atomic_add(box + _INSIDE, -1)
+                atomic_add(box + _ACTIVE, -1)
         atomic_add(box + _HELPERS, -1)
 
     module.define("work", 1, work)
@@ -73,39 +73,39 @@ def _parallel(module: Module, frame: Frame, function: Value, context: Value, tas
     The function and its context may lie on the caller's stack. Where another call of this process is at work already,
     the calling thread works alone.
     """
-    box, job = module.variable_address(BOX), stack(64)
-    for at, value in ((_FUNCTION, function), (_CONTEXT, context), (_TASKS, tasks), (_SEATS, threads - 1)):
+    box, job = module.global_address(JOB_SLOT), alloca(64)
+    for at, value in ((_FUNCTION, function), (_CONTEXT, context), (_TASKS, tasks), (_MAX_HELPERS, threads - 1)):
         store(value, job + at)
-    store(number(0), job + _NEXT)
-    mine = Register(number(0))
-    with when((number(1) < threads) & (number(1) < tasks)):
+    store(const(0), job + _NEXT)
+    mine = Var(const(0))
+    with if_((const(1) < threads) & (const(1) < tasks)):
         mine.value = atomic_swap(box + _LOCK, 1) ^ 1
-    with when(mine.value.equals(1)):
+    with if_(mine.value.equals(1)):
         atomic_swap(box + _JOB, job)
-        atomic_add(box + _NUMBER, 1)
+        atomic_add(box + _SEQUENCE, 1)
         for _ in loop(atomic_load(box + _HELPERS), threads - 1):
             atomic_add(box + _HELPERS, 1)
-            failed = frame.schedule(module.address_of("helper"), box)
-            with when(failed.equals(0) ^ 1):
+            failed = frame.schedule(module.function_address("helper"), box)
+            with if_(failed.equals(0) ^ 1):
                 atomic_add(box + _HELPERS, -1)
     module.call("work", job)
-    with when(mine.value.equals(1)):
+    with if_(mine.value.equals(1)):
         atomic_swap(box + _JOB, 0)
-        with repeat_while(lambda: number(0) < atomic_load(box + _INSIDE)):
+        with while_(lambda: const(0) < atomic_load(box + _ACTIVE)):
             pause()
         atomic_swap(box + _LOCK, 0)
 
 
-LINK = "link"  # in a module without a pool of its own: where `parallel` and the numbers of threads are
+POOL_LINK = "pool_link"  # in a module without a pool of its own: where `parallel` and the numbers of threads are
 
 
-def define_link(module: Module) -> None:
+def import_pool(module: Module) -> None:
     """Let a module use another one's pool; Python writes the two addresses."""
-    module.variable(LINK, 2)
+    module.define_global(POOL_LINK, 2)
 
 
-def call_parallel(module: Module, frame: Frame, function: Value, context: Value, tasks: Value, few: Value) -> None:
+def call_parallel(module: Module, frame: Frame, function: Value, context: Value, tasks: Value, decode: Value) -> None:
     """`parallel` of the linked module, on as many threads as one token or a prompt may have."""
-    parallel, threads = (load(I64, 1, module.variable_address(LINK) + 8 * i) for i in range(2))
-    count = load(I64, 1, threads + select(few, number(0), number(8)))
+    parallel, threads = (load(I64, 1, module.global_address(POOL_LINK) + 8 * i) for i in range(2))
+    count = load(I64, 1, threads + select(decode, const(0), const(8)))
     call_address(parallel, frame.address, function, context, tasks, count)

@@ -19,7 +19,7 @@ class Isa(Enum):
     GENERIC = "generic"  # whatever LLVM makes of plain vector code, on any processor
 
     @property
-    def wide(self) -> bool:
+    def has_avx512(self) -> bool:
         """Whether there are 32 registers of 64 bytes, and their instructions."""
         return self in (Isa.AMX, Isa.AVX512)
 
@@ -31,7 +31,7 @@ class Element:
     ir: ir.Type
     bits: int
     signed: bool = True
-    real: bool = False
+    is_float: bool = False
 
 
 BIT = Element(ir.IntType(1), 1, signed=False)
@@ -39,7 +39,7 @@ U8, I8 = Element(ir.IntType(8), 8, signed=False), Element(ir.IntType(8), 8)
 U16, I16 = Element(ir.IntType(16), 16, signed=False), Element(ir.IntType(16), 16)
 U32, I32 = Element(ir.IntType(32), 32, signed=False), Element(ir.IntType(32), 32)
 U64, I64 = Element(ir.IntType(64), 64, signed=False), Element(ir.IntType(64), 64)
-F16, F32 = Element(ir.HalfType(), 16, real=True), Element(ir.FloatType(), 32, real=True)
+F16, F32 = Element(ir.HalfType(), 16, is_float=True), Element(ir.FloatType(), 32, is_float=True)
 
 
 class _BFloat(ir.Type):
@@ -55,11 +55,11 @@ class _BFloat(ir.Type):
         return hash(_BFloat)
 
 
-BF16 = Element(_BFloat(), 16, real=True)
+BF16 = Element(_BFloat(), 16, is_float=True)
 
 
 @dataclass(frozen=True)
-class Writing:
+class FunctionInProgress:
     """The function under way."""
 
     isa: Isa
@@ -67,13 +67,13 @@ class Writing:
     builder: ir.IRBuilder
 
 
-_stack: list[Writing] = []
+_stack: list[FunctionInProgress] = []
 
 
 @contextmanager
-def writing_to(isa: Isa, function: ir.Function) -> Iterator[None]:
+def building(isa: Isa, function: ir.Function) -> Iterator[None]:
     """Operations inside the block are added to this function."""
-    _stack.append(Writing(isa, function.module, ir.IRBuilder(function.append_basic_block("entry"))))
+    _stack.append(FunctionInProgress(isa, function.module, ir.IRBuilder(function.append_basic_block("entry"))))
     try:
         yield
     finally:

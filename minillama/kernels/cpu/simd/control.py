@@ -7,13 +7,13 @@ from llvmlite import ir
 
 from minillama.kernels.cpu.simd.builder import I64, builder
 from minillama.kernels.cpu.simd.memory import pointer_to
-from minillama.kernels.cpu.simd.value import Like, Register, Value, whole
+from minillama.kernels.cpu.simd.value import Value, ValueLike, Var, as_value
 
 
-def loop(start: Like, stop: Like, step: Like = 1) -> Iterator[Value]:
+def loop(start: ValueLike, stop: ValueLike, step: ValueLike = 1) -> Iterator[Value]:
     """for i in loop(start, stop, step): the body is written once and runs while i < stop."""
     b = builder()
-    index = Register(whole(start))
+    index = Var(as_value(start))
     head, body, after = (b.append_basic_block(name) for name in ("head", "body", "after"))
     b.branch(head)
     b.position_at_end(head)
@@ -26,7 +26,7 @@ def loop(start: Like, stop: Like, step: Like = 1) -> Iterator[Value]:
 
 
 @contextmanager
-def repeat_while(condition: Callable[[], Value]) -> Iterator[None]:
+def while_(condition: Callable[[], Value]) -> Iterator[None]:
     """The body runs again and again as long as the condition, written before it, holds."""
     b = builder()
     head, body, after = (b.append_basic_block(name) for name in ("head", "body", "after"))
@@ -40,7 +40,7 @@ def repeat_while(condition: Callable[[], Value]) -> Iterator[None]:
 
 
 @contextmanager
-def when(condition: Value) -> Iterator[None]:
+def if_(condition: Value) -> Iterator[None]:
     """The body runs if the condition holds."""
     with builder().if_then(condition.ir):
         yield

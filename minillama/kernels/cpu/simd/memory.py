@@ -3,7 +3,7 @@
 from llvmlite import ir
 
 from minillama.kernels.cpu.simd.builder import I64, X86, Element, builder, declare, vector_type
-from minillama.kernels.cpu.simd.value import Like, Value, splat, whole
+from minillama.kernels.cpu.simd.value import Value, ValueLike, as_value, splat
 
 
 def load(element: Element, lanes: int, address: Value, align: int = 1) -> Value:
@@ -22,7 +22,7 @@ def store(value: Value, address: Value, align: int = 1) -> None:
     builder().store(value.ir, pointer_to(address, value.ir.type), align=align)
 
 
-def stack(size: int) -> Value:
+def alloca(size: int) -> Value:
     """The address of `size` bytes on the function's own stack, a multiple of 64."""
     b = builder()
     with b.goto_entry_block():
@@ -39,12 +39,12 @@ def prefetch(address: Value) -> None:
     builder().call(function, [pointer_to(address, ir.IntType(8)), i32(0), i32(3), i32(1)])
 
 
-def atomic_add(address: Value, amount: Like) -> Value:
+def atomic_add(address: Value, amount: ValueLike) -> Value:
     """Add to an I64 that other threads change too; its value before."""
     return _atomic("add", address, amount)
 
 
-def atomic_swap(address: Value, new: Like) -> Value:
+def atomic_swap(address: Value, new: ValueLike) -> Value:
     """Replace an I64 that other threads change too; its value before."""
     return _atomic("xchg", address, new)
 
@@ -65,6 +65,6 @@ def pointer_to(address: Value, kind: ir.Type) -> ir.Value:
     return builder().inttoptr(address.ir, kind.as_pointer())
 
 
-def _atomic(operation: str, address: Value, value: Like) -> Value:
+def _atomic(operation: str, address: Value, value: ValueLike) -> Value:
     pointer = pointer_to(address, ir.IntType(64))
-    return Value(builder().atomic_rmw(operation, pointer, whole(value).ir, "seq_cst"), I64)
+    return Value(builder().atomic_rmw(operation, pointer, as_value(value).ir, "seq_cst"), I64)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from minillama.kernels.cpu.simd.builder import I64, Isa, builder, writing_to
+from minillama.kernels.cpu.simd.builder import I64, Isa, builder, building
 from minillama.kernels.cpu.simd.value import Value
 
 
@@ -19,17 +19,17 @@ class Module:
         """Write one function: `body` is called once with its symbolic arguments."""
         i64 = ir.IntType(64)
         function = ir.Function(self.ir, ir.FunctionType(i64, [i64] * arguments), name)
-        with writing_to(self.isa, function):
+        with building(self.isa, function):
             result = body(*(Value(a, I64) for a in function.args))
             builder().ret(i64(0) if result is None else result.ir)
 
-    def variable(self, name: str, words: int) -> None:
+    def define_global(self, name: str, words: int) -> None:
         """Memory of I64s that lasts as long as the module, at first all 0; Python finds it by its name."""
         kind = ir.ArrayType(ir.IntType(64), words)
         memory = ir.GlobalVariable(self.ir, kind, name)
         memory.initializer, memory.align = ir.Constant(kind, None), 64
 
-    def variable_address(self, name: str) -> Value:
+    def global_address(self, name: str) -> Value:
         """Where a variable lies."""
         return Value(builder().ptrtoint(self.ir.get_global(name), ir.IntType(64)), I64)
 
@@ -37,6 +37,6 @@ class Module:
         """Call a function of this module."""
         return Value(builder().call(self.ir.get_global(name), [a.ir for a in arguments]), I64)
 
-    def address_of(self, name: str) -> Value:
+    def function_address(self, name: str) -> Value:
         """The address of a function of this module."""
         return Value(builder().ptrtoint(self.ir.get_global(name), ir.IntType(64)), I64)

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from llvmlite import ir
 
 from minillama.kernels.cpu.simd.builder import U8, builder, declare
-from minillama.kernels.cpu.simd.memory import pointer_to, stack, store
-from minillama.kernels.cpu.simd.value import Value, number
-from minillama.kernels.cpu.simd.vectors import table
+from minillama.kernels.cpu.simd.memory import alloca, pointer_to, store
+from minillama.kernels.cpu.simd.value import Value, const
+from minillama.kernels.cpu.simd.vectors import const_vector
 
 TILE_ROWS = 16
 TILE_BYTES = 64  # of a row
@@ -22,7 +22,7 @@ TILES = 8
 _ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18  # Linux on x86-64: SYS_arch_prctl, ARCH_REQ_XCOMP_PERM
 
 
-def may_use_tiles() -> bool:
+def request_tile_permission() -> bool:
     """Ask the system for the tiles' state, which a process has to before its first use of them."""
     if platform.system() != "Linux":
         return False
@@ -30,14 +30,14 @@ def may_use_tiles() -> bool:
 
 
 @contextmanager
-def tiles_in_use() -> Iterator[None]:
+def tile_config() -> Iterator[None]:
     """What is written inside may use whole tiles, all of them; afterwards their state is given back."""
     shape = [0] * 64
     shape[0] = 1  # the palette: eight tiles
     shape[16 : 16 + 2 * TILES : 2] = [TILE_BYTES] * TILES
     shape[48 : 48 + TILES] = [TILE_ROWS] * TILES
-    place = stack(64)
-    store(table(shape, U8), place)
+    place = alloca(64)
+    store(const_vector(shape, U8), place)
     _call("ldtilecfg", [], place)
     yield
     _call("tilerelease", [])
@@ -50,17 +50,17 @@ def zero_tile(tile: int) -> None:
 
 def load_tile(tile: int, address: Value, stride: int) -> None:
     """Fill a tile from rows that lie `stride` bytes apart."""
-    _call("tileloadd64", [tile], address, number(stride))
+    _call("tileloadd64", [tile], address, const(stride))
 
 
 def store_tile(tile: int, address: Value, stride: int) -> None:
     """Put a tile's rows `stride` bytes apart."""
-    _call("tilestored64", [tile], address, number(stride))
+    _call("tilestored64", [tile], address, const(stride))
 
 
-def add_product(sums: int, left: int, right: int) -> None:
+def tile_dot_bf16(row_sums: int, left: int, right: int) -> None:
     """sums += left · right: 8192 products of bfloat16, added up as float32."""
-    _call("tdpbf16ps", [sums, left, right])
+    _call("tdpbf16ps", [row_sums, left, right])
 
 
 def _call(name: str, tiles: list[int], address: Value | None = None, stride: Value | None = None) -> None:

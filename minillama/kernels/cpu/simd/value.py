@@ -13,47 +13,47 @@ class Value:
     def __init__(self, code: ir.Value, element: Element, lanes: int = 1) -> None:
         self.ir, self.element, self.lanes = code, element, lanes
 
-    def __add__(self, other: "Like") -> "Value":
+    def __add__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "fadd", "add", "add")
 
-    def __sub__(self, other: "Like") -> "Value":
+    def __sub__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "fsub", "sub", "sub")
 
-    def __mul__(self, other: "Like") -> "Value":
+    def __mul__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "fmul", "mul", "mul")
 
-    def __truediv__(self, other: "Like") -> "Value":
+    def __truediv__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "fdiv", "sdiv", "udiv")
 
-    def __floordiv__(self, other: "Like") -> "Value":
+    def __floordiv__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "fdiv", "sdiv", "udiv")
 
-    def __mod__(self, other: "Like") -> "Value":
+    def __mod__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "frem", "srem", "urem")
 
-    def __and__(self, other: "Like") -> "Value":
+    def __and__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "", "and_", "and_")
 
-    def __or__(self, other: "Like") -> "Value":
+    def __or__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "", "or_", "or_")
 
-    def __xor__(self, other: "Like") -> "Value":
+    def __xor__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "", "xor", "xor")
 
-    def __lshift__(self, other: "Like") -> "Value":
+    def __lshift__(self, other: "ValueLike") -> "Value":
         return self._combine(other, "", "shl", "shl")
 
-    def __rshift__(self, other: "Like") -> "Value":
+    def __rshift__(self, other: "ValueLike") -> "Value":
         """Signed numbers keep their sign."""
         return self._combine(other, "", "ashr", "lshr")
 
-    def __lt__(self, other: "Like") -> "Value":
+    def __lt__(self, other: "ValueLike") -> "Value":
         return self._compare("<", other)
 
-    def __ge__(self, other: "Like") -> "Value":
+    def __ge__(self, other: "ValueLike") -> "Value":
         return self._compare(">=", other)
 
-    def equals(self, other: "Like") -> "Value":
+    def equals(self, other: "ValueLike") -> "Value":
         """A bit for each lane."""
         return self._compare("==", other)
 
@@ -66,11 +66,11 @@ class Value:
         if have == want:
             return self
         b, target = builder(), vector_type(element, self.lanes)
-        if have.real and want.real:
+        if have.is_float and want.is_float:
             convert = b.fpext if want.bits > have.bits else b.fptrunc
-        elif want.real:
+        elif want.is_float:
             convert = b.sitofp if have.signed else b.uitofp
-        elif have.real:
+        elif have.is_float:
             convert = b.fptosi if want.signed else b.fptoui
         elif want.bits > have.bits:
             convert = b.sext if have.signed else b.zext
@@ -80,23 +80,23 @@ class Value:
             return Value(self.ir, want, self.lanes)
         return Value(convert(self.ir, target), want, self.lanes)
 
-    def bits_as(self, element: Element) -> "Value":
+    def bitcast(self, element: Element) -> "Value":
         """The same bits, cut into numbers of another type."""
         lanes = self.lanes * self.element.bits // element.bits
         return Value(builder().bitcast(self.ir, vector_type(element, lanes)), element, lanes)
 
-    def lanes_at(self, indices: Sequence[int]) -> "Value":
+    def permute(self, indices: Sequence[int]) -> "Value":
         """Some of the lanes, in any order and number."""
         return shuffle(self, self, indices)
 
-    def _combine(self, other: "Like", real: str, signed: str, unsigned: str) -> "Value":
-        left, right = alike(self, other)
-        name = real if left.element.real else signed if left.element.signed else unsigned
+    def _combine(self, other: "ValueLike", float_op: str, signed_op: str, unsigned_op: str) -> "Value":
+        left, right = broadcast(self, other)
+        name = float_op if left.element.is_float else signed_op if left.element.signed else unsigned_op
         return Value(getattr(builder(), name)(left.ir, right.ir), left.element, left.lanes)
 
-    def _compare(self, sign: str, other: "Like") -> "Value":
-        left, right, b = *alike(self, other), builder()
-        if left.element.real:
+    def _compare(self, sign: str, other: "ValueLike") -> "Value":
+        left, right, b = *broadcast(self, other), builder()
+        if left.element.is_float:
             found = b.fcmp_ordered(sign, left.ir, right.ir)
         elif left.element.signed:
             found = b.icmp_signed(sign, left.ir, right.ir)
@@ -106,10 +106,10 @@ class Value:
 
 
 Number = int | float
-Like = Value | Number
+ValueLike = Value | Number
 
 
-class Register:
+class Var:
     """A variable: what changes from one turn of a loop to the next."""
 
     def __init__(self, start: Value) -> None:
@@ -127,9 +127,9 @@ class Register:
         builder().store(new.ir, self._slot)
 
 
-def number(value: Number, element: Element = I64, lanes: int = 1) -> Value:
+def const(value: Number, element: Element = I64, lanes: int = 1) -> Value:
     """A constant."""
-    one = float(value) if element.real else int(value)
+    one = float(value) if element.is_float else int(value)
     return Value(ir.Constant(vector_type(element, lanes), one if lanes == 1 else [one] * lanes), element, lanes)
 
 
@@ -151,25 +151,25 @@ def shuffle(a: Value, b: Value, indices: Sequence[int]) -> Value:
     return Value(builder().shuffle_vector(a.ir, b.ir, mask), a.element, len(indices))
 
 
-def whole(value: Like) -> Value:
-    return value if isinstance(value, Value) else number(value)
+def as_value(value: ValueLike) -> Value:
+    return value if isinstance(value, Value) else const(value)
 
 
-def alike(a: Value, b: Like) -> tuple[Value, Value]:
+def broadcast(a: Value, b: ValueLike) -> tuple[Value, Value]:
     """Two values of one type: numbers become constants, single values fill the lanes."""
     if not isinstance(b, Value):
-        return a, number(b, a.element, a.lanes)
+        return a, const(b, a.element, a.lanes)
     if a.lanes == b.lanes:
         return a, b
     return (splat(a, b.lanes), b) if a.lanes == 1 else (a, splat(b, a.lanes))
 
 
-def call_llvm(name: str, element: Element, lanes: int, *arguments: Value) -> Value:
+def call_intrinsic(name: str, element: Element, lanes: int, *arguments: Value) -> Value:
     kind = ir.FunctionType(vector_type(element, lanes), [a.ir.type for a in arguments])
     return Value(builder().call(declare(name, kind), [a.ir for a in arguments]), element, lanes)
 
 
-def call_real(name: str, *arguments: Value) -> Value:
+def call_float_intrinsic(name: str, *arguments: Value) -> Value:
     first = arguments[0]
     suffix = f"v{first.lanes}f32" if first.lanes > 1 else "f32"
-    return call_llvm(f"{name}.{suffix}", first.element, first.lanes, *arguments)
+    return call_intrinsic(f"{name}.{suffix}", first.element, first.lanes, *arguments)

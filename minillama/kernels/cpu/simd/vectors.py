@@ -20,18 +20,18 @@ from minillama.kernels.cpu.simd.builder import (
     vector_type,
 )
 from minillama.kernels.cpu.simd.value import (
-    Like,
     Value,
-    alike,
-    call_llvm,
-    call_real,
-    number,
+    ValueLike,
+    broadcast,
+    call_float_intrinsic,
+    call_intrinsic,
+    const,
     shuffle,
     splat,
 )
 
 
-def table(values: Sequence[int], element: Element) -> Value:
+def const_vector(values: Sequence[int], element: Element) -> Value:
     """A constant vector."""
     return Value(ir.Constant(vector_type(element, len(values)), list(values)), element, len(values))
 
@@ -47,11 +47,11 @@ def vector(values: Sequence[Value]) -> Value:
     return Value(built, first.element, len(values))
 
 
-def padded(a: Value, lanes: int) -> Value:
+def zero_pad(a: Value, lanes: int) -> Value:
     """Zeros behind a vector, up to a number of lanes."""
     if a.lanes == lanes:
         return a
-    zeros = number(0, a.element, max(a.lanes, 2))
+    zeros = const(0, a.element, max(a.lanes, 2))
     if a.lanes == 1:
         a = Value(builder().insert_element(zeros.ir, a.ir, ir.IntType(32)(0)), a.element, 2)
     return shuffle(a, zeros, [i if i < a.lanes else a.lanes for i in range(lanes)])
@@ -64,56 +64,58 @@ def concat(*parts: Value) -> Value:
     return parts[0]
 
 
-def select(condition: Value, yes: Value, no: Like) -> Value:
+def select(condition: Value, yes: Value, no: ValueLike) -> Value:
     """Lane by lane, one or the other."""
-    left, right = alike(yes, no)
+    left, right = broadcast(yes, no)
     return Value(builder().select(condition.ir, left.ir, right.ir), left.element, left.lanes)
 
 
-def fma(a: Value, b: Like, c: Value) -> Value:
+def fma(a: Value, b: ValueLike, c: Value) -> Value:
     """a b + c with one rounding."""
-    left, right = alike(a, b)
+    left, right = broadcast(a, b)
     if left.lanes < c.lanes:
         left, right = splat(left, c.lanes), splat(right, c.lanes)
-    return call_real("llvm.fma", left, right, c)
+    return call_float_intrinsic("llvm.fma", left, right, c)
 
 
-def largest(a: Value, b: Like) -> Value:
+def max_(a: Value, b: ValueLike) -> Value:
     """The larger of two real numbers."""
-    return call_real("llvm.maxnum", *alike(a, b))
+    return call_float_intrinsic("llvm.maxnum", *broadcast(a, b))
 
 
-def smallest(a: Value, b: Like) -> Value:
+def min_(a: Value, b: ValueLike) -> Value:
     """The smaller of two numbers."""
-    left, right = alike(a, b)
-    return call_real("llvm.minnum", left, right) if left.element.real else select(left < right, left, right)
+    left, right = broadcast(a, b)
+    return (
+        call_float_intrinsic("llvm.minnum", left, right) if left.element.is_float else select(left < right, left, right)
+    )
 
 
-def magnitude(a: Value) -> Value:
+def abs_(a: Value) -> Value:
     """Without the sign."""
-    return call_real("llvm.fabs", a)
+    return call_float_intrinsic("llvm.fabs", a)
 
 
-def nearest(a: Value) -> Value:
+def round_(a: Value) -> Value:
     """Round reals below 2^22 to the nearest whole number, halves to even, as an int."""
     shift = 1.5 * 2**23  # so large that a float has no room left for a fraction
     return ((a + shift) - shift).to(I32)
 
 
-def fold(a: Value, combine: Callable[[Value, Value], Value]) -> Value:
+def reduce(a: Value, combine: Callable[[Value, Value], Value]) -> Value:
     """All lanes combined into one number."""
     while a.lanes > 2:
         half = a.lanes // 2
-        a = combine(a.lanes_at(range(half)), a.lanes_at(range(half, a.lanes)))
+        a = combine(a.permute(range(half)), a.permute(range(half, a.lanes)))
     return combine(a[0], a[1])
 
 
-def total(a: Value) -> Value:
+def reduce_sum(a: Value) -> Value:
     """The sum of all lanes."""
-    return fold(a, lambda x, y: x + y)
+    return reduce(a, lambda x, y: x + y)
 
 
-def sums(vectors: Sequence[Value]) -> Value:
+def row_sums(vectors: Sequence[Value]) -> Value:
     """The sum of the lanes of each of some vectors, as many as a vector has lanes; one lane for each."""
     while len(vectors) > 1:
         lanes = vectors[0].lanes
@@ -124,7 +126,7 @@ def sums(vectors: Sequence[Value]) -> Value:
     return vectors[0]
 
 
-def transposed(rows: Sequence[Value]) -> list[Value]:
+def transpose(rows: Sequence[Value]) -> list[Value]:
     """From a vector for each row to one for each column; the number of rows is a power of two."""
     if len(rows) == rows[0].lanes == 16:
         return _transposed_square(rows)
@@ -132,7 +134,7 @@ def transposed(rows: Sequence[Value]) -> list[Value]:
     while len(merged) > 1:  # neighbours in the end are those half the list apart
         half = len(merged) // 2
         merged = [_interleaved(a, b) for a, b in zip(merged[:half], merged[half:], strict=True)]
-    return [merged[0].lanes_at(range(i, i + len(rows))) for i in range(0, merged[0].lanes, len(rows))]
+    return [merged[0].permute(range(i, i + len(rows))) for i in range(0, merged[0].lanes, len(rows))]
 
 
 def _interleaved(a: Value, b: Value) -> Value:
@@ -170,94 +172,94 @@ def dot(start: Value, codes: Value, x: Value, wide: bool = False) -> Value:
 
     codes: U8, above 127 only if `wide`; x: I8 but not -128; start: I32, a quarter as many lanes.
     """
-    if isa().wide and codes.lanes in (16, 32, 64):
+    if isa().has_avx512 and codes.lanes in (16, 32, 64):
         name = f"llvm.x86.avx512.vpdpbusd.{8 * codes.lanes}"
         if binding.llvm_version_info[0] < 22:
-            codes, x = codes.bits_as(I32), x.bits_as(I32)
-        return call_llvm(name, start.element, start.lanes, start, codes, x)
+            codes, x = codes.bitcast(I32), x.bitcast(I32)
+        return call_intrinsic(name, start.element, start.lanes, start, codes, x)
     if isa() is Isa.AVX2 and codes.lanes > 32:
         half, lanes = codes.lanes // 2, codes.lanes
         parts = [(range(half), range(half // 4)), (range(half, lanes), range(half // 4, lanes // 4))]
-        return concat(*(dot(start.lanes_at(s), codes.lanes_at(c), x.lanes_at(c), wide) for c, s in parts))
+        return concat(*(dot(start.permute(s), codes.permute(c), x.permute(c), wide) for c, s in parts))
     if isa() is Isa.AVX2 and codes.lanes == 32:
-        ones = number(1, I16, 16)
+        ones = const(1, I16, 16)
         parts = (codes & 127, codes & 128) if wide else (codes,)  # sums of two products must fit in 16 bits
         for part in parts:
-            pairs = call_llvm("llvm.x86.avx2.pmadd.ub.sw", I16, 16, part, x)
-            start = start + call_llvm("llvm.x86.avx2.pmadd.wd", I32, 8, pairs, ones)
+            pairs = call_intrinsic("llvm.x86.avx2.pmadd.ub.sw", I16, 16, part, x)
+            start = start + call_intrinsic("llvm.x86.avx2.pmadd.wd", I32, 8, pairs, ones)
         return start
     products = (codes.to(I16) * x.to(I16)).to(I32)
     for i in range(4):
-        start = start + products.lanes_at(range(i, products.lanes, 4))
+        start = start + products.permute(range(i, products.lanes, 4))
     return start
 
 
 def lookup(entries: Sequence[int], codes: Value) -> Value:
     """Each code below 16 replaced by its entry in a table of 16 bytes."""
     chosen, lanes = isa(), codes.lanes
-    if chosen.wide and lanes == 64:
-        return call_llvm("llvm.x86.avx512.pshuf.b.512", U8, 64, table([*entries] * 4, U8), codes)
+    if chosen.has_avx512 and lanes == 64:
+        return call_intrinsic("llvm.x86.avx512.pshuf.b.512", U8, 64, const_vector([*entries] * 4, U8), codes)
     if chosen is not Isa.GENERIC and lanes == 32:
-        return call_llvm("llvm.x86.avx2.pshuf.b", U8, 32, table([*entries] * 2, U8), codes)
+        return call_intrinsic("llvm.x86.avx2.pshuf.b", U8, 32, const_vector([*entries] * 2, U8), codes)
     if chosen is Isa.AVX2 and lanes == 64:
-        return concat(*(lookup(entries, codes.lanes_at(range(i, i + 32))) for i in (0, 32)))
-    found = number(entries[0], U8, lanes)
+        return concat(*(lookup(entries, codes.permute(range(i, i + 32))) for i in (0, 32)))
+    found = const(entries[0], U8, lanes)
     for code, entry in enumerate(entries[1:], 1):
-        found = select(codes.equals(code), number(entry, U8, lanes), found)
+        found = select(codes.equals(code), const(entry, U8, lanes), found)
     return found
 
 
-def from_half(a: Value) -> Value:
+def f16_to_f32(a: Value) -> Value:
     """float16, given as its bits in U16, to float32."""
     if isa() is not Isa.GENERIC or not X86:
-        return Value(a.ir, U16, a.lanes).bits_as(F16).to(F32)
+        return Value(a.ir, U16, a.lanes).bitcast(F16).to(F32)
     wide = a.to(I32)  # without the instruction LLVM would call a library
     sign, rest = (wide & 0x8000) << 16, wide & 0x7FFF
-    normal = ((rest << 13) + (112 << 23)).bits_as(F32)
-    special = ((rest << 13) | 0x7F800000).bits_as(F32)
+    normal = ((rest << 13) + (112 << 23)).bitcast(F32)
+    special = ((rest << 13) | 0x7F800000).bitcast(F32)
     small = rest.to(F32) * 2.0**-24
     value = select(rest < 0x0400, small, select(rest < 0x7C00, normal, special))
-    return (value.bits_as(I32) | sign).bits_as(F32)
+    return (value.bitcast(I32) | sign).bitcast(F32)
 
 
-def to_half(a: Value) -> Value:
+def f32_to_f16(a: Value) -> Value:
     """float32 to float16, nearest, halves to even, as bits in U16."""
     if isa() is not Isa.GENERIC or not X86:
-        return a.to(F16).bits_as(U16)
-    code = a.bits_as(I32)
+        return a.to(F16).bitcast(U16)
+    code = a.bitcast(I32)
     sign, rest = (code >> 16) & 0x8000, code & 0x7FFFFFFF
     round_up = ((rest >> 13) & 1) + 0xFFF
     normal = (rest - (112 << 23) + round_up) >> 13
-    small = (rest.bits_as(F32) + 0.5).bits_as(I32) - (126 << 23)
-    infinite = select(rest < 0x7F800001, number(0x7C00, I32, a.lanes), number(0x7E00, I32, a.lanes))
+    small = (rest.bitcast(F32) + 0.5).bitcast(I32) - (126 << 23)
+    infinite = select(rest < 0x7F800001, const(0x7C00, I32, a.lanes), const(0x7E00, I32, a.lanes))
     value = select(rest < (113 << 23), small, select(rest < 0x477FF000, normal, infinite))
     return (value | sign).to(U16)
 
 
-def from_bfloat(a: Value) -> Value:
+def bf16_to_f32(a: Value) -> Value:
     """bfloat16, given as its bits in U16, to float32."""
-    return (a.to(I32) << 16).bits_as(F32)
+    return (a.to(I32) << 16).bitcast(F32)
 
 
-def to_bfloat(low: Value, high: Value) -> Value:
+def f32_to_bf16(low: Value, high: Value) -> Value:
     """16 and 16 numbers of float32 to 32 of bfloat16, nearest, halves to even, as bits in U16; with AMX only."""
     name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
-    return call_llvm(name, BF16, 32, high, low).bits_as(U16)
+    return call_intrinsic(name, BF16, 32, high, low).bitcast(U16)
 
 
 def exp(a: Value) -> Value:
     """e^a for a at most 0, to about 2e-7 of its value; 0 below -87."""
-    a = largest(a, -87.5)
-    whole = nearest(a * _LOG2_E)
+    a = max_(a, -87.5)
+    whole = round_(a * _LOG2_E)
     t = fma(a, _LOG2_E_REST, fma(a, _LOG2_E, whole.to(F32) * -1.0))  # 2^t for t in [-1/2, 1/2], Taylor's series
-    power = number(1.5252733804059840e-05, F32, a.lanes)
+    power = const(1.5252733804059840e-05, F32, a.lanes)
     for coefficient in (
         1.5403530393381608e-04, 1.3333558146428443e-03, 9.6181291076284772e-03, 5.5504108664821580e-02,
         2.4022650695910072e-01, 6.9314718055994531e-01, 1.0,
     ):  # fmt: skip
-        power = fma(power, t, number(coefficient, F32, a.lanes))
-    result = power * ((whole + 127) << 23).bits_as(F32)
-    return select(a < -87.0, number(0.0, F32, a.lanes), result)
+        power = fma(power, t, const(coefficient, F32, a.lanes))
+    result = power * ((whole + 127) << 23).bitcast(F32)
+    return select(a < -87.0, const(0.0, F32, a.lanes), result)
 
 
 _LOG2_E, _LOG2_E_REST = 1.4426950216293335, 1.92596298909109e-08  # log2 e as float32, and what that leaves
