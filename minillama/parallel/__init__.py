@@ -1,7 +1,6 @@
-"""Several devices and several machines: what is cut where, and how processes find, trust and follow each other.
+"""Multi-device and multi-host execution: sharding, process groups and remote workers.
 
-`specs`, `pieces` and `stages` cut a model. `wire` carries messages, `secret` says who may lead, `identity` and
-`meeting` who meets whom where. `supervisor` is a worker, which starts a process for each leader; `child` is how that
-process begins, `gloo` how it speaks to its peers. `leader` gathers workers into a group, `shipping` gives them the
-model.
+`sharding`: PartitionSpecs of every tensor, loading of shards, and transfers between pipeline stages.
+`group`: `jax.distributed` process groups, with or without a leader, and their gloo collectives.
+`workers`: the protocol between a leader and its workers: messages, authentication, model transfer, failures.
 """

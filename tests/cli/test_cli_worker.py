@@ -16,7 +16,10 @@ def test_what_a_worker_is_not_started_with(capsys: pytest.CaptureFixture[str], t
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for words, message in (
-            (["--host", "0.0.0.0", "--port", "0"], "--host 0.0.0.0 lets other machines in, so a secret is needed"),
+            (
+                ["--host", "0.0.0.0", "--port", "0"],
+                "--host 0.0.0.0 accepts connections from other machines, which requires a secret",
+            ),
             (["-p", port], f"cannot listen on 127.0.0.1:{port}: address already in use; choose another --port"),
             (["-p", "70000"], "--port 70000 is not a port"),
             (["-d", "abacus"], "abacus"),

@@ -1,6 +1,7 @@
-"""A process that follows a leader and knows a few tricks: what the tests of minillama.parallel start.
+"""Fake worker process for the tests of minillama.parallel.
 
-`python follower.py [WORD ...] --fd N`; words: `slow` starts late, `broken` fails at once, `plain` joins no JAX group.
+`python fake_worker.py [OPTION ...] --fd N`; options: `slow` starts late, `broken` fails at once, `plain` joins no JAX
+group.
 """
 
 import os
@@ -14,13 +15,13 @@ from minillama.parallel.workers.wire import Connection, Message
 
 
 def main() -> int:
-    words, fd = sys.argv[1:-2], int(sys.argv[-1])
-    if "broken" in words:
+    options, fd = sys.argv[1:-2], int(sys.argv[-1])
+    if "broken" in options:
         print("minillama: error: the roof leaks", file=sys.stderr)
         return 2
-    if "slow" in words:
+    if "slow" in options:
         time.sleep(2)
-    if "plain" in words:
+    if "plain" in options:
         from minillama.parallel.workers.worker_process import exit_with_parent
 
         exit_with_parent()
@@ -41,16 +42,16 @@ def follow(connection: Connection) -> None:
             connection.send(message)
         elif message.op == "who":
             cores = sorted(os.sched_getaffinity(0))
-            connection.send(Message("who", {"pid": os.getpid(), "cores": cores, "calmed": len(calmed())}))
+            connection.send(Message("who", {"pid": os.getpid(), "cores": cores, "idle_threads": len(idle_threads())}))
         elif message.op == "sum":
             connection.send(Message("sum", {}, (sums(*message.arrays),)))
-        elif message.op == "sums":  # for ever
+        elif message.op == "sums":  # indefinitely
             while True:
                 sums(*message.arrays)
         elif message.op == "sleep":
             time.sleep(60)
-        elif message.op in ("calm", "restless"):
-            connection.send(Message("calmed", {"threads": reschedule(calm=message.op == "calm")}))
+        elif message.op in ("idle", "normal"):
+            connection.send(Message("scheduled", {"threads": reschedule(idle=message.op == "idle")}))
         elif message.op == "time":
             connection.send(Message("time", {"seconds": seconds_of_a_sum()}))
         elif message.op == "model":
@@ -79,27 +80,27 @@ def compiled():  # type: ignore[no-untyped-def]
 
 
 _compiled = []
-_calmed = []
+_idle_threads = []
 
 
-def calmed() -> list[int]:
-    """Threads of this process that run only when nothing else wants to."""
+def idle_threads() -> list[int]:
+    """Threads of this process with SCHED_IDLE."""
     return [
         thread for thread in map(int, os.listdir("/proc/self/task")) if os.sched_getscheduler(thread) == os.SCHED_IDLE
     ]
 
 
-def reschedule(*, calm: bool) -> int:
-    """Give the calmed threads their former rank, or take it from them again; how many there are."""
-    if not _calmed:
-        _calmed.extend(calmed())
-    for thread in _calmed:
-        os.sched_setscheduler(thread, os.SCHED_IDLE if calm else os.SCHED_OTHER, os.sched_param(0))
-    return len(_calmed)
+def reschedule(*, idle: bool) -> int:
+    """Set idle or normal priority for the idle threads; return their number."""
+    if not _idle_threads:
+        _idle_threads.extend(idle_threads())
+    for thread in _idle_threads:
+        os.sched_setscheduler(thread, os.SCHED_IDLE if idle else os.SCHED_OTHER, os.sched_param(0))
+    return len(_idle_threads)
 
 
 def sums(x):  # type: ignore[no-untyped-def]
-    """The sum over all processes of their x."""
+    """All-reduce x over all processes."""
     import jax
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""gloo's thread, and a JAX that starts gloo in another way."""
+"""Priority of gloo's thread, and a JAX version that starts gloo differently."""
 
 import os
 import sys
@@ -9,22 +9,22 @@ import pytest
 from minillama.parallel.group.gloo import set_idle_priority, start_gloo
 
 
-def test_a_thread_is_calmed() -> None:
+def test_set_idle_priority() -> None:
     if sys.platform != "linux":
-        pytest.skip("only Linux has threads that run when nothing else wants to")
+        pytest.skip("only Linux has SCHED_IDLE")
     done, ids = threading.Event(), []
     thread = threading.Thread(target=lambda: (ids.append(threading.get_native_id()), done.wait()))
     thread.start()
     while not ids:
         pass
-    assert set_idle_priority({ids[0], 1 << 22}) == (ids[0],)  # no such thread as the other
+    assert set_idle_priority({ids[0], 1 << 22}) == (ids[0],)  # the second id is no thread
     assert os.sched_getscheduler(ids[0]) == os.SCHED_IDLE
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
     done.set()
     thread.join()
 
 
-def test_another_jax_is_left_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_incompatible_jax(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     from jax._src import xla_bridge
     from jax._src.lib import _jax
 
@@ -32,4 +32,4 @@ def test_another_jax_is_left_alone(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     monkeypatch.delattr(_jax, "make_gloo_tcp_collectives")
     assert start_gloo("127.0.0.1") == ()
     assert xla_bridge._backend_factories["cpu"] is before
-    assert "starts gloo in another way" in caplog.text
+    assert "starts gloo differently" in caplog.text

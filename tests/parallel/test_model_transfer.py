@@ -1,11 +1,10 @@
-"""The model at every worker: found, or sent once, whole and right or not at all."""
+"""Model transfer: found locally or sent once, complete and correct or not at all."""
 
 import os
 import random
 import shutil
 import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.model_transfer import fingerprint, receive_model, send_model
 from minillama.parallel.workers.wire import Connection, Message
 
-Ship = Callable[..., list[tuple[Path, ...]]]
-
 
 def write(path: Path, size: int, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,8 +23,8 @@ def write(path: Path, size: int, seed: int = 0) -> Path:
     return path
 
 
-def ship(paths: list[Path], *folders: Path, received: list[int] | None = None) -> list[tuple[Path, ...]]:
-    """Offer files to one worker for each folder, each of which pretends to be a machine without the leader's files."""
+def transfer(paths: list[Path], *folders: Path, received: list[int] | None = None) -> list[tuple[Path, ...]]:
+    """Send files to one simulated worker per folder, on machines without the leader's files."""
     pairs = [socket.socketpair() for _ in folders]
     workers = [Connection(right, "the leader") for _, right in pairs]
 
@@ -57,64 +54,64 @@ def ship(paths: list[Path], *folders: Path, received: list[int] | None = None) -
     return [result.result() for result in results]
 
 
-def test_a_file_is_sent_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_sent_once_and_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_transfer, "CHUNK", 1000)
     model, cache, received = write(tmp_path / "leader" / "model.gguf", 12_345), tmp_path / "cache", []
     for total in (12_345, 12_345):
-        ((found,),) = ship([model], cache, received=received)
+        ((found,),) = transfer([model], cache, received=received)
         assert found.read_bytes() == model.read_bytes() and found.is_relative_to(cache)
         assert sum(received) == total
     assert not list(cache.rglob("*.part"))
 
 
-def test_a_file_at_the_same_place_is_not_sent(tmp_path: Path) -> None:
+def test_file_at_the_leaders_path_is_not_sent(tmp_path: Path) -> None:
     model = write(tmp_path / "leader" / "model.gguf", 5000)
     write(tmp_path / "nowhere" / "model.gguf", 5000)
-    assert ship([model], tmp_path / "cache") == [(tmp_path / "nowhere" / "model.gguf",)]
+    assert transfer([model], tmp_path / "cache") == [(tmp_path / "nowhere" / "model.gguf",)]
     assert not (tmp_path / "cache").exists()
 
 
-def test_another_file_of_that_name_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_different_file_at_the_leaders_path(tmp_path: Path) -> None:
     model = write(tmp_path / "leader" / "model.gguf", 5000)
     write(tmp_path / "nowhere" / "model.gguf", 5000, seed=1)
-    ((found,),) = ship([model], tmp_path / "cache")
+    ((found,),) = transfer([model], tmp_path / "cache")
     assert found.read_bytes() == model.read_bytes() and found.is_relative_to(tmp_path / "cache")
 
 
 def test_several_workers_and_an_empty_file(tmp_path: Path) -> None:
     model = write(tmp_path / "leader" / "model.gguf", 0)
-    found = ship([model], tmp_path / "a", tmp_path / "b")
+    found = transfer([model], tmp_path / "a", tmp_path / "b")
     assert [path.is_relative_to(tmp_path / name) for (path,), name in zip(found, "ab", strict=True)] == [True, True]
 
 
-def test_workers_of_one_machine_share_what_was_sent(tmp_path: Path) -> None:
+def test_workers_of_one_machine_share_the_cache(tmp_path: Path) -> None:
     model, received = write(tmp_path / "leader" / "model.gguf", 50_000), []
-    one, two = ship([model], tmp_path / "cache", tmp_path / "cache", received=received)
+    one, two = transfer([model], tmp_path / "cache", tmp_path / "cache", received=received)
     assert one == two and sum(received) == 50_000
 
 
-def test_the_parts_of_a_split_model_come_together(tmp_path: Path) -> None:
+def test_split_model(tmp_path: Path) -> None:
     parts = [write(tmp_path / "leader" / f"m-0000{number}-of-00002.gguf", 3000, number) for number in (1, 2)]
     write(tmp_path / "nowhere" / parts[0].name, 3000, 1)
-    (found,) = ship(parts, tmp_path / "cache")
+    (found,) = transfer(parts, tmp_path / "cache")
     assert [path.name for path in found] == [part.name for part in parts]
     assert len({path.parent for path in found}) == 1
     assert [path.read_bytes() for path in found] == [part.read_bytes() for part in parts]
-    write(tmp_path / "nowhere" / parts[0].name, 3000, 7)  # the one that was here is another now
-    (found,) = ship(parts, tmp_path / "cache")
+    write(tmp_path / "nowhere" / parts[0].name, 3000, 7)  # the local file has changed
+    (found,) = transfer(parts, tmp_path / "cache")
     assert [path.read_bytes() for path in found] == [part.read_bytes() for part in parts]
 
 
-def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = write(tmp_path / "leader" / "model.gguf", 5000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 4000))
-    with pytest.raises(ResourceError, match=r"0\.0 GiB free, and model\.gguf .* make room|worker 0 is lost"):
-        ship([model], tmp_path / "cache")
+    with pytest.raises(ResourceError, match=r"0\.0 GiB free, and model\.gguf .* free some space|worker 0 is lost"):
+        transfer([model], tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.gguf"))
 
 
 @pytest.mark.parametrize("fault", ["short", "long", "changed", "cut"])
-def test_what_arrives_wrong_is_thrown_away(tmp_path: Path, fault: str) -> None:
+def test_corrupt_transfers_are_discarded(tmp_path: Path, fault: str) -> None:
     model = write(tmp_path / "leader" / "model.gguf", 5000)
     left, right = socket.socketpair()
     leader, worker = Connection(left, "worker"), Connection(right, "leader")
@@ -161,17 +158,17 @@ def test_what_arrives_wrong_is_thrown_away(tmp_path: Path, fault: str) -> None:
         [{"path": "/a/m", "size": 1, "mark": "x"}, {"path": "/b/m", "size": 1, "mark": "y"}],
     ],
 )
-def test_hostile_offers(tmp_path: Path, files: object) -> None:
+def test_invalid_offers(tmp_path: Path, files: object) -> None:
     left, right = socket.socketpair()
     connection = Connection(left, "leader")
-    with pytest.raises(FormatError, match="the leader offers a model in a way"):
+    with pytest.raises(FormatError, match="the leader has sent an invalid list of model files"):
         receive_model(connection, Message("model", {"files": files}), tmp_path)
     connection.close()
     right.close()
 
 
-def test_a_fingerprint_tells_files_apart(tmp_path: Path) -> None:
-    """Whole for small files; for large ones size, start, end and samples between."""
+def test_fingerprint(tmp_path: Path) -> None:
+    """All bytes of small files; size, start, end and samples of large ones."""
     path = write(tmp_path / "a", 100_000)
     marks = {fingerprint(path)}
     for place in (0, 50_000, 99_999):
@@ -184,7 +181,7 @@ def test_a_fingerprint_tells_files_apart(tmp_path: Path) -> None:
     assert len(marks) == 5
     large = tmp_path / "large"
     with large.open("wb") as file:
-        os.truncate(file.fileno(), 40 << 30)  # takes no room
+        os.truncate(file.fileno(), 40 << 30)  # a sparse file
     first = fingerprint(large)
     with large.open("r+b") as file:
         file.seek((40 << 30) - 10)

@@ -1,4 +1,4 @@
-"""Workers with networks of their own: network namespaces of this machine, joined by a bridge, one link cut."""
+"""Workers in separate network namespaces, joined by a bridge; one link is cut."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from minillama.parallel.workers.wire import (
 )
 
 pytestmark = pytest.mark.slow
-FOLLOWER = Path(__file__).parents[1] / "helpers" / "fake_worker.py"
+WORKER_PROGRAM = Path(__file__).parents[1] / "helpers" / "fake_worker.py"
 SECRET = b"open sesame"
 PROGRAM = """\
 import sys
@@ -41,7 +41,7 @@ def ip(words: str) -> None:
 
 @pytest.fixture
 def links() -> Iterator[list[tuple[str, str]]]:
-    """Two namespaces, as name and our end of the cable; their addresses end with .2 and .3, ours with .1."""
+    """Two namespaces with addresses .2 and .3 (ours is .1): name and our end of the link."""
     if sys.platform != "linux" or shutil.which("ip") is None or os.geteuid() != 0:
         pytest.skip("network namespaces need Linux, ip and root")
     mark = os.getpid() % 10_000
@@ -69,12 +69,12 @@ def links() -> Iterator[list[tuple[str, str]]]:
 
 @pytest.fixture
 def workers(links: list[tuple[str, str]]) -> Iterator[list[list[str]]]:
-    """A worker in each namespace; what they say."""
-    environment = os.environ | {"PYTHONPATH": str(FOLLOWER.parents[2])}
+    """Start a worker in each namespace; yield their output lines."""
+    environment = os.environ | {"PYTHONPATH": str(WORKER_PROGRAM.parents[2])}
     running, said = [], []
     try:
         for name, _ in links:
-            command = ["ip", "netns", "exec", name, sys.executable, "-c", PROGRAM, str(FOLLOWER), SECRET.decode()]
+            command = ["ip", "netns", "exec", name, sys.executable, "-c", PROGRAM, str(WORKER_PROGRAM), SECRET.decode()]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
             running.append(process)
             assert process.stdout is not None and process.stdout.readline() == "listening\n"
@@ -90,9 +90,9 @@ def workers(links: list[tuple[str, str]]) -> Iterator[list[list[str]]]:
                 process.stdout.close()
 
 
-def test_a_cut_link_is_noticed_on_every_side(links: list[tuple[str, str]], workers: list[list[str]]) -> None:
+def test_cut_link(links: list[tuple[str, str]], workers: list[list[str]]) -> None:
     addresses = [Address("10.213.7.2", 50052), Address("10.213.7.3", 50052)]
-    with pytest.raises(OptionError, match=r"worker 10\.213\.7\.2:50052 is on another machine, which needs a secret"):
+    with pytest.raises(OptionError, match=r"worker 10\.213\.7\.2:50052 is on another machine, which requires a secret"):
         connect_workers(addresses, None, log=print)
     with connect_workers(addresses, SECRET, log=print) as group:
         assert [member.place.host for member in group.members] == ["10.213.7.2", "10.213.7.3"]

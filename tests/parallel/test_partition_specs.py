@@ -1,4 +1,4 @@
-"""How a model is divided: heads to devices, and the same numbers for each of them."""
+"""Assignment of attention heads to devices, and the table of PartitionSpecs."""
 
 import gguf
 import pytest
@@ -32,7 +32,7 @@ def config_with(heads: int, kv_heads: int, **others: object) -> Config:
 
 
 @given(groups=st.integers(1, 6), kv_heads=st.integers(1, 12), devices=st.integers(1, 24))
-def test_each_device_has_the_key_heads_of_its_query_heads(groups: int, kv_heads: int, devices: int) -> None:
+def test_devices_hold_the_key_heads_of_their_query_heads(groups: int, kv_heads: int, devices: int) -> None:
     heads = groups * kv_heads
     config = config_with(heads, kv_heads)
     try:
@@ -51,12 +51,12 @@ def test_each_device_has_the_key_heads_of_its_query_heads(groups: int, kv_heads:
 
 
 def fits(heads: int, kv_heads: int, devices: int) -> bool:
-    """Whether all devices get as many query heads, and whole groups of them or equal parts of one."""
+    """True if query heads divide evenly, into whole groups or equal parts of one."""
     return heads % devices == 0 and (kv_heads % devices == 0 or devices % kv_heads == 0)
 
 
 @given(groups=st.integers(1, 6), kv_heads=st.integers(1, 6), devices=st.integers(2, 40))
-def test_a_refusal_names_what_would_do(groups: int, kv_heads: int, devices: int) -> None:
+def test_error_lists_possible_numbers(groups: int, kv_heads: int, devices: int) -> None:
     config = config_with(groups * kv_heads, kv_heads)
     if fits(config.head_count, kv_heads, devices):
         return
@@ -77,7 +77,7 @@ def test_no_devices(devices: int) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_device_sees_the_model_with_its_own_heads(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_per_device_config(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
     file = open_gguf(write_tiny(tmp_path / "m.gguf", name))
     config = read_config(file.metadata, vocab_size=300)
     own = per_device_config(config, assign_heads(config, 4))
@@ -86,7 +86,7 @@ def test_a_device_sees_the_model_with_its_own_heads(tmp_path, name: str) -> None
     assert (own.embedding_length, own.vocab_size, own.key_length) == (64, 300, config.key_length)
 
 
-def test_every_tensor_that_an_architecture_has_is_in_the_table() -> None:
+def test_table_is_complete() -> None:
     fields = set(Block.__dataclass_fields__) - {"attn_qkv"}
     assert fields <= set(SPECS), fields - set(SPECS)
     known = {name.split(".")[-1] for name in gguf.TENSOR_NAMES.values()}

@@ -1,4 +1,4 @@
-"""Addresses, and where the processes of a group meet."""
+"""Addresses, and the configuration of the processes of a group."""
 
 from dataclasses import replace
 
@@ -42,8 +42,8 @@ def test_addresses() -> None:
         ("a:²", "should be host:port"),
         ("[::1", "should be host:port"),
         ("[::1]70", "should be host:port"),
-        ("a,b,a:50052", "worker a:50052 is named twice"),
-        (",".join(f"a:{port}" for port in range(1, 18)), "17 workers are named; at most 16"),
+        ("a,b,a:50052", "worker a:50052 is given twice"),
+        (",".join(f"a:{port}" for port in range(1, 18)), "17 workers are given; at most 16"),
     ],
 )
 def test_wrong_addresses(text: str, message: str) -> None:
@@ -52,7 +52,7 @@ def test_wrong_addresses(text: str, message: str) -> None:
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text(text: str) -> None:
     try:
         found = parse_addresses(text)
     except OptionError:
@@ -60,7 +60,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     assert parse_addresses(",".join(map(str, found))) == found
 
 
-def test_on_one_machine_all_meet_on_loopback_on_cores_of_their_own() -> None:
+def test_one_machine_uses_loopback_and_distinct_cores() -> None:
     places = assign_processes(
         [reached(HERE, "127.0.0.1"), reached(replace(HERE, threads=2), "127.0.0.1")], HERE, threads=1
     )
@@ -71,12 +71,12 @@ def test_on_one_machine_all_meet_on_loopback_on_cores_of_their_own() -> None:
     ]
 
 
-def test_cores_are_shared_out_evenly_where_nobody_says() -> None:
+def test_cores_are_shared_evenly_by_default() -> None:
     places = assign_processes([reached(HERE, "10.0.0.2"), reached(THERE, "10.0.0.3"), reached(HERE, "10.0.0.2")], THERE)
     assert [(place.threads, place.skip_cores) for place in places] == [(4, 0), (4, 0), (4, 4)]
 
 
-def test_a_worker_beside_the_leader_is_met_where_the_leader_comes_from() -> None:
+def test_worker_on_the_leaders_machine() -> None:
     places = assign_processes([reached(HERE, "127.0.0.1", "127.0.0.1"), reached(THERE, "10.0.0.3")], HERE)
     assert [(place.host, place.coordinator) for place in places] == [
         ("10.0.0.1", "10.0.0.1:7000"),
@@ -84,7 +84,7 @@ def test_a_worker_beside_the_leader_is_met_where_the_leader_comes_from() -> None
     ]
 
 
-def test_a_tunnel_leads_to_one_machine_only() -> None:
+def test_tunnel() -> None:
     assert assign_processes([reached(THERE, "127.0.0.1", "127.0.0.1")], HERE)[0].host == "127.0.0.1"
     with pytest.raises(
         OptionError, match=r"worker 127\.0\.0\.1:50052 is reached over loopback, where workers on other"
@@ -92,14 +92,14 @@ def test_a_tunnel_leads_to_one_machine_only() -> None:
         assign_processes([reached(THERE, "127.0.0.1", "127.0.0.1"), reached(HERE, "10.0.0.3")], HERE)
 
 
-def test_what_the_worker_was_started_with_counts_more() -> None:
+def test_worker_options_take_precedence() -> None:
     ours, theirs = assign_processes(
         [reached(HERE, "127.0.0.1"), reached(replace(HERE, platform="cpu"), "127.0.0.1")], HERE, platform="cuda"
     )
     assert (ours.platform, theirs.platform) == ("cuda", "cpu")
 
 
-def test_identities_travel() -> None:
+def test_identity_round_trip() -> None:
     ours = local_identity(threads=3, platform="cpu", port=5)
     assert parse_identity(ours.message(), "x") == ours
     assert ours.cores >= 1 and ours.network.startswith(ours.machine) and "jax" in ours.versions

@@ -1,4 +1,4 @@
-"""Who may lead a worker."""
+"""Mutual authentication of leader and worker."""
 
 import socket
 import threading
@@ -12,60 +12,60 @@ from minillama.parallel.workers.secret import is_loopback, read_secret, verify_l
 from minillama.parallel.workers.wire import Connection, Message
 
 
-def meet(theirs: bytes | None, ours: bytes | None, *, loopback: bool) -> tuple[str, str]:
-    """What the worker and the leader say at the end; nothing where they agree."""
+def handshake(theirs: bytes | None, ours: bytes | None, *, loopback: bool) -> tuple[str, str]:
+    """Errors of worker and leader after a handshake; empty if it succeeds."""
     left, right = socket.socketpair()
     worker, leader = Connection(left, "leader"), Connection(right, "worker")
-    said = {"worker": "", "leader": ""}
+    errors = {"worker": "", "leader": ""}
 
     def serve() -> None:
         try:
             verify_leader(worker, theirs, 5.0)
         except MinillamaError as error:
-            said["worker"] = str(error)
+            errors["worker"] = str(error)
 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
         verify_worker(leader, ours, 5.0, loopback=loopback)
     except MinillamaError as error:
-        said["leader"] = str(error)
+        errors["leader"] = str(error)
     leader.close()
     thread.join(10.0)
     worker.close()
-    return said["worker"], said["leader"]
+    return errors["worker"], errors["leader"]
 
 
 @pytest.mark.parametrize("loopback", [True, False])
-def test_the_same_secret_opens(loopback: bool) -> None:
-    assert meet(b"open sesame", b"open sesame", loopback=loopback) == ("", "")
+def test_same_secret(loopback: bool) -> None:
+    assert handshake(b"open sesame", b"open sesame", loopback=loopback) == ("", "")
 
 
-def test_on_loopback_both_may_have_none() -> None:
-    assert meet(None, None, loopback=True) == ("", "")
-    assert meet(None, b"open sesame", loopback=True) == ("", "")
+def test_no_secret_on_loopback() -> None:
+    assert handshake(None, None, loopback=True) == ("", "")
+    assert handshake(None, b"open sesame", loopback=True) == ("", "")
 
 
 @pytest.mark.parametrize("loopback", [True, False])
-def test_a_wrong_secret_is_refused_on_both_sides(loopback: bool) -> None:
-    worker, leader = meet(b"open sesame", b"open barley", loopback=loopback)
-    assert worker.startswith("leader was refused: the leader's secret is not the worker's")
-    assert leader.startswith("worker: the leader's secret is not the worker's; give both")
+def test_wrong_secret(loopback: bool) -> None:
+    worker, leader = handshake(b"open sesame", b"open barley", loopback=loopback)
+    assert worker.startswith("leader was refused: the secrets of leader and worker differ")
+    assert leader.startswith("worker: the secrets of leader and worker differ; give both")
 
 
-def test_a_missing_secret_is_asked_for() -> None:
-    worker, leader = meet(b"open sesame", None, loopback=True)
-    assert leader.startswith("worker asks for its secret")
+def test_missing_secret() -> None:
+    worker, leader = handshake(b"open sesame", None, loopback=True)
+    assert leader.startswith("worker requires a secret")
     assert "closed the connection" in worker
 
 
-def test_a_worker_elsewhere_has_to_prove_itself_too() -> None:
-    _, leader = meet(None, b"open sesame", loopback=False)
-    assert leader.startswith("worker does not know the leader's secret")
+def test_remote_worker_must_prove_the_secret() -> None:
+    _, leader = handshake(None, b"open sesame", loopback=False)
+    assert leader.startswith("worker does not have the leader's secret")
 
 
-def test_neither_an_echo_nor_a_recording_is_a_proof() -> None:
-    """A leader without the secret sends back what it hears: the roles keep that from working."""
+def test_reflection_and_replay() -> None:
+    """The role in the proof defeats a leader that reflects the worker's messages."""
     proofs = {module._proof(b"open sesame", role, a, b) for role in ("worker", "leader") for a, b in ("xy", "yx")}
     assert len(proofs) == 4
     left, right = socket.socketpair()
@@ -78,42 +78,42 @@ def test_neither_an_echo_nor_a_recording_is_a_proof() -> None:
     leader.close()
 
 
-def test_the_secret_never_travels() -> None:
+def test_secret_is_never_sent() -> None:
     left, right = socket.socketpair()
-    heard: list[bytes] = []
+    sent: list[bytes] = []
     connection = Connection(left, "leader")
     send = connection.send
-    connection.send = lambda message: (heard.append(str(message).encode()), send(message))[1]  # type: ignore[method-assign]
+    connection.send = lambda message: (sent.append(str(message).encode()), send(message))[1]  # type: ignore[method-assign]
     thread = threading.Thread(target=verify_leader, args=(connection, b"open sesame", 5.0))
     thread.start()
     verify_worker(Connection(right, "worker"), b"open sesame", 5.0, loopback=False)
     thread.join()
-    assert len(heard) == 2 and not any(b"open sesame" in message for message in heard)
+    assert len(sent) == 2 and not any(b"open sesame" in message for message in sent)
     connection.close()
     right.close()
 
 
-def test_a_stranger_cannot_make_it_read_much() -> None:
+def test_limit_before_authentication() -> None:
     left, right = socket.socketpair()
-    worker, stranger = Connection(left, "leader"), Connection(right, "worker")
-    stranger.send(Message("answer", {"nonce": "x" * 10_000}))
+    worker, peer = Connection(left, "leader"), Connection(right, "worker")
+    peer.send(Message("answer", {"nonce": "x" * 10_000}))
     with pytest.raises(MinillamaError, match="too large"):
         verify_leader(worker, b"open sesame", 1.0)
     worker.close()
-    stranger.close()
+    peer.close()
 
 
-def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_protocol_version(monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = socket.socketpair()
     leader = Connection(right, "worker")
     Connection(left, "leader").send(Message("challenge", {"protocol": 2, "nonce": "x", "secret": False}))
-    with pytest.raises(ResourceError, match="worker speaks protocol 2, the leader 1"):
+    with pytest.raises(ResourceError, match="worker uses protocol 2, the leader 1"):
         verify_worker(leader, None, 1.0, loopback=True)
     left.close()
     leader.close()
 
 
-def test_reading_a_secret(tmp_path: Path) -> None:
+def test_read_secret(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("open sesame\n")
     file.chmod(0o600)

@@ -1,4 +1,4 @@
-"""Pieces of matrices put together again are the matrix, whatever its type, and however it is cut."""
+"""Assembled shards equal the original matrix, for every type and every spec."""
 
 import math
 from functools import partial
@@ -23,15 +23,15 @@ from minillama.parallel.sharding import shards
 from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, REPLICATED, ROWS
 from minillama.parallel.sharding.shards import RowRange, load_sharded_matrix, load_sharded_vector
 
-HEADER = 96  # bytes of a file in front of the tensor
+HEADER = 96  # bytes of the file before the tensor
 
 
 def write_tensor(path: Path, kind: Type, shape: tuple[int, ...]) -> tuple[Tensor, np.ndarray]:
-    """A tensor of random bytes, and its file as it is in memory; whatever the bytes mean, pieces mean the same."""
+    """Write a tensor of random bytes; return it with the memory map of its file."""
     rng = np.random.default_rng(0)
     size = math.prod(shape[:-1]) * row_bytes(shape[-1], kind)
     raw = rng.integers(0, 256, HEADER + size, np.uint8)
-    if kind in (Type.F32, Type.F16, Type.BF16):  # numbers, for a copy may make another NaN of one
+    if kind in (Type.F32, Type.F16, Type.BF16):  # no NaN: a copy may change its payload
         width = size // math.prod(shape)
         raw[HEADER + width - 1 :: width] &= 0x3F
     raw.tofile(path)
@@ -41,14 +41,14 @@ def write_tensor(path: Path, kind: Type, shape: tuple[int, ...]) -> tuple[Tensor
 
 
 def read_whole(weight: Weight, experts: tuple[int, ...]) -> Array:
-    """All numbers of a matrix, or of a stack of experts one after the other."""
+    """Values of a matrix, or of a stack of experts."""
     if experts:
         return jnp.stack([read_whole(weight.expert(jnp.int32(number)), ()) for number in range(*experts)])
     return weight.rows(jnp.arange(weight.shape[-2], dtype=jnp.int32))
 
 
-def read_pieces(weight: Weight, experts: tuple[int, ...], mesh: Mesh) -> np.ndarray:
-    """What each device has of a matrix: [devices, ...]."""
+def read_shards(weight: Weight, experts: tuple[int, ...], mesh: Mesh) -> np.ndarray:
+    """Each device's shard of a matrix: [devices, ...]."""
     leaves, structure = jax.tree.flatten(weight)
 
     def on_device(leaves: list[Array]) -> Array:
@@ -60,8 +60,8 @@ def read_pieces(weight: Weight, experts: tuple[int, ...], mesh: Mesh) -> np.ndar
     return np.asarray(jax.jit(read)(leaves))
 
 
-def check_pieces(folder: Path, kind: Type, experts: tuple[int, ...], counts: tuple[int, ...] = (4,)) -> None:
-    """Rows that divide and do not, of which some are another matrix; columns; shares that devices have in common."""
+def check_shards(folder: Path, kind: Type, experts: tuple[int, ...], counts: tuple[int, ...] = (4,)) -> None:
+    """Even and uneven rows, a range of rows, columns, and replicated shards."""
     block = BLOCKS[kind][0]
     rows, width = 24, 4 * block
     shape = (*experts, rows, width)
@@ -70,26 +70,26 @@ def check_pieces(folder: Path, kind: Type, experts: tuple[int, ...], counts: tup
     for devices in counts:
         mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
 
-        def cut(spec: PartitionSpec, size: int, shares: int, part: RowRange, mesh: Mesh = mesh) -> np.ndarray:
+        def cut(spec: PartitionSpec, size: int, n_shards: int, part: RowRange, mesh: Mesh = mesh) -> np.ndarray:
             files = Files({part.tensor.file: memory})
-            return read_pieces(load_sharded_matrix(part, files, spec, mesh, size, shares), experts, mesh)
+            return read_shards(load_sharded_matrix(part, files, spec, mesh, size, n_shards), experts, mesh)
 
         everything, some = RowRange(tensor, 0, rows), RowRange(tensor, 8, 12)
-        for size, shares in (
+        for size, n_shards in (
             (rows // devices, devices),
             (rows // 2, 2),
             (rows, 1),
             (7 if devices > 2 else 13, devices),
         ):
-            found = cut(ROWS, size, shares, everything)
+            found = cut(ROWS, size, n_shards, everything)
             for place in range(devices):
-                start = place * shares // devices * size
+                start = place * n_shards // devices * size
                 np.testing.assert_array_equal(found[place], padded(whole[..., start : start + size, :], size, -2))
         for size in (width // devices, 3 * block):
             found = cut(COLUMNS, size, devices, everything)
             for place in range(devices):
-                piece = padded(whole[..., place * size : (place + 1) * size], size, -1)
-                np.testing.assert_array_equal(found[place], piece)
+                shard = padded(whole[..., place * size : (place + 1) * size], size, -1)
+                np.testing.assert_array_equal(found[place], shard)
         for place in range(devices):
             np.testing.assert_array_equal(cut(REPLICATED, rows, 1, everything)[place], whole)
         if not experts:
@@ -99,11 +99,11 @@ def check_pieces(folder: Path, kind: Type, experts: tuple[int, ...], counts: tup
                 assert not joined[12:].any()
 
 
-def padded(piece: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """The piece with zeros behind it."""
-    extra = [(0, 0)] * piece.ndim
-    extra[axis] = (0, size - piece.shape[axis])
-    return np.pad(piece, extra)
+def padded(shard: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Pad a shard with zeros at its end."""
+    extra = [(0, 0)] * shard.ndim
+    extra[axis] = (0, size - shard.shape[axis])
+    return np.pad(shard, extra)
 
 
 QUICK = (Type.F32, Type.Q4_K)
@@ -112,31 +112,31 @@ QUICK = (Type.F32, Type.Q4_K)
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in SUPPORTED]
 )
-def test_of_every_type(apart: Check, tmp_path: Path, kind: Type) -> None:
-    apart(check_pieces, tmp_path, kind, ())
+def test_types(apart: Check, tmp_path: Path, kind: Type) -> None:
+    apart(check_shards, tmp_path, kind, ())
 
 
 @pytest.mark.parametrize("kind", [Type.Q8_0, pytest.param(Type.F32, marks=pytest.mark.slow)])
-def test_of_experts(apart: Check, tmp_path: Path, kind: Type) -> None:
-    apart(check_pieces, tmp_path, kind, (3,))
+def test_experts(apart: Check, tmp_path: Path, kind: Type) -> None:
+    apart(check_shards, tmp_path, kind, (3,))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SUPPORTED)
-def test_where_each_device_has_its_own_copy(without_kernels: Check, tmp_path: Path, kind: Type) -> None:
-    without_kernels(check_pieces, tmp_path, kind, ())
+def test_types_without_kernels(without_kernels: Check, tmp_path: Path, kind: Type) -> None:
+    without_kernels(check_shards, tmp_path, kind, ())
 
 
 @pytest.mark.slow
-def test_over_two_devices(apart: Check, without_kernels: Check, tmp_path: Path) -> None:
+def test_two_devices(apart: Check, without_kernels: Check, tmp_path: Path) -> None:
     for run in (apart, without_kernels):
-        run(check_pieces, tmp_path, Type.Q8_0, (), (2,))
-        run(check_pieces, tmp_path, Type.F16, (3,), (2,))
+        run(check_shards, tmp_path, Type.Q8_0, (), (2,))
+        run(check_shards, tmp_path, Type.F16, (3,), (2,))
 
 
 @pytest.mark.slow
-def test_of_experts_where_each_device_has_its_own_copy(without_kernels: Check, tmp_path: Path) -> None:
-    without_kernels(check_pieces, tmp_path, Type.Q8_0, (3,))
+def test_experts_without_kernels(without_kernels: Check, tmp_path: Path) -> None:
+    without_kernels(check_shards, tmp_path, Type.Q8_0, (3,))
 
 
 @given(
@@ -149,7 +149,7 @@ def test_of_experts_where_each_device_has_its_own_copy(without_kernels: Check, t
     read_bytes=st.sampled_from([1, 300, 1 << 20]),
     data=st.data(),
 )
-def test_bytes_of_any_size(
+def test_any_shape(
     tmp_path_factory: pytest.TempPathFactory,
     kind: Type,
     experts: tuple[int, ...],
@@ -160,7 +160,7 @@ def test_bytes_of_any_size(
     read_bytes: int,
     data: st.DataObject,
 ) -> None:
-    """Pieces side by side are the bytes of the whole, and zeros behind them."""
+    """Concatenated shards are the bytes of the tensor, followed by zeros."""
     block, size = BLOCKS[kind]
     path = tmp_path_factory.mktemp("tensor") / "t"
     tensor, _ = write_tensor(path, kind, (*experts, rows, blocks * block))
@@ -180,7 +180,7 @@ def test_bytes_of_any_size(
     assert not joined[..., blocks * size :].any()
 
 
-def check_numbers(path: Path) -> None:
+def check_vectors(path: Path) -> None:
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     values = np.arange(8, dtype=np.float32)
     for kind, dtype in ((Type.F32, np.float32), (Type.F16, np.float16)):
@@ -193,10 +193,10 @@ def check_numbers(path: Path) -> None:
         def cut(raw: np.ndarray, place: int, size: int) -> np.ndarray:
             return raw[place * size : (place + 1) * size]
 
-        spread = load_sharded_vector(tensor, mesh, partial(cut, size=2 * np.dtype(dtype).itemsize))
-        assert not spread.sharding.is_fully_replicated
-        np.testing.assert_array_equal(spread, values)
+        sharded = load_sharded_vector(tensor, mesh, partial(cut, size=2 * np.dtype(dtype).itemsize))
+        assert not sharded.sharding.is_fully_replicated
+        np.testing.assert_array_equal(sharded, values)
 
 
 def test_vectors(apart: Check, tmp_path: Path) -> None:
-    apart(check_numbers, tmp_path)
+    apart(check_vectors, tmp_path)

@@ -1,4 +1,4 @@
-"""Frames over a socket: what goes in comes out, and nothing else is taken for a message."""
+"""Frames over a socket: round trips, and rejection of all other data."""
 
 import json
 import socket
@@ -45,7 +45,7 @@ def parts(frame: bytes) -> tuple[bytearray, bytearray]:
 
 
 @given(st.text(max_size=9), VALUES, st.tuples(ARRAYS, ARRAYS))
-def test_what_goes_in_comes_out(op: str, values: dict[str, object], arrays: tuple[np.ndarray, ...]) -> None:
+def test_round_trip(op: str, values: dict[str, object], arrays: tuple[np.ndarray, ...]) -> None:
     message = Message(op, values, arrays)
     found = decode(*parts(encode(message)), "x")
     assert (found.op, found.values) == (message.op, message.values)
@@ -54,16 +54,14 @@ def test_what_goes_in_comes_out(op: str, values: dict[str, object], arrays: tupl
         assert not after.size or after.flags.aligned
 
 
-def test_any_layout_of_an_array_is_sent() -> None:
+def test_array_layouts() -> None:
     rows = np.arange(12, dtype=">i4").reshape(3, 4)
     for array in (rows, rows.T, rows[::2, ::-1], np.array(2.5)):
         np.testing.assert_array_equal(decode(*parts(encode(Message("x", {}, (array,)))), "x").arrays[0], array)
 
 
 @given(VALUES, ARRAYS, st.data())
-def test_a_changed_or_truncated_message_is_refused_or_well_formed(
-    values: dict[str, object], array: np.ndarray, data: st.DataObject
-) -> None:
+def test_corrupt_messages(values: dict[str, object], array: np.ndarray, data: st.DataObject) -> None:
     head, body = parts(encode(Message("step", values, (array,))))
     for part in (head, body):
         if part and data.draw(st.booleans()):
@@ -71,20 +69,20 @@ def test_a_changed_or_truncated_message_is_refused_or_well_formed(
         if part and data.draw(st.booleans()):
             del part[data.draw(st.integers(0, len(part) - 1)) :]
     try:
-        found = decode(head, body, "somebody")
+        found = decode(head, body, "peer")
     except FormatError as error:
-        assert str(error).startswith("somebody has sent a malformed message")
+        assert str(error).startswith("peer has sent a malformed message")
     else:
         assert sum(array.nbytes for array in found.arrays) <= len(body)
 
 
 @given(st.binary(max_size=200))
-def test_random_bytes_are_no_message(noise: bytes) -> None:
+def test_random_bytes(noise: bytes) -> None:
     left, right = socket.socketpair()
-    connection = Connection(right, "somebody")
+    connection = Connection(right, "peer")
     left.sendall(noise)
     left.close()
-    with pytest.raises((FormatError, ResourceError), match=r"^somebody "):
+    with pytest.raises((FormatError, ResourceError), match=r"^peer "):
         connection.receive(1.0)
     connection.close()
 
@@ -106,33 +104,33 @@ def test_random_bytes_are_no_message(noise: bytes) -> None:
         json.dumps(["x", {}, [["|u1", [0]]] * 2000]).encode(),
     ],
 )
-def test_hostile_heads(head: bytes) -> None:
+def test_invalid_heads(head: bytes) -> None:
     with pytest.raises(FormatError, match=r"^x has sent a malformed message"):
         decode(bytearray(head), bytearray(), "x")
 
 
 @pytest.mark.parametrize("sizes", [(wire.HEAD_LIMIT + 1, 0), (0, wire.ARRAYS_LIMIT + 1), (2**32 - 1, 2**64 - 1)])
-def test_nothing_large_is_read(pair: tuple[Connection, Connection], sizes: tuple[int, int]) -> None:
+def test_size_limits(pair: tuple[Connection, Connection], sizes: tuple[int, int]) -> None:
     left, right = pair
     left.socket.sendall(struct.pack("<4sIQ", wire.MAGIC, *sizes))
     with pytest.raises(FormatError, match="which is too large"):
         right.receive(1.0)
 
 
-def test_what_may_not_travel_is_not_sent(pair: tuple[Connection, Connection]) -> None:
+def test_unsupported_arrays(pair: tuple[Connection, Connection]) -> None:
     with pytest.raises(FormatError, match="an array of object"):
         pair[0].send(Message("x", {}, (np.array([None]),)))
     with pytest.raises(FormatError, match="too large to send"):
         pair[0].send(Message("x", {}, (np.zeros(wire.ARRAYS_LIMIT + 1, np.uint8),)))
 
 
-def test_other_programs_are_named(pair: tuple[Connection, Connection]) -> None:
+def test_other_program(pair: tuple[Connection, Connection]) -> None:
     pair[0].socket.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    with pytest.raises(FormatError, match="the right does not speak minillama's protocol"):
+    with pytest.raises(FormatError, match="the right does not use minillama's protocol"):
         pair[1].receive(1.0)
 
 
-def test_waiting_ends(pair: tuple[Connection, Connection]) -> None:
+def test_timeouts_and_closed_connections(pair: tuple[Connection, Connection]) -> None:
     left, right = pair
     started = time.monotonic()
     with pytest.raises(ResourceError, match=r"^the right has not answered within 0\.05 s"):
@@ -144,17 +142,17 @@ def test_waiting_ends(pair: tuple[Connection, Connection]) -> None:
     assert right.peer_closed(0.0)
     threading.Timer(0.05, left.close).start()
     assert time.monotonic() - started < 5
-    with pytest.raises(ResourceError, match=r"^the left cannot be reached any more"):
+    with pytest.raises(ResourceError, match=r"^the left is no longer reachable"):
         left.send(Message("x"))
 
 
-def test_closing_wakes_the_one_who_waits(pair: tuple[Connection, Connection]) -> None:
+def test_close_wakes_receive(pair: tuple[Connection, Connection]) -> None:
     threading.Timer(0.05, pair[1].close).start()
     with pytest.raises(ResourceError, match=r"^the right"):
         pair[1].receive()
 
 
-def test_messages_until_the_other_side_leaves(pair: tuple[Connection, Connection]) -> None:
+def test_iteration_ends_at_leave(pair: tuple[Connection, Connection]) -> None:
     left, right = pair
     for op in ("a", "b", "leave", "c"):
         left.send(Message(op))
@@ -162,7 +160,7 @@ def test_messages_until_the_other_side_leaves(pair: tuple[Connection, Connection
     assert right.receive().op == "c"
 
 
-def test_several_threads_may_send(pair: tuple[Connection, Connection]) -> None:
+def test_concurrent_senders(pair: tuple[Connection, Connection]) -> None:
     left, right = pair
     sent = [Message("x", {"n": number}, (np.full(5000, number),)) for number in range(8)]
     threads = [threading.Thread(target=lambda m=message: [left.send(m) for _ in range(5)]) for message in sent]
@@ -175,7 +173,7 @@ def test_several_threads_may_send(pair: tuple[Connection, Connection]) -> None:
     assert all((m.arrays[0] == m.values["n"]).all() for m in found)
 
 
-def test_silence_is_watched() -> None:
+def test_socket_options() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as opened:
         connection = Connection(opened, "x")
         assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -184,7 +182,7 @@ def test_silence_is_watched() -> None:
 
 
 @pytest.mark.slow
-def test_a_message_of_a_token_costs_little(pair: tuple[Connection, Connection]) -> None:
+def test_latency(pair: tuple[Connection, Connection]) -> None:
     left, right = pair
     message = Message("step", {"n": 1, "position": 512}, (np.zeros(32, np.float32),))
     spent = []
@@ -193,4 +191,4 @@ def test_a_message_of_a_token_costs_little(pair: tuple[Connection, Connection]) 
         left.send(message)
         right.receive()
         spent.append(time.perf_counter() - started)
-    assert np.median(spent) < 200e-6  # 25 us here
+    assert np.median(spent) < 200e-6  # measured: 25 us

@@ -1,6 +1,6 @@
-"""One command on every host of a cluster: the processes find each other as `jax.distributed` has it, without a leader.
+"""Leaderless start of a process group: the same command runs on every host.
 
-All of them run the same program with the same options, and so take the same steps; the first one speaks.
+All processes run the same program with the same options, and therefore the same steps. Process 0 prints the output.
 """
 
 import jax
@@ -9,25 +9,27 @@ from minillama.errors import OptionError, ResourceError
 from minillama.parallel.group.gloo import start_gloo
 from minillama.parallel.group.group_compile_cache import cache_compilations_of_every_process
 
-JOIN_SECONDS = 120  # for all processes to find each other
+JOIN_SECONDS = 120  # until all processes have joined
 
 
 def join_cluster(coordinator: str | None, processes: int | None, process: int | None) -> int:
-    """Become one of several processes; the number of this one. JAX's backend must not have started.
+    """Join the `jax.distributed` group and return the index of this process.
 
-    coordinator: `host:port` of process 0; None, as the other two, for what Slurm, Open MPI or a TPU pod says.
-    Raises OptionError where something is missing, ResourceError where the others are not found in two minutes.
+    Call it before JAX's backend starts.
+
+    coordinator: `host:port` of process 0. None for all three arguments: detect them from Slurm, Open MPI or a TPU pod.
+    Raises OptionError if only some arguments are given, ResourceError if the group does not form within two minutes.
     """
     given = (coordinator, processes, process)
     if any(value is None for value in given) and any(value is not None for value in given):
-        raise OptionError("coordinator, num_processes and process_id belong together; give all three, or none")
+        raise OptionError("coordinator, num_processes and process_id must be given together; give all three, or none")
     if processes is not None and process is not None and not 0 <= process < processes:
-        raise OptionError(f"process_id is {process}; {processes} processes are counted from 0")
+        raise OptionError(f"process_id is {process}; expected 0 to {processes - 1}")
     try:
         jax.distributed.initialize(coordinator, processes, process, initialization_timeout=JOIN_SECONDS)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:200]
-        where = coordinator or "the cluster, which neither Slurm nor Open MPI describes here"
+        where = coordinator or "the cluster (no Slurm or Open MPI environment found)"
         raise ResourceError(f"cannot join {where}: {reason}") from error
     start_gloo()
     cache_compilations_of_every_process()

@@ -1,4 +1,4 @@
-"""gloo, the collectives between processes on processors: at which address, and off the core that computes."""
+"""Setup of gloo, the CPU collectives: bind address and thread priority."""
 
 import logging
 import os
@@ -10,12 +10,12 @@ logger = logging.getLogger("minillama")
 
 
 def start_gloo(host: str | None = None) -> tuple[int, ...]:
-    """Start gloo for the CPU backend that JAX has yet to start; the ids of its threads that were calmed.
+    """Start gloo for JAX's CPU backend; return the ids of its threads with idle priority.
 
-    host: address of ours at which the other processes meet this one. Without it gloo takes what the host's name
-    resolves to, which on many systems is 127.0.1.1 and reaches no other machine.
-    Call it between `jax.distributed.initialize` and the backend's start. JAX has no public way to do this, and
-    starts gloo by itself where nobody has (0.10.2).
+    host: local address at which the other processes reach this one. By default gloo uses the address that the host
+    name resolves to, which on many systems is 127.0.1.1 and unreachable from other machines.
+    Call it between `jax.distributed.initialize` and the start of the backend. JAX (0.10.2) has no public API for this;
+    without this call it starts gloo itself, with its defaults.
     """
     try:
         from jax._src import distributed, xla_bridge
@@ -27,26 +27,26 @@ def start_gloo(host: str | None = None) -> tuple[int, ...]:
         factory = partial(xla_bridge.make_cpu_client, collectives)
         xla_bridge.register_backend_factory("cpu", factory, priority=0, fail_quietly=False)
     except (ImportError, AttributeError, TypeError) as error:
-        logger.warning("this JAX starts gloo in another way (%s): collectives may be slow", error)
+        logger.warning("this version of JAX starts gloo differently (%s): collectives may be slow", error)
         return ()
     return threads
 
 
 def set_idle_priority(threads: set[int]) -> tuple[int, ...]:
-    """Let threads of this process run only when nothing else wants their core; those for which that worked.
+    """Set SCHED_IDLE for threads of this process; return the ids for which it succeeded.
 
-    gloo's loop is level-triggered: while a computing thread has not yet picked up what arrived, epoll_wait returns at
-    once, over and over, and where both are bound to one core the spinning keeps the very thread away that would end
-    it. As SCHED_IDLE it gives way: an all-reduce of 2048 floats takes 0.15 ms instead of 3.9. The price is that another
-    program on that core keeps gloo waiting: 6 to 11 ms beside one that computes without pause.
-    Linux only; elsewhere nothing happens.
+    gloo's event loop is level-triggered: until a compute thread has consumed the received data, epoll_wait returns
+    immediately, again and again. If both threads are bound to one core, this busy loop starves the compute thread.
+    With SCHED_IDLE the loop yields: an all-reduce of 2048 floats takes 0.15 ms instead of 3.9 ms. The cost: another
+    program on that core delays gloo, by 6 to 11 ms if it computes continuously.
+    Linux only; a no-op elsewhere.
     """
-    calmed = []
+    idle = []
     for thread in sorted(threads):
         with suppress(OSError):
             os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
-            calmed.append(thread)
-    return tuple(calmed)
+            idle.append(thread)
+    return tuple(idle)
 
 
 def _threads() -> set[int]:

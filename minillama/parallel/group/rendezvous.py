@@ -1,4 +1,4 @@
-"""Where the processes of a group meet and which cores each takes, from what the workers say of themselves."""
+"""Addresses and CPU cores of the processes of a worker group."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +12,11 @@ from minillama.parallel.workers.wire import Message
 
 @dataclass(frozen=True)
 class ProcessConfig:
-    """One process of the group: its number, the coordinator's address, its own towards the others, and its cores.
+    """Configuration of one process of a group.
 
-    skip_cores: cores of its machine that workers before it take.
+    index: number of the process; 0 hosts the coordinator. count: processes in the group.
+    coordinator: `host:port` of process 0. host: address at which the other processes reach this one.
+    threads: cores that it uses. skip_cores: cores of its machine that earlier workers use.
     """
 
     index: int
@@ -31,7 +33,10 @@ class ProcessConfig:
 
 @dataclass(frozen=True)
 class ReachedWorker:
-    """A worker as the leader has reached it: under which address of the worker, from which of its own."""
+    """A worker that the leader has connected to.
+
+    peer: address of the worker on this connection. local: address of the leader on it.
+    """
 
     address: Address
     identity: Identity
@@ -42,10 +47,11 @@ class ReachedWorker:
 def assign_processes(
     workers: Sequence[ReachedWorker], leader: Identity, *, threads: int = 0, platform: str = ""
 ) -> tuple[ProcessConfig, ...]:
-    """Places in the order of the workers; the first hosts the coordinator.
+    """Configure one process per worker, in their order; the first hosts the coordinator.
 
-    threads, platform: for workers that were started without; 0 shares a machine's cores out evenly.
-    Raises OptionError where a worker is reached in a way that the others cannot go, such as a tunnel.
+    threads, platform: defaults for workers that set none; with 0 threads the workers of a machine share its cores
+    evenly.
+    Raises OptionError if the other workers cannot reach a worker the way the leader does, such as through a tunnel.
     """
     hosts = _hosts(workers, leader)
     coordinator = format_address(hosts[0], workers[0].identity.port)
@@ -53,8 +59,8 @@ def assign_processes(
     places = []
     for index, (worker, host) in enumerate(zip(workers, hosts, strict=True)):
         identity = worker.identity
-        neighbours = sum(other.identity.machine == identity.machine for other in workers)
-        own = identity.threads or threads or max(1, identity.cores // neighbours)
+        on_machine = sum(other.identity.machine == identity.machine for other in workers)
+        own = identity.threads or threads or max(1, identity.cores // on_machine)
         skip = taken.get(identity.machine, 0)
         taken[identity.machine] = skip + own
         places.append(
@@ -64,7 +70,7 @@ def assign_processes(
 
 
 def _hosts(workers: Sequence[ReachedWorker], leader: Identity) -> list[str]:
-    """Under which address each process is met by the others."""
+    """Address of each process, as the other processes reach it."""
     if len({worker.identity.network for worker in workers}) == 1:
         return ["127.0.0.1"] * len(workers)
     ours = next((worker.local for worker in workers if not is_loopback(worker.local)), None)
@@ -73,10 +79,10 @@ def _hosts(workers: Sequence[ReachedWorker], leader: Identity) -> list[str]:
         if not is_loopback(worker.peer):
             hosts.append(worker.peer)
         elif worker.identity.network == leader.network and ours is not None:
-            hosts.append(ours)  # a worker beside the leader is met where the leader comes from
+            hosts.append(ours)  # on the leader's machine: the address of the leader's other connections
         else:
             raise OptionError(
-                f"worker {worker.address} is reached over loopback, where workers on other machines cannot find "
-                "it; name the address that it has in their network"
+                f"worker {worker.address} is reached over loopback, where workers on other machines cannot "
+                "connect to it; give its address in their network"
             )
     return hosts

@@ -1,8 +1,8 @@
-"""What is cut where: one table from the name of a tensor to the PartitionSpec of its matrix [N, K].
+"""Table of PartitionSpecs for tensor parallelism: tensor name -> spec of its matrix [N, K].
 
-Cutting by rows needs all of the input and gives a part of the output; cutting by columns takes such a part, and gives
-terms of a sum. A row cut followed by a column cut is one exchange (Shoeybi et al. 2019): attention is one such pair,
-the feed-forward network another.
+A matrix sharded by rows needs the whole input and gives a shard of the output. A matrix sharded by columns takes such a
+shard and gives partial sums. A row-sharded matrix followed by a column-sharded one needs one all-reduce (Shoeybi et al.
+2019, arXiv:1909.08053): attention is one such pair, the feed-forward network another.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ SPECS = {
     "attn_q": ROWS,
     "attn_k": ROWS,
     "attn_v": ROWS,
-    "attn_qkv": ROWS,  # of each of its three parts
+    "attn_qkv": ROWS,  # each of its three parts
     "attn_output": COLUMNS,
     "ffn_gate": ROWS,
     "ffn_up": ROWS,
     "ffn_down": COLUMNS,
     "ffn_gate_inp": REPLICATED,
-    "ffn_gate_exps": ROWS,  # of every expert
+    "ffn_gate_exps": ROWS,  # every expert
     "ffn_up_exps": ROWS,
     "ffn_down_exps": COLUMNS,
     "ffn_gate_shexp": ROWS,
@@ -48,30 +48,30 @@ SPECS = {
 
 
 def tensor_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """These devices in a row, along the axis that weights are cut over."""
+    """One-dimensional mesh of devices, along the axis that weights are sharded over."""
     return Mesh(np.array(devices), (AXIS,))
 
 
 @dataclass(frozen=True)
 class HeadAssignment:
-    """How the heads of a model fall to devices."""
+    """Numbers of attention heads on each device."""
 
     devices: int
     head_count: int  # query heads of each device
     head_count_kv: int  # key/value heads of each device
-    kv_shards: int  # parts that key/value heads fall into; fewer than devices where several hold the same ones
+    kv_shards: int  # shards of the key/value heads; fewer than devices if some are replicated
 
     @property
     def kv_replicas(self) -> int:
-        """Devices that hold the same key/value heads."""
+        """Number of devices that hold the same key/value heads."""
         return self.devices // self.kv_shards
 
 
 def assign_heads(config: Config, devices: int) -> HeadAssignment:
-    """Give each device the same number of query heads, and the key/value heads that these look at.
+    """Assign query heads evenly to devices, together with the key/value heads that they use.
 
-    With more devices than key/value heads, each of these is held by several devices.
-    Raises OptionError where heads do not divide.
+    With more devices than key/value heads, each key/value head is replicated on several devices.
+    Raises OptionError if the heads do not divide evenly.
     """
     heads, kv_heads = config.head_count, config.head_count_kv
     if devices < 1:
@@ -88,7 +88,7 @@ def assign_heads(config: Config, devices: int) -> HeadAssignment:
 
 
 def per_device_config(config: Config, division: HeadAssignment) -> Config:
-    """The model as one device sees it: its own heads only, and the axis along which results are summed."""
+    """Config of the model part on one device: its heads, and the axis of all-reduces."""
     return replace(
         config,
         head_count=division.head_count,

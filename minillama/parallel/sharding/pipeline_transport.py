@@ -1,4 +1,4 @@
-"""Layers of one model in several processes: what goes from each to the next, and what the last one tells all others."""
+"""Transfers between pipeline processes: activations to the next stage, results to all."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,10 @@ Tree = TypeVar("Tree")
 
 @dataclass(frozen=True)
 class PipelineTransport:
-    """The processes of a group, each with its first device, in the order in which they compute."""
+    """Processes of a pipeline in execution order, one device each.
+
+    Every method is a collective: all processes call it, with arrays of the same shapes and types.
+    """
 
     mesh: Mesh
 
@@ -27,7 +30,7 @@ class PipelineTransport:
 
     @property
     def stage(self) -> int:
-        """The number of this process."""
+        """Index of this process's stage."""
         return jax.process_index()
 
     @property
@@ -35,15 +38,15 @@ class PipelineTransport:
         return self.stage == self.n_stages - 1
 
     def send_next(self, x: Shaped[Array, "*axes"], source: int) -> Shaped[Array, "*axes"]:
-        """Give an array from one stage to the next; all processes call it, with arrays of one shape."""
+        """Send stage `source`'s array to stage `source + 1`; other stages receive zeros."""
         return self._to_local(_send_next(self.mesh, self._to_global(x), source))
 
     def broadcast(self, tree: Tree) -> Tree:
-        """What the last stage has, for all; the others call it with arrays of the same shapes."""
+        """Broadcast the last stage's arrays to all stages."""
         return jax.tree.map(self._to_local, _broadcast(self.mesh, jax.tree.map(self._to_global, tree)))
 
     def _to_global(self, x: Shaped[Array, "*axes"]) -> Shaped[Array, "stages *axes"]:
-        """The processes' arrays as one."""
+        """Global array of all processes' arrays, one row for each stage."""
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         shape = (self.n_stages, *x.shape)
         return jax.make_array_from_single_device_arrays(shape, sharding, [jax.device_put(x[None], self._device)])
@@ -57,7 +60,7 @@ class PipelineTransport:
 
 
 def group_transport() -> PipelineTransport:
-    """All processes of this process's group."""
+    """Transport between all processes of the `jax.distributed` group."""
     first = [next(d for d in jax.devices() if d.process_index == process) for process in range(jax.process_count())]
     return PipelineTransport(Mesh(np.array(first), (AXIS,)))
 

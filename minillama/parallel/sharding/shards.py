@@ -1,7 +1,7 @@
-"""The pieces of a tensor that devices hold, and the arrays over all devices that they make up together.
+"""Cut tensors into per-device shards and assemble sharded `jax.Array`s.
 
-Native kernels read rows where they lie in the mapped file, so that a device touches only its own pages of it. Columns,
-and rows that do not divide evenly, are copied, padded with zeros, which add nothing to any sum.
+Native CPU kernels read rows in place from the mapped file, so that a device touches only the pages of its own rows.
+Columns, and rows that do not divide evenly, are copied and padded with zeros, which do not change any sum.
 """
 
 import math
@@ -20,14 +20,14 @@ from minillama.gguf.types import row_bytes
 from minillama.kernels import Files, Weight, load_vector, map_rows, place_weight, reads_in_place
 from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, ROWS
 
-READ_BYTES = 1 << 24  # of a tensor that are in memory at a time while columns are cut out
+READ_BYTES = 1 << 24  # of a tensor in memory at a time while columns are copied
 
 Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
 class RowRange:
-    """Rows of a tensor that make up a matrix of their own, [rows, K]; of stacks of experts always all rows."""
+    """Rows of a tensor as a matrix [rows, K]; all rows if experts are stacked."""
 
     tensor: Tensor
     first: int
@@ -35,85 +35,89 @@ class RowRange:
 
 
 def local_mesh_devices(mesh: Mesh) -> list[tuple[int, jax.Device]]:
-    """This process's devices in a mesh of one axis, and their places there."""
+    """This process's devices in a one-dimensional mesh, each with its index there."""
     here = jax.process_index()
-    return [(place, device) for place, device in enumerate(mesh.devices.flat) if device.process_index == here]
+    return [(index, device) for index, device in enumerate(mesh.devices.flat) if device.process_index == here]
 
 
 def load_sharded_matrix(
-    part: RowRange, files: Files, spec: PartitionSpec, mesh: Mesh, size: int, shares: int
+    part: RowRange, files: Files, spec: PartitionSpec, mesh: Mesh, size: int, n_shards: int
 ) -> Weight:
-    """A matrix cut as `spec` says, as one weight over all devices.
+    """Load a matrix as one weight over all devices, sharded by `spec`.
 
-    size: rows or columns of a piece, together not fewer than the matrix has; what
-    goes beyond it is zeros. shares: different pieces; fewer than devices where several hold the same one.
+    size: rows or columns of a shard. All shards together cover the matrix; the rest is padding of zeros.
+    n_shards: number of distinct shards; fewer than devices if some are replicated.
     """
     kind, devices = part.tensor.type, mesh.devices.size
 
-    def cut_rows(place: int, device: jax.Device) -> Weight:
-        return place_weight(_rows(part, first_row_of_shard(place, devices, shares, size), size), kind, device)
+    def cut_rows(index: int, device: jax.Device) -> Weight:
+        return place_weight(_rows(part, first_row_of_shard(index, devices, n_shards, size), size), kind, device)
 
-    def cut_columns(place: int, device: jax.Device) -> Weight:
-        return place_weight(_columns(part, place * size, size), kind, device)
+    def cut_columns(index: int, device: jax.Device) -> Weight:
+        return place_weight(_columns(part, index * size, size), kind, device)
 
-    def whole(place: int, device: jax.Device) -> Weight:
+    def replicated(index: int, device: jax.Device) -> Weight:
         return place_weight(_rows(part, 0, part.rows), kind, device)
 
-    stays = all(reads_in_place(device, kind) for _, device in local_mesh_devices(mesh))
-    if stays and (spec not in (ROWS, COLUMNS) or (spec == ROWS and size * shares == part.rows)):
-        memory = make_sharded(mesh, PartitionSpec(), lambda place, device: files.on(device, part.tensor.file))
-        return map_rows(part.tensor, part.first, part.rows, memory, shares if spec == ROWS else 1)
+    in_place = all(reads_in_place(device, kind) for _, device in local_mesh_devices(mesh))
+    if in_place and (spec not in (ROWS, COLUMNS) or (spec == ROWS and size * n_shards == part.rows)):
+        memory = make_sharded(mesh, PartitionSpec(), lambda index, device: files.on(device, part.tensor.file))
+        return map_rows(part.tensor, part.first, part.rows, memory, n_shards if spec == ROWS else 1)
     if spec == ROWS:
         return make_sharded(mesh, PartitionSpec(AXIS), cut_rows)
     if spec == COLUMNS:
         return make_sharded(mesh, PartitionSpec(AXIS), cut_columns)
-    return make_sharded(mesh, PartitionSpec(), whole)
+    return make_sharded(mesh, PartitionSpec(), replicated)
 
 
-def first_row_of_shard(place: int, devices: int, shares: int, size: int) -> int:
-    """The first row of a device's piece, where `shares` pieces of `size` rows fall to the devices in their order."""
-    return place * shares // devices * size
+def first_row_of_shard(index: int, devices: int, n_shards: int, size: int) -> int:
+    """First row of a device's shard, with `n_shards` shards of `size` rows in device order."""
+    return index * n_shards // devices * size
 
 
 def load_sharded_vector(
-    tensor: Tensor, mesh: Mesh, cut: Callable[[UInt8[np.ndarray, "bytes"], int], UInt8[np.ndarray, "piece"]] | None
+    tensor: Tensor, mesh: Mesh, cut: Callable[[UInt8[np.ndarray, "bytes"], int], UInt8[np.ndarray, "shard"]] | None
 ) -> Array:
-    """A vector in float32, whole on every device or, of its bytes, what `cut` makes of them for each place."""
+    """Load a vector as float32, replicated or sharded.
+
+    cut: maps the bytes of the vector and the index of a device to the bytes of its shard; None replicates the vector.
+    """
     raw = tensor.data.reshape(-1)
     return make_sharded(
         mesh,
         PartitionSpec() if cut is None else PartitionSpec(AXIS),
-        lambda place, device: load_vector(raw if cut is None else cut(raw, place), tensor.type, tensor.name, device),
+        lambda index, device: load_vector(raw if cut is None else cut(raw, index), tensor.type, tensor.name, device),
     )
 
 
 def make_sharded(mesh: Mesh, spec: PartitionSpec, make: Callable[[int, jax.Device], Tree]) -> Tree:
-    """Trees of arrays, one made for each device, as a tree of arrays over all devices.
+    """Assemble trees of per-device arrays into one tree of sharded arrays.
 
-    spec: cut along an axis, on which a device's arrays are its pieces, or nothing where all have the same.
+    make: builds the tree of one device from its index and the device.
+    spec: names the sharded axis; an empty spec means that all devices hold the same values.
     """
     sharding = NamedSharding(mesh, spec)
-    trees = [make(place, device) for place, device in local_mesh_devices(mesh)]
+    trees = [make(index, device) for index, device in local_mesh_devices(mesh)]
 
-    def join(*pieces: Array) -> Array:
-        shape = list(pieces[0].shape)
+    def assemble(*shards: Array) -> Array:
+        shape = list(shards[0].shape)
         for axis, name in enumerate(spec):
             if name is not None:
                 shape[axis] *= mesh.devices.size
-        return jax.make_array_from_single_device_arrays(tuple(shape), sharding, list(pieces))
+        return jax.make_array_from_single_device_arrays(tuple(shape), sharding, list(shards))
 
-    return jax.tree.map(join, *trees)
+    return jax.tree.map(assemble, *trees)
 
 
 def _rows(part: RowRange, first: int, count: int) -> UInt8[np.ndarray, "*experts N row_bytes"]:
-    """Some rows of a part, of every expert, as bytes in memory of their own."""
+    """Copy rows of a part, of every expert, as bytes."""
     return pad_rows(part.tensor.data[..., part.first : part.first + part.rows, :], first, count)
 
 
 def pad_rows(
     data: UInt8[np.ndarray, "*experts N row_bytes"], first: int, count: int
 ) -> UInt8[np.ndarray, "*experts count row_bytes"]:
-    """`count` rows from `first` on as a copy; zeros where there are none any more."""
+    """Copy `count` rows from `first` on, padded with zeros past the last row."""
     found = np.zeros((*data.shape[:-2], count, data.shape[-1]), np.uint8)
     rows = data[..., first : first + count, :]
     found[..., : rows.shape[-2], :] = rows
@@ -121,7 +125,10 @@ def pad_rows(
 
 
 def _columns(part: RowRange, first: int, count: int) -> UInt8[np.ndarray, "*experts N row_bytes"]:
-    """Some columns of all rows, as bytes; read past the map, whose pages would count as this process's memory."""
+    """Copy columns of all rows, as bytes.
+
+    This reads the file and not its memory map, whose pages would count as memory of this process.
+    """
     tensor = part.tensor
     width, size = tensor.data.shape[-1], row_bytes(count, tensor.type)
     start = row_bytes(first, tensor.type)

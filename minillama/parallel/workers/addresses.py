@@ -1,4 +1,4 @@
-"""Addresses of workers as a person writes them: `10.0.0.2:50052,node3,[fe80::2]:50053`."""
+"""Parsing of worker addresses: `10.0.0.2:50052,node3,[fe80::2]:50053`."""
 
 import socket
 from contextlib import ExitStack
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from minillama.errors import OptionError
 
 DEFAULT_PORT = 50052
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a worker listens."""
+    """Host and port on which a worker listens."""
 
     host: str
     port: int
@@ -22,30 +22,33 @@ class Address:
 
 
 def free_ports(count: int, host: str = "") -> list[int]:
-    """Ports of an address of this machine, or of all of them, that nobody uses at the moment, all different."""
+    """Distinct ports that are free now on a local address.
+
+    host: the address; empty for all addresses of this machine.
+    """
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server((host, 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]
 
 
 def format_address(host: str, port: int) -> str:
-    """`host:port`, with brackets round an IPv6 address."""
+    """`host:port`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_addresses(text: str) -> tuple[Address, ...]:
-    """Read a list of addresses; without a port, llama.cpp's 50052.
+    """Parse a comma-separated list of addresses; the default port is llama.cpp's 50052.
 
-    Raises OptionError for a wrong port, a worker named twice, none, or more than 16.
+    Raises OptionError for an invalid address or port, a duplicate, an empty list, or more than 16 workers.
     """
     found: list[Address] = []
     for part in (part.strip() for part in text.split(",")):
         address = _parse(part)
         if address in found:
-            raise OptionError(f"worker {address} is named twice; leave one out")
+            raise OptionError(f"worker {address} is given twice; remove one")
         found.append(address)
-    if len(found) > MOST_WORKERS:
-        raise OptionError(f"{len(found)} workers are named; at most {MOST_WORKERS} can work together")
+    if len(found) > MAX_WORKERS:
+        raise OptionError(f"{len(found)} workers are given; at most {MAX_WORKERS} are supported")
     return tuple(found)
 
 
@@ -54,7 +57,7 @@ def _parse(text: str) -> Address:
         host, bracket, rest = text[1:].partition("]")
         colon, port = rest[:1], rest[1:]
         good = bool(bracket) and colon in ("", ":")
-    elif text.count(":") > 1:  # a bare IPv6 address, which leaves no room for a port
+    elif text.count(":") > 1:  # an IPv6 address without brackets cannot have a port
         host, colon, port, good = text, "", "", True
     else:
         host, colon, port = text.partition(":")

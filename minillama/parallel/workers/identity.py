@@ -1,4 +1,4 @@
-"""What each side says about itself before they work together: versions that must be the same, machine, cores."""
+"""Identity that leader and worker exchange: versions, machine and cores."""
 
 import os
 import platform
@@ -15,7 +15,12 @@ from minillama.parallel.workers.wire import Message
 
 @dataclass(frozen=True)
 class Identity:
-    """One side. network: the same for processes that reach each other over loopback; port: free for a coordinator."""
+    """Versions and machine of a leader or a worker.
+
+    network: equal for processes that reach each other over loopback.
+    threads, platform: as the worker was started; 0 and empty let the leader choose. platform is cpu, cuda or tpu.
+    port: a free port for the coordinator.
+    """
 
     minillama: str
     jax: str
@@ -23,13 +28,13 @@ class Identity:
     machine: str
     network: str
     cores: int
-    threads: int = 0  # that the worker was started with; 0: the leader chooses
-    platform: str = ""  # the same: cpu, cuda or tpu
+    threads: int = 0
+    platform: str = ""
     port: int = 0
 
     @property
     def versions(self) -> str:
-        """What has to agree, in words."""
+        """Versions that leader and worker must share, as text."""
         return f"minillama {self.minillama}, jax {self.jax}, python {self.python}"
 
     def message(self) -> Message:
@@ -37,7 +42,7 @@ class Identity:
 
 
 def local_identity(*, threads: int = 0, platform: str = "", port: int = 0) -> Identity:
-    """This process; JAX is not imported for it."""
+    """Identity of this process; does not import JAX."""
     machine = _first_line("/proc/sys/kernel/random/boot_id") or socket.gethostname()
     try:
         jax = version("jax")
@@ -57,15 +62,15 @@ def local_identity(*, threads: int = 0, platform: str = "", port: int = 0) -> Id
 
 
 def parse_identity(message: Message, name: str) -> Identity:
-    """The identity in a message; raises FormatError naming the sender."""
+    """Parse the identity in a message; raises FormatError naming the sender."""
     kinds = {field.name: field.type for field in fields(Identity)}
     values = message.values
     if message.op != "hello" or set(values) != set(kinds):
-        raise FormatError(f"{name} does not say what it is")
+        raise FormatError(f"{name} has sent no valid identity")
     for key, kind in kinds.items():
         value = values[key]
         if type(value) is not kind or (kind is str and len(str(value)) > 200):
-            raise FormatError(f"{name} says {value!r:.40} of its {key}")
+            raise FormatError(f"{name} has sent {value!r:.40} as its {key}")
     return Identity(**values)  # type: ignore[arg-type]
 
 
@@ -74,7 +79,7 @@ def _python() -> str:
 
 
 def _network() -> str:
-    """Processes in one container share its network, and others of the machine do not."""
+    """Network namespace of this process: a container has its own."""
     try:
         return os.readlink("/proc/self/ns/net") if sys.platform == "linux" else ""
     except OSError:

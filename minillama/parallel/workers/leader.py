@@ -1,6 +1,6 @@
-"""The leader: gathers workers into a group, speaks to all of them, and notices at once when one is lost.
+"""Leader side of a worker group: connects workers, exchanges messages and detects failures.
 
-It does not compute and is no process of the `jax.distributed` group that the workers form.
+The leader does not compute and is not a member of the workers' `jax.distributed` group.
 """
 
 import select
@@ -20,16 +20,16 @@ from minillama.parallel.workers.secret import is_loopback, verify_worker
 from minillama.parallel.workers.wire import HANGUP_EVENTS, Connection, Message, encode
 
 GATHER_SECONDS = 90.0
-LEAVE_SECONDS = 6.0  # that workers have to end what they do; a worker ends its process itself after half of it
-_CALL_SECONDS = 10.0  # to reach a worker, and for each answer of its handshake
-_SLOW_SECONDS = 5.0  # after which a person is told who is awaited
-_BLAME_SECONDS = 1.0  # to see whether the first that failed only failed because of another
-_ABORT = -6  # how JAX ends a process that has lost its coordinator
+LEAVE_SECONDS = 6.0  # for workers to finish; a worker kills its process after half of it
+_CONNECT_SECONDS = 10.0  # for a connection, and for each answer of a handshake
+_SLOW_SECONDS = 5.0  # until a slow worker is logged
+_ROOT_CAUSE_SECONDS = 1.0  # to find out whether the first failure is a consequence of another
+_ABORT = -6  # SIGABRT: JAX aborts a process that has lost its coordinator
 
 
 @dataclass(frozen=True)
 class GroupMember:
-    """One worker of a group and the place of its process; devices and platform as JAX has them there."""
+    """A worker of a group, with its process configuration, JAX devices and platform."""
 
     reached: ReachedWorker
     place: ProcessConfig
@@ -38,20 +38,22 @@ class GroupMember:
 
 
 class WorkerGroup:
-    """Workers that follow. A context manager: leaving it lets their processes end.
+    """A group of connected workers. As a context manager it ends their processes on exit.
 
-    Once a worker is lost the group is over: whoever waits, and every later call, gets the same ResourceError, and the
-    other workers are let go.
+    When a worker is lost, the group fails: pending and later calls raise the same ResourceError, and the other workers
+    are released.
     """
 
     members: tuple[GroupMember, ...] = ()
 
     def __init__(self, connections: Sequence[Connection]) -> None:
         self.connections = tuple(connections)
-        self._endings: dict[int, Message | None] = {}  # a worker's last words, None if it had none
-        self._reading = tuple(threading.Lock() for _ in self.connections)  # so that last words are read and kept as one
+        self._endings: dict[int, Message | None] = {}  # final message of each ended worker, None without one
+        self._reading = tuple(
+            threading.Lock() for _ in self.connections
+        )  # reading and storing a final message is one step
         self._failure = ""
-        self._judged = threading.Event()
+        self._failure_known = threading.Event()
         self._closed = False
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -75,9 +77,9 @@ class WorkerGroup:
             raise self._loss(error) from error
 
     def receive(self, worker: int = 0, timeout: float | None = None) -> Message:
-        """The next message of a worker.
+        """Receive the next message of a worker.
 
-        timeout: seconds; the ResourceError after it leaves the group as it is.
+        timeout: seconds; the ResourceError of a timeout does not fail the group.
         """
         connection = self.connections[worker]
         if timeout is not None and not connection.wait_readable(timeout):
@@ -94,7 +96,7 @@ class WorkerGroup:
         return message
 
     def close(self) -> None:
-        """Let all processes end, and wait for it, some seconds at most; does nothing the second time."""
+        """End all worker processes and wait for them, up to LEAVE_SECONDS; idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -108,36 +110,36 @@ class WorkerGroup:
             connection.close()
 
     def _loss(self, error: ResourceError) -> ResourceError:
-        """What to say of a failed call: which worker was lost, once that is known."""
+        """Error of a failed call: names the lost worker, once that is known."""
         if not self._closed:
-            self._judged.wait(3 * _BLAME_SECONDS)
+            self._failure_known.wait(3 * _ROOT_CAUSE_SECONDS)
         return ResourceError(self._failure) if self._failure else error
 
     def _watch(self) -> None:
-        """Wait for the first worker to end, find out which one began, and end the group."""
+        """Wait for the first failure, find its root cause, and fail the group."""
         poll = select.poll()
         numbers = {connection.socket.fileno(): number for number, connection in enumerate(self.connections)}
         for handle in numbers:
             poll.register(handle, HANGUP_EVENTS)
-        events, until = poll.poll(), time.monotonic() + _BLAME_SECONDS
+        events, until = poll.poll(), time.monotonic() + _ROOT_CAUSE_SECONDS
         while not self._closed:
             for handle, _ in events:
                 poll.unregister(handle)
                 number = numbers.pop(handle)
                 with self._reading[number]:
-                    self._endings[number] = self._endings.get(number) or self._last_words(number)
-            guilt = {number: _guilt(message) for number, message in self._endings.copy().items()}
-            first = min(guilt, key=guilt.__getitem__)
-            if guilt[first] == 0 or not numbers or time.monotonic() > until:
-                self._failure = self._verdict(first)
-                self._judged.set()
-                for connection in self.connections:  # wakes whoever waits, and lets the other workers end
+                    self._endings[number] = self._endings.get(number) or self._final_message(number)
+            ranks = {number: _root_cause_rank(message) for number, message in self._endings.copy().items()}
+            first = min(ranks, key=ranks.__getitem__)
+            if ranks[first] == 0 or not numbers or time.monotonic() > until:
+                self._failure = self._failure_message(first)
+                self._failure_known.set()
+                for connection in self.connections:  # wakes waiting threads and releases the other workers
                     with suppress(OSError):
                         connection.socket.shutdown(socket.SHUT_RDWR)
                 return
             events = poll.poll(100)
 
-    def _last_words(self, number: int) -> Message | None:
+    def _final_message(self, number: int) -> Message | None:
         with suppress(MinillamaError):
             while True:
                 message = self.connections[number].receive(0.0)
@@ -145,12 +147,12 @@ class WorkerGroup:
                     return message
         return None
 
-    def _verdict(self, number: int) -> str:
+    def _failure_message(self, number: int) -> str:
         message, name = self._endings[number], self.connections[number].name
         if message is None:
-            return f"{name} is lost: its connection has ended; the other workers are let go"
+            return f"{name} is lost: its connection has ended; the other workers are released"
         reason = f"{message.values.get('reason')!s:.300}"
-        return f"{name} has failed: {reason}" + ("; the other workers are let go" if len(self) > 1 else "")
+        return f"{name} has failed: {reason}" + ("; the other workers are released" if len(self) > 1 else "")
 
 
 def connect_workers(
@@ -162,37 +164,38 @@ def connect_workers(
     platform: str = "",
     timeout: float = GATHER_SECONDS,
 ) -> WorkerGroup:
-    """Make a group of workers, all of which have started JAX and found each other when it returns.
+    """Connect to workers and form a group; return when all have joined it.
 
-    threads, platform: for workers that were started without; 0 shares a machine's cores out evenly.
-    timeout: seconds for the whole. log: told about a worker that is slow.
-    Raises OptionError for a worker elsewhere without a secret, ResourceError naming the worker that is not there, of
-    another version, busy, or does not know the secret.
+    threads, platform: defaults for workers that set none; with 0 threads the workers of a machine share its cores
+    evenly.
+    timeout: seconds in total. log: prints a line about a slow worker.
+    Raises OptionError for a worker on another machine without a secret, ResourceError naming a worker that is
+    unreachable, busy, of another version, or without the secret.
     """
     until = time.monotonic() + timeout
-    calls: list[tuple[Connection, ReachedWorker]] = []
+    connected: list[tuple[Connection, ReachedWorker]] = []
     with ThreadPoolExecutor(len(addresses)) as pool:
         errors = []
-        for future in [pool.submit(_call, address, secret) for address in addresses]:
+        for future in [pool.submit(_connect, address, secret) for address in addresses]:
             try:
-                calls.append(future.result())
+                connected.append(future.result())
             except MinillamaError as error:
                 errors.append(error)
     try:
         if errors:
             raise errors[0]
-        reached = [worker for _, worker in calls]
+        reached = [worker for _, worker in connected]
         places = assign_processes(reached, local_identity(), threads=threads, platform=platform)
     except MinillamaError:
-        for connection, _ in calls:
+        for connection, _ in connected:
             connection.close()
         raise
-    group = WorkerGroup([connection for connection, _ in calls])
+    group = WorkerGroup([connection for connection, _ in connected])
     try:
         for number, place in enumerate(places):
             group.send(place.message(), number)
         group.members = tuple(
-            _await(group, number, GroupMember(worker, place, 0, ""), until, timeout, log)
+            _wait_until_joined(group, number, GroupMember(worker, place, 0, ""), until, timeout, log)
             for number, (worker, place) in enumerate(zip(reached, places, strict=True))
         )
     except BaseException:
@@ -201,28 +204,28 @@ def connect_workers(
     return group
 
 
-def _await(
+def _wait_until_joined(
     group: WorkerGroup, number: int, member: GroupMember, until: float, timeout: float, log: Callable[[str], None]
 ) -> GroupMember:
-    """The member, once it has joined."""
+    """Wait until a worker has joined the group; return it as a member."""
     connection = group.connections[number]
     if not connection.wait_readable(min(_SLOW_SECONDS, max(0.0, until - time.monotonic()))):
         log(f"waiting for {connection.name} to start")
         if not connection.wait_readable(max(0.0, until - time.monotonic())):
-            raise ResourceError(f"{connection.name} has not joined within {timeout:g} s; see what it says there")
+            raise ResourceError(f"{connection.name} has not joined within {timeout:g} s; see its output there")
     message = group.receive(number)
     devices = message.values.get("devices")
     if message.op != "joined" or type(devices) is not int:
-        raise FormatError(f"{connection.name} says {message.op[:20]!r} where 'joined' is due")
+        raise FormatError(f"{connection.name} has sent {message.op[:20]!r}, expected 'joined'")
     return GroupMember(member.reached, member.place, devices, str(message.values.get("platform"))[:20])
 
 
-def _call(address: Address, secret: bytes | None) -> tuple[Connection, ReachedWorker]:
-    """Reach a worker and make sure of each other."""
+def _connect(address: Address, secret: bytes | None) -> tuple[Connection, ReachedWorker]:
+    """Connect to a worker, authenticate mutually and exchange identities."""
     try:
-        opened = socket.create_connection((address.host, address.port), timeout=_CALL_SECONDS)
+        opened = socket.create_connection((address.host, address.port), timeout=_CONNECT_SECONDS)
     except (OSError, UnicodeError) as error:
-        reason = f"no answer within {_CALL_SECONDS:g} s" if isinstance(error, TimeoutError) else _words(error)
+        reason = f"no answer within {_CONNECT_SECONDS:g} s" if isinstance(error, TimeoutError) else _error_text(error)
         raise ResourceError(
             f"worker {address} cannot be reached: {reason}; is `minillama worker` running there?"
         ) from error
@@ -231,12 +234,12 @@ def _call(address: Address, secret: bytes | None) -> tuple[Connection, ReachedWo
         peer, local = opened.getpeername()[0], opened.getsockname()[0]
         if secret is None and not is_loopback(peer):
             raise OptionError(
-                f"worker {address} is on another machine, which needs a secret; give the worker and this command the "
-                "same one with --token-file or MINILLAMA_TOKEN"
+                f"worker {address} is on another machine, which requires a secret; give the worker and this command "
+                "the same one with --token-file or MINILLAMA_TOKEN"
             )
-        verify_worker(connection, secret, _CALL_SECONDS, loopback=is_loopback(peer))
+        verify_worker(connection, secret, _CONNECT_SECONDS, loopback=is_loopback(peer))
         connection.send(local_identity().message())
-        answer = connection.receive(_CALL_SECONDS, head_limit=4096, arrays_limit=0)
+        answer = connection.receive(_CONNECT_SECONDS, head_limit=4096, arrays_limit=0)
         if answer.op == "refused":
             raise ResourceError(f"{connection.name}: {answer.values.get('reason')!s:.300}")
         return connection, ReachedWorker(address, parse_identity(answer, connection.name), peer, local)
@@ -245,8 +248,11 @@ def _call(address: Address, secret: bytes | None) -> tuple[Connection, ReachedWo
         raise
 
 
-def _guilt(message: Message | None) -> int:
-    """Lower where last words are more likely those of the first to fail: killed, vanished, an own error, JAX's."""
+def _root_cause_rank(message: Message | None) -> int:
+    """Rank a final message: the lower, the more likely this worker failed first.
+
+    Order: killed by a signal, lost connection, its own error, another exit status, aborted by JAX.
+    """
     if message is None:
         return 1
     status = message.values.get("status")
@@ -255,5 +261,5 @@ def _guilt(message: Message | None) -> int:
     return 4 if status == _ABORT else 0 if status < 0 else 2 if status == 2 else 3
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower()

@@ -1,8 +1,8 @@
-"""Who may lead a worker: both sides prove that they know the same secret, which itself never travels.
+"""Mutual authentication of leader and worker by a shared secret that is never sent.
 
-The worker sends a random number, the leader answers with its own and a proof, the worker with its proof: HMAC-SHA256
-over the role and both numbers, so that neither a recorded nor a reflected proof is of use (ISO/IEC 9798-4, mutual
-authentication in three passes). What follows is neither encrypted nor signed.
+The worker sends a nonce. The leader answers with its own nonce and a proof, and the worker replies with its proof. A
+proof is HMAC-SHA256 over the role and both nonces, which defeats replay and reflection (ISO/IEC 9798-4, three-pass
+mutual authentication). Later messages are neither encrypted nor signed.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from minillama.errors import FormatError, OptionError, ResourceError
 from minillama.parallel.workers.wire import Connection, Message
 
 PROTOCOL = 1
-SHORTEST = 8  # characters of a secret
+MIN_LENGTH = 8  # characters of a secret
 _FILE_LIMIT = 4096
 _NONCE = 32
-_LIMITS = {"head_limit": 4096, "arrays_limit": 0}  # nothing larger is read from a stranger
+_LIMITS = {"head_limit": 4096, "arrays_limit": 0}  # bytes read from an unauthenticated peer
 _HINT = "give both sides the same one with --token-file or MINILLAMA_TOKEN"
 
 
 def read_secret(file: Path | None, text: str | None) -> bytes | None:
-    """The shared secret from a file, or as given; None where there is neither.
+    """Read the shared secret from a file or from text; None if there is neither.
 
-    Raises OptionError for an empty or short one, or a file that everybody may read; ResourceError for a missing file.
+    Raises OptionError for a secret that is too short and for a world-readable file, ResourceError for a missing file.
     """
     if file is not None:
         try:
@@ -35,22 +35,22 @@ def read_secret(file: Path | None, text: str | None) -> bytes | None:
         except OSError as error:
             raise ResourceError(f"cannot read the token file {file}: {error.strerror}") from error
         if mode & stat.S_IROTH:
-            raise OptionError(f"everybody on this machine may read the token file {file}; run: chmod 600 {file}")
+            raise OptionError(f"the token file {file} is readable by all users; run: chmod 600 {file}")
         secret, where = found.strip(), f"token file {file}"
     elif text is not None:
         secret, where = text.strip().encode(), "the token"
     else:
         return None
-    if not SHORTEST <= len(secret) <= _FILE_LIMIT:
+    if not MIN_LENGTH <= len(secret) <= _FILE_LIMIT:
         raise OptionError(
-            f"{where} holds {len(secret)} characters, not {SHORTEST} to {_FILE_LIMIT}; make one with: "
+            f"{where} holds {len(secret)} characters, not {MIN_LENGTH} to {_FILE_LIMIT}; make one with: "
             "(umask 77; openssl rand -hex 32 > token)"
         )
     return secret
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or the name localhost, can only be reached from the same machine."""
+    """Return True for localhost and loopback addresses, which other machines cannot reach."""
     if host == "localhost":
         return True
     try:
@@ -60,46 +60,47 @@ def is_loopback(host: str) -> bool:
 
 
 def verify_leader(connection: Connection, secret: bytes | None, timeout: float) -> None:
-    """The worker's side: let the leader prove that it knows the secret, and prove it to the leader.
+    """Verify on the worker that the leader has the secret; prove it in return.
 
-    Raises ResourceError where the leader does not know it (the leader is told), FormatError for a stranger.
+    secret: None accepts every leader.
+    Raises ResourceError after refusing a leader without the secret, FormatError if the peer is another program.
     """
     nonce = secrets.token_hex(_NONCE)
     connection.send(Message("challenge", {"protocol": PROTOCOL, "nonce": nonce, "secret": secret is not None}))
     answer = _expect(connection, "answer", timeout)
     if answer.values.get("protocol") != PROTOCOL:
-        refuse(connection, f"the worker speaks protocol {PROTOCOL}, the leader {answer.values.get('protocol')!r:.20}")
+        refuse(connection, f"the worker uses protocol {PROTOCOL}, the leader {answer.values.get('protocol')!r:.20}")
     theirs = str(answer.values.get("nonce"))
     if secret is not None and not _matches(answer, secret, "leader", nonce, theirs):
-        refuse(connection, f"the leader's secret is not the worker's; {_HINT}")
+        refuse(connection, f"the secrets of leader and worker differ; {_HINT}")
     connection.send(Message("welcome", {"proof": _proof(secret, "worker", nonce, theirs)}))
 
 
 def verify_worker(connection: Connection, secret: bytes | None, timeout: float, *, loopback: bool) -> None:
-    """The leader's side of `verify_leader`.
+    """Verify on the leader that the worker has the secret: the other side of `verify_leader`.
 
-    loopback: whether the worker is reached over loopback, where the secret may be absent on both sides.
-    Raises ResourceError where the worker does not know the secret or refuses, FormatError for another program.
+    loopback: True if the worker is reached over loopback, where both sides may have no secret.
+    Raises ResourceError if the worker lacks the secret or refuses, FormatError if the peer is another program.
     """
     challenge = _expect(connection, "challenge", timeout)
     if challenge.values.get("protocol") != PROTOCOL:
         theirs = f"{challenge.values.get('protocol')!r:.20}"
         raise ResourceError(
-            f"{connection.name} speaks protocol {theirs}, the leader {PROTOCOL}; install the same minillama"
+            f"{connection.name} uses protocol {theirs}, the leader {PROTOCOL}; install the same version of minillama"
         )
     if challenge.values.get("secret") and secret is None:
-        raise ResourceError(f"{connection.name} asks for its secret; {_HINT}")
+        raise ResourceError(f"{connection.name} requires a secret; {_HINT}")
     theirs, nonce = str(challenge.values.get("nonce")), secrets.token_hex(_NONCE)
     answer = {"protocol": PROTOCOL, "nonce": nonce, "proof": _proof(secret, "leader", theirs, nonce)}
     connection.send(Message("answer", answer))
     welcome = _expect(connection, "welcome", timeout)
     needed = secret is not None and (challenge.values.get("secret") or not loopback)
     if needed and not _matches(welcome, secret or b"", "worker", theirs, nonce):
-        raise ResourceError(f"{connection.name} does not know the leader's secret; {_HINT}")
+        raise ResourceError(f"{connection.name} does not have the leader's secret; {_HINT}")
 
 
 def refuse(connection: Connection, reason: str) -> None:
-    """Tell the other side why, and raise the same as a ResourceError."""
+    """Send the reason for a refusal to the peer, and raise it as a ResourceError."""
     connection.send(Message("refused", {"reason": reason}))
     raise ResourceError(f"{connection.name} was refused: {reason}")
 
@@ -109,7 +110,7 @@ def _expect(connection: Connection, op: str, timeout: float) -> Message:
     if message.op == "refused":
         raise ResourceError(f"{connection.name}: {message.values.get('reason')!s:.300}")
     if message.op != op:
-        raise FormatError(f"{connection.name} says {message.op[:20]!r} where {op!r} is due")
+        raise FormatError(f"{connection.name} has sent {message.op[:20]!r}, expected {op!r}")
     return message
 
 
@@ -121,5 +122,5 @@ def _matches(message: Message, secret: bytes, role: str, worker_nonce: str, lead
 def _proof(secret: bytes | None, role: str, worker_nonce: str, leader_nonce: str) -> str:
     if secret is None:
         return ""
-    said = "\0".join(("minillama", str(PROTOCOL), role, worker_nonce, leader_nonce))
-    return hmac.new(secret, said.encode(errors="replace"), hashlib.sha256).hexdigest()
+    signed = "\0".join(("minillama", str(PROTOCOL), role, worker_nonce, leader_nonce))
+    return hmac.new(secret, signed.encode(errors="replace"), hashlib.sha256).hexdigest()

@@ -1,6 +1,6 @@
-"""A worker: waits for a leader, makes sure of it, and gives it a fresh process that follows it until it leaves.
+"""Worker server: authenticates each leader and runs a new worker process for it.
 
-JAX runs in that process alone, for a group that has lost a member cannot go on, and JAX may then end the process.
+Only that process runs JAX: a group that has lost a member cannot continue, and JAX may then abort the process.
 """
 
 import os
@@ -21,18 +21,19 @@ from minillama.parallel.workers.identity import local_identity, parse_identity
 from minillama.parallel.workers.secret import is_loopback, refuse, verify_leader
 from minillama.parallel.workers.wire import HANGUP_EVENTS, Connection, Message
 
-HANDSHAKE_SECONDS = 10.0  # for the whole, and half of it for each answer
-GRACE_SECONDS = 3.0  # that a follower has to end when its leader is gone
-_STRANGERS = 8  # handshakes at a time
-_WORDS = 1 << 14  # bytes of a follower's last words that are kept
-_FATAL = re.compile(r"F\d{4} \S+\s+\d+ \S+\] (.*)")  # absl's line before it aborts
+HANDSHAKE_SECONDS = 10.0  # in total; half of it for each answer
+GRACE_SECONDS = 3.0  # until a worker process is killed after its leader has left
+_MAX_HANDSHAKES = 8  # at a time
+_OUTPUT_TAIL = 1 << 14  # bytes of output that explain a failure
+_FATAL = re.compile(r"F\d{4} \S+\s+\d+ \S+\] (.*)")  # absl's message before it aborts
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """How to follow: the command that follows a leader (it gets `--fd N`), and what this machine gives.
+    """Options of a worker.
 
-    threads: cores for a follower; 0 leaves it to the leader. platform: `cpu`, `cuda`, `tpu`, or nothing: the same.
+    command: starts a worker process; `--fd N` is appended. secret: None accepts every leader on loopback.
+    log: prints a line. threads: CPU cores; 0 lets the leader choose. platform: cpu, cuda, tpu, or empty likewise.
     """
 
     command: Sequence[str]
@@ -43,15 +44,15 @@ class WorkerOptions:
 
 
 def listen(host: str, port: int, secret: bytes | None) -> socket.socket:
-    """The socket on which leaders are awaited; port 0 takes a free one.
+    """Open the socket on which leaders connect; port 0 selects a free port.
 
-    Raises OptionError where other machines could come in without a secret, ResourceError where the port is taken or
-    the address is not this machine's.
+    Raises OptionError if other machines could connect without a secret, ResourceError if the port is in use or the
+    address is not local.
     """
     if secret is None and not is_loopback(host):
         raise OptionError(
-            f"--host {host} lets other machines in, so a secret is needed: make one with "
-            "`(umask 77; openssl rand -hex 32 > token)`, and give both sides --token-file token"
+            f"--host {host} accepts connections from other machines, which requires a secret: create one with "
+            "`(umask 77; openssl rand -hex 32 > token)` and give both sides --token-file token"
         )
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -67,18 +68,18 @@ def listen(host: str, port: int, secret: bytes | None) -> socket.socket:
 
 @dataclass
 class Supervisor:
-    """Serves one leader after another on a listening socket, until `stop` or an exception such as Ctrl-C."""
+    """Serve one leader after another, until `stop` or an exception such as KeyboardInterrupt."""
 
     listener: socket.socket
-    worker: WorkerOptions
+    options: WorkerOptions
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _leader: Connection | None = None
     _process: subprocess.Popen[bytes] | None = None
     _stopped: bool = False
 
     def serve(self) -> None:
-        """Wait for leaders; no process is left behind when it returns or raises."""
-        strangers = threading.BoundedSemaphore(_STRANGERS)
+        """Accept leaders; end all processes before returning or raising."""
+        handshakes = threading.BoundedSemaphore(_MAX_HANDSHAKES)
         try:
             while not self._stopped:
                 try:
@@ -86,18 +87,18 @@ class Supervisor:
                 except OSError:
                     if self._stopped:
                         return
-                    time.sleep(0.1)  # out of file descriptors, or the client has gone again
+                    time.sleep(0.1)  # out of file descriptors, or the client has disconnected
                     continue
-                if not strangers.acquire(blocking=False):
+                if not handshakes.acquire(blocking=False):
                     client.close()
                     continue
-                arguments = (client, address[0], strangers)
-                threading.Thread(target=self._meet, args=arguments, daemon=True).start()
+                arguments = (client, address[0], handshakes)
+                threading.Thread(target=self._handle, args=arguments, daemon=True).start()
         finally:
             self.stop()
 
     def stop(self) -> None:
-        """End the waiting and the process that follows a leader; may be called from any thread."""
+        """Stop accepting leaders and end the worker process; callable from any thread."""
         self._stopped = True
         with suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
@@ -107,43 +108,43 @@ class Supervisor:
         if process is not None:
             _kill(process)
 
-    def _meet(self, client: socket.socket, host: str, strangers: threading.BoundedSemaphore) -> None:
-        """One connection, from its first byte to its end; every failure is one line."""
+    def _handle(self, client: socket.socket, host: str, handshakes: threading.BoundedSemaphore) -> None:
+        """Handle one connection to its end; log every failure in one line."""
         connection = Connection(client, f"leader {host}")
         try:
             timer = threading.Timer(HANDSHAKE_SECONDS, connection.close)
             timer.daemon = True
             timer.start()
             try:
-                self._agree(connection)
+                self._handshake(connection)
             finally:
                 timer.cancel()
-                strangers.release()
+                handshakes.release()
             try:
-                ending = self._follow(connection)
+                ending = self._run_process(connection)
             finally:
                 self._release()
             if not self._stopped:
-                self.worker.log(f"{ending}; ready again")
+                self.options.log(f"{ending}; ready again")
         except MinillamaError as error:
-            self.worker.log(str(error))
+            self.options.log(str(error))
         finally:
             connection.close()
 
-    def _agree(self, connection: Connection) -> None:
-        """Make sure of the leader; afterwards the worker is its own."""
-        verify_leader(connection, self.worker.secret, HANDSHAKE_SECONDS / 2)
+    def _handshake(self, connection: Connection) -> None:
+        """Authenticate a leader, compare versions, and claim this worker for it."""
+        verify_leader(connection, self.options.secret, HANDSHAKE_SECONDS / 2)
         theirs = parse_identity(
             connection.receive(HANDSHAKE_SECONDS / 2, head_limit=4096, arrays_limit=0), connection.name
         )
-        ours = local_identity(threads=self.worker.threads, platform=self.worker.platform, port=free_ports(1)[0])
+        ours = local_identity(threads=self.options.threads, platform=self.options.platform, port=free_ports(1)[0])
         if theirs.versions != ours.versions:
             refuse(
                 connection, f"the worker runs {ours.versions}, the leader {theirs.versions}; install the same on both"
             )
         until = time.monotonic() + HANDSHAKE_SECONDS / 2
         while (busy := self._claim(connection)) is not None:
-            # A leader that is gone is still let out: the next one may come at once.
+            # While a disconnected leader is being released, the next one waits.
             if not busy.peer_closed(0.0) or time.monotonic() > until:
                 refuse(connection, f"busy with a {busy.name}; try again when it has left")
             time.sleep(0.05)
@@ -154,7 +155,7 @@ class Supervisor:
             raise
 
     def _claim(self, connection: Connection) -> Connection | None:
-        """Make this the leader's connection; if there is another leader, its connection."""
+        """Claim this worker; if it is busy, return the connection of its leader."""
         with self._lock:
             if self._leader is None:
                 self._leader = connection
@@ -165,86 +166,90 @@ class Supervisor:
         with self._lock:
             self._leader = None
 
-    def _follow(self, connection: Connection) -> str:
-        """Run the process that follows, to its end; how it ended, in words."""
+    def _run_process(self, connection: Connection) -> str:
+        """Run a worker process to its end; return a line that describes the end."""
         handle = connection.socket.fileno()
         try:
             process = subprocess.Popen(
-                [*self.worker.command, "--fd", str(handle)],
+                [*self.options.command, "--fd", str(handle)],
                 pass_fds=(handle,),
-                stdin=subprocess.PIPE,  # whose end tells the process that this one has died
+                stdin=subprocess.PIPE,  # closes when this process dies, which ends the worker process
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in this terminal is for this process, which ends the other
+                start_new_session=True,  # Ctrl-C reaches only this process, which ends the worker process
             )
         except OSError as error:
-            self._tell(connection, f"cannot start {self.worker.command[0]}: {error.strerror}", None)
-            return f"{connection.name} found no follower: cannot start {self.worker.command[0]}: {error.strerror}"
+            self._send_ended(connection, f"cannot start {self.options.command[0]}: {error.strerror}", None)
+            return f"no worker process for {connection.name}: cannot start {self.options.command[0]}: {error.strerror}"
         with self._lock:
             self._process = process
         if self._stopped:
             _kill(process)
-        self.worker.log(f"{connection.name} has come")
+        self.options.log(f"{connection.name} has connected")
         try:
-            words = _listen_until_end(process, connection, self.worker.log)
+            output = _forward_output(process, connection, self.options.log)
         finally:
             _end(process)
             with self._lock:
                 self._process = None
         status = process.returncode
         if connection.peer_closed(0.0):
-            return f"{connection.name} has left" if status == 0 else f"{connection.name} is gone; its work was ended"
-        reason = _why(status, words)
-        self._tell(connection, reason, status)
-        return f"following {connection.name} has failed: {reason}"
+            how = "has left" if status == 0 else "has disconnected; its worker process was ended"
+            return f"{connection.name} {how}"
+        reason = _exit_reason(status, output)
+        self._send_ended(connection, reason, status)
+        return f"the worker process of {connection.name} has failed: {reason}"
 
-    def _tell(self, connection: Connection, reason: str, status: int | None) -> None:
+    def _send_ended(self, connection: Connection, reason: str, status: int | None) -> None:
         with suppress(MinillamaError):
             connection.send(Message("ended", {"reason": reason, "status": status}))
 
 
-def _listen_until_end(process: subprocess.Popen[bytes], connection: Connection, log: Callable[[str], None]) -> bytes:
-    """Pass on what the follower has to say, until it ends or has outlived its leader; its last words."""
+def _forward_output(process: subprocess.Popen[bytes], connection: Connection, log: Callable[[str], None]) -> bytes:
+    """Log a worker process's messages until it ends; return the tail of its output.
+
+    After the leader has disconnected, this returns within GRACE_SECONDS.
+    """
     assert process.stdout is not None
-    output, words, line = process.stdout.fileno(), b"", b""
+    pipe, tail, line = process.stdout.fileno(), b"", b""
     poll, until = select.poll(), None
-    poll.register(output, select.POLLIN)
+    poll.register(pipe, select.POLLIN)
     poll.register(connection.socket, HANGUP_EVENTS)
     while until is None or time.monotonic() < until:
         for handle, _ in poll.poll(None if until is None else 100):
-            if handle != output:
+            if handle != pipe:
                 poll.unregister(handle)
                 until = time.monotonic() + GRACE_SECONDS
                 continue
-            read = os.read(output, 1 << 16)
+            read = os.read(pipe, 1 << 16)
             if not read:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE_SECONDS)
-                return words
-            words = (words + read)[-_WORDS:]
-            *lines, line = (line + read)[-_WORDS:].split(b"\n")
-            for whole in lines:
-                text = whole.decode(errors="replace").strip()
+                return tail
+            tail = (tail + read)[-_OUTPUT_TAIL:]
+            *lines, line = (line + read)[-_OUTPUT_TAIL:].split(b"\n")
+            for raw in lines:
+                text = raw.decode(errors="replace").strip()
                 if text.startswith("minillama: ") and not text.startswith("minillama: error: "):
                     log(text.removeprefix("minillama: "))
-    return words
+    return tail
 
 
-def _why(status: int, words: bytes) -> str:
-    """Why a follower ended, in one line."""
-    lines = [line.strip() for line in words.decode(errors="replace").splitlines() if line.strip()]
+def _exit_reason(status: int, output: bytes) -> str:
+    """Reason for the end of a worker process, in one line."""
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     for line in reversed(lines):
         if status == 2 and line.startswith("minillama: error: "):
             return line.removeprefix("minillama: error: ")[:300]
     if status < 0:
         fatal = next((found[1] for line in lines if (found := _FATAL.match(line))), "")
         name = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-        return f"its process was ended by {name}" + (f" ({fatal[:200]})" if fatal else "")
+        return f"its process was killed by {name}" + (f" ({fatal[:200]})" if fatal else "")
     return f"its process ended with status {status}" + (f": {lines[-1][:200]}" if lines else "")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it has started."""
+    """Kill a process and all processes that it has started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""The first steps of a process that follows a leader: its cores, its place in the group, JAX."""
+"""Start of a worker process: CPU cores, process group and JAX."""
 
 import ctypes
 import os
@@ -15,8 +15,8 @@ from minillama.parallel.group.gloo import start_gloo
 from minillama.parallel.group.group_compile_cache import cache_compilations_of_every_process
 from minillama.parallel.workers.wire import Connection, Message
 
-JOIN_SECONDS = 60  # for all processes of a group to find each other
-HEARTBEAT_SECONDS = 20  # without a sign of a peer until JAX takes it for lost; TCP notices a dead process at once
+JOIN_SECONDS = 60  # until all processes of a group have joined
+HEARTBEAT_SECONDS = 20  # until JAX reports a silent peer as lost; TCP detects a dead process immediately
 SHUTDOWN_SECONDS = 3
 
 _PR_SET_PDEATHSIG = 1
@@ -25,7 +25,10 @@ _T = TypeVar("_T", int, str)
 
 @dataclass(frozen=True)
 class JoinedGroup:
-    """A place in a group: the way to the leader, number of this process (the coordinator is 0), how many there are."""
+    """Membership of this process in a group.
+
+    connection: to the leader. index: number of this process; 0 hosts the coordinator. count: processes in the group.
+    """
 
     connection: Connection
     index: int
@@ -33,16 +36,18 @@ class JoinedGroup:
 
 
 def join_group(fd: int) -> JoinedGroup:
-    """Take over the connection to the leader and become the process of the group that the leader says.
+    """Take over the connection to the leader and join the group that it assigns.
 
-    fd: the connected socket that the supervisor passed on. JAX's backend must not have started.
-    Raises ResourceError, in one line, where the group does not come about within a minute.
+    Call it before JAX's backend starts.
+
+    fd: the connected socket, inherited from the supervisor.
+    Raises ResourceError if the group does not form within a minute.
     """
     exit_with_parent()
     connection = Connection(socket.socket(fileno=fd), "the leader")
     message = connection.receive(JOIN_SECONDS)
     if message.op != "join":
-        raise FormatError(f"the leader says {message.op[:20]!r} where 'join' is due")
+        raise FormatError(f"the leader has sent {message.op[:20]!r}, expected 'join'")
     index, count = _value(message, "index", int), _value(message, "count", int)
     env.prepare(
         threads=_value(message, "threads", int) or None,
@@ -52,17 +57,20 @@ def join_group(fd: int) -> JoinedGroup:
     import jax
 
     if count > 1:
-        _find_the_others(index, count, _value(message, "coordinator", str), _value(message, "host", str))
+        _initialize_distributed(index, count, _value(message, "coordinator", str), _value(message, "host", str))
     try:
         devices = jax.local_devices()
     except RuntimeError as error:
-        raise ResourceError(f"JAX does not start in the group: {_first_line(error)}") from error
+        raise ResourceError(f"JAX cannot start in the group: {_first_line(error)}") from error
     connection.send(Message("joined", {"devices": len(devices), "platform": jax.default_backend()}))
     return JoinedGroup(connection, index, count)
 
 
 def exit_with_parent() -> None:
-    """Let this process end when the one that started it does, even by kill -9: its standard input ends then."""
+    """Exit when the parent process exits.
+
+    The parent holds the other end of standard input, which closes even when the parent is killed by SIGKILL.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
@@ -74,11 +82,11 @@ def _wait_for_parent() -> None:
     os._exit(1)
 
 
-def _find_the_others(index: int, count: int, coordinator: str, host: str) -> None:
-    """Form the `jax.distributed` group.
+def _initialize_distributed(index: int, count: int, coordinator: str, host: str) -> None:
+    """Initialize `jax.distributed` in recoverable mode.
 
-    Recoverable, so that the death of a peer is an error of the collective that waits for it (in some milliseconds, for
-    its connection breaks) and not the end of this process; the coordinator's death ends it all the same.
+    The death of a peer is then an error of the collective that waits for it, within milliseconds because the connection
+    breaks, and does not abort this process. The death of the coordinator still aborts it.
     """
     import jax
 
@@ -94,18 +102,19 @@ def _find_the_others(index: int, count: int, coordinator: str, host: str) -> Non
             initialization_timeout=JOIN_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-            coordinator_bind_address=coordinator if _is_ours(host) else None,
+            coordinator_bind_address=coordinator if _is_local_address(host) else None,
         )
     except RuntimeError as error:
-        raise ResourceError(
-            f"no group at {coordinator}: {_first_line(error)}; does a firewall stand between?"
-        ) from error
-    start_gloo(host if _is_ours(host) else None)
+        raise ResourceError(f"no group at {coordinator}: {_first_line(error)}; does a firewall block it?") from error
+    start_gloo(host if _is_local_address(host) else None)
     cache_compilations_of_every_process()
 
 
-def _is_ours(host: str) -> bool:
-    """Whether an address belongs to this machine: behind a router the leader sees another one."""
+def _is_local_address(host: str) -> bool:
+    """Return True if an address belongs to this machine.
+
+    With network address translation, the leader sees an address of the router.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
@@ -118,7 +127,7 @@ def _is_ours(host: str) -> bool:
 def _value(message: Message, name: str, kind: type[_T]) -> _T:
     value = message.values.get(name)
     if type(value) is not kind:
-        raise FormatError(f"the leader says {value!r:.40} of {name}")
+        raise FormatError(f"the leader has sent {value!r:.40} as {name}")
     return value
 
 
