@@ -25,7 +25,7 @@ import numpy as np
 
 import minillama as ml
 from minillama.gguf.quantisation_mixes import Mix
-from minillama.gguf.quantise.tensor_types import plan_file
+from minillama.gguf.quantise.quantise_plan import plan_file
 from minillama.gguf.reader import dequantize
 from minillama.lab import Dropdown, Panel, Prediction, show
 from minillama.lab.checks import lab07 as check

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from minillama.engine.llm import load
-    from minillama.gguf.imatrix_file import write_importance
+    from minillama.gguf.imatrix_file import write_imatrix
     from minillama.measure.quality.imatrix import chunks_of, sums_of_squares
 
     llm = load(find_model(args), n_gpu_layers=args.gpu_layers, progress=sys.stderr.isatty())
@@ -57,6 +57,6 @@ def run(args: argparse.Namespace) -> int:
     note(f"computing over {len(chunks)} chunks of {args.ctx_size} tokens")
     with tqdm(total=len(chunks), unit="chunk", file=sys.stderr, leave=False, disable=None) as bar:
         sums = sums_of_squares(llm, chunks, head=args.process_output, progress=bar.update)
-    write_importance(target, sums, chunks.size, dataset=args.file, chunks=len(chunks), chunk_size=args.ctx_size)
+    write_imatrix(target, sums, chunks.size, dataset=args.file, chunks=len(chunks), chunk_size=args.ctx_size)
     print(target)
     return 0

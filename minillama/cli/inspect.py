@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _summary(file: "GGUF") -> str:
-    from minillama.gguf.names import format_bytes, format_parameters, model_type
+    from minillama.gguf.display_names import format_bytes, format_parameters, model_type
 
     bits = f"{8 * file.nbytes / file.parameters:.2f} bits per weight" if file.parameters else "a vocabulary only"
     many = f", {len(file.mapped)} files" if len(file.mapped) > 1 else ""
@@ -102,7 +102,7 @@ def _metadata_rows(file: "GGUF") -> list[Row]:
 
 
 def _tensor_rows(file: "GGUF") -> list[Row]:
-    from minillama.gguf.names import format_bytes
+    from minillama.gguf.display_names import format_bytes
 
     return [
         (_printable(tensor.name), " x ".join(map(str, tensor.shape)), tensor.type.name, format_bytes(tensor.nbytes))
@@ -112,7 +112,7 @@ def _tensor_rows(file: "GGUF") -> list[Row]:
 
 def _type_rows(file: "GGUF") -> list[Row]:
     """Totals of every tensor type, the heaviest first."""
-    from minillama.gguf.names import format_bytes, format_parameters
+    from minillama.gguf.display_names import format_bytes, format_parameters
 
     by_type = {
         kind: [t for t in file.tensors.values() if t.type is kind] for kind in {t.type for t in file.tensors.values()}
@@ -128,8 +128,8 @@ def _type_rows(file: "GGUF") -> list[Row]:
 
 def _memory_rows(file: "GGUF", types: "CacheTypes") -> list[Row]:
     """Weights and cache at a few context sizes, up to the one that the model was trained for."""
+    from minillama.gguf.display_names import format_bytes
     from minillama.gguf.kv_cache_types import cache_bytes_per_token
-    from minillama.gguf.names import format_bytes
 
     per_token = cache_bytes_per_token(file, types)
     trained = file.metadata.get(f"{file.metadata.get('general.architecture')}.context_length")
@@ -148,8 +148,8 @@ def _memory_rows(file: "GGUF", types: "CacheTypes") -> list[Row]:
 
 
 def _as_json(file: "GGUF", types: "CacheTypes", metadata: bool, tensors: bool) -> dict[str, object]:
+    from minillama.gguf.display_names import model_type
     from minillama.gguf.kv_cache_types import cache_bytes_per_token
-    from minillama.gguf.names import model_type
 
     found: dict[str, object] = {
         "path": str(file.path),

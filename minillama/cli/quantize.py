@@ -14,9 +14,9 @@ from minillama.errors import OptionError, ResourceError, UnsupportedError
 
 if TYPE_CHECKING:
     from minillama.gguf import TensorType
-    from minillama.gguf.imatrix_file import Importance
+    from minillama.gguf.imatrix_file import ImportanceMatrix
     from minillama.gguf.quantisation_mixes import Mix
-    from minillama.gguf.quantise import Options, Override, Plan, Progress, Step
+    from minillama.gguf.quantise import MetadataOverride, Progress, QuantiseOptions, QuantisePlan, QuantiseStep
 
 DESCRIPTION = """\
 Write a model with its matrices rounded to fewer bits; the same bytes as llama-quantize writes. Quantise from F32, F16
@@ -134,13 +134,13 @@ def _mix(word: str) -> "tuple[bool, Mix | None]":
     return word in mixes, mixes.get(word)
 
 
-def _options(args: argparse.Namespace, threads: int | None) -> "Options":
-    from minillama.gguf.quantise import Options
+def _options(args: argparse.Namespace, threads: int | None) -> "QuantiseOptions":
+    from minillama.gguf.quantise import QuantiseOptions
 
     pairs = list(args.tensor_type or ())
     if args.tensor_type_file:
         pairs += read_file(args.tensor_type_file).split()
-    return Options(
+    return QuantiseOptions(
         allow_requantize=args.allow_requantize,
         leave_output_tensor=args.leave_output_tensor,
         pure=args.pure,
@@ -172,8 +172,8 @@ def _pair(text: str) -> "tuple[str, TensorType]":
     return pattern.lower(), kind
 
 
-def _override(text: str) -> "Override":
-    from minillama.gguf.quantise import Override
+def _override(text: str) -> "MetadataOverride":
+    from minillama.gguf.quantise import MetadataOverride
 
     key, _, rest = text.partition("=")
     kind, colon, raw = rest.partition(":")
@@ -187,7 +187,7 @@ def _override(text: str) -> "Override":
         value = readers[kind](raw)
     except (ValueError, KeyError):
         raise OptionError(f"--override-kv {text}: {raw or 'nothing'} is no value of type {kind}") from None
-    return Override(key, _KINDS[kind], value)
+    return MetadataOverride(key, _KINDS[kind], value)
 
 
 def _whole(text: str) -> int:
@@ -197,15 +197,15 @@ def _whole(text: str) -> int:
     return number
 
 
-def _importance(args: argparse.Namespace) -> "Importance | None":
+def _importance(args: argparse.Namespace) -> "ImportanceMatrix | None":
     include, exclude = tuple(args.include_weights or ()), tuple(args.exclude_weights or ())
     if not args.imatrix:
         if include or exclude:
             raise OptionError("--include-weights and --exclude-weights choose from an --imatrix; name one")
         return None
-    from minillama.gguf.imatrix_file import read_importance
+    from minillama.gguf.imatrix_file import read_imatrix
 
-    found = read_importance(args.imatrix)
+    found = read_imatrix(args.imatrix)
     note(f"{args.imatrix}: {len(found.entries)} importances, of {found.chunks} chunks of {', '.join(found.datasets)}")
     kept = found.only(include, exclude)
     return kept if kept.entries else None
@@ -218,11 +218,11 @@ def _check(target: Path, force: bool) -> None:
         raise OptionError(f"{target} is already there; replace it with --force, or name another")
 
 
-def _show(bar: "tqdm", count: int, importance: "Importance | None") -> "Progress":
+def _show(bar: "tqdm", count: int, importance: "ImportanceMatrix | None") -> "Progress":
     """Show the line of each tensor when its first weights are done, and count all."""
-    shown: list[Step] = []
+    shown: list[QuantiseStep] = []
 
-    def show(step: "Step", weights: int) -> None:
+    def show(step: "QuantiseStep", weights: int) -> None:
         if not shown or shown[-1] is not step:
             shown.append(step)
             bar.write(_line(step, len(shown), count), file=sys.stderr)
@@ -233,7 +233,7 @@ def _show(bar: "tqdm", count: int, importance: "Importance | None") -> "Progress
     return show
 
 
-def _line(step: "Step", number: int, count: int) -> str:
+def _line(step: "QuantiseStep", number: int, count: int) -> str:
     from minillama.gguf.header_writer import dimensions
 
     source, target = step.source, step.target
@@ -243,8 +243,8 @@ def _line(step: "Step", number: int, count: int) -> str:
     if step.copied:
         return f"{start}size = {source.nbytes / 2**20:8.3f} MiB"
     narrow = ""
-    if step.wanted is not target.type:
-        narrow = f" (rows of {source.shape[-1]} are not blocks of {_name(step.wanted)})"
+    if step.preferred is not target.type:
+        narrow = f" (rows of {source.shape[-1]} are not blocks of {_name(step.preferred)})"
     sizes_text = f"{source.nbytes / 2**20:8.2f} MiB -> {target.nbytes / 2**20:8.2f} MiB"
     return f"{start}converting to {_name(target.type)} .. size = {sizes_text}{narrow}"
 
@@ -254,7 +254,7 @@ def _name(kind: "TensorType") -> str:
     return kind.name.lower().replace("_k", "_K")
 
 
-def _summary(plan: "Plan") -> None:
+def _summary(plan: "QuantisePlan") -> None:
     for label, size in (("model", plan.bytes_before), ("quant", plan.bytes_after)):
         note(f"{label} size  = {size / 2**20:8.2f} MiB ({8 * size / plan.parameters:.2f} BPW)")
     if plan.fallbacks:

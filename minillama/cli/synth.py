@@ -42,7 +42,7 @@ types:
 def run(args: argparse.Namespace) -> int:
     from minillama.gguf.quantisation_mixes import Mix
     from minillama.gguf.random_models.model_shapes import shape_named
-    from minillama.gguf.random_models.model_writer import write_synthetic
+    from minillama.gguf.random_models.model_writer import write_random_model
 
     shape, mix = shape_named(args.shape), Mix.named(args.type)
     if args.seed < 0:
@@ -63,6 +63,6 @@ def run(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        write_synthetic(path, shape, mix.name, seed=args.seed, progress=show)
+        write_random_model(path, shape, mix.name, seed=args.seed, progress=show)
     print(path)
     return 0

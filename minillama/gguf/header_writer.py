@@ -15,14 +15,14 @@ from typing import BinaryIO
 import numpy as np
 
 from minillama.errors import ResourceError
-from minillama.gguf.parse import DEFAULT_ALIGNMENT, Value
+from minillama.gguf.header_parser import DEFAULT_ALIGNMENT, MetadataValue
 from minillama.gguf.types import NUMPY, TensorType, ValueType, row_bytes
 
 VERSION = 3
 
 
 @dataclass(frozen=True)
-class Planned:
+class TensorSpec:
     """One tensor that is going to be written."""
 
     name: str
@@ -34,7 +34,9 @@ class Planned:
         return math.prod(self.shape[:-1]) * row_bytes(self.shape[-1], self.type)
 
 
-def header(metadata: Mapping[str, Value], kinds: Mapping[str, str], tensors: Sequence[Planned]) -> bytes:
+def header_bytes(
+    metadata: Mapping[str, MetadataValue], kinds: Mapping[str, str], tensors: Sequence[TensorSpec]
+) -> bytes:
     """Everything before the weights, padded to where they begin.
 
     `kinds` are the stored types in words, as a reader gives them: `u32`, `string[32000]`. Tensors follow each other in
@@ -43,19 +45,19 @@ def header(metadata: Mapping[str, Value], kinds: Mapping[str, str], tensors: Seq
     alignment = alignment_of(metadata)
     parts = [b"GGUF", struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
-        parts += [_text(key), _value(value, kinds[key])]
+        parts += [_string_bytes(key), _value_bytes(value, kinds[key])]
     offset = 0
     for tensor in tensors:
         dims = dimensions(tensor.shape)
-        parts.append(_text(tensor.name))
+        parts.append(_string_bytes(tensor.name))
         parts.append(struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, tensor.type, offset))
-        offset += padded(tensor.nbytes, alignment)
+        offset += padded_size(tensor.nbytes, alignment)
     raw = b"".join(parts)
-    return raw + b"\0" * (padded(len(raw), alignment) - len(raw))
+    return raw + b"\0" * (padded_size(len(raw), alignment) - len(raw))
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write that becomes `path` when all went well; after an error or Ctrl-C nothing of it is left.
 
     Raises ResourceError (not writable, no room).
@@ -71,13 +73,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         unfinished.unlink(missing_ok=True)
 
 
-def alignment_of(metadata: Mapping[str, Value]) -> int:
+def alignment_of(metadata: Mapping[str, MetadataValue]) -> int:
     """What offsets are multiples of, in bytes."""
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     return alignment if isinstance(alignment, int) else DEFAULT_ALIGNMENT
 
 
-def padded(size: int, alignment: int = DEFAULT_ALIGNMENT) -> int:
+def padded_size(size: int, alignment: int = DEFAULT_ALIGNMENT) -> int:
     """The next multiple of the alignment."""
     return -(-size // alignment) * alignment
 
@@ -90,19 +92,19 @@ def dimensions(shape: tuple[int, ...]) -> list[int]:
     return dims
 
 
-def _text(text: str) -> bytes:
+def _string_bytes(text: str) -> bytes:
     raw = text.encode("utf-8", "surrogateescape")
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _value(value: Value, words: str) -> bytes:
+def _value_bytes(value: MetadataValue, words: str) -> bytes:
     name, array, _ = words.partition("[")
     kind = ValueType[name.upper()]
     if not array:
         with np.errstate(over="ignore"):  # a float beyond float32 becomes infinite
-            raw = _text(value) if kind is ValueType.STRING else np.array(value).astype(NUMPY[kind]).tobytes()
+            raw = _string_bytes(value) if kind is ValueType.STRING else np.array(value).astype(NUMPY[kind]).tobytes()
         return struct.pack("<I", kind) + raw
     start = struct.pack("<IIQ", ValueType.ARRAY, kind, len(value))
     if kind is ValueType.STRING:
-        return start + b"".join(map(_text, value))
+        return start + b"".join(map(_string_bytes, value))
     return start + np.asarray(value).astype(NUMPY[kind]).tobytes()

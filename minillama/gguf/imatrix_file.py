@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from minillama.errors import FormatError, OptionError, ResourceError
-from minillama.gguf.header_writer import Planned, header, padded, replacing
+from minillama.gguf.header_writer import TensorSpec, atomic_write, header_bytes, padded_size
 from minillama.gguf.reader import GGUF, open_gguf
 from minillama.gguf.types import TensorType
 
@@ -21,7 +21,7 @@ KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
 
 
 @dataclass(frozen=True, eq=False)
-class Importance:
+class ImportanceMatrix:
     """Mean squares of activations: tensor name -> float32 [experts * columns], and where they come from."""
 
     entries: Mapping[str, np.ndarray]
@@ -29,7 +29,7 @@ class Importance:
     datasets: tuple[str, ...] = ()
     chunks: int = 0
 
-    def only(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> "Importance":
+    def only(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> "ImportanceMatrix":
         """The entries whose names contain one of the texts in `include`, or none of those in `exclude`."""
         if include and exclude:
             raise OptionError("--include-weights and --exclude-weights cannot be used together; drop one")
@@ -41,7 +41,7 @@ class Importance:
         return replace(self, entries=MappingProxyType(kept))
 
 
-def read_importance(path: str | Path) -> Importance:
+def read_imatrix(path: str | Path) -> ImportanceMatrix:
     """Read what llama-imatrix wrote, in either format.
 
     Raises ResourceError (not there, not readable) and FormatError (malformed, or values that are not finite).
@@ -60,7 +60,7 @@ def read_importance(path: str | Path) -> Importance:
     return importance
 
 
-def write_importance(
+def write_imatrix(
     path: str | Path, sums: Mapping[str, np.ndarray], tokens: int, *, dataset: str, chunks: int, chunk_size: int
 ) -> Path:
     """Write the sums of squares of each matrix's inputs over `tokens` tokens, as llama-quantize reads them.
@@ -74,15 +74,15 @@ def write_importance(
     for name in sorted(sums):
         arrays[name + SUMS] = sums[name].astype("<f4")
         arrays[name + COUNTS] = np.array([tokens], "<f4")
-    planned = [Planned(name, values.shape, TensorType.F32) for name, values in arrays.items()]
-    with replacing(path) as file:
-        file.write(header(metadata, kinds, planned))
+    planned = [TensorSpec(name, values.shape, TensorType.F32) for name, values in arrays.items()]
+    with atomic_write(path) as file:
+        file.write(header_bytes(metadata, kinds, planned))
         for tensor in planned:
-            file.write(arrays[tensor.name].tobytes().ljust(padded(tensor.nbytes), b"\0"))
+            file.write(arrays[tensor.name].tobytes().ljust(padded_size(tensor.nbytes), b"\0"))
     return path
 
 
-def _from_gguf(file: GGUF, label: str) -> Importance:
+def _from_gguf(file: GGUF, label: str) -> ImportanceMatrix:
     missing = [key for key in KEYS if key not in file.metadata]
     if missing:
         raise FormatError(f"{label} is not an importance matrix: metadata key {missing[0]} is missing")
@@ -104,7 +104,7 @@ def _from_gguf(file: GGUF, label: str) -> Importance:
     if not entries:
         raise FormatError(f"{label} has no importances; compute the matrix again")
     datasets = file.require(KEYS[0], tuple)
-    return Importance(MappingProxyType(entries), label, datasets, file.require(KEYS[1], int))
+    return ImportanceMatrix(MappingProxyType(entries), label, datasets, file.require(KEYS[1], int))
 
 
 def _means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -114,7 +114,7 @@ def _means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return means.reshape(-1)
 
 
-def _from_legacy(raw: bytes, label: str) -> Importance:
+def _from_legacy(raw: bytes, label: str) -> ImportanceMatrix:
     """int32 count, then for each entry name, calls, values (each text and array with its length before it)."""
     position = 0
 
@@ -144,4 +144,4 @@ def _from_legacy(raw: bytes, label: str) -> Importance:
         chunks = number("the number of chunks")
         size = number("the name of the text")
         datasets = (take(size, "the name of the text").decode("utf-8", "replace"),) if size > 0 else ()
-    return Importance(MappingProxyType(entries), label, datasets, chunks)
+    return ImportanceMatrix(MappingProxyType(entries), label, datasets, chunks)

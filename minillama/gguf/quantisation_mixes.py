@@ -43,7 +43,7 @@ _BASES: dict[str, TensorType] = {
 MIX_NAMES: tuple[str, ...] = tuple(_BASES)
 
 # What a tensor gets whose rows are not whole blocks of 256.
-_NARROW: dict[TensorType, TensorType] = {
+_FALLBACK_TYPES: dict[TensorType, TensorType] = {
     TensorType.Q2_K: TensorType.Q4_0,
     TensorType.Q3_K: TensorType.Q4_0,
     TensorType.Q4_K: TensorType.Q5_0,
@@ -51,11 +51,11 @@ _NARROW: dict[TensorType, TensorType] = {
     TensorType.Q6_K: TensorType.Q8_0,
     TensorType.IQ4_XS: TensorType.IQ4_NL,
 }
-PLAIN = (TensorType.F32, TensorType.F16, TensorType.BF16)
+FLOAT_TYPES = (TensorType.F32, TensorType.F16, TensorType.BF16)
 
 
 # Parts of names of matrices that are small, or that rounding hurts: llama.cpp leaves them as they are.
-_SPARED = (
+_UNQUANTISED_PARTS = (
     "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj",
     "ssm_conv1d", "shortconv.conv.weight", "indexer.k_proj.weight", "indexer.q_proj.weight", "attn_rel_b.weight",
     "time_mix_first.weight", "time_mix_w0.weight", "time_mix_w1.weight", "time_mix_w2.weight", "time_mix_v0.weight",
@@ -64,18 +64,18 @@ _SPARED = (
     "time_mix_lerp_fused.weight", ".position_embd", "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos",
     ".patch_embd", ".patch_merger", "a.rvq.codebook", "mm.a.code_embd",
 )  # fmt: skip
-_SPARED_WHOLE = ("position_embd.weight", "token_types.weight")
+_UNQUANTISED_NAMES = ("position_embd.weight", "token_types.weight")
 
 
 def quantisable(name: str, shape: tuple[int, ...]) -> bool:
     """Whether llama-quantize rounds this tensor at all: matrices of weights, without norms, routers and the like."""
     matrix = len(shape) > 1 and math.prod(shape[:-1]) > 1
-    spared = name in _SPARED_WHOLE or any(part in name for part in _SPARED)
+    spared = name in _UNQUANTISED_NAMES or any(part in name for part in _UNQUANTISED_PARTS)
     return matrix and name.endswith("weight") and not spared
 
 
 @dataclass(frozen=True)
-class Traits:
+class ModelTraits:
     """What a mix asks about the model that a tensor belongs to.
 
     `tied` where the head is the token embedding, `size` the size class as `70B`, `important` where an importance matrix
@@ -96,35 +96,35 @@ class Traits:
         return self.heads // self.kv_heads if self.kv_heads else 0
 
 
-def tensor_type(mix: Mix, name: str, shape: tuple[int, ...], traits: Traits) -> TensorType:
+def tensor_type(mix: Mix, name: str, shape: tuple[int, ...], traits: ModelTraits) -> TensorType:
     """The type of one tensor, F32 for what is not rounded; the next that fits where rows are not whole blocks.
 
     `shape` in numpy's order.
     """
-    return fitting_type(wanted_type(mix, name, shape, traits), shape[-1])
+    return compatible_type(preferred_type(mix, name, shape, traits), shape[-1])
 
 
-def wanted_type(mix: Mix, name: str, shape: tuple[int, ...], traits: Traits) -> TensorType:
+def preferred_type(mix: Mix, name: str, shape: tuple[int, ...], traits: ModelTraits) -> TensorType:
     """What the mix has for this tensor, whether its rows are whole blocks or not."""
     if not quantisable(name, shape):
         return TensorType.F32
-    if mix.base in PLAIN:
+    if mix.base in FLOAT_TYPES:
         return mix.base
     stem = name.removesuffix(".weight")
     if stem == "output" or (stem == "token_embd" and traits.tied):
         plain = mix.base is TensorType.Q8_0 or shape[-1] % BLOCKS[mix.base][0]
         return TensorType.Q8_0 if plain else TensorType.Q6_K
-    return _in_block(mix, stem, traits)
+    return _layer_type(mix, stem, traits)
 
 
-def fitting_type(wanted: TensorType, row: int) -> TensorType:
+def compatible_type(wanted: TensorType, row: int) -> TensorType:
     """The type itself where a row is whole blocks of it, else the next one that fits, in the end F16."""
     if row % BLOCKS[wanted][0]:
-        wanted = _NARROW.get(wanted, TensorType.F16)
+        wanted = _FALLBACK_TYPES.get(wanted, TensorType.F16)
     return TensorType.F16 if row % BLOCKS[wanted][0] else wanted
 
 
-def _in_block(mix: Mix, stem: str, traits: Traits) -> TensorType:
+def _layer_type(mix: Mix, stem: str, traits: ModelTraits) -> TensorType:
     """The exceptions inside the layers."""
     _, _, rest = stem.partition("blk.")
     number, _, part = rest.partition(".")
@@ -136,7 +136,7 @@ def _in_block(mix: Mix, stem: str, traits: Traits) -> TensorType:
             return TensorType.Q8_0
         if part == "attn_output":
             return TensorType.Q5_K if mix.name in _EIGHT_EXPERTS else mix.base
-    wanted = _exception(mix, part, layer, value, down, traits)
+    wanted = _layer_exception(mix, part, layer, value, down, traits)
     if traits.size == "70B" and value and wanted in (TensorType.Q3_K, TensorType.Q4_K):
         return TensorType.Q5_K
     return wanted
@@ -145,7 +145,7 @@ def _in_block(mix: Mix, stem: str, traits: Traits) -> TensorType:
 _EIGHT_EXPERTS = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS")
 
 
-def _exception(mix: Mix, part: str, layer: int, value: bool, down: bool, traits: Traits) -> TensorType:
+def _layer_exception(mix: Mix, part: str, layer: int, value: bool, down: bool, traits: ModelTraits) -> TensorType:
     layers = traits.layers
     first_eighth = layer < layers // 8
     often = first_eighth or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2

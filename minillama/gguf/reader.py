@@ -14,8 +14,8 @@ import numpy as np
 from gguf import quants
 
 from minillama.errors import FormatError, ResourceError, UnsupportedError
-from minillama.gguf.pages import ask_for_large_pages
-from minillama.gguf.parse import Header, TensorInfo, Value, parse_header, shown
+from minillama.gguf.header_parser import Header, MetadataValue, TensorInfo, parse_header, printable
+from minillama.gguf.memory_pages import advise_huge_pages
 from minillama.gguf.types import BLOCKS, TensorType, row_bytes
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class GGUF:
 
     path: Path
     version: int
-    metadata: Mapping[str, Value]
+    metadata: Mapping[str, MetadataValue]
     kinds: Mapping[str, str]
     tensors: Mapping[str, Tensor]
     mapped: Mapping[Path, np.ndarray]
@@ -135,13 +135,14 @@ def open_gguf(path: str | Path, *, use_mmap: bool = True) -> GGUF:
         for info in header.tensors:
             if info.name in tensors:
                 raise FormatError(
-                    f"{file}: tensor {shown(info.name)} is also in {tensors[info.name].file}; download the model again"
+                    f"{file}: tensor {printable(info.name)} is also in {tensors[info.name].file}; "
+                    "download the model again"
                 )
             tensors[info.name] = _view(info, file, whole)
     promised = first.metadata.get("split.tensors.count", len(tensors))
     if count > 1 and (type(promised) is not int or promised != len(tensors)):
         raise FormatError(
-            f"{path}: the split model has {len(tensors)} tensors, not {shown(promised)}; download it again"
+            f"{path}: the split model has {len(tensors)} tensors, not {printable(promised)}; download it again"
         )
     mapped = {file: whole for file, _, whole in parts}
     return GGUF(
@@ -188,7 +189,7 @@ def _open_one(path: Path, use_mmap: bool) -> tuple[Header, np.ndarray]:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             header = parse_header(mapping, str(path))
             if use_mmap:
-                ask_for_large_pages(mapping)
+                advise_huge_pages(mapping)
                 return header, np.frombuffer(mapping, np.uint8)
             whole = _page_aligned(len(mapping))
             if file.readinto(memoryview(whole)) != len(whole):
@@ -217,7 +218,7 @@ def _view(info: TensorInfo, file: Path, whole: np.ndarray) -> Tensor:
 def _split_count(path: Path, header: Header) -> int:
     count = header.metadata.get("split.count", 1)
     if type(count) is not int or not 0 <= count <= 99_999:
-        raise FormatError(f"{path}: split.count is {shown(count)}, not a number of files; the file is malformed")
+        raise FormatError(f"{path}: split.count is {printable(count)}, not a number of files; the file is malformed")
     return count
 
 
@@ -245,7 +246,8 @@ def _open_shards(
         found = part[1].metadata.get("split.no", "not numbered")
         if type(found) is not int or found != number or _split_count(file, part[1]) != count:
             raise FormatError(
-                f"{file} says that it is file {shown(found)} of its model, not {number} of {count}; download it again"
+                f"{file} says that it is file {printable(found)} of its model, not {number} of {count}; "
+                "download it again"
             )
         parts.append(part)
     return parts

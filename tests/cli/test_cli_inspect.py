@@ -11,12 +11,12 @@ from gguf_bytes import pair
 
 from minillama.cli import main
 from minillama.gguf import open_gguf
-from minillama.gguf.random_models.model_writer import write_synthetic
+from minillama.gguf.random_models.model_writer import write_random_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_synthetic(tmp_path_factory.mktemp("inspect") / "tiny.gguf", "tiny", "Q4_K_M")
+    return write_random_model(tmp_path_factory.mktemp("inspect") / "tiny.gguf", "tiny", "Q4_K_M")
 
 
 def table(text: str, heading: str) -> list[list[str]]:

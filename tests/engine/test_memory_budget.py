@@ -16,7 +16,7 @@ import minillama as ml
 from minillama.engine.batches import Batches
 from minillama.engine.loading.memory_budget import Storage, predict
 from minillama.errors import ResourceError
-from minillama.gguf import pages
+from minillama.gguf import memory_pages
 from minillama.gguf.kv_cache_types import CacheTypes, read_cache_types
 from minillama.kernels import cpu_kernels_error
 from minillama.model import empty_cache, forward, unembed
@@ -109,9 +109,9 @@ class TestWeights:
     def test_a_limit_is_said_in_one_line_and_loading_goes_on(
         self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(pages, "_call", lambda name, address, size, *numbers: 12 if name == "mlock" else 0)
+        monkeypatch.setattr(memory_pages, "_call", lambda name, address, size, *numbers: 12 if name == "mlock" else 0)
         monkeypatch.setattr(sys, "platform", "linux")
-        monkeypatch.setattr(pages, "_limit", lambda: "8 MiB")
+        monkeypatch.setattr(memory_pages, "_limit", lambda: "8 MiB")
         monkeypatch.setattr("minillama.engine.llm.reads_in_place", lambda device: True)
         opened = ml.load(llm.path, use_mlock=True, progress=False)
         assert not opened.memory.locked and opened.generate([5], n=1, temp=0).tokens
@@ -122,7 +122,7 @@ class TestWeights:
     def test_systems_that_cannot_lock_say_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "platform", "win32")
         with pytest.raises(ResourceError, match="cannot lock 1 MiB of weights in memory: not supported on "):
-            pages.lock([np.zeros(1 << 20, np.uint8)])
+            memory_pages.lock_pages([np.zeros(1 << 20, np.uint8)])
 
 
 def mapped_bytes(path: Path) -> int:
@@ -147,21 +147,21 @@ class TestPopulate:
             pytest.skip(f"Linux {platform.release()} does not know how")
         whole = np.memmap(file, np.uint8, mode="r")
         assert mapped_bytes(file) < self.SIZE / 2
-        assert list(pages.populate(whole)) == [64 << 20, self.SIZE - (64 << 20)]
+        assert list(memory_pages.prefault_pages(whole)) == [64 << 20, self.SIZE - (64 << 20)]
         assert mapped_bytes(file) >= self.SIZE
 
     def test_where_the_system_cannot_the_bytes_count_all_the_same(
         self, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pages, "_call", lambda *arguments: 22)
+        monkeypatch.setattr(memory_pages, "_call", lambda *arguments: 22)
         for system in ("linux", "darwin", "win32"):
             monkeypatch.setattr(sys, "platform", system)
-            assert sum(pages.populate(np.memmap(file, np.uint8, mode="r"))) == self.SIZE
+            assert sum(memory_pages.prefault_pages(np.memmap(file, np.uint8, mode="r"))) == self.SIZE
 
     @pytest.mark.skipif(cpu_kernels_error() is not None, reason="the processor's own kernels do not run here")
     def test_loading_does_it_and_shows_how_far_it_is(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[int] = []
-        monkeypatch.setattr(pages, "_call", lambda name, address, size, *numbers: seen.append(size) or 0)
+        monkeypatch.setattr(memory_pages, "_call", lambda name, address, size, *numbers: seen.append(size) or 0)
         ml.load(llm.path, progress=False)
         assert sum(seen) == (llm.path.stat().st_size if sys.platform == "linux" else 0)
 

@@ -23,7 +23,7 @@ from minillama.engine.backends.remote import Remote
 from minillama.engine.backends.remote_worker import _CALLS, Follower
 from minillama.engine.result import Reason, State
 from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError
-from minillama.gguf.random_models.model_writer import write_synthetic
+from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.measure.quality.multiple_choice import running_answers
 from minillama.measure.quality.perplexity import running_perplexity
 from minillama.measure.quality.task_files import Task
@@ -408,7 +408,7 @@ def test_a_leader_that_is_killed_while_it_leads(start: Start, llm: ml.LLM) -> No
 @pytest.mark.slow
 def test_each_process_holds_its_share(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
-    write_synthetic(path, "tinyllama-1.1b", "Q4_0")
+    write_random_model(path, "tinyllama-1.1b", "Q4_0")
     size = path.stat().st_size
     one, two = start(), start()
     with leading(path, one, two) as led:

@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillama.errors import FormatError, MinillamaError, ResourceError, UnsupportedError
-from minillama.gguf import dequantize, open_gguf
-from minillama.gguf import parse as parse_module
-from minillama.gguf.parse import parse_header
-from minillama.gguf.random_models.model_writer import write_synthetic
+from minillama.gguf import dequantize, header_parser, open_gguf
+from minillama.gguf.header_parser import parse_header
+from minillama.gguf.random_models.model_writer import write_random_model
 
 F32, Q4_0, Q4_K = 0, 2, 12
 HUGE = 2**63 + 5
@@ -149,7 +148,7 @@ def test_one_clear_line(tmp_path: Path, case: str) -> None:
 def test_metadata_far_larger_than_any_real_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = build([pair("words", 9, (8, ["word"] * 100)), pair("number", 4, 1)])
     assert parse_header(content, "a file").metadata["number"] == 1
-    monkeypatch.setattr(parse_module, "MAXIMUM_HEADER_BYTES", 512)
+    monkeypatch.setattr(header_parser, "MAX_HEADER_BYTES", 512)
     with pytest.raises(FormatError, match=r"the header goes on beyond 512 bytes \(words"):
         parse_header(content, "a file")
 
@@ -213,7 +212,7 @@ EDITS = st.lists(
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of valid files to damage: the small one, and the header of a whole model (its weights are cut off)."""
     folder = tmp_path_factory.mktemp("fuzz")
-    model = write_synthetic(folder / "tiny.gguf", "tiny", "Q4_K_M")
+    model = write_random_model(folder / "tiny.gguf", "tiny", "Q4_K_M")
     (folder / "0.gguf").write_bytes(small())
     (folder / "1.gguf").write_bytes(model.read_bytes()[:20_000])
     return folder

@@ -15,17 +15,24 @@ from tiny_models import write_tiny
 from minillama.cli import main
 from minillama.errors import FormatError, OptionError, ResourceError, UnsupportedError
 from minillama.gguf import TensorType, dequantize, open_gguf
-from minillama.gguf.imatrix_file import Importance, read_importance
-from minillama.gguf.quantisation_mixes import MIX_NAMES, Mix, Traits, quantisable, tensor_type
-from minillama.gguf.quantise import Options, Override, Step, plan_file, quantise_file, quantise_rows
-from minillama.gguf.random_models.model_writer import write_synthetic
+from minillama.gguf.imatrix_file import ImportanceMatrix, read_imatrix
+from minillama.gguf.quantisation_mixes import MIX_NAMES, Mix, ModelTraits, quantisable, tensor_type
+from minillama.gguf.quantise import (
+    MetadataOverride,
+    QuantiseOptions,
+    QuantiseStep,
+    plan_file,
+    quantise_file,
+    quantise_rows,
+)
+from minillama.gguf.random_models.model_writer import write_random_model
 
-ONE_THREAD = Options(threads=1)
+ONE_THREAD = QuantiseOptions(threads=1)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_synthetic(tmp_path_factory.mktemp("quantise") / "tiny.gguf", "tiny", "F32")
+    return write_random_model(tmp_path_factory.mktemp("quantise") / "tiny.gguf", "tiny", "F32")
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -36,14 +43,14 @@ def types(path: Path) -> dict[str, TensorType]:
     return {name: tensor.type for name, tensor in open_gguf(path).tensors.items()}
 
 
-def eighths(file: Path) -> Importance:
+def eighths(file: Path) -> ImportanceMatrix:
     """Importances of every matrix in the layers, of which each eighth column matters most."""
     entries = {
         name: np.where(np.arange(tensor.shape[-1]) % 8 == 0, np.float32(100), np.float32(1))
         for name, tensor in open_gguf(file).tensors.items()
         if len(tensor.shape) == 2 and name.startswith("blk")
     }
-    return Importance(entries, "im.gguf", ("text.txt",), 3)
+    return ImportanceMatrix(entries, "im.gguf", ("text.txt",), 3)
 
 
 def test_files_are_llama_quantizes_to_the_last_byte(reference: Path, tmp_path: Path) -> None:
@@ -70,7 +77,7 @@ def test_every_mix(model: Path, tmp_path: Path, name: str) -> None:
     """Every tensor is what `quantise_rows` makes of it, and the types are those of a random model of that mix."""
     report = quantise_file(model, tmp_path / "a.gguf", Mix.named(name), ONE_THREAD)
     file, source = open_gguf(report.path), open_gguf(model)
-    wanted = open_gguf(write_synthetic(tmp_path / "b.gguf", "tiny", name))
+    wanted = open_gguf(write_random_model(tmp_path / "b.gguf", "tiny", name))
     for tensor in file.tensors.values():
         assert tensor.type is wanted.tensors[tensor.name].type
         if tensor.type is not TensorType.F32:
@@ -116,7 +123,7 @@ def test_options_choose_types(model: Path) -> None:
     file = open_gguf(model)
 
     def found(name: str, **options: object) -> dict[str, str]:
-        steps = plan_file(file, Mix.named(name), Options(**options)).steps
+        steps = plan_file(file, Mix.named(name), QuantiseOptions(**options)).steps
         return {step.source.name: step.target.type.name for step in steps}
 
     mixed = found("Q4_K_M")
@@ -136,7 +143,7 @@ def test_options_choose_types(model: Path) -> None:
 def test_narrow_rows_fall_back(tmp_path: Path) -> None:
     file = open_gguf(write_tiny(tmp_path / "a.gguf", "qwen2"))  # rows of 64 and 96, the head is the embedding
     plan = plan_file(file, Mix.named("Q4_K_M"))
-    found = {step.source.name: (step.wanted.name, step.target.type.name) for step in plan.steps}
+    found = {step.source.name: (step.preferred.name, step.target.type.name) for step in plan.steps}
     assert found["token_embd.weight"] == ("Q8_0", "Q8_0")
     assert found["blk.0.attn_q.weight"] == ("Q4_K", "Q5_0")
     assert found["blk.1.ffn_down.weight"] == ("Q6_K", "Q8_0")
@@ -147,13 +154,13 @@ def test_narrow_rows_fall_back(tmp_path: Path) -> None:
 def test_mixtral_and_70b() -> None:
     def eight(name: str, part: str) -> str:
         shape = (8, 256, 256) if part.endswith("exps") else (256, 256)
-        traits = Traits(layers=32, heads=32, kv_heads=8, tied=False, experts=8)
+        traits = ModelTraits(layers=32, heads=32, kv_heads=8, tied=False, experts=8)
         return tensor_type(Mix.named(name), f"blk.5.{part}.weight", shape, traits).name
 
     parts = ("attn_k", "attn_v", "attn_output", "attn_q", "ffn_down_exps", "ffn_gate_exps")
     assert [eight("Q4_K_M", part) for part in parts] == ["Q8_0", "Q8_0", "Q5_K", "Q4_K", "Q4_K", "Q4_K"]
     assert [eight("Q6_K", part) for part in parts] == ["Q8_0", "Q8_0", "Q6_K", "Q6_K", "Q6_K", "Q6_K"]
-    traits = Traits(layers=80, heads=64, kv_heads=8, tied=False, size="70B")
+    traits = ModelTraits(layers=80, heads=64, kv_heads=8, tied=False, size="70B")
     assert tensor_type(Mix.named("Q3_K_S"), "blk.9.attn_v.weight", (256, 256), traits) is TensorType.Q5_K
     assert tensor_type(Mix.named("Q3_K_S"), "blk.9.attn_k.weight", (256, 256), traits) is TensorType.Q3_K
 
@@ -171,7 +178,7 @@ def test_copy_and_requantising(model: Path, tmp_path: Path) -> None:
     small = quantise_file(model, tmp_path / "q8.gguf", Mix.named("Q8_0"), ONE_THREAD).path
     with pytest.raises(UnsupportedError, match=r"output\.weight is Q8_0 already.*--allow-requantize"):
         quantise_file(small, tmp_path / "no.gguf", Mix.named("Q4_0"))
-    again = quantise_file(small, tmp_path / "q4.gguf", Mix.named("Q4_0"), Options(allow_requantize=True)).path
+    again = quantise_file(small, tmp_path / "q4.gguf", Mix.named("Q4_0"), QuantiseOptions(allow_requantize=True)).path
     tensor = open_gguf(again).tensors["blk.0.attn_q.weight"]
     whole = dequantize(open_gguf(small).tensors["blk.0.attn_q.weight"])
     assert np.array_equal(tensor.data, quantise_rows(whole, TensorType.Q4_0))
@@ -203,7 +210,7 @@ def test_a_split_model_becomes_one_file(model: Path, tmp_path: Path) -> None:
 
 def test_importances_count(model: Path, tmp_path: Path) -> None:
     plain = open_gguf(quantise_file(model, tmp_path / "a.gguf", Mix.named("Q4_K_S"), ONE_THREAD).path)
-    options = Options(importance=eighths(model), threads=1)
+    options = QuantiseOptions(importance=eighths(model), threads=1)
     weighed = open_gguf(quantise_file(model, tmp_path / "b.gguf", Mix.named("Q4_K_S"), options).path)
     name, source = "blk.0.ffn_up.weight", open_gguf(model)
 
@@ -218,9 +225,9 @@ def test_importances_count(model: Path, tmp_path: Path) -> None:
         "quantize.imatrix.entries_count": 14,
         "quantize.imatrix.chunks_count": 3,
     }
-    wrong = Importance({name: np.ones(7, np.float32)}, "im.gguf")
+    wrong = ImportanceMatrix({name: np.ones(7, np.float32)}, "im.gguf")
     with pytest.raises(FormatError, match=r"im\.gguf has 7 importances for blk\.0\.ffn_up\.weight, not 256"):
-        quantise_file(model, tmp_path / "c.gguf", Mix.named("Q4_0"), Options(importance=wrong))
+        quantise_file(model, tmp_path / "c.gguf", Mix.named("Q4_0"), QuantiseOptions(importance=wrong))
 
 
 def test_each_expert_has_its_own_importances(tmp_path: Path) -> None:
@@ -229,7 +236,7 @@ def test_each_expert_has_its_own_importances(tmp_path: Path) -> None:
     tensor = open_gguf(source).tensors[name]
     experts, _, row = tensor.shape
     values = np.random.default_rng(0).random((experts, row)).astype(np.float32)
-    options = Options(importance=Importance({name: values.reshape(-1)}, "im"), threads=2)
+    options = QuantiseOptions(importance=ImportanceMatrix({name: values.reshape(-1)}, "im"), threads=2)
     done = open_gguf(quantise_file(source, tmp_path / "b.gguf", Mix.named("Q4_0"), options).path).tensors[name]
     for expert in range(experts):
         rows = quantise_rows(dequantize(tensor)[expert], TensorType.Q4_0, values[expert])
@@ -248,11 +255,11 @@ def test_both_formats_of_importances(tmp_path: Path) -> None:
     sums = np.array([[2, 4, 6], [5, 5, 5]], np.float32)
     path = tmp_path / "im.dat"
     path.write_bytes(legacy({"a": (2, sums[0]), "b": (0, sums[1])}, struct.pack("<ii4s", 7, 4, b"text")))
-    old = read_importance(path)
+    old = read_imatrix(path)
     assert {name: values.tolist() for name, values in old.entries.items()} == {"a": [1, 2, 3], "b": [5, 5, 5]}
     assert (old.datasets, old.chunks, old.file) == (("text",), 7, str(path))
     path.write_bytes(legacy({"a": (2, sums[0])}))
-    assert read_importance(path).chunks == 0
+    assert read_imatrix(path).chunks == 0
 
     writer = GGUFWriter(tmp_path / "im.gguf", "none")
     writer.add_array("imatrix.datasets", ["text"])
@@ -264,7 +271,7 @@ def test_both_formats_of_importances(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    new = read_importance(tmp_path / "im.gguf")
+    new = read_imatrix(tmp_path / "im.gguf")
     assert new.entries["a"].tolist() == [1, 2, 3, 1, 1, 1]
     assert (new.datasets, new.chunks) == (("text",), 7)
     assert set(old.only(("a",), ()).entries) == {"a"}
@@ -288,12 +295,12 @@ def test_malformed_importances(tmp_path: Path, content: bytes, message: str) -> 
     path = tmp_path / "im"
     path.write_bytes(content)
     with pytest.raises(FormatError, match=message):
-        read_importance(path)
+        read_imatrix(path)
 
 
 def test_no_importances(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"cannot read .*none"):
-        read_importance(tmp_path / "none")
+        read_imatrix(tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", ["Q4_K_M", "F32"])
@@ -312,7 +319,7 @@ def test_a_weight_that_is_no_number_is_named(tmp_path: Path, bad: float, name: s
 
 
 def test_interrupted_or_failed_nothing_is_left(model: Path, tmp_path: Path) -> None:
-    def interrupt(step: Step, weights: int) -> None:
+    def interrupt(step: QuantiseStep, weights: int) -> None:
         assert list(tmp_path.glob(".a.gguf.*.tmp"))
         raise KeyboardInterrupt
 
@@ -331,7 +338,7 @@ def test_interrupted_or_failed_nothing_is_left(model: Path, tmp_path: Path) -> N
 def test_progress_counts_every_weight(model: Path, tmp_path: Path) -> None:
     done: Counter[str] = Counter()
 
-    def count(step: Step, weights: int) -> None:
+    def count(step: QuantiseStep, weights: int) -> None:
         done[step.source.name] += weights
 
     report = quantise_file(model, tmp_path / "a.gguf", Mix.named("Q8_0"), progress=count)
@@ -342,12 +349,16 @@ def test_progress_counts_every_weight(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (Options(tensor_types=(("(", TensorType.Q8_0),)), OptionError, "not a regular expression"),
-        (Options(output_tensor_type=TensorType.IQ2_XS), UnsupportedError, "cannot quantise to IQ2_XS"),
-        (Options(overrides=(Override("general.alignment", "u32", 7),)), OptionError, "leave it as it is"),
+        (QuantiseOptions(tensor_types=(("(", TensorType.Q8_0),)), OptionError, "not a regular expression"),
+        (QuantiseOptions(output_tensor_type=TensorType.IQ2_XS), UnsupportedError, "cannot quantise to IQ2_XS"),
+        (
+            QuantiseOptions(overrides=(MetadataOverride("general.alignment", "u32", 7),)),
+            OptionError,
+            "leave it as it is",
+        ),
     ],
 )
-def test_plans_that_are_refused(model: Path, options: Options, error: type[Exception], message: str) -> None:
+def test_plans_that_are_refused(model: Path, options: QuantiseOptions, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         plan_file(open_gguf(model), Mix.named("Q4_0"), options)
 
@@ -485,6 +496,6 @@ def test_command_interrupted(
     def interrupt(piece: object) -> np.ndarray:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minillama.gguf.quantise.quantise_file._rounded", interrupt)
+    monkeypatch.setattr("minillama.gguf.quantise.file_quantiser._quantise_chunk", interrupt)
     assert main(["quantize", str(model), str(tmp_path / "a.gguf"), "Q4_0"]) == 130
     assert not list(tmp_path.iterdir())

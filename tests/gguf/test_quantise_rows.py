@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from minillama.errors import FormatError, UnsupportedError
 from minillama.gguf.quantise import QUANTISERS, quantise_rows
 from minillama.gguf.quantise.scale_search import (
-    Trials,
+    ScaleTrials,
     fit_minimum,
     fit_positive,
     fit_signed,
@@ -177,7 +177,7 @@ def added(*terms: list[np.float32]) -> list[np.float32]:
     return [sum(numbers, FLOAT(0)) for numbers in terms]
 
 
-def one_minimum(x: np.ndarray, w: np.ndarray, top: int, trials: Trials) -> tuple[np.float32, np.float32, list]:
+def one_minimum(x: np.ndarray, w: np.ndarray, top: int, trials: ScaleTrials) -> tuple[np.float32, np.float32, list]:
     low, high = min(x.min(), FLOAT(0)), x.max()
     weight_sum, x_sum = added(list(w), list(w * x))
 
@@ -243,8 +243,8 @@ def one_refined(x: np.ndarray, top: int) -> tuple[np.float32, list]:
     return along / square, [code + top for code in codes]
 
 
-@pytest.mark.parametrize("trials", [Trials(-1.0, 0.1, 20), Trials(-0.9, 0.05, 36)])
-def test_search_for_scale_and_minimum_is_the_one_written_out(trials: Trials) -> None:
+@pytest.mark.parametrize("trials", [ScaleTrials(-1.0, 0.1, 20), ScaleTrials(-0.9, 0.05, 36)])
+def test_search_for_scale_and_minimum_is_the_one_written_out(trials: ScaleTrials) -> None:
     x = normal(32, 12)
     x[:, 3:6] += 2
     w = np.abs(normal(32, 12, 1)) + FLOAT(0.1)
@@ -279,5 +279,5 @@ def test_shares_of_a_block_err_less_than_those_of_the_largest() -> None:
 
 
 def test_constants_of_the_searches() -> None:
-    assert math.isclose(Trials(-1.0, 0.1, 20).factors(15)[-1], 16, rel_tol=1e-6)
-    assert len(Trials(-0.9, 0.05, 36).factors(31)) == 37
+    assert math.isclose(ScaleTrials(-1.0, 0.1, 20).factors(15)[-1], 16, rel_tol=1e-6)
+    assert len(ScaleTrials(-0.9, 0.05, 36).factors(31)) == 37

@@ -15,16 +15,16 @@ import pytest
 from minillama.cli import build_parser, main
 from minillama.errors import OptionError, ResourceError
 from minillama.gguf import TensorType, dequantize, open_gguf
-from minillama.gguf.names import format_parameters, model_type
+from minillama.gguf.display_names import format_parameters, model_type
 from minillama.gguf.quantisation_mixes import MIX_NAMES, Mix
 from minillama.gguf.random_models import model_writer
 from minillama.gguf.random_models.model_shapes import SHAPES, shape_named
-from minillama.gguf.random_models.model_writer import plan, write_synthetic
+from minillama.gguf.random_models.model_writer import tensor_specs, write_random_model
 from minillama.gguf.random_models.random_blocks import random_blocks
-from minillama.gguf.random_models.random_vocabulary import Tokens, byte_alphabet, synthetic_tokens
+from minillama.gguf.random_models.random_vocabulary import RandomTokens, byte_alphabet, random_tokens
 from minillama.gguf.types import BLOCKS
 
-WRITTEN_TYPES = sorted({tensor.type for name in MIX_NAMES for tensor in plan(SHAPES["tiny"], Mix.named(name))})
+WRITTEN_TYPES = sorted({tensor.type for name in MIX_NAMES for tensor in tensor_specs(SHAPES["tiny"], Mix.named(name))})
 
 # Parameter counts as the models' pages on the hub give them; llama 3.2 with the 32 rope factors of its GGUF file.
 PARAMETERS = {
@@ -51,7 +51,7 @@ def test_a_file_system_that_keeps_its_pages_is_no_reason_to_fail(
         raise OSError("not here")
 
     monkeypatch.setattr(os, "posix_fadvise", refuse)
-    assert open_gguf(write_synthetic(tmp_path / "a.gguf", "tiny", "Q8_0")).tensors
+    assert open_gguf(write_random_model(tmp_path / "a.gguf", "tiny", "Q8_0")).tensors
     assert asked == [os.POSIX_FADV_DONTNEED]
 
 
@@ -89,9 +89,9 @@ def test_random_blocks_have_mean_0_and_the_wanted_deviation(type: TensorType, de
 
 @pytest.mark.parametrize("name", MIX_NAMES)
 def test_a_written_file_opens_as_planned(tmp_path: Path, name: str) -> None:
-    path = write_synthetic(tmp_path / "tiny.gguf", "tiny", name, seed=3)
+    path = write_random_model(tmp_path / "tiny.gguf", "tiny", name, seed=3)
     file, shape = open_gguf(path), SHAPES["tiny"]
-    planned = plan(shape, Mix.named(name))
+    planned = tensor_specs(shape, Mix.named(name))
     assert [(tensor.name, tensor.shape, tensor.type) for tensor in file.tensors.values()] == [
         (tensor.name, tensor.shape, tensor.type) for tensor in planned
     ]
@@ -110,7 +110,7 @@ def test_metadata_of_a_written_file(tmp_path: Path) -> None:
     special = ((597, "<|endoftext|>", 3), (598, "<|im_start|>", 3), (599, "<|im_end|>", 3))
     vocabulary = replace(real.vocabulary, size=600, special=special, bos=597, eos=599, padding=597)
     small = replace(real, layers=2, embedding=64, heads=4, head_size=16, feed_forward=96, vocabulary=vocabulary)
-    file = open_gguf(write_synthetic(tmp_path / "q.gguf", small, "q8_0"))
+    file = open_gguf(write_random_model(tmp_path / "q.gguf", small, "q8_0"))
     expected = {
         "general.architecture": "qwen2", "general.file_type": 7, "general.quantization_version": 2,
         "qwen2.block_count": 2, "qwen2.embedding_length": 64, "qwen2.attention.head_count": 4,
@@ -129,12 +129,12 @@ def test_metadata_of_a_written_file(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def vocabularies() -> dict[str, Tokens]:
-    return {name: synthetic_tokens(shape.vocabulary, np.random.default_rng(1)) for name, shape in SHAPES.items()}
+def vocabularies() -> dict[str, RandomTokens]:
+    return {name: random_tokens(shape.vocabulary, np.random.default_rng(1)) for name, shape in SHAPES.items()}
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_vocabularies_are_whole(vocabularies: dict[str, Tokens], name: str) -> None:
+def test_vocabularies_are_whole(vocabularies: dict[str, RandomTokens], name: str) -> None:
     tokens, vocabulary = vocabularies[name], SHAPES[name].vocabulary
     assert len(tokens.texts) == len(tokens.types) == len(set(tokens.texts)) == vocabulary.size
     for place, text, kind in vocabulary.special:
@@ -188,13 +188,13 @@ def digest(path: Path) -> str:
 
 
 def test_a_seed_decides_every_byte(tmp_path: Path) -> None:
-    digests = [digest(write_synthetic(tmp_path / "a.gguf", "tiny", "Q4_K_M", seed=seed)) for seed in (0, 0, 1)]
+    digests = [digest(write_random_model(tmp_path / "a.gguf", "tiny", "Q4_K_M", seed=seed)) for seed in (0, 0, 1)]
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    path = write_synthetic(
+    path = write_random_model(
         tmp_path / "a.gguf", "tiny", "Q8_0", progress=lambda done, total: calls.append((done, total))
     )
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
@@ -209,18 +209,18 @@ def test_nothing_is_left_of_what_cannot_be_finished(tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_synthetic(path, "tiny", "Q8_0", progress=interrupted)
+        write_random_model(path, "tiny", "Q8_0", progress=interrupted)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(model_writer.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 10**6))
     with pytest.raises(ResourceError, match=r"takes 0\.00 GiB and .* has 0\.00 GiB free; make room"):
-        write_synthetic(path, "tiny", "Q8_0")
+        write_random_model(path, "tiny", "Q8_0")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "what was there before"
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="cannot write"):
-        write_synthetic(tmp_path / "none" / "a.gguf", "tiny", "Q8_0")
+        write_random_model(tmp_path / "none" / "a.gguf", "tiny", "Q8_0")
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,7 +275,7 @@ def test_help_lists_every_shape_and_type(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.slow
 def test_a_whole_model_in_a_real_shape(tmp_path: Path) -> None:
     """A real quantised file of this model has 770,928,608 bytes of weights and vocabulary; ours has fewer merges."""
-    path = write_synthetic(tmp_path / "llama.gguf", "llama-3.2-1b", "Q4_0")
+    path = write_random_model(tmp_path / "llama.gguf", "llama-3.2-1b", "Q4_0")
     file = open_gguf(path)
     assert model_type(file) == "llama 1B Q4_0"
     assert file.nbytes == pytest.approx(763e6, rel=0.001)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from minillama.errors import FormatError, ResourceError, UnsupportedError
 from minillama.gguf import GGUF, Tensor, TensorType, dequantize, open_gguf
-from minillama.gguf.parse import parse_header, short_strings
+from minillama.gguf.header_parser import parse_header, read_short_strings
 
 SAMPLES = {
     0: 255, 1: -128, 2: 65535, 3: -32768, 4: 2**32 - 1, 5: -(2**31), 6: 0.1, 7: True, 8: "Grüße 你好",
@@ -207,7 +207,7 @@ def test_strings_found_all_at_once_are_those_read_one_by_one(
 ) -> None:
     raw = b"".join(map(gguf_bytes.string, texts)) + behind
     raw = raw[: len(raw) - lost]
-    found = short_strings(raw, len(texts))
+    found = read_short_strings(raw, len(texts))
     assert found is None or tuple(found) == slow_strings(raw, len(texts))
 
 
@@ -220,7 +220,7 @@ def test_strings_found_all_at_once_are_those_read_one_by_one(
 )
 def test_ordinary_strings_are_found_all_at_once(texts: list[str]) -> None:
     raw = b"".join(map(gguf_bytes.string, texts))
-    assert short_strings(raw + b"rest", len(texts)) == (tuple(texts), len(raw))
+    assert read_short_strings(raw + b"rest", len(texts)) == (tuple(texts), len(raw))
 
 
 def test_integer_and_double_tensors_are_dequantised(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import minillama as ml
 from minillama.cli import main
 from minillama.errors import OptionError, UnsupportedError
 from minillama.gguf import dequantize, open_gguf
-from minillama.gguf.imatrix_file import read_importance, write_importance
+from minillama.gguf.imatrix_file import read_imatrix, write_imatrix
 from minillama.measure.quality.imatrix import chunks_of, sums_of_squares
 
 
@@ -86,8 +86,8 @@ def test_experts_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     sums = {"b.weight": np.array([2, 4], np.float32), "a.weight": np.array([8, 6, 4], np.float32)}
-    path = write_importance(tmp_path / "im.gguf", sums, 2, dataset="text", chunks=3, chunk_size=1)
-    found = read_importance(path)
+    path = write_imatrix(tmp_path / "im.gguf", sums, 2, dataset="text", chunks=3, chunk_size=1)
+    found = read_imatrix(path)
     means = {name: values.tolist() for name, values in found.entries.items()}
     assert means == {"a.weight": [4, 3, 2], "b.weight": [1, 2]}
     assert (found.datasets, found.chunks) == (("text",), 3)
@@ -103,7 +103,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     words = ["imatrix", "-m", "m.gguf", "-f", "text.txt", "-c", "32", "--chunks", "2"]
     assert main(words) == 0
     assert capsys.readouterr().out == "imatrix.gguf\n"
-    found = read_importance("imatrix.gguf")
+    found = read_imatrix("imatrix.gguf")
     assert (found.datasets, found.chunks) == (("text.txt",), 2)
     assert all(np.all(values > 0) for values in found.entries.values())
     assert main(words) == 2

@@ -15,7 +15,7 @@ from minillama.engine.loading.layer_placement import Placement, first_devices, p
 from minillama.engine.loading.load_params import Advance, load_params
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
-from minillama.gguf.pages import populate
+from minillama.gguf.memory_pages import prefault_pages
 from minillama.kernels import reads_in_place
 from minillama.model import Config
 
@@ -57,7 +57,7 @@ def open_here(
         executor = spread_model(file, config, ctx_size, devices, advance)
     elif any(reads_in_place(device) for device in placement.devices):
         for whole in file.mapped.values():
-            for size in populate(whole):
+            for size in prefault_pages(whole):
                 advance(size)
         executor = OnDevices(load_params(file, config, ctx_size, placement.devices), config, placement)
     else:

@@ -13,7 +13,7 @@ from minillama.engine.batches import Batches
 from minillama.errors import OptionError, ResourceError
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.gguf.pages import lock
+from minillama.gguf.memory_pages import lock_pages
 from minillama.kernels import cpu_kernels_error
 from minillama.model import Config, cache_bytes
 from minillama.model.attention import tile_size
@@ -133,7 +133,7 @@ def keep_weights(memory: Memory, file: GGUF, *, stays: bool, use_mmap: bool, use
 def lock_weights(file: GGUF) -> bool:
     """Lock a file in memory; where the system forbids it that is said, and it goes on without."""
     try:
-        lock(file.mapped.values())
+        lock_pages(file.mapped.values())
     except ResourceError as problem:
         logger.warning("%s; going on without", problem)
         return False

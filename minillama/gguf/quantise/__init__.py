@@ -4,11 +4,25 @@
 >>> quantise_file("model-f16.gguf", "model-q4_k_m.gguf", Mix.named("Q4_K_M"))
 """
 
-from minillama.gguf.quantise.quantise_file import Progress, Report, quantise_file
-from minillama.gguf.quantise.quantise_rows import QUANTISERS, quantise_rows
-from minillama.gguf.quantise.tensor_types import Options, Override, Plan, Step, plan_file
+from minillama.gguf.quantise.file_quantiser import Progress, QuantiseReport, quantise_file
+from minillama.gguf.quantise.quantise_plan import (
+    MetadataOverride,
+    QuantiseOptions,
+    QuantisePlan,
+    QuantiseStep,
+    plan_file,
+)
+from minillama.gguf.quantise.row_quantiser import QUANTISERS, quantise_rows
 
 __all__ = [
-    "QUANTISERS", "Options", "Override", "Plan", "Progress", "Report", "Step", "plan_file", "quantise_file",
+    "QUANTISERS",
+    "MetadataOverride",
+    "Progress",
+    "QuantiseOptions",
+    "QuantisePlan",
+    "QuantiseReport",
+    "QuantiseStep",
+    "plan_file",
+    "quantise_file",
     "quantise_rows",
 ]  # fmt: skip

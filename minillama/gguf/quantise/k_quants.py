@@ -6,88 +6,97 @@ the codes are made again with the scales that a reader will see. Layouts: ggml-c
 
 import numpy as np
 
-from minillama.gguf.quantise.column_weights import Columns, as_half, columns, extreme, half, repeated, rows_of, total
 from minillama.gguf.quantise.scale_search import (
-    SMALLEST,
+    MIN_NONZERO,
     MinimumFit,
-    Trials,
+    ScaleTrials,
     fit_minimum,
     fit_positive,
     fit_signed,
     minimum_codes,
     refine_signed,
-    round_to,
+    scale_and_round,
     signed_codes,
+)
+from minillama.gguf.quantise.sub_blocks import (
+    Columns,
+    column_sums,
+    f16_bytes,
+    from_columns,
+    round_to_f16,
+    signed_absmax,
+    tiled_importance,
+    to_columns,
 )
 
 BLOCK = 256
-IMPORTANT = Trials(-0.9, 0.05, 36)
+IMATRIX_TRIALS = ScaleTrials(-0.9, 0.05, 36)
 ZERO = np.float32(0)
 
 
 def q2_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Codes of 2 bits; 16 scales and 16 minima of 4 bits."""
-    x = columns(weights, 16)
+    x = to_columns(weights, 16)
     if importance is None:
-        fit = fit_minimum(x, np.abs(x), 3, Trials(-0.5, 0.1, 15, absolute=True))
-        scale, scales = _shares(fit.scale, 16, 15)
-        minimum, minima = _shares(fit.minimum, 16, 15)
+        fit = fit_minimum(x, np.abs(x), 3, ScaleTrials(-0.5, 0.1, 15, absolute=True))
+        scale, scales = _quantised_scales(fit.scale, 16, 15)
+        minimum, minima = _quantised_scales(fit.minimum, 16, 15)
     else:
-        important = _importances(weights, importance, 16, 1)
-        fit = fit_minimum(x, important, 3, IMPORTANT)
-        scale, scales, minimum, minima = _fitted_shares(fit, important, 16, 15)
+        error_weights = _error_weights(weights, importance, 16, 1)
+        fit = fit_minimum(x, error_weights, 3, IMATRIX_TRIALS)
+        scale, scales, minimum, minima = _fitted_scales(fit, error_weights, 16, 15)
     codes = _codes_with_minimum(x, fit, 3, scale, scales, minimum, minima)
-    return _joined(weights, scales | minima << 4, _pairs(codes), half(scale), half(minimum))
+    return _joined(weights, scales | minima << 4, _pairs(codes), f16_bytes(scale), f16_bytes(minimum))
 
 
 def q3_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Codes of 3 bits from -4; 16 scales of 6 bits from -32."""
-    x = columns(weights, 16)
+    x = to_columns(weights, 16)
     if importance is None:
         found, rough = refine_signed(x, 4)
         per_block = found.reshape(-1, 16)
-        largest = extreme(per_block.T)
+        largest = signed_absmax(per_block.T)
         inverse = np.float32(-32) / largest
-        scales = np.where(largest[:, None] == 0, ZERO, round_to(per_block, inverse[:, None], -32, 31))
+        scales = np.where(largest[:, None] == 0, ZERO, scale_and_round(per_block, inverse[:, None], -32, 31))
         scale = np.where(largest == 0, ZERO, np.float32(1) / inverse)
         stored = np.where(largest[:, None] == 0, ZERO, scales + np.float32(32))
     else:
-        important = _importances(weights, importance, 16, 2)
-        fit = fit_signed(x, important, 4)
+        error_weights = _error_weights(weights, importance, 16, 2)
+        fit = fit_signed(x, error_weights, 4)
         rough = signed_codes(x, fit, 4)
-        sub_scales, sub_weights = columns(fit.scale, 16), columns(total(important), 16)
+        sub_scales, sub_weights = to_columns(fit.scale, 16), to_columns(column_sums(error_weights), 16)
         outer = fit_signed(sub_scales, sub_weights, 32)
         scale, stored = outer.scale, signed_codes(sub_scales, outer, 32).T
-    step = as_half(scale)[:, None] * (stored - np.float32(32))
-    codes = _codes_again(x, step, -4, 3, rough)
+    step = round_to_f16(scale)[:, None] * (stored - np.float32(32))
+    codes = _requantise(x, step, -4, 3, rough)
     high = _joined_bits((codes > 3).reshape(-1, 8, 32))
-    return _joined(weights, high, _pairs(codes & 3), _six_bits_signed(stored.astype(np.uint8)), half(scale))
+    return _joined(weights, high, _pairs(codes & 3), _six_bits_signed(stored.astype(np.uint8)), f16_bytes(scale))
 
 
 def q4_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Codes of 4 bits; 8 scales and 8 minima of 6 bits."""
-    scale, minimum, shares, codes = _of_eight(weights, importance, 15, Trials(-1.0, 0.1, 20))
-    return _joined(weights, half(scale), half(minimum), shares, _nibbles(codes))
+    scale, minimum, shares, codes = _q4_q5_blocks(weights, importance, 15, ScaleTrials(-1.0, 0.1, 20))
+    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), shares, _nibbles(codes))
 
 
 def q5_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Codes of 5 bits; 8 scales and 8 minima of 6 bits."""
-    scale, minimum, shares, codes = _of_eight(weights, importance, 31, Trials(-0.5, 0.1, 15))
+    scale, minimum, shares, codes = _q4_q5_blocks(weights, importance, 31, ScaleTrials(-0.5, 0.1, 15))
     high = _joined_bits((codes > 15).reshape(-1, 8, 32))
-    return _joined(weights, half(scale), half(minimum), shares, high, _nibbles(codes & 15))
+    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), shares, high, _nibbles(codes & 15))
 
 
 def q6_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Codes of 6 bits from -32; 16 scales of 8 bits."""
-    x = columns(weights, 16)
-    fit = fit_signed(x, x * x if importance is None else repeated(importance, len(weights), 16), 32)
+    x = to_columns(weights, 16)
+    fit = fit_signed(x, x * x if importance is None else tiled_importance(importance, len(weights), 16), 32)
     per_block = fit.scale.reshape(-1, 16)
-    largest = extreme(per_block.T)
-    nothing = np.abs(largest) < SMALLEST
+    largest = signed_absmax(per_block.T)
+    nothing = np.abs(largest) < MIN_NONZERO
     inverse = np.where(nothing, ZERO, np.float32(-128) / largest)
     scale = np.where(nothing, ZERO, np.float32(1) / inverse)
     scales = np.minimum(np.rint(inverse[:, None] * per_block), np.float32(127))
-    codes = _codes_again(x, as_half(scale)[:, None] * scales, -32, 31, signed_codes(x, fit, 32))
+    codes = _requantise(x, round_to_f16(scale)[:, None] * scales, -32, 31, signed_codes(x, fit, 32))
     codes[nothing] = 0
     quarters = codes.reshape(-1, 2, 4, 32)
     low = (quarters[:, :, :2] & 15) | (quarters[:, :, 2:] & 15) << 4
@@ -96,38 +105,38 @@ def q6_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
         low.reshape(-1, 128),
         _pairs(codes >> 4),
         scales.astype(np.int8).view(np.uint8),
-        half(scale),
+        f16_bytes(scale),
     )
 
 
-def _importances(weights: np.ndarray, importance: np.ndarray, size: int, factor: int) -> Columns:
+def _error_weights(weights: np.ndarray, importance: np.ndarray, size: int, factor: int) -> Columns:
     """importance * sqrt(factor * mean square of the block + square)."""
-    squares = columns(weights, BLOCK)
+    squares = to_columns(weights, BLOCK)
     squares *= squares
-    mean = np.float32(factor) * total(squares) / np.float32(BLOCK)
-    x = columns(weights, size)
-    return repeated(importance, len(weights), size) * np.sqrt(np.repeat(mean, BLOCK // size) + x * x)
+    mean = np.float32(factor) * column_sums(squares) / np.float32(BLOCK)
+    x = to_columns(weights, size)
+    return tiled_importance(importance, len(weights), size) * np.sqrt(np.repeat(mean, BLOCK // size) + x * x)
 
 
-def _of_eight(
-    weights: np.ndarray, importance: np.ndarray | None, top: int, trials: Trials
+def _q4_q5_blocks(
+    weights: np.ndarray, importance: np.ndarray | None, top: int, trials: ScaleTrials
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What Q4_K and Q5_K have in common: (scale, minimum, the twelve bytes of shares, codes [blocks, 256])."""
-    x = columns(weights, 32)
+    x = to_columns(weights, 32)
     if importance is None:
-        root = np.sqrt(total(x * x) / np.float32(32))
+        root = np.sqrt(column_sums(x * x) / np.float32(32))
         fit = fit_minimum(x, root + np.abs(x), top, trials)
-        scale, scales = _shares(fit.scale, 8, 63)
-        minimum, minima = _shares(fit.minimum, 8, 63)
+        scale, scales = _quantised_scales(fit.scale, 8, 63)
+        minimum, minima = _quantised_scales(fit.minimum, 8, 63)
     else:
-        important = _importances(weights, importance, 32, 2)
-        fit = fit_minimum(x, important, top, IMPORTANT)
-        scale, scales, minimum, minima = _fitted_shares(fit, important, 8, 63)
+        error_weights = _error_weights(weights, importance, 32, 2)
+        fit = fit_minimum(x, error_weights, top, IMATRIX_TRIALS)
+        scale, scales, minimum, minima = _fitted_scales(fit, error_weights, 8, 63)
     codes = _codes_with_minimum(x, fit, top, scale, scales, minimum, minima)
     return scale, minimum, _six_bits(scales, minima), codes
 
 
-def _shares(values: np.ndarray, count: int, top: int) -> tuple[np.ndarray, np.ndarray]:
+def _quantised_scales(values: np.ndarray, count: int, top: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of sub-blocks as a float for the block and whole numbers up to `top`: ([blocks], [blocks, count])."""
     per_block = values.reshape(-1, count)
     largest = per_block.max(axis=1)
@@ -138,13 +147,13 @@ def _shares(values: np.ndarray, count: int, top: int) -> tuple[np.ndarray, np.nd
     return largest / np.float32(top), shares.astype(np.uint8)
 
 
-def _fitted_shares(
-    fit: MinimumFit, important: Columns, count: int, top: int
+def _fitted_scales(
+    fit: MinimumFit, error_weights: Columns, count: int, top: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The same by a search that weighs each sub-block: (scale, scales, minimum, minima)."""
-    sub_weights = columns(total(important), count)
-    scale, scales = fit_positive(columns(fit.scale, count), sub_weights, top)
-    minimum, minima = fit_positive(columns(fit.minimum, count), sub_weights, top)
+    sub_weights = to_columns(column_sums(error_weights), count)
+    scale, scales = fit_positive(to_columns(fit.scale, count), sub_weights, top)
+    minimum, minima = fit_positive(to_columns(fit.minimum, count), sub_weights, top)
     return scale, scales.T.astype(np.uint8), minimum, minima.T.astype(np.uint8)
 
 
@@ -158,25 +167,25 @@ def _codes_with_minimum(
     minima: np.ndarray,
 ) -> np.ndarray:
     """Codes made with the scales that are stored; where a scale became 0, those of the search."""
-    step = (as_half(scale)[:, None] * scales.astype(np.float32)).reshape(-1)
-    shift = (as_half(minimum)[:, None] * minima.astype(np.float32)).reshape(-1)
+    step = (round_to_f16(scale)[:, None] * scales.astype(np.float32)).reshape(-1)
+    shift = (round_to_f16(minimum)[:, None] * minima.astype(np.float32)).reshape(-1)
     codes = np.clip(np.rint((x + shift) / step), 0, top)
-    _keep(codes, step, x, fit, top)
-    return rows_of(codes, BLOCK)
+    _restore_zero_step_codes(codes, step, x, fit, top)
+    return from_columns(codes, BLOCK)
 
 
-def _keep(codes: Columns, step: np.ndarray, x: Columns, fit: MinimumFit, top: int) -> None:
+def _restore_zero_step_codes(codes: Columns, step: np.ndarray, x: Columns, fit: MinimumFit, top: int) -> None:
     lost = np.flatnonzero(step == 0)
     if lost.size:
         part = MinimumFit(fit.scale[lost], fit.minimum[lost], fit.inverse[lost], fit.base[lost])
         codes[:, lost] = minimum_codes(x[:, lost], part, top)
 
 
-def _codes_again(x: Columns, step: np.ndarray, low: int, top: int, rough: Columns) -> np.ndarray:
+def _requantise(x: Columns, step: np.ndarray, low: int, top: int, rough: Columns) -> np.ndarray:
     """Codes from 0, made with the scales that are stored; where a scale became 0, the rough ones."""
     step = step.reshape(-1)
     codes = np.clip(np.rint(x / step), low, top) - np.float32(low)
-    return rows_of(np.where(step == 0, rough, codes), BLOCK)
+    return from_columns(np.where(step == 0, rough, codes), BLOCK)
 
 
 def _joined(weights: np.ndarray, *parts: np.ndarray) -> np.ndarray:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from minillama.gguf.quantise.column_weights import Columns, columns, extreme, half, rows_of
-from minillama.gguf.quantise.scale_search import Trials, fit_minimum, fit_signed, minimum_codes, signed_codes
+from minillama.gguf.quantise.scale_search import ScaleTrials, fit_minimum, fit_signed, minimum_codes, signed_codes
+from minillama.gguf.quantise.sub_blocks import Columns, f16_bytes, from_columns, signed_absmax, to_columns
 
 BLOCK = 32
-IMPORTANT = Trials(-0.9, 0.05, 36)
+IMATRIX_TRIALS = ScaleTrials(-0.9, 0.05, 36)
 
 
 def q8_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
@@ -16,48 +16,48 @@ def q8_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
     scaled = blocks * _inverse(scale)[:, None]
     whole = np.floor(np.abs(scaled))
     codes = np.copysign(whole + np.floor(np.float32(2) * (np.abs(scaled) - whole)), scaled)
-    return _joined(weights, half(scale), codes.astype(np.int8).view(np.uint8))
+    return _joined(weights, f16_bytes(scale), codes.astype(np.int8).view(np.uint8))
 
 
 def q4_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """16 steps from -8 to 7 times the scale."""
     scale, codes = _signed(weights, importance, 8)
-    return _joined(weights, half(scale), _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), _nibbles(codes))
 
 
 def q5_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """32 steps from -16 to 15 times the scale."""
     scale, codes = _signed(weights, importance, 16)
-    return _joined(weights, half(scale), _fifth_bits(codes), _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), _fifth_bits(codes), _nibbles(codes))
 
 
 def q4_1(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """16 steps from a minimum."""
     scale, minimum, codes = _with_minimum(weights, importance, 15)
-    return _joined(weights, half(scale), half(minimum), _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), _nibbles(codes))
 
 
 def q5_1(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """32 steps from a minimum."""
     scale, minimum, codes = _with_minimum(weights, importance, 31)
-    return _joined(weights, half(scale), half(minimum), _fifth_bits(codes), _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), _fifth_bits(codes), _nibbles(codes))
 
 
-def importances(weights: np.ndarray, importance: np.ndarray) -> Columns:
+def error_weights(weights: np.ndarray, importance: np.ndarray) -> Columns:
     """importance * sqrt(mean square of the row + square): what llama.cpp weighs errors with."""
     squares = weights * weights
     mean = np.add.accumulate(squares, axis=1)[:, -1:] / np.float32(weights.shape[1])
-    return columns(importance * np.sqrt(mean + squares), BLOCK)
+    return to_columns(importance * np.sqrt(mean + squares), BLOCK)
 
 
 def _signed(weights: np.ndarray, importance: np.ndarray | None, top: int) -> tuple[np.ndarray, np.ndarray]:
     """(scales, codes [blocks, 32])."""
     if importance is not None:
-        x = columns(weights, BLOCK)
-        fit = fit_signed(x, importances(weights, importance), top)
-        return fit.scale, rows_of(signed_codes(x, fit, top), BLOCK)
+        x = to_columns(weights, BLOCK)
+        fit = fit_signed(x, error_weights(weights, importance), top)
+        return fit.scale, from_columns(signed_codes(x, fit, top), BLOCK)
     blocks = weights.reshape(-1, BLOCK)
-    scale = extreme(blocks.T) / np.float32(-top)
+    scale = signed_absmax(blocks.T) / np.float32(-top)
     inverse = _inverse(scale)
     codes = np.trunc(blocks * inverse[:, None] + np.float32(top + 0.5))
     return scale, _limited(codes, inverse, 2 * top - 1)
@@ -68,9 +68,9 @@ def _with_minimum(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(scales, minima, codes [blocks, 32])."""
     if importance is not None:
-        x = columns(weights, BLOCK)
-        fit = fit_minimum(x, importances(weights, importance), top, IMPORTANT)
-        return fit.scale, -fit.minimum, rows_of(minimum_codes(x, fit, top), BLOCK)
+        x = to_columns(weights, BLOCK)
+        fit = fit_minimum(x, error_weights(weights, importance), top, IMATRIX_TRIALS)
+        return fit.scale, -fit.minimum, from_columns(minimum_codes(x, fit, top), BLOCK)
     blocks = weights.reshape(-1, BLOCK)
     minimum = blocks.min(axis=1)
     scale = (blocks.max(axis=1) - minimum) / np.float32(top)

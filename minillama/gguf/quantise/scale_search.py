@@ -1,7 +1,7 @@
 """Searches for the scale (and minimum) of a sub-block that lose least, on all sub-blocks at once.
 
 Each tries a few scales near the obvious one, fits scale and minimum to the rounded codes by least squares, and keeps
-what errs least. Trials, weights and the order of every operation are llama.cpp's (ggml-quants.c, October 2026), so
+what errs least. ScaleTrials, weights and the order of every operation are llama.cpp's (ggml-quants.c, October 2026), so
 that the results are the same bits.
 """
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minillama.gguf.quantise.column_weights import Columns, extreme, total
+from minillama.gguf.quantise.sub_blocks import Columns, column_sums, signed_absmax
 
-SMALLEST = np.float32(1e-15)  # what is smaller everywhere counts as zero
+MIN_NONZERO = np.float32(1e-15)  # what is smaller everywhere counts as zero
 REFINEMENTS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class SignedFit:
     """Of each column: `scale`, what codes are multiplied by, and `inverse`, what weights were multiplied by."""
 
     scale: np.ndarray
@@ -34,7 +34,7 @@ class MinimumFit:
 
 
 @dataclass(frozen=True)
-class Trials:
+class ScaleTrials:
     """Inverse scales to try: (`start` + `step` * i + largest code) / range, for i from 0 to `last`."""
 
     start: float
@@ -47,45 +47,45 @@ class Trials:
         return [start + step * np.float32(i) + np.float32(top) for i in range(self.last + 1)]
 
 
-def fit_signed(x: Columns, weights: Columns, top: int) -> Fit:
+def fit_signed(x: Columns, weights: Columns, top: int) -> SignedFit:
     """Codes from -top to top - 1 and no minimum; 19 trials. Columns of zeros get scale 0."""
-    largest = extreme(x)
-    zero = np.abs(largest) < SMALLEST
+    largest = signed_absmax(x)
+    zero = np.abs(largest) < MIN_NONZERO
     weighted = weights * x
     codes, scratch = np.empty_like(x), np.empty_like(x)
 
     def sums(inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        round_to(x, inverse, -top, top - 1, out=codes)
-        along = total(np.multiply(weighted, codes, out=scratch))
+        scale_and_round(x, inverse, -top, top - 1, out=codes)
+        dot = column_sums(np.multiply(weighted, codes, out=scratch))
         np.multiply(weights, codes, out=scratch)
-        return along, total(np.multiply(scratch, codes, out=scratch))
+        return dot, column_sums(np.multiply(scratch, codes, out=scratch))
 
     inverse = np.float32(-top) / largest
-    along, square = sums(inverse)
-    scale = np.where(square != 0, along / square, np.float32(0))
-    best = scale * along
-    for turn in range(-9, 10):
-        if turn:
-            tried = -(np.float32(top) + np.float32(0.1) * np.float32(turn)) / largest
-            along, square = sums(tried)
-            better = (square > 0) & (along * along > best * square)
-            scale = np.where(better, along / square, scale)
-            best = np.where(better, scale * along, best)
+    dot, square = sums(inverse)
+    scale = np.where(square != 0, dot / square, np.float32(0))
+    best = scale * dot
+    for trial in range(-9, 10):
+        if trial:
+            tried = -(np.float32(top) + np.float32(0.1) * np.float32(trial)) / largest
+            dot, square = sums(tried)
+            better = (square > 0) & (dot * dot > best * square)
+            scale = np.where(better, dot / square, scale)
+            best = np.where(better, scale * dot, best)
             inverse = np.where(better, tried, inverse)
-    return Fit(np.where(zero, np.float32(0), scale), np.where(zero, np.float32(0), inverse))
+    return SignedFit(np.where(zero, np.float32(0), scale), np.where(zero, np.float32(0), inverse))
 
 
-def signed_codes(x: Columns, fit: Fit, top: int) -> np.ndarray:
+def signed_codes(x: Columns, fit: SignedFit, top: int) -> np.ndarray:
     """The codes of `fit_signed`, counted from 0; columns of zeros have code 0."""
-    codes = round_to(x, fit.inverse, -top, top - 1) + np.float32(top)
+    codes = scale_and_round(x, fit.inverse, -top, top - 1) + np.float32(top)
     return np.where(fit.inverse == 0, np.float32(0), codes)
 
 
-def fit_minimum(x: Columns, weights: Columns, top: int, trials: Trials) -> MinimumFit:
+def fit_minimum(x: Columns, weights: Columns, top: int, trials: ScaleTrials) -> MinimumFit:
     """Codes from 0 to top, and a minimum that is not above 0."""
     low, high = x.min(axis=0), x.max(axis=0)
     low = np.where(low > 0, np.float32(0), low)
-    weight_sum, x_sum = total(weights), total(weights * x)
+    weight_sum, x_sum = column_sums(weights), column_sums(weights * x)
     codes, scratch, weighted = np.empty_like(x), np.empty_like(x), np.empty_like(x)
 
     def error(scale: np.ndarray, minimum: np.ndarray) -> np.ndarray:
@@ -96,25 +96,25 @@ def fit_minimum(x: Columns, weights: Columns, top: int, trials: Trials) -> Minim
             np.abs(scratch, out=scratch)
         else:
             np.multiply(scratch, scratch, out=scratch)
-        return total(np.multiply(scratch, weights, out=scratch))
+        return column_sums(np.multiply(scratch, weights, out=scratch))
 
     inverse, base, minimum = np.float32(top) / (high - low), low, low
     flat = ~np.isfinite(inverse)  # all the same, or nearer to each other than a float can say
     scale = np.float32(1) / inverse
-    round_to(np.subtract(x, minimum, out=codes), inverse, 0, top, out=codes)
+    scale_and_round(np.subtract(x, minimum, out=codes), inverse, 0, top, out=codes)
     best = error(scale, minimum)
     for factor in trials.factors(top):
         tried = factor / (high - minimum)
-        round_to(np.subtract(x, minimum, out=codes), tried, 0, top, out=codes)
+        scale_and_round(np.subtract(x, minimum, out=codes), tried, 0, top, out=codes)
         np.multiply(weights, codes, out=weighted)
-        code_sum = total(weighted)
-        square = total(np.multiply(weighted, codes, out=scratch))
-        along = total(np.multiply(weighted, x, out=scratch))
+        code_sum = column_sums(weighted)
+        square = column_sums(np.multiply(weighted, codes, out=scratch))
+        dot = column_sums(np.multiply(weighted, x, out=scratch))
         determinant = weight_sum * square - code_sum * code_sum
-        new_scale = (weight_sum * along - x_sum * code_sum) / determinant
-        new_minimum = (square * x_sum - code_sum * along) / determinant
+        new_scale = (weight_sum * dot - x_sum * code_sum) / determinant
+        new_minimum = (square * x_sum - code_sum * dot) / determinant
         above = new_minimum > 0
-        new_scale = np.where(above, along / square, new_scale)
+        new_scale = np.where(above, dot / square, new_scale)
         new_minimum = np.where(above, np.float32(0), new_minimum)
         new_error = error(new_scale, new_minimum)
         better = (determinant > 0) & (new_error < best)
@@ -129,23 +129,23 @@ def fit_minimum(x: Columns, weights: Columns, top: int, trials: Trials) -> Minim
 
 def minimum_codes(x: Columns, fit: MinimumFit, top: int) -> np.ndarray:
     """The codes of `fit_minimum`; flat columns have code 0."""
-    return np.where(fit.inverse == 0, np.float32(0), round_to(x - fit.base, fit.inverse, 0, top))
+    return np.where(fit.inverse == 0, np.float32(0), scale_and_round(x - fit.base, fit.inverse, 0, top))
 
 
 def fit_positive(x: Columns, weights: Columns, top: int) -> tuple[np.ndarray, np.ndarray]:
     """One scale for the scales of a block: (scale [n], codes from 0 to top [S, n]) of numbers that are not negative."""
     largest = np.maximum(x.max(axis=0), np.float32(0))
-    zero = largest < SMALLEST
+    zero = largest < MIN_NONZERO
 
     def error(inverse: np.ndarray, limit: float) -> np.ndarray:
         difference = x - np.float32(1) / inverse * np.minimum(np.rint(inverse * x), np.float32(limit))
-        return total(weights * difference * difference)
+        return column_sums(weights * difference * difference)
 
     inverse = np.float32(top) / largest
     best = error(inverse, np.inf)
-    for turn in range(-4, 5):
-        if turn:
-            tried = (np.float32(0.1) * np.float32(turn) + np.float32(top)) / largest
+    for trial in range(-4, 5):
+        if trial:
+            tried = (np.float32(0.1) * np.float32(trial) + np.float32(top)) / largest
             new_error = error(tried, float(top))
             better = new_error < best
             best, inverse = np.where(better, new_error, best), np.where(better, tried, inverse)
@@ -156,9 +156,9 @@ def fit_positive(x: Columns, weights: Columns, top: int) -> tuple[np.ndarray, np
 
 def refine_signed(x: Columns, top: int) -> tuple[np.ndarray, np.ndarray]:
     """(scale [n], codes from 0 to 2 * top - 1) by changing one code after the other, weighing with the squares."""
-    largest = extreme(x)
-    zero = np.abs(largest) < SMALLEST
-    codes = round_to(x, np.float32(-top) / largest, -top, top - 1)
+    largest = signed_absmax(x)
+    zero = np.abs(largest) < MIN_NONZERO
+    codes = scale_and_round(x, np.float32(-top) / largest, -top, top - 1)
     codes, scale = refine(x, x * x, codes, -top, top - 1, whole=False)
     return np.where(zero, np.float32(0), scale), np.where(zero, np.float32(0), codes + np.float32(top))
 
@@ -166,35 +166,35 @@ def refine_signed(x: Columns, top: int) -> tuple[np.ndarray, np.ndarray]:
 def refine(
     x: Columns, weights: Columns, codes: Columns, low: int, top: int, *, whole: bool
 ) -> tuple[Columns, np.ndarray]:
-    """Let each code in turn become what suits the scale of all others, while that helps: (codes, scale).
+    """Let each code in trial become what suits the scale of all others, while that helps: (codes, scale).
 
     With `whole` a code stays where the others have no weight left.
     """
     weighted, codes = weights * x, codes.copy()
-    along, square = total(weighted * codes), total(weights * codes * codes)
+    dot, square = column_sums(weighted * codes), column_sums(weights * codes * codes)
     for _ in range(REFINEMENTS):
         changed = False
         for i in range(len(x)):
             code = codes[i]
-            rest_along = along - weighted[i] * code
+            rest_dot = dot - weighted[i] * code
             rest_square = square - weights[i] * code * code
-            new = np.clip(np.rint(x[i] * rest_square / rest_along), np.float32(low), np.float32(top))
-            new_along = rest_along + weighted[i] * new
+            new = np.clip(np.rint(x[i] * rest_square / rest_dot), np.float32(low), np.float32(top))
+            new_dot = rest_dot + weighted[i] * new
             new_square = rest_square + weights[i] * new * new
-            better = (rest_along > 0) & (new != code) & (new_square > 0)
-            better &= new_along * new_along * square > along * along * new_square
+            better = (rest_dot > 0) & (new != code) & (new_square > 0)
+            better &= new_dot * new_dot * square > dot * dot * new_square
             if whole:
                 better &= rest_square > 0
             if better.any():
                 changed = True
                 codes[i] = np.where(better, new, code)
-                along, square = np.where(better, new_along, along), np.where(better, new_square, square)
+                dot, square = np.where(better, new_dot, dot), np.where(better, new_square, square)
         if not changed:
             break
-    return codes, np.where(square > 0, along / square, np.float32(0))
+    return codes, np.where(square > 0, dot / square, np.float32(0))
 
 
-def round_to(x: Columns, inverse: np.ndarray, low: int, top: int, out: Columns | None = None) -> Columns:
+def scale_and_round(x: Columns, inverse: np.ndarray, low: int, top: int, out: Columns | None = None) -> Columns:
     """The nearest whole number to x * inverse, ties to even, from low to top."""
     out = np.multiply(x, inverse, out=out)
     np.rint(out, out=out)

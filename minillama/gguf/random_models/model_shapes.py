@@ -33,7 +33,7 @@ class RopeFactors:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class VocabularySpec:
     """A synthetic vocabulary: `pre` names the pre-tokeniser of a byte-level BPE one, and is None for sentencepiece's.
 
     `special` are (id, text, type) with llama.cpp's token types: 3 control, 4 user-defined, 5 unused.
@@ -50,7 +50,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A model's hyper-parameters; `family` is the GGUF architecture."""
 
     name: str
@@ -67,7 +67,7 @@ class Shape:
     rms_epsilon: float
     rope_base: float
     tied: bool
-    vocabulary: Vocabulary = field(repr=False)
+    vocabulary: VocabularySpec = field(repr=False)
     qkv_bias: bool = False
     rope_factors: RopeFactors | None = None
 
@@ -103,29 +103,29 @@ class Shape:
         return sum(math.prod(shape) for _, shape in self.tensors())
 
 
-def shape_named(name: str) -> Shape:
+def shape_named(name: str) -> ModelShape:
     """The shape of this name; OptionError for an unknown one."""
     if name not in SHAPES:
         raise OptionError(f"unknown model shape {name}; known: {', '.join(SHAPES)}")
     return SHAPES[name]
 
 
-def _sentencepiece(size: int, chat_template: str) -> Vocabulary:
+def _sentencepiece(size: int, chat_template: str) -> VocabularySpec:
     special = ((0, "<unk>", 2), (1, "<s>", 3), (2, "</s>", 3))
-    return Vocabulary(size, None, special, 1, 2, None, True, chat_template)
+    return VocabularySpec(size, None, special, 1, 2, None, True, chat_template)
 
 
-def _llama_3() -> Vocabulary:
+def _llama_3() -> VocabularySpec:
     named = {
         0: "<|begin_of_text|>", 1: "<|end_of_text|>", 4: "<|finetune_right_pad_id|>", 6: "<|start_header_id|>",
         7: "<|end_header_id|>", 8: "<|eom_id|>", 9: "<|eot_id|>", 10: "<|python_tag|>",
     }  # fmt: skip
     reserved = (f"<|reserved_special_token_{number}|>" for number in range(256))
     special = tuple((128000 + place, named.get(place) or next(reserved), 3) for place in range(256))
-    return Vocabulary(128256, "llama-bpe", special, 128000, 128009, 128004, True, LLAMA_3)
+    return VocabularySpec(128256, "llama-bpe", special, 128000, 128009, 128004, True, LLAMA_3)
 
 
-def _qwen_2() -> Vocabulary:
+def _qwen_2() -> VocabularySpec:
     control = (
         "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
         "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
@@ -138,34 +138,34 @@ def _qwen_2() -> Vocabulary:
     texts = [(text, 3) for text in control] + [(text, 4) for text in defined]
     texts += [(f"[PAD{number}]", 5) for number in range(151643 + len(texts), 151936)]
     special = tuple((151643 + place, text, kind) for place, (text, kind) in enumerate(texts))
-    return Vocabulary(151936, "qwen2", special, 151643, 151645, 151643, False, CHATML_QWEN)
+    return VocabularySpec(151936, "qwen2", special, 151643, 151645, 151643, False, CHATML_QWEN)
 
 
-SHAPES: dict[str, Shape] = {
+SHAPES: dict[str, ModelShape] = {
     shape.name: shape
     for shape in (
-        Shape(
+        ModelShape(
             "tinyllama-1.1b", "TinyLlama 1.1B Chat", "1.1B", "llama",
             layers=22, embedding=2048, heads=32, kv_heads=4, head_size=64, feed_forward=5632, context=2048,
             rms_epsilon=1e-5, rope_base=1e4, tied=False, vocabulary=_sentencepiece(32000, ZEPHYR),
         ),
-        Shape(
+        ModelShape(
             "llama-3.2-1b", "Llama 3.2 1B Instruct", "1B", "llama",
             layers=16, embedding=2048, heads=32, kv_heads=8, head_size=64, feed_forward=8192, context=131072,
             rms_epsilon=1e-5, rope_base=5e5, tied=True, vocabulary=_llama_3(),
             rope_factors=RopeFactors(32.0, 1.0, 4.0, 8192),
         ),
-        Shape(
+        ModelShape(
             "qwen2.5-0.5b", "Qwen2.5 0.5B Instruct", "0.5B", "qwen2",
             layers=24, embedding=896, heads=14, kv_heads=2, head_size=64, feed_forward=4864, context=32768,
             rms_epsilon=1e-6, rope_base=1e6, tied=True, vocabulary=_qwen_2(), qkv_bias=True,
         ),
-        Shape(
+        ModelShape(
             "llama-2-7b", "Llama 2 7B Chat", "7B", "llama",
             layers=32, embedding=4096, heads=32, kv_heads=32, head_size=128, feed_forward=11008, context=4096,
             rms_epsilon=1e-5, rope_base=1e4, tied=False, vocabulary=_sentencepiece(32000, LLAMA_2),
         ),
-        Shape(
+        ModelShape(
             "tiny", "Tiny", "1.4M", "llama",
             layers=2, embedding=256, heads=4, kv_heads=2, head_size=64, feed_forward=512, context=512,
             rms_epsilon=1e-5, rope_base=1e4, tied=False, vocabulary=_sentencepiece(512, ZEPHYR),

@@ -13,11 +13,11 @@ import gguf
 import numpy as np
 
 from minillama.errors import ResourceError
-from minillama.gguf.header_writer import Planned, padded
-from minillama.gguf.quantisation_mixes import Mix, Traits, tensor_type
-from minillama.gguf.random_models.model_shapes import Shape, shape_named
+from minillama.gguf.header_writer import TensorSpec, padded_size
+from minillama.gguf.quantisation_mixes import Mix, ModelTraits, tensor_type
+from minillama.gguf.random_models.model_shapes import ModelShape, shape_named
 from minillama.gguf.random_models.random_blocks import Blocks, random_blocks
-from minillama.gguf.random_models.random_vocabulary import synthetic_tokens
+from minillama.gguf.random_models.random_vocabulary import random_tokens
 from minillama.gguf.types import BLOCKS, TensorType
 
 Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
@@ -29,26 +29,26 @@ METADATA_ROOM = 64 * 2**20  # more than any vocabulary takes
 POOL_SIZES = (4099, 32771, 262147)
 
 
-def plan(shape: Shape, mix: Mix) -> list[Planned]:
+def tensor_specs(shape: ModelShape, mix: Mix) -> list[TensorSpec]:
     """All tensors of the file, in order."""
-    traits = Traits(shape.layers, shape.heads, shape.kv_heads, shape.tied)
-    return [Planned(name, sizes, tensor_type(mix, name, sizes, traits)) for name, sizes in shape.tensors()]
+    traits = ModelTraits(shape.layers, shape.heads, shape.kv_heads, shape.tied)
+    return [TensorSpec(name, sizes, tensor_type(mix, name, sizes, traits)) for name, sizes in shape.tensors()]
 
 
-def write_synthetic(
-    path: str | Path, shape: str | Shape, file_type: str, *, seed: int = 0, progress: Progress | None = None
+def write_random_model(
+    path: str | Path, shape: str | ModelShape, file_type: str, *, seed: int = 0, progress: Progress | None = None
 ) -> Path:
     """Write a GGUF file that llama.cpp loads, with random weights of standard deviation 1/sqrt(row length).
 
-    `shape` is a name of `SHAPES` or a Shape; `file_type` a llama-quantize name as `Q4_K_M`. The same seed gives the
-    same bytes. An existing file is replaced, at the very end.
+    `shape` is a name of `SHAPES` or a ModelShape; `file_type` is a name of llama-quantize, such as `Q4_K_M`. The same
+    seed gives the same bytes. An existing file is replaced at the end.
     Raises OptionError (unknown names) and ResourceError (no room, not writable).
     """
     path = Path(path)
     shape = shape_named(shape) if isinstance(shape, str) else shape
     mix = Mix.named(file_type)
-    planned = plan(shape, mix)
-    total = sum(padded(tensor.nbytes) for tensor in planned)
+    planned = tensor_specs(shape, mix)
+    total = sum(padded_size(tensor.nbytes) for tensor in planned)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         free = shutil.disk_usage(path.parent).free
@@ -61,7 +61,7 @@ def write_synthetic(
         with unfinished.open("ab") as file:
             file.write(b"\0" * (-file.tell() % ALIGNMENT))
             _write_weights(file, shape, planned, rng, lambda done: progress(done, total) if progress else None)
-            _let_go(file)
+            _drop_page_cache(file)
         unfinished.replace(path)
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error}") from error
@@ -70,7 +70,7 @@ def write_synthetic(
     return path
 
 
-def _let_go(file: BinaryIO) -> None:
+def _drop_page_cache(file: BinaryIO) -> None:
     """Have Linux forget the pages of a file that was just written.
 
     They are small. Read back through a map they are large, which makes decoding faster: the reader asks
@@ -83,7 +83,7 @@ def _let_go(file: BinaryIO) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _write_header(path: Path, shape: Shape, mix: Mix, planned: list[Planned], rng: np.random.Generator) -> None:
+def _write_header(path: Path, shape: ModelShape, mix: Mix, planned: list[TensorSpec], rng: np.random.Generator) -> None:
     writer = gguf.GGUFWriter(path, shape.family)
     try:
         writer.add_type(gguf.GGUFType.MODEL)
@@ -115,9 +115,9 @@ def _write_header(path: Path, shape: Shape, mix: Mix, planned: list[Planned], rn
         writer.close()
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, shape: Shape, rng: np.random.Generator) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, shape: ModelShape, rng: np.random.Generator) -> None:
     vocabulary = shape.vocabulary
-    tokens = synthetic_tokens(vocabulary, rng)
+    tokens = random_tokens(vocabulary, rng)
     writer.add_tokenizer_model("llama" if vocabulary.pre is None else "gpt2")
     writer.add_tokenizer_pre(vocabulary.pre or "default")
     writer.add_token_list(tokens.texts)
@@ -137,7 +137,11 @@ def _add_vocabulary(writer: gguf.GGUFWriter, shape: Shape, rng: np.random.Genera
 
 
 def _write_weights(
-    file: BinaryIO, shape: Shape, planned: list[Planned], rng: np.random.Generator, progress: Callable[[int], None]
+    file: BinaryIO,
+    shape: ModelShape,
+    planned: list[TensorSpec],
+    rng: np.random.Generator,
+    progress: Callable[[int], None],
 ) -> None:
     pools: dict[tuple[TensorType, int, int], memoryview] = {}
     done = 0
@@ -151,8 +155,8 @@ def _write_weights(
             if key not in pools:
                 pools[key] = _pool(random_blocks(tensor.type, count, tensor.shape[-1] ** -0.5, rng))
             _write_from_pool(file, pools[key], int(rng.integers(count)) * BLOCKS[tensor.type][1], tensor.nbytes)
-        file.write(b"\0" * (padded(tensor.nbytes) - tensor.nbytes))
-        done += padded(tensor.nbytes)
+        file.write(b"\0" * (padded_size(tensor.nbytes) - tensor.nbytes))
+        done += padded_size(tensor.nbytes)
         progress(done)
 
 
@@ -169,7 +173,7 @@ def _write_from_pool(file: BinaryIO, pool: memoryview, start: int, count: int) -
         start = 0
 
 
-def _vector(tensor: Planned, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+def _vector(tensor: TensorSpec, shape: ModelShape, rng: np.random.Generator) -> np.ndarray:
     """Norm weights around 1, small biases, and the rope factors as they are."""
     if tensor.name == "rope_freqs.weight" and shape.rope_factors is not None:
         return shape.rope_factors.values(shape.head_size, shape.rope_base)

@@ -33,7 +33,7 @@ def random_blocks(type: TensorType, count: int, deviation: float, rng: np.random
     return blocks
 
 
-def _any(blocks: Blocks, rng: np.random.Generator) -> None:
+def _keep_random(blocks: Blocks, rng: np.random.Generator) -> None:
     """Every byte of the codes is valid as it is."""
 
 
@@ -60,18 +60,18 @@ def _signed_scales(blocks: Blocks, rng: np.random.Generator) -> None:
 # type -> where the float16 scale stands, where the minimum (or None), the minimum for a scale of 1 that puts the mean
 # of the codes at 0, and what else has to be set. Layouts: ggml-common.h
 _LAYOUTS: dict[TensorType, tuple[int, int | None, float, Fill]] = {
-    TensorType.Q4_0: (0, None, 0.0, _any),
-    TensorType.Q4_1: (0, 2, -7.5, _any),
-    TensorType.Q5_0: (0, None, 0.0, _any),
-    TensorType.Q5_1: (0, 2, -15.5, _any),
-    TensorType.Q8_0: (0, None, 0.0, _any),
+    TensorType.Q4_0: (0, None, 0.0, _keep_random),
+    TensorType.Q4_1: (0, 2, -7.5, _keep_random),
+    TensorType.Q5_0: (0, None, 0.0, _keep_random),
+    TensorType.Q5_1: (0, 2, -15.5, _keep_random),
+    TensorType.Q8_0: (0, None, 0.0, _keep_random),
     TensorType.Q2_K: (80, 82, 1.5, _equal_minimum),
-    TensorType.Q3_K: (108, None, 0.0, _any),
+    TensorType.Q3_K: (108, None, 0.0, _keep_random),
     TensorType.Q4_K: (0, 2, 7.5, _equal_minima),
     TensorType.Q5_K: (0, 2, 15.5, _equal_minima),
     TensorType.Q6_K: (208, None, 0.0, _signed_scales),
-    TensorType.IQ4_NL: (0, None, 0.0, _any),
-    TensorType.IQ4_XS: (0, None, 0.0, _any),
+    TensorType.IQ4_NL: (0, None, 0.0, _keep_random),
+    TensorType.IQ4_XS: (0, None, 0.0, _keep_random),
 }
 _FLOATS: dict[TensorType, Callable[[np.ndarray], np.ndarray]] = {
     TensorType.F32: lambda weights: weights.view(np.uint8),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minillama.gguf.random_models.model_shapes import Vocabulary
+from minillama.gguf.random_models.model_shapes import VocabularySpec
 
 NORMAL, BYTE = 1, 6
 LETTERS = "etaoinshrdlcumwfgypbvkjxqz"  # by frequency in English, so that early pieces are plausible
@@ -12,7 +12,7 @@ LONGEST_PIECE = 12
 
 
 @dataclass(frozen=True)
-class Tokens:
+class RandomTokens:
     """The tokenizer arrays of a file: `scores` only for sentencepiece's model, `merges` only for byte-level BPE."""
 
     texts: list[str]
@@ -21,7 +21,7 @@ class Tokens:
     merges: list[str]
 
 
-def synthetic_tokens(vocabulary: Vocabulary, rng: np.random.Generator) -> Tokens:
+def random_tokens(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
     """Tokens for the whole vocabulary, special ones in their real places."""
     if vocabulary.pre is None:
         return _sentencepiece(vocabulary, rng)
@@ -35,17 +35,17 @@ def byte_alphabet() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(rest)}
 
 
-def _byte_pairs(vocabulary: Vocabulary, rng: np.random.Generator) -> Tokens:
+def _byte_pairs(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
     alphabet = list(byte_alphabet().values())
     special = {place: (text, kind) for place, text, kind in vocabulary.special}
     merges = _merges("Ġ", vocabulary.size - len(special) - len(alphabet), set(alphabet), rng)
     ordinary = iter(alphabet + [left + right for left, right in merges])
     both = [special.get(place) or (next(ordinary), NORMAL) for place in range(vocabulary.size)]
     texts, types = zip(*both, strict=True)
-    return Tokens(list(texts), list(types), [], [f"{left} {right}" for left, right in merges])
+    return RandomTokens(list(texts), list(types), [], [f"{left} {right}" for left, right in merges])
 
 
-def _sentencepiece(vocabulary: Vocabulary, rng: np.random.Generator) -> Tokens:
+def _sentencepiece(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
     """Special tokens, 256 bytes, pieces with falling scores, single characters with the lowest, as in real models."""
     texts = [text for _, text, _ in vocabulary.special] + [f"<0x{byte:02X}>" for byte in range(256)]
     types = [kind for _, _, kind in vocabulary.special] + [BYTE] * 256
@@ -53,7 +53,7 @@ def _sentencepiece(vocabulary: Vocabulary, rng: np.random.Generator) -> Tokens:
     count = vocabulary.size - len(texts) - len(characters)
     pieces = [left + right for left, right in _merges("▁", count, set(characters), rng)] + characters
     scores = [0.0] * len(texts) + [float(-place) for place in range(len(pieces))]
-    return Tokens(texts + pieces, types + [NORMAL] * len(pieces), scores, [])
+    return RandomTokens(texts + pieces, types + [NORMAL] * len(pieces), scores, [])
 
 
 def _merges(space: str, count: int, taken: set[str], rng: np.random.Generator) -> list[tuple[str, str]]:

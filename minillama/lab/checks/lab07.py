@@ -8,7 +8,7 @@ import numpy as np
 
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.random_models.model_shapes import shape_named
-from minillama.gguf.random_models.model_writer import plan
+from minillama.gguf.random_models.model_writer import tensor_specs
 from minillama.gguf.types import BLOCKS, TensorType
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
@@ -187,7 +187,7 @@ def bits_per_weight(answer: Answer) -> str:
 def weights_by_type(shape: str, mix: str) -> dict[str, int]:
     """How many weights of a model a mix keeps in each type."""
     found: Counter[str] = Counter()
-    for tensor in plan(shape_named(shape), Mix.named(mix)):
+    for tensor in tensor_specs(shape_named(shape), Mix.named(mix)):
         found[tensor.type.name] += math.prod(tensor.shape)
     return dict(found)
 

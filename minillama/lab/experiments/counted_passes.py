@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32, Int
 from minillama.engine.llm import LLM, load
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.random_models.model_shapes import shape_named
-from minillama.gguf.random_models.model_writer import write_synthetic
+from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.measure.speed.bench_plan import Trial
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.model import Cache, Config, Params, empty_cache, forward, unembed
@@ -130,4 +130,4 @@ def _write_big(folder: Path, file_type: str) -> Path:
         shape_named("tiny"), name="big", title="Big", size_label="69M", layers=6, embedding=1024, heads=16, kv_heads=4,
         head_size=64, feed_forward=2816, context=4096,
     )  # fmt: skip
-    return write_synthetic(folder / f"big-{file_type.lower()}.gguf", shape, file_type)
+    return write_random_model(folder / f"big-{file_type.lower()}.gguf", shape, file_type)

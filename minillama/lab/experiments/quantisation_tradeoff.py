@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from minillama.engine.llm import LLM
-from minillama.gguf.imatrix_file import Importance
+from minillama.gguf.imatrix_file import ImportanceMatrix
 from minillama.gguf.quantisation_mixes import Mix
-from minillama.gguf.quantise.quantise_file import quantise_file
-from minillama.gguf.quantise.tensor_types import Options
+from minillama.gguf.quantise.file_quantiser import quantise_file
+from minillama.gguf.quantise.quantise_plan import QuantiseOptions
 from minillama.lab.experiments.counted_passes import decode_speed_ratio
 from minillama.lab.experiments.quantised_storytellers import (
     distance,
@@ -60,14 +60,16 @@ def logits_of(llm: LLM) -> Float32[np.ndarray, "N V"]:
     return np.concatenate([logits[:-1] for logits, _ in scored_logits(llm, ids, CTX)])
 
 
-def importance_matrix(llm: LLM, text: str) -> Importance:
+def importance_matrix(llm: LLM, text: str) -> ImportanceMatrix:
     """The importance matrix of a text: for each matrix the mean squares of what enters its columns."""
     chunks = chunks_of(llm, llm.tokenizer.encode(text), CTX)
     sums = sums_of_squares(llm, chunks)
-    return Importance({name: (values / chunks.size).astype(np.float32) for name, values in sums.items()}, "made here")
+    return ImportanceMatrix(
+        {name: (values / chunks.size).astype(np.float32) for name, values in sums.items()}, "made here"
+    )
 
 
-def quantised_by_importance(name: str, importance: Importance) -> str:
+def quantised_by_importance(name: str, importance: ImportanceMatrix) -> str:
     """The storyteller as `name`, its errors weighed by importance; the path of the file."""
     target = temporary_folder() / f"storyteller-{name.lower()}-imatrix.gguf"
-    return str(quantise_file(quantised("F16"), target, Mix.named(name), Options(importance=importance)).path)
+    return str(quantise_file(quantised("F16"), target, Mix.named(name), QuantiseOptions(importance=importance)).path)

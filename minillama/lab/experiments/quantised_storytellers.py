@@ -14,7 +14,7 @@ import minillama as ml
 from minillama.engine.llm import LLM
 from minillama.engine.loading.model_files import data_file
 from minillama.gguf.quantisation_mixes import Mix
-from minillama.gguf.quantise.quantise_file import quantise_file
+from minillama.gguf.quantise.file_quantiser import quantise_file
 from minillama.measure.quality.text_windows import chunked
 
 

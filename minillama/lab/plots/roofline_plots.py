@@ -18,7 +18,7 @@ import minillama as ml
 from minillama import env
 from minillama.gguf import TensorType
 from minillama.gguf.random_models.model_shapes import shape_named
-from minillama.gguf.random_models.model_writer import write_synthetic
+from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.gguf.types import row_bytes
 from minillama.lab.grading import lab_record
 from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Figure, apply_layout, format_number, text_table
@@ -149,7 +149,7 @@ def random_model(megabytes: int) -> Iterator[Path | None]:
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True) as folder:
         free = min(shutil.disk_usage(folder).free, env.describe().memory_available or megabytes * 10**7)
-        yield write_synthetic(Path(folder) / "random-q8_0.gguf", shape, "Q8_0") if free > 2.5e6 * megabytes else None
+        yield write_random_model(Path(folder) / "random-q8_0.gguf", shape, "Q8_0") if free > 2.5e6 * megabytes else None
 
 
 def trial_speed(model: Path | None, trial: Trial, repetitions: int = 3) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Generic, TypeVar
 
-from minillama.gguf.names import format_bytes, format_parameters
+from minillama.gguf.display_names import format_bytes, format_parameters
 from minillama.measure.speed.bench_plan import Plan, Trial
 from minillama.measure.speed.bench_record import Record
 from minillama.measure.speed.side_by_side import Comparison, Start

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from minillama.engine.memory_usage import Usage
-from minillama.gguf.names import format_bytes
+from minillama.gguf.display_names import format_bytes
 from minillama.measure.speed.bench_tables import Column, T, md_head, md_row
 from minillama.measure.speed.latency import PERCENTILES, ColdStart, Latency, percentiles
 

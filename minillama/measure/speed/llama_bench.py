@@ -21,7 +21,7 @@ from minillama.engine.llm import LLM, load
 from minillama.engine.loading.device_sharing import Sharing
 from minillama.engine.loading.memory_budget import round_up
 from minillama.engine.session import Session
-from minillama.gguf.names import model_type
+from minillama.gguf.display_names import model_type
 from minillama.measure.host.other_load import OtherLoad
 from minillama.measure.limits.work_per_token import trial_work
 from minillama.measure.speed.bench_plan import ALL_LAYERS, Setup, Trial

@@ -8,9 +8,9 @@ import numpy as np
 from minillama.gguf.reader import GGUF
 from minillama.gguf.types import FileType, TensorType
 
-GUESSED = 1024  # added to a file type that was inferred from the tensors
+GUESSED_FLAG = 1024  # added to a file type that was inferred from the tensors
 
-FILE_TYPES: dict[int, str] = {
+FILE_TYPE_NAMES: dict[int, str] = {
     0: "all F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K - Medium",
     11: "Q3_K - Small", 12: "Q3_K - Medium", 13: "Q3_K - Large", 14: "Q4_K - Small", 15: "Q4_K - Medium",
     16: "Q5_K - Small", 17: "Q5_K - Medium", 18: "Q6_K", 19: "IQ2_XXS - 2.0625 bpw", 20: "IQ2_XS - 2.3125 bpw",
@@ -21,7 +21,7 @@ FILE_TYPES: dict[int, str] = {
     38: "MXFP4 MoE", 39: "NVFP4", 40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
 
-GUESSES: dict[TensorType, int] = {
+_GUESSED_FILE_TYPES: dict[TensorType, int] = {
     TensorType.F32: FileType.ALL_F32,
     TensorType.Q3_K: FileType.MOSTLY_Q3_K_M,
     TensorType.Q4_K: FileType.MOSTLY_Q4_K_M,
@@ -29,7 +29,7 @@ GUESSES: dict[TensorType, int] = {
 }
 
 
-class Facts(NamedTuple):
+class ModelDimensions(NamedTuple):
     """What llama.cpp looks at to name a model's size."""
 
     layers: int
@@ -54,23 +54,23 @@ def file_type_name(file: GGUF) -> str:
     """The quantisation in words; where the file does not state it, a guess from its commonest tensor type."""
     stated = file.metadata.get("general.file_type")
     if type(stated) is int:
-        text = FILE_TYPES.get(stated & ~GUESSED, "unknown, may not work")
-        return f"(guessed) {text}" if stated & GUESSED else text
+        text = FILE_TYPE_NAMES.get(stated & ~GUESSED_FLAG, "unknown, may not work")
+        return f"(guessed) {text}" if stated & GUESSED_FLAG else text
     if not file.tensors:
-        return FILE_TYPES[0]
-    return f"(guessed) {FILE_TYPES[guessed_type(file)]}"
+        return FILE_TYPE_NAMES[0]
+    return f"(guessed) {FILE_TYPE_NAMES[guess_file_type(file)]}"
 
 
-def guessed_type(file: GGUF) -> int:
+def guess_file_type(file: GGUF) -> int:
     """The file type that the commonest tensor type suggests."""
     commonest = Counter(tensor.type for tensor in file.tensors.values()).most_common(1)[0][0]
     by_name = FileType.__members__.get(f"MOSTLY_{commonest.name}", FileType.ALL_F32)
-    return GUESSES.get(commonest, by_name)
+    return _GUESSED_FILE_TYPES.get(commonest, by_name)
 
 
-def size_name(file: GGUF) -> str:
+def size_class(file: GGUF) -> str:
     """The size class by llama.cpp's table of layer counts, as `1B`; `?B` for what the table does not know."""
-    known = facts(file)
+    known = model_dimensions(file)
     match file.metadata.get("general.architecture"):
         case "llama" if known.experts == 8:
             return {32: "8x7B", 56: "8x22B"}.get(known.layers, "?B")
@@ -118,10 +118,10 @@ def size_name(file: GGUF) -> str:
 
 def model_type(file: GGUF) -> str:
     """The line that llama-bench shows for a model, as `llama 1B Q4_0`."""
-    return f"{file.metadata.get('general.architecture', 'unknown')} {size_name(file)} {file_type_name(file)}"
+    return f"{file.metadata.get('general.architecture', 'unknown')} {size_class(file)} {file_type_name(file)}"
 
 
-def facts(file: GGUF) -> Facts:
+def model_dimensions(file: GGUF) -> ModelDimensions:
     """The numbers of the metadata that sizes and mixes go by; 0 for what is not there."""
     family = file.metadata.get("general.architecture", "")
 
@@ -135,7 +135,7 @@ def facts(file: GGUF) -> Facts:
     tokens = file.metadata.get("tokenizer.ggml.tokens", ())
     heads = number("attention.head_count")
     vocabulary = number("vocab_size", len(tokens) if isinstance(tokens, tuple) else 0)
-    return Facts(
+    return ModelDimensions(
         number("block_count"),
         number("embedding_length"),
         heads,

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from minillama.errors import FormatError, OptionError, UnsupportedError
-from minillama.gguf.header_writer import Planned
-from minillama.gguf.imatrix_file import Importance
-from minillama.gguf.names import GUESSED, facts, guessed_type, size_name
-from minillama.gguf.parse import Value
-from minillama.gguf.quantisation_mixes import PLAIN, Mix, Traits, fitting_type, quantisable, wanted_type
-from minillama.gguf.quantise.quantise_rows import QUANTISERS
+from minillama.gguf.display_names import GUESSED_FLAG, guess_file_type, model_dimensions, size_class
+from minillama.gguf.header_parser import MetadataValue
+from minillama.gguf.header_writer import TensorSpec
+from minillama.gguf.imatrix_file import ImportanceMatrix
+from minillama.gguf.quantisation_mixes import (
+    FLOAT_TYPES,
+    Mix,
+    ModelTraits,
+    compatible_type,
+    preferred_type,
+    quantisable,
+)
+from minillama.gguf.quantise.row_quantiser import QUANTISERS
 from minillama.gguf.reader import GGUF, Tensor
 from minillama.gguf.types import TensorType
 
@@ -21,7 +28,7 @@ SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 
 
 @dataclass(frozen=True)
-class Override:
+class MetadataOverride:
     """A metadata key that gets another value; `kind` is `u32`, `f32`, `bool` or `string`."""
 
     key: str
@@ -30,7 +37,7 @@ class Override:
 
 
 @dataclass(frozen=True, eq=False)
-class Options:
+class QuantiseOptions:
     """llama-quantize's options; of `tensor_types`, (regular expression, type), the first that is found counts."""
 
     allow_requantize: bool = False
@@ -39,18 +46,18 @@ class Options:
     output_tensor_type: TensorType | None = None
     token_embedding_type: TensorType | None = None
     tensor_types: tuple[tuple[str, TensorType], ...] = ()
-    overrides: tuple[Override, ...] = ()
-    importance: Importance | None = None
+    overrides: tuple[MetadataOverride, ...] = ()
+    importance: ImportanceMatrix | None = None
     threads: int | None = None  # None: as many as the process may use cores
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class QuantiseStep:
     """One tensor of the file: as it is, and as it will be; `wanted` is the type that its rows were too narrow for."""
 
     source: Tensor
-    target: Planned
-    wanted: TensorType
+    target: TensorSpec
+    preferred: TensorType
 
     @property
     def copied(self) -> bool:
@@ -58,12 +65,12 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class QuantisePlan:
     """The whole file: `kinds` are the stored types of the metadata in words."""
 
-    metadata: Mapping[str, Value]
+    metadata: Mapping[str, MetadataValue]
     kinds: Mapping[str, str]
-    steps: tuple[Step, ...]
+    steps: tuple[QuantiseStep, ...]
 
     @property
     def parameters(self) -> int:
@@ -83,10 +90,10 @@ class Plan:
     @property
     def fallbacks(self) -> int:
         """Tensors with rows that are not whole blocks of the type that the mix wants."""
-        return sum(step.wanted is not step.target.type for step in self.steps)
+        return sum(step.preferred is not step.target.type for step in self.steps)
 
 
-def plan_file(file: GGUF, mix: Mix | None, options: Options = Options()) -> Plan:
+def plan_file(file: GGUF, mix: Mix | None, options: QuantiseOptions = QuantiseOptions()) -> QuantisePlan:
     """What quantising to `mix` will do; None copies.
 
     Raises FormatError (no model), OptionError (a regular expression that is none, an override that would break the
@@ -97,18 +104,18 @@ def plan_file(file: GGUF, mix: Mix | None, options: Options = Options()) -> Plan
     steps = []
     for tensor in sorted(file.tensors.values(), key=_order):
         wanted = _wanted(file, tensor, mix, options)
-        found = fitting_type(wanted, tensor.shape[-1]) if wanted is not tensor.type else wanted
-        step = Step(tensor, Planned(tensor.name, tensor.shape, found), wanted)
-        if not step.copied and tensor.type not in PLAIN and not options.allow_requantize:
+        found = compatible_type(wanted, tensor.shape[-1]) if wanted is not tensor.type else wanted
+        step = QuantiseStep(tensor, TensorSpec(tensor.name, tensor.shape, found), wanted)
+        if not step.copied and tensor.type not in FLOAT_TYPES and not options.allow_requantize:
             raise UnsupportedError(
                 f"{tensor.name} is {tensor.type.name} already, and rounding twice costs quality; "
                 "quantise the original, or insist with --allow-requantize"
             )
         steps.append(step)
-    return Plan(metadata, kinds, tuple(steps))
+    return QuantisePlan(metadata, kinds, tuple(steps))
 
 
-def _check(file: GGUF, options: Options) -> None:
+def _check(file: GGUF, options: QuantiseOptions) -> None:
     if not file.architecture or not file.tensors:
         raise FormatError(f"{file.path} holds no model; name one with weights")
     if any(override.key == "general.alignment" for override in options.overrides):
@@ -131,7 +138,7 @@ def _order(tensor: Tensor) -> tuple[int, bytes]:
     return (int(match[1]) if match else -1), tensor.name.encode()
 
 
-def _wanted(file: GGUF, tensor: Tensor, mix: Mix | None, options: Options) -> TensorType:
+def _wanted(file: GGUF, tensor: Tensor, mix: Mix | None, options: QuantiseOptions) -> TensorType:
     """The type before rows are looked at that are not whole blocks."""
     name = tensor.name
     if mix is None or not quantisable(name, tensor.shape) or (options.leave_output_tensor and name == "output.weight"):
@@ -140,7 +147,7 @@ def _wanted(file: GGUF, tensor: Tensor, mix: Mix | None, options: Options) -> Te
         return options.token_embedding_type
     if options.output_tensor_type is not None and name == "output.weight":
         return options.output_tensor_type
-    if mix.base in PLAIN:
+    if mix.base in FLOAT_TYPES:
         return mix.base
     for pattern, kind in options.tensor_types:
         if re.search(pattern, name):
@@ -150,19 +157,21 @@ def _wanted(file: GGUF, tensor: Tensor, mix: Mix | None, options: Options) -> Te
     tied = "output.weight" not in file.tensors
     if tied and name == "token_embd.weight" and options.output_tensor_type is not None:
         return options.output_tensor_type
-    known = facts(file)
-    traits = Traits(
-        known.layers, known.heads, known.kv_heads, tied, known.experts, size_name(file), options.importance is not None
+    known = model_dimensions(file)
+    traits = ModelTraits(
+        known.layers, known.heads, known.kv_heads, tied, known.experts, size_class(file), options.importance is not None
     )
-    return wanted_type(mix, name, tensor.shape, traits)
+    return preferred_type(mix, name, tensor.shape, traits)
 
 
-def _metadata(file: GGUF, mix: Mix | None, options: Options) -> tuple[Mapping[str, Value], Mapping[str, str]]:
+def _metadata(
+    file: GGUF, mix: Mix | None, options: QuantiseOptions
+) -> tuple[Mapping[str, MetadataValue], Mapping[str, str]]:
     """The file's metadata and what is new; like llama.cpp's writer, a key that gets a value goes to the end."""
     metadata, kinds = dict(file.metadata), dict(file.kinds)
     new = [
-        Override("general.quantization_version", "u32", QUANTISATION_VERSION),
-        Override("general.file_type", "u32", _file_type(file) if mix is None else int(mix.file_type)),
+        MetadataOverride("general.quantization_version", "u32", QUANTISATION_VERSION),
+        MetadataOverride("general.file_type", "u32", _file_type(file) if mix is None else int(mix.file_type)),
     ]
     importance = options.importance
     for override in (*new, *options.overrides, *(_about(importance) if importance else ())):
@@ -174,14 +183,14 @@ def _metadata(file: GGUF, mix: Mix | None, options: Options) -> tuple[Mapping[st
     return MappingProxyType(metadata), MappingProxyType({key: kinds[key] for key in metadata})
 
 
-def _about(importance: Importance) -> list[Override]:
+def _about(importance: ImportanceMatrix) -> list[MetadataOverride]:
     """Where the importances come from, under llama.cpp's keys."""
-    said = [Override("quantize.imatrix.file", "string", _short(importance.file))]
+    said = [MetadataOverride("quantize.imatrix.file", "string", _short(importance.file))]
     if importance.datasets:
-        said.append(Override("quantize.imatrix.dataset", "string", _short(importance.datasets[0])))
-    said.append(Override("quantize.imatrix.entries_count", "u32", len(importance.entries)))
+        said.append(MetadataOverride("quantize.imatrix.dataset", "string", _short(importance.datasets[0])))
+    said.append(MetadataOverride("quantize.imatrix.entries_count", "u32", len(importance.entries)))
     if importance.chunks > 0:
-        said.append(Override("quantize.imatrix.chunks_count", "u32", importance.chunks))
+        said.append(MetadataOverride("quantize.imatrix.chunks_count", "u32", importance.chunks))
     return said
 
 
@@ -194,4 +203,4 @@ def _file_type(file: GGUF) -> int:
     stated = file.metadata.get("general.file_type")
     if isinstance(stated, int):
         return stated
-    return guessed_type(file) | GUESSED
+    return guess_file_type(file) | GUESSED_FLAG

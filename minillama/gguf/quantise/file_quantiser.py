@@ -13,25 +13,25 @@ import numpy as np
 
 from minillama import env
 from minillama.errors import FormatError, OptionError, ResourceError, UnsupportedError
-from minillama.gguf.header_writer import alignment_of, header, padded, replacing
-from minillama.gguf.imatrix_file import Importance
+from minillama.gguf.header_writer import alignment_of, atomic_write, header_bytes, padded_size
+from minillama.gguf.imatrix_file import ImportanceMatrix
 from minillama.gguf.quantisation_mixes import Mix
-from minillama.gguf.quantise.quantise_rows import quantise_rows
-from minillama.gguf.quantise.tensor_types import Options, Plan, Step, plan_file
+from minillama.gguf.quantise.quantise_plan import QuantiseOptions, QuantisePlan, QuantiseStep, plan_file
+from minillama.gguf.quantise.row_quantiser import quantise_rows
 from minillama.gguf.reader import GGUF, Tensor, dequantize, open_gguf
 
-Progress = Callable[[Step, int], None]  # (the tensor, how many of its weights were just written)
+Progress = Callable[[QuantiseStep, int], None]  # (the tensor, how many of its weights were just written)
 
-# Weights of one piece of work: few enough to stay in a core's cache, enough to make Python's part small.
-PIECE = 2**17
+# Weights of one chunk of work: few enough to stay in a core's cache, enough to make Python's part small.
+CHUNK_WEIGHTS = 2**17
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class QuantiseReport:
     """What was written: `bits` are those of a weight, metadata not counted."""
 
     path: Path
-    plan: Plan
+    plan: QuantisePlan
 
     @property
     def bits(self) -> float:
@@ -39,10 +39,10 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _RowChunk:
     """Rows `start` to `end` of a tensor seen as a matrix, all of one expert."""
 
-    step: Step
+    step: QuantiseStep
     start: int
     end: int
     importance: np.ndarray | None
@@ -52,9 +52,9 @@ def quantise_file(
     source: str | Path,
     target: str | Path,
     mix: Mix | None,
-    options: Options = Options(),  # noqa: B008  (frozen)
+    options: QuantiseOptions = QuantiseOptions(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
-) -> Report:
+) -> QuantiseReport:
     """Write `source` with its matrices rounded as `mix` says; None copies. A split model becomes one file.
 
     An existing `target` is replaced, at the very end; after an error or Ctrl-C nothing new is there. Memory: a few MB
@@ -65,12 +65,12 @@ def quantise_file(
     file = open_gguf(source)
     plan = plan_file(file, mix, options)
     _check_target(file, target, plan)
-    with replacing(target) as out:
+    with atomic_write(target) as out:
         _write(out, plan, options, progress or (lambda step, count: None))
-    return Report(target, plan)
+    return QuantiseReport(target, plan)
 
 
-def _check_target(file: GGUF, target: Path, plan: Plan) -> None:
+def _check_target(file: GGUF, target: Path, plan: QuantisePlan) -> None:
     for part in file.mapped:
         if target.exists() and target.samefile(part):
             raise OptionError(f"{target} is the file to read from; name another to write to")
@@ -84,25 +84,25 @@ def _check_target(file: GGUF, target: Path, plan: Plan) -> None:
         )
 
 
-def _write(out: BinaryIO, plan: Plan, options: Options, progress: Progress) -> None:
+def _write(out: BinaryIO, plan: QuantisePlan, options: QuantiseOptions, progress: Progress) -> None:
     alignment = alignment_of(plan.metadata)
-    out.write(header(plan.metadata, plan.kinds, [step.target for step in plan.steps]))
+    out.write(header_bytes(plan.metadata, plan.kinds, [step.target for step in plan.steps]))
     threads = options.threads or env.thread_limits()[1]
     with ThreadPoolExecutor(threads, "quantise") as pool:
-        waiting: deque[tuple[_Piece, Future[np.ndarray]]] = deque()
+        waiting: deque[tuple[_RowChunk, Future[np.ndarray]]] = deque()
 
         def finish() -> None:
-            piece, future = waiting.popleft()
-            tensor, rows = piece.step.source, future.result()
+            chunk, future = waiting.popleft()
+            tensor, rows = chunk.step.source, future.result()
             out.write(memoryview(rows).cast("B"))
-            progress(piece.step, (piece.end - piece.start) * tensor.shape[-1])
-            if piece.end == _matrix(tensor).shape[0]:
-                size = piece.step.target.nbytes
-                out.write(b"\0" * (padded(size, alignment) - size))
+            progress(chunk.step, (chunk.end - chunk.start) * tensor.shape[-1])
+            if chunk.end == _as_matrix(tensor).shape[0]:
+                size = chunk.step.target.nbytes
+                out.write(b"\0" * (padded_size(size, alignment) - size))
 
         try:
-            for piece in _pieces(plan, options.importance):
-                waiting.append((piece, pool.submit(_rounded, piece)))
+            for chunk in _row_chunks(plan, options.importance):
+                waiting.append((chunk, pool.submit(_quantise_chunk, chunk)))
                 if len(waiting) > 2 * threads:
                     finish()
             while waiting:
@@ -111,20 +111,20 @@ def _write(out: BinaryIO, plan: Plan, options: Options, progress: Progress) -> N
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _pieces(plan: Plan, importance: Importance | None) -> Iterator[_Piece]:
+def _row_chunks(plan: QuantisePlan, importance: ImportanceMatrix | None) -> Iterator[_RowChunk]:
     for step in plan.steps:
         tensor = step.source
-        rows, row = _matrix(tensor).shape[0], tensor.shape[-1]
+        rows, row = _as_matrix(tensor).shape[0], tensor.shape[-1]
         per_expert = tensor.shape[-2] if len(tensor.shape) > 2 else rows
-        important = None if step.copied else _important(tensor, importance)
-        count = max(1, PIECE // row)
+        importances = None if step.copied else _tensor_importances(tensor, importance)
+        count = max(1, CHUNK_WEIGHTS // row)
         for first in range(0, rows, per_expert):
-            part = None if important is None else important[first // per_expert]
+            part = None if importances is None else importances[first // per_expert]
             for start in range(first, first + per_expert, count):
-                yield _Piece(step, start, min(start + count, first + per_expert), part)
+                yield _RowChunk(step, start, min(start + count, first + per_expert), part)
 
 
-def _important(tensor: Tensor, importance: Importance | None) -> np.ndarray | None:
+def _tensor_importances(tensor: Tensor, importance: ImportanceMatrix | None) -> np.ndarray | None:
     """Importances of a tensor as [experts, columns]; None where there are none."""
     values = importance.entries.get(tensor.name) if importance else None
     if values is None:
@@ -141,30 +141,30 @@ def _important(tensor: Tensor, importance: Importance | None) -> np.ndarray | No
     return values.reshape(experts, row).astype(np.float32)
 
 
-def _rounded(piece: _Piece) -> np.ndarray:
-    """The bytes of a piece, uint8 [rows, bytes of a row]; runs on a thread."""
-    tensor, kind = piece.step.source, piece.step.target.type
-    raw = _matrix(tensor)[piece.start : piece.end]
+def _quantise_chunk(chunk: _RowChunk) -> np.ndarray:
+    """The bytes of a chunk, uint8 [rows, bytes of a row]; runs on a thread."""
+    tensor, kind = chunk.step.source, chunk.step.target.type
+    raw = _as_matrix(tensor)[chunk.start : chunk.end]
     try:
         weights = dequantize(replace(tensor, data=raw, shape=(len(raw), tensor.shape[-1])))
     except UnsupportedError:
-        if piece.step.copied:
+        if chunk.step.copied:
             return raw
         raise
     odd = np.argwhere(~np.isfinite(weights))
     if odd.size:
         row, column = odd[0]
         raise FormatError(
-            f"{tensor.name} has {weights[row, column]} at column {column} of row {piece.start + row}; "
+            f"{tensor.name} has {weights[row, column]} at column {column} of row {chunk.start + row}; "
             "the model is damaged"
         )
-    if piece.step.copied:
+    if chunk.step.copied:
         return raw
     try:
-        return quantise_rows(weights, kind, piece.importance)
+        return quantise_rows(weights, kind, chunk.importance)
     except FormatError as error:
         raise FormatError(f"{tensor.name}: {error}; keep it with --tensor-type {tensor.name}=f32") from error
 
 
-def _matrix(tensor: Tensor) -> np.ndarray:
+def _as_matrix(tensor: Tensor) -> np.ndarray:
     return tensor.data.reshape(-1, tensor.data.shape[-1])

@@ -17,14 +17,14 @@ _POPULATE_READ = 22  # Linux's MADV_POPULATE_READ, since 5.14; Python has no nam
 _STRETCH = 64 << 20  # bytes between two signs of life
 
 
-def ask_for_large_pages(mapping: mmap.mmap) -> None:
+def advise_huge_pages(mapping: mmap.mmap) -> None:
     """Linux then reads a file that is not in memory yet in larger pieces, and maps it with fewer, larger pages."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_HUGEPAGE)
 
 
-def populate(memory: UInt8[np.ndarray, "bytes"]) -> Iterator[int]:
+def prefault_pages(memory: UInt8[np.ndarray, "bytes"]) -> Iterator[int]:
     """Map all pages of a mapped file, reading those that are not in memory, as llama.cpp has it done; yields the bytes
     done, stretch after stretch.
 
@@ -38,7 +38,7 @@ def populate(memory: UInt8[np.ndarray, "bytes"]) -> Iterator[int]:
         yield size
 
 
-def lock(memory: Iterable[UInt8[np.ndarray, "bytes"]]) -> None:
+def lock_pages(memory: Iterable[UInt8[np.ndarray, "bytes"]]) -> None:
     """Lock memory, mapped or not, until it is given back; what is not in memory yet is read now.
 
     Raises ResourceError where the system forbids it. Part may be locked then, which does no harm.

@@ -9,9 +9,9 @@ from gguf_bytes import pair
 
 from minillama.errors import FormatError, OptionError
 from minillama.gguf import FileType, TensorType, open_gguf
+from minillama.gguf.display_names import file_type_name, format_bytes, format_parameters, model_type, size_class
 from minillama.gguf.kv_cache_types import CacheTypes, cache_bytes_per_token
-from minillama.gguf.names import file_type_name, format_bytes, format_parameters, model_type, size_name
-from minillama.gguf.quantisation_mixes import MIX_NAMES, Mix, Traits, tensor_type
+from minillama.gguf.quantisation_mixes import MIX_NAMES, Mix, ModelTraits, tensor_type
 
 # llama-quantize's name -> llama-bench's words
 WORDS = {
@@ -70,12 +70,12 @@ def test_sizes() -> None:
 )
 def test_size_classes(tmp_path: Path, family: str, layers: int, facts: dict[str, int], expected: str) -> None:
     pairs = [pair(f"{family}.{key}", 4, number) for key, number in {"block_count": layers, **facts}.items()]
-    assert size_name(open_gguf(write(tmp_path, family, *pairs))) == expected
+    assert size_class(open_gguf(write(tmp_path, family, *pairs))) == expected
 
 
 def test_facts_may_differ_by_layer(tmp_path: Path) -> None:
     pairs = [pair("chatglm.block_count", 4, 40), pair("chatglm.attention.head_count", 9, (5, [24] * 40))]
-    assert size_name(open_gguf(write(tmp_path, "chatglm", *pairs))) == "4B"
+    assert size_class(open_gguf(write(tmp_path, "chatglm", *pairs))) == "4B"
 
 
 def test_the_file_type_is_stated_or_guessed(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_reference_files_have_the_types_that_llama_quantize_gave(reference: Path
             ("kv_heads", "attention.head_count_kv"),
         ):
             facts[fact] = file.require(f"llama.{key}", int)
-        traits = Traits(**facts, tied="output.weight" not in file.tensors)
+        traits = ModelTraits(**facts, tied="output.weight" not in file.tensors)
         for tensor in file.tensors.values():
             assert tensor_type(mix, tensor.name, tensor.shape, traits) is tensor.type, (path, tensor.name)
 
@@ -136,14 +136,16 @@ def test_mix_names() -> None:
 def test_layers_with_more_bits(name: str, part: str, other: TensorType, layers: set[int]) -> None:
     mix = Mix.named(name)
     for layer in range(22):
-        found = tensor_type(mix, f"blk.{layer}.{part}.weight", (256, 512), Traits(22, heads=8, kv_heads=1, tied=False))
+        found = tensor_type(
+            mix, f"blk.{layer}.{part}.weight", (256, 512), ModelTraits(22, heads=8, kv_heads=1, tied=False)
+        )
         assert found is (other if layer in layers else mix.base)
 
 
 def test_narrow_rows_fall_back() -> None:
     def found(name: str, row: int) -> TensorType:
         mix = Mix.named(name)
-        return tensor_type(mix, "blk.3.attn_q.weight", (8, row), Traits(24, heads=14, kv_heads=2, tied=True))
+        return tensor_type(mix, "blk.3.attn_q.weight", (8, row), ModelTraits(24, heads=14, kv_heads=2, tied=True))
 
     assert found("Q4_K_M", 896) is TensorType.Q5_0
     assert found("Q2_K", 896) is TensorType.Q4_0

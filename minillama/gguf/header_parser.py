@@ -17,18 +17,18 @@ import numpy as np
 from minillama.errors import FormatError, UnsupportedError
 from minillama.gguf.types import BLOCKS, NUMPY, RETIRED_TYPES, TensorType, ValueType, row_bytes
 
-Value = bool | int | float | str | np.ndarray | tuple[str, ...]
-Source = mmap.mmap | bytes  # both slice to bytes, which a memoryview does not
+MetadataValue = bool | int | float | str | np.ndarray | tuple[str, ...]
+Buffer = mmap.mmap | bytes  # both slice to bytes, which a memoryview does not
 
 # The largest real headers (262,144 tokens and their merges) take some 20 MB; more than this is an attack on memory.
-MAXIMUM_HEADER_BYTES = 256 * 2**20
+MAX_HEADER_BYTES = 256 * 2**20
 DEFAULT_ALIGNMENT = 32
-MAXIMUM_DIMENSIONS = 4
-SHOWN_CHARACTERS = 64  # of a name in an error line, the longest that llama.cpp takes
-MANY_STRINGS = 64  # of an array; so many are worth being looked for all at once
-MINIMUM_VALUE_BYTES = 8 + 4 + 1  # key length, type, one byte
-MINIMUM_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # name length, count of dimensions, one dimension, type, offset
-STRANGERS = (
+MAX_DIMENSIONS = 4
+MAX_SHOWN_CHARACTERS = 64  # of a name in an error line, the longest that llama.cpp takes
+MIN_VECTORISED_STRINGS = 64  # of an array; so many are worth being looked for all at once
+MIN_VALUE_BYTES = 8 + 4 + 1  # key length, type, one byte
+MIN_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8  # name length, count of dimensions, one dimension, type, offset
+OTHER_FORMATS = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the model itself; run `git lfs pull`"),
     (b"PK\x03\x04", "is a PyTorch or zip file; convert it with llama.cpp's convert_hf_to_gguf.py"),
     (b"\x80\x02", "is a Python pickle (PyTorch); convert it with llama.cpp's convert_hf_to_gguf.py"),
@@ -56,7 +56,7 @@ class Header:
     """What stands before the weights; `kinds` are the metadata's types in words, as `u32` or `string[32000]`."""
 
     version: int
-    metadata: dict[str, Value]
+    metadata: dict[str, MetadataValue]
     kinds: dict[str, str]
     alignment: int
     tensors: tuple[TensorInfo, ...]
@@ -65,16 +65,14 @@ class Header:
 class _Cursor:
     """A position in a file that never leaves it."""
 
-    def __init__(self, source: Source, label: str) -> None:
+    def __init__(self, source: Buffer, label: str) -> None:
         self.source, self.label = source, label
         self.position, self.size = 0, len(source)
-        self.end = min(self.size, MAXIMUM_HEADER_BYTES)
+        self.end = min(self.size, MAX_HEADER_BYTES)
 
-    def short(self, what: str, wanted: int) -> FormatError:
+    def out_of_bytes(self, what: str, wanted: int) -> FormatError:
         if wanted > self.end < self.size:
-            return FormatError(
-                f"{self.label}: the header goes on beyond {MAXIMUM_HEADER_BYTES} bytes ({what}); malformed"
-            )
+            return FormatError(f"{self.label}: the header goes on beyond {MAX_HEADER_BYTES} bytes ({what}); malformed")
         return FormatError(
             f"{self.label}: truncated or malformed: {what} ends at byte {wanted} of {self.size}; download it again"
         )
@@ -83,7 +81,7 @@ class _Cursor:
         """Move on by `count` bytes; returns where they start."""
         start = self.position
         if count > self.end - start:
-            raise self.short(what, start + count)
+            raise self.out_of_bytes(what, start + count)
         self.position = start + count
         return start
 
@@ -109,16 +107,16 @@ class _Cursor:
             return raw.decode()
         except UnicodeDecodeError as error:
             raise FormatError(
-                f"{self.label}: {what} is not UTF-8: {raw[:SHOWN_CHARACTERS]!r}; the file is malformed"
+                f"{self.label}: {what} is not UTF-8: {raw[:MAX_SHOWN_CHARACTERS]!r}; the file is malformed"
             ) from error
 
     def strings(self, count: int, what: str) -> tuple[str, ...]:
         """An array of strings: the one loop that is long (400,000 turns for Llama 3), so it is written out."""
         source, position, end = self.source, self.position, self.end
         if count > (end - position) // 8:
-            raise self.short(f"{what} of {count} strings", position + 8 * count)
-        if count >= MANY_STRINGS and (
-            found := short_strings(source[position : min(end, position + 32 * count)], count)
+            raise self.out_of_bytes(f"{what} of {count} strings", position + 8 * count)
+        if count >= MIN_VECTORISED_STRINGS and (
+            found := read_short_strings(source[position : min(end, position + 32 * count)], count)
         ):
             self.position = position + found.size
             return found.texts
@@ -126,24 +124,24 @@ class _Cursor:
         texts = []
         for _ in range(count):
             if position + 8 > end:
-                raise self.short(what, position + 8)
+                raise self.out_of_bytes(what, position + 8)
             start = position + 8
             position = start + length_at(source, position)[0]
             if position > end:
-                raise self.short(what, position)
+                raise self.out_of_bytes(what, position)
             texts.append(source[start:position].decode("utf-8", "surrogateescape"))
         self.position = position
         return tuple(texts)
 
 
 class ShortStrings(NamedTuple):
-    """What `short_strings` found, in so many bytes."""
+    """What `read_short_strings` found, in so many bytes."""
 
     texts: tuple[str, ...]
     size: int
 
 
-def short_strings(raw: bytes, count: int) -> ShortStrings | None:
+def read_short_strings(raw: bytes, count: int) -> ShortStrings | None:
     """The first `count` strings of an array all at once; None where one is empty, has more than 255 bytes or a zero,
     or where they do not end in `raw`: then they have to be read one by one.
 
@@ -169,14 +167,14 @@ def short_strings(raw: bytes, count: int) -> ShortStrings | None:
     return ShortStrings(texts, size) if len(texts) == count else None
 
 
-def shown(value: Value) -> str:
+def printable(value: MetadataValue) -> str:
     """A name or a value from a file as one short printable piece of an error line."""
     text = value if isinstance(value, str) and value else repr(value)
     text = text if text.isprintable() else repr(text)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
 
 
-def parse_header(source: Source, label: str) -> Header:
+def parse_header(source: Buffer, label: str) -> Header:
     """Read the header at the start of `source`; `label` names the file in errors.
 
     Raises FormatError (malformed) and UnsupportedError (well formed but unknown).
@@ -185,34 +183,34 @@ def parse_header(source: Source, label: str) -> Header:
     version = _version(cursor)
     tensor_count, value_count = cursor.u64("the tensor count"), cursor.u64("the metadata count")
     for count, minimum, what in (
-        (value_count, MINIMUM_VALUE_BYTES, "metadata values"),
-        (tensor_count, MINIMUM_TENSOR_BYTES, "tensors"),
+        (value_count, MIN_VALUE_BYTES, "metadata values"),
+        (tensor_count, MIN_TENSOR_BYTES, "tensors"),
     ):
         if count > (cursor.end - cursor.position) // minimum:
             raise FormatError(
                 f"{label}: truncated or malformed: {count} {what} do not fit in {cursor.size} bytes; download it again"
             )
-    metadata: dict[str, Value] = {}
+    metadata: dict[str, MetadataValue] = {}
     kinds: dict[str, str] = {}
     for index in range(value_count):
         key = cursor.name(f"metadata key {index}")
         if key in metadata:
-            raise FormatError(f"{label}: metadata key {shown(key)} appears twice; the file is malformed")
-        metadata[key], kinds[key] = _value(cursor, shown(key))
+            raise FormatError(f"{label}: metadata key {printable(key)} appears twice; the file is malformed")
+        metadata[key], kinds[key] = _value(cursor, printable(key))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise FormatError(
-            f"{label}: general.alignment is {shown(alignment)}, not a power of two; the file is malformed"
+            f"{label}: general.alignment is {printable(alignment)}, not a power of two; the file is malformed"
         )
     raw = [_tensor(cursor, index) for index in range(tensor_count)]
     data_start = -(-cursor.position // alignment) * alignment
-    return Header(version, metadata, kinds, alignment, _placed(raw, data_start, alignment, cursor))
+    return Header(version, metadata, kinds, alignment, _checked_tensors(raw, data_start, alignment, cursor))
 
 
 def _version(cursor: _Cursor) -> int:
     label, first = cursor.label, cursor.source[:64]
     if first[:4] != b"GGUF":
-        for start, message in STRANGERS:
+        for start, message in OTHER_FORMATS:
             if first.startswith(start):
                 raise FormatError(f"{label} {message}")
         if first[8:10] == b'{"':
@@ -239,7 +237,7 @@ def _value_type(cursor: _Cursor, key: str) -> ValueType:
         ) from error
 
 
-def _value(cursor: _Cursor, key: str) -> tuple[Value, str]:
+def _value(cursor: _Cursor, key: str) -> tuple[MetadataValue, str]:
     """One metadata value and its type in words.
 
     Text may hold any bytes (some vocabularies do): what is not UTF-8 becomes surrogate escapes, from which
@@ -269,12 +267,12 @@ def _value(cursor: _Cursor, key: str) -> tuple[Value, str]:
 def _tensor(cursor: _Cursor, index: int) -> TensorInfo:
     """One tensor's line, its offset still counted from the start of the data."""
     name = cursor.name(f"the name of tensor {index}")
-    where = f"{cursor.label}: tensor {shown(name)}"
-    rank = cursor.u32(f"tensor {shown(name)}")
-    if not 1 <= rank <= MAXIMUM_DIMENSIONS:
-        raise FormatError(f"{where} has {rank} dimensions; GGUF allows 1 to {MAXIMUM_DIMENSIONS}")
-    dims = [cursor.u64(f"tensor {shown(name)}") for _ in range(rank)]
-    number, offset = cursor.u32(f"tensor {shown(name)}"), cursor.u64(f"tensor {shown(name)}")
+    where = f"{cursor.label}: tensor {printable(name)}"
+    rank = cursor.u32(f"tensor {printable(name)}")
+    if not 1 <= rank <= MAX_DIMENSIONS:
+        raise FormatError(f"{where} has {rank} dimensions; GGUF allows 1 to {MAX_DIMENSIONS}")
+    dims = [cursor.u64(f"tensor {printable(name)}") for _ in range(rank)]
+    number, offset = cursor.u32(f"tensor {printable(name)}"), cursor.u64(f"tensor {printable(name)}")
     if number in RETIRED_TYPES:
         raise UnsupportedError(
             f"{where} has the retired type {RETIRED_TYPES[number]} ({number}); quantise the model again"
@@ -293,12 +291,12 @@ def _tensor(cursor: _Cursor, index: int) -> TensorInfo:
     return TensorInfo(name, tuple(reversed(dims)), kind, offset, size)
 
 
-def _placed(raw: list[TensorInfo], data_start: int, alignment: int, cursor: _Cursor) -> tuple[TensorInfo, ...]:
+def _checked_tensors(raw: list[TensorInfo], data_start: int, alignment: int, cursor: _Cursor) -> tuple[TensorInfo, ...]:
     """Offsets from the start of the file, after checking that tensors are aligned, inside the file, and apart."""
     names: set[str] = set()
     placed = []
     for info in raw:
-        where = f"{cursor.label}: tensor {shown(info.name)}"
+        where = f"{cursor.label}: tensor {printable(info.name)}"
         if info.name in names:
             raise FormatError(f"{where} appears twice; the file is malformed")
         names.add(info.name)
@@ -317,6 +315,7 @@ def _placed(raw: list[TensorInfo], data_start: int, alignment: int, cursor: _Cur
     for before, after in pairwise(ordered):
         if before.offset + before.nbytes > after.offset:
             raise FormatError(
-                f"{cursor.label}: tensors {shown(before.name)} and {shown(after.name)} overlap; the file is malformed"
+                f"{cursor.label}: tensors {printable(before.name)} and {printable(after.name)} overlap; "
+                "the file is malformed"
             )
     return tuple(placed)
