@@ -1,24 +1,37 @@
-"""The one exception family: every message is a single line that names the thing, the value and the fix.
+"""Exceptions of minillama; each message is one line with the thing, the value and the fix.
 
-The command line prints the line and exits with status 2; a notebook shows it as the last line of the cell.
+The command line prints that line and exits with status 2. A notebook shows it as the last line of the cell's output.
 """
 
 
 class MinillamaError(Exception):
-    """Base of all errors that minillama raises on purpose."""
+    """Base class of all errors that minillama raises deliberately."""
 
 
 class FormatError(MinillamaError):
-    """A file is malformed: truncated, inconsistent or hostile."""
+    """A malformed file: truncated, inconsistent or hostile."""
 
 
 class UnsupportedError(MinillamaError):
-    """A file or request is well formed but names something minillama does not know."""
+    """A valid file or request that uses a feature minillama does not support."""
 
 
 class OptionError(MinillamaError):
-    """An option has an impossible value, or options contradict each other."""
+    """An invalid option value, or options that contradict each other."""
 
 
 class ResourceError(MinillamaError):
-    """Something needed is not there or too small: a file, memory, a device, the network."""
+    """A missing or insufficient resource: a file, memory, a device or the network."""
+
+
+def first_line(error: BaseException, *, with_type: bool = False, limit: int | None = None) -> str:
+    """First line of an exception's message; the name of its type if the message is empty.
+
+    with_type: put the name of the type before the message. limit: maximum number of characters of the message.
+    """
+    name = type(error).__name__
+    message = str(error).strip()
+    if not message:
+        return name
+    line = message.splitlines()[0][:limit]
+    return f"{name}: {line}" if with_type else line

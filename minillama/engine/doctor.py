@@ -13,7 +13,7 @@ from pathlib import Path
 
 from minillama import __version__, env
 from minillama.engine.loading.model_files import labs_folder, resolve
-from minillama.errors import MinillamaError
+from minillama.errors import MinillamaError, first_line
 
 PACKAGES = ("jax", "jaxlib", "llvmlite", "numpy", "gguf", "tokenizers", "huggingface_hub", "jinja2")
 LEAST_MEMORY = 1 << 30  # JAX and the built-in model take about a third of this
@@ -45,8 +45,7 @@ def examine() -> Iterator[Check]:
         except MinillamaError as error:
             yield Check(name, Status.FAIL, str(error))
         except Exception as error:
-            text = str(error).strip().splitlines()
-            yield Check(name, Status.FAIL, f"{type(error).__name__}: {text[0] if text else ''}")
+            yield Check(name, Status.FAIL, first_line(error, with_type=True))
 
 
 def versions() -> dict[str, str]:

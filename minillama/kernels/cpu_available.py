@@ -9,7 +9,7 @@ import jax
 from gguf import GGMLQuantizationType as Type
 
 from minillama import env
-from minillama.errors import OptionError
+from minillama.errors import OptionError, first_line
 
 if TYPE_CHECKING:
     from minillama.kernels.cpu.attention.attention_args import AttentionSpec
@@ -85,7 +85,7 @@ def _problem(what: str, try_out: Callable[[], None]) -> str | None:
     except OptionError:
         raise
     except Exception as problem:  # whatever it is, there is another way to multiply
-        reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        reason = first_line(problem, with_type=True)
         logger.warning("%s cannot run, so XLA multiplies, several times slower (%s)", what, reason)
         return reason
     return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from minillama import env
 from minillama.cli.arguments.prompt_text import process_escapes, read_file
 from minillama.engine.loading.device_sharing import SplitMode
-from minillama.errors import OptionError, ResourceError
+from minillama.errors import OptionError, ResourceError, first_line
 from minillama.sampling.sampler_order import sequence_to_names
 from minillama.sampling.sampling_params import FIELDS, Sampling, SamplingOptions
 
@@ -162,7 +162,7 @@ def prepare_machine(
     try:
         found = jax.default_backend()
     except RuntimeError as error:
-        raise ResourceError(f"-dev {device}: {str(error).splitlines()[0]}") from error
+        raise ResourceError(f"-dev {device}: {first_line(error)}") from error
     if found == "cpu":
         raise ResourceError(f"-dev {device}: JAX finds no such device; is minillama[{platform}] installed?")
 

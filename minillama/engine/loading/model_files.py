@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from minillama.errors import OptionError, ResourceError
+from minillama.errors import OptionError, ResourceError, first_line
 
 PACKAGE = Path(__file__).resolve().parents[2]
 DEFAULT_MODEL = "storyteller-q8_0.gguf"
@@ -130,7 +130,7 @@ def _fetch(hf_repo: str, hf_file: str | None, offline: bool) -> Path:
         ) from error
     except (OSError, errors.HTTPError) as error:  # no network, a proxy, the hub's own errors, a full disk
         raise ResourceError(
-            f"cannot fetch {repository}: {_first_line(error)}; with no network, use offline or download the file "
+            f"cannot fetch {repository}: {first_line(error)}; with no network, use offline or download the file "
             "elsewhere and name it with -m"
         ) from error
     return paths[0]
@@ -181,8 +181,3 @@ def _missing(path: Path) -> str:
 def _listing(names: Sequence[str]) -> str:
     shown = ", ".join(names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

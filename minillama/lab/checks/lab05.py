@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from minillama.errors import first_line
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.lab.checks.toy import ToyModel, decode_naively, decode_with, toy_logits
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
@@ -136,13 +137,9 @@ def _compiled_call(compiled: Answer, arguments: tuple[jax.Array, ...], label: st
     except TypeError as problem:
         if "item assignment" in str(problem):
             raise NotYet("JAX's arrays do not change: keys = keys.at[length].set(key) gives a new one") from None
-        raise NotYet(
-            f"your function raised {type(problem).__name__}: {str(problem).splitlines()[0]} ({label})"
-        ) from None
+        raise NotYet(f"your function raised {first_line(problem, with_type=True)} ({label})") from None
     except Exception as problem:
-        raise NotYet(
-            f"your function raised {type(problem).__name__}: {str(problem).splitlines()[0]} ({label})"
-        ) from None
+        raise NotYet(f"your function raised {first_line(problem, with_type=True)} ({label})") from None
 
 
 def _why_other_cache(got: np.ndarray, before: np.ndarray, want: np.ndarray, length: int) -> str:

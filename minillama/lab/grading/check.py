@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minillama.errors import first_line
 from minillama.lab.grading import lab_record
 from minillama.lab.widgets.figure import text_table
 
@@ -183,8 +184,7 @@ def one_line(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "/minillama/lab/" not in frame.filename.replace("\\", "/")]
     place = f" (line {own[-1].lineno} of `{own[-1].name}`)" if own else ""
-    message = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {message}{place}" if message else f"{type(error).__name__}{place}"
+    return f"{first_line(error, with_type=True)}{place}"
 
 
 @dataclass(frozen=True)

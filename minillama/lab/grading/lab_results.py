@@ -8,7 +8,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from minillama.errors import FormatError, ResourceError
+from minillama.errors import FormatError, ResourceError, first_line
 from minillama.lab.plots.roofline_plots import Dot
 from minillama.lab.widgets.figure import Figure
 from minillama.measure.limits.roofline import Roofline
@@ -136,8 +136,9 @@ def _read(path: Path) -> LabResults:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise FormatError(f"{path} is not readable json ({reason}); delete it, or run lab {lab} again") from None
+        raise FormatError(
+            f"{path} is not readable json ({first_line(error)}); delete it, or run lab {lab} again"
+        ) from None
     whole = _Entry(content, str(path), lab)
 
     def section(name: str) -> list[tuple[str, _Entry]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from minillama.errors import ResourceError
+from minillama.errors import ResourceError, first_line
 from minillama.measure.texts.relevance import Score, Scorer
 
 PACKAGE = "bert_score"
@@ -41,8 +41,7 @@ def package_scorer(model_type: str, documents: Sequence[str]) -> PackageScorer:
     try:
         scorer = package.BERTScorer(model_type=model_type, idf=True, idf_sents=list(documents))
     except (OSError, KeyError, ValueError) as error:  # no such encoder, no network, no layer known for it
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ResourceError(
-            f"encoder {model_type}: {first}; choose one that bert-score knows, as roberta-large"
+            f"encoder {model_type}: {first_line(error)}; choose one that bert-score knows, as roberta-large"
         ) from error
     return PackageScorer(model_type, scorer)

@@ -5,7 +5,7 @@ All processes run the same program with the same options, and therefore the same
 
 import jax
 
-from minillama.errors import OptionError, ResourceError
+from minillama.errors import OptionError, ResourceError, first_line
 from minillama.parallel.group.gloo import start_gloo
 from minillama.parallel.group.group_compile_cache import cache_compilations_of_every_process
 
@@ -28,7 +28,7 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
     try:
         jax.distributed.initialize(coordinator, processes, process, initialization_timeout=JOIN_SECONDS)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = first_line(error, limit=200)
         where = coordinator or "the cluster (no Slurm or Open MPI environment found)"
         raise ResourceError(f"cannot join {where}: {reason}") from error
     start_gloo()

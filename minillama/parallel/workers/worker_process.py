@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from minillama import env
-from minillama.errors import FormatError, ResourceError
+from minillama.errors import FormatError, ResourceError, first_line
 from minillama.parallel.group.gloo import start_gloo
 from minillama.parallel.group.group_compile_cache import cache_compilations_of_every_process
 from minillama.parallel.workers.wire import Connection, Message
@@ -61,7 +61,7 @@ def join_group(fd: int) -> JoinedGroup:
     try:
         devices = jax.local_devices()
     except RuntimeError as error:
-        raise ResourceError(f"JAX cannot start in the group: {_first_line(error)}") from error
+        raise ResourceError(f"JAX cannot start in the group: {first_line(error, limit=200)}") from error
     connection.send(Message("joined", {"devices": len(devices), "platform": jax.default_backend()}))
     return JoinedGroup(connection, index, count)
 
@@ -105,7 +105,9 @@ def _initialize_distributed(index: int, count: int, coordinator: str, host: str)
             coordinator_bind_address=coordinator if _is_local_address(host) else None,
         )
     except RuntimeError as error:
-        raise ResourceError(f"no group at {coordinator}: {_first_line(error)}; does a firewall block it?") from error
+        raise ResourceError(
+            f"no group at {coordinator}: {first_line(error, limit=200)}; does a firewall block it?"
+        ) from error
     start_gloo(host if _is_local_address(host) else None)
     cache_compilations_of_every_process()
 
@@ -129,7 +131,3 @@ def _value(message: Message, name: str, kind: type[_T]) -> _T:
     if type(value) is not kind:
         raise FormatError(f"the leader has sent {value!r:.40} as {name}")
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__
