@@ -18,6 +18,8 @@ from minillama.errors import OptionError
 
 logger = logging.getLogger("minillama")
 
+MINILLAMA = (sys.executable, "-m", "minillama")  # starts the command `minillama`, installed or not
+
 # XLA:CPU of jax 0.10.2 silently miscomputes some fused reductions (jax-ml/jax#39103); this is the cure, and harmless
 # on 0.12. Clearing the whole list instead of `-reduce` would make small matrix products ten times slower.
 _CURE_FLAG = "--xla_cpu_experimental_ynn_fusion_type=-reduce"

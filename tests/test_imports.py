@@ -1,33 +1,50 @@
-"""The rooms of the house: imports go down only, and what must not be known is not known."""
+"""Layering of the package: imports point down, no circles, and only the outer rooms touch the outside world."""
 
 import ast
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
 
-# Ground floor first. A room may import itself and what stands before it; the last ones do not know each other.
-FLOORS = [
+# Lowest layer first. A room may import itself and lower layers, but not another room of its own layer.
+LAYERS = [
     {"errors"}, {"env"}, {"gguf"}, {"tokenizer"}, {"kernels"}, {"model"}, {"sampling"}, {"parallel"}, {"engine"},
     {"measure"}, {"cli", "lab", "server"},
 ]  # fmt: skip
-LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 WITHOUT_JAX = {"errors", "env", "gguf", "tokenizer"}
-LIGHT = {"jax", "numpy", "gguf", "huggingface_hub", "tokenizers", "jinja2", "regex", "tqdm", "psutil"}
+LIGHT_ROOMS = {"errors", "env", "cli"}  # importing them must be quick: `minillama --help` imports no numpy
+HEAVY = {"jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "jinja2", "regex", "tqdm", "psutil"}
 OUTSIDE_WORLD = {"cli", "lab", "server"}  # rooms that print, parse arguments and read the environment
+MOST_FILES = 12  # modules of one folder, without __init__ and the commands of cli
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in LEVEL)
-NAMES = [path.relative_to(PACKAGE).as_posix() for path in SOURCES]
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+
+
+def module_name(path: Path) -> str:
+    """`minillama.cli.bench` of a path; a folder's name for its `__init__.py`."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in SOURCES}
 
 
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path, *, everywhere: bool) -> Iterator[tuple[str, int]]:
-    """Full names of imported modules; with everywhere=False only what runs when the module is imported."""
+def place(path: Path, line: int = 0) -> str:
+    return f"{path.relative_to(PACKAGE.parent)}:{line}" if line else str(path.relative_to(PACKAGE.parent))
+
+
+def imports(path: Path, *, everywhere: bool = True) -> Iterator[tuple[str, int]]:
+    """Full names of imported modules with their lines.
+
+    everywhere: also those inside functions and under TYPE_CHECKING; otherwise only what runs on import.
+    """
 
     def walk(node: ast.AST) -> Iterator[ast.AST]:
         for child in ast.iter_child_nodes(node):
@@ -38,51 +55,114 @@ def imports(path: Path, *, everywhere: bool) -> Iterator[tuple[str, int]]:
             yield child
             yield from walk(child)
 
-    for node in walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in walk(TREES[path]):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            yield node.module or "", node.lineno
-            if node.module == "minillama":
-                yield from ((f"minillama.{alias.name}", node.lineno) for alias in node.names)
+            assert node.level == 0, f"{place(path, node.lineno)}: relative import"
+            for alias in node.names:  # `from package import module` is an import of the module
+                full = f"{node.module}.{alias.name}"
+                yield (full if full in MODULES else node.module or ""), node.lineno
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
-def test_imports_go_down(path: Path) -> None:
-    room = room_of(path)
-    for name, line in imports(path, everywhere=True):
-        parts = name.split(".")
-        if parts[0] != "minillama" or len(parts) == 1 or parts[1] not in LEVEL or parts[1] == room:
-            continue
-        assert LEVEL[parts[1]] < LEVEL[room], f"{path}:{line}: {room} must not import {name}"
+def edges() -> dict[str, set[str]]:
+    """Module -> modules of the same room that it imports, anywhere in the file."""
+    found: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        mine = {other for other, _ in imports(path) if other in MODULES and room_of(MODULES[other]) == room_of(path)}
+        found[name] = mine - {name}
+    return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
-def test_no_jax_where_none_belongs(path: Path) -> None:
-    room = room_of(path)
-    if room in WITHOUT_JAX:
-        found = [name for name, _ in imports(path, everywhere=True) if name.split(".")[0] in ("jax", "jaxlib")]
-        assert not found, f"{path} imports {found}"
-    if room == "cli" or room in ("errors", "env"):
-        heavy = [name for name, _ in imports(path, everywhere=False) if name.split(".")[0] in LIGHT]
-        assert not heavy, f"{path} imports {heavy} before it has to"
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Strongly connected components of more than one node."""
+    reach: dict[str, set[str]] = {}
+    for start in graph:
+        seen, waiting = set(), [start]
+        while waiting:
+            for other in graph.get(waiting.pop(), ()):
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(other)
+        reach[start] = seen
+    groups = {tuple(sorted(b for b in reach[a] if a in reach.get(b, ()))) for a in graph if a in reach[a]}
+    return [list(group) for group in sorted(groups)]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
-def test_only_the_skins_touch_the_outside_world(path: Path) -> None:
-    room = room_of(path)
-    if room in OUTSIDE_WORLD:
-        return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        where = f"{path}:{getattr(node, 'lineno', 0)}"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in ("print", "input"), f"{where}: {node.func.id}()"
-        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "argv"):
-            assert room == "env", f"{where}: {ast.unparse(node)}"
-    assert "argparse" not in [name for name, _ in imports(path, everywhere=True)], f"{path} parses arguments"
-
-
-def test_every_room_is_known() -> None:
+def test_imports_point_down() -> None:
+    problems = []
+    for path in SOURCES:
+        room = room_of(path)
+        for name, line in imports(path):
+            parts = name.split(".")
+            other = parts[1] if parts[0] == "minillama" and len(parts) > 1 else room
+            if other in LEVEL and other != room and LEVEL[other] >= LEVEL[room]:
+                problems.append(f"{place(path, line)}: {room} must not import {name}")
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and not path.name.startswith(("_", "."))}
-    assert folders <= set(LEVEL), f"rooms without a floor: {folders - set(LEVEL)}"
+    problems += [f"room without a layer: {folder}" for folder in sorted(folders - set(LEVEL))]
+    assert not problems, "\n".join(problems)
+
+
+def test_heavy_imports_come_late() -> None:
+    problems = []
+    for path in SOURCES:
+        room = room_of(path)
+        forbidden = {"jax", "jaxlib"} if room in WITHOUT_JAX else set()
+        found = [(name, line) for name, line in imports(path) if name.split(".")[0] in forbidden]
+        if room in LIGHT_ROOMS:
+            found += [(name, line) for name, line in imports(path, everywhere=False) if name.split(".")[0] in HEAVY]
+        problems += [f"{place(path, line)}: {room} must not import {name} here" for name, line in found]
+    assert not problems, "\n".join(problems)
+
+
+def test_only_the_outer_rooms_touch_the_outside_world() -> None:
+    problems = []
+    for path in SOURCES:
+        room = room_of(path)
+        if room in OUTSIDE_WORLD:
+            continue
+        for node in ast.walk(TREES[path]):
+            where = place(path, getattr(node, "lineno", 0))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "input"):
+                problems.append(f"{where}: {node.func.id}()")
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "argv") and room != "env":
+                problems.append(f"{where}: {ast.unparse(node)}")
+        problems += [f"{place(path, line)}: argparse" for name, line in imports(path) if name == "argparse"]
+    assert not problems, "\n".join(problems)
+
+
+def test_no_circles() -> None:
+    """Neither between the modules of a room nor between its sub-rooms, imports inside functions included."""
+    graph = edges()
+    problems = [" <-> ".join(circle) for circle in circles(graph)]
+    folders: dict[str, set[str]] = defaultdict(set)
+    for name, others in graph.items():
+        mine = sub_room(name)
+        folders[mine] |= {sub_room(other) for other in others} - {mine, None}  # type: ignore[arg-type]
+    folders.pop(None, None)  # type: ignore[call-overload]
+    problems += ["sub-rooms " + " <-> ".join(circle) for circle in circles(folders)]
+    assert not problems, "\n".join(problems)
+
+
+def sub_room(module: str) -> str | None:
+    """The folder of a module inside its room; None for modules that lie in the room itself."""
+    folder = MODULES[module].parent
+    return None if folder == PACKAGE or folder.parent == PACKAGE else module_name(folder / "__init__.py")
+
+
+def test_names_and_sizes_of_rooms() -> None:
+    commands = {path for path in SOURCES if path.parent == PACKAGE / "cli" and "def add_parser" in path.read_text()}
+    modules = [path for path in SOURCES if path.stem != "__init__" and path not in commands]
+    counts = Counter(path.stem for path in modules)
+    problems = [
+        f"{name}.py is there {count} times: {', '.join(place(path) for path in modules if path.stem == name)}"
+        for name, count in sorted(counts.items())
+        if count > 1
+    ]
+    sizes = Counter(path.parent for path in modules if path.parent != PACKAGE)
+    problems += [
+        f"{place(folder)} has {count} modules; at most {MOST_FILES}"
+        for folder, count in sorted(sizes.items())
+        if count > MOST_FILES
+    ]
+    assert not problems, "\n".join(problems)

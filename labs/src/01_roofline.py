@@ -44,7 +44,7 @@ from minillama.lab.plots.roofline_plots import (
     trial_speed,
 )
 from minillama.measure.limits.roofline import model_work
-from minillama.measure.speed.bench_plan import Trial
+from minillama.measure.trial import Trial
 
 logging.getLogger("minillama").setLevel(logging.ERROR)
 

@@ -31,7 +31,7 @@ from minillama.lab.grading.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, lines
 from minillama.lab.plots.measurement_plots import bands
 from minillama.lab.widgets.figure import text_table
-from minillama.measure.host.child_process import whole_process
+from minillama.measure.host.child_process import measure_process
 from minillama.measure.quality.perplexity import running_perplexity
 from minillama.measure.texts.diversity import words
 from minillama.measure.texts.text_quality import heldout_texts, measure_quality
@@ -381,7 +381,7 @@ command = [
     "-n",
     "16",
 ]
-life = attempt(whole_process, command)
+life = attempt(measure_process, command)
 parts = {
     "weights": llm.file.nbytes / 2**20,
     "KV cache, 512 tokens": cache_bytes(llm.config, 512, llm.cache_types) / 2**20,

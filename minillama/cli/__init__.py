@@ -10,6 +10,7 @@ from importlib import import_module
 
 from minillama import __version__, env
 from minillama.cli.arguments.parser import Parser
+from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED
 from minillama.errors import MinillamaError, OptionError
 
 # Subcommand -> its module here, which has `add_parser(subparsers)` and `run(args) -> int`.
@@ -39,9 +40,6 @@ examples:
   minillama cli -hf user/model-GGUF:Q4_K_M        talk to a model from the Hugging Face hub
   minillama doctor                                is everything as it should be?
 """
-
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
-BROKEN_PIPE = 141  # and for a reader that went away
 
 
 def entry() -> None:

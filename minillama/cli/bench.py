@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from minillama import env
-from minillama.cli import INTERRUPTED
+from minillama.cli.arguments.bench_flags import device_flags, setup_flags, sharing_flags, workload_flags
 from minillama.cli.arguments.bench_options import add_bench_options
 from minillama.cli.arguments.model_from_args import (
     check_sharing,
@@ -19,11 +19,12 @@ from minillama.cli.arguments.model_from_args import (
     take_secret,
     virtual_devices,
 )
-from minillama.cli.output.exclusive_measuring import measuring
-from minillama.cli.output.terminal import note, write_text
+from minillama.cli.output.exclusive_measurement import measuring
+from minillama.cli.output.terminal import INTERRUPTED, note, write_text
 from minillama.engine.loading.device_sharing import Sharing
+from minillama.env import MINILLAMA
 from minillama.errors import OptionError
-from minillama.measure.speed.bench_plan import Plan, Setup, Workload, sharing_flags
+from minillama.measure.speed.bench_plan import Plan, Setup, Workload
 
 if TYPE_CHECKING:
     from minillama.measure.speed.bench_output import Output
@@ -199,17 +200,17 @@ def _limits(
 ) -> "Iterator[tuple[float | None, float | None]]":
     """For each setup what the machine gives: bytes a second, and operations a second of the model's kind of product."""
     from minillama.gguf import open_gguf
-    from minillama.measure.host.child_process import in_own_process
+    from minillama.measure.host.child_process import call_in_child
     from minillama.measure.limits.bandwidth import read_bandwidth
-    from minillama.measure.limits.roofline import main_kind, measure_roofline
+    from minillama.measure.limits.roofline import main_weight_type, measure_roofline
 
     roofs = {}
-    bandwidth = in_own_process(read_bandwidth, threads) if args.bandwidth and not args.roofline else None
+    bandwidth = call_in_child(read_bandwidth, threads) if args.bandwidth and not args.roofline else None
     for setup in setups:
         if not args.roofline:
             yield bandwidth, None  # type: ignore[misc]
             continue
-        kind = main_kind(open_gguf(setup.model))
+        kind = main_weight_type(open_gguf(setup.model))
         if kind not in roofs:
             roofs[kind] = measure_roofline(kind=kind)
         yield roofs[kind].bandwidth, roofs[kind].flops
@@ -219,20 +220,28 @@ def _in_children(
     args: argparse.Namespace, setups: Sequence[Setup], plan: Plan, repetitions: int, advance: Callable[..., None]
 ) -> "Iterator[Record]":
     """Measure each setup in a process of its own."""
-    from minillama.measure.host.child_process import MINILLAMA, json_lines
+    from minillama.measure.host.child_process import stream_json_lines
     from minillama.measure.speed.bench_record import from_json
     from minillama.measure.speed.bench_tables import trial_of
 
     switches = ["--inner", *([] if args.warmup else ["--no-warmup"])]
     switches += [f"--{name}" for name in ("bandwidth", "roofline", "verbose") if getattr(args, name)]
     switches += ["--delay", str(args.delay)] if args.delay else []
-    switches += [] if args.device is None else ["-dev", args.device]
+    switches += device_flags(args.device)
     if args.workers is not None:
         raise OptionError("-t with several values and --workers: measure one number of threads at a time")
     switches += sharing_flags(sharing(args))
     for setup in setups:
-        command = (*MINILLAMA, "bench", *setup.flags(), *plan.workload.flags(), "-r", str(repetitions), *switches)
-        for found in json_lines((*command, "-o", "jsonl")):
+        command = (
+            *MINILLAMA,
+            "bench",
+            *setup_flags(setup),
+            *workload_flags(plan.workload),
+            "-r",
+            str(repetitions),
+            *switches,
+        )
+        for found in stream_json_lines((*command, "-o", "jsonl")):
             record = from_json(found)
             advance(trial_of(record).name, repetitions + args.warmup)
             yield record

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.ignored_options import add_foreign_options
+from minillama.cli.arguments.ignored_options import add_ignored_options
 from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import generate_options, load_model
 from minillama.cli.arguments.prompt_text import read_file, read_prompt, read_system_prompt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from minillama.engine.session import Session
 
 DESCRIPTION = """\
-Talk to a model. Ctrl-C stops an answer and keeps what was written; at the prompt it leaves.
+Conversation to a model. Ctrl-C stops an answer and keeps what was written; at the prompt it leaves.
 A line that ends in \\ goes on in the next one. Commands: /regen /clear /read FILE /exit
 """
 
@@ -30,7 +30,7 @@ COMMANDS = """\
   /read FILE  put a file's text before the next message
   /exit       leave (also Ctrl-D)"""
 
-_HERE = (
+_OPTIONS = (
     Option(("-st", "--single-turn"), "one answer to -p, then leave", None, False),
     Option(("-mli", "--multiline-input"), r"Enter begins a new line; a line that ends in \ sends", None, False),
     Option(("--show-timings",), "speeds after each answer (default: on)", None, True, "LLAMA_ARG_SHOW_TIMINGS",
@@ -39,20 +39,20 @@ _HERE = (
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("cli", help="talk to a model", description=DESCRIPTION)
+    parser = subparsers.add_parser("cli", help="conversation to a model", description=DESCRIPTION)
     llama_options.add_options(parser, "model", llama_options.MODEL)
     llama_options.add_options(
-        parser, "conversation", llama_options.PROMPT + llama_options.CHAT + llama_options.PREDICT + _HERE
+        parser, "conversation", llama_options.PROMPT + llama_options.CHAT + llama_options.GENERATION + _OPTIONS
     )
     llama_options.add_options(parser, "sampling", llama_options.SAMPLING)
     llama_options.add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
-    llama_options.add_options(parser, "devices and workers", llama_options.SPREAD)
-    llama_options.add_options(parser, "output", llama_options.SHOW)
-    add_foreign_options(parser)
+    llama_options.add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
+    llama_options.add_options(parser, "output", llama_options.OUTPUT)
+    add_ignored_options(parser)
 
 
 @dataclass
-class Talk:
+class Conversation:
     """A conversation so far: messages for a chat template, or one growing text without one."""
 
     llm: "LLM"
@@ -88,65 +88,65 @@ def run(args: argparse.Namespace) -> int:
     raw = llm.template is None if args.conversation is None else not args.conversation or llm.template is None
     if raw and system is not None:
         raise OptionError("-sys needs a chat template; this model has none, give one with --chat-template")
-    talk = Talk(llm, llm.session(), system, raw)
-    talk.clear()
+    conversation = Conversation(llm, llm.session(), system, raw)
+    conversation.clear()
     if not args.log_disable:
-        _greet(llm, raw)
+        _print_header(llm, raw)
     message, before = prompt, ""
     while True:
         if message is None:
-            message = _ask(args)
+            message = _read_message(args)
             if message is None:
                 return 0
         if message.startswith("/read "):
-            before += _read_aloud(message.removeprefix("/read ").strip())
+            before += _read_for_next(message.removeprefix("/read ").strip())
             message = None
             continue
         if message.strip() == "/exit":
             return 0
-        if _is_question(message, talk):
+        if _needs_answer(message, conversation):
             if message.strip() != "/regen":
-                talk.messages.append({"role": "user", "content": before + message})
+                conversation.messages.append({"role": "user", "content": before + message})
                 before = ""
-            _answer(args, talk)
+            _answer(args, conversation)
             if args.single_turn:
                 return 0
         message = None
 
 
-def _is_question(message: str, talk: Talk) -> bool:
+def _needs_answer(message: str, conversation: Conversation) -> bool:
     """Whether the model is to answer; other commands are carried out here."""
     match message.strip():
         case "":
             return False
         case "/clear":
-            talk.clear()
+            conversation.clear()
             note("the conversation is forgotten")
             return False
         case "/help":
             note(COMMANDS)
             return False
         case "/regen":
-            if not talk.take_back_answer():
+            if not conversation.take_back_answer():
                 note("there is no answer yet")
                 return False
     return True
 
 
-def _answer(args: argparse.Namespace, talk: Talk) -> None:
+def _answer(args: argparse.Namespace, conversation: Conversation) -> None:
     """Let the model answer the last message; an error takes that message back and the conversation goes on."""
     try:
         if args.verbose_prompt:
-            tokenizer = talk.llm.tokenizer
-            text = talk.rendered()
-            ids = tokenizer.encode(text) if talk.raw else talk.llm.encode_chat(talk.messages)
+            tokenizer = conversation.llm.tokenizer
+            text = conversation.rendered()
+            ids = tokenizer.encode(text) if conversation.raw else conversation.llm.encode_chat(conversation.messages)
             show_prompt(text, ids, lambda token: tokenizer.piece(token, special=True))
-        completion = _stream(args, talk)
+        completion = _stream(args, conversation)
     except MinillamaError as error:
         note(f"minillama: error: {error}")
-        talk.messages.pop()
+        conversation.messages.pop()
         return
-    talk.messages.append({"role": "assistant", "content": completion.text})
+    conversation.messages.append({"role": "assistant", "content": completion.text})
     end_line(completion.text)
     if completion.reason.value == "length":
         note("the context is full; /clear begins anew, -c N makes it larger, --context-shift lets it go on")
@@ -154,14 +154,14 @@ def _answer(args: argparse.Namespace, talk: Talk) -> None:
         note(turn_line(completion.timings))
 
 
-def _stream(args: argparse.Namespace, talk: Talk) -> "Completion":
-    chosen = generate_options(args, talk.llm)
-    if talk.raw:
-        return show_stream(talk.llm.stream(talk.rendered(), session=talk.session, **chosen))
-    return show_stream(talk.llm.chat_stream(talk.messages, session=talk.session, **chosen))
+def _stream(args: argparse.Namespace, conversation: Conversation) -> "Completion":
+    chosen = generate_options(args, conversation.llm)
+    if conversation.raw:
+        return show_stream(conversation.llm.stream(conversation.rendered(), session=conversation.session, **chosen))
+    return show_stream(conversation.llm.chat_stream(conversation.messages, session=conversation.session, **chosen))
 
 
-def _ask(args: argparse.Namespace) -> str | None:
+def _read_message(args: argparse.Namespace) -> str | None:
     r"""One message: lines that end in \ go on (with -mli the other way round); None at the end of input."""
     lines: list[str] = []
     while True:
@@ -195,7 +195,7 @@ def _read_line(args: argparse.Namespace, *, first: bool) -> str | None:
             write_text("\x1b[0m")
 
 
-def _read_aloud(path: str) -> str:
+def _read_for_next(path: str) -> str:
     try:
         text = read_file(path)
     except MinillamaError as error:
@@ -205,7 +205,7 @@ def _read_aloud(path: str) -> str:
     return text + "\n"
 
 
-def _greet(llm: "LLM", raw: bool) -> None:
+def _print_header(llm: "LLM", raw: bool) -> None:
     note(f"model   : {llm.path.name}, context of {llm.ctx_size} tokens")
     if raw:
         note("          no chat template is used: what you type is continued as text")

@@ -11,7 +11,7 @@ from minillama.cli.arguments.prompt_text import read_file
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
 
-_HERE = (
+_OPTIONS = (
     Option(("-f", "--file"), "text to measure on, like what the model will be used for", value="FILE"),
     Option(("-o", "--output", "--output-file"), "the file to write (default: imatrix.gguf)", str, "imatrix.gguf",
            value="FILE"),
@@ -30,7 +30,7 @@ _MACHINE = ("-t", "-tb", "-ngl", "-dev")
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("imatrix", help="measure which weights matter, for quantize", description=__doc__)
     llama_options.add_options(parser, "model", llama_options.MODEL)
-    llama_options.add_options(parser, "text and output", _HERE)
+    llama_options.add_options(parser, "text and output", _OPTIONS)
     llama_options.add_options(
         parser, "machine", [option for option in llama_options.DEVICE if option.names[0] in _MACHINE]
     )
@@ -48,12 +48,12 @@ def run(args: argparse.Namespace) -> int:
 
     from minillama.engine.llm import load
     from minillama.gguf.imatrix_file import write_imatrix
-    from minillama.measure.quality.imatrix import chunks_of, sums_of_squares
+    from minillama.measure.quality.imatrix import split_chunks, sums_of_squares
 
     llm = load(find_model(args), n_gpu_layers=args.gpu_layers, progress=sys.stderr.isatty())
     ids = llm.tokenizer.encode(text, parse_special=args.parse_special)
     most = None if args.chunks < 0 else args.chunks
-    chunks = chunks_of(llm, ids, args.ctx_size, first=args.from_chunk, most=most)
+    chunks = split_chunks(llm, ids, args.ctx_size, first=args.from_chunk, most=most)
     note(f"computing over {len(chunks)} chunks of {args.ctx_size} tokens")
     with tqdm(total=len(chunks), unit="chunk", file=sys.stderr, leave=False, disable=None) as bar:
         sums = sums_of_squares(llm, chunks, head=args.process_output, progress=bar.update)

@@ -3,12 +3,12 @@
 import argparse
 import json
 import os
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.model_from_args import find_model
 from minillama.errors import OptionError
+from minillama.measure.tables import plain_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,15 +62,15 @@ def run(args: argparse.Namespace) -> int:
         if everything:
             sections.append(_summary(file))
         if args.metadata or everything:
-            sections.append(_table(("metadata", "type", "value"), _metadata_rows(file)))
+            sections.append(plain_table(("metadata", "type", "value"), _metadata_rows(file)))
         if args.tensors or everything:
-            sections.append(_table(("tensor", "shape", "type", "size"), _tensor_rows(file), right=(3,)))
+            sections.append(plain_table(("tensor", "shape", "type", "size"), _tensor_rows(file), right=(3,)))
         if everything:
             sections.append(
-                _table(("type", "tensors", "weights", "size", "share"), _type_rows(file), right=(1, 2, 3, 4))
+                plain_table(("type", "tensors", "weights", "size", "share"), _type_rows(file), right=(1, 2, 3, 4))
             )
             sections.append(
-                _table(
+                plain_table(
                     ("context", "weights", f"{types} KV cache", "together"),
                     _memory_rows(file, types),
                     right=(0, 1, 2, 3),
@@ -204,20 +204,3 @@ def _shown(value: "Scalar | tuple[str, ...] | np.ndarray") -> str:
 def _printable(text: str) -> str:
     """Without anything that a terminal would obey."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-def _table(head: Row, rows: Sequence[Row], right: Iterable[int] = ()) -> str:
-    """Columns under headings; those in `right` are set flush right. Nothing for no rows."""
-    if not rows:
-        return ""
-    flush = set(right)
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-
-    def line(row: Row) -> str:
-        cells = (
-            cell.rjust(width) if at in flush else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([line(head), "  ".join("-" * width for width in widths), *map(line, rows)])

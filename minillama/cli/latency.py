@@ -6,13 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from minillama import env
-from minillama.cli import INTERRUPTED
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.bench_options import read_list
 from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import find_model, platform_of, prepare_machine
-from minillama.cli.output.exclusive_measuring import measuring
-from minillama.cli.output.terminal import note, write_text
+from minillama.cli.arguments.number_lists import read_list
+from minillama.cli.output.exclusive_measurement import measuring
+from minillama.cli.output.terminal import INTERRUPTED, note, write_text
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:

@@ -6,20 +6,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from minillama.cli import INTERRUPTED
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.ignored_options import add_foreign_options
+from minillama.cli.arguments.ignored_options import add_ignored_options
 from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import open_model
 from minillama.cli.arguments.prompt_text import process_escapes, read_bytes, read_file
 from minillama.cli.output import perplexity_lines
-from minillama.cli.output.terminal import Interrupt, note, write_text
+from minillama.cli.output.terminal import INTERRUPTED, Interrupt, note, write_text
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
     from minillama.engine.llm import LLM
     from minillama.measure.quality.kl_divergence import Divergence
-    from minillama.measure.quality.multiple_choice import Answer
+    from minillama.measure.quality.multiple_choice import ChoiceResult
     from minillama.measure.quality.perplexity import Estimate
     from minillama.measure.quality.task_files import Task
     from minillama.measure.quality.text_windows import Stop, Windows
@@ -61,9 +60,9 @@ _CONTEXT = tuple(
     for option in llama_options.CONTEXT
     if option.dest in ("ctx_size", "batch_size", "ubatch_size")
 )
-_SHOW = tuple(option for option in llama_options.SHOW if option.dest != "color")
+_OUTPUT = tuple(option for option in llama_options.OUTPUT if option.dest != "color")
 
-Step = TypeVar("Step", "Estimate", "Divergence", "Answer")
+Step = TypeVar("Step", "Estimate", "Divergence", "ChoiceResult")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -73,9 +72,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     llama_options.add_options(parser, "perplexity and KL divergence", _PERPLEXITY)
     llama_options.add_options(parser, "multiple choice", _TASKS)
     llama_options.add_options(parser, "machine", llama_options.DEVICE + _CONTEXT + llama_options.CACHE)
-    llama_options.add_options(parser, "devices and workers", llama_options.SPREAD)
-    llama_options.add_options(parser, "output", _SHOW)
-    add_foreign_options(parser)
+    llama_options.add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
+    llama_options.add_options(parser, "output", _OUTPUT)
+    add_ignored_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -149,7 +148,7 @@ def _perplexity(args: argparse.Namespace, data: bytes) -> int:
         else:
             write_text(perplexity_lines.running_columns(estimate, stride or args.ctx_size, errors=not stride))
 
-    last, interrupted = _follow(measure, windows.count, "chunk", show, lines=args.ppl_output_type == 1)
+    last, interrupted = _show_progress(measure, windows.count, "chunk", show, lines=args.ppl_output_type == 1)
     if last is not None and interrupted:
         note(f"minillama: PPL of these = {last.ppl:.4f} +/- {last.error:.5f}")
     elif last is not None and not stride:
@@ -177,7 +176,7 @@ def _kl_divergence(args: argparse.Namespace, data: bytes) -> int:
             write_text(f"\n{perplexity_lines.DIVERGENCE_HEAD}")
         write_text(perplexity_lines.divergence_row(found))
 
-    last, interrupted = _follow(measure, windows.count, "chunk", show)
+    last, interrupted = _show_progress(measure, windows.count, "chunk", show)
     if last is not None and last.count >= perplexity_lines.LEAST_TOKENS:
         write_text(perplexity_lines.divergence_statistics(last))
     return _end(args, last, windows, interrupted)
@@ -213,7 +212,7 @@ def _end(args: argparse.Namespace, last: "Estimate | Divergence | None", windows
     return INTERRUPTED if interrupted else 0
 
 
-def _follow(
+def _show_progress(
     measure: "Callable[[Stop], Iterable[Step]]",
     total: int,
     unit: str,
@@ -286,17 +285,17 @@ def _choose(
     args: argparse.Namespace,
     tasks: "list[Task]",
     head: str,
-    row: "Callable[[Answer], str]",
-    end: "Callable[[Answer], str]" = lambda answer: "",
+    row: "Callable[[ChoiceResult], str]",
+    end: "Callable[[ChoiceResult], str]" = lambda answer: "",
 ) -> int:
     """Let the model choose, a row a task."""
     llm = _open(args, args.ctx_size)
 
-    from minillama.measure.quality.multiple_choice import running_answers
+    from minillama.measure.quality.multiple_choice import running_choices
 
     write_text(head)
-    last, interrupted = _follow(
-        lambda stop: running_answers(llm, tasks, stop), len(tasks), "task", lambda answer: write_text(row(answer))
+    last, interrupted = _show_progress(
+        lambda stop: running_choices(llm, tasks, stop), len(tasks), "task", lambda answer: write_text(row(answer))
     )
     if last is not None:
         write_text(end(last))

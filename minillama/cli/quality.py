@@ -9,12 +9,11 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from minillama.cli import INTERRUPTED
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import find_model, load_model, sampling_options, set_verbosity
 from minillama.cli.arguments.prompt_text import process_escapes, read_file
-from minillama.cli.output.terminal import note, write_text
+from minillama.cli.output.terminal import INTERRUPTED, note, write_text
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ _JUDGES = (
            value="ENCODER"),
     Option(("-o", "--output"), "md or json, which has the texts (default: md)", str, "md", value="FORMAT"),
 )  # fmt: skip
-_SHOW = tuple(option for option in llama_options.SHOW if option.dest in ("verbose", "log_disable"))
+_SHOW = tuple(option for option in llama_options.OUTPUT if option.dest in ("verbose", "log_disable"))
 _CHAT = tuple(option for option in llama_options.CHAT if not option.dest.startswith("system_prompt"))
 _CONTEXT = tuple(option for option in llama_options.CONTEXT if option.dest not in ("keep", "context_shift"))
 
@@ -102,7 +101,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     llama_options.add_options(parser, "sampling", _OTHERS)
     llama_options.add_options(parser, "chat", _CHAT)
     llama_options.add_options(parser, "machine", llama_options.DEVICE + _CONTEXT + llama_options.CACHE)
-    llama_options.add_options(parser, "devices and workers", llama_options.SPREAD)
+    llama_options.add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
     llama_options.add_options(parser, "messages", _SHOW)
 
 
@@ -244,7 +243,7 @@ class _Printer:
         self._last: QualityRow | None = None
 
     def show(self, row: "QualityRow") -> None:
-        from minillama.measure.speed.bench_tables import md_head, md_row
+        from minillama.measure.tables import md_head, md_row
         from minillama.measure.texts.text_quality_table import quality_columns
 
         first, self._last = self._last is None, row

@@ -28,7 +28,7 @@ types, with the bits of a weight:
   COPY: every tensor as it is; Q3_K, Q4_K and Q5_K mean Q3_K_M, Q4_K_M and Q5_K_M
 """
 
-_HERE = (
+_OPTIONS = (
     Option(("--force",), "replace the new file if it is there", None, False),
     Option(("--dry-run",), "show types and sizes, write nothing", None, False),
     Option(("--allow-requantize",), "round tensors again that are quantised already; costs quality", None, False),
@@ -62,7 +62,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "words", metavar="IN [OUT] TYPE [THREADS]", nargs="*", help="the model, the new file, its type, and threads"
     )
-    llama_options.add_options(parser, "how", _HERE)
+    llama_options.add_options(parser, "how", _OPTIONS)
     parser.set_defaults(run=run)
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.ignored_options import add_foreign_options
+from minillama.cli.arguments.ignored_options import add_ignored_options
 from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import generate_options, load_model
 from minillama.cli.arguments.prompt_text import read_prompt, read_stdin, read_system_prompt
@@ -31,13 +31,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser("run", help="answer one prompt and exit", description=DESCRIPTION)
     parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt, in place of -p")
     llama_options.add_options(parser, "model", llama_options.MODEL)
-    llama_options.add_options(parser, "prompt and answer", llama_options.PROMPT + llama_options.PREDICT + _DISPLAY)
+    llama_options.add_options(parser, "prompt and answer", llama_options.PROMPT + llama_options.GENERATION + _DISPLAY)
     llama_options.add_options(parser, "chat", llama_options.CHAT)
     llama_options.add_options(parser, "sampling", llama_options.SAMPLING)
     llama_options.add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
-    llama_options.add_options(parser, "devices and workers", llama_options.SPREAD)
-    llama_options.add_options(parser, "output", llama_options.SHOW)
-    add_foreign_options(parser)
+    llama_options.add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
+    llama_options.add_options(parser, "output", llama_options.OUTPUT)
+    add_ignored_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from minillama.errors import OptionError
 if TYPE_CHECKING:
     from minillama.tokenizer import Tokenizer
 
-_HERE = (
+_OPTIONS = (
     Option(("-p", "--prompt"), "the text", value="TEXT"),
     Option(("-f", "--file"), "file with the text", value="FILE"),
     Option(("--stdin",), "read the text from standard input", None, False),
@@ -29,7 +29,7 @@ _HERE = (
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("tokenize", help="show the tokens of a text", description=__doc__)
     llama_options.add_options(parser, "model (only its vocabulary is read)", llama_options.MODEL)
-    llama_options.add_options(parser, "text and output", _HERE)
+    llama_options.add_options(parser, "text and output", _OPTIONS)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ network that you trust, such as WireGuard's. A single worker can be reached thro
   minillama run --workers 127.0.0.1:50052 -p "Once upon a time"
 """
 
-_HERE = (
+_OPTIONS = (
     Option(("-H", "--host"), "address to listen on; 0.0.0.0: all of this machine's (default: 127.0.0.1)", str,
            "127.0.0.1", value="ADDRESS"),
     Option(("-p", "--port"), "port to listen on; 0: a free one (default: 50052)", int, 50052),
@@ -47,7 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser: Parser = subparsers.add_parser(
         "worker", help="lend this machine to a leader elsewhere", description=__doc__, epilog=EPILOG
     )  # type: ignore[assignment]
-    llama_options.add_options(parser, "network", _HERE)
+    llama_options.add_options(parser, "network", _OPTIONS)
     llama_options.add_options(parser, "secret", _TOKEN)
     llama_options.add_options(parser, "machine", _MACHINE)
 

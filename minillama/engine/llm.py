@@ -222,7 +222,9 @@ class LLM:
         """Continue a text as `generate` does, and weigh: its timings, and the memory that is held, beside formulas."""
         if session is None:
             session = self.session()
-        return Measured(self.generate(prompt, session=session, **options), memory_usage(self, session))
+        completion = self.generate(prompt, session=session, **options)
+        usage = memory_usage(self.here, session, self.batches, self.cache_types, self.file.nbytes)
+        return Measured(completion, usage)
 
     def chat_stream(
         self,

@@ -4,18 +4,17 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import psutil
 
+from minillama.engine.backends.base import OnDevices
+from minillama.engine.batches import Batches
 from minillama.engine.loading.memory_budget import predict
 from minillama.engine.result import Completion
 from minillama.engine.session import Session
+from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import cache_bytes
-
-if TYPE_CHECKING:
-    from minillama.engine.llm import LLM
 
 
 @dataclass(frozen=True)
@@ -47,18 +46,23 @@ class Measured:
     usage: Usage
 
 
-def memory_usage(llm: "LLM", session: Session) -> Usage:
-    """Weigh a model and a session of it; compiles the reading of a chunk once, where that has not happened."""
-    device = llm.here.devices[-1]
+def memory_usage(
+    backend: OnDevices, session: Session, batches: Batches, cache_types: CacheTypes, file_bytes: int
+) -> Usage:
+    """Measure the memory of a model and a session; compiles the prefill of one chunk, if it is not compiled yet.
+
+    file_bytes: bytes of the tensors in the model file.
+    """
+    device, config = backend.devices[-1], backend.config
     stats = device.memory_stats() or {}
-    arrays = {id(leaf): leaf.nbytes for leaf in jax.tree.leaves(llm.params)}  # a tied head is there once
+    arrays = {id(leaf): leaf.nbytes for leaf in jax.tree.leaves(backend.params)}  # a tied head is one array
     process = psutil.Process().memory_info()
-    chunk = llm.batches.within(session.capacity).ubatch_size
-    formula = predict(llm.config, llm.file.nbytes, session.capacity, llm.cache_types, llm.batches, device)
+    chunk = batches.within(session.capacity).ubatch_size
+    formula = predict(config, file_bytes, session.capacity, cache_types, batches, device)
     return Usage(
         weights=formula.weights,
         weights_held=sum(arrays.values()),
-        cache=cache_bytes(llm.config, session.capacity, llm.cache_types),
+        cache=cache_bytes(config, session.capacity, cache_types),
         cache_held=session.nbytes,
         compute=formula.compute,
         compute_held=session.temporaries(chunk),

@@ -14,7 +14,8 @@ from bench_example import RECORD
 from tiny_models import write_tiny
 
 from minillama.cli import build_parser, main
-from minillama.cli.arguments.bench_options import IDLE
+from minillama.cli.arguments.ignored_options import BENCH_OPTIONS
+from minillama.cli.output import bench_against
 from minillama.measure.host import child_process, other_load
 from minillama.measure.limits import roofline
 from minillama.measure.limits.bandwidth import read_bandwidth
@@ -68,7 +69,7 @@ def logged(log: Path) -> list[tuple[str, list[str]]]:
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests wait for nobody's measurement, and say nothing about how busy the machine that runs them is."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(other_load, "busy_line", lambda share, when: None)
+    monkeypatch.setattr(other_load, "load_warning", lambda share, when: None)
 
 
 @pytest.fixture
@@ -83,13 +84,13 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     folder.mkdir()
     ours = write_fake(folder / "minillama", "ours", 30.0, log)
     write_fake(folder / "llama-completion", "completion", 1.0, log)
-    monkeypatch.setattr(side_by_side, "MINILLAMA", (str(ours),))
-    in_own_process = child_process.in_own_process
+    monkeypatch.setattr(bench_against, "MINILLAMA", (str(ours),))
+    call_in_child = child_process.call_in_child
 
     def pretend(function: Callable[..., object], *arguments: object) -> object:
-        return 20e9 if function is read_bandwidth else in_own_process(function, *arguments)
+        return 20e9 if function is read_bandwidth else call_in_child(function, *arguments)
 
-    monkeypatch.setattr(child_process, "in_own_process", pretend)
+    monkeypatch.setattr(child_process, "call_in_child", pretend)
     return write_fake(folder / "llama-bench", "theirs", 20.0, log), log
 
 
@@ -120,7 +121,7 @@ def test_json_has_the_fields_of_llama_bench(model: Path, capsys: pytest.CaptureF
 
 
 def test_csv_and_bandwidth(model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child_process, "in_own_process", lambda function, threads: 1e9)
+    monkeypatch.setattr(child_process, "call_in_child", lambda function, threads: 1e9)
     assert main(["bench", "-m", str(model), "-p", "0", "-n", "2", "-r", "1", "-o", "csv", "--bandwidth"]) == 0
     head, row = csv.reader(io.StringIO(capsys.readouterr().out))
     values = dict(zip(head, row, strict=True))
@@ -210,7 +211,7 @@ def test_without_llama_completion_that_is_said(
     theirs.with_name("llama-completion").unlink()
     assert main(["bench", "-m", str(model), "-n", "4", "-t", "1", "--against", str(theirs), "--rounds", "1"]) == 0
     out, err = capsys.readouterr()
-    assert "tiny.gguf" not in out and "no llama-completion beside" in err
+    assert "tiny.gguf" not in out and "no llama-completion in the folder of" in err
 
 
 def test_ours_as_it_really_runs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,15 +223,15 @@ def test_ours_as_it_really_runs(model: Path, tmp_path: Path, capsys: pytest.Capt
     assert generated["bytes_per_token"] > 0 and generated["model_type"] == "llama ?B (guessed) all F32"
 
 
-def interrupt_second(json_objects: object) -> object:
-    """`json_objects` whose fourth run is interrupted: the second of theirs."""
+def interrupt_second(run_for_json: object) -> object:
+    """`run_for_json` whose fourth run is interrupted: the second of theirs."""
     runs: list[Sequence[str]] = []
 
     def run(command: Sequence[str]) -> object:
         runs.append(command)
         if len(runs) == 4:
             raise KeyboardInterrupt
-        return json_objects(command)  # type: ignore[operator]
+        return run_for_json(command)  # type: ignore[operator]
 
     return run
 
@@ -238,7 +239,7 @@ def interrupt_second(json_objects: object) -> object:
 def test_an_interrupt_leaves_the_rounds_that_both_have_run(
     model: Path, fakes: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_by_side, "json_objects", interrupt_second(child_process.json_objects))
+    monkeypatch.setattr(side_by_side, "run_for_json", interrupt_second(child_process.run_for_json))
     words = ["bench", "-m", str(model), "-p", "0", "-n", "4", "-t", "1", "--against", str(fakes[0]), "-o", "json"]
     assert main(words) == 130
     (test,) = json.loads(capsys.readouterr().out)["tests"]
@@ -305,9 +306,9 @@ def test_compare_with_a_stored_run(model: Path, tmp_path: Path, capsys: pytest.C
 
 def test_options_without_a_meaning_are_said(caplog: pytest.LogCaptureFixture) -> None:
     parse = build_parser().parse_args
-    for idle in IDLE:
-        for name in idle.names:
-            for value in idle.silent:
+    for option, accepted in BENCH_OPTIONS.items():
+        for name in option.names:
+            for value in accepted.silent:
                 parse(["bench", name, value])
     assert caplog.messages == []
     parse(["bench", "--poll", "0,50,100", "-fa", "off", "-ot", "a=CPU;b=CPU"])
@@ -360,7 +361,7 @@ def test_load_modes_and_devices(model: Path, capsys: pytest.CaptureFixture[str])
         (["-oe", "x"], "-oe x: use one of md"),
         (["-sm", "diagonal"], "-sm diagonal: use one of none, layer, row, tensor"),
         (["--poll", "much"], "'much' is not a value"),
-        (["-embd", "1"], "-embd 1: embeddings have not arrived yet"),
+        (["-embd", "1"], "-embd 1: embeddings are not supported yet"),
         (["-rpc", "a:1", "-tp", "2"], "-tp and --workers: the workers named compute together"),
         (["-ts", "x"], "'x' should be numbers separated by commas"),
         (["-mmp", "0"], "use -lm none"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.ignored_options import ACCEPTED, REFUSED, add_foreign_options
+from minillama.cli.arguments.ignored_options import RUN_OPTIONS, add_ignored_options
 from minillama.cli.arguments.parser import Parser
 from minillama.errors import OptionError, UnsupportedError
 from minillama.sampling.sampling_params import FIELDS, Sampling
@@ -18,13 +18,13 @@ def make_parser() -> Parser:
     parser.add_argument("words", nargs="*")
     for name, table in TABLES.items():
         llama_options.add_options(parser, name, table)
-    add_foreign_options(parser)
+    add_ignored_options(parser)
     return parser
 
 
 def test_no_option_is_in_two_tables() -> None:
     names = [name for table in TABLES.values() for option in table for name in (*option.names, *option.off)]
-    names += [name for foreign in ACCEPTED + REFUSED for name in foreign.names]
+    names += [name for option in RUN_OPTIONS for name in option.names]
     assert len(names) == len(set(names))
 
 
@@ -118,14 +118,16 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         make_parser()
 
 
-def test_foreign_options(caplog: pytest.LogCaptureFixture) -> None:
+def test_ignored_options(caplog: pytest.LogCaptureFixture) -> None:
     parser = make_parser()
     args = parser.parse_args(["-fa", "-fa", "off", "-p", "x", "--numa", "isolate", "-fa", "auto", "--jinja"])
     assert args.prompt == "x"
     assert [message.split(" has no effect: ")[0] for message in caplog.messages] == ["-fa off", "--numa isolate"]
     assert parser.parse_args(["--rpc", "10.0.0.1:50052", "-ts", "3,1"]).workers == "10.0.0.1:50052"
-    for foreign in REFUSED:
-        with pytest.raises(UnsupportedError, match=foreign.names[0]):
-            parser.parse_args([foreign.names[0], *["1"] * foreign.takes_value])
-    for foreign in ACCEPTED:
-        parser.parse_args([foreign.names[-1], *["1"] * foreign.takes_value])
+    for option, accepted in RUN_OPTIONS.items():
+        value = [] if accepted.is_switch else ["1"]
+        if option.refused:
+            with pytest.raises(UnsupportedError, match=f"^{option.names[0]}: "):
+                parser.parse_args([option.names[0], *value])
+        else:
+            parser.parse_args([option.names[-1], *value])

@@ -16,7 +16,7 @@ from minillama.cli import main
 from minillama.cli.output import perplexity_lines
 from minillama.measure.quality import kl_divergence, perplexity
 from minillama.measure.quality.kl_divergence import Divergence
-from minillama.measure.quality.multiple_choice import Answer
+from minillama.measure.quality.multiple_choice import ChoiceResult
 from minillama.measure.quality.perplexity import Estimate, running_perplexity
 
 TEXT = "the ant sat on the north end of the sand and the hen ran there " * 4
@@ -116,7 +116,7 @@ def test_tasks(
 
 
 def test_rows_of_tasks() -> None:
-    answer = Answer(120, 120, (-1.25, -2.5), 0, frozenset({1}), 90, 300)
+    answer = ChoiceResult(120, 120, (-1.25, -2.5), 0, frozenset({1}), 90, 300)
     row = "120\t84.16666667%\t[76.5907%, 89.6230%]\n"  # llama-perplexity's own
     assert perplexity_lines.hellaswag_row(replace(answer, correct=101)) == row
     assert perplexity_lines.winogrande_row(answer) == "120\t75.0000\t -1.250000   -2.500000  1  2\n"

@@ -24,7 +24,7 @@ from minillama.engine.backends.remote_worker import _CALLS, Follower
 from minillama.engine.result import Reason, State
 from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError
 from minillama.gguf.random_models.model_writer import write_random_model
-from minillama.measure.quality.multiple_choice import running_answers
+from minillama.measure.quality.multiple_choice import running_choices
 from minillama.measure.quality.perplexity import running_perplexity
 from minillama.measure.quality.task_files import Task
 from minillama.parallel.workers.leader import WorkerGroup
@@ -100,7 +100,7 @@ class TestSameNumbers:
         found, expected = ([e.ppl for e in running_perplexity(model, ids, ctx_size=32)] for model in (led, llm))
         assert found == expected and len(found) == 4
         task = Task(("the hen sat on the", "the hen ran"), frozenset({1}))
-        assert list(running_answers(led, [task])) == list(running_answers(llm, [task]))
+        assert list(running_choices(led, [task])) == list(running_choices(llm, [task]))
 
     def test_of_sessions_that_grow(self, llm: ml.LLM, led: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("minillama.engine.session.FIRST_CAPACITY", 32)

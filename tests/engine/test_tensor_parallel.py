@@ -16,7 +16,7 @@ from tiny_models import LAYERS, VARIANTS, write_tiny
 import minillama as ml
 from minillama.engine import session as session_module
 from minillama.errors import OptionError
-from minillama.measure.quality.multiple_choice import running_answers
+from minillama.measure.quality.multiple_choice import running_choices
 from minillama.measure.quality.perplexity import running_perplexity
 from minillama.measure.quality.task_files import Task
 from minillama.parallel.sharding.partition_specs import assign_heads
@@ -160,7 +160,7 @@ def check_calls(path: Path, count: int) -> None:
         Task(("the hen sat on the", "the hen ran", "the hen in the end"), frozenset({1})),
         Task(("in the sand", "in the other one and the other"), frozenset({0})),
     ]
-    chosen, expected_answers = (list(running_answers(llm, tasks)) for llm in (spread, one))
+    chosen, expected_answers = (list(running_choices(llm, tasks)) for llm in (spread, one))
     for here, there in zip(chosen, expected_answers, strict=True):
         assert here.chosen == there.chosen
         np.testing.assert_allclose(here.scores, there.scores, rtol=1e-5)

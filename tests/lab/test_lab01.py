@@ -16,7 +16,7 @@ from minillama.lab.plots import roofline_plots
 from minillama.lab.plots.roofline_plots import Dot
 from minillama.lab.widgets.figure import PLOTLY_MIME
 from minillama.measure.limits.roofline import Roofline, model_work
-from minillama.measure.speed.bench_plan import Trial
+from minillama.measure.trial import Trial
 
 ROOF = Roofline(bandwidth=10e9, flops=200e9, arithmetic="Q8_0", threads=2, device="cpu")  # ridge: 20
 

@@ -27,7 +27,13 @@ from minillama.lab.grading.check import Item
 from minillama.lab.plots import sharding_plots
 from minillama.lab.widgets.figure import PLOTLY_MIME
 from minillama.measure.limits.all_reduce import all_reduce_seconds
-from minillama.measure.limits.collective_traffic import Collective, Kind, Part, sent_bytes, tensor_parallel_bytes
+from minillama.measure.limits.collective_traffic import (
+    Collective,
+    CollectiveArray,
+    CollectiveKind,
+    sent_bytes,
+    tensor_parallel_bytes,
+)
 from minillama.parallel.sharding.partition_specs import SPECS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,8 +344,13 @@ def test_parts_are_where_jax_puts_them(devices: None) -> None:
 
 def test_pictures_carry_their_numbers() -> None:
     entries = (
-        Collective(Kind.ALL_REDUCE, (Part("f32", (1, 256)),), 4, 6),
-        Collective(Kind.ALL_GATHER, (Part("f32", (4, 40)), Part("s32", (4, 40)), Part("s32", ())), 4, None),
+        Collective(CollectiveKind.ALL_REDUCE, (CollectiveArray("f32", (1, 256)),), 4, 6),
+        Collective(
+            CollectiveKind.ALL_GATHER,
+            (CollectiveArray("f32", (4, 40)), CollectiveArray("s32", (4, 40)), CollectiveArray("s32", ())),
+            4,
+            None,
+        ),
     )
     curves = {"1 GbE": {1: 1.0, 2: 1.6, 3: 1.7, 4: 1.5}}
     grid = sharding_plots.device_grid({**SHAPES, "attn_norm": (128,)}, {**specs(), "attn_norm": P()}, 8, "Grid")

@@ -12,7 +12,7 @@ from bench_example import RECORD
 
 from minillama.measure.speed.bench_output import FORMATS, Output
 from minillama.measure.speed.bench_plan import Plan
-from minillama.measure.speed.bench_record import NAMES, OURS, THEIRS, Record, from_json
+from minillama.measure.speed.bench_record import LLAMA_BENCH_FIELDS, MINILLAMA_FIELDS, NAMES, Record, from_json
 
 PLAN = Plan((Path("m"),), (1,))
 
@@ -44,8 +44,8 @@ def printed(name: str, *records: Record) -> str:
 
 
 def test_the_fields_are_those_of_llama_bench() -> None:
-    assert list(THEIRS) == THEIR_NAMES
-    assert (*THEIRS, "samples_ns", "samples_ts", *OURS) == NAMES
+    assert list(LLAMA_BENCH_FIELDS) == THEIR_NAMES
+    assert (*LLAMA_BENCH_FIELDS, "samples_ns", "samples_ts", *MINILLAMA_FIELDS) == NAMES
     assert list(RECORD.as_dict()) == list(NAMES)
 
 
@@ -71,7 +71,7 @@ def test_sql_of_both_loads_into_one_database(ours_first: bool) -> None:
 def test_csv_holds_everything_but_the_samples() -> None:
     text = printed("csv", RECORD, SECOND)
     head, row, second = csv.reader(io.StringIO(text))
-    assert head == [*THEIRS, *OURS]
+    assert head == [*LLAMA_BENCH_FIELDS, *MINILLAMA_FIELDS]
     values = dict(zip(head, row, strict=True))
     assert (values["avg_ts"], values["poll"], values["embeddings"], values["flash_attn"]) == ("14111.19", "", "0", "-1")
     assert dict(zip(head, second, strict=True))["other_load"] == "0.25"

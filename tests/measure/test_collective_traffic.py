@@ -8,11 +8,11 @@ import pytest
 
 from minillama.measure.limits.collective_traffic import (
     Collective,
-    Kind,
-    Part,
-    handed_over_bytes,
+    CollectiveArray,
+    CollectiveKind,
     layer_parallel_bytes,
-    ledger,
+    list_collectives,
+    rpc_bytes,
     sent_bytes,
     tensor_parallel_bytes,
 )
@@ -90,8 +90,8 @@ def programs() -> dict[str, str]:
 @pytest.mark.parametrize("devices", [2, 8])
 def test_formula_agrees_with_the_compiled_program(programs: dict[str, str], devices: int) -> None:
     """Five layers of two all-reduces in a scan, three tokens of 64 numbers."""
-    (found,) = ledger(programs[f"{devices} devices"])
-    assert found == Collective(Kind.ALL_REDUCE, (Part("f32", (3, 64)),), devices, 10)
+    (found,) = list_collectives(programs[f"{devices} devices"])
+    assert found == Collective(CollectiveKind.ALL_REDUCE, (CollectiveArray("f32", (3, 64)),), devices, 10)
     assert found.bytes == 3 * 64 * 4
     assert sent_bytes((found,)) == tensor_parallel_bytes(5, 64, 3, devices)
 
@@ -110,36 +110,42 @@ def test_a_ring_sends_what_the_formula_says() -> None:
                 held[other][piece] = carried[device] + (held[other][piece] if turn < n - 1 else 0.0)
             sent += 1
         assert all(row == want for row in held)
-        reduced = Collective(Kind.ALL_REDUCE, (Part("f32", (n,)),), n, 1)
+        reduced = Collective(CollectiveKind.ALL_REDUCE, (CollectiveArray("f32", (n,)),), n, 1)
         assert reduced.sent == pytest.approx(sent * 4)
 
 
 def test_every_kind_is_read(programs: dict[str, str]) -> None:
-    found = {entry.kind: entry for entry in ledger(programs["every"])}
-    assert set(found) == set(Kind)
-    assert all(entry.count == 1 and (entry.devices == 8 or entry.kind is Kind.PERMUTE) for entry in found.values())
-    assert found[Kind.ALL_GATHER].parts == (Part("f32", (128,)),)
-    assert found[Kind.ALL_GATHER].sent == 7 * 16 * 4
-    assert found[Kind.REDUCE_SCATTER].parts == (Part("f32", (128,)),), "what is scattered, not what is left of it"
-    assert found[Kind.REDUCE_SCATTER].sent == 7 * 16 * 4
-    assert found[Kind.PERMUTE].sent == 16 * 4
-    assert found[Kind.ALL_TO_ALL].bytes == 16 * 4 and found[Kind.ALL_TO_ALL].sent == 7 * 2 * 4
-    assert found[Kind.ALL_REDUCE].sent == 2 * 7 / 8 * 16 * 4
+    found = {entry.kind: entry for entry in list_collectives(programs["every"])}
+    assert set(found) == set(CollectiveKind)
+    assert all(
+        entry.count == 1 and (entry.devices == 8 or entry.kind is CollectiveKind.PERMUTE) for entry in found.values()
+    )
+    assert found[CollectiveKind.ALL_GATHER].parts == (CollectiveArray("f32", (128,)),)
+    assert found[CollectiveKind.ALL_GATHER].sent == 7 * 16 * 4
+    assert found[CollectiveKind.REDUCE_SCATTER].parts == (CollectiveArray("f32", (128,)),), (
+        "what is scattered, not what is left of it"
+    )
+    assert found[CollectiveKind.REDUCE_SCATTER].sent == 7 * 16 * 4
+    assert found[CollectiveKind.PERMUTE].sent == 16 * 4
+    assert found[CollectiveKind.ALL_TO_ALL].bytes == 16 * 4 and found[CollectiveKind.ALL_TO_ALL].sent == 7 * 2 * 4
+    assert found[CollectiveKind.ALL_REDUCE].sent == 2 * 7 / 8 * 16 * 4
 
 
 def test_groups_types_and_none_at_all(programs: dict[str, str]) -> None:
-    (paired,) = ledger(programs["pairs"])
+    (paired,) = list_collectives(programs["pairs"])
     assert paired.devices == 2 and paired.sent == 16 * 4
-    (half,) = ledger(programs["half"])
-    assert half.kind is Kind.ALL_GATHER and half.bytes in (64 * 2, 64 * 4), "XLA on a processor may widen bfloat16"
-    assert ledger(programs["none"]) == () and ledger("") == ()
+    (half,) = list_collectives(programs["half"])
+    assert half.kind is CollectiveKind.ALL_GATHER and half.bytes in (64 * 2, 64 * 4), (
+        "XLA on a processor may widen bfloat16"
+    )
+    assert list_collectives(programs["none"]) == () and list_collectives("") == ()
 
 
 def test_loops_count_and_unknown_ones_say_so(programs: dict[str, str]) -> None:
-    assert [entry.count for entry in ledger(programs["nested"])] == [12]
-    assert [entry.count for entry in ledger(programs["unknown"])] == [None]
-    assert [entry.count for entry in ledger(programs["branch"])] == [None]
-    assert sent_bytes(ledger(programs["unknown"])) == 2 * 7 / 8 * 16 * 4
+    assert [entry.count for entry in list_collectives(programs["nested"])] == [12]
+    assert [entry.count for entry in list_collectives(programs["unknown"])] == [None]
+    assert [entry.count for entry in list_collectives(programs["branch"])] == [None]
+    assert sent_bytes(list_collectives(programs["unknown"])) == 2 * 7 / 8 * 16 * 4
 
 
 ASYNCHRONOUS = """HloModule jit_f, is_scheduled=true, replica_count=1, num_partitions=4
@@ -170,18 +176,27 @@ ENTRY %main.2 (a: f32[8,2]) -> f32[8,2] {
 
 def test_what_gpus_start_and_finish_counts_once() -> None:
     """The forms that XLA writes for GPUs, made up by its grammar: none of them may be counted twice."""
-    found = {entry.kind: entry for entry in ledger(ASYNCHRONOUS)}
-    assert found[Kind.ALL_REDUCE] == Collective(Kind.ALL_REDUCE, (Part("f32", (8, 2)),), 4, 1)
-    assert found[Kind.ALL_GATHER] == Collective(Kind.ALL_GATHER, (Part("f32", (16, 2)),), 2, 1)
-    assert found[Kind.PERMUTE].parts == (Part("bf16", (8,)),) and found[Kind.PERMUTE].bytes == 16
-    assert found[Kind.REDUCE_SCATTER] == Collective(Kind.REDUCE_SCATTER, (Part("f32", (32,)),), 4, 1)
-    assert len(found) == len(ledger(ASYNCHRONOUS))
+    found = {entry.kind: entry for entry in list_collectives(ASYNCHRONOUS)}
+    assert found[CollectiveKind.ALL_REDUCE] == Collective(
+        CollectiveKind.ALL_REDUCE, (CollectiveArray("f32", (8, 2)),), 4, 1
+    )
+    assert found[CollectiveKind.ALL_GATHER] == Collective(
+        CollectiveKind.ALL_GATHER, (CollectiveArray("f32", (16, 2)),), 2, 1
+    )
+    assert (
+        found[CollectiveKind.PERMUTE].parts == (CollectiveArray("bf16", (8,)),)
+        and found[CollectiveKind.PERMUTE].bytes == 16
+    )
+    assert found[CollectiveKind.REDUCE_SCATTER] == Collective(
+        CollectiveKind.REDUCE_SCATTER, (CollectiveArray("f32", (32,)),), 4, 1
+    )
+    assert len(found) == len(list_collectives(ASYNCHRONOUS))
 
 
 def test_bytes_of_types() -> None:
     sizes = {"pred": 3, "s4": 2, "f8e4m3fn": 3, "bf16": 6, "f32": 12, "c64": 24}
-    assert {dtype: Part(dtype, (3,)).bytes for dtype in sizes} == sizes
-    assert Part("f32", ()).bytes == 4 and str(Part("f32", (2, 3))) == "f32[2,3]"
+    assert {dtype: CollectiveArray(dtype, (3,)).bytes for dtype in sizes} == sizes
+    assert CollectiveArray("f32", ()).bytes == 4 and str(CollectiveArray("f32", (2, 3))) == "f32[2,3]"
 
 
 def test_formulas_of_other_ways() -> None:
@@ -190,4 +205,4 @@ def test_formulas_of_other_ways() -> None:
     assert tensor_parallel_bytes(1, 8, 1, 4, by_exchange=True) == 2 * 3 * 32
     assert tensor_parallel_bytes(9, 8, 7, 2, by_exchange=True) == tensor_parallel_bytes(9, 8, 7, 2)
     assert layer_parallel_bytes(2048, 3, 4) == 3 * 8192 and layer_parallel_bytes(2048, 3, 1) == 0
-    assert handed_over_bytes(2048, 1, 2) == 4 * 8192
+    assert rpc_bytes(2048, 1, 2) == 4 * 8192

@@ -11,10 +11,17 @@ import pytest
 from bench_example import RECORD
 
 from minillama.errors import FormatError, ResourceError
-from minillama.measure.speed.bench_tables import md_row
-from minillama.measure.speed.compare_runs import Contrast, contrast, contrast_columns, ratio_interval, read_runs, run_of
+from minillama.measure.speed.compare_runs import (
+    RunComparison,
+    compare_results,
+    ratio_interval,
+    read_results,
+    result_of,
+    run_comparison_columns,
+)
+from minillama.measure.tables import md_row
 
-BASE = run_of(replace(RECORD, samples_ts=(10.0, 11.0, 12.0)))
+BASE = result_of(replace(RECORD, samples_ts=(10.0, 11.0, 12.0)))
 
 
 def test_interval_by_hand() -> None:
@@ -45,12 +52,12 @@ def test_the_same_test_is_found() -> None:
         replace(RECORD, n_depth=5),
         replace(RECORD, model_filename="other.gguf"),
     ]
-    (found,) = contrast([BASE], [run_of(record) for record in others])
+    (found,) = compare_results([BASE], [result_of(record) for record in others])
     assert found.ratio == 2 and found.verdict == "faster"
-    assert Contrast(found.new, found.base).verdict == "slower"
-    assert Contrast(BASE, BASE).verdict == "no difference seen"
-    assert Contrast(BASE, replace(BASE, speeds=(1.0,))).verdict == "run once"
-    cells = [cell.strip() for cell in md_row(contrast_columns(), found).split("|")[1:-1]]
+    assert RunComparison(found.new, found.base).verdict == "slower"
+    assert RunComparison(BASE, BASE).verdict == "no difference seen"
+    assert RunComparison(BASE, replace(BASE, speeds=(1.0,))).verdict == "run once"
+    cells = [cell.strip() for cell in md_row(run_comparison_columns(), found).split("|")[1:-1]]
     assert cells[:6] == ["tiny.gguf", "1", "pp8", "11.00 ± 1.00", "22.00 ± 2.00", "2.000"]
     assert cells[7] == "faster"
     values = json.loads(json.dumps(found.as_dict()))
@@ -59,9 +66,9 @@ def test_the_same_test_is_found() -> None:
 
 def test_settings_tell_apart_what_the_rest_does_not() -> None:
     f16, f32 = RECORD, replace(RECORD, type_k="f32")
-    assert len(contrast([run_of(f16)], [run_of(f32)])) == 1  # that may be what is compared
-    both = [run_of(f16), run_of(f32)]
-    found = contrast(both, both)
+    assert len(compare_results([result_of(f16)], [result_of(f32)])) == 1  # that may be what is compared
+    both = [result_of(f16), result_of(f32)]
+    found = compare_results(both, both)
     assert [(each.base.settings, each.new.settings) for each in found] == [(run.settings,) * 2 for run in both]
 
 
@@ -76,8 +83,8 @@ def test_files_of_both_programs(tmp_path: Path) -> None:
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-        first, second = read_runs(tmp_path / name)
-        assert first == run_of(RECORD) and first.key == second.key and second.speeds == (16433.4, 16809.5)
+        first, second = read_results(tmp_path / name)
+        assert first == result_of(RECORD) and first.key == second.key and second.speeds == (16433.4, 16809.5)
 
 
 @pytest.mark.parametrize("text", ["", "x", "{}", "[1]", '[{"n_prompt": 1}]', "| model |", '{"a": 1}\n{"b": 2}'])
@@ -86,9 +93,9 @@ def test_files_that_are_none(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     if text:
         with pytest.raises(FormatError, match="no results of -o json"):
-            read_runs(path)
+            read_results(path)
     else:
-        assert read_runs(path) == []
+        assert read_results(path) == []
 
 
 def test_samples_must_be_speeds(tmp_path: Path) -> None:
@@ -96,6 +103,6 @@ def test_samples_must_be_speeds(tmp_path: Path) -> None:
     for samples in ([], [0.0], [-1.0], [math.inf]):
         path.write_text(json.dumps([RECORD.as_dict() | {"samples_ts": samples}]))
         with pytest.raises(FormatError, match="speeds above 0"):
-            read_runs(path)
+            read_results(path)
     with pytest.raises(ResourceError, match="cannot be read"):
-        read_runs(tmp_path / "missing.json")
+        read_results(tmp_path / "missing.json")

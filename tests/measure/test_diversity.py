@@ -14,8 +14,8 @@ from minillama.measure.texts.diversity import (
     diversity,
     entropy,
     mean_defined,
+    ngrams,
     repetition,
-    runs,
     self_bleu,
     type_token_ratio,
     words,
@@ -97,7 +97,7 @@ def test_distinct_repetition_and_entropy_against_slow_twins(texts: list[tuple[in
     pooled, shares = [], []
     for text in texts:
         here = [text[i : i + size] for i in range(len(text)) if i + size <= len(text)]
-        assert runs(text, size) == here
+        assert ngrams(text, size) == here
         pooled += here
         if here:
             shares.append(1 - len(set(here)) / len(here))

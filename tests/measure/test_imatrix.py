@@ -11,7 +11,7 @@ from minillama.cli import main
 from minillama.errors import OptionError, UnsupportedError
 from minillama.gguf import dequantize, open_gguf
 from minillama.gguf.imatrix_file import read_imatrix, write_imatrix
-from minillama.measure.quality.imatrix import chunks_of, sums_of_squares
+from minillama.measure.quality.imatrix import split_chunks, sums_of_squares
 
 
 def squares(x: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ LLAMA = {
 def test_numbers_are_llama_imatrixs(reference: Path) -> None:
     text = (reference / "text" / "ppl_slice.txt").read_bytes()[:2000].decode()
     llm = ml.load(reference / "real" / "stories260K.gguf", progress=False)
-    chunks = chunks_of(llm, llm.tokenizer.encode(text, parse_special=False), 128, most=2)
+    chunks = split_chunks(llm, llm.tokenizer.encode(text, parse_special=False), 128, most=2)
     found = sums_of_squares(llm, chunks, head=True)
     for name, (first, mean) in LLAMA.items():
         values = found[name] / chunks.size
@@ -69,13 +69,13 @@ def test_numbers_are_llama_imatrixs(reference: Path) -> None:
 def test_chunks(tmp_path: Path) -> None:
     llm = ml.load(write_tiny(tmp_path / "a.gguf", "llama"), progress=False)
     begin = llm.tokenizer.bos if llm.tokenizer.add_bos else None
-    chunks = chunks_of(llm, list(range(10, 33)), 5)
+    chunks = split_chunks(llm, list(range(10, 33)), 5)
     assert chunks.shape == (4, 5)
     assert chunks[:, 1:].tolist() == [[11, 12, 13, 14], [16, 17, 18, 19], [21, 22, 23, 24], [26, 27, 28, 29]]
     assert chunks[:, 0].tolist() == ([begin] * 4 if begin is not None else [10, 15, 20, 25])
-    assert chunks_of(llm, list(range(10, 33)), 5, first=1, most=2)[:, 1].tolist() == [16, 21]
+    assert split_chunks(llm, list(range(10, 33)), 5, first=1, most=2)[:, 1].tolist() == [16, 21]
     with pytest.raises(OptionError, match="9 tokens, and 10 are needed for two chunks of 5; give a longer text"):
-        chunks_of(llm, list(range(9)), 5)
+        split_chunks(llm, list(range(9)), 5)
 
 
 def test_experts_are_refused(tmp_path: Path) -> None:

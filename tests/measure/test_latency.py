@@ -17,6 +17,7 @@ import minillama as ml
 from minillama.cli import main
 from minillama.engine.llm import LLM
 from minillama.engine.memory_usage import Usage, memory_usage, peak_resident
+from minillama.engine.session import Session
 from minillama.errors import OptionError
 from minillama.measure.host import other_load
 from minillama.measure.speed import latency, latency_tables
@@ -36,7 +37,7 @@ WARM = Latency(32, 3, (0.2, 0.4), (0.1, 0.3), (0.1, 0.1), (0.01, 0.02, 0.03, 0.0
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(other_load, "busy_line", lambda share, when: None)
+    monkeypatch.setattr(other_load, "load_warning", lambda share, when: None)
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +110,17 @@ def test_a_call_with_its_timings_and_memory(llm: LLM) -> None:
     assert usage.device_in_use is None or jax.default_backend() != "cpu"
 
 
+def usage_of(llm: LLM, session: Session) -> Usage:
+    return memory_usage(llm.here, session, llm.batches, llm.cache_types, llm.file.nbytes)
+
+
 def test_the_cache_weighs_more_when_it_has_grown(llm: LLM) -> None:
     session = llm.session()
-    small = memory_usage(llm, session)
+    small = usage_of(llm, session)
     session = ml.load(llm.path, ctx_size=1024, progress=False).session()
     session.reserve(1024)
     assert session.capacity == 1024
-    assert memory_usage(llm, session).cache_held == pytest.approx(2 * small.cache_held, rel=0.01)
+    assert usage_of(llm, session).cache_held == pytest.approx(2 * small.cache_held, rel=0.01)
 
 
 def test_the_peak_is_that_of_this_process() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from minillama import env
-from minillama.cli.output.exclusive_measuring import measuring
+from minillama.cli.output.exclusive_measurement import measuring
 from minillama.errors import ResourceError
 from minillama.measure.host import other_load as other_load_module
 from minillama.measure.host.measurement_lock import machine_lock
-from minillama.measure.host.other_load import OtherLoad, busy_line, other_load
+from minillama.measure.host.other_load import OtherLoad, load_warning, other_load
 
 HOLDER = """\
 import sys
@@ -109,8 +109,8 @@ def test_another_process_is_seen() -> None:
 
 
 def test_only_what_disturbs_is_said() -> None:
-    assert busy_line(0.05, "now") is None
-    assert busy_line(0.5, "now") == (
+    assert load_warning(0.05, "now") is None
+    assert load_warning(0.5, "now") == (
         "the machine is busy: other processes took 50 % of its cores now; the figures are too low"
     )
 

@@ -12,7 +12,7 @@ from tiny_models import write_tiny
 import minillama as ml
 from minillama.engine.batches import Batches
 from minillama.errors import FormatError, OptionError, UnsupportedError
-from minillama.measure.quality.multiple_choice import Answer, prepare, running_answers
+from minillama.measure.quality.multiple_choice import ChoiceResult, running_choices, tokenise_task
 from minillama.measure.quality.task_files import (
     Task,
     draw_scaled,
@@ -48,7 +48,7 @@ def common_tokens(llm: ml.LLM, texts: tuple[str, ...]) -> int:
     "tasks", [read_hellaswag(HELLASWAG), read_multiple_choice(MULTIPLE_CHOICE)], ids=["hellaswag", "multiple choice"]
 )
 def test_endings_are_scored_behind_what_all_begin_with(llm: ml.LLM, tasks: list[Task], ubatch_size: int) -> None:
-    answers = list(running_answers(replace(llm, batches=Batches(512, ubatch_size)), tasks))
+    answers = list(running_choices(replace(llm, batches=Batches(512, ubatch_size)), tasks))
     correct = texts = 0
     for number, (task, answer) in enumerate(zip(tasks, answers, strict=True), 1):
         first = common_tokens(llm, task.texts)
@@ -62,7 +62,7 @@ def test_endings_are_scored_behind_what_all_begin_with(llm: ml.LLM, tasks: list[
 def test_choices_are_scored_by_what_follows_them(llm: ml.LLM) -> None:
     tasks = read_winogrande(WINOGRANDE + "4,She sat _,in,on,1\n5,She sat _a,in,on,1\n")
     rules = []
-    for task, answer in zip(tasks, running_answers(llm, tasks), strict=True):
+    for task, answer in zip(tasks, running_choices(llm, tasks), strict=True):
         sizes = [len(llm.tokenizer.encode(text)) for text in task.texts]
         common = common_tokens(llm, task.texts)
         for text, front, size, score in zip(task.texts, task.scored_after or (), sizes, answer.scores, strict=True):
@@ -77,13 +77,13 @@ def test_choices_are_scored_by_what_follows_them(llm: ml.LLM) -> None:
 def test_a_model_without_bos_scores_what_has_something_in_front(llm: ml.LLM) -> None:
     plain = replace(llm, tokenizer=replace(llm.tokenizer, add_bos=False, add_space_prefix=False))
     task = Task(("ant in the sand on the end", "hen in the sand on the end"), frozenset({0}), ("ant", "hen"))
-    (answer,) = running_answers(plain, [task])
-    prepared = prepare(plain, task)
+    (answer,) = running_choices(plain, [task])
+    prepared = tokenise_task(plain, task)
     assert prepared.shared == 0
     for text, front, score in zip(task.texts, ("ant", "hen"), answer.scores, strict=True):
         first, last = len(plain.tokenizer.encode(front)), len(plain.tokenizer.encode(text)) - 1
         assert score == pytest.approx(slow_score(plain, text, first, last), rel=1e-5)
-    (answer,) = running_answers(plain, [replace(task, scored_after=None)])
+    (answer,) = running_choices(plain, [replace(task, scored_after=None)])
     size = len(plain.tokenizer.encode(task.texts[0]))
     assert answer.scores[0] == pytest.approx(slow_score(plain, task.texts[0], 1, size), rel=1e-5)
 
@@ -92,7 +92,7 @@ def test_llama_cpp_finds_the_same(reference: Path) -> None:
     """llama-perplexity --winogrande, F32 cache; of the last task, where it takes the first logits of the second text
     from the first one, only the first text."""
     llm = ml.load(reference / "real" / "stories260K.gguf", ctx_size=128, progress=False, **EXACT)
-    answers = list(running_answers(llm, read_winogrande(WINOGRANDE)))
+    answers = list(running_choices(llm, read_winogrande(WINOGRANDE)))
     expected = [(-1.227043, -1.231332), (-2.717959, -2.586687), (-2.368932, -2.956505), (-1.815941,)]
     for answer, scores in zip(answers, expected, strict=True):
         assert answer.scores[: len(scores)] == pytest.approx(scores, abs=5e-6)
@@ -153,21 +153,21 @@ def test_draws_are_those_of_llama_cpp() -> None:
 
 def test_intervals() -> None:
     """Of 8 right out of 10: Wilson's formula in its textbook form, and the binomial's deviation."""
-    answer = Answer(10, 20, (-1.0, -2.0), 0, frozenset({0}), 8, 25)
+    answer = ChoiceResult(10, 20, (-1.0, -2.0), 0, frozenset({0}), 8, 25)
     z = 1.959964
     centre, half = (0.8 + z * z / 20) / (1 + z * z / 10), z / (1 + z * z / 10) * math.sqrt(0.016 + z * z / 400)
     assert answer.interval == pytest.approx((centre - half, centre + half), rel=1e-6)
     assert (answer.accuracy, answer.error) == (0.8, pytest.approx(math.sqrt(0.16 / 9)))
     assert (answer.chance, answer.chance_error) == (0.4, pytest.approx(math.sqrt(0.24 / 9)))
-    assert Answer(1, 1, (-1.0,), 0, frozenset({0}), 1, 1).error == 0
+    assert ChoiceResult(1, 1, (-1.0,), 0, frozenset({0}), 1, 1).error == 0
 
 
 def test_it_stops_where_asked_to_and_refuses_what_it_cannot_do(llm: ml.LLM) -> None:
     tasks, seen = read_hellaswag(HELLASWAG), []
-    for answer in running_answers(replace(llm, batches=Batches(16, 16)), tasks, lambda: len(seen) == 1):
+    for answer in running_choices(replace(llm, batches=Batches(16, 16)), tasks, lambda: len(seen) == 1):
         seen.append(answer)
     assert [answer.task for answer in seen] == [1]
     with pytest.raises(OptionError, match=r"task 1 does not fit in the context: it takes \d+ tokens of 32"):
-        running_answers(replace(llm, ctx_size=32), tasks)
+        running_choices(replace(llm, ctx_size=32), tasks)
     with pytest.raises(UnsupportedError, match="EOS"):
-        running_answers(replace(llm, tokenizer=replace(llm.tokenizer, add_eos=True)), tasks)
+        running_choices(replace(llm, tokenizer=replace(llm.tokenizer, add_eos=True)), tasks)

@@ -20,7 +20,7 @@ from minillama.engine.backends import chunked_logits as scores_module
 from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions, tile_rows
 from minillama.engine.batches import Batches
 from minillama.errors import OptionError, UnsupportedError
-from minillama.measure.quality.multiple_choice import running_answers
+from minillama.measure.quality.multiple_choice import running_choices
 from minillama.measure.quality.perplexity import Estimate, perplexity, running_perplexity
 from minillama.measure.quality.task_files import Task
 from minillama.measure.quality.text_windows import chunked, hidden_states
@@ -199,20 +199,20 @@ jax.config.update("jax_num_cpu_devices", 2)
 import minillama as ml
 from minillama.engine import opening as module
 from minillama.engine.loading.layer_placement import split_layers
-from minillama.measure.quality.multiple_choice import running_answers
+from minillama.measure.quality.multiple_choice import running_choices
 from minillama.measure.quality.perplexity import perplexity
 from minillama.measure.quality.task_files import Task
 module.place_layers = lambda layers, n, *_: split_layers(layers, 2, jax.devices()[0], jax.devices()[1:])
 llm = ml.load(sys.argv[1], progress=False, cache_type_k="f32", cache_type_v="f32")
 assert llm.placement.single is None
 print(perplexity(llm, sys.argv[2], ctx_size=32).ppl)
-*_, answer = running_answers(llm, [Task((sys.argv[3], sys.argv[4]), frozenset({0}))] * 2)
+*_, answer = running_choices(llm, [Task((sys.argv[3], sys.argv[4]), frozenset({0}))] * 2)
 print(*answer.scores)
 """
     text, texts = "the ant sat on the north end " * 12, ("the ant sat", "the ant ran on")
     split = subprocess.run(
         [sys.executable, "-c", program, str(llm.path), text, *texts], capture_output=True, text=True, check=True
     ).stdout.split()
-    (answer,) = running_answers(llm, [Task(texts, frozenset({0}))])
+    (answer,) = running_choices(llm, [Task(texts, frozenset({0}))])
     whole = perplexity(llm, text, ctx_size=32).ppl, *answer.scores
     assert [float(number) for number in split] == pytest.approx(whole, rel=1e-6)

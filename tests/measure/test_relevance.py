@@ -15,7 +15,7 @@ from tiny_models import write_tiny
 from minillama.engine.llm import LLM, load
 from minillama.errors import OptionError, ResourceError
 from minillama.measure.texts import bert_score_package
-from minillama.measure.texts.hidden_states import Answer, answer_logprobs, hidden_states, middle_layer
+from minillama.measure.texts.hidden_states import Continuation, continuation_logprobs, default_layer, hidden_states
 from minillama.measure.texts.relevance import (
     Score,
     bert_score,
@@ -117,15 +117,15 @@ def test_hidden_states_are_those_of_a_trace(llm: LLM) -> None:
 
 
 def test_middle_layer(llm: LLM) -> None:
-    assert np.array_equal(hidden_states(llm, [[7, 8]])[0], hidden_states(llm, [[7, 8]], middle_layer(2))[0])
-    assert [middle_layer(layers) for layers in (1, 2, 3, 12, 24, 32)] == [1, 1, 2, 8, 16, 21]
+    assert np.array_equal(hidden_states(llm, [[7, 8]])[0], hidden_states(llm, [[7, 8]], default_layer(2))[0])
+    assert [default_layer(layers) for layers in (1, 2, 3, 12, 24, 32)] == [1, 1, 2, 8, 16, 21]
     assert hidden_states(llm, []) == []
 
 
 def test_likelihoods_are_those_of_the_logits(llm: LLM) -> None:
     texts = some_ids([6, 30, 2, 31])
-    answers = [Answer(tuple(ids), start) for ids, start in zip(texts, (3, 20, 2, 1), strict=True)]
-    for answer, logprobs in zip(answers, answer_logprobs(llm, answers), strict=True):
+    answers = [Continuation(tuple(ids), start) for ids, start in zip(texts, (3, 20, 2, 1), strict=True)]
+    for answer, logprobs in zip(answers, continuation_logprobs(llm, answers), strict=True):
         logits = llm.logits(answer.ids).astype(np.float64)
         every = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         slow = [every[place - 1, answer.ids[place]] for place in range(answer.start, len(answer.ids))]
@@ -152,7 +152,7 @@ def test_errors(llm: LLM) -> None:
         with pytest.raises(OptionError, match=f"layer is {layer}; tiny.gguf has layers 1 to 2"):
             hidden_states(llm, [[5]], layer)
     with pytest.raises(OptionError, match="a text of 300 tokens does not fit in a context of 256"):
-        answer_logprobs(llm, [Answer((5,) * 300, 1)])
+        continuation_logprobs(llm, [Continuation((5,) * 300, 1)])
 
 
 class FakeBERTScorer:

@@ -18,7 +18,7 @@ from minillama.gguf import TensorType, open_gguf
 from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.kernels import matmul
 from minillama.measure.limits import bandwidth, roofline
-from minillama.measure.limits.roofline import Roofline, main_kind, measure_roofline, model_work, product_flops
+from minillama.measure.limits.roofline import Roofline, main_weight_type, matmul_flops, measure_roofline, model_work
 from minillama.measure.limits.work_per_token import (
     Work,
     cache_bytes_read,
@@ -27,7 +27,7 @@ from minillama.measure.limits.work_per_token import (
     trial_work,
     weight_bytes,
 )
-from minillama.measure.speed.bench_plan import Trial
+from minillama.measure.trial import Trial
 from minillama.model import read_config
 
 ROOF = Roofline(bandwidth=30e9, flops=300e9, arithmetic="Q8_0", threads=2, device="cpu")
@@ -102,7 +102,7 @@ def test_predictions_for_a_file(builtin_model: Path) -> None:
     work = model_work(builtin_model, Trial(512, 0))
     assert work.intensity > ROOF.ridge and ROOF.predict_prompt(builtin_model) == pytest.approx(300e9 / work.operations)
     assert work.operations > 2 * prompt_weights(file, config)
-    assert main_kind(file) is TensorType.Q8_0
+    assert main_weight_type(file) is TensorType.Q8_0
     with pytest.raises(ResourceError, match="no such file"):
         ROOF.predict_decode("missing.gguf")
 
@@ -114,7 +114,7 @@ def test_the_best_product_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert roofline._best_seconds(lambda: calls.append(None), 3) == 0.5 and len(calls) == 4
     monkeypatch.setattr(roofline, "_best_seconds", lambda call, repeats: call() is None or 0.5)
     for kind in (None, TensorType.Q8_0):
-        assert product_flops(kind, rows=8, side=32, repeats=3) == 2 * 8 * 32 * 32 / 0.5
+        assert matmul_flops(kind, rows=8, side=32, repeats=3) == 2 * 8 * 32 * 32 / 0.5
 
 
 @pytest.mark.parametrize("kind", [TensorType.Q8_0, TensorType.Q4_K, TensorType.F16, TensorType.MXFP4])
@@ -142,10 +142,10 @@ def test_another_number_of_threads_is_another_process(monkeypatch: pytest.Monkey
         started.append(call)
         return ROOF.as_dict()
 
-    monkeypatch.setattr(roofline, "in_own_process", pretend)
+    monkeypatch.setattr(roofline, "call_in_child", pretend)
     other = len(os.sched_getaffinity(0)) + 1
     assert measure_roofline(other, kind=TensorType.Q4_0, quick=True) == ROOF
-    assert started == [(roofline.measure_alone, other, "Q4_0", True)]
+    assert started == [(roofline.measure_in_child, other, "Q4_0", True)]
 
 
 def test_what_cannot_be_measured() -> None:

@@ -15,7 +15,13 @@ from minillama.errors import OptionError
 from minillama.measure.texts import text_quality
 from minillama.measure.texts.diversity import distinct, self_bleu, words
 from minillama.measure.texts.relevance import Score, Scorer
-from minillama.measure.texts.text_quality import Prompt, QualityRow, answer_behind, heldout_texts, measure_quality
+from minillama.measure.texts.text_quality import (
+    Prompt,
+    QualityRow,
+    heldout_texts,
+    measure_quality,
+    tokenise_continuation,
+)
 from minillama.measure.texts.text_quality_table import quality_foot
 
 FOX = "Tell me a story about a little fox."
@@ -106,13 +112,15 @@ def test_a_judge_agrees_with_the_writer_if_it_is_the_same_model(rows: list[Quali
 
 def test_answers_begin_where_the_tokens_differ(llm: LLM) -> None:
     whole = llm.tokenizer.encode("Once upon a time")
-    assert answer_behind(llm, "Once upon", " a time") == text_quality.Answer(
+    assert tokenise_continuation(llm, "Once upon", " a time") == text_quality.Answer(
         tuple(whole), len(llm.tokenizer.encode("Once upon"))
     )
-    inside = answer_behind(llm, "Once up", "on a time")  # the first token of the answer is also the prompt's end
+    inside = tokenise_continuation(
+        llm, "Once up", "on a time"
+    )  # the first token of the answer is also the prompt's end
     assert inside.ids == tuple(whole) and llm.tokenizer.decode(whole[inside.start :]).endswith("on a time")
-    assert answer_behind(llm, "", "Once").start == 1  # behind BOS
-    assert answer_behind(llm, "Once", "") == text_quality.Answer(tuple(llm.tokenizer.encode("Once")), 2)
+    assert tokenise_continuation(llm, "", "Once").start == 1  # behind BOS
+    assert tokenise_continuation(llm, "Once", "") == text_quality.Answer(tuple(llm.tokenizer.encode("Once")), 2)
 
 
 def test_default_scorer_and_empty_answers(llm: LLM) -> None:

@@ -87,7 +87,7 @@ DEVICE = (
            "LLAMA_ARG_MLOCK"),
 )  # fmt: skip
 
-SPREAD = (
+MULTI_DEVICE = (
     Option(("-sm", "--split-mode"), "how several devices share a model: none, layer (each has some layers) or tensor "
            "(each has a part of every layer; row is the same) (default: layer on GPUs, tensor over workers)",
            variable="LLAMA_ARG_SPLIT_MODE", value="MODE"),
@@ -127,7 +127,7 @@ CACHE = (
            "LLAMA_ARG_CACHE_TYPE_V", "TYPE"),
 )  # fmt: skip
 
-PREDICT = (
+GENERATION = (
     Option(("-n", "--predict", "--n-predict"),
            "tokens to write; -1: until the end, -2: until the context is full (default: -1)",
            int, -1, "LLAMA_ARG_N_PREDICT"),
@@ -197,7 +197,7 @@ SAMPLING = (
     Option(("--sampler-seq", "--sampling-seq"), "the same in letters (default: edskypmxt)", value="LETTERS"),
 )  # fmt: skip
 
-SHOW = (
+OUTPUT = (
     Option(("-co", "--color"), "on, off or auto: colour the prompt (default: auto)", str, "auto", value="WHEN"),
     Option(("--perf",), "timings on stderr at the end (default: on)", None, True, "LLAMA_ARG_PERF", off=("--no-perf",)),
     Option(("-v", "--verbose", "--log-verbose"), "say more on stderr", None, False),

@@ -1,34 +1,36 @@
-"""`minillama bench --against`: ours and llama.cpp's by turns, and what comes of it."""
+"""`minillama bench --against`: interleaved A/B runs of minillama and llama.cpp, and their output."""
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minillama.cli import INTERRUPTED
-from minillama.cli.output.terminal import note, write_text
+from minillama.cli.arguments.bench_flags import device_flags, setup_flags, workload_flags
+from minillama.cli.output.terminal import INTERRUPTED, note, write_text
+from minillama.env import MINILLAMA
+from minillama.errors import OptionError
 from minillama.measure.speed.bench_plan import Plan, Setup
 
 if TYPE_CHECKING:
-    from minillama.measure.speed.side_by_side import Comparison, Start
+    from minillama.measure.speed.side_by_side import Comparison, StartComparison
 
-UNWEIGHED = "minillama: no llama-completion beside {}: no whole processes are timed and weighed"
+NO_COMPLETION = "minillama: no llama-completion in the folder of {}: the start of whole processes is not measured"
+START_PROMPT = "Once upon a time, in a small house at the edge of a forest, there lived"
 
 Advance = Callable[[str], None]
 
 
 def run_against(args: argparse.Namespace, plan: Plan) -> int:
-    """Alternate, setup by setup; print each as soon as it is done."""
+    """Measure setup by setup, and print each result when it is complete."""
     from tqdm import tqdm
-
-    from minillama.measure.speed.side_by_side import find_completion, find_program
 
     bench = find_program(args.against)
     completion = find_completion(bench) if args.start else None
     if args.start and completion is None:
-        note(UNWEIGHED.format(bench))
+        note(NO_COMPLETION.format(bench))
     setups = list(plan.setups())
     bar = tqdm(
         total=len(setups) * args.rounds * (1 + (completion is not None)),
@@ -45,94 +47,112 @@ def run_against(args: argparse.Namespace, plan: Plan) -> int:
     status = 0
     try:
         with bar:
-            _run(args, plan, setups, bench, completion, printer, advance)
+            _compare_speeds(args, plan, setups, bench, printer, advance)
+            if completion is not None:
+                _compare_starts(args, setups, completion, printer, advance)
     except KeyboardInterrupt:
-        note("minillama: interrupted; what was measured is here")
+        note("minillama: interrupted; the results so far are printed")
         status = INTERRUPTED
     finally:
         printer.close()
     return status
 
 
-def _run(
-    args: argparse.Namespace,
-    plan: Plan,
-    setups: Sequence[Setup],
-    bench: Path,
-    completion: Path | None,
-    printer: "_Printer",
-    advance: Advance,
-) -> None:
-    from minillama.measure.host.child_process import in_own_process
-    from minillama.measure.limits.bandwidth import read_bandwidth
-    from minillama.measure.speed.side_by_side import Start, alternate, alternate_starts, compare
+def find_program(path: str) -> Path:
+    """The program of --against; raises OptionError if it cannot be executed."""
+    if Path(path).is_dir():
+        raise OptionError(f"--against {path}: a folder; name the llama-bench in it")
+    found = shutil.which(path)
+    if found is None:
+        why = "it cannot be executed" if Path(path).is_file() else "no such program"
+        raise OptionError(f"--against {path}: {why}; name a llama-bench binary")
+    return Path(found)
 
-    bandwidths = {threads: in_own_process(read_bandwidth, threads) for threads in dict.fromkeys(plan.n_threads)}
+
+def find_completion(bench: Path) -> Path | None:
+    """llama-completion in the folder of a llama-bench; None on Windows, which does not report a process's memory."""
+    found = shutil.which(str(bench.absolute().with_name("llama-completion" + bench.suffix)))
+    return Path(found) if found is not None and sys.platform != "win32" else None
+
+
+def _compare_speeds(
+    args: argparse.Namespace, plan: Plan, setups: Sequence[Setup], bench: Path, printer: "_Printer", advance: Advance
+) -> None:
+    from minillama.measure.host.child_process import call_in_child
+    from minillama.measure.limits.bandwidth import read_bandwidth
+    from minillama.measure.speed.side_by_side import compare_rounds, interleave_benchmarks
+
+    bandwidths = {threads: call_in_child(read_bandwidth, threads) for threads in dict.fromkeys(plan.n_threads)}
     printer.bandwidths = bandwidths
     repetitions = 1 if args.repetitions is None else args.repetitions
+    switches = ("-r", str(repetitions), *(() if args.warmup else ("--no-warmup",)))
     for setup in setups:
+        flags = (*setup_flags(setup), *workload_flags(plan.workload), *switches)
+        ours = (*MINILLAMA, "bench", *flags, *device_flags(args.device), "-o", "json", "--inner")
+        theirs = (str(bench), *flags, "-o", "json")
         rounds = []
-        turns = alternate(
-            setup,
-            plan.workload,
-            args.rounds,
-            bench,
-            repetitions=repetitions,
-            warmup=args.warmup,
-            device=args.device,
-        )
         try:
-            for turn in turns:
-                rounds.append(turn)
+            for each in interleave_benchmarks(ours, theirs, plan.workload.trials(), args.rounds):
+                rounds.append(each)
                 advance(f"{setup.model.name}, {setup.n_threads} threads")
-        finally:  # an interrupt leaves the rounds that both have run
-            for comparison in compare(setup, plan.workload, rounds, bandwidths[setup.n_threads]):
+        finally:  # after an interrupt: the complete rounds
+            for comparison in compare_rounds(setup, plan.workload, rounds, bandwidths[setup.n_threads]):
                 printer.show(comparison)
-    for setup in setups if completion is not None else ():
-        lives = []
+
+
+def _compare_starts(
+    args: argparse.Namespace, setups: Sequence[Setup], completion: Path, printer: "_Printer", advance: Advance
+) -> None:
+    from minillama.measure.speed.side_by_side import START_CONTEXT, StartComparison, interleave_starts
+
+    options = ("-c", str(START_CONTEXT), "-p", START_PROMPT, "-n", "1", "--temp", "0", "-s", "1", "-no-cnv",
+               "--no-display-prompt")  # fmt: skip
+    for setup in setups:
+        flags = (*setup_flags(setup), *options)
+        ours, theirs = (*MINILLAMA, "run", *flags, *device_flags(args.device)), (str(completion), *flags)
+        pairs = []
         try:
-            for pair in alternate_starts(setup, args.rounds, completion, device=args.device):
-                lives.append(pair)
+            for pair in interleave_starts(ours, theirs, args.rounds):
+                pairs.append(pair)
                 advance(f"{setup.model.name}, start")
         finally:
-            if lives:
-                ours, theirs = zip(*lives, strict=True)
-                printer.show_start(Start(setup, ours, theirs))
+            if pairs:
+                printer.show_start(StartComparison(setup, *zip(*pairs, strict=True)))
 
 
 class _Printer:
-    """Prints comparisons as they come in Markdown, and all of them at the end as one JSON object."""
+    """Prints comparisons one by one in Markdown, or all of them at the end as one JSON object."""
 
     def __init__(self, as_json: bool, plan: Plan) -> None:
         self.bandwidths: dict[int, float] = {}
         self._json, self._plan = as_json, plan
         self._comparisons: list[Comparison] = []
-        self._starts: list[Start] = []
+        self._starts: list[StartComparison] = []
 
     def show(self, comparison: "Comparison") -> None:
-        from minillama.measure.speed import bench_tables
+        """Print the row of one test."""
+        from minillama.measure.speed.bench_tables import comparison_columns
+        from minillama.measure.tables import md_head, md_row
 
         self._comparisons.append(comparison)
         if self._json:
             return
-        table = bench_tables.comparison_columns(self._plan, comparison.record.backends)
-        if len(self._comparisons) == 1:
-            write_text(bench_tables.md_head(table))
-        write_text(bench_tables.md_row(table, comparison))
+        columns = comparison_columns(self._plan, comparison.record.backends)
+        write_text((md_head(columns) if len(self._comparisons) == 1 else "") + md_row(columns, comparison))
 
-    def show_start(self, start: "Start") -> None:
-        from minillama.measure.speed import bench_tables
+    def show_start(self, start: "StartComparison") -> None:
+        """Print the row of one setup's process start."""
+        from minillama.measure.speed.bench_tables import start_columns
+        from minillama.measure.tables import md_head, md_row
 
         self._starts.append(start)
         if self._json:
             return
-        table = bench_tables.start_columns()
-        if len(self._starts) == 1:
-            write_text("\n" + bench_tables.md_head(table))
-        write_text(bench_tables.md_row(table, start))
+        columns = start_columns()
+        write_text(("\n" + md_head(columns) if len(self._starts) == 1 else "") + md_row(columns, start))
 
     def close(self) -> None:
-        """Everything as JSON; in Markdown what it was measured with."""
+        """Print everything as JSON, or the notes under the Markdown tables."""
         if self._json:
             whole = {
                 "memory_bandwidth": {str(threads): value for threads, value in self.bandwidths.items()},

@@ -7,11 +7,17 @@ from pathlib import Path
 
 from minillama.cli.output.terminal import note, write_text
 from minillama.errors import OptionError, ResourceError
-from minillama.measure.speed import bench_tables
 from minillama.measure.speed.bench_output import Markdown
 from minillama.measure.speed.bench_plan import Plan
 from minillama.measure.speed.bench_record import Record
-from minillama.measure.speed.compare_runs import Contrast, contrast, contrast_columns, read_runs, run_of
+from minillama.measure.speed.compare_runs import (
+    RunComparison,
+    compare_results,
+    read_results,
+    result_of,
+    run_comparison_columns,
+)
+from minillama.measure.tables import md_table
 
 METHOD = "ratio: of the means, by the base's; interval: Welch's for the logarithm of the ratio"
 
@@ -21,7 +27,7 @@ class Comparing(Markdown):
 
     def __init__(self, plan: Plan, stored: Path, *, as_json: bool) -> None:
         super().__init__(plan)
-        self._base, self._json = read_runs(stored), as_json
+        self._base, self._json = read_results(stored), as_json
         self._records: list[Record] = []
 
     def show(self, record: Record) -> str:
@@ -30,7 +36,7 @@ class Comparing(Markdown):
         return "" if self._json else text
 
     def end(self) -> str:
-        found = contrast(self._base, [run_of(record) for record in self._records])
+        found = compare_results(self._base, [result_of(record) for record in self._records])
         if self._json:
             results = [record.as_dict() for record in self._records]
             return json.dumps({"results": results, "comparison": _plain(found)}, indent=2) + "\n"
@@ -53,18 +59,16 @@ def stored_files(args: argparse.Namespace) -> list[Path]:
 
 def compare_stored(stored: Sequence[Path], *, as_json: bool) -> int:
     """Print what two files of results have in common, the first being the base."""
-    found = contrast(*map(read_runs, stored))
+    found = compare_results(*map(read_results, stored))
     if not found and not as_json:
         raise OptionError(f"--compare: {stored[0]} and {stored[1]} have no model, test and number of threads in common")
     write_text(json.dumps({"comparison": _plain(found)}, indent=2) + "\n" if as_json else _table(found))
     return 0
 
 
-def _table(found: Sequence[Contrast]) -> str:
-    table = contrast_columns()
-    rows = "".join(bench_tables.md_row(table, each) for each in found)
-    return bench_tables.md_head(table) + rows + f"\n{METHOD}\n"
+def _table(found: Sequence[RunComparison]) -> str:
+    return md_table(run_comparison_columns(), found) + f"\n{METHOD}\n"
 
 
-def _plain(found: Sequence[Contrast]) -> list[dict[str, object]]:
+def _plain(found: Sequence[RunComparison]) -> list[dict[str, object]]:
     return [each.as_dict() for each in found]

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from minillama.measure.quality.kl_divergence import Divergence, Measured
-    from minillama.measure.quality.multiple_choice import Answer
+    from minillama.measure.quality.kl_divergence import Divergence, ValueAndError
+    from minillama.measure.quality.multiple_choice import ChoiceResult
     from minillama.measure.quality.perplexity import Estimate
 
 DIVERGENCE_HEAD = (
@@ -97,7 +97,7 @@ def _statistics(found: "Divergence") -> Iterator[str]:
     yield f"Same top p: {100 * same.value:6.3f} ± {100 * same.error:5.3f} %"
 
 
-def _pair(number: "Measured", form: str) -> str:
+def _pair(number: "ValueAndError", form: str) -> str:
     return f"{number.value:{form}} ± {number.error:{form}}"
 
 
@@ -106,13 +106,13 @@ def _share(percent: float) -> str:
     return "Median " if percent == 50 else f"{percent:4.1f}%  "
 
 
-def hellaswag_row(answer: "Answer") -> str:
+def hellaswag_row(answer: "ChoiceResult") -> str:
     """The score so far with its interval."""
     low, high = answer.interval
     return f"{answer.task}\t{100 * answer.accuracy:3.8f}%\t[{100 * low:3.4f}%, {100 * high:3.4f}%]\n"
 
 
-def winogrande_row(answer: "Answer") -> str:
+def winogrande_row(answer: "ChoiceResult") -> str:
     """The score so far, both log-probabilities, the choice and the right one, from 1."""
     first, second = answer.scores
     (right,) = answer.right
@@ -120,18 +120,18 @@ def winogrande_row(answer: "Answer") -> str:
     return f"{score}  {answer.chosen + 1}  {right + 1}\n"
 
 
-def winogrande_final(answer: "Answer") -> str:
+def winogrande_final(answer: "ChoiceResult") -> str:
     """The last line, where there are tasks enough."""
     score = f"{100 * answer.accuracy:.4f} +/- {100 * answer.error:.4f}"
     return f"Final Winogrande score({answer.task} tasks): {score}\n" if answer.task >= LEAST_TASKS else ""
 
 
-def multiple_choice_row(answer: "Answer") -> str:
+def multiple_choice_row(answer: "ChoiceResult") -> str:
     """The score so far."""
     return f"{answer.task}\t{100 * answer.accuracy:.8f}\n"
 
 
-def multiple_choice_final(answer: "Answer") -> str:
+def multiple_choice_final(answer: "ChoiceResult") -> str:
     """The last lines: the score, and what a choice at random would reach."""
     return (
         f"Final result: {100 * answer.accuracy:.4f} +/- {100 * answer.error:.4f}\n"

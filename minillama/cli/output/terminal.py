@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from minillama.engine.result import Completion, Timings
     from minillama.engine.stream import Stream
 
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
+BROKEN_PIPE = 141  # exit status when the reader of stdout has closed it
+
 REASONS = {
     "stop": "the model ended its answer",
     "word": "a stop text appeared",

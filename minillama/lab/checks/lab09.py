@@ -12,7 +12,7 @@ from minillama.lab.distributed import virtual_devices
 from minillama.lab.distributed.virtual_devices import DEVICES
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, call, expect_equal, graded, is_close, one_line
 from minillama.lab.grading.check import score as score_of
-from minillama.measure.limits.collective_traffic import NUMBER_BYTES, Collective, Kind, tensor_parallel_bytes
+from minillama.measure.limits.collective_traffic import FLOAT_BYTES, Collective, CollectiveKind, tensor_parallel_bytes
 from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, REPLICATED, ROWS
 
 LAB = "09"
@@ -63,7 +63,7 @@ def _examine(
 
 def _one_sum(found: tuple[Collective, ...], instead: str) -> None:
     """Raise NotYet unless one array is summed over the devices and nothing else is sent."""
-    other = [entry for entry in found if entry.kind is not Kind.ALL_REDUCE]
+    other = [entry for entry in found if entry.kind is not CollectiveKind.ALL_REDUCE]
     if other:
         raise NotYet(f"the right result, but the compiled program has {collectives_text(found)}: {instead}")
     sums = sum(len(entry.parts) * (entry.count or 1) for entry in found)
@@ -173,8 +173,8 @@ def specs(answer: Answer) -> str:
         found = virtual_devices.layer_ledger(chosen)
     except ResourceError as error:
         raise NotYet(str(error)) from None
-    sums = sum(len(entry.parts) * (entry.count or 1) for entry in found if entry.kind is Kind.ALL_REDUCE)
-    if sums <= MAX_ALL_REDUCES and all(entry.kind is Kind.ALL_REDUCE for entry in found):
+    sums = sum(len(entry.parts) * (entry.count or 1) for entry in found if entry.kind is CollectiveKind.ALL_REDUCE)
+    if sums <= MAX_ALL_REDUCES and all(entry.kind is CollectiveKind.ALL_REDUCE for entry in found):
         return "an eighth of every matrix on each device, and two all-reduces for the layer."
     wrong = [name for name in RIGHT if _axis(chosen[name]) != _axis(RIGHT[name])]
     why = WRONG[wrong[0]].format(name=wrong[0]) if wrong else "which of them is not needed?"
@@ -217,17 +217,17 @@ def bytes_sent(answer: Answer) -> str:
     mistakes = (
         Mistake("half of it: two all-reduces a layer, and each ring goes round twice, to add up and to hand out",
                 lambda *case: _bytes_sent(*case) / 2),
-        Mistake("numbers or bytes? A float32 has four", lambda *case: _bytes_sent(*case) / NUMBER_BYTES),
+        Mistake("numbers or bytes? A float32 has four", lambda *case: _bytes_sent(*case) / FLOAT_BYTES),
         Mistake("a quarter of it: two all-reduces a layer, and each ring goes round twice, to add up and to hand out",
                 lambda *case: _bytes_sent(*case) / 4),
         Mistake("in a ring a device sends pieces, 2 (n - 1) of an n-th: not the whole every time, and not for others",
-                lambda layers, width, tokens, n: 2 * layers * tokens * width * NUMBER_BYTES * 2 * (n - 1)),
+                lambda layers, width, tokens, n: 2 * layers * tokens * width * FLOAT_BYTES * 2 * (n - 1)),
         Mistake("that is the exchange, where each sends all to everyone; in a ring it is 2 (n - 1) / n of the payload",
-                lambda layers, width, tokens, n: 2 * layers * tokens * width * NUMBER_BYTES * (n - 1)),
+                lambda layers, width, tokens, n: 2 * layers * tokens * width * FLOAT_BYTES * (n - 1)),
         Mistake("that is the payload; how much of it does a device send? Try n = 1: nothing",
-                lambda layers, width, tokens, n: 2 * layers * tokens * width * NUMBER_BYTES),
+                lambda layers, width, tokens, n: 2 * layers * tokens * width * FLOAT_BYTES),
         Mistake("twice the payload is what it grows towards; with n devices it is 2 (n - 1) / n of it",
-                lambda layers, width, tokens, n: 4 * layers * tokens * width * NUMBER_BYTES),
+                lambda layers, width, tokens, n: 4 * layers * tokens * width * FLOAT_BYTES),
         Mistake("and the tokens of the pass?", lambda layers, width, tokens, n: _bytes_sent(layers, width, 1, n)),
     )  # fmt: skip
     for case in ((16, 2048, 3, 4), (80, 8192, 1, 2), (3, 256, 5, 8), (32, 4096, 7, 1)):

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from minillama.measure.limits.collective_traffic import NUMBER_BYTES
+from minillama.measure.limits.collective_traffic import FLOAT_BYTES
 
 MOST_HOSTS = 256
 CHUNK = 512  # tokens of a prompt that go through in one pass, llama.cpp's -ub
@@ -120,7 +120,7 @@ def seconds(
     RPC: alone + work + 2 n messages for each chunk: to each server and back to the client, one after the other.
     """
     work, chunks = work_seconds(cluster, tokens), math.ceil(tokens / CHUNK)
-    chunk = NUMBER_BYTES * cluster.model.width * tokens / chunks
+    chunk = FLOAT_BYTES * cluster.model.width * tokens / chunks
     link = cluster.link
     if hosts == 1:
         return cluster.serial + work

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from minillama.engine.backends.tensor_parallel import Spread
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError, ResourceError
-from minillama.measure.limits.collective_traffic import Collective, ledger
+from minillama.measure.limits.collective_traffic import Collective, list_collectives
 from minillama.parallel.sharding.partition_specs import AXIS, tensor_mesh
 from minillama.sampling import Sampling
 
@@ -64,7 +64,7 @@ def on_each_device(
 
     program = jax.shard_map(stacked, mesh=mesh, in_specs=tuple(specs), out_specs=PartitionSpec(AXIS), check_vma=False)
     compiled = jax.jit(program).lower(*arrays).compile()
-    return DeviceResults(np.asarray(compiled(*arrays), np.float32), ledger(compiled.as_text()))
+    return DeviceResults(np.asarray(compiled(*arrays), np.float32), list_collectives(compiled.as_text()))
 
 
 def step_ledger(llm: LLM) -> tuple[Collective, ...]:
@@ -79,7 +79,7 @@ def step_ledger(llm: LLM) -> tuple[Collective, ...]:
     logits, cache = executor.decode(np.zeros((1, 1), np.int32), executor.new_cache(64, llm.cache_types))
     choice, state = executor.begin(chain, 1, np.zeros(chain.window, np.int32), 1, logits)
     program = jax.jit(executor.step).lower(chain, state, choice.token, cache)
-    return ledger(program.compile().as_text())
+    return list_collectives(program.compile().as_text())
 
 
 def layer_shapes(llm: LLM) -> dict[str, tuple[int, ...]]:
@@ -115,4 +115,4 @@ def layer_ledger(specs: Mapping[str, PartitionSpec]) -> tuple[Collective, ...]:
     shapes = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in SHAPES.items()}
     x = jax.ShapeDtypeStruct((TOKENS, WIDTH), jnp.float32)
     program = jax.jit(layer, in_shardings=(placed, whole), out_shardings=whole)
-    return ledger(program.lower(shapes, x).compile().as_text())
+    return list_collectives(program.lower(shapes, x).compile().as_text())

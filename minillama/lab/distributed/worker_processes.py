@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 
 from minillama.engine.llm import load
+from minillama.env import MINILLAMA
 from minillama.errors import ResourceError
 from minillama.lab.distributed import process_guard
-from minillama.measure.host.child_process import MINILLAMA
 from minillama.parallel.workers.addresses import free_ports
 
 HOST = "127.0.0.1"
@@ -32,8 +32,8 @@ Command = Callable[[int], Sequence[str]]  # of a worker, by its port
 
 _JOIN_AND_TIME = """\
 import json, sys
-from minillama.measure.limits.all_reduce import join_and_time
-print(json.dumps(join_and_time(*json.loads(sys.argv[1]))))
+from minillama.measure.limits.all_reduce import join_and_time_all_reduce
+print(json.dumps(join_and_time_all_reduce(*json.loads(sys.argv[1]))))
 """
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from statistics import median
 
 from minillama.engine.llm import LLM
+from minillama.env import MINILLAMA
 from minillama.lab.grading import lab_record
 from minillama.lab.plots.measurement_plots import SpeedUpStep
-from minillama.measure.host.child_process import MINILLAMA, json_objects
+from minillama.measure.host.child_process import run_for_json
 
 KERNELS = "MINILLAMA_CPU_KERNELS"  # not a flag: llama.cpp chooses its kernels when it is compiled or loaded
 TUNABLE_FLAGS = ("-t", "-b", "-ub", "-ctk", "-ctv", "-ngl", KERNELS)
@@ -69,7 +70,7 @@ def tokens_per_second(model: Path, flags: Flags, test: Sequence[str]) -> float:
     Raises ResourceError, in one line, where the setting cannot run here.
     """
     words, environment = command(model, flags, test)
-    (found,) = json_objects(words, {**os.environ, **environment})
+    (found,) = run_for_json(words, {**os.environ, **environment})
     return float(found["avg_ts"])  # type: ignore[arg-type]
 
 

@@ -20,8 +20,8 @@ from minillama.engine.llm import LLM, load
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.random_models.model_shapes import shape_named
 from minillama.gguf.random_models.model_writer import write_random_model
-from minillama.measure.speed.bench_plan import Trial
 from minillama.measure.speed.llama_bench import measure_trial
+from minillama.measure.trial import Trial
 from minillama.model import Cache, Config, Params, empty_cache, forward, unembed
 
 

@@ -20,7 +20,7 @@ from minillama.lab.experiments.quantised_storytellers import (
     scored_logits,
     temporary_folder,
 )
-from minillama.measure.quality.imatrix import chunks_of, sums_of_squares
+from minillama.measure.quality.imatrix import split_chunks, sums_of_squares
 from minillama.measure.quality.perplexity import perplexity
 
 CTX = 256  # tokens of a window
@@ -62,7 +62,7 @@ def logits_of(llm: LLM) -> Float32[np.ndarray, "N V"]:
 
 def importance_matrix(llm: LLM, text: str) -> ImportanceMatrix:
     """The importance matrix of a text: for each matrix the mean squares of what enters its columns."""
-    chunks = chunks_of(llm, llm.tokenizer.encode(text), CTX)
+    chunks = split_chunks(llm, llm.tokenizer.encode(text), CTX)
     sums = sums_of_squares(llm, chunks)
     return ImportanceMatrix(
         {name: (values / chunks.size).astype(np.float32) for name, values in sums.items()}, "made here"

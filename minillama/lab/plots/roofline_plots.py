@@ -22,9 +22,9 @@ from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.gguf.types import row_bytes
 from minillama.lab.grading import lab_record
 from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Figure, apply_layout, format_number, text_table
-from minillama.measure.limits.roofline import Roofline, measure_roofline, model_work, product_flops
-from minillama.measure.speed.bench_plan import Trial
+from minillama.measure.limits.roofline import Roofline, matmul_flops, measure_roofline, model_work
 from minillama.measure.speed.llama_bench import measure_trial
+from minillama.measure.trial import Trial
 
 KIND = TensorType.Q8_0  # what the labs' models are stored as
 SIDE = 8192  # of the matrix of the sweep: 71 MB in Q8_0, too much for most processors' caches
@@ -127,7 +127,7 @@ def product_dot(rows: int, *, kind: TensorType | None = KIND, side: int = SIDE, 
     """The product of `rows` rows of activations with a square matrix, stored as `kind` (None: float32, by XLA)."""
     stored = 32 if kind is None else float(bits_per_weight(kind))
     moved = side * side * stored / 8 + 2 * rows * side * 4
-    flops = product_flops(kind, rows=rows, side=side, repeats=repetitions)
+    flops = matmul_flops(kind, rows=rows, side=side, repeats=repetitions)
     return Dot(2 * rows * side * side / moved, flops)
 
 

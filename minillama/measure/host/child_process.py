@@ -1,4 +1,4 @@
-"""Other programs: their results as JSON, and what a whole process takes from start to end."""
+"""Child processes: programs that print JSON, functions in a fresh Python, time and memory of a process."""
 
 import json
 import os
@@ -12,94 +12,81 @@ from pathlib import Path
 
 from minillama.errors import ResourceError
 
-MINILLAMA = (sys.executable, "-m", "minillama")
-LONGEST_COMPLAINT = 200  # characters of another program's last words in an error line
+MAX_ERROR_CHARS = 200  # of a program's last line of stderr, in an error line
 
-_IN_OWN_PROCESS = """\
-import json, sys
-from {module} import {name} as function
-json.dump(function(*json.load(sys.stdin)), sys.stdout)
-"""
+_CHILD_MAIN = (sys.executable, "-m", "minillama.measure.host.child_main")
 
 
 @dataclass(frozen=True)
-class Life:
-    """A process from its start to its end; peak: the most bytes of memory that were resident at a time."""
+class ProcessStats:
+    """Wall time and peak resident memory of a process."""
 
-    first_text: float  # seconds until something but blanks appeared on stdout; until the end where nothing did
+    first_text: float  # seconds until the first character other than white space on stdout; `seconds` if there is none
     seconds: float
-    peak: int
+    peak: int  # bytes
 
 
-def json_objects(command: Sequence[str], environment: Mapping[str, str] | None = None) -> list[Mapping[str, object]]:
-    """Run a program to its end; the objects of the JSON array that it prints.
+def run_for_json(command: Sequence[str], environment: Mapping[str, str] | None = None) -> list[Mapping[str, object]]:
+    """Run a program that prints a JSON array of objects, and return the objects.
 
-    environment: all of its variables; None for those of this process.
-    Raises ResourceError, in one line, where it cannot be started, fails, or prints something else.
+    environment: all environment variables of the program; None for those of this process.
+    Raises ResourceError if the program does not start, fails, or prints something else.
     """
     name = _name(command)
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-            env=environment,
-        )
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False, env=environment)
     except OSError as error:
         raise ResourceError(f"cannot start {command[0]}: {error.strerror}; name a program") from error
     if done.returncode:
-        raise ResourceError(f"{name} failed with status {done.returncode}{_last_words(done.stderr)}")
+        raise ResourceError(f"{name} failed with status {done.returncode}{_last_error_line(done.stderr)}")
     try:
         found = json.loads(done.stdout)
     except ValueError as error:
-        raise ResourceError(f"{name} printed no JSON; is it a llama-bench that knows -o json?") from error
+        raise ResourceError(f"{name} printed no JSON; is it a recent llama-bench?") from error
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ResourceError(f"{name} printed JSON, but no list of results; is it a llama-bench?")
     return found
 
 
-def json_lines(command: Sequence[str]) -> Iterator[Mapping[str, object]]:
-    """Run a program whose stderr is ours, and yield the JSON object of each line as it comes.
+def stream_json_lines(command: Sequence[str]) -> Iterator[Mapping[str, object]]:
+    """Run a program that prints a JSON object per line, and yield each object when it arrives.
 
-    Raises ResourceError where it fails; it has said why on stderr.
+    The program's stderr is that of this process. Raises ResourceError if the program fails.
     """
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             yield json.loads(line)
     if process.returncode:
-        raise ResourceError(f"{_name(command)} failed with status {process.returncode}; it says above why")
+        raise ResourceError(f"{_name(command)} failed with status {process.returncode}; see the messages above")
 
 
-def in_own_process(function: Callable[..., object], *arguments: object) -> object:
-    """Call a function of a module in a fresh Python; arguments and result are plain values."""
-    program = _IN_OWN_PROCESS.format(module=function.__module__, name=function.__name__)
-    done = subprocess.run(
-        [sys.executable, "-c", program], input=json.dumps(arguments), capture_output=True, text=True, check=False
-    )
+def call_in_child(function: Callable[..., object], *arguments: object) -> object:
+    """Call a module-level function in a fresh Python process; arguments and result are JSON values.
+
+    Raises ResourceError, with the last line of the traceback, if the call fails.
+    """
+    call = {"module": function.__module__, "function": function.__name__, "arguments": arguments}
+    done = subprocess.run(_CHILD_MAIN, input=json.dumps(call), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ResourceError(f"{function.__name__} failed{_last_words(done.stderr.encode())}")
+        raise ResourceError(f"{function.__name__} failed{_last_error_line(done.stderr.encode())}")
     return json.loads(done.stdout)
 
 
-def whole_process(command: Sequence[str]) -> Life:
-    """Run a program to its end, and time and weigh it; raises ResourceError where it fails.
+def measure_process(command: Sequence[str]) -> ProcessStats:
+    """Run a program, and measure its wall time and peak memory; raises ResourceError if it fails.
 
-    It is started from a small process of its own: Linux counts the memory of the process that starts another as the
-    other's, and this one may be large.
+    A small child process starts the program: on Linux the peak memory of a process includes that of the process that
+    started it, and the current process may be large.
     """
-    status, complaint, *life = in_own_process(run_and_weigh, list(command))  # type: ignore[misc]
+    status, error_line, *stats = call_in_child(run_and_measure, list(command))  # type: ignore[misc]
     if status:
-        raise ResourceError(f"{_name(command)} failed with status {status}{complaint}")
-    return Life(*life)
+        raise ResourceError(f"{_name(command)} failed with status {status}{error_line}")
+    return ProcessStats(*stats)
 
 
-def run_and_weigh(command: list[str]) -> tuple[int, str, float, float, int]:
-    """Exit status, last words if it failed, seconds until the first text on stdout, seconds, and peak memory in bytes.
-
-    POSIX only.
-    """
+def run_and_measure(command: list[str]) -> tuple[int, str, float, float, int]:
+    """Run a program here: exit status, last error line if it failed, then the fields of `ProcessStats`. POSIX only."""
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
@@ -113,17 +100,18 @@ def run_and_weigh(command: list[str]) -> tuple[int, str, float, float, int]:
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         errors.seek(0)
-        complaint = _last_words(errors.read()) if process.returncode else ""
+        error_line = _last_error_line(errors.read()) if process.returncode else ""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = usage.ru_maxrss * unit
-    return process.returncode, complaint, seconds if first_text is None else first_text, seconds, peak
+    return process.returncode, error_line, seconds if first_text is None else first_text, seconds, peak
 
 
 def _name(command: Sequence[str]) -> str:
-    return "minillama" if tuple(command[:3]) == MINILLAMA else Path(command[0]).name
+    """Name of a program for messages; of `python -m NAME` the module's."""
+    return command[2] if tuple(command[:2]) == (sys.executable, "-m") else Path(command[0]).name
 
 
-def _last_words(errors: bytes) -> str:
+def _last_error_line(errors: bytes) -> str:
     """The last line of a program's stderr, as the end of an error line."""
     lines = [line.strip() for line in errors.decode(errors="replace").splitlines() if line.strip()]
-    return f": {lines[-1][:LONGEST_COMPLAINT]}" if lines else ""
+    return f": {lines[-1][:MAX_ERROR_CHARS]}" if lines else ""

@@ -5,7 +5,7 @@ import time
 
 import psutil
 
-NOTICEABLE = 0.1  # share of all cores from which on others disturb a measurement
+NOTABLE_SHARE = 0.1  # share of all cores from which on others disturb a measurement
 
 
 class OtherLoad:
@@ -32,9 +32,9 @@ def other_load(seconds: float = 0.3) -> float:
     return load.share()
 
 
-def busy_line(share: float, when: str) -> str | None:
+def load_warning(share: float, when: str) -> str | None:
     """What to say about it, if anything: `when` is `now`, or `during the measurement`."""
-    if share < NOTICEABLE:
+    if share < NOTABLE_SHARE:
         return None
     return f"the machine is busy: other processes took {100 * share:.0f} % of its cores {when}; the figures are too low"
 

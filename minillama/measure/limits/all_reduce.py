@@ -15,7 +15,7 @@ from minillama.model.collectives import total
 from minillama.parallel.group.cluster_launch import join_cluster
 from minillama.parallel.sharding.partition_specs import AXIS, tensor_mesh
 
-TURNS = 8  # sums in one program: what it takes to start the program is not to be measured
+SUMS_PER_RUN = 8  # sums in one program: what it takes to start the program is not to be measured
 
 
 def all_reduce_seconds(mesh: Mesh, sizes: Sequence[int], *, repetitions: int = 24) -> dict[int, float]:
@@ -27,32 +27,32 @@ def all_reduce_seconds(mesh: Mesh, sizes: Sequence[int], *, repetitions: int = 2
     for size in sizes:
         whole = NamedSharding(mesh, PartitionSpec())
         x = jax.device_put(np.ones(max(size // 4, 1), np.float32), whole)
-        program = jax.jit(partial(_turns, mesh))
+        program = jax.jit(partial(_chained_sums, mesh))
         program(x).block_until_ready()
         times = []
         for _ in range(repetitions):
             started = time.perf_counter()
             program(x).block_until_ready()
-            times.append((time.perf_counter() - started) / TURNS)
+            times.append((time.perf_counter() - started) / SUMS_PER_RUN)
         found[size] = min(times)
     return found
 
 
-def _turns(mesh: Mesh, x: Float32[Array, "N"]) -> Float32[Array, "N"]:
+def _chained_sums(mesh: Mesh, x: Float32[Array, "N"]) -> Float32[Array, "N"]:
     """Sums of which each needs the result of the one before, kept from growing beyond float32."""
     share = jnp.float32(1 / mesh.size)
 
-    def turn(x: Float32[Array, "N"], _: None) -> tuple[Float32[Array, "N"], None]:
+    def add_once(x: Float32[Array, "N"], _: None) -> tuple[Float32[Array, "N"], None]:
         return total(x * share, AXIS), None
 
     def local(x: Float32[Array, "N"]) -> Float32[Array, "N"]:
-        return jax.lax.scan(turn, x, None, length=TURNS)[0]
+        return jax.lax.scan(add_once, x, None, length=SUMS_PER_RUN)[0]
 
     whole = PartitionSpec()
     return jax.shard_map(local, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)(x)
 
 
-def join_and_time(address: str, processes: int, place: int, sizes: Sequence[int]) -> list[tuple[int, float]]:
+def join_and_time_all_reduce(address: str, processes: int, place: int, sizes: Sequence[int]) -> list[tuple[int, float]]:
     """Join a group of processes, `place` of `processes`, at the address of the first, and time them: size, seconds.
 
     To be called in a process that has not started JAX yet; it leaves the group at its end.

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import prod
 
-NUMBER_BYTES = 4  # activations travel as float32
+FLOAT_BYTES = 4  # activations travel as float32
 
 
-class Kind(StrEnum):
+class CollectiveKind(StrEnum):
     """The collectives that XLA knows, by the names of its text form."""
 
     ALL_REDUCE = "all-reduce"
@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Part:
+class CollectiveArray:
     """One array that a collective carries: XLA's name of its type, and its shape."""
 
     dtype: str
@@ -39,8 +39,8 @@ class Part:
 class Collective:
     """A collective of a compiled program: what the whole of its group has together, before or after."""
 
-    kind: Kind
-    parts: tuple[Part, ...]
+    kind: CollectiveKind
+    parts: tuple[CollectiveArray, ...]
     devices: int  # of a group
     count: int | None  # times a run of the program; None inside a loop or a branch of unknown count
 
@@ -55,21 +55,21 @@ class Collective:
 
         An all-reduce sends 2 (n - 1) / n of its payload, gathering and scattering half of that, a permute all of it.
         """
-        if self.kind is Kind.PERMUTE:
+        if self.kind is CollectiveKind.PERMUTE:
             return float(self.bytes)
-        return (2 if self.kind is Kind.ALL_REDUCE else 1) * (self.devices - 1) / self.devices * self.bytes
+        return (2 if self.kind is CollectiveKind.ALL_REDUCE else 1) * (self.devices - 1) / self.devices * self.bytes
 
 
-def ledger(hlo_text: str) -> tuple[Collective, ...]:
+def list_collectives(hlo_text: str) -> tuple[Collective, ...]:
     """The collectives that one device takes part in during a run of a compiled program, equal ones added up.
 
     hlo_text: `jax.jit(f).lower(...).compile().as_text()`. What stands in a loop counts as often as XLA knows that the
     loop turns; where it does not know, and in branches, the count is None.
     """
     computations, entry = _computations(hlo_text)
-    everyone = _header(hlo_text, "num_partitions") * _header(hlo_text, "replica_count")
+    all_devices = _header(hlo_text, "num_partitions") * _header(hlo_text, "replica_count")
     found: dict[Collective, int] = {}
-    for collective, count in _walk(computations, entry, everyone, 1):
+    for collective, count in _walk(computations, entry, all_devices, 1):
         kept = replace(collective, count=None if count is None else 1)
         found[kept] = found.get(kept, 0) + (count or 1)
     return tuple(kept if kept.count is None else replace(kept, count=count) for kept, count in found.items())
@@ -90,17 +90,17 @@ def tensor_parallel_bytes(
     Shoeybi et al., Megatron-LM, section 3.
     """
     share = float(devices - 1) if by_exchange else 2 * (devices - 1) / devices
-    return 2 * layers * share * tokens * width * NUMBER_BYTES + (devices - 1) * offered * NUMBER_BYTES
+    return 2 * layers * share * tokens * width * FLOAT_BYTES + (devices - 1) * offered * FLOAT_BYTES
 
 
 def layer_parallel_bytes(width: int, tokens: int, devices: int) -> float:
     """Bytes that each device but the last sends in a pass when layers are dealt out: its result, once."""
-    return float(tokens * width * NUMBER_BYTES) if devices > 1 else 0.0
+    return float(tokens * width * FLOAT_BYTES) if devices > 1 else 0.0
 
 
-def handed_over_bytes(width: int, tokens: int, servers: int) -> float:
+def rpc_bytes(width: int, tokens: int, servers: int) -> float:
     """Bytes through llama.cpp's client in a pass over RPC: to each server the activations, and back again."""
-    return 2.0 * servers * tokens * width * NUMBER_BYTES
+    return 2.0 * servers * tokens * width * FLOAT_BYTES
 
 
 # The text of a computation is its name, a block of instructions, and which of them call other computations.
@@ -128,7 +128,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _walk(
-    computations: dict[str, list[str]], name: str, everyone: int, times: int | None
+    computations: dict[str, list[str]], name: str, all_devices: int, times: int | None
 ) -> Iterator[tuple[Collective, int | None]]:
     for line in computations.get(name, ()):
         operation = _OPERATION.match(line)
@@ -136,46 +136,48 @@ def _walk(
             continue  # the end of something that counted when it was started
         result, kind = operation[1], operation[2]
         plain = kind.removesuffix("-start")
-        if plain in tuple(Kind):
-            yield _collective(Kind(plain), result, line, everyone, started=kind != plain), times
+        if plain in tuple(CollectiveKind):
+            yield _collective(CollectiveKind(plain), result, line, all_devices, started=kind != plain), times
             continue  # what it calls is the addition of two numbers
         inner = times
         if kind == "while":
             trips = _TRIPS.search(line)
             inner = None if trips is None or times is None else times * int(trips[1])
         for called in _CALLED.findall(line):
-            yield from _walk(computations, called, everyone, inner)
+            yield from _walk(computations, called, all_devices, inner)
         for several, one in _BRANCHES.findall(line):
             for branch in (part.strip().lstrip("%") for part in (several or one).split(",")):
-                yield from _walk(computations, branch, everyone, None)
+                yield from _walk(computations, branch, all_devices, None)
 
 
-def _collective(kind: Kind, result: str, line: str, everyone: int, *, started: bool) -> Collective:
+def _collective(kind: CollectiveKind, result: str, line: str, all_devices: int, *, started: bool) -> Collective:
     """One line of text; of an operation that is only started, the result also holds what went in."""
-    parts = [Part(dtype, tuple(int(n) for n in shape.split(",") if n)) for dtype, shape in _ARRAY.findall(result)]
-    if started and kind is Kind.PERMUTE:
+    parts = [
+        CollectiveArray(dtype, tuple(int(n) for n in shape.split(",") if n)) for dtype, shape in _ARRAY.findall(result)
+    ]
+    if started and kind is CollectiveKind.PERMUTE:
         parts = parts[1:2]
-    elif started and kind is not Kind.ALL_REDUCE:
+    elif started and kind is not CollectiveKind.ALL_REDUCE:
         parts = parts[len(parts) // 2 :]
-    devices = _group(line, everyone)
-    if kind is Kind.REDUCE_SCATTER:
+    devices = _group(line, all_devices)
+    if kind is CollectiveKind.REDUCE_SCATTER:
         axis = int(re.search(r"dimensions=\{(\d+)\}", line)[1])  # type: ignore[index]
-        parts = [_grown(part, axis, devices) for part in parts]
+        parts = [_unscattered(part, axis, devices) for part in parts]
     return Collective(kind, tuple(parts), devices, 1)
 
 
-def _grown(part: Part, axis: int, devices: int) -> Part:
+def _unscattered(part: CollectiveArray, axis: int, devices: int) -> CollectiveArray:
     """The whole of which a device keeps this part."""
     return replace(part, shape=tuple(n * devices if at == axis else n for at, n in enumerate(part.shape)))
 
 
-def _group(line: str, everyone: int) -> int:
+def _group(line: str, all_devices: int) -> int:
     """Devices of one group: `{{0,1},{2,3}}` and `[2,2]<=[4]` are two groups of two, `{}` is all."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return listed[1].count(",") + 1
     if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(counted[1])
-    return everyone
+    return all_devices
 
 
 def _header(text: str, name: str) -> int:

@@ -24,17 +24,17 @@ from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.gguf.types import row_bytes
 from minillama.kernels import SUPPORTED, Weight, matmul, portable_weight
 from minillama.kernels.cpu_available import type_kernels_error
-from minillama.measure.host.child_process import in_own_process
+from minillama.measure.host.child_process import call_in_child
 from minillama.measure.limits.bandwidth import PASSES, SIZE, device_bandwidth, read_bandwidth
 from minillama.measure.limits.work_per_token import Work, trial_work
-from minillama.measure.speed.bench_plan import Trial
+from minillama.measure.trial import Trial
 from minillama.model import read_config
 
-SIDE = 2048  # of the matrix that is multiplied: one of a layer of a model of a billion weights
-ROWS = 512  # tokens of a prompt that are multiplied with it at once
-PRODUCTS = 16
+MATRIX_SIZE = 2048  # of the matrix that is multiplied: one of a layer of a model of a billion weights
+PROMPT_TOKENS = 512  # tokens of a prompt that are multiplied with it at once
+MATMUL_REPEATS = 16
 XLA_FLOAT32 = "float32 (XLA)"
-QUICK_SIZE, QUICK_PASSES, QUICK_PRODUCTS = 256 << 20, 6, 3  # for those who wait
+QUICK_SIZE, QUICK_PASSES, QUICK_REPEATS = 256 << 20, 6, 3  # for those who wait
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def measure_roofline(threads: int | None = None, *, kind: TensorType | None = No
     if threads in (None, here):
         return Roofline(**_measure(here, kind, quick))
     name = None if kind is None else kind.name
-    return Roofline(**in_own_process(measure_alone, threads, name, quick))  # type: ignore[arg-type]
+    return Roofline(**call_in_child(measure_in_child, threads, name, quick))  # type: ignore[arg-type]
 
 
-def measure_alone(threads: int, kind: str | None, quick: bool) -> dict[str, object]:
+def measure_in_child(threads: int, kind: str | None, quick: bool) -> dict[str, object]:
     """What `measure_roofline` starts in a process of its own; plain values only."""
     env.prepare(threads=threads)
     return _measure(env.thread_limits()[1], None if kind is None else TensorType[kind], quick)
@@ -122,7 +122,7 @@ def model_work(
     return trial_work(file, config, read_cache_types(cache_type_k, cache_type_v), trial, ubatch_size)
 
 
-def main_kind(file: GGUF) -> TensorType:
+def main_weight_type(file: GGUF) -> TensorType:
     """The type of most weights of the layers, whose product a prompt spends its time in."""
     counts: Counter[TensorType] = Counter()
     for name, tensor in file.tensors.items():
@@ -131,8 +131,8 @@ def main_kind(file: GGUF) -> TensorType:
     return counts.most_common(1)[0][0]
 
 
-def product_flops(
-    kind: TensorType | None = None, *, rows: int = ROWS, side: int = SIDE, repeats: int = PRODUCTS
+def matmul_flops(
+    kind: TensorType | None = None, *, rows: int = PROMPT_TOKENS, side: int = MATRIX_SIZE, repeats: int = MATMUL_REPEATS
 ) -> float:
     """Operations a second of a product of `rows` activations with a matrix, the best of several.
 
@@ -144,25 +144,25 @@ def product_flops(
     if kind is None:
         product, weight = jax.jit(jnp.matmul), jax.device_put(rng.standard_normal((side, side), np.float32), device)
     else:
-        product, weight = jax.jit(matmul), _some_weight(kind, side, device)
+        product, weight = jax.jit(matmul), _random_weight(kind, side, device)
     seconds = _best_seconds(lambda: jax.block_until_ready(product(x, weight)), repeats)
     return 2 * rows * side * side / seconds
 
 
 def _measure(threads: int, kind: TensorType | None, quick: bool) -> dict[str, object]:
-    size, passes, products = (QUICK_SIZE, QUICK_PASSES, QUICK_PRODUCTS) if quick else (SIZE, PASSES, PRODUCTS)
+    size, passes, products = (QUICK_SIZE, QUICK_PASSES, QUICK_REPEATS) if quick else (SIZE, PASSES, MATMUL_REPEATS)
     device = jax.devices()[0]
     on_cpu = device.platform == "cpu"
     return {
         "bandwidth": read_bandwidth(threads, size=size, passes=passes) if on_cpu else device_bandwidth(size=size),
-        "flops": product_flops(kind, repeats=products),
+        "flops": matmul_flops(kind, repeats=products),
         "arithmetic": XLA_FLOAT32 if kind is None else kind.name,
         "threads": threads,
         "device": device.device_kind,
     }
 
 
-def _some_weight(kind: TensorType, side: int, device: jax.Device) -> Weight:
+def _random_weight(kind: TensorType, side: int, device: jax.Device) -> Weight:
     """A square matrix of a type. Bytes of this range make ordinary numbers of every type's scales and values."""
     raw = np.random.default_rng(0).integers(0x30, 0x40, (side, row_bytes(side, kind)), np.uint8)
     if device.platform == "cpu" and type_kernels_error(kind) is None:

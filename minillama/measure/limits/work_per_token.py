@@ -7,7 +7,7 @@ from math import prod
 from minillama.engine.loading.load_params import unused_tensors
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.measure.speed.bench_plan import Trial
+from minillama.measure.trial import Trial
 from minillama.model import Config
 
 

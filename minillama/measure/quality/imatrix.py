@@ -19,7 +19,7 @@ from minillama.model.forward import forward
 from minillama.model.params import Params
 
 # Name of an activation -> the matrices of its layer that it enters.
-READERS: dict[str, tuple[str, ...]] = {
+CONSUMERS: dict[str, tuple[str, ...]] = {
     "attn_norm": ("attn_q", "attn_k", "attn_v", "attn_qkv"),
     "kqv_out": ("attn_output",),
     "ffn_norm": ("ffn_gate", "ffn_up"),
@@ -29,7 +29,7 @@ READERS: dict[str, tuple[str, ...]] = {
 HEAD = "result_norm"
 
 
-def chunks_of(llm: LLM, ids: Sequence[int], size: int, *, first: int = 0, most: int | None = None) -> np.ndarray:
+def split_chunks(llm: LLM, ids: Sequence[int], size: int, *, first: int = 0, most: int | None = None) -> np.ndarray:
     """A text's tokens in pieces of `size`, int32 [chunks, size], each beginning with the begin token where it has one.
 
     As in llama-imatrix, tokens that do not fill a chunk are left out, `first` chunks are skipped, and `most` are taken.
@@ -70,9 +70,9 @@ def sums_of_squares(
     found = {}
     for name, values in totals.items():
         activation, _, layer = name.rpartition("-")
-        readers = ("output",) if name == HEAD and head else READERS.get(activation, ())
-        for reader in readers:
-            matrix = f"blk.{layer}.{reader}.weight" if layer.isdecimal() else f"{reader}.weight"
+        consumers = ("output",) if name == HEAD and head else CONSUMERS.get(activation, ())
+        for consumer in consumers:
+            matrix = f"blk.{layer}.{consumer}.weight" if layer.isdecimal() else f"{consumer}.weight"
             if matrix in llm.file.tensors:
                 found[matrix] = values.astype(np.float32)
     return found
@@ -83,7 +83,7 @@ def _squares(params: Params, config: Config, ids: Array, cache: Cache) -> dict[s
     found: dict[str, Array] = {}
 
     def tap(name: str, value: Array) -> Array:
-        if name == HEAD or name.rpartition("-")[0] in READERS:
+        if name == HEAD or name.rpartition("-")[0] in CONSUMERS:
             found[name] = jnp.sum(jnp.square(value), axis=(0, 1))
         return value
 

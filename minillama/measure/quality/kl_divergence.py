@@ -22,22 +22,22 @@ from minillama.engine.backends.chunked_logits import negative_log_likelihood, ov
 from minillama.engine.compile.compile_timer import Lap
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
-from minillama.measure.quality.kld_base_file import RANGE, BaseFile, Codes, encode, new_base, pack, unpack
+from minillama.measure.quality.kld_base_file import RANGE, BaseFile, Codes, create_base, encode, pack, unpack
 from minillama.measure.quality.perplexity import Estimate, Tally
 from minillama.measure.quality.text_windows import (
     Stop,
     Windows,
     check_model,
     hidden_states,
-    never,
+    never_stop,
     windows_of,
 )
 from minillama.model import Config, Params
 
-_LEAST = 10  # tokens below which there is no error bar
+_MIN_TOKENS = 10  # tokens below which there is no error bar
 
 
-class Measured(NamedTuple):
+class ValueAndError(NamedTuple):
     """A number and its standard error."""
 
     value: float
@@ -63,29 +63,29 @@ class Divergence:
         return len(self.nll)
 
     @property
-    def log_ppl(self) -> Measured:
+    def log_ppl(self) -> ValueAndError:
         """Mean nll of the model."""
-        return mean_of(self.nll)
+        return mean_and_error(self.nll)
 
     @property
-    def log_ppl_base(self) -> Measured:
+    def log_ppl_base(self) -> ValueAndError:
         """Mean nll of the base."""
-        return mean_of(self.nll_base)
+        return mean_and_error(self.nll_base)
 
     @property
-    def ppl(self) -> Measured:
+    def ppl(self) -> ValueAndError:
         """Perplexity of the model."""
         return exponential(self.log_ppl)
 
     @property
-    def ppl_base(self) -> Measured:
+    def ppl_base(self) -> ValueAndError:
         """Perplexity of the base."""
         return exponential(self.log_ppl_base)
 
     @property
     def covariance(self) -> float:
         """Of the two means."""
-        if self.count < _LEAST:
+        if self.count < _MIN_TOKENS:
             return 0.0
         nll, base = self.nll.astype(np.float64), self.nll_base.astype(np.float64)
         return float(np.mean(nll * base) - np.mean(nll) * np.mean(base)) / (self.count - 1)
@@ -96,60 +96,62 @@ class Divergence:
         return self.covariance / (self.log_ppl.error * self.log_ppl_base.error)
 
     @property
-    def log_ratio(self) -> Measured:
+    def log_ratio(self) -> ValueAndError:
         """ln(PPL / PPL of the base): what they have in common is not in the error."""
         ours, base = self.log_ppl, self.log_ppl_base
         variance = ours.error**2 + base.error**2 - 2 * self.covariance
-        return Measured(ours.value - base.value, math.sqrt(max(0.0, variance)))
+        return ValueAndError(ours.value - base.value, math.sqrt(max(0.0, variance)))
 
     @property
-    def ratio(self) -> Measured:
+    def ratio(self) -> ValueAndError:
         """PPL / PPL of the base."""
         return exponential(self.log_ratio)
 
     @property
-    def difference(self) -> Measured:
+    def difference(self) -> ValueAndError:
         """PPL - PPL of the base."""
         ours, base = self.ppl, self.ppl_base
         variance = ours.error**2 + base.error**2 - 2 * ours.value * base.value * self.covariance
-        return Measured(ours.value - base.value, math.sqrt(max(0.0, variance)))
+        return ValueAndError(ours.value - base.value, math.sqrt(max(0.0, variance)))
 
     @property
-    def mean_kld(self) -> Measured:
+    def mean_kld(self) -> ValueAndError:
         """Mean KL divergence of a token, in nats."""
-        return mean_of(self.kld)
+        return mean_and_error(self.kld)
 
     @property
-    def mean_p_diff(self) -> Measured:
+    def mean_p_diff(self) -> ValueAndError:
         """Mean of p - p_base."""
-        return mean_of(self.p_diff)
+        return mean_and_error(self.p_diff)
 
     @property
-    def rms_p_diff(self) -> Measured:
+    def rms_p_diff(self) -> ValueAndError:
         """Root mean square of p - p_base."""
-        mean = mean_of(np.square(self.p_diff.astype(np.float64)))
+        mean = mean_and_error(np.square(self.p_diff.astype(np.float64)))
         root = math.sqrt(mean.value)
-        return Measured(root, 0.5 / root * mean.error if root else 0.0)
+        return ValueAndError(root, 0.5 / root * mean.error if root else 0.0)
 
     @property
-    def same_top_share(self) -> Measured:
+    def same_top_share(self) -> ValueAndError:
         """Share of tokens where both find the same one likeliest."""
         share = float(np.mean(self.same_top))
-        return Measured(share, math.sqrt(share * (1 - share) / (self.count - 1)) if self.count > 1 else 0.0)
+        return ValueAndError(share, math.sqrt(share * (1 - share) / (self.count - 1)) if self.count > 1 else 0.0)
 
 
-def mean_of(values: Float[np.ndarray, "tokens"]) -> Measured:
+def mean_and_error(values: Float[np.ndarray, "tokens"]) -> ValueAndError:
     """The mean and its standard error, which is 0 for ten values or less."""
     exact = values.astype(np.float64)
     mean = float(np.mean(exact))
     variance = float(np.mean(np.square(exact))) - mean * mean
-    return Measured(mean, math.sqrt(variance / (len(exact) - 1)) if variance > 0 and len(exact) > _LEAST else 0.0)
+    return ValueAndError(
+        mean, math.sqrt(variance / (len(exact) - 1)) if variance > 0 and len(exact) > _MIN_TOKENS else 0.0
+    )
 
 
-def exponential(number: Measured) -> Measured:
+def exponential(number: ValueAndError) -> ValueAndError:
     """exp of a number, the error carried along."""
     value = math.exp(number.value)
-    return Measured(value, value * number.error)
+    return ValueAndError(value, value * number.error)
 
 
 def percentile(values: Float[np.ndarray, "tokens"], share: float) -> float:
@@ -157,7 +159,7 @@ def percentile(values: Float[np.ndarray, "tokens"], share: float) -> float:
     return float(np.quantile(values.astype(np.float64), share))
 
 
-def record_base(llm: LLM, windows: Windows, path: str | Path, stop: Stop = never) -> Iterator[Estimate]:
+def record_base(llm: LLM, windows: Windows, path: str | Path, stop: Stop = never_stop) -> Iterator[Estimate]:
     """Write the log-probabilities of windows (`chunked`) to a file, and give the perplexity on the way.
 
     The file gets its name when the last estimate has been taken; if it is not, nothing is left.
@@ -165,7 +167,7 @@ def record_base(llm: LLM, windows: Windows, path: str | Path, stop: Stop = never
     """
     tally, found, lap = Tally(windows.count), [], Lap()
     head = programs.head_of(llm.params)
-    with new_base(path, llm.config.vocab_size, windows.text) as file:
+    with create_base(path, llm.config.vocab_size, windows.text) as file:
         for piece in hidden_states(llm, windows, stop):
             nll, codes = _encode(head, llm.config, piece.hidden, piece.of(windows.targets))
             found.append((np.asarray(nll), Codes(*map(np.asarray, codes))))
@@ -180,24 +182,24 @@ def record_base(llm: LLM, windows: Windows, path: str | Path, stop: Stop = never
 
 
 def running_divergence(
-    llm: LLM, base: BaseFile, *, chunks: int | None = None, stop: Stop = never
+    llm: LLM, base: BaseFile, *, chunks: int | None = None, stop: Stop = never_stop
 ) -> Iterator[Divergence]:
     """Compare a model with a base's log-probabilities (`open_base`), window by window; raises as `base_windows`."""
     return divergences(llm, base, base_windows(llm, base, chunks), stop)
 
 
-def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never) -> Iterator[Divergence]:
+def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never_stop) -> Iterator[Divergence]:
     """Compare a model with a base's log-probabilities of the same windows."""
-    fields: list[list[np.ndarray]] = [[] for _ in Pair._fields]
+    fields: list[list[np.ndarray]] = [[] for _ in TokenComparison._fields]
     found, passed, lap = [], 0.0, Lap()
     head = programs.head_of(llm.params)
     for piece in hidden_states(llm, windows, stop):
         records = piece.of(base.records)
-        scale, smallest, codes = unpack(records.reshape(-1, records.shape[-1]), base.vocab_size)
+        scale, minimum, codes = unpack(records.reshape(-1, records.shape[-1]), base.vocab_size)
         here = records.shape[:2]
         pair = _compare(
             head, llm.config, piece.hidden, piece.of(windows.targets),
-            scale.reshape(here), smallest.reshape(here), codes.reshape(*here, -1),
+            scale.reshape(here), minimum.reshape(here), codes.reshape(*here, -1),
         )  # fmt: skip
         found.append(tuple(map(np.asarray, pair)))
         if piece.stop < windows.scored:
@@ -226,7 +228,7 @@ def base_windows(llm: LLM, base: BaseFile, chunks: int | None = None) -> Windows
     return windows_of(llm, base.tokens[:chunks], size // 2)
 
 
-class Pair(NamedTuple):
+class TokenComparison(NamedTuple):
     """The two models on some positions; the arrays of `Divergence`."""
 
     nll: Float[Array, "*n"]
@@ -240,17 +242,17 @@ def compare(
     logits: Float[Array, "n V"],
     targets: Int[Array, "n"],
     scale: Float[Array, "n"],
-    smallest: Float[Array, "n"],
+    minimum: Float[Array, "n"],
     codes: UInt16[Array, "n V"],
-) -> Pair:
+) -> TokenComparison:
     """One model's logits with the other's log-probabilities."""
-    base = scale[:, None] * codes.astype(jnp.float32) + smallest[:, None]
+    base = scale[:, None] * codes.astype(jnp.float32) + minimum[:, None]
     ours = jax.nn.log_softmax(logits, axis=-1)
     nll = negative_log_likelihood(logits, targets)
     nll_base = -jnp.take_along_axis(base, targets[:, None], axis=-1)[:, 0]
     kld = jnp.sum(jnp.where(base > -RANGE, jnp.exp(base) * (base - ours), 0), axis=-1)
     same = jnp.argmax(logits, axis=-1) == jnp.argmax(codes, axis=-1)
-    return Pair(nll, nll_base, kld, jnp.exp(-nll) - jnp.exp(-nll_base), same)
+    return TokenComparison(nll, nll_base, kld, jnp.exp(-nll) - jnp.exp(-nll_base), same)
 
 
 @partial(jax.jit, static_argnames="config")
@@ -270,7 +272,7 @@ def _compare(
     hidden: Float[Array, "B T D"],
     targets: Int[Array, "B T"],
     scale: Float[Array, "B T"],
-    smallest: Float[Array, "B T"],
+    minimum: Float[Array, "B T"],
     codes: UInt16[Array, "B T V"],
-) -> Pair:
-    return over_positions(compare, head, config, hidden, targets, scale, smallest, codes)
+) -> TokenComparison:
+    return over_positions(compare, head, config, hidden, targets, scale, minimum, codes)

@@ -1,9 +1,9 @@
 """llama.cpp's file of a base model's log-probabilities, the other side of a KL divergence.
 
 Layout, little-endian: `_logits_`, int32 tokens of a window, int32 vocabulary, int32 windows, int32 tokens. Then a
-record of uint16 for each window and scored position, in order: a float32 scale and a float32 smallest log-probability
+record of uint16 for each window and scored position, in order: a float32 scale and a float32 minimum log-probability
 (two words each), one code a token of the vocabulary, and a word more where the vocabulary is odd. A log-probability is
-smallest + scale x code; codes reach down to 16 nats below the likeliest token.
+minimum + scale x code; codes reach down to 16 nats below the likeliest token.
 """
 
 import os
@@ -22,15 +22,15 @@ from minillama.errors import FormatError, ResourceError
 
 MAGIC = b"_logits_"
 RANGE = 16.0  # nats below the likeliest token that codes reach
-_LARGEST_CODE = 65535.0
-_FRONT = 4  # words of a record before its codes
+_MAX_CODE = 65535.0
+_HEADER_WORDS = 4  # words of a record before its codes
 
 
 class Codes(NamedTuple):
-    """Log-probabilities of some positions: smallest + scale x code."""
+    """Log-probabilities of some positions: minimum + scale x code."""
 
     scale: Float[Array, "n"]
-    smallest: Float[Array, "n"]
+    minimum: Float[Array, "n"]
     codes: UInt16[Array, "n V"]
 
 
@@ -39,15 +39,15 @@ def encode(logits: Float[Array, "n V"]) -> Codes:
     largest = jnp.max(logits, axis=-1)
     least = jnp.maximum(jnp.min(logits, axis=-1), largest - RANGE)
     total = jnp.log(jnp.sum(jnp.exp(logits - largest[:, None]), axis=-1))
-    scale = (largest - least) / _LARGEST_CODE
+    scale = (largest - least) / _MAX_CODE
     inverse = jnp.where(scale > 0, 1 / scale, 0)
     codes = jnp.round(jnp.maximum(logits - least[:, None], 0) * inverse[:, None])
-    return Codes(scale, least - largest - total, jnp.minimum(codes, _LARGEST_CODE).astype(jnp.uint16))
+    return Codes(scale, least - largest - total, jnp.minimum(codes, _MAX_CODE).astype(jnp.uint16))
 
 
 def record_words(vocab_size: int) -> int:
     """uint16 words of a record."""
-    return 2 * ((vocab_size + 1) // 2) + _FRONT
+    return 2 * ((vocab_size + 1) // 2) + _HEADER_WORDS
 
 
 def scored_tokens(window: int) -> int:
@@ -57,17 +57,17 @@ def scored_tokens(window: int) -> int:
 
 def pack(codes: Codes) -> UInt16[np.ndarray, "n words"]:
     """The records of some positions."""
-    scale, smallest, values = map(np.asarray, codes)
+    scale, minimum, values = map(np.asarray, codes)
     records = np.zeros((len(values), record_words(values.shape[1])), "<u2")
-    records[:, :_FRONT] = np.stack([scale, smallest], axis=1).astype("<f4").view("<u2")
-    records[:, _FRONT : _FRONT + values.shape[1]] = values
+    records[:, :_HEADER_WORDS] = np.stack([scale, minimum], axis=1).astype("<f4").view("<u2")
+    records[:, _HEADER_WORDS : _HEADER_WORDS + values.shape[1]] = values
     return records
 
 
 def unpack(records: UInt16[np.ndarray, "n words"], vocab_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scales [n], smallest log-probabilities [n] and codes [n, V] of records."""
-    front = np.ascontiguousarray(records[:, :_FRONT]).view("<f4")
-    return front[:, 0], front[:, 1], records[:, _FRONT : _FRONT + vocab_size]
+    """Scales [n], minimum log-probabilities [n] and codes [n, V] of records."""
+    front = np.ascontiguousarray(records[:, :_HEADER_WORDS]).view("<f4")
+    return front[:, 0], front[:, 1], records[:, _HEADER_WORDS : _HEADER_WORDS + vocab_size]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def open_base(path: str | Path) -> BaseFile:
 
 
 @contextmanager
-def new_base(path: str | Path, vocab_size: int, tokens: Int32[np.ndarray, "windows T"]) -> Iterator[BinaryIO]:
+def create_base(path: str | Path, vocab_size: int, tokens: Int32[np.ndarray, "windows T"]) -> Iterator[BinaryIO]:
     """A file to write records to, in order. It gets its name when all are there; else nothing is left of it."""
     path, (windows, size) = Path(path), tokens.shape
     unfinished = path.with_name(path.name + ".part")

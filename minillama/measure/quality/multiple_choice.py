@@ -14,15 +14,15 @@ from minillama.engine.backends.base import Kept
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
 from minillama.measure.quality.task_files import Task
-from minillama.measure.quality.text_windows import Stop, check_model, never, padded
+from minillama.measure.quality.text_windows import Stop, check_model, never_stop, padded
 
-LEAST_BUCKET = 16  # shorter texts are padded to this, so that few programs are compiled
-_LEAST_BEHIND_CHOICE = 3  # tokens: where fewer follow what differs, that is scored as well
+MIN_BUCKET = 16  # shorter texts are padded to this, so that few programs are compiled
+_MIN_TOKENS_AFTER_CHOICE = 3  # tokens: where fewer follow what differs, that is scored as well
 _Z = 1.95996398454  # standard deviations on either side that hold 95 % of a normal distribution
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChoiceResult:
     """The model's choice in one task, and how it has done so far."""
 
     task: int  # tasks so far
@@ -66,33 +66,33 @@ def deviation_of_share(share: float, count: int) -> float:
     return math.sqrt(share * (1 - share) / (count - 1)) if count > 1 else 0.0
 
 
-def running_answers(llm: LLM, tasks: Sequence[Task], stop: Stop = never) -> Iterator[Answer]:
+def running_choices(llm: LLM, tasks: Sequence[Task], stop: Stop = never_stop) -> Iterator[ChoiceResult]:
     """Let the model choose in one task after the other; `stop` is asked before each pass.
 
     Raises OptionError for texts that do not fit in the context, UnsupportedError for models that put EOS behind texts.
     """
     check_model(llm, 0)
-    prepared = [prepare(llm, task) for task in tasks]
-    for number, task in enumerate(prepared, 1):
+    tokenised = [tokenise_task(llm, task) for task in tasks]
+    for number, task in enumerate(tokenised, 1):
         if task.length > llm.ctx_size:
             raise OptionError(
                 f"task {number} does not fit in the context: it takes {task.length} tokens of {llm.ctx_size}"
             )
-    return _run(llm, tasks, prepared, stop)
+    return _run(llm, tasks, tokenised, stop)
 
 
-def _run(llm: LLM, tasks: Sequence[Task], prepared: Sequence["Prepared"], stop: Stop) -> Iterator[Answer]:
+def _run(llm: LLM, tasks: Sequence[Task], tokenised: Sequence["TokenisedTask"], stop: Stop) -> Iterator[ChoiceResult]:
     done = correct = texts = 0
     while done < len(tasks) and not stop():
-        group = _fitting(prepared[done:], llm.batches.ubatch_size)
-        for scores in _scores(llm, prepared[done : done + group]):
+        group = _group_size(tokenised[done:], llm.batches.ubatch_size)
+        for scores in _scores(llm, tokenised[done : done + group]):
             task, chosen = tasks[done], int(np.argmax(scores))
             done, texts, correct = done + 1, texts + len(scores), correct + (chosen in task.right)
-            yield Answer(done, len(tasks), scores, chosen, task.right, correct, texts)
+            yield ChoiceResult(done, len(tasks), scores, chosen, task.right, correct, texts)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TokenisedTask:
     """A task in tokens: `shared` of them are read once; of each text, tokens `first` to `last` - 1 are scored."""
 
     texts: tuple[tuple[int, ...], ...]
@@ -106,12 +106,12 @@ class Prepared:
         return max(map(len, self.texts))
 
     @property
-    def rest(self) -> int:
+    def suffix(self) -> int:
         """Most tokens that a text is read beyond the shared ones; the last one predicts nothing that is asked for."""
         return max(self.last) - 1 - self.shared
 
 
-def prepare(llm: LLM, task: Task) -> Prepared:
+def tokenise_task(llm: LLM, task: Task) -> TokenisedTask:
     """Tokenise a task, and find what is scored of it.
 
     A choice in the middle of a sentence is judged by what follows it; where that is short, by itself as well.
@@ -123,12 +123,12 @@ def prepare(llm: LLM, task: Task) -> Prepared:
     )
     first, last = [common] * len(texts), [len(text) for text in texts]
     if task.scored_after is not None:
-        if min(last) - common > _LEAST_BEHIND_CHOICE:
+        if min(last) - common > _MIN_TOKENS_AFTER_CHOICE:
             first = [len(llm.tokenizer.encode(front)) for front in task.scored_after]
         last = [end - 1 if end - start > 1 else end for start, end in zip(first, last, strict=True)]
     # nothing can be said of a token with none in front of it, nor without any token
     first = [max(1, min(start, end - 1)) for start, end in zip(first, last, strict=True)]
-    return Prepared(texts, max(0, min(common, *first) - 1), tuple(first), tuple(last))
+    return TokenisedTask(texts, max(0, min(common, *first) - 1), tuple(first), tuple(last))
 
 
 def _bucket(size: int, least: int = 1) -> int:
@@ -136,24 +136,24 @@ def _bucket(size: int, least: int = 1) -> int:
     return max(least, 1 << (size - 1).bit_length()) if size > 0 else 0
 
 
-def _fitting(prepared: Sequence[Prepared], ubatch_size: int) -> int:
+def _group_size(tokenised: Sequence[TokenisedTask], ubatch_size: int) -> int:
     """How many of the next tasks can be computed together: one at least."""
-    count = texts = shared = rest = 0
-    for task in prepared:
-        texts, shared, rest = texts + len(task.texts), max(shared, task.shared), max(rest, task.rest)
-        fronts = _bucket(count + 1) * _bucket(shared, LEAST_BUCKET)
-        if count and max(fronts, _bucket(texts) * _bucket(rest, LEAST_BUCKET)) > ubatch_size:
+    count = texts = shared = suffix = 0
+    for task in tokenised:
+        texts, shared, suffix = texts + len(task.texts), max(shared, task.shared), max(suffix, task.suffix)
+        fronts = _bucket(count + 1) * _bucket(shared, MIN_BUCKET)
+        if count and max(fronts, _bucket(texts) * _bucket(suffix, MIN_BUCKET)) > ubatch_size:
             break
         count += 1
     return count
 
 
-def _scores(llm: LLM, group: Sequence[Prepared]) -> Iterator[tuple[float, ...]]:
+def _scores(llm: LLM, group: Sequence[TokenisedTask]) -> Iterator[tuple[float, ...]]:
     """The mean log-probabilities of the texts of some tasks, computed together."""
     owners = np.array([number for number, task in enumerate(group) for _ in task.texts], np.int32)
     owners = padded(owners, _bucket(len(owners)))
-    ids, targets, scored = _rests(group, len(owners))
-    cache = _read_shared(llm, group, owners, ids.shape[1])
+    ids, targets, scored = _suffixes(group, len(owners))
+    cache = _prefill_shared(llm, group, owners, ids.shape[1])
     hidden, _ = llm.executor.run(ids, cache)
     nll = np.asarray(llm.executor.score(hidden, targets)).astype(np.float64)
     means = -np.sum(nll * scored, axis=1) / np.maximum(1, np.sum(scored, axis=1))
@@ -163,9 +163,9 @@ def _scores(llm: LLM, group: Sequence[Prepared]) -> Iterator[tuple[float, ...]]:
         row += len(task.texts)
 
 
-def _read_shared(llm: LLM, group: Sequence[Prepared], owners: Int32[np.ndarray, "texts"], room: int) -> Kept:
+def _prefill_shared(llm: LLM, group: Sequence[TokenisedTask], owners: Int32[np.ndarray, "texts"], room: int) -> Kept:
     """A cache with a row a text, which holds what the text shares with the others of its task, and has room."""
-    longest = _bucket(max(task.shared for task in group), LEAST_BUCKET)
+    longest = _bucket(max(task.shared for task in group), MIN_BUCKET)
     ids = np.zeros((_bucket(len(group)), longest), np.int32)
     lengths = np.zeros(len(ids), np.int32)
     for row, task in enumerate(group):
@@ -176,11 +176,11 @@ def _read_shared(llm: LLM, group: Sequence[Prepared], owners: Int32[np.ndarray, 
     return llm.executor.set_length(llm.executor.take(cache, owners), lengths[owners])
 
 
-def _rests(
-    group: Sequence[Prepared], rows: int
+def _suffixes(
+    group: Sequence[TokenisedTask], rows: int
 ) -> tuple[Int32[np.ndarray, "texts T"], Int32[np.ndarray, "texts T"], Bool[np.ndarray, "texts T"]]:
     """What is read behind the shared tokens, what is to be predicted there, and where that is scored."""
-    size = _bucket(max(task.rest for task in group), LEAST_BUCKET)
+    size = _bucket(max(task.suffix for task in group), MIN_BUCKET)
     ids, targets = np.zeros((rows, size), np.int32), np.zeros((rows, size), np.int32)
     scored = np.zeros((rows, size), bool)
     row = 0

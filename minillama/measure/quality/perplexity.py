@@ -18,7 +18,7 @@ from minillama.measure.quality.text_windows import (
     Windows,
     chunked,
     hidden_states,
-    never,
+    never_stop,
     strided,
 )
 
@@ -72,7 +72,7 @@ def running_perplexity(
     ctx_size: int = 512,
     chunks: int | None = None,
     stride: int = 0,
-    stop: Stop = never,
+    stop: Stop = never_stop,
 ) -> Iterator[Estimate]:
     """The perplexity of a tokenised text, refined with every window.
 
@@ -90,7 +90,7 @@ def perplexity(llm: LLM, text: str, *, ctx_size: int = 512, chunks: int | None =
     return last
 
 
-def estimates(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Estimate]:
+def estimates(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterator[Estimate]:
     """The perplexity of windows, refined with each."""
     tally, found, lap = Tally(windows.count), [], Lap()
     for piece in hidden_states(llm, windows, stop):

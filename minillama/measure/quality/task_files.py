@@ -127,7 +127,7 @@ def draw_uniformly(tasks: Sequence[Task], count: int) -> list[Task]:
 
     std::uniform_int_distribution over std::mt19937 as libstdc++ has it (Lemire 2019).
     """
-    draws, left, taken = _Draws(), list(tasks), []
+    draws, left, taken = _Mt19937(), list(tasks), []
     for _ in range(min(count, len(tasks))):
         size = len(left)
         product = draws.next() * size
@@ -144,7 +144,7 @@ def draw_scaled(tasks: Sequence[Task], count: int) -> list[Task]:
     """
     if not 0 < count < len(tasks):
         return list(tasks)
-    draws, left, taken = _Draws(), list(tasks), []
+    draws, left, taken = _Mt19937(), list(tasks), []
     for _ in range(count):
         number = int(np.float32(draws.next()) * np.float32(2.0**-32) * np.float32(len(left)))
         number = min(number, len(left) - 1)
@@ -154,7 +154,7 @@ def draw_scaled(tasks: Sequence[Task], count: int) -> list[Task]:
     return taken
 
 
-class _Draws:
+class _Mt19937:
     """std::mt19937: 32-bit numbers."""
 
     def __init__(self) -> None:

@@ -24,8 +24,8 @@ Stop = Callable[[], bool]
 Result = TypeVar("Result")
 
 
-def never() -> bool:
-    """The wish to stop that never comes."""
+def never_stop() -> bool:
+    """The wish to stop that never_stop comes."""
     return False
 
 
@@ -66,7 +66,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Piece:
+class ScoredStates:
     """Hidden states of the windows `window` .. `window + count - 1` behind the scored positions `start` .. `stop - 1`.
 
     There are more rows than `count` where the last pass is not full.
@@ -159,7 +159,7 @@ def _checked_ids(llm: LLM, ids: Sequence[int], least: int, size: int) -> Int32[n
     return found
 
 
-def hidden_states(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Piece]:
+def hidden_states(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterator[ScoredStates]:
     """Run the model over all windows, several at a time, `ubatch_size` tokens at once; ends early where asked to."""
     batch = min(windows.per_pass, windows.count)
     cache = llm.executor.new_cache(windows.size, llm.cache_types, batch)
@@ -175,7 +175,7 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never) -> Iterator[Pi
             hidden, cache = llm.executor.run(ids[:, at : min(at + part, windows.size)], cache)
             low, high = max(at, windows.first), min(at + part, end)
             if low < high:
-                yield Piece(window, count, low - windows.first, high - windows.first, batch, hidden, low - at)
+                yield ScoredStates(window, count, low - windows.first, high - windows.first, batch, hidden, low - at)
 
 
 def padded(rows: Shaped[np.ndarray, "n *rest"], size: int) -> Shaped[np.ndarray, "size *rest"]:

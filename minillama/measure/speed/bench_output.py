@@ -12,7 +12,8 @@ from typing import get_args
 
 from minillama.measure.speed import bench_tables
 from minillama.measure.speed.bench_plan import Plan
-from minillama.measure.speed.bench_record import OURS, THEIRS, Record
+from minillama.measure.speed.bench_record import LLAMA_BENCH_FIELDS, MINILLAMA_FIELDS, Record
+from minillama.measure.tables import Column, md_head, md_row
 
 _SQL_TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
 _OUR_TABLE = "minillama_bench"
@@ -48,16 +49,16 @@ class Markdown(Output):
     def __init__(self, plan: Plan, *, bandwidth: bool = False, roofline: bool = False) -> None:
         super().__init__()
         self._plan, self._bandwidth, self._roofline = plan, bandwidth, roofline
-        self._table: Sequence[bench_tables.Column[Record]] = ()
+        self._table: Sequence[Column[Record]] = ()
 
     def head(self, record: Record) -> str:
         self._table = bench_tables.columns(
             self._plan, record.backends, bandwidth=self._bandwidth, roofline=self._roofline
         )
-        return bench_tables.md_head(self._table)
+        return md_head(self._table)
 
     def row(self, record: Record, first: bool) -> str:
-        return bench_tables.md_row(self._table, record)
+        return md_row(self._table, record)
 
     def end(self) -> str:
         return "" if self.last is None else bench_tables.md_foot(self.last)
@@ -67,12 +68,12 @@ class Csv(Output):
     """A line of names, then every value in quotes; what there is not is empty."""
 
     def head(self, record: Record) -> str:
-        return ",".join((*THEIRS, *OURS)) + "\n"
+        return ",".join((*LLAMA_BENCH_FIELDS, *MINILLAMA_FIELDS)) + "\n"
 
     def row(self, record: Record, first: bool) -> str:
         text = io.StringIO()
         values = record.as_dict()
-        plain = [_plain(values[name]) for name in (*THEIRS, *OURS)]
+        plain = [_plain(values[name]) for name in (*LLAMA_BENCH_FIELDS, *MINILLAMA_FIELDS)]
         csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(plain)
         return text.getvalue()
 
@@ -100,16 +101,17 @@ class Sql(Output):
     minillama's fields stand in a second table, whose `llama_bench_rowid` names the row of the first."""
 
     def head(self, record: Record) -> str:
-        ours = ["llama_bench_rowid INTEGER", *(_column(name) for name in OURS)]
-        return _create("llama_bench", [_column(name) for name in THEIRS]) + _create(_OUR_TABLE, ours) + "\n"
+        ours = ["llama_bench_rowid INTEGER", *(_column(name) for name in MINILLAMA_FIELDS)]
+        return _create("llama_bench", [_column(name) for name in LLAMA_BENCH_FIELDS]) + _create(_OUR_TABLE, ours) + "\n"
 
     def row(self, record: Record, first: bool) -> str:
         values = record.as_dict()
-        theirs = ", ".join(_quoted(values[name]) for name in THEIRS)
-        ours = ", ".join(_quoted(values[name]) for name in OURS)
+        theirs = ", ".join(_quoted(values[name]) for name in LLAMA_BENCH_FIELDS)
+        ours = ", ".join(_quoted(values[name]) for name in MINILLAMA_FIELDS)
+        names = f"llama_bench_rowid, {', '.join(MINILLAMA_FIELDS)}"
         return (
-            f"INSERT INTO llama_bench ({', '.join(THEIRS)}) VALUES ({theirs});\n"
-            f"INSERT INTO {_OUR_TABLE} (llama_bench_rowid, {', '.join(OURS)}) VALUES (last_insert_rowid(), {ours});\n"
+            f"INSERT INTO llama_bench ({', '.join(LLAMA_BENCH_FIELDS)}) VALUES ({theirs});\n"
+            f"INSERT INTO {_OUR_TABLE} ({names}) VALUES (last_insert_rowid(), {ours});\n"
         )
 
 

@@ -1,7 +1,6 @@
 """One result, with llama-bench's fields in its order; minillama's own come last."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 
@@ -75,8 +74,8 @@ class Record:
 
 ARRAYS = ("samples_ns", "samples_ts")  # in JSON only, as in llama-bench's
 NAMES = tuple(field.name for field in fields(Record))
-THEIRS = NAMES[: NAMES.index("samples_ns")]  # llama-bench's columns
-OURS = NAMES[NAMES.index("load_seconds") :]
+LLAMA_BENCH_FIELDS = NAMES[: NAMES.index("samples_ns")]  # llama-bench's columns
+MINILLAMA_FIELDS = NAMES[NAMES.index("load_seconds") :]
 
 
 def from_json(values: Mapping[str, object]) -> Record:
@@ -86,16 +85,3 @@ def from_json(values: Mapping[str, object]) -> Record:
         raise ValueError(f"the result has no {missing[0]}")
     lists = {name: tuple(values[name]) for name in ARRAYS}  # type: ignore[arg-type]
     return Record(**{name: values[name] for name in NAMES} | lists)  # type: ignore[arg-type]
-
-
-def mean(values: Sequence[int] | Sequence[float]) -> float:
-    """The arithmetic mean."""
-    return math.fsum(values) / len(values)
-
-
-def deviation(values: Sequence[int] | Sequence[float]) -> float:
-    """The sample standard deviation, with n - 1; 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    centre = mean(values)
-    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))

@@ -1,34 +1,14 @@
 """Tables in Markdown: llama-bench's, and those of both programs side by side."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Generic, TypeVar
 
 from minillama.gguf.display_names import format_bytes, format_parameters
-from minillama.measure.speed.bench_plan import Plan, Trial
+from minillama.measure.speed.bench_plan import Plan
 from minillama.measure.speed.bench_record import Record
-from minillama.measure.speed.side_by_side import Comparison, Start
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Column(Generic[T]):
-    """One column of a table: heading, least width, and how a result fills it."""
-
-    heading: str
-    width: int
-    cell: Callable[[T], str]
-    left: bool = False
-
-    def align(self, text: str) -> str:
-        return text.ljust(self.width) if self.left else text.rjust(self.width)
-
-    def rule(self) -> str:
-        dashes = "-" * (self.width - 1)
-        return f"{dashes}-" if self.left else f"{dashes}:"
+from minillama.measure.speed.side_by_side import Comparison, StartComparison
+from minillama.measure.tables import Column
+from minillama.measure.trial import Trial
 
 
 def trial_of(record: Record) -> Trial:
@@ -74,7 +54,7 @@ def comparison_columns(plan: Plan, backend: str) -> tuple[Column[Comparison], ..
     )
 
 
-def start_columns() -> tuple[Column[Start], ...]:
+def start_columns() -> tuple[Column[StartComparison], ...]:
     """Both programs' medians of the time to the first token and of the peak memory."""
     return (
         Column("file", 30, lambda s: Path(s.setup.model).name, left=True),
@@ -88,7 +68,7 @@ def start_columns() -> tuple[Column[Start], ...]:
     )
 
 
-def _start_ratio(start: Start) -> float:
+def _start_ratio(start: StartComparison) -> float:
     return median(ours.first_text / theirs.first_text for ours, theirs in zip(start.ours, start.theirs, strict=True))
 
 
@@ -123,17 +103,6 @@ def _setup_columns(plan: Plan, backend: str) -> tuple[Column[Record], ...]:
 def percent(share: float | None) -> str:
     """A share in words; nothing where there is none."""
     return "" if share is None else f"{100 * share:.0f} %"
-
-
-def md_head(table: Sequence[Column[T]]) -> str:
-    """The headings and the line under them."""
-    headings = " | ".join(column.align(column.heading) for column in table)
-    return f"| {headings} |\n| {' | '.join(column.rule() for column in table)} |\n"
-
-
-def md_row(table: Sequence[Column[T]], result: T) -> str:
-    """One line of the table."""
-    return f"| {' | '.join(column.align(column.cell(result)) for column in table)} |\n"
 
 
 def md_foot(record: Record) -> str:

@@ -16,16 +16,17 @@ from pathlib import Path
 from scipy.special import stdtrit
 
 from minillama.errors import FormatError, ResourceError
-from minillama.measure.speed.bench_plan import Trial
-from minillama.measure.speed.bench_record import Record, deviation, mean
-from minillama.measure.speed.bench_tables import Column
+from minillama.measure.sample_statistics import deviation, mean
+from minillama.measure.speed.bench_record import Record
+from minillama.measure.tables import Column
+from minillama.measure.trial import Trial
 
 CONFIDENCE = 0.95
 _SETTINGS = ("n_batch", "n_ubatch", "type_k", "type_v", "n_gpu_layers")  # tell apart what the rest does not
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchResult:
     """One test of one run, ours or llama-bench's; speeds in tokens a second."""
 
     model: str  # the file's name
@@ -40,11 +41,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class RunComparison:
     """A test in both runs."""
 
-    base: Run
-    new: Run
+    base: BenchResult
+    new: BenchResult
 
     @property
     def ratio(self) -> float:
@@ -98,7 +99,7 @@ def ratio_interval(
     return math.exp(centre - half), math.exp(centre + half)
 
 
-def contrast(base: Sequence[Run], new: Sequence[Run]) -> list[Contrast]:
+def compare_results(base: Sequence[BenchResult], new: Sequence[BenchResult]) -> list[RunComparison]:
     """The tests that both have, by model, test and threads, in the new run's order.
 
     Where several have these in common, batch sizes, cache types and layers on the GPU must agree as well.
@@ -106,19 +107,19 @@ def contrast(base: Sequence[Run], new: Sequence[Run]) -> list[Contrast]:
     found = []
     for run in new:
         same = [other for other in base if other.key == run.key]
-        twins = [other for other in new if other.key == run.key]
-        if len(same) > 1 or len(twins) > 1:
+        same_new = [other for other in new if other.key == run.key]
+        if len(same) > 1 or len(same_new) > 1:
             same = [other for other in same if other.settings == run.settings]
-        found += [Contrast(other, run) for other in same[-1:]]
+        found += [RunComparison(other, run) for other in same[-1:]]
     return found
 
 
-def run_of(record: Record) -> Run:
+def result_of(record: Record) -> BenchResult:
     """The same test, as a run to compare."""
-    return _run(record.as_dict())
+    return _result(record.as_dict())
 
 
-def read_runs(path: Path) -> list[Run]:
+def read_results(path: Path) -> list[BenchResult]:
     """The results in a file of `-o json` or `-o jsonl`, ours or llama-bench's.
 
     Raises ResourceError for a file that cannot be read, FormatError for one that holds something else.
@@ -131,19 +132,19 @@ def read_runs(path: Path) -> list[Run]:
         found = json.loads(text) if text.startswith("[") else [json.loads(line) for line in _values(text)]
         if len(found) == 1 and "results" in found[0]:  # what --compare itself printed
             found = found[0]["results"]
-        return [_run(values) for values in found]
+        return [_result(values) for values in found]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: no results of -o json or jsonl ({error}); measure with -o json") from error
 
 
-def contrast_columns() -> tuple[Column[Contrast], ...]:
+def run_comparison_columns() -> tuple[Column[RunComparison], ...]:
     """A table of contrasts."""
     return (
         Column("model", 30, lambda c: c.base.model, left=True),
         Column("threads", 7, lambda c: str(c.base.n_threads)),
         Column("test", 15, lambda c: c.base.trial.name),
-        Column("base t/s", 20, lambda c: _spread(c.base)),
-        Column("t/s", 20, lambda c: _spread(c.new)),
+        Column("base t/s", 20, lambda c: _mean_and_deviation(c.base)),
+        Column("t/s", 20, lambda c: _mean_and_deviation(c.new)),
         Column("ratio", 6, lambda c: f"{c.ratio:.3f}"),
         Column("95 % interval", 15, lambda c: "" if c.interval is None else "{:.3f} - {:.3f}".format(*c.interval)),
         Column("", 18, lambda c: c.verdict, left=True),
@@ -155,14 +156,16 @@ def _values(text: str) -> list[str]:
     return [text] if text.startswith("{\n") else text.splitlines()
 
 
-def _spread(run: Run) -> str:
+def _mean_and_deviation(run: BenchResult) -> str:
     return f"{mean(run.speeds):.2f} ± {deviation(run.speeds):.2f}"
 
 
-def _run(values: Mapping[str, object]) -> Run:
+def _result(values: Mapping[str, object]) -> BenchResult:
     numbers = [int(values[name]) for name in ("n_prompt", "n_gen", "n_depth")]  # type: ignore[call-overload]
     speeds = tuple(float(speed) for speed in values["samples_ts"])  # type: ignore[union-attr,attr-defined]
     if not speeds or not all(0 < speed < math.inf for speed in speeds):
         raise ValueError("samples_ts should be speeds above 0")
     settings = tuple(values.get(name) for name in _SETTINGS)
-    return Run(Path(str(values["model_filename"])).name, Trial(*numbers), int(values["n_threads"]), settings, speeds)  # type: ignore[call-overload]
+    return BenchResult(
+        Path(str(values["model_filename"])).name, Trial(*numbers), int(values["n_threads"]), settings, speeds
+    )  # type: ignore[call-overload]

@@ -16,7 +16,7 @@ import numpy as np
 from minillama import env
 from minillama.engine.llm import LLM, load
 from minillama.errors import OptionError
-from minillama.measure.host.child_process import in_own_process
+from minillama.measure.host.child_process import call_in_child
 from minillama.tokenizer import Tokenizer
 
 PERCENTILES = (50, 90, 95, 99)
@@ -119,13 +119,13 @@ def measure_cold(
     threads, platform: as for `env.prepare`. Raises ResourceError, with its last words, where it fails.
     """
     started = time.time()
-    values = in_own_process(cold_start, str(model), prompt_tokens, ctx_size, threads, platform)
+    values = call_in_child(run_cold_start, str(model), prompt_tokens, ctx_size, threads, platform)
     began, ended = values["began"], values["ended"]  # type: ignore[index]
     parts = {name: values[name] for name in ("load", "compile", "prompt", "first_step")}  # type: ignore[index]
     return ColdStart(prompt_tokens=prompt_tokens, start=began - started, total=ended - started, **parts)
 
 
-def cold_start(
+def run_cold_start(
     model: str, prompt_tokens: int, ctx_size: int, threads: int | None, platform: str | None
 ) -> dict[str, float]:
     """What `measure_cold` starts in a process of its own; plain values only. Clock times are the system's."""

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from minillama.engine.memory_usage import Usage
 from minillama.gguf.display_names import format_bytes
-from minillama.measure.speed.bench_tables import Column, T, md_head, md_row
 from minillama.measure.speed.latency import PERCENTILES, ColdStart, Latency, percentiles
+from minillama.measure.tables import Column, md_table
 
 
 def cold_table(found: Sequence[ColdStart]) -> str:
     """The first token of a fresh process, part by part, in milliseconds."""
     parts = ("start", "load", "compile", "prompt", "first_step", "total")
-    return _table(
+    return md_table(
         [
             Column("cold, ms", 12, lambda c: f"{c.prompt_tokens} tokens"),
             *(Column(part.replace("_", " "), 10, lambda c, part=part: _ms(getattr(c, part))) for part in parts),
@@ -32,7 +32,7 @@ def warm_table(found: Sequence[Latency]) -> str:
         for i, p in enumerate(PERCENTILES)
     ]
     size = Column("warm, ms (medians)", 18, lambda w: f"{w.prompt_tokens} + {w.generated_tokens} tokens")
-    return _table([size, *medians[:3], *between, medians[3]], found)
+    return md_table([size, *medians[:3], *between, medians[3]], found)
 
 
 def usage_table(usage: Usage) -> str:
@@ -48,7 +48,7 @@ def usage_table(usage: Usage) -> str:
         ("device, peak", None, usage.device_peak),
     ]
     shown = [row for row in rows if row[1] is not None or row[2] is not None]
-    return _table(
+    return md_table(
         [
             Column("memory", 18, lambda r: r[0], left=True),
             Column("by formula", 11, lambda r: _size(r[1])),
@@ -56,10 +56,6 @@ def usage_table(usage: Usage) -> str:
         ],
         shown,
     )
-
-
-def _table(columns: "Sequence[Column[T]]", found: Sequence[T]) -> str:
-    return md_head(columns) + "".join(md_row(columns, each) for each in found)
 
 
 def _ms(seconds: float) -> str:

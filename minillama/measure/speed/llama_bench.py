@@ -24,10 +24,12 @@ from minillama.engine.session import Session
 from minillama.gguf.display_names import model_type
 from minillama.measure.host.other_load import OtherLoad
 from minillama.measure.limits.work_per_token import trial_work
-from minillama.measure.speed.bench_plan import ALL_LAYERS, Setup, Trial
-from minillama.measure.speed.bench_record import Record, deviation, mean
+from minillama.measure.sample_statistics import deviation, mean
+from minillama.measure.speed.bench_plan import ALL_LAYERS, Setup
+from minillama.measure.speed.bench_record import Record
+from minillama.measure.trial import Trial
 
-ALONE = Sharing()
+SINGLE_DEVICE = Sharing()
 
 Advance = Callable[[str], object]  # called with a test's name after its warm-up and each repetition
 
@@ -41,7 +43,7 @@ def measure(
     bandwidth: float | None = None,
     peak_flops: float | None = None,
     delay: float = 0.0,
-    sharing: Sharing = ALONE,
+    sharing: Sharing = SINGLE_DEVICE,
     advance: Advance = lambda name: None,
 ) -> Iterator[Record]:
     """Load the model and measure one test after the other.
@@ -79,7 +81,7 @@ def measure(
         )
         record = _record(llm, setup, sharing, trial, started, samples, compiling)
         other_load = None if sharing.workers else round(others.share(), 4)  # workers here would count as others
-        yield _related(replace(record, other_load=other_load), llm, bandwidth, peak_flops)
+        yield _with_machine_limits(replace(record, other_load=other_load), llm, bandwidth, peak_flops)
     llm.close()
 
 
@@ -96,7 +98,7 @@ def measure_trial(
     compiled = compile_seconds()
     session = replace(llm, ctx_size=round_up(trial.positions)).session()
     session.reserve(trial.positions)
-    user = _User(llm, session, n_batch)
+    user = _RandomTokens(llm, session, n_batch)
     user.read(trial.n_depth)
     if warmup:
         user.read(trial.n_prompt)
@@ -113,7 +115,7 @@ def measure_trial(
     return tuple(samples), compile_seconds() - compiled
 
 
-class _User:
+class _RandomTokens:
     """Reads and writes random tokens."""
 
     def __init__(self, llm: LLM, session: Session, n_batch: int) -> None:
@@ -135,12 +137,12 @@ class _User:
 
     def write(self, count: int) -> None:
         """Decode tokens one by one, waiting for the logits of each."""
-        token = self._any() if self._first is None else self._first
+        token = self._random_token() if self._first is None else self._first
         for _ in range(count):
             jax.block_until_ready(self._session.decode(token))
-            token = self._any()
+            token = self._random_token()
 
-    def _any(self) -> int:
+    def _random_token(self) -> int:
         return int(self._random.integers(self._vocabulary))
 
 
@@ -194,7 +196,7 @@ def _record(
     )
 
 
-def _related(record: Record, llm: LLM, bandwidth: float | None, peak_flops: float | None) -> Record:
+def _with_machine_limits(record: Record, llm: LLM, bandwidth: float | None, peak_flops: float | None) -> Record:
     """Beside what the machine gives at most."""
     if not llm.executor.devices or llm.executor.devices[-1].platform != jax.default_backend():
         return record  # it was measured on another device than this model's

@@ -1,69 +1,67 @@
-"""Ours and llama.cpp's on the same machine: A B A B ..., as separate processes, never both at once.
+"""Interleaved A/B measurement of minillama and llama.cpp: A B A B ..., one process at a time.
 
-A machine's speed drifts with its heat and its other guests. So each of ours is compared with the one of theirs that
-ran right after it, and of these ratios the median counts.
+The speed of a machine drifts with its temperature and other load. Therefore each run of minillama is compared with
+the run of llama.cpp right after it, and the result is the median of these ratios.
 """
 
-import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from minillama.errors import OptionError, ResourceError
-from minillama.measure.host.child_process import MINILLAMA, Life, json_objects, whole_process
-from minillama.measure.speed.bench_plan import Setup, Trial, Workload
+from minillama.errors import ResourceError
+from minillama.measure.host.child_process import ProcessStats, measure_process, run_for_json
+from minillama.measure.speed.bench_plan import Setup, Workload
 from minillama.measure.speed.bench_record import Record, from_json
+from minillama.measure.trial import Trial
 
-START_PROMPT = "Once upon a time, in a small house at the edge of a forest, there lived"
-START_CONTEXT = 4096
+START_CONTEXT = 4096  # tokens of context in measurements of the process start
 
 
 @dataclass(frozen=True)
 class Round:
-    """One run of each program: its test results by test."""
+    """One run of each program: results by test."""
 
     ours: Mapping[Trial, Record]
-    theirs: Mapping[Trial, float]  # tokens a second
-    build: str  # theirs
+    theirs: Mapping[Trial, float]  # tokens per second
+    build: str  # of llama.cpp
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One test, over all rounds; speeds in tokens a second, in the order of the rounds."""
+    """Speeds of one test over all rounds, in tokens per second and in the order of the rounds."""
 
     setup: Setup
     trial: Trial
-    record: Record  # the first of ours
-    build: str  # theirs
+    record: Record  # minillama's first one
+    build: str  # of llama.cpp
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
-    bandwidth: float | None  # bytes a second that the machine's memory gives to that many threads
+    bandwidth: float | None  # bytes per second that this number of threads reads from memory
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Ours by theirs, of each round."""
+        """Speed of minillama / speed of llama.cpp, per round."""
         return tuple(ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True))
 
     @property
     def ratio(self) -> float:
-        """Their median."""
+        """Median ratio."""
         return median(self.ratios)
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Their least and largest."""
+        """Smallest and largest ratio."""
         return min(self.ratios), max(self.ratios)
 
     def share(self, speed: float) -> float | None:
-        """Of the memory's bandwidth, at a speed of decoding; None for prompts."""
+        """Share of the memory bandwidth at a decode speed; None for prompts."""
         if self.trial.n_prompt or self.record.bytes_per_token is None or self.bandwidth is None:
             return None
         return self.record.bytes_per_token * speed / self.bandwidth
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values, ready for `json.dumps`."""
+        """Plain values for `json.dumps`."""
         shared = ("model_filename", "model_type", "model_size", "model_n_params", "n_batch", "n_ubatch", "n_threads",
                   "type_k", "type_v", "n_gpu_layers", "n_prompt", "n_gen", "n_depth", "bytes_per_token")  # fmt: skip
         everything = self.record.as_dict()
@@ -81,15 +79,15 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Start:
-    """Whole processes that read a short prompt and write one token, over all rounds; the page cache is warm."""
+class StartComparison:
+    """Whole processes that read a short prompt and write one token, over all rounds, with a warm page cache."""
 
     setup: Setup
-    ours: tuple[Life, ...]
-    theirs: tuple[Life, ...]
+    ours: tuple[ProcessStats, ...]
+    theirs: tuple[ProcessStats, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values, ready for `json.dumps`."""
+        """Plain values for `json.dumps`."""
         sides = {"ours": self.ours, "theirs": self.theirs}
         return {
             "model_filename": str(self.setup.model),
@@ -99,66 +97,41 @@ class Start:
             "ctx_size": START_CONTEXT,
             **{
                 name: {
-                    "first_text_seconds": [life.first_text for life in lives],
-                    "seconds": [life.seconds for life in lives],
-                    "peak_bytes": [life.peak for life in lives],
-                    "median_first_text_seconds": median(life.first_text for life in lives),
-                    "median_peak_bytes": median(life.peak for life in lives),
+                    "first_text_seconds": [stats.first_text for stats in side],
+                    "seconds": [stats.seconds for stats in side],
+                    "peak_bytes": [stats.peak for stats in side],
+                    "median_first_text_seconds": median(stats.first_text for stats in side),
+                    "median_peak_bytes": median(stats.peak for stats in side),
                 }
-                for name, lives in sides.items()
+                for name, side in sides.items()
             },
         }
 
 
-def find_program(path: str) -> Path:
-    """The program that --against names; OptionError where there is none to run."""
-    if Path(path).is_dir():
-        raise OptionError(f"--against {path}: a folder; name the llama-bench in it")
-    found = shutil.which(path)
-    if found is None:
-        why = "it cannot be executed" if Path(path).is_file() else "no such program"
-        raise OptionError(f"--against {path}: {why}; name a llama-bench binary")
-    return Path(found)
-
-
-def find_completion(bench: Path) -> Path | None:
-    """The llama-completion beside a llama-bench, where a process can be weighed at all."""
-    beside = shutil.which(str(bench.absolute().with_name("llama-completion" + bench.suffix)))
-    return Path(beside) if beside is not None and sys.platform != "win32" else None
-
-
-def alternate(
-    setup: Setup,
-    workload: Workload,
-    rounds: int,
-    bench: Path,
-    *,
-    repetitions: int = 1,
-    warmup: bool = True,
-    device: str | None = None,
+def interleave_benchmarks(
+    ours: Sequence[str], theirs: Sequence[str], trials: Sequence[Trial], rounds: int
 ) -> Iterator[Round]:
-    """Run all tests of a setup in ours, then in theirs, again and again.
+    """Run two benchmark commands alternately and yield the results of each round.
 
-    device: -dev, of ours. Raises ResourceError where a program fails or gives no result for a test.
+    ours, theirs: commands that print llama-bench's JSON for these tests.
+    Raises ResourceError if a program fails or has no result for a test.
     """
-    flags = (*setup.flags(), *workload.flags(), "-r", str(repetitions), *(() if warmup else ("--no-warmup",)))
-    ours_command = (*MINILLAMA, "bench", *flags, *_device(device), "-o", "json", "--inner")
-    trials = workload.trials()
+    name = Path(theirs[0]).name
     for _ in range(rounds):
-        ours = [from_json(found) for found in json_objects(ours_command)]
-        theirs = json_objects((str(bench), *flags, "-o", "json"))
-        speeds = _speeds(bench, theirs)
+        records = [from_json(found) for found in run_for_json(ours)]
+        others = run_for_json(theirs)
+        speeds = _speeds(name, others)
         missing = [trial.name for trial in trials if trial not in speeds]
         if missing:
-            raise ResourceError(f"{bench.name} gave no result for {missing[0]}")
-        by_trial = {Trial(record.n_prompt, record.n_gen, record.n_depth): record for record in ours}
-        yield Round(by_trial, speeds, f"{theirs[0].get('build_commit')} ({theirs[0].get('build_number')})")
+            raise ResourceError(f"{name} gave no result for {missing[0]}")
+        by_trial = {Trial(record.n_prompt, record.n_gen, record.n_depth): record for record in records}
+        yield Round(by_trial, speeds, f"{others[0].get('build_commit')} ({others[0].get('build_number')})")
 
 
-def compare(
+def compare_rounds(
     setup: Setup, workload: Workload, rounds: Sequence[Round], bandwidth: float | None
 ) -> tuple[Comparison, ...]:
-    """The rounds of a setup, test by test; nothing where there is no round."""
+    """The rounds of a setup, test by test; empty without rounds."""
     if not rounds:
         return ()
     return tuple(
@@ -175,33 +148,26 @@ def compare(
     )
 
 
-def alternate_starts(
-    setup: Setup, rounds: int, completion: Path, *, device: str | None = None
-) -> Iterator[tuple[Life, Life]]:
-    """Whole processes, ours and theirs in turn, each after a first run that is not counted."""
-    flags = (*setup.flags(), "-c", str(START_CONTEXT), "-p", START_PROMPT, "-n", "1", "--temp", "0", "-s", "1",
-             "-no-cnv", "--no-display-prompt")  # fmt: skip
-    ours, theirs = (*MINILLAMA, "run", *flags, *_device(device)), (str(completion), *flags)
-    whole_process(ours)
-    whole_process(theirs)
+def interleave_starts(
+    ours: Sequence[str], theirs: Sequence[str], rounds: int
+) -> Iterator[tuple[ProcessStats, ProcessStats]]:
+    """Measure two commands alternately as whole processes, after one unmeasured run of each."""
+    measure_process(ours)
+    measure_process(theirs)
     for _ in range(rounds):
-        yield whole_process(ours), whole_process(theirs)
+        yield measure_process(ours), measure_process(theirs)
 
 
-def _device(device: str | None) -> tuple[str, ...]:
-    return () if device is None else ("-dev", device)
-
-
-def _speeds(bench: Path, found: Sequence[Mapping[str, object]]) -> dict[Trial, float]:
+def _speeds(program: str, found: Sequence[Mapping[str, object]]) -> dict[Trial, float]:
     speeds = {}
     for values in found:
         try:
             trial = Trial(*(int(values[name]) for name in ("n_prompt", "n_gen", "n_depth")))  # type: ignore[call-overload]
             speeds[trial] = float(values["avg_ts"])  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
-            raise ResourceError(f"{bench.name} printed results without n_prompt, n_gen, n_depth and avg_ts") from error
+            raise ResourceError(f"{program} printed results without n_prompt, n_gen, n_depth and avg_ts") from error
         if not speeds[trial] > 0:
-            raise ResourceError(f"{bench.name} measured {speeds[trial]} tokens a second for {trial.name}")
+            raise ResourceError(f"{program} measured {speeds[trial]} tokens a second for {trial.name}")
     return speeds
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import regex
 
-from minillama.measure.speed.bench_record import mean
+from minillama.measure.sample_statistics import mean
 
 Items = Sequence[Hashable]  # the words or the token ids of one text
-Run = tuple[Hashable, ...]
+NGram = tuple[Hashable, ...]
 
 BLEU_ORDER = 4
 EPSILON = 0.1  # in place of a count of 0: method 1 of Chen and Cherry (2014), as in NLTK and Texygen
@@ -55,16 +55,16 @@ def diversity(texts: Sequence[Items]) -> Diversity:
 
 
 def distinct(texts: Sequence[Items], size: int) -> float:
-    """distinct-n: different runs of `size` items in all texts together, divided by the number of such runs.
+    """distinct-n: different ngrams of `size` items in all texts together, divided by the number of such ngrams.
 
     Li et al. 2016 (arXiv:1510.03055), who divide by the number of words, which is larger by size - 1 a text.
     """
-    found = [run for text in texts for run in runs(text, size)]
+    found = [run for text in texts for run in ngrams(text, size)]
     return len(set(found)) / len(found) if found else math.nan
 
 
 def repetition(texts: Sequence[Items], size: int = 4) -> float:
-    """rep-n: 1 - different runs / runs within each text, as the mean of the texts that have any.
+    """rep-n: 1 - different ngrams / ngrams within each text, as the mean of the texts that have any.
 
     seq-rep-n of Welleck et al. 2020 (arXiv:1908.04319).
     """
@@ -95,14 +95,14 @@ def self_bleu(texts: Sequence[Items], order: int = BLEU_ORDER) -> float:
         return math.nan
     # Of each run the largest count in one text, that text's number, and the largest in any other: so the largest
     # count among the others is known without comparing all pairs.
-    most: dict[Run, tuple[int, int, int]] = {}
+    most: dict[NGram, tuple[int, int, int]] = {}
     counts = [_counts(text, order) for text in texts]
     for number, of_sizes in enumerate(counts):
         for run, count in (pair for of_size in of_sizes for pair in of_size.items()):
             first, owner, second = most.get(run, (0, -1, 0))
             most[run] = (count, number, first) if count > first else (first, owner, max(second, count))
 
-    def elsewhere(run: Run, number: int) -> int:
+    def elsewhere(run: NGram, number: int) -> int:
         first, owner, second = most[run]
         return second if owner == number else first
 
@@ -116,11 +116,11 @@ def self_bleu(texts: Sequence[Items], order: int = BLEU_ORDER) -> float:
 
 
 def bleu(text: Items, references: Sequence[Items], order: int = BLEU_ORDER) -> float:
-    """BLEU of one text: the geometric mean of the shares of its runs of 1 .. `order` items that a reference has too,
+    """BLEU of one text: the geometric mean of the shares of its ngrams of 1 .. `order` items that a reference has too,
     each run as often as the reference with most of it, times exp(1 - reference / length) for a text shorter than the
     reference closest to it in length (Papineni et al. 2002).
 
-    A count of 0 is taken as 0.1 (method 1 of Chen and Cherry 2014). A text shorter than `order` is judged by the runs
+    A count of 0 is taken as 0.1 (method 1 of Chen and Cherry 2014). A text shorter than `order` is judged by the ngrams
     that it has. An empty one has 1 if a reference is empty as well, else 0; nan without references.
     """
     if not references:
@@ -133,8 +133,8 @@ def bleu(text: Items, references: Sequence[Items], order: int = BLEU_ORDER) -> f
     return _bleu(len(text), _closest(len(text), Counter(map(len, references))), matched)
 
 
-def runs(text: Items, size: int) -> list[Run]:
-    """The runs of `size` neighbouring items, from left to right (n-grams)."""
+def ngrams(text: Items, size: int) -> list[NGram]:
+    """The ngrams of `size` neighbouring items, from left to right (n-grams)."""
     return [tuple(text[start : start + size]) for start in range(len(text) - size + 1)]
 
 
@@ -144,8 +144,8 @@ def mean_defined(values: Iterable[float]) -> float:
     return mean(defined) if defined else math.nan
 
 
-def _counts(text: Items, order: int) -> list[Counter[Run]]:
-    return [Counter(runs(text, size)) for size in range(1, order + 1)]
+def _counts(text: Items, order: int) -> list[Counter[NGram]]:
+    return [Counter(ngrams(text, size)) for size in range(1, order + 1)]
 
 
 def _closest(length: int, lengths: Iterable[int]) -> int:
@@ -154,7 +154,7 @@ def _closest(length: int, lengths: Iterable[int]) -> int:
 
 
 def _bleu(length: int, reference: int, matched: Sequence[int]) -> float:
-    """BLEU of a text from its matched runs of 1, 2, ... items."""
+    """BLEU of a text from its matched ngrams of 1, 2, ... items."""
     if length == 0:
         return float(reference == 0)
     shares = [(count or EPSILON) / (length - place) for place, count in enumerate(matched[:length])]

@@ -19,11 +19,11 @@ from minillama.errors import OptionError
 from minillama.model import Cache, Config, Params, empty_cache, forward
 from minillama.model.forward import embed_tokens, run_blocks
 
-LEAST_LENGTH = 32  # shorter texts are padded to this
+MIN_LENGTH = 32  # shorter texts are padded to this
 
 
 @dataclass(frozen=True)
-class Answer:
+class Continuation:
     """Token ids of a text with what stands before it; the text begins at `start`, which is 1 or more."""
 
     ids: tuple[int, ...]
@@ -35,10 +35,10 @@ def hidden_states(
 ) -> list[Float32[np.ndarray, "_ D"]]:
     """The states behind a layer (`l_out` of `llm.trace`) for every token of each text; later layers are not computed.
 
-    layer: 1 to the number of layers, or None for `middle_layer`.
+    layer: 1 to the number of layers, or None for `default_layer`.
     Raises OptionError for a layer that is not there and for a text that does not fit in the context.
     """
-    layer = middle_layer(llm.config.block_count) if layer is None else layer
+    layer = default_layer(llm.config.block_count) if layer is None else layer
     if not 1 <= layer <= llm.config.block_count:
         raise OptionError(f"layer is {layer}; {llm.path.name} has layers 1 to {llm.config.block_count}")
     params = replace(llm.params, blocks=llm.params.blocks[:layer], output=None)
@@ -51,24 +51,24 @@ def hidden_states(
     return found
 
 
-def middle_layer(layers: int) -> int:
+def default_layer(layers: int) -> int:
     """Two thirds of the way up: the last layers of a language model are about the next token more than about this one
     (BERTScore's own choice for its encoders, by agreement with people, lies there as well)."""
     return max(1, round(2 * layers / 3))
 
 
-def answer_logprobs(llm: LLM, answers: Sequence[Answer]) -> list[Float32[np.ndarray, "_"]]:
-    """Natural logarithms of the probabilities that the model gives to each token of the answers.
+def continuation_logprobs(llm: LLM, continuations: Sequence[Continuation]) -> list[Float32[np.ndarray, "_"]]:
+    """Natural logarithms of the probabilities that the model gives to each token of the continuations.
 
     Raises OptionError for a text that does not fit in the context.
     """
-    found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(answers)
-    for places, ids in _batches(llm, [answer.ids for answer in answers]):
+    found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(continuations)
+    for places, ids in _batches(llm, [continuation.ids for continuation in continuations]):
         cache = empty_cache(llm.config, ids.shape[1], llm.cache_types, batch=ids.shape[0])
         logprobs = np.asarray(_following(llm.params, llm.config, ids, cache))
         for row, place in enumerate(places):
-            answer = answers[place]
-            found[place] = logprobs[row, answer.start - 1 : len(answer.ids) - 1].copy()
+            continuation = continuations[place]
+            found[place] = logprobs[row, continuation.start - 1 : len(continuation.ids) - 1].copy()
     return found
 
 
@@ -84,7 +84,7 @@ def _batches(llm: LLM, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[in
         )
     waiting = sorted((place for place, text in enumerate(texts) if text), key=lambda place: len(texts[place]))
     while waiting:
-        length = LEAST_LENGTH
+        length = MIN_LENGTH
         while length < len(texts[waiting[-1]]):
             length *= 2
         rows = 1

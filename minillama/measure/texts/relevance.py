@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from minillama.engine.llm import LLM
 from minillama.measure.texts.diversity import mean_defined
-from minillama.measure.texts.hidden_states import hidden_states, middle_layer
+from minillama.measure.texts.hidden_states import default_layer, hidden_states
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def hidden_scorer(llm: LLM, documents: Sequence[str], layer: int | None = None) 
 
     layer: 1 to the number of layers; None for two thirds of the way up.
     """
-    layer = middle_layer(llm.config.block_count) if layer is None else layer
+    layer = default_layer(llm.config.block_count) if layer is None else layer
     return HiddenScorer(llm, layer, idf(_tokens(llm, document) for document in documents))
 
 

@@ -8,9 +8,9 @@ from minillama.engine.llm import LLM
 from minillama.engine.loading.model_files import data_file
 from minillama.engine.session import Session
 from minillama.errors import OptionError
-from minillama.measure.speed.bench_record import mean
+from minillama.measure.sample_statistics import mean
 from minillama.measure.texts.diversity import Diversity, diversity, mean_defined, words
-from minillama.measure.texts.hidden_states import Answer, answer_logprobs
+from minillama.measure.texts.hidden_states import Continuation, continuation_logprobs
 from minillama.measure.texts.relevance import Score, Scorer, hidden_scorer, mean_score, random_pairs, rescale
 from minillama.sampling import Sampling, resolve_seed
 
@@ -113,7 +113,7 @@ def measure_quality(
     if len(corpus) < 2:
         raise OptionError(f"the corpus has {len(corpus)} texts; the baseline needs pairs of different ones")
     scorer = scorer or hidden_scorer(judge or llm, [*corpus, *(prompt.target for prompt in asked)])
-    writer = _Writer(llm, judge, chat, samples, n, resolve_seed(seed), advance)
+    writer = _TextGenerator(llm, judge, chat, samples, n, resolve_seed(seed), advance)
     return _rows(writer, asked, settings, scorer, corpus)
 
 
@@ -128,12 +128,12 @@ def baseline(scorer: Scorer, candidates: Sequence[str], references: Sequence[str
     return mean_score(scorer([candidates[one] for one, _ in pairs], [references[other] for _, other in pairs]))
 
 
-def opening(llm: LLM, prompt: str, chat: bool) -> str:
+def prompt_prefix(llm: LLM, prompt: str, chat: bool) -> str:
     """The text that stands before an answer: the prompt, or what the chat template makes of it as a message."""
     return llm.render([{"role": "user", "content": prompt}]) if chat else prompt
 
 
-def answer_behind(llm: LLM, before: str, text: str) -> Answer:
+def tokenise_continuation(llm: LLM, before: str, text: str) -> Continuation:
     """Token ids of two texts as one, the second beginning where the tokens differ from those of the first alone (they
     may meet in one token)."""
 
@@ -146,11 +146,11 @@ def answer_behind(llm: LLM, before: str, text: str) -> Answer:
     start = 0
     while start < min(len(alone), len(together)) and alone[start] == together[start]:
         start += 1
-    return Answer(tuple(together), max(1, start))
+    return Continuation(tuple(together), max(1, start))
 
 
 @dataclass(frozen=True, eq=False)
-class _Writer:
+class _TextGenerator:
     """Writes samples and says how likely they are."""
 
     llm: LLM
@@ -176,9 +176,9 @@ class _Writer:
             self.advance()
         if self.judge is None:
             return written
-        before = opening(self.judge, prompt.text, self.chat and self.judge.template is not None)
+        before = prompt_prefix(self.judge, prompt.text, self.chat and self.judge.template is not None)
         texts = [text for text, _ in written]
-        judged = answer_logprobs(self.judge, [answer_behind(self.judge, before, text) for text in texts])
+        judged = continuation_logprobs(self.judge, [tokenise_continuation(self.judge, before, text) for text in texts])
         return [(text, _fluency(logprobs.tolist())) for text, logprobs in zip(texts, judged, strict=True)]
 
     def seed_of(self, number: int) -> int:
@@ -186,11 +186,15 @@ class _Writer:
 
 
 def _rows(
-    writer: _Writer, prompts: Sequence[Prompt], settings: Sequence[Sampling], scorer: Scorer, corpus: Sequence[str]
+    writer: _TextGenerator,
+    prompts: Sequence[Prompt],
+    settings: Sequence[Sampling],
+    scorer: Scorer,
+    corpus: Sequence[str],
 ) -> Iterator[QualityRow]:
     llm = writer.llm
     size = round(mean([len(llm.tokenizer.encode(prompt.target, add_special=False)) for prompt in prompts]))
-    base = baseline(scorer, _cut(llm, corpus, writer.n), _cut(llm, corpus, max(1, size)))
+    base = baseline(scorer, _truncated(llm, corpus, writer.n), _truncated(llm, corpus, max(1, size)))
     session = llm.session()
     for setting in settings:
         of_prompts = [_samples(writer, session, prompt, setting, scorer, base) for prompt in prompts]
@@ -204,13 +208,13 @@ def _rows(
             setting=replace(setting, seed=writer.seed),
             diversity=Diversity(*map(mean_defined, zip(*map(astuple, measured), strict=True))),
             relevance=mean_score([sample.relevance for sample in samples]),
-            fluency=_together([sample.fluency for sample in samples]),
+            fluency=_pooled([sample.fluency for sample in samples]),
             samples=samples,
         )
 
 
 def _samples(
-    writer: _Writer, session: Session, prompt: Prompt, setting: Sampling, scorer: Scorer, base: Score
+    writer: _TextGenerator, session: Session, prompt: Prompt, setting: Sampling, scorer: Scorer, base: Score
 ) -> list[Sample]:
     """The measured texts of one prompt."""
     written = writer.write(session, prompt, setting)
@@ -221,7 +225,7 @@ def _samples(
     ]
 
 
-def _cut(llm: LLM, texts: Sequence[str], size: int) -> list[str]:
+def _truncated(llm: LLM, texts: Sequence[str], size: int) -> list[str]:
     """The first `size` tokens of each text."""
     return [llm.tokenizer.decode(llm.tokenizer.encode(text, add_special=False)[:size]) for text in texts]
 
@@ -230,7 +234,7 @@ def _fluency(logprobs: Sequence[float]) -> Fluency:
     return Fluency(mean(logprobs) if logprobs else math.nan, len(logprobs))
 
 
-def _together(parts: Sequence[Fluency]) -> Fluency:
+def _pooled(parts: Sequence[Fluency]) -> Fluency:
     total = sum(part.tokens for part in parts)
     nats = math.fsum(part.log_likelihood * part.tokens for part in parts if part.tokens)
     return Fluency(nats / total if total else math.nan, total)

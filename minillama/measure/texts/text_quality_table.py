@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from minillama.measure.speed.bench_tables import Column
+from minillama.measure.tables import Column
 from minillama.measure.texts.text_quality import QualityRow
 
 

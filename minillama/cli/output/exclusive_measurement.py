@@ -13,15 +13,15 @@ def measuring(what: str, *, lock: bool, timeout: float | None, led: bool = False
     led: workers compute, perhaps on this machine; then it says nothing afterwards, for they look like others.
     """
     from minillama.measure.host.measurement_lock import machine_lock
-    from minillama.measure.host.other_load import OtherLoad, busy_line, other_load
+    from minillama.measure.host.other_load import OtherLoad, load_warning, other_load
 
     def say(line: str | None) -> None:
         if line:
             note(f"minillama: {line}")
 
     with machine_lock(what, timeout=timeout, waiting=say) if lock else nullcontext():
-        say(busy_line(other_load(), "now"))
+        say(load_warning(other_load(), "now"))
         load = OtherLoad()
         yield
         if not led:
-            say(busy_line(load.share(), "during the measurement"))
+            say(load_warning(load.share(), "during the measurement"))

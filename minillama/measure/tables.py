@@ -1,0 +1,59 @@
+"""Tables as text: in Markdown with columns of fixed width, and plain with columns as wide as their cells."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Column(Generic[Row]):
+    """A column of a Markdown table: heading, least width, and the text of a row's cell."""
+
+    heading: str
+    width: int
+    cell: Callable[[Row], str]
+    left: bool = False
+
+    def align(self, text: str) -> str:
+        """Pad a cell to the column's width."""
+        return text.ljust(self.width) if self.left else text.rjust(self.width)
+
+    def rule(self) -> str:
+        """The cell of the line under the headings, which states the alignment."""
+        dashes = "-" * (self.width - 1)
+        return f"{dashes}-" if self.left else f"{dashes}:"
+
+
+def md_head(columns: Sequence[Column[Row]]) -> str:
+    """The headings and the line under them."""
+    headings = " | ".join(column.align(column.heading) for column in columns)
+    return f"| {headings} |\n| {' | '.join(column.rule() for column in columns)} |\n"
+
+
+def md_row(columns: Sequence[Column[Row]], row: Row) -> str:
+    """One line of a Markdown table."""
+    return f"| {' | '.join(column.align(column.cell(row)) for column in columns)} |\n"
+
+
+def md_table(columns: Sequence[Column[Row]], rows: Iterable[Row]) -> str:
+    """A whole Markdown table."""
+    return md_head(columns) + "".join(md_row(columns, row) for row in rows)
+
+
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Columns under headings and dashes; the columns numbered in `right` are right-aligned. Empty without rows."""
+    if not rows:
+        return ""
+    right_aligned = set(right)
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.rjust(width) if at in right_aligned else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(head), "  ".join("-" * width for width in widths), *map(line, rows)])
