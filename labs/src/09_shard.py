@@ -426,7 +426,7 @@ mine = Model("random weights", weight_bytes(opened.file, opened.config), 69e6, o
 this = Host(bandwidth=mine.weight_bytes / tokens[1], flops=1e12, memory=1e9)  # from one process alone
 measured_here = Cluster(mine, this, link)  # the link is part 4's; nothing is fitted to two processes
 rows = [
-    (f"{row.hosts}", f"{1e3 * row.measured:.1f} ms", f"{1e3 * row.said:.1f} ms", f"{row.error_factor:.2f}")
+    (f"{row.hosts}", f"{1e3 * row.measured:.1f} ms", f"{1e3 * row.simulated:.1f} ms", f"{row.error_factor:.2f}")
     for row in sim.compare_with_measured(measured_here, Parallelism.TENSOR, tokens)
 ]
 print(text_table(("processes", "measured", "simulation", "off by a factor of"), rows))

@@ -1,4 +1,6 @@
-"""What the notebooks are made of: pictures with text twins, panels, predictions, graded checks and records.
+"""Parts of the lab notebooks: figures, panels, predictions, graded checks and records.
+
+Read `llama_numpy.py` first: a whole Llama in plain numpy.
 
 from minillama.lab import show, Prediction
 from minillama.lab.checks import lab02 as check

@@ -32,9 +32,9 @@ def test_front_is_what_nothing_beats() -> None:
     assert [line.split()[-1] for line in picture.text.splitlines()[3:]] == [
         "front",
         "front",
-        "beaten",
+        "dominated",
         "front",
-        "beaten",
+        "dominated",
     ]
     assert "nothing measured yet" in measurement_plots.pareto({}, "trade", "MB", "loss").text
 

@@ -248,7 +248,7 @@ ON_DEVICES: list[tuple[Item, Callable, str]] = [
     (lab09.feed_forward, lambda x, g, u, d: jax.lax.psum((jax.nn.silu(x @ g.T) + x @ u.T) @ d.T, "tensor"),
      "not added"),
     (lab09.feed_forward, twice, "3 all-gather"),
-    (lab09.feed_forward, two_sums, "2 all-reduce, and one sum is enough"),
+    (lab09.feed_forward, two_sums, "2 all-reduce; one sum is enough"),
     (lab09.specs, flipped("ffn_down"), "so its input must be gathered first: each device has only its own numbers"),
     (lab09.specs, flipped("attn_output"), "each device has only its own heads"),
     (lab09.specs, flipped("attn_q"), "you split attn_q by columns"),

@@ -362,7 +362,7 @@ def test_changes_are_measured_by_turns_on_top_of_each_other(measured: list[dict[
     shown = measurement_plots.waterfall(
         10.0, ab_measurement.waterfall_steps(lab08.plan.tried), "Gains", "tokens a second"
     )
-    assert "kernels auto  ×4.00     ×3.00     30" in shown.text
+    assert "kernels auto  ×4.00          ×3.00     30" in shown.text
 
 
 def test_the_first_prediction_counts_and_precedes_its_measurement(measured: list[dict[str, str]]) -> None:

@@ -132,7 +132,7 @@ def test_prediction_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     guess = Prediction("97", "second call", "How much faster is the second call?", "times")
     assert guess.recorded() is None
-    assert "you said nothing yet" in guess.compare(40.0).text
+    assert "no prediction yet" in guess.compare(40.0).text
     guess.ask()
     guess.record(4.0)
     assert Prediction("97", "second call", "", "times").recorded() == 4.0

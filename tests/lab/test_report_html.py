@@ -85,14 +85,14 @@ def test_report_holds_all_that_was_recorded() -> None:
     Essay("1 why", "What do you recommend?").record("More memory.")
     shown = page()
     wanted = ("chat on a laptop", "at least 20", "at most 7", "met", "missed", "2.5 times", "larger cache", REASON,
-              "said 16 times, measured 20 times, off by 1.25 times", "What do you recommend?", "More memory.",
+              "predicted 16 times, measured 20 times, off by 1.25 times", "What do you recommend?", "More memory.",
               "My machine's roofline", "2 limits: 1 met, 1 missed", "2 trade-offs, 4 of 4 ratios")  # fmt: skip
     for part in wanted:
         assert part in shown.words, part
     figures = [json.loads(script) for script in shown.scripts if script.startswith('{"data"')]
     titles = [figure["layout"]["title"]["text"] for figure in figures]
-    assert titles == ["What I said, and what I measured", "My machine's roofline", "Speed"]
-    assert shown.tags.count("details") == shown.tags.count("pre") == len(figures), "a text twin each"
+    assert titles == ["Predicted and measured values", "My machine's roofline", "Speed"]
+    assert shown.tags.count("details") == shown.tags.count("pre") == len(figures), "each has a text alternative"
     assert not list(Path().glob(".*.part"))
 
 
@@ -100,8 +100,8 @@ def test_gaps_are_named_and_one_lab_is_enough() -> None:
     lab_record.measurement("05", "slope", 1.0, "exponent")
     words = page().words
     missing = [lab for lab in TITLES if lab != "05"]
-    assert all(f"there is no lab{lab}.json" in words for lab in missing) and "no lab05.json" not in words
-    for gap in ("target was chosen", "trade-off was measured", "prediction was looked back at"):
+    assert all(f"the results have no lab{lab}.json" in words for lab in missing) and "no lab05.json" not in words
+    for gap in ("target was chosen", "trade-off was measured", "prediction was reviewed"):
         assert f"No {gap}" in words
     assert "Nothing was written" in words and "The roofline was not measured" in words
     assert f"labs without results: {', '.join(missing)}" in words

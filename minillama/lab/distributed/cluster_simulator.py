@@ -1,4 +1,6 @@
-"""What a cluster would give: the time of a token on 1 to 256 hosts, from bytes, latencies and bandwidths alone."""
+"""Simulated time of a token on 1 to 256 hosts.
+
+The inputs are bytes, latencies and bandwidths."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ CHUNK = 512  # tokens of a prompt that go through in one pass, llama.cpp's -ub
 
 @dataclass(frozen=True)
 class Model:
-    """What of a model matters here. weight_bytes: read for each token; weights: multiplied for each token."""
+    """Sizes of a model. weight_bytes: read for each token; weights: multiplied for each token."""
 
     name: str
     weight_bytes: float
@@ -27,7 +29,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Host:
-    """One machine: bytes read and operations done in a second, and bytes of memory for weights."""
+    """One machine: bytes/s, operations/s, and bytes of memory for weights."""
 
     bandwidth: float
     flops: float
@@ -36,18 +38,18 @@ class Host:
 
 @dataclass(frozen=True)
 class Link:
-    """The way from any host to any other: seconds until a message of no bytes is there, and bytes a second."""
+    """Network between any two hosts: latency in seconds, bandwidth in bytes/s."""
 
     latency: float
     bandwidth: float
 
     def seconds(self, size: float | int) -> float:
-        """Of one message: latency + size / bandwidth."""
+        """Seconds of one message: latency + size / bandwidth."""
         return self.latency + size / self.bandwidth
 
 
 class Algorithm(StrEnum):
-    """How hosts add up arrays of which each holds one."""
+    """Algorithms of an all-reduce."""
 
     RING = "ring"
     TREE = "tree"
@@ -56,16 +58,18 @@ class Algorithm(StrEnum):
 
 
 class Parallelism(StrEnum):
-    """How a model is spread."""
+    """Ways to distribute a model."""
 
     TENSOR = "tensor parallel"
     LAYER = "layer parallel"
-    RPC = "handed over (llama.cpp RPC)"
+    RPC = "RPC (llama.cpp)"
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A model on equal hosts. alone: seconds of a pass that no host takes off another, such as dispatch."""
+    """A model on equal hosts.
+
+    serial: seconds of a pass that hosts cannot share, such as dispatch."""
 
     model: Model
     host: Host
@@ -74,12 +78,12 @@ class Cluster:
 
 
 def all_reduce_seconds(link: Link, size: float | int, hosts: int, algorithm: Algorithm) -> float:
-    """Seconds until `hosts` hosts have the sum of arrays of `size` bytes, adding not counted.
+    """Seconds of an all-reduce of `size` bytes over n hosts, without the additions.
 
-    ring: 2 (n - 1) (latency + size / n / bandwidth), every host sends to its neighbour only.
-    tree: 2 ceil(log2 n) (latency + size / bandwidth), up to one host and down again.
-    exchange: latency + (n - 1) size / bandwidth, every host sends all it has to every other at once.
-    all-gather: (n - 1) (latency + size / bandwidth), the same handed on round a ring; minillama's, on gloo.
+    ring: 2 (n - 1) (latency + size / n / bandwidth); each host sends to its neighbour only.
+    tree: 2 ceil(log2 n) (latency + size / bandwidth); up to one host and down again.
+    exchange: latency + (n - 1) size / bandwidth; each host sends its array to all others at once.
+    all-gather: (n - 1) (latency + size / bandwidth); arrays are passed on around a ring. minillama uses it on gloo.
     Thakur, Rabenseifner and Gropp, 2005.
     """
     if hosts == 1:
@@ -94,14 +98,16 @@ def all_reduce_seconds(link: Link, size: float | int, hosts: int, algorithm: Alg
 
 
 def fastest_algorithm(link: Link, size: float | int, hosts: int) -> Algorithm:
-    """The algorithm that takes the least: exchange for little, ring for much, a tree for many hosts."""
+    """The fastest algorithm for this size and number of hosts.
+
+    Exchange for small arrays, ring for large ones, tree for many hosts."""
     return min(Algorithm, key=lambda algorithm: all_reduce_seconds(link, size, hosts, algorithm))
 
 
 def work_seconds(cluster: Cluster, tokens: int = 1) -> float:
-    """Seconds of one pass on one host that could hold everything: what takes longer, reading or computing.
+    """Seconds of one pass on one host with enough memory.
 
-    max(weight_bytes / bandwidth, 2 weights tokens / flops); a prompt takes a pass for every CHUNK of its tokens.
+    max(weight_bytes / bandwidth, 2 weights tokens / flops); a prompt takes one pass for each CHUNK tokens.
     """
     model, host = cluster.model, cluster.host
     passes = math.ceil(tokens / CHUNK)
@@ -111,13 +117,13 @@ def work_seconds(cluster: Cluster, tokens: int = 1) -> float:
 def seconds(
     cluster: Cluster, hosts: int, way: Parallelism, tokens: int = 1, algorithm: Algorithm | None = None
 ) -> float:
-    """Seconds of one token behind the others, or of a prompt of `tokens`, with one user.
+    """Seconds of one generated token, or of a prompt of `tokens`, for one user.
 
-    work is `work_seconds`, chunk the bytes of a chunk's activations, n the hosts.
-    tensor: alone + work / n + 2 layers all-reduces of a chunk, for each chunk; algorithm: the quickest if None.
-    layer: alone + (chunks + n - 1) (work / n / chunks + message): hosts work at a time only on different chunks, and a
-    single token is one chunk.
-    RPC: alone + work + 2 n messages for each chunk: to each server and back to the client, one after the other.
+    work is `work_seconds`, chunk the bytes of a chunk's activations, n the number of hosts.
+    tensor: serial + work / n + 2 layers all-reduces of a chunk, for each chunk; algorithm: the fastest if None.
+    layer: serial + (chunks + n - 1) (work / n / chunks + message). Hosts overlap only on different chunks; a single
+    token is one chunk.
+    RPC: serial + work + 2 n messages for each chunk: to each server and back to the client, one after another.
     """
     work, chunks = work_seconds(cluster, tokens), math.ceil(tokens / CHUNK)
     chunk = FLOAT_BYTES * cluster.model.width * tokens / chunks
@@ -136,17 +142,17 @@ def seconds(
 
 
 def speeds(cluster: Cluster, counts: Sequence[int], way: Parallelism, tokens: int = 1) -> dict[int, float]:
-    """Tokens a second by number of hosts: generated ones for tokens=1, else of a prompt of so many."""
+    """Tokens/s by number of hosts: generated ones for tokens=1, else of a prompt."""
     return {count: tokens / seconds(cluster, count, way, tokens) for count in counts}
 
 
 def fewest_hosts(cluster: Cluster) -> int:
-    """How many hosts it takes to hold the weights at all."""
+    """The smallest number of hosts whose memory holds the weights."""
     return max(1, math.ceil(cluster.model.weight_bytes / cluster.host.memory))
 
 
 def fastest_hosts(cluster: Cluster, way: Parallelism, tokens: int = 1, most: int = MOST_HOSTS) -> int:
-    """The number of hosts with the most tokens a second; the smallest such number."""
+    """The number of hosts with the most tokens/s; the smallest one of equals."""
     found = speeds(cluster, range(1, most + 1), way, tokens)
     return max(found, key=lambda count: found[count])
 
@@ -154,7 +160,9 @@ def fastest_hosts(cluster: Cluster, way: Parallelism, tokens: int = 1, most: int
 def worthwhile_hosts(
     cluster: Cluster, way: Parallelism, tokens: int = 1, gain: float = 1.1, most: int = MOST_HOSTS
 ) -> int:
-    """How many hosts are worth it: as many as are needed to hold the weights, and on while one more gives `gain`."""
+    """The number of hosts that pays off.
+
+    At least the hosts that hold the weights; then more, as long as each further host is `gain` times faster."""
     hosts = fewest_hosts(cluster)
     while hosts < most and seconds(cluster, hosts, way, tokens) / seconds(cluster, hosts + 1, way, tokens) >= gain:
         hosts += 1
@@ -162,14 +170,14 @@ def worthwhile_hosts(
 
 
 def second_host_speed_up(cluster: Cluster, way: Parallelism, tokens: int = 1) -> float:
-    """How many times faster two hosts are than one, were its memory large enough."""
+    """Speed-up of two hosts over one, if one had enough memory."""
     return seconds(cluster, 1, way, tokens) / seconds(cluster, 2, way, tokens)
 
 
 def fit_link(points: Mapping[int, float]) -> Link:
-    """The latency and bandwidth that explain measured messages best: bytes and seconds, relative errors squared.
+    """Fit latency and bandwidth to measured messages, {bytes: seconds}.
 
-    Raises ValueError with fewer than two sizes.
+    Least squares of relative errors. Raises ValueError for fewer than two sizes.
     """
     if len(points) < 2:
         raise ValueError(f"{len(points)} sizes; a line has two unknowns")
@@ -180,9 +188,9 @@ def fit_link(points: Mapping[int, float]) -> Link:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Amdahl's law with a price of meeting: what is done alone, what is shared, and what each collective takes.
+    """Amdahl's law with the cost of collectives.
 
-    seconds(n) = alone + shared / n + collectives (n - 1) round: an all-gather takes n - 1 rounds.
+    seconds(n) = serial + parallel / n + collectives (n - 1) round; an all-gather takes n - 1 rounds.
     """
 
     serial: float
@@ -191,37 +199,37 @@ class Scaling:
     collectives: int
 
     def seconds(self, hosts: int) -> float:
-        """Seconds of a token on so many hosts."""
+        """Seconds of a token on this number of hosts."""
         return self.serial + self.parallel / hosts + self.collectives * (hosts - 1) * self.round
 
     def speed_up(self, hosts: int) -> float:
-        """How many times faster than one host."""
+        """Speed-up over one host."""
         return self.seconds(1) / self.seconds(hosts)
 
     def amdahl(self, hosts: int) -> float:
-        """The same if meeting cost nothing."""
+        """Speed-up over one host if collectives took no time."""
         return replace(self, round=0.0).speed_up(hosts)
 
 
 def fit_scaling(points: Mapping[int, float], collectives: int, round: float | None = None) -> Scaling:
-    """The law that explains measured seconds a token by number of hosts best, none of its parts negative.
+    """Fit `Scaling` to measured seconds per token, {hosts: seconds}; no part is negative.
 
-    round: the least that a round takes, if measured on its own; without it three points are needed, else two. What
-    neither work that is done alone nor work that is shared can explain is waiting, and makes the rounds longer.
+    round: the least seconds of a round, if measured separately; then two points suffice, else three are needed. Time
+    that neither serial nor parallel work explains counts as waiting and makes the rounds longer.
     Raises ValueError for fewer points.
     """
     needed = 3 if round is None else 2
     if len(points) < needed:
         raise ValueError(f"{len(points)} measured points; {needed} are needed")
     hosts, taken = np.array(list(points), float), np.array(list(points.values()), float)
-    meetings, least = collectives * (hosts - 1), round or 0.0
-    columns = np.stack([1 / hosts, np.ones_like(hosts), meetings], axis=1)
-    parallel, serial, more = _fit(columns, taken - meetings * least, scale=taken)
+    gathers, least = collectives * (hosts - 1), round or 0.0
+    columns = np.stack([1 / hosts, np.ones_like(hosts), gathers], axis=1)
+    parallel, serial, more = _fit(columns, taken - gathers * least, scale=taken)
     return Scaling(serial, parallel, least + more, collectives)
 
 
 def _fit(columns: np.ndarray, wanted: np.ndarray, scale: np.ndarray | None = None) -> list[float]:
-    """Coefficients of zero or more, for few columns: the best of all choices of columns that may be other than zero."""
+    """Non-negative least squares for few columns, by trying all subsets of columns."""
     scale = wanted if scale is None else scale
     a, b = columns / scale[:, None], wanted / scale
     best, least = [0.0] * a.shape[1], math.inf
@@ -239,28 +247,28 @@ def _fit(columns: np.ndarray, wanted: np.ndarray, scale: np.ndarray | None = Non
 
 @dataclass(frozen=True)
 class ComparedPoint:
-    """One measured point and what the simulation says of it, in seconds."""
+    """One measured point and its simulated value, in seconds."""
 
     hosts: int
     measured: float
-    said: float
+    simulated: float
 
     @property
     def error_factor(self) -> float:
-        """By what factor they differ, 1 or more."""
-        return max(self.measured / self.said, self.said / self.measured)
+        """Factor between the two, at least 1."""
+        return max(self.measured / self.simulated, self.simulated / self.measured)
 
 
 def compare_with_measured(
     cluster: Cluster, way: Parallelism, points: Mapping[int, float], tokens: int = 1
 ) -> tuple[ComparedPoint, ...]:
-    """Measured seconds by number of hosts, each with what the simulation says."""
+    """Pair measured seconds, {hosts: seconds}, with simulated ones."""
     return tuple(ComparedPoint(hosts, taken, seconds(cluster, hosts, way, tokens)) for hosts, taken in points.items())
 
 
-# The worked example. Sizes by the published shape of Llama 3.1 70B and llama.cpp's Q4_K_M of it (42.5 GB, of which the
-# embedding's 0.6 GB are not read); links by their names, with what is left of them in practice: round-trip times
-# between two machines at one switch, halved, and the bytes that TCP gets through.
+# The worked example. Sizes: the published shape of Llama 3.1 70B, and llama.cpp's Q4_K_M file of it (42.5 GB; the
+# embedding's 0.6 GB are not read). Links: values seen in practice, half the round-trip time between two machines at one
+# switch, and the throughput of TCP.
 LLAMA_70B = Model("Llama 3.1 70B Q4_K_M", 41.9e9, 69.5e9, 80, 8192)
 HOME = Host(bandwidth=60e9, flops=0.8e12, memory=28e9)  # two channels of DDR5, 8 cores, 32 GB
 LINKS = {

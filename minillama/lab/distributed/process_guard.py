@@ -1,10 +1,10 @@
-"""Runs one command, and sees to it that neither the command nor what it started outlives whoever asked for it.
+"""Run one command and kill it, with all its children, when the parent ends.
 
-    python -P guard.py PID COMMAND...
+    python -P process_guard.py PID COMMAND...
 
-The command gets a process group of its own. The guard kills the group when it is told to end (SIGTERM), when the
-process PID, its parent, is gone however it went, and when the command itself has ended; on Linux the command is also
-killed when the guard is. Standard library only: it is up in a few milliseconds.
+The command gets its own process group. The guard kills the group on SIGTERM, when its parent (process PID) ends in any
+way, and when the command itself has ended. On Linux the kernel also kills the command when the guard is killed. The
+guard uses the standard library only, to start within a few milliseconds.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ import signal
 import subprocess
 import sys
 
-KILL_AFTER_SECONDS = 2.0  # seconds from asking the command to end to killing it
-POLL_SECONDS = 0.1  # seconds between looks at the parent
+KILL_AFTER_SECONDS = 2.0  # from SIGTERM to SIGKILL
+POLL_SECONDS = 0.1  # between checks of the parent
 PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
 
 
 def main(parent: int, command: list[str]) -> int:
-    """Run the command to its end, or to that of its parent; the exit status is the command's."""
+    """Run the command until it or the parent ends; return its exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked for it was interrupted, and decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles the interrupt
     # The guard has one thread, so running Python between fork and exec is safe here, as it is not in a notebook.
     child = subprocess.Popen(command, start_new_session=True, preexec_fn=_kill_child_with_guard)
     try:
@@ -42,7 +42,7 @@ def _kill_child_with_guard() -> None:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask the whole group to end, and then make it."""
+    """Send SIGTERM to the group, then SIGKILL."""
     if child.poll() is None:
         _signal(child.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""One layer and one product on several devices: what JAX and XLA make of a choice of PartitionSpecs."""
+"""One layer and one product on several devices, for a choice of PartitionSpecs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from minillama.sampling import Sampling
 
 DEVICES = 8
 TOKENS, WIDTH, HEADS, HEAD, FEED = 4, 128, 8, 16, 256
-SHAPES = {  # of the weights [N, K] of a small layer, as GGUF names and stores them
+SHAPES = {  # weights [N, K] of a small layer, named and stored as in GGUF
     "attn_q": (HEADS * HEAD, WIDTH),
     "attn_k": (HEADS * HEAD, WIDTH),
     "attn_v": (HEADS * HEAD, WIDTH),
@@ -33,21 +33,21 @@ Weights = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class DeviceResults:
-    """What came out on every device, one behind the other along a new first axis, and what was sent for it."""
+    """Results of all devices along a new first axis, and the collectives."""
 
     results: Float32[np.ndarray, "devices ..."]
     ledger: tuple[Collective, ...]
 
 
 def virtual_mesh(devices: int = DEVICES) -> Mesh:
-    """The first so many devices of the processor, in a row.
+    """A one-axis mesh of the first `devices` CPU devices.
 
-    Raises ResourceError where JAX started with fewer.
+    Raises ResourceError if JAX started with fewer.
     """
     found = jax.devices("cpu")
     if len(found) < devices:
         raise ResourceError(
-            f"JAX started with {len(found)} devices on the processor, {devices} are wanted; restart the kernel and run "
+            f"JAX started with {len(found)} CPU devices, but {devices} are needed; restart the kernel and run "
             f"the first cell first: ml.env.prepare(cpu_devices={devices})"
         )
     return tensor_mesh(found[:devices])
@@ -56,7 +56,7 @@ def virtual_mesh(devices: int = DEVICES) -> Mesh:
 def on_each_device(
     function: Callable[..., Array], specs: Sequence[PartitionSpec], *arrays: np.ndarray
 ) -> DeviceResults:
-    """Run a function on every device's parts of the arrays, and see what each device has in the end."""
+    """Run a function on each device's parts of the arrays; return all results."""
     mesh = virtual_mesh()
 
     def stacked(*parts: Array) -> Array:
@@ -68,13 +68,13 @@ def on_each_device(
 
 
 def step_ledger(llm: LLM) -> tuple[Collective, ...]:
-    """What the devices of a model loaded with tensor_parallel send each other for one token, sampling included.
+    """Collectives of one token of a tensor-parallel model, sampling included.
 
-    Raises OptionError for a model that is not spread.
+    Raises OptionError for a model on one device.
     """
     executor = llm.executor
     if not isinstance(executor, Spread):
-        raise OptionError("the model is on one device, which sends nothing; load it with tensor_parallel=2")
+        raise OptionError("the model is on one device and sends nothing; load it with tensor_parallel=2")
     chain = executor.chain(Sampling())
     logits, cache = executor.decode(np.zeros((1, 1), np.int32), executor.new_cache(64, llm.cache_types))
     choice, state = executor.begin(chain, 1, np.zeros(chain.window, np.int32), 1, logits)
@@ -83,7 +83,7 @@ def step_ledger(llm: LLM) -> tuple[Collective, ...]:
 
 
 def layer_shapes(llm: LLM) -> dict[str, tuple[int, ...]]:
-    """The tensors of a model's first layer by field name, with their shapes: [N, K] of a matrix."""
+    """Shapes of the first layer's tensors by field name; [N, K] of a matrix."""
     start, end = "blk.0.", ".weight"
     tensors = llm.file.tensors.items()
     return {
@@ -92,7 +92,7 @@ def layer_shapes(llm: LLM) -> dict[str, tuple[int, ...]]:
 
 
 def layer(weights: Weights, x: Float32[Array, "T D"]) -> Float32[Array, "T D"]:
-    """A layer of a Llama without its norms' weights and its rotation, which need no other device."""
+    """A Llama layer without norm weights and RoPE, which need no other device."""
 
     def norm(x: Array) -> Array:
         return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5)
@@ -108,7 +108,9 @@ def layer(weights: Weights, x: Float32[Array, "T D"]) -> Float32[Array, "T D"]:
 
 
 def layer_ledger(specs: Mapping[str, PartitionSpec]) -> tuple[Collective, ...]:
-    """What XLA lets the devices send for one layer, when its weights lie as `specs` say and x is on all of them."""
+    """Collectives that XLA inserts into one layer with these PartitionSpecs.
+
+    x is replicated."""
     mesh = virtual_mesh()
     placed = {name: NamedSharding(mesh, specs[name]) for name in SHAPES}
     whole = NamedSharding(mesh, PartitionSpec())

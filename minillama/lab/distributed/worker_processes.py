@@ -1,4 +1,4 @@
-"""Worker processes started from a notebook, and surely stopped: at the end of the cell, and if the kernel dies."""
+"""Worker processes of a notebook, stopped at the cell's or the kernel's end."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ from minillama.lab.distributed import process_guard
 from minillama.parallel.workers.addresses import free_ports
 
 HOST = "127.0.0.1"
-START_SECONDS = 60.0  # until a worker listens: it imports JAX first, and machines are busy
+START_SECONDS = 60.0  # until a worker listens: it imports JAX first
 STOP_SECONDS = process_guard.KILL_AFTER_SECONDS + 8.0
-POLL_SECONDS = 0.05  # seconds between looks whether it does
+POLL_SECONDS = 0.05  # between checks
 
-# What a notebook set for itself, and processes that stand for machines of their own must not inherit.
+# Set by a notebook for itself. Worker processes stand for separate machines and must not inherit it.
 NOT_INHERITED = ("JAX_NUM_CPU_DEVICES",)
 
-Command = Callable[[int], Sequence[str]]  # of a worker, by its port
+Command = Callable[[int], Sequence[str]]  # port -> the worker's command
 
 _JOIN_AND_TIME = """\
 import json, sys
@@ -38,26 +38,26 @@ print(json.dumps(join_and_time_all_reduce(*json.loads(sys.argv[1]))))
 
 
 def worker_command(port: int) -> tuple[str, ...]:
-    """The command of one worker with one thread on this machine, as one would type it."""
+    """Command line of one local worker with one thread."""
     return (*MINILLAMA, "worker", "--host", HOST, "--port", str(port), "-t", "1")
 
 
 @dataclass(frozen=True)
 class GuardedProcess:
-    """A command that runs, its guard, and the nameless file that it writes its words to."""
+    """A running command with its guard and its output file."""
 
     process: subprocess.Popen[bytes]
     output: int
 
     def last_line(self) -> str:
-        """The last line that it wrote."""
+        """The last line of the output."""
         size = os.fstat(self.output).st_size
-        # The place to write at is the command's as well: it must not move.
+        # `pread`, because the command shares the file's write position.
         lines = os.pread(self.output, size, 0).decode("utf-8", "replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
     def ports(self) -> set[int]:
-        """The ports that the command or anything it started listens on."""
+        """Ports that the command or its children listen on."""
         found: set[int] = set()
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self.process.pid).children(recursive=True):
@@ -68,16 +68,16 @@ class GuardedProcess:
 
 @contextmanager
 def guarded_process(command: Sequence[str]) -> Iterator[GuardedProcess]:
-    """Run a command until the block ends, however it ends: done, raised, interrupted, or with the whole process.
+    """Run a command until the block ends, also by an exception or a crash.
 
     POSIX only: raises ResourceError elsewhere.
     """
     if os.name != "posix":
-        raise ResourceError("worker processes are started from notebooks on Linux and macOS only; on Windows use WSL")
+        raise ResourceError("notebooks start worker processes on Linux and macOS only; on Windows use WSL")
     guarded = (sys.executable, "-P", str(Path(process_guard.__file__)), str(os.getpid()), *command)
     environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     with tempfile.TemporaryFile() as output:
-        # A session of its own: what interrupts the kernel must not hit the guard while it cleans up.
+        # A separate session: an interrupt of the kernel must not hit the guard during its clean-up.
         process = subprocess.Popen(
             guarded, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
             start_new_session=True,
@@ -92,9 +92,10 @@ def guarded_process(command: Sequence[str]) -> Iterator[GuardedProcess]:
 def running_workers(
     count: int, command: Command = worker_command, *, seconds: float = START_SECONDS
 ) -> Iterator[tuple[str, ...]]:
-    """So many workers on free ports of this machine, all listening: their addresses, as `--workers` wants them.
+    """Start `count` workers on free local ports; yield their addresses once all listen.
 
-    Raises ResourceError where one ends or is not ready in time, with its last words.
+    The addresses have the form of `--workers`. Raises ResourceError with the worker's last line if one ends or is not
+    ready in time.
     """
     ports = free_ports(count, HOST)
     with ExitStack() as stack:
@@ -108,9 +109,9 @@ def running_workers(
 def token_seconds(
     model: Path, count: int, *, tokens: int = 12, repetitions: int = 10, command: Command = worker_command
 ) -> float:
-    """Seconds a token where so many workers compute a model together and this process leads; the best of several.
+    """Seconds per token with `count` workers, led by this process; the best of several runs.
 
-    Raises ResourceError where a worker does not start or is lost, OptionError where the model does not divide.
+    Raises ResourceError if a worker does not start or is lost, OptionError if the model does not divide.
     """
     with running_workers(count, command) as addresses:
         llm = load(model, workers=",".join(addresses), threads=1, ctx_size=512, progress=False)
@@ -125,9 +126,9 @@ def token_seconds(
 
 
 def time_all_reduce(count: int, sizes: Sequence[int], *, seconds: float = START_SECONDS) -> dict[int, float]:
-    """Seconds of a sum over so many processes of this machine, by bytes of its payload.
+    """Seconds of an all-reduce over `count` local processes, {bytes: seconds}.
 
-    They join through JAX's own distributed runtime, as workers do. Raises ResourceError where they do not meet in time.
+    The processes join through JAX's distributed runtime, as workers do. Raises ResourceError after a time-out.
     """
     (port,) = free_ports(1, HOST)
     with ExitStack() as stack:
@@ -140,7 +141,7 @@ def time_all_reduce(count: int, sizes: Sequence[int], *, seconds: float = START_
 
 
 def wait_for_all(started: Sequence[GuardedProcess], seconds: float) -> None:
-    """Wait until all have ended by themselves; raises ResourceError where one fails or takes longer."""
+    """Wait for the end of all processes; raises ResourceError for a failure or time-out."""
     deadline = time.monotonic() + seconds
     for one in started:
         try:
@@ -161,7 +162,7 @@ def _wait_until_listening(one: GuardedProcess, port: int, deadline: float, secon
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the guard, which ends the command first. An interrupt meanwhile is kept for afterwards."""
+    """End the guard, which ends the command first. Delay an interrupt until then."""
     interrupted: BaseException | None = None
     process.terminate()
     deadline = time.monotonic() + STOP_SECONDS

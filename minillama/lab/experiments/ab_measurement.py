@@ -1,4 +1,6 @@
-"""One change at a time: run a setting in a process of its own, compare two by turns, and keep the prediction first."""
+"""Interleaved A/B measurements of settings, each run in a separate process.
+
+A change's prediction is recorded before its measurement."""
 
 import json
 import math
@@ -14,7 +16,7 @@ from minillama.lab.grading import lab_record
 from minillama.lab.plots.measurement_plots import SpeedUpStep
 from minillama.measure.host.child_process import run_for_json
 
-KERNELS = "MINILLAMA_CPU_KERNELS"  # not a flag: llama.cpp chooses its kernels when it is compiled or loaded
+KERNELS = "MINILLAMA_CPU_KERNELS"  # a variable, not a flag: llama.cpp chooses its kernels at build or load time
 TUNABLE_FLAGS = ("-t", "-b", "-ub", "-ctk", "-ctv", "-ngl", KERNELS)
 Flags = Mapping[str, str]  # a flag of `minillama bench`, or the variable above, and its value
 Measure = Callable[[Flags], float]
@@ -22,7 +24,7 @@ Measure = Callable[[Flags], float]
 
 @dataclass(frozen=True)
 class Change:
-    """One flag and its new value, and by what factor its author says that it makes things faster."""
+    """One flag, its new value, and the predicted speed-up factor."""
 
     flag: str
     value: str
@@ -30,44 +32,46 @@ class Change:
 
     @property
     def name(self) -> str:
-        """As one would type it."""
+        """Flag and value, as on a command line."""
         return f"{self.flag.replace(KERNELS, 'kernels')} {self.value}"
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Speeds of two settings that were measured by turns."""
+    """Speeds of two settings from an interleaved A/B measurement."""
 
     before: tuple[float, ...]
     after: tuple[float, ...]
 
     @property
     def ratios(self) -> list[float]:
-        """How many times faster in each turn, which compares two neighbours in time."""
+        """Speed-up of each round; the two runs of a round are neighbours in time."""
         return [after / before for before, after in zip(self.before, self.after, strict=True)]
 
     @property
     def ratio(self) -> float:
-        """How many times faster: the median over the turns."""
+        """Speed-up: the median over the rounds."""
         return median(self.ratios)
 
     @property
     def spread(self) -> float:
-        """By what factor the turns differ among themselves; a ratio nearer to 1 than this says nothing."""
+        """Largest over smallest ratio of the rounds.
+
+        A speed-up closer to 1 than this is not significant."""
         return max(self.ratios) / min(self.ratios)
 
 
 def command(model: Path, flags: Flags, test: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The command line of a measurement, which is what one would type, and its environment variables."""
+    """Command line and environment variables of a measurement."""
     words = [word for flag, value in flags.items() if flag != KERNELS for word in (flag, value)]
     environment = {KERNELS: flags[KERNELS]} if KERNELS in flags else {}
     return (*MINILLAMA, "bench", "-m", str(model), *test, *words, "-o", "json"), environment
 
 
 def tokens_per_second(model: Path, flags: Flags, test: Sequence[str]) -> float:
-    """Tokens a second of one test of `minillama bench`, in a process of its own: what is settled at the start is too.
+    """Tokens/s of one test of `minillama bench`, run in a separate process.
 
-    Raises ResourceError, in one line, where the setting cannot run here.
+    Some settings are fixed when a process starts. Raises ResourceError, in one line, if the setting cannot run here.
     """
     words, environment = command(model, flags, test)
     (found,) = run_for_json(words, {**os.environ, **environment})
@@ -75,15 +79,16 @@ def tokens_per_second(model: Path, flags: Flags, test: Sequence[str]) -> float:
 
 
 def measure_interleaved(before: Callable[[], float], after: Callable[[], float], rounds: int = 2) -> Gain:
-    """Measure A B A B ...: whatever else changes meanwhile changes for both."""
+    """Measure A B A B ...: drift of the machine affects both sides equally."""
     pairs = [(before(), after()) for _ in range(rounds)]
     return Gain(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
 
 
 def try_changes(lab: str, start: Flags, changes: Sequence[Change], measure: Measure) -> Iterator[tuple[Change, Gain]]:
-    """Put one change on top of the other and measure each against what was before, its prediction recorded first.
+    """Apply the changes one after another; measure each against the previous setting.
 
-    A change that was measured before on the same grounds is not measured again, and its first prediction stays.
+    The prediction is recorded before the measurement. A change with a recorded measurement from the same setting is not
+    measured again and keeps its first prediction.
     """
     flags = dict(start)
     for change in changes:
@@ -103,12 +108,12 @@ def try_changes(lab: str, start: Flags, changes: Sequence[Change], measure: Meas
 
 
 def waterfall_steps(tried: Sequence[tuple[Change, Gain]]) -> list[SpeedUpStep]:
-    """The same for a waterfall."""
+    """Measured changes as steps of a waterfall figure."""
     return [SpeedUpStep(change.name, change.predicted, gain.ratio) for change, gain in tried]
 
 
 def _measured(entry: object) -> Gain | None:
-    """A gain out of the records."""
+    """A recorded gain; None if there is none."""
     if not isinstance(entry, dict):
         return None
     return Gain(tuple(map(float, entry["before"])), tuple(map(float, entry["after"])))
@@ -117,7 +122,7 @@ def _measured(entry: object) -> Gain | None:
 def measure_grid(
     model: Path, start: Flags, rows: tuple[str, Sequence[str]], columns: tuple[str, Sequence[str]], test: Sequence[str]
 ) -> Iterator[tuple[tuple[str, str], float]]:
-    """Every combination of two flags' values: (row, column) and tokens a second."""
+    """Measure every combination of two flags' values: (row, column), tokens/s."""
     for row in rows[1]:
         for column in columns[1]:
             yield (row, column), tokens_per_second(model, {**start, rows[0]: row, columns[0]: column}, test)
@@ -126,10 +131,10 @@ def measure_grid(
 def generation_speed(
     llm: LLM, prompt: str | Sequence[int], *, n: int = 64, lookup: bool = False, temp: float = 0.0
 ) -> float:
-    """Tokens a second of a text, without its end token."""
+    """Tokens/s of a generated text; the end token is ignored."""
     return llm.generate(prompt, n=n, temp=temp, lookup=lookup, ignore_eos=True, seed=1).timings.generated_per_second
 
 
 def is_positive_factor(value: object) -> bool:
-    """Whether a prediction is a factor that speeds can be multiplied by."""
+    """True for a finite positive number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

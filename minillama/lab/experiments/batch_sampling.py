@@ -1,4 +1,4 @@
-"""Hundreds of continuations of one prompt side by side, to see what a sampling setting does on the whole."""
+"""Hundreds of continuations of one prompt in one batch, to study a sampling setting."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from minillama.sampling import Chain, SamplerState, Sampling, build_chain, logpr
 
 @dataclass(frozen=True)
 class Samples:
-    """B continuations of up to T tokens; what stands behind an end token does not count."""
+    """B continuations of up to T tokens; `valid` is False after an end token."""
 
     tokens: Int[np.ndarray, "B T"]
     logprobs: Float[np.ndarray, "B T"]  # natural logarithms of the model's own probabilities, before any filter
@@ -27,11 +27,11 @@ class Samples:
 
     @property
     def likelihood(self) -> float:
-        """Mean probability of a token, as the geometric mean: exp of the mean log-probability."""
+        """Geometric mean probability of a token: exp of the mean log-probability."""
         return float(np.exp(self.logprobs[self.valid].mean()))
 
     def distinct(self, size: int) -> float:
-        """Different runs of `size` tokens as a share of all such runs (Li et al. 2016, distinct-n)."""
+        """Distinct-n: share of different n-grams of `size` tokens (Li et al. 2016)."""
         share = distinct(self._kept, size)
         return 0.0 if math.isnan(share) else share
 
@@ -48,9 +48,9 @@ class Samples:
 def continuations(
     llm: LLM, prompt: str, sampling: Sampling, *, count: int = 200, length: int = 24, seed: int = 0
 ) -> Samples:
-    """Continue a prompt `count` times at once, each row with a seed of its own: seed, seed + 1, ...
+    """Continue a prompt `count` times in one batch, with seeds seed, seed + 1, ...
 
-    A row draws what `llm.generate` with that seed draws, as long as rounding does not decide.
+    A row draws the tokens of `llm.generate` with its seed, except where rounding decides.
     """
     ids = llm.tokenizer.encode(prompt)
     chain = build_chain(sampling, llm.config.vocab_size)

@@ -1,4 +1,4 @@
-"""Passes of the model one by one and counted, and a model too big for the processor's caches, to time them on."""
+"""Counted and timed forward passes, and a model larger than the CPU's caches."""
 
 import atexit
 import tempfile
@@ -26,23 +26,23 @@ from minillama.model import Cache, Config, Params, empty_cache, forward, unembed
 
 
 class CountedModel:
-    """A model as the machine sees it: tokens and a cache go in, logits of the last token and the cache come out.
+    """A model as a function (tokens, cache) -> (logits of the last token, cache), with counters.
 
-    A pass takes the memory of the cache it is given, as a decode step does. It counts what it is asked for.
+    A pass donates the memory of its input cache, as a decode step does.
     """
 
     def __init__(self, llm: LLM, capacity: int = 128) -> None:
-        """capacity: positions of the caches that `empty` gives."""
+        """capacity: positions of the caches from `empty`."""
         self._llm, self._capacity = llm, capacity
         self.calls = self.tokens = 0
-        self.programs: set[tuple[int, int]] = set()  # (tokens of a pass, capacity): XLA compiles each one on its own
+        self.programs: set[tuple[int, int]] = set()  # (tokens of a pass, capacity): XLA compiles each separately
 
     def empty(self) -> Cache:
-        """A cache that holds nothing."""
+        """An empty cache."""
         return empty_cache(self._llm.config, self._capacity, self._llm.cache_types)
 
     def __call__(self, tokens: Sequence[int], cache: Cache) -> tuple[Float32[np.ndarray, "V"], Cache]:
-        """Run `tokens` behind what the cache holds, and wait for the result."""
+        """Run `tokens` after the cached ones, and wait for the result."""
         self.calls += 1
         self.tokens += len(tokens)
         self.programs.add((len(tokens), cache.capacity))
@@ -57,7 +57,7 @@ def _run(params: Params, config: Config, ids: Int[Array, "1 T"], cache: Cache) -
 
 
 def pass_seconds(llm: LLM, size: int, *, repetitions: int = 7) -> float:
-    """Typical seconds of a pass of `size` tokens behind an empty context, compiling not counted."""
+    """Median seconds of a pass of `size` tokens on an empty context, without compile time."""
     model = CountedModel(llm)
     tokens = list(range(3, 3 + size))
     model(tokens, model.empty())
@@ -65,7 +65,7 @@ def pass_seconds(llm: LLM, size: int, *, repetitions: int = 7) -> float:
 
 
 def median_seconds(call: Callable[[Cache], object], make: Callable[[], Cache], repetitions: int) -> float:
-    """Median seconds of `call(make())`, the making not counted."""
+    """Median seconds of `call(made)`, without the time of `made = make()`."""
     times = []
     for _ in range(repetitions):
         made = jax.block_until_ready(make())
@@ -76,9 +76,9 @@ def median_seconds(call: Callable[[Cache], object], make: Callable[[], Cache], r
 
 
 def one_more_token(llm: LLM, depth: int, *, cached: bool, repetitions: int = 9) -> float:
-    """Typical seconds of one more token behind `depth` others: with their keys and values, or reading all again.
+    """Median seconds of one more token after `depth` others, with or without a KV cache.
 
-    As `minillama bench` measures them: tg behind a depth, or pp of as many tokens. The context must have room.
+    Measured as in `minillama bench`: tg at a depth, or pp of that many tokens. The context must have room.
     """
     length = 16 if cached else 1
     trial = Trial(0, length, depth) if cached else Trial(depth, 0)
@@ -87,7 +87,7 @@ def one_more_token(llm: LLM, depth: int, *, cached: bool, repetitions: int = 9) 
 
 
 def decode_speeds(llm: LLM, depths: Sequence[int], types: CacheTypes) -> Iterator[tuple[int, float]]:
-    """Depth after depth, and the tokens a second of decoding there."""
+    """Decode speed at each depth: (depth, tokens/s)."""
     llm = replace(llm, cache_types=types)
     for depth in depths:
         yield depth, 1 / one_more_token(llm, depth, cached=True)
@@ -95,9 +95,10 @@ def decode_speeds(llm: LLM, depths: Sequence[int], types: CacheTypes) -> Iterato
 
 @once
 def big_model(file_type: str = "Q8_0") -> Path:
-    """A file of 73 MB (F16: 137) with random weights in the shape of a small Llama: too big for a processor's cache.
+    """A GGUF file of 73 MB (F16: 137) with random weights, larger than a CPU's caches.
 
-    It is written once a process, in a fraction of a second, and removed at its end.
+    The shape is that of a small Llama. The file is written once per process, in a fraction of a second, and
+    removed at its end.
     """
     folder = tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
@@ -110,10 +111,10 @@ def _big(file_type: str) -> LLM:
 
 
 def decode_speed_ratio(file_type: str, base: str = "F16", *, turns: int = 3) -> float:
-    """How many times faster the same shape decodes in one type than in another, 26 MB (Q2_K) to 275 MB (F32) of file.
+    """Decode speed of one shape in `file_type` over that in `base`.
 
-    Both are measured by turns, and the median counts: what disturbs the machine disturbs both. The base's file stays
-    until the process ends.
+    Median of interleaved A/B rounds, because other load then disturbs both. Files have 26 MB (Q2_K) to 275 MB (F32).
+    The base's file stays until the process ends.
     """
     old = _big(base)
     with tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True) as folder:

@@ -1,4 +1,4 @@
-"""What may follow a prompt: the model's probabilities, and what each link of the sampler chain does to them."""
+"""Next-token probabilities, and the effect of each sampler stage on them."""
 
 from functools import lru_cache
 
@@ -12,13 +12,13 @@ from minillama.lab.plots import lab_plots
 from minillama.lab.widgets.figure import Figure, text_table
 from minillama.sampling import Sampling, StageReport, build_chain, explain
 
-# What the links are called in a lab, where llama.cpp's printed name says less.
+# Clearer names for some of llama.cpp's printed stage names.
 STAGE_NAMES = {"temp-ext": "temperature", "temp": "temperature", "typical": "typical-p"}
 
 
 @lru_cache(maxsize=64)
 def last_logits(llm: LLM, ids: tuple[int, ...]) -> Float[np.ndarray, "V"]:
-    """The logits behind the last of the ids; remembered, because only the sampler changes when a slider moves."""
+    """Logits of the token after `ids`; cached, because a slider changes only the sampler."""
     return llm.logits(ids)[-1]
 
 
@@ -29,7 +29,9 @@ def softmax(logits: Float[np.ndarray, "V"]) -> Float[np.ndarray, "V"]:
 
 
 def stage_reports(llm: LLM, prompt: str, sampling: Sampling) -> tuple[StageReport, ...]:
-    """What each link of the chain keeps of the tokens that could follow the prompt; the penalties see the prompt."""
+    """Tokens that each sampler stage keeps for the position after the prompt.
+
+    The penalties include the prompt's tokens."""
     ids = tuple(llm.tokenizer.encode(prompt))
     chain = build_chain(sampling, llm.config.vocab_size)
     recent = np.zeros(chain.window, np.int32)
@@ -41,21 +43,23 @@ def stage_reports(llm: LLM, prompt: str, sampling: Sampling) -> tuple[StageRepor
     return reports
 
 
-_compiled_structures: set[object] = set()  # structures of chains that were compiled already
+_compiled_structures: set[object] = set()  # structures of compiled chains
 
 
 def must_compile(llm: LLM, sampling: Sampling) -> bool:
-    """Whether `stages` meets this structure of chain for the first time; a panel says so before it waits."""
+    """True if `stage_reports` must compile this structure of chain first."""
     return jax.tree.structure(build_chain(sampling, llm.config.vocab_size)) not in _compiled_structures
 
 
 def token_text(llm: LLM, token: int) -> str:
-    """A token's text, also where it is only part of a character or a control token."""
+    """A token's text; also for parts of characters and control tokens."""
     return llm.tokenizer.piece(token, special=True).decode("utf-8", errors="replace")
 
 
 def next_token(llm: LLM, prompt: str, sampling: Sampling, *, shown: int = 12) -> Figure:
-    """Bars of the likeliest next tokens before and after the chain, and which link removed the others."""
+    """Bars of the likeliest next tokens before and after the chain.
+
+    Removed tokens are labelled with the stage that removed them."""
     reports = stage_reports(llm, prompt, sampling)
     before = softmax(last_logits(llm, tuple(llm.tokenizer.encode(prompt))))
     after = np.zeros_like(before)
@@ -73,9 +77,9 @@ def next_token(llm: LLM, prompt: str, sampling: Sampling, *, shown: int = 12) ->
 
 
 def chain_table(llm: LLM, prompt: str, sampling: Sampling) -> str:
-    """The chain as a table: each link, how many tokens it leaves, and the likeliest one."""
+    """The chain as a text table: stage, kept and removed tokens, the likeliest one."""
     rows = []
     for report in stage_reports(llm, prompt, sampling):
         best = f"{token_text(llm, int(report.ids[0]))!r} {report.probs[0]:.1%}"
         rows.append((STAGE_NAMES.get(report.name, report.name), f"{report.kept:,}", f"{report.removed.size:,}", best))
-    return text_table(("link", "kept", "removed", "likeliest"), rows)
+    return text_table(("stage", "kept", "removed", "likeliest"), rows)

@@ -1,4 +1,6 @@
-"""What a type of weights costs and brings: bytes and quality of the storyteller, speed of a model that fills memory."""
+"""Size, quality and decode speed of each quantisation type.
+
+Size and quality are the storyteller's; speed is that of a model larger than the CPU's caches."""
 
 from dataclasses import dataclass
 from functools import cache as once
@@ -28,7 +30,9 @@ CTX = 256  # tokens of a window
 
 @dataclass(frozen=True)
 class TypeTradeOff:
-    """One type: `size` in bytes, `bits` a weight, quality against F16 on the held-out text, speed by F16's."""
+    """One quantisation type: size, bits per weight, quality and speed.
+
+    size: bytes; ppl, kld, same_top: on the held-out text, against F16; speed: as a multiple of F16's."""
 
     name: str
     size: int
@@ -36,11 +40,11 @@ class TypeTradeOff:
     ppl: float
     kld: float
     same_top: float
-    speed: float  # tokens a second of 69 million random weights, as a multiple of what they have in F16
+    speed: float  # of 69 million random weights
 
 
 def measure_type(name: str) -> TypeTradeOff:
-    """Quantise the storyteller, read the held-out text with it, and time the large shape in that type beside F16."""
+    """Measure a type: quantise the storyteller, evaluate it, time the large shape."""
     llm = load_quantised(name)
     weights = sum(tensor.size for tensor in llm.file.tensors.values())
     apart = distance(_logits("F16"), logits_of(llm))
@@ -55,13 +59,13 @@ def _logits(name: str) -> Float32[np.ndarray, "N V"]:
 
 
 def logits_of(llm: LLM) -> Float32[np.ndarray, "N V"]:
-    """All logits behind the scored tokens of the held-out text."""
+    """Logits that predict the scored tokens of the held-out text."""
     ids = llm.tokenizer.encode(heldout_text())
     return np.concatenate([logits[:-1] for logits, _ in scored_logits(llm, ids, CTX)])
 
 
 def importance_matrix(llm: LLM, text: str) -> ImportanceMatrix:
-    """The importance matrix of a text: for each matrix the mean squares of what enters its columns."""
+    """Importance matrix of a text: mean squared input of each matrix column."""
     chunks = split_chunks(llm, llm.tokenizer.encode(text), CTX)
     sums = sums_of_squares(llm, chunks)
     return ImportanceMatrix(
@@ -70,6 +74,6 @@ def importance_matrix(llm: LLM, text: str) -> ImportanceMatrix:
 
 
 def quantised_by_importance(name: str, importance: ImportanceMatrix) -> str:
-    """The storyteller as `name`, its errors weighed by importance; the path of the file."""
+    """Quantise the storyteller with an importance matrix; return the file's path."""
     target = temporary_folder() / f"storyteller-{name.lower()}-imatrix.gguf"
     return str(quantise_file(quantised("F16"), target, Mix.named(name), QuantiseOptions(importance=importance)).path)

@@ -1,4 +1,4 @@
-"""Looking into a file: hex dumps, the fields of a quantised block, and what its codes decode to."""
+"""Hex dumps, and the fields and decoded values of quantised blocks."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ SHOWN_TYPES = (TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0, TensorType.Q4_
 
 @dataclass(frozen=True)
 class BlockField:
-    """A named stretch of bytes in a block."""
+    """A named byte range of a block."""
 
     name: str
     start: int
@@ -52,7 +52,7 @@ FIELDS: dict[TensorType, tuple[BlockField, ...]] = {
 
 
 def hexdump(data: bytes, start: int = 0) -> str:
-    """Sixteen bytes a line: offset, hexadecimal, and the characters where they are printable."""
+    """Hex dump, 16 bytes a line: offset, hexadecimal, printable characters."""
     lines = []
     for place in range(0, len(data), 16):
         row = data[place : place + 16]
@@ -63,16 +63,16 @@ def hexdump(data: bytes, start: int = 0) -> str:
 
 
 def encode(values: Float[np.ndarray, "n"], kind: TensorType) -> UInt8[np.ndarray, "m"]:
-    """The bytes of whole blocks that hold these values, Q4_K by the plain fit of `encode_q4_k`."""
+    """Quantise values to whole blocks; Q4_K uses the simple `encode_q4_k`."""
     if kind is TensorType.Q4_K:
         return encode_q4_k(values)
     return quants.quantize(values.astype(np.float32), kind)
 
 
 def encode_q4_k(values: Float[np.ndarray, "n"]) -> UInt8[np.ndarray, "m"]:
-    """Q4_K by stretching every 32 values from their minimum to their maximum.
+    """Quantise to Q4_K with the range from minimum to maximum of each 32 values.
 
-    llama-quantize searches for a better scale and minimum of each sub-block; the layout is the same.
+    llama-quantize searches for a better scale and minimum of each sub-block. The layout is the same.
     """
     parts = values.astype(np.float32).reshape(-1, 8, 32)
     minimum = np.maximum(0, -parts.min(axis=2))
@@ -102,19 +102,19 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def relative_error(values: Float[np.ndarray, "n"], kind: TensorType) -> float:
-    """Root mean square of what `kind` loses, as a share of the values' own root mean square."""
+    """RMS of the quantisation error divided by the RMS of the values."""
     lost = quants.dequantize(encode(values, kind), kind).reshape(-1) - values
     return float(np.sqrt(np.mean(lost**2) / np.mean(values**2)))
 
 
 def bits_per_weight(kind: TensorType) -> float:
-    """Bits a weight, scales included."""
+    """Bits per weight, scales included."""
     count, size = BLOCKS[kind]
     return 8 * size / count
 
 
 def block_figure(values: Float[np.ndarray, "n"], kind: TensorType, start: int) -> Figure:
-    """One block of `kind` that begins at `values[start]`: its bytes by field, what went in and what comes out."""
+    """One block of `kind` at `values[start]`: fields, weights before and after."""
     count, _ = BLOCKS[kind]
     start = min(start - start % count, values.size - count)
     inside = values[start : start + count].astype(np.float32)

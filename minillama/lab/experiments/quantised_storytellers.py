@@ -1,4 +1,4 @@
-"""The storyteller in other types, and the logits of a text's scored tokens: what the labs on quality measure on."""
+"""The storyteller in other quantisation types, and logits of a text's scored tokens."""
 
 import atexit
 import tempfile
@@ -20,7 +20,7 @@ from minillama.measure.quality.text_windows import chunked
 
 @once
 def temporary_folder() -> Path:
-    """A folder for files of this process, removed at its end."""
+    """A temporary folder of this process."""
     made = tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True)
     atexit.register(made.cleanup)
     return Path(made.name)
@@ -28,7 +28,9 @@ def temporary_folder() -> Path:
 
 @once
 def quantised(name: str) -> Path:
-    """The storyteller as `name` (`Q4_0`, `Q4_K_M`, ...), made from its F16 file once a process, in part of a second."""
+    """File of the storyteller as `name` (`Q4_0`, `Q4_K_M`, ...).
+
+    It is made from the F16 file once per process, in a fraction of a second."""
     return quantise_file(
         data_file("storyteller-f16.gguf"), temporary_folder() / f"storyteller-{name.lower()}.gguf", Mix.named(name)
     ).path
@@ -36,21 +38,21 @@ def quantised(name: str) -> Path:
 
 @once
 def load_quantised(name: str) -> LLM:
-    """The storyteller as `name`, loaded once a process."""
+    """The storyteller as `name`, loaded once per process."""
     return ml.load(quantised(name), progress=False)
 
 
 def heldout_text() -> str:
-    """The stories that no model was trained on, as one text."""
+    """The held-out stories as one text; no model was trained on them."""
     return data_file("heldout.txt").read_text(encoding="utf-8")
 
 
 def scored_logits(
     llm: LLM, ids: Sequence[int], ctx_size: int = 512
 ) -> Iterator[tuple[Float32[np.ndarray, "T V"], Int32[np.ndarray, "T"]]]:
-    """Of each window the half that llama-perplexity scores: the logits behind each token, and the tokens.
+    """Logits and tokens of the half of each window that llama-perplexity scores.
 
-    The first token is only read; the logits behind the last have nothing to predict.
+    The half's first token is not predicted, and the logits after its last token predict nothing.
     """
     windows = chunked(llm, ids, ctx_size)
     for number in range(windows.count):
@@ -60,21 +62,22 @@ def scored_logits(
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a model's distributions are from those of another: mean KL divergence in nats, and how often both find
-    the same token likeliest."""
+    """Mean KL divergence in nats, and share of equal top tokens."""
 
     kld: float
     same_top: float
 
 
 def distance(base: Float[np.ndarray, "N V"], logits: Float[np.ndarray, "N V"]) -> Distance:
-    """Of two models on the same tokens; `minillama perplexity --kl-divergence` for texts of any length."""
+    """Compare the logits of two models on the same tokens.
+
+    `minillama perplexity --kl-divergence` does this for texts of any length."""
     ours, theirs = log_softmax(logits), log_softmax(base)
     kld = np.sum(np.exp(theirs) * (theirs - ours), axis=-1)
     return Distance(float(kld.mean()), float(np.mean(ours.argmax(-1) == theirs.argmax(-1))))
 
 
 def log_softmax(logits: Float[np.ndarray, "N V"]) -> Float[np.ndarray, "N V"]:
-    """Natural logarithms of the probabilities, in float64."""
+    """Natural log-probabilities, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

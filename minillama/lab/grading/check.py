@@ -1,4 +1,6 @@
-"""Graded exercises: a check tries the learner's function, says PASS or names the likely mistake, and never raises."""
+"""Graded exercises: a check prints PASS or names the likely mistake.
+
+A check never raises, whatever the learner's function does."""
 
 import copy
 import html
@@ -17,12 +19,12 @@ Answer = Callable[..., object]
 
 
 class NotYet(Exception):
-    """Raised inside a check with the one sentence the learner is to read; it never leaves the check."""
+    """One sentence for the learner, raised inside a check and caught there."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a check says about one answer."""
+    """Result of a check on one answer."""
 
     title: str
     passed: bool
@@ -45,7 +47,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Item:
-    """One graded exercise: call it with the learner's function."""
+    """One graded exercise. Call it with the learner's function."""
 
     lab: str
     name: str
@@ -53,16 +55,16 @@ class Item:
     examine: Callable[[Answer], str]
 
     def __call__(self, answer: object) -> Result:
-        """Examine an answer, keep the outcome in the lab's records and return it."""
+        """Check an answer, record the result and return it."""
         if callable(answer):
             try:
                 result = Result(self.title, True, self.examine(answer))
             except NotYet as reason:
                 result = Result(self.title, False, str(reason))
-            except Exception as error:  # an answer of a kind nobody thought of must not end the notebook
+            except Exception as error:  # no kind of answer may end the notebook
                 result = Result(self.title, False, f"the check cannot read this answer: {one_line(error)}")
         else:
-            result = Result(self.title, False, f"the check wants a function, and got a {type(answer).__name__}")
+            result = Result(self.title, False, f"pass a function to the check, not a {type(answer).__name__}")
         lab_record.write(
             self.lab,
             "checks",
@@ -73,7 +75,9 @@ class Item:
 
 
 def graded(lab: str, title: str) -> Callable[[Callable[[Answer], str]], Item]:
-    """Turn a function `examine(answer) -> praise`, which raises NotYet, into the graded item of its name."""
+    """Decorator: make a graded item of `examine(answer) -> praise`.
+
+    `examine` raises NotYet for a wrong answer."""
 
     def wrap(examine: Callable[[Answer], str]) -> Item:
         return Item(lab, examine.__name__, title, examine)
@@ -83,14 +87,16 @@ def graded(lab: str, title: str) -> Callable[[Callable[[Answer], str]], Item]:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A likely wrong answer, as a function that makes it, and the question that leads the learner out of it."""
+    """A likely mistake: a function that makes it, and a hint."""
 
     hint: str
     wrong: Answer
 
 
 def call(answer: Answer, *arguments: object, case: str = "") -> object:
-    """Call the learner's function on copies of the arguments; any exception becomes one sentence."""
+    """Call the learner's function on copies of the arguments.
+
+    An exception of the function becomes a NotYet with one sentence."""
     given = copy.deepcopy(arguments)
     suffix = f" for {case}" if case else ""
     try:
@@ -109,7 +115,7 @@ def call(answer: Answer, *arguments: object, case: str = "") -> object:
 
 
 def _stub(answer: Answer, error: BaseException) -> str:
-    """Which function is still empty: the learner's answer, or one that it calls."""
+    """Message that names the empty stub: the answer itself, or a function that it calls."""
     inner = traceback.extract_tb(error.__traceback__)[-1].name
     if inner != getattr(answer, "__name__", inner):
         return f"your function calls `{inner}`, which is still an empty stub"
@@ -125,9 +131,9 @@ def expect_equal(
     tolerance: float = 0.0,
     case: str = "",
 ) -> None:
-    """Raise NotYet unless `answer` gives what `right` gives on these arguments, naming the mistake that explains it.
+    """Raise NotYet with the matching hint unless `answer` equals `right`.
 
-    `tolerance` is relative to the largest magnitude of the right answer; 0 asks for exact equality.
+    `tolerance` is relative to the largest magnitude of the right answer; 0 means exact equality.
     """
     got, want = as_array(call(answer, *arguments, case=case)), as_array(right(*copy.deepcopy(tuple(arguments))))
     if is_close(got, want, tolerance):
@@ -146,7 +152,7 @@ def expect_equal(
 
 
 def as_array(value: object) -> np.ndarray:
-    """The answer as a float64 array, or a sentence that says what it is instead."""
+    """The answer as a float64 array; raises NotYet if it is not numeric."""
     try:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -154,7 +160,9 @@ def as_array(value: object) -> np.ndarray:
 
 
 def is_close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
-    """True when two arrays have one shape and differ by at most tolerance times the largest wanted magnitude."""
+    """True if the shapes are equal and no difference exceeds the tolerance.
+
+    `tolerance` is relative to the largest magnitude of `want`."""
     if got.shape != want.shape:
         return False
     finite = np.isfinite(want)
@@ -165,7 +173,7 @@ def is_close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
 
 
 def is_unchanged(mine: object, original: object) -> bool:
-    """True when an argument still holds what it held before the call."""
+    """True if the call did not change this argument."""
     if isinstance(mine, np.ndarray) and isinstance(original, np.ndarray):
         return bool(mine.shape == original.shape and np.array_equal(mine, original, equal_nan=mine.dtype.kind == "f"))
     if isinstance(mine, dict) and isinstance(original, dict):
@@ -180,7 +188,7 @@ def is_unchanged(mine: object, original: object) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: its name, its first line, and the line of the learner's cell it came from."""
+    """An exception in one line: name, message, and line of the learner's cell."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "/minillama/lab/" not in frame.filename.replace("\\", "/")]
     place = f" (line {own[-1].lineno} of `{own[-1].name}`)" if own else ""
@@ -189,7 +197,7 @@ def one_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Score:
-    """How far a learner is in one lab."""
+    """A learner's score in one lab."""
 
     lab: str
     rows: tuple[tuple[str, str], ...]
@@ -202,7 +210,7 @@ class Score:
 
 
 def score(items: Sequence[Item]) -> Score:
-    """The state of a lab's exercises, read from its records."""
+    """Score of a lab's exercises, from its records."""
     rows = []
     for item in items:
         entry = lab_record.section(item.lab, "checks").get(item.name)
@@ -212,10 +220,12 @@ def score(items: Sequence[Item]) -> Score:
 
 
 def attempt(answer: Answer, *arguments: object) -> object:
-    """What the learner's function returns, or one line that says why not: for cells that must run unsolved too."""
+    """Call the learner's function; return an error as one line.
+
+    For cells that must also run while exercises are unsolved."""
     try:
         return answer(*arguments)
     except NotImplementedError:
         return "not written yet"
-    except Exception as error:  # whatever the learner's code raises is shown where the answer would stand
+    except Exception as error:  # any error of the learner's code is shown in place of the answer
         return one_line(error)

@@ -1,4 +1,4 @@
-"""What a report defends: a target in numbers, trade-offs in measured ratios, a prediction looked back at, and words."""
+"""Decisions of the report: target, trade-offs, a reviewed prediction, and texts."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,15 +13,15 @@ from minillama.lab.grading.lab_results import Quantity, Results, measured
 
 LAB = "12"
 TARGETS = {
-    "chat on a laptop": "one person waits: a first token soon, then faster than one reads",
-    "batch": "nobody waits: as many tokens an hour as the machine gives",
-    "small memory": "it has to fit: weights, cache and all, beside everything else that runs",
+    "chat on a laptop": "one user waits: a first token soon, then faster than reading speed",
+    "batch": "no user waits: as many tokens an hour as possible",
+    "small memory": "it must fit: weights and cache, next to all other programs",
 }
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What a measurement on record has to come to: at least, or at most, that much."""
+    """A lower or an upper limit for a recorded measurement."""
 
     lab: str
     measurement: str
@@ -31,7 +31,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Target:
-    """What the deployment is for, and the limits that say when it is good enough."""
+    """Purpose of a deployment, and the limits that it must meet."""
 
     name: str
     limits: tuple[Limit, ...]
@@ -39,21 +39,21 @@ class Target:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Two measurements of one lab: without the change, and with it."""
+    """Two measurements of one lab: before and after a change."""
 
     lab: str
     before: str
     after: str
 
     def times(self, results: Results) -> float | None:
-        """After over before; None where one of them is not on record."""
+        """after / before; None if one of them is not recorded."""
         before, after = (measured(results, self.lab, name) for name in (self.before, self.after))
         return after.value / before.value if before and after and before.value else None
 
 
 @dataclass(frozen=True)
 class TradeOff:
-    """A choice, what it gains, what it costs, and why it is right, or wrong, for the target."""
+    """A choice with its gain, its cost, and a reason for or against it."""
 
     choice: str
     gain: Ratio
@@ -63,7 +63,7 @@ class TradeOff:
 
 @dataclass(frozen=True)
 class LookBack:
-    """A prediction of any lab, and what the difference taught."""
+    """A prediction of any lab, and the lesson of its error."""
 
     lab: str
     prediction: str
@@ -72,7 +72,7 @@ class LookBack:
 
 @dataclass(frozen=True)
 class Decisions:
-    """All that a report defends; what was not decided yet is None or empty."""
+    """All decisions of a report; None or empty if not made yet."""
 
     target: Target | None = None
     trade_offs: tuple[TradeOff, ...] = ()
@@ -80,7 +80,7 @@ class Decisions:
 
 
 def verdict(value: float | None, at_least: float | None, at_most: float | None) -> str:
-    """`met`, `missed` or `not measured`; a limit that is just reached is met."""
+    """`met`, `missed` or `not measured`; a value equal to the limit meets it."""
     if value is None:
         return "not measured"
     missed = (at_least is not None and value < at_least) or (at_most is not None and value > at_most)
@@ -97,7 +97,7 @@ def limits_met(target: Target, results: Results) -> dict[Limit, tuple[Quantity |
 
 
 def decide(name: str, decision: object) -> None:
-    """Keep a Target, a LookBack or a tuple of TradeOffs for the report; anything else is not kept."""
+    """Record a Target, a LookBack or a tuple of TradeOffs; ignore anything else."""
     if isinstance(decision, Target | LookBack):
         lab_record.write(LAB, "decisions", name, asdict(decision))
     elif isinstance(decision, tuple | list) and all(isinstance(each, TradeOff) for each in decision):
@@ -105,7 +105,7 @@ def decide(name: str, decision: object) -> None:
 
 
 def read_decisions(results: Results) -> Decisions:
-    """What the records of lab 12 hold; raises FormatError where they hold something else."""
+    """Read the decisions of lab 12; raises FormatError if they are malformed."""
     kept = results[LAB].decisions if LAB in results else {}
     try:
         return Decisions(
@@ -115,7 +115,7 @@ def read_decisions(results: Results) -> Decisions:
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise FormatError(
-            f"results/lab{LAB}.json: decisions are not what the lab writes; run the notebook's cells of `decide` again"
+            f"results/lab{LAB}.json: decisions are not what the lab writes; run the notebook's `decide` cells again"
         ) from None
 
 
@@ -143,34 +143,34 @@ def _look_back(entry: Mapping[str, object]) -> LookBack:
 
 @dataclass(frozen=True)
 class Essay:
-    """A question that is answered in words, which go into the report."""
+    """A question with a text answer for the report."""
 
     name: str
     question: str
 
     def ask(self) -> None:
-        """Show the question with a field and a button; outside of a notebook use `record`."""
+        """Show the question with a text field. Outside of a notebook use `record`."""
         layout = widgets.Layout(width="870px", max_width="98%", height="110px")
         field = widgets.Textarea(value=self.recorded(), placeholder="a few sentences", layout=layout)
-        button = widgets.Button(description="Keep", button_style="primary", tooltip="keep this text for the report")
-        note = widgets.Label("kept" if self.recorded() else "")
+        button = widgets.Button(description="Save", button_style="primary", tooltip="save this text for the report")
+        note = widgets.Label("saved" if self.recorded() else "")
 
         def keep(_: widgets.Button) -> None:
             self.record(field.value)
-            note.value = f"kept, {len(field.value.split())} words"
+            note.value = f"saved, {len(field.value.split())} words"
 
         button.on_click(keep)
         if InteractiveShell.initialized():
             display(widgets.VBox([widgets.HTML(f"<b>{self.question}</b>"), field, widgets.HBox([button, note])]))
 
     def record(self, text: str) -> None:
-        """Keep a text: the plain twin of the field and the button."""
+        """Record the text, as the button does."""
         lab_record.write(
             LAB, "texts", self.name, {"question": self.question, "text": text, "written": lab_record.now()}
         )
 
     def recorded(self) -> str:
-        """The text on record, empty when there is none."""
+        """The recorded text; empty if there is none."""
         entry = lab_record.section(LAB, "texts").get(self.name)
         text = entry.get("text") if isinstance(entry, dict) else None
         return text if isinstance(text, str) else ""

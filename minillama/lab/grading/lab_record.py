@@ -1,4 +1,6 @@
-"""What a learner predicted, measured and solved: one readable json file a lab, in `results/` beside the notebook."""
+"""Records of predictions, measurements and checks: one JSON file per lab.
+
+The files are in `results/`, in the folder of the notebook."""
 
 import importlib.metadata
 import json
@@ -13,12 +15,12 @@ PACKAGES = ("minillama", "jax", "jaxlib", "numpy", "gguf")
 
 
 def results_file(lab: str) -> Path:
-    """Where the records of one lab are kept: in the folder the notebook runs in."""
+    """Path of a lab's records, in the notebook's working folder."""
     return Path.cwd() / "results" / f"lab{lab}.json"
 
 
 def read(lab: str) -> dict[str, object]:
-    """All records of one lab; empty when there are none yet, or when the file is not readable json."""
+    """All records of one lab; empty if there is no readable JSON file."""
     try:
         content = json.loads(results_file(lab).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -33,9 +35,10 @@ def section(lab: str, name: str) -> dict[str, object]:
 
 
 def write(lab: str, name: str, entry: str, value: object) -> Path:
-    """Store `value` as `entry` of the section `name`, with the machine, the date and the versions; return the file.
+    """Store `value` as `entry` of section `name`; return the file's path.
 
-    The file is replaced in one step, so a kernel that dies while writing leaves the old one whole.
+    Machine, date and versions are stored with it. The file is replaced atomically: if the kernel dies during the write,
+    the old file stays whole.
     """
     content = read(lab)
     entries = section(lab, name)
@@ -43,16 +46,16 @@ def write(lab: str, name: str, entry: str, value: object) -> Path:
     content.update({name: entries, "lab": lab, "written": now(), "machine": machine(), "versions": versions()})
     path = results_file(lab)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(
         json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
     )
-    beside.replace(path)
+    partial.replace(path)
     return path
 
 
 def measurement(lab: str, entry: str, value: float, unit: str) -> float:
-    """Store one measured number with its unit and return it, so that a cell can keep and use it in one line."""
+    """Record one measured number with its unit, and return the number."""
     write(lab, "measurements", entry, {"value": float(value), "unit": unit, "written": now()})
     return value
 
@@ -63,12 +66,12 @@ def now() -> str:
 
 
 def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
+    """Description of the present machine."""
     return env.describe().as_dict()
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of Python and of the packages that affect the numbers."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

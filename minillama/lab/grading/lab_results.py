@@ -1,4 +1,6 @@
-"""What a learner's records hold, read strictly: a file is either what the labs write, or refused with one line."""
+"""Strict reader of the labs' records.
+
+A file that the labs did not write is refused with a one-line error."""
 
 import json
 import math
@@ -13,7 +15,7 @@ from minillama.lab.plots.roofline_plots import Dot
 from minillama.lab.widgets.figure import Figure
 from minillama.measure.limits.roofline import Roofline
 
-LARGEST = 32 << 20  # bytes of a file of records; the pictures of a lab take some hundred kilobytes
+LARGEST = 32 << 20  # bytes of a file of records; the figures of a lab take some hundred kilobytes
 TITLES = {
     "00": "Install and doctor",
     "01": "Your machine's roofline",
@@ -25,7 +27,7 @@ TITLES = {
     "07": "Quantise",
     "08": "Optimise one device",
     "09": "Shard",
-    "10": "Beside llama.cpp",
+    "10": "Compare with llama.cpp",
     "11": "Lying benchmarks",
     "12": "The report",
 }
@@ -33,7 +35,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number and what it counts."""
+    """A number with its unit."""
 
     value: float
     unit: str
@@ -41,7 +43,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class LabResults:
-    """The records of one lab; what the lab did not write is empty. Made by `read_results`."""
+    """Records of one lab, made by `read_results`; missing parts are empty."""
 
     lab: str
     written: str
@@ -49,15 +51,15 @@ class LabResults:
     versions: Mapping[str, str]
     predictions: Mapping[str, Quantity]
     measurements: Mapping[str, Quantity]
-    checks: Mapping[str, bool]  # passed or not yet
+    checks: Mapping[str, bool]  # True: passed
     dots: Mapping[str, Dot]
     figures: Mapping[str, Figure]
-    texts: Mapping[str, tuple[str, str]]  # the question, and what was written
+    texts: Mapping[str, tuple[str, str]]  # question and answer
     decisions: Mapping[str, object]  # `minillama.lab.grading.decisions` reads them
     roof: Roofline | None
 
     def measured_predictions(self) -> dict[str, tuple[Quantity, Quantity]]:
-        """The predictions that were measured too: what was said, and what came out."""
+        """Predictions that have a measurement: (predicted, measured) by name."""
         return {name: (said, self.measurements[name]) for name, said in self.predictions.items()
                 if name in self.measurements}  # fmt: skip
 
@@ -66,9 +68,9 @@ Results = Mapping[str, LabResults]
 
 
 def read_results(folder: Path) -> dict[str, LabResults]:
-    """The records of all labs in a folder, by number; labs without a file are not in it.
+    """Records of all labs in a folder, by lab number.
 
-    Raises ResourceError where there is no such folder, FormatError for a file that is not what the labs write.
+    Raises ResourceError for a missing folder, FormatError for a file that the labs did not write.
     """
     if not folder.is_dir():
         raise ResourceError(f"no folder {folder}: run a lab first, it writes its results there")
@@ -76,12 +78,12 @@ def read_results(folder: Path) -> dict[str, LabResults]:
 
 
 def measured(results: Results, lab: str, name: str) -> Quantity | None:
-    """One measurement on record, None where it was not made."""
+    """One recorded measurement; None if there is none."""
     return results[lab].measurements.get(name) if lab in results else None
 
 
 class _Entry:
-    """A value of a file with the way to it, so that a refusal can say where."""
+    """A JSON value with its path in the file."""
 
     def __init__(self, value: object, where: str, lab: str) -> None:
         self.value, self.where, self.lab = value, where, lab

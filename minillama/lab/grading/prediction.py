@@ -1,4 +1,4 @@
-"""Predict, then run: write your guess down before the measuring cell, and see it beside what came out."""
+"""Predictions: record a guess before a measurement and compare the two."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from minillama.lab.widgets.figure import Figure
 
 @dataclass(frozen=True)
 class Prediction:
-    """A question with a number for an answer, asked before the measurement."""
+    """A numeric prediction that is recorded before the measurement."""
 
     lab: str
     name: str
@@ -22,11 +22,11 @@ class Prediction:
     unit: str
 
     def ask(self) -> None:
-        """Show the question with a field and a button; outside of a notebook use `record`."""
+        """Show the question with a field and a button. Outside of a notebook use `record`."""
         field = widgets.FloatText(
-            value=self.recorded() or 0.0, description="I say", layout=widgets.Layout(width="220px")
+            value=self.recorded() or 0.0, description="I predict", layout=widgets.Layout(width="220px")
         )
-        button = widgets.Button(description="Record", button_style="primary", tooltip="keep this prediction")
+        button = widgets.Button(description="Record", button_style="primary", tooltip="record this prediction")
         said = self.recorded()
         note = widgets.Label(self.unit if said is None else f"{self.unit} (recorded: {said:g})")
 
@@ -40,18 +40,18 @@ class Prediction:
             display(box)
 
     def record(self, value: float) -> None:
-        """Keep a prediction: the plain twin of the field and the button."""
+        """Record a prediction, as the button does."""
         lab_record.write(
             self.lab, "predictions", self.name, {"said": float(value), "unit": self.unit, "written": lab_record.now()}
         )
 
     def recorded(self) -> float | None:
-        """The prediction on record, None when none was made."""
+        """The recorded prediction; None if there is none."""
         entry = lab_record.section(self.lab, "predictions").get(self.name)
         said = entry.get("said") if isinstance(entry, dict) else None
         return float(said) if isinstance(said, int | float) and math.isfinite(said) else None
 
     def compare(self, measured: float, model: float | None = None) -> Figure:
-        """Keep the measurement, and draw what you said, what was measured and what a simple model says."""
+        """Record the measurement; draw prediction, measurement and a simple model."""
         lab_record.measurement(self.lab, self.name, measured, self.unit)
         return prediction_bars(self.name, self.unit, self.recorded(), measured, model)

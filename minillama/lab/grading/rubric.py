@@ -1,4 +1,4 @@
-"""What a good report has, and what of it is on record: facts for whoever judges, a person."""
+"""The report's rubric, with the recorded facts for a human grader."""
 
 from minillama.lab.grading.decisions import Decisions, limits_met
 from minillama.lab.grading.lab_results import TITLES, Results
@@ -7,7 +7,7 @@ Row = tuple[str, str, str, str]
 
 
 def rubric(results: Results, decisions: Decisions) -> list[Row]:
-    """Criterion, what a good report has, points, and what was found; the points are given by a reader."""
+    """Rows of criterion, expectation, points and recorded facts; a reader gives the points."""
     looked = [name for found in results.values() for name in found.measured_predictions()]
     said = sum(len(found.predictions) for found in results.values())
     solved = sum(sum(found.checks.values()) for found in results.values())
@@ -21,17 +21,18 @@ def rubric(results: Results, decisions: Decisions) -> list[Row]:
     back = decisions.look_back
     missing = [lab for lab in TITLES if lab not in results]
     return [
-        ("Target", "says for whom, in numbers, and the numbers fit the purpose", "4", _limits(results, decisions)),
-        ("Trade-offs", "each has a gain and a price, measured in one run, and a reason that uses the target", "6",
+        ("Target", "names the users and the limits in numbers; the numbers fit the purpose", "4",
+         _limits(results, decisions)),
+        ("Trade-offs", "each has a gain and a cost, measured in one run, and a reason that uses the target", "6",
          f"{len(decisions.trade_offs)} trade-offs, {there} of {len(ratios)} ratios measured"),
-        ("Honest measuring", "compiling apart, several repetitions, one change at a time, same machine", "4",
+        ("Honest measuring", "no compile time, several repetitions, one change at a time, same machine", "4",
          f"{processors} processor(s), {tried} exercises tried"),
-        ("The roofline", "decoding is compared with its bound, and the rest of the time is explained", "3",
+        ("The roofline", "decode speed is compared with its bound; the rest of the time is explained", "3",
          f"{roof}, {dots} dots"),
-        ("Predictions", "made before measuring; one is looked back at and what was wrong in the thinking is named", "3",
-         f"{said} made, {len(looked)} measured, {'one' if back else 'none'} looked back at"),
-        ("Words", "a reader who was not there could decide on them", "3", f"{words} words"),
-        ("Gaps", "what was not done or not measured is said", "1",
+        ("Predictions", "made before measuring; one is reviewed, and the wrong assumption is named", "3",
+         f"{said} made, {len(looked)} measured, {'one' if back else 'none'} reviewed"),
+        ("Words", "a reader who was not there can decide with them", "3", f"{words} words"),
+        ("Gaps", "names what was not done or not measured", "1",
          f"labs without results: {', '.join(missing) or 'none'}"),
         ("Exercises", "of the labs that were done", "1", f"{solved} of {tried} solved"),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The figures of the labs: plain plotly figures with text twins, one function each, numbers in and a picture out."""
+"""Figures of several labs: one function each, numbers in, a `Figure` out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +21,7 @@ from minillama.lab.widgets.figure import (
     token_label,
 )
 
-PLACES = ("top center", "middle right", "bottom left")  # of the labels, one a group, so that they do not meet
+LABEL_POSITIONS = ("top center", "middle right", "bottom left")  # one per group, so that labels do not overlap
 
 
 def bars(
@@ -50,8 +50,8 @@ def bars(
 
 
 def prediction_bars(title: str, unit: str, said: float | None, measured: float, model: float | None) -> Figure:
-    """Your prediction, the measurement, and what a simple model says, as three bars."""
-    looks = (("you said", said, ORANGE, "/"), ("measured", measured, BLUE, ""), ("model says", model, GREEN, "."))
+    """Three bars: your prediction, the measurement, and a simple model."""
+    looks = (("you predicted", said, ORANGE, "/"), ("measured", measured, BLUE, ""), ("model says", model, GREEN, "."))
     known = [(label, value) for label, value, _, _ in looks if value is not None]
     figure = go.Figure()
     for label, value, colour, shape in looks:
@@ -71,7 +71,7 @@ def prediction_bars(title: str, unit: str, said: float | None, measured: float, 
     figure.update_yaxes(autorange="reversed")
     text = f"{title}\n" + text_bars([label for label, _ in known], [value for _, value in known], unit=unit)
     if said is None:
-        text += "\nyou said nothing yet: record a prediction and run this cell again"
+        text += "\nno prediction yet: record one and run this cell again"
     elif said > 0 and measured > 0:
         ratio = max(said / measured, measured / said)
         text += f"\noff by a factor of {format_number(ratio)}"
@@ -79,7 +79,7 @@ def prediction_bars(title: str, unit: str, said: float | None, measured: float, 
 
 
 def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> Figure:
-    """Tensors as areas: one box a block of the model, inside it one box a tensor, coloured by type."""
+    """Treemap of tensors by size, grouped by block and coloured by type."""
     kinds = sorted(set(types.values()))
     colours = dict(zip(kinds, PALETTE * (1 + len(kinds) // len(PALETTE)), strict=False))
     groups: dict[str, int] = {}
@@ -114,13 +114,13 @@ def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> F
 
 
 def _group(name: str) -> str:
-    """`blk.3.ffn_up.weight` belongs to `blk.3`, everything else to the part before its first point."""
+    """Group of a tensor name: `blk.3` of `blk.3.ffn_up.weight`, else the first part."""
     parts = name.split(".")
     return ".".join(parts[:2]) if parts[0] == "blk" else parts[0]
 
 
 def attention_map(pieces: Sequence[str], weights: np.ndarray, title: str) -> Figure:
-    """Who looks at whom: rows are the queries, columns the keys, `weights` [T, S] sums to one in each row."""
+    """Heat map of attention weights [T, S]: a row per query, a column per key."""
     names = [f"{place} {token_label(piece)}" for place, piece in enumerate(pieces)]
     figure = go.Figure(
         go.Heatmap(
@@ -131,16 +131,16 @@ def attention_map(pieces: Sequence[str], weights: np.ndarray, title: str) -> Fig
             zmax=1.0,
             colorscale="Cividis",
             colorbar={"title": {"text": "weight"}},
-            hovertemplate="%{y} looks at %{x}: %{z:.1%}<extra></extra>",
+            hovertemplate="%{y} attends to %{x}: %{z:.1%}<extra></extra>",
         )
     )
-    apply_layout(figure, title, "key: the token looked at", "query: the token that looks", height=180 + 26 * len(names))
+    apply_layout(figure, title, "key: the attended token", "query: the attending token", height=180 + 26 * len(names))
     figure.update_yaxes(autorange="reversed")
     rows = []
     for place, row in enumerate(weights):
         best = np.argsort(-row)[:3]
         rows.append((names[place], ", ".join(f"{names[key]} {row[key]:.0%}" for key in best if row[key] > 0.005)))
-    return Figure(figure, f"{title}\n" + text_table(("query", "looks most at"), rows))
+    return Figure(figure, f"{title}\n" + text_table(("query", "attends most to"), rows))
 
 
 def lines(
@@ -152,7 +152,9 @@ def lines(
     *,
     logarithmic: bool = False,
 ) -> Figure:
-    """One line a series over the same named places, told apart by colour, dash and symbol."""
+    """One line per series over the same named places.
+
+    Series differ in colour, dash and symbol."""
     figure = go.Figure()
     for index, (name, values) in enumerate(series.items()):
         figure.add_scatter(
@@ -176,7 +178,7 @@ def lines(
 def scatter(
     points: Mapping[str, tuple[float, float]], title: str, x: str, y: str, *, joined: Sequence[Sequence[str]] = ()
 ) -> Figure:
-    """Named points, and grey lines through the sequences of names in `joined`."""
+    """Named points, with grey lines through the names of each `joined` sequence."""
     figure = go.Figure()
     for index, names in enumerate(joined):
         figure.add_scatter(
@@ -196,7 +198,7 @@ def scatter(
             name=name,
             mode="markers+text",
             text=[name],
-            textposition=PLACES[group % len(PLACES)],
+            textposition=LABEL_POSITIONS[group % len(LABEL_POSITIONS)],
             showlegend=False,
             cliponaxis=False,
             marker={"color": PALETTE[group % len(PALETTE)], "symbol": SYMBOLS[group % len(SYMBOLS)], "size": 13},
@@ -209,7 +211,9 @@ def scatter(
 def probabilities(
     pieces: Sequence[str], before: Sequence[float], after: Sequence[float], removed_by: Sequence[str], title: str
 ) -> Figure:
-    """Next-token probabilities before and after the sampler chain, and the stage that removed each lost token."""
+    """Next-token probabilities before and after the sampler chain.
+
+    Each removed token is labelled with the stage that removed it."""
     names = [f"{rank + 1} {token_label(piece)}" for rank, piece in enumerate(pieces)]
     figure = go.Figure()
     grey = {"color": "#E2E2E2", "pattern": {"shape": "/", "fillmode": "overlay", "fgcolor": "#A0A0A0"}}

@@ -1,4 +1,4 @@
-"""The figures of the labs that measure: timelines, power laws, sweeps, heat maps, waterfalls, bands, trade-offs."""
+"""Figures of measurements: timelines, power laws, sweeps, heat maps, waterfalls, bands, Pareto fronts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,9 @@ Points = Mapping[int, float] | Mapping[float, float]  # x: y
 
 
 def timeline(pieces: Sequence[str], milliseconds: Sequence[float], title: str) -> Figure:
-    """What each token of a text took, one bar a token; the first, which waits for the whole prompt, stands apart."""
+    """One bar per token with its time; the first token has its own colour.
+
+    The first token waits for the whole prompt."""
     first, later = milliseconds[0], milliseconds[1:]
     figure = go.Figure()
     places = list(range(1, len(milliseconds) + 1))
@@ -49,13 +51,13 @@ def timeline(pieces: Sequence[str], milliseconds: Sequence[float], title: str) -
 
 
 def slope(points: Points) -> float:
-    """The exponent k of the power law y = c x^k that fits best: the slope of a line on paper with two log scales."""
+    """Exponent k of the fitted power law y = c x^k."""
     x, y = np.log(list(points)), np.log(list(points.values()))
     return float(np.polyfit(x, y, 1)[0])
 
 
 def power_laws(series: Mapping[str, Points], title: str, x: str, y: str) -> Figure:
-    """Measurements on two logarithmic scales, each series with the straight line through it and its slope."""
+    """Measurements on log-log axes, with a fitted line and its slope per series."""
     figure = go.Figure()
     rows = []
     for index, (name, points) in enumerate(series.items()):
@@ -83,7 +85,7 @@ def power_laws(series: Mapping[str, Points], title: str, x: str, y: str) -> Figu
 
 
 def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str, x: str, y: str) -> Figure:
-    """Measured points joined by lines, as far as they are there, and dashed what a simple model says of each."""
+    """Measured points joined by lines, and a simple model's values as dashed lines."""
     figure = go.Figure()
     rows = []
     for index, (name, points) in enumerate(series.items()):
@@ -103,7 +105,7 @@ def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str,
             for at, value in points.items()
         ]
     apply_layout(figure, title, x, y, height=440)
-    # Below the plot there is room for as many curves as somebody tries.
+    # Below the plot the legend has room for any number of curves.
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_yaxes(rangemode="tozero")
     table = text_table(("series", x, y, "model"), rows) if rows else "nothing measured yet"
@@ -113,7 +115,9 @@ def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str,
 def heat_map(
     rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[str, str], float], title: str, x: str, y: str
 ) -> Figure:
-    """A value for each pair of a row and a column; what is not measured yet stays empty, the best is marked."""
+    """Heat map of a value per row and column.
+
+    Cells without a measurement stay empty; the best value is marked."""
     best = max(values, key=lambda place: values[place], default=None)
     measure_grid = [[values.get((row, column)) for column in columns] for row in rows]
     labels = [[_cell(values.get(place := (row, column)), place == best) for column in columns] for row in rows]
@@ -137,19 +141,19 @@ def _cell(value: float | None, is_best: bool) -> str:
 
 @dataclass(frozen=True)
 class SpeedUpStep:
-    """One change: by what factor somebody said it would be faster, and by what factor it was."""
+    """One change with its predicted and its measured speed-up factor."""
 
     name: str
-    said: float
+    predicted: float
     measured: float
 
 
 def waterfall(start: float, waterfall_steps: Sequence[SpeedUpStep], title: str, unit: str) -> Figure:
-    """From the speed at the start to that at the end, change by change; diamonds where predictions would have led."""
+    """Speeds from start to end, change by change; diamonds mark the predictions."""
     speeds = [start]
     for step in waterfall_steps:
         speeds.append(speeds[-1] * step.measured)
-    # Factors stand below the bars, where no diamond covers them.
+    # Factors are below the bars, where no diamond covers them.
     places = [f"{step.name}<br>×{step.measured:.2f}" for step in waterfall_steps]
     names = ["start", *places, "end"]
     bottoms = [0.0, *(min(pair) for pair in pairwise(speeds)), 0.0]
@@ -162,9 +166,9 @@ def waterfall(start: float, waterfall_steps: Sequence[SpeedUpStep], title: str, 
             showlegend=False, cliponaxis=False,
         )
     )  # fmt: skip
-    said = [before * step.said for before, step in zip(speeds, waterfall_steps, strict=False)]
+    said = [before * step.predicted for before, step in zip(speeds, waterfall_steps, strict=False)]
     figure.add_scatter(
-        x=places, y=said, mode="markers", name="you said",
+        x=places, y=said, mode="markers", name="you predicted",
         marker={"symbol": "diamond", "size": 12, "color": ORANGE, "line": {"color": "white", "width": 1}},
     )  # fmt: skip
     apply_layout(figure, title, "", unit, height=420)
@@ -172,17 +176,17 @@ def waterfall(start: float, waterfall_steps: Sequence[SpeedUpStep], title: str, 
     figure.update_yaxes(range=[0, 1.15 * max([*speeds, *said])])
     rows = [("start", "", "", format_number(start))]
     rows += [
-        (step.name, f"×{step.said:.2f}", f"×{step.measured:.2f}", format_number(speed))
+        (step.name, f"×{step.predicted:.2f}", f"×{step.measured:.2f}", format_number(speed))
         for step, speed in zip(waterfall_steps, speeds[1:], strict=True)
     ]
-    return Figure(figure, f"{title}\n" + text_table(("change", "you said", "measured", unit), rows))
+    return Figure(figure, f"{title}\n" + text_table(("change", "you predicted", "measured", unit), rows))
 
 
 Band = Sequence[tuple[float | int, float, float]]  # x, y, standard error of y
 
 
 def bands(series: Mapping[str, Band], title: str, x: str, y: str) -> Figure:
-    """Estimates that get better from left to right: a line each, and around it a band of one standard error."""
+    """Running estimates: a line per series with a band of one standard error."""
     figure = go.Figure()
     rows = []
     for index, (name, points) in enumerate(series.items()):
@@ -207,23 +211,27 @@ def bands(series: Mapping[str, Band], title: str, x: str, y: str) -> Figure:
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]], *, more: bool = False) -> list[str]:
-    """The names that no other beats in both numbers, from left to right; less is better, but of x more if `more`."""
+    """Names of the Pareto front, from left to right.
 
-    def beaten(x: float, y: float) -> bool:
+    Less is better for both numbers; with `more`, a larger x is better."""
+
+    def dominated(x: float, y: float) -> bool:
         return any(
             (other >= x if more else other <= x) and up <= y and (other, up) != (x, y) for other, up in points.values()
         )
 
-    return sorted((name for name, point in points.items() if not beaten(*point)), key=lambda name: points[name])
+    return sorted((name for name, point in points.items() if not dominated(*point)), key=lambda name: points[name])
 
 
 def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str, *, more: bool = False) -> Figure:
-    """Named points, those that nothing beats in both numbers joined; less is better, of x more if `more`."""
+    """Named points with the Pareto front joined.
+
+    Less is better for both numbers; with `more`, a larger x is better."""
     best = pareto_front(points, more=more)
     others = [name for name in points if name not in best]
     figure = go.Figure()
-    looks = (("nothing beats these", best, BLUE, "circle", "lines+markers+text", "top right"),
-             ("beaten in both", others, ORANGE, "x", "markers+text", "bottom center"))  # fmt: skip
+    looks = (("Pareto front", best, BLUE, "circle", "lines+markers+text", "top right"),
+             ("dominated", others, ORANGE, "x", "markers+text", "bottom center"))  # fmt: skip
     for name, names, colour, symbol, mode, place in looks:
         figure.add_scatter(
             x=[points[each][0] for each in names], y=[points[each][1] for each in names], text=list(names), name=name,
@@ -234,7 +242,7 @@ def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_xaxes(type="log", exponentformat="none", dtick="D1")
     rows = [
-        (name, format_number(across), format_number(up), "on the front" if name in best else "beaten")
+        (name, format_number(across), format_number(up), "on the front" if name in best else "dominated")
         for name, (across, up) in points.items()
     ]
     table = text_table(("point", x, y, ""), rows) if rows else "nothing measured yet"

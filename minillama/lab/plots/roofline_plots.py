@@ -1,4 +1,4 @@
-"""The learner's own roofline: what memory and arithmetic give, and where products and models stand under it."""
+"""The learner's measured roofline, with products and models below it."""
 
 import math
 import shutil
@@ -26,8 +26,8 @@ from minillama.measure.limits.roofline import Roofline, matmul_flops, measure_ro
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial
 
-KIND = TensorType.Q8_0  # what the labs' models are stored as
-SIDE = 8192  # of the matrix of the sweep: 71 MB in Q8_0, too much for most processors' caches
+KIND = TensorType.Q8_0  # quantisation type of the labs' models
+SIDE = 8192  # of the sweep's matrix: 71 MB in Q8_0, larger than most CPU caches
 SHAPES = {  # megabytes: layers, embedding, heads, heads of keys and values, feed forward
     1: (2, 256, 4, 2, 512),
     100: (6, 1280, 20, 4, 3328),
@@ -37,7 +37,7 @@ SHAPES = {  # megabytes: layers, embedding, heads, heads of keys and values, fee
 
 @dataclass(frozen=True)
 class Dot:
-    """A program under the roofs: operations for each byte it reads, and operations that it did in a second."""
+    """A program on the roofline: operations per byte read, and operations/s."""
 
     intensity: float
     flops: float
@@ -45,7 +45,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class StreamLoop:
-    """One loop over long arrays of numbers of `itemsize` bytes, as in McCalpin's STREAM."""
+    """One timed loop over long arrays, as in McCalpin's STREAM."""
 
     name: str
     formula: str
@@ -57,7 +57,9 @@ class StreamLoop:
 
 
 def measure_stream(elements: int = 16 << 20, repetitions: int = 5) -> tuple[StreamLoop, ...]:
-    """STREAM's copy, scale and triad, and a sum which writes nothing, with numpy on one core; the best of several."""
+    """Time STREAM's loops and a sum with numpy on one core; best of several.
+
+    The sum writes nothing."""
     a, b, c = (np.full(elements, value) for value in (1.0, 2.0, 0.0))
 
     def triad() -> None:
@@ -78,7 +80,7 @@ def measure_stream(elements: int = 16 << 20, repetitions: int = 5) -> tuple[Stre
 
 
 def _best(call: Callable[[], object], repetitions: int) -> float:
-    """Whatever else the machine does can only slow a call down."""
+    """Least seconds of several calls: other load can only slow a call down."""
     times = []
     for _ in range(repetitions):
         started = time.perf_counter()
@@ -88,14 +90,14 @@ def _best(call: Callable[[], object], repetitions: int) -> float:
 
 
 def measure_own_roofline(kind: TensorType | None = KIND) -> Roofline:
-    """Measure the roofs of this machine, two seconds, and keep them in the records of lab 01."""
+    """Measure this machine's roofline in two seconds and record it for lab 01."""
     roof = measure_roofline(kind=kind, quick=True)
     lab_record.write("01", "roofline", "own", roof.as_dict() | {"written": lab_record.now()})
     return roof
 
 
 def recorded_roofline() -> Roofline | None:
-    """The roofs on record, None where lab 01 has not measured them here."""
+    """The recorded roofline; None if lab 01 has not measured it here."""
     entry = lab_record.section("01", "roofline").get("own")
     if not isinstance(entry, dict):
         return None
@@ -107,13 +109,13 @@ def recorded_roofline() -> Roofline | None:
 
 
 def record_dot(lab: str, name: str, dot: Dot) -> Dot:
-    """Keep a dot in the records of a lab, so that later pictures show it, and return it."""
+    """Record a dot for later figures and return it."""
     lab_record.write(lab, "dots", name, asdict(dot) | {"written": lab_record.now()})
     return dot
 
 
 def recorded_dots(labs: Sequence[str] = tuple(f"{lab:02}" for lab in range(13))) -> dict[str, Dot]:
-    """The dots that the labs have put on the roofline so far."""
+    """All dots that the labs have recorded so far."""
     dots = {}
     for lab in labs:
         for name, entry in lab_record.section(lab, "dots").items():
@@ -124,7 +126,9 @@ def recorded_dots(labs: Sequence[str] = tuple(f"{lab:02}" for lab in range(13)))
 
 
 def product_dot(rows: int, *, kind: TensorType | None = KIND, side: int = SIDE, repetitions: int = 3) -> Dot:
-    """The product of `rows` rows of activations with a square matrix, stored as `kind` (None: float32, by XLA)."""
+    """Measure a product of `rows` activation rows with a square matrix.
+
+    kind: type of the matrix; None is float32, multiplied by XLA."""
     stored = 32 if kind is None else float(bits_per_weight(kind))
     moved = side * side * stored / 8 + 2 * rows * side * 4
     flops = matmul_flops(kind, rows=rows, side=side, repeats=repetitions)
@@ -132,15 +136,15 @@ def product_dot(rows: int, *, kind: TensorType | None = KIND, side: int = SIDE, 
 
 
 def bits_per_weight(kind: TensorType) -> float:
-    """Bits of a weight of a type, its share of the block's scales included."""
+    """Bits per weight of a type, block scales included."""
     return row_bytes(256, kind) * 8 / 256
 
 
 @contextmanager
 def random_model(megabytes: int) -> Iterator[Path | None]:
-    """A file of about so many megabytes with random weights in the shape of a Llama; None where there is no room.
+    """A temporary Llama file of random weights; None without enough memory or disk.
 
-    megabytes: one of SHAPES. The file is gone afterwards.
+    megabytes: the approximate size, a key of SHAPES.
     """
     layers, embedding, heads, kv_heads, feed_forward = SHAPES[megabytes]
     shape = replace(
@@ -153,20 +157,22 @@ def random_model(megabytes: int) -> Iterator[Path | None]:
 
 
 def trial_speed(model: Path | None, trial: Trial, repetitions: int = 3) -> float:
-    """Tokens a second of a test, the median of several, compiling not counted; None is the built-in model."""
+    """Tokens/s of a test, without compile time; the median of several runs.
+
+    model: None is the built-in model."""
     llm = ml.load(*(() if model is None else (model,)), ctx_size=512, progress=False)
     samples, _ = measure_trial(llm, trial, repetitions, n_batch=llm.batches.batch_size)
     return (trial.n_prompt + trial.n_gen) * 1e9 / median(samples)
 
 
 def model_dot(model: Path | None, trial: Trial, tokens_per_second: float) -> Dot:
-    """Where a test on a model stands, whose work is known by formula."""
+    """Dot of a measured test on a model; the work follows from formulas."""
     work = model_work(model, trial)
     return Dot(work.intensity, work.operations * tokens_per_second)
 
 
 def sweep_rows(rows: Sequence[int], *, kind: TensorType | None = KIND, side: int = SIDE) -> Iterator[tuple[int, Dot]]:
-    """Product after product with more and more rows, the way from decoding to reading a prompt."""
+    """Measure products with increasing rows, from decode to prefill: (rows, dot)."""
     for count in rows:
         yield count, product_dot(count, kind=kind, side=side)
 
@@ -179,7 +185,7 @@ def roofline(
     curves: Mapping[str, Sequence[Dot]] | None = None,
     predicted: Mapping[str, Dot] | None = None,
 ) -> Figure:
-    """Both roofs on logarithmic scales, dots under them, curves of joined dots, and dots that are only predicted."""
+    """The roofline on log-log axes with dots, curves of joined dots and predicted dots."""
     figure, curves, predicted = go.Figure(), curves or {}, predicted or {}
     everything = [*dots.values(), *predicted.values(), *(dot for curve in curves.values() for dot in curve)]
     left = min(0.25, *(dot.intensity / 2 for dot in everything)) if everything else 0.25

@@ -1,4 +1,4 @@
-"""The figures of lab 09: who holds which part of a layer, what is sent, and what more hosts give."""
+"""Figures of lab 09: shards of a layer, sent bytes, and scaling over hosts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,18 +24,18 @@ from minillama.lab.widgets.figure import (
 from minillama.measure.limits.collective_traffic import Collective
 
 ACROSS = 4  # matrices in a row of the grid
-APART = 1.35  # from one matrix to the next, the widest being 1
+APART = 1.35  # distance of neighbouring matrices; the widest matrix is 1
 GAP = 0.28  # between rows of matrices: room for their names
-THIN = 0.07  # parts that have no room for a number
-EVERYWHERE = "#BDBDBD"  # what all devices hold
+THIN = 0.07  # parts too thin for a number
+EVERYWHERE = "#BDBDBD"  # replicated on all devices
 WORDS = {0: "rows", 1: "columns"}
 Shape = tuple[int, ...]
 
 
 def split_axis(spec: PartitionSpec, rank: int = 2) -> int | None:
-    """Which axis of an array is split over devices; None where every device has all of it.
+    """The axis of an array that is split over devices; None if replicated.
 
-    Raises ValueError for more than one, or an axis that the array does not have.
+    Raises ValueError for more than one axis, or an axis that the array does not have.
     """
     split = [axis for axis, names in enumerate(spec) if names not in (None, ())]
     if len(split) > 1 or any(axis >= rank for axis in split):
@@ -44,7 +44,7 @@ def split_axis(spec: PartitionSpec, rank: int = 2) -> int | None:
 
 
 def shard_ranges(shape: Shape, spec: PartitionSpec, devices: int) -> list[tuple[tuple[int, int], ...]]:
-    """What each device holds of an array: a range of places on each of its axes."""
+    """Index ranges per axis that each device holds of an array."""
     axis = split_axis(spec, len(shape))
     parts = []
     for device in range(devices):
@@ -57,7 +57,7 @@ def shard_ranges(shape: Shape, spec: PartitionSpec, devices: int) -> list[tuple[
 
 
 def device_grid(shapes: Mapping[str, Shape], specs: Mapping[str, PartitionSpec], devices: int, title: str) -> Figure:
-    """The matrices of a layer in their proportions, each part in the colour of the device that holds it."""
+    """Matrices of a layer to scale, each part in the colour of its device."""
     figure = go.Figure()
     largest = max(max(shape) for shape in shapes.values())
     fills: dict[int | None, list[tuple[float, float, float, float]]] = {}
@@ -106,7 +106,7 @@ def _split_words(shape: Shape, axis: int | None, devices: int) -> tuple[str, str
 
 
 def ledger_bars(entries: Sequence[Collective], title: str) -> Figure:
-    """What each device sends in a run of a program, one bar a kind and size of collective."""
+    """Bytes sent by each device, one bar per kind and size of collective."""
     labels = [f"{_times(entry)} {entry.kind} of {_parts(entry)}" for entry in entries]
     sent = [entry.sent * (entry.count or 1) for entry in entries]
     figure = go.Figure()
@@ -124,7 +124,7 @@ def ledger_bars(entries: Sequence[Collective], title: str) -> Figure:
     if not entries:
         return Figure(figure, f"{title}\nno collectives: nothing is sent")
     total = f"{format_number(sum(sent))} bytes in all" + (
-        ", and more where the number of turns is unknown" if any(entry.count is None for entry in entries) else ""
+        ", and more for loops of unknown length" if any(entry.count is None for entry in entries) else ""
     )
     return Figure(figure, f"{title}\nbytes that each device sends\n{text_bars(labels, sent)}\n{total}")
 
@@ -139,12 +139,12 @@ def _parts(entry: Collective) -> str:
 
 
 def scaling(measured: Points, law: Scaling, title: str, unit: str = "processes") -> Figure:
-    """Measured speed-ups by number of processes, the law through them, Amdahl's without the price of meeting."""
+    """Measured speed-ups by number of processes, the fitted law, and Amdahl's law."""
     counts = list(range(1, max(8, 2 * int(max(measured))) + 1))
     curves = (
         ("the law fitted", [law.speed_up(count) for count in counts], BLUE, "solid"),
-        ("if meeting cost nothing (Amdahl)", [law.amdahl(count) for count in counts], GREEN, "dash"),
-        ("if all were shared", [float(count) for count in counts], GREY, "dot"),
+        ("if collectives took no time (Amdahl)", [law.amdahl(count) for count in counts], GREEN, "dash"),
+        ("if all work were parallel", [float(count) for count in counts], GREY, "dot"),
     )
     figure = go.Figure()
     for name, values, colour, dash in curves:
@@ -163,16 +163,16 @@ def scaling(measured: Points, law: Scaling, title: str, unit: str = "processes")
         for count in shown
     ]  # fmt: skip
     told = (
-        f"alone {format_number(1e3 * law.serial)} ms, shared {format_number(1e3 * law.parallel)} ms, "
+        f"serial {format_number(1e3 * law.serial)} ms, parallel {format_number(1e3 * law.parallel)} ms, "
         f"{law.collectives} collectives a token at {format_number(1e6 * law.round)} µs a round"
     )
     return Figure(figure, f"{title}\n{told}\n" + text_table((unit, "measured", "law", "Amdahl"), rows))
 
 
 def host_curves(series: Mapping[str, Points], title: str, y: str = "tokens a second", needed: int = 1) -> Figure:
-    """Tokens a second by number of hosts, both logarithmic; the best of each curve stands apart.
+    """Tokens/s by number of hosts on log-log axes; the best of each curve is marked.
 
-    needed: hosts that it takes to hold the weights at all; what lies left of it needs more memory than there is.
+    needed: hosts whose memory holds the weights; the area left of it is shaded.
     """
     figure = go.Figure()
     rows = []
@@ -211,5 +211,5 @@ def host_curves(series: Mapping[str, Points], title: str, y: str = "tokens a sec
 
 
 def _shown(points: Points) -> list[int]:
-    """Powers of two, which is what a table has room for."""
+    """Powers of two, to keep the table short."""
     return [int(count) for count in points if int(count) & (int(count) - 1) == 0]

@@ -1,4 +1,6 @@
-"""One background job at a time, so that a panel stays awake while its work runs and a Stop button can stop it."""
+"""One background job at a time, with a way to stop it.
+
+A panel stays responsive while its job runs."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +10,7 @@ from minillama.lab.grading.check import one_line
 
 
 class State(Enum):
-    """What a panel is doing, in the words it shows."""
+    """State of a panel; the value is the text on the screen."""
 
     IDLE = "idle"
     COMPILING = "compiling"
@@ -22,10 +24,12 @@ Job = Callable[[threading.Event, ReportState], None]
 
 
 class JobRunner:
-    """Runs jobs in a thread, the newest wins: starting one stops the one before and waits for its end elsewhere.
+    """Run jobs in a thread; a new job stops the previous one.
 
-    A job gets an Event that it tests between steps and a function to report its state with. It must not print: the
-    text of a thread lands in whichever cell runs at that moment.
+    The new job's thread waits for the end of the previous one.
+
+    A job gets an Event, which it must test between steps, and a function that reports its state. A job must not print:
+    Jupyter shows a thread's text in the cell that runs at that moment.
     """
 
     def __init__(self, report: ReportState) -> None:
@@ -36,7 +40,7 @@ class JobRunner:
         self._thread: threading.Thread | None = None
 
     def start(self, job: Job) -> None:
-        """Stop what runs and run `job` next; returns at once."""
+        """Stop the running job and run `job` next; return at once."""
         with self._lock:
             self._stop.set()
             before, stop = self._thread, threading.Event()
@@ -45,11 +49,11 @@ class JobRunner:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ask the running job to end; returns at once."""
+        """Signal the running job to stop; return at once."""
         self._stop.set()
 
     def join(self, seconds: float) -> bool:
-        """Wait until nothing runs; False when `seconds` were not enough."""
+        """Wait for the job's end; False after `seconds` without it."""
         thread = self._thread
         if thread is not None:
             thread.join(seconds)
@@ -63,7 +67,9 @@ class JobRunner:
         self._set_state(State.RUNNING, "")
         try:
             job(stop, self._set_state)
-        except Exception as error:  # a panel shows any failure as one line, a thread has nobody to raise to
+        except (
+            Exception
+        ) as error:  # a panel shows any failure as one line: no caller can catch an exception of a thread
             self._set_state(State.FAILED, one_line(error))
         else:
             self._set_state(State.STOPPED if stop.is_set() else State.IDLE, "")

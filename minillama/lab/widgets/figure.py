@@ -1,4 +1,6 @@
-"""A picture is a plotly figure and its text twin: a terminal, a code host and a screen reader see the numbers too."""
+"""Figures with a text alternative, and the style that all of them share.
+
+The text is for terminals, code hosts and screen readers."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ import plotly.graph_objects as go
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 
-# Okabe and Ito's palette: told apart with any kind of colour vision.
+# Okabe and Ito's palette, distinguishable with any kind of colour vision.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#8C8C8C"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY)
@@ -18,13 +20,13 @@ SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure and the same facts as text."""
+    """A plotly figure and its text alternative."""
 
     plotly: go.Figure
     text: str
 
     def mime_bundle(self) -> dict[str, object]:
-        """The mime bundle a front end chooses from: about 7 KB, where a FigureWidget sends 5 MB."""
+        """The mime bundle for a front end: about 7 KB (a FigureWidget sends 5 MB)."""
         return {PLOTLY_MIME: json.loads(self.plotly.to_json()), "text/plain": self.text}
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
@@ -35,7 +37,7 @@ class Figure:
 
 
 def apply_layout(figure: go.Figure, title: str, x: str = "", y: str = "", *, height: int = 360) -> go.Figure:
-    """Give a figure the look all labs share and return it."""
+    """Apply the labs' common style to a figure and return it."""
     grid = {"gridcolor": "#E6E6E6", "zerolinecolor": "#BDBDBD", "automargin": True}
     figure.update_layout(
         template="none",
@@ -55,13 +57,13 @@ def apply_layout(figure: go.Figure, title: str, x: str = "", y: str = "", *, hei
 
 
 def token_label(piece: str) -> str:
-    """A token's text as it may stand on an axis: blanks and line ends visible, never empty."""
+    """A token's text for an axis: blanks and line ends visible, never empty."""
     shown = piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
     return shown or "∅"
 
 
 def format_number(value: float | int) -> str:
-    """A number with about three digits, for a label or a text twin."""
+    """A number as text with about three digits."""
     if value == 0:
         return "0"
     size = abs(value)
@@ -73,7 +75,7 @@ def format_number(value: float | int) -> str:
 
 
 def text_bars(labels: Sequence[str], values: Sequence[float], *, width: int = 32, unit: str = "") -> str:
-    """Bars drawn with characters, one line a label: the twin of a bar chart."""
+    """Text alternative of a bar chart: one line of characters per label."""
     top = max((abs(value) for value in values), default=0.0) or 1.0
     margin = max((len(label) for label in labels), default=0)
     numbers = [format_number(value) + (f" {unit}" if unit else "") for value in values]
@@ -86,7 +88,7 @@ def text_bars(labels: Sequence[str], values: Sequence[float], *, width: int = 32
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with blanks: the twin of a table or a scatter plot."""
+    """Text table with aligned columns."""
     widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

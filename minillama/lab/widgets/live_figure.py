@@ -1,4 +1,4 @@
-"""Put a picture into a notebook's output and redraw it there later."""
+"""Show a figure in a notebook's output and redraw it in place."""
 
 import uuid
 
@@ -9,10 +9,10 @@ from minillama.lab.widgets.figure import Figure
 
 
 class LiveFigure:
-    """A place in a cell's output that always shows the latest picture.
+    """A place in a cell's output that always shows the latest figure.
 
-    The raw mime bundle is published, because plotly's own way of showing a figure loses the display id that `update`
-    needs. Outside of a notebook nothing is shown, and `picture` still holds what would have been.
+    This class publishes the raw mime bundle, because plotly's own display function loses the display id that `update`
+    needs. Outside of a notebook it shows nothing; `figure` holds the latest figure.
     """
 
     def __init__(self, figure: Figure) -> None:
@@ -22,11 +22,11 @@ class LiveFigure:
             display(figure.mime_bundle(), raw=True, display_id=self._id)
 
     def update(self, figure: Figure) -> None:
-        """Draw `picture` in the place of the one before; safe to call from a worker thread."""
+        """Replace the figure on the screen. Threads may call this."""
         self.figure = figure
         if InteractiveShell.initialized():
-            # JupyterLab's plotly renderer ignores a new figure while it shows one; another kind of output in between
-            # makes it start afresh. It is as high as the figure, so that the page does not jump.
+            # JupyterLab's plotly renderer ignores a new figure while it shows one. Another kind of output in between
+            # resets the renderer. It has the figure's height, so the page does not jump.
             height = figure.plotly.layout.height or 360
             gap = {"text/html": f'<div style="height:{height}px"></div>', "text/plain": ""}
             update_display(gap, raw=True, display_id=self._id)
@@ -34,5 +34,5 @@ class LiveFigure:
 
 
 def show(figure: Figure) -> None:
-    """Show a picture below the cell."""
+    """Show a figure below the cell."""
     LiveFigure(figure)

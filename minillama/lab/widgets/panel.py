@@ -1,7 +1,7 @@
-"""Panels: sliders that redraw a picture and stream text, working in a background thread.
+"""Panels: controls that redraw a figure and stream text from a background thread.
 
-Every panel is made of two plain functions, `draw(settings) -> Picture` and `write(settings) -> pieces of text and
-pictures`, that do the same without widgets: in a script, in Colab or in a test.
+A panel is made of two plain functions, `draw(settings) -> Figure` and `write(settings) -> texts and figures`. They do
+the same without widgets: in a script, in Colab or in a test.
 """
 
 import html
@@ -36,7 +36,7 @@ STYLE = {"description_width": "150px"}
 
 @dataclass(frozen=True)
 class Slider:
-    """A number between two ends; it acts when it is let go, not on the way."""
+    """A slider for a float. It acts on release, not while it moves."""
 
     name: str
     label: str
@@ -63,7 +63,7 @@ class Slider:
 
 @dataclass(frozen=True)
 class IntSlider:
-    """A whole number between two ends."""
+    """A slider for an integer. It acts on release."""
 
     name: str
     label: str
@@ -87,7 +87,7 @@ class IntSlider:
 
 @dataclass(frozen=True)
 class Dropdown:
-    """One of a few texts."""
+    """A choice among a few texts."""
 
     name: str
     label: str
@@ -103,7 +103,7 @@ class Dropdown:
 
 @dataclass(frozen=True)
 class TextBox:
-    """A line of text; it acts on Enter."""
+    """A line of text. It acts on Enter."""
 
     name: str
     label: str
@@ -125,10 +125,10 @@ Control = Slider | IntSlider | Dropdown | TextBox
 
 
 class Panel:
-    """Knobs, a picture that follows them and, with `write`, a Start and a Stop button and what they stream.
+    """Controls, a figure that follows them, and a streamed text.
 
-    Of what `write` yields, text goes behind the text so far, and a picture takes the place of the one on the screen.
-    `compiles(settings)` tells whether drawing will compile something first: the panel says what it waits for.
+    With `write` there are a Start and a Stop button. A text that `write` yields is appended; a figure replaces the one
+    on the screen. `compiles(settings)` is True if drawing compiles a program first; the panel then shows "compiling".
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Panel:
         self._start = widgets.Button(
             description="Start", icon="play", button_style="primary", tooltip="run with these settings"
         )
-        self._stop = widgets.Button(description="Stop", icon="stop", tooltip="stop what runs", disabled=True)
+        self._stop = widgets.Button(description="Stop", icon="stop", tooltip="stop the running job", disabled=True)
         self._runner = JobRunner(self._report)
         self._live_figure: LiveFigure | None = None
         self._report(State.IDLE, "")
@@ -163,21 +163,23 @@ class Panel:
 
     @property
     def settings(self) -> dict[str, ControlValue]:
-        """Where the knobs stand now."""
+        """Present values of the controls, by name."""
         return {name: widget.value for name, widget in self._widgets.items()}
 
     @property
     def state(self) -> State:
-        """What the panel is doing."""
+        """Present state of the panel."""
         return self._runner.state
 
     @property
     def figure(self) -> Figure | None:
-        """The picture on the screen."""
+        """The figure on the screen."""
         return self._live_figure.figure if self._live_figure else None
 
     def show(self) -> "Panel":
-        """Draw once, in the cell itself so that a failure is seen there, and show knobs, picture and text."""
+        """Show the controls, the first figure and the text.
+
+        The first figure is drawn in the cell itself, so that a failure appears there."""
         first = self.draw(self.settings)
         short = [widget for widget in self._widgets.values() if not isinstance(widget, widgets.Text)]
         rows = [widget for widget in self._widgets.values() if isinstance(widget, widgets.Text)]
@@ -189,21 +191,21 @@ class Panel:
         return self
 
     def set(self, name: str, value: ControlValue) -> None:
-        """Move one knob, as a hand would."""
+        """Set one control, with the same effect as in the browser."""
         self._widgets[name].value = value
 
     def start(self) -> None:
-        """Redraw and write with the present settings; what runs is stopped first."""
+        """Stop the running job; redraw and write with the present settings."""
         self._writing = self.write is not None
         self._redraw()
 
     def stop(self) -> None:
-        """Stop what runs, as the button does."""
+        """Stop the running job, as the button does."""
         self._writing = False
         self._runner.stop()
 
     def join(self, seconds: float = 60.0) -> bool:
-        """Wait until the panel rests; False when `seconds` were not enough."""
+        """Wait for the job's end; False after `seconds` without it."""
         return self._runner.join(seconds)
 
     def _on_change(self, _: object) -> None:
@@ -248,12 +250,12 @@ class Panel:
 
 
 def as_generator(pieces: Pieces) -> Iterator[str | Figure]:
-    """The pieces as a generator, so that stopping early also closes the generator they come from."""
+    """The pieces as a generator whose `close` also closes their source."""
     yield from pieces
 
 
 def text_box_html(text: str) -> str:
-    """Streamed text in a box of fixed height, so that nothing below it moves; nothing in it is taken for markup."""
+    """HTML of the streamed text, escaped, in a box of fixed height."""
     return (
         '<div style="white-space:pre-wrap;font-family:Georgia,serif;font-size:16px;line-height:1.5;max-width:860px;'
         'height:170px;overflow:auto;border-left:4px solid #0072B2;padding:4px 14px;margin:6px 0">'
