@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from itertools import pairwise
-from types import MappingProxyType
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from minillama.errors import FormatError
+from minillama.gguf.byte_alphabet import CHARACTER_TO_BYTE
 from minillama.tokenizer.pretokenizers import PreTokenizer
 
 log = logging.getLogger("minillama")
@@ -21,19 +21,9 @@ log = logging.getLogger("minillama")
 
 UTF8_BYTES = frozenset(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}  # the others occur in no text
 LONG_TEXT = 2000  # characters; up to here Python joins pairs itself, and a program starts sooner
-NEVER = 1 << 62
+NO_RANK = 1 << 62
 # What Python makes of bytes that are no UTF-8
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _alphabet() -> dict[str, int]:
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
-
-
-# Character of GPT-2's alphabet -> byte
-BYTE_OF: Mapping[str, int] = MappingProxyType(_alphabet())
 
 
 def byte_pair_merger(
@@ -47,7 +37,7 @@ def byte_pair_merger(
     splits = [pre_tokenizers.Split(Regex(text), behavior="isolated") for text in pretokenizer.expressions]
     to_alphabet = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     cut = pre_tokenizers.Sequence([*splits, to_alphabet])
-    if not ids.keys() >= BYTE_OF.keys():
+    if not ids.keys() >= CHARACTER_TO_BYTE.keys():
         return _library_merger(ids, merges, pretokenizer, cut)
     ranks = dict(zip(merges, range(len(merges)), strict=True))
     if len(ranks) < len(merges):  # the first of equal ones counts
@@ -61,7 +51,7 @@ def byte_pair_merger(
         try:
             for piece, _ in cut.pre_tokenize_str(SURROGATE.sub("\ufffd", text)):
                 whole = ids.get(piece) if pretokenizer.ignore_merges else None
-                found += [ids[part] for part in join_pairs(piece, ranks)] if whole is None else [whole]
+                found += [ids[part] for part in merge_pairs(piece, ranks)] if whole is None else [whole]
         except KeyError:  # a merge makes what is no token
             return library()(text)
         return found
@@ -69,16 +59,16 @@ def byte_pair_merger(
     return merge
 
 
-def join_pairs(piece: str, ranks: Mapping[str, int]) -> list[str]:
+def merge_pairs(piece: str, ranks: Mapping[str, int]) -> list[str]:
     """Byte-pair encoding as it is defined (Sennrich et al. 2016): join the pair of the lowest rank until none is left.
 
     ranks: of two texts with a blank between.
     """
     parts = list(piece)
     while len(parts) > 1:
-        pairs = [ranks.get(f"{a} {b}", NEVER) for a, b in pairwise(parts)]
+        pairs = [ranks.get(f"{a} {b}", NO_RANK) for a, b in pairwise(parts)]
         rank = min(pairs)
-        if rank == NEVER:
+        if rank == NO_RANK:
             break
         at = pairs.index(rank)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
@@ -89,9 +79,9 @@ def _library_merger(
     ids: Mapping[str, int], merges: Sequence[str], pretokenizer: PreTokenizer, cut: pre_tokenizers.PreTokenizer
 ) -> Callable[[str], list[int]]:
     """The merging of `tokenizers`: slow to set up for a large vocabulary, then faster by far."""
-    pairs = _read_pairs(merges)
-    bytes_missing = sorted(BYTE_OF.keys() - ids.keys())
-    if any(BYTE_OF[text] in UTF8_BYTES for text in bytes_missing):
+    pairs = _parse_merges(merges)
+    bytes_missing = sorted(CHARACTER_TO_BYTE.keys() - ids.keys())
+    if any(CHARACTER_TO_BYTE[text] in UTF8_BYTES for text in bytes_missing):
         log.warning("some bytes of UTF-8 are no tokens; text that needs them loses characters")
     try:
         bpe, replacements = _build(ids, pairs, bytes_missing, pretokenizer.ignore_merges)
@@ -134,20 +124,20 @@ def _build(
     return Tokenizer(models.BPE(vocabulary, list(pairs), ignore_merges=ignore_merges)), replacements
 
 
-def from_alphabet(text: str) -> bytes:
+def alphabet_to_bytes(text: str) -> bytes:
     """The bytes of a token's text; a character outside the alphabet is spelt out as llama.cpp does."""
     try:
-        return bytes(map(BYTE_OF.__getitem__, text))
+        return bytes(map(CHARACTER_TO_BYTE.__getitem__, text))
     except KeyError:
         parts = []
         for character in text:
             raw = character.encode("utf-8", "surrogateescape")
             unknown = b"[UNK_BYTE_0x" + raw.hex().encode() + text.encode("utf-8", "surrogateescape") + b"]"
-            parts.append(bytes([BYTE_OF[character]]) if character in BYTE_OF else unknown)
+            parts.append(bytes([CHARACTER_TO_BYTE[character]]) if character in CHARACTER_TO_BYTE else unknown)
         return b"".join(parts)
 
 
-def _read_pairs(merges: Sequence[str]) -> list[tuple[str, str]]:
+def _parse_merges(merges: Sequence[str]) -> list[tuple[str, str]]:
     """Both texts of each merge; the first of equal merges counts, and lines without two texts do not."""
     if SURROGATE.search("".join(merges)):  # no UTF-8; no text leads to them
         merges = [merge for merge in merges if not SURROGATE.search(merge)]

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from minillama.errors import FormatError, UnsupportedError
-from minillama.tokenizer.byte_pairs import byte_pair_merger, from_alphabet
+from minillama.tokenizer.byte_pairs import alphabet_to_bytes, byte_pair_merger
 from minillama.tokenizer.pretokenizers import find_pretokenizer
-from minillama.tokenizer.score_merge import SPACE, ScoreMerger, byte_tokens
-from minillama.tokenizer.tokenize import Tokenizer, special_tokens
+from minillama.tokenizer.score_merge import SPACE, ScoreMerger, byte_fallback_ids
+from minillama.tokenizer.tokenize import Tokenizer, parsed_special_tokens
 from minillama.tokenizer.vocabulary import BYTE, Vocabulary, read_flag, read_numbers, read_texts, read_vocabulary
 
 log = logging.getLogger("minillama")
@@ -32,17 +32,17 @@ def load_tokenizer(metadata: Mapping[str, object]) -> Tokenizer:
 
 
 def _load_spm(metadata: Mapping[str, object]) -> Tokenizer:
-    vocabulary = _checked(read_vocabulary(metadata, bos=1, eos=2, unknown=0))
+    vocabulary = _check_byte_tokens(read_vocabulary(metadata, bos=1, eos=2, unknown=0))
     scores = read_numbers(metadata, "tokenizer.ggml.scores", len(vocabulary.tokens))
     if scores is None:
         log.warning("the file has no tokenizer.ggml.scores; all merges count alike, which costs answer quality")
         scores = np.zeros(len(vocabulary.tokens))
-    merger = ScoreMerger(vocabulary.ids, scores.tolist(), byte_tokens(vocabulary.ids, vocabulary.unknown))
+    merger = ScoreMerger(vocabulary.ids, scores.tolist(), byte_fallback_ids(vocabulary.ids, vocabulary.unknown))
     return Tokenizer(
         vocabulary,
         merge=merger,
-        normal_piece=_spaced_bytes,
-        specials=special_tokens(vocabulary, _stripping(metadata)),
+        normal_piece=_sentencepiece_bytes,
+        specials=parsed_special_tokens(vocabulary, _rstrip_rule(metadata)),
         add_bos=read_flag(metadata, "tokenizer.ggml.add_bos_token", True),
         add_eos=read_flag(metadata, "tokenizer.ggml.add_eos_token", False),
         add_space_prefix=read_flag(metadata, "tokenizer.ggml.add_space_prefix", True),
@@ -53,12 +53,12 @@ def _load_spm(metadata: Mapping[str, object]) -> Tokenizer:
 def _load_bpe(metadata: Mapping[str, object]) -> Tokenizer:
     pretokenizer = find_pretokenizer(metadata)
     default_bos = 11 if pretokenizer.has_bos else None
-    vocabulary = _checked(read_vocabulary(metadata, bos=default_bos, eos=11, unknown=None))
+    vocabulary = _check_byte_tokens(read_vocabulary(metadata, bos=default_bos, eos=11, unknown=None))
     return Tokenizer(
         vocabulary,
         merge=byte_pair_merger(vocabulary.ids, read_texts(metadata, "tokenizer.ggml.merges"), pretokenizer),
-        normal_piece=from_alphabet,
-        specials=special_tokens(vocabulary, _stripping(metadata)),
+        normal_piece=alphabet_to_bytes,
+        specials=parsed_special_tokens(vocabulary, _rstrip_rule(metadata)),
         add_bos=read_flag(metadata, "tokenizer.ggml.add_bos_token", pretokenizer.add_bos),
         add_eos=read_flag(metadata, "tokenizer.ggml.add_eos_token", False),
         add_space_prefix=read_flag(metadata, "tokenizer.ggml.add_space_prefix", False),
@@ -69,9 +69,9 @@ def _load_bpe(metadata: Mapping[str, object]) -> Tokenizer:
 LOADERS: Mapping[str, Callable[[Mapping[str, object]], Tokenizer]] = {"llama": _load_spm, "gpt2": _load_bpe}
 
 
-def _checked(vocabulary: Vocabulary) -> Vocabulary:
+def _check_byte_tokens(vocabulary: Vocabulary) -> Vocabulary:
     """FormatError where a byte token does not name its byte."""
-    for index in vocabulary.of_kind(BYTE):
+    for index in vocabulary.ids_with(BYTE):
         if not BYTE_TOKEN.fullmatch(vocabulary.tokens[index]):
             raise FormatError(
                 f"tokenizer.ggml.tokens has {vocabulary.tokens[index]!r} for a byte; expected one like <0x0A>"
@@ -79,7 +79,7 @@ def _checked(vocabulary: Vocabulary) -> Vocabulary:
     return vocabulary
 
 
-def _stripping(metadata: Mapping[str, object]) -> Callable[[str], bool]:
+def _rstrip_rule(metadata: Mapping[str, object]) -> Callable[[str], bool]:
     """Which special tokens eat the blanks after them: nearly all of a Phi-3, which GGUF files cannot say otherwise."""
     name = str(metadata.get("general.name", "")).lower()
     if "phi-3" in name or "phi3" in name:
@@ -87,5 +87,5 @@ def _stripping(metadata: Mapping[str, object]) -> Callable[[str], bool]:
     return lambda text: False
 
 
-def _spaced_bytes(text: str) -> bytes:
+def _sentencepiece_bytes(text: str) -> bytes:
     return text.replace(SPACE, " ").encode("utf-8", "surrogateescape")

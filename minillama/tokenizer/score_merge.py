@@ -31,15 +31,15 @@ class ScoreMerger:
         self._ids = ids
         self._scores = scores
         self._byte_ids = byte_ids
-        self._neighbours = _neighbours(ids)
+        self._adjacent_pairs = _adjacent_pairs(ids)
         self._merge_cached = lru_cache(maxsize=1 << 16)(self._merge)
 
     def __call__(self, text: str) -> list[int]:
         text = LONE_SURROGATE.sub("\ufffd", text).replace(" ", SPACE)
         codes = _codes(text)
         pairs = codes[:-1] << SHIFT | codes[1:]
-        places = np.minimum(np.searchsorted(self._neighbours, pairs), len(self._neighbours) - 1)
-        cuts = [0, *(np.flatnonzero(self._neighbours[places] != pairs) + 1).tolist(), len(text)]
+        places = np.minimum(np.searchsorted(self._adjacent_pairs, pairs), len(self._adjacent_pairs) - 1)
+        cuts = [0, *(np.flatnonzero(self._adjacent_pairs[places] != pairs) + 1).tolist(), len(text)]
         ids: list[int] = []
         for start, end in pairwise(cuts):
             word = text[start:end]
@@ -78,15 +78,15 @@ class ScoreMerger:
         ids: list[int] = []
         for text in filter(None, texts):
             index = self._ids.get(text)
-            ids += [index] if index is not None else self._spell(text)
+            ids += [index] if index is not None else self._byte_fallback(text)
         return tuple(ids)
 
-    def _spell(self, character: str) -> list[int]:
+    def _byte_fallback(self, character: str) -> list[int]:
         spelt = (self._byte_ids[byte] for byte in character.encode("utf-8", "surrogateescape"))
         return [index for index in spelt if index is not None]
 
 
-def byte_tokens(ids: Mapping[str, int], unknown: int | None) -> list[int | None]:
+def byte_fallback_ids(ids: Mapping[str, int], unknown: int | None) -> list[int | None]:
     """The token of each of the 256 byte values: `<0x0A>`, else the byte itself as a text, else the unknown token."""
     found: list[int | None] = []
     for byte in range(256):
@@ -99,7 +99,7 @@ def _codes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
 
 
-def _neighbours(texts: Mapping[str, int]) -> np.ndarray:
+def _adjacent_pairs(texts: Mapping[str, int]) -> np.ndarray:
     """All pairs of characters that are neighbours in some text, as sorted numbers; never empty."""
     codes = _codes("".join(texts))
     ends = np.cumsum([len(text) for text in texts])[:-1]

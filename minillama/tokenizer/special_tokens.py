@@ -45,7 +45,7 @@ SHOWN_TEXTS = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 
 
 @dataclass(frozen=True)
-class Special:
+class SpecialIds:
     """Ids that end a generation, and ids whose type the texts overrule."""
 
     eog: frozenset[int]
@@ -54,7 +54,7 @@ class Special:
     normal: frozenset[int]
 
 
-def find_special(ids: Mapping[str, int], roles: Mapping[str, int | None]) -> Special:
+def find_special_ids(ids: Mapping[str, int], roles: Mapping[str, int | None]) -> SpecialIds:
     """Find special tokens by text; `roles` has the ids that the file names, under `eos` and the keys of ROLE_TEXTS."""
     eog = {ids[text] for text in END_TEXTS if text in ids}
     control = set(eog)
@@ -83,4 +83,4 @@ def find_special(ids: Mapping[str, int], roles: Mapping[str, int | None]) -> Spe
     if ends("</s>") and (ends("<|tool_response>") or ends("<|plamo:eos|>")):
         eog.remove(ids["</s>"])
         normal.add(ids["</s>"])
-    return Special(frozenset(eog), frozenset(control), frozenset(user_defined), frozenset(normal))
+    return SpecialIds(frozenset(eog), frozenset(control), frozenset(user_defined), frozenset(normal))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# C's isspace: what a right-stripping token eats
+# C's isspace: what a right-rstrip token eats
 BLANKS = " \t\n\v\f\r"
 
 
@@ -14,7 +14,7 @@ class SpecialToken:
 
     text: str
     id: int
-    strips: bool = False
+    rstrip: bool = False
 
 
 def split_special(text: str, specials: Sequence[SpecialToken]) -> list[str | int]:
@@ -40,5 +40,5 @@ def _split_one(fragment: str | int, special: SpecialToken) -> list[str | int]:
     first, *rest = fragment.split(special.text)
     pieces: list[str | int] = [first]
     for text in rest:
-        pieces += [special.id, text.lstrip(BLANKS) if special.strips else text]
+        pieces += [special.id, text.lstrip(BLANKS) if special.rstrip else text]
     return [piece for piece in pieces if piece != ""]

@@ -70,7 +70,7 @@ class Tokenizer:
             ids.append(self.bos)
         specials = self.specials
         if not parse_special:
-            bits = self.vocabulary.bits
+            bits = self.vocabulary.attributes
             specials = tuple(special for special in specials if not bits[special.id] & (CONTROL | UNKNOWN))
         after_special = True
         for fragment in split_special(text, specials):
@@ -103,7 +103,7 @@ class Tokenizer:
         """
         if not 0 <= id < self.size:
             raise OptionError(f"no token has the id {id}; the vocabulary has ids 0 to {self.size - 1}")
-        bits, text = self.vocabulary.bits[id], self.tokens[id]
+        bits, text = self.vocabulary.attributes[id], self.tokens[id]
         if bits & (UNKNOWN | CONTROL) and not special:
             return b""
         if bits & (UNKNOWN | CONTROL | USER_DEFINED):
@@ -119,11 +119,11 @@ class Tokenizer:
         return StreamDecoder(partial(self.piece, special=special))
 
 
-def special_tokens(vocabulary: Vocabulary, stripping: Callable[[str], bool]) -> tuple[SpecialToken, ...]:
-    """The tokens that are looked for in a text, longest in bytes first; `stripping` says which eat blanks."""
+def parsed_special_tokens(vocabulary: Vocabulary, rstrip: Callable[[str], bool]) -> tuple[SpecialToken, ...]:
+    """The tokens that are looked for in a text, longest in bytes first; `rstrip` says which eat blanks."""
     tokens = vocabulary.tokens
     found = [
-        SpecialToken(tokens[index], index, stripping(tokens[index]))
-        for index in vocabulary.of_kind(CONTROL | USER_DEFINED | UNKNOWN)
+        SpecialToken(tokens[index], index, rstrip(tokens[index]))
+        for index in vocabulary.ids_with(CONTROL | USER_DEFINED | UNKNOWN)
     ]
     return tuple(sorted(found, key=lambda special: -len(special.text.encode("utf-8", "surrogateescape"))))

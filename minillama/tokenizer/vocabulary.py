@@ -7,21 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from minillama.errors import FormatError
-from minillama.tokenizer.special_tokens import ROLE_TEXTS, find_special
+from minillama.tokenizer.special_tokens import ROLE_TEXTS, find_special_ids
 
 log = logging.getLogger("minillama")
 
 # What a token is, as bits, because a token can be control and user-defined at once.
 UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 2, 4, 8, 16, 32
 # tokenizer.ggml.token_type 0..6 -> bits (0 is "undefined": such a token has no text).
-TYPE_BITS = (0, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
+TYPE_ATTRIBUTES = (0, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 NO_ID = 0xFFFFFFFF  # what converters write for "there is none"
 OLD_KEYS = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}  # deprecated names of these roles
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Tokens by id. `bits[id]` says what a token is; `ids` finds a token by its text (the last one of equal texts)."""
+    """Tokens by id.
+
+    `attributes[id]` has the attribute bits of a token. `ids` finds a token by its text, the last of equal texts.
+    """
 
     tokens: tuple[str, ...]
     ids: Mapping[str, int]
@@ -31,9 +34,9 @@ class Vocabulary:
     unknown: int | None
     eog: frozenset[int]
 
-    def of_kind(self, kinds: int) -> list[int]:
+    def ids_with(self, kinds: int) -> list[int]:
         """The tokens that are of at least one of these kinds."""
-        return np.flatnonzero(np.frombuffer(self.bits, np.uint8) & kinds).tolist()
+        return np.flatnonzero(np.frombuffer(self.attributes, np.uint8) & kinds).tolist()
 
 
 def read_vocabulary(
@@ -49,22 +52,24 @@ def read_vocabulary(
         log.warning("%d tokens have the text of another token; the last one of each is used", len(tokens) - len(ids))
     types = read_numbers(metadata, "tokenizer.ggml.token_type", len(tokens))
     if types is None:
-        bits = bytearray([NORMAL]) * len(tokens)
+        attributes = bytearray([NORMAL]) * len(tokens)
     else:
-        known = (types >= 0) & (types < len(TYPE_BITS))
-        bits = bytearray(np.array(TYPE_BITS, np.uint8)[np.where(known, types, 0).astype(np.int64)].tobytes())
+        known = (types >= 0) & (types < len(TYPE_ATTRIBUTES))
+        attributes = bytearray(
+            np.array(TYPE_ATTRIBUTES, np.uint8)[np.where(known, types, 0).astype(np.int64)].tobytes()
+        )
     bos = special_id(metadata, "bos", len(tokens), bos)
     eos = special_id(metadata, "eos", len(tokens), eos)
     roles = {role: special_id(metadata, role, len(tokens), None) for role in ROLE_TEXTS}
-    found = find_special(ids, {**roles, "eos": eos})
+    found = find_special_ids(ids, {**roles, "eos": eos})
     for index in found.control:
-        bits[index] |= CONTROL
+        attributes[index] |= CONTROL
     for index in found.user_defined:
-        bits[index] = USER_DEFINED
+        attributes[index] = USER_DEFINED
     for index in found.normal:
-        bits[index] = NORMAL
+        attributes[index] = NORMAL
     unknown = special_id(metadata, "unknown", len(tokens), unknown)
-    return Vocabulary(tokens, ids, bytes(bits), bos, eos, unknown, found.eog)
+    return Vocabulary(tokens, ids, bytes(attributes), bos, eos, unknown, found.eog)
 
 
 def special_id(metadata: Mapping[str, object], role: str, size: int, default: int | None) -> int | None:

@@ -15,13 +15,14 @@ import pytest
 from minillama.cli import build_parser, main
 from minillama.errors import OptionError, ResourceError
 from minillama.gguf import TensorType, dequantize, open_gguf
+from minillama.gguf.byte_alphabet import BYTE_TO_CHARACTER
 from minillama.gguf.display_names import format_parameters, model_type
 from minillama.gguf.quantisation_mixes import MIX_NAMES, Mix
 from minillama.gguf.random_models import model_writer
 from minillama.gguf.random_models.model_shapes import SHAPES, shape_named
 from minillama.gguf.random_models.model_writer import tensor_specs, write_random_model
 from minillama.gguf.random_models.random_blocks import random_blocks
-from minillama.gguf.random_models.random_vocabulary import RandomTokens, byte_alphabet, random_tokens
+from minillama.gguf.random_models.random_vocabulary import RandomTokens, random_tokens
 from minillama.gguf.types import BLOCKS
 
 WRITTEN_TYPES = sorted({tensor.type for name in MIX_NAMES for tensor in tensor_specs(SHAPES["tiny"], Mix.named(name))})
@@ -145,7 +146,7 @@ def test_vocabularies_are_whole(vocabularies: dict[str, RandomTokens], name: str
         assert len(tokens.scores) == vocabulary.size
         assert {*map(chr, range(33, 127)), "▁"} <= known
     else:
-        assert tokens.texts[:256] == list(byte_alphabet().values())
+        assert tokens.texts[:256] == list(BYTE_TO_CHARACTER.values())
         made = set(tokens.texts[:256])
         for merge in tokens.merges:
             left, right = merge.split(" ")
@@ -180,7 +181,7 @@ def test_special_tokens_stand_where_the_real_models_have_them() -> None:
 
 def test_byte_alphabet_is_that_of_the_real_vocabulary(reference: Path) -> None:
     tokens = open_gguf(reference / "vocab" / "ggml-vocab-llama-bpe.gguf").metadata["tokenizer.ggml.tokens"]
-    assert list(byte_alphabet().values()) == list(tokens[:256])
+    assert list(BYTE_TO_CHARACTER.values()) == list(tokens[:256])
 
 
 def digest(path: Path) -> str:

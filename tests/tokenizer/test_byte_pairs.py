@@ -13,7 +13,7 @@ from vocabularies import MERGES, bpe_metadata, byte_alphabet
 
 from minillama.errors import FormatError
 from minillama.tokenizer import load_tokenizer
-from minillama.tokenizer.byte_pairs import LONG_TEXT, from_alphabet
+from minillama.tokenizer.byte_pairs import LONG_TEXT, alphabet_to_bytes
 from minillama.tokenizer.pretokenizers import PRETOKENIZERS
 
 GPT2 = regex.compile(PRETOKENIZERS["gpt-2"].expressions[0])
@@ -122,8 +122,8 @@ def test_tokens_that_are_no_utf8_do_no_harm() -> None:
 
 
 def test_a_token_outside_the_alphabet_is_shown_as_llama_cpp_shows_it() -> None:
-    assert from_alphabet("Ġa") == b" a"
-    assert from_alphabet("a b") == b"a[UNK_BYTE_0x20a b]b"
+    assert alphabet_to_bytes("Ġa") == b" a"
+    assert alphabet_to_bytes("a b") == b"a[UNK_BYTE_0x20a b]b"
 
 
 def cut(name: str, text: str) -> list[str]:

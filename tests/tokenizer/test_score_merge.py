@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vocabularies import WORDS, spm_metadata
 
 from minillama.tokenizer import load_tokenizer
-from minillama.tokenizer.score_merge import ScoreMerger, byte_tokens
+from minillama.tokenizer.score_merge import ScoreMerger, byte_fallback_ids
 
 PIECES = st.text("▁ab.", min_size=1, max_size=4)
 SCORES = st.sampled_from([-3.0, -2.0, -1.0, 0.0])  # few, so that many tie
@@ -34,7 +34,7 @@ def slow_merge(text: str, ids: Mapping[str, int], scores: Sequence[float], byte_
 def test_agrees_with_the_slow_twin(pieces: dict[str, float], text: str) -> None:
     ids = {piece: place for place, piece in enumerate(pieces)} | {f"<0x{byte:02X}>": 100 + byte for byte in range(256)}
     scores = list(pieces.values()) + [0.0] * 400
-    byte_ids = byte_tokens(ids, None)
+    byte_ids = byte_fallback_ids(ids, None)
     assert ScoreMerger(ids, scores, byte_ids)(text) == slow_merge(text, ids, scores, byte_ids)
 
 
@@ -68,6 +68,6 @@ def test_bytes_that_are_no_text_keep_their_value() -> None:
 
 
 def test_without_byte_tokens_the_unknown_token_stands_in() -> None:
-    byte_ids = byte_tokens({"<unk>": 0, "a": 1, "<0x0A>": 2}, unknown=0)
+    byte_ids = byte_fallback_ids({"<unk>": 0, "a": 1, "<0x0A>": 2}, unknown=0)
     assert (byte_ids[0x0A], byte_ids[ord("a")], byte_ids[ord("b")]) == (2, 1, 0)
-    assert byte_tokens({"a": 0}, unknown=None)[ord("b")] is None
+    assert byte_fallback_ids({"a": 0}, unknown=None)[ord("b")] is None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minillama.gguf.byte_alphabet import BYTE_TO_CHARACTER
 from minillama.gguf.random_models.model_shapes import VocabularySpec
 
 NORMAL, BYTE = 1, 6
@@ -28,15 +29,8 @@ def random_tokens(vocabulary: VocabularySpec, rng: np.random.Generator) -> Rando
     return _byte_pairs(vocabulary, rng)
 
 
-def byte_alphabet() -> dict[int, str]:
-    """GPT-2's printable stand-in for each byte, in the order of its vocabulary."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(rest)}
-
-
 def _byte_pairs(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
-    alphabet = list(byte_alphabet().values())
+    alphabet = list(BYTE_TO_CHARACTER.values())
     special = {place: (text, kind) for place, text, kind in vocabulary.special}
     merges = _merges("Ġ", vocabulary.size - len(special) - len(alphabet), set(alphabet), rng)
     ordinary = iter(alphabet + [left + right for left, right in merges])

@@ -16,7 +16,7 @@ from minillama.tokenizer.vocabulary import read_texts, special_id
 if TYPE_CHECKING:
     from minillama.tokenizer.chat.jinja_sandbox import Template
 
-FIX = "name another with --chat-template (chatml, llama3 ... or a file)"
+SUGGESTION = "name another with --chat-template (chatml, llama3 ... or a file)"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ChatTemplate:
 
     def _refusal(self, reason: str) -> UnsupportedError:
         one_line = " ".join(reason.split())  # whatever the template says
-        return UnsupportedError(f"{self.name} {one_line}; {FIX}")
+        return UnsupportedError(f"{self.name} {one_line}; {SUGGESTION}")
 
 
 def load_chat_template(metadata: Mapping[str, object]) -> ChatTemplate | None:

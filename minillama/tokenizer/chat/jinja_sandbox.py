@@ -13,13 +13,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from minillama.tokenizer.chat.template_limits import (
     CHARACTERS,
-    PAID_FILTERS,
-    counted,
-    joined,
-    limited,
-    pay_call,
-    pay_operator,
-    shown,
+    CHARGED_FILTERS,
+    charge_call,
+    charge_concat,
+    charge_loop,
+    charge_operator,
+    charge_output,
+    rendering_budget,
 )
 
 MAX_SOURCE = 500_000  # characters
@@ -29,7 +29,7 @@ class TemplateError(Exception):
     """Rendering failed; the message follows the template's name: `failed in line 3: ...`."""
 
 
-class Refused(jinja2.TemplateError):
+class RaisedByTemplate(jinja2.TemplateError):
     """What a template's own raise_exception raises."""
 
 
@@ -43,9 +43,9 @@ class Template:
     def render(self, variables: Mapping[str, object]) -> str:
         """The text; TemplateError where the template fails, refuses or does too much."""
         try:
-            with limited(self.characters):
+            with rendering_budget(self.characters):
                 return self.program.render(variables)
-        except Refused as error:
+        except RaisedByTemplate as error:
             raise TemplateError(f"refuses these messages: {error.message}") from error
         except RecursionError as error:
             raise TemplateError("failed: it calls itself without end") from error
@@ -63,7 +63,7 @@ def compile_template(source: str) -> Template:
         for loop in tree.find_all(nodes.For):
             text = sum(len(part.data) for part in loop.find_all(nodes.TemplateData))
             weight = nodes.Const(1 + text // CHARACTERS)
-            loop.iter = nodes.Filter(loop.iter, "_counted", [weight], [], None, None, lineno=loop.lineno)
+            loop.iter = nodes.Filter(loop.iter, "_charge_loop", [weight], [], None, None, lineno=loop.lineno)
         code = ENVIRONMENT.compile(_without_concat(tree))
         return Template(jinja2.Template.from_code(ENVIRONMENT, code, ENVIRONMENT.make_globals(None)), len(source))
     except jinja2.TemplateSyntaxError as error:
@@ -81,11 +81,11 @@ def _without_concat(node: nodes.Node) -> nodes.Node:
             value[:] = [_without_concat(item) if isinstance(item, nodes.Node) else item for item in value]
     if isinstance(node, nodes.Concat):
         listed = nodes.List(node.nodes, lineno=node.lineno)
-        return nodes.Filter(listed, "_joined", [], [], None, None, lineno=node.lineno)
+        return nodes.Filter(listed, "_charge_concat", [], [], None, None, lineno=node.lineno)
     return node
 
 
-class _Generation(Extension):
+class _GenerationTag(Extension):
     """`{% generation %}` marks, for training, what the model wrote; here only its contents count."""
 
     tags = frozenset({"generation"})
@@ -101,16 +101,16 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
-        pay_operator(operator, left, right)
+        charge_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Context, called: object, *arguments: object, **named: object) -> object:
-        arguments = pay_call(called, arguments, macro=isinstance(called, Macro | LoopContext))
+        arguments = charge_call(called, arguments, macro=isinstance(called, Macro | LoopContext))
         return super().call(context, called, *arguments, **named)
 
 
 def _raise_exception(message: str) -> None:
-    raise Refused(str(message))
+    raise RaisedByTemplate(str(message))
 
 
 def _strftime_now(format: str) -> str:
@@ -129,9 +129,12 @@ def _line(error: BaseException) -> int:
 
 def _environment() -> _Environment:
     environment = _Environment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"], finalize=shown
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_GenerationTag, "jinja2.ext.loopcontrols"],
+        finalize=charge_output,
     )
-    environment.filters = {**PAID_FILTERS, "_counted": counted, "_joined": joined}
+    environment.filters = {**CHARGED_FILTERS, "_charge_loop": charge_loop, "_charge_concat": charge_concat}
     del environment.globals["lipsum"]
     environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
     return environment

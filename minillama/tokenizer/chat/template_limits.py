@@ -34,12 +34,12 @@ OTHER_FILTERS = (
     "list", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr", "sort", "sum",
     "unique",
 )  # fmt: skip
-WIDE_METHODS = frozenset({"center", "expandtabs", "ljust", "rjust", "to_bytes", "translate", "zfill"})
-SIZED = (str, bytes, list, tuple)
-WIDE_FORMAT = re.compile(r"\d{4,}|\*|:[^}]*\{")
+FORBIDDEN_METHODS = frozenset({"center", "expandtabs", "ljust", "rjust", "to_bytes", "translate", "zfill"})
+SEQUENCES = (str, bytes, list, tuple)
+FORBIDDEN_FORMAT = re.compile(r"\d{4,}|\*|:[^}]*\{")
 
 
-class Exhausted(Exception):
+class BudgetExceeded(Exception):
     """The budget is spent."""
 
 
@@ -51,12 +51,12 @@ class Budget:
     macro: int
 
     def spend(self, units: int) -> None:
-        """Take units; Exhausted when there are not that many."""
+        """Take units; BudgetExceeded when there are not that many."""
         if units > self.left:
-            raise Exhausted("it does too much work")
+            raise BudgetExceeded("it does too much work")
         self.left -= units
 
-    def weigh(self, value: object) -> None:
+    def charge_text(self, value: object) -> None:
         """Take what a text of this value is worth, lists and dictionaries with all they hold."""
         units, waiting = 0, [value]
         while waiting:
@@ -71,7 +71,7 @@ class Budget:
                 break
         self.spend(units)
 
-    def measure(self, value: object) -> None:
+    def charge_read(self, value: object) -> None:
         """Take what one look at all of this value is worth."""
         if isinstance(value, str | bytes):
             self.spend(1 + len(value) // CHARACTERS)
@@ -80,42 +80,42 @@ class Budget:
 
 
 # The budget of the rendering that goes on in this thread
-_left: ContextVar[Budget] = ContextVar("left")
+_current: ContextVar[Budget] = ContextVar("left")
 
 
 @contextmanager
-def limited(characters: int) -> Iterator[None]:
+def rendering_budget(characters: int) -> Iterator[None]:
     """Give a rendering its budget; `characters` is the length of the template."""
-    token = _left.set(Budget(BUDGET, macro=MACRO + characters // CHARACTERS))
+    token = _current.set(Budget(BUDGET, macro=MACRO + characters // CHARACTERS))
     try:
         yield
     finally:
-        _left.reset(token)
+        _current.reset(token)
 
 
-def pay_call(called: object, arguments: tuple[object, ...], *, macro: bool) -> tuple[object, ...]:
+def charge_call(called: object, arguments: tuple[object, ...], *, macro: bool) -> tuple[object, ...]:
     """Pay for a call; SecurityError for a method whose result can be far larger than what goes in.
 
     Returns the arguments to call with: `join` gets a list in place of what can be gone through only once.
     """
-    budget = _left.get()
+    budget = _current.get()
     budget.spend(budget.macro if macro else CALL)
     method = getattr(called, "__wrapped__", called)  # Jinja wraps str.format
     owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
-    if name in WIDE_METHODS:
+    if name in FORBIDDEN_METHODS:
         raise SecurityError(f"the method {name!r} is not allowed")
     if isinstance(owner, str):
-        budget.measure(owner)
+        budget.charge_read(owner)
         if name in ("format", "format_map"):
             _check_format(owner)
         elif name == "replace" and len(arguments) >= 2:
-            _pay_replace(owner, arguments[0], arguments[1])
+            _charge_replace(owner, arguments[0], arguments[1])
         elif name == "join" and arguments:
-            return (_pay_join(owner, arguments[0]), *arguments[1:])
+            return (_charge_join(owner, arguments[0]), *arguments[1:])
     return arguments
 
 
-def pay_operator(operator: str, left: object, right: object) -> None:
+def charge_operator(operator: str, left: object, right: object) -> None:
     """Pay for `+`, `*`, `**` or `%`, whose results can be large."""
     if operator == "%":
         _check_format(left)
@@ -125,43 +125,43 @@ def pay_operator(operator: str, left: object, right: object) -> None:
             raise SecurityError(f"the number is too large for {operator}")
     elif operator == "*":
         sized, count = (left, right) if isinstance(right, int) else (right, left)
-        if isinstance(sized, SIZED) and isinstance(count, int):
-            _left.get().spend(len(sized) * max(count, 0) // (CHARACTERS if isinstance(sized, str) else 1))
-    elif isinstance(left, SIZED) and isinstance(right, SIZED):
-        _left.get().spend(1 + (len(left) + len(right)) // CHARACTERS)
+        if isinstance(sized, SEQUENCES) and isinstance(count, int):
+            _current.get().spend(len(sized) * max(count, 0) // (CHARACTERS if isinstance(sized, str) else 1))
+    elif isinstance(left, SEQUENCES) and isinstance(right, SEQUENCES):
+        _current.get().spend(1 + (len(left) + len(right)) // CHARACTERS)
 
 
 @jinja2.pass_context
-def counted(context: Context, items: Iterable[object], weight: int) -> list[object]:
+def charge_loop(context: Context, items: Iterable[object], weight: int) -> list[object]:
     """The list that a loop goes through, paid for before its first turn; `weight` units a turn."""
     listed = list(items)
-    _left.get().spend(weight * len(listed))
+    _current.get().spend(weight * len(listed))
     return listed
 
 
 @jinja2.pass_context
-def joined(context: Context, items: list[object]) -> str:
+def charge_concat(context: Context, items: list[object]) -> str:
     """What `~` makes."""
-    _left.get().weigh(items)
+    _current.get().charge_text(items)
     return "".join(map(str, items))
 
 
 @jinja2.pass_context
-def shown(context: Context, value: object) -> object:
+def charge_output(context: Context, value: object) -> object:
     """A value on its way into the text."""
-    _left.get().weigh(value)
+    _current.get().charge_text(value)
     return value
 
 
-def _charged(function: Callable[..., object], pay: Callable[[Budget, object], None]) -> Callable[..., object]:
+def _charged(function: Callable[..., object], charge: Callable[[Budget, object], None]) -> Callable[..., object]:
     """The filter, which first pays for all that it is given."""
 
     @wraps(function)  # keeps Jinja's mark that the first argument is the context or the environment
     def charged(*arguments: object, **named: object) -> object:
-        budget = _left.get(None)
+        budget = _current.get(None)
         if budget is not None:  # None while constants are folded at compile time
             for value in (*arguments, *named.values()):
-                pay(budget, value)
+                charge(budget, value)
         return function(*arguments, **named)
 
     return charged
@@ -186,7 +186,7 @@ def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = 
 
 @jinja2.pass_context  # as all that pays: so that it is not called at compile time
 def _replace(context: Context, text: object, old: str, new: str, count: int | None = None) -> str:
-    _pay_replace(str(text), old, new)
+    _charge_replace(str(text), old, new)
     return str(text).replace(old, new, -1 if count is None else count)
 
 
@@ -194,24 +194,26 @@ def _replace(context: Context, text: object, old: str, new: str, count: int | No
 def _join(context: Context, items: Iterable[object], d: str = "", attribute: str | int | None = None) -> str:
     if attribute is not None:
         items = map(make_attrgetter(context.environment, attribute), items)
-    return str(d).join(map(str, _pay_join(str(d), items)))
+    return str(d).join(map(str, _charge_join(str(d), items)))
 
 
-def _pay_replace(text: str, old: object, new: object) -> None:
+def _charge_replace(text: str, old: object, new: object) -> None:
     if isinstance(old, str) and isinstance(new, str):
-        _left.get().spend((text.count(old) * len(new) + len(text)) // CHARACTERS)
+        _current.get().spend((text.count(old) * len(new) + len(text)) // CHARACTERS)
 
 
-def _pay_join(separator: str, items: Iterable[object]) -> list[object]:
+def _charge_join(separator: str, items: Iterable[object]) -> list[object]:
     listed = list(items)
-    budget = _left.get()
-    budget.weigh(listed)
+    budget = _current.get()
+    budget.charge_text(listed)
     budget.spend(len(listed) * len(separator) // CHARACTERS)
     return listed
 
 
 def _check_format(text: object) -> None:
-    if isinstance(text, str | bytes) and WIDE_FORMAT.search(text if isinstance(text, str) else text.decode("latin-1")):
+    if isinstance(text, str | bytes) and FORBIDDEN_FORMAT.search(
+        text if isinstance(text, str) else text.decode("latin-1")
+    ):
         raise SecurityError(f"the format {text[:40]!r} is too wide")
 
 
@@ -221,7 +223,7 @@ def _check_indent(width: object) -> None:
 
 
 _ALL = FILTERS | {"indent": _indent, "join": _join, "replace": _replace, "tojson": _tojson}
-PAID_FILTERS: Mapping[str, Callable[..., object]] = MappingProxyType(
-    {name: _charged(_ALL[name], Budget.weigh) for name in TEXT_FILTERS}
-    | {name: _charged(_ALL[name], Budget.measure) for name in OTHER_FILTERS}
+CHARGED_FILTERS: Mapping[str, Callable[..., object]] = MappingProxyType(
+    {name: _charged(_ALL[name], Budget.charge_text) for name in TEXT_FILTERS}
+    | {name: _charged(_ALL[name], Budget.charge_read) for name in OTHER_FILTERS}
 )
