@@ -28,7 +28,7 @@ class Vocabulary:
 
     tokens: tuple[str, ...]
     ids: Mapping[str, int]
-    bits: bytes
+    attributes: bytes
     bos: int | None
     eos: int | None
     unknown: int | None
