@@ -159,6 +159,62 @@ class TestEveryKernel:
         np.testing.assert_allclose(out, dequantize(raw, kind).reshape(8, -1)[ids], rtol=3e-7, atol=3e-8)
 
 
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
+class TestQuantisedActivations:
+    """Bit for bit as ggml's Q8_0 prescribes, but with a float32 scale."""
+
+    WIDTH = 96
+
+    @pytest.fixture
+    def x(self) -> np.ndarray:
+        """33 tokens: one panel and one token more. Two blocks are special: zeros, and halves between two codes."""
+        x = np.random.default_rng(5).standard_normal((33, self.WIDTH)).astype(np.float32)
+        x[1, :32] = 0
+        x[2, :32] = np.arange(32) - 15.5
+        x[2, 0] = 127
+        return x
+
+    def expected(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Codes [T, K] and scales [T, K/32]."""
+        blocks = x.reshape(len(x), -1, 32)
+        top = np.abs(blocks).max(-1)
+        inverse = np.divide(np.float32(127), top, out=np.zeros_like(top), where=top > 0)
+        return np.rint(blocks * inverse[..., None]).reshape(x.shape), top * np.float32(1 / 127)
+
+    def prepared(self, isa: Isa, role: Role, x: np.ndarray, units: int) -> np.ndarray:
+        """The scratch memory."""
+        scratch, part = np.zeros(1 << 16, np.uint8), np.zeros(WORDS, np.int64)
+        part[:7] = [0, 0, self.WIDTH, 0, len(x), x.ctypes.data, scratch.ctypes.data]
+        callable_at(kernels(Type.Q8_0, isa)(role.name), 3)(part.ctypes.data, 0, units)
+        return scratch
+
+    def test_for_decoding(self, isa: Isa, x: np.ndarray) -> None:
+        size = RowLayout(self.WIDTH, 32).size
+        rows = self.prepared(isa, Role.PREPARE_GEMV, x, len(x))[: size * len(x)].reshape(len(x), size)
+        codes, scales = self.expected(x)
+        np.testing.assert_array_equal(rows[:, : self.WIDTH].view(np.int8), codes)
+        floats = np.ascontiguousarray(rows[:, self.WIDTH :]).view(np.float32).reshape(len(x), 2, -1)
+        np.testing.assert_array_equal(floats[:, 0], scales)
+        sums = codes.reshape(*scales.shape, 32).sum(-1)
+        np.testing.assert_array_equal(floats[:, 1], scales * sums.astype(np.float32))
+
+    def test_for_a_prompt(self, isa: Isa, x: np.ndarray) -> None:
+        if activation_terms(Type.Q8_0, isa) is not None:
+            pytest.skip("tiles take bfloat16")
+        scratch = self.prepared(isa, Role.PREPARE_GEMM, x, 2)
+        codes, scales = self.expected(x)
+        layout = PanelLayout(self.WIDTH, 32)
+        panel = scratch[: layout.size]
+        found = panel[: self.WIDTH * PANEL].view(np.int8).reshape(-1, PANEL, 4).swapaxes(0, 1).reshape(PANEL, -1)
+        np.testing.assert_array_equal(found, codes[:PANEL])
+        words = panel[self.WIDTH * PANEL :].reshape(3, self.WIDTH // 32, PANEL, 4)
+        sums = codes.reshape(*scales.shape, 32).sum(-1)[:PANEL]
+        np.testing.assert_array_equal(words[0].copy().view(np.float32)[..., 0].T, scales[:PANEL])
+        scaled = scales[:PANEL] * sums.astype(np.float32)
+        np.testing.assert_array_equal(words[1].copy().view(np.float32)[..., 0].T, scaled)
+        np.testing.assert_array_equal(words[2].copy().view(np.int32)[..., 0].T, -128 * sums)
+
+
 @cases([Type.Q4_0, Type.Q8_0, Type.Q4_K, Type.Q6_K, Type.F16])
 @given(data=st.data())
 def test_all_shapes(kind: Type, isa: Isa, data: st.DataObject) -> None:

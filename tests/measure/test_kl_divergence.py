@@ -198,7 +198,30 @@ Mean    Δp: -0.058 ± 0.049 %
 RMS Δp    :  1.094 ± 0.096 %
 Same top p: 97.421 ± 0.707 %
 """
-# The same with F32 itself in place of Q8_0: nothing but the file's rounding.
+# Standard deviations of these numbers over 60 equally good roundings of the activations to 8 bits: dithered ones,
+# x' = d (round(x / d + u) - u) with u uniform in [-1/2, 1/2], in a float64 forward pass on the dequantised weights.
+# Base: float32, as printed.
+ROUNDING_NOISE = """\
+Mean PPL(Q)                   : 0.011741 ± 0.002658
+Mean PPL(base)                : 0.000001 ± 0.000001
+Cor(ln(PPL(Q)), ln(PPL(base))): 0.018
+Mean ln(PPL(Q)/PPL(base))     : 0.001679 ± 0.000176
+Mean PPL(Q)/PPL(base)         : 0.001885 ± 0.000228
+Mean PPL(Q)-PPL(base)         : 0.011741 ± 0.002410
+Mean    KLD: 0.000051 ± 0.000016
+99.0%   KLD: 0.001231
+95.0%   KLD: 0.000344
+90.0%   KLD: 0.000133
+Median  KLD: 0.000026
+Mean    Δp: 0.030 ± 0.003
+95.0%   Δp: 0.144
+75.0%   Δp: 0.032
+25.0%   Δp: 0.033
+ 5.0%   Δp: 0.130
+RMS Δp    : 0.059 ± 0.021
+Same top p: 0.475 ± 0.069
+"""
+# The same as RECORDED with F32 itself in place of Q8_0: nothing but the file's rounding.
 RECORDED_ITSELF = """\
 Mean PPL(Q)                   :   6.995365 ±   1.134669
 Mean PPL(base)                :   6.229593 ±   0.827435
@@ -226,13 +249,37 @@ def divergence_of_real_files(folder: Path, base_path: Path) -> tuple[str, str]:
     return perplexity_lines.divergence_statistics(itself), perplexity_lines.divergence_statistics(last)
 
 
+def beyond_rounding_noise(found: dict[str, list[float]]) -> list[str]:
+    """Labels of numbers that differ from llama.cpp's by more than 4 standard deviations of such a difference.
+
+    llama.cpp and minillama round activations to the same 127 steps, but not always to the same side. Their results are
+    like two independent draws, and the deviation of the difference is sqrt(2) times that of one draw. Of all pairs of
+    the 60 draws 1 % exceed the limit at any label. Simulated faults exceed it by far, in standard deviations: scales of
+    amax / 128 by 8, exact activations by 9, floored codes by 14, scales that are 1 % too large by 17.
+    """
+    expected, deviations = numbers(RECORDED), numbers(ROUNDING_NOISE)
+    return [
+        label
+        for label, deviation in deviations.items()
+        if any(
+            abs(ours - theirs) > 4 * math.sqrt(2) * sigma
+            for ours, theirs, sigma in zip(found[label], expected[label], deviation, strict=True)
+        )
+    ]
+
+
 def test_llama_cpp_finds_the_same(rounded_to_8_bits: Check, reference: Path, tmp_path: Path) -> None:
     itself, rounded = map(numbers, rounded_to_8_bits(divergence_of_real_files, reference, tmp_path / "base.kld"))
     for label, expected in numbers(RECORDED_ITSELF).items():
         assert itself[label] == pytest.approx(expected, abs=2e-5), label
-    for label, expected in numbers(RECORDED).items():
-        # Activations are rounded in other ways: of about the same size, and with the same statistics.
-        assert rounded[label] == pytest.approx(expected, rel=0.15, abs=0.02 if "p" in label else 1e-4), label
+    assert beyond_rounding_noise(rounded) == []
+
+
+@pytest.mark.slow
+def test_rounding_noise_does_not_hide_a_fault(without_kernels: Check, reference: Path, tmp_path: Path) -> None:
+    """Exact activations, which XLA multiplies with, exceed the limit."""
+    _, exact = map(numbers, without_kernels(divergence_of_real_files, reference, tmp_path / "base.kld"))
+    assert {"Mean    KLD", "Median  KLD", "Mean    Δp"} <= set(beyond_rounding_noise(exact))
 
 
 @pytest.mark.skipif(instruction_set() != "amx", reason="this processor has no tiles")
