@@ -1,4 +1,4 @@
-"""What the README says is so: its commands exist, its tables list what the code knows, its links lead somewhere."""
+"""The README and the page for llama.cpp users agree with the code: commands, families, tensor types, links."""
 
 import re
 import tomllib
@@ -12,11 +12,13 @@ from minillama.model.architectures import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+LLAMA_CPP = (ROOT / "docs" / "llama-cpp.md").read_text(encoding="utf-8")
+MOST_WORDS = 900
 
 
 def listed(heading: str) -> set[str]:
     """Words of a sentence that begins with a heading and ends with a full stop or a parenthesis."""
-    sentence = TEXT.partition(heading)[2]
+    sentence = LLAMA_CPP.partition(heading)[2]
     return set(re.findall(r"[A-Za-z0-9_]+", re.split(r"[.(]", sentence)[0]))
 
 
@@ -25,10 +27,11 @@ def test_lists_are_complete() -> None:
     assert listed("Types of tensors:") == {kind.name for kind in SUPPORTED}
 
 
-def test_commands_exist() -> None:
-    used = set(re.findall(r"(?:`|bin/|\| )minillama ([a-z]+)\b", TEXT))
+@pytest.mark.parametrize("text", [TEXT, LLAMA_CPP], ids=["README", "llama-cpp"])
+def test_commands_exist(text: str) -> None:
+    used = set(re.findall(r"(?:`|bin/|\| )minillama ([a-z]+)\b", text))
     assert used and used <= set(COMMANDS) | set(ALIASES)
-    assert set(COMMANDS) <= used, "a command is not in the README"
+    assert set(COMMANDS) <= used, "a command is not in the text"
     build_parser()
 
 
@@ -48,3 +51,7 @@ def test_extras_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     used = {name for group in re.findall(r"'\.\[([a-z,]+)\]'", TEXT) for name in group.split(",")}
     assert used and used <= set(extras)
+
+
+def test_length() -> None:
+    assert len(TEXT.split()) <= MOST_WORDS
