@@ -19,7 +19,7 @@ from minillama.cli.arguments.model_from_args import (
     take_secret,
     virtual_devices,
 )
-from minillama.cli.output.exclusive_measurement import measuring
+from minillama.cli.output.exclusive_measurement import exclusive_measurement
 from minillama.cli.output.terminal import INTERRUPTED, note, write_text
 from minillama.engine.loading.device_sharing import Sharing
 from minillama.env import MINILLAMA
@@ -67,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args)
     alone: AbstractContextManager[None] = nullcontext()
     if not args.inner:
-        led = args.workers is not None
-        alone = measuring("minillama bench", lock=args.lock, timeout=args.lock_timeout, led=led)
+        alone = exclusive_measurement(
+            "minillama bench", lock=args.lock, timeout=args.lock_timeout, has_workers=args.workers is not None
+        )
     with alone:
         if args.against is not None:
             from minillama.cli.output.bench_against import run_against

@@ -10,7 +10,7 @@ from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import find_model, platform_of, prepare_machine
 from minillama.cli.arguments.number_lists import read_list
-from minillama.cli.output.exclusive_measurement import measuring
+from minillama.cli.output.exclusive_measurement import exclusive_measurement
 from minillama.cli.output.terminal import INTERRUPTED, note, write_text
 from minillama.errors import OptionError
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     warm: list[Latency] = []
     usages: list[Usage] = []
     status = 0
-    with measuring("minillama latency", lock=args.lock, timeout=args.lock_timeout):
+    with exclusive_measurement("minillama latency", lock=args.lock, timeout=args.lock_timeout):
         try:
             _measure(args, model, cold, warm, usages)
         except KeyboardInterrupt:

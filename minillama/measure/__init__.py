@@ -1,12 +1,10 @@
-"""Measuring: llama-bench's tests, waiting times and memory, the machine's limits, llama-perplexity's numbers, texts.
+"""Measurements: speed and latency, limits of the machine, model quality, text quality.
 
-Speed: `plan` says what is measured, `bench` measures it, `record` is one result, `output` and `report` show it.
-`latency` is what a person waits for. `traffic` counts the bytes and operations that a token takes, `roofline` and
-`bandwidth` what the machine gives. `process` runs other programs, `against` alternates ours and llama.cpp's, `compare`
-sets two stored runs beside each other. `lock` keeps measurements apart, `busy` sees what else runs.
+`trial` is one test, `tables` prints tables, `sample_statistics` has mean and deviation. Sub-rooms, lowest first:
 
-Quality: `windows` cuts a text and runs the model over it, `perplexity` and `kl_divergence` (on a `base_file`) score it.
-`tasks` reads multiple-choice tasks, `choices` lets the model choose. `quality` compares sampling settings by the texts
-that they make: `diversity` counts words, `relevance` matches `hidden` states with a reference's, or an encoder's of
-`bert_package`; `quality_report` shows it. `imatrix` measures the activations that enter each matrix.
+`host`: lock for one measurement at a time, other load, child processes.
+`limits`: memory bandwidth, roofline, work per token, all-reduce time, traffic between devices.
+`speed`: llama-bench's tests and output formats, latency, interleaved A/B runs with llama.cpp, comparison of two runs.
+`quality`: perplexity, KL divergence, multiple choice, importance matrix.
+`texts`: diversity, relevance and fluency of generated texts.
 """

@@ -10,7 +10,7 @@ def mean(values: Sequence[int] | Sequence[float]) -> float:
 
 
 def deviation(values: Sequence[int] | Sequence[float]) -> float:
-    """The sample standard deviation, with n - 1; 0 for a single value."""
+    """The sample standard deviation, with n - 1 in the denominator; 0 for one value."""
     if len(values) < 2:
         return 0.0
     centre = mean(values)

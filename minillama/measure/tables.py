@@ -1,4 +1,4 @@
-"""Tables as text: in Markdown with columns of fixed width, and plain with columns as wide as their cells."""
+"""Tables as text: Markdown with fixed column widths, and plain aligned columns."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
-    """A column of a Markdown table: heading, least width, and the text of a row's cell."""
+    """A column of a Markdown table: heading, least width, and cell text."""
 
     heading: str
     width: int

@@ -160,9 +160,9 @@ def test_other_files_are_refused(models: tuple[ml.LLM, ml.LLM], base_path: Path,
     for bad, message in (
         (b"GGUF" + data[4:], "does not look like"),
         (data[:15], "does not look like"),
-        (data[:-1], "it was cut off"),
+        (data[:-1], "it is truncated"),
         (data[:8] + np.array([-4, 300, 6], "<i4").tobytes(), "6 windows of -4 tokens"),
-        (data[:8] + np.array([512, 2**31 - 1, 2**31 - 1], "<i4").tobytes(), "it was cut off"),
+        (data[:8] + np.array([512, 2**31 - 1, 2**31 - 1], "<i4").tobytes(), "it is truncated"),
     ):
         path.write_bytes(bad)
         with pytest.raises(FormatError, match=message):

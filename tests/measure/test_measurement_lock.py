@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minillama import env
-from minillama.cli.output.exclusive_measurement import measuring
+from minillama.cli.output.exclusive_measurement import exclusive_measurement
 from minillama.errors import ResourceError
 from minillama.measure.host import other_load as other_load_module
 from minillama.measure.host.measurement_lock import machine_lock
@@ -50,7 +50,7 @@ def test_a_second_one_waits_and_says_for_whom() -> None:
         lines.append(line)
         process.stdin.close()  # now the other one ends
 
-    with holder() as process, machine_lock("test", waiting=told):
+    with holder() as process, machine_lock("test", on_wait=told):
         assert process.wait(10) == 0
     assert len(lines) == 1 and lines[0].startswith("waiting for another measurement on this machine: somebody, process")
     assert str(process.pid) in lines[0]
@@ -111,15 +111,15 @@ def test_another_process_is_seen() -> None:
 def test_only_what_disturbs_is_said() -> None:
     assert load_warning(0.05, "now") is None
     assert load_warning(0.5, "now") == (
-        "the machine is busy: other processes took 50 % of its cores now; the figures are too low"
+        "other processes used 50 % of the CPU cores now; the measured speeds are too low"
     )
 
 
 def test_commands_say_it_before_and_after(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(other_load_module, "other_load", lambda: 0.3)
     monkeypatch.setattr(other_load_module.OtherLoad, "share", lambda self: 0.6)
-    with measuring("test", lock=True, timeout=0.0):
+    with exclusive_measurement("test", lock=True, timeout=0.0):
         pass
     out, err = capsys.readouterr()
     now, during = err.splitlines()
-    assert out == "" and "30 % of its cores now" in now and "60 % of its cores during" in during
+    assert out == "" and "30 % of the CPU cores now" in now and "60 % of the CPU cores during" in during

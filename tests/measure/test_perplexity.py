@@ -142,7 +142,7 @@ def test_refusals(llm: ml.LLM, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(OptionError, match="token id 300 is outside"):
         running_perplexity(llm, [300] * 128, ctx_size=64)
     ends = replace(llm, tokenizer=replace(llm.tokenizer, add_eos=True))
-    with pytest.raises(UnsupportedError, match="puts EOS behind every text"):
+    with pytest.raises(UnsupportedError, match="appends EOS to every text"):
         running_perplexity(ends, IDS, ctx_size=64)
     short = replace(llm, executor=replace(llm.here, config=replace(llm.config, context_length=100)))
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""What every command that measures does round it: alone on the machine, and a word where the machine is busy."""
+"""Measure alone on the machine: take the lock, and warn about other load."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -7,21 +7,22 @@ from minillama.cli.output.terminal import note
 
 
 @contextmanager
-def measuring(what: str, *, lock: bool, timeout: float | None, led: bool = False) -> Iterator[None]:
-    """Wait for other measurements, and warn, before and after, of what else the machine does.
+def exclusive_measurement(name: str, *, lock: bool, timeout: float | None, has_workers: bool = False) -> Iterator[None]:
+    """Wait for other measurements, then warn about other load before and after the measurement.
 
-    led: workers compute, perhaps on this machine; then it says nothing afterwards, for they look like others.
+    has_workers: worker processes compute. They may run on this machine and would count as other load, so there is no
+    warning afterwards.
     """
     from minillama.measure.host.measurement_lock import machine_lock
     from minillama.measure.host.other_load import OtherLoad, load_warning, other_load
 
-    def say(line: str | None) -> None:
+    def warn(line: str | None) -> None:
         if line:
             note(f"minillama: {line}")
 
-    with machine_lock(what, timeout=timeout, waiting=say) if lock else nullcontext():
-        say(load_warning(other_load(), "now"))
+    with machine_lock(name, timeout=timeout, on_wait=warn) if lock else nullcontext():
+        warn(load_warning(other_load(), "now"))
         load = OtherLoad()
         yield
-        if not led:
-            say(load_warning(load.share(), "during the measurement"))
+        if not has_workers:
+            warn(load_warning(load.share(), "during the measurement"))

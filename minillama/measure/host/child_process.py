@@ -1,4 +1,4 @@
-"""Child processes: programs that print JSON, functions in a fresh Python, time and memory of a process."""
+"""Child processes: JSON from programs, calls in a fresh Python, time and peak memory."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def run_for_json(command: Sequence[str], environment: Mapping[str, str] | None =
 
 
 def stream_json_lines(command: Sequence[str]) -> Iterator[Mapping[str, object]]:
-    """Run a program that prints a JSON object per line, and yield each object when it arrives.
+    """Run a program that prints JSON lines, and yield each object on arrival.
 
     The program's stderr is that of this process. Raises ResourceError if the program fails.
     """
@@ -74,8 +74,9 @@ def call_in_child(function: Callable[..., object], *arguments: object) -> object
 
 
 def measure_process(command: Sequence[str]) -> ProcessStats:
-    """Run a program, and measure its wall time and peak memory; raises ResourceError if it fails.
+    """Run a program and measure its wall time and peak memory.
 
+    Raises ResourceError if it fails.
     A small child process starts the program: on Linux the peak memory of a process includes that of the process that
     started it, and the current process may be large.
     """
@@ -86,7 +87,10 @@ def measure_process(command: Sequence[str]) -> ProcessStats:
 
 
 def run_and_measure(command: list[str]) -> tuple[int, str, float, float, int]:
-    """Run a program here: exit status, last error line if it failed, then the fields of `ProcessStats`. POSIX only."""
+    """Run a program: exit status, error line, and the fields of `ProcessStats`.
+
+    The error line is empty if the program succeeded. POSIX only.
+    """
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)

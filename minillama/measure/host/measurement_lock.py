@@ -1,4 +1,4 @@
-"""One measurement at a time on a machine: two at once would each measure the other."""
+"""A lock that allows one measurement at a time on a machine."""
 
 import os
 import sys
@@ -13,36 +13,36 @@ from minillama import env
 from minillama.errors import ResourceError
 
 POLL = 0.2  # seconds between two tries
-_BYTE = 1 << 20  # what Windows locks: behind the text, for there nobody may read what is locked
+_BYTE = 1 << 20  # locked on Windows: a byte after the text, because a locked byte cannot be read
 
 
 @contextmanager
 def machine_lock(
-    what: str, *, timeout: float | None = None, waiting: Callable[[str], object] = lambda line: None
+    holder: str, *, timeout: float | None = None, on_wait: Callable[[str], object] = lambda line: None
 ) -> Iterator[None]:
-    """Hold the machine while a measurement runs, and wait for another that does.
+    """Hold the machine's lock during a measurement; wait for another holder first.
 
-    what: who holds it, for those who wait. timeout: seconds to wait; None waits as long as it takes. waiting: called
-    once with a line that says who is waited for. The system lets go of the lock of a process that ends, however it
-    ends. It holds among the processes of one user; where there is no place for the file, or the file system knows no
-    locks, nothing is locked. Not to be entered twice by one thread: it would wait for itself.
-    Raises ResourceError where the time is over.
+    holder: name of this measurement, shown to processes that wait. timeout: most seconds to wait; None: no limit.
+    on_wait: called once with a line that names the current holder.
+    The operating system releases the lock when the process ends, also after a crash. The lock covers the processes of
+    one user. Without a writable folder, or on a file system without locks, it does nothing. It is not reentrant.
+    Raises ResourceError after the timeout.
     """
     path = env.lock_file()
     if path is None:
         yield
         return
     with path.open("a+") as file:
-        _wait(file, path, timeout, waiting)
+        _wait(file, path, timeout, on_wait)
         file.truncate(0)
-        file.write(f"{what}, process {os.getpid()}, since {datetime.now():%H:%M:%S}\n")
+        file.write(f"{holder}, process {os.getpid()}, since {datetime.now():%H:%M:%S}\n")
         file.flush()
-        yield  # closing the file lets go of it
+        yield  # closing the file releases the lock
 
 
-def _wait(file: IO[str], path: Path, timeout: float | None, waiting: Callable[[str], object]) -> None:
+def _wait(file: IO[str], path: Path, timeout: float | None, on_wait: Callable[[str], object]) -> None:
     started = time.monotonic()
-    told = False
+    reported = False
     while not _try(file):
         holder = (path.read_text(errors="replace").strip().splitlines() or ["another process"])[0]
         if timeout is not None and time.monotonic() - started >= timeout:
@@ -50,14 +50,14 @@ def _wait(file: IO[str], path: Path, timeout: float | None, waiting: Callable[[s
                 f"another measurement runs on this machine ({holder}) after {timeout:g} s; "
                 "wait for it, or measure without the lock"
             )
-        if not told:
-            waiting(f"waiting for another measurement on this machine: {holder}")
-            told = True
+        if not reported:
+            on_wait(f"waiting for another measurement on this machine: {holder}")
+            reported = True
         time.sleep(POLL)
 
 
 def _try(file: IO[str]) -> bool:
-    """Whether the lock is ours now; also where there are no locks."""
+    """Try to take the lock; also true on file systems without locks."""
     if sys.platform == "win32":
         import msvcrt
 

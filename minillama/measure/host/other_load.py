@@ -1,48 +1,48 @@
-"""Whether the machine does anything else while something is measured."""
+"""CPU load of other processes during a measurement."""
 
 import os
 import time
 
 import psutil
 
-NOTABLE_SHARE = 0.1  # share of all cores from which on others disturb a measurement
+NOTABLE_SHARE = 0.1  # share of all cores from which other load disturbs a measurement
 
 
 class OtherLoad:
-    """Since it was made: what share of all the machine's cores other processes kept busy.
+    """Share of all CPU cores that other processes have used since this object was created.
 
-    Programs that this process started and has waited for count as its own. What a hypervisor takes away counts as
-    others'. In a container it is still the whole machine that is looked at, where the system shows it.
+    Child processes that this process has waited for count as its own. Time that a hypervisor takes away counts as
+    other load. In a container the share is that of the whole machine, if the system shows it.
     """
 
     def __init__(self) -> None:
         self._started, self._busy, self._own = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def share(self) -> float:
-        """From 0 to 1; of a time shorter than about a tenth of a second it is rough, for the system counts in ticks."""
+        """The share, 0 to 1; inexact for less than about 0.1 s."""
         passed = time.perf_counter() - self._started
         others = (_busy_seconds() - self._busy) - (_own_seconds() - self._own)
         return min(max(others / (passed * (os.cpu_count() or 1)), 0.0), 1.0)
 
 
 def other_load(seconds: float = 0.3) -> float:
-    """The share of all cores that other processes keep busy now, watched for some seconds."""
+    """Share of all CPU cores that other processes use now, observed for some seconds."""
     load = OtherLoad()
     time.sleep(seconds)
     return load.share()
 
 
 def load_warning(share: float, when: str) -> str | None:
-    """What to say about it, if anything: `when` is `now`, or `during the measurement`."""
+    """A warning about a notable share, or None; `when` is `now` or `during the measurement`."""
     if share < NOTABLE_SHARE:
         return None
-    return f"the machine is busy: other processes took {100 * share:.0f} % of its cores {when}; the figures are too low"
+    return f"other processes used {100 * share:.0f} % of the CPU cores {when}; the measured speeds are too low"
 
 
 def _busy_seconds() -> float:
-    """Of all cores together, since the system started."""
+    """CPU seconds of all cores since the system started."""
     times = psutil.cpu_times()._asdict()
-    idle = ("idle", "iowait", "guest", "guest_nice")  # a guest's time is in the user's already
+    idle = ("idle", "iowait", "guest", "guest_nice")  # guest time is part of user time
     return sum(seconds for name, seconds in times.items() if name not in idle)
 
 

@@ -1,4 +1,4 @@
-"""What it takes devices to add up arrays: sums of several sizes, timed between devices or processes."""
+"""All-reduce time of arrays of several sizes, between devices or processes."""
 
 import time
 from collections.abc import Sequence
@@ -15,13 +15,14 @@ from minillama.model.collectives import total
 from minillama.parallel.group.cluster_launch import join_cluster
 from minillama.parallel.sharding.partition_specs import AXIS, tensor_mesh
 
-SUMS_PER_RUN = 8  # sums in one program: what it takes to start the program is not to be measured
+SUMS_PER_RUN = 8  # in one program, so that the time to start a program hardly counts
 
 
 def all_reduce_seconds(mesh: Mesh, sizes: Sequence[int], *, repetitions: int = 24) -> dict[int, float]:
-    """Seconds of one sum over a mesh, as a layer's is taken, by bytes of its payload of float32.
+    """Seconds of one float32 all-reduce over a mesh, by payload size in bytes.
 
-    The best of several: devices wait for each other, and whatever else the machine does slows all of them down.
+    Each layer of a tensor-parallel model runs such all-reduces. The result is the minimum of several runs, because
+    devices wait for each other and other load slows all of them.
     """
     found = {}
     for size in sizes:
@@ -39,7 +40,7 @@ def all_reduce_seconds(mesh: Mesh, sizes: Sequence[int], *, repetitions: int = 2
 
 
 def _chained_sums(mesh: Mesh, x: Float32[Array, "N"]) -> Float32[Array, "N"]:
-    """Sums of which each needs the result of the one before, kept from growing beyond float32."""
+    """All-reduces in a chain, scaled so that the values stay within float32."""
     share = jnp.float32(1 / mesh.size)
 
     def add_once(x: Float32[Array, "N"], _: None) -> tuple[Float32[Array, "N"], None]:
@@ -53,9 +54,9 @@ def _chained_sums(mesh: Mesh, x: Float32[Array, "N"]) -> Float32[Array, "N"]:
 
 
 def join_and_time_all_reduce(address: str, processes: int, place: int, sizes: Sequence[int]) -> list[tuple[int, float]]:
-    """Join a group of processes, `place` of `processes`, at the address of the first, and time them: size, seconds.
+    """Join a group of processes and time its all-reduces: (bytes, seconds) pairs.
 
-    To be called in a process that has not started JAX yet; it leaves the group at its end.
+    address: of the first process. place: rank of this process. JAX must not have started; the group is left at the end.
     """
     jax.config.update("jax_platforms", "cpu")
     join_cluster(address, processes, place)

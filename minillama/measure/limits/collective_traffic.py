@@ -1,4 +1,4 @@
-"""What devices send each other: the collectives of a compiled program, and the bytes of a token by formula."""
+"""Traffic between devices: collectives of a compiled program, and bytes per token by formula."""
 
 import re
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import prod
 
-FLOAT_BYTES = 4  # activations travel as float32
+FLOAT_BYTES = 4  # activations are sent as float32
 
 
 class CollectiveKind(StrEnum):
-    """The collectives that XLA knows, by the names of its text form."""
+    """XLA's collectives, by their names in HLO text."""
 
     ALL_REDUCE = "all-reduce"
     ALL_GATHER = "all-gather"
@@ -21,14 +21,14 @@ class CollectiveKind(StrEnum):
 
 @dataclass(frozen=True)
 class CollectiveArray:
-    """One array that a collective carries: XLA's name of its type, and its shape."""
+    """Type (XLA's name) and shape of one array of a collective."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def bytes(self) -> int:
-        """Bytes of the array; types of less than a byte are packed."""
+        """Bytes of the array; types smaller than a byte are packed."""
         return -(-prod(self.shape) * _bits(self.dtype) // 8)
 
     def __str__(self) -> str:
@@ -37,23 +37,23 @@ class CollectiveArray:
 
 @dataclass(frozen=True)
 class Collective:
-    """A collective of a compiled program: what the whole of its group has together, before or after."""
+    """A collective of a compiled program, with the whole arrays of its group."""
 
     kind: CollectiveKind
     parts: tuple[CollectiveArray, ...]
-    devices: int  # of a group
-    count: int | None  # times a run of the program; None inside a loop or a branch of unknown count
+    devices: int  # in a group
+    count: int | None  # per run of the program; None in a branch, or in a loop of unknown trip count
 
     @property
     def bytes(self) -> int:
-        """Bytes of the payload: of the sum, of what was gathered, of what is to be scattered or handed on."""
+        """Payload: bytes of the summed, gathered, scattered or permuted array."""
         return sum(part.bytes for part in self.parts)
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends in one go of a ring, the fewest possible for large arrays.
+        """Bytes that each device sends with a ring algorithm, which is optimal for large arrays.
 
-        An all-reduce sends 2 (n - 1) / n of its payload, gathering and scattering half of that, a permute all of it.
+        An all-reduce sends 2 (n - 1) / n of its payload, a gather or scatter (n - 1) / n, a permute all of it.
         """
         if self.kind is CollectiveKind.PERMUTE:
             return float(self.bytes)
@@ -61,10 +61,10 @@ class Collective:
 
 
 def list_collectives(hlo_text: str) -> tuple[Collective, ...]:
-    """The collectives that one device takes part in during a run of a compiled program, equal ones added up.
+    """The collectives that each device runs in a compiled program, equal ones with their count.
 
-    hlo_text: `jax.jit(f).lower(...).compile().as_text()`. What stands in a loop counts as often as XLA knows that the
-    loop turns; where it does not know, and in branches, the count is None.
+    hlo_text: `jax.jit(f).lower(...).compile().as_text()`. A collective in a loop counts once per iteration if XLA's
+    text states the trip count; otherwise, and in branches, the count is None.
     """
     computations, entry = _computations(hlo_text)
     all_devices = _header(hlo_text, "num_partitions") * _header(hlo_text, "replica_count")
@@ -76,34 +76,34 @@ def list_collectives(hlo_text: str) -> tuple[Collective, ...]:
 
 
 def sent_bytes(collectives: tuple[Collective, ...]) -> float:
-    """Bytes that each device sends in a run; what has no known count counts once, so this is the least then."""
+    """Bytes that each device sends per run; unknown counts are taken as 1."""
     return sum(collective.sent * (collective.count or 1) for collective in collectives)
 
 
 def tensor_parallel_bytes(
     layers: int, width: int, tokens: int, devices: int, *, offered: int = 0, by_exchange: bool = False
 ) -> float:
-    """Bytes that each device sends in a pass when every layer is split: two sums over the devices a layer.
+    """Bytes that each device sends in a tensor-parallel pass: two all-reduces per layer.
 
-    width: numbers of one token between layers. offered: numbers that each device gives all others for sampling.
-    by_exchange: each gives all others its terms, (n - 1) of the payload, instead of a ring's 2 (n - 1) / n.
-    Shoeybi et al., Megatron-LM, section 3.
+    width: size of the activation of one token between layers. offered: values that each device sends to all others
+    for sampling. by_exchange: each device sends its terms to all others, (n - 1) times the payload, instead of a
+    ring's 2 (n - 1) / n. Source: Shoeybi et al., Megatron-LM, section 3.
     """
     share = float(devices - 1) if by_exchange else 2 * (devices - 1) / devices
     return 2 * layers * share * tokens * width * FLOAT_BYTES + (devices - 1) * offered * FLOAT_BYTES
 
 
 def layer_parallel_bytes(width: int, tokens: int, devices: int) -> float:
-    """Bytes that each device but the last sends in a pass when layers are dealt out: its result, once."""
+    """Bytes that each device but the last sends in a pipeline-parallel pass: its result, once."""
     return float(tokens * width * FLOAT_BYTES) if devices > 1 else 0.0
 
 
 def rpc_bytes(width: int, tokens: int, servers: int) -> float:
-    """Bytes through llama.cpp's client in a pass over RPC: to each server the activations, and back again."""
+    """Bytes through llama.cpp's RPC client in a pass: activations to each server and back."""
     return 2.0 * servers * tokens * width * FLOAT_BYTES
 
 
-# The text of a computation is its name, a block of instructions, and which of them call other computations.
+# HLO text of a computation: its name, then a block of instructions, some of which call other computations.
 _START = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{$")
 _OPERATION = re.compile(r"^(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z\-]*)\(")
 _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,]*)\]")
@@ -113,7 +113,7 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The instructions of each computation, and the name of the one that the program starts with."""
+    """Instructions of each computation by name, and the name of the entry computation."""
     found: dict[str, list[str]] = {}
     entry, block = "", None
     for line in map(str.strip, text.splitlines()):
@@ -133,12 +133,12 @@ def _walk(
     for line in computations.get(name, ()):
         operation = _OPERATION.match(line)
         if operation is None or operation[2].endswith(("-done", "-update")):
-            continue  # the end of something that counted when it was started
+            continue  # the end of an asynchronous operation, which counted at its start
         result, kind = operation[1], operation[2]
         plain = kind.removesuffix("-start")
         if plain in tuple(CollectiveKind):
             yield _collective(CollectiveKind(plain), result, line, all_devices, started=kind != plain), times
-            continue  # what it calls is the addition of two numbers
+            continue  # it calls the addition of two numbers
         inner = times
         if kind == "while":
             trips = _TRIPS.search(line)
@@ -151,7 +151,7 @@ def _walk(
 
 
 def _collective(kind: CollectiveKind, result: str, line: str, all_devices: int, *, started: bool) -> Collective:
-    """One line of text; of an operation that is only started, the result also holds what went in."""
+    """Parse one line; the result of an asynchronous start also holds the operands."""
     parts = [
         CollectiveArray(dtype, tuple(int(n) for n in shape.split(",") if n)) for dtype, shape in _ARRAY.findall(result)
     ]
@@ -167,12 +167,12 @@ def _collective(kind: CollectiveKind, result: str, line: str, all_devices: int, 
 
 
 def _unscattered(part: CollectiveArray, axis: int, devices: int) -> CollectiveArray:
-    """The whole of which a device keeps this part."""
+    """The whole array before a reduce-scatter along an axis."""
     return replace(part, shape=tuple(n * devices if at == axis else n for at, n in enumerate(part.shape)))
 
 
 def _group(line: str, all_devices: int) -> int:
-    """Devices of one group: `{{0,1},{2,3}}` and `[2,2]<=[4]` are two groups of two, `{}` is all."""
+    """Devices in one group: `{{0,1},{2,3}}` and `[2,2]<=[4]` are two groups of two, `{}` is all."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return listed[1].count(",") + 1
     if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
@@ -186,6 +186,6 @@ def _header(text: str, name: str) -> int:
 
 
 def _bits(dtype: str) -> int:
-    """Bits of an XLA type: the number in its name, with the exceptions."""
+    """Bits of an XLA type: the number in its name; 8 without one."""
     digits = re.search(r"\d+", dtype)
     return 8 if dtype == "pred" or digits is None else int(digits[0])

@@ -1,8 +1,8 @@
-"""The two roofs over a machine: bytes that its memory gives in a second, and operations that its arithmetic does.
+"""The roofline of a machine: memory bandwidth and peak arithmetic speed.
 
-A program that does `intensity` operations for each byte it reads cannot be faster than min(flops, bandwidth x
-intensity) (Williams, Waterman and Patterson: Roofline, Communications of the ACM 52(4), 2009). Decoding a token reads
-all weights for two operations each, and lies under the slope; a prompt shares what it reads, and lies under the flat.
+A program with `intensity` operations per byte cannot be faster than min(flops, bandwidth x intensity) (Williams,
+Waterman and Patterson: Roofline, Communications of the ACM 52(4), 2009). Decoding reads all weights for two operations
+each, so it is bound by memory. The tokens of a prompt share what is read, so a prompt is bound by arithmetic.
 """
 
 import time
@@ -30,68 +30,70 @@ from minillama.measure.limits.work_per_token import Work, trial_work
 from minillama.measure.trial import Trial
 from minillama.model import read_config
 
-MATRIX_SIZE = 2048  # of the matrix that is multiplied: one of a layer of a model of a billion weights
-PROMPT_TOKENS = 512  # tokens of a prompt that are multiplied with it at once
+MATRIX_SIZE = 2048  # rows and columns, as in a layer of a model with a billion weights
+PROMPT_TOKENS = 512  # rows of activations that are multiplied with it
 MATMUL_REPEATS = 16
 XLA_FLOAT32 = "float32 (XLA)"
-QUICK_SIZE, QUICK_PASSES, QUICK_REPEATS = 256 << 20, 6, 3  # for those who wait
+QUICK_SIZE, QUICK_PASSES, QUICK_REPEATS = 256 << 20, 6, 3  # with quick=True
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """What a machine can do at most, as measured. Made by `measure_roofline`."""
+    """Measured limits of a machine. Made by `measure_roofline`."""
 
-    bandwidth: float  # bytes a second, read from memory
-    flops: float  # floating-point operations a second of a matrix product as a prompt needs it
-    arithmetic: str  # which product: XLA's of float32, or that of a type of weights, as Q8_0
-    threads: int  # of the processor; it says nothing about an accelerator
-    device: str  # JAX's name for the kind of device
+    bandwidth: float  # bytes per second, read from memory
+    flops: float  # floating-point operations per second of a matmul with prompt-sized activations
+    arithmetic: str  # which matmul: XLA's of float32, or that of a weight type such as Q8_0
+    threads: int  # CPU threads; without meaning for an accelerator
+    device: str  # JAX's name of the device kind
 
     @property
     def ridge(self) -> float:
-        """Operations a byte from which on arithmetic is the limit, and no longer memory."""
+        """Operations per byte above which arithmetic is the limit instead of memory."""
         return self.flops / self.bandwidth
 
     def attainable(self, intensity: float) -> float:
-        """Operations a second that a program with this many operations a byte can reach."""
+        """Operations per second that a program with this many operations per byte can reach."""
         return min(self.flops, self.bandwidth * intensity)
 
     def tokens_per_second(self, work: Work) -> float:
-        """The most tokens a second, of which each asks for that much."""
+        """Upper limit of tokens per second at this work per token."""
         return self.attainable(work.intensity) / work.operations
 
     def predict(self, model: str | Path | None, trial: Trial, *, ubatch_size: int = 512) -> float:
-        """The most tokens a second of a test on a model file (None: the built-in one), with a cache of f16.
+        """Upper limit of tokens per second of a test on a model file.
 
-        Trial(512, 0) reads a prompt, Trial(0, 128) decodes. It is an upper limit, and only for models that do not fit
-        in the processor's caches: a small one is read from there, and waits for other things.
+        The KV cache is f16. model: None for the built-in one. Trial(512, 0) reads a prompt, Trial(0, 128) decodes. The
+        limit holds only for models larger than the CPU caches: smaller models are read from the caches and have other
+        bottlenecks.
         """
         return self.tokens_per_second(model_work(model, trial, ubatch_size=ubatch_size))
 
     def predict_decode(self, model: str | Path | None = None, depth: int = 0) -> float:
-        """The most tokens a second of decoding behind `depth` tokens: bandwidth / bytes of a token."""
+        """Upper limit of decode speed after `depth` tokens: bandwidth / bytes per token."""
         return self.predict(model, Trial(0, 1, depth))
 
     def predict_prompt(self, model: str | Path | None = None, tokens: int = 512) -> float:
-        """The most tokens a second of reading a prompt."""
+        """Upper limit of tokens per second of a prompt."""
         return self.predict(model, Trial(tokens, 0))
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values, ready for `json.dumps`."""
+        """Plain values for `json.dumps`."""
         return asdict(self)
 
 
 def measure_roofline(threads: int | None = None, *, kind: TensorType | None = None, quick: bool = False) -> Roofline:
-    """Measure the device that computes here; seconds at most, 1 to 2 with `quick`, which a busy machine misleads more.
+    """Measure bandwidth and arithmetic speed of the device of this process.
 
-    threads: of the processor. None: those in force here. Another number is measured in a process of its own, since JAX
-    settles its threads when it starts; no more than this process is bound to.
-    kind: the weights' type, whose own product is timed, as prompts use it; None for float32 through XLA.
-    Raises OptionError for a type that no product is known for, or a number of threads below 1.
+    threads: CPU threads; None for the current number. Another number is measured in a child process, because JAX fixes
+    its threads at the start; it is at most the number that this process is bound to.
+    kind: weight type of the timed matmul; None for float32 through XLA.
+    quick: take 1 to 2 seconds only; other load then changes the result more.
+    Raises OptionError for an unsupported weight type or a number of threads below 1.
     """
     if kind is not None and kind not in SUPPORTED:
         raise OptionError(
-            f"no product for weights of type {kind.name}; supported: {', '.join(t.name for t in SUPPORTED)}"
+            f"no matmul for weights of type {kind.name}; supported: {', '.join(t.name for t in SUPPORTED)}"
         )
     if threads is not None and threads < 1:
         raise OptionError(f"threads is {threads}; it counts processor cores, so 1 or more")
@@ -103,7 +105,7 @@ def measure_roofline(threads: int | None = None, *, kind: TensorType | None = No
 
 
 def measure_in_child(threads: int, kind: str | None, quick: bool) -> dict[str, object]:
-    """What `measure_roofline` starts in a process of its own; plain values only."""
+    """Measure in a child process with a number of threads; takes and returns plain values."""
     env.prepare(threads=threads)
     return _measure(env.thread_limits()[1], None if kind is None else TensorType[kind], quick)
 
@@ -116,14 +118,14 @@ def model_work(
     cache_type_k: str = "f16",
     cache_type_v: str = "f16",
 ) -> Work:
-    """What a token of a test on a model file takes, by formula, without loading it; None: the built-in model."""
+    """Work per token of a test on a model file; None: the built-in model."""
     file = open_gguf(resolve(model))
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
     return trial_work(file, config, read_cache_types(cache_type_k, cache_type_v), trial, ubatch_size)
 
 
 def main_weight_type(file: GGUF) -> TensorType:
-    """The type of most weights of the layers, whose product a prompt spends its time in."""
+    """The most frequent weight type of the layers."""
     counts: Counter[TensorType] = Counter()
     for name, tensor in file.tensors.items():
         if name.startswith("blk.") and len(tensor.shape) > 1:
@@ -134,9 +136,9 @@ def main_weight_type(file: GGUF) -> TensorType:
 def matmul_flops(
     kind: TensorType | None = None, *, rows: int = PROMPT_TOKENS, side: int = MATRIX_SIZE, repeats: int = MATMUL_REPEATS
 ) -> float:
-    """Operations a second of a product of `rows` activations with a matrix, the best of several.
+    """Operations per second of a matmul [rows, side] x [side, side], the best of several.
 
-    kind: how the weights are stored, whose own product is timed; None for float32 through XLA.
+    kind: weight type of the matrix; None for float32 through XLA.
     """
     device = jax.devices()[0]
     rng = np.random.default_rng(0)
@@ -163,7 +165,7 @@ def _measure(threads: int, kind: TensorType | None, quick: bool) -> dict[str, ob
 
 
 def _random_weight(kind: TensorType, side: int, device: jax.Device) -> Weight:
-    """A square matrix of a type. Bytes of this range make ordinary numbers of every type's scales and values."""
+    """A random square matrix; these bytes give finite scales and values in every type."""
     raw = np.random.default_rng(0).integers(0x30, 0x40, (side, row_bytes(side, kind)), np.uint8)
     if device.platform == "cpu" and type_kernels_error(kind) is None:
         from minillama.kernels.cpu.mapped_weight import map_weight
@@ -173,7 +175,7 @@ def _random_weight(kind: TensorType, side: int, device: jax.Device) -> Weight:
 
 
 def _best_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Of several calls behind one that compiles; whatever else the machine does can only slow a call down."""
+    """Shortest time of several calls, after one call that compiles."""
     call()
     best = float("inf")
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""What one token asks of the machine, by formula: bytes read from memory, and weights multiplied."""
+"""Bytes read and operations per token, by formula."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from minillama.model import Config
 
 @dataclass(frozen=True)
 class Work:
-    """What one token of a test takes, on average over the test."""
+    """Work of one token, on average over a test."""
 
     bytes: float  # read from memory
-    operations: float  # floating-point ones; a multiplication and an addition are two
+    operations: float  # floating-point; a multiply-add counts as two
 
     @property
     def intensity(self) -> float:
-        """Operations for each byte read."""
+        """Operations per byte read."""
         return self.operations / self.bytes
 
 
 def trial_work(file: GGUF, config: Config, types: CacheTypes, trial: Trial, ubatch_size: int = 512) -> Work:
-    """The work of a test, by formula; what is in caches, and activations, cost nothing here.
+    """Work per token of a test, by formula.
 
-    A prompt reads the layers once for each chunk of ubatch_size tokens, and the head once. Each generated token reads
-    everything once.
+    Activations and data in CPU caches are not counted. A prompt reads the layers once per chunk of ubatch_size tokens,
+    and the head once. Each generated token reads everything once.
     """
     size, operations = 0.0, 0.0
     if trial.n_prompt:
@@ -49,10 +49,10 @@ def trial_work(file: GGUF, config: Config, types: CacheTypes, trial: Trial, ubat
 
 
 def weight_bytes(file: GGUF, config: Config, tokens: int = 1, *, head: bool = True) -> int:
-    """Bytes of weights that a pass over some tokens reads: one token, when decoding.
+    """Bytes of weights that a pass over some tokens reads.
 
-    All tensors once, but of experts only those used (as many as the tokens can choose), and of a token embedding that
-    is not also the head a row for each token. head: whether logits are wanted.
+    A decode step has one token. All tensors count once, with two exceptions: only as many experts as the tokens can
+    select, and of a token embedding that is not also the head one row per token. head: whether logits are computed.
     """
     tied = "output.weight" not in file.tensors
     unused = set(unused_tensors(file, config))
@@ -69,9 +69,10 @@ def weight_bytes(file: GGUF, config: Config, tokens: int = 1, *, head: bool = Tr
 
 
 def prompt_weights(file: GGUF, config: Config) -> int:
-    """Weights that each token of a prompt is multiplied with: the layers' matrices, of experts those used.
+    """Number of weights that each prompt token is multiplied with.
 
-    Not the head: of a prompt only the last token's logits are wanted.
+    These are the matrices of the layers, with active experts only. The head is left out, because only the last token of
+    a prompt needs logits.
     """
     unused = set(unused_tensors(file, config))
     return sum(
@@ -82,29 +83,29 @@ def prompt_weights(file: GGUF, config: Config) -> int:
 
 
 def head_weights(config: Config) -> int:
-    """Weights that give the logits of one token."""
+    """Number of weights of the head."""
     return config.vocab_size * config.embedding_length
 
 
 def attention_operations(config: Config, lengths: Sequence[int]) -> int:
-    """Operations of attention in all layers, over tokens that attend to these many positions each."""
+    """Attention operations of all layers; `lengths` holds the number of attended positions of each token."""
     return 2 * config.head_count * (config.key_length + config.value_length) * _positions(config, lengths)
 
 
 def cache_bytes_read(config: Config, types: CacheTypes, lengths: Sequence[int]) -> float:
-    """Bytes of keys and values that a decode step reads, on average over steps that attend to these many positions.
+    """Bytes of keys and values that a decode step reads, on average over steps.
 
-    Layers with a sliding window read no more than the window.
+    lengths: attended positions of each step. Layers with a sliding window read at most the window.
     """
     per_position = config.head_count_kv * types.head_bytes(config.key_length, config.value_length)
     return per_position * _positions(config, lengths) / max(len(lengths), 1)
 
 
 def _positions(config: Config, lengths: Sequence[int]) -> int:
-    """Positions attended to, in all layers together."""
-    local = sum(config.is_local(layer) for layer in range(config.block_count))
-    near = sum(min(n, config.sliding_window) for n in lengths) if local else 0
-    return local * near + (config.block_count - local) * sum(lengths)
+    """Attended positions, summed over layers and tokens."""
+    windowed = sum(config.is_local(layer) for layer in range(config.block_count))
+    near = sum(min(n, config.sliding_window) for n in lengths) if windowed else 0
+    return windowed * near + (config.block_count - windowed) * sum(lengths)
 
 
 def _used(name: str, config: Config) -> int:

@@ -1,6 +1,6 @@
-"""How large the activations are that enter each weight matrix: the importance matrix of llama-imatrix.
+"""Importance matrix of llama-imatrix: squared activations that enter each weight matrix.
 
-A column that meets large activations costs more when it is rounded, so that quantising weighs its errors more.
+A column with large activations costs more accuracy when it is rounded, so quantisation gives its errors more weight.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from minillama.model.config import Config
 from minillama.model.forward import forward
 from minillama.model.params import Params
 
-# Name of an activation -> the matrices of its layer that it enters.
+# Activation -> matrices of its layer that take it as input.
 CONSUMERS: dict[str, tuple[str, ...]] = {
     "attn_norm": ("attn_q", "attn_k", "attn_v", "attn_qkv"),
     "kqv_out": ("attn_output",),
@@ -30,17 +30,18 @@ HEAD = "result_norm"
 
 
 def split_chunks(llm: LLM, ids: Sequence[int], size: int, *, first: int = 0, most: int | None = None) -> np.ndarray:
-    """A text's tokens in pieces of `size`, int32 [chunks, size], each beginning with the begin token where it has one.
+    """Split the tokens of a text into chunks: int32 [chunks, size].
 
-    As in llama-imatrix, tokens that do not fill a chunk are left out, `first` chunks are skipped, and `most` are taken.
-    Raises OptionError for a text of fewer than two chunks.
+    BOS replaces the first token of each chunk if the model needs it. As in llama-imatrix, an incomplete last chunk is
+    dropped, `first` chunks are skipped, and at most `most` are taken. Raises OptionError for a text of fewer than two
+    chunks.
     """
     if size < 1 or first < 0:
         raise OptionError(f"chunks of {size} tokens from chunk {first}: both must be positive")
     if len(ids) - first * size < 2 * size:
         raise OptionError(
             f"{len(ids)} tokens, and {(first + 2) * size} are needed for two chunks of {size}; "
-            "give a longer text, or a smaller -c"
+            "give a longer text or a smaller chunk size"
         )
     count = len(ids) // size
     chunks = np.asarray(ids[: count * size], np.int32).reshape(count, size)[first:][:most]
@@ -52,13 +53,13 @@ def split_chunks(llm: LLM, ids: Sequence[int], size: int, *, first: int = 0, mos
 def sums_of_squares(
     llm: LLM, chunks: np.ndarray, *, head: bool = False, progress: Callable[[], None] = lambda: None
 ) -> dict[str, np.ndarray]:
-    """For each matrix of the layers the sums over all tokens of its squared inputs: name -> float32 [columns].
+    """Sums of squared inputs over all tokens, by matrix name: float32 [columns].
 
-    With `head` those of output.weight as well. Raises UnsupportedError for models with experts, OptionError where the
-    layers lie on several devices.
+    head: include output.weight. Raises UnsupportedError for models with experts, and OptionError if the layers are on
+    several devices.
     """
     if llm.config.expert_count:
-        raise UnsupportedError("importances of models with experts are not measured yet; use llama-imatrix")
+        raise UnsupportedError("imatrix does not support models with experts yet; use llama-imatrix")
     if llm.placement.single is None:
         raise OptionError("all layers must be on one device; load with n_gpu_layers=0 or all")
     totals: dict[str, np.ndarray] = {}

@@ -1,7 +1,8 @@
-"""KL divergence: how far a model's distributions are from those of another, such as the one it was quantised from.
+"""KL divergence between the token distributions of a base model and another model.
 
-The base model writes its log-probabilities to a file (`record_base`), the other one is compared with them token by
-token (`running_divergence`). Statistics and error bars are llama-perplexity's.
+The other model is usually a quantised one. The base model writes its log-probabilities to a file (`record_base`). The
+other model is compared with them token by token (`running_divergence`). Statistics and error bars are those of
+llama-perplexity.
 """
 
 import math
@@ -34,7 +35,7 @@ from minillama.measure.quality.text_windows import (
 )
 from minillama.model import Config, Params
 
-_MIN_TOKENS = 10  # tokens below which there is no error bar
+_MIN_TOKENS = 10  # for an error bar
 
 
 class ValueAndError(NamedTuple):
@@ -46,30 +47,32 @@ class ValueAndError(NamedTuple):
 
 @dataclass(frozen=True)
 class Divergence:
-    """Two models on the same tokens, those of the windows so far; arrays have a number a token."""
+    """Statistics of two models over the windows so far; arrays have one value per token."""
 
     chunk: int
     chunks: int
     nll: Float32[np.ndarray, "tokens"]
     nll_base: Float32[np.ndarray, "tokens"]
-    kld: Float32[np.ndarray, "tokens"]  # Σ p_base (ln p_base - ln p), in nats, over what is within 16 nats
-    p_diff: Float32[np.ndarray, "tokens"]  # p - p_base of the token that came
-    same_top: Bool[np.ndarray, "tokens"]  # whether both find the same token likeliest
-    seconds: float  # since the start, without compilation
+    kld: Float32[
+        np.ndarray, "tokens"
+    ]  # Σ p_base (ln p_base - ln p), in nats, over tokens within 16 nats of the likeliest
+    p_diff: Float32[np.ndarray, "tokens"]  # p - p_base of the actual token
+    same_top: Bool[np.ndarray, "tokens"]  # whether both models have the same likeliest token
+    seconds: float  # since the start, without compile time
 
     @property
     def count(self) -> int:
-        """Scored tokens."""
+        """Number of scored tokens."""
         return len(self.nll)
 
     @property
     def log_ppl(self) -> ValueAndError:
-        """Mean nll of the model."""
+        """Mean negative log-likelihood of the model."""
         return mean_and_error(self.nll)
 
     @property
     def log_ppl_base(self) -> ValueAndError:
-        """Mean nll of the base."""
+        """Mean negative log-likelihood of the base model."""
         return mean_and_error(self.nll_base)
 
     @property
@@ -79,12 +82,12 @@ class Divergence:
 
     @property
     def ppl_base(self) -> ValueAndError:
-        """Perplexity of the base."""
+        """Perplexity of the base model."""
         return exponential(self.log_ppl_base)
 
     @property
     def covariance(self) -> float:
-        """Of the two means."""
+        """Covariance of the two means."""
         if self.count < _MIN_TOKENS:
             return 0.0
         nll, base = self.nll.astype(np.float64), self.nll_base.astype(np.float64)
@@ -92,12 +95,12 @@ class Divergence:
 
     @property
     def correlation(self) -> float:
-        """Of the two means, -1 to 1."""
+        """Correlation of the two means, -1 to 1."""
         return self.covariance / (self.log_ppl.error * self.log_ppl_base.error)
 
     @property
     def log_ratio(self) -> ValueAndError:
-        """ln(PPL / PPL of the base): what they have in common is not in the error."""
+        """ln(PPL / PPL of the base); errors that both models share cancel."""
         ours, base = self.log_ppl, self.log_ppl_base
         variance = ours.error**2 + base.error**2 - 2 * self.covariance
         return ValueAndError(ours.value - base.value, math.sqrt(max(0.0, variance)))
@@ -133,13 +136,13 @@ class Divergence:
 
     @property
     def same_top_share(self) -> ValueAndError:
-        """Share of tokens where both find the same one likeliest."""
+        """Share of tokens with the same likeliest token in both models."""
         share = float(np.mean(self.same_top))
         return ValueAndError(share, math.sqrt(share * (1 - share) / (self.count - 1)) if self.count > 1 else 0.0)
 
 
 def mean_and_error(values: Float[np.ndarray, "tokens"]) -> ValueAndError:
-    """The mean and its standard error, which is 0 for ten values or less."""
+    """The mean and its standard error; the error is 0 for ten values or fewer."""
     exact = values.astype(np.float64)
     mean = float(np.mean(exact))
     variance = float(np.mean(np.square(exact))) - mean * mean
@@ -149,21 +152,21 @@ def mean_and_error(values: Float[np.ndarray, "tokens"]) -> ValueAndError:
 
 
 def exponential(number: ValueAndError) -> ValueAndError:
-    """exp of a number, the error carried along."""
+    """exp of a value, with its error propagated."""
     value = math.exp(number.value)
     return ValueAndError(value, value * number.error)
 
 
 def percentile(values: Float[np.ndarray, "tokens"], share: float) -> float:
-    """The value below which that share of the values lies, 0 to 1, between two of them where it falls there."""
+    """The quantile at `share` (0 to 1), with linear interpolation."""
     return float(np.quantile(values.astype(np.float64), share))
 
 
 def record_base(llm: LLM, windows: Windows, path: str | Path, stop: Stop = never_stop) -> Iterator[Estimate]:
-    """Write the log-probabilities of windows (`chunked`) to a file, and give the perplexity on the way.
+    """Write the log-probabilities of windows (`chunked`) to a file, and yield running perplexities.
 
-    The file gets its name when the last estimate has been taken; if it is not, nothing is left.
-    Raises ResourceError where it cannot be written.
+    The file gets its name after the last estimate; if the iteration stops earlier, the file is deleted.
+    Raises ResourceError if it cannot be written.
     """
     tally, found, lap = Tally(windows.count), [], Lap()
     head = programs.head_of(llm.params)
@@ -184,12 +187,12 @@ def record_base(llm: LLM, windows: Windows, path: str | Path, stop: Stop = never
 def running_divergence(
     llm: LLM, base: BaseFile, *, chunks: int | None = None, stop: Stop = never_stop
 ) -> Iterator[Divergence]:
-    """Compare a model with a base's log-probabilities (`open_base`), window by window; raises as `base_windows`."""
+    """Compare a model with a base file (`open_base`), window by window; raises like `base_windows`."""
     return divergences(llm, base, base_windows(llm, base, chunks), stop)
 
 
 def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never_stop) -> Iterator[Divergence]:
-    """Compare a model with a base's log-probabilities of the same windows."""
+    """Compare a model with the log-probabilities in a base file, over the same windows."""
     fields: list[list[np.ndarray]] = [[] for _ in TokenComparison._fields]
     found, passed, lap = [], 0.0, Lap()
     head = programs.head_of(llm.params)
@@ -215,13 +218,13 @@ def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never_s
 
 
 def base_windows(llm: LLM, base: BaseFile, chunks: int | None = None) -> Windows:
-    """The windows whose log-probabilities a file holds.
+    """The windows whose log-probabilities are in a base file.
 
-    Raises OptionError where the vocabularies differ or the context is too small for the file's windows.
+    Raises OptionError if the vocabularies differ or the context is smaller than the windows.
     """
     if base.vocab_size != llm.config.vocab_size:
         raise OptionError(
-            f"{base.path.name} is of a vocabulary of {base.vocab_size}, {llm.path.name} has {llm.config.vocab_size}"
+            f"{base.path.name} has a vocabulary of {base.vocab_size}, but {llm.path.name} of {llm.config.vocab_size}"
         )
     size = base.tokens.shape[1]
     check_model(llm, size)
@@ -229,7 +232,7 @@ def base_windows(llm: LLM, base: BaseFile, chunks: int | None = None) -> Windows
 
 
 class TokenComparison(NamedTuple):
-    """The two models on some positions; the arrays of `Divergence`."""
+    """Statistics of the two models at some positions; the arrays of `Divergence`."""
 
     nll: Float[Array, "*n"]
     nll_base: Float[Array, "*n"]
@@ -245,7 +248,7 @@ def compare(
     minimum: Float[Array, "n"],
     codes: UInt16[Array, "n V"],
 ) -> TokenComparison:
-    """One model's logits with the other's log-probabilities."""
+    """Compare the logits of a model with the log-probabilities of the base."""
     base = scale[:, None] * codes.astype(jnp.float32) + minimum[:, None]
     ours = jax.nn.log_softmax(logits, axis=-1)
     nll = negative_log_likelihood(logits, targets)
@@ -259,8 +262,8 @@ def compare(
 def _encode(
     head: Params, config: Config, hidden: Float[Array, "B T D"], targets: Int[Array, "B T"]
 ) -> tuple[Float[Array, "B T"], Codes]:
-    def both(logits: Float[Array, "n V"], wanted: Int[Array, "n"]) -> tuple[Float[Array, "n"], Codes]:
-        return negative_log_likelihood(logits, wanted), encode(logits)
+    def both(logits: Float[Array, "n V"], targets: Int[Array, "n"]) -> tuple[Float[Array, "n"], Codes]:
+        return negative_log_likelihood(logits, targets), encode(logits)
 
     return over_positions(both, head, config, hidden, targets)
 

@@ -1,9 +1,9 @@
-"""llama.cpp's file of a base model's log-probabilities, the other side of a KL divergence.
+"""llama.cpp's file format for a base model's log-probabilities, the reference of a KL divergence.
 
-Layout, little-endian: `_logits_`, int32 tokens of a window, int32 vocabulary, int32 windows, int32 tokens. Then a
-record of uint16 for each window and scored position, in order: a float32 scale and a float32 minimum log-probability
-(two words each), one code a token of the vocabulary, and a word more where the vocabulary is odd. A log-probability is
-minimum + scale x code; codes reach down to 16 nats below the likeliest token.
+Layout, little-endian: `_logits_`, int32 tokens per window, int32 vocabulary size, int32 windows, int32 tokens. Then one
+record of uint16 words per window and scored position, in order: a float32 scale and a float32 minimum log-probability
+(two words each), one code per token of the vocabulary, and one more word if the vocabulary size is odd. A
+log-probability is minimum + scale x code; codes reach down to 16 nats below the likeliest token.
 """
 
 import os
@@ -21,9 +21,9 @@ from jaxtyping import Float, Int32, UInt16
 from minillama.errors import FormatError, ResourceError
 
 MAGIC = b"_logits_"
-RANGE = 16.0  # nats below the likeliest token that codes reach
+RANGE = 16.0  # nats below the likeliest token; less likely tokens get code 0
 _MAX_CODE = 65535.0
-_HEADER_WORDS = 4  # words of a record before its codes
+_HEADER_WORDS = 4  # of a record, before its codes
 
 
 class Codes(NamedTuple):
@@ -35,7 +35,7 @@ class Codes(NamedTuple):
 
 
 def encode(logits: Float[Array, "n V"]) -> Codes:
-    """The log-probabilities in 16 bits."""
+    """Encode log-probabilities in 16 bits."""
     largest = jnp.max(logits, axis=-1)
     least = jnp.maximum(jnp.min(logits, axis=-1), largest - RANGE)
     total = jnp.log(jnp.sum(jnp.exp(logits - largest[:, None]), axis=-1))
@@ -46,17 +46,17 @@ def encode(logits: Float[Array, "n V"]) -> Codes:
 
 
 def record_words(vocab_size: int) -> int:
-    """uint16 words of a record."""
+    """Number of uint16 words of a record."""
     return 2 * ((vocab_size + 1) // 2) + _HEADER_WORDS
 
 
 def scored_tokens(window: int) -> int:
-    """Tokens of a window that are predicted, and so its records."""
+    """Number of scored tokens of a window, which is the number of its records."""
     return window - 1 - window // 2
 
 
 def pack(codes: Codes) -> UInt16[np.ndarray, "n words"]:
-    """The records of some positions."""
+    """The records of some positions as they are in the file."""
     scale, minimum, values = map(np.asarray, codes)
     records = np.zeros((len(values), record_words(values.shape[1])), "<u2")
     records[:, :_HEADER_WORDS] = np.stack([scale, minimum], axis=1).astype("<f4").view("<u2")
@@ -72,18 +72,18 @@ def unpack(records: UInt16[np.ndarray, "n words"], vocab_size: int) -> tuple[np.
 
 @dataclass(frozen=True)
 class BaseFile:
-    """An open file of a base model: its tokens, and records that are read where they are asked for."""
+    """An open base file: its tokens, and its records as a memory map."""
 
     path: Path
     vocab_size: int
     tokens: Int32[np.ndarray, "windows T"]
-    records: UInt16[np.ndarray, "windows scored words"]  # mapped
+    records: UInt16[np.ndarray, "windows scored words"]  # memory-mapped
 
 
 def open_base(path: str | Path) -> BaseFile:
-    """Map a file that this module or llama.cpp has written.
+    """Map a base file of minillama or llama.cpp.
 
-    Raises ResourceError where it cannot be read, FormatError where it is something else or too short.
+    Raises ResourceError if it cannot be read, FormatError if it has another format or is truncated.
     """
     path = Path(path)
     try:
@@ -101,7 +101,7 @@ def open_base(path: str | Path) -> BaseFile:
     offset = len(front) + 4 * count * window
     needed = offset + 2 * count * scored * words
     if size < needed:
-        raise FormatError(f"{path} has {size} bytes, but its {count} windows take {needed}; it was cut off")
+        raise FormatError(f"{path} has {size} bytes, but its {count} windows take {needed}; it is truncated")
     tokens = np.fromfile(path, "<i4", count * window, offset=len(front)).reshape(count, window)
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         wrong = tokens.min() if tokens.min() < 0 else tokens.max()
@@ -112,7 +112,10 @@ def open_base(path: str | Path) -> BaseFile:
 
 @contextmanager
 def create_base(path: str | Path, vocab_size: int, tokens: Int32[np.ndarray, "windows T"]) -> Iterator[BinaryIO]:
-    """A file to write records to, in order. It gets its name when all are there; else nothing is left of it."""
+    """Open a new base file for records, to be written in order.
+
+    The file gets its name when all records are written; otherwise it is deleted.
+    """
     path, (windows, size) = Path(path), tokens.shape
     unfinished = path.with_name(path.name + ".part")
     try:

@@ -1,6 +1,6 @@
-"""Multiple choice: which of some texts a model finds likeliest, by the mean log-probability of their scored tokens.
+"""Multiple choice: the text with the largest mean log-probability of its scored tokens is chosen.
 
-What the texts of a task have in common is read once, and several tasks are computed together.
+The common prefix of the texts of a task is read once, and several tasks are computed together.
 """
 
 import math
@@ -16,26 +16,26 @@ from minillama.errors import OptionError
 from minillama.measure.quality.task_files import Task
 from minillama.measure.quality.text_windows import Stop, check_model, never_stop, padded
 
-MIN_BUCKET = 16  # shorter texts are padded to this, so that few programs are compiled
-_MIN_TOKENS_AFTER_CHOICE = 3  # tokens: where fewer follow what differs, that is scored as well
-_Z = 1.95996398454  # standard deviations on either side that hold 95 % of a normal distribution
+MIN_BUCKET = 16  # shorter texts are padded to this length, so that few programs are compiled
+_MIN_TOKENS_AFTER_CHOICE = 3  # with fewer tokens after the choice, the choice is scored too
+_Z = 1.95996398454  # 95 % of a normal distribution is within this many standard deviations
 
 
 @dataclass(frozen=True)
 class ChoiceResult:
-    """The model's choice in one task, and how it has done so far."""
+    """The choice in one task, and the accuracy so far."""
 
     task: int  # tasks so far
-    tasks: int  # of so many
+    tasks: int  # in all
     scores: tuple[float, ...]  # mean log-probability of each text's scored tokens, in nats
     chosen: int
     right: frozenset[int]
-    correct: int  # tasks so far whose right text was chosen
-    texts: int  # texts of the tasks so far
+    correct: int  # correct choices so far
+    texts: int  # of the tasks so far
 
     @property
     def accuracy(self) -> float:
-        """Share of tasks that were right so far, 0 to 1."""
+        """Share of correct choices so far, 0 to 1."""
         return self.correct / self.task
 
     @property
@@ -45,17 +45,17 @@ class ChoiceResult:
 
     @property
     def chance(self) -> float:
-        """Share that a choice at random would get right: tasks to texts, as llama.cpp has it."""
+        """Expected accuracy of random choices: tasks / texts, as in llama.cpp."""
         return self.task / self.texts
 
     @property
     def chance_error(self) -> float:
-        """Standard error of the chance."""
+        """Standard error of `chance`."""
         return deviation_of_share(self.chance, self.task)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the accuracy lies with 95 % confidence (Wilson 1927)."""
+        """95 % confidence interval of the accuracy (Wilson 1927)."""
         share, z = self.accuracy, _Z * _Z / self.task
         half = z * math.sqrt(self.task * (4 * share * (1 - share) + z)) / (2 * _Z)
         return (share + z / 2 - half) / (1 + z), (share + z / 2 + half) / (1 + z)
@@ -67,9 +67,10 @@ def deviation_of_share(share: float, count: int) -> float:
 
 
 def running_choices(llm: LLM, tasks: Sequence[Task], stop: Stop = never_stop) -> Iterator[ChoiceResult]:
-    """Let the model choose in one task after the other; `stop` is asked before each pass.
+    """Choose in one task after the other, and yield each result.
 
-    Raises OptionError for texts that do not fit in the context, UnsupportedError for models that put EOS behind texts.
+    stop: checked before each pass; true ends the iteration.
+    Raises OptionError for texts longer than the context, UnsupportedError for models that append EOS to texts.
     """
     check_model(llm, 0)
     tokenised = [tokenise_task(llm, task) for task in tasks]
@@ -93,7 +94,10 @@ def _run(llm: LLM, tasks: Sequence[Task], tokenised: Sequence["TokenisedTask"], 
 
 @dataclass(frozen=True)
 class TokenisedTask:
-    """A task in tokens: `shared` of them are read once; of each text, tokens `first` to `last` - 1 are scored."""
+    """A tokenised task: its texts, the length of their common prefix, and the scored ranges.
+
+    `shared` leading tokens are read once. Of each text, tokens first ... last - 1 are scored.
+    """
 
     texts: tuple[tuple[int, ...], ...]
     shared: int
@@ -102,19 +106,19 @@ class TokenisedTask:
 
     @property
     def length(self) -> int:
-        """Tokens of the longest text."""
+        """Number of tokens of the longest text."""
         return max(map(len, self.texts))
 
     @property
     def suffix(self) -> int:
-        """Most tokens that a text is read beyond the shared ones; the last one predicts nothing that is asked for."""
+        """Most tokens of a text to read after the shared ones."""
         return max(self.last) - 1 - self.shared
 
 
 def tokenise_task(llm: LLM, task: Task) -> TokenisedTask:
-    """Tokenise a task, and find what is scored of it.
+    """Tokenise a task and find its scored tokens.
 
-    A choice in the middle of a sentence is judged by what follows it; where that is short, by itself as well.
+    A choice within a sentence is scored by the tokens after it; if these are few, by its own tokens too.
     """
     texts = tuple(tuple(llm.tokenizer.encode(text)) for text in task.texts)
     common = next(
@@ -126,7 +130,7 @@ def tokenise_task(llm: LLM, task: Task) -> TokenisedTask:
         if min(last) - common > _MIN_TOKENS_AFTER_CHOICE:
             first = [len(llm.tokenizer.encode(front)) for front in task.scored_after]
         last = [end - 1 if end - start > 1 else end for start, end in zip(first, last, strict=True)]
-    # nothing can be said of a token with none in front of it, nor without any token
+    # the first token of a text has no prediction, and at least one token is scored
     first = [max(1, min(start, end - 1)) for start, end in zip(first, last, strict=True)]
     return TokenisedTask(texts, max(0, min(common, *first) - 1), tuple(first), tuple(last))
 
@@ -137,7 +141,7 @@ def _bucket(size: int, least: int = 1) -> int:
 
 
 def _group_size(tokenised: Sequence[TokenisedTask], ubatch_size: int) -> int:
-    """How many of the next tasks can be computed together: one at least."""
+    """Number of next tasks that fit in one pass, at least one."""
     count = texts = shared = suffix = 0
     for task in tokenised:
         texts, shared, suffix = texts + len(task.texts), max(shared, task.shared), max(suffix, task.suffix)
@@ -149,7 +153,7 @@ def _group_size(tokenised: Sequence[TokenisedTask], ubatch_size: int) -> int:
 
 
 def _scores(llm: LLM, group: Sequence[TokenisedTask]) -> Iterator[tuple[float, ...]]:
-    """The mean log-probabilities of the texts of some tasks, computed together."""
+    """Mean log-probabilities of the texts of each task, computed together."""
     owners = np.array([number for number, task in enumerate(group) for _ in task.texts], np.int32)
     owners = padded(owners, _bucket(len(owners)))
     ids, targets, scored = _suffixes(group, len(owners))
@@ -164,7 +168,7 @@ def _scores(llm: LLM, group: Sequence[TokenisedTask]) -> Iterator[tuple[float, .
 
 
 def _prefill_shared(llm: LLM, group: Sequence[TokenisedTask], owners: Int32[np.ndarray, "texts"], room: int) -> Kept:
-    """A cache with a row a text, which holds what the text shares with the others of its task, and has room."""
+    """Prefill the shared prefixes: a cache with a row per text and `room` free positions."""
     longest = _bucket(max(task.shared for task in group), MIN_BUCKET)
     ids = np.zeros((_bucket(len(group)), longest), np.int32)
     lengths = np.zeros(len(ids), np.int32)
@@ -179,7 +183,7 @@ def _prefill_shared(llm: LLM, group: Sequence[TokenisedTask], owners: Int32[np.n
 def _suffixes(
     group: Sequence[TokenisedTask], rows: int
 ) -> tuple[Int32[np.ndarray, "texts T"], Int32[np.ndarray, "texts T"], Bool[np.ndarray, "texts T"]]:
-    """What is read behind the shared tokens, what is to be predicted there, and where that is scored."""
+    """Token ids after the shared prefix, their targets, and a mask of scored positions."""
     size = _bucket(max(task.suffix for task in group), MIN_BUCKET)
     ids, targets = np.zeros((rows, size), np.int32), np.zeros((rows, size), np.int32)
     scored = np.zeros((rows, size), bool)

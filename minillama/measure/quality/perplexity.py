@@ -1,7 +1,6 @@
-"""Perplexity: how surprised a model is by a text, exp of the mean negative log-likelihood of its tokens.
+"""Perplexity of a text: exp of the mean negative log-likelihood of its tokens.
 
-The numbers are llama-perplexity's, with its windows, its scored half and its error bar; of each window only one number
-a token leaves the device.
+Windows, scored half and error bar are those of llama-perplexity. Only one number per token leaves the device.
 """
 
 import math
@@ -27,17 +26,17 @@ from minillama.measure.quality.text_windows import (
 class Estimate:
     """Perplexity of the windows so far.
 
-    `error` treats tokens as independent; it is not what another text would differ by. Two models on one text are
-    compared much better pair by pair, see `kl_divergence`.
+    `error` treats tokens as independent; it does not include the difference between texts. To compare two models on
+    one text, use the paired statistics of `kl_divergence`.
     """
 
     chunk: int  # windows so far
-    chunks: int  # of so many
+    chunks: int  # in all
     ppl: float
     error: float  # standard error of ppl
     nll: float  # mean negative log-likelihood of a token, in nats
     count: int  # scored tokens so far
-    seconds: float  # since the start, without compilation
+    seconds: float  # since the start, without compile time
 
     @property
     def nll_error(self) -> float:
@@ -46,14 +45,14 @@ class Estimate:
 
 
 class Tally:
-    """Sums over scored tokens, in float64, window by window."""
+    """Running sums over scored tokens, in float64."""
 
     def __init__(self, chunks: int) -> None:
         self._chunks, self._chunk, self._count = chunks, 0, 0
         self._sum = self._squares = self._seconds = 0.0
 
     def add(self, nll: Float[np.ndarray, "tokens"], seconds: float) -> Estimate:
-        """The estimate with one more window."""
+        """Add the tokens of one window and return the new estimate."""
         values = nll.astype(np.float64)
         self._chunk, self._count = self._chunk + 1, self._count + len(values)
         self._sum, self._squares = self._sum + values.sum(), self._squares + np.square(values).sum()
@@ -76,9 +75,9 @@ def running_perplexity(
 ) -> Iterator[Estimate]:
     """The perplexity of a tokenised text, refined with every window.
 
-    ctx_size: tokens of a window, of which the second half is scored; chunks: at most so many windows; stride: above 0,
-    windows overlap and the last `stride` tokens of each are scored; stop: asked before each pass, and ends it.
-    Raises OptionError for less than two windows of text, UnsupportedError for models that put EOS behind every text.
+    ctx_size: tokens per window; the second half is scored. chunks: maximum number of windows. stride: if above 0,
+    windows overlap and the last `stride` tokens of each are scored. stop: checked before each pass; true ends it.
+    Raises OptionError for less than two windows of text, UnsupportedError for models that append EOS to every text.
     """
     windows = chunked(llm, ids, ctx_size, chunks) if not stride else strided(llm, ids, stride, ctx_size, chunks)
     return estimates(llm, windows, stop)
@@ -91,7 +90,7 @@ def perplexity(llm: LLM, text: str, *, ctx_size: int = 512, chunks: int | None =
 
 
 def estimates(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterator[Estimate]:
-    """The perplexity of windows, refined with each."""
+    """The perplexity of windows, refined with each window."""
     tally, found, lap = Tally(windows.count), [], Lap()
     for piece in hidden_states(llm, windows, stop):
         found.append(np.asarray(llm.executor.score(piece.states, piece.of(windows.targets), piece.first)))

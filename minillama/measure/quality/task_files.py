@@ -1,4 +1,4 @@
-"""Multiple-choice tasks in llama.cpp's file formats, and its random choice among them."""
+"""Multiple-choice tasks in llama.cpp's file formats, and its random selection of tasks."""
 
 import struct
 from collections.abc import Sequence
@@ -8,28 +8,28 @@ import numpy as np
 
 from minillama.errors import FormatError
 
-_SEED = 1  # of the choice among tasks; llama.cpp's is fixed as well
+_SEED = 1  # of the random selection; llama.cpp's is fixed too
 _MOST_ANSWERS = 100
 _HELLASWAG_LINES = 6
 
 
 @dataclass(frozen=True)
 class Task:
-    """Some texts, of which the model should find the right one likeliest.
+    """Texts to choose from; the correct ones have the indices in `right`.
 
-    `scored_after`: of each text, what stands in front of the part that is scored, of which the last token is left out
-    as well; None: what all texts begin with does, and all that follows is scored.
+    `scored_after`: prefix of each text that is not scored; the last token of the text is not scored either. None: all
+    tokens after the common prefix of the texts are scored.
     """
 
     texts: tuple[str, ...]
-    right: frozenset[int]  # usually one
+    right: frozenset[int]  # usually one index
     scored_after: tuple[str, ...] | None = None
 
 
 def read_hellaswag(text: str) -> list[Task]:
-    """Tasks of six lines: a context, the number of the right ending from 0, four endings.
+    """Read tasks of six lines: a context, the index of the correct ending, four endings.
 
-    Raises FormatError for another number of lines, or no number.
+    Raises FormatError for a wrong number of lines or a wrong index.
     """
     lines = text.removesuffix("\n").split("\n")
     if len(lines) % _HELLASWAG_LINES or not text:
@@ -38,15 +38,18 @@ def read_hellaswag(text: str) -> list[Task]:
     for start in range(0, len(lines), _HELLASWAG_LINES):
         context, right, *endings = lines[start : start + _HELLASWAG_LINES]
         if right.strip() not in ("0", "1", "2", "3"):
-            raise FormatError(f"HellaSwag: line {start + 2} is {right!r}; expected the right ending, 0 to 3")
+            raise FormatError(
+                f"HellaSwag: line {start + 2} is {right!r}; expected the index of the correct ending, 0 to 3"
+            )
         tasks.append(Task(tuple(f"{context} {ending}" for ending in endings), frozenset({int(right)})))
     return tasks
 
 
 def read_winogrande(text: str) -> list[Task]:
-    """Lines `index,sentence with _,choice 1,choice 2,answer`, the sentence in quotes if there are commas in it.
+    """Read lines of the form `index,sentence with _,choice 1,choice 2,answer`.
 
-    The choices take the place of _, and what follows is scored. Raises FormatError for a line of another form.
+    A sentence with commas is in quotes. A choice replaces `_`, and the text after it is scored. Raises FormatError for
+    other lines.
     """
     tasks = []
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
@@ -62,7 +65,7 @@ def read_winogrande(text: str) -> list[Task]:
 
 
 def _split_csv(line: str) -> list[str]:
-    """The parts between the first four commas outside quotes, quotes left in."""
+    """Split at the first four commas outside quotes; quotes are kept."""
     parts, start, quoted = [], 0, False
     for place, sign in enumerate(line):
         if sign == '"':
@@ -74,11 +77,11 @@ def _split_csv(line: str) -> list[str]:
 
 
 def read_multiple_choice(data: bytes) -> list[Task]:
-    """llama.cpp's binary file, little-endian: uint32 number of tasks, uint32 place of each, tasks.
+    """Read llama.cpp's binary file, little-endian: uint32 task count, uint32 offset of each task, tasks.
 
-    A task: the question, the answers of which one is right, and others of which several are (not used). Answers:
-    uint32 number, the texts, int32 1 or 0 of each. A text: uint32 bytes, UTF-8.
-    Raises FormatError where it is cut off or a task is empty.
+    A task has a question, answers with one correct, and answers with several correct (not used). Answers: uint32
+    count, the texts, an int32 label (1 correct, 0 wrong) for each. A text: uint32 size in bytes, UTF-8.
+    Raises FormatError if the file is truncated or a task is empty.
     """
     reader = _Reader(data)
     count = reader.number()
@@ -97,7 +100,7 @@ def read_multiple_choice(data: bytes) -> list[Task]:
 
 
 class _Reader:
-    """Numbers and texts from bytes."""
+    """Reads numbers and texts from bytes."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self.place = data, 0
@@ -117,15 +120,15 @@ class _Reader:
     def _take(self, size: int) -> bytes:
         taken = self._data[self.place : self.place + size]
         if len(taken) < size:
-            raise FormatError(f"multiple choice: the file ends at byte {len(self._data)} inside of a task")
+            raise FormatError(f"multiple choice: the file ends at byte {len(self._data)} within a task")
         self.place += size
         return taken
 
 
 def draw_uniformly(tasks: Sequence[Task], count: int) -> list[Task]:
-    """The tasks that llama.cpp takes for HellaSwag: one after the other out of those that are left.
+    """Select tasks at random without replacement, as llama.cpp does for HellaSwag.
 
-    std::uniform_int_distribution over std::mt19937 as libstdc++ has it (Lemire 2019).
+    std::uniform_int_distribution over std::mt19937 as in libstdc++ (Lemire 2019).
     """
     draws, left, taken = _Mt19937(), list(tasks), []
     for _ in range(min(count, len(tasks))):
@@ -138,9 +141,10 @@ def draw_uniformly(tasks: Sequence[Task], count: int) -> list[Task]:
 
 
 def draw_scaled(tasks: Sequence[Task], count: int) -> list[Task]:
-    """The tasks that llama.cpp takes for Winogrande and multiple choice; all in order for 0 or more than there are.
+    """Select tasks at random, as llama.cpp does for Winogrande and multiple choice.
 
-    The last of those that are left takes the place of the one taken; single precision, as there.
+    All tasks in order if `count` is 0 or not below their number. The last remaining task replaces the selected one;
+    the index is computed in single precision, as in llama.cpp.
     """
     if not 0 < count < len(tasks):
         return list(tasks)
@@ -155,7 +159,7 @@ def draw_scaled(tasks: Sequence[Task], count: int) -> list[Task]:
 
 
 class _Mt19937:
-    """std::mt19937: 32-bit numbers."""
+    """32-bit numbers of std::mt19937."""
 
     def __init__(self) -> None:
         self._state = np.random.RandomState(_SEED)

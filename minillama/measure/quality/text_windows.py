@@ -1,7 +1,7 @@
-"""A text in windows, and the hidden states behind their scored positions: what perplexity and KL divergence share.
+"""Windows of a text, and hidden states at their scored positions.
 
-Method, as llama.cpp's: windows do not overlap and know nothing of each other. Where the model wants BOS, it takes the
-place of a window's first token. Only the second half is scored, so that each token has half a window in front of it.
+The method is llama.cpp's. Windows do not overlap and are evaluated independently. If the model needs BOS, it replaces
+the first token of each window. Only the second half is scored, so that each token has half a window of context.
 """
 
 import logging
@@ -25,18 +25,18 @@ Result = TypeVar("Result")
 
 
 def never_stop() -> bool:
-    """The wish to stop that never_stop comes."""
+    """A stop condition that is never true."""
     return False
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Pieces of a text. From position `first` on, the token that follows is to be predicted."""
+    """Windows of a text; the token after each position from `first` on is scored."""
 
     text: Int32[np.ndarray, "windows T"]
-    bos: int | None  # read in place of each first token
+    bos: int | None  # replaces the first token of each window
     first: int
-    per_pass: int  # windows that are computed together
+    per_pass: int  # windows in one batch
 
     @property
     def count(self) -> int:
@@ -44,21 +44,21 @@ class Windows:
 
     @property
     def size(self) -> int:
-        """Tokens of a window."""
+        """Number of tokens of a window."""
         return self.text.shape[1]
 
     @property
     def scored(self) -> int:
-        """Tokens of a window that are predicted."""
+        """Number of scored tokens of a window."""
         return self.size - 1 - self.first
 
     @property
     def targets(self) -> Int32[np.ndarray, "windows scored"]:
-        """The tokens that are predicted."""
+        """The scored tokens."""
         return self.text[:, self.first + 1 :]
 
     def ids(self, window: int, count: int) -> Int32[np.ndarray, "count T"]:
-        """What the model reads of some windows."""
+        """The model input of some windows, with BOS."""
         read = self.text[window : window + count].copy()
         if self.bos is not None:
             read[:, 0] = self.bos
@@ -67,9 +67,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class ScoredStates:
-    """Hidden states of the windows `window` .. `window + count - 1` behind the scored positions `start` .. `stop - 1`.
+    """Hidden states of some windows at some scored positions.
 
-    There are more rows than `count` where the last pass is not full.
+    Windows window ... window + count - 1, positions start ... stop - 1. There are more rows than `count` if the last
+    batch is not full.
     """
 
     window: int
@@ -77,28 +78,28 @@ class ScoredStates:
     start: int
     stop: int
     rows: int
-    states: Kept  # of more positions, the first scored one of which is number `first`
+    states: Kept  # of more positions; the first scored one has index `first`
     first: int
 
     @property
     def hidden(self) -> Float[Array, "B T D"]:
-        """The states themselves, where they are in this process."""
+        """The states as an array, if they are in this process."""
         return lax.slice_in_dim(self.states, self.first, self.first + self.stop - self.start, axis=1)
 
     def of(self, rows: Shaped[np.ndarray, "windows scored *rest"]) -> Shaped[np.ndarray, "B T *rest"]:
-        """What belongs to these positions in an array over all windows and scored positions; zeros for the padding."""
+        """The part of an array over all windows and scored positions that belongs here, zero-padded."""
         here = rows[self.window : self.window + self.count, self.start : self.stop]
         return padded(here, self.rows)
 
 
 def chunked(llm: LLM, ids: Sequence[int], ctx_size: int = 512, chunks: int | None = None) -> Windows:
-    """The windows of llama-perplexity: floor(tokens / ctx_size) or, if that is less, `chunks`; the rest is left out.
+    """The windows of llama-perplexity: floor(tokens / ctx_size), at most `chunks`; the rest is dropped.
 
-    Raises OptionError for less than two windows of text, and UnsupportedError for models that put EOS behind a text.
+    Raises OptionError for less than two windows of text, and UnsupportedError for models that append EOS to texts.
     """
     check_model(llm, ctx_size)
     if ctx_size < 4:
-        raise OptionError(f"ctx_size is {ctx_size}; expected at least 4, for the second half is scored")
+        raise OptionError(f"ctx_size is {ctx_size}; expected at least 4, because the second half is scored")
     found = _checked_ids(llm, ids, 2 * ctx_size, ctx_size)
     count = _limited(len(found) // ctx_size, chunks)
     text = found[: count * ctx_size].reshape(count, ctx_size)
@@ -106,10 +107,10 @@ def chunked(llm: LLM, ids: Sequence[int], ctx_size: int = 512, chunks: int | Non
 
 
 def strided(llm: LLM, ids: Sequence[int], stride: int, ctx_size: int = 512, chunks: int | None = None) -> Windows:
-    """The windows of `--ppl-stride`: of ctx_size + stride / 2 tokens, each `stride` further on, its last `stride`
-    scored.
+    """Overlapping windows of ctx_size + stride / 2 tokens at a distance of `stride`.
 
-    Raises what `chunked` raises, and OptionError for a stride beyond the context.
+    The last `stride` tokens of each window are scored, as in llama-perplexity with a stride.
+    Raises the errors of `chunked`, and OptionError for a stride larger than the context.
     """
     size = ctx_size + stride // 2
     check_model(llm, size)
@@ -122,21 +123,21 @@ def strided(llm: LLM, ids: Sequence[int], stride: int, ctx_size: int = 512, chun
 
 
 def windows_of(llm: LLM, text: Int32[np.ndarray, "windows T"], first: int) -> Windows:
-    """Windows of a text that is cut already, as many in a pass as make up the tokens that are computed at once."""
+    """Windows of a text that is already split; a batch has at most ubatch_size tokens."""
     bos = llm.tokenizer.bos if llm.tokenizer.add_bos else None
     return Windows(text, bos, first, max(1, llm.batches.ubatch_size // text.shape[1]))
 
 
 def check_model(llm: LLM, ctx_size: int) -> None:
-    """Refuse models that put EOS behind every text, and windows larger than the context."""
+    """Raise an error for models that append EOS to texts, and for too large windows."""
     if llm.tokenizer.add_eos:
         raise UnsupportedError(
-            f"{llm.path.name} puts EOS behind every text (tokenizer.ggml.add_eos_token), which windows have no room for"
+            f"{llm.path.name} appends EOS to every text (tokenizer.ggml.add_eos_token), for which windows have no room"
         )
     if ctx_size > llm.ctx_size:
         raise OptionError(f"windows of {ctx_size} tokens, but a context of {llm.ctx_size}; load with a larger ctx_size")
     trained = llm.config.context_length
-    if trained < ctx_size <= round_up(trained):  # of what is beyond that, loading has warned
+    if trained < ctx_size <= round_up(trained):  # beyond that, loading the model has warned
         logger.warning("model was trained on only %d context tokens (%d specified)", trained, ctx_size)
 
 
@@ -160,7 +161,10 @@ def _checked_ids(llm: LLM, ids: Sequence[int], least: int, size: int) -> Int32[n
 
 
 def hidden_states(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterator[ScoredStates]:
-    """Run the model over all windows, several at a time, `ubatch_size` tokens at once; ends early where asked to."""
+    """Run the model over all windows in batches of at most ubatch_size tokens.
+
+    stop: checked before each batch; true ends the iteration.
+    """
     batch = min(windows.per_pass, windows.count)
     cache = llm.executor.new_cache(windows.size, llm.cache_types, batch)
     part = max(1, llm.batches.ubatch_size // batch)
@@ -168,7 +172,7 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterat
         count = min(batch, windows.count - window)
         ids = padded(windows.ids(window, count), batch)
         cache = llm.executor.set_length(cache, np.zeros(batch, np.int32))
-        end = windows.first + windows.scored  # what the last tokens predict is not asked for
+        end = windows.first + windows.scored  # predictions of the last tokens are not needed
         for at in range(0, end, part):
             if stop():
                 return
@@ -179,5 +183,5 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterat
 
 
 def padded(rows: Shaped[np.ndarray, "n *rest"], size: int) -> Shaped[np.ndarray, "size *rest"]:
-    """The same rows and zeros, `size` in all."""
+    """The rows, padded with zero rows to `size`."""
     return np.pad(rows, ((0, size - len(rows)), *((0, 0) for _ in rows.shape[1:])))

@@ -1,4 +1,4 @@
-"""Results as text, one after the other, in llama-bench's formats: md, csv, json, jsonl and sql."""
+"""Benchmark results in llama-bench's formats: md, csv, json, jsonl and sql."""
 
 import csv
 import io
@@ -20,31 +20,31 @@ _OUR_TABLE = "minillama_bench"
 
 
 class Output(ABC):
-    """Makes text of results as they come: a beginning with the first, an end when all are there."""
+    """Formats results one by one: a head before the first, an end after the last."""
 
     def __init__(self) -> None:
         self.last: Record | None = None
 
     def show(self, record: Record) -> str:
-        """The next result."""
+        """Text of the next result, with the head before the first one."""
         first, self.last = self.last is None, record
         return (self.head(record) if first else "") + self.row(record, first)
 
     def head(self, record: Record) -> str:
-        """What stands before the first result."""
+        """Text before the first result."""
         return ""
 
     @abstractmethod
     def row(self, record: Record, first: bool) -> str:
-        """One result."""
+        """Text of one result."""
 
     def end(self) -> str:
-        """End what was begun."""
+        """Text after the last result."""
         return ""
 
 
 class Markdown(Output):
-    """llama-bench's table; last columns of ours where the machine's limits were measured."""
+    """llama-bench's table, with more columns if the limits of the machine were measured."""
 
     def __init__(self, plan: Plan, *, bandwidth: bool = False, roofline: bool = False) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Markdown(Output):
 
 
 class Csv(Output):
-    """A line of names, then every value in quotes; what there is not is empty."""
+    """A line of names, then every value in quotes; missing values are empty."""
 
     def head(self, record: Record) -> str:
         return ",".join((*LLAMA_BENCH_FIELDS, *MINILLAMA_FIELDS)) + "\n"
@@ -97,8 +97,11 @@ class JsonLines(Output):
 
 
 class Sql(Output):
-    """Statements for SQLite: llama-bench's own table, so that its results and ours load into one database in any order;
-    minillama's fields stand in a second table, whose `llama_bench_rowid` names the row of the first."""
+    """SQLite statements for llama-bench's table and a second one.
+
+    Results of llama-bench and minillama load into one database in any order. The second table has minillama's own
+    fields; its `llama_bench_rowid` is the row in the first.
+    """
 
     def head(self, record: Record) -> str:
         ours = ["llama_bench_rowid INTEGER", *(_column(name) for name in MINILLAMA_FIELDS)]
@@ -115,7 +118,7 @@ class Sql(Output):
         )
 
 
-# The names of -o, and what makes an output of a plan; the second and third say which limits were measured.
+# Format name -> constructor; arguments: the plan, and whether bandwidth and roofline were measured.
 FORMATS: dict[str, Callable[[Plan, bool, bool], Output]] = {
     "md": lambda plan, bandwidth, roofline: Markdown(plan, bandwidth=bandwidth, roofline=roofline),
     "json": lambda *_: JsonArray(),
@@ -126,7 +129,7 @@ FORMATS: dict[str, Callable[[Plan, bool, bool], Output]] = {
 
 
 def _plain(value: object) -> object:
-    """As llama-bench prints it: truth as 0 or 1."""
+    """A value as llama-bench prints it: booleans as 0 or 1."""
     return "" if value is None else int(value) if isinstance(value, bool) else value
 
 

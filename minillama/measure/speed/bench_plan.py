@@ -1,4 +1,4 @@
-"""What is measured: lists of values, ranges included, and all their combinations, in llama-bench's order."""
+"""Benchmark setups and tests: all combinations of lists of values, in llama-bench's order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from minillama.measure.trial import Trial
 
-ALL_LAYERS = -1  # n_gpu_layers: as many as there are
+ALL_LAYERS = -1  # n_gpu_layers: all
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The tests of one setup: every prompt length, every generation length and every pair, at every depth."""
+    """The tests of a setup: prompt lengths, generation lengths and pairs, at every depth."""
 
     n_prompt: tuple[int, ...] = (512,)
     n_gen: tuple[int, ...] = (128,)
@@ -20,14 +20,14 @@ class Workload:
     n_depth: tuple[int, ...] = (0,)
 
     def trials(self) -> tuple[Trial, ...]:
-        """In llama-bench's order; a length of 0 is no test."""
+        """The tests in llama-bench's order; a length of 0 is no test."""
         pairs = [*((prompt, 0) for prompt in self.n_prompt), *((0, gen) for gen in self.n_gen), *self.n_pg]
         return tuple(Trial(*pair, depth) for depth in self.n_depth for pair in pairs if any(pair))
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Under what a workload is measured; the fields are llama-bench's."""
+    """Settings of a measurement; the field names are llama-bench's."""
 
     model: Path
     n_threads: int
@@ -41,7 +41,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Plan:
-    """Lists of values; `setups` are their combinations, the model changing last."""
+    """Lists of values; `setups` yields their combinations, with the model as the outer loop."""
 
     models: tuple[Path, ...]
     n_threads: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""One result, with llama-bench's fields in its order; minillama's own come last."""
+"""One benchmark result: llama-bench's fields in its order, then minillama's own."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, fields
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A measured test. Times in nanoseconds where the name says so, sizes in bytes, speeds in tokens a second.
+    """A measured test.
 
-    `avg` and `stddev` are the mean and the sample standard deviation over the repetitions. None stands for what
-    llama.cpp has and minillama has not.
+    Names that end in _ns are in nanoseconds; sizes are in bytes, speeds in tokens per second.
+    `avg` and `stddev` are the mean and the sample standard deviation over the repetitions. None marks fields of
+    llama.cpp that minillama does not have.
     """
 
     build_commit: str
@@ -43,43 +44,43 @@ class Record:
     embeddings: bool = False
     no_op_offload: int | None = None
     no_host: bool | None = None
-    repack: bool = False  # weights stay as they lie in the file
+    repack: bool = False  # weights stay as they are in the file
     fit_target: int | None = None
     fit_min_ctx: int | None = None
     n_prompt: int
     n_gen: int
     n_depth: int
-    test_time: str  # when it began, UTC
+    test_time: str  # start time, UTC
     avg_ns: int
     stddev_ns: int
     avg_ts: float
     stddev_ts: float
     samples_ns: tuple[int, ...]
     samples_ts: tuple[float, ...]
-    load_seconds: float  # neither this nor the next is in the figures
+    load_seconds: float  # this and the next field are not part of the measured times
     compile_seconds: float
-    other_load: float | None = None  # share of all cores that other processes kept busy meanwhile
+    other_load: float | None = None  # share of all cores that other processes used during the test
     bytes_per_token: float | None = None  # read from memory, by formula
-    flops_per_token: float | None = None  # floating-point operations, by formula, attention's included
-    gflops: float | None = None  # a second: flops_per_token x avg_ts / 1e9
-    memory_bandwidth: float | None = None  # bytes a second, where it was measured
+    flops_per_token: float | None = None  # floating-point operations, by formula, including attention
+    gflops: float | None = None  # per second: flops_per_token x avg_ts / 1e9
+    memory_bandwidth: float | None = None  # bytes per second, if measured
     bandwidth_share: float | None = None  # bytes_per_token x avg_ts / memory_bandwidth
-    peak_flops: float | None = None  # operations a second of a product as prompts use it, where it was measured
+    peak_flops: float | None = None  # operations per second of a prompt-sized matmul, if measured
     flops_share: float | None = None  # flops_per_token x avg_ts / peak_flops
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values, ready for `json.dumps`."""
+        """Plain values for `json.dumps`."""
         return asdict(self)
 
 
-ARRAYS = ("samples_ns", "samples_ts")  # in JSON only, as in llama-bench's
+ARRAYS = ("samples_ns", "samples_ts")  # in JSON only, as in llama-bench
 NAMES = tuple(field.name for field in fields(Record))
-LLAMA_BENCH_FIELDS = NAMES[: NAMES.index("samples_ns")]  # llama-bench's columns
+LLAMA_BENCH_FIELDS = NAMES[: NAMES.index("samples_ns")]  # llama-bench's columns in CSV and SQL
 MINILLAMA_FIELDS = NAMES[NAMES.index("load_seconds") :]
 
 
 def from_json(values: Mapping[str, object]) -> Record:
-    """The record that `as_dict` and JSON made plain values of; raises ValueError where a field is missing."""
+    """Read a record from the plain values of `as_dict`; raises ValueError for a missing field."""
     missing = [name for name in NAMES if name not in values]
     if missing:
         raise ValueError(f"the result has no {missing[0]}")

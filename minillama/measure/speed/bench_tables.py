@@ -1,4 +1,4 @@
-"""Tables in Markdown: llama-bench's, and those of both programs side by side."""
+"""Markdown tables: llama-bench's, and those of both programs side by side."""
 
 from pathlib import Path
 from statistics import median
@@ -12,12 +12,12 @@ from minillama.measure.trial import Trial
 
 
 def trial_of(record: Record) -> Trial:
-    """The test that a record is of."""
+    """The test of a record."""
     return Trial(record.n_prompt, record.n_gen, record.n_depth)
 
 
 def columns(plan: Plan, backend: str, *, bandwidth: bool = False, roofline: bool = False) -> tuple[Column[Record], ...]:
-    """llama-bench's columns; last ones of ours where the memory's bandwidth or both roofs were measured."""
+    """llama-bench's columns, then shares of the bandwidth or the roofline if measured."""
     chosen = [
         *_setup_columns(plan, backend),
         Column("test", 15, lambda r: trial_of(r).name),
@@ -36,8 +36,7 @@ def columns(plan: Plan, backend: str, *, bandwidth: bool = False, roofline: bool
 
 
 def comparison_columns(plan: Plan, backend: str) -> tuple[Column[Comparison], ...]:
-    """The parameters as llama-bench shows them, then both programs' medians, their ratio with its least and largest,
-    and the share of the memory's bandwidth that each reaches."""
+    """Setup, medians of both programs, ratio with its range, and shares of the memory bandwidth."""
 
     def of_record(column: Column[Record]) -> Column[Comparison]:
         return Column(column.heading, column.width, lambda c: column.cell(c.record), column.left)
@@ -55,7 +54,7 @@ def comparison_columns(plan: Plan, backend: str) -> tuple[Column[Comparison], ..
 
 
 def start_columns() -> tuple[Column[StartComparison], ...]:
-    """Both programs' medians of the time to the first token and of the peak memory."""
+    """Medians of time to first token and peak memory of both programs."""
     return (
         Column("file", 30, lambda s: Path(s.setup.model).name, left=True),
         Column("size", 10, lambda s: format_bytes(s.setup.model.stat().st_size)),
@@ -73,8 +72,10 @@ def _start_ratio(start: StartComparison) -> float:
 
 
 def _setup_columns(plan: Plan, backend: str) -> tuple[Column[Record], ...]:
-    """The model, and of the parameters those that are not at their default or vary, with the threads always shown on a
-    CPU and the layers elsewhere."""
+    """The model, and the parameters that vary or differ from their default.
+
+    The number of threads is always shown on a CPU, the number of GPU layers on other devices.
+    """
     on_cpu = backend.endswith("CPU")
     usual = Plan(plan.models, plan.n_threads)
     chosen: list[Column[Record]] = [
@@ -101,12 +102,12 @@ def _setup_columns(plan: Plan, backend: str) -> tuple[Column[Record], ...]:
 
 
 def percent(share: float | None) -> str:
-    """A share in words; nothing where there is none."""
+    """A share as a percentage; empty for None."""
     return "" if share is None else f"{100 * share:.0f} %"
 
 
 def md_foot(record: Record) -> str:
-    """What was measured with; the machine's limits where they were measured."""
+    """The build, and the limits of the machine if measured."""
     limits = f"\nmemory: {record.memory_bandwidth / 1e9:.1f} GB/s read" if record.memory_bandwidth else ""
     if record.peak_flops and record.memory_bandwidth:
         ridge = record.peak_flops / record.memory_bandwidth
@@ -115,7 +116,7 @@ def md_foot(record: Record) -> str:
 
 
 def _short(value: float | None, unit: float) -> str:
-    """Three digits or more."""
+    """A number with at least three digits; empty for None."""
     if value is None:
         return ""
     number = value / unit

@@ -1,10 +1,9 @@
-"""Two runs of the same tests: how much faster one is than the other, and how sure that is.
+"""Compare two benchmark runs: ratio of the mean speeds with a 95 % confidence interval.
 
-For each test that both have: the ratio of the mean speeds, with an interval that holds the true ratio in 95 of 100
-such comparisons. The interval is Welch's for the logarithm of the ratio: the variance of ln(mean) is that of the
-samples / (n mean^2) (the delta method), the two add up, Student's t has the degrees of freedom of Welch and
-Satterthwaite (B. L. Welch, Biometrika 34, 1947). It takes the repetitions for independent: what differs from one
-process, day or heat to the next is in it only where the repetitions come from several.
+The interval is Welch's for the logarithm of the ratio. The variance of ln(mean) is the sample variance / (n mean^2)
+(the delta method); the two variances add up; Student's t has the degrees of freedom of Welch and Satterthwaite
+(B. L. Welch, Biometrika 34, 1947). The method assumes independent repetitions: differences between processes, days or
+temperatures are in the interval only if the repetitions come from several of them.
 """
 
 import json
@@ -22,12 +21,12 @@ from minillama.measure.tables import Column
 from minillama.measure.trial import Trial
 
 CONFIDENCE = 0.95
-_SETTINGS = ("n_batch", "n_ubatch", "type_k", "type_v", "n_gpu_layers")  # tell apart what the rest does not
+_SETTINGS = ("n_batch", "n_ubatch", "type_k", "type_v", "n_gpu_layers")  # distinguish tests that are otherwise equal
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """One test of one run, ours or llama-bench's; speeds in tokens a second."""
+    """One test of one run of minillama or llama-bench; speeds in tokens per second."""
 
     model: str  # the file's name
     trial: Trial
@@ -42,19 +41,19 @@ class BenchResult:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """A test in both runs."""
+    """One test in both runs."""
 
     base: BenchResult
     new: BenchResult
 
     @property
     def ratio(self) -> float:
-        """Mean speed of the new one by that of the base."""
+        """Mean speed of the new run / mean speed of the base."""
         return mean(self.new.speeds) / mean(self.base.speeds)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of the ratio, by the method above; None where one of them was run once only."""
+        """Confidence interval of the ratio; None if one of the runs has a single sample."""
         return ratio_interval(self.base.speeds, self.new.speeds)
 
     @property
@@ -65,7 +64,7 @@ class RunComparison:
         return "faster" if low > 1 else "slower" if high < 1 else "no difference seen"
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values, ready for `json.dumps`."""
+        """Plain values for `json.dumps`."""
         low, high = self.interval or (None, None)
         return {
             "model": self.base.model,
@@ -86,7 +85,7 @@ class RunComparison:
 def ratio_interval(
     base: Sequence[float], new: Sequence[float], confidence: float = CONFIDENCE
 ) -> tuple[float, float] | None:
-    """Of mean(new) / mean(base), by the method above; None where there are less than two samples of one of them."""
+    """Confidence interval of mean(new) / mean(base); None with fewer than two samples on a side."""
     if min(len(base), len(new)) < 2:
         return None
     parts = [((deviation(xs) / mean(xs)) ** 2 / len(xs), len(xs) - 1) for xs in (base, new)]
@@ -100,9 +99,10 @@ def ratio_interval(
 
 
 def compare_results(base: Sequence[BenchResult], new: Sequence[BenchResult]) -> list[RunComparison]:
-    """The tests that both have, by model, test and threads, in the new run's order.
+    """Compare the tests that both runs have, in the order of the new run.
 
-    Where several have these in common, batch sizes, cache types and layers on the GPU must agree as well.
+    Tests match by model file, test and threads. If several tests match, batch sizes, cache types and GPU layers must
+    be equal too.
     """
     found = []
     for run in new:
@@ -115,30 +115,30 @@ def compare_results(base: Sequence[BenchResult], new: Sequence[BenchResult]) -> 
 
 
 def result_of(record: Record) -> BenchResult:
-    """The same test, as a run to compare."""
+    """The comparable result of a record."""
     return _result(record.as_dict())
 
 
 def read_results(path: Path) -> list[BenchResult]:
-    """The results in a file of `-o json` or `-o jsonl`, ours or llama-bench's.
+    """Read the results in a JSON or JSON-lines file of minillama or llama-bench.
 
-    Raises ResourceError for a file that cannot be read, FormatError for one that holds something else.
+    Raises ResourceError for a file that cannot be read, FormatError for other content.
     """
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ResourceError(f"{path}: cannot be read ({error}); name a file that -o json wrote") from error
+        raise ResourceError(f"{path}: cannot be read ({error}); name a file of results in JSON") from error
     try:
         found = json.loads(text) if text.startswith("[") else [json.loads(line) for line in _values(text)]
-        if len(found) == 1 and "results" in found[0]:  # what --compare itself printed
+        if len(found) == 1 and "results" in found[0]:  # the output of a comparison
             found = found[0]["results"]
         return [_result(values) for values in found]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FormatError(f"{path}: no results of -o json or jsonl ({error}); measure with -o json") from error
+        raise FormatError(f"{path}: no benchmark results in JSON or JSON lines ({error})") from error
 
 
 def run_comparison_columns() -> tuple[Column[RunComparison], ...]:
-    """A table of contrasts."""
+    """Columns of the comparison table."""
     return (
         Column("model", 30, lambda c: c.base.model, left=True),
         Column("threads", 7, lambda c: str(c.base.n_threads)),
@@ -152,7 +152,7 @@ def run_comparison_columns() -> tuple[Column[RunComparison], ...]:
 
 
 def _values(text: str) -> list[str]:
-    """One object a line, or one over all lines."""
+    """One JSON object per line, or a single one over all lines."""
     return [text] if text.startswith("{\n") else text.splitlines()
 
 

@@ -1,9 +1,9 @@
-"""How long a person waits: for the first token, cold and warm, and from each token to the next.
+"""Latency: time to first token, cold and warm, and time between tokens.
 
-Cold is a fresh process: it starts Python, imports JAX, opens the model, compiles or takes compiled programs from the
-user's cache folder, reads the prompt, and chooses a token. Warm is a loaded model whose programs have run before. The
-prompts are random ids, BOS first where the model asks for it, and differ from run to run; tokens are sampled as
-`LLM.generate` does without options, and none ends the text.
+Cold is a fresh process: it starts Python, imports JAX, opens the model, compiles or loads compiled programs from the
+user's cache folder, reads the prompt, and samples a token. Warm is a loaded model whose programs have run before. The
+prompts are random token ids that differ from run to run, with BOS first if the model needs it. Tokens are sampled with
+the default options of `LLM.generate`, and EOS does not end the text.
 """
 
 import time
@@ -26,35 +26,38 @@ Advance = Callable[[], object]  # called after each run
 
 @dataclass(frozen=True)
 class ColdStart:
-    """From the start of a process to its first token, in seconds."""
+    """Time from the start of a process to its first token, in seconds."""
 
     prompt_tokens: int
-    start: float  # until the model begins to load: Python and imports
+    start: float  # until the load of the model begins: Python and imports
     load: float
-    compile: float  # or taking compiled programs from the cache folder
-    prompt: float  # reading it
-    first_step: float  # from its logits to a token
-    total: float  # measured from outside, so a little more than the sum
+    compile: float  # or loading compiled programs from the cache folder
+    prompt: float  # prefill
+    first_step: float  # from the logits of the prompt to a token
+    total: float  # measured by the parent process, so a little more than the sum
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values, ready for `json.dumps`."""
+        """Plain values for `json.dumps`."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One length of prompt on a warm model; seconds, one value a repeat, and of `between` all of all repeats."""
+    """Latency of one prompt length on a warm model, in seconds.
+
+    There is one value per repeat, except for `between`, which has all values of all repeats.
+    """
 
     prompt_tokens: int
     generated_tokens: int
     first_token: tuple[float, ...]  # from the call to the first token: prompt + first_step
     prompt: tuple[float, ...]
     first_step: tuple[float, ...]
-    between: tuple[float, ...]  # from a token to the next
+    between: tuple[float, ...]  # from one token to the next
     total: tuple[float, ...]  # from the call to the last token
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values, with the figures that matter before the single ones."""
+        """Plain values for `json.dumps`, the percentiles before the single values."""
         figures = {f"{name}_p{p}": value for name in ("first_token", "between", "total")
                    for p, value in zip(PERCENTILES, percentiles(getattr(self, name)), strict=True)}  # fmt: skip
         return {
@@ -65,19 +68,19 @@ class Latency:
         }
 
 
-def percentiles(values: Sequence[float], which: Sequence[int] = PERCENTILES) -> tuple[float, ...]:
-    """The values that so many percent do not exceed, interpolated between neighbours; zeros for no values."""
+def percentiles(values: Sequence[float], percents: Sequence[int] = PERCENTILES) -> tuple[float, ...]:
+    """Percentiles with linear interpolation; zeros without values."""
     if not values:
-        return tuple(0.0 for _ in which)
-    return tuple(float(value) for value in np.percentile(values, which))
+        return tuple(0.0 for _ in percents)
+    return tuple(float(value) for value in np.percentile(values, percents))
 
 
 def measure_latency(
     llm: LLM, prompt_tokens: int, *, n: int = 64, repeats: int = 5, advance: Advance = lambda: None
 ) -> Latency:
-    """Wait for a loaded model, several times, after a run that is not counted.
+    """Measure a loaded model several times, after one unmeasured run.
 
-    n: tokens to generate, the first included. Raises OptionError where prompt and answer do not fit in the context.
+    n: tokens to generate, including the first. Raises OptionError if prompt and answer do not fit in the context.
     """
     if min(prompt_tokens, n, repeats) < 1:
         raise OptionError(
@@ -114,9 +117,9 @@ def measure_cold(
     threads: int | None = None,
     platform: str | None = None,
 ) -> ColdStart:
-    """Start a process that loads a file and writes one token.
+    """Measure a fresh process that loads a model file and samples one token.
 
-    threads, platform: as for `env.prepare`. Raises ResourceError, with its last words, where it fails.
+    threads, platform: as in `env.prepare`. Raises ResourceError, with the last error line, if the process fails.
     """
     started = time.time()
     values = call_in_child(run_cold_start, str(model), prompt_tokens, ctx_size, threads, platform)
@@ -128,7 +131,7 @@ def measure_cold(
 def run_cold_start(
     model: str, prompt_tokens: int, ctx_size: int, threads: int | None, platform: str | None
 ) -> dict[str, float]:
-    """What `measure_cold` starts in a process of its own; plain values only. Clock times are the system's."""
+    """Body of the child process of `measure_cold`: load and sample; times of the system clock."""
     began = time.time()
     env.prepare(threads=threads, platform=platform)
     llm = load(model, ctx_size=ctx_size, progress=False)
@@ -146,7 +149,7 @@ def run_cold_start(
 
 
 def random_prompts(tokenizer: Tokenizer, count: int) -> Iterator[list[int]]:
-    """Prompts of that many random ids, ever others."""
+    """An endless sequence of different prompts of `count` random token ids."""
     rng = np.random.default_rng(0)
     while True:
         ids = rng.integers(tokenizer.size, size=count).tolist()

@@ -1,4 +1,4 @@
-"""Waiting times and memory as tables in Markdown."""
+"""Markdown tables of latency and memory usage."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from minillama.measure.tables import Column, md_table
 
 
 def cold_table(found: Sequence[ColdStart]) -> str:
-    """The first token of a fresh process, part by part, in milliseconds."""
+    """Time to first token of a fresh process, by phase, in milliseconds."""
     parts = ("start", "load", "compile", "prompt", "first_step", "total")
     return md_table(
         [
@@ -21,7 +21,7 @@ def cold_table(found: Sequence[ColdStart]) -> str:
 
 
 def warm_table(found: Sequence[Latency]) -> str:
-    """Percentiles of the first token, of each after it, and of all, in milliseconds."""
+    """Percentiles of time to first token, time between tokens and total time, in milliseconds."""
     headings = {"first_token": "first token", "prompt": "its prompt", "first_step": "its step", "total": "total"}
     medians = [
         Column(heading, 11, lambda w, name=name: _ms(percentiles(getattr(w, name))[0]))
@@ -36,7 +36,7 @@ def warm_table(found: Sequence[Latency]) -> str:
 
 
 def usage_table(usage: Usage) -> str:
-    """Memory by formula beside what is held."""
+    """Memory by formula, next to the memory in use."""
     rows = [
         ("weights", usage.weights, usage.weights_held),
         ("key/value cache", usage.cache, usage.cache_held),

@@ -1,10 +1,10 @@
-"""llama-bench's tests on our engine: tokens a second of reading a prompt and of decoding, nothing sampled.
+"""llama-bench's tests on minillama: tokens per second of prefill and decode, without sampling.
 
-Method, as llama-bench's: a test has a context of its own size. The prompt is random ids, BOS first where the model
-asks for it, handed over in pieces of n_batch and computed in chunks of n_ubatch, with logits of the last token.
-Generation decodes one token at a time, waits for its logits, and goes on with a random id. The tokens of the depth are
-read before the clock starts; later repetitions cut the cache back to them. Compiling is part of the warm-up, and what
-of it falls into a repetition is taken off.
+The method is llama-bench's. The context of a test has the size of the test. A prompt is random token ids, with BOS
+first if the model needs it; it is passed in batches of n_batch and computed in chunks of n_ubatch, with logits of the
+last token. Generation decodes one token at a time, waits for its logits, and continues with a random id. The tokens of
+the depth are read before the clock starts, and later repetitions truncate the cache to them. Programs are compiled in
+the warm-up; compile time within a repetition is subtracted.
 """
 
 import time
@@ -31,7 +31,7 @@ from minillama.measure.trial import Trial
 
 SINGLE_DEVICE = Sharing()
 
-Advance = Callable[[str], object]  # called with a test's name after its warm-up and each repetition
+Advance = Callable[[str], object]  # called with the test's name after its warm-up and after each repetition
 
 
 def measure(
@@ -48,11 +48,11 @@ def measure(
 ) -> Iterator[Record]:
     """Load the model and measure one test after the other.
 
-    The setup's threads must be in force already: JAX settles them when it starts (`env.prepare`).
-    bandwidth, peak_flops: what the machine gives, in bytes and in operations a second, to relate the tests to.
-    delay: seconds to rest before each test. sharing: the devices or workers that share the work; the setup's threads
-    are those of each worker.
-    Raises MinillamaError where the model cannot be served under this setup.
+    The setup's threads must be set before: JAX fixes them at its start (`env.prepare`).
+    bandwidth, peak_flops: limits of the machine in bytes and operations per second, for the shares in the records.
+    delay: seconds to wait before each test. sharing: devices or workers that share the work; the setup's threads are
+    those of each worker.
+    Raises MinillamaError if the model cannot run with this setup.
     """
     llm = load(
         setup.model,
@@ -80,7 +80,7 @@ def measure(
             llm, trial, repetitions, n_batch=setup.n_batch, warmup=warmup, advance=advance
         )
         record = _record(llm, setup, sharing, trial, started, samples, compiling)
-        other_load = None if sharing.workers else round(others.share(), 4)  # workers here would count as others
+        other_load = None if sharing.workers else round(others.share(), 4)  # workers on this machine would count
         yield _with_machine_limits(replace(record, other_load=other_load), llm, bandwidth, peak_flops)
     llm.close()
 
@@ -94,29 +94,29 @@ def measure_trial(
     warmup: bool = True,
     advance: Advance = lambda name: None,
 ) -> tuple[tuple[int, ...], float]:
-    """Nanoseconds of each repetition, and the seconds of compiling that are not in them."""
+    """Nanoseconds of each repetition, and the seconds of compile time left out of them."""
     compiled = compile_seconds()
     session = replace(llm, ctx_size=round_up(trial.positions)).session()
     session.reserve(trial.positions)
-    user = _RandomTokens(llm, session, n_batch)
-    user.read(trial.n_depth)
+    tokens = _RandomTokens(llm, session, n_batch)
+    tokens.prefill(trial.n_depth)
     if warmup:
-        user.read(trial.n_prompt)
-        user.write(min(1, trial.n_gen))
+        tokens.prefill(trial.n_prompt)
+        tokens.decode(min(1, trial.n_gen))
         advance(trial.name)
     samples = []
     for _ in range(repetitions):
         session.keep(trial.n_depth)
         lap = Lap()
-        user.read(trial.n_prompt)
-        user.write(trial.n_gen)
+        tokens.prefill(trial.n_prompt)
+        tokens.decode(trial.n_gen)
         samples.append(max(1, round(1e9 * lap.seconds())))
         advance(trial.name)
     return tuple(samples), compile_seconds() - compiled
 
 
 class _RandomTokens:
-    """Reads and writes random tokens."""
+    """Prefills and decodes random tokens."""
 
     def __init__(self, llm: LLM, session: Session, n_batch: int) -> None:
         self._session, self._batch = session, n_batch
@@ -124,8 +124,8 @@ class _RandomTokens:
         self._first = llm.tokenizer.bos if llm.tokenizer.add_bos else None
         self._random = np.random.default_rng(0)
 
-    def read(self, count: int) -> None:
-        """Read a prompt, in pieces, and wait for the logits of its last token."""
+    def prefill(self, count: int) -> None:
+        """Read a prompt in batches, and wait for the logits of its last token."""
         ids = self._random.integers(self._vocabulary, size=count).tolist()
         if ids and self._first is not None:
             ids[0] = self._first
@@ -135,8 +135,8 @@ class _RandomTokens:
                 logits = chunk_logits
         jax.block_until_ready(logits)
 
-    def write(self, count: int) -> None:
-        """Decode tokens one by one, waiting for the logits of each."""
+    def decode(self, count: int) -> None:
+        """Decode tokens one by one, and wait for the logits of each."""
         token = self._random_token() if self._first is None else self._first
         for _ in range(count):
             jax.block_until_ready(self._session.decode(token))
@@ -197,9 +197,9 @@ def _record(
 
 
 def _with_machine_limits(record: Record, llm: LLM, bandwidth: float | None, peak_flops: float | None) -> Record:
-    """Beside what the machine gives at most."""
+    """Add the shares of the machine's limits to a record."""
     if not llm.executor.devices or llm.executor.devices[-1].platform != jax.default_backend():
-        return record  # it was measured on another device than this model's
+        return record  # the limits were measured on another device
     assert record.bytes_per_token is not None and record.flops_per_token is not None
     reads, computes = record.bytes_per_token * record.avg_ts, record.flops_per_token * record.avg_ts
     return replace(

@@ -1,5 +1,6 @@
-"""Interleaved A/B measurement of minillama and llama.cpp: A B A B ..., one process at a time.
+"""Interleaved A/B measurement of minillama and llama.cpp.
 
+The programs run alternately (A B A B ...), one process at a time.
 The speed of a machine drifts with its temperature and other load. Therefore each run of minillama is compared with
 the run of llama.cpp right after it, and the result is the median of these ratios.
 """
@@ -29,7 +30,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Speeds of one test over all rounds, in tokens per second and in the order of the rounds."""
+    """Speeds of one test in tokens per second, in the order of the rounds."""
 
     setup: Setup
     trial: Trial
@@ -80,7 +81,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class StartComparison:
-    """Whole processes that read a short prompt and write one token, over all rounds, with a warm page cache."""
+    """Whole processes that read a short prompt and write one token.
+
+    The page cache is warm. The values are in the order of the rounds.
+    """
 
     setup: Setup
     ours: tuple[ProcessStats, ...]

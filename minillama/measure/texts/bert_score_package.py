@@ -1,4 +1,4 @@
-"""BERTScore with a pretrained encoder, by the authors' package `bert-score`: the optional extra `quality`."""
+"""BERTScore with a pretrained encoder, through the package `bert-score` (extra `quality`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ PACKAGE = "bert_score"
 
 @dataclass(frozen=True, eq=False)
 class PackageScorer(Scorer):
-    """Scores of an encoder as `roberta-large`, with idf weights over some documents. Made by `package_scorer`."""
+    """Scores of an encoder such as `roberta-large`, with idf weights. Made by `package_scorer`."""
 
     model_type: str
     scorer: Any = field(repr=False)  # a bert_score.BERTScorer
@@ -28,9 +28,9 @@ class PackageScorer(Scorer):
 
 
 def package_scorer(model_type: str, documents: Sequence[str]) -> PackageScorer:
-    """A scorer on an encoder that `transformers` fetches, by its name there or a folder.
+    """A scorer with an encoder of `transformers`, given by name or folder.
 
-    Raises ResourceError where the package is not installed or the encoder cannot be had.
+    documents: texts that give the idf weights. Raises ResourceError if the package or the encoder is missing.
     """
     try:
         package = import_module(PACKAGE)
@@ -40,8 +40,8 @@ def package_scorer(model_type: str, documents: Sequence[str]) -> PackageScorer:
         ) from error
     try:
         scorer = package.BERTScorer(model_type=model_type, idf=True, idf_sents=list(documents))
-    except (OSError, KeyError, ValueError) as error:  # no such encoder, no network, no layer known for it
+    except (OSError, KeyError, ValueError) as error:  # unknown encoder, no network, or no default layer for it
         raise ResourceError(
-            f"encoder {model_type}: {first_line(error)}; choose one that bert-score knows, as roberta-large"
+            f"encoder {model_type}: {first_line(error)}; choose one that bert-score supports, such as roberta-large"
         ) from error
     return PackageScorer(model_type, scorer)

@@ -1,7 +1,7 @@
-"""How diverse texts are: distinct-n, self-BLEU, repetition, type-token ratio and entropy, over words or token ids.
+"""Diversity of texts: distinct-n, self-BLEU, repetition, type-token ratio and entropy.
 
-Each is a number of sequences of hashable items. It is nan where there is nothing to count: `mean_defined` leaves such
-numbers out. All of them depend on the length of the texts, so compare only texts of about the same length.
+The measures apply to sequences of words or token ids. A measure is nan if there is nothing to count; `mean_defined`
+leaves nan out. All measures depend on text length, so compare only texts of about the same length.
 """
 
 import math
@@ -17,16 +17,19 @@ Items = Sequence[Hashable]  # the words or the token ids of one text
 NGram = tuple[Hashable, ...]
 
 BLEU_ORDER = 4
-EPSILON = 0.1  # in place of a count of 0: method 1 of Chen and Cherry (2014), as in NLTK and Texygen
+EPSILON = 0.1  # replaces a count of 0: method 1 of Chen and Cherry (2014), as in NLTK and Texygen
 
-# Scripts that are written without blanks between words; there every character counts as a word.
+# Scripts without spaces between words: every character counts as a word.
 _SINGLE = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
 _WORD = regex.compile(rf"(?V1){_SINGLE}|[[\p{{L}}\p{{M}}\p{{N}}]--{_SINGLE}]+(?:['’][[\p{{L}}\p{{M}}]--{_SINGLE}]+)*")
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """What can be said of a set of texts; for each, more is more diverse but for `self_bleu` and `rep_4`."""
+    """Diversity measures of a set of texts.
+
+    A larger value means more diversity, except for `self_bleu` and `rep_4`.
+    """
 
     distinct_1: float
     distinct_2: float
@@ -38,8 +41,11 @@ class Diversity:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text, in small letters: each Han character or kana is one, elsewhere each run of letters, marks
-    and digits, inner apostrophes included ("don't"); punctuation and blanks are none."""
+    """Split a text into lower-case words.
+
+    Each Han character or kana is a word. In other scripts a word is a run of letters, marks and digits, with inner
+    apostrophes ("don't"). Punctuation and white space are dropped.
+    """
     return tuple(_WORD.findall(text.casefold()))
 
 
@@ -55,16 +61,17 @@ def diversity(texts: Sequence[Items]) -> Diversity:
 
 
 def distinct(texts: Sequence[Items], size: int) -> float:
-    """distinct-n: different ngrams of `size` items in all texts together, divided by the number of such ngrams.
+    """distinct-n: different n-grams / all n-grams, over all texts together.
 
-    Li et al. 2016 (arXiv:1510.03055), who divide by the number of words, which is larger by size - 1 a text.
+    size: items per n-gram. Li et al. 2016 (arXiv:1510.03055) divide by the number of words instead, which is larger by
+    size - 1 per text.
     """
     found = [run for text in texts for run in ngrams(text, size)]
     return len(set(found)) / len(found) if found else math.nan
 
 
 def repetition(texts: Sequence[Items], size: int = 4) -> float:
-    """rep-n: 1 - different ngrams / ngrams within each text, as the mean of the texts that have any.
+    """rep-n: mean over texts of 1 - different n-grams / all n-grams.
 
     seq-rep-n of Welleck et al. 2020 (arXiv:1908.04319).
     """
@@ -72,29 +79,30 @@ def repetition(texts: Sequence[Items], size: int = 4) -> float:
 
 
 def type_token_ratio(texts: Sequence[Items]) -> float:
-    """Different items / items within each text, as the mean of the texts that are not empty; over all texts together
-    that would be distinct-1."""
+    """Mean over non-empty texts of different items / all items."""
     return mean_defined([distinct([text], 1) for text in texts])
 
 
 def entropy(texts: Sequence[Items]) -> float:
-    """Bits of the distribution of the single items of all texts together: -sum of p log2 p; at most log2 of their
-    number (Shannon 1948)."""
+    """Entropy of the item distribution of all texts together, in bits (Shannon 1948).
+
+    -sum of p log2 p; at most log2 of the number of different items.
+    """
     counts = Counter(item for text in texts for item in text)
     total = counts.total()
     return math.fsum(count / total * math.log2(total / count) for count in counts.values()) if total else math.nan
 
 
 def self_bleu(texts: Sequence[Items], order: int = BLEU_ORDER) -> float:
-    """Mean BLEU of each text against all the others as references: 1 for copies of one text, towards 0 for texts that
-    have nothing in common; nan for less than two.
+    """Mean BLEU of each text with all other texts as references.
 
-    Zhu et al. 2018 (arXiv:1802.01886); see `bleu` for the smoothing. Takes time in proportion to the items.
+    nan for fewer than two texts; 1 for copies of one text, near 0 for texts without common n-grams. Zhu et al. 2018
+    (arXiv:1802.01886); see `bleu` for the smoothing. The time is proportional to the number of items.
     """
     if len(texts) < 2:
         return math.nan
-    # Of each run the largest count in one text, that text's number, and the largest in any other: so the largest
-    # count among the others is known without comparing all pairs.
+    # Per n-gram: the largest count in one text, the index of that text, and the largest count in any other text.
+    # They give the largest count among the other texts without a comparison of all pairs.
     most: dict[NGram, tuple[int, int, int]] = {}
     counts = [_counts(text, order) for text in texts]
     for number, of_sizes in enumerate(counts):
@@ -116,12 +124,12 @@ def self_bleu(texts: Sequence[Items], order: int = BLEU_ORDER) -> float:
 
 
 def bleu(text: Items, references: Sequence[Items], order: int = BLEU_ORDER) -> float:
-    """BLEU of one text: the geometric mean of the shares of its ngrams of 1 .. `order` items that a reference has too,
-    each run as often as the reference with most of it, times exp(1 - reference / length) for a text shorter than the
-    reference closest to it in length (Papineni et al. 2002).
+    """BLEU of one text (Papineni et al. 2002); nan without references.
 
-    A count of 0 is taken as 0.1 (method 1 of Chen and Cherry 2014). A text shorter than `order` is judged by the ngrams
-    that it has. An empty one has 1 if a reference is empty as well, else 0; nan without references.
+    The geometric mean of the clipped n-gram precisions of 1 to `order` items, times the brevity penalty
+    exp(1 - reference / length) for a text shorter than the reference closest in length.
+    A count of 0 is taken as 0.1 (method 1 of Chen and Cherry 2014). A text shorter than `order` uses the n-gram sizes
+    that it has. An empty text scores 1 if a reference is empty too, else 0.
     """
     if not references:
         return math.nan
@@ -134,12 +142,12 @@ def bleu(text: Items, references: Sequence[Items], order: int = BLEU_ORDER) -> f
 
 
 def ngrams(text: Items, size: int) -> list[NGram]:
-    """The ngrams of `size` neighbouring items, from left to right (n-grams)."""
+    """The n-grams of `size` items, from left to right."""
     return [tuple(text[start : start + size]) for start in range(len(text) - size + 1)]
 
 
 def mean_defined(values: Iterable[float]) -> float:
-    """The mean of the numbers that are not nan; nan if there is none."""
+    """The mean of the values that are not nan; nan without values."""
     defined = [value for value in values if not math.isnan(value)]
     return mean(defined) if defined else math.nan
 
@@ -149,12 +157,12 @@ def _counts(text: Items, order: int) -> list[Counter[NGram]]:
 
 
 def _closest(length: int, lengths: Iterable[int]) -> int:
-    """The length nearest to a text's own, of two the shorter."""
+    """The reference length nearest to a text's own; the shorter one of two."""
     return min(lengths, key=lambda other: (abs(other - length), other))
 
 
 def _bleu(length: int, reference: int, matched: Sequence[int]) -> float:
-    """BLEU of a text from its matched ngrams of 1, 2, ... items."""
+    """BLEU from the numbers of matched n-grams of 1, 2, ... items."""
     if length == 0:
         return float(reference == 0)
     shares = [(count or EPSILON) / (length - place) for place, count in enumerate(matched[:length])]

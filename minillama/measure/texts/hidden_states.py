@@ -1,6 +1,6 @@
-"""Many texts through a model at once: their hidden states at a layer, and the log-probabilities of their tokens.
+"""Batched forward passes: hidden states at a layer, and log-probabilities of tokens.
 
-Texts of about the same length share a pass. They are padded behind their end, where attention never looks from within.
+Texts of about the same length share a batch. They are padded at the end, which causal attention never reads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ from minillama.errors import OptionError
 from minillama.model import Cache, Config, Params, empty_cache, forward
 from minillama.model.forward import embed_tokens, run_blocks
 
-MIN_LENGTH = 32  # shorter texts are padded to this
+MIN_LENGTH = 32  # shorter texts are padded to this length
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Token ids of a text with what stands before it; the text begins at `start`, which is 1 or more."""
+    """Token ids of a prompt and a text; the text begins at `start` >= 1."""
 
     ids: tuple[int, ...]
     start: int
@@ -33,10 +33,10 @@ class Continuation:
 def hidden_states(
     llm: LLM, texts: Sequence[Sequence[int]], layer: int | None = None
 ) -> list[Float32[np.ndarray, "_ D"]]:
-    """The states behind a layer (`l_out` of `llm.trace`) for every token of each text; later layers are not computed.
+    """Hidden states after a layer (`l_out` of `llm.trace`) for every token of each text: [tokens, D].
 
-    layer: 1 to the number of layers, or None for `default_layer`.
-    Raises OptionError for a layer that is not there and for a text that does not fit in the context.
+    layer: 1 to the number of layers, or None for `default_layer`. Later layers are not computed.
+    Raises OptionError for a layer out of range and for a text that does not fit in the context.
     """
     layer = default_layer(llm.config.block_count) if layer is None else layer
     if not 1 <= layer <= llm.config.block_count:
@@ -47,18 +47,21 @@ def hidden_states(
         cache = empty_cache(llm.config, ids.shape[1], llm.cache_types, batch=ids.shape[0], layers=layer)
         states = np.asarray(_states(params, llm.config, ids, cache))
         for row, place in enumerate(places):
-            found[place] = states[row, : len(texts[place])].copy()  # not a view that keeps the whole pass alive
+            found[place] = states[row, : len(texts[place])].copy()  # not a view that keeps the whole batch alive
     return found
 
 
 def default_layer(layers: int) -> int:
-    """Two thirds of the way up: the last layers of a language model are about the next token more than about this one
-    (BERTScore's own choice for its encoders, by agreement with people, lies there as well)."""
+    """The layer at two thirds of the depth.
+
+    The last layers of a language model represent the next token more than the current one. BERTScore's default layers
+    of its encoders, chosen by agreement with human judgement, are at about the same depth.
+    """
     return max(1, round(2 * layers / 3))
 
 
 def continuation_logprobs(llm: LLM, continuations: Sequence[Continuation]) -> list[Float32[np.ndarray, "_"]]:
-    """Natural logarithms of the probabilities that the model gives to each token of the continuations.
+    """Log-probabilities, in nats, of each token of the continuations.
 
     Raises OptionError for a text that does not fit in the context.
     """
@@ -73,8 +76,11 @@ def continuation_logprobs(llm: LLM, continuations: Sequence[Continuation]) -> li
 
 
 def _batches(llm: LLM, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Int32[np.ndarray, "B T"]]]:
-    """Padded rows of about `ubatch_size` tokens, and which texts they hold; B and T are powers of two, so that few
-    programs are compiled, and rows beyond the texts are zeros."""
+    """Batches of padded rows, with the indices of their texts.
+
+    A batch has about `ubatch_size` tokens. B and T are powers of two, so that few programs are compiled; rows without a
+    text are zeros.
+    """
     if llm.placement.single is None:
         raise OptionError("hidden states need all layers on one device; load with n_gpu_layers=0 or all")
     longest = max(map(len, texts), default=0)
@@ -105,6 +111,6 @@ def _states(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache
 
 @partial(jax.jit, static_argnames="config")
 def _following(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache) -> Float[Array, "B T"]:
-    """Behind each token the log-probability of the one that follows it; the last of a row means nothing."""
+    """Log-probability of the next token per position; the last value of a row is meaningless."""
     hidden, _ = forward(params, config, ids, cache)
     return -over_positions(negative_log_likelihood, params, config, hidden, jnp.roll(ids, -1, axis=1))

@@ -1,7 +1,7 @@
-"""How near a text is to a reference: BERTScore's greedy matching (Zhang et al. 2020, arXiv:1904.09675).
+"""Similarity of texts to references: BERTScore's greedy matching (Zhang et al. 2020, arXiv:1904.09675).
 
-Every token of one text is matched with the token of the other whose vector has the largest cosine with its own; the
-vectors are hidden states of a language model. Such scores say something within one model, layer and baseline only.
+Each token of a text is matched with the token of the other text whose vector has the largest cosine similarity. The
+vectors are hidden states of a language model. Scores are comparable only within one model, layer and baseline.
 """
 
 import math
@@ -20,8 +20,7 @@ from minillama.measure.texts.hidden_states import default_layer, hidden_states
 
 @dataclass(frozen=True)
 class Score:
-    """Precision: how much of the candidate the reference covers; recall: how much of the reference the candidate does;
-    f1: their harmonic mean."""
+    """Precision (share of the candidate in the reference), recall (the reverse), and F1."""
 
     precision: float
     recall: float
@@ -30,31 +29,31 @@ class Score:
 
 @dataclass(frozen=True)
 class Idf:
-    """Weights of tokens by how few documents hold them; calling it gives those of a sequence."""
+    """Inverse document frequencies of tokens; calling it gives the weights of a sequence."""
 
     documents: int
-    counts: Mapping[Hashable, int] = field(repr=False)  # documents that hold a token
+    counts: Mapping[Hashable, int] = field(repr=False)  # documents with a token
 
     def __call__(self, tokens: Iterable[Hashable]) -> Float[np.ndarray, "T"]:
-        """log((M + 1) / (m + 1)) for a token in m of M documents: plus-one smoothing, as BERTScore has it."""
+        """log((M + 1) / (m + 1)) of a token in m of M documents, with BERTScore's plus-one smoothing."""
         return np.array([math.log((self.documents + 1) / (self.counts.get(token, 0) + 1)) for token in tokens])
 
 
 class Scorer(ABC):
-    """Compares texts with references, pair by pair."""
+    """Scores texts by their similarity to references, pair by pair."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What compares them, for a table's foot."""
+        """Name of the method, shown under tables."""
 
     @abstractmethod
     def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> list[Score]:
-        """The score of each candidate against the reference beside it."""
+        """The score of each candidate with the reference at the same index."""
 
 
 def idf(documents: Iterable[Iterable[Hashable]]) -> Idf:
-    """Count in how many documents each token is."""
+    """Count the documents that contain each token."""
     held = [set(document) for document in documents]
     return Idf(len(held), Counter(token for tokens in held for token in tokens))
 
@@ -65,11 +64,11 @@ def bert_score(
     candidate_weights: Float[np.ndarray, "T"] | None = None,
     reference_weights: Float[np.ndarray, "S"] | None = None,
 ) -> Score:
-    """Precision: the weighted mean over the candidate's tokens of the largest cosine with a token of the reference;
-    recall: the same from the reference's side.
+    """BERTScore of token vectors.
 
-    Without weights, or where all of a text are 0 (its tokens are in every document), all tokens count the same. An
-    empty text has 0 with anything, as in the authors' package.
+    Precision is the weighted mean over the candidate's tokens of the largest cosine with a token of the reference;
+    recall swaps the two. Without weights, or if all weights of a text are 0 (its tokens are in every document), all
+    tokens count the same. An empty text scores 0, as in the authors' package.
     """
     if not len(candidate) or not len(reference):
         return Score(0.0, 0.0, 0.0)
@@ -81,23 +80,25 @@ def bert_score(
 
 
 def rescale(score: Score, baseline: Score) -> Score:
-    """(score - baseline) / (1 - baseline), each for itself: 0 is what unrelated texts have, 1 stays 1; below 0 is
-    possible (section 3 of the paper). A baseline of 1, as of a model to which all is the same, gives nan."""
+    """(score - baseline) / (1 - baseline), per field (section 3 of the paper).
+
+    Unrelated texts score 0 on average, equal texts 1; values below 0 are possible. A baseline of 1 gives nan.
+    """
     pairs = zip(astuple(score), astuple(baseline), strict=True)
     return Score(*((value - base) / (1 - base) if base < 1 else math.nan for value, base in pairs))
 
 
 def random_pairs(count: int, texts: int, seed: int = 0) -> list[tuple[int, int]]:
-    """`count` pairs of different numbers below `texts`, each pair as likely as any other; none if there is no pair."""
+    """`count` uniformly random pairs of different indices below `texts`; empty for fewer than two texts."""
     if texts < 2:
         return []
     random = np.random.default_rng(seed)
-    first, ahead = random.integers(texts, size=count), random.integers(1, texts, size=count)
-    return list(zip(first.tolist(), ((first + ahead) % texts).tolist(), strict=True))
+    first, offset = random.integers(texts, size=count), random.integers(1, texts, size=count)
+    return list(zip(first.tolist(), ((first + offset) % texts).tolist(), strict=True))
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean of each of the three; nan for no scores."""
+    """The mean per field; nan without scores."""
     columns = zip(*map(astuple, scores), strict=True) if scores else [()] * 3
     return Score(*map(mean_defined, columns))
 
@@ -106,25 +107,25 @@ def mean_score(scores: Sequence[Score]) -> Score:
 class HiddenScorer(Scorer):
     """BERTScore on the hidden states of any loaded model. Made by `hidden_scorer`.
 
-    BOS stands before each text where the model has one, but is not matched: a causal model parks attention on its
-    first position, whose state says little about a token.
+    BOS precedes each text if the model has one, but is not matched: in a causal model the first position collects
+    attention, and its state says little about a token.
     """
 
     llm: LLM = field(repr=False)
-    layer: int  # states behind this many layers
+    layer: int  # states after this many layers
     weights: Idf = field(repr=False)
 
     @property
     def name(self) -> str:
-        return f"hidden states behind layer {self.layer} of {self.llm.config.block_count} of {self.llm.path.name}"
+        return f"hidden states after layer {self.layer} of {self.llm.config.block_count} of {self.llm.path.name}"
 
     def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> list[Score]:
-        """Every different text is computed once."""
+        """Scores of pairs; each different text is computed once."""
         texts = list(dict.fromkeys([*candidates, *references]))
         tokens = {text: _tokens(self.llm, text) for text in texts}
-        opening = [] if self.llm.tokenizer.bos is None else [self.llm.tokenizer.bos]
-        states = hidden_states(self.llm, [opening + tokens[text] for text in texts], self.layer)
-        vectors = {text: found[len(opening) :] for text, found in zip(texts, states, strict=True)}
+        prefix = [] if self.llm.tokenizer.bos is None else [self.llm.tokenizer.bos]
+        states = hidden_states(self.llm, [prefix + tokens[text] for text in texts], self.layer)
+        vectors = {text: found[len(prefix) :] for text, found in zip(texts, states, strict=True)}
         weights = {text: self.weights(tokens[text]) for text in texts}
         return [
             bert_score(vectors[one], vectors[other], weights[one], weights[other])
@@ -133,9 +134,9 @@ class HiddenScorer(Scorer):
 
 
 def hidden_scorer(llm: LLM, documents: Sequence[str], layer: int | None = None) -> HiddenScorer:
-    """A scorer on a model's own states, with idf weights over some documents.
+    """A scorer on a model's hidden states, with idf weights from documents.
 
-    layer: 1 to the number of layers; None for two thirds of the way up.
+    layer: 1 to the number of layers; None for `default_layer`.
     """
     layer = default_layer(llm.config.block_count) if layer is None else layer
     return HiddenScorer(llm, layer, idf(_tokens(llm, document) for document in documents))

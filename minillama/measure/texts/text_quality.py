@@ -1,4 +1,4 @@
-"""What sampling settings do to a model's texts: how diverse, how near to a reference and how likely they are."""
+"""Text quality by sampling setting: diversity, relevance to a reference, and fluency."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ Advance = Callable[[], object]  # called after each sample
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, and a text that answers to it should be near to; None for the prompt itself."""
+    """A prompt, and a reference text for its answers; None: the prompt itself."""
 
     text: str
     reference: str | None = None
@@ -33,9 +33,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Fluency:
-    """How likely a judge finds texts behind their prompts."""
+    """Likelihood of texts after their prompts, under a judge model."""
 
-    log_likelihood: float  # nats, the mean of all tokens; nan for none
+    log_likelihood: float  # nats, mean over tokens; nan without tokens
     tokens: int
 
     @property
@@ -46,7 +46,7 @@ class Fluency:
 
 @dataclass(frozen=True)
 class Sample:
-    """One text of a model. `relevance` is rescaled."""
+    """One generated text. `relevance` is rescaled."""
 
     prompt: Prompt
     seed: int
@@ -57,16 +57,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class QualityRow:
-    """What was measured under one setting.
+    """Measurements of one sampling setting.
 
-    `diversity` is of the texts of one prompt, as the mean over the prompts; `relevance` and `fluency` are of all texts,
-    fluency with each token counting the same.
+    `diversity` is computed over the texts of one prompt and averaged over prompts. `relevance` is the mean over all
+    texts, `fluency` the mean over all tokens.
     """
 
     model: str
-    judge: str  # whose likelihoods `fluency` has
+    judge: str  # model that gives `fluency`
     scorer: str
-    baseline: Score  # of `relevance` before it was rescaled
+    baseline: Score  # of random pairs, before rescaling
     setting: Sampling
     diversity: Diversity
     relevance: Score
@@ -74,7 +74,7 @@ class QualityRow:
     samples: tuple[Sample, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values, ready for `json.dumps`; None for what is nan."""
+        """Plain values for `json.dumps`; nan becomes None."""
         fluency = {**asdict(self.fluency), "perplexity": self.fluency.perplexity}
         return _plain({**asdict(self), "fluency": fluency})  # type: ignore[return-value]
 
@@ -93,53 +93,60 @@ def measure_quality(
     corpus: Sequence[str] | None = None,
     advance: Advance = lambda: None,
 ) -> Iterator[QualityRow]:
-    """Let a model write `samples` texts of up to n tokens for every prompt under every setting; a row a setting.
+    """Generate and measure texts for all prompts; yields a row per sampling setting.
 
-    settings: as `llm.sampling(temp=0.2)` makes them; of their seeds nothing is taken.
-    seed: of each prompt's first sample, seed + 1 of its second and so on, the same under every setting; -1: random.
-    chat: whether prompts are messages for the chat template; None: where the model has one.
-    judge: the model whose likelihoods and hidden states count; None for the one that writes.
-    scorer: what relevance is measured with; None for the judge's hidden states.
-    corpus: unrelated texts, for idf weights and the baseline: what pairs of them, cut to the sizes of answers and of
-    references, score at random. None for the held-out stories that come with minillama.
-    Raises OptionError for impossible values and for what does not fit in a context.
+    settings: as made by `llm.sampling(temp=0.2)`; their seeds are ignored.
+    samples, n: texts per prompt and setting, and most tokens per text.
+    seed: of the first sample of each prompt; the next samples have seed + 1 and so on, in every setting. -1: random.
+    chat: pass prompts as messages through the chat template; None: if the model has one.
+    judge: model for likelihoods and hidden states; None for the generating model.
+    scorer: measures relevance; None for the judge's hidden states.
+    corpus: unrelated texts for idf weights and the baseline, the mean score of random pairs of them, truncated to the
+    lengths of answers and references. None for the held-out stories of minillama.
+    advance: called after each text.
+    Raises OptionError for invalid values and for texts that do not fit in a context.
     """
     for name, value in (("samples", samples), ("n", n), ("prompts", len(prompts)), ("settings", len(settings))):
         if value < 1:
             raise OptionError(f"{name} is {value}; expected at least 1")
     chat = llm.template is not None if chat is None else chat
-    asked = [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    given = [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     corpus = heldout_texts() if corpus is None else corpus
     if len(corpus) < 2:
         raise OptionError(f"the corpus has {len(corpus)} texts; the baseline needs pairs of different ones")
-    scorer = scorer or hidden_scorer(judge or llm, [*corpus, *(prompt.target for prompt in asked)])
+    scorer = scorer or hidden_scorer(judge or llm, [*corpus, *(prompt.target for prompt in given)])
     writer = _TextGenerator(llm, judge, chat, samples, n, resolve_seed(seed), advance)
-    return _rows(writer, asked, settings, scorer, corpus)
+    return _rows(writer, given, settings, scorer, corpus)
 
 
 def heldout_texts() -> list[str]:
-    """The stories that come with minillama and that no model was trained on."""
+    """The held-out stories of minillama, which are in no training set."""
     return [line for line in data_file("heldout.txt").read_text(encoding="utf-8").splitlines() if line]
 
 
 def baseline(scorer: Scorer, candidates: Sequence[str], references: Sequence[str]) -> Score:
-    """The mean score of random pairs of a candidate and another one's reference; the texts stand side by side."""
+    """Mean score of random pairs of a candidate and the reference of another candidate."""
     pairs = random_pairs(BASELINE_PAIRS, len(candidates))
     return mean_score(scorer([candidates[one] for one, _ in pairs], [references[other] for _, other in pairs]))
 
 
 def prompt_prefix(llm: LLM, prompt: str, chat: bool) -> str:
-    """The text that stands before an answer: the prompt, or what the chat template makes of it as a message."""
+    """The text before an answer: the prompt, rendered by the chat template if `chat`."""
     return llm.render([{"role": "user", "content": prompt}]) if chat else prompt
 
 
 def tokenise_continuation(llm: LLM, before: str, text: str) -> Continuation:
-    """Token ids of two texts as one, the second beginning where the tokens differ from those of the first alone (they
-    may meet in one token)."""
+    """Token ids of two joined texts.
+
+    The second text begins at the first token that differs from the tokens of the first text alone, because one token
+    may span the boundary.
+    """
 
     def ids(of: str) -> list[int]:
         bos = llm.tokenizer.bos if llm.tokenizer.add_bos else None
-        marked = of if bos is None else of.removeprefix(llm.tokenizer.tokens[bos])  # a template may have written it
+        marked = (
+            of if bos is None else of.removeprefix(llm.tokenizer.tokens[bos])
+        )  # the template may already contain BOS
         return ([] if bos is None else [bos]) + llm.tokenizer.encode(marked, add_special=False)
 
     alone, together = ids(before), ids(before + text)
@@ -151,7 +158,7 @@ def tokenise_continuation(llm: LLM, before: str, text: str) -> Continuation:
 
 @dataclass(frozen=True, eq=False)
 class _TextGenerator:
-    """Writes samples and says how likely they are."""
+    """Generates samples and measures their likelihood."""
 
     llm: LLM
     judge: LLM | None
@@ -162,7 +169,7 @@ class _TextGenerator:
     advance: Advance
 
     def write(self, session: Session, prompt: Prompt, setting: Sampling) -> list[tuple[str, Fluency]]:
-        """The samples of one prompt: their texts, and their likelihoods without the end token's."""
+        """The samples of one prompt: texts, and likelihoods without the end token."""
         ids = self.llm.encode_chat([{"role": "user", "content": prompt.text}]) if self.chat else prompt.text
         written = []
         for number in range(self.samples):
@@ -216,7 +223,7 @@ def _rows(
 def _samples(
     writer: _TextGenerator, session: Session, prompt: Prompt, setting: Sampling, scorer: Scorer, base: Score
 ) -> list[Sample]:
-    """The measured texts of one prompt."""
+    """The measured samples of one prompt."""
     written = writer.write(session, prompt, setting)
     scores = scorer([text for text, _ in written], [prompt.target] * len(written))
     return [
@@ -226,7 +233,7 @@ def _samples(
 
 
 def _truncated(llm: LLM, texts: Sequence[str], size: int) -> list[str]:
-    """The first `size` tokens of each text."""
+    """The first `size` tokens of each text, as text."""
     return [llm.tokenizer.decode(llm.tokenizer.encode(text, add_special=False)[:size]) for text in texts]
 
 

@@ -1,4 +1,4 @@
-"""Quality as a table in Markdown: one row a setting."""
+"""Markdown table of text quality: one row per sampling setting."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from minillama.measure.texts.text_quality import QualityRow
 
 
 def quality_columns(shown: Sequence[str]) -> tuple[Column[QualityRow], ...]:
-    """shown: the fields of the setting that get a column."""
+    """Columns of the table; `shown` names the fields of the setting that get one."""
     return (
         *(_setting_column(name) for name in shown),
         Column("distinct-1", 10, lambda r: _number(r.diversity.distinct_1)),
@@ -26,7 +26,7 @@ def quality_columns(shown: Sequence[str]) -> tuple[Column[QualityRow], ...]:
 
 
 def quality_foot(row: QualityRow) -> str:
-    """What the numbers are relative to."""
+    """Notes under the table: model, references and judge."""
     samples = len(row.samples)
     prompts = sum(sample.seed == row.samples[0].seed for sample in row.samples)
     return (
@@ -35,7 +35,7 @@ def quality_foot(row: QualityRow) -> str:
         f"relevance: BERTScore of {row.scorer}, idf weights,\n"
         f"  0 is what unrelated texts have (F1 {row.baseline.f1:.3f} before rescaling), 1 the same text; compare it "
         "only within this table\n"
-        f"log p: nats a token behind the prompt, judged by {row.judge}, before any sampling option\n"
+        f"log p: nats per token after the prompt, judged by {row.judge}, before any sampling option\n"
     )
 
 
