@@ -1,4 +1,4 @@
-"""minillama: how large language models are deployed, measured, spread and made faster, on an engine you can read.
+"""A lab kit on a readable JAX engine for large language models: deploy, measure, shard, optimise.
 
 >>> import minillama as ml
 >>> llm = ml.load()                     # the built-in storyteller; or ml.load("model.gguf", ctx_size=2048)
@@ -27,9 +27,9 @@ __all__ = [
     "load",
 ]
 
-env.prepare()  # XLA reads its flags once, at the first computation
+env.prepare()  # XLA reads its flags once, when its backend starts
 
-_HOMES = {
+_LAZY_MODULES = {
     "LLM": "minillama.engine.llm",
     "load": "minillama.engine.llm",
     "Sampling": "minillama.sampling.sampling_params",
@@ -37,7 +37,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import JAX only when something that needs it is asked for: `minillama --help` must stay instant."""
-    if name not in _HOMES:
+    """Import LLM, load and Sampling on first use: `minillama --help` must not import JAX."""
+    if name not in _LAZY_MODULES:
         raise AttributeError(f"module 'minillama' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_LAZY_MODULES[name]), name)

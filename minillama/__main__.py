@@ -1,4 +1,4 @@
-"""`python -m minillama` is the command `minillama`."""
+"""Entry point of `python -m minillama`, the same as the command `minillama`."""
 
 from minillama.cli import entry
 

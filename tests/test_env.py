@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minillama
-from minillama import env
+from minillama import env, machine
 
 CURE = "--xla_cpu_experimental_ynn_fusion_type=-reduce"
 
@@ -153,31 +153,31 @@ def test_doctor_sees_the_wrong_sums_that_the_flag_cures() -> None:
 
 
 def test_describe() -> None:
-    machine = env.describe()
-    assert 1 <= machine.physical_cores <= machine.logical_cores
-    assert machine.cpu and machine.python.startswith("3.")
-    assert machine.memory_total is None or machine.memory_total >= (machine.memory_available or 0) > 0
-    assert json.loads(json.dumps(machine.as_dict()))["affinity"] == list(machine.affinity)
+    here = env.describe()
+    assert 1 <= here.physical_cores <= here.logical_cores
+    assert here.cpu and here.python.startswith("3.")
+    assert here.memory_total is None or here.memory_total >= (here.memory_available or 0) > 0
+    assert json.loads(json.dumps(here.as_dict()))["affinity"] == list(here.affinity)
 
 
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 40))
-def test_spread_takes_every_physical_core_before_a_sibling(cores: int, siblings: int, count: int) -> None:
+def test_pick_cores_takes_every_physical_core_before_a_sibling(cores: int, siblings: int, count: int) -> None:
     # As Linux numbers them: 0..cores-1 are the first threads of all cores, then come the second ones.
     core_ids = {number: (0, number % cores) for number in range(cores * siblings)}
-    chosen = env.spread(tuple(core_ids), core_ids, count)
+    chosen = machine.pick_cores(tuple(core_ids), core_ids, count)
     used = [core_ids[number] for number in chosen]
     assert len(chosen) == len(set(chosen)) == min(count, cores * siblings)
     assert max(used.count(core) for core in used) == -(-len(chosen) // cores)
 
 
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6))
-def test_spread_leaves_to_others_what_they_have(cores: int, siblings: int, count: int, processes: int) -> None:
+def test_pick_cores_skips_those_of_other_processes(cores: int, siblings: int, count: int, processes: int) -> None:
     core_ids = {number: (0, number % cores) for number in range(cores * siblings)}
-    shares = [env.spread(tuple(core_ids), core_ids, count, count * number) for number in range(processes)]
+    shares = [machine.pick_cores(tuple(core_ids), core_ids, count, count * number) for number in range(processes)]
     taken = [core for share in shares for core in share]
     assert all(len(share) == min(count, cores * siblings) for share in shares)
     if count * processes <= cores * siblings:  # else they have to share
-        assert sorted(taken) == list(env.spread(tuple(core_ids), core_ids, count * processes))
+        assert sorted(taken) == list(machine.pick_cores(tuple(core_ids), core_ids, count * processes))
 
 
 def test_unknown_attribute() -> None:

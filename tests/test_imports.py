@@ -9,12 +9,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
 
 # Lowest layer first. A room may import itself and lower layers, but not another room of its own layer.
 LAYERS = [
-    {"errors"}, {"env"}, {"gguf"}, {"tokenizer"}, {"kernels"}, {"model"}, {"sampling"}, {"parallel"}, {"engine"},
-    {"measure"}, {"cli", "lab", "server"},
+    {"errors"}, {"machine"}, {"env"}, {"gguf"}, {"tokenizer"}, {"kernels"}, {"model"}, {"sampling"}, {"parallel"},
+    {"engine"}, {"measure"}, {"cli", "lab", "server"},
 ]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-WITHOUT_JAX = {"errors", "env", "gguf", "tokenizer"}
-LIGHT_ROOMS = {"errors", "env", "cli"}  # importing them must be quick: `minillama --help` imports no numpy
+WITHOUT_JAX = {"errors", "machine", "env", "gguf", "tokenizer"}
+LIGHT_ROOMS = {"errors", "machine", "env", "cli"}  # importing them must be quick: `minillama --help` imports no numpy
 HEAVY = {"jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "jinja2", "regex", "tqdm", "psutil"}
 OUTSIDE_WORLD = {"cli", "lab", "server"}  # rooms that print, parse arguments and read the environment
 MOST_FILES = 12  # modules of one folder, without __init__ and the commands of cli

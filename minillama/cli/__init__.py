@@ -46,7 +46,7 @@ def entry() -> None:
     """The installed command: run, and leave with the exit status."""
     gc.set_threshold(1_000_000, 20, 100)  # what imports and vocabularies make stays: looking through it is in vain
     sys.setswitchinterval(0.0005)  # threads that fetch what is compiled need Python for moments only, but often
-    env.prepare(keep_programs=True)
+    env.prepare(cache_executables=True)
     status = main()
     gc.freeze()  # nor is it looked through at the end
     sys.exit(status)

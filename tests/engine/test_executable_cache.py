@@ -30,7 +30,7 @@ from minillama.kernels.disk_cache import read_cached
 traced = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **details: traced.append(details.get("fun_name")) if "jaxpr_trace" in event else None)
-env.prepare(keep_programs=True)
+env.prepare(cache_executables=True)
 llm = load(sys.argv[1], ctx_size=256, progress=False)
 first = llm.generate([5, 6, 7], n=6, temp=0.0)
 print(json.dumps({"tokens": first.tokens, "logprobs": first.logprobs, "traced": traced}))
@@ -144,5 +144,5 @@ def test_a_folder_that_cannot_be_written_is_no_error(
 
 
 def test_off_unless_asked_for() -> None:
-    assert not env.keeps_programs() and executable_cache._shelf() is None
+    assert not env.caches_executables() and executable_cache._shelf() is None
     assert np.array_equal(executable_cache.program(static=["scale"])(add)(jnp.ones(3), 2.0), np.full(3, 3.0))

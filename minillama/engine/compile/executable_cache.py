@@ -45,7 +45,7 @@ def _shelf() -> "Shelf | None":
     """Where programs are kept, if they are: one processor must be JAX's only device, for there starting takes longer
     than it has to compute."""
     folder = env.cache_dir()
-    if folder is None or not env.keeps_programs() or jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if folder is None or not env.caches_executables() or jax.default_backend() != "cpu" or jax.device_count() > 1:
         return None
     return Shelf(folder / "programs")
 
