@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from minillama.errors import FormatError, UnsupportedError
 from minillama.gguf import Tensor
+from minillama.gguf.block_layouts import LAYOUTS
 from minillama.kernels import SUPPORTED, Files, embed, load_vector, load_weight, matmul, portable_weight
 from minillama.kernels import weight as weights
 from minillama.kernels.decode_blocks import DECODERS, decode
@@ -33,20 +34,13 @@ def random_bytes(kind: Type, rows: int, width: int, seed: int = 0) -> np.ndarray
         return (rng.standard_normal((rows, width), np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
     block, size = GGML_QUANT_SIZES[kind]
     raw = rng.integers(0, 256, (rows, width // block, size), np.uint8)
-    halves = {Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q5_1: [0, 2], Type.Q8_0: [0], Type.Q2_K: [80, 82]}
-    halves |= {
-        Type.Q3_K: [108],
-        Type.Q4_K: [0, 2],
-        Type.Q5_K: [0, 2],
-        Type.Q6_K: [208],
-        Type.IQ4_NL: [0],
-        Type.IQ4_XS: [0],
-    }
-    for at in halves.get(kind, []):
-        scale = rng.uniform(-0.01, 0.01, raw.shape[:2]).astype(np.float16)
-        raw[..., at : at + 2] = scale[..., None].view(np.uint8)
+    layout = LAYOUTS[kind]
+    for at in (layout.d, layout.m):
+        if at is not None:
+            scale = rng.uniform(-0.01, 0.01, raw.shape[:2]).astype(np.float16)
+            raw[..., at : at + 2] = scale[..., None].view(np.uint8)
     if kind is Type.MXFP4:
-        raw[..., 0] = rng.integers(118, 128, raw.shape[:2])
+        raw[..., layout.exponent] = rng.integers(118, 128, raw.shape[:2])
     return raw.reshape(rows, -1)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minillama.gguf.block_layouts import IQ4_VALUES, pack_nibbles
 from minillama.gguf.quantise.scale_search import MIN_NONZERO
 from minillama.gguf.quantise.sub_blocks import (
     Columns,
@@ -13,7 +14,7 @@ from minillama.gguf.quantise.sub_blocks import (
     to_columns,
 )
 
-VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+VALUES = IQ4_VALUES.astype(np.float32)
 TRIALS = 7
 ZERO = np.float32(0)
 
@@ -27,7 +28,7 @@ def iq4_nl(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndar
     x = to_columns(weights, 32)
     scale = _fit_scales(x, _error_weights(weights, importance, 32))
     codes = from_columns(_NEAREST_CODE[_table_index(x, _inverse(scale))], 32)
-    return _joined(weights, f16_bytes(scale), _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), pack_nibbles(codes))
 
 
 def iq4_xs(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
@@ -43,7 +44,7 @@ def iq4_xs(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndar
     low = (stored[:, ::2] & 15) | (stored[:, 1::2] & 15) << 4
     high = ((stored.astype(np.uint16) >> 4) << (2 * np.arange(8, dtype=np.uint16))).sum(axis=1, dtype=np.uint16)
     return _joined(
-        weights, f16_bytes(scale), high.astype("<u2")[:, None].view(np.uint8), low, _nibbles(codes).reshape(-1, 128)
+        weights, f16_bytes(scale), high.astype("<u2")[:, None].view(np.uint8), low, pack_nibbles(codes).reshape(-1, 128)
     )
 
 
@@ -95,10 +96,6 @@ def _table_index(x: Columns, inverse: np.ndarray) -> np.ndarray:
     np.clip(np.floor(twice, out=twice), -254, 226, out=twice)
     twice += np.float32(254)
     return twice.astype(np.int16)
-
-
-def _nibbles(codes: np.ndarray) -> np.ndarray:
-    return codes[:, :16] | codes[:, 16:] << 4
 
 
 def _joined(weights: np.ndarray, *parts: np.ndarray) -> np.ndarray:

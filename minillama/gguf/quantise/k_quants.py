@@ -6,6 +6,13 @@ the codes are made again with the scales that a reader will see. Layouts: ggml-c
 
 import numpy as np
 
+from minillama.gguf.block_layouts import (
+    pack_bit_planes,
+    pack_nibbles,
+    pack_scales_and_minima,
+    pack_six_bit_scales,
+    pack_two_bits,
+)
 from minillama.gguf.quantise.scale_search import (
     MIN_NONZERO,
     MinimumFit,
@@ -69,8 +76,8 @@ def q3_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
         scale, stored = outer.scale, signed_codes(sub_scales, outer, 32).T
     step = round_to_f16(scale)[:, None] * (stored - np.float32(32))
     codes = _requantise(x, step, -4, 3, rough)
-    high = _joined_bits((codes > 3).reshape(-1, 8, 32))
-    return _joined(weights, high, _pairs(codes & 3), _six_bits_signed(stored.astype(np.uint8)), f16_bytes(scale))
+    high = pack_bit_planes((codes > 3).reshape(-1, 8, 32))
+    return _joined(weights, high, _pairs(codes & 3), pack_six_bit_scales(stored.astype(np.uint8)), f16_bytes(scale))
 
 
 def q4_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
@@ -82,8 +89,8 @@ def q4_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
 def q5_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Codes of 5 bits; 8 scales and 8 minima of 6 bits."""
     scale, minimum, shares, codes = _q4_q5_blocks(weights, importance, 31, ScaleTrials(-0.5, 0.1, 15))
-    high = _joined_bits((codes > 15).reshape(-1, 8, 32))
-    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), shares, high, _nibbles(codes & 15))
+    high = pack_bit_planes((codes > 15).reshape(-1, 8, 32))
+    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), shares, high, _nibbles(codes))
 
 
 def q6_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
@@ -98,11 +105,9 @@ def q6_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
     scales = np.minimum(np.rint(inverse[:, None] * per_block), np.float32(127))
     codes = _requantise(x, round_to_f16(scale)[:, None] * scales, -32, 31, signed_codes(x, fit, 32))
     codes[nothing] = 0
-    quarters = codes.reshape(-1, 2, 4, 32)
-    low = (quarters[:, :, :2] & 15) | (quarters[:, :, 2:] & 15) << 4
     return _joined(
         weights,
-        low.reshape(-1, 128),
+        pack_nibbles(codes.reshape(-1, 2, 128)).reshape(-1, 128),
         _pairs(codes >> 4),
         scales.astype(np.int8).view(np.uint8),
         f16_bytes(scale),
@@ -133,7 +138,7 @@ def _q4_q5_blocks(
         fit = fit_minimum(x, error_weights, top, IMATRIX_TRIALS)
         scale, scales, minimum, minima = _fitted_scales(fit, error_weights, 8, 63)
     codes = _codes_with_minimum(x, fit, top, scale, scales, minimum, minima)
-    return scale, minimum, _six_bits(scales, minima), codes
+    return scale, minimum, pack_scales_and_minima(scales, minima), codes
 
 
 def _quantised_scales(values: np.ndarray, count: int, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,39 +198,10 @@ def _joined(weights: np.ndarray, *parts: np.ndarray) -> np.ndarray:
 
 
 def _nibbles(codes: np.ndarray) -> np.ndarray:
-    """32 bytes hold 64 codes: the first 32 below, the others above."""
-    halves = codes.reshape(-1, 4, 2, 32)
-    return (halves[:, :, 0] | halves[:, :, 1] << 4).reshape(-1, 128)
+    """Codes of 4 bits [blocks, 256] as 128 bytes: 64 codes in each 32 bytes."""
+    return pack_nibbles(codes.reshape(-1, 4, 64)).reshape(-1, 128)
 
 
 def _pairs(codes: np.ndarray) -> np.ndarray:
-    """32 bytes hold 128 codes of 2 bits: each next 32 above the last."""
-    quarters = codes.reshape(-1, 2, 4, 32)
-    return (quarters[:, :, 0] | quarters[:, :, 1] << 2 | quarters[:, :, 2] << 4 | quarters[:, :, 3] << 6).reshape(
-        -1, 64
-    )
-
-
-def _joined_bits(bits: np.ndarray) -> np.ndarray:
-    """[blocks, 8, 32] truths as 32 bytes: bit k of a byte from row k."""
-    return np.packbits(bits, axis=1, bitorder="little").reshape(-1, 32)
-
-
-def _six_bits(scales: np.ndarray, minima: np.ndarray) -> np.ndarray:
-    """8 scales and 8 minima in 12 bytes: the upper two bits of the last four lie above the first four."""
-    return np.concatenate(
-        [
-            scales[:, :4] | scales[:, 4:] >> 4 << 6,
-            minima[:, :4] | minima[:, 4:] >> 4 << 6,
-            (scales[:, 4:] & 15) | (minima[:, 4:] & 15) << 4,
-        ],
-        axis=1,
-    )
-
-
-def _six_bits_signed(scales: np.ndarray) -> np.ndarray:
-    """16 scales in 12 bytes: low nibbles in 8, the upper two bits in 4."""
-    low = (scales[:, :8] & 15) | (scales[:, 8:] & 15) << 4
-    fours = (scales >> 4).reshape(-1, 4, 4)
-    high = fours[:, 0] | fours[:, 1] << 2 | fours[:, 2] << 4 | fours[:, 3] << 6
-    return np.concatenate([low, high], axis=1)
+    """Codes of 2 bits [blocks, 256] as 64 bytes: 128 codes in each 32 bytes."""
+    return pack_two_bits(codes.reshape(-1, 2, 128)).reshape(-1, 64)

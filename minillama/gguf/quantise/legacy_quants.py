@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minillama.gguf.block_layouts import pack_fifth_bits, pack_nibbles
 from minillama.gguf.quantise.scale_search import ScaleTrials, fit_minimum, fit_signed, minimum_codes, signed_codes
 from minillama.gguf.quantise.sub_blocks import Columns, f16_bytes, from_columns, signed_absmax, to_columns
 
@@ -22,25 +23,25 @@ def q8_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
 def q4_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """16 steps from -8 to 7 times the scale."""
     scale, codes = _signed(weights, importance, 8)
-    return _joined(weights, f16_bytes(scale), _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), pack_nibbles(codes))
 
 
 def q5_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """32 steps from -16 to 15 times the scale."""
     scale, codes = _signed(weights, importance, 16)
-    return _joined(weights, f16_bytes(scale), _fifth_bits(codes), _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), pack_fifth_bits(codes), pack_nibbles(codes))
 
 
 def q4_1(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """16 steps from a minimum."""
     scale, minimum, codes = _with_minimum(weights, importance, 15)
-    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), pack_nibbles(codes))
 
 
 def q5_1(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """32 steps from a minimum."""
     scale, minimum, codes = _with_minimum(weights, importance, 31)
-    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), _fifth_bits(codes), _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), pack_fifth_bits(codes), pack_nibbles(codes))
 
 
 def error_weights(weights: np.ndarray, importance: np.ndarray) -> Columns:
@@ -88,17 +89,6 @@ def _limited(codes: np.ndarray, inverse: np.ndarray, top: int) -> np.ndarray:
     codes = np.clip(codes, 0, top, out=codes)
     codes[~np.isfinite(inverse)] = 0
     return codes.astype(np.uint8)
-
-
-def _nibbles(codes: np.ndarray) -> np.ndarray:
-    """The low four bits: of weights 0 to 15 below, of 16 to 31 above."""
-    low = codes & 15
-    return low[:, :16] | low[:, 16:] << 4
-
-
-def _fifth_bits(codes: np.ndarray) -> np.ndarray:
-    """Bit j of four bytes is the fifth bit of weight j."""
-    return np.packbits(codes >> 4, axis=1, bitorder="little")
 
 
 def _joined(weights: np.ndarray, *parts: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from gguf import quants
 
+from minillama.gguf.block_layouts import LAYOUTS, pack_scales_and_minima
 from minillama.gguf.types import BLOCKS, TensorType
 
 Fill = Callable[[np.ndarray, np.random.Generator], None]
@@ -15,14 +16,15 @@ def random_blocks(type: TensorType, count: int, deviation: float, rng: np.random
     """`count` blocks whose weights have mean 0 and about this standard deviation; uint8 [count, bytes of a block]."""
     if type in _FLOATS:
         return _FLOATS[type](rng.standard_normal(count, dtype=np.float32) * np.float32(deviation)).reshape(count, -1)
-    scale_at, minimum_at, ratio, fill = _LAYOUTS[type]
+    layout = LAYOUTS[type]
+    ratio, fill = _FILLS[type]
     blocks = rng.integers(0, 256, (count, BLOCKS[type][1]), dtype=np.uint8)
     fill(blocks, rng)
 
     def set_scales(chosen: Blocks, scales: np.ndarray) -> None:
-        chosen[:, scale_at : scale_at + 2] = scales.astype(np.float16)[:, None].view(np.uint8)
-        if minimum_at is not None:
-            chosen[:, minimum_at : minimum_at + 2] = (scales * ratio).astype(np.float16)[:, None].view(np.uint8)
+        chosen[:, layout.d : layout.d + 2] = scales.astype(np.float16)[:, None].view(np.uint8)
+        if layout.m is not None:
+            chosen[:, layout.m : layout.m + 2] = (scales * ratio).astype(np.float16)[:, None].view(np.uint8)
 
     sample = blocks[:512].copy()
     set_scales(sample, np.ones(len(sample), np.float32))
@@ -44,34 +46,31 @@ def _equal_minimum(blocks: Blocks, rng: np.random.Generator) -> None:
 
 
 def _equal_minima(blocks: Blocks, rng: np.random.Generator) -> None:
-    """Q4_K and Q5_K: 8 scales and 8 minima of 6 bits in 12 bytes, each minimum equal to its scale."""
-    scales = rng.integers(24, 64, (len(blocks), 8), dtype=np.uint8)
-    low, high = scales[:, :4], scales[:, 4:]
-    blocks[:, 4:8] = low | (high >> 4) << 6
-    blocks[:, 8:12] = blocks[:, 4:8]
-    blocks[:, 12:16] = (high & 15) | (high & 15) << 4
+    """Q4_K and Q5_K: 8 scales and 8 minima of 6 bits, each minimum equal to its scale."""
+    scales, at = rng.integers(24, 64, (len(blocks), 8), dtype=np.uint8), LAYOUTS[TensorType.Q4_K].scales
+    blocks[:, at : at + 12] = pack_scales_and_minima(scales, scales)
 
 
 def _signed_scales(blocks: Blocks, rng: np.random.Generator) -> None:
     """Q6_K: 16 scales of 8 bits, none of them near 0."""
-    blocks[:, 192:208] = rng.integers(48, 128, (len(blocks), 16), dtype=np.uint8)
+    at = LAYOUTS[TensorType.Q6_K].scales
+    blocks[:, at : at + 16] = rng.integers(48, 128, (len(blocks), 16), dtype=np.uint8)
 
 
-# type -> where the float16 scale stands, where the minimum (or None), the minimum for a scale of 1 that puts the mean
-# of the codes at 0, and what else has to be set. Layouts: ggml-common.h
-_LAYOUTS: dict[TensorType, tuple[int, int | None, float, Fill]] = {
-    TensorType.Q4_0: (0, None, 0.0, _keep_random),
-    TensorType.Q4_1: (0, 2, -7.5, _keep_random),
-    TensorType.Q5_0: (0, None, 0.0, _keep_random),
-    TensorType.Q5_1: (0, 2, -15.5, _keep_random),
-    TensorType.Q8_0: (0, None, 0.0, _keep_random),
-    TensorType.Q2_K: (80, 82, 1.5, _equal_minimum),
-    TensorType.Q3_K: (108, None, 0.0, _keep_random),
-    TensorType.Q4_K: (0, 2, 7.5, _equal_minima),
-    TensorType.Q5_K: (0, 2, 15.5, _equal_minima),
-    TensorType.Q6_K: (208, None, 0.0, _signed_scales),
-    TensorType.IQ4_NL: (0, None, 0.0, _keep_random),
-    TensorType.IQ4_XS: (0, None, 0.0, _keep_random),
+# type -> the minimum for a scale of 1 that makes the mean of the weights 0, and a function that sets other fields
+_FILLS: dict[TensorType, tuple[float, Fill]] = {
+    TensorType.Q4_0: (0.0, _keep_random),
+    TensorType.Q4_1: (-7.5, _keep_random),
+    TensorType.Q5_0: (0.0, _keep_random),
+    TensorType.Q5_1: (-15.5, _keep_random),
+    TensorType.Q8_0: (0.0, _keep_random),
+    TensorType.Q2_K: (1.5, _equal_minimum),
+    TensorType.Q3_K: (0.0, _keep_random),
+    TensorType.Q4_K: (7.5, _equal_minima),
+    TensorType.Q5_K: (15.5, _equal_minima),
+    TensorType.Q6_K: (0.0, _signed_scales),
+    TensorType.IQ4_NL: (0.0, _keep_random),
+    TensorType.IQ4_XS: (0.0, _keep_random),
 }
 _FLOATS: dict[TensorType, Callable[[np.ndarray], np.ndarray]] = {
     TensorType.F32: lambda weights: weights.view(np.uint8),

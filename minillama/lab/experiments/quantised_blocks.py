@@ -8,6 +8,7 @@ from gguf import quants
 from jaxtyping import Float, UInt8
 
 from minillama.gguf import BLOCKS, TensorType
+from minillama.gguf.block_layouts import LAYOUTS, pack_nibbles, pack_scales_and_minima
 from minillama.lab.widgets.figure import BLUE, GREY, ORANGE, Figure, apply_layout, format_number, text_table
 
 SHOWN_TYPES = (TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0, TensorType.Q4_1, TensorType.Q4_K)
@@ -25,28 +26,35 @@ class BlockField:
 
 FIELDS: dict[TensorType, tuple[BlockField, ...]] = {
     TensorType.Q8_0: (
-        BlockField("d", 0, 2, "scale, float16"),
-        BlockField("qs", 2, 32, "32 codes, int8: value = d * q"),
+        BlockField("d", LAYOUTS[TensorType.Q8_0].d, 2, "scale, float16"),
+        BlockField("qs", LAYOUTS[TensorType.Q8_0].qs, 32, "32 codes, int8: value = d * q"),
     ),
     TensorType.Q5_0: (
-        BlockField("d", 0, 2, "scale, float16"),
-        BlockField("qh", 2, 4, "the fifth bit of each of the 32 codes"),
-        BlockField("qs", 6, 16, "low and high nibbles: value = d * (q - 16)"),
+        BlockField("d", LAYOUTS[TensorType.Q5_0].d, 2, "scale, float16"),
+        BlockField("qh", LAYOUTS[TensorType.Q5_0].qh, 4, "the fifth bit of each of the 32 codes"),
+        BlockField("qs", LAYOUTS[TensorType.Q5_0].qs, 16, "low and high nibbles: value = d * (q - 16)"),
     ),
     TensorType.Q4_0: (
-        BlockField("d", 0, 2, "scale, float16"),
-        BlockField("qs", 2, 16, "low nibbles are weights 0..15, high nibbles 16..31: value = d * (q - 8)"),
+        BlockField("d", LAYOUTS[TensorType.Q4_0].d, 2, "scale, float16"),
+        BlockField(
+            "qs",
+            LAYOUTS[TensorType.Q4_0].qs,
+            16,
+            "low nibbles are weights 0..15, high nibbles 16..31: value = d * (q - 8)",
+        ),
     ),
     TensorType.Q4_1: (
-        BlockField("d", 0, 2, "scale, float16"),
-        BlockField("m", 2, 2, "minimum, float16"),
-        BlockField("qs", 4, 16, "low and high nibbles: value = d * q + m"),
+        BlockField("d", LAYOUTS[TensorType.Q4_1].d, 2, "scale, float16"),
+        BlockField("m", LAYOUTS[TensorType.Q4_1].m, 2, "minimum, float16"),
+        BlockField("qs", LAYOUTS[TensorType.Q4_1].qs, 16, "low and high nibbles: value = d * q + m"),
     ),
     TensorType.Q4_K: (
-        BlockField("d", 0, 2, "scale of the scales, float16"),
-        BlockField("dmin", 2, 2, "scale of the minima, float16"),
-        BlockField("scales", 4, 12, "8 scales and 8 minima of 6 bits each"),
-        BlockField("qs", 16, 128, "256 codes of 4 bits: value = d * scale * q - dmin * minimum"),
+        BlockField("d", LAYOUTS[TensorType.Q4_K].d, 2, "scale of the scales, float16"),
+        BlockField("dmin", LAYOUTS[TensorType.Q4_K].m, 2, "scale of the minima, float16"),
+        BlockField("scales", LAYOUTS[TensorType.Q4_K].scales, 12, "8 scales and 8 minima of 6 bits each"),
+        BlockField(
+            "qs", LAYOUTS[TensorType.Q4_K].qs, 128, "256 codes of 4 bits: value = d * scale * q - dmin * minimum"
+        ),
     ),
 }
 
@@ -83,18 +91,9 @@ def encode_q4_k(values: Float[np.ndarray, "n"]) -> UInt8[np.ndarray, "m"]:
     offset = np.clip(np.rint(_divide(minimum, dmin)), 0, 63).astype(np.uint8)
     codes = np.rint(_divide(parts + (dmin * offset)[:, :, None], (d * scale)[:, :, None]))
     codes = np.clip(codes, 0, 15).astype(np.uint8)
-    packed = np.concatenate(
-        [
-            (scale[:, :4] & 63) | (scale[:, 4:] >> 4 << 6),
-            (offset[:, :4] & 63) | (offset[:, 4:] >> 4 << 6),
-            (scale[:, 4:] & 15) | (offset[:, 4:] & 15) << 4,
-        ],
-        axis=1,
-    )
-    pairs = codes.reshape(-1, 4, 2, 32)
-    nibbles = (pairs[:, :, 0] | pairs[:, :, 1] << 4).reshape(-1, 128)
+    nibbles = pack_nibbles(codes.reshape(-1, 4, 64)).reshape(-1, 128)
     front = [part.astype(np.float16).view(np.uint8) for part in (d, dmin)]
-    return np.concatenate([*front, packed, nibbles], axis=1).reshape(-1)
+    return np.concatenate([*front, pack_scales_and_minima(scale, offset), nibbles], axis=1).reshape(-1)
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -27,9 +27,9 @@ from minillama.kernels.cpu.simd import (
     Var,
     alloca,
     const,
+    current_isa,
     exp,
     fma,
-    isa,
     load,
     load_splat,
     loop,
@@ -240,7 +240,7 @@ def _scatter(task: _Task) -> None:
 
 def _together() -> int:
     """Rows of 32 lanes that are multiplied at a time: as many as there are registers for."""
-    return 8 if isa().has_avx512 else 2
+    return 8 if current_isa().has_avx512 else 2
 
 
 def _load_row(task: _Task, place: Value) -> list[Value]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 
+from minillama.gguf.block_layouts import IQ4_VALUES, MXFP4_DOUBLED_VALUES
 from minillama.kernels.cpu.simd import (
     F32,
     I8,
@@ -31,12 +32,11 @@ from minillama.kernels.cpu.simd import (
     shuffle,
     vector,
 )
-from minillama.kernels.decode_blocks import IQ4_TABLE, MXFP4_TABLE
 
 _WORDS = 32  # of 16 bits in a vector
 SIGNED_OFFSET = 128  # what is added to signed bytes
-IQ4 = [int(entry) + SIGNED_OFFSET for entry in IQ4_TABLE]
-MXFP4 = [int(entry) + 12 for entry in MXFP4_TABLE]
+IQ4 = [int(entry) + SIGNED_OFFSET for entry in IQ4_VALUES]
+MXFP4 = [int(entry) + 12 for entry in MXFP4_DOUBLED_VALUES]
 
 
 class Unpacked(NamedTuple):

@@ -1,14 +1,32 @@
-"""A small SIMD language: a Python function, run once with symbolic values, writes the machine code of a kernel.
+"""A small SIMD language: a Python function traces into LLVM IR.
 
-As JAX traces a function into HLO, these functions trace into LLVM. A value is one number or a short vector of them;
-Python's own loops and lists unroll, `loop` and `when` become jumps of the machine, a `Register` is a variable.
+As JAX traces a function into HLO, these functions trace into LLVM IR. A value is a scalar or a short vector. Loops and
+lists of Python unroll. `loop`, `while_` and `if_` become branches. A `Var` is a variable that changes at run time.
 
     for i in loop(0, blocks):
         codes = load(U8, 32, address + i * 32)
-        total.value = dot(total.value, codes & 15, load(I8, 32, x + i * 32))
+        acc.value = dot(acc.value, codes & 15, load(I8, 32, x + i * 32))
+
+Names that would hide a keyword or a built-in of Python end in an underscore: `if_`, `while_`, `abs_`, `max_`, `min_`,
+`round_`.
 """
 
-from minillama.kernels.cpu.simd.builder import BIT, F16, F32, I8, I16, I32, I64, U8, U16, U32, U64, Element, Isa, isa
+from minillama.kernels.cpu.simd.builder import (
+    BIT,
+    F16,
+    F32,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    Element,
+    Isa,
+    current_isa,
+)
 from minillama.kernels.cpu.simd.control import call_address, if_, loop, while_
 from minillama.kernels.cpu.simd.memory import (
     alloca,
@@ -87,6 +105,7 @@ __all__ = [
     "concat",
     "const",
     "const_vector",
+    "current_isa",
     "dot",
     "exp",
     "f16_to_f32",
@@ -94,7 +113,6 @@ __all__ = [
     "f32_to_f16",
     "fma",
     "if_",
-    "isa",
     "load",
     "load_splat",
     "load_tile",

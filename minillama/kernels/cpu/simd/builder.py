@@ -1,4 +1,4 @@
-"""What is being written: a function of a module, and the LLVM builder that every operation adds to."""
+"""Instruction sets, element types, and the LLVM builder of the function under construction."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,22 +11,22 @@ X86 = binding.get_process_triple().split("-")[0] in ("x86_64", "amd64", "i686")
 
 
 class Isa(Enum):
-    """Instruction sets that a kernel can be written for; the vectors are the same, the machine code is not."""
+    """Instruction set that a kernel is compiled for, best first."""
 
-    AMX = "amx"  # AVX512 with tiles besides: 8192 products of bfloat16 in one instruction
+    AMX = "amx"  # AVX512 and tiles: 8192 products of bfloat16 in one instruction
     AVX512 = "avx512"  # with VNNI: 64 products of bytes in one instruction
     AVX2 = "avx2"
-    GENERIC = "generic"  # whatever LLVM makes of plain vector code, on any processor
+    GENERIC = "generic"  # plain vector code, lowered by LLVM for any processor
 
     @property
     def has_avx512(self) -> bool:
-        """Whether there are 32 registers of 64 bytes, and their instructions."""
+        """Whether there are 32 vector registers of 64 bytes."""
         return self in (Isa.AMX, Isa.AVX512)
 
 
 @dataclass(frozen=True)
 class Element:
-    """The type of one number."""
+    """Type of one lane."""
 
     ir: ir.Type
     bits: int
@@ -43,7 +43,7 @@ F16, F32 = Element(ir.HalfType(), 16, is_float=True), Element(ir.FloatType(), 32
 
 
 class _BFloat(ir.Type):
-    """LLVM's bfloat, which llvmlite has no name for."""
+    """LLVM's `bfloat`, which llvmlite does not define."""
 
     def _to_string(self) -> str:
         return "bfloat"
@@ -60,7 +60,7 @@ BF16 = Element(_BFloat(), 16, is_float=True)
 
 @dataclass(frozen=True)
 class FunctionInProgress:
-    """The function under way."""
+    """A function under construction."""
 
     isa: Isa
     module: ir.Module
@@ -72,7 +72,7 @@ _stack: list[FunctionInProgress] = []
 
 @contextmanager
 def building(isa: Isa, function: ir.Function) -> Iterator[None]:
-    """Operations inside the block are added to this function."""
+    """Append the operations inside the `with` block to this function."""
     _stack.append(FunctionInProgress(isa, function.module, ir.IRBuilder(function.append_basic_block("entry"))))
     try:
         yield
@@ -80,22 +80,22 @@ def building(isa: Isa, function: ir.Function) -> Iterator[None]:
         _stack.pop()
 
 
-def isa() -> Isa:
-    """The instruction set that is being written for."""
+def current_isa() -> Isa:
+    """Instruction set of the function under construction."""
     return _stack[-1].isa
 
 
 def builder() -> ir.IRBuilder:
-    """Where the next instruction goes."""
+    """LLVM builder of the function under construction."""
     return _stack[-1].builder
 
 
 def vector_type(element: Element, lanes: int) -> ir.Type:
-    """LLVM's type of one number or of a vector."""
+    """LLVM type of a scalar (lanes is 1) or of a vector."""
     return element.ir if lanes == 1 else ir.VectorType(element.ir, lanes)
 
 
 def declare(name: str, kind: ir.FunctionType) -> ir.Function:
-    """One of LLVM's own functions."""
+    """Declare an LLVM intrinsic in the module, once."""
     module = _stack[-1].module
     return module.globals[name] if name in module.globals else ir.Function(module, kind, name)

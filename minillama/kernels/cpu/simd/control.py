@@ -11,7 +11,7 @@ from minillama.kernels.cpu.simd.value import Value, ValueLike, Var, as_value
 
 
 def loop(start: ValueLike, stop: ValueLike, step: ValueLike = 1) -> Iterator[Value]:
-    """for i in loop(start, stop, step): the body is written once and runs while i < stop."""
+    """Counted loop, `for i in loop(start, stop, step)`: the body is traced once."""
     b = builder()
     index = Var(as_value(start))
     head, body, after = (b.append_basic_block(name) for name in ("head", "body", "after"))
@@ -27,7 +27,7 @@ def loop(start: ValueLike, stop: ValueLike, step: ValueLike = 1) -> Iterator[Val
 
 @contextmanager
 def while_(condition: Callable[[], Value]) -> Iterator[None]:
-    """The body runs again and again as long as the condition, written before it, holds."""
+    """Loop while the condition holds; it is evaluated before each iteration."""
     b = builder()
     head, body, after = (b.append_basic_block(name) for name in ("head", "body", "after"))
     b.branch(head)
@@ -41,13 +41,13 @@ def while_(condition: Callable[[], Value]) -> Iterator[None]:
 
 @contextmanager
 def if_(condition: Value) -> Iterator[None]:
-    """The body runs if the condition holds."""
+    """Run the body if the condition holds."""
     with builder().if_then(condition.ir):
         yield
 
 
 def call_address(address: Value, *arguments: Value) -> Value:
-    """Call a function of I64s by its address."""
+    """Call a function by address; arguments and result are I64."""
     i64 = ir.IntType(64)
     kind = ir.FunctionType(i64, [i64] * len(arguments))
     return Value(builder().call(pointer_to(address, kind), [a.ir for a in arguments]), I64)

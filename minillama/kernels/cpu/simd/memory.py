@@ -1,4 +1,4 @@
-"""Loads, stores and atomic operations; an address is an I64."""
+"""Loads, stores, stack memory, prefetch and atomic operations; an address is an I64."""
 
 from llvmlite import ir
 
@@ -7,23 +7,23 @@ from minillama.kernels.cpu.simd.value import Value, ValueLike, as_value, splat
 
 
 def load(element: Element, lanes: int, address: Value, align: int = 1) -> Value:
-    """Numbers that lie side by side."""
+    """Load `lanes` consecutive elements."""
     kind = vector_type(element, lanes)
     return Value(builder().load(pointer_to(address, kind), align=align), element, lanes)
 
 
 def load_splat(element: Element, lanes: int, address: Value) -> Value:
-    """One number from memory in every lane."""
+    """Load one element into every lane."""
     return splat(load(element, 1, address), lanes)
 
 
 def store(value: Value, address: Value, align: int = 1) -> None:
-    """Put numbers side by side."""
+    """Store the lanes as consecutive elements."""
     builder().store(value.ir, pointer_to(address, value.ir.type), align=align)
 
 
 def alloca(size: int) -> Value:
-    """The address of `size` bytes on the function's own stack, a multiple of 64."""
+    """Allocate `size` bytes on the stack of the function, aligned to 64 bytes."""
     b = builder()
     with b.goto_entry_block():
         slot = b.alloca(ir.ArrayType(ir.IntType(8), size))
@@ -32,7 +32,7 @@ def alloca(size: int) -> Value:
 
 
 def prefetch(address: Value) -> None:
-    """Ask for a cache line that will be read once."""
+    """Prefetch the cache line of an address for reading."""
     name, i32 = "llvm.prefetch.p0", ir.IntType(32)
     pointer = ir.IntType(8).as_pointer()
     function = declare(name, ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32]))
@@ -40,28 +40,29 @@ def prefetch(address: Value) -> None:
 
 
 def atomic_add(address: Value, amount: ValueLike) -> Value:
-    """Add to an I64 that other threads change too; its value before."""
+    """Atomically add to an I64; returns the previous value."""
     return _atomic("add", address, amount)
 
 
 def atomic_swap(address: Value, new: ValueLike) -> Value:
-    """Replace an I64 that other threads change too; its value before."""
+    """Atomically replace an I64; returns the previous value."""
     return _atomic("xchg", address, new)
 
 
 def atomic_load(address: Value) -> Value:
-    """Read an I64 that other threads change."""
+    """Atomically read an I64."""
     pointer = pointer_to(address, ir.IntType(64))
     return Value(builder().load_atomic(pointer, "seq_cst", 8), I64)
 
 
 def pause() -> None:
-    """Tell the processor that this is a waiting loop."""
+    """Spin-wait hint to the processor (`pause`)."""
     if X86:
         builder().call(declare("llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])), [])
 
 
 def pointer_to(address: Value, kind: ir.Type) -> ir.Value:
+    """LLVM pointer of an address."""
     return builder().inttoptr(address.ir, kind.as_pointer())
 
 

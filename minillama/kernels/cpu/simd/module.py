@@ -1,4 +1,4 @@
-"""Functions and variables that are compiled together."""
+"""An LLVM module: the functions and global variables of a kernel."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from minillama.kernels.cpu.simd.value import Value
 
 
 class Module:
-    """Functions that are compiled together; all take and return I64s."""
+    """Functions that are compiled together; arguments and results are I64."""
 
     def __init__(self, isa: Isa) -> None:
         self.isa = isa
         self.ir = ir.Module("kernel")
 
     def define(self, name: str, arguments: int, body: Callable[..., Value | None]) -> None:
-        """Write one function: `body` is called once with its symbolic arguments."""
+        """Define a function: `body` is traced once with symbolic arguments."""
         i64 = ir.IntType(64)
         function = ir.Function(self.ir, ir.FunctionType(i64, [i64] * arguments), name)
         with building(self.isa, function):
@@ -24,13 +24,13 @@ class Module:
             builder().ret(i64(0) if result is None else result.ir)
 
     def define_global(self, name: str, words: int) -> None:
-        """Memory of I64s that lasts as long as the module, at first all 0; Python finds it by its name."""
+        """Define a global array of I64, zero at first; Python finds it by its name."""
         kind = ir.ArrayType(ir.IntType(64), words)
         memory = ir.GlobalVariable(self.ir, kind, name)
         memory.initializer, memory.align = ir.Constant(kind, None), 64
 
     def global_address(self, name: str) -> Value:
-        """Where a variable lies."""
+        """Address of a global array."""
         return Value(builder().ptrtoint(self.ir.get_global(name), ir.IntType(64)), I64)
 
     def call(self, name: str, *arguments: Value) -> Value:
@@ -38,5 +38,5 @@ class Module:
         return Value(builder().call(self.ir.get_global(name), [a.ir for a in arguments]), I64)
 
     def function_address(self, name: str) -> Value:
-        """The address of a function of this module."""
+        """Address of a function of this module."""
         return Value(builder().ptrtoint(self.ir.get_global(name), ir.IntType(64)), I64)

@@ -1,7 +1,8 @@
-"""AMX: eight registers of 16 rows of 64 bytes, tiles, and the product of two of them in one instruction.
+"""AMX tiles: eight registers of 16 x 64 bytes, and their matrix product.
 
-A tile of bfloat16 is [16, 32] as a left factor; a right factor is [32, 16], two neighbours of a column side by side:
-16 rows of 16 pairs. A tile of float32 is [16, 16]. (Intel's Architecture Instruction Set Extensions Reference, AMX)
+A tile of bfloat16 is [16, 32] as a left operand. As a right operand it is [32, 16] in pairs: two consecutive elements
+of a column are adjacent, 16 rows of 16 pairs. A tile of float32 is [16, 16].
+Source: Intel Architecture Instruction Set Extensions Programming Reference, AMX.
 """
 
 import ctypes
@@ -23,7 +24,7 @@ _ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18  # Linux on x86-64: SY
 
 
 def request_tile_permission() -> bool:
-    """Ask the system for the tiles' state, which a process has to before its first use of them."""
+    """Request permission to use AMX from Linux, as each process must before the first use."""
     if platform.system() != "Linux":
         return False
     return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA) == 0
@@ -31,7 +32,7 @@ def request_tile_permission() -> bool:
 
 @contextmanager
 def tile_config() -> Iterator[None]:
-    """What is written inside may use whole tiles, all of them; afterwards their state is given back."""
+    """Configure all eight tiles at full size for the body; release them after it."""
     shape = [0] * 64
     shape[0] = 1  # the palette: eight tiles
     shape[16 : 16 + 2 * TILES : 2] = [TILE_BYTES] * TILES
@@ -44,22 +45,22 @@ def tile_config() -> Iterator[None]:
 
 
 def zero_tile(tile: int) -> None:
-    """Fill a tile with zeros."""
+    """Set a tile to zero."""
     _call("tilezero", [tile])
 
 
 def load_tile(tile: int, address: Value, stride: int) -> None:
-    """Fill a tile from rows that lie `stride` bytes apart."""
+    """Load a tile from rows that are `stride` bytes apart."""
     _call("tileloadd64", [tile], address, const(stride))
 
 
 def store_tile(tile: int, address: Value, stride: int) -> None:
-    """Put a tile's rows `stride` bytes apart."""
+    """Store the rows of a tile `stride` bytes apart."""
     _call("tilestored64", [tile], address, const(stride))
 
 
 def tile_dot_bf16(row_sums: int, left: int, right: int) -> None:
-    """sums += left · right: 8192 products of bfloat16, added up as float32."""
+    """sums += left · right: 8192 products of bfloat16, accumulated in float32."""
     _call("tdpbf16ps", [row_sums, left, right])
 
 

@@ -1,4 +1,4 @@
-"""Numbers and vectors that the kernel will hold when it runs, and what operators do with them."""
+"""Symbolic scalars and vectors, variables, constants and shuffles."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from minillama.kernels.cpu.simd.builder import BIT, I32, I64, Element, builder, 
 
 
 class Value:
-    """A number, or a vector of `lanes` numbers, that the kernel will hold when it runs."""
+    """A scalar, or a vector of `lanes` elements, in the traced kernel."""
 
     def __init__(self, code: ir.Value, element: Element, lanes: int = 1) -> None:
         self.ir, self.element, self.lanes = code, element, lanes
@@ -44,7 +44,7 @@ class Value:
         return self._combine(other, "", "shl", "shl")
 
     def __rshift__(self, other: "ValueLike") -> "Value":
-        """Signed numbers keep their sign."""
+        """Shift right: arithmetic for signed elements, logical for unsigned ones."""
         return self._combine(other, "", "ashr", "lshr")
 
     def __lt__(self, other: "ValueLike") -> "Value":
@@ -54,14 +54,14 @@ class Value:
         return self._compare(">=", other)
 
     def equals(self, other: "ValueLike") -> "Value":
-        """A bit for each lane."""
+        """Lane-wise equality, one bit a lane."""
         return self._compare("==", other)
 
     def __getitem__(self, lane: int) -> "Value":
         return Value(builder().extract_element(self.ir, ir.IntType(32)(lane)), self.element)
 
     def to(self, element: Element) -> "Value":
-        """The same numbers in another type; from real to whole they lose their fraction."""
+        """Convert to another element type; floats truncate to integers."""
         have, want = self.element, element
         if have == want:
             return self
@@ -81,12 +81,12 @@ class Value:
         return Value(convert(self.ir, target), want, self.lanes)
 
     def bitcast(self, element: Element) -> "Value":
-        """The same bits, cut into numbers of another type."""
+        """Reinterpret the bits as lanes of another element type."""
         lanes = self.lanes * self.element.bits // element.bits
         return Value(builder().bitcast(self.ir, vector_type(element, lanes)), element, lanes)
 
     def permute(self, indices: Sequence[int]) -> "Value":
-        """Some of the lanes, in any order and number."""
+        """Select lanes by index, in any order and number."""
         return shuffle(self, self, indices)
 
     def _combine(self, other: "ValueLike", float_op: str, signed_op: str, unsigned_op: str) -> "Value":
@@ -110,7 +110,7 @@ ValueLike = Value | Number
 
 
 class Var:
-    """A variable: what changes from one turn of a loop to the next."""
+    """A mutable variable on the stack of the kernel, as loops need it."""
 
     def __init__(self, start: Value) -> None:
         self.element, self.lanes = start.element, start.lanes
@@ -128,13 +128,13 @@ class Var:
 
 
 def const(value: Number, element: Element = I64, lanes: int = 1) -> Value:
-    """A constant."""
+    """A constant, in every lane."""
     one = float(value) if element.is_float else int(value)
     return Value(ir.Constant(vector_type(element, lanes), one if lanes == 1 else [one] * lanes), element, lanes)
 
 
 def splat(value: Value, lanes: int) -> Value:
-    """One number in every lane."""
+    """Copy a scalar into every lane."""
     if lanes == 1:
         return value
     b = builder()
@@ -146,17 +146,18 @@ def splat(value: Value, lanes: int) -> Value:
 
 
 def shuffle(a: Value, b: Value, indices: Sequence[int]) -> Value:
-    """Lanes of two vectors, those of the second numbered behind those of the first."""
+    """Select lanes of two vectors; indices of `b` start at `a.lanes`."""
     mask = ir.Constant(vector_type(I32, len(indices)), list(indices))
     return Value(builder().shuffle_vector(a.ir, b.ir, mask), a.element, len(indices))
 
 
 def as_value(value: ValueLike) -> Value:
+    """A Python number becomes an I64 constant."""
     return value if isinstance(value, Value) else const(value)
 
 
 def broadcast(a: Value, b: ValueLike) -> tuple[Value, Value]:
-    """Two values of one type: numbers become constants, single values fill the lanes."""
+    """Give two values one shape: numbers become constants, scalars fill all lanes."""
     if not isinstance(b, Value):
         return a, const(b, a.element, a.lanes)
     if a.lanes == b.lanes:
@@ -165,11 +166,13 @@ def broadcast(a: Value, b: ValueLike) -> tuple[Value, Value]:
 
 
 def call_intrinsic(name: str, element: Element, lanes: int, *arguments: Value) -> Value:
+    """Call an LLVM intrinsic by its full name; the result has `lanes` of `element`."""
     kind = ir.FunctionType(vector_type(element, lanes), [a.ir.type for a in arguments])
     return Value(builder().call(declare(name, kind), [a.ir for a in arguments]), element, lanes)
 
 
 def call_float_intrinsic(name: str, *arguments: Value) -> Value:
+    """Call an intrinsic that is overloaded on float32 vectors, such as `llvm.fma`."""
     first = arguments[0]
     suffix = f"v{first.lanes}f32" if first.lanes > 1 else "f32"
     return call_intrinsic(f"{name}.{suffix}", first.element, first.lanes, *arguments)

@@ -1,4 +1,4 @@
-"""Operations on vectors: shapes, sums, dot products of bytes, halves, exponentials."""
+"""Vector operations: construction, reduction, transpose, int8 dot products, float conversions, exp."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ from minillama.kernels.cpu.simd.builder import (
     Element,
     Isa,
     builder,
-    isa,
+    current_isa,
     vector_type,
 )
 from minillama.kernels.cpu.simd.value import (
@@ -37,7 +37,7 @@ def const_vector(values: Sequence[int], element: Element) -> Value:
 
 
 def vector(values: Sequence[Value]) -> Value:
-    """Numbers side by side."""
+    """A vector of scalars."""
     b, first = builder(), values[0]
     if len(values) == 1:
         return first
@@ -48,7 +48,7 @@ def vector(values: Sequence[Value]) -> Value:
 
 
 def zero_pad(a: Value, lanes: int) -> Value:
-    """Zeros behind a vector, up to a number of lanes."""
+    """Append zero lanes up to `lanes` in all."""
     if a.lanes == lanes:
         return a
     zeros = const(0, a.element, max(a.lanes, 2))
@@ -58,20 +58,20 @@ def zero_pad(a: Value, lanes: int) -> Value:
 
 
 def concat(*parts: Value) -> Value:
-    """Vectors of one length behind each other; their number is a power of two."""
+    """Concatenate vectors of equal length; their number must be a power of two."""
     while len(parts) > 1:
         parts = tuple(shuffle(a, b, range(2 * a.lanes)) for a, b in zip(parts[::2], parts[1::2], strict=True))
     return parts[0]
 
 
 def select(condition: Value, yes: Value, no: ValueLike) -> Value:
-    """Lane by lane, one or the other."""
+    """Lane-wise `yes if condition else no`."""
     left, right = broadcast(yes, no)
     return Value(builder().select(condition.ir, left.ir, right.ir), left.element, left.lanes)
 
 
 def fma(a: Value, b: ValueLike, c: Value) -> Value:
-    """a b + c with one rounding."""
+    """Fused multiply-add, a b + c with one rounding."""
     left, right = broadcast(a, b)
     if left.lanes < c.lanes:
         left, right = splat(left, c.lanes), splat(right, c.lanes)
@@ -79,12 +79,12 @@ def fma(a: Value, b: ValueLike, c: Value) -> Value:
 
 
 def max_(a: Value, b: ValueLike) -> Value:
-    """The larger of two real numbers."""
+    """Lane-wise maximum of floats."""
     return call_float_intrinsic("llvm.maxnum", *broadcast(a, b))
 
 
 def min_(a: Value, b: ValueLike) -> Value:
-    """The smaller of two numbers."""
+    """Lane-wise minimum."""
     left, right = broadcast(a, b)
     return (
         call_float_intrinsic("llvm.minnum", left, right) if left.element.is_float else select(left < right, left, right)
@@ -92,18 +92,18 @@ def min_(a: Value, b: ValueLike) -> Value:
 
 
 def abs_(a: Value) -> Value:
-    """Without the sign."""
+    """Absolute value of floats."""
     return call_float_intrinsic("llvm.fabs", a)
 
 
 def round_(a: Value) -> Value:
-    """Round reals below 2^22 to the nearest whole number, halves to even, as an int."""
-    shift = 1.5 * 2**23  # so large that a float has no room left for a fraction
+    """Round floats below 2^22 to the nearest integer, halves to even; the result is I32."""
+    shift = 1.5 * 2**23  # a float32 of this size has no bits left for a fraction
     return ((a + shift) - shift).to(I32)
 
 
 def reduce(a: Value, combine: Callable[[Value, Value], Value]) -> Value:
-    """All lanes combined into one number."""
+    """Reduce all lanes to a scalar, pairwise."""
     while a.lanes > 2:
         half = a.lanes // 2
         a = combine(a.permute(range(half)), a.permute(range(half, a.lanes)))
@@ -111,12 +111,12 @@ def reduce(a: Value, combine: Callable[[Value, Value], Value]) -> Value:
 
 
 def reduce_sum(a: Value) -> Value:
-    """The sum of all lanes."""
+    """Sum of all lanes."""
     return reduce(a, lambda x, y: x + y)
 
 
 def row_sums(vectors: Sequence[Value]) -> Value:
-    """The sum of the lanes of each of some vectors, as many as a vector has lanes; one lane for each."""
+    """Row sums of a square matrix: lane i is the sum of vector i."""
     while len(vectors) > 1:
         lanes = vectors[0].lanes
         vectors = [
@@ -127,11 +127,11 @@ def row_sums(vectors: Sequence[Value]) -> Value:
 
 
 def transpose(rows: Sequence[Value]) -> list[Value]:
-    """From a vector for each row to one for each column; the number of rows is a power of two."""
+    """Transpose rows into columns; the number of rows must be a power of two."""
     if len(rows) == rows[0].lanes == 16:
         return _transposed_square(rows)
     merged = list(rows)
-    while len(merged) > 1:  # neighbours in the end are those half the list apart
+    while len(merged) > 1:  # interleaving row i and row i + half makes rows adjacent in the end
         half = len(merged) // 2
         merged = [_interleaved(a, b) for a, b in zip(merged[:half], merged[half:], strict=True)]
     return [merged[0].permute(range(i, i + len(rows))) for i in range(0, merged[0].lanes, len(rows))]
@@ -142,9 +142,12 @@ def _interleaved(a: Value, b: Value) -> Value:
 
 
 def _transposed_square(rows: Sequence[Value]) -> list[Value]:
-    """16 x 16: within quarters of registers first, then quarters as wholes; each step is one instruction."""
-    low, high = [0, 16, 1, 17], [2, 18, 3, 19]  # of every quarter: pairs of two rows
-    first, second = [0, 1, 16, 17], [2, 3, 18, 19]  # of every quarter: pairs of pairs
+    """Transpose 16 x 16: first within 128-bit quarters, then whole quarters.
+
+    Each step is one instruction.
+    """
+    low, high = [0, 16, 1, 17], [2, 18, 3, 19]  # in every quarter: pairs of two rows
+    first, second = [0, 1, 16, 17], [2, 3, 18, 19]  # in every quarter: pairs of pairs
     even, odd = [0, 2, 4, 6], [1, 3, 5, 7]  # quarters of two registers
 
     def within(a: Value, b: Value, picked: list[int]) -> Value:
@@ -153,7 +156,7 @@ def _transposed_square(rows: Sequence[Value]) -> list[Value]:
     def quarters(a: Value, b: Value, picked: list[int]) -> Value:
         return shuffle(a, b, [4 * quarter + lane for quarter in picked for lane in range(4)])
 
-    fours = []  # [rows / 4][column % 4]: of every quarter, four rows of the quarter's column
+    fours = []  # [rows / 4][column % 4]: every quarter holds four rows of one of its columns
     for r in range(0, 16, 4):
         a, b, c, d = rows[r : r + 4]
         pairs = [(within(a, b, picked), within(c, d, picked)) for picked in (low, high)]
@@ -167,23 +170,24 @@ def _transposed_square(rows: Sequence[Value]) -> list[Value]:
     return columns
 
 
-def dot(start: Value, codes: Value, x: Value, wide: bool = False) -> Value:
-    """Sums of four products: lane j is start[j] + codes[4j..4j+3] · x[4j..4j+3].
+def dot(start: Value, codes: Value, x: Value, codes_above_127: bool = False) -> Value:
+    """Exact dot products of four bytes: lane j is start[j] + codes[4j..4j+3] · x[4j..4j+3].
 
-    codes: U8, above 127 only if `wide`; x: I8 but not -128; start: I32, a quarter as many lanes.
+    codes: U8, at most 127 unless `codes_above_127`; x: I8 except -128; start: I32, a quarter of the lanes.
     """
-    if isa().has_avx512 and codes.lanes in (16, 32, 64):
+    if current_isa().has_avx512 and codes.lanes in (16, 32, 64):
         name = f"llvm.x86.avx512.vpdpbusd.{8 * codes.lanes}"
         if binding.llvm_version_info[0] < 22:
             codes, x = codes.bitcast(I32), x.bitcast(I32)
         return call_intrinsic(name, start.element, start.lanes, start, codes, x)
-    if isa() is Isa.AVX2 and codes.lanes > 32:
+    if current_isa() is Isa.AVX2 and codes.lanes > 32:
         half, lanes = codes.lanes // 2, codes.lanes
         parts = [(range(half), range(half // 4)), (range(half, lanes), range(half // 4, lanes // 4))]
-        return concat(*(dot(start.permute(s), codes.permute(c), x.permute(c), wide) for c, s in parts))
-    if isa() is Isa.AVX2 and codes.lanes == 32:
+        return concat(*(dot(start.permute(s), codes.permute(c), x.permute(c), codes_above_127) for c, s in parts))
+    if current_isa() is Isa.AVX2 and codes.lanes == 32:
         ones = const(1, I16, 16)
-        parts = (codes & 127, codes & 128) if wide else (codes,)  # sums of two products must fit in 16 bits
+        # pmaddubsw saturates: the sum of two products must fit in 16 bits, as 2 * 128 * 127 does
+        parts = (codes & 127, codes & 128) if codes_above_127 else (codes,)
         for part in parts:
             pairs = call_intrinsic("llvm.x86.avx2.pmadd.ub.sw", I16, 16, part, x)
             start = start + call_intrinsic("llvm.x86.avx2.pmadd.wd", I32, 8, pairs, ones)
@@ -195,8 +199,8 @@ def dot(start: Value, codes: Value, x: Value, wide: bool = False) -> Value:
 
 
 def lookup(entries: Sequence[int], codes: Value) -> Value:
-    """Each code below 16 replaced by its entry in a table of 16 bytes."""
-    chosen, lanes = isa(), codes.lanes
+    """Map each code below 16 to its entry in a table of 16 bytes (`pshufb`)."""
+    chosen, lanes = current_isa(), codes.lanes
     if chosen.has_avx512 and lanes == 64:
         return call_intrinsic("llvm.x86.avx512.pshuf.b.512", U8, 64, const_vector([*entries] * 4, U8), codes)
     if chosen is not Isa.GENERIC and lanes == 32:
@@ -210,11 +214,11 @@ def lookup(entries: Sequence[int], codes: Value) -> Value:
 
 
 def f16_to_f32(a: Value) -> Value:
-    """float16, given as its bits in U16, to float32."""
-    if isa() is not Isa.GENERIC or not X86:
+    """Convert float16 bits (U16) to float32."""
+    if current_isa() is not Isa.GENERIC or not X86:
         return Value(a.ir, U16, a.lanes).bitcast(F16).to(F32)
-    wide = a.to(I32)  # without the instruction LLVM would call a library
-    sign, rest = (wide & 0x8000) << 16, wide & 0x7FFF
+    bits = a.to(I32)  # without F16C, LLVM's own conversion would call a library function
+    sign, rest = (bits & 0x8000) << 16, bits & 0x7FFF
     normal = ((rest << 13) + (112 << 23)).bitcast(F32)
     special = ((rest << 13) | 0x7F800000).bitcast(F32)
     small = rest.to(F32) * 2.0**-24
@@ -223,8 +227,8 @@ def f16_to_f32(a: Value) -> Value:
 
 
 def f32_to_f16(a: Value) -> Value:
-    """float32 to float16, nearest, halves to even, as bits in U16."""
-    if isa() is not Isa.GENERIC or not X86:
+    """Convert float32 to float16 bits (U16), rounding halves to even."""
+    if current_isa() is not Isa.GENERIC or not X86:
         return a.to(F16).bitcast(U16)
     code = a.bitcast(I32)
     sign, rest = (code >> 16) & 0x8000, code & 0x7FFFFFFF
@@ -237,21 +241,21 @@ def f32_to_f16(a: Value) -> Value:
 
 
 def bf16_to_f32(a: Value) -> Value:
-    """bfloat16, given as its bits in U16, to float32."""
+    """Convert bfloat16 bits (U16) to float32."""
     return (a.to(I32) << 16).bitcast(F32)
 
 
 def f32_to_bf16(low: Value, high: Value) -> Value:
-    """16 and 16 numbers of float32 to 32 of bfloat16, nearest, halves to even, as bits in U16; with AMX only."""
+    """Convert 16 + 16 float32 to 32 bfloat16 bits (U16), halves to even; AMX only."""
     name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
     return call_intrinsic(name, BF16, 32, high, low).bitcast(U16)
 
 
 def exp(a: Value) -> Value:
-    """e^a for a at most 0, to about 2e-7 of its value; 0 below -87."""
+    """e^a for a <= 0, with a relative error of about 2e-7; 0 below -87."""
     a = max_(a, -87.5)
     whole = round_(a * _LOG2_E)
-    t = fma(a, _LOG2_E_REST, fma(a, _LOG2_E, whole.to(F32) * -1.0))  # 2^t for t in [-1/2, 1/2], Taylor's series
+    t = fma(a, _LOG2_E_REST, fma(a, _LOG2_E, whole.to(F32) * -1.0))  # Taylor series of 2^t, t in [-1/2, 1/2]
     power = const(1.5252733804059840e-05, F32, a.lanes)
     for coefficient in (
         1.5403530393381608e-04, 1.3333558146428443e-03, 9.6181291076284772e-03, 5.5504108664821580e-02,
@@ -262,4 +266,4 @@ def exp(a: Value) -> Value:
     return select(a < -87.0, const(0.0, F32, a.lanes), result)
 
 
-_LOG2_E, _LOG2_E_REST = 1.4426950216293335, 1.92596298909109e-08  # log2 e as float32, and what that leaves
+_LOG2_E, _LOG2_E_REST = 1.4426950216293335, 1.92596298909109e-08  # log2 e as float32, and the remainder
