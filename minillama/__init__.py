@@ -12,7 +12,8 @@ from minillama import env
 from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError, UnsupportedError
 
 if TYPE_CHECKING:
-    from minillama.engine.llm import LLM, load
+    from minillama.engine.llm import LLM
+    from minillama.engine.load import load
     from minillama.sampling.sampling_params import Sampling
 
 __version__ = "0.1.0"
@@ -31,7 +32,7 @@ env.prepare()  # XLA reads its flags once, when its backend starts
 
 _LAZY_MODULES = {
     "LLM": "minillama.engine.llm",
-    "load": "minillama.engine.llm",
+    "load": "minillama.engine.load",
     "Sampling": "minillama.sampling.sampling_params",
 }
 

@@ -21,7 +21,7 @@ from minillama.cli.arguments.model_from_args import (
 )
 from minillama.cli.output.exclusive_measurement import exclusive_measurement
 from minillama.cli.output.terminal import INTERRUPTED, note, write_text
-from minillama.engine.loading.device_sharing import Sharing
+from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.env import MINILLAMA
 from minillama.errors import OptionError
 from minillama.measure.speed.bench_plan import Plan, Setup, Workload
@@ -153,10 +153,10 @@ def _plan(args: argparse.Namespace) -> Plan:
     )
 
 
-def sharing(args: argparse.Namespace) -> Sharing:
+def sharing(args: argparse.Namespace) -> DeviceSharing:
     """The devices or workers that -sm, -ts, -mg, -tp and --workers mean."""
     secret = take_secret(args.token_file) if args.workers is not None else None
-    return Sharing(args.split_mode, args.tensor_split, args.main_gpu, args.tensor_parallel, args.workers, secret)
+    return DeviceSharing(args.split_mode, args.tensor_split, args.main_gpu, args.tensor_parallel, args.workers, secret)
 
 
 def _flat(given: Sequence[tuple] | None, default: tuple) -> tuple:

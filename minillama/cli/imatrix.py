@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     prepare_machine(args.device, args.threads, args.threads_batch)
     from tqdm import tqdm
 
-    from minillama.engine.llm import load
+    from minillama.engine.load import load
     from minillama.gguf.imatrix_file import write_imatrix
     from minillama.measure.quality.imatrix import split_chunks, sums_of_squares
 

@@ -67,7 +67,7 @@ def _measure(
     """Put results into the lists as they come, so that an interrupt leaves what there is."""
     from tqdm import tqdm
 
-    from minillama.engine.llm import load
+    from minillama.engine.load import load
     from minillama.engine.loading.memory_budget import round_up
     from minillama.measure.speed.latency import measure_cold, measure_latency
 

@@ -1,4 +1,4 @@
-"""How much of a prompt is handed over, and computed, at once: llama.cpp's `--batch-size` and `--ubatch-size`."""
+"""Logical and physical batch size of a prompt: llama.cpp's `--batch-size` and `--ubatch-size`."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Is everything as it should be? Checks that a person runs first when something is odd, each with its remedy."""
+"""Checks of the installation and the machine, each with its remedy."""
 
 import importlib.metadata
 import importlib.util
@@ -20,7 +20,7 @@ LEAST_MEMORY = 1 << 30  # JAX and the built-in model take about a third of this
 
 
 class Status(Enum):
-    """How a check ended; only FAIL makes the doctor's exit status 1."""
+    """The outcome of a check; only FAIL makes the exit status 1."""
 
     GOOD = "good"
     NOTE = "note"
@@ -38,7 +38,10 @@ class Check:
 
 
 def examine() -> Iterator[Check]:
-    """Run all checks, the quick ones first; an error inside one is that check's failure, not the doctor's."""
+    """Run all checks, the quick ones first.
+
+    An error inside one is that check's failure, not the doctor's.
+    """
     for name, check in _CHECKS.items():
         try:
             yield check(name)
@@ -130,7 +133,7 @@ def _check_kernels(name: str) -> Check:
 
 
 def _check_reductions(name: str) -> Check:
-    """The sum that XLA:CPU of jax 0.10.2 gets wrong when it fuses it with a small matrix product (jax-ml/jax#39103)."""
+    """A sum that XLA:CPU of jax 0.10.2 fuses wrongly with a small product (jax-ml/jax#39103)."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -153,7 +156,7 @@ def _check_reductions(name: str) -> Check:
 
 def _check_model(name: str) -> Check:
     """The built-in model answers, and greedily twice the same."""
-    from minillama.engine.llm import load
+    from minillama.engine.load import load
 
     started = time.perf_counter()
     llm = load(resolve(), progress=False)

@@ -1,4 +1,4 @@
-"""What a caller may ask of one generation, beside the sampling."""
+"""The options of one generation, except sampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ LARGEST_DRAFT, LARGEST_NGRAM = 63, 16
 
 @dataclass(frozen=True)
 class Request:
-    """When to end, and what to do when the context is full. Raises OptionError for impossible values."""
+    """When to end, and what to do when the context is full.
+
+    Raises OptionError for impossible values.
+    """
 
     n: int = -1  # most tokens to generate; -1: no limit, -2: until the context is full
     stop: Sequence[str] = ()  # strings that end the text and are not part of it

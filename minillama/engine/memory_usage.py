@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import psutil
 
-from minillama.engine.backends.base import OnDevices
+from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
 from minillama.engine.loading.memory_budget import predict
 from minillama.engine.result import Completion
@@ -47,13 +47,13 @@ class Measured:
 
 
 def memory_usage(
-    backend: OnDevices, session: Session, batches: Batches, cache_types: CacheTypes, file_bytes: int
+    backend: LocalBackend, session: Session, batches: Batches, cache_types: CacheTypes, file_bytes: int
 ) -> Usage:
     """Measure the memory of a model and a session; compiles the prefill of one chunk, if it is not compiled yet.
 
     file_bytes: bytes of the tensors in the model file.
     """
-    device, config = backend.devices[-1], backend.config
+    device, config = backend.device, backend.config
     stats = device.memory_stats() or {}
     arrays = {id(leaf): leaf.nbytes for leaf in jax.tree.leaves(backend.params)}  # a tied head is one array
     process = psutil.Process().memory_info()
@@ -65,7 +65,7 @@ def memory_usage(
         cache=cache_bytes(config, session.capacity, cache_types),
         cache_held=session.nbytes,
         compute=formula.compute,
-        compute_held=session.temporaries(chunk),
+        compute_held=session.temporary_bytes(chunk),
         resident=process.rss,
         resident_file=getattr(process, "shared", None),
         peak=peak_resident(),

@@ -1,4 +1,4 @@
-"""Prompt lookup: guess what comes next from what came before (Saxena 2023; llama.cpp #4484).
+"""Prompt lookup decoding: draft tokens from earlier repeats (Saxena 2023; llama.cpp #4484).
 
 Text repeats itself: names, code, quotations of the prompt. What followed the last few tokens when they stood in the
 context before is a guess that costs nothing. The model checks all of it in one pass, which on memory-bound hardware
@@ -8,14 +8,17 @@ takes little longer than one token.
 from collections.abc import Iterable
 
 
-class Lookup:
-    """An index of the context's n-grams, and how long a guess has been worth making lately.
+class PromptLookup:
+    """An index of the context's n-grams, with the draft length that currently pays.
 
     Example, with the context a b c d a b: the last two tokens stood at the start, so the guess is c d a b c d ...
     """
 
     def __init__(self, ngram_max: int, draft_max: int) -> None:
-        """ngram_max: the longest end of the context to look for; draft_max: the longest guess; in tokens."""
+        """ngram_max: the longest end of the context to look for.
+
+        Draft_max: the longest guess; in tokens.
+        """
         self._sizes = range(ngram_max, 0, -1)
         self._draft_max = draft_max
         self._worth = draft_max
@@ -23,7 +26,7 @@ class Lookup:
         self._followed: dict[tuple[int, ...], int] = {}  # n-gram: where its last occurrence with a successor ends
 
     def extend(self, tokens: Iterable[int]) -> None:
-        """Put tokens behind the context; a constant number of entries each."""
+        """Append tokens to the context; a constant number of entries each."""
         for token in tokens:
             end = len(self._tokens)
             for size in self._sizes:
@@ -32,9 +35,11 @@ class Lookup:
             self._tokens.append(token)
 
     def draft(self, most: int) -> list[int]:
-        """What followed the longest end of the context that occurred before, the last time it did; [] if none did.
+        """The tokens that followed the last earlier occurrence of the longest repeated suffix.
 
-        A guess that reaches the end of the context goes on with itself, as a copy in LZ77 does.
+        [] if none repeats.
+
+        A draft that reaches the end of the context continues with itself, as a copy in LZ77 does.
         """
         count = min(most, self._worth)
         if count < 1:
@@ -49,7 +54,7 @@ class Lookup:
         return []
 
     def learn(self, accepted: int) -> None:
-        """Guess about twice as far as the last guess was right.
+        """Set the next draft to about twice the accepted part of the last one.
 
         Guesses are cheap, not free: where the text does not repeat itself they are of a single token. They grow as
         1, 3, 7, ..., which with the token before them fills a pass of 2, 4, 8, ...

@@ -1,4 +1,4 @@
-"""What generation gives back: pieces while it runs, a completion with its timings at the end."""
+"""The results of generation: pieces while it runs, a completion with timings at the end."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +15,7 @@ class Reason(Enum):
 
 
 class State(Enum):
-    """What a stream is doing right now."""
+    """The current activity of a stream."""
 
     PROMPT = "reading the prompt"
     COMPILING = "compiling"
@@ -25,7 +25,10 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Piece:
-    """One generated token. `text` is empty while a character or a possible stop string is incomplete."""
+    """One generated token.
+
+    `text` is empty while a character or a possible stop string is incomplete.
+    """
 
     text: str
     token: int
@@ -35,7 +38,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of one call. Compilation is told apart: it is in `compile` and `total`, in no other figure."""
+    """Seconds of one call.
+
+    Compilation is told apart: it is in `compile` and `total`, in no other figure.
+    """
 
     load: float  # opening the model, once
     compile: float
@@ -55,7 +61,10 @@ class Timings:
 
     @property
     def generated_per_second(self) -> float:
-        """Tokens per second after the first, which the prompt's evaluation pays for; 0 for a single token."""
+        """Tokens per second after the first, which the prompt's evaluation pays for.
+
+        0 for a single token.
+        """
         seconds = sum(self.token_seconds)
         return len(self.token_seconds) / seconds if seconds > 0 else 0.0
 

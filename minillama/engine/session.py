@@ -1,45 +1,41 @@
-"""A session: the key/value cache between calls, and which tokens it holds."""
+"""A session: the key/value cache of one text between calls, and its tokens."""
 
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
-from minillama.engine.backends.base import Executor, Kept
-from minillama.engine.backends.programs import Choice
+from minillama.engine.backends import programs
+from minillama.engine.backends.base import Backend, Handle
+from minillama.engine.backends.programs import Program, VerifiedDraft
 from minillama.engine.batches import Batches
 from minillama.gguf.kv_cache_types import CacheTypes
 
 FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are used up
-CHUNKS = (16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # what is shorter is padded, for few programs to compile
+CHUNKS = (16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # other sizes are padded: each one is a compilation
 LEAST_CHUNK = CHUNKS[0]
 
 
 def pass_size(count: int) -> int:
-    """How many tokens a verification of `count` runs: a power of two, so that few programs are compiled."""
+    """Tokens of a pass over a draft, padded to a power of two."""
     return 1 << (count - 1).bit_length()
 
 
 class Session:
-    """The state of one text: reading more of it, or another beginning with the same tokens, costs only what is new.
+    """The state of one text.
 
-    Made by `LLM.session()`. `tokens` are those that the cache holds. A step may run ahead of them: what it runs counts
-    once `hold` has named it, and is forgotten by the next call if it never is.
+    A text with the same beginning costs only its new tokens.
+
+    Made by `LLM.session()`. `tokens` are those that the cache holds. `generate` may run ahead of them: `commit(token)`
+    keeps what it ran; otherwise the next call discards it.
     """
 
-    def __init__(
-        self,
-        executor: Executor,
-        ctx_size: int,
-        batches: Batches,
-        cache_types: CacheTypes,
-    ) -> None:
+    def __init__(self, backend: Backend, ctx_size: int, batches: Batches, cache_types: CacheTypes) -> None:
         self.ctx_size = ctx_size
-        self.config = executor.config
+        self.config = backend.config
         self.tokens: list[int] = []
-        self._executor = executor
-        self._ahead = 0  # positions behind `tokens` that the cache has been given
+        self._backend = backend
+        self._ahead = 0  # positions after `tokens` that the cache has, not committed yet
         self._batches, self._cache_types = batches, cache_types
         self._cache = self._empty(min(FIRST_CAPACITY, ctx_size))
 
@@ -55,31 +51,34 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the cache holds."""
+        """Bytes of the cache."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self._cache))
 
-    def temporaries(self, size: int) -> int | None:
-        """Bytes that XLA needs for a time to read a chunk of that many tokens, beside what goes in and comes out."""
-        return self._executor.temporaries(size, self._cache)
+    def temporary_bytes(self, size: int) -> int | None:
+        """Temporary memory of a prefill of that many tokens, not counting arguments and results."""
+        return self._backend.temporary_bytes(size, self._cache)
 
     def clear(self) -> None:
-        """Forget everything."""
-        self.keep(0)
+        """Drop all tokens."""
+        self.truncate(0)
 
     def reserve(self, positions: int) -> None:
-        """Grow the cache now to hold that many positions, so that no later call has to."""
+        """Grow the cache to that many positions now, so that no later call has to."""
         self._ensure(positions)
 
-    def keep(self, count: int) -> None:
-        """Forget all but the first `count` tokens."""
-        if self._is_lost():  # an interrupt fell between giving the cache to a step and its return
+    def truncate(self, count: int) -> None:
+        """Drop all but the first `count` tokens."""
+        if self._is_lost():  # an interrupt came between donating the cache and the program's return
             self._cache, self.tokens = self._empty(min(FIRST_CAPACITY, self.ctx_size)), []
         self.tokens = self.tokens[:count]
         self._ahead = 0
-        self._cache = self._executor.set_length(self._cache, np.full(1, len(self.tokens), np.int32))
+        self._cache = self._backend.truncate(self._cache, np.full(1, len(self.tokens), np.int32))
 
     def reuse(self, ids: Sequence[int]) -> int:
-        """Keep the longest common prefix with `ids`, short of its last token, whose logits are wanted; its length."""
+        """Keep the longest common prefix with `ids`, at most all but the last token.
+
+        Its length.
+        """
         if self._is_lost():
             self.clear()
         common = 0
@@ -87,91 +86,100 @@ class Session:
             if held != wanted:
                 break
             common += 1
-        self.keep(common)
+        self.truncate(common)
         return common
 
-    def read(self, ids: Sequence[int]) -> Iterator[Kept]:
-        """Put tokens behind those in the cache, chunk by chunk; yields the logits of each chunk's last token.
+    def prefill(self, ids: Sequence[int]) -> Iterator[Handle]:
+        """Run tokens after those in the cache, chunk by chunk.
+
+        Yields the logits of each chunk's last token, [1, V].
 
         Waits for the device at the end of each batch. The ids must fit in `room`.
         """
-        self._settle()
+        self._discard_ahead()
         done, batch_size = 0, self._batches.batch_size
         while done < len(ids):
             self._ensure(len(self.tokens) + 1)
             count, padded = self._next_chunk(min(len(ids) - done, batch_size - done % batch_size))
             chunk = list(ids[done : done + count])
-            array = np.array([chunk + [0] * (padded - count)], np.int32)
-            logits, self._cache = self._executor.read(array, count, self._cache)
+            row = np.array([chunk + [0] * (padded - count)], np.int32)
+            logits, self._cache = self._call(programs.prefill, row, np.full(1, count, np.int32))
             self.tokens += chunk
             done += count
             if done % batch_size == 0:
                 jax.block_until_ready(logits)
             yield logits
 
-    def begin(
-        self, chain: Kept, seed: int, recent: Int[np.ndarray, "W"], count: int, logits: Kept
-    ) -> tuple[Choice, Kept]:
-        """Sample the first token behind what was read; see `Executor.begin`."""
-        return self._executor.begin(chain, seed, recent, count, logits)
+    def start(self, chain: Handle, seed: int, logits: Handle) -> tuple[VerifiedDraft, Handle]:
+        """Sample the first token after `prefill`, with a new sampler."""
+        tail = self.tokens[-chain.window :]
+        recent = np.zeros((1, chain.window), np.int32)
+        recent[0, : len(tail)] = tail
+        count = np.full(1, len(tail), np.int32)
+        return self._backend.call(programs.start, chain, np.full(1, seed, np.uint32), recent, count, logits)
 
-    def step(self, chain: Kept, state: Kept, token: Kept | int) -> tuple[Choice, Kept]:
-        """Run one sampled token and sample the next. There must be room for it.
+    def generate(
+        self, chain: Handle, state: Handle, token: Handle | int, draft: Sequence[int] = ()
+    ) -> tuple[VerifiedDraft, Handle]:
+        """Run a sampled token and a draft of what may follow it.
 
-        A token on the device may still be on its way: `hold` follows when it is known and the text goes on with it.
+        Sample after each while the draft is right.
+
+        The sampled tokens, of which the last one is not in the cache, and the sampler's next state. A token may still
+        be on the device, [1, 1]. `commit` is to follow for the token and all sampled ones but the last. There must be
+        room for as many tokens as `pass_size` says.
         """
-        self._settle()
-        self._ensure(len(self.tokens) + 1)
-        self._ahead = 1
-        choice, state, self._cache = self._executor.step(chain, state, token, self._cache)
-        return choice, state
-
-    def verify(self, chain: Kept, state: Kept, token: int, draft: Sequence[int]) -> tuple[list[int], list[float], Kept]:
-        """Run a sampled token and a draft of what follows it, and sample behind each for as long as the draft is right.
-
-        The sampled tokens and their log-probabilities: those of the draft that were right, and one more. `hold` is to
-        follow for the token and for all of them but the last. There must be room for as many as `pass_size` says.
-        """
-        self._settle()
+        self._discard_ahead()
         size = pass_size(1 + len(draft))
         self._ensure(len(self.tokens) + size)
         self._ahead = size
+        if not draft:
+            ids = self._backend.put(np.array([[token]], np.int32)) if isinstance(token, int) else token
+            result, state, self._cache = self._call(programs.generate, chain, state, ids, None)
+            return result, state
         ids = np.zeros((1, size), np.int32)
         ids[0, : 1 + len(draft)] = token, *draft
-        run, state, self._cache = self._executor.verify(chain, state, ids, len(draft), self._cache)
-        self._ahead = count = int(run.count)
-        return np.asarray(run.tokens)[:count].tolist(), np.asarray(run.logprobs)[:count].tolist(), state
+        n_draft = np.full(1, len(draft), np.int32)
+        result, state, self._cache = self._call(programs.generate, chain, state, ids, n_draft)
+        self._ahead = int(np.asarray(result.count)[0])
+        return result, state
 
-    def hold(self, token: int) -> None:
-        """Name the next token that the cache has been given, and so keep it."""
+    def commit(self, token: int) -> None:
+        """Keep the next token that `generate` ran ahead."""
         if not self._ahead:
             raise ValueError(f"token {token} has not been run")
         self.tokens.append(token)
         self._ahead -= 1
 
-    def decode(self, token: int) -> Kept:
-        """Put one token behind the others, without sampling; the logits after it. There must be room for it."""
-        self._settle()
+    def decode(self, token: int) -> Handle:
+        """Run one token without sampling; the logits after it, [1, V].
+
+        There must be room for it.
+        """
+        self._discard_ahead()
         self._ensure(len(self.tokens) + 1)
-        ids = np.array([[token]], np.int32)
-        logits, self._cache = self._executor.decode(ids, self._cache)
+        ids, one = np.array([[token]], np.int32), np.ones(1, np.int32)
+        logits, self._cache = self._call(programs.prefill, ids, one)
         self.tokens.append(token)
         return logits
 
     def program(self, size: int) -> tuple[int, int]:
-        """What, beside model and chain, decides which program runs that many tokens next."""
+        """The key of the program for the next `size` tokens, within a model and chain."""
         return self._capacity_for(len(self.tokens) + size), size
 
-    def _settle(self) -> None:
-        """Forget what was run and never held."""
+    def _call(self, program: Program, *args: Handle) -> tuple[Handle, ...]:
+        return self._backend.call(program, self._cache, *args)
+
+    def _discard_ahead(self) -> None:
+        """Drop what was run and not committed."""
         if self._ahead:
-            self.keep(len(self.tokens))
+            self.truncate(len(self.tokens))
 
     def _is_lost(self) -> bool:
         return any(leaf.is_deleted() for leaf in jax.tree.leaves(self._cache))
 
     def _next_chunk(self, left: int) -> tuple[int, int]:
-        """Tokens of the next chunk, and their padded number: one of `CHUNKS` or ubatch_size, within the cache."""
+        """Tokens of the next chunk, and their padded number (one of `CHUNKS`, or ubatch_size)."""
         largest = self._batches.ubatch_size
         padded = next((size for size in CHUNKS if min(left, largest) <= size < largest), largest)
         self._ensure(min(self.ctx_size, len(self.tokens) + min(left, padded)))
@@ -187,12 +195,12 @@ class Session:
         return capacity
 
     def _ensure(self, positions: int) -> None:
-        """Grow the cache to hold that many positions."""
+        """Grow the cache to that many positions, if it has fewer."""
         if positions > self.ctx_size:
             raise ValueError(f"{positions} tokens do not fit in a context of {self.ctx_size}")
         capacity = self._capacity_for(positions)
         if capacity > self._cache.capacity:
-            self._cache = self._executor.enlarge(self._cache, capacity)
+            self._cache = self._call(programs.resize, capacity)
 
-    def _empty(self, capacity: int) -> Kept:
-        return self._executor.new_cache(capacity, self._cache_types)
+    def _empty(self, capacity: int) -> Handle:
+        return self._backend.new_cache(capacity, self._cache_types)

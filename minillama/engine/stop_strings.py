@@ -1,10 +1,10 @@
-"""Stop strings: text that may be the beginning of one is held back until it is clear."""
+"""Stop strings: hold text back while it may be the beginning of one."""
 
 from collections.abc import Sequence
 
 
-class StopWatch:
-    """Watches a growing text for stop strings; what `push` returns can be shown, no stop string is ever in it."""
+class StopStrings:
+    """Search growing text for stop strings; the text that `push` returns never contains one."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
@@ -12,7 +12,7 @@ class StopWatch:
         self._held = ""
 
     def push(self, text: str) -> str:
-        """Take more text; give what is safe to show. After a stop string was found nothing more comes."""
+        """Add text; return what can be shown, and nothing after a stop string was found."""
         if self.found is not None:
             return ""
         self._held += text
@@ -26,11 +26,11 @@ class StopWatch:
         return shown
 
     def flush(self) -> str:
-        """What is still held back when the text ends without a stop string."""
+        """The text that is still held back, at an end without a stop string."""
         shown, self._held = self._held, ""
         return shown
 
 
 def _overlap(text: str, word: str) -> int:
-    """Length of the longest end of `text` that `word` starts with."""
+    """Length of the longest suffix of `text` that is a prefix of `word`."""
     return max((size for size in range(1, min(len(text), len(word) - 1) + 1) if text.endswith(word[:size])), default=0)

@@ -1,7 +1,7 @@
-"""One transformer for every family: frozen `Config`, `Params` as a pytree, pure `forward`, cache as a value."""
+"""One transformer for every family: frozen `Config`, `Params` pytree, pure `forward`, cache as a value."""
 
 from minillama.model.architectures import FAMILIES
-from minillama.model.cache import Cache, Store, cache_bytes, empty_cache, grow, take
+from minillama.model.cache import Cache, KeyValues, Store, cache_bytes, empty_cache
 from minillama.model.config import Config, read_config
 from minillama.model.forward import forward, unembed
 from minillama.model.params import Block, Linear, Params
@@ -11,14 +11,13 @@ __all__ = [
     "Block",
     "Cache",
     "Config",
+    "KeyValues",
     "Linear",
     "Params",
     "Store",
     "cache_bytes",
     "empty_cache",
     "forward",
-    "grow",
     "read_config",
-    "take",
     "unembed",
 ]

@@ -1,4 +1,4 @@
-"""The key/value cache: what attention remembers of earlier positions, a value that goes into a step and comes out."""
+"""The key/value cache as a value: a step takes one and returns the next."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ _DTYPES = {CacheType.F32: jnp.float32, CacheType.F16: jnp.float16, CacheType.BF1
 
 
 class Store(ABC):
-    """Keys or values of one layer, [B, K, S, H]: S positions, written as float32 and read as float32.
+    """Keys or values of one layer, [B, K, S, H], written and read as float32.
 
-    Every leaf has the axes B, K, S in front, so that the S positions of a leaf are cut, put and padded alike.
+    The first axes of every leaf are B, K, S, so that reading, writing and padding treat all leaves alike.
     """
 
     @property
@@ -31,7 +31,7 @@ class Store(ABC):
     @property
     @abstractmethod
     def kind(self) -> CacheType:
-        """How the numbers are stored."""
+        """The storage type."""
 
     @property
     def capacity(self) -> int:
@@ -47,14 +47,17 @@ class Store(ABC):
         """All positions."""
 
     def read(self, start: Int[Array, ""], count: int) -> Float32[Array, "B K count H"]:
-        """`count` positions from `start` on, of every sequence."""
+        """`count` positions from `start` on, of every text."""
         return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, count, axis=2), self).decode()
 
     def write(self, new: Float32[Array, "B T K H"], start: Int[Array, "B"]) -> "Store":
-        """Put T new positions behind the first `start` of each sequence; start + T must not exceed S."""
+        """Put T new positions after the first `start` of each text.
+
+        Start + T must not exceed S.
+        """
         return jax.tree.map(partial(_put, start=start), self, self.encode(new.swapaxes(1, 2)))
 
-    def grow(self, capacity: int) -> "Store":
+    def resize(self, capacity: int) -> "Store":
         """The same positions with more room."""
         extra = ((0, 0), (0, 0), (0, capacity - self.capacity), (0, 0))
         return jax.tree.map(lambda leaf: jnp.pad(leaf, extra), self)
@@ -85,7 +88,7 @@ class Plain(Store):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Q8(Store):
-    """ggml's q8_0: of every 32 numbers the largest becomes ±127, and all are rounded to whole steps of that scale.
+    """ggml's q8_0: codes from -127 to 127, and one scale for 32 numbers.
 
     llama.cpp also rotates heads (Hadamard) before it quantises them where H is a multiple of 64; this does not.
     """
@@ -115,20 +118,52 @@ class Q8(Store):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class KeyValues:
+    """The state of an attention layer: its keys and values."""
+
+    keys: Store
+    values: Store
+
+    @property
+    def capacity(self) -> int:
+        """S: positions that fit."""
+        return self.keys.capacity
+
+    def write(self, k: Float32[Array, "B T K H"], v: Float32[Array, "B T K H"], start: Int[Array, "B"]) -> "KeyValues":
+        """Put T new positions after the first `start` of each text."""
+        return KeyValues(self.keys.write(k, start), self.values.write(v, start))
+
+    def resize(self, capacity: int) -> "KeyValues":
+        """The same positions with more room."""
+        return KeyValues(self.keys.resize(capacity), self.values.resize(capacity))
+
+
+LayerState = KeyValues  # a layer's memory of earlier tokens; attention's is the only kind so far
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Cache:
-    """Keys and values per layer, and how many positions of each sequence hold something.
+    """The state of every layer, and the length of each of B texts.
 
     Positions from `length` on are unspecified: attention masks them, the next step overwrites them.
     """
 
-    keys: tuple[Store, ...]
-    values: tuple[Store, ...]
+    layers: tuple[LayerState, ...]
     length: Int[Array, "B"]
 
     @property
     def capacity(self) -> int:
         """S: positions that fit."""
-        return self.keys[0].capacity
+        return self.layers[0].capacity
+
+    def resize(self, capacity: int) -> "Cache":
+        """The same cache with more room."""
+        return replace(self, layers=tuple(layer.resize(capacity) for layer in self.layers))
+
+    def gather_rows(self, rows: Int[Array, "n"] | Int[np.ndarray, "n"]) -> "Cache":
+        """The texts with these numbers, in this order; a text may occur several times."""
+        return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), self)
 
 
 def cache_bytes(config: Config, capacity: int, types: CacheTypes, batch: int = 1) -> int:
@@ -138,32 +173,20 @@ def cache_bytes(config: Config, capacity: int, types: CacheTypes, batch: int = 1
 
 
 def empty_cache(config: Config, capacity: int, types: CacheTypes, batch: int = 1, layers: int | None = None) -> Cache:
-    """A cache with room for `capacity` positions in each of `batch` sequences, for all layers or the first few.
+    """An empty cache of `capacity` positions for `batch` texts, of all or some layers.
 
     Raises OptionError where a head does not divide into blocks of its type.
     """
     types.head_bytes(config.key_length, config.value_length)
     count = config.block_count if layers is None else layers
     shape = (batch, config.head_count_kv, capacity)
-    return Cache(
-        tuple(empty_store(types.keys, *shape, config.key_length) for _ in range(count)),
-        tuple(empty_store(types.values, *shape, config.value_length) for _ in range(count)),
-        _zeros((batch,), jnp.int32),
+    states = (
+        KeyValues(
+            empty_store(types.keys, *shape, config.key_length), empty_store(types.values, *shape, config.value_length)
+        )
+        for _ in range(count)
     )
-
-
-def grow(cache: Cache, capacity: int) -> Cache:
-    """The same cache with more room."""
-    return replace(
-        cache,
-        keys=tuple(store.grow(capacity) for store in cache.keys),
-        values=tuple(store.grow(capacity) for store in cache.values),
-    )
-
-
-def take(cache: Cache, rows: Int[Array, "n"] | Int[np.ndarray, "n"]) -> Cache:
-    """The sequences of a cache by number, some of them perhaps several times."""
-    return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), cache)
+    return Cache(tuple(states), _zeros((batch,), jnp.int32))
 
 
 def empty_store(kind: CacheType, batch: int, heads: int, capacity: int, size: int) -> Store:
@@ -175,14 +198,16 @@ def empty_store(kind: CacheType, batch: int, heads: int, capacity: int, size: in
 
 
 def _zeros(shape: tuple[int, ...], dtype: type) -> Array:
-    """Zeros without a program that makes them, which a new process would have to load; not numpy's own memory either,
-    for steps give a cache's memory away."""
+    """Zeros by a copy, without a compiled program to load.
+
+    Not in numpy's own memory, since steps donate a cache.
+    """
     return jax.device_put(np.zeros(shape, dtype), may_alias=False)
 
 
 def _put(leaf: Array, new: Array, start: Int[Array, "B"]) -> Array:
-    """T new positions of a leaf behind the first `start` of each sequence."""
+    """Write T new positions of a leaf after the first `start` of each text."""
     zero = jnp.int32(0)
-    if leaf.shape[0] == 1:  # the batched form becomes a scatter, which is slower
+    if leaf.shape[0] == 1:  # the batched form lowers to a scatter, which is slower
         return lax.dynamic_update_slice(leaf, new, (zero, zero, start[0], zero))
     return jax.vmap(lambda one, n, at: lax.dynamic_update_slice(one, n, (zero, at, zero)))(leaf, new, start)

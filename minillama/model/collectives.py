@@ -1,8 +1,8 @@
-"""What devices exchange when heads, feed-forward rows and vocabulary are spread over them (Shoeybi et al. 2019).
+"""Collectives of tensor parallelism (Shoeybi et al. 2019): all-reduce, all-gather, axis index.
 
-Each device multiplies with its rows of `attn_q`, `attn_k`, `attn_v`, `ffn_gate` and `ffn_up`, whose results nobody else
-needs, and then with its columns of `attn_output` and `ffn_down`, which gives a part of each number of the sum: two
-exchanges a layer. The axis is None where a device computes alone, and nothing is exchanged.
+Each device multiplies with its rows of `attn_q`, `attn_k`, `attn_v`, `ffn_gate` and `ffn_up`, which needs no exchange,
+and then with its columns of `attn_output` and `ffn_down`, which gives a part of every sum: two all-reduces a layer.
+The axis is None on a single device, and nothing is exchanged.
 """
 
 import jax
@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-SMALL = 1 << 16  # numbers that are sooner sent to everybody than added up under way
+SMALL = 1 << 16  # numbers; up to here an all-gather and a local sum is faster than an all-reduce
 
 
-def total(x: Float[Array, "*axes"], axis: str | None) -> Float[Array, "*axes"]:
-    """The sum over the devices of an axis, the same to the last bit on all of them.
+def all_reduce(x: Float[Array, "*axes"], axis: str | None) -> Float[Array, "*axes"]:
+    """The sum over the devices of an axis, bitwise equal on all of them.
 
-    On processors a collective costs its messages' latency, and adding up under way takes twice as many as giving every
-    device every part; for many numbers on many devices it sends less.
+    On processors a collective costs the latency of its messages, and a ring all-reduce takes twice as many as an
+    all-gather. It sends less where many numbers meet on many devices.
     """
     if axis is None:
         return x
@@ -27,11 +27,11 @@ def total(x: Float[Array, "*axes"], axis: str | None) -> Float[Array, "*axes"]:
     return jnp.sum(lax.all_gather(x, axis), axis=0)
 
 
-def joined(x: Float[Array, "*batch R"], axis: str | None) -> Float[Array, "*batch V"]:
-    """The devices' parts of a last axis, side by side."""
+def all_gather(x: Float[Array, "*batch R"], axis: str | None) -> Float[Array, "*batch V"]:
+    """The devices' shards of the last axis, concatenated."""
     return x if axis is None else lax.all_gather(x, axis, axis=x.ndim - 1, tiled=True)
 
 
-def place_on(axis: str | None) -> Int[Array, ""] | int:
-    """Which of an axis' devices this is."""
+def axis_index(axis: str | None) -> Int[Array, ""] | int:
+    """This device's index on an axis; 0 on a single device."""
     return 0 if axis is None else lax.axis_index(axis)

@@ -1,4 +1,4 @@
-"""The hyperparameters of a model, read from GGUF metadata into one frozen value, a static argument of jit."""
+"""Hyperparameters of a model, read from GGUF metadata into a frozen value, static under jit."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from minillama.model.architectures import FAMILIES, Family, family
 
 
 class Scaling(Enum):
-    """How rope is stretched beyond the context of the first training."""
+    """The scaling of rope beyond the context of the original training."""
 
     NONE = "none"
     LINEAR = "linear"
@@ -38,6 +38,16 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """The kind of a layer, as far as its parameters do not show it.
+
+    Equal kinds share one trace.
+    """
+
+    sliding_window: int = 0  # positions that attention sees; 0 for all
+
+
+@dataclass(frozen=True)
 class Config:
     """Sizes and constants of one model, named as in its GGUF metadata."""
 
@@ -59,7 +69,7 @@ class Config:
     expert_count: int = 0
     expert_used_count: int = 0
     expert_weights_scale: float = 1.0
-    axis: str | None = None  # of a device mesh, over which heads, feed-forward rows and vocabulary are spread
+    axis: str | None = None  # of the device mesh that heads, feed-forward rows and vocabulary are sharded over
 
     @cached_property
     def family(self) -> Family:
@@ -73,19 +83,20 @@ class Config:
 
     @property
     def query_scale(self) -> float:
-        """What q·k is multiplied by."""
+        """The factor on q·k."""
         if self.attention_scale:
             return self.attention_scale
         wide = self.block_count in self.family.wide_heads
         return 1 / math.sqrt(self.embedding_length / self.head_count if wide else self.key_length)
 
-    def is_local(self, layer: int) -> bool:
-        """Whether a layer attends to its sliding window only."""
-        return bool(self.sliding_window and self.family.local and self.family.local(layer))
+    def layer(self, number: int) -> Layer:
+        """The kind of a layer."""
+        windowed = self.family.sliding_window
+        return Layer(self.sliding_window if windowed is not None and windowed(number) else 0)
 
 
 class _Keys:
-    """Typed look-ups of `<architecture>.<key>`; a missing or wrong value is an error that names the key."""
+    """Typed look-ups of `<architecture>.<key>`; errors name the key."""
 
     def __init__(self, metadata: Mapping[str, object], architecture: str) -> None:
         self.metadata, self.prefix = metadata, architecture
@@ -147,7 +158,7 @@ def read_config(metadata: Mapping[str, object], vocab_size: int) -> Config:
         layer_norm_rms_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope=_read_rope(keys, key_length),
         vocab_size=vocab_size,
-        sliding_window=keys.integer("attention.sliding_window") if row.local else 0,
+        sliding_window=keys.integer("attention.sliding_window") if row.sliding_window else 0,
         attn_logit_softcapping=keys.number("attn_logit_softcapping", 0.0),
         final_logit_softcapping=keys.number("final_logit_softcapping", 0.0),
         attention_scale=keys.number("attention.scale", 0.0),

@@ -1,38 +1,32 @@
 """The gated feed-forward network (Shazeer 2020): down(act(gate x) · up x)."""
 
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from minillama.model.architectures import Activation
-from minillama.model.params import Block, together
+from minillama.model.context import PassContext
+from minillama.model.experts import mix_experts
+from minillama.model.gating import gated
+from minillama.model.params import Block, fused_projections
 
 
-def gated(
-    opened: Float[Array, "*batch F"], up: Float[Array, "*batch F"], activation: Activation
-) -> Float[Array, "*batch F"]:
-    """act(opened) · up."""
-    gate = jax.nn.silu(opened) if activation is Activation.SILU else jax.nn.gelu(opened, approximate=True)
-    return gate * up
+def feed_forward(p: Block, h: Float[Array, "B T D"], ctx: PassContext) -> Float[Array, "B T D"]:
+    """The layer's feed-forward network: dense, or a mixture of experts."""
+    if p.ffn_gate_inp is not None:
+        return mix_experts(p, ctx.config, h, ctx.n_valid)
+    return dense_feed_forward(p, h, ctx)
 
 
-def feed_forward(
-    block: Block,
-    activation: Activation,
-    h: Float[Array, "*batch D"],
-    tap: Callable[[str, Array], Array] = lambda name, value: value,
-    valid: Int[Array, ""] | None = None,
-) -> Float[Array, "*batch D"]:
-    """One dense network; where the file has no ffn_gate, ffn_up holds the rows of gate and up.
+def dense_feed_forward(p: Block, h: Float[Array, "B T D"], ctx: PassContext) -> Float[Array, "B T D"]:
+    """One dense network.
 
-    `tap` sees what goes into ffn_down. valid: how many of the tokens count; None for all.
+    Where the file has no ffn_gate, ffn_up holds the rows of gate and up.
     """
-    if block.ffn_gate is not None:
-        opened, up = together(h, block.ffn_gate, block.ffn_up, valid=valid)
+    if p.ffn_gate is not None:
+        gate, up = fused_projections(h, p.ffn_gate, p.ffn_up, n_valid=ctx.n_valid)
     else:
-        opened, up = jnp.split(block.ffn_up(h, valid), 2, axis=-1)
+        gate, up = jnp.split(p.ffn_up(h, ctx.n_valid), 2, axis=-1)
+    activation = ctx.config.family.activation
     name = "ffn_swiglu" if activation is Activation.SILU else "ffn_geglu"
-    return block.ffn_down(tap(name, gated(opened, up, activation)), valid)
+    return p.ffn_down(ctx.see(name, gated(gate, up, activation)), ctx.n_valid)

@@ -1,6 +1,6 @@
-"""The parameters as one pytree. Fields carry GGUF's names; which of the optional ones are there decides the graph."""
+"""The parameters as one pytree, with GGUF's names; the optional fields decide the graph."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 from jax import Array
@@ -12,25 +12,25 @@ from minillama.kernels import Weight, matmul, matmuls
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Linear:
-    """y = x Wᵀ + b, the bias where the file has one."""
+    """y = x Wᵀ + b; the bias is optional."""
 
     weight: Weight
     bias: Float[Array, "N"] | None = None
 
-    def __call__(self, x: Float[Array, "*batch K"], valid: Int[Array, ""] | None = None) -> Float[Array, "*batch N"]:
-        return self.shifted(matmul(x, self.weight, valid))
+    def __call__(self, x: Float[Array, "*batch K"], n_valid: Int[Array, ""] | None = None) -> Float[Array, "*batch N"]:
+        return self.add_bias(matmul(x, self.weight, n_valid))
 
-    def shifted(self, y: Float[Array, "*batch N"]) -> Float[Array, "*batch N"]:
+    def add_bias(self, y: Float[Array, "*batch N"]) -> Float[Array, "*batch N"]:
         """y + b."""
         return y if self.bias is None else y + self.bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def together(
-    x: Float[Array, "*batch K"], *linears: Linear, valid: Int[Array, ""] | None = None
+def fused_projections(
+    x: Float[Array, "*batch K"], *linears: Linear, n_valid: Int[Array, ""] | None = None
 ) -> list[Float[Array, "*batch N"]]:
-    """Several of them on the same x, in one call of the kernels."""
-    products = matmuls(x, [linear.weight for linear in linears], valid)
-    return [linear.shifted(y) for linear, y in zip(linears, products, strict=True)]
+    """Several linear maps of the same x, in one kernel call."""
+    products = matmuls(x, [linear.weight for linear in linears], n_valid)
+    return [linear.add_bias(y) for linear, y in zip(linears, products, strict=True)]
 
 
 @jax.tree_util.register_dataclass
@@ -72,6 +72,11 @@ class Params:
     output_norm: Float[Array, "D"]
     output: Linear | None = None
     rope_factors: Float[Array, "pairs"] | None = None
+
+    def head_only(self) -> "Params":
+        """The parameters of `output_norm` and `unembed`, without those of other devices."""
+        table = self.token_embd if self.output is None else self.output.weight
+        return replace(self, token_embd=table, blocks=(), rope_factors=None)
 
 
 # fmt: off

@@ -7,12 +7,14 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Float32, Int
 
-from minillama.model.architectures import Pairs
+from minillama.model.architectures import RopeStyle
 from minillama.model.config import Rope, Scaling
+
+CosSin = tuple[Float[Array, "B T pairs"], Float[Array, "B T pairs"]]
 
 
 def frequencies(rope: Rope) -> tuple[Float32[np.ndarray, "pairs"], float]:
-    """Radians per position of each pair of channels, and the factor on cos and sin that the scaling asks for.
+    """Radians per position of each channel pair, and the scaling's factor on cos and sin.
 
     YaRN: Peng et al. 2023, with llama.cpp's conventions.
     """
@@ -22,7 +24,7 @@ def frequencies(rope: Rope) -> tuple[Float32[np.ndarray, "pairs"], float]:
     if rope.scaling is Scaling.LINEAR:
         theta = theta / rope.factor
     elif rope.scaling is Scaling.YARN:
-        ramp = (1 - _yarn_ramp(rope)) * rope.yarn_ext_factor  # 1: turn as trained, 0: stretch by the factor
+        ramp = (1 - _yarn_ramp(rope)) * rope.yarn_ext_factor  # 1: rotate as trained, 0: divide by the factor
         theta = theta / rope.factor * (1 - ramp) + theta * ramp
         log = 0.1 * math.log(rope.factor)
         magnitude *= (1 + log) / (1 + rope.yarn_log_multiplier * log if rope.yarn_log_multiplier else 1)
@@ -30,20 +32,18 @@ def frequencies(rope: Rope) -> tuple[Float32[np.ndarray, "pairs"], float]:
 
 
 def _yarn_ramp(rope: Rope) -> np.ndarray:
-    """0 for pairs that turn more than beta_fast times in the original context, 1 below beta_slow, linear between."""
+    """The YaRN ramp of each pair: 0 above beta_fast rotations, 1 below beta_slow, linear between."""
     size = rope.dimension_count
 
-    def pair_that_turns(times: float) -> float:
+    def pair_with_rotations(times: float) -> float:
         return size * math.log(rope.original_context_length / (2 * math.pi * times)) / (2 * math.log(rope.freq_base))
 
-    low = max(0, math.floor(pair_that_turns(rope.yarn_beta_fast)))
-    high = min(size - 1, math.ceil(pair_that_turns(rope.yarn_beta_slow)))
+    low = max(0, math.floor(pair_with_rotations(rope.yarn_beta_fast)))
+    high = min(size - 1, math.ceil(pair_with_rotations(rope.yarn_beta_slow)))
     return np.clip((np.arange(size // 2) - low) / max(0.001, high - low), 0, 1)
 
 
-def rotation(
-    rope: Rope, factors: Float[Array, "pairs"] | None, positions: Int[Array, "B T"]
-) -> tuple[Float[Array, "B T pairs"], Float[Array, "B T pairs"]]:
+def rope_cos_sin(rope: Rope, factors: Float[Array, "pairs"] | None, positions: Int[Array, "B T"]) -> CosSin:
     """cos and sin of every position's angles; `factors` divide the frequencies (Llama 3, LongRoPE)."""
     theta, magnitude = frequencies(rope)
     speed = jnp.asarray(theta) if factors is None else jnp.asarray(theta) / factors
@@ -51,17 +51,15 @@ def rotation(
     return jnp.cos(angles) * magnitude, jnp.sin(angles) * magnitude
 
 
-def rotate(
-    x: Float[Array, "B T heads H"], turn: tuple[Float[Array, "B T pairs"], Float[Array, "B T pairs"]], pairs: Pairs
-) -> Float[Array, "B T heads H"]:
+def apply_rope(x: Float[Array, "B T heads H"], cos_sin: CosSin, style: RopeStyle) -> Float[Array, "B T heads H"]:
     """Rotate the first R channels of every head; the others pass through."""
-    cos, sin = (a[:, :, None, :] for a in turn)
+    cos, sin = (a[:, :, None, :] for a in cos_sin)
     half = cos.shape[-1]
-    turning, still = x[..., : 2 * half], x[..., 2 * half :]
-    if pairs is Pairs.ADJACENT:
-        a, b = turning[..., 0::2], turning[..., 1::2]
-        turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(turning.shape)
+    rotated, passed = x[..., : 2 * half], x[..., 2 * half :]
+    if style is RopeStyle.INTERLEAVED:
+        a, b = rotated[..., 0::2], rotated[..., 1::2]
+        rotated = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(rotated.shape)
     else:
-        a, b = turning[..., :half], turning[..., half:]
-        turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-    return jnp.concatenate([turned, still], axis=-1)
+        a, b = rotated[..., :half], rotated[..., half:]
+        rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return jnp.concatenate([rotated, passed], axis=-1)

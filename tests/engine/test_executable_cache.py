@@ -17,14 +17,16 @@ import minillama as ml
 from minillama import env
 from minillama.engine.compile import executable_cache
 from minillama.engine.compile.compile_timer import compile_seconds
+from minillama.engine.compile.executable_cache import CachedJit
 from minillama.kernels.disk_cache import read_cached
 
 PROGRAM = """
 import json, sys
 import jax
 from minillama import env
-from minillama.engine.llm import load
+from minillama.engine.load import load
 from minillama.engine.compile.compile_timer import compile_seconds
+from minillama.engine.compile.executable_cache import CachedJit
 from minillama.kernels.disk_cache import read_cached
 
 traced = []
@@ -38,9 +40,9 @@ print(json.dumps({"tokens": first.tokens, "logprobs": first.logprobs, "traced": 
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> executable_cache.Shelf:
-    kept = executable_cache.Shelf(tmp_path / "programs")
-    monkeypatch.setattr(executable_cache, "_shelf", lambda: kept)
+def executables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> executable_cache.ExecutableCache:
+    kept = executable_cache.ExecutableCache(tmp_path / "programs")
+    monkeypatch.setattr(executable_cache, "_executable_cache", lambda: kept)
     return kept
 
 
@@ -57,7 +59,7 @@ def test_a_new_process_traces_nothing_and_says_the_same(tmp_path: Path) -> None:
     model = write_tiny(tmp_path / "m.gguf", "llama")
     first, second = (in_new_process(model, tmp_path / "cache") for _ in range(2))
     assert second["tokens"] == first["tokens"] and second["logprobs"] == first["logprobs"]
-    steps = {"_read", "begin", "_step"}
+    steps = {"prefill", "start", "generate"}
     assert steps <= set(first["traced"]) and not steps & set(second["traced"])
     lists = list((tmp_path / "cache" / "programs").glob("*.list"))
     assert len(lists) == 1 and len((read_cached(lists[0]) or b"").split()) == len(steps)
@@ -73,21 +75,21 @@ def test_what_jax_has_compiled_before_is_kept_whole(tmp_path: Path) -> None:
 
 
 def test_an_incomplete_program_is_compiled_again(
-    shelf: executable_cache.Shelf, monkeypatch: pytest.MonkeyPatch
+    executables: executable_cache.ExecutableCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def incomplete(*leaves: jax.Array) -> list[jax.Array]:
         raise jax.errors.JaxRuntimeError("NOT_FOUND: Function wrapped_add not found")
 
-    broken = executable_cache.Found(incomplete, jax.tree.structure(0))
-    monkeypatch.setattr(shelf, "_fetch", lambda name: broken)
-    assert np.array_equal(executable_cache.program(static=["scale"])(add)(jnp.ones(3), 2.0), np.full(3, 3.0))
+    broken = executable_cache.Executable(incomplete, jax.tree.structure(0))
+    monkeypatch.setattr(executables, "_fetch", lambda name: broken)
+    assert np.array_equal(CachedJit(add, static=[1], donated=[])(jnp.ones(3), 2.0), np.full(3, 3.0))
 
 
-def test_a_kept_program_can_be_weighed(shelf: executable_cache.Shelf, tmp_path: Path) -> None:
+def test_a_kept_program_can_be_weighed(executables: executable_cache.ExecutableCache, tmp_path: Path) -> None:
     """What looks at a program's memory traces it, which a compiled one does not stand."""
     llm = ml.load(write_tiny(tmp_path / "m.gguf", "llama"), ctx_size=256, progress=False)
     assert llm.measure([5] * 20, n=1).usage.compute_held > 0
-    assert len(list(shelf._folder.iterdir())) >= 2
+    assert len(list(executables._folder.iterdir())) >= 2
 
 
 def add(x: jax.Array, scale: float) -> jax.Array:
@@ -95,54 +97,54 @@ def add(x: jax.Array, scale: float) -> jax.Array:
     return x * scale + 1
 
 
-def test_arguments_of_another_kind_are_another_program(shelf: executable_cache.Shelf) -> None:
-    twice = executable_cache.program(static=["scale"])(add)
+def test_arguments_of_another_kind_are_another_program(executables: executable_cache.ExecutableCache) -> None:
+    twice = CachedJit(add, static=[1], donated=[])
     for shape, scale in (((3,), 2.0), ((4,), 2.0), ((3,), 3.0), ((3,), 2.0)):
         assert np.array_equal(twice(jnp.ones(shape), scale), np.full(shape, scale + 1))
-    assert len(list(shelf._folder.iterdir())) == 3
+    assert len(list(executables._folder.iterdir())) == 3
 
 
-def test_seconds_are_counted_as_compiling(shelf: executable_cache.Shelf) -> None:
+def test_seconds_are_counted_as_compiling(executables: executable_cache.ExecutableCache) -> None:
     before = compile_seconds()
-    executable_cache.program(static=["scale"])(add)(jnp.ones(5), 2.0)
+    CachedJit(add, static=[1], donated=[])(jnp.ones(5), 2.0)
     assert compile_seconds() > before
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100, None])
 def test_a_damaged_program_is_compiled_again(
-    shelf: executable_cache.Shelf, tmp_path: Path, damage: bytes | None, monkeypatch: pytest.MonkeyPatch
+    executables: executable_cache.ExecutableCache, tmp_path: Path, damage: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    twice = executable_cache.program(static=["scale"])(add)
+    twice = CachedJit(add, static=[1], donated=[])
     twice(jnp.ones(3), 2.0)
-    (file,) = shelf._folder.iterdir()
+    (file,) = executables._folder.iterdir()
     content = file.read_bytes()
     file.write_bytes(content[:-1] + b"\0" if damage is None else damage)
-    again = executable_cache.Shelf(shelf._folder)
-    monkeypatch.setattr(executable_cache, "_shelf", lambda: again)
+    again = executable_cache.ExecutableCache(executables._folder)
+    monkeypatch.setattr(executable_cache, "_executable_cache", lambda: again)
     assert np.array_equal(twice(jnp.ones(3), 2.0), np.full(3, 3.0))
     assert file.read_bytes()[:32] == executable_cache.hashlib.sha256(file.read_bytes()[32:]).digest(), "written anew"
 
 
-def test_old_programs_go(shelf: executable_cache.Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_programs_go(executables: executable_cache.ExecutableCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executable_cache, "MOST_KEPT", 2)
-    twice = executable_cache.program(static=["scale"])(add)
+    twice = CachedJit(add, static=[1], donated=[])
     for size in range(1, 5):
         twice(jnp.ones(size), 2.0)
-    assert len(list(shelf._folder.iterdir())) == 2
+    assert len(list(executables._folder.iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    shelf = executable_cache.Shelf(tmp_path / "file" / "programs")
-    monkeypatch.setattr(executable_cache, "_shelf", lambda: shelf)
-    executable_cache.expect_programs(tmp_path / "file", "an option")
+    executables = executable_cache.ExecutableCache(tmp_path / "file" / "programs")
+    monkeypatch.setattr(executable_cache, "_executable_cache", lambda: executables)
+    executable_cache.prefetch_executables(tmp_path / "file", "an option")
     with caplog.at_level(logging.WARNING):
-        assert np.array_equal(executable_cache.program(static=["scale"])(add)(jnp.ones(3), 2.0), np.full(3, 3.0))
+        assert np.array_equal(CachedJit(add, static=[1], donated=[])(jnp.ones(3), 2.0), np.full(3, 3.0))
     assert not caplog.messages
 
 
 def test_off_unless_asked_for() -> None:
-    assert not env.caches_executables() and executable_cache._shelf() is None
-    assert np.array_equal(executable_cache.program(static=["scale"])(add)(jnp.ones(3), 2.0), np.full(3, 3.0))
+    assert not env.keeps_programs() and executable_cache._executable_cache() is None
+    assert np.array_equal(CachedJit(add, static=[1], donated=[])(jnp.ones(3), 2.0), np.full(3, 3.0))

@@ -14,11 +14,11 @@ from tiny_models import VARIANTS, write_tiny
 
 import minillama as ml
 from minillama.engine import llm as llm_module
-from minillama.engine import session, stream
+from minillama.engine import session
 from minillama.engine.loading import memory_budget
 from minillama.engine.loading.layer_placement import place_layers
 from minillama.engine.result import Reason, State
-from minillama.engine.stop_strings import StopWatch
+from minillama.engine.stop_strings import StopStrings
 
 PROMPT = "the ant sat on the north end "
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}  # where two ways of computing are to agree closely
@@ -173,7 +173,7 @@ class TestEnds:
 
     def test_an_interrupt_keeps_what_was_written(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = llm.generate(PROMPT, n=20, temp=0, ignore_eos=True)  # compiled now, so that a step runs ahead
-        steps, calls = stream.Session.step, []
+        steps, calls = session.Session.generate, []
 
         def interrupted(self: session.Session, *arguments: object) -> object:
             calls.append(1)
@@ -183,7 +183,7 @@ class TestEnds:
 
         kept = llm.session()
         with monkeypatch.context() as patch:
-            patch.setattr(session.Session, "step", interrupted)
+            patch.setattr(session.Session, "generate", interrupted)
             done = llm.generate(PROMPT, n=20, temp=0, ignore_eos=True, session=kept)
         assert done.reason is Reason.INTERRUPTED and done.tokens == expected.tokens[:2]
         again = llm.generate(PROMPT, n=20, temp=0, ignore_eos=True, session=kept)
@@ -310,7 +310,7 @@ np.testing.assert_allclose(whole.logits(ids), split.logits(ids), atol=1e-4)
     text=st.text("abc", max_size=30), words=st.lists(st.text("abc", min_size=1, max_size=4), max_size=3), cuts=st.data()
 )
 def test_stop_strings_are_found_however_the_text_arrives(text: str, words: list[str], cuts: st.DataObject) -> None:
-    watch, shown, rest = StopWatch(words), "", text
+    watch, shown, rest = StopStrings(words), "", text
     while rest:
         size = cuts.draw(st.integers(1, len(rest)))
         shown += watch.push(rest[:size])

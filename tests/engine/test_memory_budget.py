@@ -181,15 +181,18 @@ class TestBatches:
         self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from minillama.engine.backends import programs
+        from minillama.engine.backends.local import LocalBackend
 
         opened = ml.load(llm.path, batch_size=50, ubatch_size=20, progress=False)
-        shapes, read = [], programs.read
+        shapes, call = [], LocalBackend.call
 
-        def watched(params, config, placement, ids, valid, cache):
-            shapes.append((ids.shape[1], valid))
-            return read(params, config, placement, ids, valid, cache)
+        def watched(self, program, *args):
+            if program is programs.prefill:
+                _, ids, n_valid = args
+                shapes.append((ids.shape[1], int(n_valid[0])))
+            return call(self, program, *args)
 
-        monkeypatch.setattr(programs, "read", watched)
+        monkeypatch.setattr(LocalBackend, "call", watched)
         opened.generate([5] * 113, n=1, temp=0)
         # tokens computed, and those that count: 50 + 50 + 13
         assert shapes == [(20, 20), (20, 20), (16, 10), (20, 20), (20, 20), (16, 10), (16, 13)]

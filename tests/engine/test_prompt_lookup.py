@@ -21,7 +21,7 @@ from minillama.cli import main
 from minillama.cli.output.terminal import timing_lines, turn_line
 from minillama.engine import session as session_module
 from minillama.engine import stream as stream_module
-from minillama.engine.prompt_lookup import Lookup
+from minillama.engine.prompt_lookup import PromptLookup
 from minillama.engine.result import Completion, Reason
 from minillama.engine.session import Session, pass_size
 
@@ -62,7 +62,7 @@ def use_oracle(
     """Draft what follows in a known text, of random lengths, some with a wrong token somewhere."""
     rng = np.random.default_rng(0)
 
-    class Oracle(Lookup):
+    class Oracle(PromptLookup):
         def draft(self, most: int) -> list[int]:
             here = len(self._tokens)
             assert self._tokens == list(text[:here]), "the index does not hold the text so far"
@@ -71,7 +71,7 @@ def use_oracle(
                 guess[rng.integers(len(guess))] = 7
             return guess
 
-    monkeypatch.setattr(stream_module, "Lookup", Oracle)
+    monkeypatch.setattr(stream_module, "PromptLookup", Oracle)
 
 
 def same(found: Completion, expected: Completion) -> None:
@@ -81,7 +81,7 @@ def same(found: Completion, expected: Completion) -> None:
 
 def held(kept: Session) -> int:
     """Positions that the cache counts after the session has forgotten what it ran ahead."""
-    kept._settle()
+    kept._discard_ahead()
     return int(kept._cache.length[0])
 
 
@@ -93,20 +93,20 @@ class TestIndex:
         cut=st.integers(0, 40),
     )
     def test_finds_what_a_search_finds(self, tokens: list[int], ngram_max: int, most: int, cut: int) -> None:
-        index = Lookup(ngram_max, draft_max=6)
+        index = PromptLookup(ngram_max, draft_max=6)
         index.extend(tokens[:cut])
         index.draft(most)
         index.extend(tokens[cut:])
         assert index.draft(most) == by_search(tokens, ngram_max, min(most, 6))
 
     def test_an_example(self) -> None:
-        index = Lookup(ngram_max=4, draft_max=8)
+        index = PromptLookup(ngram_max=4, draft_max=8)
         index.extend([1, 2, 3, 4, 1, 2])
         assert index.draft(8) == [3, 4, 1, 2, 3, 4, 1, 2]
         assert index.draft(1) == [3]
 
     def test_the_length_follows_the_luck(self) -> None:
-        index = Lookup(ngram_max=2, draft_max=12)
+        index = PromptLookup(ngram_max=2, draft_max=12)
         index.extend([5, 5])
         sizes = [len(index.draft(99))]
         for accepted in (0, 1, 3, 7, 12, 2):
@@ -182,7 +182,9 @@ assert 0 < done.timings.accepted_tokens < done.timings.drafted_tokens, done.timi
         same(llm.generate(PROMPT, n=60, temp=0, ignore_eos=True, lookup=True), plain)
 
     def test_without_a_match_plain_steps_run(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stream_module, "Lookup", type("Silent", (Lookup,), {"draft": lambda self, most: []}))
+        monkeypatch.setattr(
+            stream_module, "PromptLookup", type("Silent", (PromptLookup,), {"draft": lambda self, most: []})
+        )
         monkeypatch.setattr(Session, "verify", None)
         done = llm.generate(PROMPT, n=20, temp=0, ignore_eos=True, lookup=True)
         same(done, llm.generate(PROMPT, n=20, temp=0, ignore_eos=True))
@@ -277,18 +279,18 @@ class TestSession:
         written = [next(stream).token for _ in range(3)]
         assert kept.tokens == PROMPT + written[:2] and kept._ahead == 1
         expected = llm.logits([*PROMPT, *written[:2], 40])[-1]
-        np.testing.assert_allclose(kept.decode(40), expected, atol=1e-4)
+        np.testing.assert_allclose(kept.decode(40)[0], expected, atol=1e-4)
         assert held(kept) == len(kept.tokens) == len(PROMPT) + 3
 
     def test_only_what_was_run_can_be_held(self, llm: ml.LLM) -> None:
         with pytest.raises(ValueError, match="token 5 has not been run"):
-            llm.session().hold(5)
+            llm.session().commit(5)
 
     def test_decode_is_reading_one_token(self, llm: ml.LLM) -> None:
         kept = llm.session()
-        for _ in kept.read(PROMPT[:-3]):
+        for _ in kept.prefill(PROMPT[:-3]):
             pass
-        logits = [kept.decode(token) for token in PROMPT[-3:]]
+        logits = [kept.decode(token)[0] for token in PROMPT[-3:]]
         np.testing.assert_allclose(np.stack(logits), llm.logits(PROMPT)[-3:], atol=1e-4)
         assert kept.tokens == PROMPT
 
@@ -298,10 +300,13 @@ class TestReport:
         """Greedy decoding with a bias runs in circles; whole drafts are right, and each is one pass of the model."""
         circle = {"n": 81, "temp": 0, "ignore_eos": True, "logit_bias": ((50, 1e4),)}
         calls: list[int] = []
-        verify = Session.verify
-        monkeypatch.setattr(
-            Session, "verify", lambda self, *given: calls.append(len(given[-1])) or verify(self, *given)
-        )
+        generate = Session.generate
+
+        def counted(self: Session, chain: object, state: object, token: object, draft: Sequence[int] = ()) -> object:
+            calls.extend([len(draft)] * bool(draft))
+            return generate(self, chain, state, token, draft)
+
+        monkeypatch.setattr(Session, "generate", counted)
         done = llm.generate([1, 50, 50], lookup=True, draft_max=7, **circle)
         timings = done.timings
         assert done.tokens == (50,) * 81

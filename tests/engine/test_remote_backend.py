@@ -19,8 +19,8 @@ import pytest
 from tiny_models import write_tiny
 
 import minillama as ml
-from minillama.engine.backends.remote import Remote
-from minillama.engine.backends.remote_worker import _CALLS, Follower
+from minillama.engine.backends.remote import RemoteBackend
+from minillama.engine.backends.remote_worker import CALLS, RemoteWorker
 from minillama.engine.result import Reason, State
 from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError
 from minillama.gguf.random_models.model_writer import write_random_model
@@ -45,11 +45,11 @@ SAMPLERS = {
 class Pair(WorkerGroup):
     """A group of one worker, which is a thread of this process."""
 
-    def __init__(self, executor: object) -> None:
+    def __init__(self, backend: object) -> None:
         left, right = socket.socketpair()
         super().__init__([Connection(left, "worker x")])
         self.other_side = Connection(right, "the leader")
-        self.follower = Follower(executor, self.other_side)
+        self.worker = RemoteWorker(backend, self.other_side)
         self.interrupt_after = -1  # messages until Ctrl-C is pressed
         threading.Thread(target=self._follow, daemon=True).start()
 
@@ -62,7 +62,7 @@ class Pair(WorkerGroup):
     def _follow(self) -> None:
         with suppress(ResourceError):
             for message in self.other_side:
-                self.follower.obey(message)
+                self.worker.obey(message)
         self.other_side.close()
 
 
@@ -74,7 +74,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> ml.LLM:
 
 @pytest.fixture
 def pair(llm: ml.LLM) -> Iterator[Pair]:
-    found = Pair(llm.executor)
+    found = Pair(llm.backend)
     yield found
     found.close()
 
@@ -82,7 +82,7 @@ def pair(llm: ml.LLM) -> Iterator[Pair]:
 @pytest.fixture
 def led(llm: ml.LLM, pair: Pair) -> ml.LLM:
     """The same model, computed by a worker."""
-    return replace(llm, executor=Remote(pair, llm.config))
+    return replace(llm, backend=RemoteBackend(pair, llm.config))
 
 
 class TestSameNumbers:
@@ -117,17 +117,17 @@ class TestSameNumbers:
 
 def test_nothing_piles_up(led: ml.LLM, pair: Pair) -> None:
     """On neither side, however long the text."""
-    remote, sizes = led.executor, []
-    assert isinstance(remote, Remote)
+    remote, sizes = led.backend, []
+    assert isinstance(remote, RemoteBackend)
     kept = led.session()
     for number, _ in enumerate(led.stream(PROMPT, n=200, temp=0, ignore_eos=True, session=kept)):
         if number in (20, 190):
-            sizes.append((len(pair.follower._values), len(remote._answers), len(remote._awaited)))
+            sizes.append((len(pair.worker._values), len(remote._answers), len(remote._awaited)))
     assert sizes[1][0] <= sizes[0][0] + 3 <= 20
     assert sizes[1][1] <= sizes[0][1] + 1 and sizes[1][2] <= 2
     for _ in range(20):
         led.generate(PROMPT, n=2, temp=0, session=kept)
-    assert len(pair.follower._values) <= 20 and len(remote._answers) <= 8
+    assert len(pair.worker._values) <= 20 and len(remote._answers) <= 8
 
 
 @pytest.mark.parametrize("lookup", [False, True])
@@ -145,7 +145,7 @@ def test_an_interrupt_leaves_the_session_usable(llm: ml.LLM, led: ml.LLM, pair: 
 
 
 class Untouched:
-    """An executor that must not be called."""
+    """A backend that must not be called."""
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         def call(*_: object, **__: object) -> object:
@@ -154,58 +154,68 @@ class Untouched:
         return call
 
 
-CACHE, IDS = {"number": 9, "cache": 1}, np.zeros((1, 4), np.int32)
+def call(op: str, *args: object, arrays: tuple[np.ndarray, ...] = (), **values: object) -> Message:
+    return Message(op, {"number": 9, "args": list(args), **values}, arrays)
+
+
+IDS, COUNT = np.zeros((1, 4), np.int32), np.full(1, 4, np.int32)
 HOSTILE = [
     Message("eval", {"number": 9}),
     Message("__class__", {"number": 9}),
-    Message("close", {"number": 9}),  # an executor's, but no call
+    Message("close", {"number": 9}),  # a backend's method, but no call
     Message("obey", {"number": 9}),
     Message("", {"number": 9}),
     Message("x" * 1000, {"number": 9}),
-    *(Message(op) for op in _CALLS),
-    *(Message(op, {"number": "9"}, (IDS,)) for op in _CALLS),
-    *(Message(op, {"number": True}, (IDS,)) for op in _CALLS),
-    *(Message(op, {"number": 9}, (IDS,)) for op in _CALLS),
-    Message("read", {**CACHE, "valid": 4}),
-    Message("read", {**CACHE, "valid": 4}, (IDS, IDS)),
-    Message("read", {**CACHE, "valid": 4}, (IDS.astype(np.int64),)),
-    Message("read", {**CACHE, "valid": 4.0}, (IDS,)),
-    Message("read", {**CACHE, "valid": "4"}, (IDS,)),
-    Message("read", {**CACHE, "valid": None}, (IDS,)),
-    Message("read", {"number": 9, "cache": 77, "valid": 4}, (IDS,)),
-    Message("read", {"number": 9, "cache": [1], "valid": 4}, (IDS,)),
-    Message("read", {"number": 9, "cache": -1, "valid": 4}, (IDS,)),
-    Message("enlarge", {**CACHE, "capacity": [64]}),
-    Message("new_cache", {"number": 9, "types": ["f16"], "capacity": 64, "batch": 1}),
-    Message("new_cache", {"number": 9, "types": 5, "capacity": 64, "batch": 1}),
-    Message("new_cache", {"number": 9, "types": [5, 6], "capacity": 64, "batch": 1}),
-    Message("new_cache", {"number": 9, "types": ["f16", "f16"], "capacity": "64", "batch": 1}),
-    Message("step", {**CACHE, "chain": 1, "state": 1, "token": 1.5}),
-    Message("step", {**CACHE, "chain": 1, "state": 1, "chosen": 1}),  # which is no choice
-    Message("chain", {"number": 9, "sampling": 5}),
-    Message("chain", {"number": 9, "sampling": {}}),
-    Message("chain", {"number": 9, "sampling": {"logit_bias": 5}}),
-    Message("chain", {"number": 9, "sampling": {"logit_bias": [[1]]}}),
-    Message("chain", {"number": 9, "sampling": {"logit_bias": [], "no_such": 1}}),
+    *(Message(op) for op in CALLS),
+    *(Message(op, {"number": "9"}, (IDS,)) for op in CALLS),
+    *(Message(op, {"number": True}, (IDS,)) for op in CALLS),
+    *(Message(op, {"number": 9}, (IDS,)) for op in CALLS),
+    *(Message(op, {"number": 9, "args": 5}, (IDS,)) for op in CALLS),
+    call("prefill", 1, "array", "array"),
+    call("prefill", 1, "array", "array", arrays=(IDS,)),
+    call("prefill", 1, "array", "array", arrays=(IDS, IDS)),
+    call("prefill", 1, "array", "array", arrays=(IDS, COUNT, COUNT)),
+    call("prefill", 1, "array", "array", arrays=(IDS.astype(np.int64), COUNT)),
+    call("prefill", 1, "array", "array", arrays=(IDS, COUNT.astype(np.float32))),
+    call("prefill", 1, "array", 4.0, arrays=(IDS,)),
+    call("prefill", 1, "array", "4", arrays=(IDS,)),
+    call("prefill", 1, "array", arrays=(IDS,)),
+    call("prefill", 77, "array", "array", arrays=(IDS, COUNT)),
+    call("prefill", [1], "array", "array", arrays=(IDS, COUNT)),
+    call("prefill", -1, "array", "array", arrays=(IDS, COUNT)),
+    call("prefill", 1, "array", "array", arrays=(IDS, COUNT)),  # 1 is no cache
+    call("resize", 1, [64]),
+    call("nll", 1, "array", "0", arrays=(IDS,)),
+    call("new_cache", types=["f16"], capacity=64, batch=1),
+    call("new_cache", types=5, capacity=64, batch=1),
+    call("new_cache", types=[5, 6], capacity=64, batch=1),
+    call("new_cache", types=["f16", "f16"], capacity="64", batch=1),
+    call("generate", 1, 1, 1, 1.5, None),
+    call("generate", 1, 1, 1, 1, None),  # 1 is no draft
+    call("chain", sampling=5),
+    call("chain", sampling={}),
+    call("chain", sampling={"logit_bias": 5}),
+    call("chain", sampling={"logit_bias": [[1]]}),
+    call("chain", sampling={"logit_bias": [], "no_such": 1}),
 ]
 
 
 @pytest.mark.parametrize("message", HOSTILE, ids=lambda message: f"{message.op[:12]}-{len(message.values)}")
 def test_what_is_no_call_executes_nothing(message: Message) -> None:
-    follower = Follower(Untouched(), None)
-    follower._values = {1: object()}
+    worker = RemoteWorker(Untouched(), None)
+    worker._values = {1: object()}
     with pytest.raises(MinillamaError) as caught:
-        follower.obey(message)
+        worker.obey(message)
     assert isinstance(caught.value, FormatError | OptionError) and "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
-    assert list(follower._values) == [1]
+    assert list(worker._values) == [1]
 
 
 @pytest.mark.parametrize("options", [{"top_k": "x"}, {"temp": [1]}, {"seed": -5}, {"samplers": 5}])
 def test_impossible_options_are_refused(options: dict[str, object]) -> None:
     message = Message("chain", {"number": 9, "sampling": {"logit_bias": [], **options}})
     with pytest.raises(OptionError, match=next(iter(options))):
-        Follower(Untouched(), None).obey(message)
+        RemoteWorker(Untouched(), None).obey(message)
 
 
 @pytest.mark.parametrize("forget", [5, [[1]], [{}], None])
@@ -214,27 +224,28 @@ def test_what_cannot_be_forgotten(llm: ml.LLM, forget: object) -> None:
         "number": 9, "types": ["f16", "f16"], "capacity": 64, "batch": 1, "forget": forget,
     })  # fmt: skip
     with pytest.raises(FormatError, match="the leader's new_cache cannot be understood"):
-        Follower(llm.executor, None).obey(message)
+        RemoteWorker(llm.backend, None).obey(message)
 
 
 def test_values_of_another_kind_are_refused(llm: ml.LLM) -> None:
     """A cache where a chain is due: the error is one line, not a traceback."""
-    follower = Follower(llm.executor, None)
+    worker = RemoteWorker(llm.backend, None)
     kinds = {"number": 1, "types": ["f16", "f16"], "capacity": 64, "batch": 1}
-    follower.obey(Message("new_cache", kinds))
+    worker.obey(Message("new_cache", kinds))
+    seeds, recent = np.ones(1, np.uint32), np.zeros((1, 64), np.int32)
     for message in (
-        Message("begin", {"number": 9, "chain": 1, "seed": 1, "count": 0, "logits": 1}, (np.zeros(64, np.int32),)),
-        Message("step", {"number": 9, "chain": 1, "state": 1, "chosen": 1, "cache": 1}),
-        Message("step", {"number": 9, "chain": 1, "state": 1, "token": 1, "cache": 1}),
+        call("start", 1, "array", "array", "array", 1, arrays=(seeds, recent, COUNT)),
+        call("generate", 1, 1, 1, 1, None),
+        call("generate", 1, 1, 1, "array", None, arrays=(IDS[:, :1],)),
     ):
         with pytest.raises(FormatError, match=f"the leader's {message.op} cannot be understood"):
-            follower.obey(message)
+            worker.obey(message)
 
 
 def test_a_worker_that_tells_what_nobody_asked(llm: ml.LLM) -> None:
     left, right = socket.socketpair()
     worker, group = Connection(right, "the leader"), WorkerGroup([Connection(left, "worker x")])
-    remote = Remote(group, llm.config)
+    remote = RemoteBackend(group, llm.config)
     for message in (
         Message("told", {"number": 5}),
         Message("told", {"number": "0"}),
@@ -243,7 +254,7 @@ def test_a_worker_that_tells_what_nobody_asked(llm: ml.LLM) -> None:
     ):
         remote._awaited = {0}
         worker.send(message)
-        with pytest.raises(FormatError, match="for which nobody has asked"):
+        with pytest.raises(FormatError, match="which is not expected"):
             remote.answer(0)
     worker.close()
     group.close()

@@ -48,7 +48,7 @@ def check_same(path: Path, counts: Sequence[int], rounded: bool = False) -> None
     logits, tokens = one.logits(IDS), one.generate(IDS, n=12, temp=0, ignore_eos=True).tokens
     for count in counts:
         spread = load(path, count)
-        assert len(spread.executor.devices) == count
+        assert len(spread.backend.devices) == count
         differences = np.abs(spread.logits(IDS) - logits).max(axis=1) / logits.std()
         assert differences.max() < (0.1 if rounded else 1e-3), differences
         assert np.median(differences) < 1e-3, differences
@@ -135,7 +135,7 @@ def test_the_built_in_model_writes_the_same(apart: Check, builtin_model: Path, c
 
 
 def check_calls(path: Path, count: int) -> None:
-    """Everything else that an executor is called for: growing, sessions, drafts, perplexity, choices."""
+    """Everything else that a backend is called for: growing, sessions, drafts, perplexity, choices."""
     one, spread = load(path, 1, 512), load(path, count, 512)
     prompt = [1, *range(20, 32), *range(20, 32)]
     with patch.object(session_module, "FIRST_CAPACITY", 32):
@@ -186,21 +186,23 @@ def test_every_call_gives_the_same_elsewhere(apart: Check, without_kernels: Chec
 
 def exchanges(path: Path, count: int, options: dict[str, float]) -> list[str]:
     """The collectives in the program of a step, as XLA has compiled it."""
-    from minillama.engine.backends import tensor_parallel as module
+    from minillama.engine.backends import programs
+    from minillama.engine.backends.tensor_parallel import TensorParallelBackend
 
     llm = load(path, count)
-    programs: list[str] = []
-    step = module._step
+    compiled: list[str] = []
+    call = TensorParallelBackend.call
 
-    def compiled(layout: module.Layout, *arguments: object) -> object:
-        leaves, structure = jax.tree.flatten(arguments)  # `lower` would rebuild trees with leaves that are no arrays
-        whole = jax.jit(lambda leaves: step(layout, *jax.tree.unflatten(structure, leaves)))
-        programs.append(whole.lower(leaves).compile().as_text())
-        return step(layout, *arguments)
+    def watched(self: TensorParallelBackend, program: programs.Program, *args: object) -> object:
+        if program is programs.generate:
+            leaves, structure = jax.tree.flatten(args)  # `lower` would rebuild trees with leaves that are no arrays
+            whole = jax.jit(lambda leaves: call(self, program, *jax.tree.unflatten(structure, leaves)))
+            compiled.append(whole.lower(leaves).compile().as_text())
+        return call(self, program, *args)
 
-    with patch.object(module, "_step", compiled):
+    with patch.object(TensorParallelBackend, "call", watched):
         llm.generate(IDS, n=2, ignore_eos=True, **options)
-    return COLLECTIVE.findall(programs[0])
+    return COLLECTIVE.findall(compiled[0])
 
 
 def check_exchanges(path: Path, extra: int) -> None:
@@ -238,7 +240,7 @@ def warnings_of(path: Path, count: int) -> list[str]:
 
 def test_heads_that_several_devices_hold_are_said_aloud(apart: Check, tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "m.gguf", "llama")
-    line = "2 key/value heads for 4 devices: each is held by 2 of them, and so is its part of the cache"
+    line = "2 key/value heads for 4 devices: each head and its part of the cache is on 2 devices"
     assert [text for text in apart(warnings_of, path, 4) if "heads" in text] == [line]
     assert not [text for text in apart(warnings_of, path, 2) if "heads" in text]
 
@@ -280,7 +282,7 @@ def test_what_does_not_divide_is_refused(
 def check_looks_inside(path: Path) -> None:
     llm = load(path, 2)
     for look in (lambda: llm.trace([1, 2]), lambda: llm.params):
-        with pytest.raises(OptionError, match="whose weights are spread; load it on one device"):
+        with pytest.raises(OptionError, match="needs all weights on one device; load without workers"):
             look()
 
 

@@ -22,7 +22,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
     """What is asked of a session, in order."""
     made: list[tuple[str, object]] = []
-    read, decode, keep = Session.read, Session.decode, Session.keep
+    read, decode, keep = Session.prefill, Session.decode, Session.truncate
 
     def logged_read(self: Session, ids: list[int]) -> object:
         made.append(("read", list(ids)))
@@ -36,9 +36,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         keep(self, count)
         made.append(("keep", list(self.tokens)))
 
-    monkeypatch.setattr(Session, "read", logged_read)
+    monkeypatch.setattr(Session, "prefill", logged_read)
     monkeypatch.setattr(Session, "decode", logged_decode)
-    monkeypatch.setattr(Session, "keep", logged_keep)
+    monkeypatch.setattr(Session, "truncate", logged_keep)
     return made
 
 
@@ -84,7 +84,7 @@ def test_reserve_grows_once(llm: LLM) -> None:
     grown = session.program(1)
     assert grown != small
     session.decode(1)
-    session.keep(0)
+    session.truncate(0)
     assert session.program(1) == grown
     with pytest.raises(ValueError, match="do not fit"):
         session.reserve(4000)

@@ -144,7 +144,7 @@ def test_refusals(llm: ml.LLM, caplog: pytest.LogCaptureFixture) -> None:
     ends = replace(llm, tokenizer=replace(llm.tokenizer, add_eos=True))
     with pytest.raises(UnsupportedError, match="appends EOS to every text"):
         running_perplexity(ends, IDS, ctx_size=64)
-    short = replace(llm, executor=replace(llm.here, config=replace(llm.config, context_length=100)))
+    short = replace(llm, backend=replace(llm.local, config=replace(llm.config, context_length=100)))
     with caplog.at_level(logging.WARNING):
         running_perplexity(short, IDS, ctx_size=128)
     assert "trained on only 100 context tokens (128 specified)" in caplog.text

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import write_tiny
 
-from minillama.engine.llm import LLM, load
+from minillama.engine.llm import LLM
+from minillama.engine.load import load
 from minillama.errors import OptionError, ResourceError
 from minillama.measure.texts import bert_score_package
 from minillama.measure.texts.hidden_states import Continuation, continuation_logprobs, default_layer, hidden_states

@@ -57,7 +57,7 @@ def test_work_is_the_sum_of_its_tokens(name: str, trial: Trial, tmp_path: Path) 
     size = operations = 0.0
 
     def attend(position: int) -> float:
-        seen = [min(position, 5) if config.is_local(i) else position for i in range(config.block_count)]
+        seen = [min(position, 5) if config.layer(i).sliding_window else position for i in range(config.block_count)]
         return sum(2 * 2 * N * H * n for n in seen)  # a product with keys and one with values
 
     for position in range(trial.n_depth + 1, trial.positions + 1):

@@ -21,11 +21,10 @@ from minillama.model import (
     Params,
     empty_cache,
     forward,
-    grow,
     read_config,
     unembed,
 )
-from minillama.model.forward import run_blocks
+from minillama.model.forward import run_layers
 
 CTX = 256
 EXACT = CacheTypes(CacheType.F32, CacheType.F32)
@@ -117,8 +116,7 @@ class TestEveryVariant:
         """Garbage behind the valid positions (padding of an earlier chunk) has no influence."""
         _, config, params = tiny
         clean = empty_cache(config, 32, EXACT)
-        keys, values = jax.tree.map(lambda leaf: leaf + 1e3, (clean.keys, clean.values))
-        dirty = Cache(keys, values, clean.length)
+        dirty = Cache(jax.tree.map(lambda leaf: leaf + 1e3, clean.layers), clean.length)
         ids = jnp.asarray(IDS[None, :8])
         np.testing.assert_array_equal(
             np.asarray(logits_of(params, config, ids, clean)[0]), np.asarray(logits_of(params, config, ids, dirty)[0])
@@ -137,7 +135,7 @@ def test_growing_the_cache_changes_nothing(tmp_path: Path) -> None:
     _, small = logits_of(params, config, jnp.asarray(IDS[None, :8]), empty_cache(config, 16, EXACT))
     _, large = logits_of(params, config, jnp.asarray(IDS[None, :8]), empty_cache(config, 64, EXACT))
     following = jnp.asarray(IDS[None, 8:9])
-    got, grown = logits_of(params, config, following, grow(small, 64))
+    got, grown = logits_of(params, config, following, small.resize(64))
     expected, _ = logits_of(params, config, following, large)
     assert grown.capacity == 64
     assert worst(np.asarray(got), np.asarray(expected)) < 1e-6
@@ -147,9 +145,9 @@ def test_layers_can_run_in_two_parts(tmp_path: Path) -> None:
     """What splitting a model over devices rests on, local layers and their numbers included."""
     _, config, params = open_model(write_tiny(tmp_path / "m.gguf", "gemma3"))
     x = jax.random.normal(jax.random.key(0), (1, 8, config.embedding_length))
-    whole, _ = run_blocks(params.blocks, config, x, empty_cache(config, 16, EXACT), params.rope_factors)
-    half, _ = run_blocks(params.blocks[:4], config, x, empty_cache(config, 16, EXACT, layers=4), params.rope_factors)
-    rest, _ = run_blocks(
+    whole, _ = run_layers(params.blocks, config, x, empty_cache(config, 16, EXACT), params.rope_factors)
+    half, _ = run_layers(params.blocks[:4], config, x, empty_cache(config, 16, EXACT, layers=4), params.rope_factors)
+    rest, _ = run_layers(
         params.blocks[4:], config, half, empty_cache(config, 16, EXACT, layers=3), params.rope_factors, first=4
     )
     assert worst(np.asarray(rest), np.asarray(whole)) < 1e-6

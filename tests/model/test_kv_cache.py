@@ -15,7 +15,7 @@ from tiny_models import write_tiny
 from minillama.errors import FormatError, OptionError
 from minillama.gguf import open_gguf
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes, cache_bytes_per_token, read_cache_types
-from minillama.model import cache_bytes, empty_cache, grow, read_config
+from minillama.model import cache_bytes, empty_cache, read_config
 from minillama.model.cache import BLOCK, Q8, Plain, empty_store
 
 # Largest error in units of the number itself, or of the largest of its block: half a step of the type's significand;
@@ -61,18 +61,18 @@ def test_bytes_are_those_of_the_arrays(tmp_path: Path, keys: CacheType, values: 
     file, types = open_gguf(write_tiny(tmp_path / "m.gguf", "qwen3")), CacheTypes(keys, values)
     config = read_config(file.metadata, 300)
     cache = empty_cache(config, 48, types, batch=2)
-    assert [isinstance(store, Plain) for store in (cache.keys[0], cache.values[0])] == [
+    assert [isinstance(store, Plain) for store in (cache.layers[0].keys, cache.layers[0].values)] == [
         kind is not CacheType.Q8_0 for kind in (keys, values)
     ]
-    held = sum(leaf.nbytes for leaf in jax.tree.leaves((cache.keys, cache.values)))
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(cache.layers))
     assert cache_bytes(config, 48, types, batch=2) == held == 2 * 48 * cache_bytes_per_token(file, types)
-    assert sum(leaf.nbytes for leaf in jax.tree.leaves(grow(cache, 96))) == 2 * held + cache.length.nbytes
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(cache.resize(96))) == 2 * held + cache.length.nbytes
 
 
 @pytest.mark.parametrize("kind", CacheType)
 def test_growing_keeps_what_was_there(kind: CacheType) -> None:
     store = empty_store(kind, 2, 3, 4, H).write(jnp.asarray(random(2, 4, 3, H)), jnp.zeros(2, jnp.int32))
-    grown = store.grow(7)
+    grown = store.resize(7)
     assert (store.capacity, grown.capacity) == (4, 7)
     np.testing.assert_array_equal(np.asarray(grown.decode()[:, :, :4]), np.asarray(store.decode()))
     assert not np.asarray(grown.decode()[:, :, 4:]).any()

@@ -1,6 +1,6 @@
 """Command-line flags of a benchmark setup and its tests; llama-bench and `minillama bench` take the same ones."""
 
-from minillama.engine.loading.device_sharing import Sharing
+from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.measure.speed.bench_plan import ALL_LAYERS, Setup, Workload
 
 
@@ -19,7 +19,7 @@ def workload_flags(workload: Workload) -> tuple[str, ...]:
     return (*words, *(word for prompt, gen in workload.n_pg for word in ("-pg", f"{prompt},{gen}")))
 
 
-def sharing_flags(sharing: Sharing) -> tuple[str, ...]:
+def sharing_flags(sharing: DeviceSharing) -> tuple[str, ...]:
     """Split mode, shares, main GPU and tensor parallelism; workers are left out because they serve one leader."""
     split = () if sharing.split_mode is None else ("-sm", sharing.split_mode)
     shares = ("-ts", "/".join(map(str, sharing.tensor_split))) if sharing.tensor_split else ()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from minillama.cli.arguments.parser import Parser
+from minillama.engine.load_options import LoadOptions
 from minillama.errors import OptionError
 
 _TRUE, _FALSE = ("on", "enabled", "true", "1"), ("off", "disabled", "false", "0")
@@ -91,12 +92,12 @@ MULTI_DEVICE = (
     Option(("-sm", "--split-mode"), "how several devices share a model: none, layer (each has some layers) or tensor "
            "(each has a part of every layer; row is the same) (default: layer on GPUs, tensor over workers)",
            variable="LLAMA_ARG_SPLIT_MODE", value="MODE"),
-    Option(("-ts", "--tensor-split"), "with -sm layer: each device's share of the layers, as 3,1", shares, (),
-           "LLAMA_ARG_TENSOR_SPLIT", "A,B"),
-    Option(("-mg", "--main-gpu"), "with -sm none: the device, counted from 0 (default: 0)", int, 0,
+    Option(("-ts", "--tensor-split"), "with -sm layer: each device's share of the layers, as 3,1", shares,
+           LoadOptions.tensor_split, "LLAMA_ARG_TENSOR_SPLIT", "A,B"),
+    Option(("-mg", "--main-gpu"), "with -sm none: the device, counted from 0 (default: 0)", int, LoadOptions.main_gpu,
            "LLAMA_ARG_MAIN_GPU"),
     Option(("-tp", "--tensor-parallel"), "with -sm tensor: how many devices; on a processor, as many virtual ones",
-           int, 1),
+           int, LoadOptions.tensor_parallel),
     Option(("--workers", "--rpc"), "machines that compute together, each with minillama worker; this one only leads",
            variable="LLAMA_ARG_RPC", value="HOST:PORT,..."),
     Option(("--token-file",), "file with the secret that the workers share (default: what MINILLAMA_TOKEN holds)",
@@ -111,20 +112,21 @@ MULTI_DEVICE = (
 CONTEXT = (
     Option(("--keep",), "tokens at the start that a context shift spares; -1: the whole prompt (default: 0)", int, 0),
     Option(("-c", "--ctx-size"),
-           "tokens of context; 0: as the model was trained (default: 0)", int, 0, "LLAMA_ARG_CTX_SIZE"),
-    Option(("-b", "--batch-size"), "most tokens of a prompt handed over at once (default: 2048)", int, 2048,
-           "LLAMA_ARG_BATCH"),
-    Option(("-ub", "--ubatch-size"), "most tokens of these computed at once (default: 512)", int, 512,
-           "LLAMA_ARG_UBATCH"),
+           "tokens of context; 0: as the model was trained (default: 0)", int,
+           LoadOptions.ctx_size, "LLAMA_ARG_CTX_SIZE"),
+    Option(("-b", "--batch-size"), "most tokens of a prompt handed over at once (default: 2048)", int,
+           LoadOptions.batch_size, "LLAMA_ARG_BATCH"),
+    Option(("-ub", "--ubatch-size"), "most tokens of these computed at once (default: 512)", int,
+           LoadOptions.ubatch_size, "LLAMA_ARG_UBATCH"),
     Option(("--context-shift",), "when the context is full, drop its older half and go on (default: off)", None, False,
            "LLAMA_ARG_CONTEXT_SHIFT", off=("--no-context-shift",)),
 )  # fmt: skip
 
 CACHE = (
-    Option(("-ctk", "--cache-type-k"), "how keys are kept: f32, f16, bf16 or q8_0 (default: f16)", str, "f16",
-           "LLAMA_ARG_CACHE_TYPE_K", "TYPE"),
-    Option(("-ctv", "--cache-type-v"), "how values are kept: f32, f16, bf16 or q8_0 (default: f16)", str, "f16",
-           "LLAMA_ARG_CACHE_TYPE_V", "TYPE"),
+    Option(("-ctk", "--cache-type-k"), "how keys are kept: f32, f16, bf16 or q8_0 (default: f16)", str,
+           LoadOptions.cache_type_k, "LLAMA_ARG_CACHE_TYPE_K", "TYPE"),
+    Option(("-ctv", "--cache-type-v"), "how values are kept: f32, f16, bf16 or q8_0 (default: f16)", str,
+           LoadOptions.cache_type_v, "LLAMA_ARG_CACHE_TYPE_V", "TYPE"),
 )  # fmt: skip
 
 GENERATION = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minillama import env
 from minillama.cli.arguments.prompt_text import process_escapes, read_file
+from minillama.engine.load_options import LoadOptions
 from minillama.engine.loading.device_sharing import SplitMode
 from minillama.errors import OptionError, ResourceError, first_line
 from minillama.sampling.sampler_order import sequence_to_names
@@ -65,28 +66,22 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
     path = find_model(args)
     prepare_machine(args.device, args.threads, args.threads_batch, virtual_devices(args), in_cluster(args))
 
-    from minillama.engine.llm import load
+    from minillama.engine.load import open_model as open_with
 
-    return load(
-        path,
-        ctx_size=args.ctx_size,
+    options = LoadOptions.from_args(
+        args,
+        offline=False,  # `path` is a file already
+        hf_repo=None,
+        hf_file=None,
         n_gpu_layers=args.gpu_layers,
-        batch_size=args.batch_size,
-        ubatch_size=args.ubatch_size,
-        cache_type_k=args.cache_type_k,
-        cache_type_v=args.cache_type_v,
         use_mmap=args.mmap and args.load_mode not in ("none", "mlock"),
         use_mlock=args.mlock or "mlock" in args.load_mode,
         chat_template=chat_template,
-        split_mode=args.split_mode,
-        tensor_split=args.tensor_split,
-        main_gpu=args.main_gpu,
-        tensor_parallel=args.tensor_parallel,
-        workers=args.workers,
         secret=None if args.workers is None else take_secret(args.token_file),
         threads=max(args.threads, 0),
         progress=sys.stderr.isatty() and not args.log_disable,
     )
+    return open_with(path, options)
 
 
 def check_sharing(args: argparse.Namespace) -> None:

@@ -1,16 +1,18 @@
-"""Who shall compute an open file: this process's devices in one way or another, other processes with it, or workers.
+"""Choose and build the backend for a GGUF file.
 
-What only some ways need is imported there, for a command on one device should start without it.
+Rare backends are imported where they are chosen, because a command on one device should start without them.
 """
 
 import atexit
 import logging
-from typing import TYPE_CHECKING
 
 import jax
+from tqdm.auto import tqdm
 
-from minillama.engine.backends.base import Executor, OnDevices
-from minillama.engine.loading.device_sharing import Sharing, SplitMode
+from minillama.engine.backends.base import Backend
+from minillama.engine.backends.local import LocalBackend
+from minillama.engine.load_options import LoadOptions
+from minillama.engine.loading.device_sharing import DeviceSharing, SplitMode
 from minillama.engine.loading.layer_placement import Placement, first_devices, place_layers, summed_shares
 from minillama.engine.loading.load_params import Advance, load_params
 from minillama.errors import OptionError
@@ -19,75 +21,74 @@ from minillama.gguf.memory_pages import prefault_pages
 from minillama.kernels import reads_in_place
 from minillama.model import Config
 
-if TYPE_CHECKING:
-    from minillama.engine.backends.pipeline import Layered
-    from minillama.engine.backends.tensor_parallel import Spread
-
 logger = logging.getLogger("minillama")
 
 
-def place(sharing: Sharing, block_count: int, n_gpu_layers: int | None) -> Placement:
-    """Where this process's devices would have the layers; what is cut within layers counts as the first's."""
+def place(sharing: DeviceSharing, block_count: int, n_gpu_layers: int | None) -> Placement:
+    """The device of each layer in this process.
+
+    A layer that is shared counts as the first device's.
+    """
     if _in_cluster() or sharing.mode is SplitMode.TENSOR:
         return place_layers(block_count, n_gpu_layers, SplitMode.NONE)
     return place_layers(block_count, n_gpu_layers, sharing.mode, sharing.tensor_split, sharing.main_gpu)
 
 
 def open_here(
-    sharing: Sharing,
-    file: GGUF,
-    config: Config,
-    ctx_size: int,
-    placement: Placement,
-    advance: Advance = lambda size: None,
-) -> Executor:
-    """Load a file's weights; raises what `load_params` does, and OptionError where the model does not divide.
+    sharing: DeviceSharing, file: GGUF, config: Config, ctx_size: int, placement: Placement, *, progress: bool = False
+) -> Backend:
+    """Load a file's weights to this process's devices.
 
-    advance: called with the bytes that were loaded, or mapped where the weights stay in the file.
+    Raises the errors of `load_params`, and OptionError where the model does not assign_heads.
     """
-    executor: OnDevices | Spread | Layered
+    total = sum(whole.nbytes for whole in file.mapped.values())
+    with tqdm(total=total, desc="loading", disable=not progress, **_BAR) as bar:
+        backend = _open(sharing, file, config, ctx_size, placement, bar.update)
+        jax.block_until_ready(backend.params)
+    return backend
+
+
+def _open(
+    sharing: DeviceSharing, file: GGUF, config: Config, ctx_size: int, placement: Placement, advance: Advance
+) -> Backend:
     devices = first_devices(0 if sharing.tensor_parallel == 1 else sharing.tensor_parallel)
     if _in_cluster() and sharing.mode is SplitMode.LAYER:
-        from minillama.engine.backends.pipeline import layer_model
+        from minillama.engine.backends.pipeline import pipeline_of_processes
 
-        executor = layer_model(file, config, ctx_size, sharing.tensor_split, advance)
-    elif (_in_cluster() or sharing.mode is SplitMode.TENSOR) and len(devices) > 1:
-        from minillama.engine.backends.tensor_parallel import spread_model
+        return pipeline_of_processes(file, config, ctx_size, sharing.tensor_split, advance)
+    if (_in_cluster() or sharing.mode is SplitMode.TENSOR) and len(devices) > 1:
+        from minillama.engine.backends.tensor_parallel import tensor_parallel
 
-        executor = spread_model(file, config, ctx_size, devices, advance)
-    elif any(reads_in_place(device) for device in placement.devices):
+        return tensor_parallel(file, config, ctx_size, devices, advance)
+    if any(reads_in_place(device) for device in placement.devices):
         for whole in file.mapped.values():
             for size in prefault_pages(whole):
                 advance(size)
-        executor = OnDevices(load_params(file, config, ctx_size, placement.devices), config, placement)
+        params = load_params(file, config, ctx_size, placement.devices)
     else:
-        executor = OnDevices(load_params(file, config, ctx_size, placement.devices, advance), config, placement)
-    jax.block_until_ready(executor.params)
-    return executor
+        params = load_params(file, config, ctx_size, placement.devices, advance)
+    if placement.single is None:
+        from minillama.engine.backends.pipeline import pipeline_of_devices
+
+        return pipeline_of_devices(params, config, placement)
+    return LocalBackend(params, config, placement.single)
 
 
-def lead(
-    sharing: Sharing,
-    file: GGUF,
-    config: Config,
-    ctx_size: int,
-    *,
-    use_mmap: bool,
-    use_mlock: bool,
-    advance: Advance = lambda size: None,
-) -> Executor:
-    """Gather the workers, and let them open the model, which they are sent if they lack it.
+def open_on_workers(options: LoadOptions, file: GGUF, config: Config, ctx_size: int) -> Backend:
+    """Gather the workers and let them open the model.
 
-    advance: called with the bytes that were sent.
-    Raises OptionError where the model does not divide among them, before they are called, and ResourceError that
-    names the worker which is not there, or is lost.
+    It is sent to those that lack it.
+
+    Raises OptionError where the model does not assign_heads among them, before they are called, and ResourceError that
+    names a worker which is missing or lost.
     """
-    from minillama.engine.backends.remote import Remote
+    from minillama.engine.backends.remote import RemoteBackend
     from minillama.parallel.sharding.partition_specs import assign_heads
     from minillama.parallel.workers.addresses import parse_addresses
     from minillama.parallel.workers.leader import connect_workers
     from minillama.parallel.workers.model_transfer import send_model
 
+    sharing = options.sharing
     addresses = parse_addresses(sharing.workers or "")
     if sharing.mode is SplitMode.NONE and len(addresses) > 1:
         raise OptionError(f"split_mode=none and {len(addresses)} workers contradict each other; name one of them")
@@ -97,17 +98,26 @@ def lead(
         raise OptionError("tensor_split needs split_mode=layer")
     else:
         assign_heads(config, len(addresses))
-    group = connect_workers(addresses, sharing.secret, log=logger.warning, threads=sharing.threads)
-    atexit.register(group.close)
-    remote = Remote(group, config)
-    try:
-        send_model(group, list(file.mapped), advance)
-        layers = sharing.mode is SplitMode.LAYER
-        remote.open(ctx_size, layers=layers, shares=sharing.tensor_split, use_mmap=use_mmap, use_mlock=use_mlock)
-    except BaseException:
-        group.close()
-        raise
-    return remote
+    with tqdm(desc="sending", disable=not options.progress, **_BAR) as bar:
+        group = connect_workers(addresses, sharing.secret, log=logger.warning, threads=sharing.threads)
+        atexit.register(group.close)
+        backend = RemoteBackend(group, config)
+        try:
+            send_model(group, list(file.mapped), bar.update)
+            backend.open(
+                ctx_size,
+                layers=sharing.mode is SplitMode.LAYER,
+                shares=sharing.tensor_split,
+                use_mmap=options.use_mmap,
+                use_mlock=options.use_mlock,
+            )
+        except BaseException:
+            group.close()
+            raise
+    return backend
+
+
+_BAR = {"unit": "B", "unit_scale": True, "delay": 0.5, "leave": False}
 
 
 def _in_cluster() -> bool:

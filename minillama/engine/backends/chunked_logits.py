@@ -1,4 +1,4 @@
-"""Logits of many positions, some at a time, and what is wanted of them: all at once they would fill the memory."""
+"""Reduce the logits of many positions in chunks, which bounds the memory."""
 
 import math
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def over_positions(
 
 
 def tile_rows(positions: int, vocab_size: int) -> int:
-    """Positions whose logits are in memory at a time: equal parts, whole panels of the kernels."""
+    """Positions of a chunk of logits: equal chunks, whole panels of the kernels."""
     most = max(LEAST_ROWS, LOGIT_BYTES // (4 * vocab_size))
     tiles = math.ceil(positions / most)
     return math.ceil(positions / tiles / LEAST_ROWS) * LEAST_ROWS

@@ -1,4 +1,4 @@
-"""Parameters in few arrays, for each array that a program is given costs every call of it some microseconds.
+"""Parameters packed into few arrays: each argument of a program costs every call microseconds.
 
 The weights of a file are one array already (`kernels.cpu.mapped`), which stands here once; norms and biases, of which
 a model has dozens, become one.
@@ -17,8 +17,8 @@ from minillama.model import Params
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Where an array of the parameters is now: in which of the packed arrays, and there, of a vector, from where on."""
+class PackedSlice:
+    """The place of a parameter: a packed array and, of a vector, its range."""
 
     array: int
     start: int = 0
@@ -27,53 +27,53 @@ class Piece:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the parameters come out of the packed arrays."""
+    """The places of all parameters in the packed arrays."""
 
     structure: PyTreeDef
-    pieces: tuple[Piece, ...]
+    pieces: tuple[PackedSlice, ...]
 
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
     def _hash(self) -> int:
-        """Asked for with every call of a program, and not quick to find for hundreds of arrays."""
+        """Computed once: every call of a program needs it, and there are hundreds of arrays."""
         return hash((self.structure, self.pieces))
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Packed:
-    """The parameters of a model, as programs are given them."""
+class PackedParams:
+    """The parameters of a model in the form that programs take."""
 
     arrays: tuple[Array, ...]
     layout: Layout = field(metadata={"static": True})
 
     def unpack(self) -> Params:
-        """The parameters; inside of a program, where what was joined is to be cut apart."""
+        """The parameters; called inside of a program, so that slices cost nothing."""
         return jax.tree.unflatten(self.layout.structure, [self._unpack(piece) for piece in self.layout.pieces])
 
-    def _unpack(self, piece: Piece) -> Array:
+    def _unpack(self, piece: PackedSlice) -> Array:
         whole = self.arrays[piece.array]
         return whole if piece.size is None else lax.slice(whole, (piece.start,), (piece.start + piece.size,))
 
 
-def pack(params: Params, *, join: bool) -> Packed:
-    """Every array once and, where all lie on one device (`join`), the vectors of one type as one array."""
+def pack(params: Params) -> PackedParams:
+    """Every array once, and the vectors of one type concatenated into one array."""
     leaves, structure = jax.tree.flatten(params)
     vectors: dict[np.dtype, list[Array]] = {}
-    for leaf in leaves if join else ():
+    for leaf in leaves:
         if leaf.ndim == 1 and leaf.dtype.kind == "f":
             vectors.setdefault(leaf.dtype, []).append(leaf)
     arrays: list[Array] = []
-    found: dict[int, Piece] = {}
+    found: dict[int, PackedSlice] = {}
     for joined in vectors.values():
         ends = accumulate(leaf.size for leaf in joined)
         for leaf, end in zip(joined, ends, strict=True):
-            found[id(leaf)] = Piece(len(arrays), end - leaf.size, leaf.size)
+            found[id(leaf)] = PackedSlice(len(arrays), end - leaf.size, leaf.size)
         arrays.append(jax.device_put(np.concatenate([np.asarray(leaf) for leaf in joined]), *joined[0].devices()))
     for leaf in leaves:
         if id(leaf) not in found:
-            found[id(leaf)] = Piece(len(arrays))
+            found[id(leaf)] = PackedSlice(len(arrays))
             arrays.append(leaf)
-    return Packed(tuple(arrays), Layout(structure, tuple(found[id(leaf)] for leaf in leaves)))
+    return PackedParams(tuple(arrays), Layout(structure, tuple(found[id(leaf)] for leaf in leaves)))

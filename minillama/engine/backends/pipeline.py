@@ -1,13 +1,13 @@
-"""A model whose layers lie in several processes, which compute one after the other, as llama.cpp's RPC has it.
+"""Pipeline parallelism: stages of consecutive layers, on several devices or in several processes.
 
-All processes call the same methods; each runs its own layers, and hands what comes out to the next. The first embeds,
-the last has the head, samples, and tells the others what it has drawn. This adds memory, and for prompts of several
-chunks some speed, for a process takes the next chunk while others still have the last one; a single token gets none.
+This is llama.cpp's `--split-mode layer`, and the form of its RPC. It adds memory. A prompt of several chunks gains some
+speed, because a stage takes the next chunk while the following ones still work; a single token gains none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache, partial
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,158 +15,222 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from minillama.engine.backends import programs
-from minillama.engine.backends.base import Executor, Kept
-from minillama.engine.backends.programs import Choice, Run
-from minillama.engine.loading.layer_placement import split_layers
+from minillama.engine.backends.base import BackendDefaults, Handle
+from minillama.engine.backends.programs import Counts, Ids, Program
+from minillama.engine.loading.layer_placement import Placement, Segment, split_layers
 from minillama.engine.loading.load_params import Advance, load_segment
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.model import Cache, Config, Params, empty_cache, take
+from minillama.kernels import Weight
+from minillama.model import Cache, Config, KeyValues, Params, empty_cache
+from minillama.model.forward import embed_tokens, output_norm, run_layers
+from minillama.model.params import Block
 from minillama.parallel.sharding.pipeline_transport import PipelineTransport, group_transport
 from minillama.sampling import Sampling, build_chain
-from minillama.sampling.sampler_state import new_state
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """The transport of activations to the next stage, and of results to all."""
+
+    first_stage: bool  # whether this process has the token embedding
+    last_stage: bool  # whether it has the output head
+
+    def send_next(self, x: Float[Array, "B T D"], stage: int) -> Float[Array, "B T D"]:
+        """Give a stage's result to the next one."""
+
+    def broadcast_from_last(self, value: Any) -> Any:
+        """The last stage's value, for all.
+
+        The others call it with arrays of the same shapes.
+        """
+
+
+class DeviceTransport:
+    """Stages on devices of this process, which copies activations when the next stage needs them."""
+
+    first_stage = last_stage = True
+
+    def send_next(self, x: Float[Array, "B T D"], stage: int) -> Float[Array, "B T D"]:
+        return x
+
+    def broadcast_from_last(self, value: Any) -> Any:
+        return value
 
 
 @dataclass(frozen=True, eq=False)
-class Layered(Executor):
-    """Layers `first` and following of a model, in this process; `params` and caches hold these only."""
+class ProcessTransport:
+    """One stage a process."""
+
+    group: PipelineTransport
+
+    @property
+    def first_stage(self) -> bool:
+        return self.group.stage == 0
+
+    @property
+    def last_stage(self) -> bool:
+        return self.group.is_last
+
+    def send_next(self, x: Float[Array, "B T D"], stage: int) -> Float[Array, "B T D"]:
+        return self.group.send_next(x, stage) if stage + 1 < self.group.n_stages else x
+
+    def broadcast_from_last(self, value: Any) -> Any:
+        return self.group.broadcast(value)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its layers, counted from this process's first, and their device.
+
+    None for another process's.
+    """
+
+    layers: Segment | None
+    first_layer: int = 0  # its number in the whole model
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineBackend(BackendDefaults):
+    """The stages of a model.
+
+    Programs run here stage by stage, each part of them compiled.
+
+    params, and the caches made here, hold only the layers of this process.
+    """
 
     params: Params
     config: Config
-    stages: PipelineTransport
-    first: int
+    stages: tuple[Stage, ...]
+    transport: Transport
+    placement: Placement  # of this process's layers and, last, of the head
+    devices: tuple[jax.Device, ...]
 
-    @property
-    def devices(self) -> tuple[jax.Device, ...]:
-        return tuple(self.stages.mesh.devices.flat)
+    def call(self, program: Program, *args: Any) -> Any:
+        return program.function(self, *args)
 
-    def agree(self, number: int) -> int:
-        return int(self.stages.broadcast(jnp.uint32(number)))
+    def forward(self, cache: Cache, ids: Ids) -> tuple[Float[Array, "B T D"], Cache]:
+        x, cache = self._run(cache, ids, None)
+        return (self._norm(x) if self.transport.last_stage else x), cache
 
-    def chain(self, sampling: Sampling) -> Kept:
-        return build_chain(sampling, self.config.vocab_size)
+    def forward_last(self, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B D"], Cache]:
+        x, after = self._run(cache, ids, n_valid)
+        return (self._norm(x)[:, 0] if self.transport.last_stage else x[:, 0]), self.advance(cache, after, n_valid)
 
-    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1) -> Kept:
-        return empty_cache(self.config, capacity, types, batch, layers=len(self.params.blocks))
+    def head(
+        self, compute: Callable[..., tuple[Any, Any]], *args: Any, blank: Callable[[], Any] | None = None
+    ) -> tuple[Any, Any]:
+        """Other processes than the last one get a number in place of what stays there.
 
-    def enlarge(self, cache: Kept, capacity: int) -> Kept:
-        return programs.enlarge(cache, capacity)
+        It is there when that is.
+        """
+        if not self.transport.last_stage:
+            shared = self.transport.broadcast_from_last(jnp.zeros(1) if blank is None else blank())
+            return shared, shared
+        args = jax.device_put(args, self.placement.devices[-1])
+        shared, kept = _compiled_head(compute)(self.params.head_only(), self.config, *args)
+        if shared is None:
+            self.transport.broadcast_from_last(jnp.ravel(kept)[:1])
+        return self.transport.broadcast_from_last(shared) if shared is not None else None, kept
 
-    def set_length(self, cache: Kept, length: Int[np.ndarray, "B"]) -> Kept:
-        return replace(cache, length=jax.device_put(length))
+    def advance(self, cache: Cache, after: Cache, count: Counts) -> Cache:
+        return replace(after, length=cache.length + jax.device_put(count, *cache.length.devices()))
 
-    def take(self, cache: Kept, rows: Int[np.ndarray, "n"]) -> Kept:
-        return take(cache, rows)
+    def chain(self, sampling: Sampling) -> Handle:
+        return jax.device_put(build_chain(sampling, self.config.vocab_size), self.placement.devices[-1])
 
-    def read(self, ids: Int[np.ndarray, "1 T"], valid: int, cache: Kept) -> tuple[Kept, Kept]:
-        """Of the logits only the last process knows; the others get a number that is there when they are."""
-        length = cache.length + np.int32(valid)
-        x, after = self._forward(ids, cache)
-        logits = self._of_last(lambda: programs.last_logits(self.params, self.config, self._normed(x), np.int32(valid)))
-        done = self.stages.broadcast(jnp.zeros(1) if logits is None else logits[:1])
-        return done if logits is None else logits, replace(after, length=length)
+    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1) -> Handle:
+        layers = self.placement.devices[:-1]
+        cache = empty_cache(self.config, capacity, types, batch, layers=len(layers))
+        placed = tuple(jax.device_put(state, device) for state, device in zip(cache.layers, layers, strict=True))
+        return Cache(placed, jax.device_put(cache.length, self.placement.devices[0]))
 
-    def read_all(self, ids: Int[np.ndarray, "1 T"], cache: Kept) -> tuple[Kept, Kept]:
-        x, cache = self._forward(ids, cache)
-        logits = self._of_last(lambda: programs.all_logits(self.params, self.config, self._normed(x)))
-        blank = (ids.shape[1], self.config.vocab_size)
-        return self.stages.broadcast(jnp.zeros(blank) if logits is None else logits), cache
+    def truncate(self, cache: Handle, length: Int[np.ndarray, "B"]) -> Handle:
+        return replace(cache, length=jax.device_put(length, self.placement.devices[0]))
 
-    def run(self, ids: Int[np.ndarray, "B T"], cache: Kept) -> tuple[Kept, Kept]:
-        """Of the hidden states only the last process knows."""
-        x, cache = self._forward(ids, cache)
-        return (self._normed(x) if self.stages.is_last else x), cache
+    def broadcast(self, number: int) -> int:
+        return int(self.transport.broadcast_from_last(jnp.uint32(number)))
 
-    def score(self, hidden: Kept, targets: Int[np.ndarray, "B T"], first: int = 0) -> Kept:
-        wanted = jnp.asarray(targets)
-        found = self._of_last(lambda: programs.score(programs.head_of(self.params), self.config, hidden, wanted, first))
-        return self.stages.broadcast(jnp.zeros(targets.shape) if found is None else found)
-
-    def decode(self, ids: Int[np.ndarray, "1 1"], cache: Kept) -> tuple[Kept, Kept]:
-        return self.read(ids, 1, cache)
-
-    def begin(
-        self, chain: Kept, seed: int, recent: Int[np.ndarray, "W"], count: int, logits: Kept
-    ) -> tuple[Choice, Kept]:
-        number = np.asarray(seed, np.uint32), recent, np.asarray(count, np.int32)
-        drawn = self._of_last(lambda: programs.begin(chain, *number, logits))
-        return self._told(drawn, new_state(0, chain.window, chain.sampler.initial_mu()))
-
-    def step(self, chain: Kept, state: Kept, token: Kept | int, cache: Kept) -> tuple[Choice, Kept, Kept]:
-        ids = jnp.asarray(np.array([[token]], np.int32)) if isinstance(token, int) else token.reshape(1, 1)
-        x, cache = self._forward(ids, cache)
-        drawn = self._of_last(
-            lambda: programs.choose(
-                chain, state, programs.last_logits(self.params, self.config, self._normed(x), np.int32(1))
-            )
-        )
-        return *self._told(drawn, state), cache
-
-    def verify(
-        self, chain: Kept, state: Kept, ids: Int[np.ndarray, "1 T"], drafted: int, cache: Kept
-    ) -> tuple[Run, Kept, Kept]:
-        length, size = cache.length + 0, ids.shape[1]
-        x, after = self._forward(ids, cache)
-        drawn = self._of_last(
-            lambda: programs.choose_run(
-                chain,
-                state,
-                programs.all_logits(self.params, self.config, self._normed(x)),
-                jnp.asarray(ids),
-                np.int32(drafted),
-            )
-        )
-        nothing = Run(jnp.zeros(size, jnp.int32), jnp.zeros(size), jnp.int32(0))
-        run = self.stages.broadcast(nothing if drawn is None else drawn[0])
-        return run, state if drawn is None else drawn[1], replace(after, length=length + run.count)
-
-    def _forward(self, ids: Int[np.ndarray, "B T"] | Array, cache: Cache) -> tuple[Float[Array, "B T D"], Cache]:
-        """Through all stages; what comes out is the last one's to use."""
-        here, ids = self.stages.stage, jnp.asarray(ids)
-        if here == 0:
-            x = programs.embed_ids(self.params.token_embd, self.config, ids)
+    def _run(self, cache: Cache, ids: Ids, n_valid: Counts | None) -> tuple[Float[Array, "B _ D"], Cache]:
+        """Run all stages; only the last process can use the result."""
+        states = list(cache.layers)
+        if self.transport.first_stage:
+            x = _embed(self.params.token_embd, self.config, jax.device_put(ids, self.placement.devices[0]))
         else:
             x = jnp.zeros((*ids.shape, self.config.embedding_length))
-        length = cache.length + jnp.int32(ids.shape[1])
-        for stage in range(self.stages.n_stages):
-            if stage == here:
-                stores, factors = (cache.keys, cache.values), self.params.rope_factors
-                x, cache = programs.run_segment(
-                    self.params.blocks, self.config, x, stores, cache.length, factors, self.first
-                )
-            if stage + 1 < self.stages.n_stages:
-                x = self.stages.send_next(x, stage)
-        return x, replace(cache, length=length)
+        for number, stage in enumerate(self.stages):
+            if (segment := stage.layers) is not None:
+                here = slice(segment.first, segment.last)
+                last = n_valid if self.transport.last_stage and number + 1 == len(self.stages) else None
+                values = x, cache.length, self.params.rope_factors, last
+                x, states[here] = _run_stage(
+                    self.params.blocks[here], self.config, tuple(states[here]), stage.first_layer,
+                    *jax.device_put(values, segment.device),
+                )  # fmt: skip
+            x = self.transport.send_next(x, number)
+        return x, Cache(tuple(states), cache.length + jnp.int32(ids.shape[1]))
 
-    def _normed(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return programs.normed(programs.head_of(self.params), self.config, x)
-
-    def _of_last(self, compute: Any) -> Any:
-        return compute() if self.stages.is_last else None
-
-    def _told(self, drawn: tuple[Choice, Kept] | None, state: Kept) -> tuple[Choice, Kept]:
-        """What the last process has drawn, and its state; the others have no use for theirs."""
-        choice = Choice(jnp.int32(0), jnp.float32(0)) if drawn is None else drawn[0]
-        return self.stages.broadcast(choice), state if drawn is None else drawn[1]
+    def _norm(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return _output_norm(self.params.head_only(), self.config, jax.device_put(x, self.placement.devices[-1]))
 
 
-def layer_model(
+@partial(jax.jit, static_argnames="config")
+def _embed(token_embd: Weight, config: Config, ids: Ids) -> Float[Array, "B T D"]:
+    return embed_tokens(token_embd, config, ids)
+
+
+@partial(jax.jit, static_argnames=("config", "first"), donate_argnames="states")
+def _run_stage(
+    blocks: tuple[Block, ...],
+    config: Config,
+    states: tuple[KeyValues, ...],
+    first: int,
+    x: Float[Array, "B T D"],
+    length: Int[Array, "B"],
+    rope_factors: Float[Array, "pairs"] | None,
+    n_valid: Int[Array, "B"] | None,
+) -> tuple[Float[Array, "B _ D"], tuple[KeyValues, ...]]:
+    """Some consecutive layers, from number `first` of the model."""
+    x, cache = run_layers(blocks, config, x, Cache(states, length), rope_factors, first, n_valid=n_valid)
+    return x, cache.layers
+
+
+@partial(jax.jit, static_argnames="config")
+def _output_norm(head: Params, config: Config, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    return output_norm(head, config, x)
+
+
+@cache
+def _compiled_head(compute: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+    return jax.jit(compute, static_argnums=1)
+
+
+def pipeline_of_devices(params: Params, config: Config, placement: Placement) -> PipelineBackend:
+    """Stages on several devices of this process."""
+    stages = tuple(Stage(segment, segment.first) for segment in placement.segments())
+    return PipelineBackend(params, config, stages, DeviceTransport(), placement, placement.devices)
+
+
+def pipeline_of_processes(
     file: GGUF, config: Config, ctx_size: int, shares: Sequence[float] = (), advance: Advance = lambda size: None
-) -> Layered:
-    """This process's layers, as many as its share says, by llama.cpp's rule.
+) -> PipelineBackend:
+    """Load this process's layers, by llama.cpp's rule for `--tensor-split`.
 
-    Raises OptionError for shares that leave nothing to the last process, and what `load_params` raises.
+    Raises OptionError for shares that leave nothing to the last process, and the errors of `load_params`.
     """
-    stages = group_transport()
-    devices = list(stages.mesh.devices.flat)
+    group = group_transport()
+    devices = tuple(group.mesh.devices.flat)
     *placed, head = split_layers(config.block_count, None, devices[0], devices, shares).devices
     if head != devices[-1]:
-        raise OptionError(f"the last of {stages.n_stages} workers has a share of 0, but it has the head; leave it out")
-    here = devices[stages.stage]
+        raise OptionError(f"the last of {group.n_stages} workers has a share of 0, but it has the head; leave it out")
+    here = devices[group.stage]
     mine = [layer for layer, device in enumerate(placed) if device == here]  # none is possible: the head is a layer too
     params = load_segment(
-        file, config, ctx_size, here, mine, embeds=stages.stage == 0, unembeds=stages.is_last, advance=advance
+        file, config, ctx_size, here, mine, embeds=group.stage == 0, unembeds=group.is_last, advance=advance
     )
-    return Layered(params, config, stages, mine[0] if mine else 0)
+    own = Stage(Segment(here, 0, len(mine)), mine[0] if mine else 0)
+    stages = tuple(own if stage == group.stage else Stage(None) for stage in range(group.n_stages))
+    return PipelineBackend(
+        params, config, stages, ProcessTransport(group), Placement((here,) * (len(mine) + 1)), devices
+    )

@@ -1,12 +1,15 @@
-"""What is compiled: reading a chunk of the prompt, and one token's step with its sampling on the device.
+"""The programs of a model, defined once for all backends.
 
-On one device a step is one program. With layers on several, the same functions run device by device. Ids come as
-numpy's, for `jnp.asarray` would trace a program to place them, which a command that starts would wait for.
+A program is a function of a model `m` (its parameters, or a device's share of them) and of values: caches, samplers,
+token ids. It has a batch axis everywhere: B texts, with a length and a sampler state each. Each `Program` declares the
+kinds of its arguments and results, by which a backend compiles it, shards it over devices, or sends it to workers.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,358 +18,308 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int, UInt32
 
 from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
-from minillama.engine.backends.packed_params import Packed
-from minillama.engine.compile.executable_cache import program
-from minillama.engine.loading.layer_placement import Placement
-from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.kernels import Weight
-from minillama.model import Cache, Config, Params, Store, empty_cache, forward, grow, unembed
-from minillama.model.forward import embed_tokens, final_norm, forward_last, run_blocks
-from minillama.model.params import Block
+from minillama.model import Cache, Config, Params, forward, unembed
+from minillama.model.collectives import all_gather
+from minillama.model.forward import forward_last, unembed_shard
 from minillama.sampling import Chain, SamplerState, logprob
 from minillama.sampling.sampler_state import new_state
+from minillama.sampling.sharded_sampling import sample_sharded, shardable_stages
+
+Ids = Int[Array | np.ndarray, "B T"]
+Counts = Int[Array | np.ndarray, "B"]
+Result = TypeVar("Result")
+
+ARRAY = "array"  # stands in a message to workers for the next of its arrays
 
 
-class Choice(NamedTuple):
-    """A sampled token and its log-probability before the filters."""
+class Kind(Enum):
+    """The kinds of values that programs take and give."""
 
-    token: Int[Array, ""]
-    logprob: Float[Array, ""]
-
-
-class Run(NamedTuple):
-    """Tokens sampled in one pass over a draft, of which the first `count` are there, and their log-probabilities."""
-
-    tokens: Int[Array, "T"]
-    logprobs: Float[Array, "T"]
-    count: Int[Array, ""]
-
-
-def read(
-    weights: Packed, config: Config, placement: Placement, ids: Int[np.ndarray, "1 T"], valid: int, cache: Cache
-) -> tuple[Float[Array, "V"], Cache]:
-    """Run a chunk of T tokens, of which the first `valid` count; logits of the last of these."""
-    count = np.asarray(valid, np.int32)
-    if placement.single is not None:
-        return _read(weights, config, ids, count, cache)
-    params = weights.unpack()
-    hidden, after = _across(params, config, placement, ids, cache)
-    return last_logits(head_of(params), config, hidden, count), replace(after, length=cache.length + count)
+    CACHE = auto()  # Cache
+    CHAIN = auto()  # Chain of samplers
+    STATE = auto()  # SamplerState of B texts
+    LOGITS = auto()  # float32 [B, V]; sharded over the vocabulary where devices share the model
+    HIDDEN = auto()  # float32 [B, T, D], on the device that has the output head
+    NUMBERS = auto()  # float32, the same everywhere
+    DRAFT = auto()  # VerifiedDraft
+    IDS = auto()  # int32 [B, T]; or the tokens of a VerifiedDraft
+    COUNTS = auto()  # int32 [B] or [n], or None
+    WINDOW = auto()  # int32 [B, W]
+    SEEDS = auto()  # uint32 [B]
+    STATIC = auto()  # a Python int that the program is compiled for
 
 
-def run(
-    weights: Packed, config: Config, placement: Placement, ids: Int[np.ndarray, "B T"], cache: Cache
-) -> tuple[Float[Array, "B T D"], Cache]:
-    """Run a chunk of T tokens of each of B texts; hidden states, normed and ready for the head (`head_of`)."""
-    if placement.single is not None:
-        return _run(weights, config, ids, cache)
-    return _across(weights.unpack(), config, placement, ids, cache)
+class VerifiedDraft(NamedTuple):
+    """Tokens sampled in one pass, and their log-probabilities before the sampling filters.
 
-
-def read_temporaries(weights: Packed, config: Config, placement: Placement, size: int, cache: Cache) -> int | None:
-    """Bytes of temporaries in the program that reads a chunk of that size; None with layers on several devices, and
-    where the backend does not tell."""
-    if placement.single is None:
-        return None
-    arrays, weights_structure = jax.tree.flatten(weights)
-    stores, cache_structure = jax.tree.flatten(cache)
-    ids, count = jax.ShapeDtypeStruct((1, size), jnp.int32), np.asarray(size, np.int32)
-    lowered = _read_flat.lower(config, weights_structure, cache_structure, arrays, stores, ids, count)
-    stats = lowered.compile().memory_analysis()
-    return None if stats is None else stats.temp_size_in_bytes
-
-
-def read_all(
-    weights: Packed, config: Config, placement: Placement, ids: Int[np.ndarray, "1 T"], cache: Cache
-) -> tuple[Float[Array, "T V"], Cache]:
-    """Run a chunk and give the logits of every position."""
-    if placement.single is not None:
-        return _read_all(weights, config, ids, cache)
-    params = weights.unpack()
-    hidden, cache = _across(params, config, placement, ids, cache)
-    return all_logits(head_of(params), config, hidden), cache
-
-
-def decode(
-    weights: Packed, config: Config, placement: Placement, ids: Int[np.ndarray, "1 1"], cache: Cache
-) -> tuple[Float[Array, "V"], Cache]:
-    """Run one token without sampling; the logits after it."""
-    if placement.single is not None:
-        return _decode(weights, config, ids, cache)
-    params = weights.unpack()
-    hidden, cache = _across(params, config, placement, ids, cache)
-    return last_logits(head_of(params), config, hidden, jnp.int32(1)), cache
-
-
-def step(
-    weights: Packed,
-    config: Config,
-    placement: Placement,
-    chain: Chain,
-    state: SamplerState,
-    token: Int[Array, ""],
-    cache: Cache,
-) -> tuple[Choice, SamplerState, Cache]:
-    """Run one token and sample the next."""
-    if placement.single is not None:
-        return _step(weights, config, chain, state, token, cache)
-    params = weights.unpack()
-    hidden, cache = _across(params, config, placement, token.reshape(1, 1), cache)
-    logits = last_logits(head_of(params), config, hidden, jnp.int32(1))
-    choice, state = choose(chain, state, logits)
-    return choice, state, cache
-
-
-def verify(
-    weights: Packed,
-    config: Config,
-    placement: Placement,
-    chain: Chain,
-    state: SamplerState,
-    ids: Int[np.ndarray, "1 T"],
-    drafted: Int[np.ndarray, ""],
-    cache: Cache,
-) -> tuple[Run, SamplerState, Cache]:
-    """Run a token, a draft of what follows it and padding; sample behind each, for as long as the draft is right.
-
-    The cache holds the token and the right part of the draft afterwards, the state is the one after the last sample:
-    as if the tokens had been run one by one (Leviathan et al. 2023, with the target's own samples in place of a test
-    of probabilities).
+    count: tokens of each text that are there; None for all T.
     """
-    if placement.single is not None:
-        return _verify(weights, config, chain, state, ids, drafted, cache)
-    params = weights.unpack()
-    hidden, after = _across(params, config, placement, ids, cache)
-    logits = all_logits(head_of(params), config, hidden)
-    run, state = choose_run(chain, state, logits, ids, drafted)
-    held = jax.device_put(run.count, placement.devices[0])
-    return run, state, replace(after, length=cache.length + held)
+
+    tokens: Int[Array, "B T"]
+    logprobs: Float[Array, "B T"]
+    count: Int[Array, "B"] | None = None
 
 
-@partial(jax.jit, static_argnames=("config", "first"))
-def score(
-    head: Params, config: Config, hidden: Float[Array, "B S D"], targets: Int[Array, "B T"], first: int
-) -> Float[Array, "B T"]:
-    """The negative log-likelihood of each target behind its hidden state, the first of which is number `first`."""
-    scored = lax.slice_in_dim(hidden, first, first + targets.shape[1], axis=1)
-    return over_positions(negative_log_likelihood, head, config, scored, targets)
+@runtime_checkable
+class Model(Protocol):
+    """The local part of a model: all of it, a shard, or a pipeline stage."""
+
+    config: Config
+
+    def forward(self, cache: Cache, ids: Ids) -> tuple[Float[Array, "B T D"], Cache]:
+        """Run T tokens of each text; hidden states after the last norm."""
+
+    def forward_last(self, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B D"], Cache]:
+        """Run the first `n_valid` of T tokens; the hidden state of each text's last one."""
+
+    def head(
+        self, compute: Callable[..., tuple[Any, Any]], *args: Any, blank: Callable[[], Any] | None = None
+    ) -> tuple[Any, Any]:
+        """Call `compute(params, config, *args)` where the output head is.
+
+        It gives a value that all processes get, of the same shapes as `blank()`, and one that stays there.
+        """
+
+    def advance(self, cache: Cache, after: Cache, count: Int[Array, "B"]) -> Cache:
+        """`after`, but with only `count` tokens more than `cache`."""
 
 
-@partial(jax.jit, donate_argnames="state")
-def choose(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:
-    """Sample from logits."""
-    return sample(chain, state, logits)
+@dataclass(frozen=True)
+class Program:
+    """A function of a model with the kinds of its arguments and results."""
+
+    function: Callable[..., Any]
+    takes: tuple[Kind, ...]
+    gives: tuple[Kind, ...]
+    donates: bool  # whether it takes over the memory of the caches and states that it is given
+
+    @property
+    def name(self) -> str:
+        """Its name, also on the wire."""
+        return self.function.__name__
+
+    def positions(self, *kinds: Kind) -> tuple[int, ...]:
+        """The places of its arguments of some kinds, not counting the model."""
+        return tuple(place for place, kind in enumerate(self.takes) if kind in kinds)
+
+    @property
+    def donated(self) -> tuple[int, ...]:
+        """The places of the arguments whose memory it takes over."""
+        return self.positions(Kind.CACHE, Kind.STATE) if self.donates else ()
 
 
-@program()
-def begin(
-    chain: Chain,
-    seed: UInt32[Array, ""],
-    recent: Int[Array, "W"],
-    count: Int[Array, ""],
-    logits: Float[Array, "V"],
-) -> tuple[Choice, SamplerState]:
-    """Sample the first token, with a new sampler that has seen the first `count` of the prompt's recent tokens.
+PROGRAMS: dict[str, Program] = {}
 
-    One program, for each one costs a new process as much as a token.
+
+def program(
+    *, takes: tuple[Kind, ...], gives: tuple[Kind, ...], donates: bool = True
+) -> Callable[[Callable[..., Any]], Program]:
+    """Declare a program."""
+
+    def declare(function: Callable[..., Any]) -> Program:
+        PROGRAMS[function.__name__] = Program(function, takes, gives, donates)
+        return PROGRAMS[function.__name__]
+
+    return declare
+
+
+@program(takes=(Kind.CACHE, Kind.IDS, Kind.COUNTS), gives=(Kind.LOGITS, Kind.CACHE))
+def prefill(m: Model, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B V"], Cache]:
+    """Run the first `n_valid` of T tokens of each text; logits of the last one."""
+    x, cache = m.forward_last(cache, ids, n_valid)
+    return m.head(_logits_shard, x)[1], cache
+
+
+@program(takes=(Kind.CACHE, Kind.IDS), gives=(Kind.HIDDEN, Kind.CACHE))
+def hidden(m: Model, cache: Cache, ids: Ids) -> tuple[Float[Array, "B T D"], Cache]:
+    """Run a chunk; hidden states, normed and ready for the output head."""
+    return m.forward(cache, ids)
+
+
+@program(takes=(Kind.HIDDEN,), gives=(Kind.NUMBERS,))
+def logits(m: Model, states: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    """Logits of hidden states."""
+    shape = (*states.shape[:2], m.config.vocab_size)
+    return m.head(_logits, states, blank=lambda: jnp.zeros(shape))[0]
+
+
+@program(takes=(Kind.HIDDEN, Kind.IDS, Kind.STATIC), gives=(Kind.NUMBERS,))
+def nll(m: Model, states: Float[Array, "B S D"], targets: Ids, first: int) -> Float[Array, "B T"]:
+    """Negative log-likelihood of targets in nats, after hidden states from number `first` on."""
+    states = lax.slice_in_dim(states, first, first + targets.shape[1], axis=1)
+    return m.head(_nll, states, targets, blank=lambda: jnp.zeros(targets.shape))[0]
+
+
+@program(takes=(Kind.CACHE, Kind.CHAIN, Kind.STATE, Kind.IDS, Kind.COUNTS), gives=(Kind.DRAFT, Kind.STATE, Kind.CACHE))
+def generate(
+    m: Model, cache: Cache, chain: Chain, state: SamplerState, ids: Ids, n_draft: Counts | None
+) -> tuple[VerifiedDraft, SamplerState, Cache]:
+    """Run a token and a draft of `n_draft` tokens that may follow it.
+
+    Sample after each while the draft is right.
+
+    The cache then holds the token and the right part of the draft, and the state is the one after the last sample, as
+    if the tokens had been run one by one (Leviathan et al. 2023, with the target's own samples in place of a test of
+    probabilities). n_draft: None for no draft; T is 1 then.
     """
-    return sample(chain, first_state(chain, seed, recent, count), logits)
+    x, after = m.forward(cache, ids)
+    blank = partial(_blank_draft, *ids.shape, counted=n_draft is not None)
+    if n_draft is None:
+        draft, state = m.head(_sample, chain, state, x, blank=blank)
+        return draft, state, after
+    draft, state = m.head(_verify, chain, state, x, ids, n_draft, blank=blank)
+    return draft, state, m.advance(cache, after, draft.count)
 
 
-def first_state(chain: Chain, seed: UInt32[Array, ""], recent: Int[Array, "W"], count: Int[Array, ""]) -> SamplerState:
-    """A new sampler that has seen the first `count` tokens; part of a program."""
-    return chain.accept_many(new_state(seed, chain.window, chain.sampler.initial_mu()), recent, count)
+@program(takes=(Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS, Kind.LOGITS), gives=(Kind.DRAFT, Kind.STATE))
+def start(
+    m: Model,
+    chain: Chain,
+    seeds: UInt32[Array | np.ndarray, "B"],
+    recent: Int[Array | np.ndarray, "B W"],
+    count: Counts,
+    logits: Float[Array, "B V"],
+) -> tuple[VerifiedDraft, SamplerState]:
+    """Sample each text's first token, with a new sampler that has seen `count` tokens.
+
+    One program, because each one costs a new process as much as a token.
+    """
+    return m.head(_start, chain, seeds, recent, count, logits, blank=partial(_blank_draft, len(seeds), 1))
 
 
-def sample(chain: Chain, state: SamplerState, logits: Float[Array, "V"]) -> tuple[Choice, SamplerState]:
-    """Draw a token; part of a program."""
-    token, state = chain(logits, state)
-    return Choice(token, logprob(logits, token)), state
+@program(takes=(Kind.CACHE, Kind.STATIC), gives=(Kind.CACHE,), donates=False)
+def resize(m: Model, cache: Cache, capacity: int) -> Cache:
+    """The same cache with more room."""
+    return cache.resize(capacity)
 
 
-def new_cache(config: Config, placement: Placement, capacity: int, types: CacheTypes, batch: int = 1) -> Cache:
-    """An empty cache, each layer's part on the device that computes the layer."""
-    cache, layers = empty_cache(config, capacity, types, batch), placement.devices[:-1]
-    return Cache(
-        tuple(jax.device_put(k, device) for k, device in zip(cache.keys, layers, strict=True)),
-        tuple(jax.device_put(v, device) for v, device in zip(cache.values, layers, strict=True)),
-        jax.device_put(cache.length, layers[0]),
-    )
+@program(takes=(Kind.CACHE, Kind.COUNTS), gives=(Kind.CACHE,), donates=False)
+def gather_rows(m: Model, cache: Cache, rows: Counts) -> Cache:
+    """The texts with these numbers, in this order; a text may occur several times."""
+    return cache.gather_rows(rows)
 
 
-@partial(jax.jit, static_argnames="capacity")
-def enlarge(cache: Cache, capacity: int) -> Cache:
-    """Give a cache more room."""
-    return grow(cache, capacity)
+@dataclass(frozen=True)
+class WholeModel:
+    """A model, or a device's shard of it, inside of one compiled program."""
+
+    params: Params
+    config: Config
+
+    def forward(self, cache: Cache, ids: Ids) -> tuple[Float[Array, "B T D"], Cache]:
+        return forward(self.params, self.config, ids, cache)
+
+    def forward_last(self, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B D"], Cache]:
+        return forward_last(self.params, self.config, ids, cache, n_valid)
+
+    def head(self, compute: Callable[..., tuple[Any, Any]], *args: Any, blank: object = None) -> tuple[Any, Any]:
+        return compute(self.params, self.config, *args)
+
+    def advance(self, cache: Cache, after: Cache, count: Int[Array, "B"]) -> Cache:
+        return replace(after, length=cache.length + count)
 
 
-@program(static=["config"], donate=["cache"])
-def _read(
-    weights: Packed, config: Config, ids: Int[Array, "1 T"], valid: Int[Array, ""], cache: Cache
-) -> tuple[Float[Array, "V"], Cache]:
-    params = weights.unpack()
-    hidden, cache = forward_last(params, config, ids, cache, valid)
-    return unembed(params, config, hidden[0]), cache
+def _logits_shard(params: Params, config: Config, x: Float[Array, "B D"]) -> tuple[None, Float[Array, "B R"]]:
+    return None, unembed_shard(params, config, x)
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="cache")
-def _run(weights: Packed, config: Config, ids: Int[Array, "B T"], cache: Cache) -> tuple[Float[Array, "B T D"], Cache]:
-    params = weights.unpack()
-    return forward(params, config, ids, cache)
+def _logits(params: Params, config: Config, x: Float[Array, "B T D"]) -> tuple[Float[Array, "B T V"], None]:
+    return unembed(params, config, x), None
 
 
-@partial(jax.jit, static_argnames=("config", "weights_structure", "cache_structure"), donate_argnames="stores")
-def _read_flat(
+def _nll(
+    params: Params, config: Config, x: Float[Array, "B T D"], targets: Int[Array, "B T"]
+) -> tuple[Float[Array, "B T"], None]:
+    return over_positions(negative_log_likelihood, params, config, x, targets), None
+
+
+def _sample(
+    params: Params, config: Config, chain: Chain, state: SamplerState, x: Float[Array, "B 1 D"]
+) -> tuple[VerifiedDraft, SamplerState]:
+    return _draw(config, chain, state, unembed_shard(params, config, x[:, 0]))
+
+
+def _start(
+    params: Params,
     config: Config,
-    weights_structure: jax.tree_util.PyTreeDef,
-    cache_structure: jax.tree_util.PyTreeDef,
-    arrays: list[Array],
-    stores: list[Array],
-    ids: Int[Array, "1 T"],
-    valid: Int[Array, ""],
-) -> tuple[Float[Array, "V"], Cache]:
-    """`_read` for `lower`, which rebuilds the arguments' trees with leaves that are no arrays."""
-    weights, cache = jax.tree.unflatten(weights_structure, arrays), jax.tree.unflatten(cache_structure, stores)
-    return _read.jitted(weights, config, ids, valid, cache)
+    chain: Chain,
+    seeds: UInt32[Array, "B"],
+    recent: Int[Array, "B W"],
+    count: Int[Array, "B"],
+    logits: Float[Array, "B R"],
+) -> tuple[VerifiedDraft, SamplerState]:
+    def first_state(seed: Array, recent: Array, count: Array) -> SamplerState:
+        return chain.accept_many(new_state(seed, chain.window, chain.sampler.initial_mu()), recent, count)
+
+    return _draw(config, chain, _each_text(first_state, seeds, recent, count), logits)
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="cache")
-def _read_all(
-    weights: Packed, config: Config, ids: Int[Array, "1 T"], cache: Cache
-) -> tuple[Float[Array, "T V"], Cache]:
-    params = weights.unpack()
-    hidden, cache = forward(params, config, ids, cache)
-    return unembed(params, config, hidden[0]), cache
+def _draw(
+    config: Config, chain: Chain, state: SamplerState, logits: Float[Array, "B R"]
+) -> tuple[VerifiedDraft, SamplerState]:
+    """Sample one token of each text.
+
+    Where devices share the vocabulary only the best candidates travel.
+    """
+
+    def draw(logits: Float[Array, "R"], state: SamplerState) -> tuple[Array, Array, SamplerState]:
+        if config.axis is not None and shardable_stages(chain):
+            return sample_sharded(chain, state, logits, config.axis)
+        whole = all_gather(logits, config.axis)[: config.vocab_size]
+        token, state = chain(whole, state)
+        return token, logprob(whole, token), state
+
+    tokens, logprobs, state = _each_text(draw, logits, state)
+    return VerifiedDraft(tokens[:, None], logprobs[:, None]), state
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="cache")
-def _decode(weights: Packed, config: Config, ids: Int[Array, "1 1"], cache: Cache) -> tuple[Float[Array, "V"], Cache]:
-    params = weights.unpack()
-    hidden, cache = forward(params, config, ids, cache)
-    return unembed(params, config, hidden[0, 0]), cache
-
-
-@program(static=["config"], donate=["state", "cache"])
-def _step(
-    weights: Packed, config: Config, chain: Chain, state: SamplerState, token: Int[Array, ""], cache: Cache
-) -> tuple[Choice, SamplerState, Cache]:
-    params = weights.unpack()
-    hidden, cache = forward(params, config, token.reshape(1, 1), cache)
-    logits = unembed(params, config, hidden[0, 0])
-    choice, state = sample(chain, state, logits)
-    return choice, state, cache
-
-
-@program(static=["config"], donate=["state", "cache"])
 def _verify(
-    weights: Packed,
+    params: Params,
     config: Config,
     chain: Chain,
     state: SamplerState,
-    ids: Int[Array, "1 T"],
-    drafted: Int[Array, ""],
-    cache: Cache,
-) -> tuple[Run, SamplerState, Cache]:
-    params = weights.unpack()
-    hidden, after = forward(params, config, ids, cache)
-    run, state = sample_along(chain, state, unembed(params, config, hidden[0]), ids, drafted)
-    return run, state, replace(after, length=cache.length + run.count)
+    x: Float[Array, "B T D"],
+    ids: Int[Array, "B T"],
+    n_draft: Int[Array, "B"],
+) -> tuple[VerifiedDraft, SamplerState]:
+    """Sample position after position of each text until a sample differs from the draft."""
+    verify = partial(_verify_text, chain)
+    return _each_text(verify, unembed(params, config, x), state, ids, n_draft)
 
 
-@partial(jax.jit, donate_argnames="state")
-def choose_run(
-    chain: Chain, state: SamplerState, logits: Float[Array, "T V"], ids: Int[Array, "1 T"], drafted: Int[Array, ""]
-) -> tuple[Run, SamplerState]:
-    """Sample behind each token for as long as the draft is right."""
-    return sample_along(chain, state, logits, ids, drafted)
+def _verify_text(
+    chain: Chain, logits: Float[Array, "T V"], state: SamplerState, ids: Int[Array, "T"], n_draft: Int[Array, ""]
+) -> tuple[VerifiedDraft, SamplerState]:
+    drafted = jnp.append(ids[1:], jnp.int32(0))  # the last one is never compared
 
-
-def sample_along(
-    chain: Chain, state: SamplerState, logits: Float[Array, "T V"], ids: Int[Array, "1 T"], drafted: Int[Array, ""]
-) -> tuple[Run, SamplerState]:
-    """Sample position after position, the state threaded through, until a sample is not what was drafted."""
-    following = jnp.append(ids[0, 1:], jnp.int32(0))  # the last one is never compared
-
-    def right(carry: tuple[Run, Bool[Array, ""], SamplerState]) -> Bool[Array, ""]:
+    def goes_on(carry: tuple[VerifiedDraft, Bool[Array, ""], SamplerState]) -> Bool[Array, ""]:
         return carry[1]
 
     def sample_next(
-        carry: tuple[Run, Bool[Array, ""], SamplerState],
-    ) -> tuple[Run, Bool[Array, ""], SamplerState]:
-        run, _, state = carry
-        here = run.count
-        token, state = chain(logits[here], state)
-        tokens = run.tokens.at[here].set(token)
-        logprobs = run.logprobs.at[here].set(logprob(logits[here], token))
-        goes_on = (here < drafted) & (token == following[here])
-        return Run(tokens, logprobs, here + 1), goes_on, state
+        carry: tuple[VerifiedDraft, Bool[Array, ""], SamplerState],
+    ) -> tuple[VerifiedDraft, Bool[Array, ""], SamplerState]:
+        (tokens, logprobs, count), _, state = carry
+        token, state = chain(logits[count], state)
+        tokens = tokens.at[count].set(token)
+        logprobs = logprobs.at[count].set(logprob(logits[count], token))
+        is_right = (count < n_draft) & (token == drafted[count])
+        return VerifiedDraft(tokens, logprobs, count + 1), is_right, state
 
-    size = ids.shape[1]
-    nothing = Run(jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32), jnp.int32(0))
-    run, _, state = lax.while_loop(right, sample_next, (nothing, jnp.bool_(True), state))
-    return run, state
-
-
-def _across(
-    params: Params, config: Config, placement: Placement, ids: Int[Array | np.ndarray, "B T"], cache: Cache
-) -> tuple[Float[Array, "B T D"], Cache]:
-    """The forward pass device by device: activations travel between them, each layer's cache stays with it."""
-    first, last = placement.devices[0], placement.devices[-1]
-    x = embed_ids(params.token_embd, config, jax.device_put(ids, first))
-    keys: list[Store] = []
-    values: list[Store] = []
-    for segment in placement.segments():
-        here = slice(segment.first, segment.last)
-        x, length, factors = jax.device_put((x, cache.length, params.rope_factors), segment.device)
-        stores = cache.keys[here], cache.values[here]
-        x, part = run_segment(params.blocks[here], config, x, stores, length, factors, segment.first)
-        keys += part.keys
-        values += part.values
-    length = cache.length + jnp.int32(ids.shape[1])
-    return normed(head_of(params), config, jax.device_put(x, last)), Cache(tuple(keys), tuple(values), length)
+    size = len(ids)
+    empty = VerifiedDraft(jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32), jnp.int32(0))
+    draft, _, state = lax.while_loop(goes_on, sample_next, (empty, jnp.bool_(True), state))
+    return draft, state
 
 
-def head_of(params: Params) -> Params:
-    """What `unembed` and the last device need: norm and head, with nothing of other devices in it."""
-    table = params.token_embd if params.output is None else params.output.weight
-    return replace(params, token_embd=table, blocks=(), rope_factors=None)
+def _blank_draft(batch: int, tokens: int, *, counted: bool = False) -> VerifiedDraft:
+    shape = (batch, tokens)
+    count = jnp.zeros(batch, jnp.int32) if counted else None
+    return VerifiedDraft(jnp.zeros(shape, jnp.int32), jnp.zeros(shape), count)
 
 
-@partial(jax.jit, static_argnames="config")
-def embed_ids(token_embd: Weight, config: Config, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """Embeddings of tokens."""
-    return embed_tokens(token_embd, config, ids)
-
-
-@partial(jax.jit, static_argnames=("config", "first"), donate_argnames="stores")
-def run_segment(
-    blocks: tuple[Block, ...],
-    config: Config,
-    x: Float[Array, "B T D"],
-    stores: tuple[tuple[Store, ...], tuple[Store, ...]],
-    length: Int[Array, "B"],
-    factors: Array | None,
-    first: int,
-) -> tuple[Float[Array, "B T D"], Cache]:
-    """Some consecutive layers, the first of which is number `first`, and their cache."""
-    return run_blocks(blocks, config, x, Cache(*stores, length), factors, first)
-
-
-@partial(jax.jit, static_argnames="config")
-def normed(head: Params, config: Config, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """The norm before the head."""
-    return final_norm(head, config, x)
-
-
-@partial(jax.jit, static_argnames="config")
-def last_logits(
-    head: Params, config: Config, hidden: Float[Array, "1 T D"], valid: Int[Array, ""]
-) -> Float[Array, "V"]:
-    """Logits behind the last of the first `valid` tokens."""
-    return unembed(head, config, lax.dynamic_index_in_dim(hidden[0], valid - 1, keepdims=False))
-
-
-@partial(jax.jit, static_argnames="config")
-def all_logits(head: Params, config: Config, hidden: Float[Array, "1 T D"]) -> Float[Array, "T V"]:
-    """Logits behind every token."""
-    return unembed(head, config, hidden[0])
+def _each_text(function: Callable[..., Result], *batched: Any) -> Result:
+    """`function` of each text; a single one runs without the cost of `vmap`."""
+    if len(jax.tree.leaves(batched)[0]) > 1:
+        return jax.vmap(function)(*batched)
+    result = function(*jax.tree.map(lambda leaf: leaf[0], batched))
+    return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), result)

@@ -1,62 +1,70 @@
-"""A worker's process, once it has joined its group: it opens the model, and computes what the leader calls for.
+"""The worker's side of `RemoteBackend`: open the leader's model, run its calls.
 
-The calls are those of `Executor` and no others; values are known by the numbers that the leader gave them
-(`engine.remote`).
+The table of programs is also the table of calls. It says of which kinds the arguments must be, and nothing else can be
+called. A value has the number that the leader gave it.
 """
 
 import math
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import jax
 import numpy as np
 
 from minillama import env
+from minillama.engine.backends.base import Backend
+from minillama.engine.backends.programs import ARRAY, PROGRAMS, Kind, Program, VerifiedDraft
 from minillama.engine.compile.compile_timer import compile_seconds
-from minillama.engine.loading.device_sharing import Sharing
+from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.engine.loading.memory_budget import give_back, lock_weights
 from minillama.errors import FormatError
+from minillama.gguf.kv_cache_types import read_cache_types
+from minillama.model import Cache
 from minillama.parallel.workers.model_transfer import receive_model
 from minillama.parallel.workers.wire import Connection, Message
 from minillama.parallel.workers.worker_process import JoinedGroup
+from minillama.sampling import Chain, SamplerState
 
-_LOOK_SECONDS = 0.1  # how often a process that waits for the leader looks whether answering has failed
+_POLL_SECONDS = 0.1  # between checks, while waiting for the leader, that the answering thread still works
 
 
 def follow(joined: JoinedGroup) -> None:
-    """Open what the leader offers, and do what it says."""
+    """Serve one leader: open its model, run its calls."""
     connection = joined.connection
     paths: tuple[Path, ...] = ()
-    follower: Follower | None = None
-    while (message := _next_message(connection, follower)).op != "leave":
+    worker: RemoteWorker | None = None
+    while (message := _next_message(connection, worker)).op != "leave":
         if message.op == "model":
             paths = receive_model(connection, message, env.models_dir())
         elif message.op == "open" and paths:
-            follower = Follower(_open(paths[0], message.values), connection if joined.index == 0 else None)
+            worker = RemoteWorker(_open(paths[0], message.values), connection if joined.index == 0 else None)
             if joined.index == 0:
                 connection.send(Message("opened"))
-        elif follower is not None:
-            follower.obey(message)
+        elif worker is not None:
+            worker.obey(message)
         else:
             raise FormatError(f"the leader says {message.op[:20]!r}, but no model is open")
 
 
-def _next_message(connection: Connection, follower: "Follower | None") -> Message:
-    """What the leader says next; raises what has failed meanwhile in the thread that answers it.
+def _next_message(connection: Connection, worker: "RemoteWorker | None") -> Message:
+    """The leader's next message.
 
-    That thread does not end the connection, through which the worker is to say why its process has ended.
+    Raises the error that has ended the answering thread, if there is one.
+
+    That thread leaves the connection open, so that the worker can send the reason why its process ends.
     """
-    while not connection.wait_readable(_LOOK_SECONDS):
-        if follower is not None:
-            follower.check()
+    while not connection.wait_readable(_POLL_SECONDS):
+        if worker is not None:
+            worker.check()
     return connection.receive()
 
 
-def _open(path: Path, values: Mapping[str, object]) -> Any:
-    """The executor of this process: one part of what all processes of the group compute together."""
+def _open(path: Path, values: Mapping[str, object]) -> Backend:
+    """The backend of this process, one part of its group's."""
     from minillama.engine.backends.choose import open_here, place
     from minillama.gguf import open_gguf
     from minillama.model import read_config
@@ -66,22 +74,22 @@ def _open(path: Path, values: Mapping[str, object]) -> Any:
         raise FormatError(f"the leader says {ctx_size!r:.40} of ctx_size, {shares!r:.40} of shares")
     file = open_gguf(path, use_mmap=values.get("use_mmap") is True)
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
-    sharing = Sharing("layer" if values.get("layers") is True else "tensor", shares)
-    executor = open_here(sharing, file, config, ctx_size, place(sharing, config.block_count, None))
+    sharing = DeviceSharing("layer" if values.get("layers") is True else "tensor", shares)
+    backend = open_here(sharing, file, config, ctx_size, place(sharing, config.block_count, None))
     if values.get("use_mlock") is True:
         lock_weights(file)
     give_back()
-    return executor
+    return backend
 
 
-class Follower:
+class RemoteWorker:
     """The values that a leader has made, by number, and the calls that make them.
 
-    connection: where to send what the leader asks for; None in all processes but the first.
+    connection: to send answers to the leader; None in all processes but the first.
     """
 
-    def __init__(self, executor: Any, connection: Connection | None) -> None:
-        self._executor, self._connection = executor, connection
+    def __init__(self, backend: Backend, connection: Connection | None) -> None:
+        self.backend, self._connection = backend, connection
         self._values: dict[int, Any] = {}
         self._to_tell: queue.SimpleQueue[tuple[dict[str, Any], tuple[Any, ...], bool]] = queue.SimpleQueue()
         self._problem: Exception | None = None
@@ -90,9 +98,9 @@ class Follower:
             threading.Thread(target=self._tell_all, daemon=True).start()
 
     def obey(self, message: Message) -> None:
-        """Compute one call; raises FormatError for what is none."""
+        """Run one call; raises FormatError for an unknown or malformed one."""
         self.check()
-        call = _CALLS.get(message.op)
+        call = CALLS.get(message.op)
         if call is None:
             raise FormatError(f"the leader says {message.op[:20]!r}, which is no call")
         try:
@@ -106,18 +114,22 @@ class Follower:
             give_back()
 
     def check(self) -> None:
-        """Raise what has kept the leader from being told."""
+        """Raise the error that has ended the answering thread, if there is one."""
         if self._problem is not None:
             raise self._problem
 
-    def keep(self, number: int, *values: Any) -> None:
-        """Remember what a call gives, under consecutive numbers."""
+    def store(self, number: int, *values: Any) -> None:
+        """Keep the results of a call under consecutive numbers."""
         self._values.update(enumerate(values, number))
 
-    def tell(self, number: int, *arrays: Any, content: bool = True) -> None:
-        """Let the leader have some arrays, or only know that they have been computed, once they have been.
+    def known(self, number: int) -> Any:
+        """The value with a number."""
+        return self._values[number]
 
-        In a thread of its own: the next call may start meanwhile.
+    def tell(self, number: int, *arrays: Any, content: bool = True) -> None:
+        """Send computed arrays to the leader; content=False sends only the message that they are ready.
+
+        Another thread waits for them, so that the next call can start meanwhile.
         """
         if self._connection is not None:
             values = {"number": number, "compiling": compile_seconds() - self._compiled}
@@ -136,127 +148,117 @@ class Follower:
 
 
 class _Arguments:
-    """What a message says, checked as it is asked for."""
+    """The arguments of a message, checked one by one."""
 
     def __init__(self, message: Message, known: Mapping[int, Any]) -> None:
         self._values, self._known = message.values, known
-        self.arrays = message.arrays
+        self._arrays = list(message.arrays)
         self.number = self.whole("number")
+        self.args = self._values.get("args", [])
+        if not isinstance(self.args, list):
+            raise TypeError(f"args is {self.args!r:.40}")
 
     def whole(self, name: str) -> int:
-        value = self._values[name]
-        if type(value) is not int:
-            raise TypeError(f"{name} is {value!r:.40}")
-        return value
-
-    def known(self, name: str) -> Any:
-        return self._known[self.whole(name)]
-
-    def has(self, name: str) -> bool:
-        return name in self._values
-
-    def ids(self) -> np.ndarray:
-        (array,) = self.arrays
-        if array.dtype != np.int32:
-            raise TypeError(f"ids of type {array.dtype}")
-        return array
+        """An integer value."""
+        return _whole(self._values[name], name)
 
     def value(self, name: str) -> Any:
+        """Any value; the caller checks it."""
         return self._values[name]
 
+    def of(self, kinds: Sequence[Kind]) -> list[Any]:
+        """The positional arguments, which must be of these kinds."""
+        if len(self.args) != len(kinds):
+            raise TypeError(f"{len(self.args)} arguments, not {len(kinds)}")
+        found = [self._argument(kind, arg) for kind, arg in zip(kinds, self.args, strict=True)]
+        if self._arrays:
+            raise TypeError(f"{len(self._arrays)} arrays too many")
+        return found
 
-def _chain(self: Follower, given: _Arguments) -> None:
+    def _argument(self, kind: Kind, arg: Any) -> Any:
+        if kind is Kind.STATIC:
+            return _whole(arg, "a static argument")
+        if arg is None and kind is Kind.COUNTS:
+            return None
+        if arg == ARRAY and kind in ARRAYS:
+            return self._array(*ARRAYS[kind])
+        value = self._known[_whole(arg, "a handle")]
+        if kind is Kind.IDS:
+            return _instance(value, VerifiedDraft).tokens
+        return _instance(value, HANDLES[kind])
+
+    def _array(self, dtype: type, axes: int) -> np.ndarray:
+        array = self._arrays.pop(0)
+        if array.dtype != dtype or array.ndim != axes:
+            raise TypeError(f"an array {array.dtype}[{array.ndim} axes], not {np.dtype(dtype)}[{axes} axes]")
+        return array
+
+
+ARRAYS = {Kind.IDS: (np.int32, 2), Kind.COUNTS: (np.int32, 1), Kind.WINDOW: (np.int32, 2), Kind.SEEDS: (np.uint32, 1)}
+HANDLES: Mapping[Kind, type | UnionType] = {
+    Kind.CACHE: Cache,
+    Kind.CHAIN: Chain,
+    Kind.STATE: SamplerState | None,  # None in the stages of a pipeline that do not sample
+    Kind.LOGITS: jax.Array,
+    Kind.HIDDEN: jax.Array,
+}
+
+
+def _whole(value: object, name: str) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{name} is {value!r:.40}")
+    return value
+
+
+def _instance(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"a value of type {type(value).__name__[:40]} where another kind is due")
+    return value
+
+
+def _chain(worker: RemoteWorker, given: _Arguments) -> None:
     from minillama.sampling import Sampling
 
+    given.of(())
     options = dict(given.value("sampling"))
     options["logit_bias"] = [(token, -math.inf if bias is None else bias) for token, bias in options["logit_bias"]]
-    self.keep(given.number, self._executor.chain(Sampling(**options)))
+    worker.store(given.number, worker.backend.chain(Sampling(**options)))
 
 
-def _new_cache(self: Follower, given: _Arguments) -> None:
-    from minillama.gguf.kv_cache_types import read_cache_types
-
+def _new_cache(worker: RemoteWorker, given: _Arguments) -> None:
+    given.of(())
     types = read_cache_types(*given.value("types"))
-    self.keep(given.number, self._executor.new_cache(given.whole("capacity"), types, given.whole("batch")))
+    worker.store(given.number, worker.backend.new_cache(given.whole("capacity"), types, given.whole("batch")))
 
 
-def _enlarge(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, self._executor.enlarge(given.known("cache"), given.whole("capacity")))
+def _truncate(worker: RemoteWorker, given: _Arguments) -> None:
+    worker.store(given.number, worker.backend.truncate(*given.of((Kind.CACHE, Kind.COUNTS))))
 
 
-def _set_length(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, self._executor.set_length(given.known("cache"), given.ids()))
+def _ready(worker: RemoteWorker, given: _Arguments) -> None:
+    worker.tell(given.number, worker.known(given.whole("value")), content=False)
 
 
-def _take(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, self._executor.take(given.known("cache"), given.ids()))
+def _fetch(worker: RemoteWorker, given: _Arguments) -> None:
+    worker.tell(given.number, worker.known(given.whole("value")))
 
 
-def _read(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, *self._executor.read(given.ids(), given.whole("valid"), given.known("cache")))
+def _run_program(program: Program) -> Callable[[RemoteWorker, _Arguments], None]:
+    def run(worker: RemoteWorker, given: _Arguments) -> None:
+        found = worker.backend.call(program, *given.of(program.takes))
+        results = found if len(program.gives) > 1 else (found,)
+        worker.store(given.number, *results)
+        if program.gives[0] is Kind.DRAFT:
+            worker.tell(given.number, *(field for field in results[0] if field is not None))
+
+    return run
 
 
-def _read_all(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, *self._executor.read_all(given.ids(), given.known("cache")))
-
-
-def _run(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, *self._executor.run(given.ids(), given.known("cache")))
-
-
-def _score(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, self._executor.score(given.known("hidden"), given.ids(), given.whole("first")))
-
-
-def _decode(self: Follower, given: _Arguments) -> None:
-    self.keep(given.number, *self._executor.decode(given.ids(), given.known("cache")))
-
-
-def _begin(self: Follower, given: _Arguments) -> None:
-    choice, state = self._executor.begin(
-        given.known("chain"), given.whole("seed"), given.ids(), given.whole("count"), given.known("logits")
-    )
-    self.keep(given.number, choice, state)
-    self.tell(given.number, *choice)
-
-
-def _step(self: Follower, given: _Arguments) -> None:
-    token = given.known("chosen").token if given.has("chosen") else given.whole("token")
-    results = self._executor.step(given.known("chain"), given.known("state"), token, given.known("cache"))
-    self.keep(given.number, *results)
-    self.tell(given.number, *results[0])
-
-
-def _verify(self: Follower, given: _Arguments) -> None:
-    results = self._executor.verify(
-        given.known("chain"), given.known("state"), given.ids(), given.whole("drafted"), given.known("cache")
-    )
-    self.keep(given.number, *results)
-    self.tell(given.number, *results[0])
-
-
-def _ready(self: Follower, given: _Arguments) -> None:
-    self.tell(given.number, given.known("value"), content=False)
-
-
-def _fetch(self: Follower, given: _Arguments) -> None:
-    self.tell(given.number, given.known("value"))
-
-
-_CALLS: Mapping[str, Callable[[Follower, _Arguments], None]] = {
+CALLS: Mapping[str, Callable[[RemoteWorker, _Arguments], None]] = {
     "chain": _chain,
     "new_cache": _new_cache,
-    "enlarge": _enlarge,
-    "set_length": _set_length,
-    "take": _take,
-    "read": _read,
-    "read_all": _read_all,
-    "run": _run,
-    "score": _score,
-    "decode": _decode,
-    "begin": _begin,
-    "step": _step,
-    "verify": _verify,
+    "truncate": _truncate,
     "ready": _ready,
     "fetch": _fetch,
+    **{name: _run_program(program) for name, program in PROGRAMS.items()},
 }

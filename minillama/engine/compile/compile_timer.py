@@ -1,4 +1,4 @@
-"""How long JAX has spent tracing and compiling, so that timings can tell it apart from running."""
+"""Seconds that JAX spends tracing and compiling, so that timings can report them separately."""
 
 import threading
 import time
@@ -21,12 +21,12 @@ def compile_seconds() -> float:
 
 
 def count_seconds(duration: float) -> None:
-    """Add what this thread has spent on having a program ready in another way than by JAX's compiling."""
+    """Add seconds that this thread has spent on loading a compiled program."""
     _totals.seconds = compile_seconds() + duration
 
 
-class Lap:
-    """Seconds since the last call, without compilation."""
+class Stopwatch:
+    """A stopwatch that leaves out compilation."""
 
     def __init__(self) -> None:
         self._at, self._compiled = time.perf_counter(), compile_seconds()

@@ -1,4 +1,4 @@
-"""Compiled programs kept whole between processes, so that the next process neither traces nor lowers them.
+"""A disk cache of whole executables, so that the next process neither traces nor lowers.
 
 JAX's cache of compilations is asked by a program's lowered text, and making that text takes longer than fetching what
 the cache holds. This one is asked by what the text would follow from: the source code, the versions and flags, the
@@ -9,7 +9,6 @@ Only where `env.prepare` is told so, as the command line does: a command starts 
 """
 
 import hashlib
-import inspect
 import logging
 import pickle
 import threading
@@ -36,71 +35,60 @@ logger = logging.getLogger("minillama")
 Result = TypeVar("Result")
 
 MOST_KEPT = 200  # programs; beyond, the oldest go
-MOST_EXPECTED = 6  # programs that a model begins with
-MOST_AHEAD = 2  # of these are fetched while the model is loaded: more would be in the way of the first token
+MOST_REMEMBERED = 6  # programs that a model begins with
+MOST_PREFETCHED = 2  # of these are fetched while the model is loaded: more would be in the way of the first token
 
 
 @cache
-def _shelf() -> "Shelf | None":
-    """Where programs are kept, if they are: one processor must be JAX's only device, for there starting takes longer
-    than it has to compute."""
+def _executable_cache() -> "ExecutableCache | None":
+    """The cache of executables, or None: it pays only on one CPU device."""
     folder = env.cache_dir()
     if folder is None or not env.caches_executables() or jax.default_backend() != "cpu" or jax.device_count() > 1:
         return None
-    return Shelf(folder / "programs")
+    return ExecutableCache(folder / "programs")
 
 
-def expect_programs(file: Path, *hints: object) -> None:
-    """Begin to fetch the programs that were used the last time for this file and under these hints, and remember those
-    used now."""
-    if (shelf := _shelf()) is not None:
+def prefetch_executables(file: Path, *hints: object) -> None:
+    """Prefetch the executables that this file used last time; record those used now."""
+    if (executables := _executable_cache()) is not None:
         with suppress(OSError):  # a file that cannot be read is refused when it is opened
             status = file.stat()
-            shelf.expect((file.resolve(), status.st_size, status.st_mtime_ns, *hints))
+            executables.prefetch((file.resolve(), status.st_size, status.st_mtime_ns, *hints))
 
 
-class Program(Generic[Result]):
-    """A jitted function, called with positional arguments, that may be found compiled by the next process."""
+class CachedJit(Generic[Result]):
+    """A jitted function of positional arguments; the next process may find it compiled."""
 
-    def __init__(self, function: Callable[..., Result], static: Sequence[str], donate: Sequence[str]) -> None:
-        self.jitted = jax.jit(function, static_argnames=tuple(static), donate_argnames=tuple(donate))
+    def __init__(self, function: Callable[..., Result], static: Sequence[int], donated: Sequence[int]) -> None:
+        self.jitted = jax.jit(function, static_argnums=tuple(static), donate_argnums=tuple(donated))
         self.function, self.name = function, function.__name__
-        names = list(inspect.signature(function).parameters)
-        self.static, self.donated = ({names.index(name) for name in chosen} for chosen in (static, donate))
-        self.__doc__ = function.__doc__
+        self.static, self.donated = frozenset(static), frozenset(donated)
 
     def __call__(self, *args: object) -> Result:
-        shelf = _shelf()
-        return self.jitted(*args) if shelf is None else shelf.run(self, args)
-
-
-def program(
-    *, static: Sequence[str] = (), donate: Sequence[str] = ()
-) -> Callable[[Callable[..., Result]], Program[Result]]:
-    """`jax.jit` with names of static and donated arguments, as a `Program`."""
-    return lambda function: Program(function, static, donate)
+        executables = _executable_cache()
+        return self.jitted(*args) if executables is None else executables.run(self, args)
 
 
 @dataclass(frozen=True)
-class Found:
+class Executable:
     """A compiled program, from leaves to leaves, and the structure of its result."""
 
     call: Callable[..., Sequence[jax.Array]]
     result: PyTreeDef
 
 
-class Shelf:
+class ExecutableCache:
     """A folder of compiled programs, and those that this process has."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[object, Found] = {}  # by the arguments' structure, shapes and types
-        self._fetched: dict[str, Found | None] = {}  # by name of the file
+        self._known: dict[object, Executable] = {}  # by the arguments' structure, shapes and types
+        self._fetched: dict[str, Executable | None] = {}  # by name of the file
         self._fetching: threading.Thread | None = None
         self._list: Path | None = None
         self._used: list[str] = []
 
-    def run(self, wanted: Program[Result], args: Sequence[object]) -> Result:
+    def run(self, wanted: CachedJit[Result], args: Sequence[object]) -> Result:
         """The program's result, compiled, fetched or known."""
         static = {place: args[place] for place in wanted.static}
         leaves, structure = jax.tree.flatten([None if place in static else arg for place, arg in enumerate(args)])
@@ -120,15 +108,15 @@ class Shelf:
         self._known[signature] = found
         return jax.tree.unflatten(found.result, results)
 
-    def expect(self, hints: Iterable[object]) -> None:
-        """See `expect_programs`."""
+    def prefetch(self, hints: Iterable[object]) -> None:
+        """See `prefetch_executables`."""
         self._list, self._used = self._folder / f"{_digest(*map(str, hints))}.list", []
         names = _lines(self._list)
         if names:  # no daemon: a process that ends in the middle of a fetch would crash
-            self._fetching = threading.Thread(target=self._fetch_all, args=(names[:MOST_AHEAD],))
+            self._fetching = threading.Thread(target=self._fetch_all, args=(names[:MOST_PREFETCHED],))
             self._fetching.start()
 
-    def _fetched_before(self, name: str) -> Found | None:
+    def _fetched_before(self, name: str) -> Executable | None:
         started = time.perf_counter()
         if self._fetching is not None and name not in self._fetched:
             self._fetching.join()
@@ -141,7 +129,7 @@ class Shelf:
         for name in names:
             self._fetched[name] = self._fetch(name)
 
-    def _fetch(self, name: str) -> Found | None:
+    def _fetch(self, name: str) -> Executable | None:
         """A program from the folder; None where there is none that can be used."""
         from jax.experimental.serialize_executable import deserialize_and_load
 
@@ -151,7 +139,7 @@ class Shelf:
                 return None
             heads, result, *compiled = pickle.loads(content)
             load_attention_specs(heads)
-            return Found(deserialize_and_load(*compiled), result)
+            return Executable(deserialize_and_load(*compiled), result)
         except Exception as problem:  # whatever it is, it can be compiled again
             logger.debug("program %s cannot be used: %s", name, problem)
             return None
@@ -159,12 +147,12 @@ class Shelf:
     def _compile(
         self,
         name: str,
-        wanted: Program[Result],
+        wanted: CachedJit[Result],
         static: Mapping[int, object],
         args: Sequence[object],
         leaves: Sequence[object],
         structure: PyTreeDef,
-    ) -> Found:
+    ) -> Executable:
         results = []
 
         def flat(*leaves: jax.Array) -> list[jax.Array]:
@@ -179,11 +167,11 @@ class Shelf:
         flat.__name__ = wanted.name
         lowered = jax.jit(flat, donate_argnums=donated).lower(*leaves)
         with _without_jax_cache():
-            found = Found(lowered.compile(), results[0])
+            found = Executable(lowered.compile(), results[0])
         self._keep(name, found)
         return found
 
-    def _keep(self, name: str, found: Found) -> None:
+    def _keep(self, name: str, found: Executable) -> None:
         """Write a program for the next process; never fatal."""
         from jax.experimental.serialize_executable import serialize
 
@@ -197,19 +185,22 @@ class Shelf:
             logger.debug("program %s cannot be kept: %s", name, problem)
 
     def _remember(self, name: str) -> None:
-        """Write down what has been used under these hints, in its order, if the last time was different."""
+        """Record the programs used with these hints, in order, if they differ from last time."""
         if self._list is None:
             return
         self._used.append(name)
         if name not in _lines(self._list):
             try:
-                write_cached(self._list, "\n".join(self._used[:MOST_EXPECTED]).encode())
+                write_cached(self._list, "\n".join(self._used[:MOST_REMEMBERED]).encode())
             except OSError as problem:
                 logger.debug("%s: %s", self._list, problem)
 
 
-def _try_out(found: Found, leaves: Sequence[object]) -> Sequence[jax.Array] | None:
-    """Run a program for the first time after it was fetched; None where it turns out to be incomplete."""
+def _try_out(found: Executable, leaves: Sequence[object]) -> Sequence[jax.Array] | None:
+    """Run a program for the first time after it was fetched.
+
+    None where it turns out to be incomplete.
+    """
     try:
         return found.call(*leaves)
     except jax.errors.JaxRuntimeError as problem:
@@ -244,7 +235,7 @@ def _digest(*texts: str) -> str:
 
 @cache
 def _surroundings() -> str:
-    """What programs depend on beside their arguments."""
+    """The environment of a program: sources, versions, settings, processor."""
     package = Path(__file__).parents[2]
     rooms = ("engine", "kernels", "model", "sampling")
     files = (file for room in rooms for file in sorted((package / room).rglob("*.py")))

@@ -1,4 +1,4 @@
-"""Who shares the work of a model: what a person can ask for, checked. No JAX here."""
+"""The devices that share a model: options, checked. Nothing here imports JAX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,17 +8,17 @@ from minillama.errors import OptionError
 
 
 class SplitMode(Enum):
-    """How several devices share a model, under llama.cpp's names."""
+    """The ways in which devices share a model, under llama.cpp's names."""
 
     NONE = "none"  # one device has it all
-    LAYER = "layer"  # each has some of the layers; they work one after the other
-    ROW = "row"  # as TENSOR: llama.cpp cuts the rows of matrices, and leaves attention to one device
-    TENSOR = "tensor"  # each has a part of every layer; they work together
+    LAYER = "layer"  # each has some of the layers; they compute one after the other
+    ROW = "row"  # as TENSOR; llama.cpp shards only matrix rows, and leaves attention to one device
+    TENSOR = "tensor"  # each has a part of every layer; they compute together
 
 
 @dataclass(frozen=True)
-class Sharing:
-    """The options of `load` about it, under their names there; the defaults share nothing.
+class DeviceSharing:
+    """The options of `load` about sharing; the defaults use one device.
 
     Raises OptionError for an unknown mode, and for options that contradict each other.
     """
@@ -42,7 +42,7 @@ class Sharing:
 
     @property
     def mode(self) -> SplitMode | None:
-        """What split_mode says, or tensor_parallel alone implies."""
+        """The split_mode, also where tensor_parallel alone implies it."""
         mode = None if self.split_mode is None else _read(self.split_mode)
         if mode is SplitMode.ROW or (mode is None and self.tensor_parallel != 1):
             return SplitMode.TENSOR

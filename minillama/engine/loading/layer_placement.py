@@ -1,4 +1,4 @@
-"""Which device computes what: llama.cpp's `--n-gpu-layers`, `--split-mode`, `--tensor-split` and `--main-gpu`."""
+"""The device of each layer: llama.cpp's `--n-gpu-layers`, `--split-mode`, `--tensor-split`, `--main-gpu`."""
 
 import logging
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def place_layers(
     tensor_split: Sequence[float] = (),
     main_gpu: int = 0,
 ) -> Placement:
-    """As many layers as asked for on the accelerators, counted from the end, the head as one more; the rest on the CPU.
+    """Place the last layers and the head on the accelerators, the rest on the CPU.
 
     n_gpu_layers: None or negative for all. Without an accelerator everything is on the CPU, said in one line if some
     layers were asked for. split_mode: NONE for the accelerator `main_gpu` alone, LAYER for all of them, in the shares
@@ -85,7 +85,7 @@ def split_layers(
     accelerators: Sequence[jax.Device],
     shares: Sequence[float] = (),
 ) -> Placement:
-    """The rule of `place_layers` for given devices: a layer goes to the first one whose summed share is beyond it."""
+    """The rule of `place_layers`: the first device whose cumulative share exceeds the layer."""
     total = block_count + 1
     offloaded = total if n_gpu_layers is None or n_gpu_layers < 0 else min(n_gpu_layers, total)
     ends = summed_shares(len(accelerators), shares)
@@ -97,7 +97,7 @@ def split_layers(
 
 
 def summed_shares(count: int, shares: Sequence[float]) -> tuple[float, ...]:
-    """Where each device's part of the whole ends, from 0 to 1; equal parts where no shares are given.
+    """The cumulative share of each device, from 0 to 1; equal shares by default.
 
     Raises OptionError for more shares than devices, negative ones, and nothing but zeros.
     """

@@ -1,4 +1,4 @@
-"""From an open GGUF file to `Params` on devices: every tensor found by name, checked against the config, and placed."""
+"""Load `Params` from an open GGUF file: find each tensor, check its shape, place it."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +58,9 @@ def load_segment(
     unembeds: bool,
     advance: Advance = lambda size: None,
 ) -> Params:
-    """The parameters of some layers; with the token embedding only where it embeds, with the head where it unembeds.
+    """The parameters of some layers.
+
+    With the token embedding only where it embeds, with the head where it unembeds.
 
     Raises what `load_params` raises.
     """
@@ -79,7 +81,7 @@ def load_segment(
 
 
 def unused_tensors(file: GGUF, config: Config) -> list[str]:
-    """Tensors that `load_params` does not read: a sign of a variant that this graph does not know."""
+    """Tensors that `load_params` does not read, a sign of an unsupported variant."""
     fields = {f"{field}.{kind}" for field in LINEAR_FIELDS | VECTOR_FIELDS for kind in ("weight", "bias")}
     known = {"token_embd.weight", "output_norm.weight", "output.weight", "output.bias", *ROPE_FACTORS}
     known |= {f"blk.{layer}.{field}" for layer in range(config.block_count) for field in fields}
@@ -87,7 +89,7 @@ def unused_tensors(file: GGUF, config: Config) -> list[str]:
 
 
 def find_tensor(file: GGUF, name: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of the shape that the config asks for; raises FormatError for a missing one and for another shape."""
+    """The tensor of an expected shape; raises FormatError if it is missing or differs."""
     tensor = file.tensors.get(name)
     if tensor is None:
         raise FormatError(f"{file.path.name}: tensor {name} is missing; the file is incomplete or of a newer variant")
@@ -129,14 +131,17 @@ def _load_block(source: _Source, config: Config, layer: int, device: jax.Device)
 
 
 def layer_shapes(file: GGUF, config: Config, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The fields of Block that a layer of the file has or must have, and the shapes of their tensors."""
+    """The fields of Block that a layer has or must have, with their shapes."""
     for field in dataclasses.fields(Block):
         if field.name in _required(file, layer) or f"blk.{layer}.{field.name}.weight" in file.tensors:
             yield field.name, _shape(file, config, layer, field.name)
 
 
 def _required(file: GGUF, layer: int) -> set[str]:
-    """Fields without which a layer has no meaning; of fused and separate tensors one form is enough."""
+    """Fields without which a layer has no meaning.
+
+    Of fused and separate tensors one form is enough.
+    """
 
     def has(field: str) -> bool:
         return f"blk.{layer}.{field}.weight" in file.tensors
@@ -179,7 +184,7 @@ def _shape(file: GGUF, config: Config, layer: int, field: str) -> tuple[int, ...
 
 
 def rope_factors(file: GGUF, config: Config, ctx_size: int) -> str | None:
-    """Which tensor of frequency factors applies, if any."""
+    """The tensor of frequency factors that applies, if any."""
     if config.rope.scaling is Scaling.LONGROPE or "rope_factors_long.weight" in file.tensors:
         long = ctx_size > config.rope.original_context_length
         name = "rope_factors_long.weight" if long else "rope_factors_short.weight"

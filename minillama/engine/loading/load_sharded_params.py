@@ -1,4 +1,4 @@
-"""From an open GGUF file to `Params` whose matrices are cut among devices, each field as its PartitionSpec says."""
+"""Load `Params` whose matrices are sharded over devices by the PartitionSpec of each field."""
 
 import math
 from dataclasses import dataclass
@@ -28,8 +28,11 @@ from minillama.parallel.sharding.shards import (
 
 
 @dataclass(frozen=True)
-class SpreadLoader:
-    """Reads a model for the devices of a mesh of one axis; `division` says how heads fall to them."""
+class ShardedLoader:
+    """Reads a model for the devices of a mesh of one axis.
+
+    `division` says how heads fall to them.
+    """
 
     file: GGUF
     config: Config
@@ -63,7 +66,10 @@ class SpreadLoader:
         )
 
     def _block(self, layer: int) -> Block:
-        """One layer. Tensors that hold the rows of several matrices are taken apart: a device needs some of each."""
+        """One layer.
+
+        Tensors that hold the rows of several matrices are taken apart: a device needs some of each.
+        """
         config, shapes = self.config, dict(layer_shapes(self.file, self.config, layer))
         queries, keys = config.head_count * config.key_length, config.head_count_kv * config.key_length
         values = config.head_count_kv * config.value_length
@@ -86,7 +92,7 @@ class SpreadLoader:
         return Block(**present)
 
     def _size(self, layer: int, field: str, whole: int) -> int:
-        """Rows or columns of a device's piece of a field that has so many."""
+        """Rows or columns of a device's shard of a field of this size."""
         config, division = self.config, self.division
         sizes = {
             "attn_q": division.head_count * config.key_length,
@@ -114,7 +120,10 @@ class SpreadLoader:
         rows: int | None = None,
         of_keys: bool = False,
     ) -> Linear:
-        """Some rows of a tensor, and of its bias. of_keys: cut by key/value heads, which devices may have in common."""
+        """Some rows of a tensor, and of its bias.
+
+        of_keys: cut by key/value heads, which devices may have in common.
+        """
         tensor = find_tensor(self.file, f"{name}.weight", shape)
         check_supported(tensor)
         block, _ = BLOCKS[tensor.type]
@@ -139,7 +148,10 @@ class SpreadLoader:
         return load_sharded_vector(tensor, self.mesh, None)
 
     def _bias(self, name: str, size: int, spec: PartitionSpec, first: int, rows: int, piece: int, shares: int) -> Array:
-        """A bias cut like the rows; behind columns it is added by one device only."""
+        """A bias cut like the rows.
+
+        Behind columns it is added by one device only.
+        """
         tensor = find_tensor(self.file, name, (size,))
         self.advance(tensor.nbytes * rows // size)
 

@@ -1,4 +1,4 @@
-"""How much memory a model and its context take, and the refusal of what cannot fit before anything is allocated."""
+"""Predict the memory of a model and its context, and refuse what cannot fit."""
 
 import ctypes
 import logging
@@ -24,7 +24,7 @@ CONTEXT_STEP = 256  # a context is a multiple of this, as in llama.cpp
 
 
 class Storage(Enum):
-    """Where the weights are."""
+    """The storage of the weights."""
 
     MAPPED = "mapped from the file"  # pages of it, which the system may drop and read again
     READ = "read into memory"
@@ -116,22 +116,25 @@ def choose_context(
     return wanted, memory
 
 
-def keep_weights(memory: Memory, file: GGUF, *, stays: bool, use_mmap: bool, use_mlock: bool) -> Memory:
-    """Lock the weights where that is asked for and allowed, and tell where they are.
+def record_storage(memory: Memory, file: GGUF, *, in_place: bool, use_mmap: bool, use_mlock: bool) -> Memory:
+    """Lock the weights if `use_mlock` is set and possible, and record their storage.
 
-    stays: devices read the weights as the file was opened, and have no copies of their own.
+    in_place: devices read the weights in the opened file, and have no copies of their own.
     """
-    if use_mlock and not stays:
+    if use_mlock and not in_place:
         logger.warning("use_mlock has no effect: the weights are copied to the device")
-    locked = use_mlock and stays and lock_weights(file)
-    storage = Storage.COPIED if not stays else Storage.MAPPED if use_mmap else Storage.READ
+    locked = use_mlock and in_place and lock_weights(file)
+    storage = Storage.COPIED if not in_place else Storage.MAPPED if use_mmap else Storage.READ
     memory = replace(memory, storage=storage, locked=locked)
     logger.info("memory: %s", memory)
     return memory
 
 
 def lock_weights(file: GGUF) -> bool:
-    """Lock a file in memory; where the system forbids it that is said, and it goes on without."""
+    """Lock a file in memory.
+
+    Where the system forbids it that is said, and it goes on without.
+    """
     try:
         lock_pages(file.mapped.values())
     except ResourceError as problem:
@@ -141,8 +144,7 @@ def lock_weights(file: GGUF) -> bool:
 
 
 def give_back() -> None:
-    """Give freed memory back to the system, which glibc keeps after compiling and reading a large header; elsewhere
-    nothing happens."""
+    """Return memory that glibc keeps after compiling and parsing to the system."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""Where a model file comes from: the built-in model, a path, or a repository on the Hugging Face hub."""
+"""Find a model file: the built-in model, a path, or a Hugging Face repository."""
 
 import difflib
 import re
@@ -49,7 +49,7 @@ def resolve(
 
 
 def data_file(name: str) -> Path:
-    """A file that comes with minillama: inside an installed package, beside it in a clone."""
+    """A file that comes with minillama, in an installed package or in a clone."""
     for folder in (PACKAGE / "_data", PACKAGE.parent / "data"):
         if (folder / name).is_file():
             return folder / name
@@ -57,7 +57,7 @@ def data_file(name: str) -> Path:
 
 
 def labs_folder() -> Path:
-    """The lab notebooks: inside an installed package (not to be written), beside it in a clone."""
+    """The folder of the notebooks, in an installed package (read-only) or in a clone."""
     for folder in (PACKAGE / "_labs", PACKAGE.parent / "labs"):
         if any(folder.glob("*.ipynb")):
             return folder
@@ -65,7 +65,7 @@ def labs_folder() -> Path:
 
 
 def choose_file(names: Sequence[str], quant: str | None, repository: str) -> str:
-    """Choose the GGUF file to run among a repository's files, as llama.cpp does: by quantisation, else the first.
+    """Choose a repository's GGUF file as llama.cpp does: by quantisation, else the first.
 
     Raises ResourceError naming what there is.
     """

@@ -10,12 +10,14 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32
 
-from minillama.engine.backends.tensor_parallel import Spread
+from minillama.engine.backends import programs
+from minillama.engine.backends.tensor_parallel import TensorParallelBackend
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError, ResourceError
 from minillama.measure.limits.collective_traffic import Collective, list_collectives
+from minillama.model import Cache
 from minillama.parallel.sharding.partition_specs import AXIS, tensor_mesh
-from minillama.sampling import Sampling
+from minillama.sampling import SamplerState, Sampling
 
 DEVICES = 8
 TOKENS, WIDTH, HEADS, HEAD, FEED = 4, 128, 8, 16, 256
@@ -72,13 +74,19 @@ def step_ledger(llm: LLM) -> tuple[Collective, ...]:
 
     Raises OptionError for a model on one device.
     """
-    executor = llm.executor
-    if not isinstance(executor, Spread):
+    backend = llm.backend
+    if not isinstance(backend, TensorParallelBackend):
         raise OptionError("the model is on one device and sends nothing; load it with tensor_parallel=2")
-    chain = executor.chain(Sampling())
-    logits, cache = executor.decode(np.zeros((1, 1), np.int32), executor.new_cache(64, llm.cache_types))
-    choice, state = executor.begin(chain, 1, np.zeros(chain.window, np.int32), 1, logits)
-    program = jax.jit(executor.step).lower(chain, state, choice.token, cache)
+    chain, one = backend.chain(Sampling()), np.ones(1, np.int32)
+    cache = backend.new_cache(64, llm.cache_types)
+    logits, cache = backend.call(programs.prefill, cache, np.zeros((1, 1), np.int32), one)
+    recent, seed = np.zeros((1, chain.window), np.int32), np.ones(1, np.uint32)
+    draft, state = backend.call(programs.start, chain, seed, recent, one, logits)
+
+    def step(cache: Cache, state: SamplerState, ids: Array) -> object:
+        return backend.call(programs.generate, cache, chain, state, ids, None)
+
+    program = jax.jit(step).lower(cache, state, draft.tokens)
     return list_collectives(program.compile().as_text())
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from minillama.engine.llm import load
+from minillama.engine.load import load
 from minillama.env import MINILLAMA
 from minillama.errors import ResourceError
 from minillama.lab.distributed import process_guard

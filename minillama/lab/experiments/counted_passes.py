@@ -16,7 +16,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Float32, Int
 
-from minillama.engine.llm import LLM, load
+from minillama.engine.llm import LLM
+from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.random_models.model_shapes import shape_named
 from minillama.gguf.random_models.model_writer import write_random_model

@@ -11,7 +11,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32
 
-from minillama.model.collectives import total
+from minillama.model.collectives import all_reduce
 from minillama.parallel.group.cluster_launch import join_cluster
 from minillama.parallel.sharding.partition_specs import AXIS, tensor_mesh
 
@@ -44,7 +44,7 @@ def _chained_sums(mesh: Mesh, x: Float32[Array, "N"]) -> Float32[Array, "N"]:
     share = jnp.float32(1 / mesh.size)
 
     def add_once(x: Float32[Array, "N"], _: None) -> tuple[Float32[Array, "N"], None]:
-        return total(x * share, AXIS), None
+        return all_reduce(x * share, AXIS), None
 
     def local(x: Float32[Array, "N"]) -> Float32[Array, "N"]:
         return jax.lax.scan(add_once, x, None, length=SUMS_PER_RUN)[0]

@@ -103,7 +103,7 @@ def cache_bytes_read(config: Config, types: CacheTypes, lengths: Sequence[int]) 
 
 def _positions(config: Config, lengths: Sequence[int]) -> int:
     """Attended positions, summed over layers and tokens."""
-    windowed = sum(config.is_local(layer) for layer in range(config.block_count))
+    windowed = sum(bool(config.layer(layer).sliding_window) for layer in range(config.block_count))
     near = sum(min(n, config.sliding_window) for n in lengths) if windowed else 0
     return windowed * near + (config.block_count - windowed) * sum(lengths)
 

@@ -60,8 +60,6 @@ def sums_of_squares(
     """
     if llm.config.expert_count:
         raise UnsupportedError("imatrix does not support models with experts yet; use llama-imatrix")
-    if llm.placement.single is None:
-        raise OptionError("all layers must be on one device; load with n_gpu_layers=0 or all")
     totals: dict[str, np.ndarray] = {}
     for chunk in chunks:
         cache = empty_cache(llm.config, chunks.shape[1], llm.cache_types)

@@ -18,9 +18,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Float32, Int, UInt16
 
-from minillama.engine.backends import programs
 from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
-from minillama.engine.compile.compile_timer import Lap
+from minillama.engine.compile.compile_timer import Stopwatch
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
 from minillama.measure.quality.kld_base_file import RANGE, BaseFile, Codes, create_base, encode, pack, unpack
@@ -168,15 +167,15 @@ def record_base(llm: LLM, windows: Windows, path: str | Path, stop: Stop = never
     The file gets its name after the last estimate; if the iteration stops earlier, the file is deleted.
     Raises ResourceError if it cannot be written.
     """
-    tally, found, lap = Tally(windows.count), [], Lap()
-    head = programs.head_of(llm.params)
+    tally, found, stopwatch = Tally(windows.count), [], Stopwatch()
+    head = llm.params.head_only()
     with create_base(path, llm.config.vocab_size, windows.text) as file:
         for piece in hidden_states(llm, windows, stop):
             nll, codes = _encode(head, llm.config, piece.hidden, piece.of(windows.targets))
             found.append((np.asarray(nll), Codes(*map(np.asarray, codes))))
             if piece.stop < windows.scored:
                 continue
-            seconds = lap.seconds() / piece.count
+            seconds = stopwatch.seconds() / piece.count
             for row in range(piece.count):
                 for _, codes in found:
                     file.write(pack(Codes(*(part[row] for part in codes))).tobytes())
@@ -194,8 +193,8 @@ def running_divergence(
 def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never_stop) -> Iterator[Divergence]:
     """Compare a model with the log-probabilities in a base file, over the same windows."""
     fields: list[list[np.ndarray]] = [[] for _ in TokenComparison._fields]
-    found, passed, lap = [], 0.0, Lap()
-    head = programs.head_of(llm.params)
+    found, passed, stopwatch = [], 0.0, Stopwatch()
+    head = llm.params.head_only()
     for piece in hidden_states(llm, windows, stop):
         records = piece.of(base.records)
         scale, minimum, codes = unpack(records.reshape(-1, records.shape[-1]), base.vocab_size)
@@ -207,7 +206,7 @@ def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never_s
         found.append(tuple(map(np.asarray, pair)))
         if piece.stop < windows.scored:
             continue
-        seconds = lap.seconds() / piece.count
+        seconds = stopwatch.seconds() / piece.count
         for row in range(piece.count):
             passed += seconds
             for field, *parts in zip(fields, *found, strict=True):

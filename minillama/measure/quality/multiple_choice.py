@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from minillama.engine.backends.base import Kept
+from minillama.engine.backends import programs
+from minillama.engine.backends.base import Handle
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
 from minillama.measure.quality.task_files import Task
@@ -158,8 +159,8 @@ def _scores(llm: LLM, group: Sequence[TokenisedTask]) -> Iterator[tuple[float, .
     owners = padded(owners, _bucket(len(owners)))
     ids, targets, scored = _suffixes(group, len(owners))
     cache = _prefill_shared(llm, group, owners, ids.shape[1])
-    hidden, _ = llm.executor.run(ids, cache)
-    nll = np.asarray(llm.executor.score(hidden, targets)).astype(np.float64)
+    states, _ = llm.backend.call(programs.hidden, cache, ids)
+    nll = np.asarray(llm.backend.call(programs.nll, states, targets, 0)).astype(np.float64)
     means = -np.sum(nll * scored, axis=1) / np.maximum(1, np.sum(scored, axis=1))
     row = 0
     for task in group:
@@ -167,17 +168,17 @@ def _scores(llm: LLM, group: Sequence[TokenisedTask]) -> Iterator[tuple[float, .
         row += len(task.texts)
 
 
-def _prefill_shared(llm: LLM, group: Sequence[TokenisedTask], owners: Int32[np.ndarray, "texts"], room: int) -> Kept:
+def _prefill_shared(llm: LLM, group: Sequence[TokenisedTask], owners: Int32[np.ndarray, "texts"], room: int) -> Handle:
     """Prefill the shared prefixes: a cache with a row per text and `room` free positions."""
     longest = _bucket(max(task.shared for task in group), MIN_BUCKET)
     ids = np.zeros((_bucket(len(group)), longest), np.int32)
     lengths = np.zeros(len(ids), np.int32)
     for row, task in enumerate(group):
         ids[row, : task.shared], lengths[row] = task.texts[0][: task.shared], task.shared
-    cache = llm.executor.new_cache(longest + room, llm.cache_types, len(ids))
+    cache = llm.backend.new_cache(longest + room, llm.cache_types, len(ids))
     for start in range(0, longest, llm.batches.ubatch_size):
-        _, cache = llm.executor.run(ids[:, start : start + llm.batches.ubatch_size], cache)
-    return llm.executor.set_length(llm.executor.take(cache, owners), lengths[owners])
+        _, cache = llm.backend.call(programs.hidden, cache, ids[:, start : start + llm.batches.ubatch_size])
+    return llm.backend.truncate(llm.backend.call(programs.gather_rows, cache, owners), lengths[owners])
 
 
 def _suffixes(

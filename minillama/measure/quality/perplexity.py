@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from minillama.engine.compile.compile_timer import Lap
+from minillama.engine.backends import programs
+from minillama.engine.compile.compile_timer import Stopwatch
 from minillama.engine.llm import LLM
 from minillama.measure.quality.text_windows import (
     Stop,
@@ -91,11 +92,11 @@ def perplexity(llm: LLM, text: str, *, ctx_size: int = 512, chunks: int | None =
 
 def estimates(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterator[Estimate]:
     """The perplexity of windows, refined with each window."""
-    tally, found, lap = Tally(windows.count), [], Lap()
+    tally, found, stopwatch = Tally(windows.count), [], Stopwatch()
     for piece in hidden_states(llm, windows, stop):
-        found.append(np.asarray(llm.executor.score(piece.states, piece.of(windows.targets), piece.first)))
+        found.append(np.asarray(llm.backend.call(programs.nll, piece.states, piece.of(windows.targets), piece.first)))
         if piece.stop == windows.scored:
-            seconds = lap.seconds() / piece.count
+            seconds = stopwatch.seconds() / piece.count
             for row in np.concatenate(found, axis=1)[: piece.count]:
                 yield tally.add(row, seconds)
             found = []

@@ -13,7 +13,8 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int32, Shaped
 
-from minillama.engine.backends.base import Kept
+from minillama.engine.backends import programs
+from minillama.engine.backends.base import Handle
 from minillama.engine.llm import LLM
 from minillama.engine.loading.memory_budget import round_up
 from minillama.errors import OptionError, UnsupportedError
@@ -78,7 +79,7 @@ class ScoredStates:
     start: int
     stop: int
     rows: int
-    states: Kept  # of more positions; the first scored one has index `first`
+    states: Handle  # of more positions; the first scored one has index `first`
     first: int
 
     @property
@@ -166,17 +167,17 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterat
     stop: checked before each batch; true ends the iteration.
     """
     batch = min(windows.per_pass, windows.count)
-    cache = llm.executor.new_cache(windows.size, llm.cache_types, batch)
+    cache = llm.backend.new_cache(windows.size, llm.cache_types, batch)
     part = max(1, llm.batches.ubatch_size // batch)
     for window in range(0, windows.count, batch):
         count = min(batch, windows.count - window)
         ids = padded(windows.ids(window, count), batch)
-        cache = llm.executor.set_length(cache, np.zeros(batch, np.int32))
+        cache = llm.backend.truncate(cache, np.zeros(batch, np.int32))
         end = windows.first + windows.scored  # predictions of the last tokens are not needed
         for at in range(0, end, part):
             if stop():
                 return
-            hidden, cache = llm.executor.run(ids[:, at : min(at + part, windows.size)], cache)
+            hidden, cache = llm.backend.call(programs.hidden, cache, ids[:, at : min(at + part, windows.size)])
             low, high = max(at, windows.first), min(at + part, end)
             if low < high:
                 yield ScoredStates(window, count, low - windows.first, high - windows.first, batch, hidden, low - at)

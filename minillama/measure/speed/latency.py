@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from minillama import env
-from minillama.engine.llm import LLM, load
+from minillama.engine.llm import LLM
+from minillama.engine.load import load
 from minillama.errors import OptionError
 from minillama.measure.host.child_process import call_in_child
 from minillama.tokenizer import Tokenizer

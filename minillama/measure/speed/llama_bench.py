@@ -16,9 +16,10 @@ import jax
 import numpy as np
 
 from minillama import __version__, env
-from minillama.engine.compile.compile_timer import Lap, compile_seconds
-from minillama.engine.llm import LLM, load
-from minillama.engine.loading.device_sharing import Sharing
+from minillama.engine.compile.compile_timer import Stopwatch, compile_seconds
+from minillama.engine.llm import LLM
+from minillama.engine.load import load
+from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.engine.loading.memory_budget import round_up
 from minillama.engine.session import Session
 from minillama.gguf.display_names import model_type
@@ -29,7 +30,7 @@ from minillama.measure.speed.bench_plan import ALL_LAYERS, Setup
 from minillama.measure.speed.bench_record import Record
 from minillama.measure.trial import Trial
 
-SINGLE_DEVICE = Sharing()
+SINGLE_DEVICE = DeviceSharing()
 
 Advance = Callable[[str], object]  # called with the test's name after its warm-up and after each repetition
 
@@ -43,7 +44,7 @@ def measure(
     bandwidth: float | None = None,
     peak_flops: float | None = None,
     delay: float = 0.0,
-    sharing: Sharing = SINGLE_DEVICE,
+    sharing: DeviceSharing = SINGLE_DEVICE,
     advance: Advance = lambda name: None,
 ) -> Iterator[Record]:
     """Load the model and measure one test after the other.
@@ -106,11 +107,11 @@ def measure_trial(
         advance(trial.name)
     samples = []
     for _ in range(repetitions):
-        session.keep(trial.n_depth)
-        lap = Lap()
+        session.truncate(trial.n_depth)
+        stopwatch = Stopwatch()
         tokens.prefill(trial.n_prompt)
         tokens.decode(trial.n_gen)
-        samples.append(max(1, round(1e9 * lap.seconds())))
+        samples.append(max(1, round(1e9 * stopwatch.seconds())))
         advance(trial.name)
     return tuple(samples), compile_seconds() - compiled
 
@@ -131,7 +132,7 @@ class _RandomTokens:
             ids[0] = self._first
         logits = None
         for start in range(0, count, self._batch):
-            for chunk_logits in self._session.read(ids[start : start + self._batch]):
+            for chunk_logits in self._session.prefill(ids[start : start + self._batch]):
                 logits = chunk_logits
         jax.block_until_ready(logits)
 
@@ -149,14 +150,14 @@ class _RandomTokens:
 def _record(
     llm: LLM,
     setup: Setup,
-    sharing: Sharing,
+    sharing: DeviceSharing,
     trial: Trial,
     started: datetime,
     samples: tuple[int, ...],
     compiling: float,
 ) -> Record:
     speeds = tuple((trial.n_prompt + trial.n_gen) * 1e9 / nanoseconds for nanoseconds in samples)
-    device = llm.executor.devices[-1] if llm.executor.devices else None
+    device = llm.backend.devices[-1] if llm.backend.devices else None
     work = trial_work(llm.file, llm.config, llm.cache_types, trial, min(setup.n_ubatch, setup.n_batch))
     return Record(
         build_commit=f"minillama {__version__}, jax {jax.__version__}",
@@ -198,7 +199,7 @@ def _record(
 
 def _with_machine_limits(record: Record, llm: LLM, bandwidth: float | None, peak_flops: float | None) -> Record:
     """Add the shares of the machine's limits to a record."""
-    if not llm.executor.devices or llm.executor.devices[-1].platform != jax.default_backend():
+    if not llm.backend.devices or llm.backend.devices[-1].platform != jax.default_backend():
         return record  # the limits were measured on another device
     assert record.bytes_per_token is not None and record.flops_per_token is not None
     reads, computes = record.bytes_per_token * record.avg_ts, record.flops_per_token * record.avg_ts

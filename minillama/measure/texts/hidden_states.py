@@ -17,7 +17,7 @@ from minillama.engine.backends.chunked_logits import negative_log_likelihood, ov
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
 from minillama.model import Cache, Config, Params, empty_cache, forward
-from minillama.model.forward import embed_tokens, run_blocks
+from minillama.model.forward import embed_tokens, run_layers
 
 MIN_LENGTH = 32  # shorter texts are padded to this length
 
@@ -81,8 +81,6 @@ def _batches(llm: LLM, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[in
     A batch has about `ubatch_size` tokens. B and T are powers of two, so that few programs are compiled; rows without a
     text are zeros.
     """
-    if llm.placement.single is None:
-        raise OptionError("hidden states need all layers on one device; load with n_gpu_layers=0 or all")
     longest = max(map(len, texts), default=0)
     if longest > llm.ctx_size:
         raise OptionError(
@@ -106,7 +104,7 @@ def _batches(llm: LLM, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[in
 @partial(jax.jit, static_argnames="config")
 def _states(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache) -> Float[Array, "B T D"]:
     x = embed_tokens(params.token_embd, config, ids)
-    return run_blocks(params.blocks, config, x, cache, params.rope_factors)[0]
+    return run_layers(params.blocks, config, x, cache, params.rope_factors)[0]
 
 
 @partial(jax.jit, static_argnames="config")

@@ -1,0 +1,88 @@
+"""Open a GGUF file: find it, read it, choose a backend, load the weights."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Unpack
+
+from minillama.engine.backends.choose import open_here, open_on_workers, place
+from minillama.engine.compile.executable_cache import prefetch_executables
+from minillama.engine.llm import LLM
+from minillama.engine.load_options import LoadKeywords, LoadOptions
+from minillama.engine.loading.load_params import unused_tensors
+from minillama.engine.loading.memory_budget import choose_context, logger, record_storage
+from minillama.engine.loading.model_files import resolve
+from minillama.errors import FormatError, OptionError
+from minillama.gguf import GGUF, open_gguf
+from minillama.kernels import reads_in_place
+from minillama.model import Config, read_config
+from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
+
+
+def load(model: str | Path | None = None, **options: Unpack[LoadKeywords]) -> LLM:
+    """Open a GGUF model.
+
+    model: a file, or None for the built-in storyteller. options: the fields of `LoadOptions` (ctx_size, n_gpu_layers,
+    cache_type_k, workers, ...).
+    Raises MinillamaError (one line: the thing, the value, the fix) for files and options that cannot be served.
+    """
+    return open_model(model, LoadOptions(**options))
+
+
+def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
+    """Open a model with checked options; see `load`."""
+    started = time.perf_counter()
+    path = resolve(model, hf_repo=options.hf_repo, hf_file=options.hf_file, offline=options.offline)
+    if options.workers is None:
+        hints = options.ctx_size, options.n_gpu_layers, options.sharing, options.batches, options.cache_types
+        prefetch_executables(path, *hints)
+    file = open_gguf(path)
+    config = _config_of(file)
+    placement = (
+        None if options.workers is not None else place(options.sharing, config.block_count, options.n_gpu_layers)
+    )
+    device = None if placement is None else placement.devices[-1]
+    ctx_size, memory = choose_context(
+        config, file.nbytes, options.ctx_size, options.cache_types, options.batches, device
+    )
+    in_place = placement is not None and any(reads_in_place(device) for device in placement.devices)
+    if in_place and not options.use_mmap:  # a device's own copy of the weights needs no second one in memory
+        file = open_gguf(file.path, use_mmap=False)
+    tokenizer, template = _text_side(file, config, options.chat_template)  # refuses before anything slow starts
+    if placement is None:
+        backend = open_on_workers(options, file, config, ctx_size)
+    else:
+        if unused := unused_tensors(file, config):
+            logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
+        backend = open_here(options.sharing, file, config, ctx_size, placement, progress=options.progress)
+        memory = record_storage(memory, file, in_place=in_place, use_mmap=options.use_mmap, use_mlock=options.use_mlock)
+    batches, seconds = options.batches.within(ctx_size), time.perf_counter() - started
+    return LLM(backend, tokenizer, template, file, ctx_size, batches, options.cache_types, memory, seconds)
+
+
+def _config_of(file: GGUF) -> Config:
+    if "token_embd.weight" not in file.tensors:
+        raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
+    return read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
+
+
+def _text_side(file: GGUF, config: Config, chat_template: str | None) -> tuple[Tokenizer, ChatTemplate | None]:
+    """The tokenizer and the chat template of a file."""
+    tokenizer = load_tokenizer(file.metadata)
+    if tokenizer.size > config.vocab_size:
+        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {config.vocab_size}")
+    return tokenizer, _choose_template(file.metadata, chat_template, tokenizer)
+
+
+def _choose_template(metadata: Mapping[str, object], wanted: str | None, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The named or given template, else the file's own."""
+    if wanted is None:
+        return load_chat_template(metadata)
+    if wanted not in BUILTIN_TEMPLATES and "{" not in wanted:
+        names = ", ".join(sorted(BUILTIN_TEMPLATES))
+        raise OptionError(f"unknown chat template {wanted!r}; give jinja source or one of: {names}")
+
+    def text(token: int | None) -> str:
+        return "" if token is None else tokenizer.tokens[token]
+
+    return ChatTemplate(BUILTIN_TEMPLATES.get(wanted, wanted), text(tokenizer.bos), text(tokenizer.eos))
