@@ -14,10 +14,10 @@ from minillama.engine.backends.base import Backend
 from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
 from minillama.engine.generate_options import GenerateOptions, Request
+from minillama.engine.generation.sampling_defaults import file_defaults
 from minillama.engine.loading.memory_budget import Memory
 from minillama.engine.memory_usage import Measured, memory_usage
 from minillama.engine.result import Completion
-from minillama.engine.sampling_defaults import file_defaults
 from minillama.engine.session import LEAST_CHUNK, Session
 from minillama.engine.stream import Stream
 from minillama.engine.trace import trace
@@ -120,7 +120,7 @@ class LLM:
         if session is None:
             session = self.session()
         completion = self.generate(prompt, session=session, **options)
-        usage = memory_usage(self.here, session, self.batches, self.cache_types, self.file.nbytes)
+        usage = memory_usage(self.local, session, self.batches, self.cache_types, self.file.nbytes)
         return Measured(completion, usage)
 
     def chat_stream(

@@ -1,6 +1,5 @@
 """The options of `load`, under llama.cpp's names, checked. Nothing here imports JAX."""
 
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -60,7 +59,7 @@ class LoadOptions:
         _ = self.batches, self.cache_types, self.sharing
 
     @classmethod
-    def from_args(cls, args: Namespace, **others: object) -> "LoadOptions":
+    def from_args(cls, args: object, **others: object) -> "LoadOptions":
         """Options from parsed arguments of the same names; `others` win, the rest keeps its defaults."""
         given = vars(args)
         return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given} | others)

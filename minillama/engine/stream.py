@@ -14,12 +14,12 @@ import numpy as np
 from minillama.engine.backends.base import Handle
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.compile.compile_timer import Stopwatch, compile_seconds
-from minillama.engine.context_shift import kept_tokens, shift
 from minillama.engine.generate_options import Request
-from minillama.engine.prompt_lookup import PromptLookup
+from minillama.engine.generation.context_shift import kept_tokens, shift
+from minillama.engine.generation.prompt_lookup import PromptLookup
+from minillama.engine.generation.text_output import TextOutput
 from minillama.engine.result import Completion, Piece, Reason, State, Timings
 from minillama.engine.session import Session, pass_size
-from minillama.engine.text_output import TextOutput
 from minillama.tokenizer import Tokenizer
 
 SampledToken = tuple[int, float, float]  # a token, its log-probability, its seconds

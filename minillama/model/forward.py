@@ -18,8 +18,8 @@ from minillama.model.cache import Cache, LayerState
 from minillama.model.collectives import all_gather, all_reduce, axis_index
 from minillama.model.config import Config, Layer
 from minillama.model.context import PassContext, See, pass_context, unseen
-from minillama.model.feed_forward import feed_forward
-from minillama.model.mixers import mix
+from minillama.model.layers.feed_forward import feed_forward
+from minillama.model.layers.mixers import mix
 from minillama.model.norm import rms_norm
 from minillama.model.params import Block, Params
 

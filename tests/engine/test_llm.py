@@ -15,10 +15,10 @@ from tiny_models import VARIANTS, write_tiny
 import minillama as ml
 from minillama.engine import llm as llm_module
 from minillama.engine import session
+from minillama.engine.generation.stop_strings import StopStrings
 from minillama.engine.loading import memory_budget
 from minillama.engine.loading.layer_placement import place_layers
 from minillama.engine.result import Reason, State
-from minillama.engine.stop_strings import StopStrings
 
 PROMPT = "the ant sat on the north end "
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}  # where two ways of computing are to agree closely

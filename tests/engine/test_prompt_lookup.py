@@ -21,7 +21,7 @@ from minillama.cli import main
 from minillama.cli.output.terminal import timing_lines, turn_line
 from minillama.engine import session as session_module
 from minillama.engine import stream as stream_module
-from minillama.engine.prompt_lookup import PromptLookup
+from minillama.engine.generation.prompt_lookup import PromptLookup
 from minillama.engine.result import Completion, Reason
 from minillama.engine.session import Session, pass_size
 
@@ -182,10 +182,15 @@ assert 0 < done.timings.accepted_tokens < done.timings.drafted_tokens, done.timi
         same(llm.generate(PROMPT, n=60, temp=0, ignore_eos=True, lookup=True), plain)
 
     def test_without_a_match_plain_steps_run(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(
-            stream_module, "PromptLookup", type("Silent", (PromptLookup,), {"draft": lambda self, most: []})
-        )
-        monkeypatch.setattr(Session, "verify", None)
+        silent = type("Silent", (PromptLookup,), {"draft": lambda self, most: []})
+        monkeypatch.setattr(stream_module, "PromptLookup", silent)
+        generate = Session.generate
+
+        def undrafted(self: Session, chain: object, state: object, token: object, draft: Sequence[int] = ()) -> object:
+            assert not draft
+            return generate(self, chain, state, token, draft)
+
+        monkeypatch.setattr(Session, "generate", undrafted)
         done = llm.generate(PROMPT, n=20, temp=0, ignore_eos=True, lookup=True)
         same(done, llm.generate(PROMPT, n=20, temp=0, ignore_eos=True))
         assert done.timings.drafted_tokens == 0

@@ -111,7 +111,7 @@ def test_a_call_with_its_timings_and_memory(llm: LLM) -> None:
 
 
 def usage_of(llm: LLM, session: Session) -> Usage:
-    return memory_usage(llm.here, session, llm.batches, llm.cache_types, llm.file.nbytes)
+    return memory_usage(llm.local, session, llm.batches, llm.cache_types, llm.file.nbytes)
 
 
 def test_the_cache_weighs_more_when_it_has_grown(llm: LLM) -> None:

@@ -16,7 +16,7 @@ from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.memory_pages import lock_pages
 from minillama.kernels import cpu_kernels_error
 from minillama.model import Config, cache_bytes
-from minillama.model.attention import tile_size
+from minillama.model.layers.attention import tile_size
 
 logger = logging.getLogger("minillama")
 

@@ -9,10 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 from jax import Array
 from jaxtyping import Float
 
-from minillama.model.attention_mixer import attention_mixer
 from minillama.model.cache import KeyValues, LayerState
 from minillama.model.config import Layer
 from minillama.model.context import PassContext
+from minillama.model.layers.attention_mixer import attention_mixer
 from minillama.model.params import Block
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from minillama.engine.generation.stop_strings import StopStrings
 from minillama.engine.result import Reason
-from minillama.engine.stop_strings import StopStrings
 from minillama.tokenizer import Tokenizer
 
 

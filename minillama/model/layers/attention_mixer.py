@@ -4,10 +4,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from minillama.model.attention import attend, attention, attention_weights
 from minillama.model.cache import KeyValues
 from minillama.model.config import Layer
 from minillama.model.context import PassContext
+from minillama.model.layers.attention import attend, attention, attention_weights
 from minillama.model.norm import rms_norm
 from minillama.model.params import Block, fused_projections
 from minillama.model.rope import apply_rope

@@ -6,8 +6,8 @@ from jaxtyping import Float
 
 from minillama.model.architectures import Activation
 from minillama.model.context import PassContext
-from minillama.model.experts import mix_experts
-from minillama.model.gating import gated
+from minillama.model.layers.experts import mix_experts
+from minillama.model.layers.gating import gated
 from minillama.model.params import Block, fused_projections
 
 

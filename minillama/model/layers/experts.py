@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from minillama.kernels import matmul, matmuls
 from minillama.model.config import Config
-from minillama.model.gating import gated
+from minillama.model.layers.gating import gated
 from minillama.model.params import Block, fused_projections
 
 

@@ -1,0 +1,1 @@
+"""Parts of generation: text output, stop strings, drafts, context shift, defaults of the file."""

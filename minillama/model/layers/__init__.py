@@ -1,0 +1,1 @@
+"""The parts of a layer: mixers of tokens and feed-forward networks."""
