@@ -146,5 +146,5 @@ def test_a_folder_that_cannot_be_written_is_no_error(
 
 
 def test_off_unless_asked_for() -> None:
-    assert not env.keeps_programs() and executable_cache._executable_cache() is None
+    assert not env.caches_executables() and executable_cache._executable_cache() is None
     assert np.array_equal(CachedJit(add, static=[1], donated=[])(jnp.ones(3), 2.0), np.full(3, 3.0))
