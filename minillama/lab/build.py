@@ -1,12 +1,13 @@
-"""One source, two notebooks: `labs/src/NN_name.py` becomes the learner's notebook and the executed solutions.
+"""Build a learner's notebook and an executed solution from each `labs/src/NN_name.py`.
 
     python -m minillama.lab.build                 # write the learners' notebooks, execute and write the solutions
     python -m minillama.lab.build 02 04           # only these labs
-    python -m minillama.lab.build --check         # write nothing; exit status 1 when a notebook is out of step
+    python -m minillama.lab.build --learner       # write the learners' notebooks only, without execution
+    python -m minillama.lab.build --check         # write nothing; exit status 1 if a notebook is outdated
 
-The source is in jupytext's percent format. Tags decide what becomes of a cell:
-exercise (learner only), solution (solutions only), hint (markdown, folded in both), check (an exercise's check, its
-output must hold), check-output (any other output that must hold); cells without a tag go into both notebooks.
+The source is in jupytext's percent format. Tags select the notebooks of a cell:
+exercise (learner only), solution (solutions only), hint (markdown, folded in both), check (an exercise's check; its
+output is compared in tests), check-output (other output that is compared). Cells without a tag are in both notebooks.
 """
 
 import argparse
@@ -29,28 +30,28 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 
 
 def sources(labs: Path = LABS, wanted: Sequence[str] = ()) -> list[Path]:
-    """The labs' sources in order, all of them or those whose name starts with one of `wanted`."""
+    """Sources of the labs in order; with `wanted` only those with these prefixes."""
     found = sorted(labs.glob("src/[0-9][0-9]_*.py"))
     return [path for path in found if not wanted or any(path.name.startswith(start) for start in wanted)]
 
 
 def learner_path(source: Path) -> Path:
-    """Where the learner's notebook of a source lies."""
+    """Path of a source's learner notebook."""
     return source.parent.parent / f"{source.stem}.ipynb"
 
 
 def solution_path(source: Path) -> Path:
-    """Where the executed solutions of a source lie."""
+    """Path of a source's solution notebook."""
     return source.parent.parent / "solutions" / f"{source.stem}.ipynb"
 
 
 def learner(source: Path) -> NotebookNode:
-    """The learner's notebook: stubs and folded hints, no solutions, no outputs."""
+    """Learner notebook: stubs and folded hints, no solutions, no outputs."""
     return _notebook(source, "learner", "solution")
 
 
 def solution(source: Path) -> NotebookNode:
-    """The notebook with the solutions in the place of the stubs, not executed yet."""
+    """Solution notebook: solutions in place of the stubs, not executed yet."""
     return _notebook(source, "solution", "exercise")
 
 
@@ -91,7 +92,7 @@ def _cells(parsed: Sequence[NotebookNode], left_out: str) -> Iterator[NotebookNo
 
 
 def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """Run a notebook from its first cell to its last in `folder` and return it with its outputs.
+    """Run all cells of a notebook in `folder` and return it with its outputs.
 
     Raises nbclient.exceptions.CellExecutionError at the first cell that fails.
     """
@@ -104,46 +105,34 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         store_widget_state=False,
+        coalesce_streams=True,  # the kernel's timing splits printed text at random places
     )
     executed = client.execute(env=environment)
     executed.metadata = metadata
     for cell in executed.cells:
         if cell.cell_type == "code":
-            cell.outputs = _joined([_readable(output) for output in cell.outputs])
+            cell.outputs = [_readable(output) for output in cell.outputs]
     return executed
 
 
-def _joined(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
-    """Printed text in one piece: how it was cut depends on the kernel's timing."""
-    joined: list[NotebookNode] = []
-    for output in outputs:
-        last = joined[-1] if joined else None
-        if last is not None and last.output_type == output.output_type == "stream" and last.name == output.name:
-            last.text += output.text
-        else:
-            joined.append(output)
-    return joined
-
-
 def _python_path() -> str:
-    """The package's own folder first, so that the notebooks run on the tree they stand in."""
+    """PYTHONPATH with this tree first, so that notebooks run on it."""
     return os.pathsep.join(part for part in (str(LABS.parent), os.environ.get("PYTHONPATH", "")) if part)
 
 
 def _readable(output: NotebookNode) -> NotebookNode:
-    """A widget lives only as long as its kernel: in a stored notebook a line of text stands in its place."""
+    """An output for a stored notebook: text in place of a widget, no local paths."""
     if WIDGET_MIME in output.get("data", {}):
         output.data = nbformat.from_dict(
             {"text/plain": "[sliders and buttons: run this notebook in Jupyter to use them]"}
         )
     if output.output_type == "stream":
-        # Whoever reads the solutions need not know where they were made.
         output.text = output.text.replace(str(LABS.parent), "~/minillama").replace(str(Path.home()), "~")
     return output
 
 
 def in_step(built: NotebookNode, path: Path) -> bool:
-    """True when the notebook at `path` has the cells and the metadata of `built`, whatever its outputs are."""
+    """True if the notebook at `path` has the cells and metadata of `built`, outputs aside."""
     if not path.exists():
         return False
     stored = nbformat.read(path, as_version=4)
@@ -156,14 +145,16 @@ def _identity(notebook: NotebookNode) -> tuple[object, ...]:
 
 
 def out_of_step(labs: Path = LABS) -> list[str]:
-    """The notebooks that are not what the builder would write now."""
+    """Notebooks that differ from those the builder would write now."""
     pairs = [(learner(path), learner_path(path)) for path in sources(labs)]
     pairs += [(solution(path), solution_path(path)) for path in sources(labs)]
     return [path.relative_to(labs).as_posix() for built, path in pairs if not in_step(built, path)]
 
 
 def write(source: Path) -> None:
-    """Write both notebooks of one source; the solutions are executed first, so a failing cell leaves the old ones."""
+    """Write both notebooks of one source.
+
+    The solution is executed first, so a failing cell keeps the old notebooks."""
     with tempfile.TemporaryDirectory() as folder:
         executed = execute(solution(source), Path(folder))
     solution_path(source).parent.mkdir(exist_ok=True)
@@ -172,19 +163,22 @@ def write(source: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line of the builder; returns the exit status."""
+    """Command line of the builder; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m minillama.lab.build", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("labs", nargs="*", help="numbers of labs, for example 02 04 (default: all)")
-    parser.add_argument("--check", action="store_true", help="write nothing, list what is out of step")
+    parser.add_argument("--check", action="store_true", help="write nothing, list outdated notebooks")
+    parser.add_argument("--learner", action="store_true", help="write the learners' notebooks only, without execution")
     options = parser.parse_args(arguments)
     if options.check:
         late = out_of_step()
         for name in late:
-            print(
-                f"labs/{name} is out of step with its source: python -m minillama.lab.build {name.split('/')[-1][:2]}"
-            )
+            print(f"labs/{name} is older than its source: run python -m minillama.lab.build {name.split('/')[-1][:2]}")
         return 1 if late else 0
     for source in sources(wanted=options.labs):
+        if options.learner:
+            print(f"labs/{source.stem}.ipynb")
+            nbformat.write(learner(source), learner_path(source))
+            continue
         print(f"labs/{source.stem}.ipynb and labs/solutions/{source.stem}.ipynb")
         write(source)
     return 0

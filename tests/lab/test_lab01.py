@@ -111,14 +111,14 @@ def test_lab01_bound_is_the_packages() -> None:
 
 
 WRONG: list[tuple[Item, Callable, str]] = [
-    (lab01.bandwidth, lambda n, size, read, written, s: n * size * read / s, "written travels too"),
-    (lab01.bandwidth, lambda n, size, read, written, s: n * size / s, "on its own"),
+    (lab01.bandwidth, lambda n, size, read, written, s: n * size * read / s, "written arrays count"),
+    (lab01.bandwidth, lambda n, size, read, written, s: n * size / s, "counts separately"),
     (lab01.bandwidth, lambda n, size, read, written, s: n * (read + written) / s, "itemsize"),
     (lab01.bandwidth, lambda n, size, read, written, s: n * size * (read + written) / s / 1e9, "1e9"),
     (lab01.bandwidth, lambda n, size, read, written, s: n * size * (read + written), "divide by the seconds"),
     (lab01.intensity, lambda m, k, n, b: m * k * n / (k * n * b / 8 + 4 * m * (k + n)), "two operations"),
     (lab01.intensity, lambda m, k, n, b: 2 * m * k * n / (k * n * b + 4 * m * (k + n)), "8 of them"),
-    (lab01.intensity, lambda m, k, n, b: 2 * m * k * n / (k * n * b / 8), "activations travel too"),
+    (lab01.intensity, lambda m, k, n, b: 2 * m * k * n / (k * n * b / 8), "activations count too"),
     (lab01.intensity, lambda m, k, n, b: 2 * m * k * n / (k * n * b / 8 + 4 * m * k), "result is written"),
     (lab01.intensity, lambda m, k, n, b: 2 * m * k * n / (m * k * n * b / 8 + 4 * m * (k + n)), "read once|result"),
     (lab01.intensity, lambda m, k, n, b: (k * n * b / 8 + 4 * m * (k + n)) / (2 * m * k * n), "not bytes per"),

@@ -143,7 +143,7 @@ WRONG: list[tuple[Item, Callable, str]] = [
     (lab07.round_trip, lambda x, size, bits: lab07._round_trip(x, size, bits, less=0), "7 for 4 bits"),
     (lab07.round_trip, lambda x, size, bits: by_block(x, size, 8), "always 8"),
     (lab07.round_trip, lambda x, size, bits: by_block(x, size, bits) / lab07._scale(x, size, bits), "the codes"),
-    (lab07.bits_per_weight, lambda c, b, s, bb, ss: c, "scales take room"),
+    (lab07.bits_per_weight, lambda c, b, s, bb, ss: c, "scales take bits"),
     (lab07.bits_per_weight, lambda c, b, s, bb, ss: c + s / b, "super-block's own"),
     (lab07.bits_per_weight, lambda c, b, s, bb, ss: c + (s + ss) / bb, "shared by `block`"),
     (lab07.bits_per_weight, lambda c, b, s, bb, ss: (c * bb + s * bb / b + ss) / 8 / bb, "not bytes"),
@@ -151,9 +151,9 @@ WRONG: list[tuple[Item, Callable, str]] = [
     (lab07.gigabytes, lambda w, b: 8 * total(w, b), "eight bits"),
     (lab07.gigabytes, lambda w, b: total(w, b) * 1e9, "bytes, not GB"),
     (lab07.gigabytes, lambda w, b: total({max(w, key=w.get): sum(w.values())}, b), "most frequent"),
-    (lab07.best_scale, lambda x, q, w: (x * q).sum() / (q * q).sum(), "not in it"),
+    (lab07.best_scale, lambda x, q, w: (x * q).sum() / (q * q).sum(), "importance is missing"),
     (lab07.best_scale, lambda x, q, w: least_squares(x, q, w**2), "once"),
-    (lab07.best_scale, lambda x, q, w: (w * x * q).sum() / (q * q).sum(), "below too"),
+    (lab07.best_scale, lambda x, q, w: (w * x * q).sum() / (q * q).sum(), "denominator too"),
     (lab07.best_scale, lambda x, q, w: np.abs(x).max() / 7, "no sum"),
 ]
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from jax import Array
 from jax.sharding import PartitionSpec as P
+from lab_checks import assert_hints_appear
 
 import minillama as ml
 from minillama.lab.checks import lab09
@@ -70,7 +71,7 @@ def test_on_eight_devices() -> None:
 
 def test_too_few_devices_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "devices", lambda platform: [object()])
-    with pytest.raises(ml.ResourceError, match=r"1 devices .* ml.env.prepare\(cpu_devices=8\)"):
+    with pytest.raises(ml.ResourceError, match=r"1 CPU devices, .* ml.env.prepare\(cpu_devices=8\)"):
         virtual_devices.virtual_mesh()
     for item, answer in ((lab09.by_columns, by_columns), (lab09.specs, lambda: lab09.RIGHT)):
         result = item(answer)
@@ -106,6 +107,11 @@ def test_right_answers_pass(devices: None) -> None:
     for item, answer in zip(lab09.ITEMS, answers, strict=True):
         assert item(answer).passed, item(answer).message
     assert str(lab09.score()).startswith("lab 09: 5 of 5 solved")
+
+
+def test_every_hint_on_devices_can_appear(devices: None) -> None:
+    assert assert_hints_appear(lab09.by_columns, by_columns) >= 4
+    assert assert_hints_appear(lab09.feed_forward, feed_forward) >= 6
 
 
 def test_a_layer_sends_what_the_formula_says(devices: None) -> None:
@@ -238,9 +244,9 @@ ON_DEVICES: list[tuple[Item, Callable, str]] = [
     (lab09.by_columns, lambda x, w: jax.lax.psum(x @ w.T, "tensor")[:2], "the shape is"),
     (lab09.by_columns, gathered, "2 all-gather: multiply"),
     (lab09.feed_forward, stub, "still the empty stub"),
-    (lab09.feed_forward, lambda x, g, u, d: (jax.nn.silu(x @ g.T) * (x @ u.T)) @ d.T, "behind the product with down"),
-    (lab09.feed_forward, hidden_summed, "stands before the product"),
-    (lab09.feed_forward, lambda *a: jax.lax.psum(hidden_summed(*a), "tensor"), "nothing is to be added up"),
+    (lab09.feed_forward, lambda x, g, u, d: (jax.nn.silu(x @ g.T) * (x @ u.T)) @ d.T, "after the product with down"),
+    (lab09.feed_forward, hidden_summed, "is before the product"),
+    (lab09.feed_forward, lambda *a: jax.lax.psum(hidden_summed(*a), "tensor"), "nothing to add up"),
     (lab09.feed_forward, lambda *a: jax.lax.psum(feed_forward(*a), "tensor"), "summed twice"),
     (lab09.feed_forward, lambda *a: feed_forward(*a) / 8.0, "mean"),
     (lab09.feed_forward, lambda x, g, u, d: feed_forward(x, u, g, d), "silu belongs to gate"),

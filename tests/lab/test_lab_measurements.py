@@ -226,6 +226,20 @@ def test_lab05_accepts_right_answers() -> None:
     assert str(lab05.score()).startswith("lab 05: 5 of 5 solved")
 
 
+def by_update_slice(
+    keys: jax.Array, values: jax.Array, length: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array
+):
+    keys = jax.lax.dynamic_update_slice(keys, key[None], (length, jnp.int32(0)))
+    values = jax.lax.dynamic_update_slice(values, value[None], (length, jnp.int32(0)))
+    scores = keys @ query / jnp.float32(len(query) ** 0.5)
+    scores = jnp.where(jnp.arange(len(keys)) <= length, scores, jnp.float32(-jnp.inf))
+    return jax.nn.softmax(scores) @ values, keys, values
+
+
+def test_lab05_accepts_dynamic_update_slice() -> None:
+    assert lab05.step(by_update_slice).passed, lab05.step(by_update_slice).message
+
+
 def test_lab05_wants_what_the_engine_allocates(llm: LLM) -> None:
     for kind in SIZES:
         from minillama.model import cache_bytes
@@ -250,8 +264,8 @@ WRONG: list[tuple[Item, Callable, str]] = [
     (lab05.step, assigned, "do not change"),
     (lab05.step, grown, "compiled anew"),
     (lab05.step, through_numpy, "use jnp"),
-    (lab05.step, attention(lambda place, length: place >= 0), "is looked at too"),
-    (lab05.step, attention(lambda place, length: place <= length + 1), "one position too many"),
+    (lab05.step, attention(lambda place, length: place >= 0), "positions after `length`"),
+    (lab05.step, attention(lambda place, length: place <= length + 1), "one position too many is attended"),
     (lab05.step, attention(lambda place, length: (place < length) | (place == 0)), "must see itself"),
     (lab05.step, attention(fill=0.0), "exp(0)"),
     (lab05.step, attention(scaled=False), "square root"),
@@ -264,6 +278,7 @@ WRONG: list[tuple[Item, Callable, str]] = [
     (lab05.slope, lambda x, y: np.log(y[-1] / y[0]) / np.log(x[-1] / x[0]), "all points"),
     (lab05.intensity, lambda w, b, c, t: w * t / (b + c), "two operations"),
     (lab05.intensity, lambda w, b, c, t: 2 * w * t / (t * b + c), "once"),
+    (lab05.intensity, lambda w, b, c, t: 2 * w / (b + c), "every token of the pass"),
     (lab05.intensity, lambda w, b, c, t: 2 * w * t / b, "cache is read too"),
     (lab05.intensity, lambda w, b, c, t: (b + c) / (2 * w * t), "not bytes per operation"),
     (lab05.kv_bytes, lambda c, *rest: counted_bytes(c, *rest, heads=c.head_count), "grouped-query"),
@@ -389,7 +404,7 @@ WRONG_08: list[tuple[Item, Callable, str]] = [
     (lab08.gain, in_blocks, "run A B A B"),
     (lab08.gain, alternated(lambda slow, fast: sum(fast) / sum(slow)), "*median*"),
     (lab08.gain, alternated(lambda slow, fast: float(ratios_of(slow, fast).mean())), "*median*"),
-    (lab08.gain, alternated(lambda slow, fast: float(np.median(ratios_of(fast, slow)))), "upside down"),
+    (lab08.gain, alternated(lambda slow, fast: float(np.median(ratios_of(fast, slow)))), "inverted"),
     (lab08.gain, alternated(lambda slow, fast: float(np.median(ratios_of(slow, fast))) - 1), "give a factor"),
     (lab08.gain, alternated(lambda slow, fast: sum(fast) - sum(slow)), "*median*|difference"),
     (lab08.gain, lambda before, after, rounds: after() / before(), "5 rounds"),
@@ -397,7 +412,7 @@ WRONG_08: list[tuple[Item, Callable, str]] = [
     (lab08.lookup_gain, lambda a, d, c: a * d / c, "of the model's own"),
     (lab08.lookup_gain, lambda a, d, c: (1 + d) / c, "*accepted*"),
     (lab08.lookup_gain, lambda a, d, c: 1 + a * d, "divide by cost"),
-    (lab08.lookup_gain, lambda a, d, c: c / (1 + a * d), "upside down"),
+    (lab08.lookup_gain, lambda a, d, c: c / (1 + a * d), "inverted"),
     (lab08.changes, lambda: [("-ub", "128", 2.0)], "list of Change"),
     (lab08.changes, lambda: PLAN[:2], "3 are wanted"),
     (lab08.changes, lambda: [*PLAN[:2], Change("-ub", "256", 1.1)], "3 different flags"),

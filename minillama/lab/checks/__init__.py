@@ -1,1 +1,1 @@
-"""The graded exercises, one module a lab; every check has inputs of its own that the notebook does not show."""
+"""Graded exercises, one module per lab; each check has its own hidden inputs."""

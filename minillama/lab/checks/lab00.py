@@ -1,4 +1,4 @@
-"""Graded item of lab 00: a benchmark that survives four traps, tried on a simulated device that has no noise."""
+"""Graded item of lab 00: a benchmark, tested on a simulated device without noise."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from minillama.lab.grading.check import Answer, NotYet, Score, as_array, call, g
 from minillama.lab.grading.check import score as score_of
 
 LAB = "00"
-DISPATCH = 20e-6  # seconds the host needs to ask for something
+DISPATCH = 20e-6  # seconds of the host per asynchronous call
 
 
 class SimulatedArray:
-    """An array of the simulated device: there when the device has come so far."""
+    """An array of the simulated device, ready at a given time."""
 
     def __init__(self, device: "Device", at: float) -> None:
         self._device, self._at, self.deleted = device, at, False
@@ -29,10 +29,11 @@ class SimulatedArray:
 
 @dataclass
 class SimulatedDevice:
-    """Host and device with a common clock in seconds: asking returns at once, work is queued, waiting takes its time.
+    """A simulated host and device with a common clock in seconds.
 
-    The first call of `f` compiles, `make` needs as long as five calls, and every eighth call of `f` is slow: somebody
-    else used the machine. `f` takes over the memory of its input, as a decode step does with its cache.
+    Calls return at once and queue work; waiting advances the clock. The first call of `f` compiles, `make` takes as
+    long as five calls, and every eighth call of `f` is slow, as with other load on the machine. `f` takes over the
+    memory of its input, as a decode step does with its cache.
     """
 
     work: float = 0.010
@@ -59,7 +60,7 @@ class SimulatedDevice:
     def parts(
         self,
     ) -> tuple[Callable[[SimulatedArray], SimulatedArray], Callable[[], SimulatedArray], Callable[[], float]]:
-        """What a benchmark gets: f, make and the clock."""
+        """Arguments of a benchmark: f, make and the clock."""
         return lambda x: self.f(x), lambda: self.make(), lambda: self.read_clock()
 
     def read_clock(self) -> float:
@@ -67,7 +68,7 @@ class SimulatedDevice:
         return self.now
 
     def made_inside(self) -> bool:
-        """Whether an input was made between the two readings of the clock that belong together."""
+        """True if an input was made between two paired readings of the clock."""
         readings = [place for place, event in enumerate(self.events) if event == "clock"]
         return any("make" in self.events[a:b] for a, b in zip(readings[::2], readings[1::2], strict=False))
 
@@ -96,16 +97,16 @@ def bench(answer: Answer) -> str:
                 raise NotYet(f"right this time, with {calls} calls; one slow call would spoil it: time at least five")
             continue
         raise NotYet(_diagnosis(device, got, truth, calls))
-    return "compile, asynchronous dispatch, outliers and the making of inputs: none of them got into your number."
+    return "your number contains no compile time, asynchronous dispatch, outliers or input time."
 
 
 def _diagnosis(device: SimulatedDevice, got: float, truth: float, calls: int) -> str:
-    """Which trap explains the wrong number."""
+    """Message that names the trap of a wrong number."""
     shown = f"you say {1e3 * got:.2f} ms, the truth is {1e3 * truth:.2f} ms"
     if got <= 0:
         return f"{shown}: is it end minus start?"
     if got < 0.5 * truth:
-        return f"trap 2, asynchronous dispatch: {shown}. That is the time to *ask*; call jax.block_until_ready(result)"
+        return f"trap 2, asynchronous dispatch: {shown}. The call only *queues* work; use jax.block_until_ready(result)"
     if got >= 0.9 * device.compile / max(calls, 1):
         return f"trap 1, the compile: {shown}. Call f once, and wait for it, before the clock starts"
     if device.made_inside():
@@ -123,5 +124,5 @@ ITEMS = (bench,)
 
 
 def score() -> Score:
-    """Whether it is solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

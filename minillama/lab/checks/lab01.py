@@ -1,6 +1,6 @@
-"""Graded items of lab 01: bandwidth, arithmetic intensity, the two roofs, a model's bound, the ridge.
+"""Graded items of lab 01: bandwidth, intensity, the two roofs, a model's bound, the ridge.
 
-All of them are formulas: no item depends on how fast the machine is.
+All items are formulas and do not depend on the machine's speed.
 """
 
 import math
@@ -19,12 +19,12 @@ def _bandwidth(elements: int, itemsize: int, arrays_read: int, arrays_written: i
 def bandwidth(answer: Answer) -> str:
     """`bandwidth(elements, itemsize, arrays_read, arrays_written, seconds) -> bytes a second`."""
     mistakes = (
-        Mistake("what is written travels too: arrays read *plus* written", lambda n, i, r, w, s: n * i * r / s),
-        Mistake("what is read travels too: arrays read *plus* written", lambda n, i, r, w, s: n * i * w / s),
-        Mistake("each array travels on its own: how many are there?", lambda n, i, r, w, s: n * i / s),
+        Mistake("written arrays count too: arrays read *plus* written", lambda n, i, r, w, s: n * i * r / s),
+        Mistake("read arrays count too: arrays read *plus* written", lambda n, i, r, w, s: n * i * w / s),
+        Mistake("each array counts separately: how many are there?", lambda n, i, r, w, s: n * i / s),
         Mistake("elements are not bytes: each has itemsize of them", lambda n, i, r, w, s: n * (r + w) / s),
-        Mistake("bytes a second, please, not GB: leave out the 1e9", lambda *a: _bandwidth(*a) / 1e9),
-        Mistake("bytes a second, please, not GiB: leave out the 2**30", lambda *a: _bandwidth(*a) / 2**30),
+        Mistake("bytes a second, not GB: leave out the 1e9", lambda *a: _bandwidth(*a) / 1e9),
+        Mistake("bytes a second, not GiB: leave out the 2**30", lambda *a: _bandwidth(*a) / 2**30),
         Mistake("bytes, not bits", lambda *a: 8 * _bandwidth(*a)),
         Mistake("bytes *per* second: divide by the seconds", lambda n, i, r, w, s: n * i * (r + w) * s),
         Mistake("bytes *per* second: divide by the seconds", lambda n, i, r, w, s: n * i * (r + w)),
@@ -47,7 +47,7 @@ def intensity(answer: Answer) -> str:
     mistakes = (
         Mistake("a multiplication *and* an addition: two operations", lambda *a: _intensity(*a) / 2),
         Mistake("weight_bits are bits: 8 of them make a byte", lambda m, k, n, b: _intensity(m, k, n, 8 * b)),
-        Mistake("the activations travel too: x is read, the result is written, 4 bytes a number",
+        Mistake("the activations count too: x is read, the result is written, 4 bytes a number",
                 lambda *a: _intensity(*a, activations=0.0)),
         Mistake("the result is written: rows x columns numbers more",
                 lambda m, k, n, b: 2 * m * k * n / (k * n * b / 8 + 4 * m * k)),
@@ -76,15 +76,14 @@ def _attainable(intensity: float, bandwidth: float, flops: float) -> float:
 def attainable(answer: Answer) -> str:
     """`attainable(intensity, bandwidth, flops) -> operations a second`."""
     mistakes = (
-        Mistake("the arithmetic is a roof as well: the lower one counts", lambda i, b, f: b * i),
+        Mistake("the arithmetic is a roof as well, and the *lower* one counts: min, not max", lambda i, b, f: b * i),
         Mistake("the memory is a roof as well, and the *lower* one counts: min, not max", lambda i, b, f: f),
-        Mistake("the *lower* roof counts: min, not max", lambda i, b, f: max(f, b * i)),
         Mistake("bytes a second times operations a byte: multiply, do not divide", lambda i, b, f: min(f, b / i)),
         Mistake("that is the share of the peak; multiply by flops", lambda i, b, f: min(1.0, b * i / f)),
         Mistake("both are limits at the same time, they do not add up", lambda i, b, f: 1 / (1 / f + 1 / (b * i))),
-        Mistake("flops is a roof as it stands, the intensity has no part in it", lambda i, b, f: min(f * i, b * i)),
+        Mistake("flops is a roof by itself, without the intensity", lambda i, b, f: min(f * i, b * i)),
     )
-    for case in ((2.0, 10e9, 100e9), (50.0, 10e9, 100e9), (0.25, 3e12, 9e14), (10.0, 10e9, 100e9)):
+    for case in ((0.5, 100e9, 30e9), (2.0, 10e9, 100e9), (50.0, 10e9, 100e9), (0.25, 3e12, 9e14), (10.0, 10e9, 100e9)):
         label = f"intensity {case[0]:g} under {case[1]:.3g} bytes/s and {case[2]:.3g} operations/s"
         expect_equal(answer, case, _attainable, mistakes, tolerance=1e-9, case=label)
     return "the lower of the two roofs."
@@ -107,8 +106,8 @@ def bound(answer: Answer) -> str:
         Mistake("tokens a second, not seconds a token", lambda *a: 1 / _bound(*a)),
         Mistake("that is operations a second; divide by the operations of a token",
                 lambda w, *a: _bound(w, *a) * 2 * w),
-        Mistake("the *lower* roof counts", lambda w, b, c, m, f: max(m / (w * b / 8 + c), f / (2 * w))),
-        Mistake("the memory is a roof as well", lambda w, b, c, m, f: f / (2 * w)),
+        Mistake("the memory is a roof as well, and the *lower* roof counts: min, not max",
+                lambda w, b, c, m, f: f / (2 * w)),
     )  # fmt: skip
     cases = (
         (1e9, 8.5, 0.0, 20e9, 200e9),
@@ -128,18 +127,19 @@ def _rows(weight_bits: float, bandwidth: float, flops: float) -> int:
 
 @graded(LAB, "5. which side of the ridge")
 def ridge_rows(answer: Answer) -> str:
-    """`ridge_rows(weight_bits, bandwidth, flops) -> the fewest tokens of a pass that arithmetic bounds`."""
+    """`ridge_rows(weight_bits, bandwidth, flops) -> the fewest tokens of an arithmetic-bound pass`."""
     mistakes = (
         Mistake("a weight takes two operations for each token", lambda b, m, f: math.ceil(f / m * b / 8)),
         Mistake("bits, not bytes: 8 of them make a byte", lambda b, m, f: math.ceil(f / m * b / 2)),
-        Mistake("tokens are whole: round up, for with fewer the memory is still the limit",
+        Mistake("tokens are whole: round up, because with fewer the memory is still the limit",
                 lambda b, m, f: math.floor(f / m * b / 16)),
-        Mistake("tokens are whole: round up, for with fewer the memory is still the limit",
+        Mistake("tokens are whole: round up, because with fewer the memory is still the limit",
                 lambda b, m, f: round(f / m * b / 16)),
         Mistake("tokens are whole: round up, with math.ceil", lambda b, m, f: f / m * b / 16),
-        Mistake("that is the ridge itself, in operations a byte; how many tokens give so many?", lambda b, m, f: f / m),
+        Mistake("that is the ridge itself, in operations a byte; how many tokens give this intensity?",
+                lambda b, m, f: f / m),
         Mistake("the ridge is flops / bandwidth, not the other way round", lambda b, m, f: math.ceil(m / f * b / 16)),
-        Mistake("the fewer bits, the sooner arithmetic is the limit: multiply by the bits",
+        Mistake("with fewer bits, arithmetic is the limit sooner: multiply by the bits",
                 lambda b, m, f: math.ceil(f / m * 8 / b / 2)),
     )  # fmt: skip
     for case in ((16.0, 10e9, 100e9), (8.5, 16e9, 161e9), (4.5, 16e9, 161e9), (16.0, 3.35e12, 9.9e14)):
@@ -152,5 +152,5 @@ ITEMS = (bandwidth, intensity, attainable, bound, ridge_rows)
 
 
 def score() -> Score:
-    """How many of the five are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

@@ -10,7 +10,7 @@ from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array
 from minillama.lab.grading.check import score as score_of
 
 LAB = "02"
-SEED = 20231  # of the hidden inputs
+SEED = 20231  # hidden inputs
 
 
 def _header(version: int, tensors: int, pairs: int) -> bytes:
@@ -64,13 +64,13 @@ def _string(data: bytes, offset: int) -> tuple[str, int]:
 
 @graded(LAB, "2. read a string")
 def read_string(answer: Answer) -> str:
-    """`read_string(data, offset) -> (text, offset behind it)`."""
+    """`read_string(data, offset) -> (text, offset after it)`."""
     for text in ("general.name", "你好，世界", ""):
         body = text.encode()
         data = b"\x07" * 5 + struct.pack("<Q", len(body)) + body + b"\x00" * 16
         got = call(answer, data, 5, case=f"the string {text!r}")
         if not isinstance(got, tuple) or len(got) != 2:
-            raise NotYet("return two things: the text, and the offset of the first byte behind it")
+            raise NotYet("return two things: the text, and the offset of the first byte after it")
         word, after = got
         if isinstance(word, bytes):
             raise NotYet("the text is still bytes; decode it as UTF-8")
@@ -81,7 +81,7 @@ def read_string(answer: Answer) -> str:
         if word == text and after == 8 + len(body):
             raise NotYet("the second result is an offset into `data`: did you add where the string began?")
         if word == text and after == 5 + len(body):
-            raise NotYet("the offset behind the string also counts the 8 bytes of its length")
+            raise NotYet("the offset after the string also counts the 8 bytes of its length")
         if (word, after) != _string(data, 5):
             raise NotYet(
                 f"for {text!r} at offset 5: got {(word, after)!r}, want {_string(data, 5)!r}; is the length 64-bit?"
@@ -105,7 +105,7 @@ def row_place(answer: Answer) -> str:
     )
     mistakes = (
         Mistake(
-            "the data start at the *next* multiple of the alignment behind the header",
+            "the data start at the *next* multiple of the alignment after the header",
             lambda end, alignment, offset, row, length, block: end + offset + row * (length // block[0]) * block[1],
         ),
         Mistake(
@@ -117,13 +117,13 @@ def row_place(answer: Answer) -> str:
             lambda end, alignment, *rest: _place(end // alignment * alignment, alignment, *rest),
         ),
         Mistake(
-            "a row of n weights is n / block elements blocks of so many bytes, not n times the bytes of a block",
+            "a row of n weights is n / block elements blocks, not n blocks",
             lambda end, alignment, offset, row, length, block: _place(
                 end, alignment, offset, row, length, (1, block[1])
             ),
         ),
         Mistake(
-            "a row's bytes, not its number of weights, lie between it and the next",
+            "the distance between two rows is a row's bytes, not its number of weights",
             lambda end, alignment, offset, row, length, block: _place(end, alignment, offset, row, length, (1, 1)),
         ),
         Mistake(
@@ -139,7 +139,7 @@ def row_place(answer: Answer) -> str:
 
 
 def _blocks(size: int) -> list[bytes]:
-    """Blocks of random bytes with a finite scale in front: every code occurs, signs and all."""
+    """Blocks of random bytes after a finite scale: every code occurs, with both signs."""
     random = np.random.default_rng(SEED)
     made = []
     for scale in (0.01171875, -0.5, 3.0517578125e-05, 0.0):
@@ -250,5 +250,5 @@ ITEMS = (read_header, read_string, row_place, decode_q8_0, decode_q4_0)
 
 
 def score() -> Score:
-    """How many of the five are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

@@ -12,7 +12,7 @@ from minillama.lab.llama_numpy import Functions, Sizes
 
 LAB = "03"
 TOLERANCE = 1e-4  # float32 is good enough
-RANDOM = np.random.default_rng(303)  # of the hidden inputs
+RANDOM = np.random.default_rng(303)  # hidden inputs
 
 
 def _normal(*shape: int, scale: float = 1.0) -> np.ndarray:
@@ -35,7 +35,7 @@ def rms_norm(answer: Answer) -> str:
             "mean of the squares, not their sum", lambda x, w, e: x / np.sqrt(np.sum(x * x, -1, keepdims=True) + e) * w
         ),
         Mistake(
-            "each token is normed by itself: mean over the last axis only",
+            "each token is normalised separately: mean over the last axis only",
             lambda x, w, e: x / np.sqrt(np.mean(x * x) + e) * w,
         ),
         Mistake(
@@ -67,7 +67,7 @@ def _layer_norm(x: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray
 def rope_variant(
     *, halves: bool = False, first: int = 0, sign: int = 1, step: int = 2, swapped: bool = False
 ) -> Callable[[np.ndarray, float], np.ndarray]:
-    """Rotations that differ from the right one in one respect."""
+    """RoPE with one deliberate mistake."""
 
     def rotate(x: np.ndarray, base: float) -> np.ndarray:
         tokens, _, size = x.shape
@@ -106,10 +106,11 @@ def rope(answer: Answer) -> str:
         Mistake("the other way round: (a cos - b sin, a sin + b cos)", rope_variant(sign=-1)),
         Mistake("the exponent is -2i/H for pair i; yours is -i/H", rope_variant(step=1)),
         Mistake("the exponent is -2i/H for pair i; yours is -4i/H", rope_variant(step=4)),
-        Mistake("sine and cosine have changed places", rope_variant(swapped=True)),
-        Mistake("the position is the place along the first axis (tokens), not along the heads", _along_heads),
+        Mistake("sine and cosine are exchanged", rope_variant(swapped=True)),
+        Mistake("the position is the index on the first axis (tokens), not on the heads' axis", _along_heads),
         Mistake(
-            "put the two of each pair back beside each other: stack on a new last axis, then reshape", _not_interleaved
+            "put the two of each pair next to each other again: stack on a new last axis, then reshape",
+            _not_interleaved,
         ),
         Mistake("nothing was rotated", lambda x, base: x),
     )
@@ -134,7 +135,7 @@ def attention_variant(
     scrambled: bool = False,
     zeros: bool = False,
 ) -> Answer:
-    """Attentions that differ from the right one in one respect."""
+    """Attention with one deliberate mistake."""
 
     def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         tokens, heads, size = q.shape
@@ -157,8 +158,8 @@ def attention(answer: Answer) -> str:
         Mistake("the scores are divided by the root of the head size", attention_variant(scale=lambda size: 1.0)),
         Mistake("divide by the *root* of the head size", attention_variant(scale=lambda size: 1 / size)),
         Mistake("divide by the root of the head size, you multiply", attention_variant(scale=lambda size: size**0.5)),
-        Mistake("a token looks into the future: mask the keys behind each query", attention_variant(causal=None)),
-        Mistake("a token looks one token ahead: the mask is off by one", attention_variant(causal=1)),
+        Mistake("a token attends to the future: mask the keys after each query", attention_variant(causal=None)),
+        Mistake("a token attends to one token ahead: the mask is off by one", attention_variant(causal=1)),
         Mistake("masked scores become -infinity before softmax; 0 is still a score", attention_variant(zeros=True)),
         Mistake(
             "query head j uses key head j // (N/K), neighbours share; yours is j % K", attention_variant(modulo=True)
@@ -259,12 +260,12 @@ def layer(answer: Answer) -> str:
     expect_equal(
         answer, (_normal(6, 16), w, sizes), llama_numpy.layer, mistakes, tolerance=TOLERANCE, case="a hidden layer"
     )
-    return "two norms, two residuals, everything in its place."
+    return "two norms, two residuals, all in the right order."
 
 
 ITEMS = (rms_norm, rope, attention, swiglu, layer)
 
 
 def score() -> Score:
-    """How many of the five are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

@@ -2,11 +2,21 @@
 
 import numpy as np
 
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, call, expect_equal, graded
+from minillama.lab.grading.check import (
+    Answer,
+    Comparison,
+    Mistake,
+    NotYet,
+    Score,
+    call,
+    compared,
+    expect_equal,
+    graded,
+)
 from minillama.lab.grading.check import score as score_of
 
 LAB = "04"
-RANDOM = np.random.default_rng(404)  # of the hidden inputs
+RANDOM = np.random.default_rng(404)  # hidden inputs
 LOGITS = tuple(RANDOM.normal(0.0, 3.0, size) for size in (5, 12, 64))
 
 
@@ -68,7 +78,7 @@ def _top_p(probs: np.ndarray, p: float) -> np.ndarray:
 
 
 def _kept(answer: Answer, probs: np.ndarray, p: float, label: str) -> list[float]:
-    """The probabilities of the kept tokens, largest first: among equals it does not matter which one stays."""
+    """Probabilities of the kept tokens, largest first, because equal tokens are interchangeable."""
     mask = np.asarray(call(answer, probs, p, case=label))
     if mask.shape != probs.shape or mask.dtype != bool:
         raise NotYet(
@@ -81,19 +91,23 @@ def _examine_kept(
     answer: Answer, right: Answer, cases: tuple[tuple[np.ndarray, float, str], ...], mistakes: tuple[Mistake, ...]
 ) -> None:
     for probs, p, label in cases:
-        got, want = _kept(answer, probs, p, label), _kept(right, probs, p, label)
+
+        def outcome(function: Answer, probs: np.ndarray = probs, p: float = p) -> list[float]:
+            return sorted(probs[function(probs, p)].tolist(), reverse=True)
+
+        comparison = compared(Comparison(outcome, right, mistakes))
+        got, want = _kept(answer, probs, p, label), outcome(right)
         if got == want:
             continue
         if p >= 1 and len(got) < len(want):
             raise NotYet(f"p=1 switches the filter off: keep everything, whatever the sum is ({label})")
-        for mistake in mistakes:
-            if got == sorted(probs[mistake.wrong(probs, p)].tolist(), reverse=True):
-                raise NotYet(f"{mistake.hint} ({label})")
+        if hint := comparison.hint(got):
+            raise NotYet(f"{hint} ({label})")
         raise NotYet(f"{label}: kept {len(got)} tokens with {sum(got):.3f} of the probability, should be {len(want)}")
 
 
 def _prefix(probs: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The mask of the likeliest tokens for which `inside` holds, given in their sorted order."""
+    """Mask of the tokens with `inside`, which is in order of decreasing probability."""
     keep = np.zeros(probs.size, bool)
     keep[np.argsort(-probs, kind="stable")[inside]] = True
     return keep
@@ -108,7 +122,7 @@ def top_p(answer: Answer) -> str:
     """`top_p(probs, p) -> mask of the kept tokens`."""
     steps = np.array([0.125, 0.5, 0.125, 0.25])  # sums without rounding
     level = np.full(8, 0.125)
-    short = _softmax(LOGITS[2]) * (1 - 1e-6)  # as float32 leaves it: the sum does not reach 1
+    short = _softmax(LOGITS[2]) * (1 - 1e-6)  # the sum stays below 1, as in float32
     cases = (
         (np.array([0.1, 0.6, 0.05, 0.25]), 0.7, "a usual case, not sorted"),
         (_softmax(LOGITS[2]), 0.9, "64 tokens, p=0.9"),
@@ -119,12 +133,18 @@ def top_p(answer: Answer) -> str:
         (short, 1.0, "p=1, and rounding leaves the sum at 0.999999"),
     )
     mistakes = (
-        Mistake("nothing is left: the likeliest token always stays", lambda q, p: np.zeros(q.size, bool)),
+        Mistake(
+            "nothing is left: the likeliest token always stays",
+            lambda q, p: _prefix(q, np.concatenate([[0.0], _running(q)[:-1]]) < p) if p < 1 else np.ones(q.size, bool),
+        ),
         Mistake(
             "the token that carries the sum over p is kept too: look at the sum *before* each token",
             lambda q, p: _prefix(q, _running(q) < p),
         ),
-        Mistake("the token that carries the sum over p is kept too", lambda q, p: _prefix(q, _running(q) <= p)),
+        Mistake(
+            "the token that carries the sum over p is kept too: look at the sum *before* each token",
+            lambda q, p: _prefix(q, _running(q) <= p),
+        ),
         Mistake(
             "a sum that reaches p exactly is enough: stop at >= p, not at > p",
             lambda q, p: _prefix(q, np.concatenate([[True], (_running(q) <= p)[:-1]])),
@@ -155,7 +175,7 @@ def _with_ties(probs: np.ndarray, p: float) -> np.ndarray:
 def min_p(answer: Answer) -> str:
     """`min_p(probs, p) -> mask of the kept tokens`."""
     cases = (
-        (np.array([0.05, 0.4, 0.15, 0.3, 0.1]), 0.3, "a usual case"),
+        (np.array([0.05, 0.4, 0.15, 0.3, 0.1]), 0.29, "a usual case"),
         (_softmax(LOGITS[2]), 0.05, "64 tokens, p=0.05"),
         (np.array([0.5, 0.25, 0.1875, 0.0625]), 0.375, "a token exactly on the border"),
         (np.array([0.5, 0.3, 0.2]), 0.0, "p=0"),
@@ -245,5 +265,5 @@ ITEMS = (temperature, top_p, min_p, repeat_penalty)
 
 
 def score() -> Score:
-    """How many of the four are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

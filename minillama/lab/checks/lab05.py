@@ -1,4 +1,4 @@
-"""Graded items of lab 05: decoding with a cache, one program for all lengths, bytes, intensity, slopes."""
+"""Graded items of lab 05: decode with a cache, compile once, bytes, intensity, slopes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,18 @@ import numpy as np
 from minillama.errors import first_line
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.lab.checks.toy import ToyModel, decode_naively, decode_with, toy_logits
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
+from minillama.lab.grading.check import (
+    Answer,
+    Comparison,
+    Mistake,
+    NotYet,
+    Score,
+    as_array,
+    call,
+    compared,
+    expect_equal,
+    graded,
+)
 from minillama.lab.grading.check import score as score_of
 from minillama.model import Config, cache_bytes
 from minillama.model.config import Rope
@@ -29,18 +40,20 @@ def generate(answer: Answer) -> str:
         if numbers.ndim != 1:
             raise NotYet(f"return a list of token ids; got something of shape {numbers.shape}")
         ids, want = [int(token) for token in numbers], decode_naively(prompt, n)
+        decode = partial(_decode, prompt, n)
+        comparison = compared(Comparison(decode, decode_naively, DECODE_MISTAKES))
         if not toy.calls:
             raise NotYet("model was never called")
         if ids != want:
-            raise NotYet(_why_other(ids, want, prompt, n, label))
+            raise NotYet(_why_other(ids, want, prompt, n, label, comparison))
         least = len(prompt) + n - 1
         if toy.tokens > least + 1:
             raise NotYet(
                 f"the right tokens, but {toy.tokens} were run for {label} where {least} are enough: "
-                "run the prompt once, and then only the newest token, with the cache that came back"
+                "run the prompt once, then only the newest token, with the returned cache"
             )
         if toy.tokens > least:
-            raise NotYet(f"one token too many was run for {label}: nobody wants the logits behind the last token")
+            raise NotYet(f"one token too many was run for {label}: no one needs the logits after the last token")
         if toy.calls > n:
             raise NotYet(
                 f"{toy.calls} passes where {n} are enough ({label}): run the whole prompt in one pass, as one matrix"
@@ -48,25 +61,43 @@ def generate(answer: Answer) -> str:
     return "the same tokens; the prompt is run once, then one token a pass."
 
 
-def _why_other(ids: list[int], want: list[int], prompt: Sequence[int], n: int, label: str) -> str:
-    """Which slip explains other tokens."""
+SAME_TOKEN = "always the same token: the chosen token must be run before the next can be chosen"
+DECODE_MISTAKES = (
+    Mistake(
+        "the cache gets the token *before* the newest: run the one that was just chosen",
+        lambda prompt, n: decode_with(prompt, n, lambda token, before: [before]),
+    ),
+    Mistake(
+        "the last token is run again before the new one: what is in the cache must not be run twice",
+        lambda prompt, n: decode_with(prompt, n, lambda token, before: [before, token]),
+    ),
+    Mistake(SAME_TOKEN, lambda prompt, n: decode_with(prompt, n, lambda token, before: [])),
+)
+
+
+def _why_other(
+    ids: list[int], want: list[int], prompt: Sequence[int], n: int, label: str, comparison: Comparison
+) -> str:
+    """Hint for wrong tokens."""
     if ids == [*prompt, *want]:
         return "return the new tokens alone, without the prompt"
     if len(ids) != n:
         return f"{len(ids)} tokens where n={n} were asked for; the first one comes from the prompt's own logits"
-    if ids == decode_with(prompt, n, lambda token, before: [before]):
-        return "the cache gets the token *before* the newest: run the one that was just chosen"
-    if ids == decode_with(prompt, n, lambda token, before: [before, token]):
-        return "the last token is run again before the new one: what is in the cache must not be run twice"
-    if ids == decode_with(prompt, n, lambda token, before: []) or len(set(ids)) == 1 < len(set(want)):
-        return "always the same token: the chosen token must be run before the next can be chosen"
+    if hint := comparison.hint(ids):
+        return hint
+    if len(set(ids)) == 1 < len(set(want)):
+        return SAME_TOKEN
     if ids == [int(np.argmax(toy_logits((token,)))) for token in [prompt[-1], *ids[:-1]]] or ids[1:] == [
         int(np.argmax(toy_logits((token,)))) for token in ids[:-1]
     ]:
-        return "each pass starts from an empty cache and sees one token: hand the returned cache to the next pass"
+        return "each pass starts from an empty cache and sees one token: give the returned cache to the next pass"
     if ids[0] == want[0]:
         return f"the first token is right, then it goes elsewhere ({label}): what did the cache hold for the second?"
     return f"other tokens than recomputing gives ({label}): greedy means np.argmax of the logits"
+
+
+def _decode(prompt: Sequence[int], n: int, function: Answer) -> object:
+    return function(prompt, n)
 
 
 HEAD, ROOM = 8, 12
@@ -74,14 +105,17 @@ HEAD, ROOM = 8, 12
 
 def _step(keys: np.ndarray, values: np.ndarray, length: int, query: np.ndarray, key: np.ndarray, value: np.ndarray,
           *, seen: int = 1, scale: float = HEAD**0.5, zeros: bool = False) -> np.ndarray:  # fmt: skip
-    """One token's attention; `seen` positions beyond `length` are looked at, `zeros` masks with 0."""
+    """Attention of one token to the first `length + seen` positions.
+
+    zeros: mask with 0 in place of -infinity."""
     keys, values = np.array(keys, np.float64), np.array(values, np.float64)
     keys[length], values[length] = key, value
     scores = keys @ query / scale
     hidden = np.arange(len(keys)) >= length + seen
     scores[hidden] = 0.0 if zeros else -np.inf
-    weights = np.exp(scores - scores.max())
-    return weights / weights.sum() @ values
+    with np.errstate(invalid="ignore"):  # a mistake may mask every position
+        weights = np.exp(scores - scores.max())
+        return weights / weights.sum() @ values
 
 
 @graded(LAB, "3. one compile only")
@@ -96,7 +130,9 @@ def step(answer: Answer) -> str:
         return answer(*arguments)
 
     compiled = jax.jit(counted)
-    keys = values = jnp.full((ROOM, HEAD), 9.0)  # what lies behind `length` is unspecified, and not zero
+    # Rows from `length` on are unspecified, and not zero. The dtype is explicit: a weak type would refuse
+    # `lax.dynamic_update_slice`, which needs equal dtypes, and would change after the first call.
+    keys = values = jnp.full((ROOM, HEAD), 9.0, jnp.float32)
     mirror = np.array(keys), np.array(values)
     for length in range(ROOM):
         query, key, value = (random.normal(size=HEAD).astype(np.float32) for _ in range(3))
@@ -144,10 +180,25 @@ def _compiled_call(compiled: Answer, arguments: tuple[jax.Array, ...], label: st
 
 def _why_other_cache(got: np.ndarray, before: np.ndarray, want: np.ndarray, length: int) -> str:
     if np.allclose(got, before):
-        return "the new key is not in the cache that came back: keys.at[length].set(key) *returns* it"
+        return "the new key is not in the returned cache: keys.at[length].set(key) *returns* it"
     if length + 1 < ROOM and np.allclose(got[length + 1], want[length]):
-        return "the new key stands one place too far: the first free place is `length`, for counting starts at 0"
+        return "the new key is one row too far: the first free row is `length`, because counting starts at 0"
     return f"at length {length} only row {length} of keys and values may change"
+
+
+STEP_MISTAKES = (
+    Mistake(
+        "positions after `length` are attended to; mask them: jnp.where(..., scores, -jnp.inf)",
+        partial(_step, seen=ROOM),
+    ),
+    Mistake(
+        "a masked score of 0 still counts, because exp(0) is 1: mask with -jnp.inf, before the softmax",
+        partial(_step, zeros=True),
+    ),
+    Mistake("one position too many is attended to: the newest is at `length`", partial(_step, seen=2)),
+    Mistake("the token must see itself: positions up to and including `length`", partial(_step, seen=0)),
+    Mistake("divide the scores by the square root of the head size (lab 03)", partial(_step, scale=1.0)),
+)
 
 
 def _compare_output(
@@ -158,22 +209,14 @@ def _compare_output(
     key: np.ndarray,
     value: np.ndarray,
 ) -> None:
-    def near(other: np.ndarray) -> bool:
-        return got.shape == other.shape and np.allclose(got, other, rtol=1e-3, atol=1e-3)
+    def outcome(attend: Answer) -> np.ndarray:
+        return as_array(attend(*mirror, length, query, key, value))
 
-    given = (*mirror, length, query, key, value)
-    if near(_step(*given)):
+    comparison = compared(Comparison(outcome, _step, STEP_MISTAKES, 1e-3))
+    if comparison.accepts(got):
         return
-    if near(_step(*given, seen=ROOM)):
-        raise NotYet("what lies behind `length` is looked at too; mask it: jnp.where(..., scores, -jnp.inf)")
-    if near(_step(*given, zeros=True)):
-        raise NotYet("a masked score of 0 is not nothing, for exp(0) is 1: mask with -jnp.inf, before the softmax")
-    if near(_step(*given, seen=2)):
-        raise NotYet("one position too many is looked at: the newest stands at `length`")
-    if length and near(_step(*given, seen=0)):
-        raise NotYet("the token must see itself: positions up to and including `length`")
-    if near(_step(*given, scale=1.0)):
-        raise NotYet("divide the scores by the square root of the head size (lab 03)")
+    if hint := comparison.hint(got):
+        raise NotYet(hint)
     if not np.all(np.isfinite(got)):
         raise NotYet(f"nan or infinity at length {length}: is every position masked? The token itself must be seen")
     raise NotYet(f"wrong output at length {length}: softmax of keys @ query / sqrt({HEAD}), times the values")
@@ -200,7 +243,7 @@ def _bytes(config: Config, positions: int, type_k: str, type_v: str) -> int:
 
 
 def _flat_bytes(config: Config, positions: int, type_k: str, type_v: str) -> int:
-    """q8_0 as one byte a number."""
+    """Bytes with q8_0 as one byte per number."""
     sizes = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 1}
     heads = config.block_count * config.head_count_kv * positions
     return heads * (sizes[type_k] * config.key_length + sizes[type_v] * config.value_length)
@@ -211,11 +254,11 @@ def kv_bytes(answer: Answer) -> str:
     """`kv_bytes(config, positions, type_k, type_v) -> bytes`, exact."""
     mistakes = (
         Mistake(
-            "only head_count_kv heads have keys and values: that is what grouped-query attention is for",
+            "only head_count_kv heads have keys and values: this is grouped-query attention",
             lambda c, *rest: _bytes(replace(c, head_count_kv=c.head_count), *rest),
         ),
         Mistake("q8_0 has a scale of 2 bytes with every 32 numbers: 34 bytes, not 32", _flat_bytes),
-        Mistake("keys *and* values are kept", lambda c, n, k, v: _bytes(c, n, k, v) // 2),
+        Mistake("keys *and* values are kept", lambda c, *rest: _bytes(replace(c, value_length=0), *rest)),
         Mistake("every layer has a cache of its own", lambda c, *rest: _bytes(replace(c, block_count=1), *rest)),
         Mistake("values have a type and a length of their own", lambda c, n, k, v: _bytes(c, n, k, k)),
         Mistake(
@@ -225,9 +268,10 @@ def kv_bytes(answer: Answer) -> str:
         Mistake("these are numbers, not bytes: f16 takes two", lambda c, n, k, v: _bytes(c, n, "f16", "f16") // 2),
         Mistake("q8_0 is not f16: 34 bytes for 32 numbers", lambda c, n, k, v: _bytes(c, n, "f16", "f16")),
         Mistake("bytes, not bits", lambda c, *rest: 8 * _bytes(c, *rest)),
-        Mistake("of one position; multiply by `positions`", lambda c, n, k, v: _bytes(c, 1, k, v)),
+        Mistake("these are the bytes of one position; multiply by `positions`", lambda c, n, k, v: _bytes(c, 1, k, v)),
     )
-    types = (("f16", "f16"), ("f32", "f32"), ("q8_0", "q8_0"), ("q8_0", "f16"), ("bf16", "q8_0"))
+    # Two types first: with one type, half the bytes has two explanations.
+    types = (("q8_0", "f16"), ("f16", "f16"), ("f32", "f32"), ("q8_0", "q8_0"), ("bf16", "q8_0"))
     for type_k, type_v in types:
         for config in CONFIGS:
             label = f"{config.block_count} layers, {config.head_count_kv} KV heads, {type_k}/{type_v}"
@@ -244,7 +288,6 @@ def intensity(answer: Answer) -> str:
     """`intensity(weights, weight_bytes, cache_bytes, tokens) -> operations per byte` of one pass."""
     mistakes = (
         Mistake("a weight is multiplied *and* added: two operations", lambda w, b, c, t: w * t / (b + c)),
-        Mistake("a pass reads its weights once, however many tokens it has", lambda w, b, c, t: 2 * w / (b + c)),
         Mistake(
             "a pass reads its weights once, however many tokens it has", lambda w, b, c, t: 2 * w * t / (b * t + c)
         ),
@@ -278,7 +321,7 @@ def slope(answer: Answer) -> str:
         Mistake("np.polyfit gives [slope, offset]: take the first", lambda x, y: _fit(np.log(x), np.log(y))[1]),
         Mistake("np.polyfit gives [slope, offset]: take the first", lambda x, y: _fit(np.log(x), np.log(y))),
         Mistake(
-            "only the two ends decide in yours, and a noisy end spoils it: fit all points",
+            "yours uses the two ends only, and noise at one end spoils it: fit all points",
             lambda x, y: np.log(y[-1] / y[0]) / np.log(x[-1] / x[0]),
         ),
     )
@@ -286,12 +329,12 @@ def slope(answer: Answer) -> str:
     noise = np.array([1.0, 1.2, 0.9, 1.1, 1.3])
     for y in (5e-6 * x**2 * noise, 3e-3 * x, 0.7 * noise, x**1.5):
         expect_equal(answer, (x, y), _slope, mistakes, tolerance=1e-6, case=f"y from {y[0]:.3g} to {y[-1]:.3g}")
-    return "constant, linear, quadratic: told apart by one number."
+    return "one number separates constant, linear and quadratic."
 
 
 ITEMS = (generate, slope, step, intensity, kv_bytes)
 
 
 def score() -> Score:
-    """How many of the five are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

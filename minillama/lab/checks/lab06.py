@@ -1,4 +1,4 @@
-"""Graded items of lab 06: the likelihood of a text, its error bar, latencies, diversity, and what may be claimed."""
+"""Graded items of lab 06: likelihood, perplexity, comparisons, latencies, diversity."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,13 +6,24 @@ import numpy as np
 
 import minillama as ml
 from minillama.lab.experiments.quantised_storytellers import log_softmax, scored_logits
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded, is_close
+from minillama.lab.grading.check import (
+    Answer,
+    Comparison,
+    Mistake,
+    NotYet,
+    Score,
+    as_array,
+    call,
+    compared,
+    expect_equal,
+    graded,
+)
 from minillama.lab.grading.check import score as score_of
 from minillama.measure.quality.perplexity import perplexity as engines_perplexity
 
 LAB = "06"
 
-# Read by no model, and shown nowhere.
+# No model was trained on it, and no notebook shows it.
 HIDDEN = """The baker's cat slept in the window, between two loaves and a jar of plums. Nobody dared to move
 her. When the mayor came for his rolls, he bowed to the cat before he spoke to the baker, because the cat was
 older than his office. One winter the oven broke. The baker put on three coats and went to look for the smith,
@@ -23,7 +34,7 @@ The woman whose roll she had chosen is the baker now.
 
 
 def _nll(logits: np.ndarray, ids: np.ndarray, *, shift: int = 1) -> np.ndarray:
-    """The negative log-likelihood of each token that follows; `shift` 0 looks at the token itself."""
+    """Negative log-likelihood of each next token; with `shift` 0 of the token itself."""
     kept = log_softmax(logits)[: len(ids) - shift]
     return -kept[np.arange(len(kept)), ids[shift:]]
 
@@ -39,19 +50,20 @@ def _unstable(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 def nll(answer: Answer) -> str:
     """`nll(logits [T, V], ids [T]) -> [T - 1]`, also on a hidden text with the storyteller's own logits."""
     mistakes = (
-        Mistake("logits[t] is about ids[t + 1], the token that follows; yours looks at ids[t]",
+        Mistake("logits[t] is about ids[t + 1], the token that follows; yours uses ids[t]",
                 lambda x, ids: _nll(x, ids, shift=0)),
-        Mistake("logits[t] is about ids[t + 1], the token that follows; yours looks at ids[t]",
+        Mistake("logits[t] is about ids[t + 1], the token that follows; yours uses ids[t]",
                 lambda x, ids: _nll(x, ids, shift=0)[:-1]),
-        Mistake("logits[t] is about ids[t + 1], the token that follows; yours looks at ids[t]",
+        Mistake("logits[t] is about ids[t + 1], the token that follows; yours uses ids[t]",
                 lambda x, ids: _nll(x, ids, shift=0)[1:]),
-        Mistake("the sign: the likelier, the smaller, and never below 0", lambda x, ids: -_nll(x, ids)),
+        Mistake("the sign: the likelier the token, the smaller the nll; it is never below 0",
+                lambda x, ids: -_nll(x, ids)),
         Mistake("these are probabilities: take -ln of them", lambda x, ids: np.exp(-_nll(x, ids))),
         Mistake("these are bits; perplexity is exp of *nats*: np.log, not np.log2",
                 lambda x, ids: _nll(x, ids) / np.log(2)),
-        Mistake("one number a token, please: the mean comes in the next exercise", lambda x, ids: _nll(x, ids).mean()),
-        Mistake("one number a token, please: the mean comes in the next exercise", lambda x, ids: _nll(x, ids).sum()),
-        Mistake("the logits themselves are no logarithms of probabilities: subtract ln Σ exp of each row",
+        Mistake("one number a token: the mean is the next exercise", lambda x, ids: _nll(x, ids).mean()),
+        Mistake("one number a token: the mean is the next exercise", lambda x, ids: _nll(x, ids).sum()),
+        Mistake("logits are not log-probabilities: subtract ln Σ exp of each row",
                 lambda x, ids: -x[np.arange(len(ids) - 1), ids[1:]]),
         Mistake("exp of a large logit is infinity: subtract the largest of each row first", _unstable),
     )  # fmt: skip
@@ -66,7 +78,9 @@ def nll(answer: Answer) -> str:
     found = [as_array(call(answer, *window, case="a hidden text")) for window in scored_logits(llm, tokens, 64)]
     got, want = float(np.exp(np.mean(np.concatenate(found)))), engines_perplexity(llm, HIDDEN, ctx_size=64).ppl
     if not abs(got - want) <= 0.01 * want:
-        raise NotYet(f"right for made-up logits, but a hidden text has perplexity {want:.4g}, and by yours {got:.4g}")
+        raise NotYet(
+            f"right for random logits, but the hidden text has perplexity {want:.4g}, and yours gives {got:.4g}"
+        )
     return "also for a hidden text, where its mean gives `minillama perplexity`'s number."
 
 
@@ -84,7 +98,7 @@ def perplexity(answer: Answer) -> str:
     """`perplexity(nll) -> (ppl, error)`, llama-perplexity's two numbers."""
 
     def of(ppl: Number = lambda v: _with_error(v)[0], error: Number = lambda v: _with_error(v)[1]) -> Answer:
-        """The right pair with another first or second number."""
+        """The right pair with a different first or second number."""
         return lambda v: np.array([ppl(v), error(v)])
 
     def spread(values: np.ndarray) -> float:
@@ -143,10 +157,10 @@ def latencies(answers: Answer) -> str:
     mistakes = (
         Mistake("the first tokens are among the later ones: they wait for the prompt, and are a number of their own",
                 lambda a: _latencies(a, skip=0)),
-        Mistake("the mean is drawn by a few slow ones: p50 is the median", _means),
+        Mistake("a few slow tokens move the mean: p50 is the median", _means),
         Mistake("put the later tokens of all answers together first; the mean of each answer's p99 is no percentile",
                 _answer_by_answer),
-        Mistake("p99 is what 99 of 100 are faster than; yours is the slowest of all",
+        Mistake("99 of 100 tokens are faster than p99; yours is the slowest of all",
                 lambda a: _latencies(a, share=100.0)),
         Mistake("the *slow* end: p99, not p1", lambda a: _latencies(a, share=1.0)),
         Mistake("np.percentile takes 99, not 0.99", lambda a: _latencies(a, share=0.99)),
@@ -155,7 +169,7 @@ def latencies(answers: Answer) -> str:
         Mistake("seconds in, seconds out", lambda a: 1e3 * _latencies(a)),
         Mistake("yours has no second p50: (p50 of first tokens, p50 of later ones, p99 of later ones)",
                 lambda a: _latencies(a)[[0, 2]]),
-        *(Mistake("right, but for the rule between two measured values: np.percentile goes along the line between them",
+        *(Mistake("right, except between two measured values: np.percentile interpolates linearly",
                   lambda a, method=method: _latencies(a, method=method))
           for method in ("lower", "higher", "nearest", "inverted_cdf")),
     )  # fmt: skip
@@ -194,7 +208,7 @@ def distinct(answer: Answer) -> str:
                 lambda texts, n: _distinct([[word for text in texts for word in text]], n)),
         Mistake("all texts together: with a mean of each text's own share, copies of one text would look diverse",
                 _per_text),
-        Mistake("divide by the number of runs, which is smaller than that of the words by n - 1 a text",
+        Mistake("divide by the number of runs, which is n - 1 smaller per text than the number of words",
                 lambda texts, n: _different(texts, n) / sum(map(len, texts))),
         Mistake("runs of n words, not single words", lambda texts, n: _distinct(texts, 1)),
         Mistake("the last run of each text is missing: a text of T words has T - n + 1",
@@ -218,7 +232,7 @@ def distinct(answer: Answer) -> str:
 
 
 def _pair(z: float, *, size: int = 300, spread: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens of two models whose mean difference b - a is exactly z standard errors."""
+    """Token nll of two models; the mean of b - a is exactly z standard errors."""
     random = np.random.default_rng(seed)
     noise = random.normal(size=size)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
@@ -247,30 +261,39 @@ CASES = tuple(
 )  # fmt: skip
 
 
+PAIRED = (
+    "two bars that overlap say little here: both models read the *same* tokens, so take the error of the differences "
+    "b - a, token by token"
+)
+VERDICT_MISTAKES = (
+    Mistake(PAIRED, _unpaired),
+    Mistake(PAIRED, lambda a, b: _unpaired(a, b, total=False)),
+    Mistake("the smaller nll is the better model: -1 where b - a is above 0", lambda a, b: -_verdict(a, b)),
+    Mistake("1 standard error is passed by chance in one of three comparisons: require two",
+            lambda a, b: _verdict(a, b, errors=1.0)),
+    Mistake("some difference is always there; it must exceed two of its standard errors",
+            lambda a, b: _verdict(a, b, errors=0.0)),
+    Mistake("the error of a mean is std / √n; yours is the spread of single tokens",
+            lambda a, b: _verdict(a, b, errors=2 * len(a) ** 0.5)),
+)  # fmt: skip
+
+
 @graded(LAB, "3. what two error bars allow")
 def verdict(answer: Answer) -> str:
     """`verdict(a, b) -> -1 (a is better), 1 (b is better) or 0`, pair by pair at two standard errors."""
     got = np.array([float(as_array(call(answer, a, b, case=f"{len(a)} tokens"))) for a, b in CASES])
-    explained = (
-        ("two bars that overlap say little here: both models read the *same* tokens, so take the error of the "
-         "differences b - a, token by token", _unpaired),
-        ("two bars that overlap say little here: both models read the *same* tokens, so take the error of the "
-         "differences b - a, token by token", lambda a, b: _unpaired(a, b, total=False)),
-        ("the smaller nll is the better model: -1 where b - a is above 0", lambda a, b: -_verdict(a, b)),
-        ("1 standard error is passed by chance in one of three comparisons: ask for two",
-         lambda a, b: _verdict(a, b, errors=1.0)),
-        ("some difference is always there; it must exceed two of its standard errors",
-         lambda a, b: _verdict(a, b, errors=0.0)),
-        ("the error of a mean is std / √n; yours is the spread of single tokens",
-         lambda a, b: _verdict(a, b, errors=2 * len(a) ** 0.5)),
-        ("always the same: compare the mean of b - a with two of its standard errors", lambda a, b: int(got[0])),
-    )  # fmt: skip
-    want = np.array([_verdict(a, b) for a, b in CASES], np.float64)
-    if is_close(got, want, 0.0):
+
+    def outcome(function: Answer) -> np.ndarray:
+        return np.array([function(a, b) for a, b in CASES], np.float64)
+
+    comparison = compared(Comparison(outcome, _verdict, VERDICT_MISTAKES))
+    want = outcome(_verdict)
+    if comparison.accepts(got):
         return f"{len(CASES)} comparisons, {int(np.sum(want == 0))} of them rightly left open."
-    for hint, wrong in explained:
-        if is_close(got, np.array([wrong(a, b) for a, b in CASES], np.float64), 0.0):
-            raise NotYet(hint)
+    if hint := comparison.hint(got):
+        raise NotYet(hint)
+    if np.all(got == got[0]):
+        raise NotYet("always the same: compare the mean of b - a with two of its standard errors")
     place = int(np.argmax(got != want))
     a, b = CASES[place]
     error = (b - a).std(ddof=1) / np.sqrt(len(a))
@@ -284,5 +307,5 @@ ITEMS = (nll, perplexity, verdict, latencies, distinct)
 
 
 def score() -> Score:
-    """How many of the five are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

@@ -1,4 +1,4 @@
-"""Graded items of lab 07: int8 with its error bound, scales by block, bits a weight, bytes of a model, importance."""
+"""Graded items of lab 07: int8, block scales, bits per weight, model size, importance."""
 
 import math
 from collections import Counter
@@ -17,7 +17,7 @@ LAB = "07"
 
 
 def _matrices() -> dict[str, np.ndarray]:
-    """Hidden matrices, each the trap of a mistake."""
+    """Hidden matrices; each exposes one mistake."""
     random = np.random.default_rng(707)
     plain = random.normal(size=(5, 64)).astype(np.float32)
     uneven = plain * np.array([[1e-3], [1.0], [30.0], [0.2], [5.0]], np.float32)
@@ -49,7 +49,9 @@ def int8_rows(answer: Answer) -> str:
 
 def _scales(x: np.ndarray, d: np.ndarray, label: str) -> None:
     if d.size == 1 and len(x) > 1:
-        raise NotYet("one scale for the whole matrix: then its largest row decides for all. One a row: axis=1")
+        raise NotYet(
+            "one scale for the whole matrix: then its largest row decides for all rows. Use one per row: axis=1"
+        )
     if d.size == x.shape[1] != len(x):
         raise NotYet("one scale a column: take the maximum along the row, axis=1")
     if d.size != len(x):
@@ -63,7 +65,9 @@ def _scales(x: np.ndarray, d: np.ndarray, label: str) -> None:
     if near[0] or np.allclose(d[largest > 0], largest[largest > 0] / 127, rtol=1e-4, atol=0):
         return
     if near[1]:
-        raise NotYet("the largest *magnitude* decides: max of |x|, for a row may reach further below zero than above")
+        raise NotYet(
+            "the largest *magnitude* decides: max of |x|, because a row may reach further below zero than above"
+        )
     if near[2]:
         raise NotYet("128 does not fit in int8, whose largest number is 127: d = max|x| / 127")
     if near[3] or near[4]:
@@ -71,7 +75,7 @@ def _scales(x: np.ndarray, d: np.ndarray, label: str) -> None:
     if near[5]:
         raise NotYet("that is 1/d: x is about d * q")
     if near[6]:
-        raise NotYet("d is the *step*: the largest magnitude by 127")
+        raise NotYet("d is the *step*: the largest magnitude / 127")
     raise NotYet(f"other scales than max|x| / 127 of each row, for {label}")
 
 
@@ -81,7 +85,7 @@ def _codes(x: np.ndarray, codes: np.ndarray, d: np.ndarray, label: str) -> None:
     if np.any(codes != np.rint(codes)):
         raise NotYet("the codes are not whole numbers: np.rint, then .astype(np.int8)")
     exact = np.divide(x, d, out=np.zeros(x.shape), where=d > 0)
-    clear = np.abs(exact - np.rint(exact)) > 1e-3  # a whole number may come out a little below itself
+    clear = np.abs(exact - np.rint(exact)) > 1e-3  # rounding may give slightly less than a whole number
     for rule, hint in (
         (np.trunc, "astype(np.int8) cuts towards zero, an error of up to d: np.rint first"),
         (np.floor, "floor is wrong by up to d: np.rint goes to the nearest"),
@@ -102,7 +106,7 @@ def _codes(x: np.ndarray, codes: np.ndarray, d: np.ndarray, label: str) -> None:
 def _round_trip(
     x: np.ndarray, size: int, bits: int, *, less: int = 1, rint: Answer = np.rint, axis: int = -1
 ) -> np.ndarray:
-    """Codes of `bits` bits and back, a scale for every `size` neighbours."""
+    """Quantise to `bits` bits with a scale for every `size` neighbours, and back."""
     blocks = np.asarray(x, np.float64).reshape(-1, size)
     top = 2 ** (bits - 1) - less
     largest = np.abs(blocks).max() if axis == 0 else np.abs(blocks).max(1, keepdims=True)
@@ -113,7 +117,7 @@ def _round_trip(
 
 @graded(LAB, "2. a scale a block")
 def round_trip(answer: Answer) -> str:
-    """`round_trip(x [R, C], size, bits) -> [R, C]`: quantised with a scale for every `size` numbers, and back."""
+    """`round_trip(x [R, C], size, bits) -> [R, C]`: quantised by blocks of `size`, and back."""
     mistakes = (
         Mistake("the scale is one a row in yours, whatever `size` is: reshape to blocks first",
                 lambda x, size, bits: _round_trip(x, x.shape[1], bits)),
@@ -123,7 +127,7 @@ def round_trip(answer: Answer) -> str:
                 lambda x, size, bits: _round_trip(x.T.copy(), size, bits).T if x.shape[0] % size == 0 else np.zeros(0)),
         Mistake("the largest code is 2^(bits - 1) - 1: 7 for 4 bits, 127 for 8",
                 lambda x, size, bits: _round_trip(x, size, bits, less=0)),
-        Mistake("the largest code is 2^(bits - 1) - 1, for one bit is the sign",
+        Mistake("the largest code is 2^(bits - 1) - 1, because one bit is the sign",
                 lambda x, size, bits: _round_trip(x, size, bits + 1)),
         Mistake("yours is always 8 bits", lambda x, size, bits: _round_trip(x, size, 8)),
         Mistake("cut towards zero; np.rint goes to the nearest",
@@ -150,11 +154,11 @@ def _scale(x: np.ndarray, size: int, bits: int) -> np.ndarray:
 
 # (bits of a code, weights of a block, bits of a block's scales, weights of a super-block, bits of its own scales)
 FORMATS: dict[TensorType, tuple[int, int, int, int, int]] = {
+    TensorType.Q6_K: (6, 16, 8, 256, 16),
+    TensorType.Q4_K: (4, 32, 12, 256, 32),
     TensorType.Q8_0: (8, 32, 16, 32, 0),
     TensorType.Q4_0: (4, 32, 16, 32, 0),
     TensorType.Q4_1: (4, 32, 32, 32, 0),
-    TensorType.Q4_K: (4, 32, 12, 256, 32),
-    TensorType.Q6_K: (6, 16, 8, 256, 16),
     TensorType.Q3_K: (3, 16, 6, 256, 16),
     TensorType.Q2_K: (2, 16, 8, 256, 32),
 }
@@ -166,9 +170,9 @@ def _bits(code: int, block: int, scales: int, super_block: int, super_scales: in
 
 @graded(LAB, "3. bits a weight")
 def bits_per_weight(answer: Answer) -> str:
-    """`bits_per_weight(code, block, scales, super_block, super_scales)`, with all scales; right for real formats."""
+    """`bits_per_weight(code, block, scales, super_block, super_scales)`, scales included."""
     mistakes = (
-        Mistake("the scales take room too", lambda c, b, s, bb, ss: float(c)),
+        Mistake("the scales take bits too", lambda c, b, s, bb, ss: float(c)),
         Mistake("the super-block's own scales are missing", lambda c, b, s, bb, ss: c + s / b),
         Mistake("a block's scales are shared by `block` weights, not by the super-block",
                 lambda c, b, s, bb, ss: c + (s + ss) / bb),
@@ -185,7 +189,7 @@ def bits_per_weight(answer: Answer) -> str:
 
 
 def weights_by_type(shape: str, mix: str) -> dict[str, int]:
-    """How many weights of a model a mix keeps in each type."""
+    """Number of weights of each type in a mix's file of a model."""
     found: Counter[str] = Counter()
     for tensor in tensor_specs(shape_named(shape), Mix.named(mix)):
         found[tensor.type.name] += math.prod(tensor.shape)
@@ -210,7 +214,7 @@ def gigabytes(answer: Answer) -> str:
         Mistake("MB, not GB", lambda w, b: 1e3 * _gigabytes(w, b)),
         Mistake("all weights as the most frequent type: the mix keeps some in more bits",
                 lambda w, b: sum(w.values()) * b[max(w, key=w.__getitem__)] / 8e9),
-        Mistake("the mean of the types' bits weighs a norm of 4096 numbers like a matrix: count the weights",
+        Mistake("the mean over types gives a norm of 4096 numbers the weight of a matrix: count the weights",
                 lambda w, b: sum(w.values()) * float(np.mean([b[kind] for kind in w])) / 8e9),
         Mistake("only the most frequent type is counted",
                 lambda w, b: w[max(w, key=w.__getitem__)] * b[max(w, key=w.__getitem__)] / 8e9),
@@ -232,14 +236,15 @@ def _best_scale(x: np.ndarray, codes: np.ndarray, importance: np.ndarray) -> flo
 def best_scale(answer: Answer) -> str:
     """`best_scale(x, codes, importance) -> d` of the least Σ importance (x - d codes)²."""
     mistakes = (
-        Mistake("importance is not in it: multiply both sums with it",
+        Mistake("the importance is missing: multiply both sums with it",
                 lambda x, q, w: _best_scale(x, q, np.ones_like(w))),
         Mistake("importance enters once: it weighs the *squared* error", lambda x, q, w: _best_scale(x, q, w**2)),
         Mistake("importance enters once: it weighs the *squared* error", lambda x, q, w: _best_scale(w * x, q, w)),
-        Mistake("upside down: Σ w x q above", lambda x, q, w: 1 / _best_scale(x, q, w)),
-        Mistake("below stands Σ w q², not Σ w x²", lambda x, q, w: (w * x * q).sum() / (w * x**2).sum()),
-        Mistake("importance belongs below too", lambda x, q, w: (w * x * q).sum() / (q.astype(float) ** 2).sum()),
-        Mistake("that is max|x| by the largest code: no sum, no importance",
+        Mistake("inverted: Σ w x q is the numerator", lambda x, q, w: 1 / _best_scale(x, q, w)),
+        Mistake("the denominator is Σ w q², not Σ w x²", lambda x, q, w: (w * x * q).sum() / (w * x**2).sum()),
+        Mistake("the importance belongs into the denominator too",
+                lambda x, q, w: (w * x * q).sum() / (q.astype(float) ** 2).sum()),
+        Mistake("that is max|x| / largest code: no sum, no importance",
                 lambda x, q, w: np.abs(x).max() / np.abs(q).max()),
     )  # fmt: skip
     random = np.random.default_rng(757)
@@ -255,5 +260,5 @@ ITEMS = (int8_rows, round_trip, bits_per_weight, gigabytes, best_scale)
 
 
 def score() -> Score:
-    """How many of the five are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

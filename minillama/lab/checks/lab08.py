@@ -1,4 +1,4 @@
-"""Graded items of lab 08: measuring by turns, Amdahl's law, the gain of a draft, and three changes of one's own."""
+"""Graded items of lab 08: interleaved A/B, Amdahl's law, drafts, three changes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,25 +16,25 @@ MIN_CHANGES = 3  # changes
 
 @dataclass
 class Machine:
-    """A machine that gets slower with every run, as one that grows hot does, and is disturbed now and then."""
+    """A simulated machine that slows down with every run; one run is disturbed."""
 
-    ratio: float = 1.25  # by which B is really faster
-    drift: float = 0.985  # from one run to the next
+    ratio: float = 1.25  # true speed-up of B
+    drift: float = 0.985  # per run
     runs: list[str] = field(default_factory=list)
 
     def run(self, name: str) -> float:
-        """Tokens a second of A or B."""
+        """Tokens/s of A or B."""
         self.runs.append(name)
         count = len(self.runs)
         speed = 100.0 * self.drift**count * (self.ratio if name == "B" else 1.0)
         return speed * (0.4 if count == 5 else 1.0)
 
     def parts(self) -> tuple[Callable[[], float], Callable[[], float]]:
-        """What a learner gets: before and after."""
+        """Arguments of the learner's function: before and after."""
         return lambda: self.run("A"), lambda: self.run("B")
 
 
-@graded(LAB, "2. by turns")
+@graded(LAB, "2. interleaved A/B")
 def gain(answer: Answer) -> str:
     """`gain(before, after, rounds) -> how many times faster after is`."""
     for machine in (Machine(), Machine(ratio=0.8), Machine(ratio=1.0, drift=0.98)):
@@ -49,24 +49,24 @@ def gain(answer: Answer) -> str:
             raise NotYet(f"5 rounds are 5 runs of each; you ran {' '.join(runs)}")
         if "AAA" in runs or "BBB" in runs:
             raise NotYet(
-                f"you ran {' '.join(runs)}: the machine got slower meanwhile, and only one side paid for it "
+                f"you ran {' '.join(runs)}: the machine got slower meanwhile, which affected only one side "
                 f"(you say {value:.2f}, the truth is {machine.ratio}); run A B A B ..."
             )
         if abs(value - machine.ratio) <= 0.05 * machine.ratio:
             continue
         if abs(value - 1 / machine.ratio) <= 0.05 / machine.ratio:
-            raise NotYet("upside down: speeds are tokens a second, so the gain is after / before")
+            raise NotYet("inverted: speeds are tokens a second, so the gain is after / before")
         if abs(value - (machine.ratio - 1)) <= 0.05:
             raise NotYet("give a factor: 1.25 for a quarter more, 1 for no change")
         if value > 5:
             raise NotYet(
-                f"you say {value:.3g}: is that a sum, a difference or percent? Wanted is the factor after / before"
+                f"you say {value:.3g}: is that a sum, a difference or percent? Return the factor after / before"
             )
         raise NotYet(
             f"you say {value:.3f}, the truth is {machine.ratio}: one of the runs was disturbed. Take the *median* of "
             "the rounds' ratios; a mean or a best run lets a single run decide"
         )
-    return "neither the drift nor the disturbance got into your number."
+    return "your number contains neither the drift nor the disturbance."
 
 
 def _amdahl(share: float, factor: float) -> float:
@@ -77,8 +77,8 @@ def _amdahl(share: float, factor: float) -> float:
 def amdahl(answer: Answer) -> str:
     """`amdahl(share, factor) -> how many times faster the whole becomes`."""
     mistakes = (
-        Mistake("that is the time that is left, as a share: the gain is one over it", lambda s, f: 1 - s + s / f),
-        Mistake("the rest takes its time too: add 1 - share", lambda s, f: f / s),
+        Mistake("that is the remaining time, as a share: the gain is one over it", lambda s, f: 1 - s + s / f),
+        Mistake("the rest takes its time too: add 1 - share", lambda s, f: f / s if s else np.inf),
         Mistake("the rest takes its time too: add 1 - share", lambda s, f: s * f),
         Mistake("speeds do not add up, times do: add the times and take one over the sum", lambda s, f: 1 - s + s * f),
         Mistake("share and rest are exchanged: `share` is what becomes faster", lambda s, f: 1 / (s + (1 - s) / f)),
@@ -89,7 +89,7 @@ def amdahl(answer: Answer) -> str:
     got = as_array(call(answer, 0.75, np.inf, case="share=0.75, factor=infinity"))
     if not np.allclose(got, 4.0):
         raise NotYet("a part of 75 % that takes no time at all leaves 25 %: four times faster, and never more")
-    return "what is not made faster decides in the end."
+    return "in the end, the unchanged part decides."
 
 
 def _lookup_gain(accept: float, drafted: int, cost: float) -> float:
@@ -104,8 +104,8 @@ def lookup_gain(answer: Answer) -> str:
         Mistake("it counts how many drafted tokens are *accepted*", lambda a, d, c: (1 + d) / c),
         Mistake("it counts how many drafted tokens are *accepted*", lambda a, d, c: d / c),
         Mistake("the pass is longer than one token's: divide by cost", lambda a, d, c: 1 + a * d),
-        Mistake("upside down: tokens of a pass over its cost", lambda a, d, c: c / (1 + a * d)),
-        Mistake("the token of the model's own is always right: 1 + accept * drafted", lambda a, d, c: a * (1 + d) / c),
+        Mistake("inverted: tokens of a pass over its cost", lambda a, d, c: c / (1 + a * d)),
+        Mistake("the model's own token is always right: 1 + accept * drafted", lambda a, d, c: a * (1 + d) / c),
     )
     for case in ((0.95, 7, 3.5), (0.2, 7, 3.5), (0.0, 3, 1.5), (1.0, 1, 1.0), (0.5, 15, 4.0)):
         expect_equal(answer, case, _lookup_gain, mistakes, tolerance=1e-6, case=f"accept={case[0]}, drafted={case[1]}")
@@ -113,7 +113,7 @@ def lookup_gain(answer: Answer) -> str:
 
 
 class Changes:
-    """The item that measures: it wants the setting to start from and a way to measure it."""
+    """State of exercise 4: the start setting and the measure function."""
 
     def __init__(self) -> None:
         self.tried: list[tuple[Change, ab_measurement.Gain]] = []
@@ -121,25 +121,25 @@ class Changes:
         self.measure: Measure | None = None
 
     def on(self, start: Flags, measure: Measure) -> "Changes":
-        """Set both."""
+        """Set the start setting and the measure function."""
         self.start, self.measure = start, measure
         return self
 
     def examine(self, answer: Answer) -> str:
-        """Look the plan over, measure it, keep what came out."""
+        """Check the plan, measure it, and keep the results."""
         self.tried = []
         plan = call(answer)
         if not isinstance(plan, list | tuple) or not all(isinstance(change, Change) for change in plan):
             raise NotYet("return a list of Change(flag, value, predicted)")
         _check_plan(plan, self.start)
         if self.measure is None:
-            raise NotYet("run the cells above first: they say from what setting to start")
+            raise NotYet("run the cells above first: they define the start setting")
         self.tried = list(ab_measurement.try_changes(LAB, self.start, plan, self.measure))
-        return "predicted first, then measured by turns; the next cell shows what came out."
+        return "predicted first, then measured interleaved; the next cell shows the results."
 
 
 def _check_plan(plan: Sequence[Change], start: Flags) -> None:
-    """Raise NotYet for a plan that cannot teach anything."""
+    """Raise NotYet for a plan without three different, predicted changes."""
     if len(plan) < MIN_CHANGES:
         raise NotYet(f"{len(plan)} changes; {MIN_CHANGES} are wanted, each with a prediction")
     flags = dict(start)
@@ -149,14 +149,14 @@ def _check_plan(plan: Sequence[Change], start: Flags) -> None:
         if change.flag == KERNELS and change.value not in ("auto", "amx", "avx512", "avx2", "generic", "off"):
             raise NotYet(f"{KERNELS} is auto, amx, avx512, avx2, generic or off, not {change.value!r}")
         if not isinstance(change.value, str):
-            raise NotYet(f"values are words of a command line: write {str(change.value)!r}, in quotes")
+            raise NotYet(f"values are command-line words: write {str(change.value)!r}, in quotes")
         if not ab_measurement.is_positive_factor(change.predicted):
             raise NotYet(f"{change.name}: predict a factor, 1.5 for half as much again; got {change.predicted!r}")
         if flags.get(change.flag) == change.value:
-            raise NotYet(f"{change.name} is what the setting has already: nothing changes")
+            raise NotYet(f"{change.name} is already in the setting: nothing changes")
         flags[change.flag] = change.value
     if len({change.flag for change in plan}) < MIN_CHANGES:
-        raise NotYet(f"{MIN_CHANGES} different flags, please: one flag three times is one idea")
+        raise NotYet(f"{MIN_CHANGES} different flags are needed: one flag three times is one idea")
     if all(change.predicted == 1 for change in plan):
         raise NotYet("a factor of 1 says that nothing happens: what do you expect of each, and why?")
 
@@ -166,7 +166,7 @@ plan = Changes()
 
 @graded(LAB, "4. three changes, predicted and measured")
 def changes(answer: Answer) -> str:
-    """`changes() -> [Change(flag, value, predicted), ...]`; measured by turns, each on top of the one before."""
+    """`changes() -> [Change(flag, value, predicted), ...]`; each is added to those before it."""
     return plan.examine(answer)
 
 
@@ -174,5 +174,5 @@ ITEMS = (amdahl, gain, lookup_gain, changes)
 
 
 def score() -> Score:
-    """How many of the four are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

@@ -1,4 +1,4 @@
-"""Graded items of lab 09: a product and a feed-forward over devices, PartitionSpecs, bytes sent, and breaking even."""
+"""Graded items of lab 09: sharded products, PartitionSpecs, bytes sent, break-even."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,19 @@ from jax.sharding import PartitionSpec
 from minillama.errors import ResourceError
 from minillama.lab.distributed import virtual_devices
 from minillama.lab.distributed.virtual_devices import DEVICES
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, call, expect_equal, graded, is_close, one_line
+from minillama.lab.grading.check import (
+    Answer,
+    Comparison,
+    Mistake,
+    NotYet,
+    Score,
+    call,
+    compared,
+    expect_equal,
+    graded,
+    is_close,
+    one_line,
+)
 from minillama.lab.grading.check import score as score_of
 from minillama.measure.limits.collective_traffic import FLOAT_BYTES, Collective, CollectiveKind, tensor_parallel_bytes
 from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, REPLICATED, ROWS
@@ -22,7 +34,7 @@ Arrays = Sequence[np.ndarray]
 
 
 def _run_on_devices(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arrays) -> virtual_devices.DeviceResults:
-    """The learner's function on every device; whatever goes wrong becomes one sentence."""
+    """Run the learner's function on every device; errors become one sentence."""
 
     def checked(*parts: jax.Array) -> jax.Array:
         got = answer(*parts)
@@ -50,10 +62,13 @@ def _run_on_devices(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arra
 def _examine(
     found: virtual_devices.DeviceResults, want: np.ndarray, mistakes: Sequence[tuple[str, np.ndarray]]
 ) -> None:
-    """Raise NotYet unless every device has what it should; a mistake is a hint and what it gives on each device."""
-    for hint, wrong in mistakes:
-        if is_close(found.results.astype(float), wrong, TOLERANCE):
-            raise NotYet(hint)
+    """Raise NotYet unless every device has the right result.
+
+    mistakes: pairs of a hint and the results that it explains, device by device."""
+    table = [Mistake(hint, lambda wrong=wrong: wrong) for hint, wrong in mistakes]
+    comparison = compared(Comparison(lambda result: result(), lambda: _everywhere(want), table, TOLERANCE))
+    if hint := comparison.hint(found.results.astype(float)):
+        raise NotYet(hint)
     if found.results.shape[1:] != want.shape:
         raise NotYet(f"the shape is {found.results.shape[1:]} on each device and should be {want.shape}")
     for device, result in enumerate(found.results):
@@ -62,7 +77,7 @@ def _examine(
 
 
 def _one_sum(found: tuple[Collective, ...], instead: str) -> None:
-    """Raise NotYet unless one array is summed over the devices and nothing else is sent."""
+    """Raise NotYet unless the only collective is one all-reduce."""
     other = [entry for entry in found if entry.kind is not CollectiveKind.ALL_REDUCE]
     if other:
         raise NotYet(f"the right result, but the compiled program has {collectives_text(found)}: {instead}")
@@ -74,7 +89,7 @@ def _one_sum(found: tuple[Collective, ...], instead: str) -> None:
 
 
 def collectives_text(found: Sequence[Collective]) -> str:
-    """Collectives in words: `2 all-reduce and 1 all-gather`."""
+    """Collectives as text: `2 all-reduce and 1 all-gather`."""
     counts: dict[str, int] = {}
     for entry in found:
         counts[entry.kind] = counts.get(entry.kind, 0) + len(entry.parts) * (entry.count or 1)
@@ -91,7 +106,9 @@ def _everywhere(one: np.ndarray) -> np.ndarray:
 
 @graded(LAB, "1. a product split by columns")
 def by_columns(answer: Answer) -> str:
-    """`by_columns(x, w) -> x @ w.T`, whole on every device; x [T, K/n] and w [N, K/n] are a device's columns."""
+    """`by_columns(x, w) -> x @ w.T`, whole on every device.
+
+    x [T, K/n] and w [N, K/n] are a device's columns."""
     random = np.random.default_rng(909)
     x, w = (random.normal(size=shape).astype(np.float32) for shape in ((3, 64), (24, 64)))
     found = _run_on_devices(answer, (COLUMNS, COLUMNS), (x, w))
@@ -131,27 +148,27 @@ def feed_forward(answer: Answer) -> str:
     want = summed(lambda g, u: _silu(g) * u)
     hidden = sum(_silu(x @ g.T) * (x @ u.T) for g, u, _ in pieces)
     mistakes = (
-        ("every device holds its own part of each sum: one psum, behind the product with down",
+        ("every device holds its own part of each sum: one psum, after the product with down",
          np.stack([(_silu(x @ g.T) * (x @ u.T)) @ d.T for g, u, d in pieces])),
-        ("the psum stands before the product with down: there each device has numbers of its own rows, which are "
-         "different numbers and no parts of a sum", np.stack([hidden @ d.T for _, _, d in pieces])),
-        ("the same, and summed once more: before the product with down nothing is to be added up",
+        ("the psum is before the product with down: there each device has numbers of its own rows, which are "
+         "different numbers and not parts of a sum", np.stack([hidden @ d.T for _, _, d in pieces])),
+        ("the same, and summed once more: before the product with down there is nothing to add up",
          _everywhere(sum(hidden @ d.T for _, _, d in pieces))),
-        ("summed twice: behind the first psum every device has the whole", _everywhere(want * DEVICES)),
+        ("summed twice: after the first psum every device has the whole", _everywhere(want * DEVICES)),
         ("that is the mean over the devices; wanted is the sum: psum, not pmean", _everywhere(want / DEVICES)),
         ("silu belongs to gate, not to up", _everywhere(summed(lambda g, u: g * _silu(u)))),
         ("silu is missing: silu(x @ gate.T) * (x @ up.T)", _everywhere(summed(lambda g, u: g * u))),
         ("gate and up are multiplied, not added", _everywhere(summed(lambda g, u: _silu(g) + u))),
     )  # fmt: skip
     _examine(found, want, mistakes)
-    _one_sum(found.ledger, "rows of gate and up give each device just what its columns of down want")
+    _one_sum(found.ledger, "rows of gate and up give each device exactly the input of its columns of down")
     return "the dense result on every device, after one all-reduce."
 
 
-# What goes wrong when a matrix of the kind named is split the other way.
+# Hints for a matrix that is split along the wrong axis.
 CUT = (
-    "you split {name} by columns, so each device takes a part of its input, of which it has all, and gets a part of "
-    "every sum: a sum over the devices before anything else can begin"
+    "you split {name} by columns, so each device uses a part of its input and gets a part of every sum: a sum over "
+    "the devices must come before anything else"
 )
 GATHER = (
     "you split {name} by rows, so its input must be gathered first: each device has only its own {what} and needs all"
@@ -186,7 +203,7 @@ def _axis(spec: PartitionSpec) -> int:
 
 
 def _check_specs(chosen: object) -> None:
-    """Raise NotYet for what is no choice at all, or leaves a matrix whole."""
+    """Raise NotYet for invalid PartitionSpecs, or for a matrix that is not split."""
     if not isinstance(chosen, Mapping):
         raise NotYet('return a dict: {"attn_q": P("tensor", None), ...}')
     missing = [name for name in virtual_devices.SHAPES if name not in chosen]
@@ -202,7 +219,7 @@ def _check_specs(chosen: object) -> None:
         if len(spec) > len(shape):
             raise NotYet(f"{name} is a matrix, with two places in its PartitionSpec; got {spec}")
         if not named:
-            raise NotYet(f"{name} lies on every device as a whole: no memory is saved, and each device reads all of it")
+            raise NotYet(f"{name} is on every device as a whole: this saves no memory, and each device reads all of it")
         if len(named) > 1:
             raise NotYet(f"{name}: one axis of the mesh can split rows or columns, not both")
 
@@ -217,16 +234,15 @@ def bytes_sent(answer: Answer) -> str:
     mistakes = (
         Mistake("half of it: two all-reduces a layer, and each ring goes round twice, to add up and to hand out",
                 lambda *case: _bytes_sent(*case) / 2),
-        Mistake("numbers or bytes? A float32 has four", lambda *case: _bytes_sent(*case) / FLOAT_BYTES),
-        Mistake("a quarter of it: two all-reduces a layer, and each ring goes round twice, to add up and to hand out",
-                lambda *case: _bytes_sent(*case) / 4),
-        Mistake("in a ring a device sends pieces, 2 (n - 1) of an n-th: not the whole every time, and not for others",
+        Mistake("a quarter of it: numbers or bytes (a float32 has four)? Or: two all-reduces a layer, and each ring "
+                "goes round twice, to add up and to hand out", lambda *case: _bytes_sent(*case) / FLOAT_BYTES),
+        Mistake("in a ring a device sends 2 (n - 1) pieces of an n-th: not the whole every time, and not for others",
                 lambda layers, width, tokens, n: 2 * layers * tokens * width * FLOAT_BYTES * 2 * (n - 1)),
-        Mistake("that is the exchange, where each sends all to everyone; in a ring it is 2 (n - 1) / n of the payload",
+        Mistake("that is the exchange, all to every other device; in a ring it is 2 (n - 1) / n of the payload",
                 lambda layers, width, tokens, n: 2 * layers * tokens * width * FLOAT_BYTES * (n - 1)),
         Mistake("that is the payload; how much of it does a device send? Try n = 1: nothing",
                 lambda layers, width, tokens, n: 2 * layers * tokens * width * FLOAT_BYTES),
-        Mistake("twice the payload is what it grows towards; with n devices it is 2 (n - 1) / n of it",
+        Mistake("twice the payload is what it grows towards; with n devices it is 2 (n - 1) / n of the payload",
                 lambda layers, width, tokens, n: 4 * layers * tokens * width * FLOAT_BYTES),
         Mistake("and the tokens of the pass?", lambda layers, width, tokens, n: _bytes_sent(layers, width, 1, n)),
     )  # fmt: skip
@@ -244,12 +260,12 @@ def _break_even(seconds: float, collectives: int, hosts: int) -> float:
 
 @dataclass
 class OwnMeasurement:
-    """What the learner's machine measured: seconds of a token of one process, and collectives a token."""
+    """The learner's measurements: seconds per token of one process, collectives per token."""
 
     case: tuple[float, int, int] | None = None
 
     def on(self, seconds: float, collectives: int, hosts: int) -> "Own":
-        """Ask about these numbers too."""
+        """Add these numbers to the check's cases."""
         self.case = (float(seconds), int(collectives), int(hosts))
         return self
 
@@ -265,23 +281,23 @@ def break_even(answer: Answer) -> str:
                 lambda s, c, n: s * (1 - 1 / n)),
         Mistake("what is saved is seconds - seconds / hosts, the rest is still to be done",
                 lambda s, c, n: s / n / c),
-        Mistake("so long, and there is no time left for the work: each host still has seconds / hosts to do",
+        Mistake("with that there is no time left for the work: each host still needs seconds / hosts",
                 lambda s, c, n: s / c),
         Mistake("collectives counts those of a whole token already", lambda s, c, n: _break_even(s, c, n) / 2),
         Mistake("upside down: seconds saved over collectives", lambda s, c, n: c / (s * (1 - 1 / n))),
         Mistake("one collective takes this long with any number of hosts: do not divide by hosts again",
                 lambda s, c, n: _break_even(s, c, n) / n),
     )  # fmt: skip
-    cases = [(0.1, 32, 2), (0.698, 160, 4), (0.02, 12, 8), *([own.case] if own.case else [])]
+    cases = [(0.698, 160, 4), (0.1, 32, 2), (0.02, 12, 8), *([own.case] if own.case else [])]
     for case in cases:
         named = "your own machine" if case is own.case else f"seconds={case[0]}, collectives={case[1]}, hosts={case[2]}"
         expect_equal(answer, case, _break_even, mistakes, tolerance=1e-6, case=named)
-    return "a number to hold a network against, before anything is bought."
+    return "a limit to compare a network with, before you buy anything."
 
 
 ITEMS = (by_columns, feed_forward, specs, bytes_sent, break_even)
 
 
 def score() -> Score:
-    """How many of the five are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

@@ -1,6 +1,6 @@
-"""Graded items of the report: a target in numbers, verdicts, trade-offs with measured ratios, a look back.
+"""Graded items of the report: target, verdicts, trade-offs, a reviewed prediction.
 
-They ask whether the numbers are there and on record, never how good they are: that is what the rubric is for.
+The checks require recorded numbers and do not judge them; the rubric does.
 """
 
 import difflib
@@ -9,17 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minillama.lab.grading import decisions
-from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, call, graded
+from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, Score, call, compared, graded
 from minillama.lab.grading.check import score as score_of
 from minillama.lab.grading.decisions import Limit, LookBack, Ratio, Target, TradeOff
 from minillama.lab.grading.lab_results import Quantity, Results, measured, read_results
 
 LAB = "12"
-MIN_WORDS = 8  # of a reason; fewer cannot say why
+MIN_WORDS = 8  # of a reason
 
 
 def _on_record(results: Results, lab: str, name: str) -> Quantity:
-    """The measurement, or a refusal that knows the ones with similar names."""
+    """The measurement; raises NotYet with similar names if there is none."""
     if (found := measured(results, lab, name)) is not None:
         return found
     if lab not in results:
@@ -48,7 +48,7 @@ def target(answer: Answer) -> str:
     if not isinstance(got.name, str) or not got.name.strip():
         raise NotYet(f"the target has no name; for example {', '.join(map(repr, decisions.TARGETS))}")
     if not isinstance(got.limits, tuple | list) or len(got.limits) < 2:
-        raise NotYet("a target needs two limits or more: with one alone there is nothing to trade")
+        raise NotYet("a target needs two limits or more: with a single limit there is nothing to trade off")
     results = read_results(Path("results"))
     for limit in got.limits:
         _kind(limit, Limit, "each limit")
@@ -112,15 +112,18 @@ def verdict(answer: Answer) -> str:
     )
     label = ["value={}, at_least={}, at_most={}".format(*case) for case in cases]
     got = [call(answer, *case, case=words) for case, words in zip(cases, label, strict=True)]
-    wanted = [decisions.verdict(*case) for case in cases]
+
+    def outcome(function: Answer) -> list[object]:
+        return [function(*case) for case in cases]
+
+    # Three words are few: a mistake is recognised by all its answers together.
+    comparison, wanted = compared(Comparison(outcome, decisions.verdict, mistakes)), outcome(decisions.verdict)
     if got == wanted:
         return "and a gap stays a gap."
     if any(isinstance(word, bool) for word in got):
         raise NotYet("there are three answers, and True or False are two: return the words")
-    # Three words are few: a mistake is recognised by all its answers together.
-    for mistake in mistakes:
-        if got == [mistake.wrong(*case) for case in cases]:
-            raise NotYet(mistake.hint)
+    if hint := comparison.hint(got):
+        raise NotYet(hint)
     mine, right, where = next(row for row in zip(got, wanted, label, strict=True) if row[0] != row[1])
     if right == "not measured":
         raise NotYet(f"{mine!r} for a value of None: what was not measured is neither met nor missed")
@@ -154,12 +157,12 @@ def trade_offs(answer: Answer) -> str:
         _reasoned(each.because, repr(each.choice))
     if len({each.choice for each in got}) < len(got):
         raise NotYet("two trade-offs have the same `choice`")
-    return "each with a gain and a price, and both measured."
+    return "each with a gain and a cost, and both measured."
 
 
-@graded(LAB, "4. a prediction looked back at")
+@graded(LAB, "4. a prediction reviewed")
 def look_back(answer: Answer) -> str:
-    """`look_back() -> LookBack` on a prediction that was made and measured."""
+    """`look_back() -> LookBack` on a prediction with a measurement."""
     got = call(answer)
     _kind(got, LookBack, "the answer")
     assert isinstance(got, LookBack)
@@ -169,14 +172,14 @@ def look_back(answer: Answer) -> str:
         raise NotYet("no prediction is on record together with its measurement: make one in section 1")
     if (got.lab, got.prediction) not in known:
         label = "; ".join(f"{lab}: {name}" for lab, name in known[-4:])
-        raise NotYet(f"lab {got.lab} has no {got.prediction!r} both said and measured; there are {label}")
+        raise NotYet(f"lab {got.lab} has no {got.prediction!r} both predicted and measured; there are {label}")
     _reasoned(got.because, "`because`")
-    return "said, measured, and understood."
+    return "predicted, measured, and understood."
 
 
 ITEMS = (target, verdict, trade_offs, look_back)
 
 
 def score() -> Score:
-    """How many of the four are solved."""
+    """Score of the lab."""
     return score_of(ITEMS)

@@ -1,4 +1,4 @@
-"""A model without noise for the checks: it answers at once, and counts what it is asked to run."""
+"""A deterministic toy model that counts its calls."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -9,22 +9,22 @@ VOCABULARY = 101
 
 
 class ToyModel:
-    """A model without noise: its logits depend on every token so far, and it counts what it is asked to run.
+    """A deterministic model whose logits depend on all tokens so far.
 
-    A cache is taken over by the pass that gets it, as the engine's is.
+    It counts calls and tokens. A pass takes over its input cache, as the engine's does.
     """
 
     def __init__(self) -> None:
         self.calls = self.tokens = 0
         self._used: set[int] = set()
-        self._caches: list[ToyCache] = []  # kept, so that no two have one id
+        self._caches: list[ToyCache] = []  # kept alive, so that no two have the same id
 
     def empty(self) -> "ToyCache":
         return self._new(())
 
     def __call__(self, tokens: Sequence[int], cache: "ToyCache") -> tuple[np.ndarray, "ToyCache"]:
         if not isinstance(cache, ToyCache):
-            raise TypeError("the second argument of model is a cache: `model.empty()`, or the one a pass gave back")
+            raise TypeError("the second argument of model is a cache: `model.empty()`, or the one that a pass returned")
         if id(cache) in self._used:
             raise RuntimeError(
                 "Array has been deleted: a pass takes over the cache it gets; go on with the one it returns"
@@ -44,7 +44,7 @@ class ToyModel:
 
 
 class ToyCache:
-    """What a toy remembers."""
+    """Cache of a `ToyModel`."""
 
     def __init__(self, tokens: tuple[int, ...]) -> None:
         self.tokens = tokens
@@ -66,7 +66,7 @@ def decode_naively(prompt: Sequence[int], n: int) -> list[int]:
 
 
 def decode_with(prompt: Sequence[int], n: int, feed: Callable[[int, int], list[int]]) -> list[int]:
-    """Tokens of a loop that runs `feed(token, the one before)` where it should run the token."""
+    """Tokens of a decode loop that runs `feed(token, previous token)` in place of the token."""
     held, out, before = list(prompt), [], prompt[-1]
     for _ in range(n):
         token = int(np.argmax(toy_logits(tuple(held))))

@@ -7,6 +7,7 @@ import html
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +94,51 @@ class Mistake:
     wrong: Answer
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison of a check, with the right answer and the known mistakes.
+
+    outcome: runs a function on the check's inputs and returns what is compared.
+    """
+
+    outcome: Callable[[Answer], object]
+    right: Answer
+    mistakes: Sequence[Mistake]
+    tolerance: float = 0.0
+
+    def accepts(self, got: object) -> bool:
+        """True if an outcome equals that of the right answer."""
+        return is_equal(got, self.outcome(self.right), self.tolerance)
+
+    def hint(self, got: object) -> str | None:
+        """Hint of the first mistake with this outcome; None if no mistake has it."""
+        tolerance = max(self.tolerance, 1e-6)
+        found = (mistake for mistake in self.mistakes if is_equal(got, self.outcome(mistake.wrong), tolerance))
+        return next((mistake.hint for mistake in found), None)
+
+
+_collected: ContextVar[list[Comparison] | None] = ContextVar("collected", default=None)
+
+
+def compared(comparison: Comparison) -> Comparison:
+    """Register a comparison for `comparisons`, and return it."""
+    collected = _collected.get()
+    if collected is not None:
+        collected.append(comparison)
+    return comparison
+
+
+def comparisons(item: Item, right: Answer) -> list[Comparison]:
+    """All comparisons that an item makes of a right answer."""
+    collected: list[Comparison] = []
+    token = _collected.set(collected)
+    try:
+        item.examine(right)
+    finally:
+        _collected.reset(token)
+    return collected
+
+
 def call(answer: Answer, *arguments: object, case: str = "") -> object:
     """Call the learner's function on copies of the arguments.
 
@@ -135,12 +181,16 @@ def expect_equal(
 
     `tolerance` is relative to the largest magnitude of the right answer; 0 means exact equality.
     """
-    got, want = as_array(call(answer, *arguments, case=case)), as_array(right(*copy.deepcopy(tuple(arguments))))
+
+    def outcome(function: Answer) -> np.ndarray:
+        return as_array(function(*copy.deepcopy(tuple(arguments))))
+
+    comparison = compared(Comparison(outcome, right, mistakes, tolerance))
+    got, want = as_array(call(answer, *arguments, case=case)), outcome(right)
     if is_close(got, want, tolerance):
         return
-    for mistake in mistakes:
-        if is_close(got, as_array(mistake.wrong(*copy.deepcopy(tuple(arguments)))), max(tolerance, 1e-6)):
-            raise NotYet(mistake.hint)
+    if hint := comparison.hint(got):
+        raise NotYet(hint)
     suffix = f" for {case}" if case else ""
     if got.shape != want.shape:
         raise NotYet(f"the shape is {got.shape} and should be {want.shape}{suffix}")
@@ -157,6 +207,13 @@ def as_array(value: object) -> np.ndarray:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise NotYet(f"the result should be numbers, and is a {type(value).__name__}") from None
+
+
+def is_equal(got: object, want: object, tolerance: float) -> bool:
+    """`is_close` for arrays, `==` for all other outcomes."""
+    if isinstance(got, np.ndarray) and isinstance(want, np.ndarray):
+        return is_close(got, want, tolerance)
+    return bool(got == want)
 
 
 def is_close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
