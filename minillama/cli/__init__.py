@@ -1,4 +1,7 @@
-"""The command `minillama`: one small module a subcommand, llama.cpp's flags, text on stdout and the rest on stderr."""
+"""The command `minillama`: one module per subcommand, with llama.cpp's flags.
+
+Generated text and results go to stdout, messages to stderr.
+"""
 
 import gc
 import io
@@ -13,7 +16,7 @@ from minillama.cli.arguments.parser import Parser
 from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED
 from minillama.errors import MinillamaError, OptionError
 
-# Subcommand -> its module here, which has `add_parser(subparsers)` and `run(args) -> int`.
+# Subcommand -> module in this folder with `add_parser(subparsers)` and `run(args) -> int`.
 COMMANDS = {
     "run": "run",
     "cli": "chat",
@@ -36,24 +39,27 @@ ALIASES = {"main": "run", "completion": "run", "chat": "cli", "rpc-server": "wor
 EPILOG = """\
 Flags and defaults are llama.cpp's; LLAMA_ARG_* environment variables set them too.
 examples:
-  minillama run -p "Once upon a time" -n 64       the built-in model goes on with a story
-  minillama cli -hf user/model-GGUF:Q4_K_M        talk to a model from the Hugging Face hub
-  minillama doctor                                is everything as it should be?
+  minillama run -p "Once upon a time" -n 64       the built-in model continues a story
+  minillama cli -hf user/model-GGUF:Q4_K_M        chat with a model from the Hugging Face hub
+  minillama doctor                                check the installation and the machine
 """
 
 
 def entry() -> None:
-    """The installed command: run, and leave with the exit status."""
-    gc.set_threshold(1_000_000, 20, 100)  # what imports and vocabularies make stays: looking through it is in vain
-    sys.setswitchinterval(0.0005)  # threads that fetch what is compiled need Python for moments only, but often
+    """Entry point of the installed command: run, and exit with the status."""
+    gc.set_threshold(1_000_000, 20, 100)  # objects of imports and vocabularies live to the end
+    sys.setswitchinterval(0.0005)  # threads that load executables need the lock often, but shortly
     env.prepare(cache_executables=True)
     status = main()
-    gc.freeze()  # nor is it looked through at the end
+    gc.freeze()  # no collection at exit
     sys.exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit status: 0 good, 1 a check failed, 2 wrong use, 130 interrupted."""
+    """Run one subcommand and return its exit status.
+
+    0: success. 1: a check failed. 2: wrong use or another error. 130: interrupted. 141: broken pipe.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     try:
@@ -61,21 +67,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except MinillamaError as error:
-        _say(f"minillama: error: {error}")
+        _print_line(f"minillama: error: {error}")
         return 2
     except KeyboardInterrupt:
-        _say("")
+        _print_line("")
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; give it somewhere to write.
+        # Python flushes stdout again at exit: let it write to the null device.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except SystemExit as leave:  # argparse leaves this way after --help and --version
+    except SystemExit as leave:  # argparse exits after --help and --version
         return leave.code if isinstance(leave.code, int) else 0
 
 
 def build_parser(commands: Iterable[str] = COMMANDS) -> Parser:
-    """The parser of some subcommands; their modules import what is heavy only when they run."""
+    """The parser of some subcommands; heavy imports happen only when a command runs."""
     parser = Parser(
         prog="minillama",
         description="Run, measure and study large language models in GGUF files.",
@@ -96,13 +102,13 @@ def _dispatch(words: list[str]) -> int:
         parser.print_help()
         return 0
     if not words[0].startswith("-") and words[0] not in COMMANDS:
-        raise OptionError(f"no command {words[0]}; there are: {', '.join(COMMANDS)}")
+        raise OptionError(f"no command {words[0]}; the commands are: {', '.join(COMMANDS)}")
     args = parser.parse_args(words)
     return import_module(f"minillama.cli.{COMMANDS[args.command]}").run(args)
 
 
 def _prepare_streams() -> None:
-    """UTF-8 whatever the locale says (models write any script), and warnings of the library on stderr."""
+    """Use UTF-8 in any locale, and print the library's warnings on stderr."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -114,11 +120,11 @@ def _prepare_streams() -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """One line a message, in the shape of the error line."""
+    """Prints each log record as one line, like the error line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say(f"minillama: {record.levelname.lower()}: {record.getMessage()}")
+        _print_line(f"minillama: {record.levelname.lower()}: {record.getMessage()}")
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`minillama bench`: tokens a second of prompts and of generation (llama.cpp: llama-bench), alone or side by side."""
+"""`minillama bench`: tokens per second of prompts and generation (llama.cpp: llama-bench)."""
 
 import argparse
 import logging
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from minillama.measure.speed.bench_record import Record
 
 DESCRIPTION = """\
-Measure tokens a second as llama-bench does: ppN reads a prompt of N random tokens, tgN decodes N tokens one by one,
-without sampling; @ dN behind N tokens of context. Options take lists and ranges, and all combinations run:
+Measure tokens per second as llama-bench does: ppN reads a prompt of N random tokens, tgN decodes N tokens one by one,
+without sampling; @ dN: after N tokens of context. Options take lists and ranges, and all combinations run:
   -p 512,1024    -t 1-4    -d 0-8192+2048    -ub 64-512*2    -n 0 (no such test)
-Compiling and loading are not in the figures; -o json tells them apart.
+Compile and load time are not included; -o json reports them separately.
 """
 EPILOG = """\
-side by side with llama.cpp, by turns, on the same file with the same settings:
+interleaved A/B runs with llama.cpp, on the same file with the same settings:
   minillama bench -m model.gguf -t 1,2 -p 512 -n 64 -d 0,2048 --against path/to/llama-bench
 before and after a change, with a 95 % interval:
   minillama bench -o json > before.json
@@ -48,7 +48,7 @@ DEFAULT_REPETITIONS = 5
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("bench", help="measure tokens a second", description=DESCRIPTION, epilog=EPILOG)
+    parser = subparsers.add_parser("bench", help="measure tokens per second", description=DESCRIPTION, epilog=EPILOG)
     add_bench_options(parser)
 
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         logging.getLogger("minillama").setLevel(logging.DEBUG)
     if args.list_devices:
         return _list_devices(args.device)
-    from minillama.cli.output.bench_compare import Comparing, compare_stored, stored_files
+    from minillama.cli.output.bench_compare import ComparedMarkdown, compare_stored, stored_files
 
     stored = stored_files(args)
     if len(stored) == 2:
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             from minillama.cli.output.bench_against import run_against
 
             return run_against(args, plan)
-        first = Comparing(plan, stored[0], as_json=args.output == "json") if stored else None
+        first = ComparedMarkdown(plan, stored[0], as_json=args.output == "json") if stored else None
         return _measure(args, plan, _Printer(args, plan, first))
 
 
@@ -99,13 +99,13 @@ def _measure(args: argparse.Namespace, plan: Plan, printer: "_Printer") -> int:
 
     try:
         with bar:
-            # JAX settles its threads when it starts, so several numbers of threads are several processes.
-            measured = _in_children if len(plan.n_threads) > 1 else _here
+            # JAX fixes its threads at its start, so each number of threads needs its own process.
+            measured = _measure_in_children if len(plan.n_threads) > 1 else _measure_here
             for record in measured(args, setups, plan, repetitions, advance):
                 bar.clear()
                 printer.show(record)
     except KeyboardInterrupt:
-        note("minillama: interrupted; what was measured is above")
+        note("minillama: interrupted; the results so far are above")
         return INTERRUPTED
     finally:
         printer.close()
@@ -154,13 +154,13 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def sharing(args: argparse.Namespace) -> DeviceSharing:
-    """The devices or workers that -sm, -ts, -mg, -tp and --workers mean."""
+    """The devices or workers of -sm, -ts, -mg, -tp and --workers."""
     secret = take_secret(args.token_file) if args.workers is not None else None
     return DeviceSharing(args.split_mode, args.tensor_split, args.main_gpu, args.tensor_parallel, args.workers, secret)
 
 
 def _flat(given: Sequence[tuple] | None, default: tuple) -> tuple:
-    """All values of an option that takes lists and may be repeated."""
+    """All values of a repeatable option that takes lists."""
     return default if given is None else tuple(value for values in given for value in values)
 
 
@@ -173,10 +173,10 @@ def _list_devices(device: str | None) -> int:
     return 0
 
 
-def _here(
+def _measure_here(
     args: argparse.Namespace, setups: Sequence[Setup], plan: Plan, repetitions: int, advance: Callable[..., None]
 ) -> "Iterator[Record]":
-    """Measure in this process; there is one number of threads."""
+    """Measure in this process, with one number of threads."""
     prepare_machine(args.device, plan.n_threads[0], cpu_devices=virtual_devices(args), cluster=in_cluster(args))
 
     from minillama.measure.speed.llama_bench import measure
@@ -199,7 +199,7 @@ def _here(
 def _limits(
     args: argparse.Namespace, setups: Sequence[Setup], threads: int
 ) -> "Iterator[tuple[float | None, float | None]]":
-    """For each setup what the machine gives: bytes a second, and operations a second of the model's kind of product."""
+    """Bandwidth and peak operations per second for each setup, if they are to be measured."""
     from minillama.gguf import open_gguf
     from minillama.measure.host.child_process import call_in_child
     from minillama.measure.limits.bandwidth import read_bandwidth
@@ -217,10 +217,10 @@ def _limits(
         yield roofs[kind].bandwidth, roofs[kind].flops
 
 
-def _in_children(
+def _measure_in_children(
     args: argparse.Namespace, setups: Sequence[Setup], plan: Plan, repetitions: int, advance: Callable[..., None]
 ) -> "Iterator[Record]":
-    """Measure each setup in a process of its own."""
+    """Measure each setup in its own process."""
     from minillama.measure.host.child_process import stream_json_lines
     from minillama.measure.speed.bench_record import from_json
     from minillama.measure.speed.bench_tables import trial_of
@@ -249,7 +249,7 @@ def _in_children(
 
 
 class _Printer:
-    """Prints results as they come, on stdout and, where that is asked for, on stderr in another format."""
+    """Prints results one by one on stdout, and with -oe on stderr too."""
 
     def __init__(self, args: argparse.Namespace, plan: Plan, first: "Output | None") -> None:
         from minillama.measure.speed.bench_output import FORMATS as OUTPUTS
@@ -266,7 +266,7 @@ class _Printer:
             write(output.show(record))
 
     def close(self) -> None:
-        """End what was begun."""
+        """Print the end of each output."""
         for output, write in self._outputs:
             write(output.end())
 

@@ -1,4 +1,4 @@
-"""`minillama cli`: a conversation at the terminal (llama.cpp: llama-cli)."""
+"""`minillama cli`: chat in the terminal (llama.cpp: llama-cli)."""
 
 import argparse
 import contextlib
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from minillama.engine.session import Session
 
 DESCRIPTION = """\
-Conversation to a model. Ctrl-C stops an answer and keeps what was written; at the prompt it leaves.
-A line that ends in \\ goes on in the next one. Commands: /regen /clear /read FILE /exit
+Chat with a model. Ctrl-C stops an answer and keeps its text; at the prompt it exits.
+A line that ends in \\ continues on the next one. Commands: /regen /clear /read FILE /exit
 """
 
 COMMANDS = """\
-  /regen      the last answer once more
-  /clear      forget the conversation
-  /read FILE  put a file's text before the next message
-  /exit       leave (also Ctrl-D)"""
+  /regen      generate the last answer again
+  /clear      clear the conversation
+  /read FILE  add the text of a file to the next message
+  /exit       exit (also Ctrl-D)"""
 
 _OPTIONS = (
-    Option(("-st", "--single-turn"), "one answer to -p, then leave", None, False),
-    Option(("-mli", "--multiline-input"), r"Enter begins a new line; a line that ends in \ sends", None, False),
-    Option(("--show-timings",), "speeds after each answer (default: on)", None, True, "LLAMA_ARG_SHOW_TIMINGS",
+    Option(("-st", "--single-turn"), "one answer to -p, then exit", None, False),
+    Option(("-mli", "--multiline-input"), r"Enter begins a new line; a line ending in \ sends", None, False),
+    Option(("--show-timings",), "print speeds after each answer (default: on)", None, True, "LLAMA_ARG_SHOW_TIMINGS",
            off=("--no-show-timings",)),
 )  # fmt: skip
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("cli", help="conversation to a model", description=DESCRIPTION)
+    parser = subparsers.add_parser("cli", help="chat with a model", description=DESCRIPTION)
     llama_options.add_options(parser, "model", llama_options.MODEL)
     llama_options.add_options(
         parser, "conversation", llama_options.PROMPT + llama_options.CHAT + llama_options.GENERATION + _OPTIONS
@@ -53,7 +53,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 @dataclass
 class Conversation:
-    """A conversation so far: messages for a chat template, or one growing text without one."""
+    """A conversation: messages for a chat template, or one growing text without a template."""
 
     llm: "LLM"
     session: "Session"
@@ -62,11 +62,11 @@ class Conversation:
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def clear(self) -> None:
-        """Begin anew, with the system message."""
+        """Remove all messages but the system message."""
         self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
 
-    def take_back_answer(self) -> bool:
-        """Remove the last answer, so that it can be given again."""
+    def remove_last_answer(self) -> bool:
+        """Remove the last answer; false if there is none."""
         answered = bool(self.messages) and self.messages[-1]["role"] == "assistant"
         if answered:
             self.messages.pop()
@@ -115,26 +115,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _needs_answer(message: str, conversation: Conversation) -> bool:
-    """Whether the model is to answer; other commands are carried out here."""
+    """Run a command other than /read and /exit; true if the model must answer."""
     match message.strip():
         case "":
             return False
         case "/clear":
             conversation.clear()
-            note("the conversation is forgotten")
+            note("the conversation is cleared")
             return False
         case "/help":
             note(COMMANDS)
             return False
         case "/regen":
-            if not conversation.take_back_answer():
+            if not conversation.remove_last_answer():
                 note("there is no answer yet")
                 return False
     return True
 
 
 def _answer(args: argparse.Namespace, conversation: Conversation) -> None:
-    """Let the model answer the last message; an error takes that message back and the conversation goes on."""
+    """Answer the last message; after an error, remove the message and continue."""
     try:
         if args.verbose_prompt:
             tokenizer = conversation.llm.tokenizer
@@ -149,7 +149,7 @@ def _answer(args: argparse.Namespace, conversation: Conversation) -> None:
     conversation.messages.append({"role": "assistant", "content": completion.text})
     end_line(completion.text)
     if completion.reason.value == "length":
-        note("the context is full; /clear begins anew, -c N makes it larger, --context-shift lets it go on")
+        note("the context is full; use /clear, enlarge it with -c N, or start with --context-shift")
     if args.show_timings and not args.log_disable:
         note(turn_line(completion.timings))
 
@@ -162,7 +162,10 @@ def _stream(args: argparse.Namespace, conversation: Conversation) -> "Completion
 
 
 def _read_message(args: argparse.Namespace) -> str | None:
-    r"""One message: lines that end in \ go on (with -mli the other way round); None at the end of input."""
+    r"""Read a message; None at the end of input.
+
+    Lines that end in \ continue on the next line; with -mli all others do.
+    """
     lines: list[str] = []
     while True:
         line = _read_line(args, first=not lines)
@@ -185,7 +188,7 @@ def _read_line(args: argparse.Namespace, *, first: bool) -> str | None:
         write_text("\n")
     mark = "> " if first else "  "
     try:
-        # \x01 and \x02 tell readline that what is between them takes no room.
+        # \x01 and \x02 mark characters without width for readline.
         return input(f"\x01\x1b[1;32m\x02{mark}" if coloured else mark)
     except (EOFError, KeyboardInterrupt):
         write_text("\n")
@@ -201,12 +204,12 @@ def _read_for_next(path: str) -> str:
     except MinillamaError as error:
         note(f"minillama: error: {error}")
         return ""
-    note(f"read {len(text)} characters of {path}; they come before your next message")
+    note(f"read {len(text)} characters of {path}; they are added to your next message")
     return text + "\n"
 
 
 def _print_header(llm: "LLM", raw: bool) -> None:
     note(f"model   : {llm.path.name}, context of {llm.ctx_size} tokens")
     if raw:
-        note("          no chat template is used: what you type is continued as text")
+        note("          no chat template: the model continues your text")
     note(f"commands:\n{COMMANDS}")

@@ -1,4 +1,4 @@
-"""`minillama doctor`: look at the machine and check that everything works."""
+"""`minillama doctor`: describe the machine and check the installation."""
 
 import argparse
 import json
@@ -11,7 +11,10 @@ from minillama.cli.output.terminal import write_text
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
-        "doctor", help="check that everything works", description=__doc__, epilog="Exit status 1 if a check fails."
+        "doctor",
+        help="check the installation and the machine",
+        description=__doc__,
+        epilog="Exit status 1 if a check fails.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     shared = [option for option in llama_options.DEVICE if option.dest in ("threads", "threads_batch", "device")]

@@ -1,4 +1,7 @@
-"""`minillama imatrix`: measure which columns of the weights matter most, for quantize (llama.cpp: llama-imatrix)."""
+"""`minillama imatrix`: measure the importance of weight columns (llama.cpp: llama-imatrix).
+
+`minillama quantize --imatrix` reads the file.
+"""
 
 import argparse
 import sys
@@ -12,23 +15,23 @@ from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
 
 _OPTIONS = (
-    Option(("-f", "--file"), "text to measure on, like what the model will be used for", value="FILE"),
+    Option(("-f", "--file"), "text to measure on, similar to the later use of the model", value="FILE"),
     Option(("-o", "--output", "--output-file"), "the file to write (default: imatrix.gguf)", str, "imatrix.gguf",
            value="FILE"),
-    Option(("-c", "--ctx-size"), "tokens of a chunk (default: 512)", int, 512),
-    Option(("--chunks", "--chunk"), "most chunks; -1: all (default: -1)", int, -1),
+    Option(("-c", "--ctx-size"), "tokens per chunk (default: 512)", int, 512),
+    Option(("--chunks", "--chunk"), "maximum number of chunks; -1: all (default: -1)", int, -1),
     Option(("--from-chunk",), "chunks to skip (default: 0)", int, 0),
-    Option(("--process-output",), "measure output.weight as well", None, False),
-    Option(("--parse-special",), "read the text of special tokens as the tokens", None, False),
-    Option(("--no-ppl",), "accepted; perplexity is not computed here", None, False),
-    Option(("--force",), "replace the file if it is there", None, False),
+    Option(("--process-output",), "include output.weight", None, False),
+    Option(("--parse-special",), "parse special tokens in the text", None, False),
+    Option(("--no-ppl",), "ignored: perplexity is not computed here", None, False),
+    Option(("--force",), "overwrite the output file", None, False),
 )  # fmt: skip
 
 _MACHINE = ("-t", "-tb", "-ngl", "-dev")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("imatrix", help="measure which weights matter, for quantize", description=__doc__)
+    parser = subparsers.add_parser("imatrix", help="measure the importance matrix for quantize", description=__doc__)
     llama_options.add_options(parser, "model", llama_options.MODEL)
     llama_options.add_options(parser, "text and output", _OPTIONS)
     llama_options.add_options(
@@ -41,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.file is None:
         raise OptionError("no text to measure on; name one with -f")
     if target.exists() and not args.force:
-        raise OptionError(f"{target} is already there; replace it with --force, or name another with -o")
+        raise OptionError(f"{target} exists; overwrite it with --force, or name another file with -o")
     text = read_file(args.file, final_newline=True)
     prepare_machine(args.device, args.threads, args.threads_batch)
     from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""`minillama inspect`: what is in a GGUF file, without running it."""
+"""`minillama inspect`: metadata, tensors and sizes of a GGUF file, without running it."""
 
 import argparse
 import json
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from minillama.gguf.kv_cache_types import CacheTypes
 
 DESCRIPTION = """\
-Show the metadata, tensors and sizes of a GGUF file, and the memory that the model takes. With --metadata or --tensors
-only these. Nothing is computed, and of the weights nothing is read.
+Show the metadata, tensors and sizes of a GGUF file, and the memory that the model needs. With --metadata or --tensors
+show only these. Nothing is computed and no weights are read.
 """
 SHOWN_CHARACTERS, SHOWN_ELEMENTS = 72, 6
-CONTEXTS = (2048, 8192)  # the model's own is added
+CONTEXTS = (2048, 8192)  # in addition to the model's own
 
 Row = tuple[str, ...]
 Scalar = bool | int | float | str | None
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("inspect", help="show what is in a GGUF file", description=DESCRIPTION)
+    parser = subparsers.add_parser("inspect", help="show the contents of a GGUF file", description=DESCRIPTION)
     parser.add_argument("file", nargs="?", metavar="FILE", help="the GGUF file, in place of -m")
     llama_options.add_options(parser, "model", llama_options.MODEL)
     llama_options.add_options(parser, "memory", llama_options.CACHE)
     group = parser.add_argument_group("output")
-    group.add_argument("--metadata", action="store_true", help="the metadata only")
-    group.add_argument("--tensors", action="store_true", help="the tensors only")
-    group.add_argument("--json", action="store_true", help="everything, with whole arrays, as one JSON object")
+    group.add_argument("--metadata", action="store_true", help="only the metadata")
+    group.add_argument("--tensors", action="store_true", help="only the tensors")
+    group.add_argument("--json", action="store_true", help="everything, including whole arrays, as one JSON object")
     parser.set_defaults(run=run)
 
 
@@ -111,7 +111,7 @@ def _tensor_rows(file: "GGUF") -> list[Row]:
 
 
 def _type_rows(file: "GGUF") -> list[Row]:
-    """Totals of every tensor type, the heaviest first."""
+    """Totals of each tensor type, the largest first."""
     from minillama.gguf.display_names import format_bytes, format_parameters
 
     by_type = {
@@ -127,7 +127,7 @@ def _type_rows(file: "GGUF") -> list[Row]:
 
 
 def _memory_rows(file: "GGUF", types: "CacheTypes") -> list[Row]:
-    """Weights and cache at a few context sizes, up to the one that the model was trained for."""
+    """Weights and KV cache at a few context sizes, up to the trained one."""
     from minillama.gguf.display_names import format_bytes
     from minillama.gguf.kv_cache_types import cache_bytes_per_token
 
@@ -179,7 +179,7 @@ def _as_json(file: "GGUF", types: "CacheTypes", metadata: bool, tensors: bool) -
 
 
 def _plain(value: "Scalar | tuple[str, ...] | np.ndarray") -> Scalar | list[Scalar]:
-    """A metadata value for JSON, which has no NaN and no infinity: these become null."""
+    """A metadata value for JSON; NaN and infinity become null."""
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, (bool, int, str)) or value is None:
@@ -190,7 +190,7 @@ def _plain(value: "Scalar | tuple[str, ...] | np.ndarray") -> Scalar | list[Scal
 
 
 def _shown(value: "Scalar | tuple[str, ...] | np.ndarray") -> str:
-    """One value in a table: long texts and arrays abbreviated."""
+    """A value for a table; long texts and arrays are abbreviated."""
     if isinstance(value, str):
         long = len(value) > SHOWN_CHARACTERS
         return _printable(value[:SHOWN_CHARACTERS]) + (f"... {len(value)} characters" if long else "")
@@ -202,5 +202,5 @@ def _shown(value: "Scalar | tuple[str, ...] | np.ndarray") -> str:
 
 
 def _printable(text: str) -> str:
-    """Without anything that a terminal would obey."""
+    """Escape control characters for the terminal."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -14,16 +14,20 @@ from minillama.errors import OptionError, ResourceError
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("lab", help="open the labs in JupyterLab", description=__doc__)
-    parser.add_argument("lab", nargs="?", default="00", metavar="LAB", help="its number or name (default: 00)")
+    parser.add_argument("lab", nargs="?", default="00", metavar="LAB", help="number or name of the lab (default: 00)")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
-    parser.add_argument("--port", type=int, default=8888, metavar="N", help="port, else a free one (default: 8888)")
-    parser.add_argument("--ip", default="localhost", metavar="ADDRESS", help="where to listen (default: localhost)")
+    parser.add_argument(
+        "--port", type=int, default=8888, metavar="N", help="port; if it is in use, a free one (default: 8888)"
+    )
+    parser.add_argument(
+        "--ip", default="localhost", metavar="ADDRESS", help="address to listen on (default: localhost)"
+    )
     parser.add_argument(
         "--dir",
         type=Path,
         default=None,
         metavar="FOLDER",
-        help="where to put the notebooks if minillama was installed without its repository (default: minillama-labs)",
+        help="folder for the notebooks if minillama is installed without its repository (default: minillama-labs)",
     )
 
 
@@ -39,15 +43,18 @@ def run(args: argparse.Namespace) -> int:
     note(f"opening {notebook}; Ctrl-C here ends JupyterLab")
     command = [sys.executable, "-m", "jupyterlab", str(notebook), f"--port={args.port}", f"--ip={args.ip}"]
     if args.no_browser:
-        # The address that is printed is then the notebook's, as it is what a browser opens otherwise.
+        # Print the address of the notebook, which the browser would open otherwise.
         command += ["--no-browser", f"--LabApp.default_url=/lab/tree/{notebook.name}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")  # containers; Jupyter refuses otherwise
+        command.append("--allow-root")  # needed in containers
     return start(command)
 
 
 def start(command: list[str]) -> int:
-    """Become that program, so that its Ctrl-C (Jupyter asks before it ends) is its own; Windows cannot."""
+    """Replace this process by a program, so that the program handles Ctrl-C.
+
+    On Windows the program runs as a child process instead.
+    """
     if os.name == "posix":
         sys.stdout.flush()
         os.execv(command[0], command)
@@ -55,17 +62,17 @@ def start(command: list[str]) -> int:
 
 
 def find_lab(folder: Path, wanted: str) -> Path:
-    """The notebook whose name begins with what was asked for: `04`, `4` or `04_sampling`."""
+    """The notebook whose name begins with `wanted`: `04`, `4` or `04_sampling`."""
     names = sorted(path.name for path in folder.glob("*.ipynb"))
     prefix = wanted.zfill(2) if wanted.isdigit() else wanted
     for name in names:
         if name.startswith(prefix):
             return folder / name
-    raise OptionError(f"no lab {wanted}; there are: {', '.join(name.removesuffix('.ipynb') for name in names)}")
+    raise OptionError(f"no lab {wanted}; the labs are: {', '.join(name.removesuffix('.ipynb') for name in names)}")
 
 
 def copy_labs(source: Path, target: Path) -> Path:
-    """Copy the notebooks to where they can be written; what is there already stays: it holds somebody's work."""
+    """Copy the notebooks to a writable folder; existing files, a learner's work, stay."""
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)
         if path.is_file() and not copy.exists():

@@ -1,4 +1,4 @@
-"""`minillama latency`: how long one waits for the first token and the next ones, and what memory it takes."""
+"""`minillama latency`: time to first token, time between tokens, and memory usage."""
 
 import argparse
 import json
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from minillama.measure.speed.latency import ColdStart, Latency
 
 DESCRIPTION = """\
-Measure what a person waits for: the first token of a fresh process (cold) and of a loaded model (warm), and each token
-after it, as percentiles over repeats; and weigh the memory beside what formulas say.
+Measure the time to first token of a fresh process (cold) and of a loaded model (warm), the time between tokens as
+percentiles over repeats, and memory usage next to its formulas.
 """
-SPARE = 4  # positions that a prompt must leave free
+SPARE = 4  # context positions that a prompt must leave free
 _RUN = (
-    Option(("-p", "--n-prompt"), "lengths of prompts, a list or a range (default: 32,512)", read_list(1), (32, 512)),
-    Option(("-n", "--n-gen"), "tokens to generate, the first included (default: 64)", int, 64),
-    Option(("-r", "--repetitions"), "how often each length is measured (default: 5)", int, 5),
+    Option(("-p", "--n-prompt"), "prompt lengths, a list or a range (default: 32,512)", read_list(1), (32, 512)),
+    Option(("-n", "--n-gen"), "tokens to generate, including the first (default: 64)", int, 64),
+    Option(("-r", "--repetitions"), "repetitions of each length (default: 5)", int, 5),
     Option(("-o", "--output"), "md or json (default: md)", str, "md", value="FORMAT"),
-    Option(("--cold",), "start fresh processes too, one for each length (default: on)", None, True, off=("--no-cold",)),
+    Option(("--cold",), "also measure a fresh process for each length (default: on)", None, True, off=("--no-cold",)),
     Option(("--lock",), "wait for other measurements on this machine (default: on)", None, True, off=("--no-lock",)),
-    Option(("--lock-timeout",), "seconds to wait for them at most (default: as long as it takes)", float),
+    Option(("--lock-timeout",), "most seconds to wait for them (default: no limit)", float),
 )  # fmt: skip
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("latency", help="measure waiting times and memory", description=DESCRIPTION)
+    parser = subparsers.add_parser("latency", help="measure latency and memory", description=DESCRIPTION)
     llama_options.add_options(parser, "model", llama_options.MODEL)
     llama_options.add_options(parser, "machine", [o for o in llama_options.DEVICE if o.dest in ("threads", "device")])
     llama_options.add_options(parser, "run and output", _RUN)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             _measure(args, model, cold, warm, usages)
         except KeyboardInterrupt:
-            note("minillama: interrupted; what was measured is here")
+            note("minillama: interrupted; the results so far are printed")
             status = INTERRUPTED
         (_show_json if args.output == "json" else _show_tables)(str(model), cold, warm, usages)
     return status
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 def _measure(
     args: argparse.Namespace, model: "Path", cold: "list[ColdStart]", warm: "list[Latency]", usages: "list[Usage]"
 ) -> None:
-    """Put results into the lists as they come, so that an interrupt leaves what there is."""
+    """Append results to the lists, so that an interrupt leaves the results so far."""
     from tqdm import tqdm
 
     from minillama.engine.load import load

@@ -1,4 +1,4 @@
-"""`minillama perplexity`: how well a model predicts a text, and how far it is from another (llama-perplexity)."""
+"""`minillama perplexity`: perplexity, KL divergence and multiple choice (llama-perplexity)."""
 
 import argparse
 import sys
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from minillama.measure.quality.text_windows import Stop, Windows
 
 DESCRIPTION = """\
-The perplexity of a text, as llama-perplexity measures it: windows of -c tokens, the second half of each scored.
+Measure the perplexity of a text as llama-perplexity does: windows of -c tokens, the second half of each scored.
   minillama perplexity -m model.gguf -f wiki.test.raw
-How far a quantised model is from the one it was made from, in two steps:
+Measure the KL divergence of a quantised model from its original in two steps:
   minillama perplexity -m model-f16.gguf -f wiki.test.raw --kl-divergence-base base.kld
   minillama perplexity -m model-q4_0.gguf --kl-divergence-base base.kld --kl-divergence
 """
@@ -34,29 +34,30 @@ How far a quantised model is from the one it was made from, in two steps:
 _TEXT = (
     Option(("-p", "--prompt"), "the text", value="TEXT"),
     Option(("-f", "--file"), "file with the text or the tasks", value="FILE"),
-    Option(("-bf", "--binary-file"), "the same, read as it is", value="FILE"),
-    Option(("-e", "--escape"), r"read \n \t \" \\ \xHH in -p (default: off)", None, False, off=("--no-escape",)),
+    Option(("-bf", "--binary-file"), "file that is read without changes, such as binary tasks", value="FILE"),
+    Option(("-e", "--escape"), r"process escapes \n \t \" \\ \xHH in -p (default: off)", None, False,
+           off=("--no-escape",)),
 )  # fmt: skip
 _PERPLEXITY = (
-    Option(("--chunks",), "most windows to measure; -1: all (default: -1)", int, -1),
-    Option(("--ppl-stride",), "windows that overlap, each beginning so many tokens further on; 0: none do (default: 0)",
+    Option(("--chunks",), "maximum number of windows; -1: all (default: -1)", int, -1),
+    Option(("--ppl-stride",), "distance of overlapping windows in tokens; 0: no overlap (default: 0)",
            int, 0),
-    Option(("--ppl-output-type",), "0: a running line; 1: columns of token, PPL, mean nll and its error (default: 0)",
+    Option(("--ppl-output-type",), "0: running line; 1: columns of token, PPL, mean nll and its error (default: 0)",
            int, 0),
     Option(("--kl-divergence-base", "--save-all-logits"),
-           "file of log-probabilities: written, or with --kl-divergence read", value="FILE"),
-    Option(("--kl-divergence",), "compare with the log-probabilities in that file", None, False),
+           "file of log-probabilities to write, or with --kl-divergence to read", value="FILE"),
+    Option(("--kl-divergence",), "compare with the log-probabilities in the base file", None, False),
 )  # fmt: skip
 _TASKS = (
     Option(("--hellaswag",), "score HellaSwag tasks in the file of -f", None, False),
-    Option(("--hellaswag-tasks",), "how many of them, drawn at random (default: 400)", int, 400),
+    Option(("--hellaswag-tasks",), "number of tasks, selected at random (default: 400)", int, 400),
     Option(("--winogrande",), "score Winogrande tasks in the file of -f", None, False),
-    Option(("--winogrande-tasks",), "how many of them, drawn at random; 0: all (default: 0)", int, 0),
+    Option(("--winogrande-tasks",), "number of tasks, selected at random; 0: all (default: 0)", int, 0),
     Option(("--multiple-choice",), "score the tasks in llama.cpp's binary file of -bf", None, False),
-    Option(("--multiple-choice-tasks",), "how many of them, drawn at random; 0: all (default: 0)", int, 0),
+    Option(("--multiple-choice-tasks",), "number of tasks, selected at random; 0: all (default: 0)", int, 0),
 )  # fmt: skip
 _CONTEXT = tuple(
-    replace(option, default=512, meaning="tokens of a window (default: 512)") if option.dest == "ctx_size" else option
+    replace(option, default=512, meaning="tokens per window (default: 512)") if option.dest == "ctx_size" else option
     for option in llama_options.CONTEXT
     if option.dest in ("ctx_size", "batch_size", "ubatch_size")
 )
@@ -66,7 +67,9 @@ Step = TypeVar("Step", "Estimate", "Divergence", "ChoiceResult")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser("perplexity", help="how well a model predicts a text", description=DESCRIPTION)
+    parser = subparsers.add_parser(
+        "perplexity", help="measure how well a model predicts a text", description=DESCRIPTION
+    )
     llama_options.add_options(parser, "model", llama_options.MODEL)
     llama_options.add_options(parser, "text", _TEXT)
     llama_options.add_options(parser, "perplexity and KL divergence", _PERPLEXITY)
@@ -101,7 +104,7 @@ def _check(args: argparse.Namespace, modes: list[str]) -> None:
 
 
 def _read(args: argparse.Namespace) -> bytes:
-    """The text or the tasks; of -f without the last newline, as llama.cpp reads it."""
+    """The text or the tasks; -f drops the last newline, as in llama.cpp."""
     given = {"-p": args.prompt, "-f": args.file, "-bf": args.binary_file}
     names = [name for name, value in given.items() if value is not None]
     if len(names) != 1:
@@ -114,7 +117,7 @@ def _read(args: argparse.Namespace) -> bytes:
 
 
 def _open(args: argparse.Namespace, window: int) -> "LLM":
-    """The model with room for a window, and batches as asked for: several windows may be computed at once."""
+    """Load the model with a context of one window; a batch may hold several windows."""
     llm = open_model(argparse.Namespace(**{**vars(args), "ctx_size": window}))
 
     from minillama.engine.batches import Batches
@@ -130,19 +133,19 @@ def _perplexity(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.quality.perplexity import estimates
     from minillama.measure.quality.text_windows import chunked, strided
 
-    _say(args, "perplexity: tokenizing the input ..")
+    _log(args, "perplexity: tokenizing the input ..")
     ids, chunks = llm.tokenizer.encode(data.decode("utf-8", errors="replace")), _chunks(args)
     windows = strided(llm, ids, stride, args.ctx_size, chunks) if stride else chunked(llm, ids, args.ctx_size, chunks)
     if base is not None:
-        _say(args, f"perplexity: saving all logits to {base}")
-    _say(args, f"perplexity: {'computing' if stride else 'calculating perplexity'} over {_shape(args, windows)}")
+        _log(args, f"perplexity: saving all logits to {base}")
+    _log(args, f"perplexity: {'computing' if stride else 'calculating perplexity'} over {_shape(args, windows)}")
 
     def measure(stop: "Stop") -> "Iterable[Estimate]":
         return estimates(llm, windows, stop) if base is None else record_base(llm, windows, base, stop)
 
     def show(estimate: "Estimate") -> None:
         if estimate.chunk == 1:
-            _say(args, f"perplexity: {_eta(estimate.seconds, windows)}")
+            _log(args, f"perplexity: {_eta(estimate.seconds, windows)}")
         if args.ppl_output_type == 0:
             write_text(perplexity_lines.running(estimate))
         else:
@@ -165,25 +168,25 @@ def _kl_divergence(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.quality.kl_divergence import base_windows, divergences
 
     windows = base_windows(llm, base, _chunks(args))
-    _say(args, f"kl_divergence: computing over {_shape(args, windows)}")
+    _log(args, f"kl_divergence: computing over {_shape(args, windows)}")
 
     def measure(stop: "Stop") -> "Iterable[Divergence]":
         return divergences(llm, base, windows, stop)
 
     def show(found: "Divergence") -> None:
         if found.chunk == 1:
-            _say(args, f"kl_divergence: {_eta(found.seconds, windows)}")
+            _log(args, f"kl_divergence: {_eta(found.seconds, windows)}")
             write_text(f"\n{perplexity_lines.DIVERGENCE_HEAD}")
         write_text(perplexity_lines.divergence_row(found))
 
     last, interrupted = _show_progress(measure, windows.count, "chunk", show)
-    if last is not None and last.count >= perplexity_lines.LEAST_TOKENS:
+    if last is not None and last.count >= perplexity_lines.MIN_TOKENS:
         write_text(perplexity_lines.divergence_statistics(last))
     return _end(args, last, windows, interrupted)
 
 
-def _say(args: argparse.Namespace, line: str) -> None:
-    """A line on stderr, where some are wanted."""
+def _log(args: argparse.Namespace, line: str) -> None:
+    """Print a line on stderr, unless --log-disable."""
     if not args.log_disable:
         note(line)
 
@@ -194,18 +197,18 @@ def _chunks(args: argparse.Namespace) -> int | None:
 
 def _shape(args: argparse.Namespace, windows: "Windows") -> str:
     size, batch = windows.size, args.batch_size
-    batch = min(batch, max(1, batch // size) * size)  # as llama.cpp cuts it
+    batch = min(batch, max(1, batch // size) * size)  # as llama.cpp reduces it
     return f"{windows.count} chunks, n_ctx={size}, batch_size={batch}, n_seq={windows.per_pass}"
 
 
 def _eta(seconds: float, windows: "Windows") -> str:
-    """From the seconds of one window."""
+    """Estimated time, from the seconds of one window."""
     together = min(windows.per_pass, windows.count)
     return perplexity_lines.eta(seconds * together, windows.count / together)
 
 
 def _end(args: argparse.Namespace, last: "Estimate | Divergence | None", windows: "Windows", interrupted: bool) -> int:
-    """Tell how fast it went; the exit status."""
+    """Print the speed and return the exit status."""
     if args.perf and not args.log_disable and last is not None:
         tokens, seconds = last.chunk * windows.size, max(last.seconds, 1e-9)
         note(f"\nminillama: prompt eval time = {perplexity_lines.speed(tokens, seconds)}")
@@ -220,16 +223,17 @@ def _show_progress(
     *,
     lines: bool = True,
 ) -> "tuple[Step | None, bool]":
-    """Show what is measured as it comes, until the end or Ctrl-C; the last of it, and whether it was interrupted.
+    """Show each result when it arrives, until the end or Ctrl-C.
 
-    lines: what is shown ends its line; otherwise a bar would overwrite it where both are on one terminal.
+    Returns the last result, and whether there was an interrupt. lines: the shown text ends with a line end; if not,
+    a progress bar on the same terminal would overwrite it.
     """
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not lines)
     last, done = None, 0
     with Interrupt() as interrupt, tqdm(total=total, unit=unit, leave=False, disable=hidden) as bar:
-        for last in measure(lambda: interrupt.asked):
+        for last in measure(lambda: interrupt.requested):
             bar.clear()
             show(last)
             bar.update()
@@ -244,9 +248,9 @@ def _hellaswag(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.quality.task_files import draw_uniformly, read_hellaswag
 
     tasks = read_hellaswag(data.decode("utf-8", errors="replace"))
-    _say(args, f"hellaswag_score : loaded {len(tasks)} tasks from prompt.")
+    _log(args, f"hellaswag_score : loaded {len(tasks)} tasks from prompt.")
     chosen = draw_uniformly(tasks, args.hellaswag_tasks)
-    _say(args, f"hellaswag_score : selecting {len(chosen)} randomized tasks.")
+    _log(args, f"hellaswag_score : selecting {len(chosen)} randomized tasks.")
     return _choose(args, chosen, perplexity_lines.HELLASWAG_HEAD, perplexity_lines.hellaswag_row)
 
 
@@ -254,10 +258,10 @@ def _winogrande(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.quality.task_files import draw_scaled, read_winogrande
 
     tasks = read_winogrande(data.decode("utf-8", errors="replace"))
-    _say(args, f"winogrande_score : loaded {len(tasks)} tasks from prompt.")
+    _log(args, f"winogrande_score : loaded {len(tasks)} tasks from prompt.")
     chosen = draw_scaled(tasks, args.winogrande_tasks)
     if len(chosen) < len(tasks):
-        _say(args, f"winogrande_score : selecting {len(chosen)} random tasks")
+        _log(args, f"winogrande_score : selecting {len(chosen)} random tasks")
     return _choose(args, chosen, "", perplexity_lines.winogrande_row, perplexity_lines.winogrande_final)
 
 
@@ -265,10 +269,10 @@ def _multiple_choice(args: argparse.Namespace, data: bytes) -> int:
     from minillama.measure.quality.task_files import draw_scaled, read_multiple_choice
 
     tasks = read_multiple_choice(data)
-    _say(args, f"multiple_choice_score: there are {len(tasks)} tasks in prompt")
+    _log(args, f"multiple_choice_score: there are {len(tasks)} tasks in prompt")
     chosen = draw_scaled(tasks, args.multiple_choice_tasks)
     if len(chosen) < len(tasks):
-        _say(args, f"multiple_choice_score: selecting {len(chosen)} random tasks from {len(tasks)} tasks available")
+        _log(args, f"multiple_choice_score: selecting {len(chosen)} random tasks from {len(tasks)} tasks available")
     head, end = perplexity_lines.MULTIPLE_CHOICE_HEAD, perplexity_lines.multiple_choice_final
     return _choose(args, chosen, head, perplexity_lines.multiple_choice_row, end)
 
@@ -288,7 +292,7 @@ def _choose(
     row: "Callable[[ChoiceResult], str]",
     end: "Callable[[ChoiceResult], str]" = lambda answer: "",
 ) -> int:
-    """Let the model choose, a row a task."""
+    """Score multiple-choice tasks and print a row per task."""
     llm = _open(args, args.ctx_size)
 
     from minillama.measure.quality.multiple_choice import running_choices

@@ -1,4 +1,4 @@
-"""`minillama quality`: what sampling settings do to the texts of a model, one row a setting."""
+"""`minillama quality`: measure generated texts under different sampling settings."""
 
 import argparse
 import json
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from minillama.measure.texts.text_quality import Prompt, QualityRow
 
 DESCRIPTION = """\
-Write several texts a prompt under each sampling setting, and measure them. Sampling options take lists, and all
+Generate several texts per prompt under each sampling setting, and measure them. Sampling options take lists, and all
 combinations run:
   --temp 0.2,0.8,1.2    --top-p 0.9,1    --repeat-penalty 1,1.1
 
-distinct-n    different runs of n words as a share of all, in the texts of one prompt
-self-BLEU     BLEU-4 of each text against the others of its prompt (counts of 0 taken as 0.1): 1 for copies
-rep-4         share of runs of 4 words that a text has had before
-TTR           different words as a share of a text's words
-entropy       bits of the distribution of the words of one prompt's texts
-relevance F1  BERTScore against the reference, or else the prompt: 0 as unrelated texts, 1 the same text
-log p         nats a token behind the prompt, by the judge's probabilities before any sampling option
+distinct-n    different n-grams / all n-grams in the texts of one prompt
+self-BLEU     BLEU-4 of each text with the others of its prompt as references (counts of 0 as 0.1): 1 for copies
+rep-4         share of 4-grams that repeat an earlier one of the same text
+TTR           type-token ratio: different words / words of a text
+entropy       of the word distribution in the texts of one prompt, in bits
+relevance F1  BERTScore with the reference, or else the prompt: 0 for unrelated texts, 1 for equal texts
+log p         nats per token after the prompt, from the judge's probabilities before any sampling option
 
-A Han character or kana is a word. More is more diverse, but for self-BLEU and rep-4; all of it depends on the length of
-the texts. Relevance and log p say something within one model and one table only.
+A Han character or kana is a word. A larger value means more diversity, except for self-BLEU and rep-4; all measures
+depend on text length. Relevance and log p are comparable only within one model and one table.
 """
 EPILOG = """\
 examples:
@@ -46,7 +46,7 @@ FORMATS = ("md", "json")
 
 
 def _list(kind: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:
-    """A reader of numbers with commas between them."""
+    """A parser of numbers separated by commas."""
 
     def read(text: str) -> tuple[object, ...]:
         try:
@@ -57,7 +57,7 @@ def _list(kind: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:
     return read
 
 
-# Those of the sampler's options that are numbers take lists.
+# Numeric sampling options take lists.
 _LISTS = tuple(
     replace(option, kind=_list(option.kind), value="N,...")
     for option in llama_options.SAMPLING
@@ -68,22 +68,23 @@ _OTHERS = tuple(
 )
 _PROMPTS = (
     Option(("-p", "--prompt"), "a prompt; may be repeated", value="TEXT", repeated=True),
-    Option(("-f", "--file"), "file of prompts, one a line; a tab and a reference may follow", value="FILE"),
-    Option(("--reference",), "file of references, one a line for each prompt; for a single prompt the whole file",
+    Option(("-f", "--file"), "file of prompts, one per line, each optionally with a tab and a reference", value="FILE"),
+    Option(("--reference",), "file of references, one per line and prompt; for a single prompt the whole file",
            value="FILE"),
-    Option(("-e", "--escape"), r"read \n \t \" \\ \xHH in prompts (default: on)", None, True, off=("--no-escape",)),
-    Option(("-n", "--predict", "--n-predict"), "most tokens of a text (default: 64)", int, 64),
-    Option(("--samples",), "texts a prompt and setting (default: 8)", int, 8),
+    Option(("-e", "--escape"), r"process escapes \n \t \" \\ \xHH in prompts (default: on)", None, True,
+           off=("--no-escape",)),
+    Option(("-n", "--predict", "--n-predict"), "tokens to generate per text (default: 64)", int, 64),
+    Option(("--samples",), "texts per prompt and setting (default: 8)", int, 8),
 )  # fmt: skip
 _JUDGES = (
-    Option(("--judge",), "GGUF file of the model whose likelihoods and hidden states count (default: the same model)",
+    Option(("--judge",), "GGUF file of the model that scores the texts (default: the same model)",
            value="FILE"),
-    Option(("--layer",), "relevance by the states behind this layer (default: two thirds of the way up)", int),
-    Option(("--corpus",), "file of unrelated texts, one a line, for idf and the baseline (default: held-out stories)",
+    Option(("--layer",), "layer whose hidden states give relevance (default: at two thirds of the depth)", int),
+    Option(("--corpus",), "file of unrelated texts, one per line, for idf and the baseline (default: held-out stories)",
            value="FILE"),
-    Option(("--bert-score",), "relevance by an encoder such as roberta-large; needs pip install 'minillama[quality]'",
+    Option(("--bert-score",), "encoder for relevance, such as roberta-large; needs pip install 'minillama[quality]'",
            value="ENCODER"),
-    Option(("-o", "--output"), "md or json, which has the texts (default: md)", str, "md", value="FORMAT"),
+    Option(("-o", "--output"), "md, or json, which includes the texts (default: md)", str, "md", value="FORMAT"),
 )  # fmt: skip
 _SHOW = tuple(option for option in llama_options.OUTPUT if option.dest in ("verbose", "log_disable"))
 _CHAT = tuple(option for option in llama_options.CHAT if not option.dest.startswith("system_prompt"))
@@ -92,7 +93,7 @@ _CONTEXT = tuple(option for option in llama_options.CONTEXT if option.dest not i
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
-        "quality", help="measure what sampling settings do to texts", description=DESCRIPTION, epilog=EPILOG
+        "quality", help="measure texts under sampling settings", description=DESCRIPTION, epilog=EPILOG
     )
     llama_options.add_options(parser, "model", llama_options.MODEL)
     llama_options.add_options(parser, "prompts and texts", _PROMPTS)
@@ -113,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
     from minillama.sampling.sampling_params import Sampling
 
-    for one in chosen:  # before a model is loaded for nothing
+    for one in chosen:  # fails before a model is loaded
         Sampling(**sampling_options(one))
     if args.judge is not None:
         find_model(_judge(args))
@@ -149,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
                 bar.clear()
                 printer.show(row)
     except KeyboardInterrupt:
-        note("minillama: interrupted; what was measured is above")
+        note("minillama: interrupted; the results so far are above")
         return INTERRUPTED
     finally:
         printer.close()
@@ -168,18 +169,18 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _prompts(args: argparse.Namespace) -> "list[Prompt]":
-    """The prompts with their references, from -p or -f and --reference."""
+    """The prompts and their references, from -p or -f and --reference."""
     from minillama.measure.texts.text_quality import Prompt
 
     if (args.prompt is None) == (args.file is None):
-        raise OptionError("give prompts with -p, which may be repeated, or with -f FILE, one a line")
+        raise OptionError("give prompts with -p, which may be repeated, or with -f FILE, one per line")
     if args.file is None:
         pairs = [[prompt] for prompt in args.prompt]
     else:
         pairs = [line.split("\t") for line in _lines(args.file)]
     if wrong := next((pair for pair in pairs if len(pair) > 2), None):
         raise OptionError(
-            f"{args.file}: the line {chr(9).join(wrong)!r} has {len(wrong) - 1} tabs; expected one at most"
+            f"{args.file}: the line {chr(9).join(wrong)!r} has {len(wrong) - 1} tabs; expected at most one"
         )
     if args.escape:
         pairs = [[process_escapes(text) for text in pair] for pair in pairs]
@@ -189,12 +190,12 @@ def _prompts(args: argparse.Namespace) -> "list[Prompt]":
         raise OptionError(f"references are in {args.file} and in {args.reference}; leave one out")
     references = [read_file(args.reference)] if len(pairs) == 1 else _lines(args.reference)
     if len(references) != len(pairs):
-        raise OptionError(f"{args.reference}: {len(references)} references for {len(pairs)} prompts; give one a line")
+        raise OptionError(f"{args.reference}: {len(references)} references for {len(pairs)} prompts; give one per line")
     return [Prompt(pair[0], reference) for pair, reference in zip(pairs, references, strict=True)]
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a file that are not empty."""
+    """The non-empty lines of a file."""
     lines = [line for line in read_file(path).splitlines() if line.strip()]
     if not lines:
         raise OptionError(f"{path}: there is no text in it")
@@ -202,7 +203,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _combinations(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """The arguments with one value of each list, all combinations, the last option changing first."""
+    """The arguments for all combinations of the lists; the last option varies fastest."""
     given = [option.dest for option in _LISTS if getattr(args, option.dest) is not None]
     return [
         argparse.Namespace(**{**vars(args), **dict(zip(given, values, strict=True))})
@@ -211,18 +212,18 @@ def _combinations(args: argparse.Namespace) -> list[argparse.Namespace]:
 
 
 def _shown(args: argparse.Namespace) -> tuple[str, ...]:
-    """The options that get a column: those that were given, and the temperature."""
+    """Options with a column: the given ones and the temperature."""
     return tuple(option.dest for option in _LISTS if option.dest == "temp" or getattr(args, option.dest) is not None)
 
 
 def _judge(args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments with the judge in the model's place, and its own chat template."""
+    """The arguments with the judge as the model, and its own chat template."""
     other = {"model": args.judge, "hf_repo": None, "hf_file": None, "chat_template": None, "chat_template_file": None}
     return argparse.Namespace(**{**vars(args), **other})
 
 
 def _scorer(args: argparse.Namespace, llm: "LLM", prompts: "list[Prompt]", corpus: list[str] | None) -> "Scorer | None":
-    """What relevance is measured with, where it is not the default."""
+    """The scorer of relevance; None for the default."""
     if args.layer is None and args.bert_score is None:
         return None
     from minillama.measure.texts.bert_score_package import package_scorer
@@ -236,7 +237,7 @@ def _scorer(args: argparse.Namespace, llm: "LLM", prompts: "list[Prompt]", corpu
 
 
 class _Printer:
-    """Prints rows as they come, in one of the formats."""
+    """Prints rows one by one, in Markdown or JSON."""
 
     def __init__(self, output: str, shown: tuple[str, ...]) -> None:
         self._output, self._shown = output, shown
@@ -255,7 +256,7 @@ class _Printer:
             write_text(("[\n" if first else ",\n") + textwrap.indent(text, "  "))
 
     def close(self) -> None:
-        """End what was begun."""
+        """Print the end of the output."""
         from minillama.measure.texts.text_quality_table import quality_foot
 
         if self._output == "json":

@@ -1,4 +1,4 @@
-"""`minillama quantize`: round the weights of a model to fewer bits (llama.cpp: llama-quantize)."""
+"""`minillama quantize`: quantise the weights of a model (llama.cpp: llama-quantize)."""
 
 import argparse
 import os
@@ -13,54 +13,54 @@ from minillama.cli.output.terminal import note
 from minillama.errors import OptionError, ResourceError, UnsupportedError
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from minillama.gguf import TensorType
     from minillama.gguf.imatrix_file import ImportanceMatrix
     from minillama.gguf.quantisation_mixes import Mix
     from minillama.gguf.quantise import MetadataOverride, Progress, QuantiseOptions, QuantisePlan, QuantiseStep
 
 DESCRIPTION = """\
-Write a model with its matrices rounded to fewer bits; the same bytes as llama-quantize writes. Quantise from F32, F16
-or BF16. Without a second name the new file is ggml-model-TYPE.gguf beside the old one.
+Write a model with quantised matrices, byte for byte as llama-quantize does. Quantise from F32, F16 or BF16. The default
+output file is ggml-model-TYPE.gguf in the folder of the input file.
 
-types, with the bits of a weight:
+types, with bits per weight:
   F32 32   F16 16   BF16 16   Q8_0 8.5   Q6_K 6.6   Q5_K_M 5.7   Q5_K_S 5.5   Q5_1 6.0   Q5_0 5.5   Q4_K_M 4.9
   Q4_K_S 4.6   Q4_1 5.0   Q4_0 4.5   IQ4_NL 4.5   IQ4_XS 4.3   Q3_K_L 4.3   Q3_K_M 3.9   Q3_K_S 3.5   Q2_K 3.2
-  COPY: every tensor as it is; Q3_K, Q4_K and Q5_K mean Q3_K_M, Q4_K_M and Q5_K_M
+  COPY: keep every tensor; Q3_K, Q4_K and Q5_K mean Q3_K_M, Q4_K_M and Q5_K_M
 """
 
 _OPTIONS = (
-    Option(("--force",), "replace the new file if it is there", None, False),
+    Option(("--force",), "overwrite the output file", None, False),
     Option(("--dry-run",), "show types and sizes, write nothing", None, False),
-    Option(("--allow-requantize",), "round tensors again that are quantised already; costs quality", None, False),
-    Option(("--leave-output-tensor",), "leave output.weight as it is", None, False),
-    Option(("--pure",), "every matrix in the same type, no mix", None, False),
-    Option(("--imatrix",), "importance matrix, as llama-imatrix writes it", value="FILE"),
-    Option(("--include-weights",), "use it only for tensors with this in their name; may be repeated", str,
-           value="TEXT", repeated=True),
-    Option(("--exclude-weights",), "do not use it for tensors with this in their name; may be repeated", str,
-           value="TEXT", repeated=True),
+    Option(("--allow-requantize",), "quantise tensors that are already quantised; costs quality", None, False),
+    Option(("--leave-output-tensor",), "do not quantise output.weight", None, False),
+    Option(("--pure",), "the same type for every matrix", None, False),
+    Option(("--imatrix",), "importance matrix file of llama-imatrix", value="FILE"),
+    Option(("--include-weights",), "use the imatrix only for tensors with this text in their name; may be repeated",
+           str, value="TEXT", repeated=True),
+    Option(("--exclude-weights",), "do not use the imatrix for tensors with this text in their name; may be repeated",
+           str, value="TEXT", repeated=True),
     Option(("--output-tensor-type",), "type of output.weight", value="TYPE"),
     Option(("--token-embedding-type",), "type of the token embeddings", value="TYPE"),
-    Option(("--tensor-type",), "type of tensors whose name the regular expression finds, as in attn_v=q8_0; "
-           "may be repeated, the first that is found counts", str, value="REGEX=TYPE", repeated=True),
-    Option(("--tensor-type-file",), "file of such pairs, between them spaces or new lines", value="FILE"),
-    Option(("--override-kv",), "give a metadata key a value; TYPE is int, float, bool or str; may be repeated", str,
+    Option(("--tensor-type",), "type of tensors whose name matches a regular expression, as in attn_v=q8_0; "
+           "may be repeated, the first match counts", str, value="REGEX=TYPE", repeated=True),
+    Option(("--tensor-type-file",), "file of such pairs, separated by white space", value="FILE"),
+    Option(("--override-kv",), "set a metadata key; TYPE is int, float, bool or str; may be repeated", str,
            value="KEY=TYPE:VALUE", repeated=True),
-    Option(("--keep-split",), "refused: a split model becomes one file", None, False),
-    Option(("--prune-layers",), "refused: layers stay", value="LAYERS"),
-    Option(("--max-buffer-size",), "accepted; memory is a few MB for each thread", value="MIB"),
+    Option(("--keep-split",), "refused: the output is a single file", None, False),
+    Option(("--prune-layers",), "refused: layers are not removed", value="LAYERS"),
+    Option(("--max-buffer-size",), "ignored: memory is a few MB per thread", value="MIB"),
 )  # fmt: skip
 
 _KINDS = {"int": "u32", "float": "f32", "bool": "bool", "str": "string"}
-_LONGEST = 127  # bytes of a key and of a text
+_MAX_BYTES = 127  # of a key and of a value
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser(
-        "quantize", help="round a model's weights to fewer bits", description=DESCRIPTION, usage=_USAGE
-    )
+    parser = subparsers.add_parser("quantize", help="quantise a model", description=DESCRIPTION, usage=_USAGE)
     parser.add_argument(
-        "words", metavar="IN [OUT] TYPE [THREADS]", nargs="*", help="the model, the new file, its type, and threads"
+        "words", metavar="IN [OUT] TYPE [THREADS]", nargs="*", help="input file, output file, type, and threads"
     )
     llama_options.add_options(parser, "how", _OPTIONS)
     parser.set_defaults(run=run)
@@ -72,7 +72,7 @@ _USAGE = "minillama quantize [options] IN.gguf [OUT.gguf] TYPE [THREADS]"
 def run(args: argparse.Namespace) -> int:
     for name, given in (("--keep-split", args.keep_split), ("--prune-layers", args.prune_layers)):
         if given:
-            answer = {"--keep-split": "a split model becomes one file", "--prune-layers": "layers are not taken out"}
+            answer = {"--keep-split": "the output is a single file", "--prune-layers": "layers are not removed"}
             raise UnsupportedError(f"{name} is not supported: {answer[name]}; leave it out")
     source, target, mix, threads = _words(args.words)
     chosen = _options(args, threads)
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _words(words: list[str]) -> "tuple[Path, Path, Mix | None, int | None]":
-    """IN [OUT] TYPE [THREADS]: what stands second is a type or, if it is none, the new file."""
+    """Parse IN [OUT] TYPE [THREADS]; the output file may be missing."""
     if len(words) < 2:
         raise OptionError(f"usage: {_USAGE}; see minillama quantize --help")
     source, rest = Path(words[0]), words[1:]
@@ -110,20 +110,20 @@ def _words(words: list[str]) -> "tuple[Path, Path, Mix | None, int | None]":
     if not known:
         target, rest = Path(rest[0]), rest[1:]
         if not rest:
-            raise OptionError(f"{target} is no type, and none stands behind it; usage: {_USAGE}")
+            raise OptionError(f"{target} is no type, and no type follows it; usage: {_USAGE}")
         known, mix = _mix(rest[0])
         if not known:
             from minillama.gguf.quantisation_mixes import Mix
 
             Mix.named(rest[0])  # raises, with the known ones
     if len(rest) > 2 or (len(rest) == 2 and not (rest[1].isdecimal() and int(rest[1]) > 0)):
-        raise OptionError(f"{' '.join(rest[1:])}: behind the type only a number of threads may stand")
+        raise OptionError(f"{' '.join(rest[1:])}: only a number of threads may follow the type")
     target = target or source.with_name(f"ggml-model-{mix.name if mix else 'COPY'}.gguf")
     return source, target, mix, int(rest[1]) if len(rest) == 2 else None
 
 
 def _mix(word: str) -> "tuple[bool, Mix | None]":
-    """Whether the word is a type, by name or by number, and which; None for COPY."""
+    """Parse a type by name or number: whether it is one, and its mix (None for COPY)."""
     from minillama.gguf.quantisation_mixes import ALIASES, MIX_NAMES, Mix
 
     if word.upper() == "COPY":
@@ -177,10 +177,10 @@ def _override(text: str) -> "MetadataOverride":
 
     key, _, rest = text.partition("=")
     kind, colon, raw = rest.partition(":")
-    if not key or not colon or kind not in _KINDS or max(len(key.encode()), len(raw.encode())) > _LONGEST:
+    if not key or not colon or kind not in _KINDS or max(len(key.encode()), len(raw.encode())) > _MAX_BYTES:
         raise OptionError(
             f"--override-kv {text}: should be KEY=TYPE:VALUE with int, float, bool or str; key and value "
-            f"of at most {_LONGEST} bytes"
+            f"of at most {_MAX_BYTES} bytes"
         )
     readers = {"int": _whole, "float": float, "bool": {"true": True, "false": False}.__getitem__, "str": str}
     try:
@@ -191,7 +191,7 @@ def _override(text: str) -> "MetadataOverride":
 
 
 def _whole(text: str) -> int:
-    number = abs(int(text))  # as llama.cpp does: without its sign
+    number = abs(int(text))  # without its sign, as in llama.cpp
     if number >= 2**32:
         raise ValueError(text)
     return number
@@ -201,7 +201,7 @@ def _importance(args: argparse.Namespace) -> "ImportanceMatrix | None":
     include, exclude = tuple(args.include_weights or ()), tuple(args.exclude_weights or ())
     if not args.imatrix:
         if include or exclude:
-            raise OptionError("--include-weights and --exclude-weights choose from an --imatrix; name one")
+            raise OptionError("--include-weights and --exclude-weights select from an --imatrix; name its file")
         return None
     from minillama.gguf.imatrix_file import read_imatrix
 
@@ -215,11 +215,11 @@ def _check(target: Path, force: bool) -> None:
     if target.is_dir():
         raise ResourceError(f"{target} is a folder; name a file in it")
     if os.path.lexists(target) and not force:
-        raise OptionError(f"{target} is already there; replace it with --force, or name another")
+        raise OptionError(f"{target} exists; overwrite it with --force, or name another file")
 
 
 def _show(bar: "tqdm", count: int, importance: "ImportanceMatrix | None") -> "Progress":
-    """Show the line of each tensor when its first weights are done, and count all."""
+    """A progress callback that prints a line per tensor and updates the bar."""
     shown: list[QuantiseStep] = []
 
     def show(step: "QuantiseStep", weights: int) -> None:
@@ -227,7 +227,9 @@ def _show(bar: "tqdm", count: int, importance: "ImportanceMatrix | None") -> "Pr
             shown.append(step)
             bar.write(_line(step, len(shown), count), file=sys.stderr)
             if importance and not step.copied and step.source.name not in importance.entries:
-                bar.write(f"{step.source.name} has no importances and is rounded without", file=sys.stderr)
+                bar.write(
+                    f"{step.source.name} is not in the importance matrix and is quantised without it", file=sys.stderr
+                )
         bar.update(weights)
 
     return show
@@ -250,7 +252,7 @@ def _line(step: "QuantiseStep", number: int, count: int) -> str:
 
 
 def _name(kind: "TensorType") -> str:
-    """As ggml writes it: q4_K, iq4_nl, f16."""
+    """Type name as in ggml: q4_K, iq4_nl, f16."""
     return kind.name.lower().replace("_k", "_K")
 
 

@@ -1,4 +1,4 @@
-"""`minillama run`: one prompt, one answer, then exit; the command for scripts (llama.cpp: llama-completion)."""
+"""`minillama run`: answer one prompt and exit (llama.cpp: llama-completion)."""
 
 import argparse
 import sys
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from minillama.engine.llm import LLM
 
 DESCRIPTION = """\
-Answer one prompt and exit. A model with a chat template gets the prompt as a message and only its answer is printed;
-with -no-cnv, or without a template, the model continues the prompt, which is printed first.
+Answer one prompt and exit. A model with a chat template gets the prompt as a message, and only its answer is printed.
+With -no-cnv, or without a template, the model continues the prompt, which is printed first.
 """
 
 _DISPLAY = (
     Option(("--display-prompt",), "print the prompt before its continuation (default: on)", None, True,
            off=("--no-display-prompt",)),
-    Option(("-st", "--single-turn"), "one turn, as always here", None, False),
+    Option(("-st", "--single-turn"), "ignored: there is always a single turn", None, False),
 )  # fmt: skip
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("run", help="answer one prompt and exit", description=DESCRIPTION)
-    parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt, in place of -p")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt, instead of -p")
     llama_options.add_options(parser, "model", llama_options.MODEL)
     llama_options.add_options(parser, "prompt and answer", llama_options.PROMPT + llama_options.GENERATION + _DISPLAY)
     llama_options.add_options(parser, "chat", llama_options.CHAT)
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if prompt is None and not sys.stdin.isatty():
         prompt = read_stdin()
     if prompt is None:
-        raise OptionError("no prompt; give one with -p, -f or a pipe, or talk with: minillama cli")
+        raise OptionError("no prompt; give one with -p, -f or a pipe, or chat with: minillama cli")
     system = read_system_prompt(args)
     llm = load_model(args)
     raw = _is_raw(args, llm)
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_raw(args: argparse.Namespace, llm: "LLM") -> bool:
-    """Whether to continue the prompt as text: when asked to, or where there is no chat template."""
+    """True if the prompt is continued as text: with -no-cnv, or without a chat template."""
     if args.conversation is None:
         return llm.template is None
     if args.conversation and llm.template is None:

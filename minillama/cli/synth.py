@@ -1,4 +1,4 @@
-"""`minillama synth`: write a model with random weights in the shape of a real one, to measure without a download."""
+"""`minillama synth`: write a model with random weights, to measure without a download."""
 
 import argparse
 import sys
@@ -7,26 +7,30 @@ from pathlib import Path
 from minillama.errors import OptionError, ResourceError
 
 DESCRIPTION = """\
-Write a GGUF file with random weights in the exact shape of a real model: as large, as fast and as hungry for memory,
-but what it writes is noise. llama.cpp loads it too.
+Write a GGUF file with random weights and the exact shape of a real model. Size, speed and memory usage are the same;
+the generated text is noise. llama.cpp loads the file too.
 """
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser(
-        "synth", help="write a random model in a real model's shape", description=f"{DESCRIPTION}\n{_LISTING}"
+        "synth", help="write a model with random weights", description=f"{DESCRIPTION}\n{_LISTING}"
     )
     parser.add_argument("shape", metavar="SHAPE", help="one of the shapes above")
     parser.add_argument(
-        "--type", default="Q4_0", metavar="TYPE", help="quantisation, as llama-quantize names it (default: Q4_0)"
+        "--type", default="Q4_0", metavar="TYPE", help="quantisation type, named as in llama-quantize (default: Q4_0)"
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="the file to write (default: SHAPE-TYPE.gguf here)")
-    parser.add_argument("-s", "--seed", type=int, default=0, metavar="N", help="of the random weights (default: 0)")
-    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="output file (default: SHAPE-TYPE.gguf in the current folder)"
+    )
+    parser.add_argument(
+        "-s", "--seed", type=int, default=0, metavar="N", help="seed of the random weights (default: 0)"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite the output file")
     parser.set_defaults(run=run)
 
 
-# The help must not import numpy, so the listing stands here; a test compares it with the shapes.
+# A fixed listing, because the help must not import numpy; a test compares it with the shapes.
 _LISTING = """\
 shapes:
   tinyllama-1.1b   TinyLlama 1.1B Chat     1.10 B parameters, 22 layers of 2048
@@ -51,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if path.is_dir():
         raise ResourceError(f"{path} is a folder; name a file in it")
     if path.exists() and not args.force:
-        raise OptionError(f"{path} is already there; replace it with --force, or name another with -o")
+        raise OptionError(f"{path} exists; overwrite it with --force, or name another file with -o")
 
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""`minillama tokenize`: the token ids of a text and the piece that each stands for (llama.cpp: llama-tokenize)."""
+"""`minillama tokenize`: token ids of a text and their pieces (llama.cpp: llama-tokenize)."""
 
 import argparse
 import sys
@@ -18,11 +18,11 @@ _OPTIONS = (
     Option(("-f", "--file"), "file with the text", value="FILE"),
     Option(("--stdin",), "read the text from standard input", None, False),
     Option(("--ids",), "print only the ids, as in [1, 2, 3]", None, False),
-    Option(("--no-bos",), "do not put the begin token first, even if the model wants it", None, False),
-    Option(("--no-parse-special",), "take the text of special tokens as plain text", None, False),
+    Option(("--no-bos",), "no BOS token, even if the model needs it", None, False),
+    Option(("--no-parse-special",), "treat the text of special tokens as plain text", None, False),
     Option(("--show-count",), "print the number of tokens", None, False),
-    Option(("-e", "--escape"), r"read \n \t \" \\ \xHH (default: on)", None, True, off=("--no-escape",)),
-    Option(("--log-disable",), "accepted; nothing is logged", None, False),
+    Option(("-e", "--escape"), r"process escapes \n \t \" \\ \xHH (default: on)", None, True, off=("--no-escape",)),
+    Option(("--log-disable",), "ignored: nothing is logged", None, False),
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     ids = tokenizer.encode(
         text, add_special=tokenizer.add_bos and not args.no_bos, parse_special=not args.no_parse_special
     )
-    write = sys.stdout.buffer.write  # bytes: one token may be only a part of a character
+    write = sys.stdout.buffer.write  # bytes, because one token may be a part of a character
     sys.stdout.flush()
     if args.ids:
         write(f"[{', '.join(map(str, ids))}]\n".encode())
@@ -59,7 +59,7 @@ def _line(tokenizer: "Tokenizer", token: int) -> bytes:
 
 
 def _text(args: argparse.Namespace) -> str:
-    """The text to split, verbatim: a last newline is a token of its own."""
+    """The text to tokenise, verbatim, including a last newline."""
     given = [
         name
         for name, value in (("-p", args.prompt), ("-f", args.file), ("--stdin", args.stdin or None))

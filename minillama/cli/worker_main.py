@@ -1,7 +1,7 @@
 """The process that `minillama worker` starts for each leader: `python -m minillama.cli.worker_main --fd N`.
 
-N is the connection to the leader. What it says on stderr goes to the worker's terminal, and its last error to the
-leader.
+N is the file descriptor of the connection to the leader. stderr is the worker's terminal; the last error also goes to
+the leader.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from minillama.errors import MinillamaError
 
 
 def main() -> int:
-    """Follow one leader until it leaves."""
+    """Serve one leader until it disconnects."""
     parser = argparse.ArgumentParser(prog="minillama.cli.worker_main")
     parser.add_argument("--fd", type=int, required=True)
     logging.basicConfig(format="minillama: %(message)s", level=logging.WARNING)
@@ -34,4 +34,4 @@ def main() -> int:
 if __name__ == "__main__":
     status = main()
     sys.stderr.flush()
-    os._exit(status)  # JAX would wait for the others, of which each ends by itself
+    os._exit(status)  # a normal exit would wait for the other processes of the group

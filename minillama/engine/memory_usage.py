@@ -1,4 +1,4 @@
-"""What a model that runs really takes: memory beside the formulas of `engine.memory`, and one call with its timings."""
+"""Memory usage of a loaded model, by formula and as measured."""
 
 import os
 import sys
@@ -19,28 +19,28 @@ from minillama.model import cache_bytes
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes: what a formula says, then what is really held; None where the system or the device does not tell."""
+    """Memory in bytes, by formula and in use; None if system or device do not report it."""
 
-    weights: int  # the file's tensors
-    weights_held: int  # arrays of the parameters; of mapped weights they are the file's own pages
-    cache: int  # of as many positions as the session has room for now
+    weights: int  # tensors of the file
+    weights_held: int  # arrays of the parameters; for mapped weights these are pages of the file
+    cache: int  # KV cache with the current capacity of the session
     cache_held: int
-    compute: int  # for the largest chunk of a prompt
-    compute_held: int | None  # XLA's temporaries of the program that reads such a chunk
-    resident: int  # of the whole process, Python, JAX and compiled programs included
-    resident_file: int | None  # of it, pages of files and shared memory, which others may use too
-    peak: int | None  # the most that was resident at a time
-    device_in_use: int | None  # of the accelerator
+    compute: int  # compute buffers for the largest chunk of a prompt
+    compute_held: int | None  # XLA's temporary buffers of the prefill of such a chunk
+    resident: int  # whole process, including Python, JAX and compiled programs
+    resident_file: int | None  # part of it: file pages and shared memory
+    peak: int | None  # peak of the resident memory
+    device_in_use: int | None  # accelerator memory
     device_peak: int | None
 
     def as_dict(self) -> dict[str, object]:
-        """The same as plain values, ready for `json.dumps`."""
+        """Plain values for `json.dumps`."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One call: what was written with its timings, and the memory when it had ended."""
+    """A completion with its timings, and the memory usage after it."""
 
     completion: Completion
     usage: Usage
@@ -49,9 +49,9 @@ class Measured:
 def memory_usage(
     backend: LocalBackend, session: Session, batches: Batches, cache_types: CacheTypes, file_bytes: int
 ) -> Usage:
-    """Measure the memory of a model and a session; compiles the prefill of one chunk, if it is not compiled yet.
+    """Measure the memory usage of a model and a session.
 
-    file_bytes: bytes of the tensors in the model file.
+    Compiles the prefill of one chunk if it is not compiled yet. file_bytes: bytes of the tensors in the model file.
     """
     device, config = backend.device, backend.config
     stats = device.memory_stats() or {}
@@ -75,12 +75,12 @@ def memory_usage(
 
 
 def peak_resident() -> int | None:
-    """The most bytes of memory that this process had at a time."""
-    if sys.platform == "linux":  # getrusage may tell the peak of the process that started this one
+    """Peak resident memory of this process in bytes."""
+    if sys.platform == "linux":  # getrusage may report the peak of the parent process
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
     if os.name == "nt":
         return psutil.Process().memory_info().peak_wset
-    import resource  # not there on Windows
+    import resource  # not available on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -122,14 +122,14 @@ def test_an_error_ends_the_turn_not_the_talk(talk: Talk) -> None:
 
 
 def test_full_context_says_what_to_do(talk: Talk) -> None:
-    assert "/clear begins anew" in talk("x\n", llm=FakeLLM(reason=Reason.LENGTH))[2]
+    assert "use /clear, enlarge it with -c N" in talk("x\n", llm=FakeLLM(reason=Reason.LENGTH))[2]
 
 
 def test_without_template_the_text_goes_on(talk: Talk, capsys: pytest.CaptureFixture[str]) -> None:
     llm, out, err = talk("Once\n then\n", llm=FakeLLM(template=False))
     assert llm.asked == ["Once", "Once and on then"]
     assert out == " and on\n and on\n"
-    assert "what you type is continued as text" in err
+    assert "no chat template: the model continues your text" in err
     assert talk("Once\n", "-no-cnv")[0].asked == ["Once"]
     assert main(["cli", "-no-cnv", "-sys", "be kind"]) == 2
     assert "-sys needs a chat template" in capsys.readouterr().err

@@ -92,7 +92,7 @@ def labs(tmp_path: Path) -> Path:
 def test_find_lab(labs: Path) -> None:
     assert lab.find_lab(labs, "00").name == "00_install.ipynb"
     assert lab.find_lab(labs, "4") == lab.find_lab(labs, "04_sampling") == labs / "04_sampling.ipynb"
-    with pytest.raises(OptionError, match="no lab 7; there are: 00_install, 04_sampling"):
+    with pytest.raises(OptionError, match="no lab 7; the labs are: 00_install, 04_sampling"):
         lab.find_lab(labs, "7")
 
 

@@ -48,7 +48,7 @@ def test_continuation_echoes_the_prompt(llm: LLM, capsys: pytest.CaptureFixture[
     assert (
         " ms /     5 tokens (" in err
         and " ms /     7 runs   (" in err
-        and err.endswith("stopped as -n tokens are written\n")
+        and err.endswith("stopped as -n tokens were generated\n")
     )
 
 
@@ -79,7 +79,7 @@ def test_stop_text(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "-no-cnv", "--no-display-prompt", "-p", STORY, "-n", "16", "--temp", "0", "-r", word]) == 0
     out, err = capsys.readouterr()
     assert out == whole.partition(word)[0] + "\n"
-    assert "stopped as a stop text appeared" in err
+    assert "stopped as a stop string was generated" in err
 
 
 def test_interrupt_keeps_what_was_written(
@@ -188,7 +188,7 @@ def test_command_line_is_stronger_than_environment(
         (["run", "-p", "x", "-f", "y"], "given more than once"),
         (["run", "-p", "x", "-m", "a", "-hf", "b/c"], "leave one out"),
         (["tokenize"], "give the text with one of -p, -f and --stdin, not none"),
-        (["frobnicate"], "no command frobnicate; there are: run, cli"),
+        (["frobnicate"], "no command frobnicate; the commands are: run, cli"),
         (["--frobnicate"], "invalid argument: --frobnicate"),
     ],
 )

@@ -390,7 +390,7 @@ def test_command(
     wanted = quantise_file(model, tmp_path / "b.gguf", Mix.named("Q4_K_M")).path.read_bytes()
     assert Path("a.gguf").read_bytes() == wanted
     assert main(["quantize", str(model), "a.gguf", "15"]) == 2
-    assert "a.gguf is already there; replace it with --force" in capsys.readouterr().err
+    assert "a.gguf exists; overwrite it with --force" in capsys.readouterr().err
     assert main(["quantize", "--force", str(model), "a.gguf", "15"]) == 0
     assert Path("a.gguf").read_bytes() == wanted
 
@@ -416,8 +416,8 @@ def test_command_options(model: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     words += ["--override-kv", "x.z=bool:true", "--override-kv", "general.name=str:a=b:c"]
     assert main([*words, str(model), str(target), "Q4_0"]) == 0
     err, file, found = capsys.readouterr().err, open_gguf(target), types(target)
-    assert "blk.0.attn_q.weight has no importances and is rounded without" in err
-    assert "blk.0.ffn_up.weight has no importances" not in err
+    assert "blk.0.attn_q.weight is not in the importance matrix and is quantised without it" in err
+    assert "blk.0.ffn_up.weight is not in the importance matrix" not in err
     assert file.metadata["quantize.imatrix.entries_count"] == 1
     picked = {
         "token_embd": "BF16", "output": "F16", "blk.0.ffn_gate": "Q8_0", "blk.0.attn_k": "Q5_0",
@@ -449,14 +449,14 @@ def test_command_dry_run(model: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     [
         ([], "usage: minillama quantize"),
         (["M"], "usage: minillama quantize"),
-        (["M", "b.gguf"], "b.gguf is no type, and none stands behind it"),
+        (["M", "b.gguf"], "b.gguf is no type, and no type follows it"),
         (["M", "b.gguf", "Q9"], "unknown file type Q9; known: F32"),
-        (["M", "b.gguf", "Q4_0", "many"], "many: behind the type only a number of threads may stand"),
-        (["M", "b.gguf", "Q4_0", "0"], "0: behind the type only a number of threads"),
+        (["M", "b.gguf", "Q4_0", "many"], "many: only a number of threads may follow the type"),
+        (["M", "b.gguf", "Q4_0", "0"], "0: only a number of threads may follow the type"),
         (["none.gguf", "b.gguf", "Q4_0"], "no file none.gguf"),
         (["M", ".", "Q4_0"], "is a folder; name a file in it"),
         (["M", "none/b.gguf", "Q4_0"], "no folder none"),
-        (["M", "b.gguf", "Q4_0", "--keep-split"], "--keep-split is not supported: a split model becomes one file"),
+        (["M", "b.gguf", "Q4_0", "--keep-split"], "--keep-split is not supported: the output is a single file"),
         (["M", "b.gguf", "Q4_0", "--prune-layers", "1"], "--prune-layers is not supported"),
         (
             ["M", "b.gguf", "Q4_0", "--tensor-type", "attn"],

@@ -230,7 +230,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr().out == "tiny-Q4_K_M.gguf\n"
     before = digest(tmp_path / "tiny-Q4_K_M.gguf")
     assert main(["synth", "tiny", "--type", "Q4_K_M"]) == 2
-    assert "tiny-Q4_K_M.gguf is already there; replace it with --force" in capsys.readouterr().err
+    assert "tiny-Q4_K_M.gguf exists; overwrite it with --force" in capsys.readouterr().err
     assert digest(tmp_path / "tiny-Q4_K_M.gguf") == before
     assert main(["synth", "tiny", "--type", "Q4_K_M", "--force"]) == 0
     assert digest(tmp_path / "tiny-Q4_K_M.gguf") != before

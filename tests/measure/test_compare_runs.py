@@ -92,7 +92,7 @@ def test_files_that_are_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
     if text:
-        with pytest.raises(FormatError, match="no results of -o json"):
+        with pytest.raises(FormatError, match="no benchmark results in JSON"):
             read_results(path)
     else:
         assert read_results(path) == []

@@ -107,7 +107,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert (found.datasets, found.chunks) == (("text.txt",), 2)
     assert all(np.all(values > 0) for values in found.entries.values())
     assert main(words) == 2
-    assert "imatrix.gguf is already there; replace it with --force" in capsys.readouterr().err
+    assert "imatrix.gguf exists; overwrite it with --force" in capsys.readouterr().err
     quantise = ["quantize", "--imatrix", "imatrix.gguf", "m.gguf", "a.gguf", "Q4_0"]
     assert main(quantise) == 0
     assert open_gguf("a.gguf").metadata["quantize.imatrix.chunks_count"] == 2

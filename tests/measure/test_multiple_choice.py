@@ -125,7 +125,7 @@ def test_files_are_read() -> None:
         (read_winogrande, "0,a _ b,c,d,3", "line 1"),
         (read_winogrande, "0,a _ b,c,1", "line 1"),
         (read_multiple_choice, b"", "the file ends at byte 0"),
-        (read_multiple_choice, MULTIPLE_CHOICE[:-9], "inside of a task"),
+        (read_multiple_choice, MULTIPLE_CHOICE[:-9], "within a task"),
         (read_multiple_choice, b"\xff" * 16, "4294967295 tasks in a file of 16 bytes"),
         (read_multiple_choice, multiple_choice_file([("", ["a"], 0)]), "empty question or answer"),
         (read_multiple_choice, multiple_choice_file([("q", ["a", ""], 0)]), "empty question or answer"),

@@ -190,7 +190,7 @@ def test_an_interrupt_keeps_the_finished_rows(
     monkeypatch.setattr(text_quality, "measure_quality", interrupted)
     assert main([*COMMAND, "-o", output]) == 130
     out, err = capsys.readouterr()
-    assert "interrupted; what was measured is above" in err
+    assert "interrupted; the results so far are above" in err
     if output == "json":
         assert [row["setting"]["temp"] for row in json.loads(out)] == [0.0]
     else:

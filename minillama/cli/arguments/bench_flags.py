@@ -1,11 +1,11 @@
-"""Command-line flags of a benchmark setup and its tests; llama-bench and `minillama bench` take the same ones."""
+"""Flags of a benchmark setup and its tests, valid for llama-bench and `minillama bench`."""
 
 from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.measure.speed.bench_plan import ALL_LAYERS, Setup, Workload
 
 
 def setup_flags(setup: Setup) -> tuple[str, ...]:
-    """Model, threads, batch sizes and cache types; -ngl and -lm only if they differ from the default."""
+    """Flags of a setup; -ngl and -lm only if they differ from the default."""
     layers = () if setup.n_gpu_layers == ALL_LAYERS else ("-ngl", str(setup.n_gpu_layers))
     mode = () if setup.load_mode == "auto" else ("-lm", setup.load_mode)
     return ("-m", str(setup.model), "-t", str(setup.n_threads), "-b", str(setup.n_batch), "-ub", str(setup.n_ubatch),
@@ -20,7 +20,7 @@ def workload_flags(workload: Workload) -> tuple[str, ...]:
 
 
 def sharing_flags(sharing: DeviceSharing) -> tuple[str, ...]:
-    """Split mode, shares, main GPU and tensor parallelism; workers are left out because they serve one leader."""
+    """Split mode, shares, main GPU and tensor parallelism; workers serve only one leader."""
     split = () if sharing.split_mode is None else ("-sm", sharing.split_mode)
     shares = ("-ts", "/".join(map(str, sharing.tensor_split))) if sharing.tensor_split else ()
     return (*split, *shares, "-mg", str(sharing.main_gpu), "-tp", str(sharing.tensor_parallel))

@@ -1,4 +1,4 @@
-"""llama.cpp options that minillama ignores with a one-line warning, or refuses with an error.
+"""llama.cpp options that minillama ignores with a warning, or refuses with an error.
 
 Options that change only speed or memory are ignored, so that scripts keep working. Options that would change the
 output are refused. None of them is in the help. The README lists planned features.
@@ -31,7 +31,7 @@ SWITCH = Values(is_switch=True)
 
 @dataclass(frozen=True)
 class IgnoredOption:
-    """An option of llama.cpp without an effect here. An empty reason means that no warning is needed."""
+    """An option of llama.cpp without an effect here; no warning if the reason is empty."""
 
     names: tuple[str, ...]
     reason: str

@@ -1,6 +1,6 @@
-"""llama.cpp's options as tables: names, default, environment variable, meaning (its arg.cpp, October 2026).
+"""llama.cpp's options as tables: names, help, type, default, environment variable (its arg.cpp, October 2026).
 
-A subcommand takes the tables that it needs. Options that minillama accepts without acting on them are in `compat.py`.
+A subcommand adds the tables that it needs. Options without an effect are in `ignored_options`.
 """
 
 import argparse
@@ -17,16 +17,16 @@ _TRUE, _FALSE = ("on", "enabled", "true", "1"), ("off", "disabled", "false", "0"
 
 @dataclass(frozen=True)
 class Option:
-    """One option; the first long name, with underscores, is its name in the parsed arguments."""
+    """A command-line option; its first long name is the attribute of the parsed arguments."""
 
     names: tuple[str, ...]
     meaning: str
-    kind: Callable[[str], object] | None = str  # reads the value; None: a switch
-    default: object = None  # None: the library's own default counts
+    kind: Callable[[str], object] | None = str  # parses the value; None: a switch
+    default: object = None  # None: the library's own default
     variable: str | None = None  # environment variable that sets it
     value: str = "N"  # placeholder in the help
-    off: tuple[str, ...] = ()  # of a switch: the names that turn it off
-    repeated: bool = False  # every occurrence counts, not the last
+    off: tuple[str, ...] = ()  # names that turn a switch off
+    repeated: bool = False  # collect all occurrences instead of the last
 
     @property
     def dest(self) -> str:
@@ -35,7 +35,7 @@ class Option:
 
 
 def layers(text: str) -> int | None:
-    """`auto` is None, `all` is more layers than any model has, a number itself."""
+    """Parse a number of layers: `auto` is None, `all` more than any model has."""
     if text == "auto":
         return None
     number = 1_000_000 if text == "all" else int(text)
@@ -43,7 +43,7 @@ def layers(text: str) -> int | None:
 
 
 def shares(text: str) -> tuple[float, ...]:
-    """`3,1`, or as llama-bench has it `3/1`: each device's share."""
+    """Parse the share of each device: `3,1`, or `3/1` as in llama-bench."""
     try:
         return tuple(float(share) for share in text.replace("/", ",").split(",") if share.strip())
     except ValueError:
@@ -51,7 +51,7 @@ def shares(text: str) -> tuple[float, ...]:
 
 
 def bias(text: str) -> tuple[int, float]:
-    """`15043+1`, `15043-0.5`, `2-inf`: a token id and what to add to its logit."""
+    """Parse a token id and its logit bias: `15043+1`, `15043-0.5`, `2-inf`."""
     for place, sign in enumerate(text):
         if sign in "+-" and place > 0:
             try:
@@ -62,99 +62,102 @@ def bias(text: str) -> tuple[int, float]:
 
 
 MODEL = (
-    Option(("-m", "--model"), "GGUF file, or storyteller or storyteller-f16, which are built in (default: storyteller)",
+    Option(("-m", "--model"), "GGUF file, or a built-in model: storyteller or storyteller-f16 (default: storyteller)",
            variable="LLAMA_ARG_MODEL", value="FILE"),
     Option(("-hf", "-hfr", "--hf-repo"),
-           "repository on the Hugging Face hub; without :QUANT Q4_K_M, else Q8_0, else the first",
+           "Hugging Face repository; without :QUANT Q4_K_M, else Q8_0, else the first file",
            variable="LLAMA_ARG_HF_REPO", value="USER/REPO[:QUANT]"),
-    Option(("-hff", "--hf-file"), "file in that repository", variable="LLAMA_ARG_HF_FILE", value="FILE"),
-    Option(("-hft", "--hf-token"), "access token for the hub (default: HF_TOKEN)", variable="HF_TOKEN", value="TOKEN"),
-    Option(("--offline",), "never ask the network; use what was fetched before", kind=None, default=False,
+    Option(("-hff", "--hf-file"), "file in the Hugging Face repository", variable="LLAMA_ARG_HF_FILE", value="FILE"),
+    Option(("-hft", "--hf-token"), "Hugging Face access token (default: HF_TOKEN)", variable="HF_TOKEN", value="TOKEN"),
+    Option(("--offline",), "no network access; use downloaded files only", kind=None, default=False,
            variable="LLAMA_ARG_OFFLINE"),
 )  # fmt: skip
 
 DEVICE = (
-    Option(("-t", "--threads"), "processor cores to compute on (default: all that this process may use)", int, -1,
+    Option(("-t", "--threads"), "CPU cores to use (default: all that this process may use)", int, -1,
            "LLAMA_ARG_THREADS"),
-    Option(("-tb", "--threads-batch"), "the same for prompts (default: as -t)", int, -1),
+    Option(("-tb", "--threads-batch"), "CPU cores for prompt processing (default: same as -t)", int, -1),
     Option(("-ngl", "--gpu-layers", "--n-gpu-layers"), "layers on the GPU: a number, auto or all (default: auto)",
            layers, None, "LLAMA_ARG_N_GPU_LAYERS"),
     Option(("-dev", "--device"),
-           "cpu (or none), cuda or tpu (default: what JAX chooses)", str, None, "LLAMA_ARG_DEVICE", "NAME"),
+           "cpu (or none), cuda or tpu (default: JAX's choice)", str, None, "LLAMA_ARG_DEVICE", "NAME"),
     Option(("-lm", "--load-mode"), "auto, mmap, none (read the file), mlock (lock it) or mmap+mlock (default: auto)",
            str, "auto", "LLAMA_ARG_LOAD_MODE", "MODE"),
-    Option(("--mmap",), "map the file into memory (default: on)", None, True, "LLAMA_ARG_MMAP", off=("--no-mmap",)),
-    Option(("--mlock",), "lock the weights in memory, so that they are never swapped out", None, False,
+    Option(("--mmap",), "memory-map the model file (default: on)", None, True, "LLAMA_ARG_MMAP", off=("--no-mmap",)),
+    Option(("--mlock",), "lock the weights in memory, so that they are not swapped out", None, False,
            "LLAMA_ARG_MLOCK"),
 )  # fmt: skip
 
 MULTI_DEVICE = (
-    Option(("-sm", "--split-mode"), "how several devices share a model: none, layer (each has some layers) or tensor "
-           "(each has a part of every layer; row is the same) (default: layer on GPUs, tensor over workers)",
+    Option(("-sm", "--split-mode"),
+           "how to split a model across devices: none, layer (whole layers per device) or tensor "
+           "(a part of every layer per device; row is the same) (default: layer on GPUs, tensor with workers)",
            variable="LLAMA_ARG_SPLIT_MODE", value="MODE"),
-    Option(("-ts", "--tensor-split"), "with -sm layer: each device's share of the layers, as 3,1", shares,
+    Option(("-ts", "--tensor-split"), "with -sm layer: share of the layers of each device, as in 3,1", shares,
            LoadOptions.tensor_split, "LLAMA_ARG_TENSOR_SPLIT", "A,B"),
-    Option(("-mg", "--main-gpu"), "with -sm none: the device, counted from 0 (default: 0)", int, LoadOptions.main_gpu,
+    Option(("-mg", "--main-gpu"), "with -sm none: index of the device (default: 0)", int, LoadOptions.main_gpu,
            "LLAMA_ARG_MAIN_GPU"),
-    Option(("-tp", "--tensor-parallel"), "with -sm tensor: how many devices; on a processor, as many virtual ones",
+    Option(("-tp", "--tensor-parallel"), "with -sm tensor: number of devices; virtual devices on a CPU",
            int, LoadOptions.tensor_parallel),
-    Option(("--workers", "--rpc"), "machines that compute together, each with minillama worker; this one only leads",
+    Option(("--workers", "--rpc"), "hosts that compute, each with minillama worker; this host leads",
            variable="LLAMA_ARG_RPC", value="HOST:PORT,..."),
-    Option(("--token-file",), "file with the secret that the workers share (default: what MINILLAMA_TOKEN holds)",
+    Option(("--token-file",), "file with the secret shared with the workers (default: value of MINILLAMA_TOKEN)",
            value="FILE"),
-    Option(("--cluster",), "without a leader: the same command runs on every host, as Slurm or Open MPI starts it",
+    Option(("--cluster",), "no leader: the same command runs on every host, started by Slurm or Open MPI",
            None, False),
-    Option(("--coordinator",), "the same, started by hand: where process 0 is; with the next two", value="HOST:PORT"),
-    Option(("--num-processes",), "how many processes there are", int),
-    Option(("--process-id",), "which of them this is, counted from 0", int),
+    Option(("--coordinator",),
+           "like --cluster, started by hand: address of process 0; needs the next two options", value="HOST:PORT"),
+    Option(("--num-processes",), "number of processes in the cluster", int),
+    Option(("--process-id",), "index of this process", int),
 )  # fmt: skip
 
 CONTEXT = (
-    Option(("--keep",), "tokens at the start that a context shift spares; -1: the whole prompt (default: 0)", int, 0),
+    Option(("--keep",), "tokens of the initial prompt to keep in a context shift; -1: all (default: 0)", int, 0),
     Option(("-c", "--ctx-size"),
-           "tokens of context; 0: as the model was trained (default: 0)", int,
+           "context size in tokens; 0: from the model (default: 0)", int,
            LoadOptions.ctx_size, "LLAMA_ARG_CTX_SIZE"),
-    Option(("-b", "--batch-size"), "most tokens of a prompt handed over at once (default: 2048)", int,
+    Option(("-b", "--batch-size"), "logical batch size in tokens (default: 2048)", int,
            LoadOptions.batch_size, "LLAMA_ARG_BATCH"),
-    Option(("-ub", "--ubatch-size"), "most tokens of these computed at once (default: 512)", int,
+    Option(("-ub", "--ubatch-size"), "physical batch size in tokens (default: 512)", int,
            LoadOptions.ubatch_size, "LLAMA_ARG_UBATCH"),
-    Option(("--context-shift",), "when the context is full, drop its older half and go on (default: off)", None, False,
-           "LLAMA_ARG_CONTEXT_SHIFT", off=("--no-context-shift",)),
+    Option(("--context-shift",), "when the context is full, drop its older half and continue (default: off)", None,
+           False, "LLAMA_ARG_CONTEXT_SHIFT", off=("--no-context-shift",)),
 )  # fmt: skip
 
 CACHE = (
-    Option(("-ctk", "--cache-type-k"), "how keys are kept: f32, f16, bf16 or q8_0 (default: f16)", str,
+    Option(("-ctk", "--cache-type-k"), "KV cache type of the keys: f32, f16, bf16 or q8_0 (default: f16)", str,
            LoadOptions.cache_type_k, "LLAMA_ARG_CACHE_TYPE_K", "TYPE"),
-    Option(("-ctv", "--cache-type-v"), "how values are kept: f32, f16, bf16 or q8_0 (default: f16)", str,
+    Option(("-ctv", "--cache-type-v"), "KV cache type of the values: f32, f16, bf16 or q8_0 (default: f16)", str,
            LoadOptions.cache_type_v, "LLAMA_ARG_CACHE_TYPE_V", "TYPE"),
 )  # fmt: skip
 
 GENERATION = (
     Option(("-n", "--predict", "--n-predict"),
-           "tokens to write; -1: until the end, -2: until the context is full (default: -1)",
+           "tokens to generate; -1: until the end token, -2: until the context is full (default: -1)",
            int, -1, "LLAMA_ARG_N_PREDICT"),
     Option(("-r", "--reverse-prompt"),
-           "stop where this text appears; may be repeated", str, (), value="TEXT", repeated=True),
-    Option(("--ignore-eos",), "go on after the end token", None, False),
-    Option(("--lookup",), "guess tokens from what the context repeats, check them in one pass; the text stays the same",
+           "stop string; may be repeated", str, (), value="TEXT", repeated=True),
+    Option(("--ignore-eos",), "continue after the end token", None, False),
+    Option(("--lookup",), "prompt lookup decoding: draft tokens from repeated text; same output",
            None, False),
     Option(("--draft-max", "--draft", "--draft-n"),
-           "with --lookup: most tokens of one guess; beyond 7 rounding may tip a tie (default: 7)", int, 7,
+           "with --lookup: most drafted tokens; above 7 rounding may change ties (default: 7)", int, 7,
            "LLAMA_ARG_DRAFT_MAX"),
-    Option(("--ngram-max",), "with --lookup: most tokens at the end that are looked for earlier (default: 4)", int, 4),
+    Option(("--ngram-max",), "with --lookup: longest n-gram to search for (default: 4)", int, 4),
 )  # fmt: skip
 
 PROMPT = (
     Option(("-p", "--prompt"), "the prompt", value="TEXT"),
     Option(("-f", "--file"), "file with the prompt", value="FILE"),
-    Option(("-e", "--escape"), r"read \n \t \" \\ \xHH in prompts (default: on)", None, True, off=("--no-escape",)),
-    Option(("--verbose-prompt",), "show the prompt as the model gets it, and its tokens, on stderr", None, False),
+    Option(("-e", "--escape"),
+           r"process escapes \n \t \" \\ \xHH in prompts (default: on)", None, True, off=("--no-escape",)),
+    Option(("--verbose-prompt",), "print the rendered prompt and its tokens on stderr", None, False),
 )  # fmt: skip
 
 CHAT = (
     Option(("-sys", "--system-prompt"), "system message", value="TEXT"),
     Option(("-sysf", "--system-prompt-file"), "file with the system message", value="FILE"),
-    Option(("-cnv", "--conversation"), "use the model's chat template (default: where it has one)", None, None,
+    Option(("-cnv", "--conversation"), "use the model's chat template (default: if it has one)", None, None,
            off=("-no-cnv", "--no-conversation")),
     Option(("--chat-template",), "chat template: a name (chatml, llama3, ...) or Jinja source (default: the model's)",
            variable="LLAMA_ARG_CHAT_TEMPLATE", value="NAME"),
@@ -165,45 +168,47 @@ CHAT = (
 SAMPLING = (
     Option(("-s", "--seed"), "seed; -1: random (default: -1)", int),
     Option(("--temp", "--temperature"),
-           "temperature; 0: always the likeliest token (default: 0.80)", float, None, "LLAMA_ARG_TEMPERATURE"),
-    Option(("--top-k",), "keep the k likeliest; 0: off (default: 40)", int, None, "LLAMA_ARG_TOP_K"),
-    Option(("--top-p",), "keep the likeliest that sum to p; 1: off (default: 0.95)", float, None, "LLAMA_ARG_TOP_P"),
+           "temperature; 0: greedy (default: 0.80)", float, None, "LLAMA_ARG_TEMPERATURE"),
+    Option(("--top-k",), "top-k sampling; 0: off (default: 40)", int, None, "LLAMA_ARG_TOP_K"),
+    Option(("--top-p",), "top-p sampling; 1: off (default: 0.95)", float, None, "LLAMA_ARG_TOP_P"),
     Option(("--min-p",),
-           "drop those less likely than p times the likeliest; 0: off (default: 0.05)", float, None, "LLAMA_ARG_MIN_P"),
+           "min-p sampling; 0: off (default: 0.05)", float, None, "LLAMA_ARG_MIN_P"),
     Option(("--typical", "--typical-p"), "locally typical sampling; 1: off (default: 1.00)", float),
-    Option(("--top-nsigma", "--top-n-sigma"), "keep logits n sigma from the largest; -1: off (default: -1)", float),
-    Option(("--repeat-last-n",), "tokens that the penalties look back on; 0: off (default: 64)", int),
+    Option(("--top-nsigma", "--top-n-sigma"), "top-n-sigma sampling; -1: off (default: -1)", float),
+    Option(("--repeat-last-n",), "last n tokens to penalise; 0: off (default: 64)", int),
     Option(("--repeat-penalty",),
-           "divide the logits of repeated tokens; 1: off (default: 1.00)", float, None, "LLAMA_ARG_REPEAT_PENALTY"),
+           "penalise repeated tokens; 1: off (default: 1.00)", float, None, "LLAMA_ARG_REPEAT_PENALTY"),
     Option(("--presence-penalty",),
-           "subtract from tokens that occurred (default: 0.00)", float, None, "LLAMA_ARG_PRESENCE_PENALTY"),
+           "presence penalty; 0: off (default: 0.00)", float, None, "LLAMA_ARG_PRESENCE_PENALTY"),
     Option(("--frequency-penalty",),
-           "subtract for each time that they occurred (default: 0.00)", float, None, "LLAMA_ARG_FREQUENCY_PENALTY"),
-    Option(("--dry-multiplier",), "DRY repetition penalty; 0: off (default: 0.00)", float),
-    Option(("--dry-base",), "its growth for each token of a repeat (default: 1.75)", float),
-    Option(("--dry-allowed-length",), "repeats up to this long are free (default: 2)", int),
-    Option(("--dry-penalty-last-n",), "tokens that DRY looks back on; 0: off (default: 64)", int),
-    Option(("--dry-sequence-breaker",), r"""text that ends a repeat, or none; may be repeated (default: \n : " *)""",
+           "frequency penalty; 0: off (default: 0.00)", float, None, "LLAMA_ARG_FREQUENCY_PENALTY"),
+    Option(("--dry-multiplier",), "DRY multiplier; 0: off (default: 0.00)", float),
+    Option(("--dry-base",), "DRY base (default: 1.75)", float),
+    Option(("--dry-allowed-length",), "longest repeat without a DRY penalty (default: 2)", int),
+    Option(("--dry-penalty-last-n",), "last n tokens for DRY; 0: off (default: 64)", int),
+    Option(("--dry-sequence-breaker",), r"""DRY sequence breaker, or none; may be repeated (default: \n : " *)""",
            str, (), value="TEXT", repeated=True),
-    Option(("--xtc-probability",), "how often to exclude top choices; 0: off (default: 0.00)", float),
-    Option(("--xtc-threshold",), "those above this probability (default: 0.10)", float),
-    Option(("--dynatemp-range",), "dynamic temperature: temp plus or minus this; 0: off (default: 0.00)", float),
-    Option(("--dynatemp-exp",), "its exponent (default: 1.00)", float),
-    Option(("--mirostat",), "1 or 2: Mirostat in place of the filters (default: 0)", int),
-    Option(("--mirostat-lr",), "its learning rate eta (default: 0.10)", float),
-    Option(("--mirostat-ent",), "its target entropy tau (default: 5.00)", float),
-    Option(("-l", "--logit-bias"), "add to one token's logit, as in 15043+1 or 15043-inf; may be repeated", bias, (),
+    Option(("--xtc-probability",), "XTC probability; 0: off (default: 0.00)", float),
+    Option(("--xtc-threshold",), "XTC threshold (default: 0.10)", float),
+    Option(("--dynatemp-range",), "dynamic temperature range; 0: off (default: 0.00)", float),
+    Option(("--dynatemp-exp",), "dynamic temperature exponent (default: 1.00)", float),
+    Option(("--mirostat",), "Mirostat version 1 or 2; 0: off (default: 0)", int),
+    Option(("--mirostat-lr",), "Mirostat learning rate eta (default: 0.10)", float),
+    Option(("--mirostat-ent",), "Mirostat target entropy tau (default: 5.00)", float),
+    Option(("-l", "--logit-bias"), "bias of a token's logit, as in 15043+1 or 15043-inf; may be repeated", bias, (),
            value="TOKEN(+/-)BIAS", repeated=True),
-    Option(("--samplers",), "their order (default: penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature)",
+    Option(("--samplers",),
+           "order of the samplers (default: penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature)",
            value="NAMES"),
-    Option(("--sampler-seq", "--sampling-seq"), "the same in letters (default: edskypmxt)", value="LETTERS"),
+    Option(("--sampler-seq", "--sampling-seq"),
+           "order of the samplers as letters (default: edskypmxt)", value="LETTERS"),
 )  # fmt: skip
 
 OUTPUT = (
-    Option(("-co", "--color"), "on, off or auto: colour the prompt (default: auto)", str, "auto", value="WHEN"),
-    Option(("--perf",), "timings on stderr at the end (default: on)", None, True, "LLAMA_ARG_PERF", off=("--no-perf",)),
-    Option(("-v", "--verbose", "--log-verbose"), "say more on stderr", None, False),
-    Option(("--log-disable",), "say nothing on stderr but errors", None, False),
+    Option(("-co", "--color"), "colour the prompt: on, off or auto (default: auto)", str, "auto", value="WHEN"),
+    Option(("--perf",), "print timings on stderr (default: on)", None, True, "LLAMA_ARG_PERF", off=("--no-perf",)),
+    Option(("-v", "--verbose", "--log-verbose"), "more messages on stderr", None, False),
+    Option(("--log-disable",), "only errors on stderr", None, False),
 )  # fmt: skip
 
 
@@ -231,7 +236,7 @@ def _help(option: Option) -> str:
 
 
 def _from_environment(option: Option) -> object:
-    """The option's default, or what the environment sets: command line > environment > default."""
+    """The default value: from the environment variable if set, else the option's own."""
     text = os.environ.get(option.variable) if option.variable else None
     if text is None:
         return option.default

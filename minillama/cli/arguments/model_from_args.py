@@ -1,4 +1,4 @@
-"""From parsed options to a loaded model and its sampling options."""
+"""Load a model and choose sampling options from parsed arguments."""
 
 import argparse
 import logging
@@ -26,19 +26,19 @@ _LOAD_MODES = ("auto", "mmap", "none", "mlock", "mmap+mlock", "dio")
 
 
 def set_verbosity(args: argparse.Namespace) -> None:
-    """-v and --log-disable."""
+    """Apply -v and --log-disable."""
     level = logging.DEBUG if args.verbose else logging.ERROR if args.log_disable else logging.WARNING
     logging.getLogger("minillama").setLevel(level)
 
 
 def find_model(args: argparse.Namespace) -> "Path":
-    """The file that -m, -hf and their companions mean."""
+    """The model file of -m, -hf and related options; downloads it if needed."""
     from minillama.engine.loading.model_files import resolve
 
     if args.hf_token:
         os.environ["HF_TOKEN"] = args.hf_token
     model, repository = args.model, args.hf_repo
-    # On the command line -m and -hf contradict each other; what stands in the environment gives way.
+    # -m and -hf contradict each other, unless one of them comes from the environment.
     if model is not None and repository is not None:
         if repository == os.environ.get("LLAMA_ARG_HF_REPO"):
             repository = None
@@ -48,14 +48,14 @@ def find_model(args: argparse.Namespace) -> "Path":
 
 
 def load_model(args: argparse.Namespace) -> "LLM":
-    """A model to sample from; raises before anything slow where options are wrong."""
+    """Load a model for sampling; wrong options raise before any slow step."""
     set_verbosity(args)
     check_sampling(args)
     return open_model(args, read_template(args))
 
 
 def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "LLM":
-    """Settle the environment, find the file and load it."""
+    """Prepare the machine, find the model file and load it."""
     set_verbosity(args)
     platform_of(args.device)
     if args.load_mode not in _LOAD_MODES:
@@ -85,7 +85,7 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
 
 
 def check_sharing(args: argparse.Namespace) -> None:
-    """Refuse ways of sharing the work that contradict each other, before anything is loaded or called."""
+    """Raise OptionError for contradicting multi-device options, before anything is loaded."""
     modes = [mode.value for mode in SplitMode]
     if args.split_mode not in (None, *modes):
         raise OptionError(f"-sm {args.split_mode}: use one of {', '.join(modes)}")
@@ -93,18 +93,20 @@ def check_sharing(args: argparse.Namespace) -> None:
         raise OptionError(f"-tp {args.tensor_parallel}: should be 1 or more devices")
     together = [name for name in ("coordinator", "num_processes", "process_id") if getattr(args, name) is not None]
     if together and len(together) < 3:
-        raise OptionError("--coordinator, --num-processes, --process-id belong together; give all three, or --cluster")
+        raise OptionError(
+            "--coordinator, --num-processes, --process-id are used together; give all three, or --cluster"
+        )
     if args.workers is None:
         return
     if in_cluster(args) is not None:
-        raise OptionError("--workers and --cluster: either this host leads, or all are alike; use one of them")
+        raise OptionError("--workers and --cluster: use one of them; with --cluster there is no leader")
     for name, given in (("-tp", args.tensor_parallel > 1), ("-mg", args.main_gpu)):
         if given:
             raise OptionError(f"{name} and --workers: the workers named compute together; leave {name} out")
 
 
 class Cluster(NamedTuple):
-    """What --coordinator, --num-processes and --process-id say; nothing, where a scheduler says it."""
+    """Values of --coordinator, --num-processes and --process-id; None: the scheduler gives them."""
 
     coordinator: str | None
     num_processes: int | None
@@ -112,18 +114,21 @@ class Cluster(NamedTuple):
 
 
 def in_cluster(args: argparse.Namespace) -> Cluster | None:
-    """The cluster that this process is one of, if it is."""
+    """The cluster of this process, or None."""
     found = Cluster(args.coordinator, args.num_processes, args.process_id)
     return found if args.cluster or found.coordinator is not None else None
 
 
 def virtual_devices(args: argparse.Namespace) -> int:
-    """How many devices a processor is to show, to share the work as was asked for."""
+    """Number of virtual CPU devices that the options need."""
     return max(args.tensor_parallel, len(args.tensor_split))
 
 
 def take_secret(file: str | None) -> bytes | None:
-    """The secret of --token-file, else of MINILLAMA_TOKEN, which processes that are started later do not inherit."""
+    """The secret of --token-file, else of MINILLAMA_TOKEN.
+
+    The variable is removed from the environment, so that child processes do not inherit it.
+    """
     from minillama.parallel.workers.secret import read_secret
 
     text = os.environ.pop("MINILLAMA_TOKEN", None)
@@ -137,10 +142,10 @@ def prepare_machine(
     cpu_devices: int = 1,
     cluster: "Cluster | None" = None,
 ) -> None:
-    """Settle cores and platform before JAX starts; raises ResourceError where the platform asked for is not there.
+    """Set CPU cores and platform before JAX starts.
 
-    cpu_devices: virtual ones of the processor, where several were asked for and nothing else is there.
-    cluster: the processes on other hosts that run the same command; of these only the first one writes to stdout.
+    cpu_devices: virtual CPU devices, if more than 1. cluster: processes on other hosts that run the same command; only
+    the first one writes to stdout. Raises ResourceError if JAX does not find the platform.
     """
     platform = platform_of(device)
     several = cpu_devices if cpu_devices > 1 else None
@@ -163,7 +168,7 @@ def prepare_machine(
 
 
 def platform_of(device: str | None) -> str | None:
-    """JAX's name for what -dev asks for."""
+    """JAX's platform name for a value of -dev."""
     if device is None:
         return None
     if device.lower() not in _PLATFORMS:
@@ -179,7 +184,7 @@ def read_template(args: argparse.Namespace) -> str | None:
 
 
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:
-    """Those of the sampler's fields that the user set; the others keep the model's or the library's defaults."""
+    """The sampling options that the user set; others keep the defaults of model or library."""
     given = vars(args)
     chosen = {name: given[name] for name in FIELDS if given.get(name) not in (None, ())}
     if args.sampler_seq is not None:
@@ -192,12 +197,12 @@ def sampling_options(args: argparse.Namespace) -> SamplingOptions:
 
 
 def check_sampling(args: argparse.Namespace) -> None:
-    """Refuse impossible sampling options before a model is loaded for nothing."""
+    """Raise OptionError for invalid sampling options before a model is loaded."""
     Sampling(**sampling_options(args))
 
 
 def generate_options(args: argparse.Namespace, llm: "LLM") -> "GenerateOptions":
-    """All that one generation takes: when to end, and how to sample."""
+    """Options of one generation: stop conditions and sampling."""
     chosen: GenerateOptions = {
         **sampling_options(args),
         "n": args.predict,
@@ -209,13 +214,13 @@ def generate_options(args: argparse.Namespace, llm: "LLM") -> "GenerateOptions":
         "draft_max": args.draft_max,
         "ngram_max": args.ngram_max,
     }
-    if args.dry_sequence_breaker:  # without it the engine takes llama.cpp's breakers
+    if args.dry_sequence_breaker:  # without it the engine uses llama.cpp's breakers
         chosen["dry_sequence_breakers"] = _breaker_tokens(args, llm)
     return chosen
 
 
 def stop_texts(args: argparse.Namespace) -> tuple[str, ...]:
-    """The texts of -r."""
+    """The stop strings of -r."""
     texts = args.reverse_prompt or ()
     return tuple(process_escapes(text) if args.escape else text for text in texts)
 

@@ -10,9 +10,10 @@ _RANGE = re.compile(r"(-?[0-9]{1,9})(?:-([0-9]{1,9})(?:([+*])([0-9]{1,9}))?)?")
 
 
 def numbers(text: str, *, least: int = 0) -> tuple[int, ...]:
-    """The values of a list as `512`, `128,256`, `1-4` (1 2 3 4), `0-1024+512` (0 512 1024) or `16-64*2` (16 32 64).
+    """Parse a list of numbers and ranges.
 
-    Raises ValueError, in one line, for anything else and for a value below `least`.
+    `512`, `128,256`, `1-4` (1 2 3 4), `0-1024+512` (0 512 1024) or `16-64*2` (16 32 64).
+    Raises ValueError for other text and for a value below `least`.
     """
     values: list[int] = []
     for part in text.split(","):
@@ -26,11 +27,11 @@ def numbers(text: str, *, least: int = 0) -> tuple[int, ...]:
             raise ValueError(f"{part!r} should be at least {least}")
         if last < first:
             raise ValueError(f"{part!r} ends before it begins")
-        values += _climb(part, first, last, match[3] or "+", step)
+        values += _range_values(part, first, last, match[3] or "+", step)
     return tuple(values)
 
 
-def _climb(part: str, first: int, last: int, sign: str, step: int) -> list[int]:
+def _range_values(part: str, first: int, last: int, sign: str, step: int) -> list[int]:
     values = []
     value = first
     while value <= last:

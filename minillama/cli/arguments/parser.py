@@ -1,5 +1,8 @@
-"""Arguments in llama.cpp's manner, on argparse: long names take underscores, any value may begin with a dash,
-the last of a repeated option wins, and a wrong argument is one line."""
+"""llama.cpp's argument syntax on top of argparse.
+
+Long names may have underscores, any value may begin with a dash, the last of a repeated option wins, and a wrong
+argument gives a one-line error.
+"""
 
 import argparse
 import difflib
@@ -15,9 +18,9 @@ logger = logging.getLogger("minillama")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that knows exactly which words are values.
+    """An argument parser that pairs each option name with the next word, like llama.cpp.
 
-    argparse guesses: it takes `-ngx` for `-n gx`, and refuses `-p "- a list"`. llama.cpp walks: a name, then its value.
+    argparse guesses instead: it reads `-ngx` as `-n gx`, and refuses `-p "- a list"`.
     """
 
     def __init__(self, **options: object) -> None:
@@ -27,7 +30,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Pair names with values, then let argparse do the rest; raises OptionError for what it does not know."""
+        """Pair names with values, then parse with argparse; raises OptionError for unknown options."""
         words = sys.argv[1:] if args is None else list(args)
         namespace, unknown = super().parse_known_args(self._pair(words), namespace)
         if unknown:
@@ -35,25 +38,24 @@ class Parser(argparse.ArgumentParser):
         return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage: the command prints one line."""
+        """Raise OptionError instead of printing the usage."""
         raise OptionError(f"{message}; see {self.prog} --help")
 
     def _pair(self, words: list[str]) -> list[str]:
-        """Join each option with its value (`-n 3` becomes `-n=3`), so that no value is taken for an option, and put
-        free words last, so that they may stand anywhere."""
+        """Join each option with its value (`-n 3` becomes `-n=3`), and move positional words to the end."""
         paired: list[str] = []
-        free: list[str] = []
+        positional: list[str] = []
         seen: set[str] = set()
         rest = deque(words)
         while rest:
             word = rest.popleft()
             if word == "--":
-                free += rest
+                positional += rest
                 break
             if not word.startswith("-") or word == "-" or _is_number(word):
-                if self._subparsers is not None:  # the command's name: what follows is its own parser's business
+                if self._subparsers is not None:  # a command's name: its own parser reads the rest
                     return [*paired, word, *rest]
-                free.append(word)
+                positional.append(word)
                 continue
             name, equals, value = word.partition("=")
             if name.startswith("--"):
@@ -70,7 +72,7 @@ class Parser(argparse.ArgumentParser):
                     self.error(f"argument {name}: expected a value")
                 equals, value = "=", rest.popleft()
             paired.append(f"{name}={value}" if equals else name)
-        return [*paired, "--", *free] if free else paired
+        return [*paired, "--", *positional] if positional else paired
 
     def _suggestion(self, name: str) -> str:
         near = difflib.get_close_matches(name, list(self._option_string_actions), n=1)
@@ -78,7 +80,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help with one column for all names of an option, and the value's placeholder once."""
+    """Help with all names of an option in one column, and the value's placeholder once."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=110)

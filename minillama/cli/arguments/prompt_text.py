@@ -1,4 +1,4 @@
-"""Text on its way in: prompts from options, files and pipes, with llama.cpp's escapes."""
+"""Prompts from options, files and pipes, with llama.cpp's escape sequences."""
 
 import argparse
 import re
@@ -13,7 +13,10 @@ _PLAIN = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
 
 
 def process_escapes(text: str) -> str:
-    r"""Read \n \r \t \' \" \\ and \xHH; several \xHH together may spell one UTF-8 character, anything else stays."""
+    r"""Replace \n \r \t \' \" \\ and \xHH.
+
+    Consecutive \xHH may form one UTF-8 character; other backslashes stay.
+    """
 
     def plain(match: re.Match[str]) -> str:
         if match[2]:
@@ -24,13 +27,13 @@ def process_escapes(text: str) -> str:
 
 
 def read_file(path: str, *, final_newline: bool = False) -> str:
-    """A text file's content, without its last newline unless that is asked for, as llama.cpp reads prompts."""
-    text = read_bytes(path).decode("utf-8", errors="replace")  # line ends as they are
+    """Content of a text file, without its last newline unless `final_newline`, as in llama.cpp."""
+    text = read_bytes(path).decode("utf-8", errors="replace")  # line ends stay as they are
     return text if final_newline else text.removesuffix("\n")
 
 
 def read_bytes(path: str) -> bytes:
-    """A file's content; raises ResourceError where it cannot be read."""
+    """Content of a file; raises ResourceError if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -38,14 +41,14 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_stdin() -> str:
-    """All of standard input, without its last newline; a pipe says what it means, so escapes are left alone."""
+    """Standard input without its last newline; escape sequences are not replaced."""
     return sys.stdin.read().removesuffix("\n")
 
 
 def read_prompt(args: argparse.Namespace, words: Sequence[str] = ()) -> str | None:
-    """The prompt from -p, -f or free words; None where there is none of them.
+    """The prompt from -p, -f or positional words; None without any of them.
 
-    Raises OptionError where more than one of them is given.
+    Raises OptionError if more than one of them is given.
     """
     sources = {"-p": args.prompt, "-f": args.file, "words": " ".join(words) or None}
     given = [name for name, value in sources.items() if value is not None]
@@ -58,7 +61,7 @@ def read_prompt(args: argparse.Namespace, words: Sequence[str] = ()) -> str | No
 
 
 def read_system_prompt(args: argparse.Namespace) -> str | None:
-    """The system message from -sys or -sysf."""
+    """The system message of -sys or -sysf."""
     if args.system_prompt_file is not None:
         return read_file(args.system_prompt_file)
     if args.system_prompt is not None and args.escape:

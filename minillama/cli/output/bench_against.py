@@ -70,7 +70,7 @@ def find_program(path: str) -> Path:
 
 
 def find_completion(bench: Path) -> Path | None:
-    """llama-completion in the folder of a llama-bench; None on Windows, which does not report a process's memory."""
+    """The llama-completion in the folder of a llama-bench; None on Windows, without wait4."""
     found = shutil.which(str(bench.absolute().with_name("llama-completion" + bench.suffix)))
     return Path(found) if found is not None and sys.platform != "win32" else None
 
@@ -121,7 +121,7 @@ def _compare_starts(
 
 
 class _Printer:
-    """Prints comparisons one by one in Markdown, or all of them at the end as one JSON object."""
+    """Prints comparisons one by one in Markdown, or at the end as JSON."""
 
     def __init__(self, as_json: bool, plan: Plan) -> None:
         self.bandwidths: dict[int, float] = {}

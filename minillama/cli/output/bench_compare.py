@@ -1,4 +1,4 @@
-"""`minillama bench --compare`: a run beside a stored one, or two stored ones, with intervals."""
+"""`minillama bench --compare`: compare a run with stored results, or two stored files."""
 
 import argparse
 import json
@@ -22,8 +22,8 @@ from minillama.measure.tables import md_table
 METHOD = "ratio: of the means, by the base's; interval: Welch's for the logarithm of the ratio"
 
 
-class Comparing(Markdown):
-    """The table of a run, and behind it the same tests beside stored results; or all of it as one JSON object."""
+class ComparedMarkdown(Markdown):
+    """A run and its comparison with stored results, as tables or one JSON object."""
 
     def __init__(self, plan: Plan, stored: Path, *, as_json: bool) -> None:
         super().__init__(plan)
@@ -50,7 +50,7 @@ def stored_files(args: argparse.Namespace) -> list[Path]:
     """The files of --compare: none, one or two."""
     names = [name for group in args.compare or () for name in group]
     if len(names) > 2:
-        raise OptionError(f"--compare with {len(names)} files; give one, or two beside each other")
+        raise OptionError(f"--compare with {len(names)} files; give one or two")
     for name in names:
         if not Path(name).is_file():
             raise ResourceError(f"--compare {name}: no such file; store results with -o json > {name}")
@@ -58,7 +58,7 @@ def stored_files(args: argparse.Namespace) -> list[Path]:
 
 
 def compare_stored(stored: Sequence[Path], *, as_json: bool) -> int:
-    """Print what two files of results have in common, the first being the base."""
+    """Compare two files of results; the first is the base."""
     found = compare_results(*map(read_results, stored))
     if not found and not as_json:
         raise OptionError(f"--compare: {stored[0]} and {stored[1]} have no model, test and number of threads in common")

@@ -1,4 +1,4 @@
-"""llama-perplexity's lines: perplexities, KL divergences and multiple-choice scores as text."""
+"""Output lines of llama-perplexity: perplexity, KL divergence, multiple-choice scores."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,8 +14,8 @@ DIVERGENCE_HEAD = (
 )
 HELLASWAG_HEAD = "\ntask\tacc_norm\t95% confidence interval\n"
 MULTIPLE_CHOICE_HEAD = "\ntask\tacc_norm\n"
-LEAST_TOKENS = 100  # below which KL divergence has no statistics
-LEAST_TASKS = 100  # below which Winogrande has no final score
+MIN_TOKENS = 100  # for statistics of the KL divergence
+MIN_TASKS = 100  # for a final Winogrande score
 
 _KLD_SHARES = (99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1)
 _P_DIFF_SHARES = (99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1)
@@ -28,18 +28,18 @@ def eta(seconds_per_pass: float, passes: float) -> str:
 
 
 def speed(tokens: int, seconds: float) -> str:
-    """A time as in llama.cpp's timings."""
+    """A time and its rates, as in llama.cpp's timings."""
     rates = f"{1000 * seconds / tokens:8.2f} ms per token, {tokens / seconds:8.2f} tokens per second"
     return f"{1000 * seconds:10.2f} ms / {tokens:5d} tokens ({rates})"
 
 
 def running(estimate: "Estimate") -> str:
-    """The perplexity so far: output type 0."""
+    """The perplexity so far (output type 0)."""
     return f"[{estimate.chunk}]{estimate.ppl:.4f},"
 
 
 def running_columns(estimate: "Estimate", step: int, *, errors: bool) -> str:
-    """First token of the window, perplexity, and where wanted mean nll and its error: output type 1."""
+    """First token of the window, perplexity, mean nll and its error (output type 1)."""
     columns = f"{(estimate.chunk - 1) * step:8d}  {estimate.ppl:.4f}"
     return columns + (f"  {estimate.nll:4f}  {estimate.nll_error:4f}\n" if errors else "\n")
 
@@ -50,7 +50,7 @@ def final(estimate: "Estimate") -> str:
 
 
 def divergence_row(found: "Divergence") -> str:
-    """The row of the windows so far."""
+    """The statistics of the windows so far, as a row."""
     rms, same = found.rms_p_diff, found.same_top_share
     columns = (
         f"{found.chunk:4d}",
@@ -64,7 +64,7 @@ def divergence_row(found: "Divergence") -> str:
 
 
 def divergence_statistics(found: "Divergence") -> str:
-    """All statistics at the end."""
+    """All statistics, printed at the end."""
     return "\n".join(_statistics(found)) + "\n"
 
 
@@ -107,13 +107,13 @@ def _share(percent: float) -> str:
 
 
 def hellaswag_row(answer: "ChoiceResult") -> str:
-    """The score so far with its interval."""
+    """The score so far and its confidence interval."""
     low, high = answer.interval
     return f"{answer.task}\t{100 * answer.accuracy:3.8f}%\t[{100 * low:3.4f}%, {100 * high:3.4f}%]\n"
 
 
 def winogrande_row(answer: "ChoiceResult") -> str:
-    """The score so far, both log-probabilities, the choice and the right one, from 1."""
+    """The score so far, both log-probabilities, the choice and the correct one, from 1."""
     first, second = answer.scores
     (right,) = answer.right
     score = f"{answer.task}\t{100 * answer.accuracy:.4f}\t{first:10.6f}  {second:10.6f}"
@@ -121,9 +121,9 @@ def winogrande_row(answer: "ChoiceResult") -> str:
 
 
 def winogrande_final(answer: "ChoiceResult") -> str:
-    """The last line, where there are tasks enough."""
+    """The last line; empty for fewer than `MIN_TASKS` tasks."""
     score = f"{100 * answer.accuracy:.4f} +/- {100 * answer.error:.4f}"
-    return f"Final Winogrande score({answer.task} tasks): {score}\n" if answer.task >= LEAST_TASKS else ""
+    return f"Final Winogrande score({answer.task} tasks): {score}\n" if answer.task >= MIN_TASKS else ""
 
 
 def multiple_choice_row(answer: "ChoiceResult") -> str:
@@ -132,7 +132,7 @@ def multiple_choice_row(answer: "ChoiceResult") -> str:
 
 
 def multiple_choice_final(answer: "ChoiceResult") -> str:
-    """The last lines: the score, and what a choice at random would reach."""
+    """The last lines: the score, and the expected score of random choices."""
     return (
         f"Final result: {100 * answer.accuracy:.4f} +/- {100 * answer.error:.4f}\n"
         f"Random chance: {100 * answer.chance:.4f} +/- {100 * answer.chance_error:.4f}\n"

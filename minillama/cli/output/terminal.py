@@ -1,4 +1,4 @@
-"""What a person sees: text as it comes on stdout, timings and notes on stderr, Ctrl-C."""
+"""Terminal output: streamed text on stdout, timings and notes on stderr, Ctrl-C."""
 
 import signal
 import sys
@@ -15,21 +15,21 @@ BROKEN_PIPE = 141  # exit status when the reader of stdout has closed it
 
 REASONS = {
     "stop": "the model ended its answer",
-    "word": "a stop text appeared",
-    "limit": "-n tokens are written",
-    "length": "the context is full (-c makes it larger, --context-shift goes on)",
+    "word": "a stop string was generated",
+    "limit": "-n tokens were generated",
+    "length": "the context is full (enlarge it with -c, or use --context-shift)",
     "interrupted": "interrupted",
 }
 
 
 class Interrupt:
-    """While it is entered, the first Ctrl-C only sets `asked`; a second one raises KeyboardInterrupt.
+    """Context manager: the first Ctrl-C only sets `requested`, a second one raises KeyboardInterrupt.
 
-    So an answer stops between two tokens, and what was computed stays usable.
+    An answer then stops between two tokens, and the computed state stays usable.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> "Interrupt":
         self._previous = signal.signal(signal.SIGINT, self._handle)
@@ -39,48 +39,48 @@ class Interrupt:
         signal.signal(signal.SIGINT, self._previous)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 def show_stream(stream: "Stream", write: Callable[[str], None] | None = None) -> "Completion":
-    """Print pieces as they come until the end or Ctrl-C, and return the completion."""
+    """Print pieces of text until the end or Ctrl-C, and return the completion."""
     write = write or write_text
     with Interrupt() as interrupt:
         for piece in stream:
             write(piece.text)
-            if interrupt.asked:
+            if interrupt.requested:
                 stream.close()
                 break
     return stream.completion
 
 
 def write_text(text: str) -> None:
-    """Text for stdout, at once."""
+    """Write text to stdout and flush."""
     if text:
         sys.stdout.write(text)
         sys.stdout.flush()
 
 
 def use_colour(choice: str) -> bool:
-    """--color on, off or auto: auto where a person looks."""
+    """Evaluate --color; `auto` is on if stdout is a terminal."""
     return choice == "on" or (choice == "auto" and sys.stdout.isatty())
 
 
 def note(line: str = "") -> None:
-    """A line for stderr."""
+    """Print a line on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def end_line(text: str) -> None:
-    """End the last line of a text, so that what follows begins a new one."""
+    """Write a line end if the text does not end with one."""
     if not text.endswith("\n"):
         write_text("\n")
 
 
 def show_prompt(rendered: str, ids: list[int], piece: Callable[[int], bytes]) -> None:
-    """The prompt as the model gets it: its text with the template's marks, and every token."""
+    """Print the rendered prompt and its tokens on stderr."""
     note(f"prompt: {rendered!r}")
     note(f"number of tokens in prompt = {len(ids)}")
     for token in ids:
@@ -88,12 +88,12 @@ def show_prompt(rendered: str, ids: list[int], piece: Callable[[int], bytes]) ->
 
 
 def timing_lines(timings: "Timings") -> list[str]:
-    """llama.cpp's block of timings, with the compile time that a JAX program has besides."""
+    """llama.cpp's block of timings, plus the compile time."""
     steps = len(timings.token_seconds)
     steps_ms = 1000 * sum(timings.token_seconds)
     prompt_ms = 1000 * timings.prompt
     prompt_each, step_each = _each(prompt_ms, timings.prompt_tokens), _each(steps_ms, steps)
-    tokens = timings.prompt_tokens + steps  # as llama.cpp counts: the first token comes with the prompt
+    tokens = timings.prompt_tokens + steps  # as llama.cpp counts: the first token belongs to the prompt
     lookup = [f"   prompt lookup = {draft_counts(timings)}"] if timings.drafted_tokens else []
     return [
         f"       load time = {1000 * timings.load:10.2f} ms",
@@ -108,7 +108,7 @@ def timing_lines(timings: "Timings") -> list[str]:
 
 
 def show_timings(completion: "Completion") -> None:
-    """The timings of one answer and why it ended, on stderr."""
+    """Print the timings of an answer and its stop reason on stderr."""
     note()
     for line in timing_lines(completion.timings):
         note(f"minillama: {line}")
@@ -116,13 +116,13 @@ def show_timings(completion: "Completion") -> None:
 
 
 def turn_line(timings: "Timings") -> str:
-    """llama-cli's line after each turn."""
+    """llama-cli's line of speeds after each answer."""
     speeds = f"Prompt: {timings.prompt_per_second:.1f} t/s | Generation: {timings.generated_per_second:.1f} t/s"
     return f"[ {speeds} | Lookup: {draft_counts(timings)} ]" if timings.drafted_tokens else f"[ {speeds} ]"
 
 
 def draft_counts(timings: "Timings") -> str:
-    """How many tokens prompt lookup guessed, and how many of them were right, under llama.cpp's names."""
+    """Drafted and accepted tokens of prompt lookup, under llama.cpp's names."""
     accepted = f"n_accept {timings.accepted_tokens}, accept {100 * timings.accept_rate:.1f} %"
     return f"n_drafted {timings.drafted_tokens}, {accepted}"
 
