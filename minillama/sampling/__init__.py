@@ -1,10 +1,10 @@
-"""llama.cpp's chain of samplers, running on the device inside the compiled step.
+"""llama.cpp's sampler chain, compiled and run on the device.
 
 >>> chain = build_chain(Sampling(temp=0.8, top_k=40, seed=1), vocab_size=32000)
 >>> state = chain.init(seed=1)
 >>> token, state = chain(logits, state)
 
-`Sampling` and everything in `params` can be had without importing JAX.
+`Sampling` and the names of `sampling_params` and `sampler_order` do not import JAX.
 """
 
 from importlib import import_module
@@ -36,7 +36,7 @@ __all__ = [
     "sequence_to_names",
 ]
 
-_HOMES = {
+_LAZY_MODULES = {
     "Candidates": "candidates",
     "Chain": "chain",
     "SamplerState": "sampler_state",
@@ -49,7 +49,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import JAX only when a chain is wanted: the command line reads its options without it."""
-    if name not in _HOMES:
+    """Import the chain (and JAX) on first use: the command line needs only the options."""
+    if name not in _LAZY_MODULES:
         raise AttributeError(f"module 'minillama.sampling' has no attribute {name!r}")
-    return getattr(import_module(f"minillama.sampling.{_HOMES[name]}"), name)
+    return getattr(import_module(f"minillama.sampling.{_LAZY_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""The value that flows through the chain: the tokens that may still be drawn."""
+"""Candidate tokens: the value that the stages of the sampler chain transform."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,24 +10,24 @@ from jaxtyping import Array, Bool, Float, Int
 
 from minillama.sampling.pytree import STATIC, pytree
 
-_FIRST_TRY = 1024  # how many candidates are ranked before all of them are
+_FIRST_TRY = 1024  # candidates to rank before ranking all of them
 
 
 class Order(Enum):
-    """How a list of candidates is arranged."""
+    """Order of a list of candidates."""
 
-    VOCABULARY = "position i holds token i, or the i-th of a range of tokens"
-    DESCENDING = "by logit, the largest first"
-    NONE = "in no useful order"
+    VOCABULARY = "by token id: position i holds token i, or token i of a range"
+    DESCENDING = "by logit, largest first"
+    NONE = "unordered"
 
 
 @pytree
 @dataclass(frozen=True)
 class Candidates:
-    """A list of M candidates, of which `kept` are still in the running.
+    """M candidates; the mask `kept` marks those that were not dropped.
 
-    llama.cpp shortens its list; compiled code has fixed shapes, so a dropped candidate stays in place with a logit of
-    -inf. A candidate may be kept with a logit of -inf too (a bias of -inf, top-n-sigma): it counts but is never drawn.
+    llama.cpp shortens its list. Compiled code has fixed shapes: a dropped candidate stays in place with a logit of
+    -inf. A kept candidate can also have a logit of -inf (a bias of -inf, top-n-sigma): it counts but is never drawn.
     """
 
     ids: Int[Array, "M"]
@@ -38,12 +38,12 @@ class Candidates:
 
     @staticmethod
     def from_logits(logits: Float[Array, "V"]) -> "Candidates":
-        """All of the vocabulary, in f32; a logit that is not a number counts as -inf."""
+        """Candidates for the whole vocabulary, in f32; a NaN logit counts as -inf."""
         return Candidates.from_range(logits, jnp.int32(0), logits.shape[0])
 
     @staticmethod
     def from_range(logits: Float[Array, "R"], first: Int[Array, ""], vocab_size: int) -> "Candidates":
-        """The tokens from `first` on; those beyond the vocabulary are none."""
+        """Candidates for R consecutive tokens from `first`; ids past the vocabulary are dropped."""
         logits = logits.astype(jnp.float32)
         ids = first + jnp.arange(logits.shape[0], dtype=jnp.int32)
         real = ids < vocab_size
@@ -52,29 +52,29 @@ class Candidates:
 
     @property
     def count(self) -> Int[Array, ""]:
-        """How many candidates are kept."""
+        """Number of kept candidates."""
         return jnp.sum(self.kept, dtype=jnp.int32)
 
     @property
     def rank(self) -> Int[Array, "M"]:
-        """How many kept candidates stand before each one."""
+        """Number of kept candidates before each position."""
         return jnp.cumsum(self.kept, dtype=jnp.int32) - self.kept.astype(jnp.int32)
 
     @property
     def probs(self) -> Float[Array, "M"]:
         """Softmax over the kept candidates."""
         top = jnp.max(self.logits)
-        # The largest is 0 by decree: inf - inf is no number.
+        # Set the largest to 0 explicitly: inf - inf is NaN.
         shifted = jnp.where(self.logits == top, 0.0, self.logits - top)
         weights = jnp.where(self.kept, jnp.exp(shifted), 0.0)
         return weights / jnp.sum(weights)
 
-    def keep(self, wanted: Bool[Array, "M"]) -> "Candidates":
-        """Drop the candidates that are not wanted."""
-        return replace(self, logits=jnp.where(wanted, self.logits, -jnp.inf), kept=self.kept & wanted)
+    def keep(self, mask: Bool[Array, "M"]) -> "Candidates":
+        """Drop the candidates outside a mask."""
+        return replace(self, logits=jnp.where(mask, self.logits, -jnp.inf), kept=self.kept & mask)
 
     def with_logits(self, logits: Float[Array, "M"], *, same_order: bool) -> "Candidates":
-        """Change the logits; say whether a descending list stays one."""
+        """Replace the logits; `same_order` means that a descending list stays descending."""
         still = self.order is Order.VOCABULARY or same_order
         return replace(self, logits=jnp.where(self.kept, logits, -jnp.inf), order=self.order if still else Order.NONE)
 
@@ -88,9 +88,10 @@ class Candidates:
         enough: Callable[[Float[Array, "R"], Int[Array, "R"]], Bool[Array, "R"]],
         score: Float[Array, "M"] | None = None,
     ) -> Bool[Array, "M"]:
-        """Mark the best by a score (the logit), down to the first that makes them `enough(sum of probs, number)`.
+        """Mask of the best by score, up to the first one at which `enough(sum of probs, count)` holds.
 
-        Seldom sorts a vocabulary: nearly always the best _FIRST_TRY are enough, and only otherwise all are ranked.
+        score: the logits by default. The _FIRST_TRY best candidates are nearly always enough. Only if they are not, all
+        candidates are ranked.
         """
         size, probs = self.logits.shape[0], self.probs
         sorted_already = self.order is Order.DESCENDING and score is None
@@ -112,7 +113,7 @@ class Candidates:
         return lax.cond(found, lambda: head, lambda: among(size)[0])
 
     def positions(self, tokens: Int[Array, "W"]) -> Int[Array, "W"]:
-        """Where the tokens stand in the list; M, which is out of range, for a token that is not in it."""
+        """Position of each token in the list; M (out of range) if it is absent."""
         size = self.logits.shape[0]
         if self.order is Order.VOCABULARY:
             places = tokens - self.ids[0]
@@ -124,5 +125,5 @@ class Candidates:
 
 
 def bucket(count: int, minimum: int = 64) -> int:
-    """Round a size up to a power of two, so that nearby sizes share one compilation."""
+    """Round a size up to a power of two: similar sizes share one compilation."""
     return max(minimum, 1 << max(0, count - 1).bit_length())

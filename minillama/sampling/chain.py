@@ -1,4 +1,8 @@
-"""The chain: logits in, token out. Which links there are is structure; their values are leaves that may move freely."""
+"""The sampler chain: logits in, token out.
+
+The sequence of stages is static structure of the pytree. The options of each stage are leaves: changing them compiles
+nothing.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +28,7 @@ from minillama.sampling.stages.truncation import MinP, TopK, TopNSigma, TopP, Ty
 
 @runtime_checkable
 class Stage(Protocol):
-    """One link: a frozen pytree that maps candidates to candidates."""
+    """One stage of the chain: a frozen pytree that maps candidates to candidates."""
 
     name: str
 
@@ -34,7 +38,7 @@ class Stage(Protocol):
 @pytree
 @dataclass(frozen=True)
 class Chain:
-    """llama.cpp's sampler chain; an argument of compiled code, so that chains of one structure share a compilation."""
+    """llama.cpp's sampler chain as a pytree: chains of the same structure share one compilation."""
 
     stages: tuple[Stage, ...]
     sampler: FinalSampler
@@ -42,37 +46,37 @@ class Chain:
     window: int = field(metadata=STATIC)
 
     def init(self, seed: int) -> SamplerState:
-        """The state before the first token, from a seed of 0 to 2**32 - 1 (`resolve_seed` makes one)."""
+        """The state before the first token, from a seed (0 to 2**32 - 1, see `resolve_seed`)."""
         if not 0 <= seed < 2**32:
-            raise OptionError(f"seed is {seed}; a chain needs 0 to {2**32 - 1} (resolve_seed finds one for -1)")
+            raise OptionError(f"seed is {seed}; expected 0 to {2**32 - 1} (resolve_seed picks one for -1)")
         return new_state(seed, self.window, self.sampler.initial_mu())
 
     def accept(self, state: SamplerState, token: Int[Array, ""]) -> SamplerState:
-        """Let the penalties see one token that the chain did not draw itself."""
+        """Add a token that the chain did not draw to the penalty window."""
         return state.accept(token)
 
     def accept_many(self, state: SamplerState, ids: Int[Array, "T"], n_valid: Int[Array, ""] | int) -> SamplerState:
-        """Let the penalties see the first n_valid of the ids, the first one first: a padded prompt."""
+        """Add the first n_valid of the ids, a padded prompt, to the penalty window."""
         return state.accept_many(ids, jnp.asarray(n_valid, jnp.int32))
 
     def __call__(self, logits: Float[Array, "V"], state: SamplerState) -> tuple[Int[Array, ""], SamplerState]:
-        """Draw a token and accept it."""
+        """Sample a token and accept it."""
         return self.draw(self.candidates(logits, state), state)
 
     def draw(self, candidates: Candidates, state: SamplerState) -> tuple[Int[Array, ""], SamplerState]:
-        """Draw one of what all links have left, and accept it."""
-        key, for_draw, _ = _keys(state)
-        position = draw(candidates.probs, jax.random.uniform(for_draw))
+        """Draw one token from the output of all stages, and accept it."""
+        next_key, draw_key, _ = _split_keys(state)
+        position = draw(candidates.probs, jax.random.uniform(draw_key))
         token = candidates.ids[position]
         mu = self.sampler.update_mu(state.mu, candidates.probs[position])
-        return token, SamplerState(key, state.accept(token).recent, mu)
+        return token, SamplerState(next_key, state.accept(token).recent, mu)
 
     def candidates(self, logits: Float[Array, "V"], state: SamplerState) -> Candidates:
-        """What is left after all links, from which the next call draws."""
+        """The output of all stages, from which `draw` samples."""
         return self.run_all(logits, state)[-1]
 
     def run_all(self, logits: Float[Array, "V"], state: SamplerState) -> tuple[Candidates, ...]:
-        """The candidates before the first link, and after each one; the last link's is what it draws from."""
+        """Candidates before the first stage and after each one, the final sampler included."""
         if logits.shape[0] != self.vocab_size:
             raise ValueError(f"{logits.shape[0]} logits for a chain built for {self.vocab_size} tokens")
         return self.run(Candidates.from_logits(logits), state, self.stages)
@@ -80,8 +84,11 @@ class Chain:
     def run(
         self, candidates: Candidates, state: SamplerState, stages: Sequence[Stage], *, with_sampler: bool = True
     ) -> tuple[Candidates, ...]:
-        """The candidates before, and after each of some consecutive links, and of the draw's own at the end."""
-        step = StepContext(state.recent, jax.random.uniform(_keys(state)[2]), state.mu)
+        """Candidates before and after each of some consecutive stages.
+
+        with_sampler: append those after the truncation of the final sampler.
+        """
+        step = StepContext(state.recent, jax.random.uniform(_split_keys(state)[2]), state.mu)
         found = [candidates]
         for stage in stages:
             found.append(stage(found[-1], step))
@@ -91,12 +98,12 @@ class Chain:
 
 
 def build_chain(sampling: Sampling, vocab_size: int) -> Chain:
-    """Compose the links that the options ask for.
+    """Build the chain for the given options.
 
-    A new structure, and so a new compilation, comes from: another order, a link switched on or off (but not top_p
-    behind a top_k, min_p and temperature: they work at their off values too), another power of two above
-    top_k, repeat_last_n or the number of biases, min_keep crossing 1, another mirostat. Nothing else recompiles.
-    Raises OptionError for token ids beyond the vocabulary.
+    Options that change the structure cause a new compilation: another order of the stages; a stage switched on or off
+    (except min_p, temperature, and top_p after a top_k, which also run at their off values); another power of two above
+    top_k, repeat_last_n or the number of biases; min_keep crossing 1; another mirostat. No other option recompiles.
+    Raises OptionError for token ids outside the vocabulary.
     """
     stages: list[Stage] = [_logit_bias(sampling, vocab_size)] if sampling.logit_bias else []
     bounded = False
@@ -105,38 +112,44 @@ def build_chain(sampling: Sampling, vocab_size: int) -> Chain:
             stages.append(_stage(sampler, sampling, vocab_size))
         bounded = bounded or (sampler is Sampler.TOP_K and sampling.enabled(sampler))
     tau, eta = jax.device_put((np.float32(sampling.mirostat_ent), np.float32(sampling.mirostat_lr)))
-    last = Dist(), Mirostat1(tau, eta), Mirostat2(tau, eta)
-    return Chain(tuple(stages), last[sampling.mirostat], vocab_size, penalty_window(sampling))
+    samplers = Dist(), Mirostat1(tau, eta), Mirostat2(tau, eta)
+    return Chain(tuple(stages), samplers[sampling.mirostat], vocab_size, penalty_window(sampling))
 
 
 def penalty_window(sampling: Sampling) -> int:
-    """How many tokens a chain of these options looks back on."""
+    """Number of past tokens in the penalty window of a chain with these options."""
     return bucket(max(sampling.repeat_last_n, sampling.dry_penalty_last_n, 1))
 
 
 def logprob(logits: Float[Array, "V"], token: Int[Array, ""]) -> Float[Array, ""]:
-    """Natural logarithm of the probability that the model itself gives a token: before any link of the chain."""
+    """Log-probability (natural) of a token under the model, before any stage of the chain."""
     logits = logits.astype(jnp.float32)
     return logits[token] - jax.nn.logsumexp(logits)
 
 
-def _keys(state: SamplerState) -> tuple[Array, Array, Array]:
-    """Next step's key, the key of the draw, the key of xtc: a link switched on or off leaves the draws as they are."""
-    following, for_draw, for_xtc = jax.random.split(state.key, 3)
-    return following, for_draw, for_xtc
+def _split_keys(state: SamplerState) -> tuple[Array, Array, Array]:
+    """Keys of the next step, of the draw and of xtc.
+
+    A stage that is switched on or off does not change the random numbers of the draws.
+    """
+    next_key, draw_key, xtc_key = jax.random.split(state.key, 3)
+    return next_key, draw_key, xtc_key
 
 
 def _is_included(sampler: Sampler, sampling: Sampling, bounded: bool) -> bool:
-    """Keep cheap links at their off values, so that a slider crossing them does not recompile."""
+    """True if the chain gets this stage.
+
+    Cheap stages stay in the chain at their off values, so that a slider that crosses such a value does not recompile.
+    """
     cheap = sampler in (Sampler.TEMPERATURE, Sampler.MIN_P) or (sampler is Sampler.TOP_P and bounded)
     return cheap or sampling.enabled(sampler)
 
 
 def _stage(sampler: Sampler, sampling: Sampling, vocab_size: int) -> Stage:
-    """Build one link with its values on the device."""
+    """Build one stage with its options on the device."""
 
     def real(value: float) -> Float[Array, ""]:
-        return jax.device_put(np.float32(value))  # in place of jnp.asarray, which compiles a program
+        return jax.device_put(np.float32(value))  # unlike jnp.asarray, this compiles no program
 
     def whole(value: int) -> Int[Array, ""]:
         return jax.device_put(np.int32(value))

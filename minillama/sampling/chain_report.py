@@ -1,4 +1,4 @@
-"""What a chain does to one set of logits, link by link, as numpy values for figures and tables."""
+"""Effect of each stage of a chain on one set of logits, as numpy values."""
 
 from dataclasses import dataclass
 
@@ -14,17 +14,17 @@ from minillama.sampling.sampler_state import SamplerState
 
 @dataclass(frozen=True)
 class StageReport:
-    """One link: who may still be drawn after it (the likeliest first), and whom it removed (the likeliest first)."""
+    """One stage: the candidates that it keeps and those that it removes, both likeliest first."""
 
-    name: str  # llama.cpp's name of the link; "logits" for what goes in
+    name: str  # llama.cpp's name of the stage; "logits" for the input
     kept: int
     ids: Int[np.ndarray, "kept"]
-    probs: Float[np.ndarray, "kept"]  # softmax over those that are left
+    probs: Float[np.ndarray, "kept"]  # softmax over the kept candidates
     removed: Int[np.ndarray, "removed"]
 
 
 def distribution(logits: Float[Array | np.ndarray, "V"], chain: Chain, state: SamplerState) -> Float[np.ndarray, "V"]:
-    """The probability of each token of the vocabulary in the next draw; 0 for those that the chain removed."""
+    """Probability of each token of the vocabulary in the next draw; 0 for removed tokens."""
     last = _run_all(chain, jnp.asarray(logits), state)[-1]
     probs = np.zeros(chain.vocab_size, np.float32)
     probs[np.asarray(last.ids)] = np.asarray(last.probs)
@@ -32,7 +32,7 @@ def distribution(logits: Float[Array | np.ndarray, "V"], chain: Chain, state: Sa
 
 
 def explain(logits: Float[Array | np.ndarray, "V"], chain: Chain, state: SamplerState) -> tuple[StageReport, ...]:
-    """One report for the logits themselves, one for each link of the chain that is not switched off."""
+    """One report for the logits, then one for each stage of the chain."""
     names = ("logits", *(stage.name for stage in chain.stages), chain.sampler.name)
     reports: list[StageReport] = []
     for name, found in zip(names, _run_all(chain, jnp.asarray(logits), state), strict=True):
@@ -49,7 +49,7 @@ def _run_all(chain: Chain, logits: Float[Array, "V"], state: SamplerState) -> tu
 
 
 def _likeliest_first(found: Candidates) -> tuple[Int[np.ndarray, "kept"], Float[np.ndarray, "kept"]]:
-    """Only those that can be drawn: a candidate with a logit of -inf counts as removed."""
+    """Ids and probabilities of the drawable candidates; a logit of -inf counts as removed."""
     ids, logits, probs = np.asarray(found.ids), np.asarray(found.logits), np.asarray(found.probs)
     order = np.argsort(-logits, kind="stable")
     order = order[np.asarray(found.kept)[order] & (logits[order] > -np.inf)]

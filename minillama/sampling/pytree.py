@@ -1,7 +1,7 @@
 """Frozen dataclasses as JAX pytrees: fields marked static are structure, all others are leaves.
 
-Unlike jax.tree_util.register_dataclass this rebuilds without calling `__init__`: JAX's transformations put
-placeholders where arrays were (vmap's axes, shapes), and these would fail checks of types and shapes.
+Unlike jax.tree_util.register_dataclass, unflattening does not call `__init__`. JAX's transformations put placeholders
+in place of arrays (axes of vmap, shapes), which would fail the checks of types and shapes.
 """
 
 from collections.abc import Hashable, Iterable
@@ -12,7 +12,7 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 Class = TypeVar("Class")
 
-STATIC = {"static": True}  # metadata of a field that is structure: another value of it means another compilation
+STATIC = {"static": True}  # metadata of a static field: another value causes another compilation
 
 
 def pytree(cls: type[Class]) -> type[Class]:

@@ -1,4 +1,4 @@
-"""The order of the samplers: llama.cpp's names, aliases and letters for the links of the chain."""
+"""Order of the samplers: llama.cpp's names, aliases and letters for the stages of the chain."""
 
 from enum import Enum
 
@@ -6,7 +6,7 @@ from minillama.errors import OptionError
 
 
 class Sampler(Enum):
-    """One link of the chain: its name in `--samplers`, its letter in `--sampler-seq`, its name in the printed chain."""
+    """A stage of the chain: its `--samplers` name, `--sampler-seq` letter and printed name."""
 
     PENALTIES = ("penalties", "e", "penalties")
     DRY = ("dry", "d", "dry")
@@ -32,13 +32,13 @@ _NAMES = {
     for sampler in Sampler
     for spelling in (sampler.option, sampler.option.replace("_", "-"), sampler.option.replace("_", ""))
 } | {"nucleus": Sampler.TOP_P, "temp": Sampler.TEMPERATURE, "typ": Sampler.TYP_P, "typical": Sampler.TYP_P}
-_UNSUPPORTED = {"a": "adaptive_p", "i": "infill"}  # llama.cpp has them, this chain does not
+_UNSUPPORTED = {"a": "adaptive_p", "i": "infill"}  # samplers of llama.cpp without a stage here
 
 
 def parse_order(text: str) -> tuple[Sampler, ...]:
-    """Read an order of samplers: names with `;` between them, one name alone, or a sequence of letters.
+    """Parse an order of samplers: names separated by `;`, one name, or letters.
 
-    `top_k;top-p;temp`, `temperature` and `kpt` are all good; case does not matter; an empty text is an empty chain.
+    Examples: `top_k;top-p;temp`, `temperature`, `kpt`. Case does not matter. An empty text is an empty chain.
     Raises OptionError for an unknown name or letter (llama.cpp warns and skips it).
     """
     names = [name.strip().lower() for name in text.split(";") if name.strip()]
@@ -48,7 +48,7 @@ def parse_order(text: str) -> tuple[Sampler, ...]:
 
 
 def sequence_to_names(letters: str) -> str:
-    """Turn the letters of `--sampler-seq` into names, because the letters `temp` alone would be read as a name."""
+    """Names for the letters of `--sampler-seq`; `parse_order` would read the letters `temp` as a name."""
     return ";".join(_sampler_of_letter(letter).option for letter in letters.strip().lower()) + ";"
 
 

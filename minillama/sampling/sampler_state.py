@@ -1,4 +1,4 @@
-"""What the sampler remembers from token to token, as one value."""
+"""State of the sampler between tokens, as one immutable value."""
 
 from dataclasses import dataclass, replace
 
@@ -8,25 +8,28 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from minillama.sampling.pytree import pytree
 
-NO_TOKEN = -1  # fills the window where no token has been accepted yet
+NO_TOKEN = -1  # fills the positions of the window without a token
 
 
 @pytree
 @dataclass(frozen=True)
 class SamplerState:
-    """Random key, the last W accepted tokens (the newest first, NO_TOKEN where there are fewer), and mirostat's mu."""
+    """Random key, penalty window and mirostat's mu.
+
+    recent: the last W accepted tokens, newest first; NO_TOKEN if there are fewer.
+    """
 
     key: Key[Array, ""]
     recent: Int[Array, "W"]
     mu: Float[Array, ""]
 
     def accept(self, token: Int[Array, ""]) -> "SamplerState":
-        """Put one token in front of the window."""
+        """Put one token at the front of the window."""
         newest = jnp.reshape(token, (1,)).astype(jnp.int32)
         return replace(self, recent=jnp.concatenate([newest, self.recent[:-1]]))
 
     def accept_many(self, ids: Int[Array, "T"], n_valid: Int[Array, ""]) -> "SamplerState":
-        """Accept the first n_valid of the ids, the first one first: a prompt, padded to its bucket."""
+        """Accept the first n_valid of the ids in order (a prompt with padding)."""
         length, width = ids.shape[0], self.recent.shape[0]
         if length == 0:
             return self
@@ -40,7 +43,7 @@ class SamplerState:
 @pytree
 @dataclass(frozen=True)
 class StepContext:
-    """What a stage may look at besides the candidates, for one token."""
+    """Inputs of a stage other than the candidates, for one token."""
 
     recent: Int[Array, "W"]
     xtc_uniform: Float[Array, ""]  # uniform in [0, 1), for xtc
@@ -48,5 +51,5 @@ class StepContext:
 
 
 def new_state(seed: int | UInt32[Array, ""], width: int, mu: Float[Array, ""]) -> SamplerState:
-    """The state before the first token: an empty window of a given width."""
+    """The state before the first token, with an empty window of the given width."""
     return SamplerState(jax.random.key(seed), jnp.full(width, NO_TOKEN, jnp.int32), mu)

@@ -1,4 +1,4 @@
-"""What a person can ask of the sampler: llama.cpp's options, defaults and off values, checked. No JAX here."""
+"""Sampling options under llama.cpp's names, with its defaults, off values and checks. No JAX here."""
 
 import math
 import secrets
@@ -28,7 +28,7 @@ _FLOAT_RANGES = {
     "min_p": (0.0, 1.0),
     "typical": (0.0, 1.0),
     "top_nsigma": (-_FLOAT32_MAX, _FLOAT32_MAX),
-    "repeat_penalty": (1e-30, 1e30),  # it divides, so its inverse has to be finite too
+    "repeat_penalty": (1e-30, 1e30),  # a divisor: its inverse must be finite too
     "presence_penalty": (-_FLOAT32_MAX, _FLOAT32_MAX),
     "frequency_penalty": (-_FLOAT32_MAX, _FLOAT32_MAX),
     "dry_multiplier": (-_FLOAT32_MAX, _FLOAT32_MAX),
@@ -43,7 +43,7 @@ _FLOAT_RANGES = {
 
 
 class SamplingOptions(TypedDict, total=False):
-    """The fields of `Sampling` as keyword arguments: `def generate(prompt, **options: Unpack[SamplingOptions])`."""
+    """The fields of `Sampling` as typed keyword arguments (`**options: Unpack[SamplingOptions]`)."""
 
     seed: int
     temp: float
@@ -73,39 +73,39 @@ class SamplingOptions(TypedDict, total=False):
     min_keep: int
 
 
-@no_type_check  # it checks itself, and takes 1 for 1.0
+@no_type_check  # __post_init__ checks the values, and accepts 1 for 1.0
 @dataclass(frozen=True)
 class Sampling:
     """Options of the sampler chain, named after llama.cpp's long flags, with its defaults.
 
-    Raises OptionError that names the field, its value and the range.
+    Raises OptionError with the field, its value and the valid range.
     """
 
-    seed: int = -1  # -1: a random one
-    temp: float = 0.8  # <= 0: always the likeliest token
+    seed: int = -1  # -1: random
+    temp: float = 0.8  # <= 0: greedy
     top_k: int = 40  # <= 0: off
     top_p: float = 0.95  # 1: off
     min_p: float = 0.05  # 0: off
     typical: float = 1.0  # 1: off
     top_nsigma: float = -1.0  # <= 0: off
-    repeat_last_n: int = 64  # how many tokens the penalties look back; 0: off
+    repeat_last_n: int = 64  # tokens in the penalty window; 0: off
     repeat_penalty: float = 1.0  # 1: off
     presence_penalty: float = 0.0  # 0: off
     frequency_penalty: float = 0.0  # 0: off
     dry_multiplier: float = 0.0  # 0: off
     dry_base: float = 1.75  # < 1: off
-    dry_allowed_length: int = 2  # repeats shorter than this are free
+    dry_allowed_length: int = 2  # shorter repeats are not penalised
     dry_penalty_last_n: int = 64  # 0: off
-    dry_sequence_breakers: tuple[int, ...] = ()  # ids of tokens that end a repeat: those holding \n : " * in llama.cpp
+    dry_sequence_breakers: tuple[int, ...] = ()  # ids of tokens that end a repeat; in llama.cpp those with \n : " *
     xtc_probability: float = 0.0  # 0: off
     xtc_threshold: float = 0.1  # > 0.5: off
     dynatemp_range: float = 0.0  # 0: off
     dynatemp_exp: float = 1.0
-    mirostat: int = 0  # 1 or 2: in place of all samplers but temperature
-    mirostat_ent: float = 5.0  # tau, the wanted surprise in bits
+    mirostat: int = 0  # 1 or 2: replaces all samplers except temperature
+    mirostat_ent: float = 5.0  # tau, the target surprise in bits
     mirostat_lr: float = 0.1  # eta
-    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what to add); -inf: never
-    samplers: str = DEFAULT_ORDER  # names with ; between them, or letters
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, bias); -inf: never
+    samplers: str = DEFAULT_ORDER  # names separated by ;, or letters
     min_keep: int = 0  # top_p, min_p, typical and xtc leave at least this many candidates
 
     def __post_init__(self) -> None:
@@ -120,15 +120,15 @@ class Sampling:
         self._set("logit_bias", _checked_biases(self.logit_bias))
 
     def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)  # a slider's numpy number becomes a plain one, a list a tuple
+        object.__setattr__(self, name, value)  # numpy numbers become Python's, lists become tuples
 
     @property
     def order(self) -> tuple[Sampler, ...]:
-        """The links of the chain in the order in which they work (mirostat replaces all but the temperature)."""
+        """The stages of the chain in order; mirostat replaces all except temperature."""
         return (Sampler.TEMPERATURE,) if self.mirostat else parse_order(self.samplers)
 
     def enabled(self, sampler: Sampler) -> bool:
-        """Whether a link does anything with these values; llama.cpp's conditions."""
+        """True if a stage has an effect with these values; llama.cpp's conditions."""
         match sampler:
             case Sampler.PENALTIES:
                 penalties = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty)
@@ -151,20 +151,20 @@ class Sampling:
                 return self.temp != 1.0 or (self.dynatemp_range > 0.0 and not self.mirostat)
 
     def describe(self) -> str:
-        """The line that llama.cpp prints about its chain; `?name` marks a link that does nothing."""
-        links = ["logit-bias"] if self.logit_bias else []
+        """llama.cpp's printed line for the chain; `?name` marks a stage without effect."""
+        stages = ["logit-bias"] if self.logit_bias else []
         for sampler in self.order:
             printed = "temp" if self.mirostat else sampler.printed
-            links.append(printed if self.enabled(sampler) else f"?{printed}")
-        links.append(("dist", "mirostat", "mirostat-v2")[self.mirostat])
-        return "sampler chain: " + " -> ".join(["logits", *links])
+            stages.append(printed if self.enabled(sampler) else f"?{printed}")
+        stages.append(("dist", "mirostat", "mirostat-v2")[self.mirostat])
+        return "sampler chain: " + " -> ".join(["logits", *stages])
 
 
 FIELDS = tuple(field.name for field in fields(Sampling))
 
 
 def resolve_seed(seed: int) -> int:
-    """Give a seed from 0 to 2**32 - 1: the one asked for, or a random one in place of a negative one."""
+    """Return the seed, or a random one (0 to 2**32 - 2) if it is negative."""
     return secrets.randbelow(MAX_SEED) if seed < 0 else int(seed)
 
 

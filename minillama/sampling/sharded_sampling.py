@@ -1,7 +1,8 @@
-"""Sampling where each device has the logits of some of the vocabulary: only the best candidates of each travel.
+"""Sampling from logits that are sharded over the vocabulary; devices exchange only their best candidates.
 
-The links up to the first top-k change single tokens, so that each device applies them to its own, and the best k of all
-are among the best k of each. Behind that every device has the same candidates, and draws the same token.
+The stages up to the first top-k change single tokens. Each device applies them to its own shard, and the k best
+candidates of all are among the k best of each. After the exchange, every device has the same candidates and draws the
+same token.
 """
 
 import jax
@@ -16,11 +17,11 @@ from minillama.sampling.stages.dry import Dry
 from minillama.sampling.stages.penalties import LogitBias, Penalties
 from minillama.sampling.stages.truncation import TopK
 
-PER_TOKEN_STAGES = (LogitBias, Penalties, Dry)  # links for which other tokens' logits do not matter
+PER_TOKEN_STAGES = (LogitBias, Penalties, Dry)  # stages that ignore the logits of other tokens
 
 
 def shardable_stages(chain: Chain) -> tuple[Stage, ...]:
-    """The links that devices can go through apart, the last of which is a top-k; none where the chain has no such."""
+    """Leading stages, up to a top-k, that devices can run on shards; () if none."""
     for place, stage in enumerate(chain.stages):
         if isinstance(stage, TopK):
             return chain.stages[: place + 1]
@@ -32,21 +33,22 @@ def shardable_stages(chain: Chain) -> tuple[Stage, ...]:
 def sample_sharded(
     chain: Chain, state: SamplerState, logits: Float[Array, "R"], axis: str
 ) -> tuple[Int[Array, ""], Float[Array, ""], SamplerState]:
-    """A token, its log-probability before the filters, and the state, the same on all devices of an axis.
+    """Sample a token; returns it, its log-probability under the model, and the state.
 
-    logits: of the R tokens that follow those of the devices before this one. `shardable_stages` must not be empty.
+    logits: this device's shard, R consecutive tokens. The result is the same on all devices of the axis.
+    The chain must have `shardable_stages`.
     """
     first = lax.axis_index(axis) * logits.shape[0]
-    here = Candidates.from_range(logits, first, chain.vocab_size)
-    apart = shardable_stages(chain)
-    best = chain.run(here, state, apart, with_sampler=False)[-1]
-    sum_here = jax.nn.logsumexp(here.logits)
+    shard = Candidates.from_range(logits, first, chain.vocab_size)
+    stages = shardable_stages(chain)
+    best = chain.run(shard, state, stages, with_sampler=False)[-1]
+    shard_sum = jax.nn.logsumexp(shard.logits)
     ids, kept = best.ids.astype(jnp.float32), best.kept.astype(jnp.float32)  # exact below 2**24
-    packed = jnp.concatenate([best.logits, here.logits[best.ids - first], ids, kept, sum_here[None]])
-    everywhere = lax.all_gather(packed, axis)
-    rows = everywhere[:, :-1].reshape(everywhere.shape[0], 4, -1).swapaxes(0, 1).reshape(4, -1)
-    among = Candidates(rows[2].astype(jnp.int32), rows[0], rows[3] > 0, Order.NONE, chain.vocab_size)
-    found = chain.run(among, state, chain.stages[len(apart) - 1 :])[-1]
+    packed = jnp.concatenate([best.logits, shard.logits[best.ids - first], ids, kept, shard_sum[None]])
+    gathered = lax.all_gather(packed, axis)
+    rows = gathered[:, :-1].reshape(gathered.shape[0], 4, -1).swapaxes(0, 1).reshape(4, -1)
+    merged = Candidates(rows[2].astype(jnp.int32), rows[0], rows[3] > 0, Order.NONE, chain.vocab_size)
+    found = chain.run(merged, state, chain.stages[len(stages) - 1 :])[-1]
     token, state = chain.draw(found, state)
-    raw = rows[1][jnp.argmax(among.ids == token)]
-    return token, raw - jax.nn.logsumexp(everywhere[:, -1]), state
+    raw = rows[1][jnp.argmax(merged.ids == token)]
+    return token, raw - jax.nn.logsumexp(gathered[:, -1]), state

@@ -1,4 +1,4 @@
-"""Each link of the chain against a twin of a few lines that works, like llama.cpp, on a list that it shortens."""
+"""Each stage of the chain against a short reference implementation that shortens a list, like llama.cpp."""
 
 import math
 from collections import Counter
@@ -20,11 +20,11 @@ Pairs = list[tuple[int, float]]  # (id, logit)
 V = 64
 
 
-# The twins, from the formulas of llama.cpp.
+# Reference implementations, from the formulas of llama.cpp.
 
 
 def clear(margins: np.ndarray) -> None:
-    """Leave out examples whose answer hangs on the last bits of a float."""
+    """Skip examples whose result depends on the last bits of a float."""
     assume(np.all(np.abs(margins[np.isfinite(margins)]) > 2e-5))
 
 
@@ -173,7 +173,7 @@ def mirostat2(pairs: Pairs, mu: float) -> Pairs:
     return pairs[: max(int(np.sum(surprise <= mu)), 1)]
 
 
-# What is compared.
+# The implementation under test.
 
 find = jax.jit(lambda chain, logits, state: chain.candidates(logits, state))
 accept = jax.jit(lambda chain, state, ids, n: chain.accept_many(state, ids, n))
@@ -191,9 +191,9 @@ def ours(sampling: Sampling, logits: np.ndarray, tokens: list[int] | None = None
     return list(zip(np.asarray(found.ids)[kept].tolist(), np.asarray(found.logits)[kept].tolist(), strict=True))
 
 
-def assert_same(mine: Pairs, twin: Pairs) -> None:
-    assert {token for token, _ in mine} == {token for token, _ in twin}
-    wanted = dict(twin)
+def assert_same(mine: Pairs, reference: Pairs) -> None:
+    assert {token for token, _ in mine} == {token for token, _ in reference}
+    wanted = dict(reference)
     got, expected = np.array([[logit, wanted[token]] for token, logit in mine]).T
     np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-4)
 
@@ -216,7 +216,7 @@ few = settings(max_examples=25)
 @given(with_forbidden, st.sampled_from([1, 2, 40, 63, 64, 1000]))
 def test_top_k(logits: np.ndarray, k: int) -> None:
     mine = ours(Sampling(samplers="k", top_k=k), logits)
-    assert mine == top_k(pairs_of(logits), k)  # the very same order, too
+    assert mine == top_k(pairs_of(logits), k)  # in the same order, too
 
 
 @few
@@ -250,9 +250,9 @@ def test_top_n_sigma(logits: np.ndarray, n: float) -> None:
 @given(vectors, st.sampled_from([0.01, 0.1, 0.3, 0.5]), keeps)
 def test_xtc(logits: np.ndarray, threshold: float, min_keep: int) -> None:
     s = Sampling(samplers="x", xtc_probability=1.0, xtc_threshold=threshold, min_keep=min_keep)
-    # Among equals it is open which one stays.
-    mine, twin = ours(s, logits), xtc(pairs_of(logits), threshold, min_keep)
-    kept, wanted = (sorted(logit for _, logit in candidates) for candidates in (mine, twin))
+    # Which one of equal candidates is kept is not defined.
+    mine, reference = ours(s, logits), xtc(pairs_of(logits), threshold, min_keep)
+    kept, wanted = (sorted(logit for _, logit in candidates) for candidates in (mine, reference))
     np.testing.assert_allclose(kept, wanted, atol=1e-30)  # the smallest floats are zero to XLA
 
 
@@ -270,9 +270,9 @@ def test_temperature(logits: np.ndarray, temp: float) -> None:
 @given(vectors, st.floats(0, 3), st.floats(0.01, 2), st.floats(0, 3))
 def test_dynamic_temperature(logits: np.ndarray, temp: float, spread: float, exponent: float) -> None:
     s = Sampling(samplers="t", temp=temp, dynatemp_range=spread, dynatemp_exp=exponent)
-    twin = dynamic_temperature(pairs_of(logits), temp, spread, exponent)
-    top = max(abs(logit) for _, logit in twin) + 1  # a small temperature is as exact as the entropy's f32 allows
-    scaled = [[(token, logit / top) for token, logit in pairs] for pairs in (ours(s, logits), twin)]
+    reference = dynamic_temperature(pairs_of(logits), temp, spread, exponent)
+    top = max(abs(logit) for _, logit in reference) + 1  # a small temperature is as exact as the entropy's f32 allows
+    scaled = [[(token, logit / top) for token, logit in pairs] for pairs in (ours(s, logits), reference)]
     assert_same(*scaled)
 
 
@@ -298,7 +298,7 @@ def test_penalties(
     st.sampled_from([1, 8, 50, 64]), st.sampled_from([(), (2,), (0, 63)]), st.sampled_from(["d", "kd"]),
 )  # fmt: skip
 def test_dry(tokens: list[int], base: float, allowed: int, last_n: int, breakers: tuple[int, ...], order: str) -> None:
-    assume(base < 10 or max(Counter(tokens).values(), default=0) < 3)  # else the twin overflows
+    assume(base < 10 or max(Counter(tokens).values(), default=0) < 3)  # otherwise the reference overflows
     logits = np.linspace(-1, 1, V, dtype=np.float32)
     s = Sampling(
         samplers=order, top_k=64, dry_multiplier=0.8, dry_base=base, dry_allowed_length=allowed,
@@ -357,8 +357,8 @@ ALL: dict[str, Callable[[Pairs, list[int]], Pairs]] = {
 @pytest.mark.parametrize("order", ["edskypmxt", "tpmykd", "xskep"])
 @settings(max_examples=15)
 @given(st.integers(0, 2**20), st.floats(0.5, 5), prompts)
-@example(15, 0.5, [])  # two are kept, of which the second is one of many that cannot be drawn
-def test_chain_is_its_links_in_order(order: str, seed: int, spread: float, tokens: list[int]) -> None:
+@example(15, 0.5, [])  # two are kept; the second is one of many that cannot be drawn
+def test_chain_runs_its_stages_in_order(order: str, seed: int, spread: float, tokens: list[int]) -> None:
     logits = (np.random.default_rng(seed).normal(size=V) * spread).astype(np.float32)
     s = Sampling(
         samplers=order, repeat_penalty=1.3, frequency_penalty=0.2, presence_penalty=0.1, dry_multiplier=0.8,
@@ -370,12 +370,12 @@ def test_chain_is_its_links_in_order(order: str, seed: int, spread: float, token
         pairs = ALL[letter](pairs, tokens)
     found = ours(s, logits, tokens)
     assert len(found) == len(pairs)
-    # Which tokens are kept of those that are never drawn hangs on the order of equals.
+    # Which of the undrawable tokens are kept depends on the order of equals.
     assert_same(*([pair for pair in some if pair[1] > -np.inf] for some in (found, pairs)))
 
 
-def test_chain_is_a_tree_of_values() -> None:
-    """The structure holds no values: they are what a slider moves."""
+def test_option_values_are_leaves() -> None:
+    """The tree structure does not depend on option values."""
     chain: Chain = build_chain(Sampling(), V)
     other = build_chain(Sampling(temp=0.1, top_k=50, top_p=0.2, min_p=0.0, repeat_last_n=9), V)
     assert jax.tree.structure(chain) == jax.tree.structure(other)
@@ -399,9 +399,9 @@ LLAMA_CPP = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("sampling", "left"), LLAMA_CPP, ids=["default", "every link", "mirostat 2"])
+@pytest.mark.parametrize(("sampling", "left"), LLAMA_CPP, ids=["default", "every stage", "mirostat 2"])
 def test_llama_cpp_leaves_the_same(sampling: Sampling, left: dict[int, float]) -> None:
-    """What llama.cpp's own chain (October 2026) left of these logits after these tokens."""
+    """Expected: the candidates that llama.cpp's chain (October 2026) leaves of these logits after these tokens."""
     logits = (np.round(np.sin(np.arange(32) * 7.3) * 500) / 100).astype(np.float32)
     mine = ours(sampling, logits, [3, 9, 4, 3, 9, 4, 1, 3, 9])
     assert dict(mine) == pytest.approx(left, abs=2e-4)

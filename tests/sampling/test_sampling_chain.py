@@ -1,4 +1,4 @@
-"""The chain as a whole: draws, seeds, what it remembers, what it compiles, and what it tells panels."""
+"""The sampler chain: draws, seeds, the penalty window, compilations, and reports of the stages."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def tokens_of(sampling: Sampling, seed: int, count: int = 12, logits: np.ndarray
 
 
 def with_keys(state: SamplerState, count: int) -> SamplerState:
-    """A batch of states that differ in nothing but the key."""
+    """A batch of states that differ only in the key."""
     return jax.vmap(lambda key: dataclasses.replace(state, key=key))(jax.random.split(state.key, count))
 
 
@@ -56,8 +56,8 @@ def test_same_seed_same_tokens() -> None:
     assert len(set(tokens_of(Sampling(), 2**32 - 1))) > 1  # the largest
 
 
-def test_a_seed_draws_the_same_through_harmless_links() -> None:
-    """A link that removes nothing leaves the random numbers alone; so does the length of the list."""
+def test_stages_without_effect_keep_the_draws_of_a_seed() -> None:
+    """A stage that removes nothing does not change the random numbers; nor does the length of the list."""
     sharp = np.where(np.arange(V) < 3, 1.0, -50.0).astype(np.float32)
     narrow = dict.fromkeys(["top_k", "xtc"], tokens_of(Sampling(top_p=1.0), 3, logits=sharp))
     assert narrow["top_k"] == tokens_of(Sampling(top_k=0, top_p=1.0), 3, logits=sharp)
@@ -73,7 +73,7 @@ def test_a_seed_draws_the_same_through_harmless_links() -> None:
     ],
 )
 def test_draws_follow_the_distribution(sampling: Sampling) -> None:
-    """The key is fixed, so this cannot flake; five standard deviations for every token."""
+    """The key is fixed, so this test is deterministic; five standard deviations for every token."""
     logits, count = LOGITS[:64], 20_000
     chain = build_chain(sampling, 64)
     states = with_keys(chain.init(1), count)
@@ -85,7 +85,7 @@ def test_draws_follow_the_distribution(sampling: Sampling) -> None:
     assert np.all(np.abs(seen - expected) <= 5 * np.sqrt(expected * (1 - expected) / count) + 1 / count)
 
 
-def test_xtc_happens_as_often_as_asked() -> None:
+def test_xtc_has_its_probability() -> None:
     chain = build_chain(Sampling(samplers="x", xtc_probability=0.3, xtc_threshold=0.1), 4)
     states = with_keys(chain.init(1), 4000)
     counts = jax.jit(jax.vmap(lambda state: chain.candidates(jnp.zeros(4), state).count))(states)
@@ -120,8 +120,8 @@ def test_greedy() -> None:
     assert set(tokens_of(Sampling(temp=0), 3, count=4, logits=tied)) == {0}
 
 
-def test_mirostat_holds_the_surprise() -> None:
-    """Mean surprise of the draws, in bits, under the distribution they are drawn from, comes to tau."""
+def test_mirostat_keeps_the_surprise_at_tau() -> None:
+    """The mean surprise of the draws, in bits, under their own distribution, approaches tau."""
     for version in (1, 2):
         chain = build_chain(Sampling(mirostat=version, mirostat_ent=3.0, temp=1.0), V)
 
@@ -138,11 +138,11 @@ def test_mirostat_holds_the_surprise() -> None:
 
 @pytest.mark.parametrize("fill", [np.nan, -np.inf, np.inf])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_k=0, typical=0.5, top_nsigma=1.0), Sampling(mirostat=1)])
-def test_hopeless_logits_give_a_token_all_the_same(fill: float, sampling: Sampling) -> None:
+def test_nan_and_infinite_logits_give_a_token(fill: float, sampling: Sampling) -> None:
     assert all(0 <= token < V for token in tokens_of(sampling, 1, 3, np.full(V, fill, np.float32)))
-    spoilt = LOGITS.copy()
-    spoilt[:5] = fill
-    tokens = tokens_of(sampling, 1, 3, spoilt)
+    partly = LOGITS.copy()
+    partly[:5] = fill
+    tokens = tokens_of(sampling, 1, 3, partly)
     assert all(0 <= token < V for token in tokens)
     if fill == np.inf and sampling == Sampling():
         assert all(token < 5 for token in tokens)
@@ -155,12 +155,12 @@ def test_half_precision_logits() -> None:
     assert int(step(chain, jnp.asarray(LOGITS, jnp.bfloat16), chain.init(0))[0]) in np.argsort(-LOGITS)[:3]
 
 
-# What the chain remembers
+# The penalty window
 
 
 @settings(max_examples=25)
 @given(st.lists(st.integers(0, V - 1), max_size=80), st.integers(0, 90), st.lists(st.integers(0, V - 1), max_size=70))
-def test_window_holds_the_newest_first(before: list[int], n_valid: int, after: list[int]) -> None:
+def test_window_has_the_newest_token_first(before: list[int], n_valid: int, after: list[int]) -> None:
     chain = build_chain(Sampling(), V)
     padded = np.full(80, 7, np.int32)
     padded[: len(before)] = before
@@ -192,7 +192,7 @@ def test_a_drawn_token_is_penalised() -> None:
     assert tokens_of(greedy, 1, 6, flat) == [0, 1, 2, 0, 1, 2]
 
 
-# What is compiled
+# Compilations
 
 
 def primitives(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
@@ -204,8 +204,8 @@ def primitives(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
                 yield from primitives(inner)
 
 
-def heavy_work(sampling: Sampling, size: int = V) -> set[str]:
-    """Names of the costly operations on something as long as the vocabulary."""
+def vocabulary_operations(sampling: Sampling, size: int = V) -> set[str]:
+    """Names of the costly operations on arrays as long as the vocabulary."""
     chain = build_chain(sampling, size)
     jaxpr = jax.make_jaxpr(lambda logits, state: chain(logits, state))(jnp.zeros(size), chain.init(0)).jaxpr
     names = set()
@@ -216,24 +216,24 @@ def heavy_work(sampling: Sampling, size: int = V) -> set[str]:
     return names
 
 
-def test_behind_a_top_k_nothing_heavy_touches_the_vocabulary() -> None:
+def test_after_a_top_k_no_costly_operation_on_the_vocabulary() -> None:
     everything = Sampling(
         typical=0.9, repeat_penalty=1.1, dry_multiplier=0.8, xtc_probability=0.5, top_nsigma=2.0, min_keep=3,
         dynatemp_range=0.1, logit_bias=((1, 1.0),),
     )  # fmt: skip
-    assert heavy_work(Sampling()) == heavy_work(everything) == {"top_k of 64"}
-    assert heavy_work(Sampling(top_k=100)) == {"top_k of 128"}
-    assert heavy_work(Sampling(top_k=0, typical=0.5, top_p=1.0)) == {"exp", "log", "cumsum", f"top_k of {V}"}
-    assert heavy_work(Sampling(top_k=0, top_p=1.0, xtc_probability=0.5)) == {"exp", "cumsum"}
+    assert vocabulary_operations(Sampling()) == vocabulary_operations(everything) == {"top_k of 64"}
+    assert vocabulary_operations(Sampling(top_k=100)) == {"top_k of 128"}
+    assert vocabulary_operations(Sampling(top_k=0, typical=0.5, top_p=1.0)) == {"exp", "log", "cumsum", f"top_k of {V}"}
+    assert vocabulary_operations(Sampling(top_k=0, top_p=1.0, xtc_probability=0.5)) == {"exp", "cumsum"}
 
 
 @pytest.mark.parametrize("sampling", [Sampling(top_k=0, typical=0.6), Sampling(mirostat=1, mirostat_ent=4.0)])
 @pytest.mark.parametrize("spread", [3.0, 0.01])
 def test_a_large_vocabulary_is_seldom_sorted(sampling: Sampling, spread: float) -> None:
-    """A short list of the best is tried first; flat logits need the whole, with the same answer either way."""
+    """A short list of the best is tried first; flat logits need the whole vocabulary, with the same result."""
     size = 6000
     logits = (np.random.default_rng(1).normal(size=size) * spread).astype(np.float32)
-    assert {f"top_k of {size}", "top_k of 1024"} <= heavy_work(sampling, size)
+    assert {f"top_k of {size}", "top_k of 1024"} <= vocabulary_operations(sampling, size)
     chain = build_chain(sampling, size)
     state = chain.init(0)
     last = explain(logits, chain, state)
@@ -251,7 +251,7 @@ def test_a_large_vocabulary_is_seldom_sorted(sampling: Sampling, spread: float) 
         assert set(last[-1].ids) == set(np.argsort(-logits, kind="stable")[: last[-1].kept])
 
 
-def test_moving_values_does_not_compile_again() -> None:
+def test_changing_options_does_not_recompile() -> None:
     traces = []
 
     @jax.jit
@@ -262,11 +262,11 @@ def test_moving_values_does_not_compile_again() -> None:
     def run(**options: object) -> int:
         chain = build_chain(Sampling(**options), V)
         _, state = traced.eval_shape(chain, jnp.asarray(LOGITS), chain.init(resolve_seed(-1)))
-        traced.eval_shape(chain, jnp.asarray(LOGITS), state)  # what comes out goes in again
+        traced.eval_shape(chain, jnp.asarray(LOGITS), state)  # the output state is a valid input
         return len(traces)
 
     assert run() == 1
-    for temp in (0.0, 0.5, 1.0, 2.0):  # through their off values
+    for temp in (0.0, 0.5, 1.0, 2.0):  # including their off values
         for top_p in (0.0, 0.5, 1.0):
             run(temp=temp, top_p=top_p, min_p=1 - top_p, top_k=1 + int(60 * top_p))
     assert run(repeat_last_n=0, mirostat_ent=3.0, dry_base=2.0, min_keep=1, xtc_threshold=0.3) == 1
@@ -279,7 +279,7 @@ def test_moving_values_does_not_compile_again() -> None:
     assert run(samplers="kpt") == 5
 
 
-def test_chains_pass_through_vmap_scan_and_shapes() -> None:
+def test_chain_under_vmap_scan_and_eval_shape() -> None:
     chain = build_chain(Sampling(dry_multiplier=0.5, repeat_penalty=1.1), V)
     state = chain.init(0)
     token, after = jax.eval_shape(chain, jnp.asarray(LOGITS), state)
@@ -290,8 +290,8 @@ def test_chains_pass_through_vmap_scan_and_shapes() -> None:
     assert tokens.tolist() == alone == states.recent[:, 0].tolist()
 
 
-def test_a_link_of_ones_own() -> None:
-    """A learner's function takes part in the chain like the built-in links."""
+def test_custom_stage() -> None:
+    """A user's own stage works in the chain like the built-in ones."""
 
     class OnlyEven:
         name = "only-even"
@@ -306,10 +306,10 @@ def test_a_link_of_ones_own() -> None:
     assert not np.any(np.asarray(tokens) % 2)
 
 
-# Errors, and what panels show
+# Errors and reports
 
 
-def test_impossible_requests() -> None:
+def test_invalid_options() -> None:
     with pytest.raises(OptionError, match="logit_bias names token 1000; the vocabulary ends at 999"):
         build_chain(Sampling(logit_bias=((1000, 1.0),)), V)
     with pytest.raises(OptionError, match="dry_sequence_breakers names token 1000; the vocabulary ends at 999"):
@@ -326,7 +326,7 @@ def test_logprob_is_of_the_raw_logits() -> None:
     assert float(logprob(jnp.asarray(LOGITS), jnp.int32(17))) == pytest.approx(expected, abs=1e-4)
 
 
-def test_explanation_tells_who_went_where() -> None:
+def test_explain_reports_kept_and_removed_tokens() -> None:
     chain = build_chain(Sampling(top_k=10, top_p=0.9, min_p=0.1), V)
     state = chain.init(0)
     reports = explain(LOGITS, chain, state)

@@ -1,4 +1,4 @@
-"""Options of the sampler: defaults, ranges, the order of the links, the line that llama.cpp prints."""
+"""Sampling options: defaults, ranges, the order of the stages, llama.cpp's printed line."""
 
 import dataclasses
 import subprocess
@@ -82,7 +82,7 @@ def test_wrong_values_are_named(name: str, value: object, says: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_numbers_of_sliders_become_plain() -> None:
+def test_numpy_numbers_become_python_numbers() -> None:
     s = Sampling(temp=1, top_k=np.int64(3), top_p=np.float32(0.5), logit_bias=[[3, -INF]], dry_sequence_breakers=[1])
     assert s == Sampling(temp=1.0, top_k=3, top_p=0.5, logit_bias=((3, -INF),), dry_sequence_breakers=(1,))
     assert (type(s.temp), type(s.top_k), type(s.top_p)) == (float, int, float)
@@ -109,8 +109,10 @@ def test_description_is_llama_cpps_line() -> None:
     assert Sampling().describe() == f"sampler chain: logits -> {default}"
     s = Sampling(temp=1.0, top_k=0, top_p=1.0, min_p=0, typical=0.5, repeat_penalty=1.1, xtc_probability=0.5)
     s = dataclasses.replace(s, logit_bias=((1, 1.0),), dry_multiplier=0.8, top_nsigma=1.0)
-    links = "logit-bias -> penalties -> dry -> top-n-sigma -> ?top-k -> typical -> ?top-p -> ?min-p -> xtc -> ?temp-ext"
-    assert s.describe() == f"sampler chain: logits -> {links} -> dist"
+    stages = (
+        "logit-bias -> penalties -> dry -> top-n-sigma -> ?top-k -> typical -> ?top-p -> ?min-p -> xtc -> ?temp-ext"
+    )
+    assert s.describe() == f"sampler chain: logits -> {stages} -> dist"
     assert Sampling(mirostat=1).describe() == "sampler chain: logits -> temp -> mirostat"
     assert Sampling(mirostat=2, temp=1.0).describe() == "sampler chain: logits -> ?temp -> mirostat-v2"
     assert Sampling(samplers="top_k;temp", top_k=-3).describe() == "sampler chain: logits -> ?top-k -> temp-ext -> dist"

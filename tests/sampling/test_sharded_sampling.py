@@ -1,4 +1,4 @@
-"""Sampling of logits that lie on several devices draws the same tokens as of all of them in one place."""
+"""Sampling from sharded logits draws the same tokens as from logits on one device."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,7 @@ CHAINS = {
     "all of these": {
         "temp": 0.8, "dry_multiplier": 1.0, "dry_allowed_length": 1, "logit_bias": ((5, 2.0), (7, -INF)), **PENALTIES,
     },
-    "everything behind": {
+    "all later stages": {
         "temp": 1.2, "typical": 0.9, "top_p": 0.9, "min_p": 0.02, "xtc_probability": 0.5, "xtc_threshold": 0.05,
         "dynatemp_range": 0.3, "min_keep": 3,
     },
@@ -43,7 +43,7 @@ def random_logits(seed: int, rounded: bool) -> np.ndarray:
 
 
 @jax.jit
-def draw_here(chain: Chain, logits: Array, state: SamplerState) -> Any:
+def draw_on_one_device(chain: Chain, logits: Array, state: SamplerState) -> Any:
     def step(state: SamplerState, row: Array) -> tuple[SamplerState, tuple[Array, Array]]:
         token, state = chain(row, state)
         return state, (token, logprob(row, token))
@@ -51,10 +51,10 @@ def draw_here(chain: Chain, logits: Array, state: SamplerState) -> Any:
     return lax.scan(step, state, logits)
 
 
-def draw_spread(chain: Chain, logits: np.ndarray, state: SamplerState, devices: int) -> Any:
+def draw_sharded(chain: Chain, logits: np.ndarray, state: SamplerState, devices: int) -> Any:
     size = -(-V // devices)
-    padded = np.pad(logits, ((0, 0), (0, devices * size - V)), constant_values=50.0)  # what lies there must not matter
-    return _draw_spread(chain, padded, state, devices)
+    padded = np.pad(logits, ((0, 0), (0, devices * size - V)), constant_values=50.0)  # the padding must not matter
+    return _draw_sharded(chain, padded, state, devices)
 
 
 def _on_device(chain: Chain, logits: Array, state: SamplerState) -> Any:
@@ -66,7 +66,7 @@ def _on_device(chain: Chain, logits: Array, state: SamplerState) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], (state, found))  # of each device
 
 
-def _spread(chain: Chain, logits: Array, state: SamplerState, devices: int) -> Any:
+def _sharded(chain: Chain, logits: Array, state: SamplerState, devices: int) -> Any:
     mesh, here = Mesh(np.array(jax.devices()[:devices]), (AXIS,)), PartitionSpec()
     leaves, structure = jax.tree.flatten((chain, state))
 
@@ -83,16 +83,16 @@ def _spread(chain: Chain, logits: Array, state: SamplerState, devices: int) -> A
     )(leaves, logits)
 
 
-_draw_spread = jax.jit(_spread, static_argnums=3)
+_draw_sharded = jax.jit(_sharded, static_argnums=3)
 
 
 def check_draws(options: dict[str, Any], logits: np.ndarray, seed: int, counts: tuple[int, ...] = (4,)) -> int:
-    """Tokens, log-probabilities and the state afterwards; how many tokens there were."""
+    """Compare tokens, log-probabilities and the state; returns the number of distinct tokens."""
     chain = build_chain(Sampling(**options), V)
     assert shardable_stages(chain)
-    state, (tokens, logprobs) = draw_here(chain, jnp.asarray(logits), chain.init(seed))
+    state, (tokens, logprobs) = draw_on_one_device(chain, jnp.asarray(logits), chain.init(seed))
     for count in counts:
-        found_state, (found, found_logprobs) = draw_spread(chain, logits, chain.init(seed), count)
+        found_state, (found, found_logprobs) = draw_sharded(chain, logits, chain.init(seed), count)
         for place in range(count):
             np.testing.assert_array_equal(found[place], tokens)
             np.testing.assert_allclose(found_logprobs[place], logprobs, rtol=1e-5, atol=1e-5)
@@ -120,7 +120,7 @@ def test_the_same_tokens(apart: Check, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHAINS)
-def test_the_same_tokens_of_two(apart: Check, name: str) -> None:
+def test_the_same_tokens_on_two_devices(apart: Check, name: str) -> None:
     apart(check_chain, name, 2)
 
 
@@ -130,35 +130,35 @@ def check_top_k(values: list[int]) -> None:
         check_draws(options, random_logits(top_k, top_k % 2 == 0), top_k)
 
 
-def test_of_every_top_k(apart: Check) -> None:
-    """Less than a device has, more than that, and all."""
+def test_values_of_top_k(apart: Check) -> None:
+    """Fewer than a shard has, more than that, and all."""
     apart(check_top_k, [1, 2, 40, 64, 75, 76, 77, 128, 300, 301, 5000])
 
 
 @pytest.mark.slow
-def test_of_every_top_k_there_is(apart: Check) -> None:
+def test_all_values_of_top_k(apart: Check) -> None:
     apart(check_top_k, list(range(1, V + 2)))
 
 
 def check_equal_logits() -> None:
-    """All alike: of ties the first tokens stay."""
+    """All logits equal: the first tokens win ties."""
     logits = np.zeros((STEPS, V), np.float32)
     for top_k in (1, 40, 64):
         check_draws({"temp": 1.0, "top_k": top_k, "top_p": 1.0, "min_p": 0.0}, logits, top_k)
 
 
-def test_of_equal_logits(apart: Check) -> None:
+def test_equal_logits(apart: Check) -> None:
     apart(check_equal_logits)
 
 
 @pytest.mark.parametrize(
-    ("options", "links"),
+    ("options", "names"),
     [
         ({}, ["top-k"]),
         ({"logit_bias": ((1, 1.0),), **PENALTIES, "dry_multiplier": 0.5}, ["logit-bias", "penalties", "dry", "top-k"]),
         ({"top_k": 0}, []),
         ({"top_k": 0, **PENALTIES}, []),
-        ({"top_nsigma": 1.0}, []),  # in front of top-k: it needs the deviation of all
+        ({"top_nsigma": 1.0}, []),  # before top-k: it needs the deviation of all logits
         ({"samplers": "pkt"}, []),
         ({"samplers": "tk"}, []),
         ({"samplers": "kept", **PENALTIES}, ["top-k"]),
@@ -166,10 +166,10 @@ def test_of_equal_logits(apart: Check) -> None:
         ({"mirostat": 2, **PENALTIES}, []),
     ],
 )
-def test_what_devices_may_do_apart(options: dict[str, Any], links: list[str]) -> None:
-    assert [stage.name for stage in shardable_stages(build_chain(Sampling(**options), V))] == links
+def test_shardable_stages(options: dict[str, Any], names: list[str]) -> None:
+    assert [stage.name for stage in shardable_stages(build_chain(Sampling(**options), V))] == names
 
 
-def test_a_chain_of_nothing_is_not_narrow() -> None:
+def test_an_empty_chain_has_no_shardable_stages() -> None:
     chain = build_chain(Sampling(), V)
     assert shardable_stages(replace(chain, stages=())) == ()

@@ -1,4 +1,7 @@
-"""The last link of the chain: it draws one token. Mirostat first truncates so that the surprise stays near a target."""
+"""Final samplers, which draw one token: dist and mirostat.
+
+Mirostat first truncates the candidates, so that the surprise stays near a target.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,13 +13,14 @@ from jaxtyping import Array, Float, Int
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import pytree
 
-_ZIPF_CANDIDATES = 100  # mirostat 1 fits Zipf's exponent to this many of the likeliest candidates
+_ZIPF_CANDIDATES = 100  # mirostat 1 fits Zipf's exponent to the likeliest candidates only
 
 
 def draw(probs: Float[Array, "M"], uniform: Float[Array, ""]) -> Int[Array, ""]:
-    """Invert the cumulative distribution at a number in [0, 1): the first position whose running sum exceeds it.
+    """Invert the cumulative distribution at a number in [0, 1).
 
-    Never gives a position of probability 0, whatever the rounding of the sums.
+    Returns the first position whose running sum exceeds the number, and never a position of probability 0, however the
+    sums round.
     """
     running = jnp.cumsum(probs)
     reached = (running > uniform * running[-1]) & (probs > 0)
@@ -26,49 +30,49 @@ def draw(probs: Float[Array, "M"], uniform: Float[Array, ""]) -> Int[Array, ""]:
 @pytree
 @dataclass(frozen=True)
 class Dist:
-    """Draw from the candidates by their probabilities."""
+    """Draw a candidate according to the probabilities."""
 
     name: ClassVar[str] = "dist"
 
     def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
-        """Nothing to truncate."""
+        """Return the candidates unchanged."""
         return candidates
 
     def initial_mu(self) -> Float[Array, ""]:
-        """There is no mu to start with."""
+        """Return 0: this sampler has no mu."""
         return jnp.float32(0)
 
     def update_mu(self, mu: Float[Array, ""], probability: Float[Array, ""]) -> Float[Array, ""]:
-        """There is no mu to move."""
+        """Return mu unchanged."""
         return mu
 
 
 @pytree
 @dataclass(frozen=True)
 class _Mirostat:
-    """What both versions share: mu, the surprise allowed, follows the error of the surprise seen (both in bits)."""
+    """Common part of both versions: mu, the maximum surprise in bits, and its update."""
 
     tau: Float[Array, ""]
     eta: Float[Array, ""]
 
     def initial_mu(self) -> Float[Array, ""]:
-        """Mu before the first token."""
+        """Return mu before the first token: twice the target."""
         return 2.0 * self.tau
 
     def update_mu(self, mu: Float[Array, ""], probability: Float[Array, ""]) -> Float[Array, ""]:
-        """Move mu against the error, at the learning rate eta."""
+        """Move mu against the error of the observed surprise, with learning rate eta."""
         return mu - self.eta * (-jnp.log2(probability) - self.tau)
 
 
 @pytree
 @dataclass(frozen=True)
 class Mirostat1(_Mirostat):
-    """Choose k for a top-k from Zipf's law, so that the surprise is mu (Basu et al. 2020, arXiv:2007.14966)."""
+    """Top-k with k from Zipf's law, so that the surprise is mu (Basu et al. 2020, arXiv:2007.14966)."""
 
     name: ClassVar[str] = "mirostat"
 
     def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
-        """Fit the exponent s over the likeliest, solve for k, keep max(k, 1)."""
+        """Fit the exponent s to the likeliest candidates, solve for k, keep max(k, 1)."""
         size = candidates.logits.shape[0]
         probs = candidates.probs[lax.top_k(candidates.logits, min(size, _ZIPF_CANDIDATES))[1]]
         rank = jnp.arange(1, probs.shape[0], dtype=jnp.float32)
@@ -78,7 +82,7 @@ class Mirostat1(_Mirostat):
         s = jnp.sum(t * b) / jnp.sum(jnp.where(seen, t * t, 0.0))
         epsilon = s - 1
         n = jnp.float32(candidates.vocab_size)
-        flat = jnp.abs(epsilon) < 1e-6  # the quotient's limit, where the formula is 0 / 0
+        flat = jnp.abs(epsilon) < 1e-6  # use the limit of the quotient, because the formula is 0 / 0
         quotient = jnp.where(flat, 1 / jnp.log(n), epsilon / (1 - n ** -jnp.where(flat, 1.0, epsilon)))
         k = (quotient * 2.0**mu) ** (1 / s)
         whole = jnp.clip(jnp.where(jnp.isnan(k), 1.0, k), 1.0, jnp.float32(size)).astype(jnp.int32)
@@ -88,12 +92,12 @@ class Mirostat1(_Mirostat):
 @pytree
 @dataclass(frozen=True)
 class Mirostat2(_Mirostat):
-    """Drop candidates whose surprise is above mu, but not the likeliest (same paper, version of the code)."""
+    """Drop candidates with a surprise above mu, except the likeliest (same paper, as in its code)."""
 
     name: ClassVar[str] = "mirostat-v2"
 
     def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
-        """A threshold on the surprise, so no order is needed."""
+        """Apply a threshold to the surprise; this needs no sorting."""
         probs = candidates.probs
         likeliest = jnp.arange(probs.shape[0], dtype=jnp.int32) == jnp.argmax(candidates.logits)
         return candidates.keep(candidates.kept & ((-jnp.log2(probs) <= mu) | likeliest))

@@ -1,4 +1,4 @@
-"""DRY ("don't repeat yourself"): the longer a repeat would become, the less likely the token that continues it.
+"""DRY ("don't repeat yourself"): penalise tokens that continue a repeat, more for longer repeats.
 
 llama.cpp's version of the sampler by p-e-w (text-generation-webui #5677).
 """
@@ -18,10 +18,11 @@ _LOG_FLOAT32_MAX = 88.7228391
 
 
 def suffix_matches(recent: Int[Array, "W"], size: Int[Array, ""], limit: Int[Array, ""]) -> Int[Array, "W"]:
-    """For each distance k, how many tokens before that distance equal the newest ones, up to a limit.
+    """Length of the match between the newest tokens and those at each distance k.
 
-    `recent` has the newest token first; only the first `size` count. The Z-function of the window read backwards.
-    All distances grow their matches together, so the work is W times the longest match, which is nearly always short.
+    No match is longer than `limit`. `recent` has the newest token first, and only its first `size` entries count. The
+    result is the Z-function of the reversed window. All distances extend their matches in parallel: the work is W times
+    the longest match, which is nearly always short.
 
     Example (oldest to newest): a b c c b c y a b c. Newest first: c b a y c b c c b a; Z of distance 7 is 3 (a b c),
     of distances 6 and 4 it is 1 and 2.
@@ -47,10 +48,10 @@ def suffix_matches(recent: Int[Array, "W"], size: Int[Array, ""], limit: Int[Arr
 @pytree
 @dataclass(frozen=True)
 class Dry:
-    """Subtract multiplier * base**(L - allowed) from a token that would continue a repeat of length L >= allowed.
+    """Subtract multiplier * base**(L - allowed) from tokens that continue a repeat of length L >= allowed.
 
-    Breakers are single tokens. llama.cpp's default breakers are single characters, for which that is exact: every token
-    that contains the character. A breaker string that spans several tokens has no counterpart here.
+    Breakers are single tokens. llama.cpp's default breakers are single characters: every token that contains the
+    character is then a breaker, which is exact. A breaker string of several tokens is not supported.
     """
 
     name: ClassVar[str] = "dry"
@@ -61,17 +62,17 @@ class Dry:
     breakers: Bool[Array, "V"]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """Find the repeats in the window, and lower the tokens that followed them."""
+        """Find repeats in the window and lower the logits of the tokens after them."""
         recent = step.recent
         index = jnp.arange(recent.shape[0], dtype=jnp.int32)
         size = jnp.minimum(jnp.sum(recent != NO_TOKEN, dtype=jnp.int32), self.last_n)
 
-        # A repeat does not reach over the newest breaker.
+        # A repeat ends at the newest breaker.
         breaks = self._is_breaker(recent) & (index < size)
         limit = jnp.where(jnp.any(breaks), jnp.argmax(breaks).astype(jnp.int32), size)
         matches = suffix_matches(recent, size, limit)
 
-        # The token that followed the match at distance k stands at distance k - 1.
+        # The token that followed the match at distance k is at distance k - 1.
         following = jnp.concatenate([jnp.full(1, NO_TOKEN, recent.dtype), recent[:-1]])
         repeats = (index > 0) & (index < size) & (matches >= self.allowed_length)
         repeats = repeats & (size > self.allowed_length) & (limit >= self.allowed_length)
@@ -80,7 +81,7 @@ class Dry:
         longest = jnp.zeros(total, jnp.int32).at[places].max(matches, mode="drop")
         longest = longest.at[places].get(mode="fill", fill_value=0)
 
-        # base**exponent must stay a finite f32.
+        # Keep base**exponent a finite f32.
         cap = jnp.where(self.base > 1.000001, jnp.floor(_LOG_FLOAT32_MAX / jnp.log(self.base)), 0.0)
         exponent = jnp.minimum((longest - self.allowed_length).astype(jnp.float32), jnp.where(cap > 0, cap, jnp.inf))
         logits = candidates.logits.at[places].get(mode="fill", fill_value=0)

@@ -1,4 +1,4 @@
-"""Stages that move the logits of single tokens: logit bias, and the penalties on repeating."""
+"""Stages that change the logits of single tokens: logit bias and repetition penalties."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,14 +14,17 @@ from minillama.sampling.sampler_state import StepContext
 @pytree
 @dataclass(frozen=True)
 class LogitBias:
-    """Add a number to the logits of some tokens; -inf forbids one. Ids out of the vocabulary are padding."""
+    """Add a bias to the logits of some tokens; -inf forbids one.
+
+    Ids outside the vocabulary are padding.
+    """
 
     name: ClassVar[str] = "logit-bias"
     tokens: Int[Array, "W"]
     biases: Float[Array, "W"]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """A token that is biased twice gets both."""
+        """Add the biases; several biases of one token add up."""
         places = candidates.positions(self.tokens)
         return candidates.with_logits(candidates.logits.at[places].add(self.biases, mode="drop"), same_order=False)
 
@@ -29,10 +32,10 @@ class LogitBias:
 @pytree
 @dataclass(frozen=True)
 class Penalties:
-    """Make tokens among the last n less likely: `repeat` (Keskar et al. 2019), and OpenAI's `presence` and `frequency`.
+    """Penalise the last n tokens: `repeat` (Keskar et al. 2019), OpenAI's `presence` and `frequency`.
 
-    For a token seen c > 0 times: a positive logit is divided by repeat, any other multiplied, then c * frequency +
-    presence is subtracted.
+    For a token that occurs c > 0 times: a positive logit is divided by repeat, any other one multiplied by it. Then
+    c * frequency + presence is subtracted.
     """
 
     name: ClassVar[str] = "penalties"
@@ -42,7 +45,7 @@ class Penalties:
     presence: Float[Array, ""]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """Work on the window's tokens only: gather their logits, change them, scatter them back."""
+        """Gather the logits of the tokens in the window, change them, scatter them back."""
         size = candidates.logits.shape[0]
         in_window = jnp.arange(step.recent.shape[0], dtype=jnp.int32) < self.last_n
         places = jnp.where(in_window, candidates.positions(step.recent), size)
@@ -50,5 +53,5 @@ class Penalties:
         logits = candidates.logits.at[places].get(mode="fill", fill_value=0)
         scaled = jnp.where(logits <= 0, logits * self.repeat, logits / self.repeat)
         lowered = scaled - (counts * self.frequency + self.presence)
-        # A token that stands twice in the window is written twice, with the same value.
+        # A token that occurs twice in the window is written twice, with the same value.
         return candidates.with_logits(candidates.logits.at[places].set(lowered, mode="drop"), same_order=False)

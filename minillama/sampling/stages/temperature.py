@@ -1,4 +1,4 @@
-"""Stages that sharpen or flatten the distribution."""
+"""Temperature stages, which sharpen or flatten the distribution."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,11 +10,11 @@ from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import pytree
 from minillama.sampling.sampler_state import StepContext
 
-_MIN_TEMPERATURE = 1e-30  # dividing by less could overflow; this is already as good as greedy
+_MIN_TEMPERATURE = 1e-30  # a smaller divisor could overflow; this one is already greedy
 
 
 def apply_temperature(candidates: Candidates, temperature: Float[Array, ""]) -> Candidates:
-    """Divide the logits by a temperature; at 0 or below forbid all but the first of the largest."""
+    """Divide the logits by a temperature; at 0 or below keep only the first maximum."""
     logits = candidates.logits
     largest = jnp.arange(logits.shape[0], dtype=jnp.int32) == jnp.argmax(logits)
     greedy = jnp.where(largest, logits, -jnp.inf)
@@ -25,20 +25,20 @@ def apply_temperature(candidates: Candidates, temperature: Float[Array, ""]) -> 
 @pytree
 @dataclass(frozen=True)
 class Temperature:
-    """Divide the logits by the temperature; the greedy result at 0."""
+    """Divide the logits by the temperature; greedy at 0."""
 
     name: ClassVar[str] = "temp-ext"
     temp: Float[Array, ""]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """One multiplication a candidate."""
+        """Scale the logits."""
         return apply_temperature(candidates, self.temp)
 
 
 @pytree
 @dataclass(frozen=True)
 class DynamicTemperature:
-    """A temperature within temp - range .. temp + range that grows with the entropy of the candidates (kalomaze)."""
+    """Temperature from temp - range to temp + range that grows with the entropy (kalomaze)."""
 
     name: ClassVar[str] = "temp-ext"
     temp: Float[Array, ""]
@@ -46,7 +46,10 @@ class DynamicTemperature:
     exponent: Float[Array, ""]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """Entropy as a share of the largest possible, ln(count), raised to the exponent; a lone candidate is left."""
+        """Compute the entropy as a share of its maximum ln(count), raised to the exponent.
+
+        A single candidate is left unchanged.
+        """
         probs = candidates.probs
         entropy = -jnp.sum(probs * jnp.log(jnp.where(probs > 0, probs, 1.0)))
         count = candidates.count.astype(jnp.float32)

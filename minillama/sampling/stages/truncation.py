@@ -1,6 +1,6 @@
-"""Stages that drop candidates: the shape of the distribution decides who stays in the running.
+"""Truncation stages, which drop candidates: top-k, top-p, min-p, typical, top-n-sigma, xtc.
 
-Where a formula says "at least min_keep", the min_keep best by that formula's own order stay in any case.
+With min_keep, the min_keep best candidates in the order of the stage are always kept.
 """
 
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ from minillama.sampling.sampler_state import StepContext
 class TopNSigma:
     """Forbid logits more than n standard deviations below the largest (Tang et al. 2024, arXiv:2411.07641).
 
-    As in llama.cpp the forbidden ones get a logit of -inf and still count as candidates.
+    As in llama.cpp, forbidden tokens get a logit of -inf and still count as candidates.
     """
 
     name: ClassVar[str] = "top-n-sigma"
     n: Float[Array, ""]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """Mean and population deviation over the finite logits."""
+        """Use the mean and the population standard deviation of the finite logits."""
         logits = candidates.logits
         finite = logits > -jnp.inf
         count = jnp.maximum(jnp.sum(finite, dtype=jnp.float32), 1.0)
@@ -39,14 +39,14 @@ class TopNSigma:
 @pytree
 @dataclass(frozen=True)
 class TopK:
-    """Keep the k largest logits, in descending order, as a list of a fixed width >= k."""
+    """Keep the k largest logits in descending order, in a list of fixed width."""
 
     name: ClassVar[str] = "top-k"
     k: Int[Array, ""]
     width: int = field(metadata=STATIC)
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """From here on the other stages work on `width` candidates in place of the vocabulary."""
+        """Keep `width` candidates, so that later stages do not process the whole vocabulary."""
         ranked = candidates.top_k(min(self.width, candidates.logits.shape[0]))
         return ranked.keep(ranked.kept & (ranked.rank < self.k))
 
@@ -54,14 +54,14 @@ class TopK:
 @pytree
 @dataclass(frozen=True)
 class TopP:
-    """Nucleus sampling: the shortest run of likeliest candidates that sums to p (Holtzman et al., arXiv:1904.09751)."""
+    """Nucleus sampling: the fewest likeliest candidates that sum to p (Holtzman et al., arXiv:1904.09751)."""
 
     name: ClassVar[str] = "top-p"
     p: Float[Array, ""]
     min_keep: Int[Array, ""]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """Needs no sorting behind a top-k."""
+        """Find the nucleus; after a top-k this needs no sorting."""
         nucleus = candidates.best_until(lambda total, number: (total >= self.p) & (number >= self.min_keep))
         return candidates.keep(nucleus | (self.p >= 1))
 
@@ -77,7 +77,7 @@ class MinP:
     by_rank: bool = field(metadata=STATIC)
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """A threshold on logits, so no softmax is needed, and a ranking only for a min_keep above 1."""
+        """Apply a threshold to the logits; only a min_keep above 1 needs a ranking."""
         likely = candidates.logits >= jnp.max(candidates.logits) + jnp.log(self.p)
         if self.by_rank:
             likely = likely | candidates.best_until(lambda total, number: number >= self.min_keep)
@@ -87,9 +87,9 @@ class MinP:
 @pytree
 @dataclass(frozen=True)
 class Typical:
-    """Keep candidates whose surprise is close to the entropy, until they sum to more than p (Meister et al. 2022).
+    """Keep the candidates with surprise closest to the entropy, until their sum exceeds p.
 
-    arXiv:2202.00666.
+    Meister et al. 2022, arXiv:2202.00666.
     """
 
     name: ClassVar[str] = "typical"
@@ -97,7 +97,7 @@ class Typical:
     min_keep: Int[Array, ""]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """Ranks by -|-ln p - H|."""
+        """Rank by -|-ln p - H|."""
         probs = candidates.probs
         surprise = -jnp.log(jnp.where(probs > 0, probs, 1.0))
         entropy = jnp.sum(probs * surprise)
@@ -109,9 +109,9 @@ class Typical:
 @pytree
 @dataclass(frozen=True)
 class Xtc:
-    """Exclude top choices: now and then drop every candidate above the threshold but the least likely of them.
+    """Exclude top choices: sometimes drop all candidates above a threshold except the last.
 
-    The sampler by p-e-w (text-generation-webui #6335).
+    The last one is the least likely of them. The sampler by p-e-w (text-generation-webui #6335).
     """
 
     name: ClassVar[str] = "xtc"
@@ -120,7 +120,7 @@ class Xtc:
     min_keep: Int[Array, ""]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """Needs no order: the weakest of the strong is a minimum (the last one among equals)."""
+        """Find the least likely of the strong candidates, the last of equals."""
         probs = candidates.probs
         strong = (probs >= self.threshold) & (probs > 0)
         size = probs.shape[0]
