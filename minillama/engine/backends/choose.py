@@ -39,7 +39,7 @@ def open_here(
 ) -> Backend:
     """Load a file's weights to this process's devices.
 
-    Raises the errors of `load_params`, and OptionError where the model does not assign_heads.
+    Raises the errors of `load_params`, and OptionError where the heads do not divide among the devices.
     """
     total = sum(whole.nbytes for whole in file.mapped.values())
     with tqdm(total=total, desc="loading", disable=not progress, **_BAR) as bar:
@@ -79,7 +79,7 @@ def open_on_workers(options: LoadOptions, file: GGUF, config: Config, ctx_size: 
 
     It is sent to those that lack it.
 
-    Raises OptionError where the model does not assign_heads among them, before they are called, and ResourceError that
+    Raises OptionError where the heads do not divide among them, before they are called, and ResourceError that
     names a worker which is missing or lost.
     """
     from minillama.engine.backends.remote import RemoteBackend
