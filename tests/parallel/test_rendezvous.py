@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillama.errors import FormatError, OptionError
-from minillama.parallel.group.rendezvous import ReachedWorker, assign_processes
 from minillama.parallel.workers.addresses import Address, parse_addresses
 from minillama.parallel.workers.identity import Identity, local_identity, parse_identity
+from minillama.parallel.workers.rendezvous import ReachedWorker, assign_processes
 from minillama.parallel.workers.wire import Message
 
 HERE = Identity("1", "2", "3.11", "here", "here", cores=8, port=7000)

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError
-from minillama.parallel.group.rendezvous import ProcessConfig, ReachedWorker, assign_processes
 from minillama.parallel.workers.addresses import Address
 from minillama.parallel.workers.identity import local_identity, parse_identity
+from minillama.parallel.workers.rendezvous import ProcessConfig, ReachedWorker, assign_processes
 from minillama.parallel.workers.secret import is_loopback, verify_worker
 from minillama.parallel.workers.wire import HANGUP_EVENTS, Connection, Message, encode
 
