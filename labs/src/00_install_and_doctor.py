@@ -7,8 +7,9 @@
 # %% [markdown]
 # # Lab 00 · Install and doctor
 #
-# You are about to deploy language models and to *measure* them. Before any number can be trusted you need to know three things: that the
-# engine works here, what machine it works on, and what a clock around a JAX call really measures. The third one fools nearly everybody once.
+# You will deploy language models and *measure* them. Before you trust a number, check three things: that the engine
+# works on this machine, what machine this is, and what a clock around a JAX call really measures. Almost everyone gets
+# the third one wrong once.
 #
 # | | |
 # |---|---|
@@ -18,12 +19,13 @@
 # | **Runs on** | any laptop, 15 seconds of computing, no network: a model comes with the package |
 # | **In llama.cpp** | `llama-cli -m model.gguf`, `llama-bench -m model.gguf` |
 #
-# How the labs work: cells marked **Exercise** have a stub for you to fill in. The cell behind it **checks** your function with inputs you
-# do not see, and says *PASS*, or *not yet* and the likely mistake. It never fails the notebook, so *Run All* always reaches the end. Before
-# a measurement you are asked to **predict** it. Hints are folded. The solved and executed notebook lies in `solutions/`.
+# How the labs work: cells marked **Exercise** have a stub that you fill in. The next cell **checks** your function with
+# hidden inputs. It prints *PASS*, or *not yet* and the likely mistake. A check never stops the notebook, so *Run All*
+# always reaches the end. Before each measurement, **predict** the result. Hints are folded. The solved and executed
+# notebook is in `solutions/`.
 
 # %% [markdown]
-# ## 1. The first words
+# ## 1. The first text
 
 # %% tags=["check-output"]
 import minillama as ml
@@ -32,16 +34,17 @@ llm = ml.load(progress=False)  # without a file name: the storyteller that comes
 print(llm.generate("Once upon a time", n=48, temp=0.0))
 
 # %% [markdown]
-# That was a whole language model: 2.3 million weights in a file of 2.5 MB, read from disk, compiled for your processor, run token by token.
-# `ml.load("model.gguf")` opens any other GGUF file in the same way. Words appear while they are made when you ask for a stream:
+# That was a whole language model: 2.3 million weights in a file of 2.5 MB, read from disk, compiled for your processor,
+# and run token by token. `ml.load("model.gguf")` opens any other GGUF file in the same way. A stream shows the text
+# while it is generated:
 
 # %%
 for piece in llm.stream("One day, a dragon", n=60, temp=0.8, seed=4):
     print(piece.text, end="", flush=True)
 
 # %% [markdown]
-# And this is what it costs to greet it in a language it never saw. Its vocabulary was made from simple English stories, so every Chinese
-# character falls apart into the three bytes of its UTF-8, one token each:
+# The next cell greets the model in a language that it was not trained on. Its vocabulary was made from simple English
+# stories, so every Chinese character becomes the three bytes of its UTF-8, one token each:
 
 # %% tags=["check-output"]
 for text in ("hello", "你好"):
@@ -51,8 +54,8 @@ for text in ("hello", "你好"):
 # %% [markdown]
 # ## 2. The doctor
 #
-# The doctor runs a list of checks, each with its remedy. On the command line it is `minillama doctor`. It is the first thing to run, and
-# the first thing to attach, when something is odd.
+# The doctor runs a list of checks, each with a remedy. On the command line it is `minillama doctor`. When something
+# does not work, run it first, and attach its output to your question.
 
 # %%
 from minillama.engine import doctor
@@ -83,13 +86,14 @@ print(
 )
 
 # %% [markdown]
-# What to read in it:
+# How to read it:
 #
-# * **Physical cores** are what counts for llama.cpp's `--threads`: two logical cores of one physical core share its arithmetic units.
-# * **This process may use** fewer on a shared hub. JAX follows that number, not the size of the machine.
-# * **avx2** is the least a fast kernel wants; **avx512_vnni** multiplies 8-bit integers, which is what quantised weights are, and **amx**
-#   multiplies whole tiles of 16 x 32 numbers at once, which a prompt profits from.
-# * **Free memory** has to hold the weights, the cache of the context, and JAX itself (about 200 MB). Here is that sum for the storyteller:
+# * **Physical cores** count for llama.cpp's `--threads`: two logical cores of one physical core share its arithmetic
+#   units.
+# * **This process may use** fewer cores on a shared hub. JAX uses that number, not the size of the machine.
+# * **avx2** is the minimum for a fast kernel. **avx512_vnni** multiplies 8-bit integers, the form of quantised weights.
+#   **amx** multiplies tiles of 16 x 32 numbers at once, which makes prompts faster.
+# * **Free memory** must hold the weights, the cache of the context, and JAX itself (about 200 MB). For the storyteller:
 
 # %%
 for part, size in (
@@ -103,8 +107,9 @@ print(f"opened in {llm.load_seconds:.2f} s")
 # %% [markdown]
 # ## 3. The first call, the second, the third
 #
-# `jax.jit(f)` does not run your Python. At the first call it writes down what `f` does to arrays of this shape, has the XLA compiler turn it
-# into machine code, and runs that. Later calls with the same shape go straight to the machine code.
+# `jax.jit(f)` does not run your Python code. At the first call it records what `f` does to arrays of this shape
+# (*tracing*), the XLA compiler makes machine code of that, and the machine code runs. Later calls with the same shape
+# run the machine code directly.
 
 # %%
 import time
@@ -127,7 +132,7 @@ first_call.ask()
 first_call.record(3)  # "compiling costs a little"
 
 # %%
-# A constant that nobody compiled before: minillama keeps compiled programs on disk, from one session to the next.
+# A new constant each time, because minillama keeps compiled programs on disk between sessions.
 newcomer = time.time_ns() % 1_000_003
 
 
@@ -148,45 +153,50 @@ def seconds(call):
 
 x = jax.block_until_ready(jnp.full((256, 256), 0.5))
 waiting = [seconds(lambda: network(x).block_until_ready()) for _ in range(3)]
-asking = [seconds(lambda: network(x)) for _ in range(3)]
+queueing = [seconds(lambda: network(x)) for _ in range(3)]
 jax.block_until_ready(network(x))
 show(first_call.compare(waiting[0] / waiting[2]))
 # %%
 labels = [f"{word} call, waiting for the result" for word in ("first", "second", "third")]
-labels += [f"{word} call, only asking" for word in ("fourth", "fifth", "sixth")]
-milliseconds = [1e3 * value for value in waiting + asking]
+labels += [f"{word} call, only queueing" for word in ("fourth", "fifth", "sixth")]
+milliseconds = [1e3 * value for value in waiting + queueing]
 show(bars(labels, milliseconds, "Six calls of one function", "milliseconds", logarithmic=True))
 
 # %% [markdown]
-# Two lessons in one picture.
+# Two lessons in one figure.
 #
-# * **The first call compiles.** A benchmark that includes it measures the compiler. A server that meets a new shape with every request *is* a
-#   compiler: that is why engines pad prompts to a few fixed lengths ("buckets").
-# * **A call returns before the work is done.** JAX only queues it (*asynchronous dispatch*), so that Python can prepare the next step meanwhile. Without
-#   `block_until_ready()` you measure how fast you can ask. (Where the bars "only asking" are not shorter: with a single core free, or while
-#   earlier work is still queued, asking has to wait in line.) On a GPU the difference is even larger.
+# * **The first call compiles.** A benchmark that includes it measures the compiler. A server that gets a new shape with
+#   every request would compile all the time. Therefore engines pad prompts to a few fixed lengths ("buckets").
+# * **A call returns before the work is done.** JAX only queues the work (*asynchronous dispatch*), so that Python can
+#   prepare the next step. Without `block_until_ready()` you measure the time to queue a call. (The bars "only queueing"
+#   may not be shorter: with a single free core, or while earlier work is still queued, a new call must wait.) On a GPU
+#   the difference is even larger.
 #
 # ## 4. Exercise: a benchmark that survives four traps
 #
-# Write `bench(f, make, clock)`: the typical time of one call `f(x)`, where every call needs an input of its own, `x = make()`, because `f` takes over
-# the memory of its input, as a decode step does with its cache. `clock()` gives seconds.
+# Write `bench(f, make, clock)`: it returns the typical time of one call `f(x)`. Every call needs a new input, `x =
+# make()`, because `f` takes over the memory of its input, as a decode step does with its cache. `clock()` returns
+# seconds.
 #
-# 1. **The compile**: the first call takes seconds. 2. **Asynchronous dispatch**: `f` returns at once. 3. **Outliers**: now and then somebody else
-# uses the machine and a call takes twenty times as long. 4. **The input**: `make()` is five times as expensive as `f`, and asynchronous too.
+# 1. **The compile**: the first call takes seconds.
+# 2. **Asynchronous dispatch**: `f` returns at once.
+# 3. **Outliers**: sometimes other programs use the machine, and a call takes twenty times as long.
+# 4. **The input**: `make()` takes five times as long as `f`, and it is asynchronous too.
 #
-# The check runs your function on a *simulated* device with a clock of its own. There is no luck and no noise in it: you pass or you don't.
+# The check runs your function on a *simulated* device with its own clock. The simulation has no random noise: the same
+# function always gets the same result.
 
 
 # %% tags=["exercise"]
 def bench(f, make, clock=time.perf_counter):
-    """Typical seconds of one call of `f(make())`, the making not counted."""
+    """Typical seconds of one call of `f(make())`, without the time of `make`."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def bench(f, make, clock=time.perf_counter):
-    """Typical seconds of one call of `f(make())`, the making not counted."""
-    jax.block_until_ready(f(make()))  # compile, and wait until nothing is left in the queue
+    """Typical seconds of one call of `f(make())`, without the time of `make`."""
+    jax.block_until_ready(f(make()))  # compile, and wait until the queue is empty
     times = []
     for _ in range(15):
         x = jax.block_until_ready(make())
@@ -197,8 +207,9 @@ def bench(f, make, clock=time.perf_counter):
 
 
 # %% [markdown] tags=["hint"]
-# Warm up: one call that is not timed, and wait for it. Then, ten times or so: make the input and **wait until it is there**; read the clock;
-# call `f` and wait for the result; read the clock. Give the median, `sorted(times)[len(times) // 2]`: an outlier cannot move it.
+# Warm up: make one call without timing, and wait for it. Then, about ten times: make the input and **wait until it is
+# ready**; read the clock; call `f` and wait for the result; read the clock. Return the median,
+# `sorted(times)[len(times) // 2]`: an outlier does not change it.
 
 # %% tags=["check"]
 from minillama.lab.checks import lab00 as check
@@ -206,7 +217,7 @@ from minillama.lab.checks import lab00 as check
 check.bench(bench)
 
 # %% [markdown]
-# Yours, on the real thing, beside the naive way:
+# Your function and the naive way, on a real function:
 
 # %%
 from minillama.lab.grading.check import attempt
@@ -224,7 +235,7 @@ print("naive timing: ", f"{1e3 * seconds(lambda: network(make())):.2f} ms")
 # %% [markdown]
 # ## 5. The same for a model
 #
-# minillama does this book-keeping for you. Every completion carries its timings, with the compile told apart:
+# minillama measures this for you. Every completion has its timings; the compile time is reported separately:
 
 # %%
 timings = llm.generate("Once upon a time", n=64, temp=0.8, seed=1).timings
@@ -246,7 +257,8 @@ show(
     bars(list(parts), [1e3 * value for value in parts.values()], "Tokens are not equally fast", "milliseconds")
 )
 # %% [markdown]
-# Run the cell above a few times. The median hardly moves, the slowest token jumps. Whoever reports one number of one run reports the weather.
+# Run the cell above a few times. The median hardly changes, the slowest token changes a lot. A single number of a
+# single run says little about the machine.
 
 # %% tags=["check-output"]
 check.score()
@@ -254,19 +266,22 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * `ml.load()`, `llm.generate(...)`, `llm.stream(...)`: everything else in these labs opens what happens inside them.
-# * Compile before the clock starts. Wait for the result. Make inputs outside. Take the median of several, and say how many.
-# * Know your cores, their instruction sets and your free memory before you believe a tokens-per-second figure, yours or anybody's.
+# * `ml.load()`, `llm.generate(...)`, `llm.stream(...)`: all other labs show what happens inside these calls.
+# * Compile before the clock starts. Wait for the result. Make inputs outside of the timed part. Report the median of
+#   several runs, and their number.
+# * Know your cores, their instruction sets and your free memory before you compare any tokens-per-second figure.
 #
 # | step | with llama.cpp | with minillama |
 # |---|---|---|
-# | is all well? | `llama-cli --version`, `llama-cli --list-devices` | `minillama doctor` |
-# | first words | `llama-completion -no-cnv -m model.gguf -p "Once upon a time" -n 48` | `minillama completion -p "Once upon a time" -n 48` |
+# | check the machine | `llama-cli --version`, `llama-cli --list-devices` | `minillama doctor` |
+# | first text | `llama-completion -no-cnv -m model.gguf -p "Once upon a time" -n 48` | `minillama completion -p "Once upon a time" -n 48` |
 # | an honest benchmark | `llama-bench -m model.gguf` (warm-up, 5 repetitions, mean ± deviation) | `bench` above; lab 05 |
 #
 # ## When you get an error
 #
-# * `ModuleNotFoundError: No module named 'minillama'`: the notebook runs on another Python than the one you installed into. *Kernel → Change Kernel*.
-# * `OptionError: ... comes too late: JAX has already started`: threads, platform and devices are settled before the first computation. *Kernel → Restart*.
-# * The kernel dies: out of memory, or a processor without AVX2. The doctor tells which.
-# * Everything is slow: look at *this process may use* above, and at what else runs on the machine (`top`).
+# * `ModuleNotFoundError: No module named 'minillama'`: the notebook does not run on the Python that has the package.
+#   *Kernel → Change Kernel*.
+# * `OptionError: ... comes too late: JAX has already started`: threads, platform and devices cannot change after the
+#   first computation. *Kernel → Restart*.
+# * The kernel dies: out of memory, or a processor without AVX2. The doctor shows the reason.
+# * Everything is slow: see *this process may use* above, and check for other programs with `top`.

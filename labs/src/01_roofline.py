@@ -7,17 +7,18 @@
 # %% [markdown]
 # # Lab 01 · Your machine's roofline
 #
-# How fast *can* a model run here? Not "how fast does it run", which anybody can time, but the bound that no program on this machine will ever pass.
-# It takes two measurements and one line of arithmetic, it holds for every model and every engine, and it tells at once whether a number you read
-# somewhere is possible, and whether there is anything left to win.
+# How fast *can* a model run here? Not "how fast does it run", which is easy to time, but the bound that no program on
+# this machine can exceed. The bound needs two measurements and one line of arithmetic. It holds for every model and
+# every engine. It shows whether a published number is possible on this machine, and how much a faster program could
+# gain.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | measure what your memory and your arithmetic give, draw the roofline of a machine, and bound the tokens a second of any model before you download it |
+# | **Afterwards you can** | measure your machine's memory bandwidth and arithmetic, draw its roofline, and bound the tokens a second of any model before you download it |
 # | **Time** | 50 minutes |
 # | **You should know** | lab 00 (timing); what a matrix product is |
-# | **Runs on** | any laptop, a minute of computing at most, no network; 3 GB of free memory and disk for one measurement, which is left out otherwise |
-# | **In llama.cpp** | `llama-bench -m model.gguf -p 512 -n 128`: *pp512* and *tg128* are the two sides of this lab's picture |
+# | **Runs on** | any laptop, a minute of computing at most, no network; 3 GB of free memory and disk for one measurement, otherwise the lab skips it |
+# | **In llama.cpp** | `llama-bench -m model.gguf -p 512 -n 128`: *pp512* and *tg128* are the two sides of this lab's figure |
 
 # %%
 import logging
@@ -49,10 +50,11 @@ from minillama.measure.trial import Trial
 logging.getLogger("minillama").setLevel(logging.ERROR)
 
 # %% [markdown]
-# ## 1. Say something first
+# ## 1. Predict first
 #
-# Two models, both stored in 8 bits a weight (Q8_0): a file of 100 MB and one of 1 GB, the size of Llama 3.2 1B. How many tokens a second will
-# they write on *this* machine? A guess is enough. You will know better in half an hour, and the report at the end of the course remembers.
+# Two models, both stored in 8 bits a weight (Q8_0): a file of 100 MB and one of 1 GB, the size of Llama 3.2 1B. How
+# many tokens a second will they generate on *this* machine? A guess is enough. You will know more in half an hour, and
+# the report at the end of the course shows your prediction.
 
 # %%
 small = Prediction(
@@ -71,10 +73,11 @@ small.record(50)  # "chat feels like reading speed, ten words a second; this one
 large.record(20)
 
 # %% [markdown]
-# ## 2. The slope: what memory gives
+# ## 2. The slope: memory bandwidth
 #
-# Long arrays, short loops: copy, scale, add. There is next to no arithmetic in them, so what is timed is the way from memory and back. The classic is
-# McCalpin's *STREAM*. This is what numpy needs for 16 million numbers of 8 bytes, on one core:
+# Long arrays, short loops: copy, scale, add. They contain almost no arithmetic, so their time is the time to read and
+# write memory. The classic benchmark is McCalpin's *STREAM*. These are numpy's times for 16 million numbers of 8 bytes,
+# on one core:
 
 # %%
 loops = measure_stream()
@@ -83,8 +86,8 @@ for loop in loops:
 
 # %% [markdown]
 # ### Exercise 1: what counts as traffic
-# Turn seconds into **bytes a second**. A loop over `elements` numbers of `itemsize` bytes reads `arrays_read` arrays and writes `arrays_written`: what is read counts,
-# what is written counts, and an array that is used twice in two loops counts twice.
+# Turn seconds into **bytes a second**. A loop over `elements` numbers of `itemsize` bytes reads `arrays_read` arrays
+# and writes `arrays_written`. Reads count, writes count, and an array that two loops use counts twice.
 
 
 # %% tags=["exercise"]
@@ -100,7 +103,8 @@ def bandwidth(elements: int, itemsize: int, arrays_read: int, arrays_written: in
 
 
 # %% [markdown] tags=["hint"]
-# Bytes of one array: `elements * itemsize`. As many arrays travel as are read and written together. Bytes divided by seconds, no factors of 1e9.
+# Bytes of one array: `elements * itemsize`. The number of moved arrays is the sum of read and written ones. Divide
+# bytes by seconds, without factors of 1e9.
 
 # %% tags=["check"]
 check.bandwidth(bandwidth)
@@ -119,23 +123,27 @@ if rates:
     show(bars(list(rates), list(rates.values()), "What one core moves", "GB/s"))
 
 # %% [markdown]
-# Same memory, and the loops differ. Two honest reasons:
+# The memory is the same, but the loops differ. There are two reasons:
 #
-# * **Writing is dearer than it looks.** Before a core can change a part of a cache line it fetches the line, so a plain *copy* moves three arrays and
-#   not two (*write-allocate*), unless the program stores past the caches. STREAM's rules count two all the same: they count what the *program* asked for.
-# * **Two loops are not one.** numpy's triad writes `c` and reads it again. Fused into one loop it would move three arrays and not five. That is the
-#   whole point of XLA's fusion, and of a kernel that multiplies quantised weights without writing the unpacked ones anywhere.
+# * **Writing costs more than it seems.** A core fetches a cache line before it changes a part of it. So a plain *copy*
+#   moves three arrays and not two (*write-allocate*), unless the program uses non-temporal stores. STREAM's rules still
+#   count two: the transfers that the *program* requests.
+# * **Two loops are not one.** numpy's triad writes `c` and reads it again. Fused into one loop it would move three
+#   arrays and not five. This is the purpose of XLA's fusion, and of a kernel that multiplies quantised weights without
+#   storing the unpacked ones.
 #
-# A model that decodes only *reads* its weights: for us *sum* is the loop that counts, on all cores that we may use.
+# During decode, a model only *reads* its weights. So *sum* is the relevant loop, on all cores that this process may
+# use.
 #
-# ## 3. Operations for each byte
+# ## 3. Operations per byte
 #
-# A product does something with each byte it reads. How much is its **arithmetic intensity**, operations per byte, and it is the only thing about a program that the
-# roofline wants to know.
+# A product computes something with each byte it reads. The **arithmetic intensity** is the number of operations per
+# byte. It is the only property of a program that the roofline needs.
 #
 # ### Exercise 2: the intensity of a product
-# `x [rows, inner] @ w [inner, columns]`. Operations: each of the rows × columns results takes `inner` multiplications and as many additions. Bytes: `w` with
-# `weight_bits` **bits** a weight, `x` and the result as float32. Each is moved once.
+# `x [rows, inner] @ w [inner, columns]`. Operations: each of the rows × columns results takes `inner` multiplications
+# and as many additions. Bytes: `w` with `weight_bits` **bits** a weight, `x` and the result as float32. Each is moved
+# once.
 
 
 # %% tags=["exercise"]
@@ -152,8 +160,8 @@ def intensity(rows: int, inner: int, columns: int, weight_bits: float) -> float:
 
 
 # %% [markdown] tags=["hint"]
-# Above: `2 * rows * inner * columns`. Below: `inner * columns * weight_bits / 8` bytes of weights, plus 4 bytes for each of the `rows * inner` numbers that come in and the
-# `rows * columns` that go out.
+# Numerator: `2 * rows * inner * columns`. Denominator: `inner * columns * weight_bits / 8` bytes of weights, plus 4
+# bytes for each of the `rows * inner` input numbers and the `rows * columns` output numbers.
 
 # %% tags=["check"]
 check.intensity(intensity)
@@ -162,16 +170,16 @@ check.intensity(intensity)
 for name, kind in (("F32", TensorType.F32), ("Q8_0", TensorType.Q8_0), ("Q4_0", TensorType.Q4_0)):
     for rows in (1, 16, 512):
         got = attempt(intensity, rows, 4096, 4096, bits_per_weight(kind))
-        told = f"{got:7.1f} operations per byte" if isinstance(got, float) else got
-        print(f"{name:4} ({bits_per_weight(kind):4.1f} bits), {rows:3} rows: {told}")
+        text = f"{got:7.1f} operations per byte" if isinstance(got, float) else got
+        print(f"{name:4} ({bits_per_weight(kind):4.1f} bits), {rows:3} rows: {text}")
 
 # %% [markdown]
-# One row is decoding: a vector against a matrix. 512 rows are a prompt. The matrix is the same, and so are its bytes; the intensity differs by a factor of
-# hundreds. Quantising raises it too: fewer bytes, the same operations.
+# One row is decode: a vector times a matrix. 512 rows are a prompt. The matrix and its bytes are the same, but the
+# intensity differs by a factor of hundreds. Quantising raises it too: fewer bytes, the same operations.
 #
 # ## 4. The two roofs
 #
-# A program with `intensity` operations a byte gets no more operations done than its bytes let it, and no more than the arithmetic can. Two roofs, one sloped, one flat:
+# Two limits hold for a program with `intensity` operations a byte: the memory has a maximum of bytes a second, and the cores have a maximum of operations a second. In the figure these limits are two roofs, one sloped, one flat.
 #
 # ### Exercise 3: what is attainable
 # `bandwidth` in bytes a second, `flops` in operations a second.
@@ -190,13 +198,13 @@ def attainable(intensity: float, bandwidth: float, flops: float) -> float:
 
 
 # %% [markdown] tags=["hint"]
-# bytes/s × operations/byte = operations/s. The lower roof is the one you hit your head on.
+# bytes/s × operations/byte = operations/s. The lower roof is the limit.
 
 # %% tags=["check"]
 check.attainable(attainable)
 
 # %% [markdown]
-# Now yours, measured: all threads reading a large buffer, and a product of 512 rows with weights in Q8_0, as a prompt needs it.
+# Now measure your own: all threads read a large buffer, and a product of 512 rows with weights in Q8_0, as in a prompt.
 
 # %%
 roof = measure_own_roofline()
@@ -209,12 +217,12 @@ print(
 )
 for place in (0.25, 2, 1000):
     got = attempt(attainable, place, roof.bandwidth, roof.flops)
-    told = f"{got / 1e9:.3g} billions a second" if isinstance(got, float) else got
-    print(f"attainable at {place:4} operations a byte: {told}")
+    text = f"{got / 1e9:.3g} billions a second" if isinstance(got, float) else got
+    print(f"attainable at {place:4} operations a byte: {text}")
 
 # %% [markdown]
-# Does a real product behave so? A matrix of 8192 × 8192 weights, 71 MB, and more and more rows at once. This is the way from decoding to reading a prompt, and
-# the curve should climb the slope and then run along the flat:
+# Does a real product behave like this? Take a matrix of 8192 × 8192 weights, 71 MB, and an increasing number of rows.
+# This is the way from decode to prefill. The curve should follow the slope and then the flat roof:
 
 # %%
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -224,14 +232,15 @@ climb = roofline(roof, {}, "A product with more and more rows", curves={"1 to 12
 show(save_figure("01", "climb", climb))
 
 # %% [markdown]
-# It never reaches the corner: near the ridge both memory and arithmetic are nearly busy, and they get in each other's way. A roofline is a bound, not a forecast.
-# Should a dot be *above* the slope, then its bytes did not come from memory but from a cache; section 6 has one.
+# It never reaches the corner: near the ridge both memory and arithmetic are almost fully used, and they disturb each
+# other. A roofline is a bound, not a forecast. If a dot is *above* the slope, its bytes came from a cache and not from
+# memory; section 6 has such a dot.
 #
 # ## 5. Tokens a second
 #
 # ### Exercise 4: the bound of a model
-# To write one token, a model reads all its `weights`, `weight_bits` bits each, and `cache_bytes` of keys and values. It multiplies and adds once with each weight. Neither roof can be
-# passed. How many tokens a second at most?
+# To generate one token, a model reads all its `weights`, `weight_bits` bits each, and `cache_bytes` of keys and values.
+# It multiplies and adds once with each weight. Both roofs are limits. What is the maximum number of tokens a second?
 
 
 # %% tags=["exercise"]
@@ -247,13 +256,15 @@ def bound(weights: float, weight_bits: float, cache_bytes: float, bandwidth: flo
 
 
 # %% [markdown] tags=["hint"]
-# Memory alone lets through `bandwidth / bytes of a token`. Arithmetic alone lets through `flops / operations of a token`, two for each weight. The smaller one holds.
+# Memory alone allows `bandwidth / bytes of a token`. Arithmetic alone allows `flops / operations of a token`, two for
+# each weight. The smaller one is the bound.
 
 # %% tags=["check"]
 check.bound(bound)
 
 # %% [markdown]
-# The two models of the beginning, with random weights: they write nonsense, but the clock does not read it. First the 100 MB, decoding 16 tokens and reading 128:
+# Now the two models of section 1, with random weights: their text is nonsense, but their speed is real. First the 100
+# MB model, with a decode of 16 tokens and a prompt of 128:
 
 # %%
 DECODE, PROMPT = Trial(0, 16), Trial(128, 0)
@@ -269,7 +280,7 @@ with random_model(100) as path:
         show(small.compare(rates[DECODE.name], model=says))
 
 # %% [markdown]
-# And the 1 GB, only four tokens of it:
+# Then the 1 GB model, with only four tokens:
 
 # %%
 FEW = Trial(0, 4)
@@ -284,13 +295,15 @@ with random_model(1000) as path:
         show(large.compare(rate, model=says))
 
 # %% [markdown]
-# *Model says* is the roofline: bandwidth over bytes. For real models a good engine comes to 60 to 90 % of it. (Somewhat more than 100 % means that the two measurements
-# met different neighbours on a busy machine, or that a large cache keeps a part of the small model.) Ten times the bytes, a tenth of the tokens: no flag and no
-# language changes that; fewer *bytes* do, which is lab 07.
+# *Model says* is the roofline: bandwidth divided by bytes. For real models a good engine reaches 60 to 90 % of it.
+# (Slightly more than 100 % means that other programs disturbed the two measurements differently, or that a large cache
+# holds a part of the small model.) Ten times the bytes give a tenth of the tokens. No flag and no programming language
+# changes that; fewer *bytes* do (lab 07).
 #
-# ## 6. The picture
+# ## 6. The roofline of this machine
 #
-# Every dot is a measurement of this machine. Later labs put theirs beside them, from the same records, and the report of lab 12 draws them all.
+# Every dot is a measurement of this machine. Later labs add their dots through the same records, and the report of lab
+# 12 draws them all.
 
 # %%
 for name, trial in (("storyteller, decode", Trial(0, 64)), ("storyteller, prompt", Trial(128, 0))):
@@ -298,14 +311,17 @@ for name, trial in (("storyteller, decode", Trial(0, 64)), ("storyteller, prompt
 show(roofline(roof, recorded_dots(), "My machine's roofline"))
 
 # %% [markdown]
-# * **Decoding** stands at about 2 operations a byte, whatever the size of the model: at the far left, under the slope.
-# * **Prompts** stand at the right, under the flat. That they get several times as much done in a second is no merit of their own: they share what they read.
-# * **The storyteller** has 2.4 MB and lives in the processor's cache, so memory is no bound for it and its dot may be above the slope. Yet it does not reach the flat: with so
-#   little to do, starting each of its small products is what takes the time. The roofline knows nothing of such overheads, and small models are made of them.
+# * **Decode** is at about 2 operations a byte, for any size of model: at the far left, under the slope.
+# * **Prompts** are at the right, under the flat roof. They do several times more operations a second, because their
+#   tokens share the weights that they read.
+# * **The storyteller** has 2.4 MB and fits in the processor's cache, so memory is no bound for it, and its dot may be
+#   above the slope. But it does not reach the flat roof: its products are so small that starting each one takes most of
+#   the time. The roofline does not include such overheads, and they dominate small models.
 #
 # ### Exercise 5: which side of the ridge?
-# A pass over several tokens reads the weights once for all of them. Count weights only: `weight_bits` bits each, two operations for each token. What is the **smallest number of tokens** in a
-# pass from which arithmetic is the limit and no longer memory? (Return an `int`. On the ridge itself counts as arithmetic.)
+# A pass over several tokens reads the weights once for all of them. Count weights only: `weight_bits` bits each, two
+# operations for each token. What is the **smallest number of tokens** in a pass that makes arithmetic the limit, and no
+# longer memory? (Return an `int`. The ridge itself counts as arithmetic.)
 
 
 # %% tags=["exercise"]
@@ -324,7 +340,8 @@ def ridge_rows(weight_bits: float, bandwidth: float, flops: float) -> int:
 
 
 # %% [markdown] tags=["hint"]
-# With T tokens the intensity is `2 * T / (weight_bits / 8)`. Set it equal to the ridge, `flops / bandwidth`, solve for T, round up.
+# With T tokens the intensity is `2 * T / (weight_bits / 8)`. Set it equal to the ridge, `flops / bandwidth`, solve for
+# T, round up.
 
 # %% tags=["check"]
 check.ridge_rows(ridge_rows)
@@ -343,13 +360,15 @@ for name, kind, bytes_per_second, operations in machines:
 print("this machine, weights in Q8_0:", attempt(ridge_rows, 8.5, roof.bandwidth, roof.flops), "tokens")
 
 # %% [markdown]
-# One chat decodes one token at a time, so on a data-centre GPU it leaves some 99 % of the arithmetic idle. This is why servers put the requests of many users into one pass
-# (*batching*), and why a laptop is a reasonable place for a single chat.
+# One chat decodes one token at a time, so on a data-centre GPU about 99 % of the arithmetic is idle. Therefore servers
+# put the requests of many users into one pass (*batching*), and a laptop is a reasonable machine for a single chat.
 #
-# ## 7. Play with it
+# ## 7. Try it yourself
 #
-# The red ring is a model that you have not got: billions of weights, bits of each, tokens of context, and what a position of its cache takes (32 KiB in Llama 3.2 1B, 128 in Llama 3.1
-# 8B, 512 in Llama 2 7B). **Start** measures products of the chosen type with more and more rows; every curve stays. **Stop** stops after the point that is being measured.
+# The red ring is a model that you do not have. The controls set its billions of weights, bits per weight, tokens of
+# context, and the size of one position in its cache (32 KiB in Llama 3.2 1B, 128 in Llama 3.1 8B, 512 in Llama 2 7B).
+# **Start** measures products of the chosen type with increasing rows; every curve stays. **Stop** ends the measurement
+# after the present point.
 
 # %%
 curves = {}
@@ -357,7 +376,7 @@ WEIGHT_TYPES = {"Q8_0": TensorType.Q8_0, "Q4_0": TensorType.Q4_0, "F16": TensorT
 
 
 def predicted(settings):
-    """Where one token of the model stands, and the tokens a second that the roofs leave it."""
+    """Dot of one token of the model, its bound in tokens a second, and its bytes."""
     weights, context = 1e9 * settings["weights"], 1024 * settings["context"]
     moved = weights * settings["bits"] / 8 + context * settings["position"] * 1024
     place = 2 * weights / moved
@@ -365,14 +384,14 @@ def predicted(settings):
 
 
 def draw(settings):
-    """The roofline with what was measured, and the model of the sliders on it."""
+    """The roofline with the measurements, and the model of the sliders."""
     dot, rate, moved = predicted(settings)
     title = f"At most {rate:.1f} tokens/s: {moved / 1e9:.2f} GB for each token"
     return roofline(roof, recorded_dots(), title, curves=curves, predicted={"your model": dot})
 
 
 def measure(settings):
-    """Row after row, and the picture with one point more."""
+    """Measure one number of rows after another; yield the figure with one more point."""
     name = settings["type"]
     curves[name] = []
     for rows in ROWS:
@@ -407,22 +426,26 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * Two numbers describe a machine: bytes a second and operations a second. Their quotient, the **ridge**, is what a program's intensity has to pass.
-# * **Decoding**: about two operations for each byte. Tokens a second ≤ bandwidth / (bytes of weights + bytes of cache). Remember this one.
+# * Two numbers describe a machine: bytes a second and operations a second. Their quotient is the **ridge**: above this
+#   intensity a program is bound by arithmetic.
+# * **Decoding**: about two operations for each byte. Tokens a second ≤ bandwidth / (bytes of weights + bytes of cache).
+#   Remember this formula.
 # * **Prompts and batches** share the weights and are bound by arithmetic.
-# * Say which *share of the roof* a program reaches, and the number means something on another machine too.
-# * A dot above the roof is no miracle: the bytes came from a cache, or somebody counted wrongly.
+# * Report the *share of the roof* that a program reaches. This number is meaningful on other machines too.
+# * A dot above the roof has a simple cause: the bytes came from a cache, or the count is wrong.
 #
 # | what | llama.cpp | minillama |
 # |---|---|---|
 # | decoding, prompt | `llama-bench -m M -n 128`, `-p 512` | `minillama bench -m M -n 128`, `-p 512`, with bytes and operations of each token |
-# | how far from the roof | none | `measure_roofline().predict_decode("M")` |
+# | share of the roof | none | `measure_roofline().predict_decode("M")` |
 # | random weights in a real shape | none | `minillama synth llama-3.2-1b` |
 # | several users in one pass | `llama-batched-bench`, `llama-server -np` | a pass with several rows, lab 05 |
 #
 # ## When you get an error
 #
-# * `not enough free memory or disk`: nothing is wrong. The 1 GB model is left out, and the rest of the lab does without it.
-# * The kernel dies at section 2: 400 MB of arrays were too much. `stream(4 << 20)` takes a quarter.
-# * Decoding is *far* above its roof: another program ran while the roof was measured. Run the cell with `own_roofline()` again, then the cells below it.
-# * All dots lie low: a laptop on battery, a hub with a share of a core, or a container with fewer cores than it shows. The doctor of lab 00 tells.
+# * `not enough free memory or disk`: this is no error. The lab skips the 1 GB model and continues.
+# * The kernel dies at section 2: 400 MB of arrays were too much. `measure_stream(4 << 20)` uses a quarter.
+# * Decoding is *far* above its roof: another program ran while the roof was measured. Run the cell with
+#   `measure_own_roofline()` again, then the cells below it.
+# * All dots are low: a laptop on battery, a hub with a share of a core, or a container with fewer cores than it shows.
+#   Run the doctor of lab 00.

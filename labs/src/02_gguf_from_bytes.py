@@ -7,13 +7,13 @@
 # %% [markdown]
 # # Lab 02 · GGUF from bytes
 #
-# A model that runs under llama.cpp is *one file*. No code comes with it, no folder of settings: the sizes of the network,
-# the vocabulary, the chat template and every weight stand in that file, in an order you can read with Python's `struct`.
-# In this lab you open the file that all other labs use and leave nothing in it unexplained.
+# A model for llama.cpp is *one file*, without code and without a folder of settings. The sizes of the network, the
+# vocabulary, the chat template and every weight are in that file, in an order that you can read with Python's `struct`.
+# In this lab you open the file that all other labs use, and explain every part of it.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | say what every byte of a GGUF file is for, find any row of any tensor, decode Q8_0 and Q4_0 by hand, and say what `mmap` saves |
+# | **Afterwards you can** | explain every byte of a GGUF file, find any row of any tensor, decode Q8_0 and Q4_0 by hand, and explain what `mmap` saves |
 # | **Time** | 50 minutes |
 # | **You should know** | a little numpy; what a byte and a nibble are |
 # | **Runs on** | any laptop, 15 seconds of computing, no network |
@@ -49,8 +49,8 @@ print(f"{path.name}: {path.stat().st_size:,} bytes")
 # %% [markdown]
 # ## 1. The first hundred bytes
 #
-# Open any file as bytes and print it sixteen to a line. On the right you see what is printable: names are stored as
-# plain text, so a GGUF file introduces itself.
+# Open any file as bytes and print sixteen per line. On the right you see the printable characters. Names are stored as
+# plain text, so you can read them in the dump.
 
 # %% tags=["check-output"]
 with path.open("rb") as file:
@@ -67,8 +67,8 @@ print(hexdump(first))
 # | 8..15 | unsigned 64-bit | number of tensors |
 # | 16..23 | unsigned 64-bit | number of metadata entries |
 #
-# All numbers are little-endian: the lowest byte comes first. `struct.unpack_from(format, data, offset)` reads them; in its
-# format `<` means little-endian, `I` is an unsigned 32-bit and `Q` an unsigned 64-bit number.
+# All numbers are little-endian: the lowest byte comes first. `struct.unpack_from(format, data, offset)` reads them; in
+# its format `<` means little-endian, `I` is an unsigned 32-bit and `Q` an unsigned 64-bit number.
 #
 # ### Exercise 1: read the header
 
@@ -98,23 +98,23 @@ print("your header of the storyteller:", attempt(read_header, first))
 # %% [markdown]
 # ## 2. Metadata: the model describes itself
 #
-# Behind the header come the metadata, one entry after the other: a **key** (a string), the **type** of the value (32-bit
-# number), the **value**. A string is its length in bytes as an unsigned 64-bit number, and then that many bytes of UTF-8.
-# No zero at the end, no padding.
+# The metadata follow the header, one entry after another: a **key** (a string), the **type** of the value (32-bit
+# number), and the **value**. A string is its length in bytes, as an unsigned 64-bit number, followed by that many bytes
+# of UTF-8. There is no zero at the end and no padding.
 #
 # ### Exercise 2: read a string
-# Return the text and the offset of the first byte behind it, so that the next thing can be read from there.
+# Return the text and the offset of the first byte after it, where the next value starts.
 
 
 # %% tags=["exercise"]
 def read_string(data: bytes, offset: int) -> tuple[str, int]:
-    """The string that starts at `offset`, and the offset behind it."""
+    """The string that starts at `offset`, and the offset after it."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def read_string(data: bytes, offset: int) -> tuple[str, int]:
-    """The string that starts at `offset`, and the offset behind it."""
+    """The string that starts at `offset`, and the offset after it."""
     (length,) = struct.unpack_from("<Q", data, offset)
     end = offset + 8 + length
     return data[offset + 8 : end].decode(), end
@@ -131,9 +131,9 @@ print("the first key:", attempt(read_string, first, 24))
 print("你好 as it would stand in a file:", struct.pack("<Q", 6).hex(" "), "你好".encode().hex(" "))
 
 # %% [markdown]
-# With thirteen value types (numbers of eight sizes, booleans, strings, arrays) that is the whole format of the metadata.
-# The package's reader does the same walk in one file of less than three hundred lines, `minillama/gguf/parse.py`, most of which
-# refuses malformed files politely. Here is what the storyteller says about itself:
+# With thirteen value types (numbers of ten kinds, booleans, strings, arrays) this is the whole format of the metadata.
+# The package's reader does the same in one file of about 300 lines, `minillama/gguf/header_parser.py`; most of
+# these lines refuse malformed files with a clear message. These are the storyteller's metadata:
 
 # %%
 model = open_gguf(path)
@@ -144,20 +144,20 @@ for key, value in model.metadata.items():
     print(f"{key:42} {model.kinds[key]:14} {text[:90]}")
 
 # %% [markdown]
-# Read it like a data sheet. `llama.block_count`, `llama.embedding_length` and `llama.attention.head_count` are the
-# sizes of the network; `general.architecture` says which formula they belong to; `tokenizer.ggml.tokens` is the
-# vocabulary; `tokenizer.chat_template` is the little program that turns a conversation into one prompt. Nothing of
-# this is in any engine's code, and that is why one llama.cpp, or one minillama, runs them all.
+# Read them like a data sheet. `llama.block_count`, `llama.embedding_length` and `llama.attention.head_count` are the
+# sizes of the network; `general.architecture` names the formula that they belong to; `tokenizer.ggml.tokens` is the
+# vocabulary; `tokenizer.chat_template` is a small program that turns a conversation into one prompt. None of this is in
+# an engine's code. Therefore one llama.cpp, or one minillama, runs all these models.
 #
 # ## 3. The table of tensors
 #
-# Behind the metadata stands one row for every tensor: name, number of dimensions, the dimensions, type, and the
-# **offset** of its bytes. Two things trip everyone once:
+# After the metadata comes one row for every tensor: name, number of dimensions, the dimensions, type, and the
+# **offset** of its bytes. Two things are easy to get wrong:
 #
-# * **Dimensions are stored inside out.** GGUF names the contiguous axis first. A matrix of PyTorch shape
-#   `[outputs, inputs]` is stored as `[inputs, outputs]`. numpy wants the contiguous axis last, so the reader turns them round.
-# * **Offsets count from the start of the data**, not from the start of the file. The data start at the first multiple of
-#   `general.alignment` (32 if absent) behind the table.
+# * **Dimensions are stored in reverse.** GGUF names the contiguous axis first. A matrix of PyTorch shape `[outputs,
+#   inputs]` is stored as `[inputs, outputs]`. numpy names the contiguous axis last, so the reader reverses them.
+# * **Offsets count from the start of the data**, not from the start of the file. The data start at the first multiple
+#   of `general.alignment` (32 if absent) after the table.
 
 # %% tags=["check-output"]
 for tensor in list(model.tensors.values())[:6]:
@@ -171,13 +171,13 @@ types = {name: tensor.type.name for name, tensor in model.tensors.items()}
 show(treemap(sizes, types, f"{path.name}: every tensor, as large as its bytes"))
 
 # %% [markdown]
-# Click a block to look inside it, click the top bar to come back. Notice how much of a *small* model is its vocabulary: the
-# token embedding serves this model twice, as input table and as output head ("tied", there is no `output.weight`).
+# Click a block to see its tensors; click the top bar to go back. A large part of a *small* model is its vocabulary.
+# This model uses the token embedding twice, as input table and as output head ("tied", there is no `output.weight`).
 #
 # ### Exercise 3: find a row in the file
-# Quantised weights come in **blocks**: a Q8_0 block holds 32 weights in 34 bytes. A row of a matrix is a whole number of blocks.
-# At which byte of the file does row `row` of a tensor start? You are given where the table ends, the alignment, the tensor's
-# own offset, the number of weights in a row, and the block as `(weights, bytes)`.
+# Quantised weights come in **blocks**: a Q8_0 block holds 32 weights in 34 bytes. A row of a matrix is a whole number
+# of blocks. At which byte of the file does row `row` of a tensor start? The arguments are the end of the table, the
+# alignment, the tensor's own offset, the number of weights in a row, and the block as `(weights, bytes)`.
 
 
 # %% tags=["exercise"]
@@ -199,8 +199,9 @@ def row_place(
 
 
 # %% [markdown] tags=["hint"]
-# Three steps: round `header_end` **up** to a multiple of `alignment` (a number that already is one stays); add the tensor's
-# offset; add `row` times the bytes of a row. A row of 256 weights in Q8_0 is 256 / 32 = 8 blocks, so 8 · 34 = 272 bytes.
+# Three steps: round `header_end` **up** to a multiple of `alignment` (a multiple stays as it is); add the tensor's
+# offset; add `row` times the bytes of a row. A row of 256 weights in Q8_0 is 256 / 32 = 8 blocks, so 8 · 34 = 272
+# bytes.
 
 # %% tags=["check"]
 check.row_place(row_place)
@@ -208,8 +209,8 @@ check.row_place(row_place)
 # %% [markdown]
 # ## 4. Q8_0: one scale, 32 small integers
 #
-# Store a weight in 8 bits instead of 32? Take 32 neighbours, find the largest magnitude, and store every weight as a whole
-# number of steps, the step being 1/127 of that magnitude:
+# How can a weight be stored in 8 bits instead of 32? Take 32 neighbours, find the largest magnitude, and store every
+# weight as a whole number of steps. The step is 1/127 of that magnitude:
 #
 # | bytes | what |
 # |---|---|
@@ -238,14 +239,15 @@ def decode_q8_0(block: bytes) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# `np.frombuffer(block, "<f2", count=1)` reads the float16, `np.frombuffer(block, np.int8, offset=2)` the codes. Convert both to
-# float32 *before* you multiply: the product of a float16 with anything should not be rounded to a float16.
+# `np.frombuffer(block, "<f2", count=1)` reads the float16, `np.frombuffer(block, np.int8, offset=2)` the codes. Convert
+# both to float32 *before* you multiply: otherwise the product may be rounded to float16.
 
 # %% tags=["check"]
 check.decode_q8_0(decode_q8_0)
 
 # %% [markdown]
-# Now your function on the real thing: the first block of the first layer's query matrix, beside what the package decodes.
+# Now run your function on real data: the first block of the first layer's query matrix, compared with the package's
+# result.
 
 # %% tags=["check-output"]
 query = model.tensors["blk.0.attn_q.weight"]
@@ -257,8 +259,8 @@ print("ours: ", dequantize(query)[0, :6].round(5))
 # %% [markdown]
 # ## 5. Q4_0: two weights in a byte
 #
-# Four bits give 16 steps. Q4_0 takes the weight of largest magnitude, *keeps its sign*, and makes it code 0, which
-# means −8 steps; code 8 means zero, code 15 means +7. Sixteen bytes hold the 32 codes, and not in the order you would guess:
+# Four bits give 16 steps. Q4_0 takes the weight of largest magnitude, *keeps its sign*, and gives it code 0, which
+# means −8 steps. Code 8 means zero, code 15 means +7. Sixteen bytes hold the 32 codes, in an unexpected order:
 #
 # | bytes | what |
 # |---|---|
@@ -267,7 +269,7 @@ print("ours: ", dequantize(query)[0, :6].round(5))
 #
 # $$w_j = d \cdot (q_j - 8)$$
 #
-# The order is made for vector instructions: one AND and one shift turn 16 bytes into two runs of 16 neighbours.
+# This order suits vector instructions: one AND and one shift turn 16 bytes into two runs of 16 neighbours.
 #
 # ### Exercise 5: decode a Q4_0 block
 
@@ -288,17 +290,17 @@ def decode_q4_0(block: bytes) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# `packed & 15` is the low nibble and `packed >> 4` the high one. Put the 16 low ones first, `np.concatenate`, then convert to
-# float32, then subtract 8. (Subtract first, in uint8, and 3 − 8 becomes 251.)
+# `packed & 15` is the low nibble and `packed >> 4` the high one. Put the 16 low ones first, `np.concatenate`, then
+# convert to float32, then subtract 8. (If you subtract first, in uint8, 3 − 8 becomes 251.)
 
 # %% tags=["check"]
 check.decode_q4_0(decode_q4_0)
 
 # %% [markdown]
-# ## 6. What four bits cost
+# ## 6. The error of four bits
 #
-# The storyteller also comes in float16, so we can quantise it ourselves and look at what is lost. Before we do: Q4_0 has steps
-# of 1/8 of the largest weight of its block, Q8_0 of 1/127.
+# The package also has the storyteller in float16, so you can quantise it and measure the loss. Before you do: Q4_0 has
+# steps of 1/8 of the largest weight of its block, Q8_0 of 1/127.
 
 # %%
 loss_ratio = Prediction(
@@ -318,8 +320,8 @@ weights = dequantize(full.tensors["blk.0.ffn_up.weight"]).reshape(-1)
 losses = {kind: relative_error(weights, kind) for kind in SHOWN_TYPES}
 show(loss_ratio.compare(losses[TensorType.Q4_0] / losses[TensorType.Q8_0], model=127 / 8))
 # %% [markdown]
-# Every bit you take away doubles the step, and with it the error. Four bits less are a factor of sixteen, and 127/8 = 15.9
-# says so before anything is measured. Half the bits are *not* twice the error.
+# Every bit less doubles the step, and so the error. Four bits less are a factor of sixteen: 127/8 = 15.9 predicts it
+# without a measurement. Half the bits are *not* twice the error.
 
 # %%
 labels = [f"{kind.name} · {bits_per_weight(kind):.4g} bits" for kind in SHOWN_TYPES]
@@ -333,17 +335,18 @@ show(
 )
 
 # %% [markdown]
-# **Q4_K**, the type inside the popular `Q4_K_M` files, spends the same 4.5 bits as Q4_0 more cleverly: 256 weights share two
-# float16 scales, and every 32 of them have a 6-bit scale *and* a 6-bit minimum of their own. The minimum lets the 16 steps cover just the
-# range that is there instead of a range around zero.
+# **Q4_K**, the type inside the popular `Q4_K_M` files, uses the same 4.5 bits as Q4_0 better: 256 weights share two
+# float16 scales, and every 32 of them have their own 6-bit scale *and* 6-bit minimum. With the minimum, the 16 steps
+# cover exactly the range of the weights, and not a range around zero.
 #
 # ### Look inside any block
-# Choose a type and walk through the tensor. Grey circles are the weights, blue points what is left of them, orange the difference.
+# Choose a type and a block of the tensor. Grey circles are the weights, blue points their quantised values, orange bars
+# the difference.
 
 
 # %%
 def draw_block(settings):
-    """The block explorer without widgets: settings in, picture out."""
+    """The block explorer without widgets: settings in, figure out."""
     return block_figure(weights, TensorType[settings["type"]], 32 * settings["block"])
 
 
@@ -356,13 +359,13 @@ panel = Panel(
 ).show()
 
 # %% [markdown]
-# Things to find: a block where one large weight makes the steps coarse for the 31 others (an *outlier*; drag the slider
-# until the circles are far from their points). Switch that block to Q4_K and to Q5_0. Which of them helps, and why?
+# Find a block in which one large weight makes the steps coarse for the 31 others (an *outlier*; move the slider until
+# the circles are far from their points). Switch that block to Q4_K and to Q5_0. Which of them helps, and why?
 #
 # ## 7. mmap: loading without reading
 #
-# `open_gguf` returned at once. It did not read the weights: it asked the operating system to *map* the file into memory, and a page
-# of 4096 bytes is read when somebody first touches it. To see it, take a file that is large enough to notice.
+# `open_gguf` returned at once, because it did not read the weights. It made the operating system *map* the file into
+# memory: a page of 4096 bytes is read at its first access. A large file shows the effect.
 
 # %%
 megabytes = 256
@@ -380,7 +383,7 @@ resident.record(4)  # four places touched, so surely about 4 MB
 
 # %%
 def grown(action) -> tuple[float, float, object]:
-    """Megabytes the process grew by, seconds it took, and whatever must be kept alive."""
+    """Growth of the process in megabytes, seconds, and the result, which must stay alive."""
     process = psutil.Process()
     before, start = process.memory_info().rss, time.perf_counter()
     kept = action()
@@ -404,14 +407,14 @@ print(f"read everything:  {read_mb:7.2f} MB more, {1e3 * read_s:7.2f} ms")
 measurement("02", "megabytes after reading everything", read_mb, "MB")
 show(resident.compare(mapped_mb + touched_mb, model=4 * 4096 / 1e6))
 # %% [markdown]
-# The model says four pages of 4 KB. The measurement is usually a little more, because the system reads ahead and maps the
-# neighbours it already has. Three things follow for a deployment:
+# The model says four pages of 4 KB. The measurement is usually slightly more, because the system reads ahead and maps
+# neighbouring pages that it already has. Three consequences for a deployment:
 #
-# * A mapped model opens at once, and whoever first touches its pages waits for them. llama.cpp and minillama touch all of them while
-#   they load a model; else the first token would wait.
-# * Two processes with the same model share its pages. Read into private memory, every one has a copy.
-# * "Resident memory" of a mapped model says what was touched, not what is needed. Pages that were never written can be dropped by the
-#   system and read again, which shows as a mysteriously slow machine rather than as an error.
+# * A mapped model opens at once, and the first access to each page waits for the disk. llama.cpp and minillama access
+#   all pages while they load a model; otherwise the first token would wait.
+# * Two processes with the same model share its pages. Read into private memory, each process has its own copy.
+# * "Resident memory" of a mapped model shows the accessed pages, not the needed ones. The system can drop unwritten
+#   pages and read them again. Too little memory then makes the machine slow, without an error.
 
 # %% tags=["check-output"]
 check.score()
@@ -419,21 +422,23 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * A GGUF file is: 24 bytes of header, self-describing metadata, a table of tensors, aligned data. An engine needs no other file.
-# * GGUF stores dimensions contiguous axis first; numpy and PyTorch say the same shape backwards.
-# * Quantisation is a shared scale and small integers. Q8_0: 8.5 bits and about 0.6 % error. Q4_0: 4.5 bits, sixteen times the error.
-#   One bit less is a factor of two.
-# * `mmap` makes opening free and sharing automatic; it moves the cost of reading to the first touch.
+# * A GGUF file is: 24 bytes of header, self-describing metadata, a table of tensors, aligned data. An engine needs no
+#   other file.
+# * GGUF stores dimensions with the contiguous axis first; numpy and PyTorch write the same shape in reverse.
+# * Quantisation is a shared scale and small integers. Q8_0: 8.5 bits and about 0.6 % error. Q4_0: 4.5 bits, sixteen
+#   times the error. One bit less is a factor of two.
+# * `mmap` makes opening free and sharing automatic; it moves the cost of reading to the first access.
 #
 # | step | with llama.cpp | with minillama |
 # |---|---|---|
-# | see metadata and tensors | `gguf_dump.py model.gguf` | `minillama inspect -m model.gguf`, `open_gguf(path)` |
+# | show metadata and tensors | `gguf_dump.py model.gguf` | `minillama inspect -m model.gguf`, `open_gguf(path)` |
 # | change the type of all weights | `llama-quantize in.gguf out.gguf Q4_0` | lab 07 |
 # | read instead of map | `--load-mode none` (before 2026: `--no-mmap`) | `--no-mmap`, `ml.load(path, use_mmap=False)` |
 #
 # ## When you get an error
 #
 # * `NameError`: a cell above was not run. *Run → Run All Above Selected Cell*.
-# * `struct.error: unpack_from requires a buffer of at least ...`: the offset is wrong, or a length was read from the wrong place.
-# * `FormatError: ... is not a GGUF file`: a download that is really a web page. Look at its first bytes with `hexdump`.
-# * A check says *not yet* although you mended the function: run the cell with the function again, then the check.
+# * `struct.error: unpack_from requires a buffer of at least ...`: the offset is wrong, or a length was read from the
+#   wrong offset.
+# * `FormatError: ... is not a GGUF file`: the download may be a web page. Print its first bytes with `hexdump`.
+# * A check says *not yet* although you corrected the function: run the cell with the function again, then the check.

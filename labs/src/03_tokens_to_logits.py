@@ -7,12 +7,14 @@
 # %% [markdown]
 # # Lab 03 · From tokens to logits
 #
-# Between "Once upon a" and " time" lie four functions of three lines each, stacked a few times. In this lab you write them, load the real weights of
-# the storyteller into them, and hold your numbers beside the engine's, layer by layer, until they agree.
+# From "Once upon a" to " time" the model applies four functions of about three lines each, a few times. In this lab you
+# write them, run them on the real weights of the storyteller, and compare your numbers with the engine's, layer by
+# layer, until they agree.  The whole model in plain numpy is one short file, `minillama/lab/llama_numpy.py`. Read it
+# first if you want to see the formulas together; it also contains the solutions of exercises 1 to 5.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | write RMSNorm, RoPE, grouped-query attention and SwiGLU from memory, build a Llama of them, and find out *in which layer* an implementation goes wrong |
+# | **Afterwards you can** | write RMSNorm, RoPE, grouped-query attention and SwiGLU from memory, build a Llama of them, and find *in which layer* an implementation goes wrong |
 # | **Time** | 75 minutes |
 # | **You should know** | lab 02 for the names of the tensors; numpy with shapes, matrix products, softmax |
 # | **Runs on** | any laptop, 15 seconds of computing, no network |
@@ -41,8 +43,8 @@ trace = llm.trace(ids)
 # %% [markdown]
 # ## 1. What goes in, what comes out
 #
-# Text becomes tokens, a token becomes a row of a table, and from there on everything is arithmetic on rows of 256 numbers. `llm.trace(ids)` runs the
-# engine and returns every intermediate result under the name llama.cpp gives it.
+# Text becomes tokens, and a token becomes a row of a table. All further steps are arithmetic on rows of 256 numbers.
+# `llm.trace(ids)` runs the engine and returns every intermediate result under its llama.cpp name.
 
 # %% tags=["check-output"]
 print([llm.tokenizer.piece(token, special=True).decode() for token in ids])
@@ -51,29 +53,31 @@ for name, value in trace.items():
         print(f"{name:16} {value.shape}")
 
 # %% [markdown]
-# Read it from top to bottom: `inp_embd` are the rows of the table, [T, D]. Then comes layer 0, which turns [T, D] into [T, D] and has two halves:
-# **attention**, where tokens look at each other, and **feed-forward**, where each token thinks for itself. Two more layers like it, a last norm, and one
-# product with the table again gives `result_output`: for each of the T tokens a number for each of the 2,048 that could follow.
+# Read it from top to bottom: `inp_embd` are the rows of the table, [T, D]. Then comes layer 0, which turns [T, D] into
+# [T, D] and has two halves: **attention**, in which tokens exchange information, and **feed-forward**, which treats
+# each token separately. Two more such layers, a last norm, and one more product with the table give `result_output`:
+# for each of the T tokens a number for each of the 2,048 possible next tokens.
 #
-# The shapes use one alphabet: T tokens, D model width, N query heads, K key/value heads, H head size, F feed-forward width.
+# All shapes use the same letters: T tokens, D model width, N query heads, K key/value heads, H head size, F
+# feed-forward width.
 
 # %% tags=["check-output"]
 sizes = read_sizes(open_gguf(llm.path))
 print(sizes)
 
 # %% [markdown]
-# ## 2. Who looks at whom
+# ## 2. Which token attends to which
 #
-# The most looked-at picture of the field: each row is a token, and shows how it divides its attention over the tokens before it. Walk through layers
-# and heads. You will find heads that prefer the near neighbours, heads that look at the very first token when they have nothing to do (an *attention
-# sink*), and, in a late layer, one that stands at the second "had a" and looks back at "ball": it is about to say the word again.
+# A well-known figure: each row is a token and shows its attention to the tokens before it. Step through layers and
+# heads. Some heads prefer near neighbours. Some attend to the very first token when nothing else fits (an *attention
+# sink*). In a late layer, one head at the second "had a" attends to "ball": the model is about to repeat the word.
 
 # %%
-traces = {}  # by prompt: a new length is compiled, then layers and heads can be leafed through
+traces = {}  # by prompt: a new length is compiled once, then layers and heads are instant
 
 
-def head_picture(settings):
-    """The attention map without widgets: settings in, picture out."""
+def draw_head(settings):
+    """The attention map without widgets: settings in, figure out."""
     tokens = llm.tokenizer.encode(settings["prompt"])
     if settings["prompt"] not in traces:
         traces[settings["prompt"]] = llm.trace(tokens)
@@ -90,18 +94,19 @@ panel = Panel(
         IntSlider("layer", "layer", 0, llm.config.block_count - 1, 2, "0 is the first"),
         IntSlider("head", "query head", 0, llm.config.head_count - 1, 2, "two neighbours share a key head"),
     ],
-    head_picture,
+    draw_head,
     compiles=lambda settings: settings["prompt"] not in traces,
 ).show()
 
 # %% [markdown]
 # ## 3. RMSNorm
 #
-# Before each half of a layer the rows are brought to one size, so that no layer has to live with what the layers before did to the scale:
+# Before each half of a layer, every row is scaled to the same size. So no layer depends on the scale that earlier
+# layers produce:
 #
 # $$\operatorname{rms\_norm}(x) = \frac{x}{\sqrt{\frac1D\sum_d x_d^2 + \varepsilon}} \cdot w$$
 #
-# Each row by itself. ε (here 1e-5, from the file's metadata) keeps a row of zeros from exploding.
+# Each row is scaled separately. ε (here 1e-5, from the file's metadata) avoids a division by zero for a row of zeros.
 #
 # ### Exercise 1
 
@@ -127,16 +132,18 @@ check.rms_norm(rms_norm)
 # %% [markdown]
 # ## 4. RoPE
 #
-# Attention by itself does not know in which order tokens stand. RoPE tells it by *rotating* queries and keys: the H numbers of a head are taken as H/2
-# pairs, points of a plane, and pair *i* of the token at position *t* is turned by the angle
+# Attention alone does not depend on the order of the tokens. RoPE adds the order by *rotating* queries and keys: the H
+# numbers of a head form H/2 pairs, each a point of a plane. Pair *i* of the token at position *t* is rotated by the
+# angle
 #
 # $$\theta_{t,i} = t \cdot \text{base}^{-2i/H} \qquad (a, b) \mapsto (a\cos\theta - b\sin\theta,\; a\sin\theta + b\cos\theta)$$
 #
-# The scalar product of a query and a key then depends only on how far apart they stand. The first pairs turn fast and tell neighbours apart, the last ones
-# turn so slowly that they hardly notice a page.
+# The scalar product of a query and a key then depends only on the distance of their positions. The first pairs rotate
+# fast and separate close neighbours. The last ones rotate so slowly that they hardly change over a page.
 #
-# **Which numbers form a pair?** In files of the llama family neighbours, (0, 1), (2, 3), ... ("NORM"). In Qwen, Gemma, Phi the first half goes with the second,
-# (0, H/2), (1, H/2 + 1), ... ("NEOX"). Taking the wrong one is the classic bug of this field: nothing crashes.
+# **Which numbers form a pair?** In files of the llama family neighbours, (0, 1), (2, 3), ... ("NORM"). In Qwen, Gemma,
+# Phi the first half goes with the second, (0, H/2), (1, H/2 + 1), ... ("NEOX"). To use the wrong style is a classic
+# bug, because nothing crashes.
 #
 # ### Exercise 2
 
@@ -158,8 +165,8 @@ def rope(x: np.ndarray, base: float) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# `x[..., 0::2]` and `x[..., 1::2]` are the two halves of all pairs, [T, N, H/2]. To put them back beside each other: stack on a *new last* axis,
-# which gives [T, N, H/2, 2], and reshape.
+# `x[..., 0::2]` and `x[..., 1::2]` are the two halves of all pairs, [T, N, H/2]. To interleave them again: stack on a
+# *new last* axis, which gives [T, N, H/2, 2], and reshape.
 
 # %% tags=["check"]
 check.rope(rope)
@@ -167,9 +174,10 @@ check.rope(rope)
 # %% [markdown]
 # ## 5. Attention, with shared heads
 #
-# For every head: scores of each query with each key, divided by $\sqrt H$; the future masked out with −∞; softmax over the keys; and the values, weighted.
-# With **grouped-query attention** there are fewer key/value heads than query heads: N/K neighbouring query heads share one. Here N = 8 and K = 4, so the cache of
-# keys and values is half as large. In Llama 3 it is a quarter, and that is what makes long contexts affordable (lab 05).
+# For every head: the scores of each query with each key, divided by $\sqrt H$; later keys masked with −∞; softmax over
+# the keys; and the weighted sum of the values. With **grouped-query attention** there are fewer key/value heads than
+# query heads: N/K neighbouring query heads share one. Here N = 8 and K = 4, so the cache of keys and values is half as
+# large. In Llama 3 it is a quarter, which makes long contexts affordable (lab 05).
 #
 # ### Exercise 3
 
@@ -194,8 +202,8 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# `np.repeat(k, N // K, axis=1)` gives every query head its key head: 0 0 1 1 2 2 3 3. `np.tri(T, dtype=bool)` is True where the key is not behind the query. With
-# `np.einsum("TNH,SNH->NTS", q, k)` you need no transposing at all.
+# `np.repeat(k, N // K, axis=1)` gives every query head its key head: 0 0 1 1 2 2 3 3. `np.tri(T, dtype=bool)` is True
+# where the key is not later than the query. `np.einsum("TNH,SNH->NTS", q, k)` needs no transposition.
 
 # %% tags=["check"]
 check.attention(attention)
@@ -203,12 +211,13 @@ check.attention(attention)
 # %% [markdown]
 # ## 6. SwiGLU
 #
-# The second half of a layer: widen each row from D to F twice, let one of the two (*gate*) decide through silu how much of the other (*up*) passes, and come
-# back (*down*). Two thirds of the weights of a large model are these three matrices.
+# The second half of a layer has three steps. Two products widen each row from D to F. One of the results (*gate*),
+# after silu, scales the other (*up*). A third product (*down*) returns to D. These three matrices hold two thirds of
+# the weights of a large model.
 #
 # $$\operatorname{silu}(z) = \frac{z}{1 + e^{-z}} \qquad y = \big(\operatorname{silu}(x G^\top) \odot x U^\top\big) D^\top$$
 #
-# A matrix is stored (outputs, inputs), so it stands transposed in the product.
+# A matrix is stored as (outputs, inputs), so the product uses its transpose.
 #
 # ### Exercise 4
 
@@ -232,8 +241,9 @@ check.swiglu(swiglu)
 # %% [markdown]
 # ## 7. A layer, and a model
 #
-# Put it together. `w` holds the nine tensors of a layer under their names in the file: `attn_norm`, `attn_q`, `attn_k`, `attn_v`, `attn_output`, `ffn_norm`,
-# `ffn_gate`, `ffn_up`, `ffn_down`. Each half *adds* to x, it never replaces it: that is the residual stream.
+# Combine the functions. `w` holds the nine tensors of a layer under their names in the file: `attn_norm`, `attn_q`,
+# `attn_k`, `attn_v`, `attn_output`, `ffn_norm`, `ffn_gate`, `ffn_up`, `ffn_down`. Each half *adds* to x and never
+# replaces it: this is the residual stream.
 #
 # ### Exercise 5
 
@@ -258,13 +268,14 @@ def layer(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# Norm; three products, reshaped to heads; rope on q and k, not on v; attention; the product with `attn_output`; add to x. Norm with the *other* weight; swiglu; add.
+# Norm; three products, reshaped to heads; rope on q and k, not on v; attention; the product with `attn_output`; add to
+# x. Norm with the *other* weight; swiglu; add.
 
 # %% tags=["check"]
 check.layer(layer)
 
 # %% [markdown]
-# Five functions, and now the storyteller's own weights. If your layer is right, this is a language model:
+# Now run your five functions on the storyteller's weights. If your layer is right, this is a language model:
 
 # %% tags=["check-output"]
 file = open_gguf(llm.path)
@@ -289,10 +300,10 @@ print("your model continues:  ", PROMPT, "...", attempt(next_piece, ids))
 print("the engine continues:  ", PROMPT, "...", llm.generate(PROMPT, n=1, temp=0.0))
 
 # %% [markdown]
-# ## 8. Beside the engine, layer by layer
+# ## 8. Comparison with the engine, layer by layer
 #
-# One right token proves little. So compare everything: each named result of yours with the engine's, as a share of its size. Beside it stands the
-# same in plain numpy, in 32 bits throughout (`minillama/lab/llama_numpy.py`): what a right implementation comes to.
+# One right token proves little. So compare every named result with the engine's; the error is relative to its size. The
+# second line is `minillama/lab/llama_numpy.py`, plain numpy in 32 bits throughout: the error of a right implementation.
 
 # %%
 RESULTS = [
@@ -304,7 +315,7 @@ RESULTS.append("result_output")
 
 
 def errors(found, reference) -> list[float]:
-    """How far every result is from the reference's."""
+    """Relative difference of every result from the reference."""
     return [max(relative_difference(found[name], reference[name]), 1e-9) for name in RESULTS]
 
 
@@ -323,16 +334,17 @@ show(
     )
 )
 # %% [markdown]
-# How to read it: where your line lies on plain numpy's, yours is right, and the distance that is left is the engine's own doing. At `attn_norm-0`, before
-# the first product, it is below 1e-6: rounding of 32-bit numbers in another order. From there on it is 1e-3 to 1e-2 on a CPU, because the engine
-# does what llama.cpp does there: for each product it rounds the activations to 8 bits, 32 neighbours sharing a scale, since a processor multiplies bytes
-# much faster than floats. (Start Jupyter with the environment variable `MINILLAMA_CPU_KERNELS=off` and it multiplies in 32 bits: 1e-7 to 1e-6 all the
-# way.) Above 0.1 it is a bug, and the first result that is wrong tells you where.
+# How to read it: if your line is equal to plain numpy's, yours is right, and the remaining error comes from the engine.
+# At `attn_norm-0`, before the first product, it is below 1e-6: rounding of 32-bit numbers in another order. After that
+# it is 1e-3 to 1e-2 on a CPU, because the engine works like llama.cpp: before each product it rounds the activations to
+# 8 bits, with one scale for 32 neighbours, because a processor multiplies bytes much faster than floats. (Start Jupyter
+# with the environment variable `MINILLAMA_CPU_KERNELS=off` to multiply in 32 bits: the error is 1e-7 to 1e-6
+# everywhere.) An error above 0.1 is a bug, and the first wrong result shows its place.
 #
 # ## 9. Bugs that do not crash
 #
-# Three classic mistakes, on purpose. Before you look: RoPE with the wrong pairs. The engine predicts a next token at each of the positions of
-# the prompt. In how many percent of them will the broken model predict another one?
+# Three classic mistakes, made on purpose. First predict: RoPE with the wrong pairs. The engine predicts a next token at
+# each position of the prompt. At what percentage of the positions will the broken model predict a different one?
 
 # %%
 changed = Prediction(
@@ -378,11 +390,12 @@ show(
 print(text_table(("bug", "next tokens changed"), [(name, f"{share:.0f} %") for name, share in wrong.items()]))
 
 # %% [markdown]
-# This time everything is compared with plain numpy. A misplaced ε is invisible in the text and visible in the picture: the error is small and *everywhere*. It is
-# smaller even than what 8-bit activations do to the engine, so beside the engine nobody would have found it: compare with something that
-# computes more precisely than the bug is large. The wrong pairs begin exactly at `Qcur-0`, the missing
-# mask exactly at `attn_out-0`. And the surprise: both are large errors, in every layer, and still most predictions survive, because much of English follows from the last
-# few words alone. A story written by a broken engine still sounds like a story. This is why engines are compared number by number.
+# Here the reference is plain numpy. A misplaced ε is invisible in the text and visible in the figure: the error is
+# small and *everywhere*. It is even smaller than the engine's error from 8-bit activations, so a comparison with the
+# engine cannot find it: the reference must be more precise than the bug is large. The wrong pairs begin exactly at
+# `Qcur-0`, the missing mask exactly at `attn_out-0`. The surprise: both are large errors in every layer, and still most
+# predictions stay the same, because much of English follows from the last few words alone. A story from a broken engine
+# still reads like a story. Therefore engines are compared number by number.
 
 # %% tags=["check-output"]
 check.score()
@@ -390,21 +403,25 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * A Llama is: look up, (norm, attend, add, norm, feed forward, add) × layers, norm, product with the table.
-# * Position enters only through RoPE; order of the pairs is a convention of the file's family, and a wrong one does not crash.
-# * Grouped heads shrink the cache of keys and values by N/K, nothing else.
-# * Debug by comparing named intermediate results: the first wrong one is the culprit. Know how precisely your reference computes.
+# * A Llama is: table lookup, (norm, attention, add, norm, feed-forward, add) × layers, norm, product with the table.
+# * Position enters only through RoPE. The order of the pairs is a convention of the model family, and a wrong one does
+#   not crash.
+# * Grouped heads only shrink the cache of keys and values, by N/K.
+# * Debug by comparing named intermediate results: the first wrong one shows the bug. Know the precision of your
+#   reference.
 #
 # | step | with llama.cpp | with minillama |
 # |---|---|---|
 # | text to tokens | `llama-tokenize -m model.gguf -p "..."` | `llm.tokenizer.encode(...)` |
 # | intermediate results | `llama-eval-callback -m model.gguf -p "..."` | `llm.trace(ids)` |
 # | logits | `llama_get_logits` (C) | `llm.logits(ids)` |
-# | the same in JAX, all families | `src/models/llama.cpp` and others | `minillama/model/forward.py`, 170 lines: read it now, you know it |
+# | this model in numpy | none | `minillama/lab/llama_numpy.py` |
+# | the same in JAX, all families | `src/models/llama.cpp` and others | `minillama/model/forward.py`: read it now, you know its formulas |
 #
 # ## When you get an error
 #
-# * `ValueError: operands could not be broadcast together`: print the shapes. Usually a missing `keepdims=True`, or heads and tokens in the wrong order.
-# * `matmul: Input operand 1 has a mismatch`: a matrix stands (outputs, inputs) in the file: use `.T`.
+# * `ValueError: operands could not be broadcast together`: print the shapes. Usually a missing `keepdims=True`, or
+#   heads and tokens in the wrong order.
+# * `matmul: Input operand 1 has a mismatch`: a matrix is (outputs, inputs) in the file: use `.T`.
 # * *your function calls `rope`, which is still an empty stub*: exercise 5 uses exercises 1 to 4.
 # * `nan` in the result: softmax of a row that is masked everywhere. Does the mask allow the diagonal?

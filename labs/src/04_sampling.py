@@ -7,17 +7,18 @@
 # %% [markdown]
 # # Lab 04 · Sampling: from probabilities to a story
 #
-# A language model does not write. It says, for every token of its vocabulary, how likely it is to come next. *Which* token is taken is
-# decided by a handful of lines outside of the model, the sampler, and these lines are what `--temp`, `--top-k`, `--top-p`, `--min-p` and
-# `--repeat-penalty` set. They cost nothing, need no retraining, and make the difference between a bore, a storyteller and a madman.
+# A language model gives a probability to every token of its vocabulary: how likely the token is to come next. A few
+# lines outside of the model, the sampler, choose the token. `--temp`, `--top-k`, `--top-p`, `--min-p` and
+# `--repeat-penalty` set the sampler. These options cost nothing and need no retraining, and they decide whether the
+# text is dull, lively or nonsense.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | say what each knob removes and in which order, write the four filters yourself, and choose settings for a reason |
+# | **Afterwards you can** | say what each option removes and in which order, write four samplers yourself, and choose settings for a reason |
 # | **Time** | 60 minutes |
 # | **You should know** | lab 00; what softmax is |
 # | **Runs on** | any laptop, half a minute of computing, no network |
-# | **In llama.cpp** | `--temp 0.8 --top-k 40 --top-p 0.95 --min-p 0.05 --repeat-penalty 1.0 --seed 1` (these are the defaults, but for the seed) |
+# | **In llama.cpp** | `--temp 0.8 --top-k 40 --top-p 0.95 --min-p 0.05 --repeat-penalty 1.0 --seed 1` (these are the defaults, except for the seed) |
 
 # %%
 import numpy as np
@@ -44,12 +45,14 @@ PROMPT = "Once upon a time, there was a little"
 llm
 
 # %% [markdown]
-# ## 1. Play first
+# ## 1. Try it first
 #
-# Grey is what the model says, blue is what the sampler leaves of it, and beside every lost token stands the knob that removed it. Move a
-# slider and let go. **Start** writes a story with the settings as they stand; moving a slider while it writes starts it again.
+# Grey bars are the model's probabilities, blue bars those after the sampler. Each removed token has a label with the
+# option that removed it. Move a slider and release it. **Start** writes a story with the present settings; if you move
+# a slider meanwhile, the story starts again.
 #
-# Try: temperature 0. Temperature 2. Temperature 2 with min-p at 0.20. top-p at 0. The other order. Another prompt, then Enter.
+# Try: temperature 0. Temperature 2. Temperature 2 with min-p at 0.20. top-p at 0. The other order. Another prompt, then
+# Enter.
 
 # %%
 CONTROLS = ("temp", "top_k", "top_p", "min_p", "repeat_penalty")
@@ -62,7 +65,7 @@ def options(settings):
 
 
 def draw(settings):
-    """The bars, without widgets: settings in, picture out."""
+    """The bars without widgets: settings in, figure out."""
     return next_token(llm, settings["prompt"], Sampling(**options(settings)))
 
 
@@ -95,7 +98,7 @@ panel = Panel(
             "--samplers",
             tuple(ORDERS),
             "llama.cpp's order: temperature last",
-            "the order of the links",
+            "the order of the stages",
         ),
         IntSlider("seed", "--seed", 0, 99, 1, "the same seed draws the same story"),
     ],
@@ -105,8 +108,8 @@ panel = Panel(
 ).show()
 
 # %% [markdown]
-# The same without sliders, for a script or a terminal: a table of the chain, link by link. (The last digits depend on
-# your processor, whose kernels round in their own way.)
+# The same without sliders, for a script or a terminal: a table of the chain, stage by stage. (The last digits depend on
+# your processor, because its kernels round differently.)
 
 # %%
 print(chain_table(llm, PROMPT, Sampling(temp=0.8)))
@@ -114,8 +117,8 @@ print(chain_table(llm, PROMPT, Sampling(temp=0.8)))
 # %% [markdown]
 # ## 2. Greedy, and the seed
 #
-# At temperature 0 the likeliest token is always taken. That is *greedy* decoding: the same text every time, whatever the seed. Above 0 the sampler
-# throws a die, and the seed decides how it falls.
+# At temperature 0 the sampler always takes the likeliest token. This is *greedy* decoding: the same text for every
+# seed. Above 0 the sampler draws a random token, and the seed fixes the random numbers.
 
 # %% tags=["check-output"]
 for setting in (
@@ -127,16 +130,19 @@ for setting in (
     print(setting, "->", repr(str(llm.generate(PROMPT, n=16, **setting))))
 
 # %% [markdown]
-# Do not promise anyone more than that: the same seed gives the same text *on the same machine with the same version*. Another processor adds its
-# floating-point numbers in another order, two tokens that are nearly equal change places, and the story goes elsewhere.
+# The same seed gives the same text only *on the same machine with the same version*. Another processor adds
+# floating-point numbers in another order. Two tokens of almost equal probability can then change order, and the story
+# continues differently.
 #
 # ## 3. Temperature
 #
-# The model's last layer gives **logits** $z_i$, any real numbers. Softmax makes probabilities of them. Temperature divides the logits first:
+# The model's last layer gives **logits** $z_i$, any real numbers. Softmax turns them into probabilities. The
+# temperature divides the logits first:
 #
 # $$p_i = \frac{e^{z_i / T}}{\sum_j e^{z_j / T}}$$
 #
-# The differences between logits shrink for $T > 1$ (flatter) and grow for $T < 1$ (sharper). It never changes which token is the likeliest.
+# The differences between logits shrink for $T > 1$ (flatter) and grow for $T < 1$ (sharper). The likeliest token always
+# stays the same.
 #
 # ### Exercise 1: temperature
 # Return probabilities. As in llama.cpp, `temp <= 0` means greedy: probability 1 for the largest logit.
@@ -158,8 +164,8 @@ def temperature(logits: np.ndarray, temp: float) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# `np.exp(1000)` is infinity. Subtract the largest logit before anything else: numerator and denominator shrink by the same factor, the
-# probabilities stay. For greedy, `np.argmax(logits)` is the place of the 1.
+# `np.exp(1000)` is infinity. Subtract the largest logit before anything else: numerator and denominator shrink by the
+# same factor, the probabilities stay. For greedy, `np.argmax(logits)` is the index of the 1.
 
 # %% tags=["check"]
 check.temperature(temperature)
@@ -173,16 +179,19 @@ for temp in (0.2, 0.8, 1.0, 2.0):
 # %% [markdown]
 # ## 4. Top-k, top-p, min-p: three ways to cut the tail
 #
-# Each single token of the tail is unlikely. Together they are not: with 2,048 tokens there is always some probability on nonsense, a
-# story has a hundred tokens, and one bad draw spoils all that follows. So the tail is cut off before the die is thrown.
+# Each single token of the tail is unlikely, but together they are not: among 2,048 tokens there is always some
+# probability on nonsense, a story has a hundred tokens, and one bad token spoils all that follow. So the sampler
+# removes the tail before it draws.
 #
-# * **top-k** keeps the *k* likeliest. Simple, and blind: it keeps 40 where 2 make sense and 40 where 400 do.
-# * **top-p** (nucleus sampling, Holtzman et al. 2019) keeps the shortest list of likeliest tokens that together have at least *p*.
+# * **top-k** keeps the *k* likeliest. It is simple, but it keeps 40 tokens where 2 make sense and where 400 do.
+# * **top-p** (nucleus sampling, Holtzman et al. 2019) keeps the shortest list of likeliest tokens that together have at
+#   least *p*.
 # * **min-p** (Nguyen et al. 2024) keeps every token that is at least *p* times as likely as the likeliest.
 #
 # ### Exercise 2: top-p
-# Given probabilities in the order of the vocabulary, return a mask of the same length: `True` for kept. Mind the edges: the token that
-# carries the sum to *p* is kept; at least one token always stays, also for `p = 0`; `p >= 1` is off, whatever rounding does to the sum.
+# Given probabilities in the order of the vocabulary, return a mask of the same length: `True` for kept. Handle the edge
+# cases: the token that brings the sum to *p* is kept; at least one token always stays, also for `p = 0`; `p >= 1`
+# switches the filter off, even if rounding leaves the sum below 1.
 
 
 # %% tags=["exercise"]
@@ -206,8 +215,8 @@ def top_p(probs: np.ndarray, p: float) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# Sort downwards: `order = np.argsort(-probs)`. `np.cumsum(probs[order])` is the sum *including* each token; what decides whether a token is
-# needed is the sum *before* it. Then carry the decision back: `keep[order[inside]] = True`.
+# Sort in descending order: `order = np.argsort(-probs)`. `np.cumsum(probs[order])` is the sum *including* each token. A
+# token is needed if the sum *before* it is below p. Then map the result back: `keep[order[inside]] = True`.
 
 # %% tags=["check"]
 check.top_p(top_p)
@@ -229,13 +238,14 @@ def min_p(probs: np.ndarray, p: float) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# One line. The border moves with the model's confidence: with a likeliest token of 60 % and p = 0.05 it lies at 3 %, with one of 4 % at 0.2 %.
+# One line. The threshold depends on the model's confidence: with p = 0.05 it is 3 % for a likeliest token of 60 %, and
+# 0.2 % for one of 4 %.
 
 # %% tags=["check"]
 check.min_p(min_p)
 
 # %% [markdown]
-# Yours against the engine's, on the real distribution:
+# Your filters and the engine's, on the real distribution:
 
 # %% tags=["check-output"]
 probs = softmax(logits)
@@ -254,15 +264,15 @@ for name, mine, value in (
 # %% [markdown]
 # ## 5. The order matters
 #
-# llama.cpp's chain is `penalties → dry → top-n-sigma → top-k → typical → top-p → min-p → xtc → temperature → draw`. Temperature comes
-# **last**. Many other programs put it first. Does it matter?
+# llama.cpp's chain is `penalties → dry → top-n-sigma → top-k → typical → top-p → min-p → xtc → temperature → draw`.
+# Temperature comes **last**. Many other programs put it first. Does it matter?
 
 # %%
 TEMPS = (0.4, 0.8, 1.2, 1.6, 2.0)
 
 
 def kept(order, temp):
-    """How many tokens min-p 0.05 leaves, alone with the temperature."""
+    """Number of tokens that min-p 0.05 leaves, with only the temperature."""
     return stage_reports(llm, PROMPT, Sampling(**off | {"min_p": 0.05, "temp": temp, "samplers": order}))[-1].kept
 
 
@@ -288,22 +298,23 @@ table = {
 show(lines(table, [str(temp) for temp in TEMPS], "Tokens that min-p 0.05 leaves", "temperature", "tokens left"))
 
 # %% [markdown]
-# In llama.cpp's order the filters look at the model's own probabilities, so temperature changes how the survivors share, never who survives.
-# That is why `--temp 1.5 --min-p 0.1` still writes sense. In the other order a high temperature first lifts the nonsense over the border.
-# When a setting from a blog post behaves oddly, ask for the order first. In llama.cpp it is a flag: `--samplers "temperature;min_p"`.
+# In llama.cpp's order the filters use the model's own probabilities. So the temperature changes the probabilities of
+# the kept tokens, but not which tokens are kept. Therefore `--temp 1.5 --min-p 0.1` still writes sense. In the other
+# order a high temperature first lifts nonsense over the threshold. If a setting from a blog post gives strange results,
+# check the order first. In llama.cpp it is a flag: `--samplers "temperature;min_p"`.
 #
 # ## 6. The repeat penalty, and its sign
 #
-# Small models love to repeat themselves. The oldest medicine makes tokens that occurred among the last `--repeat-last-n` (64), prompt included,
-# less likely by a factor *r*:
+# Small models often repeat themselves. The oldest remedy makes tokens less likely by a factor *r* if they occurred
+# among the last `--repeat-last-n` (64) tokens, prompt included:
 #
 # $$z_i \leftarrow \begin{cases} z_i / r & z_i > 0 \\ z_i \cdot r & z_i \le 0 \end{cases}$$
 #
-# The two cases are there because logits have signs: dividing −4 by 1.3 gives −3.1, which is *more* likely. The first published version
-# had only the division.
+# There are two cases because logits have signs: −4 divided by 1.3 is −3.1, which is *more* likely. The first published
+# version had only the division.
 #
 # ### Exercise 4: repeat penalty
-# Return new logits, leave the ones you were given alone. A token is penalised once, however often it occurred.
+# Return new logits and do not change the input. Penalise a token once, even if it occurred several times.
 
 
 # %% tags=["exercise"]
@@ -322,8 +333,8 @@ def repeat_penalty(logits: np.ndarray, recent: list[int], penalty: float) -> np.
 
 
 # %% [markdown] tags=["hint"]
-# `seen = sorted(set(recent))` names each token once, and `out[seen]` takes all of them at a time. `np.where(condition, a, b)` chooses
-# for each.
+# `seen = sorted(set(recent))` lists each token once, and `out[seen]` selects all of them. `np.where(condition, a, b)`
+# chooses for each.
 
 # %% tags=["check"]
 check.repeat_penalty(repeat_penalty)
@@ -334,18 +345,19 @@ for penalty in (1.0, 1.3, 2.0):
     print(f"--repeat-penalty {penalty}: {PROMPT}{text}\n")
 
 # %% [markdown]
-# Read the last one aloud. The penalty knows nothing of grammar: "the", "was" and the full stop are repeated tokens too. That is why
-# llama.cpp's default is 1.0, off, and why web pages that tell you 1.1 are from 2023. Its successor, `--dry-multiplier`, penalises
-# repeated *sequences* instead.
+# Read the last one aloud. The penalty ignores grammar: "the", "was" and the full stop are repeated tokens too.
+# Therefore llama.cpp's default is 1.0, off; web pages that recommend 1.1 are from 2023. Its successor,
+# `--dry-multiplier`, penalises repeated *sequences* instead.
 #
-# ## 7. Two hundred samples a setting
+# ## 7. Two hundred samples per setting
 #
-# One story proves nothing. So we let the model continue the prompt 200 times for every setting and measure two things:
+# One story proves nothing. So the model continues the prompt 200 times for every setting, and we measure two things:
 #
-# * **likelihood**: the (geometric) mean probability that the model itself gives the tokens that were drawn. High is what the model finds normal.
-# * **diversity**: distinct-2, the share of different pairs of neighbouring tokens. High is varied.
+# * **likelihood**: the (geometric) mean probability that the model itself gives to the drawn tokens. A high value means
+#   text that is normal for the model.
+# * **diversity**: distinct-2, the share of different pairs of neighbouring tokens. A high value means varied text.
 #
-# Before you run it: greedy decoding is somewhere in the picture. Where?
+# Before you run it: where in the figure will greedy decoding be?
 
 # %%
 OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
@@ -375,14 +387,14 @@ for name in ("greedy", "T 0.8 defaults", "T 1.6 defaults", "T 1.6 no filter"):
         print("   ", PROMPT[-15:] + text.replace("\n", " "))
 
 # %% [markdown]
-# There is no best point, only a curve along which you trade one for the other. And here is an honest surprise: with and without filters it is
-# nearly the *same* curve. Cutting the tail buys what a lower temperature buys. The difference is how far one knob can carry you: without
-# filters a temperature of 1.6 falls off the end, into word salad; with llama.cpp's defaults it arrives about where 0.8 stands without them. The
-# filters make the temperature a knob that is safe to turn.
+# There is no best point, only a curve on which you trade one for the other. The surprise: with and without filters it
+# is almost the *same* curve. To remove the tail has the effect of a lower temperature. The difference is the usable
+# range: without filters a temperature of 1.6 gives random words; with llama.cpp's defaults it is about where 0.8 is
+# without them. The filters make a high temperature safe.
 #
-# Greedy sits alone in its corner: likeliest, and one single story two hundred times. That stays true for large models: the text
-# that a model finds most likely is not the best text, and people do not write that way either (Holtzman et al. 2019, *The curious case of neural
-# text degeneration*).
+# Greedy is alone in its corner: the most likely text, and one single story two hundred times. This is also true for
+# large models: the most likely text is not the best text, and people do not write that way either (Holtzman et al.
+# 2019, *The curious case of neural text degeneration*).
 
 # %% tags=["check-output"]
 check.score()
@@ -390,28 +402,31 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * The model gives a distribution, the sampler takes a token. All knobs of this lab act between the two.
-# * Filters decide **who** may be drawn, temperature decides **how** the survivors share. In llama.cpp in this order.
-# * Edges are where samplers differ: at least one token, the one that crosses *p*, `p = 1`, ties, temperature 0.
+# * The model gives a distribution, the sampler takes a token. All options of this lab act between the two.
+# * Filters decide **which** tokens can be drawn; the temperature decides **how** probable each of them is. llama.cpp
+#   applies them in this order.
+# * Samplers differ in edge cases: at least one token, the token that crosses *p*, `p = 1`, ties, temperature 0.
 # * Judge a setting by many samples and two numbers, not by one story.
 #
-# | knob | llama.cpp's flag | default | off | acts on |
+# | option | llama.cpp's flag | default | off | acts on |
 # |---|---|---|---|---|
-# | temperature | `--temp` | 0.80 | 1 (0 is greedy) | how the survivors share |
-# | top-k | `--top-k` | 40 | 0 | number of survivors |
-# | top-p | `--top-p` | 0.95 | 1 | survivors' total probability |
+# | temperature | `--temp` | 0.80 | 1 (0 is greedy) | probabilities of the kept tokens |
+# | top-k | `--top-k` | 40 | 0 | number of kept tokens |
+# | top-p | `--top-p` | 0.95 | 1 | total probability of the kept tokens |
 # | min-p | `--min-p` | 0.05 | 0 | distance from the likeliest |
 # | repeat penalty | `--repeat-penalty`, `--repeat-last-n` | 1.00, 64 | 1 | tokens that just occurred |
 # | order | `--samplers`, `--sampler-seq edskypmxt` | as in section 5 | | |
-# | seed | `--seed` | −1, random | | how the die falls |
+# | seed | `--seed` | −1, random | | the random numbers |
 #
-# The same story on the command line: `minillama completion -p "Once upon a time" -n 100 --temp 0.8 --seed 1`, and with llama.cpp:
-# `llama-completion -no-cnv -m storyteller-q8_0.gguf -p "Once upon a time" -n 100 --temp 0.8 --seed 1`. The settings agree; the dice are
-# different dice, so the same seed tells another story there.
+# The same story on the command line: `minillama completion -p "Once upon a time" -n 100 --temp 0.8 --seed 1`, and with
+# llama.cpp: `llama-completion -no-cnv -m storyteller-q8_0.gguf -p "Once upon a time" -n 100 --temp 0.8 --seed 1`. The
+# settings are the same, but the random generators differ, so the same seed gives another story there.
 #
 # ## When you get an error
 #
-# * The panel says *failed* and one line: that line is the error. Move a slider back, it works on.
-# * The panel says *compiling* for some seconds: a new combination of filters is compiled once, after that it is instant.
-# * `OptionError: top_p is 1.2; ...`: the option, its value and its range. All options are checked before the first token.
-# * Sliders do nothing: the kernel is busy with a cell. They wait until it ends.
+# * The panel says *failed* and one line: this line is the error. Move the slider back, and the panel continues.
+# * The panel says *compiling* for some seconds: a new combination of filters is compiled once; after that it is
+#   instant.
+# * `OptionError: top_p is 1.2; ...`: the option, its value and its range. All options are checked before the first
+#   token.
+# * Sliders do nothing: the kernel runs a cell. They work again after its end.

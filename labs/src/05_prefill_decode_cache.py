@@ -7,13 +7,14 @@
 # %% [markdown]
 # # Lab 05 · Prefill, decode and the KV cache
 #
-# A language model answers in two phases that have nothing in common but the weights. First it reads the whole prompt at once (*prefill*),
-# then it writes one token at a time (*decode*). The first is arithmetic, the second is carrying bytes, and the cache of keys and values
-# is what makes the second possible at all. Who knows which phase a number comes from can explain nearly every number of this course.
+# A language model answers in two phases that share only the weights. First it processes the whole prompt at once
+# (*prefill*), then it generates one token at a time (*decode*). Prefill is bound by arithmetic, decode by memory
+# traffic, and the cache of keys and values makes decode affordable. If you know the phase of a number, you can explain
+# almost every number of this course.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | say why decode is bound by memory and prefill is not, what a time-to-first-token is made of, and what a cache costs and saves |
+# | **Afterwards you can** | explain why decode is bound by memory and prefill is not, what a time-to-first-token consists of, and what a cache costs and saves |
 # | **Time** | 60 minutes |
 # | **You should know** | lab 00 (timing), lab 03 (attention); what a logarithm does to a power |
 # | **Runs on** | any laptop, a minute of computing at most, no network |
@@ -45,7 +46,7 @@ from minillama.lab.plots.measurement_plots import power_laws, sweep, timeline
 from minillama.measure.limits.work_per_token import cache_bytes_read, prompt_weights, weight_bytes
 from minillama.model import cache_bytes
 
-# The storyteller was trained on 512 tokens and would warn about more. Today we only look at the clock.
+# The storyteller was trained on 512 tokens and warns about more. This lab only measures times.
 logging.getLogger("minillama").setLevel(logging.ERROR)
 llm = ml.load(ctx_size=2048, progress=False)
 PROMPT = (
@@ -57,7 +58,8 @@ llm
 # %% [markdown]
 # ## 1. The two phases on a clock
 #
-# Here is a prompt of some 250 tokens, and a story of 48 behind it. For every token we keep the time since the one before.
+# Here is a prompt of about 250 tokens, followed by a story of 48. For every token we record the time since the previous
+# one.
 
 # %%
 ids = llm.tokenizer.encode(PROMPT)
@@ -73,7 +75,7 @@ first_token.ask()
 first_token.record(10)  # "the prompt is read in one go, so it cannot be much"
 
 # %%
-list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))  # once without looking: now everything is compiled
+list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))  # first run without timing, to compile everything
 pieces = list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))
 seconds = [piece.seconds for piece in pieces]
 show(first_token.compare(seconds[0] / np.median(seconds[1:]), model=len(ids)))
@@ -87,17 +89,17 @@ show(
 )
 
 # %% [markdown]
-# *Model says* is the simplest model there is: before the first token, every token of the prompt has to pass through the network, so it takes as many
-# times longer as the prompt has tokens. The truth lies well below: a prompt's tokens go through *together*, and that is cheaper for each of them. Section
-# 5 finds out why.
+# *Model says* is the simplest possible model: before the first token, every token of the prompt must pass through the
+# network, so the factor is the number of prompt tokens. The measured factor is much smaller: a prompt's tokens pass
+# through *together*, which is cheaper for each of them. Section 5 explains why.
 #
-# What the user feels has names. **TTFT**, time to first token: the orange bar. **TPOT**, time per output token: a blue one. An answer of *n* tokens takes
-# TTFT + (n − 1) · TPOT. So where does the orange bar come from?
+# These times have names. **TTFT**, time to first token: the orange bar. **TPOT**, time per output token: a blue bar. An
+# answer of *n* tokens takes TTFT + (n − 1) · TPOT. What does the orange bar consist of?
 
 # %%
 session = llm.session()
 question = ids + llm.tokenizer.encode(" What then?", add_special=False)
-for _ in range(2):  # the first time compiles, and loads what was compiled
+for _ in range(2):  # the first run compiles
     timings = llm.generate(ids, n=8, temp=0.0).timings
     short = llm.generate(ids[:16], n=8, temp=0.0).timings
     session.clear()
@@ -105,31 +107,32 @@ for _ in range(2):  # the first time compiles, and loads what was compiled
     again = llm.generate(question, n=8, temp=0.0, session=session).timings
 parts = {
     f"prompt of {len(ids)} tokens": timings.prompt,
-    "sampling behind it": timings.first_token - timings.prompt,
+    "sampling of the first token": timings.first_token - timings.prompt,
     "prompt of 16 tokens": short.prompt,
     f"prompt of {len(question)} tokens, all but {again.prompt_tokens} in the cache": again.prompt,
 }
 show(
     bars(
-        list(parts), [1e3 * value for value in parts.values()], "What a first token is made of", "milliseconds"
+        list(parts), [1e3 * value for value in parts.values()], "Parts of the time to the first token", "milliseconds"
     )
 )
 
 # %% [markdown]
-# * The prompt is nearly all of it, so TTFT grows with the prompt. (A user's *very* first token also waits for loading and compiling: `timings.load`,
-#   `timings.compile`. Those are told apart here; a stopwatch would not.)
-# * Whatever is in the cache already is not read again. That is why a chat answers quickly although its history grows: only the new question is read.
-#   llama.cpp's server does the same and calls it `cache_prompt`.
+# * The prompt is nearly all of it, so TTFT grows with the prompt. (The *very* first token also waits for loading and
+#   compiling: `timings.load`, `timings.compile`. minillama reports these separately; a stopwatch includes them.)
+# * Tokens in the cache are not processed again. Therefore a chat answers quickly although its history grows: only the
+#   new question is processed. llama.cpp's server does the same and calls it `cache_prompt`.
 #
 # ## 2. Greedy decoding, with and without a cache
 #
-# What is there to keep? Attention of the newest token needs the keys and values of *all* tokens before it, and these do not change when another token comes
-# (lab 03: nobody sees the future). Without keeping them, each new token means reading the whole text again:
+# What can a cache hold? Attention of the newest token needs the keys and values of *all* tokens before it, and these do
+# not change when another token comes (lab 03: no token attends to the future). Without a cache, each new token requires
+# a pass over the whole text:
 
 
 # %%
 def naive(model, prompt, n):
-    """n greedy tokens, all read again for each: no cache survives a pass."""
+    """n greedy tokens; each runs the whole text again, without a cache."""
     tokens = list(prompt)
     for _ in range(n):
         logits, _ = model(tokens, model.empty())
@@ -139,9 +142,9 @@ def naive(model, prompt, n):
 
 # %% [markdown]
 # ### Exercise 1: the same text with a cache
-# `model(tokens, cache)` runs some tokens behind those that the cache holds, and returns the logits behind the last one and *the new cache*. The cache that
-# goes in is used up. `model.empty()` is a cache that holds nothing. Write the same text with as little work as possible: the check counts the
-# passes and the tokens that were run.
+# `model(tokens, cache)` runs tokens that follow those in the cache. It returns the logits after the last token and *the
+# new cache*. The input cache is consumed. `model.empty()` is an empty cache. Generate the same text with as little work
+# as possible: the check counts the passes and the tokens.
 
 
 # %% tags=["exercise"]
@@ -162,14 +165,15 @@ def generate(model, prompt, n):
 
 
 # %% [markdown] tags=["hint"]
-# The first new token comes from the prompt's own logits: `logits, cache = model(prompt, model.empty())`, then `np.argmax(logits)`. Every other one from a pass
-# of a list with *one* token, and with the cache that the pass before returned. n tokens need n passes: behind the last token nobody looks.
+# The first new token comes from the prompt's own logits: `logits, cache = model(prompt, model.empty())`, then
+# `np.argmax(logits)`. Every other one comes from a pass over a list of *one* token, with the cache that the previous
+# pass returned. n tokens need n passes, because the logits after the last token are not needed.
 
 # %% tags=["check"]
 check.generate(generate)
 
 # %% [markdown]
-# Both on the storyteller. *Programs* are the different shapes that were asked for, each of which XLA has to compile:
+# Both functions on the storyteller. *Programs* are the different shapes; XLA compiles each of them:
 
 # %% tags=["check-output"]
 start = llm.tokenizer.encode("Once upon a time, there was")
@@ -182,15 +186,15 @@ for name, function in (("naive", naive), ("yours", generate)):
     )
 
 # %% [markdown]
-# ## 3. How bad is it? The slope tells
+# ## 3. The cost without a cache, as a slope
 #
-# The time of **one more token** behind 64, 128, ... 1024 others: with the cache, and reading everything again.
+# The time of **one more token** after 64, 128, ... 1024 others: with the cache, and with everything processed again.
 
 # %%
 growth = Prediction(
     "05",
     "1024 over 64, without a cache",
-    "Without a cache: how many times longer does one more token take behind 1024 tokens than behind 64?",
+    "Without a cache: how many times longer does one more token take after 1024 tokens than after 64?",
     "times",
 )
 growth.ask()
@@ -208,8 +212,8 @@ show(growth.compare(measured["everything again"][1024] / measured["everything ag
 
 # %% [markdown]
 # ### Exercise 2: the slope
-# On paper with two logarithmic scales a law $y = c\,x^k$ is a straight line, and its slope is $k$: 0 is constant, 1 linear, 2 quadratic. Return the slope of the
-# line that fits best (least squares).
+# On two logarithmic axes a law $y = c\,x^k$ is a straight line with slope $k$: 0 is constant, 1 linear, 2 quadratic.
+# Return the slope of the best line (least squares).
 
 
 # %% tags=["exercise"]
@@ -225,7 +229,8 @@ def slope(x: np.ndarray, y: np.ndarray) -> float:
 
 
 # %% [markdown] tags=["hint"]
-# $\log y = \log c + k \log x$: a line in the logarithms. `np.polyfit(a, b, 1)` fits a line and returns `[slope, offset]`.
+# $\log y = \log c + k \log x$: a line in the logarithms. `np.polyfit(a, b, 1)` fits a line and returns `[slope,
+# offset]`.
 
 # %% tags=["check"]
 check.slope(slope)
@@ -246,20 +251,23 @@ show(
 )
 
 # %% [markdown]
-# * **Everything again** has a slope of about 1: twice the text, twice the time *for each token*. A text of n tokens then costs the sum, slope 2.
-#   With attention's own share, which is quadratic, the slope creeps above 1.
-# * **With the cache** the slope is near 0: what is left of the growth is the reading of the cache itself, a little more with each token.
+# * **Everything again** has a slope of about 1: twice the text, twice the time *for each token*. A text of n tokens
+#   then costs the sum, slope 2. Attention's own share is quadratic, so the slope is slightly above 1.
+# * **With the cache** the slope is near 0: the remaining growth is the reading of the cache itself, slightly more with
+#   each token.
 #
 # ## 4. One compile only
 #
-# A cache that gets longer with each token is an array with a new shape at each token, and XLA compiles once per shape. A second of compiling
-# for each token of a tenth of a millisecond! So engines take room for many tokens at once, keep the *number* of tokens in use as a value, and mask the rest.
-# (minillama starts with 512 positions and doubles: a handful of programs for any length. llama.cpp takes all of `-c` at the start.)
+# A cache that gets longer with each token is an array with a new shape for each token, and XLA compiles once per shape:
+# a second of compile time for each token of a tenth of a millisecond. So engines allocate room for many tokens at once,
+# store the *number* of used tokens as a value, and mask the rest. (minillama starts with 512 positions and doubles: a
+# few programs for any length. llama.cpp allocates all of `-c` at the start.)
 #
 # ### Exercise 3: one compile only
-# One attention head, one new token. `keys` and `values` are `[S, H]`, of which the first `length` rows are in use; what lies behind is unspecified.
-# Put the new key and value at row `length`, let the query look at all tokens **including the new one**, and return the output `[H]` and both arrays.
-# `length` is a JAX scalar: the check compiles your function once and runs it with all lengths.
+# One attention head, one new token. `keys` and `values` are `[S, H]`; the first `length` rows are in use, the others
+# are unspecified. Put the new key and value at row `length`, let the query attend to all tokens **including the new
+# one**, and return the output `[H]` and both arrays. `length` is a JAX scalar: the check compiles your function once
+# and runs it with all lengths.
 
 
 # %% tags=["exercise"]
@@ -279,14 +287,14 @@ def step(keys, values, length, query, key, value):
 
 
 # %% [markdown] tags=["hint"]
-# `keys.at[length].set(key)` returns the changed array. Compute the scores of *all* S rows and then put `-jnp.inf` where `jnp.arange(S) > length`;
-# softmax makes zeros of them. `jax.nn.softmax` is allowed.
+# `keys.at[length].set(key)` returns the changed array. Compute the scores of *all* S rows and then put `-jnp.inf` where
+# `jnp.arange(S) > length`; softmax turns them into zeros. `jax.nn.softmax` is allowed.
 
 # %% tags=["check"]
 check.step(step)
 
 # %% [markdown]
-# What it costs to get it wrong: ten tokens with a cache that grows by concatenation, and ten with room for all.
+# The cost of a mistake: ten tokens with a cache that grows by concatenation, and ten with room for all.
 
 # %%
 import time
@@ -298,13 +306,13 @@ def grown(keys, key):
 
 
 def placed(keys, length, key):
-    """The right way: room is there, the place is a value."""
+    """The right way: fixed capacity, and the position is a value."""
     return keys.at[length].set(key)
 
 
 newcomer = (
     64 + time.time_ns() % 997
-)  # a width that nobody compiled before, for compiled programs are kept on disk
+)  # a new width each time, because compiled programs are kept on disk
 key = jnp.ones(newcomer)
 for name, function in (("grows", grown), ("has room", placed)):
     programs, keys = jax.jit(function), jnp.zeros((0 if function is grown else 10, newcomer))
@@ -319,10 +327,11 @@ for name, function in (("grows", grown), ("has room", placed)):
 # %% [markdown]
 # ## 5. Why decode is bound by memory
 #
-# Now for the orange bar of section 1: why is a prompt's token cheaper than a written one? We need a model that does not fit in the processor's
-# own caches, as real ones don't: 73 MB of random weights in the shape of a Llama. It writes nonsense, at an honest speed.
+# Back to the orange bar of section 1: why is a token of the prompt cheaper than a generated one? We need a model that,
+# like real ones, does not fit in the processor's caches: 73 MB of random weights in the shape of a Llama. Its text is
+# nonsense, but its speed is real.
 #
-# A **pass** takes T tokens at once. Every weight has to come from memory once a pass, whether it is then multiplied with one token or with many.
+# A **pass** processes T tokens at once. Every weight comes from memory once per pass, for one token or for many.
 
 # %%
 big = ml.load(big_model(), ctx_size=1024, progress=False)
@@ -354,13 +363,15 @@ show(
 )
 
 # %% [markdown]
-# If only memory counted, a pass would take the same for any T (*model says* 1, the slope of a pass were 0). If only arithmetic counted, the slope
-# were 1. You see the way from the one to the other. Where it bends depends on how much arithmetic a machine can do while a byte
-# comes from memory: for a CPU core after a few tokens, for a GPU after hundreds. A single user's chat decodes with T = 1, at the far left.
+# If only memory counted, a pass would take the same time for any T (*model says* 1, a slope of 0). If only arithmetic
+# counted, the slope would be 1. The curve changes from the first to the second. The bend depends on the arithmetic that
+# a machine can do while a byte comes from memory: for a CPU core it is at a few tokens, for a GPU at hundreds. A single
+# user's chat decodes with T = 1, at the far left.
 #
 # ### Exercise 4: arithmetic intensity
-# The number behind it: **operations per byte** of one pass. Each of `tokens` tokens is multiplied with each of `weights` weights (a multiplication and an addition), and
-# the pass reads `weight_bytes` of weights and `cache_bytes` of keys and values.
+# The number for this is the **operations per byte** of one pass. Each of `tokens` tokens is multiplied with each of
+# `weights` weights (a multiplication and an addition), and the pass reads `weight_bytes` of weights and `cache_bytes`
+# of keys and values.
 
 
 # %% tags=["exercise"]
@@ -376,7 +387,7 @@ def intensity(weights: float, weight_bytes: float, cache_bytes: float, tokens: i
 
 
 # %% [markdown] tags=["hint"]
-# Above: 2 × weights × tokens. Below: what has to come from memory, once for all tokens of the pass.
+# Numerator: 2 × weights × tokens. Denominator: the bytes that come from memory, once for all tokens of the pass.
 
 # %% tags=["check"]
 check.intensity(intensity)
@@ -398,22 +409,24 @@ show(
     bars(
         list(rate),
         list(rate.values()),
-        "What one pass asks of the machine, a second",
+        "Bytes and operations of one pass, per second",
         "GB or billions of operations",
         logarithmic=True,
     )
 )
 
 # %% [markdown]
-# A core can do some hundred billion operations a second and read some ten billion bytes. With 2 operations a byte it *waits*: decoding takes as long as the
-# weights need to arrive, and a smaller file (lab 07) is a faster one. With hundreds a byte it computes, and the file's size does not matter.
+# A core can do about a hundred billion operations a second and read about ten billion bytes. With 2 operations a byte
+# it *waits*: decode takes as long as the weights need to arrive, so a smaller file (lab 07) is faster. With hundreds of
+# operations a byte it computes, and the file's size does not matter.
 #
-# ## 6. What the cache costs
+# ## 6. The size of the cache
 #
 # ### Exercise 5: bytes of the KV cache
-# For every layer, position and **key/value** head a key of `key_length` numbers and a value of `value_length`. `config` has the names of the GGUF
-# metadata: `block_count`, `head_count`, `head_count_kv`, `key_length`, `value_length`. Types are `f32`, `f16`, `bf16` and `q8_0` (lab 02: blocks of 32 numbers,
-# a scale of two bytes in front). Exact, please: llama.cpp and minillama allocate this many bytes.
+# For every layer, position and **key/value** head a key of `key_length` numbers and a value of `value_length`. `config`
+# has the names of the GGUF metadata: `block_count`, `head_count`, `head_count_kv`, `key_length`, `value_length`. Types
+# are `f32`, `f16`, `bf16` and `q8_0` (lab 02: blocks of 32 numbers after a scale of two bytes). The result must be
+# exact: llama.cpp and minillama allocate this many bytes.
 
 
 # %% tags=["exercise"]
@@ -431,7 +444,8 @@ def kv_bytes(config, positions: int, type_k: str, type_v: str) -> int:
 
 
 # %% [markdown] tags=["hint"]
-# layers × KV heads × positions × (bytes of a key + bytes of a value). 32 numbers take 34 bytes in q8_0. Query heads (`head_count`) leave nothing behind.
+# layers × KV heads × positions × (bytes of a key + bytes of a value). 32 numbers take 34 bytes in q8_0. Query heads
+# (`head_count`) store nothing.
 
 # %% tags=["check"]
 check.kv_bytes(kv_bytes)
@@ -455,13 +469,15 @@ for name, config, positions, kind in cases:
     )
 
 # %% [markdown]
-# Llama 3.2 1B in 4 bits is a file of 0.8 GB. Its cache at the full context is five times that. Llama 2 7B has no grouped heads, and pays 2 GiB for 4096 tokens.
+# Llama 3.2 1B in 4 bits is a file of 0.8 GB. Its cache at the full context is five times as large. Llama 2 7B has no
+# grouped heads and needs 2 GiB for 4096 tokens.
 #
-# ## 7. Depth: play with it
+# ## 7. Depth: try it yourself
 #
-# Decoding reads weights *and* cache. For the storyteller, 2.4 MB of weights and 1.5 KB a position, both matter. **Start** measures tokens a second at growing
-# depths; every curve stays, so compare f16 with q8_0 and f32, or the storyteller with the big model. Dashed is what the bytes alone say: speed at depth 0 times
-# weights / (weights + cache). **Stop** stops after the point that is being measured.
+# Decoding reads weights *and* cache. For the storyteller, 2.4 MB of weights and 1.5 KB a position, both matter.
+# **Start** measures tokens a second at increasing depths. Every curve stays, so you can compare f16 with q8_0 and f32,
+# or the storyteller with the big model. The dashed line follows from the bytes alone: speed at depth 0 times weights /
+# (weights + cache). **Stop** ends the measurement after the present point.
 
 # %%
 models = {"storyteller, 2.4 MB": llm, "random weights, 73 MB": big}
@@ -474,7 +490,7 @@ def label(settings):
 
 
 def by_bytes(settings, depths, speed):
-    """The model: as many bytes as there are, at the speed of the first point."""
+    """A simple model: all bytes, at the speed of the first point."""
     chosen, types = models[settings["model"]], read_cache_types(settings["type"], settings["type"])
     weights = weight_bytes(chosen.file, chosen.config)
     return {
@@ -482,23 +498,23 @@ def by_bytes(settings, depths, speed):
     }
 
 
-said = {}
+modelled = {}
 
 
 def draw(settings):
-    """All curves measured so far, without widgets: settings in, picture out."""
-    return sweep(curves, said, "Tokens a second by depth", "tokens of context", "tokens a second")
+    """All curves measured so far, without widgets: settings in, figure out."""
+    return sweep(curves, modelled, "Tokens a second by depth", "tokens of context", "tokens a second")
 
 
 def measure(settings):
-    """One curve, without widgets: settings in, lines of text and pictures out, one of each a point."""
+    """One curve, without widgets: settings in; per point one line of text and one figure out."""
     depths = [settings["deepest"] * part // 4 for part in range(5)]
     types = read_cache_types(settings["type"], settings["type"])
     curves[label(settings)] = points = {}
     yield f"{label(settings)}\n"
     for depth, speed in decode_speeds(models[settings["model"]], depths, types):
         points[depth] = speed
-        said.setdefault(label(settings), {}).update(by_bytes(settings, depths, points[0]))
+        modelled.setdefault(label(settings), {}).update(by_bytes(settings, depths, points[0]))
         yield f"depth {depth}: {speed:,.0f} tokens/s\n"
         yield draw(settings)
 
@@ -514,8 +530,8 @@ panel = Panel(
 ).show()
 
 # %% [markdown]
-# The same without buttons, for a script or a terminal. On the command line it is `minillama bench -p 0 -n 16 -d 0-1000+250 -ctk q8_0 -ctv q8_0`, and `llama-bench` takes the
-# same flags.
+# The same without buttons, for a script or a terminal. On the command line it is `minillama bench -p 0 -n 16 -d
+# 0-1000+250 -ctk q8_0 -ctv q8_0`, and `llama-bench` takes the same flags.
 
 # %%
 for kind in ("f16", "q8_0"):
@@ -523,8 +539,9 @@ for kind in ("f16", "q8_0"):
 show(last)
 
 # %% [markdown]
-# Does q8_0 decode faster, being half the bytes? On a model whose weights and cache fit in the processor's own cache it need not: unpacking costs
-# arithmetic, and the bytes were cheap. Bytes saved are time saved only where bytes are what one waits for. But the *room* is always saved.
+# Does q8_0 decode faster, with half the bytes? Not necessarily for a model whose weights and cache fit in the
+# processor's own cache: unpacking costs arithmetic, and the bytes were cheap. Fewer bytes save time only if the
+# processor waits for bytes. But they always save *memory*.
 
 # %% tags=["check-output"]
 check.score()
@@ -532,15 +549,18 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * **TTFT** is the prompt: its tokens times the arithmetic of each, done in few large passes. **TPOT** is the weights: their bytes over the memory's bandwidth.
-# * The cache turns one more token from "everything again" (slope 1) into "the newest only" (slope near 0), for bytes that grow with the context.
-# * A pass reads its weights once for all its tokens. Batching, chunked prefill and speculation (`--lookup`, lab 08) all live on that.
-# * Shapes are compiled, values are not: room for many, a length, a mask.
+# * **TTFT** depends on the prompt: its tokens times the arithmetic of each, in a few large passes. **TPOT** depends on
+#   the weights: their bytes divided by the memory bandwidth.
+# * With the cache, one more token costs one token (slope near 0) instead of the whole text (slope 1). The price is
+#   memory that grows with the context.
+# * A pass reads its weights once for all its tokens. Batching, chunked prefill and speculative decoding (`--lookup`,
+#   lab 08) all use this.
+# * Shapes are compiled, values are not. So use a fixed capacity, a length, and a mask.
 #
 # | what | llama.cpp | minillama |
 # |---|---|---|
 # | both phases, measured | `llama-bench -p 512 -n 128 -d 0,1024` | `minillama bench -p 512 -n 128 -d 0,1024` |
-# | room for the cache | `-c 4096` | `-c 4096`; it starts small and grows |
+# | capacity of the cache | `-c 4096` | `-c 4096`; it starts small and grows |
 # | type of keys, values | `-ctk q8_0 -ctv q8_0` | the same |
 # | tokens of a prompt's pass | `-ub 512` | the same |
 # | keep the cache between questions | `cache_prompt` (server) | `llm.session()` |
@@ -548,6 +568,8 @@ check.score()
 # ## When you get an error
 #
 # * `the prompt has ... tokens, too many for a context of ...`: load with a larger `ctx_size`.
-# * `Array has been deleted`: a pass takes over the memory of the cache it gets (*donation*). Go on with the cache that it returned.
-# * `ConcretizationTypeError`, `TracerBoolConversionError`: Python asked for a number that is known only when the compiled program runs. Use `jnp.where`.
-# * The panel says *compiling* for some seconds: every doubling of the cache is another program, once.
+# * `Array has been deleted`: a pass takes over the memory of its input cache (*donation*). Continue with the returned
+#   cache.
+# * `ConcretizationTypeError`, `TracerBoolConversionError`: Python needs a number that is known only when the compiled
+#   program runs. Use `jnp.where`.
+# * The panel says *compiling* for some seconds: every doubling of the cache compiles another program once.

@@ -7,12 +7,13 @@
 # %% [markdown]
 # # Lab 06 · Evaluate: how good, how fast, how sure
 #
-# "The quantised model is as good as the original, and faster." Sentences like this are in every report, and most of them rest on one number without an error bar.
-# In this lab you measure what people measure: perplexity, latency, memory, diversity, relevance. And with each number, what it does *not* say.
+# "The quantised model is as good as the original, and faster." Every report has sentences like this, and most of them
+# rest on one number without an error bar. In this lab you measure the usual quantities: perplexity, latency, memory,
+# diversity, relevance. For each number you also learn what it does *not* show.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | compute a perplexity and its error bar by hand, report latencies by percentiles, and tell a claim that the data allow from one that they do not |
+# | **Afterwards you can** | compute a perplexity and its error bar by hand, report latencies by percentiles, and separate claims that the data support from claims that they do not |
 # | **Time** | 60 minutes |
 # | **You should know** | lab 04 (sampling), lab 05 (first token, later tokens); mean and standard deviation |
 # | **Runs on** | any laptop, a minute of computing at most, no network |
@@ -40,16 +41,18 @@ from minillama.model import cache_bytes
 llm = load_quantised("F16")  # the storyteller in 16 bits
 text = heldout_text()
 ids = llm.tokenizer.encode(text)
-print(f"{len(ids)} tokens of stories that this model was never trained on; it begins: {text[:70]!r}")
+print(f"{len(ids)} tokens of stories that this model was not trained on; the text begins: {text[:70]!r}")
 llm
 
 # %% [markdown]
 # ## 1. Surprise
 #
-# A model gives each token that *did* come a probability p. Its surprise is the **negative log-likelihood**, nll = −ln p, in nats. Perplexity is exp of the mean
-# nll: with 7, the model hesitates as if 7 tokens were equally likely at each place. One that knows nothing has the size of its vocabulary, and knowing all would be 1.
+# A model gives each token that *did* come a probability p. Its surprise is the **negative log-likelihood**, nll = −ln
+# p, in nats. Perplexity is exp of the mean nll. A perplexity of 7 means: on average the model is as uncertain as with 7
+# equally likely tokens. A model that guesses uniformly has a perplexity of its vocabulary size; a perfect one has 1.
 #
-# The storyteller has 2,048 tokens and was trained on simple children's stories. The held-out text is children's stories too, written by somebody else.
+# The storyteller has 2,048 tokens and was trained on simple children's stories. The held-out text is children's stories
+# too, by a different author.
 
 # %%
 guess = Prediction(
@@ -65,8 +68,9 @@ guess.record(15)  # "it writes such stories itself"
 
 # %% [markdown]
 # ### Exercise 1: the likelihood of a text
-# `logits` is `[T, V]`: row t is what the model says behind the tokens `ids[0]` to `ids[t]`. Return the nll of each token that follows, `[T - 1]`. What the last row predicts
-# is not there. Logits can be as large as they like, so mind `exp`.
+# `logits` is `[T, V]`: row t is the model's prediction after the tokens `ids[0]` to `ids[t]`. Return the nll of each
+# next token, `[T - 1]`. The token that the last row predicts is not in the text. Logits can be very large, so `exp` may
+# overflow.
 
 
 # %% tags=["exercise"]
@@ -84,16 +88,18 @@ def nll(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# $-\ln \mathrm{softmax}(l)_i = \ln \sum_j e^{l_j - m} - (l_i - m)$ with m the row's largest logit. Row t belongs to token `ids[t + 1]`, so `logits[:-1]` and `ids[1:]` go together.
-# `x[np.arange(n), columns]` picks one number from each row.
+# $-\ln \mathrm{softmax}(l)_i = \ln \sum_j e^{l_j - m} - (l_i - m)$ with m the row's largest logit. Row t belongs to
+# token `ids[t + 1]`, so `logits[:-1]` and `ids[1:]` go together. `x[np.arange(n), columns]` picks one number from each
+# row.
 
 # %% tags=["check"]
 check.nll(nll)
 
 # %% [markdown]
 # ### Exercise 2: perplexity and its error bar
-# Another text of the same kind would give another number. The standard error of a mean of n values is their standard deviation over √n (with `ddof=1`, because the mean was
-# estimated from the same values). And where the mean moves by a little δ, exp of it moves by exp(mean) · δ. llama-perplexity prints both: `PPL = 216.7 +/- 18.9`.
+# Another text of the same kind would give another number. The standard error of a mean of n values is their standard
+# deviation over √n (with `ddof=1`, because the mean was estimated from the same values). And if the mean changes by a
+# small δ, exp of it changes by exp(mean) · δ. llama-perplexity prints both: `PPL = 216.7 +/- 18.9`.
 
 
 # %% tags=["exercise"]
@@ -110,14 +116,16 @@ def perplexity(nll: np.ndarray) -> tuple[float, float]:
 
 
 # %% [markdown] tags=["hint"]
-# `np.exp(nll.mean())`; the error of the mean is `nll.std(ddof=1) / np.sqrt(len(nll))`, and it has to be multiplied with the perplexity.
+# `np.exp(nll.mean())`; the error of the mean is `nll.std(ddof=1) / np.sqrt(len(nll))`, and you must multiply it with
+# the perplexity.
 
 # %% tags=["check"]
 check.perplexity(perplexity)
 
 # %% [markdown]
-# A long text is cut into **windows**. In each, the first half is only read, so that every scored token has something before it: the number depends on `-c`, and only numbers with
-# the same `-c`, text and tokeniser may be compared. With windows of 256 tokens:
+# A long text is split into **windows**. The first half of each window is only context, so that every scored token has
+# tokens before it. So the number depends on `-c`: compare only numbers with the same `-c`, text and tokeniser. With
+# windows of 256 tokens:
 
 # %%
 CTX = 256
@@ -139,18 +147,19 @@ def shown(value):
 START = "Once upon a time"
 stories = [START + llm.generate(START, n=200, temp=0.8, seed=seed).text for seed in range(12)]
 own_ids = llm.tokenizer.encode("\n\n".join(stories))
-for name, tokens in (("held-out stories", ids), ("what it wrote itself", own_ids)):
+for name, tokens in (("held-out stories", ids), ("its own stories", own_ids)):
     *_, estimate = running_perplexity(llm, tokens, ctx_size=CTX)
     yours = attempt(lambda tokens=tokens: perplexity(likelihoods(llm, tokens)))
     print(f"{name:21} engine {estimate.ppl:.1f} +/- {estimate.error:.1f}, you {shown(yours)}")
 
 # %% [markdown]
-# The honest surprise: around 200, a tenth of the vocabulary, and about 2 when it reads itself. Perplexity belongs to a model **and a text**. The held-out stories have many words that
-# this small model never met, and a single one of them costs more than a whole easy sentence. That is also why the error bar is so wide.
+# The surprise: around 200, a tenth of the vocabulary, and about 2 on its own text. Perplexity belongs to a model **and
+# a text**. The held-out stories have many words that this small model was not trained on, and a single one of them
+# costs more than a whole easy sentence. This also makes the error bar wide.
 #
 # ## 2. Three quantisations, three bars
 #
-# Now the claim to be tested: 8 and 4 bits instead of 16. The files are made here, as `llama-quantize` makes them.
+# Now test the claim: 8 and 4 bits instead of 16. This cell makes the files, as `llama-quantize` does.
 
 # %%
 worse = Prediction(
@@ -178,15 +187,17 @@ show(worse.compare(100 * (running["Q4_0"][-1][1] / running["F16"][-1][1] - 1)))
 show(bands(running, "Running perplexity of the held-out stories", "scored tokens", "perplexity"))
 
 # %% [markdown]
-# Look at the left: after a few windows the number is off by a third, and a report that stopped there would say so. Look at the right: four bars that overlap, Q4_0 even *below* F16.
-# Is it better, then? Is Q2_K as good as F16, because the bars overlap?
+# On the left of the figure, after a few windows, the number is off by a third; a report that stopped there would be
+# wrong. On the right, four error bars overlap, and Q4_0 is even *below* F16. Is it better? Is Q2_K as good as F16,
+# because the bars overlap?
 #
-# Neither follows. The bars say how far *another text* could be from this one, and most of that is the text's own doing: hard words are hard for all four models. But they all read
-# **the same tokens**. So subtract, token by token, and ask for the error of the mean *difference*.
+# Neither follows. The bars show how much *another text* could differ, and most of that comes from the text: hard words
+# are hard for all four models. But all models read **the same tokens**. So subtract token by token, and compute the
+# error of the mean *difference*.
 #
 # ### Exercise 3: what two error bars allow
-# `a` and `b` are the nll of two models on the same tokens. Return −1 if a is the better one (smaller nll), 1 if b is, and 0 if the text cannot tell: if the mean of
-# `b - a` is within two of its standard errors.
+# `a` and `b` are the nll of two models on the same tokens. Return −1 if a is better (smaller nll), 1 if b is better,
+# and 0 if the text cannot decide: if the mean of `b - a` is within two of its standard errors.
 
 
 # %% tags=["exercise"]
@@ -206,7 +217,8 @@ def verdict(a: np.ndarray, b: np.ndarray) -> int:
 
 
 # %% [markdown] tags=["hint"]
-# `difference = b - a`, its standard error is `difference.std(ddof=1) / np.sqrt(len(difference))`. Only a mean beyond two of them counts; above 0 means that b is surprised more.
+# `difference = b - a`, its standard error is `difference.std(ddof=1) / np.sqrt(len(difference))`. Only a mean beyond
+# two standard errors counts; above 0 means that b has more surprise.
 
 # %% tags=["check"]
 check.verdict(verdict)
@@ -214,14 +226,14 @@ check.verdict(verdict)
 
 # %%
 def claims(name):
-    """A quantised model against F16: what its own bar, the pairs and the distributions say."""
+    """A quantised model against F16: paired difference, verdict, KL divergence, same first choice."""
     base = [logits[:-1] for logits, _ in scored_logits(llm, ids, CTX)]
     ours = [logits[:-1] for logits, _ in scored_logits(load_quantised(name), ids, CTX)]
-    apart = distance(np.concatenate(base), np.concatenate(ours))
+    divergence = distance(np.concatenate(base), np.concatenate(ours))
     a, b = likelihoods(llm, ids), likelihoods(load_quantised(name), ids)
     change, error = 100 * (b - a).mean(), 100 * (b - a).std(ddof=1) / np.sqrt(len(a))
     words = {-1: "F16 is better", 0: "cannot tell", 1: f"{name} is better"}[verdict(a, b)]
-    return name, f"{change:+.1f} % ± {error:.1f}", words, f"{apart.kld:.3f}", f"{apart.same_top:.0%}"
+    return name, f"{change:+.1f} % ± {error:.1f}", words, f"{divergence.kld:.3f}", f"{divergence.same_top:.0%}"
 
 
 table = [attempt(claims, name) for name in NAMES[1:]]
@@ -231,30 +243,33 @@ else:
     print(table[0])
 
 # %% [markdown]
-# * **Pair by pair** the error is many times smaller, and the worst of them is told apart although the bars overlapped. The others are not: with this text nobody can say
-#   that they lost quality, and nobody can say that they did not.
-# * **KL divergence** does not ask about the one token that came. It compares *all* probabilities at each place. There Q4_0 is far further from F16 than Q8_0, and its first
-#   choice differs at one place in five. "Not worse on this text" and "the same model" are different claims.
+# * **Pair by pair** the error is many times smaller, and the worst model is clearly separated although the bars
+#   overlapped. The others are not: this text shows neither that they lost quality nor that they did not.
+# * **KL divergence** does not use only the token that came. It compares *all* probabilities at each position. By this
+#   measure Q4_0 is much further from F16 than Q8_0, and its most likely token differs at one position in five. "Not
+#   worse on this text" and "the same model" are different claims.
 #
-# llama.cpp does the same: `--kl-divergence-base base.kld` with the large model, then `--kl-divergence` with the small one. It prints `Mean ln(PPL(Q)/PPL(base))`, pair by pair.
+# llama.cpp does the same: `--kl-divergence-base base.kld` with the large model, then `--kl-divergence` with the small
+# one. It prints `Mean ln(PPL(Q)/PPL(base))`, pair by pair.
 #
-# ## 3. Play: when is a perplexity done?
+# ## 3. Try it yourself: when is a perplexity reliable?
 #
-# **Start** reads the text window by window; every curve stays. **Stop** stops. Try F16 with `-c 64` and with 512: more to read before each scored token, and it is another number of the
-# same model. Try its own story.
+# **Start** evaluates the text window by window; every curve stays. **Stop** ends the measurement. Try F16 with `-c 64`
+# and with 512: with more context before each scored token, the same model has a different perplexity. Try its own
+# story.
 
 # %%
-TEXTS = {"held-out stories": ids, "what it wrote itself": own_ids}
+TEXTS = {"held-out stories": ids, "its own stories": own_ids}
 curves = {}
 
 
 def draw(settings):
-    """All curves measured so far, without widgets: settings in, picture out."""
+    """All curves measured so far, without widgets: settings in, figure out."""
     return bands(curves, "Running perplexity, ± one standard error", "scored tokens", "perplexity")
 
 
 def measure(settings):
-    """One curve, without widgets: settings in, lines of text and pictures out, one of each a window."""
+    """One curve, without widgets: settings in; per window one line of text and one figure out."""
     name = f"{settings['type']}, {settings['text']}, -c {settings['ctx']}"
     curves[name] = points = []
     yield f"{name}\n"
@@ -272,7 +287,7 @@ panel = Panel(
             "type",
             ("F16", "Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"),
             "F16",
-            "how the weights are kept",
+            "how the weights are stored",
         ),
         Dropdown("ctx", "-c", ("64", "128", "256", "512"), "256", "tokens of a window; its second half is scored"),
         Dropdown("text", "-f", tuple(TEXTS), "held-out stories", "what is read"),
@@ -282,7 +297,8 @@ panel = Panel(
 ).show()
 
 # %% [markdown]
-# The same without buttons; on the command line it is `minillama perplexity -m storyteller-f16 -f data/heldout.txt -c 64`.
+# The same without buttons; on the command line it is `minillama perplexity -m storyteller-f16 -f data/heldout.txt -c
+# 64`.
 
 # %%
 for ctx in ("64", "256"):
@@ -290,10 +306,11 @@ for ctx in ("64", "256"):
 show(last)
 
 # %% [markdown]
-# ## 4. Latency: nobody meets the mean
+# ## 4. Latency: use percentiles, not the mean
 #
-# Twelve questions of different lengths, 40 tokens of answer to each. A user feels the wait for the first token, and every time that the text halts. So latencies are reported by
-# **percentiles**: p50 is the median, p99 is what 99 of 100 are faster than.
+# Twelve questions of different lengths, with 40 tokens of answer to each. A user notices the wait for the first token,
+# and every pause of the text. So report latencies by **percentiles**: p50 is the median; 99 of 100 values are below
+# p99.
 
 # %%
 tail = Prediction(
@@ -314,8 +331,9 @@ for _ in range(2):  # the first time compiles
 
 # %% [markdown]
 # ### Exercise 4: percentiles of latencies
-# `answers` is a list of answers, each a list of seconds: the first is the time to the first token, the others are between tokens. Return the median of the first ones, and the
-# median and p99 of all later ones together, in seconds. `np.percentile` interpolates, and that is fine.
+# `answers` is a list of answers, each a list of seconds: the first is the time to the first token, the others are times
+# between tokens. Return the median of the first ones, and the median and p99 of all later ones together, in seconds.
+# The interpolation of `np.percentile` is right here.
 
 
 # %% tags=["exercise"]
@@ -333,7 +351,8 @@ def latencies(answers: list[list[float]]) -> tuple[float, float, float]:
 
 
 # %% [markdown] tags=["hint"]
-# `answer[0]` of each answer into one list, `answer[1:]` of all of them into another; then `np.percentile(values, [50, 99])`.
+# `answer[0]` of each answer into one list, `answer[1:]` of all of them into another; then `np.percentile(values, [50,
+# 99])`.
 
 # %% tags=["check"]
 check.latencies(latencies)
@@ -360,12 +379,14 @@ show(
 )
 
 # %% [markdown]
-# Every later token is the same work, *model says* 1, and still the slow end is longer: another process, a clock that changes, the system's own chores. A mean hides that, and a maximum
-# of some hundred measurements is luck. Twelve first tokens give a median; they have no p99.
+# Every later token is the same work, so *model says* 1. But the slow end is longer: other processes, a changing clock
+# frequency, tasks of the system. A mean hides this, and a maximum of a few hundred measurements is random. Twelve first
+# tokens have a median, but no p99.
 #
 # ## 5. Memory
 #
-# What must be there, by formula, and what a whole process takes at its peak: `minillama run` in a process of its own, as `/usr/bin/time -v` would weigh it.
+# The necessary memory by formula, and the peak of a whole process: `minillama run` in a separate process, measured as
+# `/usr/bin/time -v` does.
 
 # %%
 command = [
@@ -393,16 +414,20 @@ else:
 show(bars(list(parts), list(parts.values()), "Memory", "MiB", logarithmic=True))
 
 # %% [markdown]
-# For a model of 5 MB it is Python and XLA that take the memory; for one of 5 GB they are a few percent. Say which of the two you report.
+# For a model of 5 MB, Python and XLA take most of the memory; for one of 5 GB they are a few percent. State which of
+# the two you report.
 #
-# ## 6. Diverse and relevant
+# ## 6. Diversity and relevance
 #
-# Perplexity is about reading. How good is what a model *writes*? Two cheap numbers, and both can be cheated:
-# **diversity**, as distinct-n (more is more diverse) or self-BLEU (how like one another the texts are), and **relevance**, how near a text is to what was asked for: here as
-# BERTScore does it, each token matched with the most similar one of the other text, by the model's own hidden states, and rescaled so that 0 is what unrelated texts have.
+# Perplexity measures how well a model predicts given text. How good is the text that it *generates*? There are two
+# cheap numbers, and both can be cheated. **Diversity**: distinct-n (a larger value is more diverse) or self-BLEU
+# (similarity of the texts to each other). **Relevance**: similarity of a text to its prompt. Here it is computed as in
+# BERTScore: each token is matched with the most similar one of the other text, by the model's own hidden states, and
+# the score is rescaled so that unrelated texts have 0.
 #
 # ### Exercise 5: distinct-n
-# `texts` is a list of texts, each a list of words. Take all runs of n neighbouring words (n-grams) of each text, and return the number of *different* ones over the number of all.
+# `texts` is a list of texts, each a list of words. Take all runs of n neighbouring words (n-grams) of each text, and
+# return the number of *different* ones over the number of all.
 
 
 # %% tags=["exercise"]
@@ -419,7 +444,8 @@ def distinct(texts: list[list[str]], n: int) -> float:
 
 
 # %% [markdown] tags=["hint"]
-# A text of T words has T − n + 1 runs, `tuple(text[start : start + n])`. Put the runs of all texts into one list; `set` keeps the different ones.
+# A text of T words has T − n + 1 runs, `tuple(text[start : start + n])`. Put the runs of all texts into one list; `set`
+# keeps the different ones.
 
 # %% tags=["check"]
 check.distinct(distinct)
@@ -444,7 +470,7 @@ show(
     lines(
         {name: values for name, values in curve.items() if values},
         [f"{temp:g}" for temp in TEMPERATURES],
-        "What temperature does to 16 texts",
+        "16 texts at each temperature",
         "temperature",
         "share or score",
     )
@@ -453,12 +479,14 @@ for row in (rows[0], rows[-1]):
     print(f"temperature {row.setting.temp:g}: {row.samples[0].text[:90]!r}")
 
 # %% [markdown]
-# * Diversity rises all the way, and at temperature 2 it is nearly perfect: nonsense never repeats itself. **Diversity alone is not quality**; read it beside a likelihood, and read the
-#   texts too.
-# * Relevance falls as diversity rises: away from the prompt is both. It is far from 1 even at the cold end, because a continuation does not repeat its prompt, and from
-#   16 short texts it wobbles. Compare it within one model, layer and corpus only.
+# * Diversity always rises, and at temperature 2 it is almost perfect, because nonsense does not repeat itself.
+#   **Diversity alone is not quality**: read it together with a likelihood, and read the texts too.
+# * Relevance falls as diversity rises, because both mean a larger distance from the prompt. It is far from 1 even at
+#   low temperature, because a continuation does not repeat its prompt. With 16 short texts it is noisy. Compare it only
+#   within one model, layer and corpus.
 #
-# On the command line: `minillama quality -p "Lily had a red ball. One day" --temp 0.2,0.8,2.0`. llama.cpp measures no such thing; take its texts and count.
+# On the command line: `minillama quality -p "Lily had a red ball. One day" --temp 0.2,0.8,2.0`. llama.cpp does not
+# measure this; use its texts and count.
 
 # %% tags=["check-output"]
 check.score()
@@ -466,11 +494,13 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * Perplexity is exp of the mean surprise, of a model *and* a text, at one `-c`. It comes with an error bar or not at all.
-# * Two models on one text are compared pair by pair. Overlapping bars prove nothing, in either direction; "cannot tell" is a result.
-# * KL divergence says how much a model changed, perplexity whether the change hurt on this text.
-# * Latency by percentiles, the first token apart, compiling excluded and said so. Memory: weights, cache, process, told apart.
-# * Diversity and relevance are easy to count and easy to cheat. Always both, beside a likelihood.
+# * Perplexity is exp of the mean surprise, of a model *and* a text, at one `-c`. Never report it without an error bar.
+# * Compare two models on one text pair by pair. Overlapping bars prove nothing, in either direction; "cannot tell" is a
+#   result.
+# * KL divergence shows how much a model changed; perplexity shows whether the change made it worse on this text.
+# * Report latency by percentiles, with the first token separate and compile time excluded (and say so). Report memory
+#   of weights, cache and process separately.
+# * Diversity and relevance are easy to count and easy to cheat. Always report both, with a likelihood.
 #
 # | what | llama.cpp | minillama |
 # |---|---|---|
@@ -483,7 +513,8 @@ check.score()
 #
 # ## When you get an error
 #
-# * `you need at least ... tokens to evaluate perplexity`: a text must fill two windows. Take a longer one, or a smaller `-c`.
+# * `you need at least ... tokens to evaluate perplexity`: a text must fill two windows. Use a longer text, or a smaller
+#   `-c`.
 # * `windows of 512 tokens, but a context of ...`: load with a larger `ctx_size`.
 # * Your perplexity is `inf` or `nan`: exp of a large logit. Subtract each row's largest first.
-# * The panel says *compiling*: each type and each `-c` is a program of its own, once.
+# * The panel says *compiling*: each type and each `-c` is a separate program, compiled once.

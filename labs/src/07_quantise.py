@@ -7,15 +7,16 @@
 # %% [markdown]
 # # Lab 07 · Quantise: bits against quality against speed
 #
-# Decoding waits for the weights to arrive from memory (lab 05). So keep them in fewer bits, and it goes faster; and a model that did not fit does. The price is that every weight is
-# rounded. In this lab you round them yourself, see why GGUF's formats are made of *blocks*, and measure what each type costs and brings.
+# Decode waits for the weights from memory (lab 05). With fewer bits per weight it is faster, and a model that was too
+# large fits. The price: every weight is rounded. In this lab you round weights yourself, see why GGUF's formats are
+# made of *blocks*, and measure size, quality and speed of each type.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | quantise with a bound on the error, say what the bits of a format are spent on, predict a file's size, and choose a type for a reason |
+# | **Afterwards you can** | quantise with a bound on the error, explain the bits of a format, predict a file's size, and choose a type for a reason |
 # | **Time** | 60 minutes |
 # | **You should know** | lab 02 (blocks), lab 05 (why bytes are time), lab 06 (perplexity, KL divergence, pairs) |
-# | **Runs on** | any laptop, a minute of computing at most, no network; 500 MB of room for temporary files |
+# | **Runs on** | any laptop, a minute of computing at most, no network; 500 MB of disk for temporary files |
 # | **In llama.cpp** | `llama-quantize IN OUT Q4_K_M`, `llama-imatrix`, `--imatrix`, `--tensor-type`, `--pure` |
 
 # %%
@@ -53,11 +54,13 @@ print(f"{weights.shape[0]} rows of {weights.shape[1]} real weights; the first: {
 # %% [markdown]
 # ## 1. Round to a grid
 #
-# The simplest quantisation there is: whole numbers from −127 to 127 and one step d, so that x ≈ d · q. *Symmetric* means that zero stays zero.
+# The simplest quantisation: whole numbers from −127 to 127 and one step d, so that x ≈ d · q. *Symmetric* means that
+# zero stays zero.
 #
 # ### Exercise 1: int8, a scale a row
-# For each row d = max|x| / 127 and q = x / d rounded to the nearest. Return the codes (`int8`, like x) and the scales (one a row). Rounding to the nearest is off by at most half a step:
-# the check looks at |x − d q| ≤ d / 2 in hidden matrices. One of them has a row of zeros.
+# For each row d = max|x| / 127 and q = x / d rounded to the nearest. Return the codes (`int8`, in the shape of x) and
+# the scales (one per row). Rounding to the nearest has an error of at most half a step: the check tests |x − d q| ≤ d /
+# 2 on hidden matrices. One of them has a row of zeros.
 
 
 # %% tags=["exercise"]
@@ -75,7 +78,8 @@ def int8_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 # %% [markdown] tags=["hint"]
-# `np.abs(x).max(axis=1) / 127`, then `np.rint(x / d[:, None]).astype(np.int8)`. Where d is 0 divide by 1 instead: `np.where(d > 0, d, 1)`.
+# `np.abs(x).max(axis=1) / 127`, then `np.rint(x / d[:, None]).astype(np.int8)`. Where d is 0 divide by 1 instead:
+# `np.where(d > 0, d, 1)`.
 
 # %% tags=["check"]
 check.int8_rows(int8_rows)
@@ -93,11 +97,13 @@ got = attempt(bound, weights)
 print("largest error {:.3f} of d / 2, mean error {:.2%} of the weights".format(*got) if isinstance(got, tuple) else got)
 
 # %% [markdown]
-# Eight bits lose less than a percent. With four bits the grid has 15 steps instead of 255, and each row's largest weight decides how wide they are.
+# Eight bits lose less than one percent. With four bits the grid has 15 steps instead of 255, and each row's largest
+# weight sets their size.
 #
 # ### Exercise 2: a scale a block
-# So let fewer weights share a scale. `round_trip` quantises with a scale for every `size` neighbours of a row (`size` divides the row) and the codes −(2^(bits − 1) − 1) to 2^(bits − 1) − 1,
-# and returns what comes back, d · q, in the shape of x.
+# So let fewer weights share a scale. `round_trip` quantises with a scale for every `size` neighbours of a row (`size`
+# divides the row) and the codes −(2^(bits − 1) − 1) to 2^(bits − 1) − 1. It returns the dequantised values d · q in the
+# shape of x.
 
 
 # %% tags=["exercise"]
@@ -116,7 +122,8 @@ def round_trip(x: np.ndarray, size: int, bits: int) -> np.ndarray:
 
 
 # %% [markdown] tags=["hint"]
-# `x.reshape(-1, size)` has one block a row. Then it is exercise 1 with `2 ** (bits - 1) - 1` in place of 127, and `.reshape(x.shape)` at the end.
+# `x.reshape(-1, size)` has one block per row. Then use exercise 1 with `2 ** (bits - 1) - 1` in place of 127, and
+# `.reshape(x.shape)` at the end.
 
 # %% tags=["check"]
 check.round_trip(round_trip)
@@ -164,12 +171,15 @@ else:
     print(losses["real weights"][0])
 
 # %% [markdown]
-# On these tame weights a block of 32 instead of a row of 512 saves a quarter of the error for half a bit. With **one large column** it decides everything: the outlier takes the grid away from
-# its whole row, or from its own block alone. Large models have such columns. That is why all of GGUF's types are made of blocks.
+# On these regular weights a block of 32 instead of a row of 512 saves a quarter of the error, for half a bit. With
+# **one large column** the block size is decisive: the outlier makes the steps coarse for its whole row, or only for its
+# block. Large models have such columns. Therefore all of GGUF's types use blocks.
 #
 # ### Exercise 3: bits a weight
-# Scales cost room. The plain types have blocks of 32 with a scale of 16 bits. The k-quants have *two* levels: in a super-block of 256, each block has a small scale (and minimum) of a few bits,
-# which is itself a code, and the super-block has 16-bit scales for these. Q4_K: codes of 4 bits, 12 bits (6 + 6) for each block of 32, 32 bits (16 + 16) for the super-block of 256.
+# Scales need bits too. The simple types have blocks of 32 with a scale of 16 bits. The k-quants have *two* levels: in a
+# super-block of 256, each block has a small scale (and minimum) of a few bits, which is itself a code, and the
+# super-block has 16-bit scales for these codes. Q4_K: codes of 4 bits, 12 bits (6 + 6) for each block of 32, 32 bits
+# (16 + 16) for the super-block of 256.
 
 
 # %% tags=["exercise"]
@@ -185,7 +195,8 @@ def bits_per_weight(code: int, block: int, scales: int, super_block: int, super_
 
 
 # %% [markdown] tags=["hint"]
-# Each weight pays its own code, a share of its block's scales (1 / `block`), and a share of the super-block's (1 / `super_block`).
+# Each weight needs its own code, a share of its block's scales (1 / `block`), and a share of the super-block's scales
+# (1 / `super_block`).
 
 # %% tags=["check"]
 check.bits_per_weight(bits_per_weight)
@@ -196,11 +207,13 @@ for name, numbers in FORMATS.items():
     print(f"{name}: {BITS[name]:.4f} bits in the file; you say", attempt(bits_per_weight, *numbers))
 
 # %% [markdown]
-# Q4_K takes as many bits as Q4_0, but has a minimum as well as a scale for each block, and `llama-quantize` searches for the pair that loses least.
+# Q4_K needs as many bits as Q4_0, but each block has a minimum and a scale, and `llama-quantize` searches for the pair
+# with the least error.
 #
 # ## 2. A file is a mix
 #
-# `llama-quantize IN OUT Q4_K_M` does not make everything Q4_K: norms stay F32, and the tensors whose rounding hurts most get more bits. What it will do with the storyteller:
+# `llama-quantize IN OUT Q4_K_M` does not store everything as Q4_K: norms stay F32, and the most sensitive tensors get
+# more bits. The plan for the storyteller:
 
 # %% tags=["check-output"]
 for name in ("F16", "Q8_0", "Q4_0", "Q4_K_M", "Q2_K"):
@@ -212,11 +225,13 @@ for name in ("F16", "Q8_0", "Q4_0", "Q4_K_M", "Q2_K"):
     print(f"{name:7} {8 * plan.bytes_after / plan.parameters:5.2f} bits a weight, {plan.fallbacks} fallbacks: {shares}")
 
 # %% [markdown]
-# *Fallbacks* are tensors whose rows are not whole blocks; they get another type. A super-block has 256 weights, and the storyteller's rows are 256 and 512: it was built to fit. Qwen2.5 0.5B has rows
-# of 896, and in its "Q4_K_M" file most tensors are not Q4_K at all. And a quarter of the storyteller is its vocabulary, kept in 6 bits: in a small model Q4_K_M is 5 bits.
+# *Fallbacks* are tensors whose rows are not whole blocks; they get another type. A super-block has 256 weights, and the
+# storyteller's rows have 256 and 512, so they fit. Qwen2.5 0.5B has rows of 896, and most tensors of its "Q4_K_M" file
+# are not Q4_K. A quarter of the storyteller is its vocabulary, stored in 6 bits: in a small model Q4_K_M has 5 bits per
+# weight.
 #
 # ### Exercise 4: the size of a model
-# `weights` says how many weights a model has in each type, `bits` how many bits such a weight takes. Return GB (10^9 bytes).
+# `weights` is the number of weights of each type, `bits` the bits per weight of each type. Return GB (10^9 bytes).
 
 # %%
 size_7b = Prediction("07", "Llama 2 7B in Q4_K_M", "Llama 2 7B has 6.74 billion weights. How large is it in Q4_K_M?", "GB")
@@ -254,8 +269,10 @@ for name in ("F16", "Q8_0", "Q4_K_M", "Q2_K"):
 # %% [markdown]
 # ## 3. Faster?
 #
-# If decoding only waits for bytes, a file of a quarter of the size is four times as fast. The storyteller is too small to tell (it fits in the processor's cache), so speed is measured on a shape of
-# 69 million random weights: nonsense at an honest speed. F16 is 137 MB, Q4_0 39 MB. Both are measured by turns, for the machine may be loud.
+# If decode only waits for bytes, a file of a quarter of the size is four times as fast. The storyteller is too small
+# for this test (it fits in the processor's cache), so we measure a shape of 69 million random weights. Its text is
+# nonsense, but its speed is real. F16 is 137 MB, Q4_0 39 MB. The two are measured interleaved (A B A B), because the
+# machine may have other load.
 
 # %%
 faster = Prediction("07", "tokens a second, Q4_0 over F16", "How many times faster does the large shape decode in Q4_0 than in F16?", "times")
@@ -268,13 +285,16 @@ faster.record(3.5)  # as many times as it is smaller
 show(faster.compare(decode_speed_ratio("Q4_0", "F16"), model=137.4 / 38.8))
 
 # %% [markdown]
-# *Model says* what the bytes say. Below it, unpacking the codes costs arithmetic: the machine no longer waits for bytes alone. Above it, the bytes were not all that F16 waited for.
+# *Model says* is the ratio of the bytes. If your value is lower, unpacking the codes costs arithmetic: the machine no
+# longer waits for bytes only. If it is higher, F16 waited for more than bytes.
 #
 # ## 4. Bits against quality against speed
 #
-# Now all of it, for nine types: bytes and quality of the storyteller, made from its F16 file and read with the held-out text, and the speed of the large shape in the same type. **Quality** is the KL divergence
-# to F16 (lab 06: how much the model *changed*) or perplexity. What no other type beats in both directions is joined: the *Pareto front*. To choose anything else is a mistake, whichever
-# of the two you value more. **Start** measures type by type, **Stop** stops after the present one; the axes can be changed at any time.
+# Now measure nine types: bytes and quality of the storyteller, quantised from its F16 file and evaluated on the
+# held-out text, and the speed of the large shape in the same type. **Quality** is the KL divergence to F16 (lab 06: how
+# much the model *changed*) or perplexity. The line joins the types that no other type beats in both directions: the
+# *Pareto front*. For any other type there is a better choice. **Start** measures type by type, **Stop** ends after the
+# present one; you can change the axes at any time.
 
 # %%
 TYPES = ("F32", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
@@ -291,14 +311,14 @@ trades = {}
 
 
 def draw(settings):
-    """All types measured so far, without widgets: settings in, picture out."""
+    """All types measured so far, without widgets: settings in, figure out."""
     (x, across, more), (y, up) = ACROSS[settings["x"]], UP[settings["y"]]
     points = {name: (across(point), up(point)) for name, point in trades.items()}
-    return pareto(points, f"What a type costs and brings: {settings['y']} by {settings['x']}", x, y, more=more)
+    return pareto(points, f"Size, speed and quality of each type: {settings['y']} by {settings['x']}", x, y, more=more)
 
 
 def measure(settings):
-    """Type after type, without widgets: settings in, lines of text and pictures out, one of each a type."""
+    """Type after type, without widgets: settings in; per type one line of text and one figure out."""
     for name in FEW if settings["types"] == "five types" else TYPES:
         trades[name] = point = measure_type(name)
         yield f"{name}: {point.size / 1e6:.2f} MB, perplexity {point.ppl:.1f}, KL {point.kld:.4f}, {point.speed:.2f} times F16's speed\n"
@@ -316,8 +336,8 @@ panel = Panel(
 ).show()
 
 # %% [markdown]
-# The same without buttons. On the command line: `minillama quantize IN OUT Q4_0`, then `minillama perplexity -m OUT -f TEXT -c 256 --kl-divergence-base base.kld --kl-divergence` and
-# `minillama bench -m OUT -p 0 -n 16`, for each type.
+# The same without buttons. On the command line: `minillama quantize IN OUT Q4_0`, then `minillama perplexity -m OUT -f
+# TEXT -c 256 --kl-divergence-base base.kld --kl-divergence` and `minillama bench -m OUT -p 0 -n 16`, for each type.
 
 # %%
 SETTINGS = {"types": "nine types", "x": "size", "y": "KL divergence"}
@@ -334,18 +354,23 @@ for point in trades.values():
     measurement("07", f"KL divergence, {point.name}", point.kld, "nats")
 
 # %% [markdown]
-# * Down to about 6 bits next to nothing changes; then each bit costs several times more than the one before. Q2_K is another model.
-# * **Smaller is not always faster.** Q2_K has the fewest bytes, and its codes the most to unpack. Is it faster than Q4_0 on your machine?
-# * By **perplexity** the order is muddled: Q4_K_M may stand below F16. Lab 06 told why: with this text such differences are noise. KL divergence sees them in order.
-# * F32 is twice the bytes of F16 and changes nothing: the weights were 16 bits to begin with.
+# * Down to about 6 bits almost nothing changes; then each further bit costs several times more than the previous one.
+#   Q2_K is a different model.
+# * **Smaller is not always faster.** Q2_K has the fewest bytes, but its codes need the most unpacking. Is it faster
+#   than Q4_0 on your machine?
+# * By **perplexity** the order is not clear: Q4_K_M may be below F16. Lab 06 explains why: on this text such
+#   differences are noise. KL divergence has the right order.
+# * F32 is twice the bytes of F16 and changes nothing: the original weights have 16 bits.
 #
 # ## 5. The importance matrix
 #
-# A weight that meets large activations does more harm when it is rounded. `llama-imatrix` runs a text through the model and adds up, for each column of each matrix, the squares of what enters it.
-# `llama-quantize --imatrix` then weighs its rounding errors by that. The file has the same size and the same format, and decodes at the same speed: only *which* scales and codes are chosen differs.
+# The rounding error of a weight does more harm if its activations are large. `llama-imatrix` runs a text through the
+# model and adds up the squared inputs of each column of each matrix. `llama-quantize --imatrix` then weights the
+# rounding errors by these sums. The file has the same size, format and decode speed: only the choice of scales and
+# codes differs.
 #
 # ### Exercise 5: what importance changes
-# The heart of it: with the codes q fixed, which step d makes Σ importance · (x − d q)² least?
+# The central step: for fixed codes q, which step d minimises Σ importance · (x − d q)²?
 
 
 # %% tags=["exercise"]
@@ -361,13 +386,14 @@ def best_scale(x: np.ndarray, codes: np.ndarray, importance: np.ndarray) -> floa
 
 
 # %% [markdown] tags=["hint"]
-# Set the derivative by d to zero: $\sum w\,q\,(x - d\,q) = 0$. Solve for d.
+# Set the derivative with respect to d to zero: $\sum w\,q\,(x - d\,q) = 0$. Solve for d.
 
 # %% tags=["check"]
 check.best_scale(best_scale)
 
 # %% [markdown]
-# With real files: the matrix comes from stories that the storyteller writes itself, the quality is measured on the held-out text. (Never on the same text: that would be teaching to the test.)
+# With real files: the matrix comes from stories that the storyteller generates, and the quality is measured on the
+# held-out text. (Never use the same text for both.)
 
 # %%
 START = "Once upon a time"
@@ -380,10 +406,10 @@ for name in ("Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"):
     compared[f"{name} with importance"] = distance(base_logits, logits_of(weighed)).kld
     ppl = perplexity(weighed, heldout_text(), ctx_size=CTX).ppl
     print(f"{name}: perplexity {trades[name].ppl:.1f} without, {ppl:.1f} with importance")
-show(bars(list(compared), list(compared.values()), "What the importance matrix saves", "KL divergence to F16, nats"))
+show(bars(list(compared), list(compared.values()), "Effect of the importance matrix", "KL divergence to F16, nats"))
 
 # %% [markdown]
-# For no byte more. The fewer the bits, the more there is to save.
+# This costs no additional byte. The fewer the bits, the larger the effect.
 
 # %% tags=["check-output"]
 check.score()
@@ -391,16 +417,19 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * Rounding to the nearest is off by at most d / 2, and d comes from the largest weight that shares it. Hence blocks; hence scales of scales.
-# * A type's name is not its bits: scales are paid for, and a file is a mix. Multiply weights by bits, type by type.
-# * Bytes saved are time saved as long as bytes are what one waits for. Then unpacking shows.
-# * Judge by KL divergence or pair by pair, and choose from the front. Around 4 to 5 bits is where most people stop, for a reason.
-# * The importance matrix changes what is rounded where. It costs no byte and no time at run time.
+# * Rounding to the nearest has an error of at most d / 2, and d comes from the largest weight that shares it. Therefore
+#   formats have blocks, and scales of scales.
+# * A type's name is not its bits per weight: scales need bits, and a file is a mix. Multiply weights by bits, type by
+#   type.
+# * Fewer bytes save time as long as the processor waits for bytes. After that, unpacking dominates.
+# * Judge by KL divergence or pair by pair, and choose from the Pareto front. Most people choose 4 to 5 bits, for this
+#   reason.
+# * The importance matrix changes the rounding. It costs no byte and no run time.
 #
 # | what | llama.cpp | minillama |
 # |---|---|---|
 # | make a file | `llama-quantize IN OUT Q4_K_M` | `minillama quantize IN OUT Q4_K_M` |
-# | only say what would be done | `--dry-run` | the same |
+# | only print the plan | `--dry-run` | the same |
 # | all tensors in one type | `--pure` | the same |
 # | importance | `llama-imatrix -m M -f TEXT`, `--imatrix` | `minillama imatrix -m M -f TEXT`, `--imatrix` |
 # | quality | `llama-perplexity ... --kl-divergence` | `minillama perplexity ... --kl-divergence` |
@@ -409,6 +438,7 @@ check.score()
 # ## When you get an error
 #
 # * `... is Q8_0 already, and rounding twice costs quality`: quantise the F16 or F32 file, not a quantised one.
-# * `... takes ... GiB and ... has ... GiB free`: the largest temporary file has 275 MB; make room, or set `TMPDIR` to another folder.
+# * `... takes ... GiB and ... has ... GiB free`: the largest temporary file has 275 MB; free some disk space, or set
+#   `TMPDIR` to another folder.
 # * `invalid value encountered in divide`: a block of zeros has the scale 0.
-# * The panel says *compiling* at each type: each one is a program of its own, once.
+# * The panel says *compiling* at each type: each type is a separate program, compiled once.

@@ -7,16 +7,17 @@
 # %% [markdown]
 # # Lab 08 · Optimise one device
 #
-# Making a model faster is not turning knobs until a number is higher. It is a loop: *profile* (where does the time go?), *hypothesis* (this
-# change gives this factor, because ...), *change* (one thing), *measure* (by turns, more than once), and then keep it or not. The second step is what
-# makes an engineer: whoever predicts a factor learns something from every measurement, also from the disappointing ones.
+# Do not try options at random until a number is higher. Optimisation is a loop: *profile* (where does the time go?),
+# *hypothesis* (this change gives this factor, because ...), *change* (one thing), *measure* (interleaved A/B, more than
+# once), and then keep the change or not. The second step is the most important one: if you predict a factor, you learn
+# from every measurement, also from the disappointing ones.
 #
 # | | |
 # |---|---|
 # | **Afterwards you can** | name llama.cpp's performance flags and what each acts on, predict a gain, measure it honestly, and say when to stop |
 # | **Time** | 75 minutes |
 # | **You should know** | lab 00 (timing), lab 05 (prefill, decode, what a pass costs) |
-# | **Runs on** | any laptop, a minute or two of computing, no network; with one core `-t` has nothing to show, without a GPU neither has `-ngl` |
+# | **Runs on** | any laptop, a minute or two of computing, no network; with one core `-t` has no effect, and without a GPU neither has `-ngl` |
 # | **In llama.cpp** | `-ngl`, `-t`, `-c`, `-b`, `-ub`, `-ctk`, `-ctv`, samplers, `--spec-type ngram-simple`; measured by `llama-bench` |
 
 # %%
@@ -57,7 +58,7 @@ print("instruction sets:", " ".join(env.describe().instruction_sets))
 # %% [markdown]
 # ## 1. Profile: where does the time of a token go?
 #
-# Decoding waits for bytes (lab 05), so the cheapest profile needs no clock: which bytes does a token read?
+# Decode waits for bytes (lab 05), so the cheapest profile needs no clock: which bytes does a token read?
 
 # %%
 parts = {"attention": 0, "feed-forward": 0, "head and embedding": 0}
@@ -73,10 +74,12 @@ show(
 )
 
 # %% [markdown]
-# Now suppose somebody offers you a feed-forward of half the bytes. What is it worth? Not a factor of two, for the rest stays as long as it is.
+# Suppose that a new format halves the bytes of the feed-forward. What is the gain? Not a factor of two, because the
+# rest takes as long as before.
 #
 # ### Exercise 1: Amdahl's law
-# A part that takes `share` of the time (0 to 1) becomes `factor` times faster. How many times faster does the whole become? `factor` may be infinite.
+# A part that takes `share` of the time (0 to 1) becomes `factor` times faster. How many times faster is the whole?
+# `factor` may be infinite.
 
 
 # %% tags=["exercise"]
@@ -92,7 +95,8 @@ def amdahl(share: float, factor: float) -> float:
 
 
 # %% [markdown] tags=["hint"]
-# Say the whole took 1 second. How long does it take afterwards? `1 - share` stays, `share` becomes `share / factor`. The gain is old time over new time.
+# Assume that the whole takes 1 second. How long does it take after the change? `1 - share` stays, `share` becomes
+# `share / factor`. The gain is old time over new time.
 
 # %% tags=["check"]
 check.amdahl(amdahl)
@@ -106,27 +110,29 @@ for name, size in parts.items():
         print(f"{name:24} {twice}")
 
 # %% [markdown]
-# The last column is the important one: the most that this part can *ever* give. At a context of 512 no trick with the cache is worth the
-# trouble on this model. At 100,000 it may be the only thing worth it.
+# The last column is the important one: the largest possible gain from this part. At a context of 512 no optimisation of
+# the cache is worth the effort on this model. At 100,000 it may be the only one that is.
 #
-# ## 2. Measure: by turns
+# ## 2. Measure: interleaved A/B
 #
-# Machines drift: they get hot, a neighbour starts a job, memory fills up. Measure A five times and then B five times, and the drift is in your result.
+# Machines drift: they get hot, other jobs start, memory fills up. If you measure A five times and then B five times,
+# the drift is in your result.
 #
-# ### Exercise 2: by turns
-# `before()` and `after()` run a measurement each and return tokens a second. Run them `rounds` times **by turns** and return how many times faster `after`
-# is. The check's machine gets 1.5 % slower with each run, and somebody disturbs one of them badly.
+# ### Exercise 2: interleaved A/B
+# `before()` and `after()` each run a measurement and return tokens a second. Run them `rounds` times **interleaved** (A
+# B A B ...) and return how many times faster `after` is. The check's machine gets 1.5 % slower with each run, and one
+# run is badly disturbed.
 
 
 # %% tags=["exercise"]
 def gain(before, after, rounds: int) -> float:
-    """How many times faster `after` is than `before`, measured by turns."""
+    """How many times faster `after` is than `before`, measured interleaved."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def gain(before, after, rounds: int) -> float:
-    """How many times faster `after` is than `before`, measured by turns."""
+    """How many times faster `after` is than `before`, measured interleaved."""
     ratios = []
     for _ in range(rounds):
         slow = before()
@@ -135,16 +141,18 @@ def gain(before, after, rounds: int) -> float:
 
 
 # %% [markdown] tags=["hint"]
-# In each round run one, then the other, and keep the *ratio*: both ran under about the same conditions. Then `statistics.median` of the ratios.
+# In each round run one, then the other, and store the *ratio*: both ran under about the same conditions. Then
+# `statistics.median` of the ratios.
 
 # %% tags=["check"]
 check.gain(gain)
 
 # %% [markdown]
-# ## 3. The knobs, one by one
+# ## 3. The flags, one by one
 #
-# A measurement is a process of its own: `minillama bench`, with the flags that `llama-bench` has. Number of threads and kernels *must* be settled when a process
-# starts, and what one process did before cannot help or hurt the next. Here is what stands behind `tokens_per_second`:
+# Each measurement is a separate process: `minillama bench`, with the flags of `llama-bench`. The number of threads and
+# the kernels are fixed when a process starts, and a new process is independent of earlier ones. `tokens_per_second`
+# runs this command:
 
 # %%
 PROMPT, DECODE, DEEP = ("-p", "128", "-n", "0"), ("-p", "0", "-n", "16"), ("-p", "0", "-n", "16", "-d", "768")
@@ -164,7 +172,7 @@ def speed(flags, test):
 
 
 def compare(before, after, test):
-    """By turns, and a line of what came out."""
+    """Measure interleaved and print one line with the result."""
     found = measure_interleaved(lambda: speed(before, test), lambda: speed(after, test))
     words = " ".join(f"{flag.replace(KERNELS, 'kernels')} {value}" for flag, value in after.items())
     verdict = f"×{found.ratio:.2f}" if max(found.ratio, 1 / found.ratio) > found.spread else "cannot tell"
@@ -175,8 +183,8 @@ def compare(before, after, test):
 
 
 # %% [markdown]
-# **Batch size** (`-b`, `-ub`): tokens of a prompt that go through the network in one pass. Lab 05 says: the weights are read once a pass. So how
-# much faster is a prompt of 128 tokens with passes of 128 than with passes of 16?
+# **Batch size** (`-b`, `-ub`): tokens of a prompt that go through the network in one pass. From lab 05: a pass reads
+# the weights once. How much faster is a prompt of 128 tokens with passes of 128 than with passes of 16?
 
 # %%
 batch = Prediction(
@@ -196,10 +204,11 @@ one, many = pass_seconds(big, 16), pass_seconds(big, 128)
 show(batch.compare(faster, model=8 * one / many))
 
 # %% [markdown]
-# *Model says*: eight passes of 16, timed alone, over one of 128. For decoding `-ub` does nothing at all: there the pass is one token.
+# *Model says*: eight passes of 16, timed separately, over one of 128. For decode `-ub` has no effect: there a pass has
+# one token.
 #
-# **Threads** (`-t`). Prompts compute, so they want all *physical* cores. Decoding waits for memory, and a few cores may be enough to wait for all of it. More threads than
-# physical cores usually make it worse.
+# **Threads** (`-t`). Prompts are bound by arithmetic, so they use all *physical* cores. Decode waits for memory, and a
+# few cores may be enough to use its full bandwidth. More threads than physical cores usually make it slower.
 
 # %%
 if cores > 1:
@@ -211,9 +220,10 @@ else:
     )
 
 # %% [markdown]
-# **Instruction sets.** llama.cpp chooses its kernels for AVX2, AVX-512 or NEON when it is compiled or loaded. minillama makes them at the first run, and
-# `MINILLAMA_CPU_KERNELS=amx|avx512|avx2|generic|off` asks for fewer; `off` lets XLA multiply. This is the largest factor in the lab, and nobody notices it, since a
-# binary without AVX works just as well, only slowly.
+# **Instruction sets.** llama.cpp chooses its kernels for AVX2, AVX-512 or NEON when it is compiled or loaded. minillama
+# makes them at the first run, and `MINILLAMA_CPU_KERNELS=amx|avx512|avx2|generic|off` selects a lower level; with `off`
+# XLA multiplies. This is the largest factor in the lab, and it is easy to miss, because a binary without AVX gives the
+# same results, only slowly.
 
 # %%
 if "avx512f" in env.describe().instruction_sets:
@@ -224,8 +234,8 @@ else:
     print("no AVX-512 here; compare avx2 with generic in a terminal, it takes half a minute")
 
 # %% [markdown]
-# **Types of the cache** (`-ctk`, `-ctv`) and **context size** (`-c`). The cache is read with each token, so half the bytes should help, by at most the share
-# that the cache has (section 1). And a larger `-c` alone costs room, no time:
+# **Types of the cache** (`-ctk`, `-ctv`) and **context size** (`-c`). Each token reads the cache, so half the bytes
+# should help, but at most by the cache's share (section 1). A larger `-c` alone costs memory, but no time:
 
 # %%
 compare({"-ctk": "f32", "-ctv": "f32"}, {"-ctk": "f16", "-ctv": "f16"}, DEEP)
@@ -234,22 +244,24 @@ for size in (256, 1024, 4096):
     print(f"-c {size:5}: {opened.memory}")
 
 # %% [markdown]
-# **Layers on the GPU** (`-ngl`). Each layer that lies on the accelerator is read at the accelerator's bandwidth, often ten times the processor's. Amdahl again: the
-# layers that stay behind decide. With half of the layers on a GPU that is infinitely fast you gain a factor of two.
+# **Layers on the GPU** (`-ngl`). The accelerator reads its layers at its own bandwidth, often ten times the
+# processor's. By Amdahl's law, the layers on the processor decide. With half of the layers on an infinitely fast GPU
+# the gain is a factor of two.
 
 # %%
 if any(device["platform"] != "cpu" for device in devices()):
     compare({"-ngl": "0"}, {"-ngl": "3"}, DECODE)
     compare({"-ngl": "3"}, {"-ngl": "99"}, DECODE)
 else:
-    print("JAX sees no GPU here. What Amdahl says of the layers on one that is ten times as fast:")
+    print("JAX finds no GPU here. Amdahl's law for layers on a GPU that is ten times as fast:")
     for layers in range(0, 7, 2):
-        said = attempt(amdahl, layers / 6, 10.0)
-        print(f"  -ngl {layers} of 6: " + (f"×{said:.2f}" if isinstance(said, float) else str(said)))
+        gain_by_law = attempt(amdahl, layers / 6, 10.0)
+        print(f"  -ngl {layers} of 6: " + (f"×{gain_by_law:.2f}" if isinstance(gain_by_law, float) else str(gain_by_law)))
 
 # %% [markdown]
-# **Sampling settings.** The chain of lab 04 runs once a token, inside the compiled step. Next to a model of gigabytes it is nothing. If it can be seen anywhere,
-# then on the storyteller, whose tokens take a third of a millisecond. Does greedy decoding beat the default chain there? A few per cent either way is noise:
+# **Sampling settings.** The chain of lab 04 runs once per token, inside the compiled step. For a model of gigabytes its
+# time is negligible. It is most visible on the storyteller, whose tokens take a third of a millisecond. Is greedy
+# decoding faster than the default chain there? A few percent in either direction is noise:
 
 # %%
 for _ in range(2):  # the first time compiles
@@ -261,14 +273,16 @@ for _ in range(2):  # the first time compiles
 print(f"greedy over the default chain: ×{found.ratio:.2f}")
 
 # %% [markdown]
-# ## 4. Lookup decoding: more than one token a pass
+# ## 4. Lookup decoding: more than one token per pass
 #
-# A pass of eight tokens costs less than eight passes (lab 05). So *guess* the next seven and let one pass check them. `--lookup` guesses that
-# a text goes on as it did the last time the same words stood there. The text stays exactly the same. llama.cpp calls it `--spec-type ngram-simple` or `llama-lookup`.
+# A pass of eight tokens costs less than eight passes (lab 05). So *guess* the next seven tokens and verify them in one
+# pass. `--lookup` guesses that the text continues as it did after the last occurrence of the same words. The text stays
+# exactly the same. llama.cpp calls it `--spec-type ngram-simple` or `llama-lookup`.
 #
 # ### Exercise 3: when a draft pays
-# Of `drafted` tokens a pass, the share `accept` is right, on average; besides, every pass writes one token of the model's own. A pass takes `cost` times as long as that
-# of a single token. How many times faster does decoding become?
+# Each pass drafts `drafted` tokens, and on average the share `accept` of them is right. Every pass also produces one
+# token of the model itself. A pass takes `cost` times as long as a pass of a single token. How many times faster is
+# decode?
 
 
 # %% tags=["exercise"]
@@ -284,7 +298,7 @@ def lookup_gain(accept: float, drafted: int, cost: float) -> float:
 
 
 # %% [markdown] tags=["hint"]
-# Tokens that a pass writes: 1 + accept × drafted. Divide by what it costs.
+# Tokens of a pass: 1 + accept × drafted. Divide by the cost.
 
 # %% tags=["check"]
 check.lookup_gain(lookup_gain)
@@ -311,13 +325,15 @@ for name, (llm, text) in texts.items():
 show(bars(list(ratios), list(ratios.values()), "Decoding with --lookup over decoding without", "times faster"))
 
 # %% [markdown]
-# The same flag doubles one speed and spoils the other. Code, tables, quotations and summaries repeat themselves, stories do not, and a small model whose
-# weights lie in the processor's cache does not wait for memory in the first place. There is no flag that is *fast*; there are flags that fit.
+# The same flag doubles one speed and reduces the other. Code, tables, quotations and summaries repeat themselves,
+# stories do not, and a small model with its weights in the processor's cache does not wait for memory at all. No flag
+# is always *fast*; a flag must fit the work.
 #
-# ## 5. A map of two knobs
+# ## 5. A map of two flags
 #
-# Two knobs may help each other, or be the same knob twice. **Start** measures every pair, one process each; **Stop** stops after the one that is running. An asterisk
-# marks the best so far. Try `-ub` against kernels for a prompt, then for decoding.
+# The gains of two flags may combine, or they may have the same cause. **Start** measures every pair, one process each;
+# **Stop** ends after the running one. A star marks the best so far. Try `-ub` against kernels for a prompt, then for
+# decode.
 
 # %%
 VALUES = {
@@ -331,19 +347,19 @@ measured = {}
 
 
 def place(settings):
-    """Which map these settings belong to."""
+    """Key of the map of these settings."""
     return settings["rows"], settings["columns"], settings["test"]
 
 
 def draw(settings):
-    """The map as far as it is measured, without widgets: settings in, picture out."""
+    """The map as far as it is measured, without widgets: settings in, figure out."""
     rows, columns, test = place(settings)
     title = f"Tokens a second: {test}"
     return heat_map(VALUES[rows], VALUES[columns], measured.get(place(settings), {}), title, columns, rows)
 
 
 def measure(settings):
-    """The measuring, without widgets: settings in, lines of text and maps out."""
+    """The measurement, without widgets: settings in, lines of text and maps out."""
     rows, columns, test = place(settings)
     if rows == columns:
         yield "choose two different flags"
@@ -361,14 +377,15 @@ panel = Panel(
     [
         Dropdown("rows", "down", tuple(VALUES), "-ub", "the flag of the rows"),
         Dropdown("columns", "across", tuple(VALUES), "kernels", "the flag of the columns"),
-        Dropdown("test", "what is measured", tuple(TESTS), "prompt of 128", "prompts compute, decoding reads"),
+        Dropdown("test", "what is measured", tuple(TESTS), "prompt of 128", "prompts are bound by arithmetic, decode by memory"),
     ],
     draw,
     measure,
 ).show()
 
 # %% [markdown]
-# The same without buttons. On the command line: `minillama bench -m model.gguf -p 128 -n 0 -ub 16,64,256`, once for each value of `MINILLAMA_CPU_KERNELS`.
+# The same without buttons. On the command line: `minillama bench -m model.gguf -p 128 -n 0 -ub 16,64,256`, once for
+# each value of `MINILLAMA_CPU_KERNELS`.
 
 # %%
 *_, last = measure({"rows": "-ub", "columns": "kernels", "test": "prompt of 128"})
@@ -377,7 +394,7 @@ show(last)
 # %% [markdown]
 # ## 6. Three changes of your own
 #
-# Somebody installed a model server and went on holiday. It runs **like this**, and people wait:
+# A model server runs with **these settings**, and its users wait:
 
 # %%
 START = {KERNELS: "off", "-ub": "16", "-t": "1", "-ctk": "f32", "-ctv": "f32"}
@@ -387,9 +404,11 @@ print(START)
 
 # %% [markdown]
 # ### Exercise 4: three changes, predicted and measured
-# Return a list of at least three `Change(flag, value, predicted)`, with three different flags: `-t`, `-b`, `-ub`, `-ctk`, `-ctv`, `-ngl`, or `KERNELS`. `predicted` is the
-# factor by which you expect a request to become faster, *on top of the changes before it*. The check records your predictions **first**, then measures each
-# change against what was before, A B A B. The first prediction counts. A prediction that turns out wrong passes too: write down why you think it did.
+# Return a list of at least three `Change(flag, value, predicted)`, with three different flags: `-t`, `-b`, `-ub`,
+# `-ctk`, `-ctv`, `-ngl`, or `KERNELS`. `predicted` is the factor by which you expect a request to become faster, *on
+# top of the changes before it*. The check records your predictions **first**, then measures each change against what
+# was before, A B A B. The first prediction counts. A wrong prediction also passes: write down why you think it was
+# wrong.
 
 
 # %% tags=["exercise"]
@@ -409,7 +428,8 @@ def changes():
 
 
 # %% [markdown] tags=["hint"]
-# What does a request consist of? 128 tokens of prompt, 8 of answer. Which knob acts on which? Start with the largest: `Change(KERNELS, "auto", 5.0)`.
+# A request consists of 128 tokens of prompt and 8 of answer. Which flag acts on which part? Start with the largest:
+# `Change(KERNELS, "auto", 5.0)`.
 
 # %% tags=["check"]
 check.changes(changes)
@@ -419,18 +439,19 @@ tried = check.plan.tried
 if tried:
     for change, found in tried:
         print(
-            f"{change.name:14} you said ×{change.predicted:.2f}, measured ×{found.ratio:.2f}, by turns",
+            f"{change.name:14} you predicted ×{change.predicted:.2f}, measured ×{found.ratio:.2f}, each round",
             *(f"×{ratio:.2f}" for ratio in found.ratios),
         )
     start = median(tried[0][1].before)
-    show(waterfall(start, waterfall_steps(tried), "What the changes gave", "tokens a second"))
+    show(waterfall(start, waterfall_steps(tried), "Gains of the changes", "tokens a second"))
 else:
-    print("Solve exercise 4, and here stands the waterfall of your gains.")
+    print("Solve exercise 4 to see the waterfall of your gains.")
 
 # %% [markdown]
-# Read it from the left: each bar stands on what was there before, and the diamond is where your prediction would have led. After the first large
-# factor the rest is crumbs. That is Amdahl's law again: when to stop is part of the craft. And a crumb that is larger than its share allows is noise: two rounds
-# can agree by luck. The cache of a request this short is two per cent of the bytes, so no type of it can give more.
+# Read it from the left: each bar starts at the previous speed, and the diamond shows your prediction. After the first
+# large factor the other gains are small. This is Amdahl's law again: you must know when to stop. A small gain that is
+# larger than its share allows is noise: two rounds can agree by chance. The cache of such a short request is two
+# percent of the bytes, so no cache type can give more.
 
 # %% tags=["check-output"]
 check.score()
@@ -438,27 +459,31 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * Profile, hypothesis, change, measure. One change at a time, a factor predicted before, measured by turns.
-# * Ask first whether the work is a *prompt* (computes: kernels, threads, `-ub`) or *decoding* (reads: smaller files, smaller cache, GPU, drafts).
-# * The share of a part bounds what it can give. Large factors first, and stop when only crumbs are left.
-# * A gain smaller than the difference between two rounds is no gain.
+# * Profile, hypothesis, change, measure. One change at a time, with a factor predicted before, measured interleaved.
+# * First decide whether the work is a *prompt* (bound by arithmetic: kernels, threads, `-ub`) or *decode* (bound by
+#   memory: smaller files, smaller cache, GPU, drafts).
+# * The share of a part bounds its gain. Begin with large factors, and stop when only small ones remain.
+# * A gain smaller than the difference between two rounds is not significant.
 #
-# | knob | flag | acts on | in minillama |
+# | setting | flag | acts on | in minillama |
 # |---|---|---|---|
 # | layers on the GPU | `-ngl N` | both | the same |
-# | threads | `-t`, `-tb` | prompts most | the same; settled when the process starts |
+# | threads | `-t`, `-tb` | prompts most | the same; fixed when the process starts |
 # | instruction sets | chosen by llama.cpp's build or loader | both | `MINILLAMA_CPU_KERNELS` |
-# | context size | `-c` | room; time only as far as it is used | the same |
-# | sampling | `--samplers`, `--top-k` ... | the text; hardly the time | the same |
+# | context size | `-c` | memory; time only for the used part | the same |
+# | sampling | `--samplers`, `--top-k` ... | the text; almost no time | the same |
 # | batch sizes | `-b`, `-ub` | prompts | the same |
-# | cache types | `-ctk`, `-ctv` | room; deep decoding | f32, f16, bf16, q8_0 |
+# | cache types | `-ctk`, `-ctv` | memory; decode at depth | f32, f16, bf16, q8_0 |
 # | lookup decoding | `--spec-type ngram-simple` | text that repeats itself | `--lookup` |
 # | a smaller file | another quantisation | decoding | lab 07 |
 #
 # ## When you get an error
 #
-# * `ResourceError: minillama failed with status 2: ...`: the words behind it are the child's; mostly a flag that this machine cannot follow.
-# * `threads=... comes too late`: in this kernel JAX has started. That is why threads are measured in children.
-# * A change is measured once and kept. To measure it anew, or to forget a prediction, delete `results/lab08.json`.
-# * Everything differs from run to run by more than the gains: something else runs on the machine (`top`), or the laptop is on battery.
+# * `ResourceError: minillama failed with status 2: ...`: the text after it comes from the child process; usually a flag
+#   that this machine does not support.
+# * `threads=... comes too late`: JAX has already started in this kernel. Therefore the lab measures threads in child
+#   processes.
+# * A change is measured once and recorded. To measure it again, or to delete a prediction, delete `results/lab08.json`.
+# * Results differ from run to run by more than the gains: another program runs on the machine (`top`), or the laptop is
+#   on battery.
 # * The first measurement of a new shape takes seconds longer: it compiles. That time is not in the figures.

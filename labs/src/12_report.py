@@ -7,17 +7,18 @@
 # %% [markdown]
 # # Lab 12 · The report
 #
-# You have measured. Now decide. A deployment is a choice among things that cannot all be had: speed for one or speed for many, quality or bytes, a first token soon or a long
-# context. A report that is worth reading names the target, puts numbers on it, and defends each choice with a ratio that was measured on this machine, including the
-# price. This notebook gathers what all labs recorded, asks you for the decisions, and writes **one HTML file** that needs nothing else to be read.
+# You have measured. Now decide. A deployment is a choice between goals that exclude each other: speed for one user or
+# for many, quality or bytes, a fast first token or a long context. A useful report names the target, gives it numbers,
+# and defends each choice with a ratio that was measured on this machine, including the cost. This notebook collects the
+# records of all labs, asks you for the decisions, and writes **one self-contained HTML file**.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | turn measurements into a decision, and defend it: a target with numbers, trade-offs with gains and prices, predictions looked back at, gaps named |
-# | **Time** | 90 minutes, of which 70 are thinking and writing |
-# | **You should know** | the labs you did; the report says honestly which you did not |
+# | **Afterwards you can** | turn measurements into a decision and defend it: a target with numbers, trade-offs with gains and costs, reviewed predictions, named gaps |
+# | **Time** | 90 minutes; 70 of them for thinking and writing |
+# | **You should know** | the labs you did; the report lists those you did not do |
 # | **Runs on** | any laptop, half a minute of computing, no network |
-# | **In llama.cpp** | `llama-bench -o json`, `-ctk q8_0 -ctv q8_0`, `llama-batched-bench`; what the numbers are *for* no program says |
+# | **In llama.cpp** | `llama-bench -o json`, `-ctk q8_0 -ctv q8_0`, `llama-batched-bench`; no program tells you the *purpose* of the numbers |
 
 # %%
 import logging
@@ -41,10 +42,10 @@ RESULTS = Path("results")
 MODEL = None  # or the path of the file that you would deploy, "my-model.gguf"
 
 # %% [markdown]
-# ## 1. One run of its own
+# ## 1. A separate run
 #
-# Ratios need both of their numbers from one run on one machine. So here is a small run, of the model that you want to deploy (`MODEL` above), or of 73 MB of random
-# weights. First say something:
+# Both numbers of a ratio must come from one run on one machine. So this is a small run of the model that you want to
+# deploy (`MODEL` above), or of 73 MB of random weights. First predict:
 
 # %%
 sixteen = Prediction(
@@ -73,7 +74,7 @@ for name, size in (("one at a time", 1), ("sixteen at a time", 16)):
 prompt = list(range(3, 131))
 for _ in range(2):  # the first time compiles
     timings = llm.generate(prompt, n=2, temp=0.0, ignore_eos=True).timings
-measurement("12", "first token behind 128", 1e3 * timings.first_token, "ms")
+measurement("12", "first token after 128 tokens", 1e3 * timings.first_token, "ms")
 measurement("12", "memory", (llm.memory.weights + llm.memory.cache + llm.memory.compute) / 1e6, "MB")
 
 results = read_results(RESULTS)
@@ -84,7 +85,7 @@ gain = (
 show(sixteen.compare(gain, model=16.0))
 
 # %% [markdown]
-# All that is on record, of this run and of the labs in this folder. These names are what the exercises below refer to:
+# All recorded measurements, of this run and of the labs in this folder. The exercises below refer to these names:
 
 # %%
 results = read_results(RESULTS)
@@ -99,7 +100,7 @@ for lab, title in TITLES.items():
 # %% [markdown]
 # ## 2. The target
 #
-# Three of many. Choose one, or name your own:
+# Three examples. Choose one, or define your own:
 
 # %% tags=["check-output"]
 for name, what in TARGETS.items():
@@ -107,51 +108,53 @@ for name, what in TARGETS.items():
 
 # %% [markdown]
 # ### Exercise 1: a target with numbers
-# "Fast enough" is no target. Return a `Target(name, limits)` with **two limits or more**, each a `Limit(lab, measurement, at_least=...)` or `at_most=...` on a measurement of the list
-# above. Where do the numbers come from? People read some five words a second, that is seven tokens; they get restless after a second without an answer; a laptop with 8 GB has
-# perhaps 4 to spare. *Set them before you look whether they are met.*
+# "Fast enough" is no target. Return a `Target(name, limits)` with **two limits or more**, each a `Limit(lab,
+# measurement, at_least=...)` or `at_most=...` on a measurement of the list above. Where do the numbers come from?
+# People read about five words a second, which is seven tokens; they become impatient after a second without an answer;
+# a laptop with 8 GB has perhaps 4 GB free. *Set the limits before you check whether they are met.*
 
 
 # %% tags=["exercise"]
 def target() -> Target:
-    """What the deployment is for, and when it is good enough."""
+    """Purpose of the deployment, and the limits that it must meet."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def target() -> Target:
-    """What the deployment is for, and when it is good enough."""
+    """Purpose of the deployment, and the limits that it must meet."""
     return Target(
         "chat on a laptop",
         (
             Limit("12", "decoding, cache f16", at_least=7.0),  # tokens/s: as fast as people read
-            Limit("12", "first token behind 128", at_most=1000.0),  # ms
+            Limit("12", "first token after 128 tokens", at_most=1000.0),  # ms
             Limit("12", "memory", at_most=4000.0),  # MB
         ),
     )
 
 
 # %% [markdown] tags=["hint"]
-# `return Target("batch", (Limit("12", "sixteen at a time, all together", at_least=100), Limit(...)))`. Copy the names from the list above, with every comma.
+# `return Target("batch", (Limit("12", "sixteen at a time, all together", at_least=100), Limit(...)))`. Copy the names
+# from the list above exactly, with every comma.
 
 # %% tags=["check"]
 check.target(target)
 
 # %% [markdown]
 # ### Exercise 2: met, missed or not measured
-# Return `"met"`, `"missed"` or `"not measured"`. `value` is `None` where nothing was measured, `at_least` and `at_most` are `None` where there is no such limit. A limit that is just
-# reached is met.
+# Return `"met"`, `"missed"` or `"not measured"`. `value` is `None` if nothing was measured; `at_least` and `at_most`
+# are `None` if there is no such limit. A value equal to the limit meets it.
 
 
 # %% tags=["exercise"]
 def verdict(value: float | None, at_least: float | None, at_most: float | None) -> str:
-    """How a measurement stands to its limits."""
+    """Verdict on a measurement and its limits."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def verdict(value: float | None, at_least: float | None, at_most: float | None) -> str:
-    """How a measurement stands to its limits."""
+    """Verdict on a measurement and its limits."""
     if value is None:
         return "not measured"
     if at_least is not None and value < at_least:
@@ -162,7 +165,8 @@ def verdict(value: float | None, at_least: float | None, at_most: float | None) 
 
 
 # %% [markdown] tags=["hint"]
-# Begin with `if value is None`. Then ask each limit, if there is one, whether the value lies on the wrong side. Beware of `if value:` and `if at_least:`, for 0 is a number.
+# Begin with `if value is None`. Then test for each existing limit whether the value is on the wrong side. Do not write
+# `if value:` or `if at_least:`, because 0 is a number.
 
 # %% tags=["check"]
 check.verdict(verdict)
@@ -180,63 +184,65 @@ else:
     print("target:", chosen)
 
 # %% [markdown]
-# Far within all limits? Then the target is too easy for this model, and a larger, better one would be the choice: that is a result too. How far, as a picture. A slider says how much *larger* than
-# the measured one the model may be, if speed and memory go with its bytes (lab 01); *the limits* are those of exercise 1.
+# Are all values far within the limits? Then the target is too easy for this model, and a larger, better model is the
+# right choice: this is a result too. The figure shows the margins. The slider sets how much *larger* than the measured
+# model another model is, if speed and memory scale with its bytes (lab 01); *the limits* are those of exercise 1.
 
 # %%
 EASY = (Limit("12", "decoding, cache f16", at_least=7.0), Limit("12", "memory", at_most=4000.0))
 
 
 def margins(settings):
-    """How many times better than its limit each measurement is, for a model so many times as large."""
+    """Factor between each measurement and its limit, for a model `larger` times as large."""
     limits = chosen.limits if isinstance(chosen, Target) else EASY
     names, values = [], []
     for limit in limits:
         value = measured(results, limit.lab, limit.measurement)
         if value is None or value.value <= 0:
             continue
-        scale = settings["larger"] if settings["goes"] == "with its bytes" else 1.0
+        scale = settings["larger"] if settings["scaling"] == "with its bytes" else 1.0
         names.append(limit.measurement)
         values.append(
             (value.value / limit.at_least if limit.at_least else limit.at_most / value.value) / scale
         )
-    title = f"Times better than the limit, for a model {settings['larger']:g} times as large"
-    return bars(names, values, title, "1 is just met", logarithmic=True)
+    title = f"Margin over the limit, for a model {settings['larger']:g} times as large"
+    return bars(names, values, title, "1 is the limit", logarithmic=True)
 
 
 panel = Panel(
     [
         Slider("larger", "times as large", 1.0, 100.0, 1.0, 1.0, "the model's file, against the measured one"),
-        Dropdown("goes", "speed and memory", ("with its bytes", "stay"), "with its bytes", "what the model of a model is"),
+        Dropdown("scaling", "speed and memory", ("with its bytes", "constant"), "with its bytes", "how they scale with the file"),
     ],
     margins,
 ).show()
-kept = save_figure("12", "margins", margins({"larger": 1.0, "goes": "stay"}))  # goes into the report
+kept = save_figure("12", "margins", margins({"larger": 1.0, "scaling": "constant"}))  # goes into the report
 
 # %% [markdown]
 # ## 3. Trade-offs
 #
 # ### Exercise 3: trade-offs with measured ratios
-# Return a tuple of **two or more** `TradeOff(choice, gain, cost, because)`. `gain` and `cost` are each a `Ratio(lab, before, after)` of two measurements of one lab in the same unit, without the
-# change and with it. `because` is a sentence: is it right *for your target*? A trade-off may well be one that you decide *against*.
+# Return a tuple of **two or more** `TradeOff(choice, gain, cost, because)`. `gain` and `cost` are each a `Ratio(lab,
+# before, after)` of two measurements of one lab in the same unit, before and after the change. `because` is a sentence:
+# is the choice right *for your target*? You may also decide *against* a trade-off.
 
 
 # %% tags=["exercise"]
 def trade_offs() -> tuple[TradeOff, ...]:
-    """What could be changed, what it gains, what it costs, and what follows."""
+    """Possible changes with their gains, costs and reasons."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def trade_offs() -> tuple[TradeOff, ...]:
-    """What could be changed, what it gains, what it costs, and what follows."""
+    """Possible changes with their gains, costs and reasons."""
     return (
         TradeOff(
             "keys and values in q8_0",
             gain=Ratio("12", "cache, f16", "cache, q8_0"),
             cost=Ratio("12", "decoding, cache f16", "decoding, cache q8_0"),
-            because="Against it: the cache is small beside the weights, memory is not what this target lacks, "
-            "and every token would have to be unpacked.",
+            because="Against it: the cache is small compared with the weights, this target has enough memory, "
+            "and every token needs unpacking.",
         ),
         TradeOff(
             "sixteen users in one pass",
@@ -249,7 +255,8 @@ def trade_offs() -> tuple[TradeOff, ...]:
 
 
 # %% [markdown] tags=["hint"]
-# `Ratio("12", "cache, f16", "cache, q8_0")` is what the q8_0 cache takes of the f16 one. Both names come from the list in section 1, and both measurements have one unit.
+# `Ratio("12", "cache, f16", "cache, q8_0")` is the size of the q8_0 cache over that of the f16 one. Both names come
+# from the list in section 1, and both measurements have the same unit.
 
 # %% tags=["check"]
 check.trade_offs(trade_offs)
@@ -259,34 +266,36 @@ offered = attempt(trade_offs)
 decide("trade-offs", offered)
 if isinstance(offered, tuple):
     for each in offered:
-        print(f"{each.choice}: gain {each.gain.times(results):.2f} times, price {each.cost.times(results):.2f} times")
+        print(f"{each.choice}: gain {each.gain.times(results):.2f} times, cost {each.cost.times(results):.2f} times")
 else:
     print("trade-offs:", offered)
 
 # %% [markdown]
-# ## 4. Predictions, looked back at
+# ## 4. Predictions, reviewed
 #
-# Every dot is a number that you said before you measured. On the diagonal you were right; a dot above it promised too much.
+# Every dot is a number that you predicted before you measured it. On the diagonal you were right; a dot above it was
+# too high.
 
 # %%
 results = read_results(RESULTS)
 show(calibration(results))
 
 # %% [markdown]
-# ### Exercise 4: a prediction looked back at
-# The furthest dot is the most valuable: there you learnt something. Return `LookBack(lab, prediction, because)` about one that was both said and measured. `because` says what was wrong in the
-# thinking, or why it was right, in a sentence.
+# ### Exercise 4: a prediction reviewed
+# The dot furthest from the diagonal is the most valuable: it taught you something. Return `LookBack(lab, prediction,
+# because)` for one that was both predicted and measured. `because` is a sentence: what was wrong in your assumption, or
+# why was it right?
 
 
 # %% tags=["exercise"]
 def look_back() -> LookBack:
-    """A prediction, and what its error taught."""
+    """A prediction, and the lesson of its error."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def look_back() -> LookBack:
-    """A prediction, and what its error taught."""
+    """A prediction, and the lesson of its error."""
     return LookBack(
         "12",
         "sixteen at a time over one",
@@ -296,7 +305,8 @@ def look_back() -> LookBack:
 
 
 # %% [markdown] tags=["hint"]
-# `LookBack("12", "sixteen at a time over one", "I thought that ...")`. You have to have recorded a prediction (section 1, or any lab) and run the cell that measures it.
+# `LookBack("12", "sixteen at a time over one", "I thought that ...")`. First record a prediction (section 1, or any
+# lab) and run the cell that measures it.
 
 # %% tags=["check"]
 check.look_back(look_back)
@@ -307,7 +317,7 @@ decide("look back", attempt(look_back))
 # %% [markdown]
 # ## 5. In your own words
 #
-# Three fields. What you write goes into the report as it stands. (Without widgets: `recommendation.record("...")`.)
+# Three fields. Your text goes into the report unchanged. (Without widgets: `recommendation.record("...")`.)
 
 # %%
 recommendation = Essay("1 recommendation", "What do you recommend, to whom, and what would change your mind?")
@@ -334,27 +344,28 @@ gaps.record(
 # %% [markdown]
 # ## 6. The report
 #
-# Run this cell again whenever something changed. Open `report.html` with a double click; it needs no network, and it can be sent as it is.
+# Run this cell again after each change. Open `report.html` with a double click; it needs no network, and you can send
+# it as one file.
 
 # %%
 report = attempt(build_report, RESULTS, Path("report.html"))
 print(f"{report}: {report.stat().st_size / 1e6:.1f} MB" if isinstance(report, Path) else report)
 
 # %% [markdown]
-# What a reader looks for (25 points; the last column of the report's rubric says what is on record of each):
+# The rubric of a reader (25 points; the last column of the report's rubric shows the recorded facts):
 #
 # | criterion | what a good report has | points |
 # |---|---|---|
-# | Target | says for whom, in numbers, and the numbers fit the purpose | 4 |
-# | Trade-offs | each has a gain and a price, measured in one run, and a reason that uses the target | 6 |
-# | Honest measuring | compiling apart, several repetitions, one change at a time, same machine | 4 |
-# | The roofline | decoding is compared with its bound, and the rest of the time is explained | 3 |
-# | Predictions | made before measuring; one is looked back at and what was wrong in the thinking is named | 3 |
-# | Words | a reader who was not there could decide on them | 3 |
-# | Gaps | what was not done or not measured is said | 1 |
+# | Target | names the users and the limits in numbers; the numbers fit the purpose | 4 |
+# | Trade-offs | each has a gain and a cost, measured in one run, and a reason that uses the target | 6 |
+# | Honest measuring | no compile time, several repetitions, one change at a time, same machine | 4 |
+# | The roofline | decode speed is compared with its bound; the rest of the time is explained | 3 |
+# | Predictions | made before measuring; one is reviewed, and the wrong assumption is named | 3 |
+# | Words | a reader who was not there can decide with them | 3 |
+# | Gaps | names what was not done or not measured | 1 |
 # | Exercises | of the labs that were done | 1 |
 #
-# That the numbers are *high* is worth no point. A slow machine can have an excellent report.
+# *High* numbers give no points. A slow machine can have an excellent report.
 
 # %% tags=["check-output"]
 check.score()
@@ -362,10 +373,10 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * A target comes before the measurements, and has numbers with a side: at least, at most.
-# * Every gain has a price. If you have not found it, you have not measured it.
-# * Ratios of one run on one machine travel; tokens a second do not.
-# * What you did not do belongs into the report. A gap that is named is information, a gap that is hidden is a mistake.
+# * Set the target before the measurements, as numbers with a direction: at least, at most.
+# * Every gain has a cost. If you have not found it, you have not measured it.
+# * Ratios from one run on one machine are valid elsewhere; tokens a second are not.
+# * Report what you did not do. A named gap is information; a hidden gap is a mistake.
 #
 # | what | llama.cpp | minillama |
 # |---|---|---|
@@ -376,7 +387,10 @@ check.score()
 #
 # ## When you get an error
 #
-# * `... is not readable json`, `... is ..., not a number`: a file in `results/` was changed or cut off. Delete it, or run its lab again; the others are kept.
-# * `lab 12 has no measurement ... on record`: the names must be those of section 1, letter for letter. Run section 1 first.
-# * `no folder results`: the notebook runs elsewhere. All labs have to run in one folder, for the results lie beside the notebook.
-# * The figures in `report.html` stay empty: the browser forbids scripts in files. The same numbers are below each of them as text.
+# * `... is not readable json`, `... is ..., not a number`: a file in `results/` was changed or truncated. Delete it, or
+#   run its lab again; the other files stay.
+# * `lab 12 has no measurement ... on record`: the names must be exactly those of section 1. Run section 1 first.
+# * `no folder results`: the notebook runs in another folder. Run all labs in one folder, because the results are stored
+#   next to the notebook.
+# * The figures in `report.html` stay empty: the browser forbids scripts in files. Each figure has a text alternative
+#   below it.
