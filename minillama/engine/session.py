@@ -167,7 +167,7 @@ class Session:
         """The key of the program for the next `size` tokens, within a model and chain."""
         return self._capacity_for(len(self.tokens) + size), size
 
-    def _call(self, program: Program, *args: Handle) -> tuple[Handle, ...]:
+    def _call(self, program: Program, *args: Handle) -> Handle:
         return self._backend.call(program, self._cache, *args)
 
     def _discard_ahead(self) -> None:

@@ -285,7 +285,7 @@ class TestPlacement:
 import jax, numpy as np, minillama as ml
 from minillama import env
 env.prepare(cpu_devices=2)
-from minillama.engine import opening as module
+from minillama.engine.backends import choose as module
 from minillama.engine.loading.layer_placement import split_layers
 whole = ml.load({str(path)!r}, progress=False, **{EXACT})
 host, fast = jax.devices()
@@ -295,8 +295,8 @@ runs = split_layers(3, 2, host, [fast]).segments()
 assert [(run.device, run.first, run.last) for run in runs] == [(host, 0, 2), (fast, 2, 3)]
 module.place_layers = lambda layers, n, *_: split_layers(layers, n, host, [fast])
 split = ml.load({str(path)!r}, n_gpu_layers=4, progress=False, **{EXACT})
-assert split.placement.single is None
-assert {{leaf.device for leaf in jax.tree.leaves(split.params)}} == {{host, fast}}
+assert split.backend.placement.single is None
+assert {{leaf.device for leaf in jax.tree.leaves(split.backend.params)}} == {{host, fast}}
 ids = list(range(5, 45))
 a, b = (m.generate(ids, n=8, temp=0, ignore_eos=True).tokens for m in (whole, split))
 assert a == b, (a, b)

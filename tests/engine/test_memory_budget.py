@@ -86,7 +86,7 @@ class TestWeights:
         self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr("minillama.kernels.load_weights.reads_in_place", lambda device, kind: False)
-        monkeypatch.setattr("minillama.engine.llm.reads_in_place", lambda device: False)
+        monkeypatch.setattr("minillama.engine.load.reads_in_place", lambda device: False)
         opened = ml.load(llm.path, use_mmap=False, use_mlock=True, progress=False)
         assert (opened.memory.storage, opened.memory.locked) == (Storage.COPIED, False)
         assert caplog.messages == ["use_mlock has no effect: the weights are copied to the device"]
@@ -112,7 +112,7 @@ class TestWeights:
         monkeypatch.setattr(memory_pages, "_call", lambda name, address, size, *numbers: 12 if name == "mlock" else 0)
         monkeypatch.setattr(sys, "platform", "linux")
         monkeypatch.setattr(memory_pages, "_limit", lambda: "8 MiB")
-        monkeypatch.setattr("minillama.engine.llm.reads_in_place", lambda device: True)
+        monkeypatch.setattr("minillama.engine.load.reads_in_place", lambda device: True)
         opened = ml.load(llm.path, use_mlock=True, progress=False)
         assert not opened.memory.locked and opened.generate([5], n=1, temp=0).tokens
         (message,) = caplog.messages

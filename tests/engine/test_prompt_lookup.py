@@ -162,11 +162,11 @@ class TestSameText:
 import jax, minillama as ml
 from minillama import env
 env.prepare(cpu_devices=2)
-from minillama.engine import opening as module
+from minillama.engine.backends import choose as module
 from minillama.engine.loading.layer_placement import split_layers
 module.place_layers = lambda layers, n, *_: split_layers(layers, n, jax.devices()[0], jax.devices()[1:])
 split = ml.load({str(path)!r}, n_gpu_layers=2, progress=False, cache_type_k="f32", cache_type_v="f32")
-assert split.placement.single is None
+assert split.backend.placement.single is None
 options = dict(n=40, temp=0.3, seed=1, ignore_eos=True, repeat_penalty=0.8)
 plain, done = (split.generate({PROMPT}, lookup=lookup, **options) for lookup in (False, True))
 assert plain.tokens == done.tokens, (plain.tokens, done.tokens)

@@ -197,7 +197,7 @@ def test_layers_on_two_devices_find_the_same(llm: ml.LLM) -> None:
 import sys, jax
 jax.config.update("jax_num_cpu_devices", 2)
 import minillama as ml
-from minillama.engine import opening as module
+from minillama.engine.backends import choose as module
 from minillama.engine.loading.layer_placement import split_layers
 from minillama.measure.quality.multiple_choice import running_choices
 from minillama.measure.quality.perplexity import perplexity
