@@ -1,4 +1,4 @@
-"""Text to token ids and back, and chat templates, all from the metadata of a GGUF file. Nothing here knows JAX.
+"""Tokenizers and chat templates from the metadata of a GGUF file. No JAX here.
 
 >>> tokenizer = load_tokenizer(file.metadata)
 >>> tokenizer.encode("Once upon a time")

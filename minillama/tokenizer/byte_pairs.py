@@ -1,7 +1,7 @@
 """Byte-level byte-pair encoding (`tokenizer.ggml.model` = gpt2; Llama 3, Qwen, GLM, Phi-2 ...), on `tokenizers`.
 
-A text is cut by the pre-tokenizer, its UTF-8 bytes are written in GPT-2's alphabet of 256 printable characters, and
-inside each piece the pair that comes first in the list of merges is joined, again and again.
+The pre-tokenizer splits the text. The UTF-8 bytes of each piece are written in GPT-2's alphabet of 256 printable
+characters. Then the pair that comes first in the list of merges is merged, repeatedly, until no pair is in the list.
 """
 
 import logging
@@ -19,20 +19,20 @@ from minillama.tokenizer.pretokenizers import PreTokenizer
 log = logging.getLogger("minillama")
 
 
-UTF8_BYTES = frozenset(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}  # the others occur in no text
-LONG_TEXT = 2000  # characters; up to here Python joins pairs itself, and a program starts sooner
+UTF8_BYTES = frozenset(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}  # no text contains the others
+LONG_TEXT = 2000  # characters; Python merges shorter texts itself, which starts faster
 NO_RANK = 1 << 62
-# What Python makes of bytes that are no UTF-8
+# Python's representation of bytes that are not UTF-8
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def byte_pair_merger(
     ids: Mapping[str, int], merges: Sequence[str], pretokenizer: PreTokenizer
 ) -> Callable[[str], list[int]]:
-    """A function from text to token ids.
+    """Build a function from text to token ids.
 
-    `merges` are lines of two texts with a blank between. The function raises FormatError for a text that leads through
-    a merge which cannot belong to the vocabulary; to look through all of them first would cost every start its time.
+    merges: lines of two texts, separated by a space. The function raises FormatError if a text needs a merge whose
+    result is not in the vocabulary. Checking all merges first would slow down every start.
     """
     splits = [pre_tokenizers.Split(Regex(text), behavior="isolated") for text in pretokenizer.expressions]
     to_alphabet = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -40,7 +40,7 @@ def byte_pair_merger(
     if not ids.keys() >= CHARACTER_TO_BYTE.keys():
         return _library_merger(ids, merges, pretokenizer, cut)
     ranks = dict(zip(merges, range(len(merges)), strict=True))
-    if len(ranks) < len(merges):  # the first of equal ones counts
+    if len(ranks) < len(merges):  # the first of equal merges counts
         ranks = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))
     library = cache(partial(_library_merger, ids, merges, pretokenizer, cut))
 
@@ -52,7 +52,7 @@ def byte_pair_merger(
             for piece, _ in cut.pre_tokenize_str(SURROGATE.sub("\ufffd", text)):
                 whole = ids.get(piece) if pretokenizer.ignore_merges else None
                 found += [ids[part] for part in merge_pairs(piece, ranks)] if whole is None else [whole]
-        except KeyError:  # a merge makes what is no token
+        except KeyError:  # the result of a merge is not a token
             return library()(text)
         return found
 
@@ -60,9 +60,9 @@ def byte_pair_merger(
 
 
 def merge_pairs(piece: str, ranks: Mapping[str, int]) -> list[str]:
-    """Byte-pair encoding as it is defined (Sennrich et al. 2016): join the pair of the lowest rank until none is left.
+    """Byte-pair encoding (Sennrich et al. 2016): merge the pair of lowest rank until none is left.
 
-    ranks: of two texts with a blank between.
+    ranks: rank of each merge, written as two texts separated by a space.
     """
     parts = list(piece)
     while len(parts) > 1:
@@ -78,19 +78,19 @@ def merge_pairs(piece: str, ranks: Mapping[str, int]) -> list[str]:
 def _library_merger(
     ids: Mapping[str, int], merges: Sequence[str], pretokenizer: PreTokenizer, cut: pre_tokenizers.PreTokenizer
 ) -> Callable[[str], list[int]]:
-    """The merging of `tokenizers`: slow to set up for a large vocabulary, then faster by far."""
+    """Merge with the `tokenizers` library: slow setup for a large vocabulary, then much faster."""
     pairs = _parse_merges(merges)
     bytes_missing = sorted(CHARACTER_TO_BYTE.keys() - ids.keys())
     if any(CHARACTER_TO_BYTE[text] in UTF8_BYTES for text in bytes_missing):
-        log.warning("some bytes of UTF-8 are no tokens; text that needs them loses characters")
+        log.warning("some bytes of UTF-8 have no token; text with these bytes loses characters")
     try:
         bpe, replacements = _build(ids, pairs, bytes_missing, pretokenizer.ignore_merges)
-    except Exception:  # the only kind that `tokenizers` raises: a merge needs a text that is no token
+    except Exception:  # the only type that `tokenizers` raises: a merge needs a text without a token
         missing = sorted(set(bytes_missing).union(map("".join, pairs), *zip(*pairs, strict=True)) - ids.keys())
         if pretokenizer.ignore_merges:
             text = max(missing, key=len)
             raise FormatError(
-                f"tokenizer.ggml.merges needs {text!r}, which is no token; convert the model again"
+                f"tokenizer.ggml.merges needs {text!r}, which is not a token; convert the model again"
             ) from None
         bpe, replacements = _build(ids, pairs, missing, pretokenizer.ignore_merges)
     bpe.pre_tokenizer = cut
@@ -107,13 +107,13 @@ def _library_merger(
 def _build(
     ids: Mapping[str, int], pairs: Sequence[tuple[str, str]], missing: Sequence[str], ignore_merges: bool
 ) -> tuple[Tokenizer, dict[int, list[int]]]:
-    """The merging of `tokenizers`, which wants a token for every byte and every merge.
+    """Build the tokenizer of `tokenizers`, which needs a token for every byte and every merge.
 
-    Where the vocabulary lacks one, a stand-in with an id past the end takes part in the merging; the dictionary says
-    which ids replace it afterwards: those of its single characters, as far as llama.cpp finds them.
+    A placeholder with an id past the end takes the place of a token that the vocabulary lacks. The dictionary has the
+    ids that replace it afterwards: those of its single characters, as far as llama.cpp finds them.
     """
     vocabulary = dict(ids)
-    if SURROGATE.search("".join(ids)):  # tokens that are no UTF-8; no text leads to them
+    if SURROGATE.search("".join(ids)):  # tokens that are not UTF-8; no text produces them
         vocabulary = {text: index for text, index in ids.items() if not SURROGATE.search(text)}
     base = max(ids.values()) + 1
     vocabulary |= {text: base + place for place, text in enumerate(missing)}
@@ -125,7 +125,7 @@ def _build(
 
 
 def alphabet_to_bytes(text: str) -> bytes:
-    """The bytes of a token's text; a character outside the alphabet is spelt out as llama.cpp does."""
+    """Bytes of a token's text; other characters become llama.cpp's `[UNK_BYTE_...]`."""
     try:
         return bytes(map(CHARACTER_TO_BYTE.__getitem__, text))
     except KeyError:
@@ -138,8 +138,8 @@ def alphabet_to_bytes(text: str) -> bytes:
 
 
 def _parse_merges(merges: Sequence[str]) -> list[tuple[str, str]]:
-    """Both texts of each merge; the first of equal merges counts, and lines without two texts do not."""
-    if SURROGATE.search("".join(merges)):  # no UTF-8; no text leads to them
+    """The two texts of each merge, without repeated merges and lines without two texts."""
+    if SURROGATE.search("".join(merges)):  # not UTF-8; no text produces them
         merges = [merge for merge in merges if not SURROGATE.search(merge)]
     if len(set(merges)) < len(merges):
         merges = list(dict.fromkeys(merges))

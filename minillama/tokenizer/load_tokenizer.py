@@ -1,4 +1,4 @@
-"""Make a tokenizer from the metadata of a GGUF file."""
+"""Build a tokenizer from the metadata of a GGUF file."""
 
 import logging
 import re
@@ -19,15 +19,15 @@ BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def load_tokenizer(metadata: Mapping[str, object]) -> Tokenizer:
-    """The tokenizer that the file describes; `metadata` as in `GGUF.metadata`.
+    """Build the tokenizer of a file from its metadata (`GGUF.metadata`).
 
-    Raises UnsupportedError for a kind of tokenizer that is not known, FormatError for malformed metadata.
+    Raises UnsupportedError for an unknown type of tokenizer, FormatError for malformed metadata.
     """
     model = metadata.get("tokenizer.ggml.model")
     if model is None:
         raise FormatError("the file has no tokenizer (tokenizer.ggml.model is missing); convert the model again")
     if not isinstance(model, str) or model not in LOADERS:
-        raise UnsupportedError(f"unknown tokenizer {model!r} (tokenizer.ggml.model); known ones: {', '.join(LOADERS)}")
+        raise UnsupportedError(f"unknown tokenizer {model!r} (tokenizer.ggml.model); supported: {', '.join(LOADERS)}")
     return LOADERS[model](metadata)
 
 
@@ -35,7 +35,7 @@ def _load_spm(metadata: Mapping[str, object]) -> Tokenizer:
     vocabulary = _check_byte_tokens(read_vocabulary(metadata, bos=1, eos=2, unknown=0))
     scores = read_numbers(metadata, "tokenizer.ggml.scores", len(vocabulary.tokens))
     if scores is None:
-        log.warning("the file has no tokenizer.ggml.scores; all merges count alike, which costs answer quality")
+        log.warning("the file has no tokenizer.ggml.scores; all merges get the same score, which lowers answer quality")
         scores = np.zeros(len(vocabulary.tokens))
     merger = ScoreMerger(vocabulary.ids, scores.tolist(), byte_fallback_ids(vocabulary.ids, vocabulary.unknown))
     return Tokenizer(
@@ -70,17 +70,20 @@ LOADERS: Mapping[str, Callable[[Mapping[str, object]], Tokenizer]] = {"llama": _
 
 
 def _check_byte_tokens(vocabulary: Vocabulary) -> Vocabulary:
-    """FormatError where a byte token does not name its byte."""
+    """Return the vocabulary; raises FormatError if a byte token does not name its byte."""
     for index in vocabulary.ids_with(BYTE):
         if not BYTE_TOKEN.fullmatch(vocabulary.tokens[index]):
             raise FormatError(
-                f"tokenizer.ggml.tokens has {vocabulary.tokens[index]!r} for a byte; expected one like <0x0A>"
+                f"tokenizer.ggml.tokens has {vocabulary.tokens[index]!r} for a byte; expected a text like <0x0A>"
             )
     return vocabulary
 
 
 def _rstrip_rule(metadata: Mapping[str, object]) -> Callable[[str], bool]:
-    """Which special tokens eat the blanks after them: nearly all of a Phi-3, which GGUF files cannot say otherwise."""
+    """Predicate: does a special token strip the blanks after it?
+
+    True for nearly all special tokens of Phi-3. GGUF has no metadata for this, so the model's name decides.
+    """
     name = str(metadata.get("general.name", "")).lower()
     if "phi-3" in name or "phi3" in name:
         return lambda text: text not in ("<unk>", "<s>", "<|endoftext|>")

@@ -1,8 +1,8 @@
-"""How a text is cut before byte pairs are merged: regular expressions by the name in `tokenizer.ggml.pre`.
+"""Pre-tokenizers of byte-level BPE: regular expressions by the name in `tokenizer.ggml.pre`.
 
-Each expression cuts the pieces that the one before it left; what it does not match stays as a piece too. The
-expressions are those that llama.cpp runs, which are the models' own but for a few simplifications; the regex engine
-is Oniguruma (`tokenizers.Regex`), where `\\z` is the end of a piece and `&&` intersects character classes.
+Each expression splits the pieces of the expression before it; unmatched parts are pieces too. The expressions are those
+of llama.cpp: the models' own, with a few simplifications. The regex engine is Oniguruma (`tokenizers.Regex`), in which
+`\\z` is the end of a piece and `&&` intersects character classes.
 """
 
 import logging
@@ -15,10 +15,10 @@ log = logging.getLogger("minillama")
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """Expressions, and what else hangs on the name (GGUF keys overrule `add_bos`).
+    """Expressions and other settings of a pre-tokenizer name (GGUF keys override `add_bos`).
 
-    `ignore_merges`: a piece that is a token as a whole is taken whole. `clean_spaces`: decoding removes blanks
-    before punctuation. `has_bos`: there is a BOS token even if the file does not name one.
+    ignore_merges: a whole piece that is a token becomes that token. clean_spaces: decoding removes spaces before
+    punctuation. has_bos: there is a BOS token even if the file does not name one.
     """
 
     expressions: tuple[str, ...]
@@ -29,7 +29,7 @@ class PreTokenizer:
 
 
 _SUFFIX = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-# The first is \s*[\r\n]+, written so that it never steps back: megabytes of blanks would end the regex engine.
+# The first part is \s*[\r\n]+ without backtracking: megabytes of blanks would make the regex engine fail.
 _BLANKS = r"(?:[^\S\r\n]*+[\r\n]+)+|\s+(?!\S)|\s+"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|"  # letters, digits, symbols
@@ -37,7 +37,7 @@ _1_DIGIT, _3_DIGITS, _ALL_DIGITS = _WORDS % r"\p{N}", _WORDS % r"\p{N}{1,3}", _W
 _LLAMA3 = f"{_SUFFIX}|{_3_DIGITS}{_BLANKS}"
 _QWEN2 = f"{_SUFFIX}|{_1_DIGIT}{_BLANKS}"
 _QWEN35 = rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_BLANKS}"
-# Words end where lower case turns to upper case; only a-z and A-Z count as having a case.
+# Words end where lower case changes to upper case; only a-z and A-Z have a case here.
 _UPPER, _LOWER = r"[\p{L}&&[^a-z]]", r"[\p{L}&&[^A-Z]]"
 _CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s|"
 _SLASHED = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|"
@@ -45,11 +45,11 @@ _DEEPSEEK3 = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     r"| ?[\p{P}\p{S}]+[\r\n]*|" + _BLANKS
 )
-# Ranges never match blanks: llama.cpp reads any blank past ASCII as a vertical tab.
+# Ranges never match blanks: llama.cpp treats any non-ASCII blank as a vertical tab.
 _ASIAN = r"[[一-龥ࠀ-一가-퟿]&&\S]+"
 _CJK = "[一-龥぀-ゟ゠-ヿ]+"
 _MARKED = rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+{_SUFFIX}?|%s{_SLASHED}{_BLANKS}"
-# Digits in groups of three from the right; the text before them stays with the first group, as in llama.cpp.
+# Digits in groups of three from the right; the text before them joins the first group, as in llama.cpp.
 _GROUPS = r"[^\p{N}]*\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))|[^\p{N}]+"
 _LATIN = (
     "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ"
@@ -175,13 +175,13 @@ PRETOKENIZERS: Mapping[str, PreTokenizer] = MappingProxyType(
 
 
 def find_pretokenizer(metadata: Mapping[str, object]) -> PreTokenizer:
-    """The pre-tokenizer that the file names; for a missing or unknown name `default`, with a warning."""
+    """The pre-tokenizer of a file; `default` with a warning for a missing or unknown name."""
     name = metadata.get("tokenizer.ggml.pre")
     if isinstance(name, str) and name in PRETOKENIZERS:
         return PRETOKENIZERS[name]
     found = "names no pre-tokenizer" if name is None else f"names the unknown pre-tokenizer {name!r}"
     log.warning(
-        "the file %s (tokenizer.ggml.pre); text is cut with 'default' instead, which costs answer quality: "
+        "the file %s (tokenizer.ggml.pre); 'default' splits the text instead, which lowers answer quality: "
         "convert the model again, or use a model with one of %s",
         found,
         ", ".join(sorted(PRETOKENIZERS)),

@@ -1,7 +1,7 @@
-"""Merging by score, the way of SentencePiece models (`tokenizer.ggml.model` = llama; also Gemma and Phi-3).
+"""Merging by score, as in SentencePiece models (`tokenizer.ggml.model` = llama; also Gemma and Phi-3).
 
-A text becomes single characters; then, again and again, the two neighbours whose joined text is the token with the
-highest score are joined, the leftmost pair of equal ones first. What is no token in the end is spelt in bytes.
+The text is split into characters. Then the two neighbours whose merged text is the token with the highest score are
+merged, repeatedly; the leftmost of equal pairs comes first. A remaining text without a token becomes byte tokens.
 """
 
 import re
@@ -12,22 +12,25 @@ from itertools import pairwise
 
 import numpy as np
 
-SPACE = "▁"  # how SentencePiece writes a blank
+SPACE = "▁"  # SentencePiece's character for a space
 SHIFT = 21  # a Unicode code point has 21 bits
-# Python keeps a byte that is no UTF-8 as a surrogate DC80 to DCFF, and it becomes that byte's token; the other
-# surrogates are no characters.
+# Python represents a byte that is not UTF-8 as a surrogate from DC80 to DCFF, which becomes that byte's token. The
+# other surrogates are not characters.
 LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class ScoreMerger:
-    """Text -> token ids; call it.
+    """Callable from text to token ids.
 
-    Nothing is ever joined across two characters that are neighbours in no token, so the text is cut there first.
-    The pieces, words mostly, are independent of each other and repeat; each is merged once.
+    No merge crosses two characters that are adjacent in no token, so the text is split there first. The pieces (mostly
+    words) are independent of each other and often repeat. The ids of short pieces are cached.
     """
 
     def __init__(self, ids: Mapping[str, int], scores: Sequence[float], byte_ids: Sequence[int | None]) -> None:
-        """`scores` has one number for every id; `byte_ids` has the token of each byte value, None to leave it out."""
+        """Set up the merger.
+
+        scores: one number for each id. byte_ids: the token of each byte value, None to drop the byte.
+        """
         self._ids = ids
         self._scores = scores
         self._byte_ids = byte_ids
@@ -43,14 +46,14 @@ class ScoreMerger:
         ids: list[int] = []
         for start, end in pairwise(cuts):
             word = text[start:end]
-            # Long pieces do not repeat; keeping them would only hold memory.
+            # Long pieces do not repeat; caching them would waste memory.
             ids.extend(self._merge_cached(word) if len(word) < 64 else self._merge(word))
         return ids
 
     def _merge(self, word: str) -> tuple[int, ...]:
         if word in self._ids and len(word) == 1:
             return (self._ids[word],)
-        texts = list(word)  # "" once it is joined to its left neighbour
+        texts = list(word)  # "" after a merge with the left neighbour
         before = list(range(-1, len(texts) - 1))
         after = [*range(1, len(texts)), -1]
         queue: list[tuple[float, int, int, int]] = []
@@ -61,7 +64,7 @@ class ScoreMerger:
         heapify(queue)
         while queue:
             _, left, right, length = heappop(queue)
-            # Outdated: one of the two is gone or has grown since.
+            # Outdated entry: one of the two texts was merged since.
             if not texts[left] or not texts[right] or len(texts[left]) + len(texts[right]) != length:
                 continue
             texts[left] += texts[right]
@@ -82,12 +85,15 @@ class ScoreMerger:
         return tuple(ids)
 
     def _byte_fallback(self, character: str) -> list[int]:
-        spelt = (self._byte_ids[byte] for byte in character.encode("utf-8", "surrogateescape"))
-        return [index for index in spelt if index is not None]
+        ids = (self._byte_ids[byte] for byte in character.encode("utf-8", "surrogateescape"))
+        return [index for index in ids if index is not None]
 
 
 def byte_fallback_ids(ids: Mapping[str, int], unknown: int | None) -> list[int | None]:
-    """The token of each of the 256 byte values: `<0x0A>`, else the byte itself as a text, else the unknown token."""
+    """Token of each of the 256 byte values.
+
+    `<0x0A>` if it exists, otherwise the byte itself as a text, otherwise the unknown token.
+    """
     found: list[int | None] = []
     for byte in range(256):
         text = bytes([byte]).decode("utf-8", "surrogateescape")
@@ -100,7 +106,7 @@ def _codes(text: str) -> np.ndarray:
 
 
 def _adjacent_pairs(texts: Mapping[str, int]) -> np.ndarray:
-    """All pairs of characters that are neighbours in some text, as sorted numbers; never empty."""
+    """All pairs of characters that are adjacent in some text, as sorted numbers; never empty."""
     codes = _codes("".join(texts))
     ends = np.cumsum([len(text) for text in texts])[:-1]
     pairs = np.delete(codes[:-1] << SHIFT | codes[1:], ends - 1)

@@ -1,7 +1,7 @@
-"""Which tokens end a generation, and which are control tokens although the file says otherwise.
+"""Special tokens by their texts: end of generation, end of turn, fill-in-the-middle.
 
-GGUF files name few special tokens; llama.cpp finds the others by their texts (src/llama-vocab.cpp), and models depend
-on it: a chat whose `<|im_end|>` is not known as an end never stops.
+GGUF files name few special tokens. llama.cpp finds the others by their texts (src/llama-vocab.cpp), and models rely on
+this: if `<|im_end|>` is not an end token, the answers of a chat never stop. These texts also override token types.
 """
 
 import logging
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 log = logging.getLogger("minillama")
 
-# A token with one of these texts ends the generation wherever it occurs.
+# A token with one of these texts ends the generation in every model.
 END_TEXTS = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
     "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
     "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
 )  # fmt: skip
-# Texts by which a role is found when the file does not name its id; the first one in the vocabulary wins.
+# Texts of a role whose id the file does not name; the first one in the vocabulary counts.
 ROLE_TEXTS = {
     "eot": (
         "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>",
@@ -40,13 +40,13 @@ ROLE_TEXTS = {
     "fim_sep": ("<|file_sep|>",),
 }  # fmt: skip
 END_ROLES = ("eot", "eom", "fim_pad", "fim_rep", "fim_sep")
-# The parts of a gpt-oss message are always shown.
+# Marks inside a gpt-oss message, which are always shown.
 SHOWN_TEXTS = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids that end a generation, and ids whose type the texts overrule."""
+    """Ids that end a generation (eog), and ids whose text overrides their type."""
 
     eog: frozenset[int]
     control: frozenset[int]
@@ -55,7 +55,10 @@ class SpecialIds:
 
 
 def find_special_ids(ids: Mapping[str, int], roles: Mapping[str, int | None]) -> SpecialIds:
-    """Find special tokens by text; `roles` has the ids that the file names, under `eos` and the keys of ROLE_TEXTS."""
+    """Find special tokens by text.
+
+    roles: the ids that the file names, under `eos` and the keys of ROLE_TEXTS.
+    """
     eog = {ids[text] for text in END_TEXTS if text in ids}
     control = set(eog)
     if (eos := roles.get("eos")) is not None:
@@ -74,12 +77,12 @@ def find_special_ids(ids: Mapping[str, int], roles: Mapping[str, int | None]) ->
     def ends(text: str) -> bool:
         return text in ids and ids[text] in eog
 
-    # gpt-oss and Solar Open end a part of an answer with <|end|>, not the answer.
+    # In gpt-oss and Solar Open, <|end|> ends a part of an answer, not the answer.
     calls = ends("<|call|>") or ends("<|calls|>")
     if ends("<|end|>") and calls and (ends("<|return|>") or ends("<|flush|>")):
         eog.remove(ids["<|end|>"])
         user_defined.add(ids["<|end|>"])
-    # </s> is an HTML tag for Gemma 4 and PLaMo.
+    # In Gemma 4 and PLaMo, </s> is an HTML tag.
     if ends("</s>") and (ends("<|tool_response>") or ends("<|plamo:eos|>")):
         eog.remove(ids["</s>"])
         normal.add(ids["</s>"])

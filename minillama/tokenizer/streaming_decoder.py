@@ -1,18 +1,18 @@
-"""Text from tokens as they arrive, whole characters only."""
+"""Streaming detokenization: text from tokens as they arrive, in whole characters."""
 
 import codecs
 from collections.abc import Callable
 
 
 class StreamDecoder:
-    """Push token ids, get text: bytes of a character that is not complete yet wait for the next token.
+    """Incremental decoder from token ids to text; incomplete characters wait for the next token.
 
-    What all calls return, joined, is what decoding all bytes at once gives: U+FFFD stands for bytes that are no
-    UTF-8. Llama.cpp's clean-up of a finished text (a blank before punctuation) needs to look ahead, so it is not done.
+    The concatenated results equal the decoding of all bytes at once; U+FFFD replaces bytes that are not UTF-8.
+    llama.cpp's clean-up of a complete text (spaces before punctuation) needs look-ahead and is omitted.
     """
 
     def __init__(self, piece: Callable[[int], bytes]) -> None:
-        """`piece` gives the bytes of a token."""
+        """piece: function from a token id to its bytes."""
         self._piece = piece
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -21,7 +21,7 @@ class StreamDecoder:
         return self._characters.decode(self._piece(token))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD if a character was cut, else "". The decoder is as new after it."""
+        """Return the rest, U+FFFD for an incomplete character or "", and reset the decoder."""
         text = self._characters.decode(b"", final=True)
         self._characters.reset()
         return text

@@ -1,4 +1,4 @@
-"""The tokenizer: text to ids and back, to the id what llama.cpp does (src/llama-vocab.cpp)."""
+"""The tokenizer: text to token ids and back, with the ids of llama.cpp (src/llama-vocab.cpp)."""
 
 import logging
 import re
@@ -13,16 +13,16 @@ from minillama.tokenizer.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_
 
 log = logging.getLogger("minillama")
 
-# The clean-up of a finished text: blanks before punctuation, around a lone apostrophe, before a contraction.
+# Clean-up of a complete text: spaces before punctuation, around a single apostrophe, before a contraction.
 CLEAN_UP = ((rb" (?=[?!.,])", b""), (rb" ' ", b"'"), (rb" (?='(?:[sm]|re|ve))", b""))
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Text <-> token ids. Made by `load_tokenizer`.
+    """Text to token ids and back; built by `load_tokenizer`.
 
-    `merge` turns a text without special tokens into ids, `normal_piece` a normal token's text into its bytes.
-    `add_space_prefix`: a blank is put before the text, and before each text that follows a special token.
+    merge: a text without special tokens -> ids. normal_piece: the text of a normal token -> its bytes.
+    add_space_prefix: put a space before the text, and before each text after a special token.
     """
 
     vocabulary: Vocabulary
@@ -41,17 +41,17 @@ class Tokenizer:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The texts of the tokens as the file writes them (`▁the`, `Ġthe`, `<0x0A>`)."""
+        """Texts of the tokens as in the file (`▁the`, `Ġthe`, `<0x0A>`)."""
         return self.vocabulary.tokens
 
     @property
     def bos(self) -> int | None:
-        """The token that begins a text."""
+        """Token that begins a text."""
         return self.vocabulary.bos
 
     @property
     def eos(self) -> int | None:
-        """The token that ends a text."""
+        """Token that ends a text."""
         return self.vocabulary.eos
 
     @property
@@ -62,31 +62,34 @@ class Tokenizer:
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """Token ids of a text.
 
-        `add_special`: with BOS and EOS where the model wants them. `parse_special`: the text of a control token, as
-        `<|im_end|>`, becomes that token; without it only user-defined tokens are looked for.
+        add_special: add BOS and EOS if the model uses them. parse_special: the text of a control token, such as
+        `<|im_end|>`, becomes that token; otherwise only user-defined tokens are parsed.
         """
         ids: list[int] = []
         if add_special and self.add_bos and self.bos is not None:
             ids.append(self.bos)
         specials = self.specials
         if not parse_special:
-            bits = self.vocabulary.attributes
-            specials = tuple(special for special in specials if not bits[special.id] & (CONTROL | UNKNOWN))
+            attributes = self.vocabulary.attributes
+            specials = tuple(special for special in specials if not attributes[special.id] & (CONTROL | UNKNOWN))
         after_special = True
-        for fragment in split_special(text, specials):
-            if isinstance(fragment, int):
-                ids.append(fragment)
+        for part in split_special(text, specials):
+            if isinstance(part, int):
+                ids.append(part)
             else:
-                ids += self.merge(" " + fragment if self.add_space_prefix and after_special else fragment)
-            after_special = isinstance(fragment, int)
+                ids += self.merge(" " + part if self.add_space_prefix and after_special else part)
+            after_special = isinstance(part, int)
         if add_special and self.add_bos and len(ids) > 1 and ids[1] == self.bos:
-            log.warning("the text begins with %r and gets a second one; leave it out", self.tokens[ids[1]])
+            log.warning("the text begins with %r and gets a second one; remove it from the text", self.tokens[ids[1]])
         if add_special and self.add_eos and self.eos is not None:
             ids.append(self.eos)
         return ids
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
-        """The text of all ids together; U+FFFD for bytes that are no UTF-8. `special` shows control tokens too."""
+        """The text of all ids; U+FFFD for bytes that are not UTF-8.
+
+        special: also show control tokens.
+        """
         pieces = [self.piece(index, special=special) for index in ids]
         if self.add_space_prefix and pieces:
             pieces[0] = pieces[0].removeprefix(b" ")
@@ -97,30 +100,33 @@ class Tokenizer:
         return text.decode("utf-8", "replace")
 
     def piece(self, id: int, *, special: bool = False) -> bytes:
-        """The bytes of one token, which may be a part of a character; b"" for a control token unless `special`.
+        """The bytes of one token, perhaps a part of a character.
 
-        Raises OptionError for an id outside the vocabulary.
+        b"" for a control token without `special`. Raises OptionError for an id outside the vocabulary.
         """
         if not 0 <= id < self.size:
-            raise OptionError(f"no token has the id {id}; the vocabulary has ids 0 to {self.size - 1}")
-        bits, text = self.vocabulary.attributes[id], self.tokens[id]
-        if bits & (UNKNOWN | CONTROL) and not special:
+            raise OptionError(f"no token has the id {id}; expected 0 to {self.size - 1}")
+        attributes, text = self.vocabulary.attributes[id], self.tokens[id]
+        if attributes & (UNKNOWN | CONTROL) and not special:
             return b""
-        if bits & (UNKNOWN | CONTROL | USER_DEFINED):
+        if attributes & (UNKNOWN | CONTROL | USER_DEFINED):
             return text.encode("utf-8", "surrogateescape")
-        if bits & NORMAL:
+        if attributes & NORMAL:
             return self.normal_piece(text)
-        if bits & BYTE:
+        if attributes & BYTE:
             return bytes([int(text[3:5], 16)])
         return b""
 
     def decoder(self, *, special: bool = False) -> StreamDecoder:
-        """A decoder for tokens that arrive one by one."""
+        """Streaming decoder for tokens that arrive one by one."""
         return StreamDecoder(partial(self.piece, special=special))
 
 
 def parsed_special_tokens(vocabulary: Vocabulary, rstrip: Callable[[str], bool]) -> tuple[SpecialToken, ...]:
-    """The tokens that are looked for in a text, longest in bytes first; `rstrip` says which eat blanks."""
+    """Special tokens to find in a text, longest in bytes first.
+
+    rstrip: predicate for the tokens that remove the blanks after them.
+    """
     tokens = vocabulary.tokens
     found = [
         SpecialToken(tokens[index], index, rstrip(tokens[index]))

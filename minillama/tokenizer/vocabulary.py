@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file: texts of the tokens, what kind each is, and the ids with a special role."""
+"""Vocabulary of a GGUF file: token texts, token attributes, and ids with a special role."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from minillama.tokenizer.special_tokens import ROLE_TEXTS, find_special_ids
 
 log = logging.getLogger("minillama")
 
-# What a token is, as bits, because a token can be control and user-defined at once.
+# Attributes of a token, as bits: a token can be control and user-defined at once.
 UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 2, 4, 8, 16, 32
-# tokenizer.ggml.token_type 0..6 -> bits (0 is "undefined": such a token has no text).
+# tokenizer.ggml.token_type 0..6 -> attributes (0 is "undefined": such a token has no text).
 TYPE_ATTRIBUTES = (0, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
-NO_ID = 0xFFFFFFFF  # what converters write for "there is none"
-OLD_KEYS = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}  # deprecated names of these roles
+NO_ID = 0xFFFFFFFF  # converters write this for "none"
+OLD_KEYS = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}  # deprecated keys of these roles
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,22 +34,23 @@ class Vocabulary:
     unknown: int | None
     eog: frozenset[int]
 
-    def ids_with(self, kinds: int) -> list[int]:
-        """The tokens that are of at least one of these kinds."""
-        return np.flatnonzero(np.frombuffer(self.attributes, np.uint8) & kinds).tolist()
+    def ids_with(self, attributes: int) -> list[int]:
+        """Ids of the tokens with at least one of these attributes."""
+        return np.flatnonzero(np.frombuffer(self.attributes, np.uint8) & attributes).tolist()
 
 
 def read_vocabulary(
     metadata: Mapping[str, object], bos: int | None, eos: int | None, unknown: int | None
 ) -> Vocabulary:
-    """Read tokens, types and special ids; `bos`, `eos` and `unknown` are the defaults of the tokenizer's model.
+    """Read tokens, types and special ids.
 
-    Raises FormatError where a list is missing, has a wrong length or type, or where BOS or EOS lie outside.
+    bos, eos, unknown: the default ids of this tokenizer model. Raises FormatError if a list is missing or has a wrong
+    length or type, or if BOS or EOS is outside the vocabulary.
     """
     tokens = _read_tokens(metadata)
     ids = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(ids) < len(tokens):
-        log.warning("%d tokens have the text of another token; the last one of each is used", len(tokens) - len(ids))
+        log.warning("%d tokens have the text of another token; the last of equals is used", len(tokens) - len(ids))
     types = read_numbers(metadata, "tokenizer.ggml.token_type", len(tokens))
     if types is None:
         attributes = bytearray([NORMAL]) * len(tokens)
@@ -73,9 +74,9 @@ def read_vocabulary(
 
 
 def special_id(metadata: Mapping[str, object], role: str, size: int, default: int | None) -> int | None:
-    """The id in `tokenizer.ggml.<role>_token_id`, or the default where the key is absent or says that there is none.
+    """The id in `tokenizer.ggml.<role>_token_id`; the default if it is absent or "none".
 
-    Raises FormatError for a BOS or EOS outside the vocabulary; for lesser roles llama.cpp's warning is enough.
+    Raises FormatError for a BOS or EOS outside the vocabulary. Other roles cause a warning, as in llama.cpp.
     """
     if default is not None and default >= size:
         default = None
@@ -97,7 +98,7 @@ def special_id(metadata: Mapping[str, object], role: str, size: int, default: in
 
 
 def read_flag(metadata: Mapping[str, object], key: str, default: bool) -> bool:
-    """A boolean that the file may leave out; FormatError where it is something else."""
+    """An optional boolean of the metadata; FormatError for another type."""
     value = metadata.get(key, default)
     if not isinstance(value, bool | np.bool_):
         raise FormatError(f"{key} is {value!r}, not a boolean; convert the model again")
@@ -105,7 +106,7 @@ def read_flag(metadata: Mapping[str, object], key: str, default: bool) -> bool:
 
 
 def read_numbers(metadata: Mapping[str, object], key: str, size: int) -> np.ndarray | None:
-    """One number for every token, None where the file leaves the list out."""
+    """One number for each token; None if the file has no such list."""
     if key not in metadata:
         return None
     values = np.asarray(metadata[key])
@@ -115,7 +116,7 @@ def read_numbers(metadata: Mapping[str, object], key: str, size: int) -> np.ndar
 
 
 def read_texts(metadata: Mapping[str, object], key: str) -> tuple[str, ...]:
-    """A list of texts; FormatError where it is missing or something else."""
+    """A required list of texts; FormatError if it is missing or has another type."""
     values = metadata.get(key)
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise FormatError(f"{key} is missing or not a list of texts; convert the model again")
@@ -128,6 +129,6 @@ def _read_tokens(metadata: Mapping[str, object]) -> tuple[str, ...]:
     tokens = read_texts(metadata, "tokenizer.ggml.tokens")
     if not tokens:
         raise FormatError("tokenizer.ggml.tokens is empty; convert the model again")
-    if "" in tokens:  # llama.cpp's name for them, so that ids stay unique
+    if "" in tokens:  # llama.cpp's name for them, which keeps texts unique
         tokens = tuple(text or f"[EMPTY_{index}]" for index, text in enumerate(tokens))
     return tokens

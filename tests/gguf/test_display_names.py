@@ -1,4 +1,4 @@
-"""Names, sizes and mixes in llama.cpp's words; expected values are what its own tools print or write."""
+"""Names, sizes and mixes under llama.cpp's names; its own tools gave the expected values."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from minillama.gguf.display_names import file_type_name, format_bytes, format_pa
 from minillama.gguf.kv_cache_types import CacheTypes, cache_bytes_per_token
 from minillama.gguf.quantisation_mixes import MIX_NAMES, Mix, ModelTraits, tensor_type
 
-# llama-quantize's name -> llama-bench's words
+# llama-quantize's name -> llama-bench's name
 WORDS = {
     "F32": "all F32", "F16": "F16", "BF16": "BF16", "Q8_0": "Q8_0", "Q4_0": "Q4_0", "Q4_1": "Q4_1", "Q5_0": "Q5_0",
     "Q5_1": "Q5_1", "Q2_K": "Q2_K - Medium", "Q3_K_S": "Q3_K - Small", "Q3_K_M": "Q3_K - Medium",
@@ -73,7 +73,7 @@ def test_size_classes(tmp_path: Path, family: str, layers: int, facts: dict[str,
     assert size_class(open_gguf(write(tmp_path, family, *pairs))) == expected
 
 
-def test_facts_may_differ_by_layer(tmp_path: Path) -> None:
+def test_dimensions_may_differ_by_layer(tmp_path: Path) -> None:
     pairs = [pair("chatglm.block_count", 4, 40), pair("chatglm.attention.head_count", 9, (5, [24] * 40))]
     assert size_class(open_gguf(write(tmp_path, "chatglm", *pairs))) == "4B"
 

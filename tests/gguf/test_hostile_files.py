@@ -23,7 +23,7 @@ HUGE = 2**63 + 5
 
 
 def small() -> bytes:
-    """A valid file with every kind of thing in it, whose last tensor ends with the file."""
+    """A valid file with every kind of entry; its last tensor ends with the file."""
     pairs = [
         pair("general.architecture", 8, "llama"),
         pair("general.alignment", 4, 32),
@@ -145,7 +145,7 @@ def test_one_clear_line(tmp_path: Path, case: str) -> None:
     assert len(str(caught.value)) < 500 + len(str(path))
 
 
-def test_metadata_far_larger_than_any_real_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_metadata_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     content = build([pair("words", 9, (8, ["word"] * 100)), pair("number", 4, 1)])
     assert parse_header(content, "a file").metadata["number"] == 1
     monkeypatch.setattr(header_parser, "MAX_HEADER_BYTES", 512)
@@ -153,7 +153,7 @@ def test_metadata_far_larger_than_any_real_one_are_refused(monkeypatch: pytest.M
         parse_header(content, "a file")
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_paths_that_are_not_files(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"no file .*absent\.gguf"):
         open_gguf(tmp_path / "absent.gguf")
     with pytest.raises(ResourceError, match=r"is a folder; name the \.gguf file in it"):
@@ -177,7 +177,7 @@ def test_gaps_and_disorder_are_allowed() -> None:
 
 
 def read_everything(path: Path) -> None:
-    """What a program does with a file that opened: nothing here may fail in another way than by a MinillamaError."""
+    """Read everything from an open file; the only allowed failure is a MinillamaError."""
     with open_gguf(path) as file:
         for found in file.tensors.values():
             assert found.data.nbytes == found.nbytes
@@ -236,7 +236,7 @@ def test_damaged_files(seeds: Path, which: int, edits: list[tuple[int, bytes, bo
 @pytest.mark.slow
 @given(which=st.integers(0, 1), edits=EDITS)
 @settings(max_examples=10_000)
-def test_very_many_damaged_files(seeds: Path, which: int, edits: list[tuple[int, bytes, bool]]) -> None:
+def test_many_damaged_files(seeds: Path, which: int, edits: list[tuple[int, bytes, bool]]) -> None:
     fuzz(seeds, which, edits)
 
 
@@ -250,7 +250,7 @@ def test_noise_after_the_magic(noise: bytes) -> None:
 
 
 def test_the_byte_writer_agrees_with_the_format() -> None:
-    """The damaged files above are only worth something if the undamaged ones are right."""
+    """The tests of damaged files are meaningful only if the undamaged files are right."""
     assert value(4, 7) == bytes([4, 0, 0, 0, 7, 0, 0, 0])
     assert len(gguf_bytes.build()) == 32
     header = parse_header(small(), "small")

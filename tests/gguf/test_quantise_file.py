@@ -44,7 +44,7 @@ def types(path: Path) -> dict[str, TensorType]:
 
 
 def eighths(file: Path) -> ImportanceMatrix:
-    """Importances of every matrix in the layers, of which each eighth column matters most."""
+    """Importances of every matrix in the layers; each eighth column matters most."""
     entries = {
         name: np.where(np.arange(tensor.shape[-1]) % 8 == 0, np.float32(100), np.float32(1))
         for name, tensor in open_gguf(file).tensors.items()
@@ -53,7 +53,7 @@ def eighths(file: Path) -> ImportanceMatrix:
     return ImportanceMatrix(entries, "im.gguf", ("text.txt",), 3)
 
 
-def test_files_are_llama_quantizes_to_the_last_byte(reference: Path, tmp_path: Path) -> None:
+def test_files_equal_those_of_llama_quantize(reference: Path, tmp_path: Path) -> None:
     paths = sorted((reference / "quant").glob("wide-*.gguf"))
     assert len(paths) == 14
     for path in paths:
@@ -62,7 +62,7 @@ def test_files_are_llama_quantizes_to_the_last_byte(reference: Path, tmp_path: P
         assert target.read_bytes() == path.read_bytes(), path.name
 
 
-def test_a_trained_model_is_llama_quantizes_too(reference: Path, tmp_path: Path) -> None:
+def test_a_trained_model_equals_that_of_llama_quantize(reference: Path, tmp_path: Path) -> None:
     real = reference / "real"
     for name in ("F16", "Q8_0", "Q4_0"):
         target = tmp_path / "mine.gguf"
@@ -88,7 +88,7 @@ def test_every_mix(model: Path, tmp_path: Path, name: str) -> None:
     assert report.bits == pytest.approx(8 * file.nbytes / file.parameters)
 
 
-def test_another_reader_sees_the_same(model: Path, tmp_path: Path) -> None:
+def test_the_gguf_library_reads_the_same(model: Path, tmp_path: Path) -> None:
     target = quantise_file(model, tmp_path / "a.gguf", Mix.named("Q8_0"), ONE_THREAD).path
     theirs, ours = GGUFReader(target), open_gguf(target)
     assert {tensor.name: bytes(tensor.data) for tensor in theirs.tensors} == contents(target)
@@ -165,7 +165,7 @@ def test_mixtral_and_70b() -> None:
     assert tensor_type(Mix.named("Q3_K_S"), "blk.9.attn_k.weight", (256, 256), traits) is TensorType.Q3_K
 
 
-def test_what_is_never_rounded() -> None:
+def test_tensors_that_are_never_quantised() -> None:
     for name in ("blk.0.attn_norm.weight", "blk.0.ffn_gate_inp.weight", "position_embd.weight", "blk.0.attn_q.bias"):
         assert not quantisable(name, (256, 256))
     assert not quantisable("blk.0.attn_q.weight", (1, 256))
@@ -208,7 +208,7 @@ def test_a_split_model_becomes_one_file(model: Path, tmp_path: Path) -> None:
         quantise_file(tmp_path / "m-00001-of-00002.gguf", tmp_path / "m-00002-of-00002.gguf", None)
 
 
-def test_importances_count(model: Path, tmp_path: Path) -> None:
+def test_importances_change_the_result(model: Path, tmp_path: Path) -> None:
     plain = open_gguf(quantise_file(model, tmp_path / "a.gguf", Mix.named("Q4_K_S"), ONE_THREAD).path)
     options = QuantiseOptions(importance=eighths(model), threads=1)
     weighed = open_gguf(quantise_file(model, tmp_path / "b.gguf", Mix.named("Q4_K_S"), options).path)
@@ -298,14 +298,14 @@ def test_malformed_importances(tmp_path: Path, content: bytes, message: str) -> 
         read_imatrix(path)
 
 
-def test_no_importances(tmp_path: Path) -> None:
+def test_imatrix_without_entries(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"cannot read .*none"):
         read_imatrix(tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", ["Q4_K_M", "F32"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_weight_that_is_no_number_is_named(tmp_path: Path, bad: float, name: str) -> None:
+def test_non_finite_weights_are_an_error(tmp_path: Path, bad: float, name: str) -> None:
     source = write_tiny(tmp_path / "a.gguf", "llama")
     tensor = open_gguf(source).tensors["blk.1.attn_k.weight"]
     raw = bytearray(source.read_bytes())
@@ -318,7 +318,7 @@ def test_a_weight_that_is_no_number_is_named(tmp_path: Path, bad: float, name: s
     assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
 
 
-def test_interrupted_or_failed_nothing_is_left(model: Path, tmp_path: Path) -> None:
+def test_an_interrupted_or_failed_run_leaves_no_file(model: Path, tmp_path: Path) -> None:
     def interrupt(step: QuantiseStep, weights: int) -> None:
         assert list(tmp_path.glob(".a.gguf.*.tmp"))
         raise KeyboardInterrupt
@@ -358,12 +358,12 @@ def test_progress_counts_every_weight(model: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_plans_that_are_refused(model: Path, options: QuantiseOptions, error: type[Exception], message: str) -> None:
+def test_invalid_plans(model: Path, options: QuantiseOptions, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         plan_file(open_gguf(model), Mix.named("Q4_0"), options)
 
 
-def test_files_that_are_no_models(tmp_path: Path) -> None:
+def test_files_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(gguf_bytes.build([pair("general.architecture", 8, "llama")]))
     with pytest.raises(FormatError, match="holds no model"):
         plan_file(open_gguf(tmp_path / "a.gguf"), Mix.named("Q4_0"))

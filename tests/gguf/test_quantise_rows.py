@@ -1,4 +1,4 @@
-"""Rounding rows: the same bytes as ggml's own quantisers, and as the searches written out for one sub-block."""
+"""Quantising rows: the same bytes as ggml, and as reference searches over one sub-block."""
 
 import hashlib
 import math
@@ -42,7 +42,7 @@ GGML = {
     "IQ4_XS": ("5ea0af7c073c3f41", "e02721bfc3b6f142"),
 }
 
-# Largest error that rounding may make, in standard deviations of normal weights (llama.cpp's is the same).
+# Maximum error of rounding, in standard deviations of normal weights (llama.cpp's is the same).
 ERROR = {
     "F16": 3e-4, "BF16": 2e-3, "Q8_0": 0.006, "Q6_K": 0.02, "Q5_K": 0.04, "Q5_1": 0.045, "Q5_0": 0.05, "Q4_K": 0.075,
     "IQ4_XS": 0.08, "IQ4_NL": 0.08, "Q4_1": 0.09, "Q4_0": 0.1, "Q3_K": 0.16, "Q2_K": 0.3,
@@ -50,7 +50,7 @@ ERROR = {
 
 
 def weights() -> np.ndarray:
-    """[8, 512] numbers that any language makes alike, with sub-blocks of several sizes, zeros and constants."""
+    """[8, 512] numbers that are the same in any language, with sub-blocks of several sizes, zeros and constants."""
     n = np.arange(8 * 512, dtype=np.uint64)
     u = ((n * 2654435761 + 12345) % 2**32) / 2**32 - 0.5
     x = np.ldexp(u * u * u, -(n // 32 % 5).astype(np.int32)).astype(FLOAT).reshape(8, 512)
@@ -77,13 +77,13 @@ def test_the_same_bytes_as_ggml(type: TensorType) -> None:
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16"])
-def test_simple_types_are_those_of_gguf_py(name: str) -> None:
+def test_legacy_types_equal_those_of_gguf_py(name: str) -> None:
     for x in (weights(), normal(64, 256)):
         assert np.array_equal(quantise_rows(x, TensorType[name]), quants.quantize(x, TensorType[name]))
 
 
 @pytest.mark.parametrize("type", ROUNDED, ids=lambda type: type.name)
-def test_what_is_read_back_is_near(type: TensorType) -> None:
+def test_rounding_error_is_small(type: TensorType) -> None:
     x = normal(32, 512)
     error = quants.dequantize(quantise_rows(x, type), type) - x
     assert np.sqrt(np.mean(error**2)) < ERROR[type.name]
@@ -95,7 +95,7 @@ def test_what_is_read_back_is_near(type: TensorType) -> None:
 
 @pytest.mark.parametrize("type", ROUNDED, ids=lambda type: type.name)
 @pytest.mark.parametrize("weighed", [False, True])
-def test_rows_do_not_know_each_other(type: TensorType, weighed: bool) -> None:
+def test_rows_are_independent(type: TensorType, weighed: bool) -> None:
     x, by = weights(), importance() if weighed else None
     together = quantise_rows(x, type, by)
     assert np.array_equal(together, np.concatenate([quantise_rows(x[i : i + 1], type, by) for i in range(len(x))]))
@@ -120,7 +120,7 @@ ODD = {
 
 @pytest.mark.parametrize("type", ROUNDED, ids=lambda type: type.name)
 @pytest.mark.parametrize("name", ODD)
-def test_odd_rows(type: TensorType, name: str) -> None:
+def test_unusual_rows(type: TensorType, name: str) -> None:
     x = ODD[name].astype(FLOAT)[None]
     for by in (None, np.ones(256, FLOAT), np.zeros(256, FLOAT)):
         read = quants.dequantize(quantise_rows(x, type, by), type)
@@ -134,7 +134,7 @@ def test_odd_rows(type: TensorType, name: str) -> None:
 @settings(max_examples=25)
 @given(st.sampled_from(ROUNDED), st.integers(0, 2**32 - 1), st.floats(-8, 3), st.floats(0, 3), st.booleans())
 def test_any_weights(type: TensorType, seed: int, size: float, spread: float, weighed: bool) -> None:
-    """Finite, never further off than the largest weight and what float16 scales cannot say, and the same again."""
+    """Finite; errors at most the largest weight and the rounding of float16 scales; the same again."""
     rng = np.random.default_rng(seed)
     by_block = 10 ** rng.uniform(size - spread, size, (2, 32))
     x = (rng.normal(0, 1, (2, 512)) * np.repeat(by_block, 16, axis=1)).astype(FLOAT)
@@ -148,14 +148,14 @@ def test_any_weights(type: TensorType, seed: int, size: float, spread: float, we
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_refuses_what_is_no_number(bad: float) -> None:
+def test_non_finite_weights(bad: float) -> None:
     x = weights()
     x[5, 7] = bad
     with pytest.raises(FormatError, match=rf"weight 7 of row 5 is {bad}"):
         quantise_rows(x, TensorType.Q4_K)
 
 
-def test_refuses() -> None:
+def test_invalid_requests() -> None:
     with pytest.raises(FormatError, match=r"weights of up to 1e\+30 are too large for Q4_0"):
         quantise_rows(np.full((1, 32), 1e30, FLOAT), TensorType.Q4_0)
     with pytest.raises(FormatError, match="too large for F16"):
@@ -166,7 +166,7 @@ def test_refuses() -> None:
         quantise_rows(normal(1, 256), TensorType.IQ2_XS)
 
 
-# The searches again, for one sub-block, with one number at a time.
+# Reference implementations of the searches: one sub-block, one number at a time.
 
 
 def nearest(x: float, low: int, top: int) -> np.float32:
@@ -244,7 +244,7 @@ def one_refined(x: np.ndarray, top: int) -> tuple[np.float32, list]:
 
 
 @pytest.mark.parametrize("trials", [ScaleTrials(-1.0, 0.1, 20), ScaleTrials(-0.9, 0.05, 36)])
-def test_search_for_scale_and_minimum_is_the_one_written_out(trials: ScaleTrials) -> None:
+def test_search_for_scale_and_minimum_agrees_with_the_reference(trials: ScaleTrials) -> None:
     x = normal(32, 12)
     x[:, 3:6] += 2
     w = np.abs(normal(32, 12, 1)) + FLOAT(0.1)
@@ -256,20 +256,20 @@ def test_search_for_scale_and_minimum_is_the_one_written_out(trials: ScaleTrials
         assert codes[:, i].tolist() == wanted
 
 
-def test_search_for_a_signed_scale_is_the_one_written_out() -> None:
+def test_search_for_a_signed_scale_agrees_with_the_reference() -> None:
     x, w = normal(16, 12), np.abs(normal(16, 12, 1))
     for top in (4, 8, 32):
         assert fit_signed(x, w, top).scale.tolist() == [one_signed(x[:, i], w[:, i], top) for i in range(12)]
 
 
-def test_refinement_is_the_one_written_out() -> None:
+def test_refinement_agrees_with_the_reference() -> None:
     x = normal(16, 40)
     scale, codes = refine_signed(x, 4)
     for i in range(x.shape[1]):
         assert (scale[i], codes[:, i].tolist()) == one_refined(x[:, i], 4)
 
 
-def test_shares_of_a_block_err_less_than_those_of_the_largest() -> None:
+def test_fitted_scales_have_a_smaller_error_than_those_of_the_largest() -> None:
     x, w = np.abs(normal(8, 500)), np.abs(normal(8, 500, 1))
     scale, codes = fit_positive(x, w, 15)
     plain = x.max(axis=0) / FLOAT(15)

@@ -1,4 +1,4 @@
-"""Random models: exact shapes, sane numbers, files that open again, and the command that writes them."""
+"""Random models: exact shapes, plausible numbers, valid files, and the command."""
 
 import hashlib
 import json
@@ -42,9 +42,7 @@ def test_shapes_have_the_real_number_of_parameters(name: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked to forget pages")
-def test_a_file_system_that_keeps_its_pages_is_no_reason_to_fail(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_fadvise_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def refuse(descriptor: int, offset: int, size: int, advice: int) -> None:
@@ -76,7 +74,7 @@ def test_rope_factors_are_those_of_a_converted_llama_3() -> None:
 
 @pytest.mark.parametrize("type", WRITTEN_TYPES, ids=lambda type: type.name)
 @pytest.mark.parametrize("deviation", [0.01, 0.05])
-def test_random_blocks_have_mean_0_and_the_wanted_deviation(type: TensorType, deviation: float) -> None:
+def test_random_blocks_have_mean_0_and_the_given_deviation(type: TensorType, deviation: float) -> None:
     block, size = BLOCKS[type]
     blocks = random_blocks(type, 2**18 // block, deviation, np.random.default_rng(5))
     assert (blocks.shape, blocks.dtype) == ((2**18 // block, size), np.uint8)
@@ -135,7 +133,7 @@ def vocabularies() -> dict[str, RandomTokens]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_vocabularies_are_whole(vocabularies: dict[str, RandomTokens], name: str) -> None:
+def test_vocabularies_are_complete(vocabularies: dict[str, RandomTokens], name: str) -> None:
     tokens, vocabulary = vocabularies[name], SHAPES[name].vocabulary
     assert len(tokens.texts) == len(tokens.types) == len(set(tokens.texts)) == vocabulary.size
     for place, text, kind in vocabulary.special:
@@ -157,7 +155,7 @@ def test_vocabularies_are_whole(vocabularies: dict[str, RandomTokens], name: str
         assert made <= known
 
 
-def test_special_tokens_stand_where_the_real_models_have_them() -> None:
+def test_special_tokens_have_the_ids_of_the_real_models() -> None:
     llama = {text: place for place, text, _ in SHAPES["llama-3.2-1b"].vocabulary.special}
     assert [llama[f"<|{name}|>"] for name in ("begin_of_text", "eot_id", "reserved_special_token_0")] == [
         128000,
@@ -202,7 +200,7 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
     assert calls[-1][0] == calls[-1][1] <= path.stat().st_size
 
 
-def test_nothing_is_left_of_what_cannot_be_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.gguf"
     path.write_text("what was there before")
 
@@ -219,7 +217,7 @@ def test_nothing_is_left_of_what_cannot_be_finished(tmp_path: Path, monkeypatch:
     assert path.read_text() == "what was there before"
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="cannot write"):
         write_random_model(tmp_path / "none" / "a.gguf", "tiny", "Q8_0")
 
@@ -274,7 +272,7 @@ def test_help_lists_every_shape_and_type(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.slow
-def test_a_whole_model_in_a_real_shape(tmp_path: Path) -> None:
+def test_a_complete_model_in_a_real_shape(tmp_path: Path) -> None:
     """A real quantised file of this model has 770,928,608 bytes of weights and vocabulary; ours has fewer merges."""
     path = write_random_model(tmp_path / "llama.gguf", "llama-3.2-1b", "Q4_0")
     file = open_gguf(path)

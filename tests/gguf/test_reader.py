@@ -139,7 +139,7 @@ def test_views_outlive_the_file(tmp_path: Path, use_mmap: bool) -> None:
     assert np.array_equal(data.view(np.float32), [0, 1, 2, 3])
 
 
-def test_require_names_what_is_missing_or_of_another_type(tmp_path: Path) -> None:
+def test_require_reports_missing_keys_and_other_types(tmp_path: Path) -> None:
     pairs = [gguf_bytes.pair("count", 4, 7), gguf_bytes.pair("flag", 7, True), gguf_bytes.pair("names", 9, (8, ["a"]))]
     file = open_gguf(write(tmp_path / "a.gguf", gguf_bytes.build(pairs)))
     assert file.require("count", int) == 7
@@ -202,9 +202,7 @@ ODD_TEXTS = st.one_of(st.binary(min_size=1, max_size=4), st.binary(max_size=300)
 
 
 @given(st.lists(ODD_TEXTS, min_size=1, max_size=20), st.binary(max_size=40), st.integers(0, 60))
-def test_strings_found_all_at_once_are_those_read_one_by_one(
-    texts: list[bytes | str], behind: bytes, lost: int
-) -> None:
+def test_vectorised_strings_equal_those_read_one_by_one(texts: list[bytes | str], behind: bytes, lost: int) -> None:
     raw = b"".join(map(gguf_bytes.string, texts)) + behind
     raw = raw[: len(raw) - lost]
     found = read_short_strings(raw, len(texts))
@@ -218,7 +216,7 @@ def test_strings_found_all_at_once_are_those_read_one_by_one(
         max_size=20,
     )
 )
-def test_ordinary_strings_are_found_all_at_once(texts: list[str]) -> None:
+def test_ordinary_strings_are_read_vectorised(texts: list[str]) -> None:
     raw = b"".join(map(gguf_bytes.string, texts))
     assert read_short_strings(raw + b"rest", len(texts)) == (tuple(texts), len(raw))
 
@@ -232,7 +230,7 @@ def test_integer_and_double_tensors_are_dequantised(tmp_path: Path) -> None:
         assert np.array_equal(dequantize(file.tensors["t"]), numbers)
 
 
-def test_a_type_without_a_formula_is_named(tmp_path: Path) -> None:
+def test_a_type_without_a_formula_is_an_error(tmp_path: Path) -> None:
     data = np.zeros((1, 292), np.uint8)
     tensor = Tensor("blk.0.x", (1, 256), TensorType.Q8_K, data, 0, tmp_path)
     with pytest.raises(UnsupportedError, match=r"Q8_K in blk\.0\.x"):
@@ -267,7 +265,7 @@ def test_a_split_model_opens_from_any_of_its_files(tmp_path: Path) -> None:
             assert raw.tobytes() == tensor.data.tobytes()
 
 
-def test_a_split_model_with_something_wrong(tmp_path: Path) -> None:
+def test_invalid_split_models(tmp_path: Path) -> None:
     first, second, third = write_split(tmp_path)
     content = third.read_bytes()
     third.unlink()
@@ -297,7 +295,7 @@ def test_a_split_model_with_something_wrong(tmp_path: Path) -> None:
         open_gguf(first.rename(tmp_path / "model.gguf"))
 
 
-def test_nothing_of_jax_and_little_else_is_imported() -> None:
+def test_imports_no_jax_and_little_else() -> None:
     code = "import sys, minillama.gguf; print(sorted({'jax', 'tokenizers', 'transformers'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""One result as `minillama bench` records it."""
+"""One recorded result of `minillama bench`."""
 
 from minillama.measure.speed.bench_record import Record
 

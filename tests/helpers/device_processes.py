@@ -1,4 +1,4 @@
-"""Several virtual devices, in a process of their own: this one's backend has started with one.
+"""Several virtual devices in a separate process: the backend of this one has started with one.
 
 Checks are functions of test modules; what they raise comes back as if they had run here.
 """
@@ -15,7 +15,7 @@ COUNT = 4
 
 @contextmanager
 def process_with_devices(kernels: str = "auto") -> Iterator[Check]:
-    """What runs a function there, with its arguments; the process starts with the first."""
+    """Yield a function that runs a check there; the process starts with the first check."""
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (kernels,))
     with pool:
         yield lambda check, *arguments: pool.submit(check, *arguments).result(300)

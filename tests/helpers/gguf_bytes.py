@@ -1,4 +1,4 @@
-"""GGUF files written byte by byte, right or wrong, independently of the reader and of the gguf library."""
+"""GGUF files written byte by byte, valid or not, without the reader and the gguf library."""
 
 import struct
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def build(
     counts: tuple[int, int] | None = None,
     alignment: int = 32,
 ) -> bytes:
-    """A whole file; `counts` (tensors, metadata) may lie."""
+    """A whole file; `counts` (tensors, metadata) may be wrong."""
     tensor_count, value_count = counts or (len(tensors), len(pairs))
     header = b"GGUF" + struct.pack("<IQQ", version, tensor_count, value_count) + b"".join([*pairs, *tensors])
     return header + b"\0" * (-len(header) % alignment) + data

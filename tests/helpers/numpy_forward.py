@@ -1,4 +1,4 @@
-"""Every family's forward pass in plain float64 numpy, written from the formulas: the slow twin of `minillama.model`."""
+"""Forward pass of every family in float64 numpy: the reference implementation of `minillama.model`."""
 
 import math
 from collections.abc import Mapping

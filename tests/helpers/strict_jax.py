@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Environment variables, so that processes started by tests are strict as well.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# Tests compile much and compute little: LLVM optimises less, which saves a quarter of the time on a fresh clone. An
-# empty XLA_FLAGS has it optimise as for users.
+# Tests compile much and compute little: LLVM optimises less, which saves a quarter of the time on a fresh clone. With
+# an empty XLA_FLAGS, it optimises as for users.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -20,7 +20,7 @@ for name in [name for name in os.environ if name.startswith("LLAMA_ARG_")]:
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-# Every room that handles arrays; the command line has none, and names types there that it imports only when it runs.
+# Every room that handles arrays. The command line has none, and names types that it imports only when it runs.
 ROOMS = ("env", "gguf", "tokenizer", "kernels", "model", "sampling", "parallel", "engine", "measure", "lab")
 install_import_hook([f"minillama.{room}" for room in ROOMS], "beartype.beartype")
 import minillama  # noqa: E402, F401  (env.prepare() sets the XLA flags here)

@@ -12,7 +12,7 @@ VOCAB, D, LAYERS, N, K, H, F = 300, 64, 2, 4, 2, 16, 96
 
 @dataclass(frozen=True)
 class Variant:
-    """What distinguishes one tiny model from the plainest Llama."""
+    """Differences of one tiny model from the simplest Llama."""
 
     architecture: str
     metadata: dict[str, int | float | str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Small vocabularies for tokenizer tests, as the metadata of a GGUF file would give them."""
+"""Small vocabularies for tokenizer tests, as metadata of a GGUF file."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def byte_alphabet() -> list[str]:
 
 
 def spm_metadata(pieces: dict[str, float], special: Sequence[tuple[str, int]] = ()) -> dict[str, object]:
-    """A SentencePiece vocabulary: unknown, BOS, EOS, 256 bytes, pieces with scores, then special tokens with types."""
+    """A SentencePiece vocabulary: unknown, BOS, EOS, 256 bytes, scored pieces, special tokens."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
     types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256, *[NORMAL] * len(pieces), *(kind for _, kind in special)]
     scores = [0.0] * 259 + list(pieces.values()) + [0.0] * len(special)
@@ -32,7 +32,7 @@ def spm_metadata(pieces: dict[str, float], special: Sequence[tuple[str, int]] = 
 def bpe_metadata(
     merges: Sequence[str], special: Sequence[tuple[str, int]] = (), pre: str = "gpt-2", without: Sequence[str] = ()
 ) -> dict[str, object]:
-    """A byte-pair vocabulary: the alphabet and the result of each merge (but for `without`), then special tokens."""
+    """A byte-pair vocabulary: the alphabet, the results of the merges (except `without`), special tokens."""
     texts = dict.fromkeys([*byte_alphabet(), *(merge.replace(" ", "") for merge in merges)])
     tokens = [text for text in texts if text not in without]
     types = [NORMAL] * len(tokens) + [kind for _, kind in special]

@@ -1,4 +1,4 @@
-"""Byte pairs: the `tokenizers` library against a slow twin, and the pre-tokenizers against pieces written by hand."""
+"""Byte pairs: the `tokenizers` library against a reference implementation, pre-tokenizers against expected pieces."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ def merge_lists(draw: st.DrawFn) -> list[str]:
 @given(merge_lists(), st.text("ab .", max_size=40))
 @example(["a a"], "aaaaa")
 @example(["a b", "b a"], "ababab")
-def test_agrees_with_the_slow_twin(merges: list[str], text: str) -> None:
+def test_agrees_with_the_reference_implementation(merges: list[str], text: str) -> None:
     tokenizer = load_tokenizer(bpe_metadata(merges))
     ids = {token: index for index, token in enumerate(tokenizer.tokens)}
     expected = [index for piece in slow_pieces(text) for index in slow_merge(piece, ids, merges)]
@@ -64,7 +64,7 @@ CHAINS = ["a b", "ab a", "b a", "a a", "ab ba", "aa ab"]
 
 
 @given(st.lists(st.sampled_from(CHAINS), unique=True), st.text("ab", max_size=20))
-def test_a_merge_whose_result_is_no_token_is_undone(merges: list[str], text: str) -> None:
+def test_a_merge_without_a_token_is_undone(merges: list[str], text: str) -> None:
     tokenizer = load_tokenizer(bpe_metadata(merges, without=("ab", "ba", "aa")))
     ids = {token: index for index, token in enumerate(tokenizer.tokens)}
     assert tokenizer.encode(text, add_special=False) == slow_merge(text, ids, merges)
@@ -97,25 +97,25 @@ def test_missing_bytes_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixt
     assert [tokenizer.tokens[index] for index in tokenizer.encode("cbc", add_special=False)] == ["c", "c"]
 
 
-def test_merges_that_fit_no_vocabulary() -> None:
+def test_merges_outside_the_vocabulary() -> None:
     metadata = bpe_metadata(MERGES, pre="llama-bpe") | {"tokenizer.ggml.merges": ("h e", "q q")}
     tokenizer = load_tokenizer(metadata)
     assert [tokenizer.tokens[index] for index in tokenizer.encode("he", add_special=False)] == ["he"]
-    with pytest.raises(FormatError, match="'qq', which is no token"):
+    with pytest.raises(FormatError, match="'qq', which is not a token"):
         tokenizer.encode("heqq", add_special=False)
 
 
-def test_lines_that_are_no_merges_do_nothing() -> None:
+def test_lines_that_are_not_merges_are_ignored() -> None:
     tokenizer = load_tokenizer(bpe_metadata(MERGES) | {"tokenizer.ggml.merges": ("", " ", "he", "h e", " a")})
     assert [tokenizer.tokens[index] for index in tokenizer.encode("he", add_special=False)] == ["he"]
 
 
-def test_text_that_is_no_utf8_becomes_a_replacement_character() -> None:
+def test_text_that_is_not_utf8_becomes_a_replacement_character() -> None:
     tokenizer = load_tokenizer(bpe_metadata(MERGES))
     assert tokenizer.decode(tokenizer.encode("a\udcff\ud800b", add_special=False)) == "a\ufffd\ufffdb"
 
 
-def test_tokens_that_are_no_utf8_do_no_harm() -> None:
+def test_tokens_that_are_not_utf8_are_ignored() -> None:
     metadata = bpe_metadata([*MERGES, "\udcff e"], special=[("\udcfe", 1)])
     tokenizer = load_tokenizer(metadata)
     assert [tokenizer.tokens[index] for index in tokenizer.encode("he", add_special=False)] == ["he"]
@@ -161,12 +161,12 @@ def test_pieces_written_by_hand(name: str, text: str, pieces: list[str]) -> None
 
 
 @given(st.sampled_from(sorted(PRETOKENIZERS)), st.text(max_size=50))
-def test_cutting_loses_nothing(name: str, text: str) -> None:
+def test_pretokenizers_keep_all_text(name: str, text: str) -> None:
     assert "".join(cut(name, text)) == text
 
 
 @pytest.mark.parametrize(("pre", "said"), [(None, "names no pre-tokenizer"), ("new-2027", "'new-2027'")])
-def test_an_unknown_pretokenizer_is_named(pre: str | None, said: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_pretokenizer_causes_a_warning(pre: str | None, said: str, caplog: pytest.LogCaptureFixture) -> None:
     metadata = bpe_metadata(MERGES)
     del metadata["tokenizer.ggml.pre"]
     if pre is not None:
@@ -179,7 +179,7 @@ def test_an_unknown_pretokenizer_is_named(pre: str | None, said: str, caplog: py
 
 @given(merge_lists(), st.text(max_size=60))
 def test_a_long_text_gives_the_tokens_of_its_short_parts(merges: list[str], text: str) -> None:
-    """Long texts go to the library, short ones are joined in Python: both must agree."""
+    """The library merges long texts, Python short ones: both must agree."""
     short, long = (load_tokenizer(bpe_metadata(merges)) for _ in range(2))
     long.encode("a" * (LONG_TEXT + 1), add_special=False)  # from here on the library serves
     assert short.encode(text, add_special=False) == long.encode(text, add_special=False)

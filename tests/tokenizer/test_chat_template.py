@@ -1,4 +1,4 @@
-"""Chat templates: the dialect of Hugging Face, refusals that say why, hostile programs, and the built-in formats."""
+"""Chat templates: Hugging Face's extensions, errors with reasons, hostile programs, built-in formats."""
 
 from datetime import datetime
 
@@ -112,7 +112,7 @@ def test_no_generation_prompt() -> None:
         ("{{ strftime_now('%Y') }}", str(datetime.now().year)),
     ],
 )
-def test_the_dialect_of_hugging_face(source: str, text: str) -> None:
+def test_extensions_of_hugging_face(source: str, text: str) -> None:
     assert render(source, [{"content": "Hello", "role": "user"}], enable_thinking=False, tools=[1, 2]) == text
 
 
@@ -176,12 +176,12 @@ def test_a_template_that_fails_is_refused_with_the_reason_and_the_fix(source: st
     ],
     ids=range(32),
 )
-def test_hostile_templates_come_to_an_end(source: str) -> None:
+def test_hostile_templates_terminate(source: str) -> None:
     with pytest.raises(UnsupportedError, match="the model's chat template"):
         render(source)
 
 
-def test_long_conversations_are_no_attack() -> None:
+def test_long_conversations_fit_the_budget() -> None:
     messages = [{"role": "user", "content": "Tell me a story. " * 100}] * 500
     assert len(render(BUILTIN_TEMPLATES["gemma"], messages)) > 800_000
 
@@ -205,7 +205,7 @@ def test_any_template_renders_or_is_refused(source: str) -> None:
         ([], "no messages"),
     ],
 )
-def test_messages_that_are_none(messages: list, said: str) -> None:
+def test_invalid_messages(messages: list, said: str) -> None:
     with pytest.raises(OptionError, match=said):
         ChatTemplate("", "", "").render(messages)
 

@@ -1,4 +1,4 @@
-"""Merging by score: the heap over cut-up text against ten lines that do what the definition says."""
+"""Merging by score: the heap over split text against a reference implementation of ten lines."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -31,7 +31,7 @@ def slow_merge(text: str, ids: Mapping[str, int], scores: Sequence[float], byte_
 @example({"ab": -1.0, "ba": -1.0}, "ababa")  # equal scores: the leftmost pair first
 @example({"aa": -1.0}, "aaaaa")
 @example({"ab": 0.0, "abab": 0.0}, "abababab")
-def test_agrees_with_the_slow_twin(pieces: dict[str, float], text: str) -> None:
+def test_agrees_with_the_reference_implementation(pieces: dict[str, float], text: str) -> None:
     ids = {piece: place for place, piece in enumerate(pieces)} | {f"<0x{byte:02X}>": 100 + byte for byte in range(256)}
     scores = list(pieces.values()) + [0.0] * 400
     byte_ids = byte_fallback_ids(ids, None)
@@ -52,14 +52,14 @@ def test_the_highest_score_wins() -> None:
     assert texts == ["▁the", "▁cat", "▁▁", "as"]
 
 
-def test_characters_outside_the_vocabulary_are_spelt_in_bytes() -> None:
+def test_byte_fallback_outside_the_vocabulary() -> None:
     tokenizer = load_tokenizer(spm_metadata(WORDS))
     ids = tokenizer.encode("é", add_special=False)
     assert [tokenizer.tokens[index] for index in ids] == ["▁", "<0xC3>", "<0xA9>"]
     assert tokenizer.decode(ids) == "é"
 
 
-def test_bytes_that_are_no_text_keep_their_value() -> None:
+def test_bytes_that_are_not_text_keep_their_value() -> None:
     tokenizer = load_tokenizer(spm_metadata(WORDS))
     text = b"\xff\xc3".decode("utf-8", "surrogateescape")  # as Python hands over a command line
     assert [tokenizer.tokens[index] for index in tokenizer.encode(text, add_special=False)] == ["▁", "<0xFF>", "<0xC3>"]
@@ -67,7 +67,7 @@ def test_bytes_that_are_no_text_keep_their_value() -> None:
     assert tokenizer.decode(replaced) == "\ufffd"
 
 
-def test_without_byte_tokens_the_unknown_token_stands_in() -> None:
+def test_unknown_token_without_byte_tokens() -> None:
     byte_ids = byte_fallback_ids({"<unk>": 0, "a": 1, "<0x0A>": 2}, unknown=0)
     assert (byte_ids[0x0A], byte_ids[ord("a")], byte_ids[ord("b")]) == (2, 1, 0)
     assert byte_fallback_ids({"a": 0}, unknown=None)[ord("b")] is None

@@ -74,7 +74,7 @@ def test_end_of_generation_tokens() -> None:
     assert bpe(eot_token_id=70).eog == {1, 70, bpe().tokens.index("<|end|>")}
 
 
-def test_ends_that_the_file_calls_normal_tokens_are_control_tokens() -> None:
+def test_end_tokens_with_type_normal_are_control_tokens() -> None:
     tokenizer = load_tokenizer(bpe_metadata(MERGES, [("<|im_end|>", NORMAL), ("<|fim_prefix|>", NORMAL)]))
     end, prefix = tokenizer.size - 2, tokenizer.size - 1
     assert end in tokenizer.eog and prefix not in tokenizer.eog
@@ -90,21 +90,21 @@ def test_gpt_oss_ends_an_answer_with_return_not_with_end() -> None:
     assert tokenizer.piece(first + 2) == b"<|end|>" and tokenizer.piece(first + 3) == b"<|channel|>"
 
 
-def test_phi3_special_tokens_eat_the_blanks_after_them() -> None:
+def test_phi3_special_tokens_strip_the_blanks_after_them() -> None:
     metadata = spm_metadata(WORDS, SPECIAL) | {"general.name": "Phi-3 Mini"}
     tokenizer = load_tokenizer(metadata)
     assert texts(tokenizer, "<|end|> \n\tthe<s> the") == ["<|end|>", "▁the", "<s>", "▁", "▁the"]
     assert texts(spm(), "<|end|> the") == ["<|end|>", "▁", "▁the"]
 
 
-def test_the_longest_special_token_is_cut_out_first() -> None:
+def test_the_longest_special_token_has_priority() -> None:
     specials = [SpecialToken("bcd", 1), SpecialToken("ab", 2), SpecialToken("b", 3)]
     assert split_special("abcdab b", specials) == ["a", 1, 2, " ", 3]
     assert split_special("", specials) == [] and split_special("xyz", specials) == ["xyz"]
 
 
 @given(st.text("<|end>[x] ", max_size=40))
-def test_cutting_at_special_tokens_loses_nothing(text: str) -> None:
+def test_splitting_at_special_tokens_keeps_all_text(text: str) -> None:
     specials = spm().specials
     fragments = split_special(text, specials)
     assert "".join(part if isinstance(part, str) else spm().tokens[part] for part in fragments) == text
@@ -119,7 +119,7 @@ def test_pieces() -> None:
     assert tokenizer.piece(ids["<unk>"]) == b"" and tokenizer.piece(ids["[x]"]) == b"[x]"
     assert tokenizer.piece(ids["<gone>"], special=True) == b""
     for wrong in (-1, tokenizer.size):
-        with pytest.raises(OptionError, match=f"{wrong}; the vocabulary has ids 0 to {tokenizer.size - 1}"):
+        with pytest.raises(OptionError, match=f"{wrong}; expected 0 to {tokenizer.size - 1}"):
             tokenizer.piece(wrong)
 
 
@@ -143,7 +143,7 @@ def test_decoding_removes_one_leading_blank_of_the_very_first_token() -> None:
         ("end '", "end '"),
     ],
 )
-def test_decoding_cleans_up_blanks_where_the_pretokenizer_says_so(text: str, cleaned: str) -> None:
+def test_decoding_cleans_up_spaces(text: str, cleaned: str) -> None:
     assert bpe("gpt-2").decode(bpe("gpt-2").encode(text)) == cleaned
     assert bpe("qwen2").decode(bpe("qwen2").encode(text)) == text
 

@@ -1,19 +1,19 @@
-"""Chat formats for `--chat-template NAME`, by llama.cpp's names, for models whose own template is missing or broken.
+"""Built-in chat templates for `--chat-template NAME`, under llama.cpp's names.
 
-None writes the BOS token: the tokenizer does, if the model wants one. Where a format knows no system message, its
-text goes into the first message of the user.
+They serve models whose own template is missing or broken. None of them writes the BOS token: the tokenizer adds it if
+the model uses one. In a format without system messages, the system text becomes part of the first user message.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-# One turn is like the other: role, content, an end mark; then the beginning of the answer.
+# All turns have the same form: role, content, end mark. Then the start of the answer follows.
 _TURNS = "{%% for m in messages %%}%s{%% endfor %%}{%% if add_generation_prompt %%}%s{%% endif %%}"
 _CHATML = _TURNS % (
     "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}",
     "{{ '<|im_start|>assistant\\n' }}",
 )
-# [INST] opens before what the user (or the system) says and closes after it.
+# [INST] ... [/INST] encloses the message of the user (or the system).
 _LLAMA2 = """\
 {%- set ns = namespace(open=false) -%}
 {%- for m in messages -%}
@@ -65,7 +65,10 @@ _ORION = """\
 
 
 def _by_role(system: str, user: str, assistant: str, begin: str = "", before: str = "") -> str:
-    """A format whose turns differ by role; the arguments are Jinja expressions, `begin` and `before` plain text."""
+    """Template with a different turn for each role.
+
+    system, user, assistant: Jinja expressions. begin (of the answer) and before (all turns): plain text.
+    """
     turn = (
         f"{{% if m.role == 'system' %}}{{{{ {system} }}}}{{% elif m.role == 'user' %}}{{{{ {user} }}}}"
         f"{{% else %}}{{{{ {assistant} }}}}{{% endif %}}"
@@ -74,7 +77,7 @@ def _by_role(system: str, user: str, assistant: str, begin: str = "", before: st
 
 
 def _tagged(end: str, begin: str = "<|assistant|>\\n", after_role: str = "|>\\n") -> str:
-    """`<|role|>`, content, an end mark."""
+    """Template with turns of `<|role|>`, content and an end mark."""
     return _TURNS % (f"{{{{ '<|' + m.role + '{after_role}' + m.content + '{end}' }}}}", f"{{{{ '{begin}' }}}}")
 
 

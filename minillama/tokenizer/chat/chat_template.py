@@ -1,8 +1,8 @@
-"""Chat templates: the Jinja program in a GGUF file that writes messages as the text a model was trained on.
+"""Chat templates: Jinja programs in GGUF files that turn messages into a prompt.
 
-Rendered as Hugging Face's `apply_chat_template` does it, in Jinja's immutable sandbox: the program comes with a file
-from the internet. A template that fails is an error that says why; no other format is tried silently in its place,
-because a model asked in the wrong format answers badly and nobody sees the reason.
+Rendering follows Hugging Face's `apply_chat_template`, in Jinja's immutable sandbox because the program comes with a
+file from the internet. A template that fails raises an error with the reason. No other format replaces it silently:
+with the wrong format, a model answers badly without a visible reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ SUGGESTION = "name another with --chat-template (chatml, llama3 ... or a file)"
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A template and the texts of the tokens it may ask for. `name` says in errors where it came from."""
+    """A template with the texts of BOS and EOS; errors show its `name`."""
 
     source: str
     bos_token: str
@@ -35,16 +35,16 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         extra: Mapping[str, object] = {},
     ) -> str:
-        """The prompt for these messages, ready for `Tokenizer.encode`.
+        """Render messages to a prompt for `Tokenizer.encode`.
 
-        A message has a `role` and a `content`. `add_generation_prompt` ends with the beginning of an answer. `extra`
-        are further variables of the template (`tools`, `enable_thinking`). Raises OptionError for a message that is
-        none, UnsupportedError where the template is broken, refuses the messages or does too much work.
+        A message has a `role` and a `content`. add_generation_prompt: end with the start of an answer. extra: more
+        variables of the template (`tools`, `enable_thinking`). Raises OptionError for an invalid message,
+        UnsupportedError if the template is broken, rejects the messages or does too much work.
         """
-        from minillama.tokenizer.chat.jinja_sandbox import TemplateError  # with jinja2, which only chats need
+        from minillama.tokenizer.chat.jinja_sandbox import TemplateError  # imports jinja2, which only chats need
 
         if not messages:
-            raise OptionError("there are no messages to render; give at least one of the user")
+            raise OptionError("no messages to render; give at least one user message")
         variables = {
             "bos_token": self.bos_token,
             "eos_token": self.eos_token,
@@ -58,12 +58,12 @@ class ChatTemplate:
             raise self._refusal(str(error)) from error
 
     def _refusal(self, reason: str) -> UnsupportedError:
-        one_line = " ".join(reason.split())  # whatever the template says
+        one_line = " ".join(reason.split())  # the template may raise several lines
         return UnsupportedError(f"{self.name} {one_line}; {SUGGESTION}")
 
 
 def load_chat_template(metadata: Mapping[str, object]) -> ChatTemplate | None:
-    """The template in the file, None where it has none. FormatError where it is not a text."""
+    """The template of a file, or None; FormatError if it is not a text."""
     source = metadata.get("tokenizer.chat_template")
     if source is None:
         return None

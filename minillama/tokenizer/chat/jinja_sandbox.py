@@ -1,4 +1,7 @@
-"""Jinja for programs from strangers: Hugging Face's dialect, sandboxed, with an end to work and memory."""
+"""Sandboxed Jinja for untrusted chat templates, with limits on work and memory.
+
+Includes Hugging Face's extensions for chat templates.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,11 +29,11 @@ MAX_SOURCE = 500_000  # characters
 
 
 class TemplateError(Exception):
-    """Rendering failed; the message follows the template's name: `failed in line 3: ...`."""
+    """Failed rendering; the message continues the template's name: `failed in line 3: ...`."""
 
 
 class RaisedByTemplate(jinja2.TemplateError):
-    """What a template's own raise_exception raises."""
+    """Error raised by the template's own `raise_exception`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,7 @@ class Template:
     characters: int
 
     def render(self, variables: Mapping[str, object]) -> str:
-        """The text; TemplateError where the template fails, refuses or does too much."""
+        """Render to text; TemplateError if the template fails, rejects the messages or does too much."""
         try:
             with rendering_budget(self.characters):
                 return self.program.render(variables)
@@ -49,13 +52,13 @@ class Template:
             raise TemplateError(f"refuses these messages: {error.message}") from error
         except RecursionError as error:
             raise TemplateError("failed: it calls itself without end") from error
-        except Exception as error:  # a template can raise anything that Python can
+        except Exception as error:  # a template can raise any exception
             reason = str(error) or type(error).__name__
             raise TemplateError(f"failed in line {_line(error)}: {reason}") from error
 
 
 def compile_template(source: str) -> Template:
-    """Compile; TemplateError where the source is no template, or too long."""
+    """Compile a template; TemplateError if the source is invalid or too long."""
     if len(source) > MAX_SOURCE:
         raise TemplateError(f"has {len(source)} characters, more than {MAX_SOURCE}")
     try:
@@ -73,7 +76,7 @@ def compile_template(source: str) -> Template:
 
 
 def _without_concat(node: nodes.Node) -> nodes.Node:
-    """`a ~ b` as a filter over [a, b], which can look at the lengths first."""
+    """Replace `a ~ b` by a filter over [a, b], which checks the lengths first."""
     for name, value in node.iter_fields():
         if isinstance(value, nodes.Node):
             setattr(node, name, _without_concat(value))
@@ -86,7 +89,7 @@ def _without_concat(node: nodes.Node) -> nodes.Node:
 
 
 class _GenerationTag(Extension):
-    """`{% generation %}` marks, for training, what the model wrote; here only its contents count."""
+    """The tag `{% generation %}`, a mark for training; only its contents are rendered."""
 
     tags = frozenset({"generation"})
 
@@ -96,7 +99,7 @@ class _GenerationTag(Extension):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, where operators and calls cost."""
+    """Jinja's sandbox with a charge for operators and calls."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -118,7 +121,7 @@ def _strftime_now(format: str) -> str:
 
 
 def _line(error: BaseException) -> int:
-    """The line of the template that raised."""
+    """Line of the template that raised the exception."""
     line, trace = 0, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == "<template>":

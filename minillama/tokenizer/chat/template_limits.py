@@ -1,7 +1,7 @@
-"""What a chat template may cost: a budget for work and memory, and the filters and checks that spend it.
+"""Limits for chat templates: a budget for work and memory, and what charges it.
 
-Every turn of a loop, every call and every 16 characters that come into being are paid for, before they do. The budget
-is far above what honest templates need, and lasts a few seconds.
+Each loop iteration, each call and each 16 characters of new text are charged in advance. The budget is much larger than
+ordinary templates need, and allows a few seconds of work.
 """
 
 import json
@@ -19,12 +19,12 @@ from jinja2.runtime import Context
 from jinja2.sandbox import SecurityError
 
 BUDGET = 10_000_000
-CHARACTERS = 16  # for one unit of the budget
-ITEM = 8  # units for a value that becomes a text, and for each one inside a list or dictionary
-CALL, MACRO = 8, 64  # units for a call, and the least for a macro of the template
+CHARACTERS = 16  # per unit of the budget
+ITEM = 8  # units for a value that becomes text, and for each value inside a list or dictionary
+CALL, MACRO = 8, 64  # units for a call, and the minimum for a macro of the template
 MAX_INDENT = 64
-MAX_BITS = 4096  # of an integer
-# Jinja's filters without those whose result can be far larger than what goes in. The first make a text of any value.
+MAX_BITS = 4096  # bits of an integer
+# Jinja's filters, except those whose result can be much larger than their input. TEXT_FILTERS turn any value into text.
 TEXT_FILTERS = (
     "capitalize", "e", "escape", "forceescape", "indent", "join", "lower", "replace", "safe", "string", "striptags",
     "title", "tojson", "trim", "truncate", "upper", "urlencode", "wordcount",
@@ -40,24 +40,24 @@ FORBIDDEN_FORMAT = re.compile(r"\d{4,}|\*|:[^}]*\{")
 
 
 class BudgetExceeded(Exception):
-    """The budget is spent."""
+    """The rendering has no budget left."""
 
 
 @dataclass
 class Budget:
-    """Units left in this rendering; a call of a macro costs `macro` units."""
+    """Remaining units of a rendering; a macro call costs `macro` units."""
 
     left: int
     macro: int
 
     def spend(self, units: int) -> None:
-        """Take units; BudgetExceeded when there are not that many."""
+        """Take units; BudgetExceeded if too few are left."""
         if units > self.left:
             raise BudgetExceeded("it does too much work")
         self.left -= units
 
     def charge_text(self, value: object) -> None:
-        """Take what a text of this value is worth, lists and dictionaries with all they hold."""
+        """Charge the text of a value, including all contents of lists and dictionaries."""
         units, waiting = 0, [value]
         while waiting:
             item = waiting.pop()
@@ -72,20 +72,20 @@ class Budget:
         self.spend(units)
 
     def charge_read(self, value: object) -> None:
-        """Take what one look at all of this value is worth."""
+        """Charge one pass over a value."""
         if isinstance(value, str | bytes):
             self.spend(1 + len(value) // CHARACTERS)
         elif isinstance(value, list | tuple | set | frozenset | dict | range):
             self.spend(1 + len(value))
 
 
-# The budget of the rendering that goes on in this thread
-_current: ContextVar[Budget] = ContextVar("left")
+# The budget of this thread's current rendering
+_current: ContextVar[Budget] = ContextVar("budget")
 
 
 @contextmanager
 def rendering_budget(characters: int) -> Iterator[None]:
-    """Give a rendering its budget; `characters` is the length of the template."""
+    """Set the budget of a rendering; `characters` is the length of the template."""
     token = _current.set(Budget(BUDGET, macro=MACRO + characters // CHARACTERS))
     try:
         yield
@@ -94,9 +94,9 @@ def rendering_budget(characters: int) -> Iterator[None]:
 
 
 def charge_call(called: object, arguments: tuple[object, ...], *, macro: bool) -> tuple[object, ...]:
-    """Pay for a call; SecurityError for a method whose result can be far larger than what goes in.
+    """Charge a call; SecurityError for a method with a possibly much larger result.
 
-    Returns the arguments to call with: `join` gets a list in place of what can be gone through only once.
+    Returns the arguments for the call: `join` gets a list in place of an iterator.
     """
     budget = _current.get()
     budget.spend(budget.macro if macro else CALL)
@@ -116,7 +116,7 @@ def charge_call(called: object, arguments: tuple[object, ...], *, macro: bool) -
 
 
 def charge_operator(operator: str, left: object, right: object) -> None:
-    """Pay for `+`, `*`, `**` or `%`, whose results can be large."""
+    """Charge `+`, `*`, `**` or `%`, whose results can be large."""
     if operator == "%":
         _check_format(left)
     elif isinstance(left, int) and isinstance(right, int):
@@ -133,7 +133,7 @@ def charge_operator(operator: str, left: object, right: object) -> None:
 
 @jinja2.pass_context
 def charge_loop(context: Context, items: Iterable[object], weight: int) -> list[object]:
-    """The list that a loop goes through, paid for before its first turn; `weight` units a turn."""
+    """Charge a loop in advance, `weight` units per iteration, and return its items."""
     listed = list(items)
     _current.get().spend(weight * len(listed))
     return listed
@@ -141,25 +141,25 @@ def charge_loop(context: Context, items: Iterable[object], weight: int) -> list[
 
 @jinja2.pass_context
 def charge_concat(context: Context, items: list[object]) -> str:
-    """What `~` makes."""
+    """Charge and compute the concatenation `~`."""
     _current.get().charge_text(items)
     return "".join(map(str, items))
 
 
 @jinja2.pass_context
 def charge_output(context: Context, value: object) -> object:
-    """A value on its way into the text."""
+    """Charge a value that is written to the output."""
     _current.get().charge_text(value)
     return value
 
 
 def _charged(function: Callable[..., object], charge: Callable[[Budget, object], None]) -> Callable[..., object]:
-    """The filter, which first pays for all that it is given."""
+    """Wrap a filter so that it charges all its arguments first."""
 
-    @wraps(function)  # keeps Jinja's mark that the first argument is the context or the environment
+    @wraps(function)  # keeps Jinja's mark for a first argument that is the context or environment
     def charged(*arguments: object, **named: object) -> object:
         budget = _current.get(None)
-        if budget is not None:  # None while constants are folded at compile time
+        if budget is not None:  # None during constant folding at compile time
             for value in (*arguments, *named.values()):
                 charge(budget, value)
         return function(*arguments, **named)
@@ -174,7 +174,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Hugging Face's, which leaves characters and blanks as they are; Jinja's own is made for HTML."""
+    """Hugging Face's tojson, which keeps all characters; Jinja's own escapes for HTML."""
     _check_indent(indent)
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
@@ -184,7 +184,7 @@ def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = 
     return do_indent(text, width, first, blank)
 
 
-@jinja2.pass_context  # as all that pays: so that it is not called at compile time
+@jinja2.pass_context  # prevents a call at compile time
 def _replace(context: Context, text: object, old: str, new: str, count: int | None = None) -> str:
     _charge_replace(str(text), old, new)
     return str(text).replace(old, new, -1 if count is None else count)
