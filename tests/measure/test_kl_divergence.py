@@ -170,7 +170,7 @@ def test_other_files_are_refused(models: tuple[ml.LLM, ml.LLM], base_path: Path,
     with pytest.raises(ResourceError, match="No such file"):
         open_base(tmp_path / "none.kld")
     other = replace(models[0], backend=replace(models[0].local, config=replace(models[0].config, vocab_size=299)))
-    with pytest.raises(OptionError, match=r"a vocabulary of 300, 0\.gguf has 299"):
+    with pytest.raises(OptionError, match=r"a vocabulary of 300, but 0\.gguf of 299"):
         running_divergence(other, open_base(base_path))
     path.write_bytes(data[:20] + np.full(6 * SIZE, 300, "<i4").tobytes() + data[20 + 24 * SIZE :])
     with pytest.raises(FormatError, match="token 300"):
