@@ -19,7 +19,7 @@ HEAVY = {"jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "jin
 OUTSIDE_WORLD = {"cli", "lab", "server"}  # rooms that print, parse arguments and read the environment
 MOST_FILES = 12  # modules of one folder, without __init__ and the commands of cli
 
-OPEN = ("minillama.kernels.", "minillama.lab.", "minillama.engine.")  # rooms being put in order
+OPEN = ("minillama.kernels.",)  # rooms being put in order
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in LEVEL)
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}

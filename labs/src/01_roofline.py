@@ -27,8 +27,8 @@ from minillama.gguf import TensorType
 from minillama.lab import Dropdown, IntSlider, Panel, Prediction, Slider, show
 from minillama.lab.checks import lab01 as check
 from minillama.lab.grading.check import attempt
-from minillama.lab.grading.lab_record import measurement
 from minillama.lab.grading.report_html import save_figure
+from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.roofline_plots import (
     Dot,

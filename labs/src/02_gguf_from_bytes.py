@@ -40,7 +40,7 @@ from minillama.lab.experiments.quantised_blocks import (
     relative_error,
 )
 from minillama.lab.grading.check import attempt
-from minillama.lab.grading.lab_record import measurement
+from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, treemap
 
 path = data_file("storyteller-q8_0.gguf")

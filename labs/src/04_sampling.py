@@ -36,7 +36,7 @@ from minillama.lab.experiments.next_token import (
     stage_reports,
 )
 from minillama.lab.grading.check import attempt
-from minillama.lab.grading.lab_record import measurement
+from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import lines, scatter
 from minillama.sampling import Sampling
 

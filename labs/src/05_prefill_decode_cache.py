@@ -40,7 +40,7 @@ from minillama.lab.experiments.counted_passes import (
     pass_seconds,
 )
 from minillama.lab.grading.check import attempt
-from minillama.lab.grading.lab_record import measurement
+from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.measurement_plots import power_laws, sweep, timeline
 from minillama.measure.limits.work_per_token import cache_bytes_read, prompt_weights, weight_bytes

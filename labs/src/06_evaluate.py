@@ -28,7 +28,7 @@ from minillama.lab import Dropdown, Panel, Prediction, show
 from minillama.lab.checks import lab06 as check
 from minillama.lab.experiments.quantised_storytellers import distance, heldout_text, load_quantised, scored_logits
 from minillama.lab.grading.check import attempt
-from minillama.lab.grading.lab_record import measurement
+from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, lines
 from minillama.lab.plots.measurement_plots import bands
 from minillama.lab.widgets.figure import text_table

@@ -41,7 +41,7 @@ from minillama.lab.experiments.quantisation_tradeoff import (
 )
 from minillama.lab.experiments.quantised_storytellers import distance, heldout_text, load_quantised
 from minillama.lab.grading.check import attempt
-from minillama.lab.grading.lab_record import measurement
+from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, lines
 from minillama.lab.plots.measurement_plots import pareto
 from minillama.lab.widgets.figure import text_table

@@ -43,7 +43,7 @@ from minillama.lab.experiments.ab_measurement import (
 )
 from minillama.lab.experiments.counted_passes import big_model, pass_seconds
 from minillama.lab.grading.check import attempt
-from minillama.lab.grading.lab_record import measurement
+from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.measurement_plots import heat_map, waterfall
 from minillama.measure.limits.work_per_token import cache_bytes_read

@@ -46,7 +46,7 @@ from minillama.lab.distributed.virtual_devices import (
 from minillama.lab.distributed.worker_processes import time_all_reduce, token_seconds
 from minillama.lab.experiments.counted_passes import big_model
 from minillama.lab.grading.check import attempt
-from minillama.lab.grading.lab_record import measurement
+from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.measurement_plots import sweep
 from minillama.lab.plots.sharding_plots import device_grid, host_curves, ledger_bars, scaling

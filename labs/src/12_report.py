@@ -31,9 +31,9 @@ from minillama.lab.checks import lab12 as check
 from minillama.lab.experiments.counted_passes import big_model, decode_speeds, pass_seconds
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.decisions import TARGETS, Essay, Limit, LookBack, Ratio, Target, TradeOff, decide
-from minillama.lab.grading.lab_record import measurement
 from minillama.lab.grading.lab_results import TITLES, measured, read_results
 from minillama.lab.grading.report_html import build_report, calibration, save_figure
+from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars
 from minillama.model import cache_bytes
 

@@ -10,8 +10,8 @@ import pytest
 from gguf import quants
 from gguf.constants import GGMLQuantizationType as TensorType
 
+from minillama.lab import lab_record
 from minillama.lab.checks import lab02
-from minillama.lab.grading import lab_record
 from minillama.lab.grading.check import Item, Mistake, NotYet, attempt, call, expect_equal, graded
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from minillama.gguf import TensorType
+from minillama.lab import lab_record
 from minillama.lab.checks import lab01
-from minillama.lab.grading import lab_record
 from minillama.lab.grading.check import Item
 from minillama.lab.plots import roofline_plots
 from minillama.lab.plots.roofline_plots import Dot

@@ -11,7 +11,7 @@ import pytest
 import minillama as ml
 from minillama.engine.llm import LLM
 from minillama.gguf.kv_cache_types import CacheTypes, read_cache_types
-from minillama.lab import Figure, IntSlider, Panel
+from minillama.lab import Figure, IntSlider, Panel, lab_record
 from minillama.lab.checks import lab05, lab08
 from minillama.lab.experiments import ab_measurement
 from minillama.lab.experiments.ab_measurement import KERNELS, Change
@@ -22,7 +22,6 @@ from minillama.lab.experiments.counted_passes import (
     one_more_token,
     pass_seconds,
 )
-from minillama.lab.grading import lab_record
 from minillama.lab.grading.check import Item
 from minillama.lab.plots import measurement_plots
 from minillama.lab.widgets.background_job import State

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from minillama.errors import FormatError, ResourceError
-from minillama.lab import Prediction
+from minillama.lab import Prediction, lab_record
 from minillama.lab.checks import lab12
-from minillama.lab.grading import decisions, lab_record
+from minillama.lab.grading import decisions
 from minillama.lab.grading.check import Item
 from minillama.lab.grading.decisions import Essay, Limit, LookBack, Ratio, Target, TradeOff, decide, read_decisions
 from minillama.lab.grading.lab_results import TITLES, Quantity, read_results

@@ -12,7 +12,7 @@ from statistics import median
 
 from minillama.engine.llm import LLM
 from minillama.env import MINILLAMA
-from minillama.lab.grading import lab_record
+from minillama.lab import lab_record
 from minillama.lab.plots.measurement_plots import SpeedUpStep
 from minillama.measure.host.child_process import run_for_json
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minillama.errors import first_line
-from minillama.lab.grading import lab_record
+from minillama.lab import lab_record
+from minillama.lab.error_text import one_line
 from minillama.lab.widgets.figure import text_table
 
 Answer = Callable[..., object]
@@ -242,14 +242,6 @@ def is_unchanged(mine: object, original: object) -> bool:
     if isinstance(mine, int | float | str | bytes | bytearray):
         return bool(mine == original)
     return True
-
-
-def one_line(error: BaseException) -> str:
-    """An exception in one line: name, message, and line of the learner's cell."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "/minillama/lab/" not in frame.filename.replace("\\", "/")]
-    place = f" (line {own[-1].lineno} of `{own[-1].name}`)" if own else ""
-    return f"{first_line(error, with_type=True)}{place}"
 
 
 @dataclass(frozen=True)

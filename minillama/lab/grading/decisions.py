@@ -8,7 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 from minillama.errors import FormatError
-from minillama.lab.grading import lab_record
+from minillama.lab import lab_record
 from minillama.lab.grading.lab_results import Quantity, Results, measured
 
 LAB = "12"

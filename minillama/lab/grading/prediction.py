@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
-from minillama.lab.grading import lab_record
+from minillama.lab import lab_record
 from minillama.lab.plots.lab_plots import prediction_bars
 from minillama.lab.widgets.figure import Figure
 

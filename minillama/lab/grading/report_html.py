@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from minillama.lab.grading import lab_record
+from minillama.lab import lab_record
 from minillama.lab.grading.decisions import Decisions, TradeOff, limits_met, read_decisions
 from minillama.lab.grading.lab_results import TITLES, LabResults, Quantity, Results, read_results
 from minillama.lab.grading.rubric import rubric

@@ -20,7 +20,7 @@ from minillama.gguf import TensorType
 from minillama.gguf.random_models.model_shapes import shape_named
 from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.gguf.types import row_bytes
-from minillama.lab.grading import lab_record
+from minillama.lab import lab_record
 from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Figure, apply_layout, format_number, text_table
 from minillama.measure.limits.roofline import Roofline, matmul_flops, measure_roofline, model_work
 from minillama.measure.speed.llama_bench import measure_trial

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from enum import Enum
 
-from minillama.lab.grading.check import one_line
+from minillama.lab.error_text import one_line
 
 
 class State(Enum):
