@@ -1,7 +1,6 @@
-"""From a file to text: load, prefill, decode, stop.
+"""From a file to text: load, prefill, sample, stop; the Python API.
 
-The Python API of a notebook is here.
-
-`source` finds the file, `loader` places its parameters, `steps` holds what is compiled, `session` the state between
-calls, `stream` the loop, `lookup` its guesses, `llm` the object that a person holds.
+`load` opens a file with `LoadOptions` and gives an `LLM`. A `Stream` samples tokens of a `Session`, which holds the
+key/value cache of a text. `backends` run the programs of a model, `loading` reads its parameters, `compile` keeps
+executables, `generation` has the parts of a stream.
 """

@@ -1,6 +1,7 @@
 """The open model of the Python API: generate, stream, chat, measure, and look inside."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -95,7 +96,7 @@ class LLM:
     ) -> Stream:
         """Continue a text, piece by piece.
 
-        prompt: text, in which special tokens are recognised and BOS is put in front as the model asks, or token ids.
+        prompt: text (special tokens are parsed, and BOS is prepended if the model has it so), or token ids.
         session: what it shares with earlier calls at the start is not evaluated again.
         options: the fields of `Request` (n, stop, context_shift, keep, ignore_eos, lookup, ...) and of `Sampling`
         (temp, top_k, seed, ...); sampling options not given come from the file, then from llama.cpp's defaults.
@@ -111,7 +112,12 @@ class LLM:
 
         An interrupt ends it and keeps the text so far.
         """
-        return _run_out(self.stream(prompt, session=session, **options))
+        stream = self.stream(prompt, session=session, **options)
+        with suppress(KeyboardInterrupt):
+            for _ in stream:
+                pass
+        stream.close()
+        return stream.completion
 
     def measure(
         self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -145,7 +151,7 @@ class LLM:
         **options: Unpack[GenerateOptions],
     ) -> Completion:
         """Answer a conversation and give the answer back whole; see `chat_stream`."""
-        return _run_out(self.chat_stream(messages, session=session, **options))
+        return self.generate(self.encode_chat(messages), session=session, **options)
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
         """The text that a conversation becomes, with its special tokens."""
@@ -231,12 +237,3 @@ class LLM:
         if wrong:
             raise OptionError(f"token id {wrong[0]} is outside the vocabulary of {self.config.vocab_size}")
         return tuple(int(token) for token in ids)
-
-
-def _run_out(stream: Stream) -> Completion:
-    try:
-        for _ in stream:
-            pass
-    except KeyboardInterrupt:
-        pass
-    return stream.completion

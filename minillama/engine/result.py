@@ -7,9 +7,9 @@ from enum import Enum
 class Reason(Enum):
     """Why generation ended."""
 
-    STOP = "stop"  # the model said so with an end token
+    STOP = "stop"  # the model sampled an end token
     WORD = "word"  # a stop string appeared
-    LIMIT = "limit"  # as many tokens as asked for
+    LIMIT = "limit"  # `n` tokens were written
     LENGTH = "length"  # the context is full
     INTERRUPTED = "interrupted"  # the caller stopped it
 
@@ -40,7 +40,7 @@ class Piece:
 class Timings:
     """Seconds of one call.
 
-    Compilation is told apart: it is in `compile` and `total`, in no other figure.
+    Compilation is reported separately: it is part of `compile` and `total` only.
     """
 
     load: float  # opening the model, once
@@ -83,7 +83,7 @@ class Completion:
     logprobs: tuple[float, ...]
     reason: Reason
     prompt_tokens: int
-    seed: int  # the one that was used, also where a random one was asked for
+    seed: int  # the actual one, also where a random one was wanted
     timings: Timings
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
-from minillama.engine.backends.programs import Program, VerifiedDraft
+from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.batches import Batches
 from minillama.gguf.kv_cache_types import CacheTypes
 
@@ -103,7 +103,7 @@ class Session:
             count, padded = self._next_chunk(min(len(ids) - done, batch_size - done % batch_size))
             chunk = list(ids[done : done + count])
             row = np.array([chunk + [0] * (padded - count)], np.int32)
-            logits, self._cache = self._call(programs.prefill, row, np.full(1, count, np.int32))
+            logits, self._cache = self._backend.call(programs.prefill, self._cache, row, np.full(1, count, np.int32))
             self.tokens += chunk
             done += count
             if done % batch_size == 0:
@@ -125,7 +125,7 @@ class Session:
 
         Sample after each while the draft is right.
 
-        The sampled tokens, of which the last one is not in the cache, and the sampler's next state. A token may still
+        The sampled tokens and the sampler's next state; the last token is not in the cache. A token may still
         be on the device, [1, 1]. `commit` is to follow for the token and all sampled ones but the last. There must be
         room for as many tokens as `pass_size` says.
         """
@@ -135,12 +135,12 @@ class Session:
         self._ahead = size
         if not draft:
             ids = self._backend.put(np.array([[token]], np.int32)) if isinstance(token, int) else token
-            result, state, self._cache = self._call(programs.generate, chain, state, ids, None)
+            result, state, self._cache = self._backend.call(programs.generate, self._cache, chain, state, ids, None)
             return result, state
         ids = np.zeros((1, size), np.int32)
         ids[0, : 1 + len(draft)] = token, *draft
         n_draft = np.full(1, len(draft), np.int32)
-        result, state, self._cache = self._call(programs.generate, chain, state, ids, n_draft)
+        result, state, self._cache = self._backend.call(programs.generate, self._cache, chain, state, ids, n_draft)
         self._ahead = int(np.asarray(result.count)[0])
         return result, state
 
@@ -159,16 +159,13 @@ class Session:
         self._discard_ahead()
         self._ensure(len(self.tokens) + 1)
         ids, one = np.array([[token]], np.int32), np.ones(1, np.int32)
-        logits, self._cache = self._call(programs.prefill, ids, one)
+        logits, self._cache = self._backend.call(programs.prefill, self._cache, ids, one)
         self.tokens.append(token)
         return logits
 
     def program(self, size: int) -> tuple[int, int]:
         """The key of the program for the next `size` tokens, within a model and chain."""
         return self._capacity_for(len(self.tokens) + size), size
-
-    def _call(self, program: Program, *args: Handle) -> Handle:
-        return self._backend.call(program, self._cache, *args)
 
     def _discard_ahead(self) -> None:
         """Drop what was run and not committed."""
@@ -200,7 +197,7 @@ class Session:
             raise ValueError(f"{positions} tokens do not fit in a context of {self.ctx_size}")
         capacity = self._capacity_for(positions)
         if capacity > self._cache.capacity:
-            self._cache = self._call(programs.resize, capacity)
+            self._cache = self._backend.call(programs.resize, self._cache, capacity)
 
     def _empty(self, capacity: int) -> Handle:
         return self._backend.new_cache(capacity, self._cache_types)

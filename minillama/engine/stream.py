@@ -5,8 +5,8 @@ Read `Stream._sample` first: it is the loop.
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 import jax
 import numpy as np
@@ -64,16 +64,11 @@ class Stream:
         self._total = self._compiling = 0.0
         self._pieces = self._write()
 
-    def __iter__(self) -> "Stream":
-        return self
+    def __iter__(self) -> Iterator[Piece]:
+        return self._pieces
 
     def __next__(self) -> Piece:
-        try:
-            return next(self._pieces)
-        except BaseException as problem:
-            if not isinstance(problem, StopIteration):
-                self._finish(Reason.INTERRUPTED)
-            raise
+        return next(self._pieces)
 
     def __enter__(self) -> "Stream":
         return self
@@ -124,7 +119,8 @@ class Stream:
         stopwatch = Stopwatch()
         logits = self._prefill(self._ids)
         self._prompt_seconds = stopwatch.seconds()
-        sampled, state = self._run(self._kind, self._session.start, self._chain, self.seed, logits)
+        with self._compiling_if_new(self._kind):
+            sampled, state = self._session.start(self._chain, self.seed, logits)
         draft: Sequence[int] = ()
         if self._lookup is not None:
             self._lookup.extend(self._ids)
@@ -149,9 +145,8 @@ class Stream:
     def _generate(self, state: Handle, token: Handle | int, draft: Sequence[int] = ()) -> tuple[VerifiedDraft, Handle]:
         """Run a token, with a draft of what may follow it, and sample."""
         self._drafted += len(draft)
-        return self._run(
-            self._program(pass_size(1 + len(draft))), self._session.generate, self._chain, state, token, draft
-        )
+        with self._compiling_if_new(self._program(pass_size(1 + len(draft)))):
+            return self._session.generate(self._chain, state, token, draft)
 
     def _prefill(self, ids: Sequence[int]) -> Handle:
         """Run the tokens that the session does not hold yet; logits of the last one."""
@@ -193,24 +188,28 @@ class Stream:
 
     def _write(self) -> Iterator[Piece]:
         """Pieces of text until something ends it."""
-        if self._request.n == 0:
-            self._finish(Reason.LIMIT)
-            return
-        for token, logprob, seconds in self._sample():
-            if self._tokens:
-                self._token_seconds.append(seconds)
-            else:
-                self._first_seconds = seconds = self._prompt_seconds + seconds
-            self._tokens.append(token)
-            self._logprobs.append(logprob)
-            shown = self._output.push(token)
-            reason = self._why_stop()
-            if reason is not None:
-                shown = self._output.end(reason, shown)
-                self._finish(reason)
-            yield Piece(shown, token, logprob, seconds)
-            if reason is not None:
+        try:
+            if self._request.n == 0:
+                self._finish(Reason.LIMIT)
                 return
+            for token, logprob, seconds in self._sample():
+                if self._tokens:
+                    self._token_seconds.append(seconds)
+                else:
+                    self._first_seconds = seconds = self._prompt_seconds + seconds
+                self._tokens.append(token)
+                self._logprobs.append(logprob)
+                shown = self._output.push(token)
+                reason = self._why_stop()
+                if reason is not None:
+                    shown = self._output.end(reason, shown)
+                    self._finish(reason)
+                yield Piece(shown, token, logprob, seconds)
+                if reason is not None:
+                    return
+        except BaseException:
+            self._finish(Reason.INTERRUPTED)
+            raise
 
     def _why_stop(self) -> Reason | None:
         if self._output.ended:
@@ -233,13 +232,13 @@ class Stream:
     def _program(self, size: int) -> object:
         return self._kind, *self._session.program(size)
 
-    def _run(self, program: object, call: Any, *args: object) -> Any:
-        """Call a function, in the state `COMPILING` if its program has not run before."""
+    @contextmanager
+    def _compiling_if_new(self, program: object) -> Iterator[None]:
+        """Set the state to `COMPILING` for a block whose program has not run before."""
         self.state = State.GENERATING if program in _compiled else State.COMPILING
-        result = call(*args)
+        yield
         _compiled.add(program)
         self.state = State.GENERATING
-        return result
 
 
 def _numbers(sampled: VerifiedDraft) -> tuple[list[int], list[float]]:

@@ -204,7 +204,7 @@ from minillama.measure.quality.perplexity import perplexity
 from minillama.measure.quality.task_files import Task
 module.place_layers = lambda layers, n, *_: split_layers(layers, 2, jax.devices()[0], jax.devices()[1:])
 llm = ml.load(sys.argv[1], progress=False, cache_type_k="f32", cache_type_v="f32")
-assert llm.placement.single is None
+assert llm.backend.placement.single is None
 print(perplexity(llm, sys.argv[2], ctx_size=32).ppl)
 *_, answer = running_choices(llm, [Task((sys.argv[3], sys.argv[4]), frozenset({0}))] * 2)
 print(*answer.scores)

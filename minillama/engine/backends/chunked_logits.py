@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from minillama.model import Config, Params, unembed
 
 LOGIT_BYTES = 1 << 26  # of logits that are in memory at a time
-LEAST_ROWS = 32  # so many positions in one product at least, or its kernel idles
+LEAST_ROWS = 32  # least positions of a product; with fewer the kernels idle
 
 Result = TypeVar("Result")
 
@@ -27,7 +27,7 @@ def over_positions(
     """`reduce` the logits of some positions after the other, and put the results together.
 
     The logits of all of them would take more memory than the model where the vocabulary is large. operands: arrays
-    [B, T, ...], of which `reduce` gets the rows that belong to the logits; it gives a tree of arrays [n, ...].
+    [B, T, ...]; `reduce` gets the rows of its logits, and returns a tree of arrays [n, ...].
     """
     batch, time, _ = hidden.shape
     rows = tile_rows(batch * time, config.vocab_size)

@@ -1,7 +1,7 @@
 """Parameters packed into few arrays: each argument of a program costs every call microseconds.
 
-The weights of a file are one array already (`kernels.cpu.mapped`), which stands here once; norms and biases, of which
-a model has dozens, become one.
+The weights of a mapped file are one array already (`kernels.cpu.mapped_weight`). The dozens of norms and biases of a
+model become one more.
 """
 
 from dataclasses import dataclass, field

@@ -105,7 +105,7 @@ class RemoteBackend(BackendDefaults):
         self.group.send(Message("open", values))
         message = self.group.receive()
         if message.op != "opened":
-            raise FormatError(f"the first worker says {message.op[:20]!r} where 'opened' is due")
+            raise FormatError(f"the first worker sent {message.op[:20]!r} where 'opened' is due")
 
     def call(self, program: Program, *args: Any) -> Any:
         number = self._send(program.name, *args, results=len(program.gives))

@@ -1,6 +1,6 @@
 """The worker's side of `RemoteBackend`: open the leader's model, run its calls.
 
-The table of programs is also the table of calls. It says of which kinds the arguments must be, and nothing else can be
+The table of programs is also the table of calls. It gives the kinds of their arguments, and nothing else can be
 called. A value has the number that the leader gave it.
 """
 
@@ -47,7 +47,7 @@ def follow(joined: JoinedGroup) -> None:
         elif worker is not None:
             worker.obey(message)
         else:
-            raise FormatError(f"the leader says {message.op[:20]!r}, but no model is open")
+            raise FormatError(f"the leader sent {message.op[:20]!r}, but no model is open")
 
 
 def _next_message(connection: Connection, worker: "RemoteWorker | None") -> Message:
@@ -71,7 +71,7 @@ def _open(path: Path, values: Mapping[str, object]) -> Backend:
 
     ctx_size, shares = values.get("ctx_size"), values.get("shares")
     if type(ctx_size) is not int or not isinstance(shares, list) or {type(share) for share in shares} - {int, float}:
-        raise FormatError(f"the leader says {ctx_size!r:.40} of ctx_size, {shares!r:.40} of shares")
+        raise FormatError(f"the leader sent ctx_size {ctx_size!r:.40} and shares {shares!r:.40}")
     file = open_gguf(path, use_mmap=values.get("use_mmap") is True)
     config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
     sharing = DeviceSharing("layer" if values.get("layers") is True else "tensor", shares)
@@ -102,7 +102,7 @@ class RemoteWorker:
         self.check()
         call = CALLS.get(message.op)
         if call is None:
-            raise FormatError(f"the leader says {message.op[:20]!r}, which is no call")
+            raise FormatError(f"the leader sent {message.op[:20]!r}, which is no call")
         try:
             call(self, _Arguments(message, self._values))
             for number in message.values.get("forget", ()):

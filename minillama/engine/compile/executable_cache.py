@@ -1,11 +1,11 @@
 """A disk cache of whole executables, so that the next process neither traces nor lowers.
 
-JAX's cache of compilations is asked by a program's lowered text, and making that text takes longer than fetching what
-the cache holds. This one is asked by what the text would follow from: the source code, the versions and flags, the
-processor's kernels, and the arguments' structure, shapes and types. It also remembers which programs a model began with
-the last time, and fetches these in a thread while the file is being opened.
+JAX's compilation cache has the lowered text of a program as its key, and making that text takes longer than reading
+the executable. The key here is made of the inputs of lowering: source code, versions, flags, the CPU kernels, and the
+structure, shapes and types of the arguments. The cache also records the first programs of each model, and prefetches
+them in a thread while the file is being opened.
 
-Only where `env.prepare` is told so, as the command line does: a command starts often, a notebook's kernel rarely.
+`env.prepare` switches it on for the command line: a command starts often, a notebook's kernel rarely.
 """
 
 import hashlib

@@ -53,9 +53,9 @@ def place_layers(
 ) -> Placement:
     """Place the last layers and the head on the accelerators, the rest on the CPU.
 
-    n_gpu_layers: None or negative for all. Without an accelerator everything is on the CPU, said in one line if some
-    layers were asked for. split_mode: NONE for the accelerator `main_gpu` alone, LAYER for all of them, in the shares
-    of `tensor_split`; None for LAYER where there are several. Virtual processor devices count where LAYER asks for it.
+    n_gpu_layers: None or negative for all. Without an accelerator everything is on the CPU, with a warning if
+    n_gpu_layers is set. split_mode: NONE for the accelerator `main_gpu` alone, LAYER for all of them, in the shares
+    of `tensor_split`; None for LAYER where there are several. Virtual CPU devices count for LAYER only.
     Raises OptionError for a device that is not there and for impossible shares.
     """
     if n_gpu_layers is not None and not isinstance(n_gpu_layers, int):

@@ -99,7 +99,7 @@ def find_tensor(file: GGUF, name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 class _Source:
-    """Reads tensors by name and says aloud how far it is."""
+    """Reads tensors by name and reports progress."""
 
     def __init__(self, file: GGUF, advance: Advance) -> None:
         self.file, self.advance = file, advance

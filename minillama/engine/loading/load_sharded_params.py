@@ -31,7 +31,7 @@ from minillama.parallel.sharding.shards import (
 class ShardedLoader:
     """Reads a model for the devices of a mesh of one axis.
 
-    `division` says how heads fall to them.
+    `division` assigns heads to them.
     """
 
     file: GGUF

@@ -84,9 +84,9 @@ def choose_context(
 ) -> tuple[int, Memory]:
     """Settle the context's size and check that everything fits.
 
-    ctx_size: wanted positions, rounded up to a multiple of 256; 0 for the training context, or less where memory asks
-    for it, which is said in one line.
-    device: whose memory it is; None where others compute, of which nothing is known.
+    ctx_size: wanted positions, rounded up to a multiple of 256; 0 for the training context, or less
+    if memory is short, with a warning.
+    device: the device with the memory; None where workers compute, whose memory is unknown.
     Raises OptionError for an impossible size or type, ResourceError where it cannot fit.
     """
     if ctx_size < 0:
@@ -133,7 +133,7 @@ def record_storage(memory: Memory, file: GGUF, *, in_place: bool, use_mmap: bool
 def lock_weights(file: GGUF) -> bool:
     """Lock a file in memory.
 
-    Where the system forbids it that is said, and it goes on without.
+    Logs a warning and returns False if the system forbids it.
     """
     try:
         lock_pages(file.mapped.values())

@@ -118,7 +118,7 @@ def _fetch(hf_repo: str, hf_file: str | None, offline: bool) -> Path:
         paths = [Path(huggingface_hub.hf_hub_download(repository, name)) for name in shards(first)]
     except errors.GatedRepoError as error:
         raise ResourceError(
-            f"{repository} asks you to accept its terms: do so on its page on the hub, then set HF_TOKEN"
+            f"{repository} requires you to accept its terms: do so on its page on the hub, then set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ResourceError(
