@@ -97,7 +97,7 @@ def test_threads_of_a_token_and_of_a_prompt() -> None:
         from minillama.kernels.cpu.runtime import ffi_handlers, registry
         import ctypes
         registry.register()
-        found.append(list((ctypes.c_int64 * 2).from_address(registry._handlers()(ffi_handlers.THREADS))))
+        found.append(list((ctypes.c_int64 * 2).from_address(registry.handlers()(ffi_handlers.THREADS))))
         print(__import__("json").dumps(found))
     """
     assert json.loads(run_fresh(program)) == [

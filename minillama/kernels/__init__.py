@@ -1,7 +1,7 @@
-"""Weights as pytree leaves, and `matmul(x, w)`, which hides how w is stored and which kernel multiplies.
+"""Weights as pytree leaves, and `matmul(x, w)` for every storage format and kernel.
 
-`weight` holds the portable storage that XLA compiles for any backend; `decode` says what the block formats mean; `cpu`
-are native kernels on the bytes of the file, for processors.
+`weight` holds the portable formats, which XLA compiles for any backend. `decode_blocks` decodes the block formats.
+`cpu` holds the CPU kernels, which multiply the bytes of the file in place.
 """
 
 from minillama.kernels.cpu_available import cpu_kernels_error, instruction_set, reads_in_place

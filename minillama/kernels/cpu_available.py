@@ -1,4 +1,4 @@
-"""Whether the kernels of `kernels/cpu` can run in this process."""
+"""Availability of the CPU kernels in this process."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -18,74 +18,76 @@ logger = logging.getLogger("minillama")
 
 
 def reads_in_place(device: jax.Device, kind: Type | None = None) -> bool:
-    """Whether weights of this device stay where the file is mapped or was read to; else the device has its own.
+    """Whether this device multiplies weights in the mapped file, without a copy.
 
-    kind: of one type of tensor; None for what holds of all types.
+    kind: of a tensor; None for the kernels in general.
     """
     return device.platform == "cpu" and (cpu_kernels_error() if kind is None else type_kernels_error(kind)) is None
 
 
 @cache
 def cpu_kernels_error() -> str | None:
-    """Why the processor's kernels do not serve, so that XLA's own products do; None if they serve.
+    """Why the CPU kernels are not available, so that XLA multiplies; None if they are.
 
-    Said once as a warning, except where they were switched off. Raises OptionError where the environment asks for an
-    instruction set that the processor lacks.
+    Logs a warning once, unless they are switched off. Raises OptionError if the processor lacks the instruction set
+    that the environment selects.
     """
     if env.cpu_kernels() == "off":
         return "switched off by MINILLAMA_CPU_KERNELS"
 
-    def try_out() -> None:
+    def load() -> None:
         from minillama.kernels.cpu.runtime.registry import register
 
         register()
 
-    return _problem("the processor's own kernels", try_out)
+    return _load_error("the CPU kernels", load)
 
 
 @cache
 def type_kernels_error(kind: Type) -> str | None:
-    """The same for the kernels of one type of tensor."""
+    """Why the CPU kernels of a tensor type are not available; None if they are."""
 
-    def try_out() -> None:
+    def load() -> None:
         from minillama.kernels.cpu.runtime.registry import load_kernels
 
         load_kernels(kind)
 
-    return cpu_kernels_error() or _problem(f"the processor's own kernels for {kind.name}", try_out)
+    return cpu_kernels_error() or _load_error(f"the CPU kernels for {kind.name}", load)
 
 
 def instruction_set() -> str:
-    """Which the processor's kernels are written for; why they do not serve, if they do not."""
-    if (problem := cpu_kernels_error()) is not None:
-        return problem
+    """The instruction set of the CPU kernels, or why they are not available."""
+    if (error := cpu_kernels_error()) is not None:
+        return error
     from minillama.kernels.cpu.runtime.registry import chosen_isa
 
     return chosen_isa().value
 
 
 def loaded_attention_specs() -> "tuple[AttentionSpec, ...]":
-    """The sizes that attention has been made ready for in this process."""
-    from minillama.kernels.cpu.runtime.registry import loaded_attention
+    """Specifications of the attention kernels that this process has loaded."""
+    if cpu_kernels_error() is not None:
+        return ()
+    from minillama.kernels.cpu.attention.attention_op import loaded_specs
 
-    return () if cpu_kernels_error() is not None else tuple(loaded_attention)
-
-
-def load_attention_specs(heads: "Iterable[AttentionSpec]") -> None:
-    """Make attention ready for some sizes, as a compiled program expects it that was not traced here."""
-    from minillama.kernels.cpu.runtime.registry import load_attention
-
-    for each in heads:
-        load_attention(each)
+    return tuple(loaded_specs)
 
 
-def _problem(what: str, try_out: Callable[[], None]) -> str | None:
+def load_attention_specs(specs: "Iterable[AttentionSpec]") -> None:
+    """Load attention kernels that a cached executable calls."""
+    from minillama.kernels.cpu.attention.attention_op import load_attention
+
+    for spec in specs:
+        load_attention(spec)
+
+
+def _load_error(name: str, load: Callable[[], None]) -> str | None:
     try:
-        try_out()
+        load()
     except OptionError:
         raise
-    except Exception as problem:  # whatever it is, there is another way to multiply
-        reason = first_line(problem, with_type=True)
-        logger.warning("%s cannot run, so XLA multiplies, several times slower (%s)", what, reason)
+    except Exception as error:  # of any kind: XLA can multiply instead
+        reason = first_line(error, with_type=True)
+        logger.warning("%s cannot run, so XLA multiplies, several times slower (%s)", name, reason)
         return reason
     return None

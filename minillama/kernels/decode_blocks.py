@@ -111,7 +111,7 @@ def q5_k(b: Blocks) -> Groups:
 
 
 def q6_k(b: Blocks) -> Groups:
-    """210 bytes, 256 weights: codes of 4 + 2 bits, 16 int8 scales; d s (q - 32)."""
+    """210 bytes, 256 weights: codes of 4 + 2 bits minus 32, 16 int8 scales."""
     layout, rows = LAYOUTS[Type.Q6_K], b.shape[:-1]
     low = _planes(_field(b, layout.qs, 128).reshape(*rows, 2, 64), (0, 4)).reshape(*rows, 2, 4, 32) & jnp.uint8(15)
     high = (_planes(_field(b, layout.qh, 64).reshape(*rows, 2, 32), (0, 2, 4, 6)) & jnp.uint8(3)) << jnp.uint8(4)
@@ -125,7 +125,7 @@ def iq4_nl(b: Blocks) -> Groups:
 
 
 def iq4_xs(b: Blocks) -> Groups:
-    """136 bytes, 256 weights: codes of 4 bits into IQ4_NL's code book, 8 scales of 6 bits."""
+    """136 bytes, 256 weights: IQ4_NL's code book, 8 scales of 6 bits."""
     layout, rows = LAYOUTS[Type.IQ4_XS], b.shape[:-1]
     low = _planes(_field(b, layout.scales, 4), (0, 4)).swapaxes(-1, -2).reshape(*rows, 8) & jnp.uint8(15)
     high = _planes(_field(b, layout.scales_high, 2), (0, 2, 4, 6)).swapaxes(-1, -2).reshape(*rows, 8) & jnp.uint8(3)
@@ -135,7 +135,7 @@ def iq4_xs(b: Blocks) -> Groups:
 
 
 def mxfp4(b: Blocks) -> Groups:
-    """17 bytes, 32 weights: a power of two, codes of 4 bits into the E2M1 values (OCP microscaling formats)."""
+    """17 bytes, 32 weights: a power of two, E2M1 values (OCP microscaling formats)."""
     layout = LAYOUTS[Type.MXFP4]
     e = b[..., layout.exponent].astype(jnp.uint32)
     # 2^(e - 128): half the scale, as the code book is doubled; the two smallest are subnormal floats
@@ -198,7 +198,7 @@ def _look_up(code_book: np.ndarray, codes: Array) -> Array:
 
 
 def _fifth_bits(blocks: Array, at: int) -> Array:
-    """The 32 bits at byte `at`, as 0 or 16 for each of the 32 codes of a block."""
+    """Bit 4 of the 32 codes of a block (0 or 16), from 4 bytes."""
     bits = blocks[..., at : at + 4, None] >> jnp.arange(8, dtype=jnp.uint8).reshape((1,) * (blocks.ndim) + (8,))
     return (bits.reshape(*blocks.shape[:-1], 32) & jnp.uint8(1)) << jnp.uint8(4)
 
@@ -227,7 +227,7 @@ def _signed(codes: Array, zero_point: int) -> Array:
 
 
 def _k_groups(codes: Array, size: int, scale: Array, minimum: Array | None = None) -> Groups:
-    """Flatten codes and [..., blocks, groups] scales of a K-quant into the groups of whole rows."""
+    """Groups of whole rows from codes and [..., blocks, groups] scales of a K-quant."""
     rows, groups = scale.shape[:-2], scale.shape[-2] * scale.shape[-1]
     minimum = None if minimum is None else minimum.reshape(*rows, groups)
     return Groups(codes.reshape(*rows, groups, size), scale.reshape(*rows, groups), minimum)

@@ -1,4 +1,4 @@
-"""From a tensor's bytes to a weight on a device."""
+"""Load the bytes of a tensor as a weight on a device."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,55 +16,55 @@ from minillama.gguf import Tensor
 from minillama.gguf.types import BLOCKS, row_bytes
 from minillama.kernels.cpu_available import reads_in_place
 from minillama.kernels.decode_blocks import DECODERS
-from minillama.kernels.weight import Dense, Portable, Weight, arrange
+from minillama.kernels.weight import Dense, Portable, Weight, repack
 
-ALIGNMENT = 64  # of memory that JAX takes over without a copy
+ALIGNMENT = 64  # bytes; of memory that JAX uses without a copy
 SUPPORTED = (Type.F32, Type.F16, Type.BF16, *DECODERS)
 
-_arrange = partial(jax.jit, static_argnames="kind")(arrange)
+_repack = partial(jax.jit, static_argnames="kind")(repack)
 
 
 class Files:
-    """Files in memory, each of them as one array of a device that reads it where it is."""
+    """Mapped files, each as one array of a device that reads it in place."""
 
     def __init__(self, mapped: Mapping[Path, UInt8[np.ndarray, "bytes"]]) -> None:
         self._mapped = mapped
         self._placed: dict[tuple[Path, jax.Device], Array] = {}
 
     def on(self, device: jax.Device, file: Path) -> UInt8[Array, "bytes"]:
-        """A whole file, without a copy."""
+        """A whole file as an array, without a copy."""
         if (device, file) not in self._placed:
             self._placed[device, file] = jax.device_put(self._mapped[file], device)
         return self._placed[device, file]
 
 
 def load_weight(tensor: Tensor, files: Files, device: jax.Device) -> Weight:
-    """Put a matrix [N, K], or a stack of experts [E, N, K], on a device.
+    """Load a matrix [N, K] or a stack of experts [E, N, K].
 
-    On a processor it stays where it is, and native kernels read it there. On other devices, and where those kernels
-    cannot run, only its bytes travel, and they are decoded on the device.
+    On the CPU it stays in the mapped file, and the CPU kernels multiply it in place. On other devices, and if these
+    kernels are not available, its bytes are copied and repacked on the device.
     Raises UnsupportedError for a type outside `SUPPORTED`.
     """
     kind = tensor.type
     check_supported(tensor)
     if reads_in_place(device, kind):
         return map_rows(tensor, 0, tensor.shape[-2], files.on(device, tensor.file))
-    # read past the map, whose pages would count as memory beside the device's copy
+    # read without the map, whose pages would count as memory in addition to the device's copy
     raw = np.fromfile(tensor.file, np.uint8, tensor.nbytes, offset=tensor.offset).reshape(tensor.data.shape)
     return portable_weight(raw, kind, device)
 
 
 def check_supported(tensor: Tensor) -> None:
-    """Raise UnsupportedError for a matrix whose type cannot be multiplied with."""
+    """Raise UnsupportedError for a matrix of an unsupported type."""
     if tensor.type not in SUPPORTED:
         known = ", ".join(t.name for t in SUPPORTED)
         raise UnsupportedError(f"unsupported tensor type {tensor.type.name} in {tensor.name}; supported: {known}")
 
 
 def map_rows(tensor: Tensor, first: int, rows: int, memory: UInt8[Array, "bytes"], shares: int = 1) -> Weight:
-    """Some rows of a matrix, or all rows of a stack of experts, left where they are for native kernels.
+    """Map some rows of a matrix, or all rows of a stack of experts.
 
-    memory: the tensor's file, whole. shares: of how many devices, each of which multiplies with its own rows.
+    memory: the whole file of the tensor. shares: number of devices that share the rows.
     """
     from minillama.kernels.cpu.mapped_weight import map_weight
 
@@ -74,7 +74,7 @@ def map_rows(tensor: Tensor, first: int, rows: int, memory: UInt8[Array, "bytes"
 
 
 def place_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, device: jax.Device) -> Weight:
-    """Bytes of rows, which are in memory, as a weight on a device; a processor's kernels take over a copy of them."""
+    """Copy rows in memory to a device, as a weight."""
     if not reads_in_place(device, kind):
         return portable_weight(raw, kind, device)
     from minillama.kernels.cpu.mapped_weight import map_weight
@@ -85,7 +85,7 @@ def place_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, dev
 
 
 def _aligned(raw: UInt8[np.ndarray, "*axes"]) -> UInt8[np.ndarray, "bytes"]:
-    """The same bytes at an address that JAX takes over without a copy of its own."""
+    """Copy bytes to an aligned address, which JAX uses without another copy."""
     room = np.empty(raw.nbytes + ALIGNMENT, np.uint8)
     start = -room.ctypes.data % ALIGNMENT
     room[start : start + raw.nbytes] = raw.reshape(-1)
@@ -93,17 +93,17 @@ def _aligned(raw: UInt8[np.ndarray, "*axes"]) -> UInt8[np.ndarray, "bytes"]:
 
 
 def portable_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, device: jax.Device) -> Portable:
-    """Bytes of rows as a weight that XLA multiplies."""
-    if kind is Type.F32:  # as it lies in the file: nothing to compute
+    """Copy rows to a device and repack them for XLA."""
+    if kind is Type.F32:
         return Dense(jax.device_put(raw.view(np.float32), device))
-    # one at a time: with several under way, the bytes of all of them would be in memory beside their weights
-    return jax.block_until_ready(_arrange(jax.device_put(raw, device), kind))
+    # one at a time, or the bytes of several would be in memory together with their weights
+    return jax.block_until_ready(_repack(jax.device_put(raw, device), kind))
 
 
 def load_vector(raw: UInt8[np.ndarray, "row_bytes"], kind: Type, name: str, device: jax.Device) -> Float[Array, "K"]:
-    """Put a norm's weights, a bias or a table of factors on a device as float32.
+    """Load norm weights, a bias or a table of factors on a device as float32.
 
-    Raises FormatError for quantised vectors, which no converter writes.
+    Raises FormatError for a quantised vector, which no converter writes.
     """
     dtypes = {Type.F32: np.float32, Type.F16: np.float16}
     if kind is Type.BF16:

@@ -1,9 +1,9 @@
-"""A weight matrix as a pytree leaf: how its numbers are stored is its own business, y = x Wᵀ is everybody's.
+"""Weight matrices in different storage formats with one operation, y = x Wᵀ.
 
-`cpu.mapped.Mapped` leaves the bytes in the file and has its own kernels. Three ways of storing serve XLA's products.
-`Dense` keeps float32 rows as they are. `Half` and `Blocks` lay 16-bit and quantised weights out with the rows (N) last,
-so that a matrix-vector product runs along N in full vector registers: XLA turns a dot product over the last axis of 8-
-or 16-bit weights into a scalar loop.
+`cpu.mapped_weight.MappedWeight` leaves the bytes in the file and has its own kernels. XLA multiplies the other three.
+`Dense` holds float32 rows. `Half` and `Blocks` hold 16-bit and quantised weights with the rows (N) as the last axis, so
+that a GEMV runs along N in full vector registers. XLA would compile a dot product over the last axis of 8- or 16-bit
+weights to a scalar loop.
 """
 
 import math
@@ -19,12 +19,12 @@ from jaxtyping import Float, Int, Int8, UInt8
 
 from minillama.kernels.decode_blocks import NIBBLE_TYPES, decode
 
-FEW_ROWS = 4  # up to here, one matrix-vector product a row beats decoding the matrix for a GEMM
-TILE_ROWS = 1024  # rows of W that are float32 at a time: they stay in the cache between decoding and multiplying
+MAX_GEMV_ROWS = 4  # rows of x; up to here one GEMV a row is faster than decoding the matrix for a GEMM
+TILE_ROWS = 1024  # rows of W that are decoded at a time: they stay in the cache until they are multiplied
 
 
 class Weight(ABC):
-    """A matrix [N, K], or a stack of experts [E, N, K], of which `expert(e)` is a matrix."""
+    """A matrix [N, K], or a stack [E, N, K] of experts, see `expert`."""
 
     @property
     @abstractmethod
@@ -37,30 +37,30 @@ class Weight(ABC):
 
     @abstractmethod
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
-        """Rows of W by number, as float32: the embedding look-up."""
+        """Rows of W by number, as float32 (embedding look-up)."""
 
     @abstractmethod
     def expert(self, index: Int[Array, ""]) -> "Weight":
         """One matrix of a stack of experts."""
 
-    def device_shard(self, place: Int[Array, ""], devices: int) -> "Weight":
-        """What one of several devices multiplies with; the matrix itself, where each device holds its own part."""
+    def device_shard(self, index: Int[Array, ""], devices: int) -> "Weight":
+        """The rows of one device; the matrix itself if each device has an array."""
         return self
 
     def products(
         self, x: Float[Array, "T K"], others: Sequence["Weight"], n_valid: Int[Array, ""] | None = None
     ) -> list[Float[Array, "T N"]]:
-        """The products with this matrix and some others; in one call, where that is faster.
+        """The products with this matrix and others, in one call where that is faster.
 
-        valid: how many rows of x count, where kernels need not multiply the others; None for all.
+        n_valid: number of valid rows of x, None for all; kernels may skip the other rows.
         """
         return [weight.product(x) for weight in (self, *others)]
 
 
 def matmul(x: Float[Array, "*batch K"], w: Weight, n_valid: Int[Array, ""] | None = None) -> Float[Array, "*batch N"]:
-    """x Wᵀ in float32, whatever W is made of.
+    """x Wᵀ in float32.
 
-    valid: how many of all rows of x count, from the first; what comes out for the others is finite, and means nothing.
+    n_valid: number of valid rows of x, from the first; results of the other rows are finite but meaningless.
     """
     return matmuls(x, [w], n_valid)[0]
 
@@ -75,30 +75,30 @@ def matmuls(
 
 
 class Portable(Weight):
-    """What XLA multiplies, on any device."""
+    """A weight that XLA multiplies, on any device."""
 
     @abstractmethod
-    def vector(self, x: Float[Array, "K"]) -> Float[Array, "N"]:
-        """W x, the product of decoding one token."""
+    def gemv(self, x: Float[Array, "K"]) -> Float[Array, "N"]:
+        """W x, used for decoding a token."""
 
     @abstractmethod
-    def matrix(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
-        """x Wᵀ, the product of reading a prompt."""
+    def gemm(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
+        """x Wᵀ, used for a prompt."""
 
     def product(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
-        if x.shape[0] > FEW_ROWS:
-            return self.matrix(x)
-        return jnp.stack([self.vector(_settled(row)) for row in x])
+        if x.shape[0] > MAX_GEMV_ROWS:
+            return self.gemm(x)
+        return jnp.stack([self.gemv(_materialise(row)) for row in x])
 
     def expert(self, index: Int[Array, ""]) -> Weight:
         return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), self)
 
 
-def _settled(x: Float[Array, "K"]) -> Float[Array, "K"]:
-    """x itself, computed once.
+def _materialise(x: Float[Array, "K"]) -> Float[Array, "K"]:
+    """x, computed once.
 
-    XLA moves cheap producers into the loop of a product: the multiplications of a norm would run anew for every row of
-    W, at a third of the speed, and a barrier does not hold on the CPU. A division is too expensive for it to repeat.
+    XLA fuses cheap producers into the loop of a product: the multiplications of a norm would run again for every row of
+    W, at a third of the speed. An optimisation barrier has no effect on the CPU. A division is too expensive to repeat.
     """
     return x / (1 + 0 * x)
 
@@ -111,7 +111,7 @@ def embed(ids: Int[Array, "*batch"], w: Weight) -> Float[Array, "*batch K"]:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Dense(Portable):
-    """float32 rows, as they lie in the file."""
+    """float32 rows in file order."""
 
     values: Float[Array, "*experts N K"]
 
@@ -119,10 +119,10 @@ class Dense(Portable):
     def shape(self) -> tuple[int, ...]:
         return self.values.shape
 
-    def vector(self, x: Float[Array, "K"]) -> Float[Array, "N"]:
+    def gemv(self, x: Float[Array, "K"]) -> Float[Array, "N"]:
         return self.values @ x
 
-    def matrix(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
+    def gemm(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
         return x @ self.values.T
 
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
@@ -130,34 +130,36 @@ class Dense(Portable):
 
 
 class RowsLast(Portable):
-    """What the layouts with N as the last axis of every leaf have in common."""
+    """Base class of the layouts with N as the last axis of every leaf."""
 
     @abstractmethod
-    def columns(self) -> Float[Array, "K N"]:
+    def transposed(self) -> Float[Array, "K N"]:
         """Wᵀ as float32."""
 
-    def part(self, start: Int[Array, ""] | int, size: int) -> "RowsLast":
-        """Some consecutive rows of W, still as they are stored."""
+    def slice_rows(self, start: Int[Array, ""] | int, size: int) -> "RowsLast":
+        """Consecutive rows of W in the same layout."""
         return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size, axis=-1), self)
 
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
-        return jax.tree.map(lambda leaf: leaf[..., ids], self).columns().T
+        return jax.tree.map(lambda leaf: leaf[..., ids], self).transposed().T
 
-    def matrix(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
-        """A loop over tiles: decode some rows of W, multiply with them, forget them."""
+    def gemm(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
+        """Decode and multiply TILE_ROWS rows of W at a time."""
         width = self.shape[0]
         whole, rest = divmod(width, TILE_ROWS)
 
         def add_tile(i: Int[Array, ""], y: Float[Array, "T N"]) -> Float[Array, "T N"]:
-            tile = x @ self.part(i * TILE_ROWS, TILE_ROWS).columns()
+            tile = x @ self.slice_rows(i * TILE_ROWS, TILE_ROWS).transposed()
             return lax.dynamic_update_slice_in_dim(y, tile, i * TILE_ROWS, axis=1)
 
         if not whole:
-            return x @ self.columns()
+            return x @ self.transposed()
         y = lax.fori_loop(0, whole, add_tile, jnp.zeros((x.shape[0], width), jnp.float32))
         if not rest:
             return y
-        return lax.dynamic_update_slice_in_dim(y, x @ self.part(width - rest, rest).columns(), width - rest, axis=1)
+        return lax.dynamic_update_slice_in_dim(
+            y, x @ self.slice_rows(width - rest, rest).transposed(), width - rest, axis=1
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -172,19 +174,22 @@ class Half(RowsLast):
         *experts, groups, size, width = self.values.shape
         return (*experts, width, groups * size)
 
-    def vector(self, x: Float[Array, "K"]) -> Float[Array, "N"]:
+    def gemv(self, x: Float[Array, "K"]) -> Float[Array, "N"]:
         groups, size, _ = self.values.shape
         partial = (self.values.astype(jnp.float32) * x.reshape(groups, size, 1)).sum(1)
-        return lax.optimization_barrier(partial).sum(0)  # merged into one sum it would run as a scalar loop
+        return lax.optimization_barrier(partial).sum(0)  # fused into one sum it would be a scalar loop
 
-    def columns(self) -> Float[Array, "K N"]:
+    def transposed(self) -> Float[Array, "K N"]:
         return lax.collapse(self.values.astype(jnp.float32), 0, 2)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Blocks(RowsLast):
-    """Quantised groups, rows last: int8 codes, or bytes with code i in the low and i + size/2 in the high nibble."""
+    """Quantised groups, rows last: int8 codes, or two codes a byte.
+
+    Then code i is in the low nibble and code i + size/2 in the high one.
+    """
 
     codes: Int8[Array, "*experts groups size N"] | UInt8[Array, "*experts groups half_size N"]
     scales: Float[Array, "*experts groups N"]
@@ -200,7 +205,7 @@ class Blocks(RowsLast):
         *experts, groups, size, width = self.codes.shape
         return (*experts, width, groups * size * (2 if self.nibbles else 1))
 
-    def vector(self, x: Float[Array, "K"]) -> Float[Array, "N"]:
+    def gemv(self, x: Float[Array, "K"]) -> Float[Array, "N"]:
         x = x.reshape(self.codes.shape[0], -1, 1)
         if self.nibbles:
             half = self.codes.shape[1]
@@ -216,7 +221,7 @@ class Blocks(RowsLast):
             dots = dots - self.minima.astype(jnp.float32) * sums
         return dots.sum(0)
 
-    def columns(self) -> Float[Array, "K N"]:
+    def transposed(self) -> Float[Array, "K N"]:
         codes = self.codes
         if self.nibbles:
             codes = jnp.concatenate([codes & jnp.uint8(15), codes >> jnp.uint8(4)], axis=1)
@@ -226,10 +231,10 @@ class Blocks(RowsLast):
         return lax.collapse(values, 0, 2)
 
 
-def arrange(raw: UInt8[Array, "*experts N row_bytes"], kind: Type) -> Weight:
-    """Turn a tensor's bytes, as they lie in the file, into the weight that the portable path multiplies fastest.
+def repack(raw: UInt8[Array, "*experts N row_bytes"], kind: Type) -> Weight:
+    """Repack the bytes of a tensor into the layout that XLA multiplies fastest.
 
-    Runs inside jit, for 16-bit and quantised types.
+    Runs inside jit; for 16-bit and quantised types.
     """
     if kind in (Type.F16, Type.BF16):
         dtype = jnp.float16 if kind is Type.F16 else jnp.bfloat16

@@ -20,9 +20,14 @@ from test_simd import ISAS
 
 from minillama import env
 from minillama.gguf.kv_cache_types import CacheType
-from minillama.kernels.cpu.attention.attend import attend as run_kernel
-from minillama.kernels.cpu.attention.attention_args import LANES, AttentionSpec
-from minillama.kernels.cpu.attention.attention_op import MAX_DECODE_TOKENS, panel_lanes
+from minillama.kernels.cpu.attention.attention_args import LANES, AttentionArgs, AttentionSpec
+from minillama.kernels.cpu.attention.attention_op import (
+    MAX_DECODE_TOKENS,
+    attend,
+    load_attention,
+    loaded_specs,
+    panel_lanes,
+)
 from minillama.kernels.cpu.attention.decode_attention import define_decode
 from minillama.kernels.cpu.attention.prefill_attention import define_prefill
 from minillama.kernels.cpu.runtime import ffi_handlers, registry
@@ -144,10 +149,12 @@ def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.n
     q, positions = np.ascontiguousarray(given.q), np.ascontiguousarray(given.positions)
     batch, time = positions.shape
     out = np.full((batch, time, KV_HEADS * heads.groups * heads.value_size), np.nan, np.float32)
-    reals = np.array([SCALE, softcap(heads)], np.float32).view(np.int32)
-    sizes = [time, KV_HEADS, case.capacity, case.window, *reals]
-    words = [*sizes, *(array.ctypes.data for array in (q, positions, out, *leaves))]
-    call = np.array([int(word) for word in words], np.int64)
+    scale, cap = (int(bits) for bits in np.array([SCALE, softcap(heads)], np.float32).view(np.int32))
+    args = AttentionArgs.pack(
+        time=time, kv_heads=KV_HEADS, capacity=case.capacity, window=case.window, scale=scale, softcap=cap,
+        q=q.ctypes.data, positions=positions.ctypes.data, out=out.ctypes.data,
+    )  # fmt: skip
+    call = np.concatenate([args, np.array([leaf.ctypes.data for leaf in leaves], np.int64)])
     lanes = panel_lanes(time, heads.groups)
     blocks = -(-time * heads.groups // lanes) if lanes else time
     task = callable_at(kernels(heads, isa)(f"prefill{lanes}" if lanes else "decode"), 2)
@@ -185,7 +192,7 @@ class TestEveryKernel:
 def threads() -> Iterator[ctypes.Array]:
     """The numbers of threads that the handlers look at, to be changed."""
     registry.register()
-    words = (ctypes.c_int64 * 2).from_address(registry._handlers()(ffi_handlers.THREADS))
+    words = (ctypes.c_int64 * 2).from_address(registry.handlers()(ffi_handlers.THREADS))
     before = list(words)
     yield words
     words[:] = before
@@ -201,7 +208,7 @@ def test_any_number_of_threads_gives_the_same(time: int, threads: ctypes.Array) 
     for count in (1, 2, 5):
         threads[:] = [count, count]
         q, positions = jnp.asarray(given.q), jnp.asarray(given.positions)
-        found.append(np.asarray(run_kernel(heads, q, positions, *leaves, SCALE, softcap(heads), case.window)))
+        found.append(np.asarray(attend(heads, q, positions, *leaves, SCALE, softcap(heads), case.window)))
     np.testing.assert_allclose(found[0], expected(heads, case), atol=1e-5)
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
@@ -219,9 +226,9 @@ def test_threads_that_come_together_load_a_kernel_once() -> None:
 
     def load() -> None:
         start.wait()
-        registry.load_attention(heads)
+        load_attention(heads)
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(load) for _ in range(4)]:
             done.result()
-    assert registry.loaded_attention.count(heads) == 1
+    assert loaded_specs.count(heads) == 1

@@ -36,12 +36,12 @@ from minillama import env
 from minillama.errors import OptionError
 from minillama.gguf import Tensor
 from minillama.kernels import Files, Portable, cpu_available, load_weight, matmuls, portable_weight
+from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.mapped_weight import MappedWeight, map_weight, multiply
-from minillama.kernels.cpu.matmul import gemm_amx
-from minillama.kernels.cpu.matmul.activations import PANEL, PanelLayout, RowLayout
-from minillama.kernels.cpu.matmul.formats import FORMATS
-from minillama.kernels.cpu.matmul.gemm import BUFFER_ROWS
-from minillama.kernels.cpu.matmul.matmul_args import WORDS
+from minillama.kernels.cpu.matmul import activations_amx, gemm_amx
+from minillama.kernels.cpu.matmul.activations import PANEL_TOKENS, PanelLayout, RowLayout
+from minillama.kernels.cpu.matmul.gemm import MAX_UNPACKED_ROWS
+from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.runtime import registry
 from minillama.kernels.cpu.runtime.machine_code import callable_at
 from minillama.kernels.cpu.runtime.registry import GEMV_TOKENS, TYPES, Role, activation_terms
@@ -81,22 +81,28 @@ def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray) -> np.ndarray:
         prepare, kernel, units, step = Role.PREPARE_GEMV, Role[f"GEMV_{tokens}"], tokens, 7
         size = tokens * RowLayout(width, FORMATS[kind].group).size if kind in FORMATS else 0
     elif (parts := activation_terms(kind, isa)) is not None:
-        prepare, kernel, units, step = Role.PREPARE_GEMM, Role.GEMM, -(-tokens // gemm_amx.TOKENS), gemm_amx.ROWS
-        size = units * gemm_amx.TileLayout(width, parts).size
+        prepare, kernel, units, step = (
+            Role.PREPARE_GEMM,
+            Role.GEMM,
+            -(-tokens // activations_amx.PANEL_TOKENS),
+            gemm_amx.MICROTILE_ROWS,
+        )
+        size = units * activations_amx.TileLayout(width, parts).size
     else:
-        prepare, kernel, units, step = Role.PREPARE_GEMM, Role.GEMM, -(-tokens // PANEL), BUFFER_ROWS
+        prepare, kernel, units, step = Role.PREPARE_GEMM, Role.GEMM, -(-tokens // PANEL_TOKENS), MAX_UNPACKED_ROWS
         group = FORMATS[kind].group if kind in FORMATS else None
-        size = units * (PanelLayout(width, group).size if group else 4 * width * PANEL)
+        size = units * (PanelLayout(width, group).size if group else 4 * width * PANEL_TOKENS)
     scratch, y = np.zeros(size + 64, np.uint8), np.full((tokens, rows + 2), np.nan, np.float32)
     y_rows = np.ascontiguousarray(y[:, :rows])
     source = x if size == 0 else scratch
-    words = [raw.ctypes.data, raw.shape[1], width, rows, tokens, x.ctypes.data, source.ctypes.data, y_rows.ctypes.data]
-    part = np.zeros(WORDS, np.int64)
-    part[: len(words)] = words
+    args = MatmulArgs.pack(
+        weights=raw.ctypes.data, row_bytes=raw.shape[1], width=width, rows=rows, tokens=tokens,
+        source=x.ctypes.data, x=source.ctypes.data, y=y_rows.ctypes.data,
+    )  # fmt: skip
     find = kernels(kind, isa)
-    callable_at(find(prepare.name), 3)(part.ctypes.data, 0, units)
+    callable_at(find(prepare.name), 3)(args.ctypes.data, 0, units)
     for first in range(0, rows, step):
-        callable_at(find(kernel.name), 3)(part.ctypes.data, first, min(rows, first + step))
+        callable_at(find(kernel.name), 3)(args.ctypes.data, first, min(rows, first + step))
     return y_rows
 
 
@@ -153,9 +159,11 @@ class TestEveryKernel:
     def test_rows_by_number(self, kind: Type, isa: Isa) -> None:
         raw = random_bytes(kind, 8, 512)
         ids, out = np.array([7, 0, 7], np.int32), np.zeros((3, 512), np.float32)
-        part = np.zeros(WORDS, np.int64)
-        part[:8] = [raw.ctypes.data, raw.shape[1], 512, 8, 3, ids.ctypes.data, 0, out.ctypes.data]
-        callable_at(kernels(kind, isa)(Role.EMBED.name), 3)(part.ctypes.data, 0, 3)
+        args = MatmulArgs.pack(
+            weights=raw.ctypes.data, row_bytes=raw.shape[1], width=512, rows=8, tokens=3,
+            source=ids.ctypes.data, y=out.ctypes.data,
+        )  # fmt: skip
+        callable_at(kernels(kind, isa)(Role.EMBED.name), 3)(args.ctypes.data, 0, 3)
         np.testing.assert_allclose(out, dequantize(raw, kind).reshape(8, -1)[ids], rtol=3e-7, atol=3e-8)
 
 
@@ -183,9 +191,9 @@ class TestQuantisedActivations:
 
     def prepared(self, isa: Isa, role: Role, x: np.ndarray, units: int) -> np.ndarray:
         """The scratch memory."""
-        scratch, part = np.zeros(1 << 16, np.uint8), np.zeros(WORDS, np.int64)
-        part[:7] = [0, 0, self.WIDTH, 0, len(x), x.ctypes.data, scratch.ctypes.data]
-        callable_at(kernels(Type.Q8_0, isa)(role.name), 3)(part.ctypes.data, 0, units)
+        scratch = np.zeros(1 << 16, np.uint8)
+        args = MatmulArgs.pack(width=self.WIDTH, tokens=len(x), source=x.ctypes.data, x=scratch.ctypes.data)
+        callable_at(kernels(Type.Q8_0, isa)(role.name), 3)(args.ctypes.data, 0, units)
         return scratch
 
     def test_for_decoding(self, isa: Isa, x: np.ndarray) -> None:
@@ -205,12 +213,18 @@ class TestQuantisedActivations:
         codes, scales = self.expected(x)
         layout = PanelLayout(self.WIDTH, 32)
         panel = scratch[: layout.size]
-        found = panel[: self.WIDTH * PANEL].view(np.int8).reshape(-1, PANEL, 4).swapaxes(0, 1).reshape(PANEL, -1)
-        np.testing.assert_array_equal(found, codes[:PANEL])
-        words = panel[self.WIDTH * PANEL :].reshape(3, self.WIDTH // 32, PANEL, 4)
-        sums = codes.reshape(*scales.shape, 32).sum(-1)[:PANEL]
-        np.testing.assert_array_equal(words[0].copy().view(np.float32)[..., 0].T, scales[:PANEL])
-        scaled = scales[:PANEL] * sums.astype(np.float32)
+        found = (
+            panel[: self.WIDTH * PANEL_TOKENS]
+            .view(np.int8)
+            .reshape(-1, PANEL_TOKENS, 4)
+            .swapaxes(0, 1)
+            .reshape(PANEL_TOKENS, -1)
+        )
+        np.testing.assert_array_equal(found, codes[:PANEL_TOKENS])
+        words = panel[self.WIDTH * PANEL_TOKENS :].reshape(3, self.WIDTH // 32, PANEL_TOKENS, 4)
+        sums = codes.reshape(*scales.shape, 32).sum(-1)[:PANEL_TOKENS]
+        np.testing.assert_array_equal(words[0].copy().view(np.float32)[..., 0].T, scales[:PANEL_TOKENS])
+        scaled = scales[:PANEL_TOKENS] * sums.astype(np.float32)
         np.testing.assert_array_equal(words[1].copy().view(np.float32)[..., 0].T, scaled)
         np.testing.assert_array_equal(words[2].copy().view(np.int32)[..., 0].T, -128 * sums)
 

@@ -59,7 +59,7 @@ class TestEveryType:
         # XLA may fuse d q - m into one rounding where numpy rounds twice
         np.testing.assert_allclose(np.asarray(embed(jnp.arange(48), weight)), expected, rtol=3e-7, atol=3e-8)
 
-    @pytest.mark.parametrize("rows", [1, 3, weights.FEW_ROWS + 1])
+    @pytest.mark.parametrize("rows", [1, 3, weights.MAX_GEMV_ROWS + 1])
     def test_products_are_numpys(self, kind: Type, raw: np.ndarray, rows: int) -> None:
         x = np.random.default_rng(1).standard_normal((rows, 512), np.float32)
         expected = x.astype(np.float64) @ dequantize(raw, kind).astype(np.float64).T

@@ -237,7 +237,7 @@ def _digest(*texts: str) -> str:
 def _surroundings() -> str:
     """The environment of a program: sources, versions, settings, processor."""
     package = Path(__file__).parents[2]
-    rooms = ("engine", "kernels", "model", "sampling")
+    rooms = ("engine", "gguf", "kernels", "model", "sampling")
     files = (file for room in rooms for file in sorted((package / room).rglob("*.py")))
     sources = [
         f"{file.relative_to(package)} {stat.st_size} {stat.st_mtime_ns}" for file in files for stat in [file.stat()]

@@ -1,12 +1,13 @@
-"""Weights that stay where they are: bytes of the mapped file, and products by kernels that read them as they lie.
+"""Weights in the mapped file, multiplied in place by the CPU kernels.
 
-All weights of a file share one array, the file itself, for each array that a program is given costs every call of it
-some microseconds.
+All weights of a file share one array, the file itself, as each array argument costs every call of a program some
+microseconds.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,10 @@ from jaxtyping import Float, Int, UInt8
 
 from minillama import env
 from minillama.gguf.types import row_bytes
-from minillama.kernels.cpu.matmul import gemm_amx
-from minillama.kernels.cpu.matmul.activations import PANEL, PanelLayout, RowLayout
-from minillama.kernels.cpu.matmul.formats import FORMATS
-from minillama.kernels.cpu.matmul.gemm import BUFFER_ROWS
-from minillama.kernels.cpu.runtime.ffi_handlers import MAX_MATRICES, PAGE, Plan
+from minillama.kernels.cpu.formats import FORMATS
+from minillama.kernels.cpu.matmul import activations_amx, gemm, gemm_amx
+from minillama.kernels.cpu.matmul.activations import PANEL_TOKENS, PanelLayout, RowLayout
+from minillama.kernels.cpu.runtime.ffi_handlers import MAX_MATRICES, PAGE, SCRATCH_UNIT, MatmulPlan
 from minillama.kernels.cpu.runtime.registry import (
     GEMV_ROLES,
     GEMV_TOKENS,
@@ -31,20 +31,19 @@ from minillama.kernels.cpu.runtime.registry import (
     kernel_number,
     load_kernels,
 )
-from minillama.kernels.load_weights import ALIGNMENT
 from minillama.kernels.weight import Weight
 
-_TASK_BYTES = 1 << 18  # of weights that a thread takes at a time when decoding
-_LEAST_TASKS = 16  # of a matrix, so that threads end together
-_TASKS_OF_THREAD = 4  # of many tokens in tiles, where larger tasks read the activations less often
+_DECODE_TASK_BYTES = 1 << 18  # weights of a task when decoding
+_MIN_TASKS = 16  # of a matrix, so that all threads finish at about the same time
+_TASKS_PER_THREAD = 4  # in a GEMM with AMX tiles, where larger tasks read the activations less often
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class MappedWeight(Weight):
-    """A matrix or a stack of experts as it lies in the file; `offset` bytes stand before its first row.
+    """A matrix or a stack of experts in a file, `offset` bytes from its start.
 
-    Where several devices share it, each one's rows of each matrix are a matrix of the stack: of `shares` a matrix.
+    If several devices share it, the rows of each device are a matrix of the stack: `shares` for each matrix.
     """
 
     memory: UInt8[Array, "bytes"]  # of the whole file
@@ -52,7 +51,7 @@ class MappedWeight(Weight):
     sizes: tuple[int, ...] = field(metadata={"static": True})
     offset: int = field(metadata={"static": True})
     shares: int = field(default=1, metadata={"static": True})
-    index: Int[Array, ""] | None = None  # of the expert that is meant, or of the device's share
+    index: Int[Array, ""] | None = None  # of the expert, or of the device's share
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,15 +59,15 @@ class MappedWeight(Weight):
 
     @property
     def row_bytes(self) -> int:
-        """From one row to the next."""
+        """Bytes from one row to the next."""
         return row_bytes(self.sizes[-1], self.kind)
 
     def expert(self, index: Int[Array, ""]) -> "MappedWeight":
         share = 0 if self.index is None else self.index
         return replace(self, index=index.astype(jnp.int32) * self.shares + share)
 
-    def device_shard(self, place: Int[Array, ""], devices: int) -> "MappedWeight":
-        return self if self.shares == 1 else replace(self, index=place * self.shares // devices)
+    def device_shard(self, index: Int[Array, ""], devices: int) -> "MappedWeight":
+        return self if self.shares == 1 else replace(self, index=index * self.shares // devices)
 
     def product(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
         return multiply(x, [self])[0]
@@ -82,23 +81,33 @@ class MappedWeight(Weight):
 
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
         count, width = self.sizes[-2:]
-        plan = Plan(
-            kernel=kernel_number(self.kind, Role.EMBED), rows=math.prod(self.sizes[:-1]), width=width,
-            row_bytes=self.row_bytes, page=self.offset // PAGE, skip=self.offset % PAGE, tokens=ids.shape[0],
-        )  # fmt: skip
+        plan = self.plan(Role.EMBED, ids.shape[0], rows=math.prod(self.sizes[:-1]))
         out = jax.ShapeDtypeStruct((ids.shape[0], width), jnp.float32)
         ids = jnp.clip(ids.astype(jnp.int32), 0, count - 1)
         if self.index is not None:
             ids = ids + self.index.astype(jnp.int32) * count
         return jax.ffi.ffi_call("minillama_rows", out)(_table([plan]), ids, self.memory)
 
+    def plan(self, role: Role, tokens: int, *, rows: int | None = None, **tasks: int) -> MatmulPlan:
+        """The plan of a call of one of its kernels."""
+        return MatmulPlan(
+            kernel=kernel_number(self.kind, role),
+            rows=self.sizes[-2] if rows is None else rows,
+            width=self.sizes[-1],
+            row_bytes=self.row_bytes,
+            page=self.offset // PAGE,
+            page_offset=self.offset % PAGE,
+            tokens=tokens,
+            **tasks,
+        )
+
 
 def map_weight(
     memory: UInt8[Array, "bytes"], offset: int, kind: Type, shape: tuple[int, ...], shares: int = 1
 ) -> MappedWeight:
-    """A tensor at an offset in a file's memory, as a weight, without a copy.
+    """A tensor of a mapped file as a weight, without a copy.
 
-    shares: parts of each of its matrices that devices multiply with apart; the rows divide among them.
+    shares: number of devices among which the rows of each matrix are divided.
     """
     load_kernels(kind)
     if shares > 1:
@@ -109,18 +118,19 @@ def map_weight(
 def multiply(
     x: Float[Array, "T K"], weights: Sequence[MappedWeight], n_valid: Int[Array, ""] | None = None
 ) -> list[Float[Array, "T N"]]:
-    """x Wᵀ for several matrices in one call, whose threads go from one to the next without waiting.
+    """x Wᵀ for several matrices in one call, without a barrier between them.
 
-    valid: how many tokens count; of more than `FEW` the others are not multiplied, and come out as zeros.
+    n_valid: number of valid tokens. With more than max(GEMV_TOKENS) tokens, the results of others are zeros.
     """
     tokens, width = x.shape
-    few = next((count for count in GEMV_TOKENS if count >= tokens), None)
-    if few is not None and few > tokens:
-        x = jnp.pad(x, ((0, few - tokens), (0, 0)))
-    plans, scratch = _plans(weights, x.shape[0], width)
-    count = jnp.int32(x.shape[0]) if few is not None or n_valid is None else n_valid.astype(jnp.int32)
+    padded = next((count for count in GEMV_TOKENS if count >= tokens), tokens)
+    if padded > tokens:
+        x = jnp.pad(x, ((0, padded - tokens), (0, 0)))
+    plans, scratch = _plans(weights, padded, width)
+    is_gemv = padded in GEMV_TOKENS
+    count = jnp.int32(padded) if is_gemv or n_valid is None else n_valid.astype(jnp.int32)
     experts = [jnp.int32(0) if weight.index is None else weight.index.astype(jnp.int32) for weight in weights]
-    results = [jax.ShapeDtypeStruct((x.shape[0], weight.sizes[-2]), jnp.float32) for weight in weights]
+    results = [jax.ShapeDtypeStruct((padded, weight.sizes[-2]), jnp.float32) for weight in weights]
     results.append(jax.ShapeDtypeStruct((scratch,), jnp.uint8))
     *products, _ = jax.ffi.ffi_call("minillama_product", results)(
         _table(plans), x, jnp.stack([*experts, count]), *(weight.memory for weight in weights)
@@ -128,49 +138,75 @@ def multiply(
     return [y[:tokens] for y in products]
 
 
-def _plans(weights: Sequence[MappedWeight], tokens: int, width: int) -> tuple[list[Plan], int]:
-    """What each matrix is told, and the bytes of scratch memory; matrices share activations of one form."""
+class _Strategy(NamedTuple):
+    """The kernels, the layout of the activations and the task size of a product."""
+
+    role: Role
+    prepare: Role
+    unit: int  # tokens that a preparation task converts
+    scratch_bytes: int  # of the converted activations; 0 if the kernel uses them as they are
+    layout: object  # equal for matrices that can share converted activations
+    task_rows: int
+
+
+def _gemv_strategy(weight: MappedWeight, tokens: int, width: int) -> _Strategy:
+    form, rows = FORMATS.get(weight.kind), weight.sizes[-2]
+    size = 0 if form is None else tokens * RowLayout(width, form.group).size
+    task_rows = max(8, min(_DECODE_TASK_BYTES // weight.row_bytes, rows // _MIN_TASKS))
+    layout = None if form is None else (form.group, form.permutation)
+    return _Strategy(GEMV_ROLES[tokens], Role.PREPARE_GEMV, 1, size, layout, task_rows)
+
+
+def _amx_strategy(weight: MappedWeight, tokens: int, width: int, terms: int) -> _Strategy:
+    unit = activations_amx.PANEL_TOKENS
+    size = -(-tokens // unit) * activations_amx.TileLayout(width, terms).size
+    share = weight.sizes[-2] // (_TASKS_PER_THREAD * env.thread_limits()[1])
+    step = gemm_amx.MICROTILE_ROWS
+    task_rows = min(gemm_amx.MAX_UNPACKED_ROWS, max(step, share // step * step))
+    return _Strategy(Role.GEMM, Role.PREPARE_GEMM, unit, size, terms, task_rows)
+
+
+def _gemm_strategy(weight: MappedWeight, tokens: int, width: int) -> _Strategy:
+    form, unit = FORMATS.get(weight.kind), PANEL_TOKENS
+    size = -(-tokens // unit) * (4 * width * unit if form is None else PanelLayout(width, form.group).size)
+    task_rows = min(gemm.MAX_UNPACKED_ROWS, max(8, weight.sizes[-2] // 32 // 8 * 8))
+    layout = None if form is None else (form.group, form.zero_point)
+    return _Strategy(Role.GEMM, Role.PREPARE_GEMM, unit, size, layout, task_rows)
+
+
+def _strategy(weight: MappedWeight, tokens: int, width: int) -> _Strategy:
+    if tokens in GEMV_TOKENS:
+        return _gemv_strategy(weight, tokens, width)
+    terms = activation_terms(weight.kind, chosen_isa())
+    return _gemm_strategy(weight, tokens, width) if terms is None else _amx_strategy(weight, tokens, width, terms)
+
+
+def _plans(weights: Sequence[MappedWeight], tokens: int, width: int) -> tuple[list[MatmulPlan], int]:
+    """The plans of a product and the bytes of its scratch memory.
+
+    Matrices share converted activations if these have one layout.
+    """
     if len(weights) > MAX_MATRICES:
-        raise ValueError(f"{len(weights)} matrices in one product; at most {MOST_PARTS}")
+        raise ValueError(f"{len(weights)} matrices in one product; at most {MAX_MATRICES}")
     plans, places, end = [], {}, 0
     for weight in weights:
-        form = FORMATS.get(weight.kind)
-        few, parts = tokens in GEMV_TOKENS, activation_terms(weight.kind, chosen_isa())
-        shape = None if form is None else (form.group, form.permutation if few else form.zero_point)
-        if few:
-            role, prepare, unit = GEMV_ROLES[tokens], Role.PREPARE_GEMV, 1
-            size = 0 if form is None else tokens * RowLayout(width, form.group).size
-            task_rows = max(8, min(_TASK_BYTES // weight.row_bytes, weight.sizes[-2] // _LEAST_TASKS))
-        elif parts is not None:
-            role, prepare, unit, shape = Role.GEMM, Role.PREPARE_GEMM, gemm_amx.TOKENS, parts
-            size = -(-tokens // unit) * gemm_amx.TileLayout(width, parts).size
-            share = weight.sizes[-2] // (_TASKS_OF_THREAD * env.thread_limits()[1])
-            task_rows = min(gemm_amx.BUFFER_ROWS, max(gemm_amx.ROWS, share // gemm_amx.ROWS * gemm_amx.ROWS))
-        else:
-            role, prepare, unit = Role.GEMM, Role.PREPARE_GEMM, PANEL
-            size = -(-tokens // unit) * (4 * width * PANEL if form is None else PanelLayout(width, form.group).size)
-            task_rows = min(BUFFER_ROWS, max(8, weight.sizes[-2] // 32 // 8 * 8))
-        fresh = shape not in places and size > 0
-        if fresh:
-            places[shape], end = end, end + size // ALIGNMENT + 2
+        chosen = _strategy(weight, tokens, width)
+        is_new = chosen.layout not in places and chosen.scratch_bytes > 0
+        if is_new:
+            places[chosen.layout], end = end, end + chosen.scratch_bytes // SCRATCH_UNIT + 2
         plans.append(
-            Plan(
-                kernel=kernel_number(weight.kind, role),
-                rows=weight.sizes[-2],
-                width=width,
-                row_bytes=weight.row_bytes,
-                page=weight.offset // PAGE,
-                skip=weight.offset % PAGE,
-                tokens=tokens,
-                task_rows=task_rows,
-                prepare=kernel_number(weight.kind, prepare) if fresh else -1,
-                unit=unit,
-                place=places[shape] if size else -1,
-                many=int(not few),
+            weight.plan(
+                chosen.role,
+                tokens,
+                task_rows=chosen.task_rows,
+                prepare=kernel_number(weight.kind, chosen.prepare) if is_new else -1,
+                unit=chosen.unit,
+                scratch=places[chosen.layout] if chosen.scratch_bytes else -1,
+                is_prompt=int(tokens not in GEMV_TOKENS),
             )
         )
-    return plans, max(1, end) * ALIGNMENT
+    return plans, max(1, end) * SCRATCH_UNIT
 
 
-def _table(plans: Sequence[Plan]) -> Array:
+def _table(plans: Sequence[MatmulPlan]) -> Array:
     return jnp.asarray(np.array([plan.row() for plan in plans], np.int32))

@@ -58,12 +58,12 @@ def _kernel_attention(
     constants: tuple[float, float, int], q: Float[Array, "B T N H"], keys: Store, values: Store, positions: Array
 ) -> Float[Array, "B T NH"]:
     """The CPU kernel, compiled for these sizes."""
-    from minillama.kernels.cpu.attention.attend import attend as run_kernel
-    from minillama.kernels.cpu.attention.attention_op import AttentionSpec
+    from minillama.kernels.cpu.attention.attention_args import AttentionSpec
+    from minillama.kernels.cpu.attention.attention_op import attend as run_kernel
 
     groups = q.shape[2] // keys.shape[1]
-    heads = AttentionSpec(keys.shape[-1], values.shape[-1], groups, keys.kind, values.kind, bool(constants[1]))
-    return run_kernel(heads, q, positions, jax.tree.leaves(keys), jax.tree.leaves(values), *constants)
+    spec = AttentionSpec(keys.shape[-1], values.shape[-1], groups, keys.kind, values.kind, bool(constants[1]))
+    return run_kernel(spec, q, positions, jax.tree.leaves(keys), jax.tree.leaves(values), *constants)
 
 
 def attention_in_tiles(

@@ -1,53 +1,115 @@
-"""Attention over the cache as it lies in memory, with a running softmax: no more than a tile of scores at a time.
+"""Attention over the KV cache as one XLA FFI call, with an online softmax.
 
     m' = max(m, max s);  l' = l e^(m-m') + sum e^(s-m');  o' = o e^(m-m') + sum e^(s-m') v      (Dao et al. 2022)
 
-and o / l in the end, for scores s = q·k scale and values v of a tile. A kernel is written for one model's sizes.
+for scores s = q·k scale and values v of a tile; the result is o / l. A kernel is compiled for the sizes of one model.
 """
 
-from minillama.kernels.cpu.attention.attention_args import LANES, AttentionSpec
+import ctypes
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from minillama.kernels.cpu.attention.attention_args import LANES, AttentionArgs, AttentionSpec
 from minillama.kernels.cpu.attention.decode_attention import define_decode
 from minillama.kernels.cpu.attention.prefill_attention import define_prefill
+from minillama.kernels.cpu.runtime import ffi_handlers, thread_pool
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
+from minillama.kernels.cpu.runtime.registry import compile_handlers, handlers, register, register_target, run_once
 from minillama.kernels.cpu.runtime.thread_pool import call_parallel, import_pool
 from minillama.kernels.cpu.simd import I32, I64, Module, alloca, const, load, select, store
 
-MAX_DECODE_TOKENS = 8  # up to here each position's queries are computed by themselves
+MAX_DECODE_TOKENS = 8  # up to here `decode_attention` computes each position by itself
+loaded_specs: list[AttentionSpec] = []  # those of this process
+
+
+def attend(
+    spec: AttentionSpec,
+    q: Float[Array, "B T N H"],
+    positions: Int[Array, "B T"],
+    keys: Sequence[Array],
+    values: Sequence[Array],
+    scale: float,
+    softcap: float,
+    window: int,
+) -> Float[Array, "B T NH"]:
+    """Causal attention, softmax(q·k scale) v, with a sliding window if `window` is not 0.
+
+    keys, values: the arrays of the cache, [B, K, S, ...] each.
+    """
+    load_attention(spec)
+    batch, time, query_heads, _ = q.shape
+    kv_heads, capacity = keys[0].shape[1:3]
+    lanes = panel_lanes(time, spec.groups)
+    sizes = jnp.asarray(np.array([batch, time, kv_heads, capacity, window, lanes], np.int32))
+    floats = jnp.asarray(np.array([scale, softcap], np.float32))
+    out = jax.ShapeDtypeStruct((batch, time, query_heads * spec.value_size), jnp.float32)
+    return jax.ffi.ffi_call(spec.name, out)(sizes, floats, q, positions.astype(jnp.int32), *keys, *values)
+
+
+@run_once
+def load_attention(spec: AttentionSpec) -> None:
+    """Compile the kernels of a specification and register them with XLA."""
+    register()
+    find = compile_handlers(spec.name, lambda module, api: define_attention(module, spec, api))
+    link = (ctypes.c_int64 * 2).from_address(find(thread_pool.POOL_LINK))
+    link[0], link[1] = handlers()("parallel"), handlers()(ffi_handlers.THREADS)
+    register_target(spec.name, find("attention"))
+    loaded_specs.append(spec)
 
 
 def panel_lanes(time: int, groups: int) -> int:
-    """Query rows that are computed side by side, 0 for each position's by themselves.
+    """Query rows of a panel in `prefill_attention`; 0 for `decode_attention`.
 
-    A few tokens at once, a draft's for one, are to come out as one by one, to the bit.
+    A few tokens at once, such as a draft, must give the same bits as one by one.
     """
     if time <= MAX_DECODE_TOKENS:
         return 0
     return LANES if time * groups <= LANES else 2 * LANES
 
 
-def define_attention(module: Module, heads: AttentionSpec, api: Api) -> None:
-    """`attention(frame)`. Operands: i32 [batch, time, kv_heads, capacity, window, panel_lanes], f32 [scale, softcap],
-    q f32 [B, T, N, H], positions i32 [B, T], leaves of keys [B, K, S, ...] and of values; result f32 [B, T, N H_v]."""
+def define_attention(module: Module, spec: AttentionSpec, api: Api) -> None:
+    """`attention(frame)`, the FFI handler.
+
+    Operands: i32 [batch, time, kv_heads, capacity, window, panel_lanes], f32 [scale, softcap], q f32 [B, T, N, H],
+    positions i32 [B, T], arrays of keys [B, K, S, ...] and of values. Result: f32 [B, T, N H_v].
+    """
     import_pool(module)
-    define_decode(module, "decode", heads)
+    define_decode(module, "decode", spec)
     for lanes in (LANES, 2 * LANES):
-        define_prefill(module, f"prefill{lanes}", heads, lanes)
-    define_handler(module, "attention", api, lambda frame: _attention(module, frame, heads))
+        define_prefill(module, f"prefill{lanes}", spec, lanes)
+    define_handler(module, "attention", api, lambda frame: _attention(module, frame, spec))
 
 
-def _attention(module: Module, frame: Frame, heads: AttentionSpec) -> None:
-    """Write down what the tasks need to know, and have them done."""
-    sizes, reals = frame.argument(0), frame.argument(1)
+def _attention(module: Module, frame: Frame, spec: AttentionSpec) -> None:
+    """Store the arguments and run the tasks."""
+    sizes, floats = frame.argument(0), frame.argument(1)
     batch, time, kv_heads, capacity, window, lanes = (load(I32, 1, sizes + 4 * i).to(I64) for i in range(6))
-    scale, softcap = (load(I32, 1, reals + 4 * i).to(I64) for i in range(2))
-    leaves = (frame.argument(4 + i) for i in range(heads.keys.leaves + heads.values.leaves))
+    scale, softcap = (load(I32, 1, floats + 4 * i).to(I64) for i in range(2))
+    count = spec.keys.leaves + spec.values.leaves
     q, positions, out = frame.argument(2), frame.argument(3), frame.result(0)
-    words = (time, kv_heads, capacity, window, scale, softcap, q, positions, out, *leaves)  # in the order of Call
-    call = alloca(8 * len(words))
-    for at, word in enumerate(words):
-        store(word, call + 8 * at)
-    decode, narrow = lanes.equals(0), lanes.equals(LANES)
-    blocks = (time * heads.groups + lanes - 1) // select(decode, const(1), lanes)
-    many = select(narrow, module.function_address(f"prefill{LANES}"), module.function_address(f"prefill{2 * LANES}"))
-    function = select(decode, module.function_address("decode"), many)
-    call_parallel(module, frame, function, call, batch * kv_heads * select(decode, time, blocks), decode)
+    leaves = [frame.argument(4 + i) for i in range(count)]
+    call = alloca(AttentionArgs.size() + 8 * count)
+    AttentionArgs(call, spec).store(
+        time=time,
+        kv_heads=kv_heads,
+        capacity=capacity,
+        window=window,
+        scale=scale,
+        softcap=softcap,
+        q=q,
+        positions=positions,
+        out=out,
+    )
+    for i, leaf in enumerate(leaves):
+        store(leaf, call + (AttentionArgs.size() + 8 * i))
+    is_decode, is_narrow = lanes.equals(0), lanes.equals(LANES)
+    panels = (time * spec.groups + lanes - 1) // select(is_decode, const(1), lanes)
+    narrow, full = (module.function_address(f"prefill{width}") for width in (LANES, 2 * LANES))
+    function = select(is_decode, module.function_address("decode"), select(is_narrow, narrow, full))
+    tasks = batch * kv_heads * select(is_decode, time, panels)
+    call_parallel(module, frame, function, call, tasks, is_decode)

@@ -1,8 +1,8 @@
-"""Attention of a few tokens: a register holds neighbours of a head, and a key is read once for all heads that share it.
+"""Attention of a few tokens (decode): a vector holds consecutive values of a head.
 
-A task is one position's queries of one key/value head, so that what comes out does not depend on how many tokens are
-computed at once. Some keys are opened into float32, multiplied with the G queries and weighed; their values are then
-added up in registers, for some numbers of a head after others.
+A task is the queries of one position that share a key/value head. So the result does not depend on how many tokens are
+computed at once. A tile of keys is dequantised to float32 and multiplied with the G queries. Its values are then
+accumulated in registers, some values of a head after the others.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from minillama.kernels.cpu.attention.attention_args import (
     AttentionArgs,
     AttentionSpec,
     first_visible,
-    pieces,
     softcapped,
+    vectors_of,
 )
 from minillama.kernels.cpu.simd import (
     F32,
@@ -41,136 +41,141 @@ from minillama.kernels.cpu.simd import (
     zero_pad,
 )
 
-KEYS = 16  # at a time: a register holds the scores of a query
-_REGISTERS = 16  # of sums that grow side by side
+KEYS = 16  # of a tile: a vector holds the scores of a query
+_ACCUMULATORS = 16  # vectors of the result that are accumulated at a time
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Where everything lies; all that is kept between steps is float32."""
+    """Addresses and variables of a task; arrays between the steps are float32."""
 
-    call: AttentionArgs
+    args: AttentionArgs
     position: Value
     keys: list[Value]
     values: list[Value]
     out: Value  # [G, H_v]
     q: Value  # [G, H], times the scale
-    dequantised: Value  # [KEYS, H], the keys in hand
+    dequantised: Value  # [KEYS, H], a tile of keys
     weights: Value  # [G, KEYS], e^(s - m')
     acc: Value  # [G, H_v], o
     row_max: list[Var]  # [G], m
     row_sum: list[Var]  # [G], l
 
-    def key_place(self, array: Value, row: int, at: int) -> Value:
-        """Address of a number of an array whose rows are as long as keys."""
-        return array + (row * self.call.heads.key_size + at) * 4
+    def key_address(self, array: Value, row: int, at: int) -> Value:
+        """Address of a value in an array with rows of H."""
+        return array + (row * self.args.spec.key_size + at) * 4
 
-    def value_place(self, array: Value, row: int, at: int) -> Value:
-        """Address of a number of an array whose rows are as long as values."""
-        return array + (row * self.call.heads.value_size + at) * 4
+    def value_address(self, array: Value, row: int, at: int) -> Value:
+        """Address of a value in an array with rows of H_v."""
+        return array + (row * self.args.spec.value_size + at) * 4
 
 
-def define_decode(module: Module, name: str, heads: AttentionSpec) -> None:
-    """`name(call, number)`: one task; its number is (b T + t) K + k."""
+def define_decode(module: Module, name: str, spec: AttentionSpec) -> None:
+    """`name(args, task)`: compute one task; its number is (b T + t) K + k."""
 
     def body(address: Value, index: Value) -> None:
-        task = _begin(AttentionArgs(address, heads), index)
-        first = first_visible(task.position, task.call.window)
+        task = _begin(AttentionArgs(address, spec), index)
+        first = first_visible(task.position, task.args.window)
         for start in loop(first, task.position + 1, KEYS):
-            _open_keys(task, start)
-            rescales = _weigh(task, start)
-            _mix(task, start, rescales)
-        _finish(task)
+            _dequantise_keys(task, start)
+            rescales = _softmax_step(task, start)
+            _accumulate_values(task, start, rescales)
+        _store_result(task)
 
     module.define(name, 2, body)
 
 
-def _begin(call: AttentionArgs, index: Value) -> _Task:
-    """Scale the queries; nothing has been seen yet: m is LOWEST, l and o are 0."""
-    heads, groups = call.heads, call.heads.groups
-    head, at = index % call.kv_heads, index // call.kv_heads  # at: b T + t
-    shared = at // call.time * call.kv_heads + head
+def _begin(args: AttentionArgs, index: Value) -> _Task:
+    """Scale the queries; set m to LOWEST, l and o to 0."""
+    spec, groups = args.spec, args.spec.groups
+    head, at = index % args.kv_heads, index // args.kv_heads  # at: b T + t
+    batch_head = at // args.time * args.kv_heads + head
     task = _Task(
-        call,
-        load(I32, 1, call.positions + at * 4).to(I64),
-        call.keys(shared),
-        call.values(shared),
-        call.out + index * (groups * heads.value_size * 4),
-        alloca(groups * heads.key_size * 4),
-        alloca(KEYS * heads.key_size * 4),
-        alloca(groups * KEYS * 4),
-        alloca(groups * heads.value_size * 4),
-        [Var(const(LOWEST, F32)) for _ in range(groups)],
-        [Var(const(0.0, F32)) for _ in range(groups)],
+        args=args,
+        position=load(I32, 1, args.positions + at * 4).to(I64),
+        keys=args.keys(batch_head),
+        values=args.values(batch_head),
+        out=args.out + index * (groups * spec.value_size * 4),
+        q=alloca(groups * spec.key_size * 4),
+        dequantised=alloca(KEYS * spec.key_size * 4),
+        weights=alloca(groups * KEYS * 4),
+        acc=alloca(groups * spec.value_size * 4),
+        row_max=[Var(const(LOWEST, F32)) for _ in range(groups)],
+        row_sum=[Var(const(0.0, F32)) for _ in range(groups)],
     )
-    q, scale = call.q + index * (groups * heads.key_size * 4), call.scale
+    q, scale = args.q + index * (groups * spec.key_size * 4), args.scale
     for g in range(groups):
-        for i, lanes in pieces(heads.key_size):
-            store(load(F32, lanes, task.key_place(q, g, i)) * scale, task.key_place(task.q, g, i))
-        for i, lanes in pieces(heads.value_size):
-            store(const(0.0, F32, lanes), task.value_place(task.acc, g, i))
+        for i, lanes in vectors_of(spec.key_size):
+            store(load(F32, lanes, task.key_address(q, g, i)) * scale, task.key_address(task.q, g, i))
+        for i, lanes in vectors_of(spec.value_size):
+            store(const(0.0, F32, lanes), task.value_address(task.acc, g, i))
     return task
 
 
-def _open_keys(task: _Task, start: Value) -> None:
-    """Read KEYS keys from `start` on; behind the last that is seen, the last again."""
-    side = task.call.heads.keys
+def _dequantise_keys(task: _Task, start: Value) -> None:
+    """Load KEYS keys from `start` on; after the last visible one, that one again."""
+    layout = task.args.spec.keys
     for k in range(KEYS):
-        there = min_(start + k, task.position)
-        for i, lanes in pieces(side.size):
-            store(side.read(lanes, task.keys, there, i), task.key_place(task.dequantised, k, i))
+        position = min_(start + k, task.position)
+        for i, lanes in vectors_of(layout.size):
+            key = layout.load_f32(lanes, task.keys, position, i)
+            store(key, task.key_address(task.dequantised, k, i))
 
 
-def _weigh(task: _Task, start: Value) -> list[Value]:
-    """s = q·k; m' = max(m, max s); l' = l e^(m-m') + sum e^(s-m'). Returns e^(m-m') of each query."""
-    seen = (splat(start.to(I32), KEYS) + const_vector(range(KEYS), I32)) < (task.position + 1).to(I32)
+def _softmax_step(task: _Task, start: Value) -> list[Value]:
+    """Scores and softmax weights of a tile; returns e^(m-m') of each query.
+
+    s = q·k; m' = max(m, max s); l' = l e^(m-m') + sum e^(s-m')
+    """
+    positions = splat(start.to(I32), KEYS) + const_vector(range(KEYS), I32)
+    is_visible = positions < (task.position + 1).to(I32)
     rescales = []
-    for g in range(task.call.heads.groups):
-        score = softcapped(task.call, row_sums([_product(task, k, g) for k in range(KEYS)]))
-        score = select(seen, score, LOWEST)
-        top = max_(task.row_max[g].value, reduce(score, max_))
-        weight = select(seen, exp(score - top), 0.0)
-        rescale = exp(splat(task.row_max[g].value - top, 2))[0]
+    for g in range(task.args.spec.groups):
+        score = softcapped(task.args, row_sums([_partial_dots(task, k, g) for k in range(KEYS)]))
+        score = select(is_visible, score, LOWEST)
+        new_max = max_(task.row_max[g].value, reduce(score, max_))
+        weight = select(is_visible, exp(score - new_max), 0.0)
+        rescale = exp(splat(task.row_max[g].value - new_max, 2))[0]
         store(weight, task.weights + g * KEYS * 4)
         task.row_sum[g].value = fma(task.row_sum[g].value, rescale, reduce_sum(weight))
-        task.row_max[g].value = top
+        task.row_max[g].value = new_max
         rescales.append(rescale)
     return rescales
 
 
-def _product(task: _Task, key: int, query: int) -> Value:
-    """A register whose lanes add up to q·k."""
+def _partial_dots(task: _Task, key: int, query: int) -> Value:
+    """A vector whose lanes add up to q·k."""
     product = const(0.0, F32, LANES)
-    for i, lanes in pieces(task.call.heads.key_size):
-        k = load(F32, lanes, task.key_place(task.dequantised, key, i))
-        q = load(F32, lanes, task.key_place(task.q, query, i))
+    for i, lanes in vectors_of(task.args.spec.key_size):
+        k = load(F32, lanes, task.key_address(task.dequantised, key, i))
+        q = load(F32, lanes, task.key_address(task.q, query, i))
         product = fma(zero_pad(k, LANES), zero_pad(q, LANES), product)
     return product
 
 
-def _mix(task: _Task, start: Value, rescales: list[Value]) -> None:
+def _accumulate_values(task: _Task, start: Value, rescales: list[Value]) -> None:
     """o' = o e^(m-m') + sum e^(s-m') v."""
-    side, queries = task.call.heads.values, range(task.call.heads.groups)
-    cut, together = pieces(side.size), max(1, _REGISTERS // task.call.heads.groups)
-    for chunk in (cut[i : i + together] for i in range(0, len(cut), together)):
-        rows = [
-            [load(F32, lanes, task.value_place(task.acc, g, i)) * rescales[g] for i, lanes in chunk] for g in queries
+    layout, queries = task.args.spec.values, range(task.args.spec.groups)
+    vectors, count = vectors_of(layout.size), max(1, _ACCUMULATORS // task.args.spec.groups)
+    for chunk in (vectors[i : i + count] for i in range(0, len(vectors), count)):
+        acc = [
+            [load(F32, lanes, task.value_address(task.acc, g, i)) * rescales[g] for i, lanes in chunk] for g in queries
         ]
         for k in range(KEYS):
-            there = min_(start + k, task.position)
-            vs = [side.read(lanes, task.values, there, i) for i, lanes in chunk]
+            position = min_(start + k, task.position)
+            vs = [layout.load_f32(lanes, task.values, position, i) for i, lanes in chunk]
             for g in queries:
                 weight = load(F32, 1, task.weights + (g * KEYS + k) * 4)
-                rows[g] = [fma(splat(weight, v.lanes), v, o) for v, o in zip(vs, rows[g], strict=True)]
+                acc[g] = [fma(splat(weight, v.lanes), v, o) for v, o in zip(vs, acc[g], strict=True)]
         for g in queries:
-            for (i, _), o in zip(chunk, rows[g], strict=True):
-                store(o, task.value_place(task.acc, g, i))
+            for (i, _), o in zip(chunk, acc[g], strict=True):
+                store(o, task.value_address(task.acc, g, i))
 
 
-def _finish(task: _Task) -> None:
+def _store_result(task: _Task) -> None:
     """The result is o / l."""
-    heads = task.call.heads
-    for g in range(heads.groups):
-        for i, lanes in pieces(heads.value_size):
-            acc = load(F32, lanes, task.value_place(task.acc, g, i))
-            store(acc / task.row_sum[g].value, task.value_place(task.out, g, i))
+    spec = task.args.spec
+    for g in range(spec.groups):
+        for i, lanes in vectors_of(spec.value_size):
+            o = load(F32, lanes, task.value_address(task.acc, g, i))
+            store(o / task.row_sum[g].value, task.value_address(task.out, g, i))

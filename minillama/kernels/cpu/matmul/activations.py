@@ -1,9 +1,10 @@
-"""Activations as the kernels multiply with them: int8, one scale for 32 neighbours, in the scratch memory of a call.
+"""Quantise activations to int8 blocks of 32 in the scratch memory of a call.
 
-    d = max |x| / 127,  codes = round(x / d)      (per token and 32 neighbours, as ggml's Q8_0, but d stays float32)
+    d = max |x| / 127,  codes = round(x / d)      (per token and 32 values, as ggml's Q8_0, but d stays float32)
 
-Beside the codes lie, for every group of the weights' type: d; d times the sum of the codes, for types with minima or
-shifted codes; and, for panels, -zero times the sum of the codes, from which the dot products of shifted codes start.
+For every group of the weight type the scratch memory also holds d and d times the sum of the codes, which types with
+minima or a zero point need. Panels also hold -zero_point times the sum of the codes, the initial value of dot products
+of unsigned codes.
 """
 
 from dataclasses import dataclass
@@ -30,15 +31,15 @@ from minillama.kernels.cpu.simd import (
     transpose,
 )
 
-BLOCK = 32
-PIECE = 16  # codes that an order moves together
-PANEL = 32  # tokens side by side
-STEP = 8  # the last panel may be narrower, by these
+BLOCK = 32  # values that share a scale
+SEGMENT = 16  # codes that a permutation moves as one
+PANEL_TOKENS = 32  # tokens of a whole panel
+PANEL_STEP = 8  # the last panel may have fewer tokens, a multiple of this
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Where things lie for a few tokens: token after token, without starts."""
+    """Layout for GEMV: one token after the other, each with codes, scales and scaled sums."""
 
     width: ValueLike  # K
     group: int
@@ -49,25 +50,25 @@ class RowLayout:
         return self.width + self.width // self.group * 8
 
     def codes(self, token: Value, weight: Value) -> Value:
-        """Address of the codes from a weight on."""
+        """Address of int8 codes [K] from weight on."""
         return token + weight
 
     def scales(self, token: Value, weight: Value) -> Value:
-        """Address of d for a weight's group and those behind it."""
+        """Address of d, float32 [K/group], from the group of a weight on."""
         return token + self.width + weight // self.group * 4
 
-    def sums(self, token: Value, weight: Value) -> Value:
-        """Address of the sums for a weight's group and those behind it."""
+    def scaled_sums(self, token: Value, weight: Value) -> Value:
+        """Address of d sum(codes), float32 [K/group], from the group of a weight on."""
         return token + self.width + self.width // self.group * 4 + weight // self.group * 4
 
 
 @dataclass(frozen=True)
 class PanelLayout:
-    """Where things lie for many tokens: panels of `lanes` tokens side by side, four codes of a token together."""
+    """Layout for GEMM: panels of `lanes` tokens, four consecutive codes of a token adjacent."""
 
     width: ValueLike  # K
     group: int
-    lanes: ValueLike = PANEL
+    lanes: ValueLike = PANEL_TOKENS
 
     @property
     def size(self) -> ValueLike:
@@ -75,40 +76,40 @@ class PanelLayout:
         return (self.width + self.width // self.group * 12) * self.lanes
 
     def codes(self, panel: Value, weight: Value) -> Value:
-        """Address of [K/4, lanes, 4] codes from a weight on."""
+        """Address of int8 codes [K/4, lanes, 4] from a weight on."""
         return panel + weight * self.lanes
 
     def scales(self, panel: Value, weight: Value) -> Value:
-        """Address of [K/group, lanes] d from a weight's group on."""
+        """Address of d, float32 [K/group, lanes], from the group of a weight on."""
         return panel + self.width * self.lanes + weight // self.group * 4 * self.lanes
 
-    def sums(self, panel: Value, weight: Value) -> Value:
-        """Address of [K/group, lanes] sums from a weight's group on."""
+    def scaled_sums(self, panel: Value, weight: Value) -> Value:
+        """Address of d sum(codes), float32 [K/group, lanes], from the group of a weight on."""
         return self.scales(panel, weight) + self.width // self.group * 4 * self.lanes
 
-    def starts(self, panel: Value, weight: Value) -> Value:
-        """Address of [K/group, lanes] starts from a weight's group on."""
+    def zero_corrections(self, panel: Value, weight: Value) -> Value:
+        """Address of -zero_point sum(codes), int32 [K/group, lanes], from the group of a weight on."""
         return self.scales(panel, weight) + self.width // self.group * 8 * self.lanes
 
 
 def define_quantised_rows(module: Module, name: str, group: int, permutation: tuple[int, ...]) -> None:
-    """`name(part, first, last)`: quantise tokens first to last - 1 into a RowLayout.
+    """`name(args, first, last)`: quantise tokens first to last - 1 into a `RowLayout`.
 
-    order: of pieces of 16 codes, for as many weights as it tells of at a time; what is left over keeps its own.
+    permutation: of segments of 16 codes, applied to all whole runs of that length; the remainder keeps its order.
     """
-    pieces = BLOCK // PIECE
-    chunk = max(PIECE * len(permutation), BLOCK)
+    segments = BLOCK // SEGMENT
+    chunk = max(SEGMENT * len(permutation), BLOCK)
 
-    def put(source: Value, token: Value, layout: RowLayout, first: Value, k: int, ordered: bool) -> None:
-        d, codes = _quantised(source + (first + k) * 4)
-        for half in range(pieces):
-            piece = k // PIECE + half
-            at = PIECE * (permutation.index(piece) if ordered else piece)
-            store(codes.permute(range(half * PIECE, (half + 1) * PIECE)).to(I8), layout.codes(token, first + at))
+    def put(source: Value, token: Value, layout: RowLayout, first: Value, k: int, permuted: bool) -> None:
+        d, codes = _quantise_block(source + (first + k) * 4)
+        for half in range(segments):
+            segment = k // SEGMENT + half
+            at = SEGMENT * (permutation.index(segment) if permuted else segment)
+            store(codes.permute(range(half * SEGMENT, (half + 1) * SEGMENT)).to(I8), layout.codes(token, first + at))
         for g in range(BLOCK // group):
-            whole = reduce_sum(codes.permute(range(g * group, (g + 1) * group)))
+            total = reduce_sum(codes.permute(range(g * group, (g + 1) * group)))
             store(d, layout.scales(token, first + k) + 4 * g)
-            store(d * whole.to(F32), layout.sums(token, first + k) + 4 * g)
+            store(d * total.to(F32), layout.scaled_sums(token, first + k) + 4 * g)
 
     def body(address: Value, first: Value, last: Value) -> None:
         args = MatmulArgs(address)
@@ -119,91 +120,96 @@ def define_quantised_rows(module: Module, name: str, group: int, permutation: tu
             if permutation:
                 for k in loop(0, bulk, chunk):
                     for block in range(0, chunk, BLOCK):
-                        put(source, token, layout, k, block, ordered=True)
+                        put(source, token, layout, k, block, permuted=True)
             for k in loop(bulk, args.width, BLOCK):
-                put(source, token, layout, k, 0, ordered=False)
+                put(source, token, layout, k, 0, permuted=False)
 
     module.define(name, 3, body)
 
 
-def panels(tokens: Value) -> tuple[Value, Value]:
-    """How many panels are whole, and the lanes of one more: 0 if there is none, else a multiple of `STEP`."""
-    whole = (tokens + (STEP - 1)) // PANEL  # one that lacks less than a step counts as whole
-    return whole, (tokens - min_(tokens, whole * PANEL) + (STEP - 1)) // STEP * STEP
+def panel_counts(tokens: Value) -> tuple[Value, Value]:
+    """Number of whole panels, and tokens of a last one, a multiple of `PANEL_STEP`."""
+    whole = (tokens + (PANEL_STEP - 1)) // PANEL_TOKENS  # a panel that lacks less than a step counts as whole
+    rest = (tokens - min_(tokens, whole * PANEL_TOKENS) + (PANEL_STEP - 1)) // PANEL_STEP * PANEL_STEP
+    return whole, rest
 
 
-def _lanes(tokens: Value, panel: Value) -> Value:
-    whole, rest = panels(tokens)
-    return select(panel < whole, const(PANEL), rest)
+def _panel_lanes(tokens: Value, panel: Value) -> Value:
+    whole, rest = panel_counts(tokens)
+    return select(panel < whole, const(PANEL_TOKENS), rest)
 
 
 def define_quantised_panels(module: Module, name: str, group: int, zero_point: int) -> None:
-    """`name(part, first, last)`: quantise panels first to last - 1; tokens beyond the last one are zeros."""
+    """`name(args, first, last)`: quantise panels first to last - 1; lanes after the last token are zeros."""
 
     def body(address: Value, first: Value, last: Value) -> None:
         args = MatmulArgs(address)
         for p in loop(first, last):
-            lanes = _lanes(args.tokens, p)
+            lanes = _panel_lanes(args.tokens, p)
             layout = PanelLayout(args.width, group, lanes)
             panel = args.x + PanelLayout(args.width, group).size * p
             for lane in loop(0, lanes):
-                t = p * PANEL + lane
+                t = p * PANEL_TOKENS + lane
                 is_token = t < args.tokens
                 source = args.source + args.width * select(is_token, t, 0) * 4
                 for k in loop(0, args.width, BLOCK):
-                    d, codes = _quantised(source + k * 4)
+                    d, codes = _quantise_block(source + k * 4)
                     d = select(is_token, d, 0.0)
                     words = codes.to(I8).bitcast(U32)
                     for i in range(BLOCK // 4):
                         store(words[i], layout.codes(panel, k) + lane * 4 + lanes * (4 * i))
                     for g in range(BLOCK // group):
-                        whole = reduce_sum(codes.permute(range(g * group, (g + 1) * group)))
-                        there = lane * 4 + lanes * (4 * g)
-                        store(d, layout.scales(panel, k) + there)
-                        store(d * whole.to(F32), layout.sums(panel, k) + there)
-                        store(whole * -zero_point, layout.starts(panel, k) + there)
+                        total = reduce_sum(codes.permute(range(g * group, (g + 1) * group)))
+                        offset = lane * 4 + lanes * (4 * g)
+                        store(d, layout.scales(panel, k) + offset)
+                        store(d * total.to(F32), layout.scaled_sums(panel, k) + offset)
+                        store(total * -zero_point, layout.zero_corrections(panel, k) + offset)
 
     module.define(name, 3, body)
 
 
 def define_float_panels(module: Module, name: str) -> None:
-    """`name(part, first, last)`: lay float32 [T, K] out as panels [K, lanes]; lanes beyond the last token are zeros."""
+    """`name(args, first, last)`: copy float32 [T, K] into panels [K, lanes].
+
+    Lanes after the last token are zeros.
+    """
 
     def body(address: Value, first: Value, last: Value) -> None:
         args = MatmulArgs(address)
-        bulk = args.width // PIECE * PIECE
+        bulk = args.width // SEGMENT * SEGMENT
         for p in loop(first, last):
-            lanes = _lanes(args.tokens, p)
-            panel = args.x + args.width * p * (4 * PANEL)
-            for lane in loop(0, lanes, STEP):
-                tokens = [p * PANEL + lane + i for i in range(STEP)]
+            lanes = _panel_lanes(args.tokens, p)
+            panel = args.x + args.width * p * (4 * PANEL_TOKENS)
+            for lane in loop(0, lanes, PANEL_STEP):
+                tokens = [p * PANEL_TOKENS + lane + i for i in range(PANEL_STEP)]
                 is_token = [token < args.tokens for token in tokens]
                 sources = [
-                    args.source + args.width * select(r, t, 0) * 4 for t, r in zip(tokens, is_token, strict=True)
+                    args.source + args.width * select(valid, t, 0) * 4
+                    for t, valid in zip(tokens, is_token, strict=True)
                 ]
-
-                for k in loop(0, bulk, PIECE):
+                for k in loop(0, bulk, SEGMENT):
                     rows = [
-                        select(r, load(F32, PIECE, source + k * 4), const(0.0, F32, PIECE))
-                        for source, r in zip(sources, is_token, strict=True)
+                        select(valid, load(F32, SEGMENT, source + k * 4), const(0.0, F32, SEGMENT))
+                        for source, valid in zip(sources, is_token, strict=True)
                     ]
                     for i, column in enumerate(transpose(rows)):
                         store(column, panel + (k + i) * 4 * lanes + lane * 4)
                 for k in loop(bulk, args.width):
-                    for i, (source, r) in enumerate(zip(sources, is_token, strict=True)):
-                        store(select(r, load(F32, 1, source + k * 4), 0.0), panel + k * 4 * lanes + (lane + i) * 4)
+                    for i, (source, valid) in enumerate(zip(sources, is_token, strict=True)):
+                        value = select(valid, load(F32, 1, source + k * 4), 0.0)
+                        store(value, panel + k * 4 * lanes + (lane + i) * 4)
 
     module.define(name, 3, body)
 
 
-def _quantised(address: Value) -> tuple[Value, Value]:
-    """d and the 32 codes of float32 numbers in memory."""
-    x = load(F32, BLOCK, address)
-    top = reduce(abs_(x), max_)
-    inverse = select(const(0.0, F32) < top, const(127.0, F32) / top, 0.0)
-    return top * (1 / 127), round_(x * inverse)
-
-
 def define_no_op(module: Module, name: str) -> None:
-    """For types that multiply with float32 activations as they came."""
+    """`name(args, first, last)` for types that multiply with the float32 activations in place."""
     module.define(name, 3, lambda args, first, last: None)
+
+
+def _quantise_block(address: Value) -> tuple[Value, Value]:
+    """d and the 32 codes (I32) of 32 float32 values in memory."""
+    x = load(F32, BLOCK, address)
+    amax = reduce(abs_(x), max_)
+    inverse = select(const(0.0, F32) < amax, const(127.0, F32) / amax, 0.0)
+    return amax * (1 / 127), round_(x * inverse)

@@ -1,12 +1,12 @@
-"""The calls that XLA makes: products of some activations with some matrices, and rows of a matrix by number.
+"""XLA FFI handlers: products of activations with several matrices, and embedding look-ups.
 
-A product is one job: its first tasks bring the activations into the form that the kernels multiply with, the others
-compute some rows each, of any of the matrices, and wait for the first.
+A product is one job. Its first tasks convert the activations to the layouts of the kernels. The other tasks wait for
+them, then compute some rows each, of any of the matrices.
 """
 
 from dataclasses import astuple, dataclass, fields
 
-from minillama.kernels.cpu.matmul.matmul_args import WORDS, MatmulArgs
+from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
 from minillama.kernels.cpu.runtime.thread_pool import define_thread_pool
 from minillama.kernels.cpu.simd import (
@@ -14,8 +14,11 @@ from minillama.kernels.cpu.simd import (
     I32,
     I64,
     Module,
+    Struct,
     Value,
+    ValueLike,
     Var,
+    Word,
     alloca,
     atomic_add,
     atomic_load,
@@ -31,93 +34,126 @@ from minillama.kernels.cpu.simd import (
     while_,
 )
 
-KERNELS = "kernels"  # addresses of the kernels, by number
+KERNELS = "kernels"  # global array: addresses of the kernels, by number
 KERNEL_COUNT = 1024
-THREADS = "threads"  # how many may work: for a few tokens, for many
+THREADS = "threads"  # global array: numbers of threads for decoding and for a prompt
 MAX_MATRICES = 8
 PAGE = 4096
+SCRATCH_UNIT = 64  # bytes
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What Python says about one matrix of a product, as a row of int32."""
+class MatmulPlan:
+    """The plan of one matrix of a call, a row of int32.
 
-    kernel: int  # number of the kernel
-    rows: int
-    width: int
-    row_bytes: int
-    page: int  # where the first row begins: pages from the start of the memory, for bytes may be beyond int32,
-    skip: int  # and bytes behind them
-    tokens: int  # that there are; how many of them count is told when the product runs
-    prepare: int = -1  # number of the kernel that prepares the activations; -1: an earlier part's, or as they came
-    unit: int = 1  # tokens that a task prepares, if there is anything to prepare
-    place: int = -1  # where in the scratch memory the activations lie, in units of 64 bytes; -1: as they came
-    task_rows: int = 1
-    many: int = 0  # 1: the number of threads for many tokens counts
+    Python writes integers; a handler loads the same fields as values.
+    """
+
+    kernel: ValueLike  # number of the kernel
+    rows: ValueLike
+    width: ValueLike
+    row_bytes: ValueLike
+    page: ValueLike  # address of the first row in pages from the start of the memory, as bytes may exceed int32,
+    page_offset: ValueLike  # and the bytes after the page
+    tokens: ValueLike  # shape of the activations; how many of them are valid is an operand
+    prepare: ValueLike = -1  # number of the kernel that converts the activations; -1: none, or an earlier matrix's
+    unit: ValueLike = 1  # tokens that one preparation task converts
+    scratch: ValueLike = -1  # place of the converted activations in units of SCRATCH_UNIT; -1: use them as they are
+    task_rows: ValueLike = 1
+    is_prompt: ValueLike = 0  # 1: use the number of threads for a prompt
 
     def row(self) -> tuple[int, ...]:
-        """The numbers in their order."""
+        """The numbers in the order of the fields."""
         return astuple(self)
 
+    @staticmethod
+    def load(address: Value) -> "MatmulPlan":
+        """Load a row."""
+        return MatmulPlan(*(load(I32, 1, address + 4 * i).to(I64) for i in range(len(fields(MatmulPlan)))))
 
-_COLUMNS = len(fields(Plan))
-_PART = 8 * (WORDS + 4)  # bytes of a part and what else a call knows of it
-_PREPARE, _UNITS, _TASKS = (8 * (WORDS + i) for i in range(3))
-_DONE, _ALL, _COUNT, _HEAD = 0, 8, 16, 64  # words before the parts
+
+_PLAN_BYTES = 4 * len(fields(MatmulPlan))
+
+
+class _Part(MatmulArgs):
+    """A matrix of a running product: the arguments of its kernel and its tasks."""
+
+    prepare = Word()  # address of the function that converts the activations
+    prepare_tasks = Word()
+    row_tasks = Word()
+
+
+class _Product(Struct):
+    """A running product; the parts follow in memory."""
+
+    done = Word()  # finished preparation tasks, atomic
+    prepare_tasks = Word()  # of all parts
+    parts = Word()
+
+
+_PART_BYTES = _Part.size() + 8
+_PARTS_OFFSET = 64  # in a cache line of their own
 
 
 def define_handlers(module: Module, api: Api) -> None:
-    """`product(frame)` and `rows(frame)`, with the pool and the table of kernels."""
+    """`product(frame)` and `rows(frame)`, with the thread pool and the table of kernels."""
     module.define_global(KERNELS, KERNEL_COUNT)
     module.define_global(THREADS, 2)
     define_thread_pool(module, api)
-    module.define("product_task", 2, lambda call, task: _product_task(call, task))
+    module.define("product_task", 2, lambda call, task: _product_task(_Product(call), task))
     define_handler(module, "product", api, lambda frame: _product(module, frame))
     define_handler(module, "rows", api, lambda frame: _rows(module, frame))
 
 
 def _product(module: Module, frame: Frame) -> None:
-    """Operands: plan [parts, columns], x f32 [T, K], numbers i32 [parts + 1], the weights; results: y of each, scratch.
+    """Multiply activations with several matrices.
 
-    The numbers are the expert of each part, and how many tokens count; for the others y is zeros.
+    Operands: plans [parts, columns], x f32 [T, K], numbers i32 [parts + 1], the weights. Results: y of each, scratch.
+    The numbers are the expert of each part, then the number of valid tokens. Rows of y of other tokens are zeros.
     """
-    plan, source, numbers = (frame.argument(i) for i in range(3))
+    plans, source, numbers = (frame.argument(i) for i in range(3))
     count = frame.dimension(0, 0)
-    valid = load(I32, 1, numbers + count * 4).to(I64)
+    n_valid = load(I32, 1, numbers + count * 4).to(I64)
     scratch = frame.result(count)
-    call = alloca(_HEAD + MAX_MATRICES * _PART)
-    store(const(0), call + _DONE)
-    store(count, call + _COUNT)
-    before, tasks = Var(const(0)), Var(const(0))
+    call = alloca(_PARTS_OFFSET + MAX_MATRICES * _PART_BYTES)
+    _Product(call).store(done=const(0), parts=count)
+    prepare_tasks, row_tasks = Var(const(0)), Var(const(0))
     for i in loop(0, count):
-        row, part = plan + i * (4 * _COLUMNS), call + _HEAD + i * _PART
-        kernel, rows, width, row_bytes, page, skip, there, prepare, unit, place, task_rows, _ = (
-            load(I32, 1, row + 4 * column).to(I64) for column in range(_COLUMNS)
-        )
-        tokens = min_(valid, there)
-        _clear(frame.result(i) + tokens * rows * 4, (there - tokens) * rows)
-        units = select(prepare < 0, const(0), (tokens + unit - 1) // unit)
+        plan_address, part = plans + i * _PLAN_BYTES, _Part(call + _PARTS_OFFSET + i * _PART_BYTES)
+        plan = MatmulPlan.load(plan_address)
+        tokens = min_(n_valid, plan.tokens)
+        _store_zeros(frame.result(i) + tokens * plan.rows * 4, (plan.tokens - tokens) * plan.rows)
+        units = select(plan.prepare < 0, const(0), (tokens + plan.unit - 1) // plan.unit)
         expert = load(I32, 1, numbers + i * 4).to(I64)
-        x = select(place < 0, source, scratch + place * 64)
-        weights = frame.argument(i + 3) + page * PAGE + skip + expert * rows * row_bytes
-        words = (
-            weights, row_bytes, width, rows, tokens, source, x, frame.result(i), _kernel(module, kernel), task_rows,
-            _kernel(module, prepare), units, (rows + task_rows - 1) // task_rows,
-        )  # fmt: skip
-        for at, word in enumerate(words):
-            store(word, part + 8 * at)
-        before.value = before.value + units
-        tasks.value = tasks.value + words[-1]
-    store(before.value, call + _ALL)
-    many = load(I32, 1, plan + 4 * (_COLUMNS - 1)).to(I64)
-    threads = load(I64, 1, module.global_address(THREADS) + many * 8)
-    module.call(
-        "parallel", frame.address, module.function_address("product_task"), call, before.value + tasks.value, threads
-    )
+        x = select(plan.scratch < 0, source, scratch + plan.scratch * SCRATCH_UNIT)
+        first_row = frame.argument(i + 3) + plan.page * PAGE + plan.page_offset
+        tasks = (plan.rows + plan.task_rows - 1) // plan.task_rows
+        part.store(
+            weights=first_row + expert * plan.rows * plan.row_bytes,
+            row_bytes=plan.row_bytes,
+            width=plan.width,
+            rows=plan.rows,
+            tokens=tokens,
+            source=source,
+            x=x,
+            y=frame.result(i),
+            kernel=_kernel(module, plan.kernel),
+            task_rows=plan.task_rows,
+            prepare=_kernel(module, plan.prepare),
+            prepare_tasks=units,
+            row_tasks=tasks,
+        )
+        prepare_tasks.value = prepare_tasks.value + units
+        row_tasks.value = row_tasks.value + tasks
+    _Product(call).store(prepare_tasks=prepare_tasks.value)
+    is_prompt = load(I32, 1, plans + (_PLAN_BYTES - 4)).to(I64)
+    threads = load(I64, 1, module.global_address(THREADS) + is_prompt * 8)
+    task, tasks = module.function_address("product_task"), prepare_tasks.value + row_tasks.value
+    module.call("parallel", frame.address, task, call, tasks, threads)
 
 
-def _clear(address: Value, count: Value) -> None:
-    """Make some floats zeros."""
+def _store_zeros(address: Value, count: Value) -> None:
+    """Set `count` floats to zero."""
     bulk = count // 16 * 16
     for i in loop(0, bulk, 16):
         store(const(0.0, F32, 16), address + i * 4)
@@ -125,40 +161,47 @@ def _clear(address: Value, count: Value) -> None:
         store(const(0.0, F32), address + i * 4)
 
 
-def _product_task(call: Value, task: Value) -> None:
-    """Prepare one unit of a part's activations, or compute some rows of a part."""
-    before, count = load(I64, 1, call + _ALL), load(I64, 1, call + _COUNT)
-    preparing = task < before
-    with if_(preparing ^ 1), while_(lambda: atomic_load(call + _DONE) < before):
+def _product_task(product: _Product, task: Value) -> None:
+    """Convert one unit of a part's activations, or compute some rows of a part."""
+    prepare_tasks, count = product.prepare_tasks, product.parts
+    done = product.address  # of the first word
+    is_prepare = task < prepare_tasks
+    with if_(is_prepare ^ 1), while_(lambda: atomic_load(done) < prepare_tasks):
         pause()
-    left = Var(select(preparing, task, task - before))
+    left = Var(select(is_prepare, task, task - prepare_tasks))
     for i in loop(0, count):
-        address = call + _HEAD + i * _PART
-        part = MatmulArgs(address)
-        here = select(preparing, load(I64, 1, address + _UNITS), load(I64, 1, address + _TASKS))
+        part = _Part(product.address + _PARTS_OFFSET + i * _PART_BYTES)
+        tasks = select(is_prepare, part.prepare_tasks, part.row_tasks)
         index = left.value
-        mine = (index < here) & (index >= 0)
-        with if_(mine & preparing):
-            call_address(load(I64, 1, address + _PREPARE), address, index, index + 1)
-            atomic_add(call + _DONE, 1)
-        with if_(mine & (preparing ^ 1)):
+        in_part = (index < tasks) & (index >= 0)
+        with if_(in_part & is_prepare):
+            call_address(part.prepare, part.address, index, index + 1)
+            atomic_add(done, 1)
+        with if_(in_part & (is_prepare ^ 1)):
             first = index * part.task_rows
-            call_address(part.kernel, address, first, min_(first + part.task_rows, part.rows))
-        left.value = index - here
+            call_address(part.kernel, part.address, first, min_(first + part.task_rows, part.rows))
+        left.value = index - tasks
 
 
 def _rows(module: Module, frame: Frame) -> None:
-    """Operands: plan [1, columns], ids i32 [T], the weights; result: rows f32 [T, K]."""
-    plan, part = frame.argument(0), alloca(_PART)
-    kernel, rows, width, row_bytes, page, skip, tokens = (
-        load(I32, 1, plan + 4 * column).to(I64) for column in range(7)
-    )
+    """Look up embeddings.
+
+    Operands: plan [1, columns], ids i32 [T], the weights. Result: rows f32 [T, K].
+    """
+    plan, args = MatmulPlan.load(frame.argument(0)), MatmulArgs(alloca(_PART_BYTES))
     ids = frame.argument(1)
-    words = (frame.argument(2) + page * PAGE + skip, row_bytes, width, rows, tokens, ids, ids, frame.result(0))
-    for at, word in enumerate(words):
-        store(word, part + 8 * at)
-    call_address(_kernel(module, kernel), part, const(0), tokens)
+    args.store(
+        weights=frame.argument(2) + plan.page * PAGE + plan.page_offset,
+        row_bytes=plan.row_bytes,
+        width=plan.width,
+        rows=plan.rows,
+        tokens=plan.tokens,
+        source=ids,
+        x=ids,
+        y=frame.result(0),
+    )
+    call_address(_kernel(module, plan.kernel), args.address, const(0), plan.tokens)
 
 
-def _kernel(module: Module, index: Value) -> Value:
-    return load(I64, 1, module.global_address(KERNELS) + select(index < 0, const(0), index) * 8)
+def _kernel(module: Module, number: Value) -> Value:
+    return load(I64, 1, module.global_address(KERNELS) + select(number < 0, const(0), number) * 8)

@@ -1,4 +1,4 @@
-"""From a kernel's LLVM code to machine code, kept between processes."""
+"""Compile LLVM IR to machine code, with a disk cache."""
 
 import ctypes
 import hashlib
@@ -10,29 +10,31 @@ from pathlib import Path
 
 from llvmlite import binding
 
+from minillama.gguf import block_layouts
 from minillama.kernels.cpu.simd import Isa, Module
 from minillama.kernels.disk_cache import read_cached, write_cached
 
 _OPTIMISE = 3
-_one_at_a_time = threading.Lock()  # what is being written is known to the whole process
-_loaded: list[binding.ExecutionEngine] = []  # machine code lives as long as the process
+_lock = threading.Lock()  # the function under construction is global state
+_loaded: list[binding.ExecutionEngine] = []  # keeps machine code in memory as long as the process
 
 
 def compile_kernels(name: str, isa: Isa, write: Callable[[Module], None], folder: Path | None) -> Callable[[str], int]:
-    """Addresses of the functions of one kernel.
+    """Compile the functions that `write` defines, or read them from the cache.
 
-    name: names everything that `write` depends on beside the source code of this package's kernels.
-    folder: where machine code is kept for the next process, or None.
+    Returns their addresses by name.
+    name: identifies everything that `write` depends on, other than the source code of this package's kernels.
+    folder: of the cache of machine code, or None.
     """
     key = hashlib.sha256(f"{_sources()} {name} {isa.value} {_target(isa)} {binding.llvm_version_info}".encode())
-    kept = None if folder is None else folder / f"{name}-{isa.value}-{key.hexdigest()[:16]}.o"
-    machine_code = None if kept is None else read_cached(kept)
+    file = None if folder is None else folder / f"{name}-{isa.value}-{key.hexdigest()[:16]}.o"
+    machine_code = None if file is None else read_cached(file)
     if machine_code is None:
-        with _one_at_a_time:
+        with _lock:
             machine_code = _compile(isa, write)
-        if kept is not None:
+        if file is not None:
             with suppress(OSError):  # never fatal
-                write_cached(kept, machine_code)
+                write_cached(file, machine_code)
     return _load(machine_code, isa)
 
 
@@ -44,7 +46,7 @@ def _compile(isa: Isa, write: Callable[[Module], None]) -> bytes:
     parsed = binding.parse_assembly(str(module.ir))
     parsed.verify()
     options = binding.create_pipeline_tuning_options(_OPTIMISE)
-    options.loop_vectorization = options.slp_vectorization = False  # the kernels say themselves what is a vector
+    options.loop_vectorization = options.slp_vectorization = False  # kernels are vectorised by hand
     options.loop_unrolling = False
     builder = binding.create_pass_builder(machine, options)
     builder.getModulePassManager().run(parsed, builder)
@@ -61,7 +63,7 @@ def _load(machine_code: bytes, isa: Isa) -> Callable[[str], int]:
 
 
 def _target(isa: Isa) -> tuple[str, str]:
-    """LLVM's names for the processor and its features."""
+    """LLVM's names of the processor and its features."""
     x86 = binding.get_process_triple().startswith(("x86_64", "amd64"))
     if isa is Isa.AVX2:
         return "haswell", ""
@@ -84,13 +86,13 @@ def _start_llvm() -> None:
 
 @cache
 def _sources() -> str:
-    """A mark of the source code that kernels are written in."""
-    mark = hashlib.sha256()
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
-        mark.update(file.read_bytes())
-    return mark.hexdigest()
+    """Hash of the source code of the kernels and the block layouts."""
+    found = hashlib.sha256()
+    for file in (*sorted(Path(__file__).parents[1].rglob("*.py")), Path(block_layouts.__file__)):
+        found.update(file.read_bytes())
+    return found.hexdigest()
 
 
 def callable_at(address: int, arguments: int) -> Callable[..., int]:
-    """A compiled function to be called from Python, for tests and labs."""
+    """Wrap a compiled function as a Python callable (tests and labs use it)."""
     return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * arguments)(address)

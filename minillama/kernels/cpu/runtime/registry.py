@@ -1,4 +1,4 @@
-"""The kernels of this process: chosen for its processor, compiled or found compiled, and made known to XLA."""
+"""Registry of kernels: choose the instruction set, compile, register with XLA."""
 
 import ctypes
 import threading
@@ -13,22 +13,20 @@ from llvmlite import binding
 
 from minillama import env
 from minillama.errors import OptionError
-from minillama.kernels.cpu.attention import attention_op
-from minillama.kernels.cpu.matmul import activations, embedding_lookup, gemm, gemm_amx, gemv
-from minillama.kernels.cpu.matmul.formats import FLOAT_FORMATS, FORMATS
-from minillama.kernels.cpu.runtime import ffi_handlers, thread_pool
+from minillama.kernels.cpu.formats import FLOAT_FORMATS, FORMATS
+from minillama.kernels.cpu.matmul import activations, activations_amx, embedding_lookup, gemm, gemm_amx, gemv
+from minillama.kernels.cpu.runtime import ffi_handlers
 from minillama.kernels.cpu.runtime.ffi_frame import Api, read_api
 from minillama.kernels.cpu.runtime.machine_code import compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module, request_tile_permission
 
 TYPES = (*FORMATS, *FLOAT_FORMATS)
-GEMV_TOKENS = (1, 2, 4, 8)  # tokens that a kernel takes in registers; more go through panels
+GEMV_TOKENS = (1, 2, 4, 8)  # numbers of tokens that GEMV kernels are compiled for; GEMM takes more tokens
 _lock = threading.RLock()
-loaded_attention: list[attention_op.AttentionSpec] = []  # sizes that this process has attention for
 
 
 class Role(IntEnum):
-    """What a type's kernels do; a kernel's number is 16 times its type's place in KINDS, plus this."""
+    """The kernels of a type."""
 
     PREPARE_GEMV, GEMV_1, GEMV_2, GEMV_4, GEMV_8, PREPARE_GEMM, GEMM, EMBED = range(8)
 
@@ -37,9 +35,9 @@ GEMV_ROLES = dict(zip(GEMV_TOKENS, (Role.GEMV_1, Role.GEMV_2, Role.GEMV_4, Role.
 
 
 def run_once(load: Callable[..., None]) -> Callable[..., None]:
-    """A function that acts once for its arguments, whatever the threads that call it: a second one waits for the first.
+    """Decorator: run a function once for its arguments; other threads wait for the first.
 
-    XLA refuses a name that is registered with another address, and each thread's would be another.
+    XLA refuses to register a name again with another address, which a second thread would have.
     """
     remembered = cache(load)
 
@@ -52,12 +50,15 @@ def run_once(load: Callable[..., None]) -> Callable[..., None]:
 
 
 def kernel_number(kind: Type, role: Role) -> int:
-    """A kernel's place in the table: the same in every process, for compiled programs hold it."""
+    """Index of a kernel in the table of the handlers.
+
+    It is the same in every process, as compiled programs contain it.
+    """
     return 16 * TYPES.index(kind) + role
 
 
 def activation_terms(kind: Type, isa: Isa) -> int | None:
-    """How many bfloat16s an activation is where many tokens are multiplied in tiles; None where they are not."""
+    """Number of bfloat16 terms of an activation in an AMX GEMM; None without AMX."""
     if isa is not Isa.AMX or (kind in FLOAT_FORMATS and FLOAT_FORMATS[kind].bf16_terms > 2):
         return None
     return 1 if kind in FORMATS else 2
@@ -76,95 +77,91 @@ def detect_isa() -> Isa:
 
 @lru_cache
 def chosen_isa() -> Isa:
-    """The instruction set in force: the processor's best, or the one that the environment asks for.
+    """The instruction set in use: MINILLAMA_CPU_KERNELS, or the best of the processor.
 
-    Raises OptionError where the processor lacks that one.
+    Raises OptionError if the processor does not have it.
     """
-    best, wanted = detect_isa(), env.cpu_kernels()
-    here = list(Isa)[list(Isa).index(best) :]
-    if wanted != "auto" and Isa(wanted) not in here:
-        known = ", ".join(isa.value for isa in here)
-        raise OptionError(f"MINILLAMA_CPU_KERNELS is {wanted}, which this processor lacks; it has {known}")
-    return best if wanted == "auto" else Isa(wanted)
+    best, option = detect_isa(), env.cpu_kernels()
+    available = list(Isa)[list(Isa).index(best) :]
+    if option != "auto" and Isa(option) not in available:
+        names = ", ".join(isa.value for isa in available)
+        raise OptionError(f"MINILLAMA_CPU_KERNELS is {option}, which this processor lacks; it has {names}")
+    return best if option == "auto" else Isa(option)
 
 
 @run_once
 def register() -> None:
-    """Make the handlers known to XLA, and tell them how many threads may work."""
-    find = _handlers()
+    """Register the FFI handlers with XLA, and set their numbers of threads."""
+    find = handlers()
     for name in ("product", "rows"):
-        _register(f"minillama_{name}", find(name))
+        register_target(f"minillama_{name}", find(name))
     threads = (ctypes.c_int64 * 2).from_address(find(ffi_handlers.THREADS))
     threads[0], threads[1] = env.thread_limits()
 
 
 @run_once
 def load_kernels(kind: Type) -> None:
-    """Have the kernels of a type ready, in the table that the handlers look them up in."""
+    """Compile the kernels of a type and enter them in the table of the handlers."""
     register()
-    table = (ctypes.c_int64 * ffi_handlers.KERNEL_COUNT).from_address(_handlers()(ffi_handlers.KERNELS))
+    table = (ctypes.c_int64 * ffi_handlers.KERNEL_COUNT).from_address(handlers()(ffi_handlers.KERNELS))
     find = type_kernels(kind, chosen_isa(), env.kernel_cache_dir())
     for role in Role:
         table[kernel_number(kind, role)] = find(role.name)
 
 
-@run_once
-def load_attention(heads: attention_op.AttentionSpec) -> None:
-    """Have the attention of a model's sizes ready."""
-    register()
-    find = _calls(heads.name, lambda module, api: attention_op.define_attention(module, heads, api))
-    link = (ctypes.c_int64 * 2).from_address(find(thread_pool.POOL_LINK))
-    link[0], link[1] = _handlers()("parallel"), _handlers()(ffi_handlers.THREADS)
-    _register(heads.name, find("attention"))
-    loaded_attention.append(heads)
-
-
 def type_kernels(kind: Type, isa: Isa, folder: Path | None) -> Callable[[str], int]:
-    """Addresses of a type's kernels by the names of their roles."""
-    return compile_kernels(kind.name, isa, lambda module: _write(module, kind), folder)
+    """Addresses of the kernels of a type, by the names of their roles."""
+    define = define_block_kernels if kind in FORMATS else define_float_kernels
+    return compile_kernels(kind.name, isa, lambda module: define(module, kind), folder)
 
 
-def _write(module: Module, kind: Type) -> None:
-    parts = activation_terms(kind, module.isa)
-    if parts is not None:
-        gemm_amx.define_factors(module, Role.PREPARE_GEMM.name, parts)
-    if kind in FORMATS:
-        form = FORMATS[kind]
-        activations.define_quantised_rows(module, Role.PREPARE_GEMV.name, form.group, form.permutation)
-        for tokens, role in GEMV_ROLES.items():
-            gemv.define_quantised(module, role.name, form, tokens)
-        if parts is None:
-            activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form.group, form.zero_point)
-            gemm.define_quantised(module, Role.GEMM.name, form)
-        else:
-            gemm_amx.define_quantised(module, Role.GEMM.name, form)
-        embedding_lookup.define_quantised(module, Role.EMBED.name, form)
-        return
-    plain = FLOAT_FORMATS[kind]
+def define_block_kernels(module: Module, kind: Type) -> None:
+    """Define the kernels of a quantised type."""
+    form, terms = FORMATS[kind], activation_terms(kind, module.isa)
+    if terms is not None:
+        activations_amx.define_activations(module, Role.PREPARE_GEMM.name, terms)
+    activations.define_quantised_rows(module, Role.PREPARE_GEMV.name, form.group, form.permutation)
+    for tokens, role in GEMV_ROLES.items():
+        gemv.define_quantised(module, role.name, form, tokens)
+    if terms is None:
+        activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form.group, form.zero_point)
+        gemm.define_quantised(module, Role.GEMM.name, form)
+    else:
+        gemm_amx.define_quantised(module, Role.GEMM.name, form)
+    embedding_lookup.define_quantised(module, Role.EMBED.name, form)
+
+
+def define_float_kernels(module: Module, kind: Type) -> None:
+    """Define the kernels of a float type."""
+    form, terms = FLOAT_FORMATS[kind], activation_terms(kind, module.isa)
+    if terms is not None:
+        activations_amx.define_activations(module, Role.PREPARE_GEMM.name, terms)
     activations.define_no_op(module, Role.PREPARE_GEMV.name)
     for tokens, role in GEMV_ROLES.items():
-        gemv.define_float(module, role.name, plain, tokens)
-    if parts is None:
+        gemv.define_float(module, role.name, form, tokens)
+    if terms is None:
         activations.define_float_panels(module, Role.PREPARE_GEMM.name)
-        gemm.define_float(module, Role.GEMM.name, plain)
+        gemm.define_float(module, Role.GEMM.name, form)
     else:
-        gemm_amx.define_float(module, Role.GEMM.name, plain)
-    embedding_lookup.define_float(module, Role.EMBED.name, plain)
+        gemm_amx.define_float(module, Role.GEMM.name, form)
+    embedding_lookup.define_float(module, Role.EMBED.name, form)
 
 
-def _register(name: str, address: int) -> None:
+def register_target(name: str, address: int) -> None:
+    """Register the address of an FFI handler with XLA."""
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     jax.ffi.register_ffi_target(name, new(address, None, None), platform="cpu")
 
 
 @cache
-def _handlers() -> Callable[[str], int]:
-    return _calls("handlers", ffi_handlers.define_handlers)
+def handlers() -> Callable[[str], int]:
+    """Addresses of the FFI handlers and of their global arrays, by name."""
+    return compile_handlers("handlers", ffi_handlers.define_handlers)
 
 
-def _calls(name: str, define: Callable[[Module, Api], None]) -> Callable[[str], int]:
-    """Compile functions that XLA calls, for the frames of this jaxlib."""
+def compile_handlers(name: str, define: Callable[[Module, Api], None]) -> Callable[[str], int]:
+    """Compile FFI handlers for the call frames of this jaxlib."""
     api = _api()
     key = f"{name}-{api.major}-{api.minor}-{api.schedule}"
     return compile_kernels(key, chosen_isa(), lambda module: define(module, api), env.kernel_cache_dir())

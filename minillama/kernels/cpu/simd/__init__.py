@@ -40,6 +40,7 @@ from minillama.kernels.cpu.simd.memory import (
     store,
 )
 from minillama.kernels.cpu.simd.module import Module
+from minillama.kernels.cpu.simd.struct import Struct, Word
 from minillama.kernels.cpu.simd.tiles import (
     TILE_BYTES,
     TILE_ROWS,
@@ -92,9 +93,11 @@ __all__ = [
     "Element",
     "Isa",
     "Module",
+    "Struct",
     "Value",
     "ValueLike",
     "Var",
+    "Word",
     "abs_",
     "alloca",
     "atomic_add",
