@@ -63,7 +63,7 @@ class Microtile:
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Rows first to last - 1 and `width` weights from k on, unpacked at a time."""
+    """Rows first to last - 1, `width` weights from k on: unpacked at a time."""
 
     first: Value
     last: Value
