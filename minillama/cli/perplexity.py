@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from minillama.cli.arguments import llama_options
+from minillama.cli.arguments import llama_options, perplexity_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
-from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import open_model
 from minillama.cli.arguments.prompt_text import process_escapes, read_bytes, read_file
 from minillama.cli.output import perplexity_lines
@@ -31,38 +30,6 @@ Measure the KL divergence of a quantised model from its original in two steps:
   minillama perplexity -m model-q4_0.gguf --kl-divergence-base base.kld --kl-divergence
 """
 
-_TEXT = (
-    Option(("-p", "--prompt"), "the text", value="TEXT"),
-    Option(("-f", "--file"), "file with the text or the tasks", value="FILE"),
-    Option(("-bf", "--binary-file"), "file that is read without changes, such as binary tasks", value="FILE"),
-    Option(("-e", "--escape"), r"process escapes \n \t \" \\ \xHH in -p (default: off)", None, False,
-           off=("--no-escape",)),
-)  # fmt: skip
-_PERPLEXITY = (
-    Option(("--chunks",), "maximum number of windows; -1: all (default: -1)", int, -1),
-    Option(("--ppl-stride",), "distance of overlapping windows in tokens; 0: no overlap (default: 0)",
-           int, 0),
-    Option(("--ppl-output-type",), "0: running line; 1: columns of token, PPL, mean nll and its error (default: 0)",
-           int, 0),
-    Option(("--kl-divergence-base", "--save-all-logits"),
-           "file of log-probabilities to write, or with --kl-divergence to read", value="FILE"),
-    Option(("--kl-divergence",), "compare with the log-probabilities in the base file", None, False),
-)  # fmt: skip
-_TASKS = (
-    Option(("--hellaswag",), "score HellaSwag tasks in the file of -f", None, False),
-    Option(("--hellaswag-tasks",), "number of tasks, selected at random (default: 400)", int, 400),
-    Option(("--winogrande",), "score Winogrande tasks in the file of -f", None, False),
-    Option(("--winogrande-tasks",), "number of tasks, selected at random; 0: all (default: 0)", int, 0),
-    Option(("--multiple-choice",), "score the tasks in llama.cpp's binary file of -bf", None, False),
-    Option(("--multiple-choice-tasks",), "number of tasks, selected at random; 0: all (default: 0)", int, 0),
-)  # fmt: skip
-_CONTEXT = tuple(
-    replace(option, default=512, meaning="tokens per window (default: 512)") if option.dest == "ctx_size" else option
-    for option in llama_options.CONTEXT
-    if option.dest in ("ctx_size", "batch_size", "ubatch_size")
-)
-_OUTPUT = tuple(option for option in llama_options.OUTPUT if option.dest != "color")
-
 Step = TypeVar("Step", "Estimate", "Divergence", "ChoiceResult")
 
 
@@ -71,12 +38,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "perplexity", help="measure how well a model predicts a text", description=DESCRIPTION
     )
     llama_options.add_options(parser, "model", llama_options.MODEL)
-    llama_options.add_options(parser, "text", _TEXT)
-    llama_options.add_options(parser, "perplexity and KL divergence", _PERPLEXITY)
-    llama_options.add_options(parser, "multiple choice", _TASKS)
-    llama_options.add_options(parser, "machine", llama_options.DEVICE + _CONTEXT + llama_options.CACHE)
+    llama_options.add_options(parser, "text", perplexity_options.TEXT)
+    llama_options.add_options(parser, "perplexity and KL divergence", perplexity_options.PERPLEXITY)
+    llama_options.add_options(parser, "multiple choice", perplexity_options.TASKS)
+    llama_options.add_options(
+        parser, "machine", llama_options.DEVICE + perplexity_options.CONTEXT + llama_options.CACHE
+    )
     llama_options.add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
-    llama_options.add_options(parser, "output", _OUTPUT)
+    llama_options.add_options(parser, "output", perplexity_options.OUTPUT)
     add_ignored_options(parser)
 
 

@@ -469,7 +469,7 @@ def test_command_dry_run(model: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (["M", "b.gguf", "Q4_0", "--override-kv", "a=int:4294967296"], "is no value of type int"),
         (["M", "b.gguf", "Q4_0", "--override-kv", "a=bool:yes"], "yes is no value of type bool"),
         (["M", "b.gguf", "Q4_0", "--override-kv", f"a=str:{'x' * 128}"], "at most 127 bytes"),
-        (["M", "b.gguf", "Q4_0", "--include-weights", "x"], "choose from an --imatrix"),
+        (["M", "b.gguf", "Q4_0", "--include-weights", "x"], "select from an --imatrix"),
         (["M", "b.gguf", "Q4_0", "--imatrix", "none"], "cannot read none"),
     ],
 )

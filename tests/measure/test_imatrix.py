@@ -80,7 +80,7 @@ def test_chunks(tmp_path: Path) -> None:
 
 def test_experts_are_refused(tmp_path: Path) -> None:
     llm = ml.load(write_tiny(tmp_path / "a.gguf", "mixtral"), progress=False)
-    with pytest.raises(UnsupportedError, match="models with experts are not measured yet"):
+    with pytest.raises(UnsupportedError, match="imatrix does not support models with experts yet"):
         sums_of_squares(llm, np.ones((2, 4), np.int32))
 
 

@@ -112,7 +112,7 @@ def test_a_judge_agrees_with_the_writer_if_it_is_the_same_model(rows: list[Quali
 
 def test_answers_begin_where_the_tokens_differ(llm: LLM) -> None:
     whole = llm.tokenizer.encode("Once upon a time")
-    assert tokenise_continuation(llm, "Once upon", " a time") == text_quality.Answer(
+    assert tokenise_continuation(llm, "Once upon", " a time") == text_quality.Continuation(
         tuple(whole), len(llm.tokenizer.encode("Once upon"))
     )
     inside = tokenise_continuation(
@@ -120,7 +120,7 @@ def test_answers_begin_where_the_tokens_differ(llm: LLM) -> None:
     )  # the first token of the answer is also the prompt's end
     assert inside.ids == tuple(whole) and llm.tokenizer.decode(whole[inside.start :]).endswith("on a time")
     assert tokenise_continuation(llm, "", "Once").start == 1  # behind BOS
-    assert tokenise_continuation(llm, "Once", "") == text_quality.Answer(tuple(llm.tokenizer.encode("Once")), 2)
+    assert tokenise_continuation(llm, "Once", "") == text_quality.Continuation(tuple(llm.tokenizer.encode("Once")), 2)
 
 
 def test_default_scorer_and_empty_answers(llm: LLM) -> None:
@@ -218,7 +218,7 @@ def test_an_interrupt_while_writing_is_passed_on(llm: LLM) -> None:
         (["-p", "a", "--layer", "1", "--bert-score", "x"], "leave it or --bert-score out"),
         (["-p", "a", "--layer", "9"], "layer is 9; storyteller-q8_0.gguf has layers 1 to 3"),
         (["-p", "a", "--judge", "/absent/large.gguf"], "/absent/large.gguf: no such file"),
-        (["-f", "{tabs}"], "has 2 tabs; expected one at most"),
+        (["-f", "{tabs}"], "has 2 tabs; expected at most one"),
         (["-f", "{empty}"], "there is no text in it"),
         (["-f", "{two}", "--reference", "{two}"], "leave one out"),
         (["-p", "a", "-p", "b", "-p", "c", "--reference", "{two}"], "2 references for 3 prompts"),
