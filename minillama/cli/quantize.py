@@ -207,7 +207,7 @@ def _importance(args: argparse.Namespace) -> "ImportanceMatrix | None":
 
     found = read_imatrix(args.imatrix)
     note(f"{args.imatrix}: {len(found.entries)} importances, of {found.chunks} chunks of {', '.join(found.datasets)}")
-    kept = found.only(include, exclude)
+    kept = found.filtered(include, exclude)
     return kept if kept.entries else None
 
 

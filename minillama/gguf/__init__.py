@@ -1,4 +1,4 @@
-"""GGUF files: a reader that maps the weights, and writers of models with random weights. Nothing here knows JAX.
+"""GGUF files: a memory-mapping reader, quantisation, and models with random weights. No JAX here.
 
 >>> file = open_gguf("model.gguf")
 >>> file.metadata["general.architecture"], file.tensors["token_embd.weight"].shape

@@ -1,6 +1,6 @@
 """Block layouts of the quantised types: byte offsets, code books and bit packing.
 
-Names of fields and their order are those of ggml-common.h. All that reads or writes blocks takes them from here.
+Names of fields and their order are those of ggml-common.h. All code that reads or writes blocks uses these.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MXFP4_DOUBLED_VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6,
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """Offsets in bytes of the fields of a block; None for a field that the type does not have."""
+    """Offsets in bytes of the fields of a block; None for absent fields."""
 
     group: int  # weights that share a scale
     qs: int  # low bits of the codes, or the whole codes
@@ -46,20 +46,20 @@ LAYOUTS: dict[Type, BlockLayout] = {
 
 
 def pack_nibbles(codes: np.ndarray) -> np.ndarray:
-    """Codes of 4 bits [..., n] as bytes [..., n/2]: the first half in the low nibbles."""
+    """Pack 4-bit codes [..., n] into [..., n/2]; the first half in low nibbles."""
     half = codes.shape[-1] // 2
     low = codes & 15
     return low[..., :half] | low[..., half:] << 4
 
 
 def pack_two_bits(codes: np.ndarray) -> np.ndarray:
-    """Codes of 2 bits [..., n] as bytes [..., n/4]: the first quarter in the lowest bits."""
+    """Pack 2-bit codes [..., n] into [..., n/4]; the first quarter in low bits."""
     a, b, c, d = np.split(codes, 4, axis=-1)
     return a | b << 2 | c << 4 | d << 6
 
 
 def pack_bit_planes(bits: np.ndarray) -> np.ndarray:
-    """Eight planes of bits [blocks, 8, n] as bytes [blocks, n]: plane k is bit k."""
+    """Pack eight bit planes [blocks, 8, n] into [blocks, n]; plane k is bit k."""
     return np.packbits(bits, axis=1, bitorder="little")[:, 0]
 
 
@@ -69,10 +69,10 @@ def pack_fifth_bits(codes: np.ndarray) -> np.ndarray:
 
 
 def pack_scales_and_minima(scales: np.ndarray, minima: np.ndarray) -> np.ndarray:
-    """Scales and minima of 6 bits, [blocks, 8] each, as the 12 bytes of Q4_K and Q5_K.
+    """Pack 6-bit scales and minima into the 12 bytes of Q4_K and Q5_K.
 
-    Bytes 0 to 7 hold the first four of each and the high two bits of the last four. The other bytes hold the low
-    nibbles of the last four.
+    scales, minima: [blocks, 8]. Bytes 0 to 7 hold the first four of each and the high two bits of the last four. The
+    other bytes hold the low nibbles of the last four.
     """
     return np.concatenate(
         [
@@ -85,5 +85,8 @@ def pack_scales_and_minima(scales: np.ndarray, minima: np.ndarray) -> np.ndarray
 
 
 def pack_six_bit_scales(scales: np.ndarray) -> np.ndarray:
-    """Scales of 6 bits [blocks, 16] as the 12 bytes of Q3_K: low nibbles in 8, high two bits in 4."""
+    """Pack 6-bit scales [blocks, 16] into the 12 bytes of Q3_K.
+
+    The low nibbles take 8 bytes, the high two bits 4 bytes.
+    """
     return np.concatenate([pack_nibbles(scales), pack_two_bits(scales >> 4)], axis=1)

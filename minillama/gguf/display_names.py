@@ -1,4 +1,4 @@
-"""Names and sizes as llama.cpp prints them: `llama 1B Q4_0`, `Q4_K - Medium`, `729.75 MiB`, `1.24 B`."""
+"""Names and sizes as llama.cpp prints them, such as `llama 1B Q4_0` and `729.75 MiB`."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 from minillama.gguf.reader import GGUF
 from minillama.gguf.types import FileType, TensorType
 
-GUESSED_FLAG = 1024  # added to a file type that was inferred from the tensors
+GUESSED_FLAG = 1024  # llama.cpp's flag in a file type that was guessed from the tensors
 
 FILE_TYPE_NAMES: dict[int, str] = {
     0: "all F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K - Medium",
@@ -30,7 +30,7 @@ _GUESSED_FILE_TYPES: dict[TensorType, int] = {
 
 
 class ModelDimensions(NamedTuple):
-    """What llama.cpp looks at to name a model's size."""
+    """Dimensions from which llama.cpp derives the size class of a model."""
 
     layers: int
     embedding: int
@@ -41,17 +41,17 @@ class ModelDimensions(NamedTuple):
 
 
 def format_bytes(count: int) -> str:
-    """Bytes in words: MiB below 1 GiB, else GiB."""
+    """Format bytes: in MiB below 1 GiB, otherwise in GiB."""
     return f"{count / 2**20:.2f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
 
 
 def format_parameters(count: int) -> str:
-    """A number of weights in words: millions below 10^9, else billions."""
+    """Format a number of weights: in millions (M) below 10^9, otherwise in billions (B)."""
     return f"{count / 1e6:.2f} M" if count < 10**9 else f"{count / 1e9:.2f} B"
 
 
 def file_type_name(file: GGUF) -> str:
-    """The quantisation in words; where the file does not state it, a guess from its commonest tensor type."""
+    """Name of the file type; if absent, guessed from the most frequent tensor type."""
     stated = file.metadata.get("general.file_type")
     if type(stated) is int:
         text = FILE_TYPE_NAMES.get(stated & ~GUESSED_FLAG, "unknown, may not work")
@@ -62,14 +62,14 @@ def file_type_name(file: GGUF) -> str:
 
 
 def guess_file_type(file: GGUF) -> int:
-    """The file type that the commonest tensor type suggests."""
+    """Guess the file type from the most frequent tensor type."""
     commonest = Counter(tensor.type for tensor in file.tensors.values()).most_common(1)[0][0]
     by_name = FileType.__members__.get(f"MOSTLY_{commonest.name}", FileType.ALL_F32)
     return _GUESSED_FILE_TYPES.get(commonest, by_name)
 
 
 def size_class(file: GGUF) -> str:
-    """The size class by llama.cpp's table of layer counts, as `1B`; `?B` for what the table does not know."""
+    """Size class from llama.cpp's table of layer counts, such as `1B`; `?B` if unknown."""
     known = model_dimensions(file)
     match file.metadata.get("general.architecture"):
         case "llama" if known.experts == 8:
@@ -117,16 +117,16 @@ def size_class(file: GGUF) -> str:
 
 
 def model_type(file: GGUF) -> str:
-    """The line that llama-bench shows for a model, as `llama 1B Q4_0`."""
+    """Description of a model in llama-bench, such as `llama 1B Q4_0`."""
     return f"{file.metadata.get('general.architecture', 'unknown')} {size_class(file)} {file_type_name(file)}"
 
 
 def model_dimensions(file: GGUF) -> ModelDimensions:
-    """The numbers of the metadata that sizes and mixes go by; 0 for what is not there."""
+    """Model dimensions from the metadata; 0 for missing ones."""
     family = file.metadata.get("general.architecture", "")
 
     def number(key: str, default: int = 0) -> int:
-        """A whole number; the first one where the file has one per layer."""
+        """Read an integer, the first one if the file has one for each layer."""
         value = file.metadata.get(f"{family}.{key}", default)
         if isinstance(value, int):
             return value

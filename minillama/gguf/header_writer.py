@@ -1,4 +1,4 @@
-"""The header of a GGUF file as bytes: what `parse.py` reads, written.
+"""Writer of GGUF headers, the counterpart of `header_parser`.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -23,7 +23,7 @@ VERSION = 3
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor that is going to be written."""
+    """Name, shape and type of a tensor to write."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,10 +37,10 @@ class TensorSpec:
 def header_bytes(
     metadata: Mapping[str, MetadataValue], kinds: Mapping[str, str], tensors: Sequence[TensorSpec]
 ) -> bytes:
-    """Everything before the weights, padded to where they begin.
+    """The header as bytes, padded to the start of the weights.
 
-    `kinds` are the stored types in words, as a reader gives them: `u32`, `string[32000]`. Tensors follow each other in
-    this order, each from a multiple of `general.alignment`.
+    kinds: the stored types as `Header.kinds` has them, such as `u32` or `string[32000]`. The tensors are in this order,
+    each at a multiple of `general.alignment`.
     """
     alignment = alignment_of(metadata)
     parts = [b"GGUF", struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
@@ -58,9 +58,9 @@ def header_bytes(
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that becomes `path` when all went well; after an error or Ctrl-C nothing of it is left.
+    """Open a temporary file that replaces `path` on success.
 
-    Raises ResourceError (not writable, no room).
+    After an error or Ctrl-C it is deleted. Raises ResourceError (not writable, no space).
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -74,18 +74,18 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def alignment_of(metadata: Mapping[str, MetadataValue]) -> int:
-    """What offsets are multiples of, in bytes."""
+    """Alignment of tensor offsets in bytes."""
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     return alignment if isinstance(alignment, int) else DEFAULT_ALIGNMENT
 
 
 def padded_size(size: int, alignment: int = DEFAULT_ALIGNMENT) -> int:
-    """The next multiple of the alignment."""
+    """Round a size up to a multiple of the alignment."""
     return -(-size // alignment) * alignment
 
 
 def dimensions(shape: tuple[int, ...]) -> list[int]:
-    """A shape in the file's order, the contiguous axis first, without ones at the end, as llama.cpp counts them."""
+    """A shape in the file's order: contiguous axis first, no trailing ones."""
     dims = list(reversed(shape))
     while len(dims) > 1 and dims[-1] == 1:
         dims.pop()
@@ -97,8 +97,8 @@ def _string_bytes(text: str) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _value_bytes(value: MetadataValue, words: str) -> bytes:
-    name, array, _ = words.partition("[")
+def _value_bytes(value: MetadataValue, kind_text: str) -> bytes:
+    name, array, _ = kind_text.partition("[")
     kind = ValueType[name.upper()]
     if not array:
         with np.errstate(over="ignore"):  # a float beyond float32 becomes infinite

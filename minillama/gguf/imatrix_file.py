@@ -1,6 +1,6 @@
-"""Importance matrices: how large the activations are that meet each column of a weight matrix.
+"""Importance matrices: mean squares of the activations at each column of a weight matrix.
 
-llama-imatrix writes them, as GGUF files or in an older format of its own, and both are read here.
+llama-imatrix writes them as GGUF files, or in an older format of its own. This module reads both.
 """
 
 import struct
@@ -22,17 +22,20 @@ KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
 
 @dataclass(frozen=True, eq=False)
 class ImportanceMatrix:
-    """Mean squares of activations: tensor name -> float32 [experts * columns], and where they come from."""
+    """Mean squares of activations, and their origin.
+
+    entries: tensor name -> float32 [experts * columns].
+    """
 
     entries: Mapping[str, np.ndarray]
     file: str
     datasets: tuple[str, ...] = ()
     chunks: int = 0
 
-    def only(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> "ImportanceMatrix":
-        """The entries whose names contain one of the texts in `include`, or none of those in `exclude`."""
+    def filtered(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> "ImportanceMatrix":
+        """Keep the entries with one of `include` in their names, or with none of `exclude`."""
         if include and exclude:
-            raise OptionError("--include-weights and --exclude-weights cannot be used together; drop one")
+            raise OptionError("--include-weights and --exclude-weights cannot be used together; remove one")
         kept = {
             name: values
             for name, values in self.entries.items()
@@ -42,9 +45,9 @@ class ImportanceMatrix:
 
 
 def read_imatrix(path: str | Path) -> ImportanceMatrix:
-    """Read what llama-imatrix wrote, in either format.
+    """Read a file of llama-imatrix in either format.
 
-    Raises ResourceError (not there, not readable) and FormatError (malformed, or values that are not finite).
+    Raises ResourceError (missing, not readable) and FormatError (malformed, or values that are not finite).
     """
     path = Path(path)
     try:
@@ -53,19 +56,19 @@ def read_imatrix(path: str | Path) -> ImportanceMatrix:
             raw = b"" if start == b"GGUF" else start + file.read()
     except OSError as error:
         raise ResourceError(f"cannot read {path}: {error.strerror or error}") from error
-    importance = _from_gguf(open_gguf(path), str(path)) if start == b"GGUF" else _from_legacy(raw, str(path))
-    for name, values in importance.entries.items():
+    matrix = _from_gguf(open_gguf(path), str(path)) if start == b"GGUF" else _from_legacy(raw, str(path))
+    for name, values in matrix.entries.items():
         if not np.isfinite(values).all():
             raise FormatError(f"{path}: the importances of {name} are not all finite; compute the matrix again")
-    return importance
+    return matrix
 
 
 def write_imatrix(
     path: str | Path, sums: Mapping[str, np.ndarray], tokens: int, *, dataset: str, chunks: int, chunk_size: int
 ) -> Path:
-    """Write the sums of squares of each matrix's inputs over `tokens` tokens, as llama-quantize reads them.
+    """Write the sums of squares of each matrix's inputs over `tokens` tokens.
 
-    An existing file is replaced, at the very end. Raises ResourceError (not writable).
+    llama-quantize reads this format. An existing file is replaced at the end. Raises ResourceError (not writable).
     """
     path = Path(path)
     metadata = {"general.type": "imatrix", KEYS[0]: (dataset,), KEYS[1]: chunks, KEYS[2]: chunk_size}
@@ -108,40 +111,43 @@ def _from_gguf(file: GGUF, label: str) -> ImportanceMatrix:
 
 
 def _means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Sums by counts; an expert that was never asked gets ones."""
+    """Divide sums by counts; an expert without tokens gets ones."""
     counts = counts.astype(np.float32)[:, None]
     means = np.divide(sums, counts, out=np.ones(sums.shape, np.float32), where=counts > 0)
     return means.reshape(-1)
 
 
 def _from_legacy(raw: bytes, label: str) -> ImportanceMatrix:
-    """int32 count, then for each entry name, calls, values (each text and array with its length before it)."""
+    """Parse the older format: an int32 count, then name, calls and values of each entry.
+
+    The length of each text and array precedes it.
+    """
     position = 0
 
-    def take(size: int, what: str) -> bytes:
+    def read_bytes(size: int, what: str) -> bytes:
         nonlocal position
         if not 0 <= size <= len(raw) - position:
-            raise FormatError(f"{label} is not an importance matrix, or is truncated: {what} leaves the file")
+            raise FormatError(f"{label} is not an importance matrix, or is truncated: {what} ends after the file")
         position += size
         return raw[position - size : position]
 
-    def number(what: str) -> int:
-        return struct.unpack("<i", take(4, what))[0]
+    def read_int(what: str) -> int:
+        return struct.unpack("<i", read_bytes(4, what))[0]
 
     entries: dict[str, np.ndarray] = {}
-    count = number("the number of entries")
+    count = read_int("the number of entries")
     if count < 1:
         raise FormatError(f"{label} is not an importance matrix: it has {count} entries")
     for index in range(count):
-        name = take(number(f"name {index}"), f"name {index}").decode("utf-8", "replace")
-        calls, size = number(f"the calls of {name}"), number(f"the size of {name}")
+        name = read_bytes(read_int(f"name {index}"), f"name {index}").decode("utf-8", "replace")
+        calls, size = read_int(f"the calls of {name}"), read_int(f"the size of {name}")
         if size < 1:
             raise FormatError(f"{label}: {name} has {size} importances; compute the matrix again")
-        values = np.frombuffer(take(4 * size, f"the values of {name}"), "<f4")
+        values = np.frombuffer(read_bytes(4 * size, f"the values of {name}"), "<f4")
         entries[name] = values / np.float32(calls) if calls > 0 else values.copy()
     chunks, datasets = 0, ()
     if len(raw) - position >= 8:  # older files end here
-        chunks = number("the number of chunks")
-        size = number("the name of the text")
-        datasets = (take(size, "the name of the text").decode("utf-8", "replace"),) if size > 0 else ()
+        chunks = read_int("the number of chunks")
+        size = read_int("the name of the text")
+        datasets = (read_bytes(size, "the name of the text").decode("utf-8", "replace"),) if size > 0 else ()
     return ImportanceMatrix(MappingProxyType(entries), label, datasets, chunks)

@@ -1,4 +1,4 @@
-"""What the metadata alone say about memory: how keys and values are stored, and the bytes that they take."""
+"""Storage types of the key/value cache, and its size from the metadata of a file."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -11,7 +11,7 @@ from minillama.gguf.types import BLOCKS, TensorType, row_bytes
 
 
 class CacheType(Enum):
-    """How the numbers of the key/value cache are stored, under llama.cpp's names."""
+    """Storage type of keys or values in the cache, under llama.cpp's names."""
 
     F32 = "f32"
     F16 = "f16"
@@ -21,7 +21,7 @@ class CacheType(Enum):
 
 @dataclass(frozen=True)
 class CacheTypes:
-    """How keys and how values are stored; llama.cpp's default is f16 for both."""
+    """Storage types of keys and of values; llama.cpp's default is f16 for both."""
 
     keys: CacheType = CacheType.F16
     values: CacheType = CacheType.F16
@@ -31,9 +31,9 @@ class CacheTypes:
         return names[0] if names[0] == names[1] else "/".join(names)
 
     def head_bytes(self, key_length: int, value_length: int) -> int:
-        """Bytes of one position of one key/value head, whose sizes are given.
+        """Bytes of one position of one key/value head with these lengths.
 
-        Raises OptionError where a head does not divide into blocks of its type.
+        Raises OptionError if a head length is not a multiple of the block size of its type.
         """
         sides = ("cache_type_k", self.keys, key_length), ("cache_type_v", self.values, value_length)
         return sum(_row_bytes(option, kind, length) for option, kind, length in sides)
@@ -51,7 +51,7 @@ def _row_bytes(option: str, kind: CacheType, length: int) -> int:
 
 
 def read_cache_types(cache_type_k: str, cache_type_v: str) -> CacheTypes:
-    """The types that two options name; raises OptionError for an unknown one."""
+    """Cache types by the names of two options; raises OptionError for an unknown name."""
     return CacheTypes(_read("cache_type_k", cache_type_k), _read("cache_type_v", cache_type_v))
 
 
@@ -64,10 +64,10 @@ def _read(option: str, name: str) -> CacheType:
 
 
 def cache_bytes_per_token(file: GGUF, types: CacheTypes) -> int | None:
-    """Bytes of keys and values that one token of the context takes in all layers together.
+    """Bytes of keys and values per context token, over all layers.
 
-    None for a file without layers. FormatError where the file does not state the sizes, OptionError where its heads
-    do not divide into blocks of a type.
+    None for a file without layers. Raises FormatError if the metadata lacks the sizes, OptionError if a head length is
+    not a multiple of a block size.
     """
     family = file.metadata.get("general.architecture")
     if f"{family}.attention.head_count" not in file.metadata:

@@ -1,4 +1,4 @@
-"""Pages of a model's file: large ones where the system has them, mapped before they are needed, and kept if asked."""
+"""Memory pages of a mapped model file: huge pages, prefaulting and locking."""
 
 import contextlib
 import ctypes
@@ -13,35 +13,35 @@ from jaxtyping import UInt8
 
 from minillama.errors import ResourceError
 
-_POPULATE_READ = 22  # Linux's MADV_POPULATE_READ, since 5.14; Python has no name for it
-_STRETCH = 64 << 20  # bytes between two signs of life
+_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, which Python does not define
+_CHUNK = 64 << 20  # bytes between two reports of progress
 
 
 def advise_huge_pages(mapping: mmap.mmap) -> None:
-    """Linux then reads a file that is not in memory yet in larger pieces, and maps it with fewer, larger pages."""
+    """Let Linux read an uncached file in larger units and map it with huge pages."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_HUGEPAGE)
 
 
 def prefault_pages(memory: UInt8[np.ndarray, "bytes"]) -> Iterator[int]:
-    """Map all pages of a mapped file, reading those that are not in memory, as llama.cpp has it done; yields the bytes
-    done, stretch after stretch.
+    """Prefault all pages of a mapped file; yields the bytes of each chunk.
 
-    Page after page, when a product first touches them, it would take several times as long. Where the system does not
-    know how, nothing happens.
+    llama.cpp does the same. Pages that are not in memory are read. Page faults during the first matmul would take
+    several times as long. Does nothing on systems without this function.
     """
-    for start in range(0, memory.nbytes, _STRETCH):
-        size = min(_STRETCH, memory.nbytes - start)
+    for start in range(0, memory.nbytes, _CHUNK):
+        size = min(_CHUNK, memory.nbytes - start)
         if sys.platform == "linux":
             _call("madvise", memory.ctypes.data + start, size, _POPULATE_READ)
         yield size
 
 
 def lock_pages(memory: Iterable[UInt8[np.ndarray, "bytes"]]) -> None:
-    """Lock memory, mapped or not, until it is given back; what is not in memory yet is read now.
+    """Lock memory, mapped or not, until it is freed.
 
-    Raises ResourceError where the system forbids it. Part may be locked then, which does no harm.
+    Pages that are not in memory are read now. Raises ResourceError if the system does not permit it. A part may be
+    locked then, which is harmless.
     """
     memory = list(memory)
     size = f"{sum(whole.nbytes for whole in memory) / 2**20:.0f} MiB"
@@ -51,12 +51,12 @@ def lock_pages(memory: Iterable[UInt8[np.ndarray, "bytes"]]) -> None:
         if problem := _call("mlock", whole.ctypes.data, whole.nbytes):
             raise ResourceError(
                 f"cannot lock {size} of weights in memory: {os.strerror(problem)}, RLIMIT_MEMLOCK is {_limit()}; "
-                "raise it with `ulimit -l unlimited`, or have it raised where the hub or the container sets it"
+                "raise it with `ulimit -l unlimited`, or in the settings of the hub or container"
             )
 
 
 def _call(name: str, address: int, size: int, *numbers: int) -> int:
-    """A system call on a stretch of memory, during which other threads go on; 0, or the number of the error."""
+    """Call the system for a range of memory, without the GIL; 0 or errno."""
     function = getattr(ctypes.CDLL(None, use_errno=True), name)
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * len(numbers)]
     return ctypes.get_errno() if function(address, size, *numbers) else 0

@@ -1,6 +1,6 @@
-"""Which type each tensor of a quantised file has: llama.cpp's mixes.
+"""llama.cpp's mixes: the type of each tensor in a quantised file.
 
-A file called Q4_K_M is not all Q4_K: the tensors whose rounding hurts most get more bits.
+A Q4_K_M file is not all Q4_K: the tensors that are most sensitive to rounding get more bits.
 Rules: llama-quantize of llama.cpp (October 2026).
 """
 
@@ -13,7 +13,7 @@ from minillama.gguf.types import BLOCKS, FileType, TensorType
 
 @dataclass(frozen=True)
 class Mix:
-    """A file type: `name` as llama-quantize takes it, the number in the file, and the type of most tensors."""
+    """A file type: its name in llama-quantize, its number, and the type of most tensors."""
 
     name: str
     file_type: FileType
@@ -21,7 +21,7 @@ class Mix:
 
     @classmethod
     def named(cls, name: str) -> "Mix":
-        """The mix of this name in upper or lower case (`q4_k_m`); OptionError for an unknown one."""
+        """Find a mix by name, such as `q4_k_m`; OptionError if unknown."""
         wanted = ALIASES.get(name.upper(), name.upper())
         if wanted not in _BASES:
             raise OptionError(f"unknown file type {name}; known: {', '.join(_BASES)}")
@@ -29,7 +29,7 @@ class Mix:
         return cls(wanted, FileType.ALL_F32 if wanted == "F32" else FileType[f"MOSTLY_{wanted}"], base)
 
 
-# As in llama-quantize, a k-quant without a size means the medium one.
+# As in llama-quantize, a k-quant without a size is the medium one.
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 _BASES: dict[str, TensorType] = {
@@ -42,7 +42,7 @@ _BASES: dict[str, TensorType] = {
 
 MIX_NAMES: tuple[str, ...] = tuple(_BASES)
 
-# What a tensor gets whose rows are not whole blocks of 256.
+# Types for tensors whose row length is not a multiple of 256.
 _FALLBACK_TYPES: dict[TensorType, TensorType] = {
     TensorType.Q2_K: TensorType.Q4_0,
     TensorType.Q3_K: TensorType.Q4_0,
@@ -54,7 +54,7 @@ _FALLBACK_TYPES: dict[TensorType, TensorType] = {
 FLOAT_TYPES = (TensorType.F32, TensorType.F16, TensorType.BF16)
 
 
-# Parts of names of matrices that are small, or that rounding hurts: llama.cpp leaves them as they are.
+# Parts of the names of small or sensitive matrices, which llama.cpp does not quantise.
 _UNQUANTISED_PARTS = (
     "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj",
     "ssm_conv1d", "shortconv.conv.weight", "indexer.k_proj.weight", "indexer.q_proj.weight", "attn_rel_b.weight",
@@ -68,18 +68,18 @@ _UNQUANTISED_NAMES = ("position_embd.weight", "token_types.weight")
 
 
 def quantisable(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether llama-quantize rounds this tensor at all: matrices of weights, without norms, routers and the like."""
+    """True if llama-quantize rounds this tensor: weight matrices except norms, routers and similar."""
     matrix = len(shape) > 1 and math.prod(shape[:-1]) > 1
-    spared = name in _UNQUANTISED_NAMES or any(part in name for part in _UNQUANTISED_PARTS)
-    return matrix and name.endswith("weight") and not spared
+    excluded = name in _UNQUANTISED_NAMES or any(part in name for part in _UNQUANTISED_PARTS)
+    return matrix and name.endswith("weight") and not excluded
 
 
 @dataclass(frozen=True)
 class ModelTraits:
-    """What a mix asks about the model that a tensor belongs to.
+    """Properties of a model that the rules of a mix depend on.
 
-    `tied` where the head is the token embedding, `size` the size class as `70B`, `important` where an importance matrix
-    is used.
+    tied: the output head is the token embedding. size: size class, such as `70B`. important: an importance matrix is
+    used.
     """
 
     layers: int
@@ -92,20 +92,20 @@ class ModelTraits:
 
     @property
     def group(self) -> int:
-        """Query heads that share a key head."""
+        """Number of query heads per key head."""
         return self.heads // self.kv_heads if self.kv_heads else 0
 
 
 def tensor_type(mix: Mix, name: str, shape: tuple[int, ...], traits: ModelTraits) -> TensorType:
-    """The type of one tensor, F32 for what is not rounded; the next that fits where rows are not whole blocks.
+    """Type of one tensor in a mix; F32 for tensors that are not quantised.
 
-    `shape` in numpy's order.
+    shape: in numpy's order. If the row length is not a multiple of the block size, the type is a compatible one.
     """
     return compatible_type(preferred_type(mix, name, shape, traits), shape[-1])
 
 
 def preferred_type(mix: Mix, name: str, shape: tuple[int, ...], traits: ModelTraits) -> TensorType:
-    """What the mix has for this tensor, whether its rows are whole blocks or not."""
+    """Type of one tensor in a mix, without regard to its row length."""
     if not quantisable(name, shape):
         return TensorType.F32
     if mix.base in FLOAT_TYPES:
@@ -118,20 +118,20 @@ def preferred_type(mix: Mix, name: str, shape: tuple[int, ...], traits: ModelTra
 
 
 def compatible_type(wanted: TensorType, row: int) -> TensorType:
-    """The type itself where a row is whole blocks of it, else the next one that fits, in the end F16."""
+    """The type itself if rows are whole blocks, otherwise a fallback or F16."""
     if row % BLOCKS[wanted][0]:
         wanted = _FALLBACK_TYPES.get(wanted, TensorType.F16)
     return TensorType.F16 if row % BLOCKS[wanted][0] else wanted
 
 
 def _layer_type(mix: Mix, stem: str, traits: ModelTraits) -> TensorType:
-    """The exceptions inside the layers."""
+    """Type of a tensor inside a layer."""
     _, _, rest = stem.partition("blk.")
     number, _, part = rest.partition(".")
     layer = int(number) if number.isdecimal() else 0
     value = part in ("attn_v", "attn_qkv", "attn_kv_b")
     down = part.startswith("ffn_down")
-    if traits.experts == 8:  # Mixtral, where attention is small beside the experts
+    if traits.experts == 8:  # Mixtral, in which attention is small compared with the experts
         if value or part == "attn_k":
             return TensorType.Q8_0
         if part == "attn_output":

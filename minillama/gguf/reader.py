@@ -1,4 +1,4 @@
-"""Open GGUF files: metadata as plain Python values, tensors as zero-copy views of the mapped file."""
+"""Reader of GGUF files: metadata as Python values, tensors as zero-copy views of mapped files."""
 
 import mmap
 import os
@@ -14,7 +14,8 @@ import numpy as np
 from gguf import quants
 
 from minillama.errors import FormatError, ResourceError, UnsupportedError
-from minillama.gguf.header_parser import Header, MetadataValue, TensorInfo, parse_header, printable
+from minillama.gguf.header_cursor import printable
+from minillama.gguf.header_parser import Header, MetadataValue, TensorInfo, parse_header
 from minillama.gguf.memory_pages import advise_huge_pages
 from minillama.gguf.types import BLOCKS, TensorType, row_bytes
 
@@ -28,10 +29,10 @@ PLAIN_TYPES = {
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """One tensor of a file; (`file`, `offset`) say where its bytes lie.
+    """One tensor of a file; its bytes are at (`file`, `offset`).
 
-    `shape` is in numpy's order: (rows, row length), experts first. `data` is uint8 and read-only, of shape
-    `shape[:-1] + (bytes of a row,)`, and stays valid for as long as anybody holds it.
+    shape: in numpy's order, (rows, row length), with experts first. data: read-only uint8 of shape
+    `shape[:-1] + (bytes of a row,)`, valid as long as a reference to it exists.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """Size in the file in bytes."""
         return self.data.nbytes
 
     @property
@@ -57,12 +58,12 @@ class Tensor:
 class GGUF:
     """An open model file, or all files of a split model.
 
-    `metadata` keeps the file's order: numbers, booleans and texts as Python's, numeric arrays as numpy's, arrays of
-    texts as tuples; `kinds` has the stored types in words (`u32`, `string[32000]`). `mapped` holds every file whole,
-    as uint8 on a page boundary, so that `mapped[tensor.file]` and `tensor.offset` lead a kernel to the weights.
+    metadata: in the order of the file; numbers, booleans and texts as Python values, numeric arrays as numpy arrays,
+    arrays of texts as tuples. kinds: the stored types, such as `u32` or `string[32000]`. mapped: each complete file as
+    uint8 on a page boundary; kernels find weights at `mapped[tensor.file]` and `tensor.offset`.
 
-    There is no need to close it: the mapping lives until the last view is gone. `close()`, or leaving a `with`,
-    drops this object's own views at once (to delete the file on Windows); views taken before stay valid.
+    Closing is optional: the mapping exists until the last view is deleted. `close()`, or the end of a `with` block,
+    drops this object's own views at once (to delete the file on Windows). Other views stay valid.
     """
 
     path: Path
@@ -71,12 +72,12 @@ class GGUF:
     kinds: Mapping[str, str]
     tensors: Mapping[str, Tensor]
     mapped: Mapping[Path, np.ndarray]
-    _own: tuple[dict, dict]  # the dictionaries behind `tensors` and `mapped`
+    _own: tuple[dict, dict]  # the dictionaries that `tensors` and `mapped` show
 
     def require(self, key: str, kind: type[T] | tuple[type[T], ...]) -> T:
-        """The value of a metadata key that must be there and of this type; FormatError where it is not.
+        """Value of a required metadata key of a given type; FormatError otherwise.
 
-        True and False are no numbers here: `require(key, int)` refuses them.
+        Booleans do not count as integers: `require(key, int)` rejects them.
         """
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if key not in self.metadata:
@@ -91,21 +92,21 @@ class GGUF:
 
     @property
     def architecture(self) -> str:
-        """The family of the model, as `llama` or `qwen2`."""
+        """Architecture of the model, such as `llama` or `qwen2`."""
         return self.require("general.architecture", str)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all weights."""
+        """Total size of the weights in bytes."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @property
     def parameters(self) -> int:
-        """Number of all weights."""
+        """Total number of weights."""
         return sum(tensor.size for tensor in self.tensors.values())
 
     def close(self) -> None:
-        """Drop the views that this object holds; `tensors` and `mapped` are empty from here on."""
+        """Drop the views of this object; `tensors` and `mapped` become empty."""
         for views in self._own:
             views.clear()
 
@@ -119,10 +120,11 @@ class GGUF:
 
 
 def open_gguf(path: str | Path, *, use_mmap: bool = True) -> GGUF:
-    """Open a GGUF file (version 2 or 3, little-endian), or, given any one file of a split model, all of them.
+    """Open a GGUF file (version 2 or 3, little-endian), or all files of a split model.
 
-    With `use_mmap=False` the weights are read into memory now instead of page by page when they are first used.
-    Raises ResourceError (not there, not readable), FormatError (malformed), UnsupportedError (well formed but unknown).
+    path: for a split model, any one of its files. use_mmap: map the weights, so that each page is read at its first
+    use; otherwise read them into memory now. Raises ResourceError (missing, not readable), FormatError (malformed),
+    UnsupportedError (valid but not supported).
     """
     path = Path(path)
     parts = [(path, *_open_one(path, use_mmap))]
@@ -157,9 +159,9 @@ def open_gguf(path: str | Path, *, use_mmap: bool = True) -> GGUF:
 
 
 def dequantize(tensor: Tensor) -> np.ndarray:
-    """The weights as float32 of `tensor.shape`; UnsupportedError for a type without a formula.
+    """Dequantise a tensor to float32 of `tensor.shape`; UnsupportedError for an unknown type.
 
-    F32 comes back as a read-only view. Formulas: gguf.quants, which gives llama.cpp's numbers.
+    F32 is returned as a read-only view. The formulas are those of gguf.quants, with the same numbers as llama.cpp.
     """
     if tensor.type in PLAIN_TYPES:
         return tensor.data.view(PLAIN_TYPES[tensor.type]).astype(np.float32)
@@ -203,7 +205,7 @@ def _open_one(path: Path, use_mmap: bool) -> tuple[Header, np.ndarray]:
 
 
 def _page_aligned(size: int) -> np.ndarray:
-    """Uninitialised bytes on a page boundary, as a mapped file has them."""
+    """Uninitialised bytes that start on a page boundary, as a mapped file does."""
     room = np.empty(size + PAGE, np.uint8)
     start = -room.ctypes.data % PAGE
     return room[start : start + size]
@@ -225,7 +227,7 @@ def _split_count(path: Path, header: Header) -> int:
 def _open_shards(
     path: Path, opened: tuple[Path, Header, np.ndarray], count: int, use_mmap: bool
 ) -> list[tuple[Path, Header, np.ndarray]]:
-    """All files of a split model in order; `opened` is the one that the user named."""
+    """Open all files of a split model, in order; `opened` is open already."""
     match = SHARD_NAME.fullmatch(path.name)
     if match is None or int(match["count"]) != count:
         raise FormatError(
@@ -241,13 +243,13 @@ def _open_shards(
             part = (file, *_open_one(file, use_mmap))
         else:
             raise ResourceError(
-                f"{path} is one of {count} files of a split model and {file.name} is missing; put it beside it"
+                f"{path} is one of {count} files of a split model and {file.name} is missing; "
+                "put all in the same folder"
             )
         found = part[1].metadata.get("split.no", "not numbered")
         if type(found) is not int or found != number or _split_count(file, part[1]) != count:
             raise FormatError(
-                f"{file} says that it is file {printable(found)} of its model, not {number} of {count}; "
-                "download it again"
+                f"{file} has the number {printable(found)} in its metadata, not {number} of {count}; download it again"
             )
         parts.append(part)
     return parts

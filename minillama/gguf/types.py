@@ -1,4 +1,4 @@
-"""Tensor types and metadata value types: numbers of the GGUF format, with the block layouts of the `gguf` library."""
+"""Tensor types and metadata value types of the GGUF format, with block sizes."""
 
 from enum import IntEnum
 
@@ -12,7 +12,7 @@ __all__ = ["BLOCKS", "NUMPY", "RETIRED_TYPES", "FileType", "TensorType", "ValueT
 # type -> (weights in a block, bytes of a block)
 BLOCKS: dict[TensorType, tuple[int, int]] = GGML_QUANT_SIZES
 
-# Numbers that once meant a tensor type and were taken out of the format.
+# Numbers of tensor types that were removed from the format.
 RETIRED_TYPES = {
     4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8",
     36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
@@ -37,7 +37,7 @@ class ValueType(IntEnum):
     F64 = 12
 
 
-# A boolean takes one byte, of which llama.cpp takes every value but 0 as true.
+# A boolean is one byte; as in llama.cpp, every value except 0 is true.
 NUMPY: dict[ValueType, np.dtype] = {
     ValueType.U8: np.dtype("<u1"),
     ValueType.I8: np.dtype("<i1"),
@@ -54,7 +54,7 @@ NUMPY: dict[ValueType, np.dtype] = {
 
 
 def row_bytes(row_length: int, type: TensorType) -> int:
-    """Bytes of one row of `row_length` weights; ValueError where the row is not a whole number of blocks."""
+    """Bytes of a row of weights; ValueError unless it is whole blocks."""
     block, size = BLOCKS[type]
     if row_length % block:
         raise ValueError(f"a row of {row_length} is not a multiple of the {type.name} block of {block}")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillama.errors import FormatError, MinillamaError, ResourceError, UnsupportedError
-from minillama.gguf import dequantize, header_parser, open_gguf
+from minillama.gguf import dequantize, header_cursor, open_gguf
 from minillama.gguf.header_parser import parse_header
 from minillama.gguf.random_models.model_writer import write_random_model
 
@@ -148,7 +148,7 @@ def test_one_clear_line(tmp_path: Path, case: str) -> None:
 def test_huge_metadata_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     content = build([pair("words", 9, (8, ["word"] * 100)), pair("number", 4, 1)])
     assert parse_header(content, "a file").metadata["number"] == 1
-    monkeypatch.setattr(header_parser, "MAX_HEADER_BYTES", 512)
+    monkeypatch.setattr(header_cursor, "MAX_HEADER_BYTES", 512)
     with pytest.raises(FormatError, match=r"the header goes on beyond 512 bytes \(words"):
         parse_header(content, "a file")
 

@@ -211,7 +211,7 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
         write_random_model(path, "tiny", "Q8_0", progress=interrupted)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(model_writer.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 10**6))
-    with pytest.raises(ResourceError, match=r"takes 0\.00 GiB and .* has 0\.00 GiB free; make room"):
+    with pytest.raises(ResourceError, match=r"takes 0\.00 GiB and .* has 0\.00 GiB free; free some space"):
         write_random_model(path, "tiny", "Q8_0")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "what was there before"

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from minillama.errors import FormatError, ResourceError, UnsupportedError
 from minillama.gguf import GGUF, Tensor, TensorType, dequantize, open_gguf
-from minillama.gguf.header_parser import parse_header, read_short_strings
+from minillama.gguf.header_cursor import read_short_strings
+from minillama.gguf.header_parser import parse_header
 
 SAMPLES = {
     0: 255, 1: -128, 2: 65535, 3: -32768, 4: 2**32 - 1, 5: -(2**31), 6: 0.1, 7: True, 8: "Grüße 你好",
@@ -272,7 +273,7 @@ def test_invalid_split_models(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"model-00003-of-00003\.gguf is missing"):
         open_gguf(first)
     third.write_bytes(second.read_bytes())
-    with pytest.raises(FormatError, match="says that it is file 1 of its model, not 2 of 3"):
+    with pytest.raises(FormatError, match="has the number 1 in its metadata, not 2 of 3"):
         open_gguf(first)
     third.write_bytes(content.replace(b"t2", b"t0"))
     with pytest.raises(FormatError, match="tensor t0 is also in"):
@@ -284,7 +285,10 @@ def test_invalid_split_models(tmp_path: Path) -> None:
         open_gguf(first)
     third.write_bytes(content)
     intact = first.read_bytes()
-    for key, kind, number, message in (("no", 2, 0, "is file array"), ("tensors.count", 5, 3, "3 tensors, not array")):
+    for key, kind, number, message in (
+        ("no", 2, 0, "has the number array"),
+        ("tensors.count", 5, 3, "3 tensors, not array"),
+    ):
         many = gguf_bytes.pair(f"split.{key}", 9, (kind, [number] * 2))
         one = gguf_bytes.pair(f"split.{key}", kind, number)
         assert one in intact

@@ -1,4 +1,4 @@
-"""Quantising: rounding weights to fewer bits, byte for byte as llama-quantize does it.
+"""Quantisation: round weights to fewer bits, with the same bytes as llama-quantize.
 
 >>> quantise_rows(weights, TensorType.Q4_K)  # float32 [rows, K] -> uint8 [rows, bytes of a row]
 >>> quantise_file("model-f16.gguf", "model-q4_k_m.gguf", Mix.named("Q4_K_M"))

@@ -1,4 +1,4 @@
-"""Quantise a GGUF file: read rows, round them on all cores, write them in order."""
+"""Quantise a GGUF file: read rows, quantise them on all cores, write them in order."""
 
 import math
 import shutil
@@ -20,15 +20,15 @@ from minillama.gguf.quantise.quantise_plan import QuantiseOptions, QuantisePlan,
 from minillama.gguf.quantise.row_quantiser import quantise_rows
 from minillama.gguf.reader import GGUF, Tensor, dequantize, open_gguf
 
-Progress = Callable[[QuantiseStep, int], None]  # (the tensor, how many of its weights were just written)
+Progress = Callable[[QuantiseStep, int], None]  # (the tensor, number of its weights that were just written)
 
-# Weights of one chunk of work: few enough to stay in a core's cache, enough to make Python's part small.
+# Weights of one chunk of work: few enough for a core's cache, enough to make Python's overhead small.
 CHUNK_WEIGHTS = 2**17
 
 
 @dataclass(frozen=True, eq=False)
 class QuantiseReport:
-    """What was written: `bits` are those of a weight, metadata not counted."""
+    """Result of a run: the file and its plan; `bits` per weight, without metadata."""
 
     path: Path
     plan: QuantisePlan
@@ -40,7 +40,7 @@ class QuantiseReport:
 
 @dataclass(frozen=True)
 class _RowChunk:
-    """Rows `start` to `end` of a tensor seen as a matrix, all of one expert."""
+    """Rows `start` to `end` of a tensor as a matrix, all of one expert."""
 
     step: QuantiseStep
     start: int
@@ -55,11 +55,11 @@ def quantise_file(
     options: QuantiseOptions = QuantiseOptions(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> QuantiseReport:
-    """Write `source` with its matrices rounded as `mix` says; None copies. A split model becomes one file.
+    """Quantise the matrices of `source` as the mix says and write `target`; None copies.
 
-    An existing `target` is replaced, at the very end; after an error or Ctrl-C nothing new is there. Memory: a few MB
-    for each thread. Raises what `open_gguf` and `plan_file` raise, OptionError (source and target are the same),
-    FormatError (weights that are not finite or too large), ResourceError (no room, not writable).
+    A split model becomes one file. An existing target is replaced at the end; after an error or Ctrl-C it is unchanged.
+    Memory: a few MB for each thread. Raises the errors of `open_gguf` and `plan_file`, OptionError (source and target
+    are the same), FormatError (weights that are not finite or too large), ResourceError (no space, not writable).
     """
     source, target = Path(source), Path(target)
     file = open_gguf(source)
@@ -73,14 +73,14 @@ def quantise_file(
 def _check_target(file: GGUF, target: Path, plan: QuantisePlan) -> None:
     for part in file.mapped:
         if target.exists() and target.samefile(part):
-            raise OptionError(f"{target} is the file to read from; name another to write to")
+            raise OptionError(f"{target} is the source file; name another target")
     if not target.parent.is_dir():
-        raise ResourceError(f"no folder {target.parent}; make it, or name another file")
+        raise ResourceError(f"no folder {target.parent}; create it, or name another file")
     free = shutil.disk_usage(target.parent).free
     if plan.bytes_after > free:
         needed = plan.bytes_after / 2**30
         raise ResourceError(
-            f"{target} takes {needed:.2f} GiB and {target.parent} has {free / 2**30:.2f} GiB free; make room"
+            f"{target} takes {needed:.2f} GiB and {target.parent} has {free / 2**30:.2f} GiB free; free some space"
         )
 
 
@@ -125,24 +125,24 @@ def _row_chunks(plan: QuantisePlan, importance: ImportanceMatrix | None) -> Iter
 
 
 def _tensor_importances(tensor: Tensor, importance: ImportanceMatrix | None) -> np.ndarray | None:
-    """Importances of a tensor as [experts, columns]; None where there are none."""
+    """Importances of a tensor as [experts, columns]; None if it has none."""
     values = importance.entries.get(tensor.name) if importance else None
     if values is None:
         return None
     row = tensor.shape[-1]
     experts = math.prod(tensor.shape[:-2])
     if values.size != experts * row:
-        if tensor.name == "token_embd.weight":  # some matrices have it by mistake
+        if tensor.name == "token_embd.weight":  # some imatrix files include it by mistake
             return None
         raise FormatError(
             f"{importance.file if importance else ''} has {values.size} importances for {tensor.name}, not "
-            f"{experts * row}; compute the matrix with this very model"
+            f"{experts * row}; compute the matrix with this model"
         )
     return values.reshape(experts, row).astype(np.float32)
 
 
 def _quantise_chunk(chunk: _RowChunk) -> np.ndarray:
-    """The bytes of a chunk, uint8 [rows, bytes of a row]; runs on a thread."""
+    """Bytes of a chunk, uint8 [rows, bytes of a row]; runs on a thread."""
     tensor, kind = chunk.step.source, chunk.step.target.type
     raw = _as_matrix(tensor)[chunk.start : chunk.end]
     try:

@@ -1,4 +1,4 @@
-"""IQ4_NL and IQ4_XS: codes of 4 bits that stand for unevenly spaced values."""
+"""IQ4_NL and IQ4_XS: codes of 4 bits for unevenly spaced values."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ VALUES = IQ4_VALUES.astype(np.float32)
 TRIALS = 7
 ZERO = np.float32(0)
 
-# Where two values meet is a multiple of a half, so that twice a number, rounded down, says which is nearest.
+# The boundary between two values is a multiple of 0.5: twice a number, rounded down, determines the nearest value.
 _NEAREST_CODE = np.searchsorted(VALUES[:-1] + VALUES[1:], np.arange(-254, 227), side="right")
 _NEAREST_VALUE = VALUES[_NEAREST_CODE]
 
@@ -49,7 +49,7 @@ def iq4_xs(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndar
 
 
 def _error_weights(weights: np.ndarray, importance: np.ndarray | None, block: int) -> Columns:
-    """What errors are weighed with: the squares, or importance * sqrt(2 * mean square of the block + square)."""
+    """Weights of the errors: squares, or importance * sqrt(2 * mean square of the block + square)."""
     x = to_columns(weights, 32)
     if importance is None:
         return x * x
@@ -60,7 +60,7 @@ def _error_weights(weights: np.ndarray, importance: np.ndarray | None, block: in
 
 
 def _fit_scales(x: Columns, weights: Columns) -> np.ndarray:
-    """The scale of each column; 0 for zeros."""
+    """Scale of each column; 0 for a column of zeros."""
     largest = signed_absmax(x)
     zero = np.abs(largest) < MIN_NONZERO
     largest = np.where(zero, np.float32(1), largest)
@@ -85,13 +85,13 @@ def _fit_scales(x: Columns, weights: Columns) -> np.ndarray:
 
 
 def _inverse(scale: np.ndarray) -> np.ndarray:
-    """1 / scale, and 0 where that is too large for a number."""
+    """1 / scale, or 0 if that is not finite."""
     inverse = np.float32(1) / scale
     return np.where(np.isfinite(inverse), inverse, ZERO)
 
 
 def _table_index(x: Columns, inverse: np.ndarray) -> np.ndarray:
-    """Index into the tables of the nearest values."""
+    """Index into the tables of nearest codes and values."""
     twice = np.multiply(x, inverse * np.float32(2))
     np.clip(np.floor(twice, out=twice), -254, 226, out=twice)
     twice += np.float32(254)

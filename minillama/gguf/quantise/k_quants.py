@@ -1,7 +1,8 @@
-"""Blocks of 256 weights in sub-blocks of 16 or 32, each with its own small scale: Q2_K, Q3_K, Q4_K, Q5_K and Q6_K.
+"""k-quants: Q2_K, Q3_K, Q4_K, Q5_K and Q6_K.
 
-First a search finds the scale (and minimum) of every sub-block, then these become small whole numbers themselves, and
-the codes are made again with the scales that a reader will see. Layouts: ggml-common.h.
+A block has 256 weights in sub-blocks of 16 or 32, each with its own small scale. A search finds the scale (and minimum)
+of every sub-block. Then these are quantised to small integers, and the codes are computed again with the scales that a
+reader gets. Layouts: ggml-common.h.
 """
 
 import numpy as np
@@ -82,15 +83,15 @@ def q3_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
 
 def q4_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Codes of 4 bits; 8 scales and 8 minima of 6 bits."""
-    scale, minimum, shares, codes = _q4_q5_blocks(weights, importance, 15, ScaleTrials(-1.0, 0.1, 20))
-    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), shares, _nibbles(codes))
+    scale, minimum, packed_scales, codes = _q4_q5_blocks(weights, importance, 15, ScaleTrials(-1.0, 0.1, 20))
+    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), packed_scales, _nibbles(codes))
 
 
 def q5_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """Codes of 5 bits; 8 scales and 8 minima of 6 bits."""
-    scale, minimum, shares, codes = _q4_q5_blocks(weights, importance, 31, ScaleTrials(-0.5, 0.1, 15))
+    scale, minimum, packed_scales, codes = _q4_q5_blocks(weights, importance, 31, ScaleTrials(-0.5, 0.1, 15))
     high = pack_bit_planes((codes > 15).reshape(-1, 8, 32))
-    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), shares, high, _nibbles(codes))
+    return _joined(weights, f16_bytes(scale), f16_bytes(minimum), packed_scales, high, _nibbles(codes))
 
 
 def q6_k(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
@@ -126,7 +127,10 @@ def _error_weights(weights: np.ndarray, importance: np.ndarray, size: int, facto
 def _q4_q5_blocks(
     weights: np.ndarray, importance: np.ndarray | None, top: int, trials: ScaleTrials
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What Q4_K and Q5_K have in common: (scale, minimum, the twelve bytes of shares, codes [blocks, 256])."""
+    """Common part of Q4_K and Q5_K.
+
+    Returns scale, minimum, 12 bytes of sub-block scales and minima, and codes [blocks, 256].
+    """
     x = to_columns(weights, 32)
     if importance is None:
         root = np.sqrt(column_sums(x * x) / np.float32(32))
@@ -142,20 +146,20 @@ def _q4_q5_blocks(
 
 
 def _quantised_scales(values: np.ndarray, count: int, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of sub-blocks as a float for the block and whole numbers up to `top`: ([blocks], [blocks, count])."""
+    """Quantise the scales of sub-blocks: a float [blocks] times integers up to `top` [blocks, count]."""
     per_block = values.reshape(-1, count)
     largest = per_block.max(axis=1)
     largest = np.where(largest > 0, largest, ZERO)
     inverse = np.float32(top) / largest
     inverse = np.where(np.isfinite(inverse), inverse, ZERO)
-    shares = np.clip(np.rint(inverse[:, None] * per_block), 0, top)
-    return largest / np.float32(top), shares.astype(np.uint8)
+    scales = np.clip(np.rint(inverse[:, None] * per_block), 0, top)
+    return largest / np.float32(top), scales.astype(np.uint8)
 
 
 def _fitted_scales(
     fit: MinimumFit, error_weights: Columns, count: int, top: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The same by a search that weighs each sub-block: (scale, scales, minimum, minima)."""
+    """Quantise scales and minima by a weighted search: (scale, scales, minimum, minima)."""
     sub_weights = to_columns(column_sums(error_weights), count)
     scale, scales = fit_positive(to_columns(fit.scale, count), sub_weights, top)
     minimum, minima = fit_positive(to_columns(fit.minimum, count), sub_weights, top)
@@ -171,7 +175,7 @@ def _codes_with_minimum(
     minimum: np.ndarray,
     minima: np.ndarray,
 ) -> np.ndarray:
-    """Codes made with the scales that are stored; where a scale became 0, those of the search."""
+    """Codes for the stored scales, or those of the search for a scale of 0."""
     step = (round_to_f16(scale)[:, None] * scales.astype(np.float32)).reshape(-1)
     shift = (round_to_f16(minimum)[:, None] * minima.astype(np.float32)).reshape(-1)
     codes = np.clip(np.rint((x + shift) / step), 0, top)
@@ -180,6 +184,7 @@ def _codes_with_minimum(
 
 
 def _restore_zero_step_codes(codes: Columns, step: np.ndarray, x: Columns, fit: MinimumFit, top: int) -> None:
+    """In columns with a stored scale of 0, restore the codes of the search."""
     lost = np.flatnonzero(step == 0)
     if lost.size:
         part = MinimumFit(fit.scale[lost], fit.minimum[lost], fit.inverse[lost], fit.base[lost])
@@ -187,7 +192,7 @@ def _restore_zero_step_codes(codes: Columns, step: np.ndarray, x: Columns, fit: 
 
 
 def _requantise(x: Columns, step: np.ndarray, low: int, top: int, rough: Columns) -> np.ndarray:
-    """Codes from 0, made with the scales that are stored; where a scale became 0, the rough ones."""
+    """Codes from 0 for the stored scales, or rough codes for a scale of 0."""
     step = step.reshape(-1)
     codes = np.clip(np.rint(x / step), low, top) - np.float32(low)
     return from_columns(np.where(step == 0, rough, codes), BLOCK)

@@ -1,4 +1,7 @@
-"""Blocks of 32 weights with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, by rounding or, with importances, by a search."""
+"""Blocks of 32 weights with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
+
+The scale comes from the largest weight or, with an importance matrix, from a search.
+"""
 
 import numpy as np
 
@@ -11,7 +14,7 @@ IMATRIX_TRIALS = ScaleTrials(-0.9, 0.05, 36)
 
 
 def q8_0(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
-    """Scale from the largest magnitude, halves away from zero; importances change nothing."""
+    """Scale from the largest magnitude, ties away from zero; importances have no effect."""
     blocks = weights.reshape(-1, BLOCK)
     scale = np.abs(blocks).max(axis=1) / np.float32(127)
     scaled = blocks * _inverse(scale)[:, None]
@@ -45,7 +48,7 @@ def q5_1(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarra
 
 
 def error_weights(weights: np.ndarray, importance: np.ndarray) -> Columns:
-    """importance * sqrt(mean square of the row + square): what llama.cpp weighs errors with."""
+    """llama.cpp's weights of the errors: importance * sqrt(mean square of the row + square)."""
     squares = weights * weights
     mean = np.add.accumulate(squares, axis=1)[:, -1:] / np.float32(weights.shape[1])
     return to_columns(importance * np.sqrt(mean + squares), BLOCK)
@@ -61,7 +64,7 @@ def _signed(weights: np.ndarray, importance: np.ndarray | None, top: int) -> tup
     scale = signed_absmax(blocks.T) / np.float32(-top)
     inverse = _inverse(scale)
     codes = np.trunc(blocks * inverse[:, None] + np.float32(top + 0.5))
-    return scale, _limited(codes, inverse, 2 * top - 1)
+    return scale, _clip_codes(codes, inverse, 2 * top - 1)
 
 
 def _with_minimum(
@@ -77,15 +80,15 @@ def _with_minimum(
     scale = (blocks.max(axis=1) - minimum) / np.float32(top)
     inverse = _inverse(scale)
     codes = np.trunc((blocks - minimum[:, None]) * inverse[:, None] + np.float32(0.5))
-    return scale, minimum, _limited(codes, inverse, top)
+    return scale, minimum, _clip_codes(codes, inverse, top)
 
 
 def _inverse(scale: np.ndarray) -> np.ndarray:
     return np.where(scale == 0, np.float32(0), np.float32(1) / scale)
 
 
-def _limited(codes: np.ndarray, inverse: np.ndarray, top: int) -> np.ndarray:
-    """Codes from 0 to top; 0 in blocks so small that the inverse of their scale is no number."""
+def _clip_codes(codes: np.ndarray, inverse: np.ndarray, top: int) -> np.ndarray:
+    """Codes from 0 to top; 0 in blocks whose inverse scale is not finite."""
     codes = np.clip(codes, 0, top, out=codes)
     codes[~np.isfinite(inverse)] = 0
     return codes.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What quantising a file will do, before a byte is written: metadata, order and types of the tensors."""
+"""Plan of a quantised file: metadata, order and types of the tensors."""
 
 import re
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ from minillama.gguf.reader import GGUF, Tensor
 from minillama.gguf.types import TensorType
 
 QUANTISATION_VERSION = 2
-LONGEST_TEXT = 127  # bytes of a text that llama.cpp takes to replace metadata
+LONGEST_TEXT = 127  # bytes of a text in llama.cpp's metadata overrides
 SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 
 
 @dataclass(frozen=True)
 class MetadataOverride:
-    """A metadata key that gets another value; `kind` is `u32`, `f32`, `bool` or `string`."""
+    """A replaced metadata value; `kind` is `u32`, `f32`, `bool` or `string`."""
 
     key: str
     kind: str
@@ -38,7 +38,10 @@ class MetadataOverride:
 
 @dataclass(frozen=True, eq=False)
 class QuantiseOptions:
-    """llama-quantize's options; of `tensor_types`, (regular expression, type), the first that is found counts."""
+    """Options of llama-quantize.
+
+    tensor_types: pairs of a regular expression and a type; the first match counts.
+    """
 
     allow_requantize: bool = False
     leave_output_tensor: bool = False
@@ -48,12 +51,12 @@ class QuantiseOptions:
     tensor_types: tuple[tuple[str, TensorType], ...] = ()
     overrides: tuple[MetadataOverride, ...] = ()
     importance: ImportanceMatrix | None = None
-    threads: int | None = None  # None: as many as the process may use cores
+    threads: int | None = None  # None: the number of allowed cores
 
 
 @dataclass(frozen=True, eq=False)
 class QuantiseStep:
-    """One tensor of the file: as it is, and as it will be; `wanted` is the type that its rows were too narrow for."""
+    """One tensor before and after; `preferred` is the type without regard to its row length."""
 
     source: Tensor
     target: TensorSpec
@@ -66,7 +69,7 @@ class QuantiseStep:
 
 @dataclass(frozen=True, eq=False)
 class QuantisePlan:
-    """The whole file: `kinds` are the stored types of the metadata in words."""
+    """The complete file; `kinds` are the stored types of the metadata."""
 
     metadata: Mapping[str, MetadataValue]
     kinds: Mapping[str, str]
@@ -79,37 +82,37 @@ class QuantisePlan:
 
     @property
     def bytes_before(self) -> int:
-        """Bytes of all weights as they are."""
+        """Bytes of all weights in the source."""
         return sum(step.source.nbytes for step in self.steps)
 
     @property
     def bytes_after(self) -> int:
-        """Bytes of all weights as they will be."""
+        """Bytes of all weights in the target."""
         return sum(step.target.nbytes for step in self.steps)
 
     @property
     def fallbacks(self) -> int:
-        """Tensors with rows that are not whole blocks of the type that the mix wants."""
+        """Number of tensors whose row length does not fit the preferred type."""
         return sum(step.preferred is not step.target.type for step in self.steps)
 
 
 def plan_file(file: GGUF, mix: Mix | None, options: QuantiseOptions = QuantiseOptions()) -> QuantisePlan:
-    """What quantising to `mix` will do; None copies.
+    """Plan the quantisation of a file to a mix; None copies.
 
-    Raises FormatError (no model), OptionError (a regular expression that is none, an override that would break the
-    file) and UnsupportedError (a tensor that is quantised already, a type that nothing can be quantised to).
+    Raises FormatError (no model), OptionError (an invalid regular expression, an override that would break the file)
+    and UnsupportedError (a tensor that is already quantised, a type without a quantiser).
     """
     _check(file, options)
     metadata, kinds = _metadata(file, mix, options)
     steps = []
     for tensor in sorted(file.tensors.values(), key=_order):
-        wanted = _wanted(file, tensor, mix, options)
-        found = compatible_type(wanted, tensor.shape[-1]) if wanted is not tensor.type else wanted
-        step = QuantiseStep(tensor, TensorSpec(tensor.name, tensor.shape, found), wanted)
+        preferred = _preferred(file, tensor, mix, options)
+        found = compatible_type(preferred, tensor.shape[-1]) if preferred is not tensor.type else preferred
+        step = QuantiseStep(tensor, TensorSpec(tensor.name, tensor.shape, found), preferred)
         if not step.copied and tensor.type not in FLOAT_TYPES and not options.allow_requantize:
             raise UnsupportedError(
-                f"{tensor.name} is {tensor.type.name} already, and rounding twice costs quality; "
-                "quantise the original, or insist with --allow-requantize"
+                f"{tensor.name} is already {tensor.type.name}, and quantising twice lowers quality; "
+                "quantise the original, or use --allow-requantize"
             )
         steps.append(step)
     return QuantisePlan(metadata, kinds, tuple(steps))
@@ -117,9 +120,9 @@ def plan_file(file: GGUF, mix: Mix | None, options: QuantiseOptions = QuantiseOp
 
 def _check(file: GGUF, options: QuantiseOptions) -> None:
     if not file.architecture or not file.tensors:
-        raise FormatError(f"{file.path} holds no model; name one with weights")
+        raise FormatError(f"{file.path} contains no model; name a file with weights")
     if any(override.key == "general.alignment" for override in options.overrides):
-        raise OptionError("--override-kv general.alignment: says where the weights lie; leave it as it is")
+        raise OptionError("--override-kv general.alignment: the offsets of the weights depend on it; leave it as it is")
     chosen = (options.output_tensor_type, options.token_embedding_type, *(kind for _, kind in options.tensor_types))
     for kind in chosen:
         if kind is not None and kind not in QUANTISERS:
@@ -133,13 +136,13 @@ def _check(file: GGUF, options: QuantiseOptions) -> None:
 
 
 def _order(tensor: Tensor) -> tuple[int, bytes]:
-    """llama.cpp's order: what belongs to no layer, then layer by layer, each by name."""
+    """Sort key of llama.cpp's order: tensors outside layers, then by layer, each by name."""
     match = re.match(r"blk\.(\d+)\.", tensor.name)
     return (int(match[1]) if match else -1), tensor.name.encode()
 
 
-def _wanted(file: GGUF, tensor: Tensor, mix: Mix | None, options: QuantiseOptions) -> TensorType:
-    """The type before rows are looked at that are not whole blocks."""
+def _preferred(file: GGUF, tensor: Tensor, mix: Mix | None, options: QuantiseOptions) -> TensorType:
+    """Type of a tensor without regard to its row length."""
     name = tensor.name
     if mix is None or not quantisable(name, tensor.shape) or (options.leave_output_tensor and name == "output.weight"):
         return tensor.type
@@ -167,7 +170,7 @@ def _wanted(file: GGUF, tensor: Tensor, mix: Mix | None, options: QuantiseOption
 def _metadata(
     file: GGUF, mix: Mix | None, options: QuantiseOptions
 ) -> tuple[Mapping[str, MetadataValue], Mapping[str, str]]:
-    """The file's metadata and what is new; like llama.cpp's writer, a key that gets a value goes to the end."""
+    """Metadata of the new file; as in llama.cpp, changed keys move to the end."""
     metadata, kinds = dict(file.metadata), dict(file.kinds)
     new = [
         MetadataOverride("general.quantization_version", "u32", QUANTISATION_VERSION),
@@ -184,14 +187,14 @@ def _metadata(
 
 
 def _about(importance: ImportanceMatrix) -> list[MetadataOverride]:
-    """Where the importances come from, under llama.cpp's keys."""
-    said = [MetadataOverride("quantize.imatrix.file", "string", _short(importance.file))]
+    """Origin of the importances, under llama.cpp's keys."""
+    found = [MetadataOverride("quantize.imatrix.file", "string", _short(importance.file))]
     if importance.datasets:
-        said.append(MetadataOverride("quantize.imatrix.dataset", "string", _short(importance.datasets[0])))
-    said.append(MetadataOverride("quantize.imatrix.entries_count", "u32", len(importance.entries)))
+        found.append(MetadataOverride("quantize.imatrix.dataset", "string", _short(importance.datasets[0])))
+    found.append(MetadataOverride("quantize.imatrix.entries_count", "u32", len(importance.entries)))
     if importance.chunks > 0:
-        said.append(MetadataOverride("quantize.imatrix.chunks_count", "u32", importance.chunks))
-    return said
+        found.append(MetadataOverride("quantize.imatrix.chunks_count", "u32", importance.chunks))
+    return found
 
 
 def _short(text: str) -> str:
@@ -199,7 +202,7 @@ def _short(text: str) -> str:
 
 
 def _file_type(file: GGUF) -> int:
-    """What the file says that it is, or a guess from its commonest type."""
+    """File type from the metadata, or a guess from the most frequent tensor type."""
     stated = file.metadata.get("general.file_type")
     if isinstance(stated, int):
         return stated

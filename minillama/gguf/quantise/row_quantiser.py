@@ -1,4 +1,4 @@
-"""Rows of weights as blocks of any type. Nothing here knows files."""
+"""Quantise rows of weights to blocks of any type; independent of files."""
 
 from collections.abc import Callable
 
@@ -15,17 +15,17 @@ Quantiser = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
 def f32(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
-    """As they are."""
+    """Unchanged float32."""
     return weights.astype("<f4").view(np.uint8)
 
 
 def f16(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
-    """Ties to even; what is too large becomes infinite."""
+    """float16, ties to even; too large values become infinite."""
     return weights.astype("<f2").view(np.uint8)
 
 
 def bf16(weights: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
-    """The upper half of the float32, ties to even."""
+    """Upper half of the float32, ties to even."""
     bits = weights.view(np.uint32)
     return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype("<u2").view(np.uint8)
 
@@ -71,10 +71,11 @@ def quantise_rows(
     type: TensorType,
     importance: Float32[np.ndarray, " K"] | None = None,
 ) -> UInt8[np.ndarray, "rows bytes"]:
-    """Rows of weights as blocks of a type; `importance` weighs the errors of each column.
+    """Quantise rows of weights to blocks of a type.
 
-    The same bytes as ggml_quantize_chunk's. Raises UnsupportedError (a type without a quantiser, a row that is not
-    whole blocks), FormatError (weights that are no numbers, or too large for the type's float16 scales).
+    importance: weights of the errors of each column. The bytes are those of ggml_quantize_chunk. Raises
+    UnsupportedError (a type without a quantiser, a row length that is not a multiple of the block), FormatError
+    (weights that are not finite, or too large for float16 scales).
     """
     if type not in QUANTISERS:
         known = ", ".join(known.name for known in QUANTISERS)
@@ -84,8 +85,8 @@ def quantise_rows(
         raise UnsupportedError(f"a row of {weights.shape[1]} is not a multiple of the {type.name} block of {block}")
     if not np.isfinite(weights).all():
         place = np.argwhere(~np.isfinite(weights))[0]
-        raise FormatError(f"weight {place[1]} of row {place[0]} is {weights[tuple(place)]}, not a number to round")
-    with np.errstate(all="ignore"):  # flat and tiny sub-blocks divide by 0; the searches let nothing of it through
+        raise FormatError(f"weight {place[1]} of row {place[0]} is {weights[tuple(place)]}, which is not finite")
+    with np.errstate(all="ignore"):  # flat and tiny sub-blocks divide by 0; the searches replace these results
         rows = QUANTISERS[type](np.ascontiguousarray(weights), importance)
     blocks = rows.reshape(-1, block_bytes)
     for start in _HALVES.get(type, ()):

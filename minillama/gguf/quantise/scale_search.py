@@ -1,8 +1,8 @@
-"""Searches for the scale (and minimum) of a sub-block that lose least, on all sub-blocks at once.
+"""Searches for the scale (and minimum) with the smallest error, for all sub-blocks at once.
 
-Each tries a few scales near the obvious one, fits scale and minimum to the rounded codes by least squares, and keeps
-what errs least. ScaleTrials, weights and the order of every operation are llama.cpp's (ggml-quants.c, October 2026), so
-that the results are the same bits.
+Each search tries a few scales near the obvious one, fits scale and minimum to the rounded codes by least squares, and
+keeps the fit with the smallest error. Trials, weights and the order of all operations are those of llama.cpp
+(ggml-quants.c, October 2026): the results have the same bits.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import numpy as np
 
 from minillama.gguf.quantise.sub_blocks import Columns, column_sums, signed_absmax
 
-MIN_NONZERO = np.float32(1e-15)  # what is smaller everywhere counts as zero
+MIN_NONZERO = np.float32(1e-15)  # a sub-block with only smaller magnitudes counts as zero
 REFINEMENTS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class SignedFit:
-    """Of each column: `scale`, what codes are multiplied by, and `inverse`, what weights were multiplied by."""
+    """Fit of each column: weight = scale * code, with codes from weight * inverse."""
 
     scale: np.ndarray
     inverse: np.ndarray
@@ -25,7 +25,10 @@ class SignedFit:
 
 @dataclass(frozen=True, eq=False)
 class MinimumFit:
-    """Of each column: weight = scale * code - minimum; codes were made as (weight - base) * inverse."""
+    """Fit of each column: weight = scale * code - minimum.
+
+    The codes come from (weight - base) * inverse.
+    """
 
     scale: np.ndarray
     minimum: np.ndarray
@@ -35,12 +38,12 @@ class MinimumFit:
 
 @dataclass(frozen=True)
 class ScaleTrials:
-    """Inverse scales to try: (`start` + `step` * i + largest code) / range, for i from 0 to `last`."""
+    """Inverse scales to try: (start + step * i + largest code) / range, i from 0 to last."""
 
     start: float
     step: float
     last: int
-    absolute: bool = False  # judge by the absolute error instead of its square
+    absolute: bool = False  # minimise the absolute error instead of the squared error
 
     def factors(self, top: int) -> list[np.float32]:
         step, start = np.float32(self.step), np.float32(self.start)
@@ -48,7 +51,10 @@ class ScaleTrials:
 
 
 def fit_signed(x: Columns, weights: Columns, top: int) -> SignedFit:
-    """Codes from -top to top - 1 and no minimum; 19 trials. Columns of zeros get scale 0."""
+    """Fit codes from -top to top - 1 without a minimum, in 19 trials.
+
+    Columns of zeros get scale 0.
+    """
     largest = signed_absmax(x)
     zero = np.abs(largest) < MIN_NONZERO
     weighted = weights * x
@@ -76,13 +82,13 @@ def fit_signed(x: Columns, weights: Columns, top: int) -> SignedFit:
 
 
 def signed_codes(x: Columns, fit: SignedFit, top: int) -> np.ndarray:
-    """The codes of `fit_signed`, counted from 0; columns of zeros have code 0."""
+    """Codes of `fit_signed`, shifted to start at 0; columns of zeros have code 0."""
     codes = scale_and_round(x, fit.inverse, -top, top - 1) + np.float32(top)
     return np.where(fit.inverse == 0, np.float32(0), codes)
 
 
 def fit_minimum(x: Columns, weights: Columns, top: int, trials: ScaleTrials) -> MinimumFit:
-    """Codes from 0 to top, and a minimum that is not above 0."""
+    """Fit codes from 0 to top with a minimum of at most 0."""
     low, high = x.min(axis=0), x.max(axis=0)
     low = np.where(low > 0, np.float32(0), low)
     weight_sum, x_sum = column_sums(weights), column_sums(weights * x)
@@ -99,7 +105,7 @@ def fit_minimum(x: Columns, weights: Columns, top: int, trials: ScaleTrials) -> 
         return column_sums(np.multiply(scratch, weights, out=scratch))
 
     inverse, base, minimum = np.float32(top) / (high - low), low, low
-    flat = ~np.isfinite(inverse)  # all the same, or nearer to each other than a float can say
+    flat = ~np.isfinite(inverse)  # equal, or closer than float32 can represent
     scale = np.float32(1) / inverse
     scale_and_round(np.subtract(x, minimum, out=codes), inverse, 0, top, out=codes)
     best = error(scale, minimum)
@@ -128,12 +134,12 @@ def fit_minimum(x: Columns, weights: Columns, top: int, trials: ScaleTrials) -> 
 
 
 def minimum_codes(x: Columns, fit: MinimumFit, top: int) -> np.ndarray:
-    """The codes of `fit_minimum`; flat columns have code 0."""
+    """Codes of `fit_minimum`; flat columns have code 0."""
     return np.where(fit.inverse == 0, np.float32(0), scale_and_round(x - fit.base, fit.inverse, 0, top))
 
 
 def fit_positive(x: Columns, weights: Columns, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """One scale for the scales of a block: (scale [n], codes from 0 to top [S, n]) of numbers that are not negative."""
+    """Fit one scale to non-negative numbers: (scale [n], codes from 0 to top [S, n])."""
     largest = np.maximum(x.max(axis=0), np.float32(0))
     zero = largest < MIN_NONZERO
 
@@ -155,7 +161,7 @@ def fit_positive(x: Columns, weights: Columns, top: int) -> tuple[np.ndarray, np
 
 
 def refine_signed(x: Columns, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """(scale [n], codes from 0 to 2 * top - 1) by changing one code after the other, weighing with the squares."""
+    """Fit by coordinate descent with squares as weights: (scale [n], codes from 0 to 2 * top - 1)."""
     largest = signed_absmax(x)
     zero = np.abs(largest) < MIN_NONZERO
     codes = scale_and_round(x, np.float32(-top) / largest, -top, top - 1)
@@ -166,9 +172,10 @@ def refine_signed(x: Columns, top: int) -> tuple[np.ndarray, np.ndarray]:
 def refine(
     x: Columns, weights: Columns, codes: Columns, low: int, top: int, *, whole: bool
 ) -> tuple[Columns, np.ndarray]:
-    """Let each code in trial become what suits the scale of all others, while that helps: (codes, scale).
+    """Coordinate descent: set each code to the best one for the scale of the others.
 
-    With `whole` a code stays where the others have no weight left.
+    Returns (codes, scale) when no change helps, or after REFINEMENTS passes. whole: keep a code if the others have no
+    weight left.
     """
     weighted, codes = weights * x, codes.copy()
     dot, square = column_sums(weighted * codes), column_sums(weights * codes * codes)
@@ -195,7 +202,7 @@ def refine(
 
 
 def scale_and_round(x: Columns, inverse: np.ndarray, low: int, top: int, out: Columns | None = None) -> Columns:
-    """The nearest whole number to x * inverse, ties to even, from low to top."""
+    """Nearest integer to x * inverse, ties to even, limited to low..top."""
     out = np.multiply(x, inverse, out=out)
     np.rint(out, out=out)
     return np.clip(out, low, top, out=out)

@@ -1,4 +1,4 @@
-"""Chat templates for random models: each writes what the real model's own template writes for plain chats."""
+"""Chat templates of random models, equal to those of the real models for plain chats."""
 
 ZEPHYR = (
     "{% for message in messages %}"

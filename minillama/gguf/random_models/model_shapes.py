@@ -1,4 +1,4 @@
-"""The shapes of real models: everything that decides speed and memory, without the weights.
+"""Shapes of real models: all that determines speed and memory, without the weights.
 
 Numbers: the config.json of each model's repository.
 """
@@ -15,7 +15,7 @@ from minillama.gguf.random_models.chat_templates import CHATML_QWEN, LLAMA_2, LL
 
 @dataclass(frozen=True)
 class RopeFactors:
-    """Llama 3's stretching of the slow rotations to a longer context."""
+    """Llama 3's RoPE scaling of low frequencies to a longer context."""
 
     factor: float
     low_frequency_factor: float
@@ -23,20 +23,21 @@ class RopeFactors:
     original_context: int
 
     def values(self, head_size: int, base: float) -> np.ndarray:
-        """Divisors of the rotation frequencies, float32 [head_size / 2]."""
+        """Divisors of the RoPE frequencies, float32 [head_size / 2]."""
         wavelengths = 2 * math.pi * base ** (np.arange(0, head_size, 2) / head_size)
-        turns = self.original_context / wavelengths
-        smooth = (turns - self.low_frequency_factor) / (self.high_frequency_factor - self.low_frequency_factor)
+        rotations = self.original_context / wavelengths
+        smooth = (rotations - self.low_frequency_factor) / (self.high_frequency_factor - self.low_frequency_factor)
         between = 1 / ((1 - smooth) / self.factor + smooth)
-        stretched = np.where(turns < self.low_frequency_factor, self.factor, between)
-        return np.where(turns > self.high_frequency_factor, 1.0, stretched).astype(np.float32)
+        stretched = np.where(rotations < self.low_frequency_factor, self.factor, between)
+        return np.where(rotations > self.high_frequency_factor, 1.0, stretched).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class VocabularySpec:
-    """A synthetic vocabulary: `pre` names the pre-tokeniser of a byte-level BPE one, and is None for sentencepiece's.
+    """Specification of a synthetic vocabulary.
 
-    `special` are (id, text, type) with llama.cpp's token types: 3 control, 4 user-defined, 5 unused.
+    pre: pre-tokenizer of a byte-level BPE vocabulary; None for SentencePiece. special: (id, text, type) with
+    llama.cpp's token types: 3 control, 4 user-defined, 5 unused.
     """
 
     size: int
@@ -51,7 +52,7 @@ class VocabularySpec:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A model's hyper-parameters; `family` is the GGUF architecture."""
+    """Hyperparameters of a model; `family` is the GGUF architecture."""
 
     name: str
     title: str
@@ -104,7 +105,7 @@ class ModelShape:
 
 
 def shape_named(name: str) -> ModelShape:
-    """The shape of this name; OptionError for an unknown one."""
+    """Find a shape by name; OptionError for an unknown name."""
     if name not in SHAPES:
         raise OptionError(f"unknown model shape {name}; known: {', '.join(SHAPES)}")
     return SHAPES[name]

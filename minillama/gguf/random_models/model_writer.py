@@ -1,4 +1,4 @@
-"""Write a model with random weights in the shape of a real one, to measure speed and memory without a download."""
+"""Write a model with random weights in the shape of a real one."""
 
 import contextlib
 import math
@@ -24,13 +24,13 @@ Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
 ALIGNMENT = 32
 METADATA_ROOM = 64 * 2**20  # more than any vocabulary takes
 
-# Primes: rows of a matrix start at different places of a pool with a prime number of blocks, so that no two rows of the
-# head are alike and no two tokens tie. The pool must have more blocks than the matrix has rows.
+# Primes: rows of a matrix start at different positions of a pool with a prime number of blocks. So no two rows of the
+# output head are equal and no two tokens tie. The pool must have more blocks than the matrix has rows.
 POOL_SIZES = (4099, 32771, 262147)
 
 
 def tensor_specs(shape: ModelShape, mix: Mix) -> list[TensorSpec]:
-    """All tensors of the file, in order."""
+    """Specifications of all tensors of the file, in order."""
     traits = ModelTraits(shape.layers, shape.heads, shape.kv_heads, shape.tied)
     return [TensorSpec(name, sizes, tensor_type(mix, name, sizes, traits)) for name, sizes in shape.tensors()]
 
@@ -54,7 +54,8 @@ def write_random_model(
         free = shutil.disk_usage(path.parent).free
         if total + METADATA_ROOM > free:
             raise ResourceError(
-                f"{path} takes {total / 2**30:.2f} GiB and {path.parent} has {free / 2**30:.2f} GiB free; make room"
+                f"{path} takes {total / 2**30:.2f} GiB and {path.parent} has {free / 2**30:.2f} GiB free; "
+                "free some space"
             )
         rng = np.random.default_rng(seed)
         _write_header(unfinished, shape, mix, planned, rng)
@@ -71,15 +72,15 @@ def write_random_model(
 
 
 def _drop_page_cache(file: BinaryIO) -> None:
-    """Have Linux forget the pages of a file that was just written.
+    """Drop the pages of a file that was just written from Linux's page cache.
 
-    They are small. Read back through a map they are large, which makes decoding faster: the reader asks
-    for that, but gets what is in memory already as it is.
+    These are small pages. Pages read through a memory map are huge pages, which make decoding faster. The reader
+    requests huge pages, but pages that are already in memory stay small.
     """
     if sys.platform == "linux":
         file.flush()
-        with contextlib.suppress(OSError):  # the file is good without it
-            os.fsync(file.fileno())  # pages that are not on disk yet would stay
+        with contextlib.suppress(OSError):  # the file is valid without this
+            os.fsync(file.fileno())  # pages that are not written yet would stay
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -165,7 +166,7 @@ def _pool(blocks: Blocks) -> memoryview:
 
 
 def _write_from_pool(file: BinaryIO, pool: memoryview, start: int, count: int) -> None:
-    """Write `count` bytes, going round and round in the pool from `start`."""
+    """Write `count` bytes of the pool from `start`, wrapping around."""
     while count:
         part = pool[start : start + count]
         file.write(part)
@@ -174,7 +175,7 @@ def _write_from_pool(file: BinaryIO, pool: memoryview, start: int, count: int) -
 
 
 def _vector(tensor: TensorSpec, shape: ModelShape, rng: np.random.Generator) -> np.ndarray:
-    """Norm weights around 1, small biases, and the rope factors as they are."""
+    """Norm weights around 1, small biases, or the RoPE factors of the shape."""
     if tensor.name == "rope_freqs.weight" and shape.rope_factors is not None:
         return shape.rope_factors.values(shape.head_size, shape.rope_base)
     centre = 0.0 if tensor.name.endswith(".bias") else 1.0

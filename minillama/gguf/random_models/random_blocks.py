@@ -1,4 +1,4 @@
-"""Random weights written directly as quantised blocks: no float is ever rounded, so a 4 GB file takes seconds."""
+"""Random weights as quantised blocks, without rounding floats: a 4 GB file takes seconds."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ Blocks = np.ndarray  # uint8 [count, bytes of a block]
 
 
 def random_blocks(type: TensorType, count: int, deviation: float, rng: np.random.Generator) -> Blocks:
-    """`count` blocks whose weights have mean 0 and about this standard deviation; uint8 [count, bytes of a block]."""
+    """Blocks of weights with mean 0 and about this standard deviation: uint8 [count, bytes]."""
     if type in _FLOATS:
         return _FLOATS[type](rng.standard_normal(count, dtype=np.float32) * np.float32(deviation)).reshape(count, -1)
     layout = LAYOUTS[type]
@@ -29,24 +29,24 @@ def random_blocks(type: TensorType, count: int, deviation: float, rng: np.random
     sample = blocks[:512].copy()
     set_scales(sample, np.ones(len(sample), np.float32))
     unit = float(np.std(quants.dequantize(sample, type)))
-    # Codes of these types lean to the negative side by half a step; scales of both signs take the mean back to 0.
+    # Codes of these types are biased by half a step to the negative side; scales of both signs restore a mean of 0.
     sign = rng.choice(np.array([-1, 1], np.float32), count)
     set_scales(blocks, sign * rng.uniform(0.75, 1.25, count).astype(np.float32) * (deviation / unit))
     return blocks
 
 
 def _keep_random(blocks: Blocks, rng: np.random.Generator) -> None:
-    """Every byte of the codes is valid as it is."""
+    """Keep the random bytes: all of them are valid codes."""
 
 
 def _equal_minimum(blocks: Blocks, rng: np.random.Generator) -> None:
-    """Q2_K: 16 scales of 4 bits; each minimum equals its scale, so that codes are centred."""
+    """Q2_K: 16 scales of 4 bits, each minimum equal to its scale (centred codes)."""
     scales = rng.integers(8, 16, (len(blocks), 16), dtype=np.uint8)
     blocks[:, :16] = scales | scales << 4
 
 
 def _equal_minima(blocks: Blocks, rng: np.random.Generator) -> None:
-    """Q4_K and Q5_K: 8 scales and 8 minima of 6 bits, each minimum equal to its scale."""
+    """Q4_K and Q5_K: 8 scales of 6 bits, each minimum equal to its scale."""
     scales, at = rng.integers(24, 64, (len(blocks), 8), dtype=np.uint8), LAYOUTS[TensorType.Q4_K].scales
     blocks[:, at : at + 12] = pack_scales_and_minima(scales, scales)
 

@@ -1,4 +1,4 @@
-"""Made-up vocabularies that a tokeniser can really use: every byte, every letter, and pieces built by merges."""
+"""Synthetic vocabularies that a tokenizer can use: bytes, letters, and merged pieces."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ LONGEST_PIECE = 12
 
 @dataclass(frozen=True)
 class RandomTokens:
-    """The tokenizer arrays of a file: `scores` only for sentencepiece's model, `merges` only for byte-level BPE."""
+    """Tokenizer arrays of a file: `scores` only for SentencePiece, `merges` only for BPE."""
 
     texts: list[str]
     types: list[int]
@@ -23,7 +23,7 @@ class RandomTokens:
 
 
 def random_tokens(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
-    """Tokens for the whole vocabulary, special ones in their real places."""
+    """Tokens of the whole vocabulary, with the real ids of special tokens."""
     if vocabulary.pre is None:
         return _sentencepiece(vocabulary, rng)
     return _byte_pairs(vocabulary, rng)
@@ -40,7 +40,7 @@ def _byte_pairs(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomT
 
 
 def _sentencepiece(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
-    """Special tokens, 256 bytes, pieces with falling scores, single characters with the lowest, as in real models."""
+    """Special tokens, 256 bytes, pieces with decreasing scores, then single characters, as in real models."""
     texts = [text for _, text, _ in vocabulary.special] + [f"<0x{byte:02X}>" for byte in range(256)]
     types = [kind for _, _, kind in vocabulary.special] + [BYTE] * 256
     characters = ["▁", *LETTERS, *(chr(code) for code in range(ord("!"), 127) if chr(code) not in LETTERS)]
@@ -51,11 +51,11 @@ def _sentencepiece(vocabulary: VocabularySpec, rng: np.random.Generator) -> Rand
 
 
 def _merges(space: str, count: int, taken: set[str], rng: np.random.Generator) -> list[tuple[str, str]]:
-    """`count` pairs of earlier pieces with new, distinct results; a blank is only ever the first character."""
+    """`count` pairs of earlier pieces with new, distinct results; a space is always first."""
     starts, inner = [space, *LETTERS], list(LETTERS)
     merges: list[tuple[str, str]] = []
     while len(merges) < count:
-        # Cubes prefer early pieces, as short and frequent ones are in a trained vocabulary.
+        # Cubes favour early pieces, as short and frequent ones are in a trained vocabulary.
         for left_at, right_at in (rng.random((4096, 2)) ** 3).tolist():
             left, right = starts[int(left_at * len(starts))], inner[int(right_at * len(inner))]
             piece = left + right
