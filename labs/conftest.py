@@ -1,10 +1,10 @@
-"""How nbval compares notebooks: `pytest --nbval-lax labs/solutions` checks cells tagged `nbval-check-output`."""
+"""Settings of nbval: `pytest --nbval-lax labs/solutions` checks cells tagged `nbval-check-output`."""
 
-# A figure's JSON holds times and rounding of the machine it was drawn on; the text twin beside it is what is compared.
+# A figure's JSON has times and rounding of one machine; nbval compares its text alternative.
 SKIP_COMPARE = ("application/vnd.plotly.v1+json",)
 
 
 def pytest_collectstart(collector):
-    """Widen nbval's list of what is not compared; every other kind of collector is left alone."""
+    """Extend nbval's list of mime types that are not compared."""
     if collector.path is not None and collector.path.suffix == ".ipynb" and hasattr(collector, "skip_compare"):
         collector.skip_compare += SKIP_COMPARE

@@ -376,7 +376,7 @@ WEIGHT_TYPES = {"Q8_0": TensorType.Q8_0, "Q4_0": TensorType.Q4_0, "F16": TensorT
 
 
 def predicted(settings):
-    """Dot of one token of the model, its bound in tokens a second, and its bytes."""
+    """Dot of one token of the model, its bound in tokens/s, and its bytes."""
     weights, context = 1e9 * settings["weights"], 1024 * settings["context"]
     moved = weights * settings["bits"] / 8 + context * settings["position"] * 1024
     place = 2 * weights / moved

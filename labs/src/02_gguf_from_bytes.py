@@ -75,13 +75,13 @@ print(hexdump(first))
 
 # %% tags=["exercise"]
 def read_header(data: bytes) -> tuple[int, int, int]:
-    """Version, number of tensors and number of metadata entries of the GGUF file that begins with `data`."""
+    """Version, tensor count and metadata count of the GGUF file that begins with `data`."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def read_header(data: bytes) -> tuple[int, int, int]:
-    """Version, number of tensors and number of metadata entries of the GGUF file that begins with `data`."""
+    """Version, tensor count and metadata count of the GGUF file that begins with `data`."""
     return struct.unpack_from("<IQQ", data, 4)
 
 

@@ -150,13 +150,13 @@ check.rms_norm(rms_norm)
 
 # %% tags=["exercise"]
 def rope(x: np.ndarray, base: float) -> np.ndarray:
-    """Rotate the neighbouring pairs of x [T, N, H]; the token at place t has position t."""
+    """Rotate the neighbouring pairs of x [T, N, H]; positions are 0 to T - 1."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def rope(x: np.ndarray, base: float) -> np.ndarray:
-    """Rotate the neighbouring pairs of x [T, N, H]; the token at place t has position t."""
+    """Rotate the neighbouring pairs of x [T, N, H]; positions are 0 to T - 1."""
     T, N, H = x.shape
     angle = np.arange(T)[:, None] * base ** (-np.arange(0, H, 2) / H)  # [T, H/2]
     cos, sin = np.cos(angle)[:, None, :], np.sin(angle)[:, None, :]  # [T, 1, H/2]: the same for all heads
@@ -184,13 +184,13 @@ check.rope(rope)
 
 # %% tags=["exercise"]
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Causal attention of q [T, N, H] over k and v [T, K, H]; the heads side by side, [T, N*H]."""
+    """Causal attention: q [T, N, H], k and v [T, K, H]; returns [T, N*H]."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Causal attention of q [T, N, H] over k and v [T, K, H]; the heads side by side, [T, N*H]."""
+    """Causal attention: q [T, N, H], k and v [T, K, H]; returns [T, N*H]."""
     T, N, H = q.shape
     G = N // k.shape[1]
     k, v = np.repeat(k, G, axis=1), np.repeat(v, G, axis=1)
@@ -250,13 +250,13 @@ check.swiglu(swiglu)
 
 # %% tags=["exercise"]
 def layer(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
-    """One layer of a Llama: x [T, D] in, x [T, D] out. Uses your four functions."""
+    """One layer of a Llama, x [T, D] to [T, D], with your four functions."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def layer(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
-    """One layer of a Llama: x [T, D] in, x [T, D] out. Uses your four functions."""
+    """One layer of a Llama, x [T, D] to [T, D], with your four functions."""
     T = len(x)
     h = rms_norm(x, w["attn_norm"], sizes.epsilon)
     q = rope((h @ w["attn_q"].T).reshape(T, sizes.heads, -1), sizes.base)

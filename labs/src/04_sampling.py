@@ -196,13 +196,13 @@ for temp in (0.2, 0.8, 1.0, 2.0):
 
 # %% tags=["exercise"]
 def top_p(probs: np.ndarray, p: float) -> np.ndarray:
-    """Which tokens belong to the shortest list of likeliest tokens with a probability of at least p."""
+    """Mask of the fewest likeliest tokens with a total probability of at least p."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def top_p(probs: np.ndarray, p: float) -> np.ndarray:
-    """Which tokens belong to the shortest list of likeliest tokens with a probability of at least p."""
+    """Mask of the fewest likeliest tokens with a total probability of at least p."""
     if p >= 1:
         return np.ones(probs.size, dtype=bool)
     order = np.argsort(-probs, kind="stable")
@@ -227,13 +227,13 @@ check.top_p(top_p)
 
 # %% tags=["exercise"]
 def min_p(probs: np.ndarray, p: float) -> np.ndarray:
-    """Which tokens are at least p times as likely as the likeliest."""
+    """Mask of the tokens that are at least p times as likely as the likeliest."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def min_p(probs: np.ndarray, p: float) -> np.ndarray:
-    """Which tokens are at least p times as likely as the likeliest."""
+    """Mask of the tokens that are at least p times as likely as the likeliest."""
     return probs >= p * probs.max()
 
 

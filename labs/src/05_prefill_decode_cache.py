@@ -507,7 +507,7 @@ def draw(settings):
 
 
 def measure(settings):
-    """One curve, without widgets: settings in; per point one line of text and one figure out."""
+    """One curve without widgets: settings in; a line and a figure per point out."""
     depths = [settings["deepest"] * part // 4 for part in range(5)]
     types = read_cache_types(settings["type"], settings["type"])
     curves[label(settings)] = points = {}

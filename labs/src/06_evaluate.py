@@ -75,13 +75,13 @@ guess.record(15)  # "it writes such stories itself"
 
 # %% tags=["exercise"]
 def nll(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """-ln of the probability of ids[1], ids[2], ... [T - 1], each given all tokens before it."""
+    """-ln p of ids[1], ids[2], ... given the tokens before each, [T - 1]."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def nll(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """-ln of the probability of ids[1], ids[2], ... [T - 1], each given all tokens before it."""
+    """-ln p of ids[1], ids[2], ... given the tokens before each, [T - 1]."""
     shifted = logits[:-1] - logits[:-1].max(axis=-1, keepdims=True)
     wanted = shifted[np.arange(len(ids) - 1), ids[1:]]
     return np.log(np.exp(shifted).sum(axis=-1)) - wanted
@@ -269,7 +269,7 @@ def draw(settings):
 
 
 def measure(settings):
-    """One curve, without widgets: settings in; per window one line of text and one figure out."""
+    """One curve without widgets: settings in; a line and a figure per window out."""
     name = f"{settings['type']}, {settings['text']}, -c {settings['ctx']}"
     curves[name] = points = []
     yield f"{name}\n"
@@ -432,13 +432,13 @@ show(bars(list(parts), list(parts.values()), "Memory", "MiB", logarithmic=True))
 
 # %% tags=["exercise"]
 def distinct(texts: list[list[str]], n: int) -> float:
-    """Different runs of n words in all texts together, as a share of all such runs."""
+    """Number of different n-grams over the number of all n-grams, for all texts together."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def distinct(texts: list[list[str]], n: int) -> float:
-    """Different runs of n words in all texts together, as a share of all such runs."""
+    """Number of different n-grams over the number of all n-grams, for all texts together."""
     runs = [tuple(text[start : start + n]) for text in texts for start in range(len(text) - n + 1)]
     return len(set(runs)) / len(runs)
 

@@ -87,7 +87,7 @@ check.int8_rows(int8_rows)
 
 # %%
 def bound(x):
-    """The largest error as a share of d / 2, and the root mean square error as a share of the weights'."""
+    """Largest error relative to d / 2, and RMS error relative to the weights' RMS."""
     codes, d = int8_rows(x)
     lost = x - d[:, None] * codes
     return float(np.max(np.abs(lost) / d[:, None]) / 0.5), float(np.sqrt(np.mean(lost**2) / np.mean(x**2)))
@@ -147,7 +147,7 @@ spiked[:, 7] *= 20  # one column of large weights, as large models have them
 
 
 def error(x, size):
-    """Root mean square of what 4 bits lose, as a share of the weights' own, in percent; the large column left out."""
+    """RMS error of 4 bits in percent of the weights' RMS, without the large column."""
     lost, kept = (np.delete(each, 7, axis=1) for each in (x - round_trip(x, size, 4), x))
     return 100 * float(np.sqrt(np.mean(lost**2) / np.mean(kept**2)))
 
@@ -184,13 +184,13 @@ else:
 
 # %% tags=["exercise"]
 def bits_per_weight(code: int, block: int, scales: int, super_block: int, super_scales: int) -> float:
-    """Bits a weight: codes of `code` bits, `scales` bits a block of `block`, `super_scales` bits a `super_block`."""
+    """Bits per weight: `code` bits, `scales` bits per `block`, `super_scales` bits per `super_block`."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def bits_per_weight(code: int, block: int, scales: int, super_block: int, super_scales: int) -> float:
-    """Bits a weight: codes of `code` bits, `scales` bits a block of `block`, `super_scales` bits a `super_block`."""
+    """Bits per weight: `code` bits, `scales` bits per `block`, `super_scales` bits per `super_block`."""
     return code + scales / block + super_scales / super_block
 
 
@@ -318,7 +318,7 @@ def draw(settings):
 
 
 def measure(settings):
-    """Type after type, without widgets: settings in; per type one line of text and one figure out."""
+    """All types without widgets: settings in; a line and a figure per type out."""
     for name in FEW if settings["types"] == "five types" else TYPES:
         trades[name] = point = measure_type(name)
         yield f"{name}: {point.size / 1e6:.2f} MB, perplexity {point.ppl:.1f}, KL {point.kld:.4f}, {point.speed:.2f} times F16's speed\n"

@@ -84,13 +84,13 @@ show(
 
 # %% tags=["exercise"]
 def amdahl(share: float, factor: float) -> float:
-    """How many times faster the whole becomes."""
+    """Speed-up of the whole."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def amdahl(share: float, factor: float) -> float:
-    """How many times faster the whole becomes."""
+    """Speed-up of the whole."""
     return 1 / (1 - share + share / factor)
 
 
@@ -126,13 +126,13 @@ for name, size in parts.items():
 
 # %% tags=["exercise"]
 def gain(before, after, rounds: int) -> float:
-    """How many times faster `after` is than `before`, measured interleaved."""
+    """Speed-up of `after` over `before`, measured interleaved (A B A B ...)."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def gain(before, after, rounds: int) -> float:
-    """How many times faster `after` is than `before`, measured interleaved."""
+    """Speed-up of `after` over `before`, measured interleaved (A B A B ...)."""
     ratios = []
     for _ in range(rounds):
         slow = before()
@@ -287,13 +287,13 @@ print(f"greedy over the default chain: ×{found.ratio:.2f}")
 
 # %% tags=["exercise"]
 def lookup_gain(accept: float, drafted: int, cost: float) -> float:
-    """How many times faster decoding with drafts is."""
+    """Speed-up of decode with drafts."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def lookup_gain(accept: float, drafted: int, cost: float) -> float:
-    """How many times faster decoding with drafts is."""
+    """Speed-up of decode with drafts."""
     return (1 + accept * drafted) / cost
 
 

@@ -99,13 +99,13 @@ print("sent:", check.collectives_text(found.ledger))
 
 # %% tags=["exercise"]
 def by_columns(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x @ w.T, whole on every device; x [T, K/8] and w [N, K/8] are this device's columns."""
+    """x @ w.T, whole on every device, of local columns x [T, K/8], w [N, K/8]."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
 def by_columns(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x @ w.T, whole on every device; x [T, K/8] and w [N, K/8] are this device's columns."""
+    """x @ w.T, whole on every device, of local columns x [T, K/8], w [N, K/8]."""
     return jax.lax.psum(x @ w.T, "tensor")
 
 
@@ -517,8 +517,8 @@ show(
 # (A host is "worth it" if it makes a token at least a tenth faster.) Gigabit Ethernet is better than expected: 32 KB
 # per collective take 0.3 ms, and reading half of the weights takes 350 ms. Wi-Fi is too slow because of its latency,
 # not its bandwidth. And 256 hosts are slower than 4. The curves do not include these effects: this model has 8
-# key/value heads, so with more than 8 hosts keys and values are stored twice; switches and other traffic; and different
-# hosts, of which all wait for the slowest.
+# key/value heads, so with more than 8 hosts keys and values are stored twice; switches and other traffic; and unequal
+# hosts, because all wait for the slowest.
 #
 # Try it: **latency** moves the maximum; **bandwidth** has almost no effect on a token and a large effect on a prompt.
 

@@ -1,4 +1,4 @@
-"""A person's view: lab 04 in a real JupyterLab in a real browser; a slider is moved and the bars follow.
+"""Labs 04 and 05 in a real JupyterLab in a real browser.
 
 Run with `pytest -m browser`; needs Chromium (Debian: chromium) and playwright.
 """
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a JupyterLab that serves a copy of the learners' notebooks; its settings are its own."""
+    """Address of a JupyterLab with its own settings and a copy of the learners' notebooks."""
     home = tmp_path_factory.mktemp("jupyter")
     for source in build.sources():
         shutil.copy(build.learner_path(source), home)
@@ -81,7 +81,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             except (urllib.error.URLError, ConnectionError):
                 assert server.poll() is None and time.monotonic() < deadline, (home / "jupyter.log").read_text()
                 time.sleep(0.3)
-        yield f"{address}/lab/tree/{{}}?token={token}&reset"  # with no notebook of an earlier test beside it
+        yield f"{address}/lab/tree/{{}}?token={token}&reset"  # without an earlier test's notebook next to it
     finally:
         server.terminate()
         server.wait(30)
@@ -132,7 +132,7 @@ def test_slider_moves_the_bars(jupyter: str, tmp_path: Path) -> None:
 
 
 def test_sweep_is_drawn_while_it_runs_and_stops(jupyter: str) -> None:
-    """Lab 05: the curve gets points while it is measured, and Stop ends it between two of them."""
+    """Lab 05: the curve gets points during the measurement, and Stop ends it."""
     api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)

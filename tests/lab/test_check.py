@@ -1,4 +1,4 @@
-"""Checks name the likely mistake and never raise; records and scores are kept beside the notebook."""
+"""Checks name the likely mistake and never raise; records are stored with the notebook."""
 
 import json
 import struct
@@ -132,7 +132,7 @@ def q4(block: bytes) -> list[float]:
 
 
 def test_lab02_accepts_right_answers() -> None:
-    """Twins written without numpy pass, so the checks agree with the format and not with one way to write it."""
+    """Answers written without numpy pass: the checks test the format, not the style."""
     right = {
         lab02.read_header: header,
         lab02.read_string: string,

@@ -1,4 +1,4 @@
-"""Every hint of every check can appear: no two mistakes of an item give equal answers on its inputs."""
+"""Every hint of every check can appear: no mistake hides another one."""
 
 import importlib
 from collections.abc import Callable

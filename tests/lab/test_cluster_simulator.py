@@ -1,4 +1,4 @@
-"""The simulation of a cluster: its formulas against messages sent one by one, its limits, and its fits."""
+"""The cluster simulator's formulas, limits and fits, against single messages."""
 
 import math
 
@@ -24,7 +24,7 @@ TOY = Cluster(Model("toy", 1e9, 1e9, 4, 250), Host(1e10, 1e12, 1e9), LINK)
 
 
 def played(link: Link, size: float, hosts: int, algorithm: Algorithm) -> float:
-    """Rounds of messages, each as long as its longest; a host sends its messages of a round one after the other."""
+    """Seconds of rounds of messages; a host sends its messages of a round in sequence."""
     if algorithm is Algorithm.RING:
         messages = [[size / hosts]] * (2 * (hosts - 1))
     elif algorithm is Algorithm.TREE:
@@ -55,7 +55,9 @@ def test_each_algorithm_has_its_place() -> None:
 
 
 def pipelined(stages: int, chunks: int, work: float, message: float) -> float:
-    """A pipeline played step by step: a chunk starts when it is there and its host is free, which also sends it on."""
+    """A pipeline simulated step by step.
+
+    A chunk starts when it has arrived and its host is free; the host also sends it on."""
     free = [0.0] * stages
     for _ in range(chunks):
         there = 0.0
@@ -76,7 +78,7 @@ def test_layer_parallel_is_a_pipeline(hosts: int, chunks: int) -> None:
 
 
 def test_a_token_by_hand() -> None:
-    """0.1 s of reading; 4 layers of 2 all-reduces of 1000 bytes at 1 ms and 1 MB/s."""
+    """0.1 s of reads; 4 layers of 2 all-reduces of 1000 bytes."""
     assert cluster_simulator.seconds(TOY, 1, Parallelism.TENSOR) == pytest.approx(0.1)
     assert cluster_simulator.seconds(TOY, 2, Parallelism.TENSOR) == pytest.approx(0.05 + 8 * 0.002)
     assert cluster_simulator.seconds(TOY, 2, Parallelism.TENSOR, algorithm=Algorithm.RING) == pytest.approx(
@@ -107,7 +109,9 @@ def test_a_prompt_computes_and_a_pipeline_helps_it() -> None:
 
 
 def test_70b_at_home() -> None:
-    """The worked example, by hand for 1 GbE: 698 ms of reading; 160 exchanges of 32 KB at 0.2 ms and 117 MB/s."""
+    """The worked example for 1 GbE, calculated by hand.
+
+    698 ms of reads; 160 exchanges of 32 KB at 0.2 ms and 117 MB/s."""
     home = Cluster(LLAMA_70B, HOME, LINKS["1 GbE"])
     assert cluster_simulator.seconds(home, 2, Parallelism.TENSOR) == pytest.approx(
         0.349 + 160 * (0.2e-3 + 32768 / 117e6), rel=0.01
@@ -159,7 +163,7 @@ def test_scaling_is_found_again() -> None:
         cluster_simulator.fit_scaling({1: 1.0}, 32, round=0.1)
 
 
-def test_measured_points_stand_beside_what_is_said() -> None:
+def test_measured_points_are_paired_with_simulated_ones() -> None:
     one, two = cluster_simulator.compare_with_measured(TOY, Parallelism.TENSOR, {1: 0.1, 2: 0.132})
     assert one.error_factor == pytest.approx(1) and (two.hosts, two.error_factor) == (2, pytest.approx(2))
     assert cluster_simulator.compare_with_measured(TOY, Parallelism.TENSOR, {2: 0.033})[

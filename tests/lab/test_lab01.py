@@ -1,4 +1,4 @@
-"""Lab 01: dots stand where their work is, the records keep them, and the checks name mistakes."""
+"""Lab 01: positions and records of dots, and checks that name mistakes."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def test_roofline_and_dots_come_back_from_the_records(monkeypatch: pytest.Monkey
     assert roofline_plots.recorded_roofline() is None
 
 
-def test_picture_holds_roofs_dots_and_shares() -> None:
+def test_figure_holds_roofs_dots_and_shares() -> None:
     shown = roofline_plots.roofline(
         ROOF, {"decode": Dot(2.0, 15e9)}, "Mine", curves={"rows": [Dot(2.0, 1e10), Dot(100.0, 1e11)]},
         predicted={"model": Dot(4.0, 4e10)},

@@ -1,4 +1,4 @@
-"""The labs on quality: what they measure agrees with the engine, and the checks of lab 06 name mistakes."""
+"""Lab 06: measurements equal to the engine's, and checks that name mistakes."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -65,11 +65,11 @@ def test_distance_of_distributions() -> None:
 
 
 def test_bands_carry_a_text_twin() -> None:
-    picture = measurement_plots.bands(
+    figure = measurement_plots.bands(
         {"F16": [(127, 210.0, 30.0), (254, 190.0, 20.0)], "later": []}, "PPL", "tokens", "perplexity"
     )
-    assert "190 ± 20" in picture.text and PLOTLY_MIME in picture.mime_bundle()
-    edge = picture.plotly.data[0]
+    assert "190 ± 20" in figure.text and PLOTLY_MIME in figure.mime_bundle()
+    edge = figure.plotly.data[0]
     assert list(edge.y) == [240.0, 210.0, 170.0, 180.0]
     assert "nothing measured yet" in measurement_plots.bands({}, "PPL", "tokens", "perplexity").text
 
@@ -78,7 +78,7 @@ def test_bands_carry_a_text_twin() -> None:
 
 
 def surprise(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The slow twin: token by token, with logaddexp."""
+    """Reference implementation: token by token, with logaddexp."""
     rows = np.asarray(logits, np.float64)
     return np.array([np.logaddexp.reduce(row) - row[token] for row, token in zip(rows, ids[1:], strict=False)])
 

@@ -1,4 +1,4 @@
-"""The lab on quantising: the front, importances, sizes, and the checks of lab 07 name mistakes."""
+"""Lab 07: Pareto front, importance, sizes, and checks that name mistakes."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,13 +23,13 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # What the notebook measures with
 
 
-def test_front_is_what_nothing_beats() -> None:
+def test_pareto_front() -> None:
     points = {"small": (1.0, 9.0), "middle": (2.0, 3.0), "bad": (3.0, 4.0), "large": (4.0, 0.0), "larger": (5.0, 0.0)}
     assert measurement_plots.pareto_front(points) == ["small", "middle", "large"]
     assert measurement_plots.pareto_front(points, more=True) == ["larger"]
-    picture = measurement_plots.pareto(points, "trade", "MB", "loss")
-    assert PLOTLY_MIME in picture.mime_bundle()
-    assert [line.split()[-1] for line in picture.text.splitlines()[3:]] == [
+    figure = measurement_plots.pareto(points, "trade", "MB", "loss")
+    assert PLOTLY_MIME in figure.mime_bundle()
+    assert [line.split()[-1] for line in figure.text.splitlines()[3:]] == [
         "front",
         "front",
         "dominated",
@@ -71,7 +71,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def by_row(x: np.ndarray) -> Pair:
-    """The slow twin: number by number."""
+    """Reference implementation: number by number."""
     scales = [max(abs(float(value)) for value in row) / 127 for row in x]
     codes = [[round(float(value) / d) if d else 0 for value in row] for row, d in zip(x, scales, strict=True)]
     return np.array(codes, np.int8), np.array(scales)

@@ -1,4 +1,4 @@
-"""Lab 09: the checks name the mistake, and the pictures carry their numbers.
+"""Lab 09: the checks name the mistake, and the figures carry their numbers.
 
 What needs eight devices is skipped where JAX has fewer, and run by one test in a process that has them.
 """
@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from lab_checks import assert_hints_appear
 
 import minillama as ml
-from minillama.lab.checks import lab09
+from minillama.lab.checks import lab09, lab09_specs
 from minillama.lab.distributed import cluster_simulator, virtual_devices
 from minillama.lab.distributed.cluster_simulator import Scaling
 from minillama.lab.distributed.virtual_devices import DEVICES, SHAPES
@@ -73,7 +73,7 @@ def test_too_few_devices_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(jax, "devices", lambda platform: [object()])
     with pytest.raises(ml.ResourceError, match=r"1 CPU devices, .* ml.env.prepare\(cpu_devices=8\)"):
         virtual_devices.virtual_mesh()
-    for item, answer in ((lab09.by_columns, by_columns), (lab09.specs, lambda: lab09.RIGHT)):
+    for item, answer in ((lab09.by_columns, by_columns), (lab09.specs, lambda: lab09_specs.RIGHT)):
         result = item(answer)
         assert not result.passed and "ml.env.prepare(cpu_devices=8)" in result.message
 
@@ -132,7 +132,7 @@ print(json.dumps([(sent_bytes(each), next(one.parts[0].shape[1] for one in each 
 
 
 def test_a_step_of_a_model_sends_what_the_formula_says(builtin_model: Path) -> None:
-    """In a process without run-time checks of types: a tree of PartitionSpecs is no tree of weights."""
+    """In a process without run-time type checks, because PartitionSpecs are no weights."""
     command = (sys.executable, "-c", STEPS, str(builtin_model))
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -151,7 +151,7 @@ def test_a_model_on_one_device_sends_nothing(builtin_model: Path) -> None:
 
 
 def test_the_lab_cuts_as_the_engine_does() -> None:
-    assert lab09.RIGHT == {name: SPECS[name] for name in SHAPES} == specs()
+    assert lab09_specs.RIGHT == {name: SPECS[name] for name in SHAPES} == specs()
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_no_other_choice_of_specs_is_as_good(devices: None) -> None:
 
 
 def test_toy_layer_is_a_layer() -> None:
-    """The slow twin: one head and one token after the other, in numpy."""
+    """Reference implementation in numpy: one head and one token after another."""
     random = np.random.default_rng(3)
     weights = {name: random.normal(size=shape).astype(np.float32) / 12 for name, shape in SHAPES.items()}
     x = random.normal(size=(virtual_devices.TOKENS, virtual_devices.WIDTH)).astype(np.float32)
@@ -348,7 +348,7 @@ def test_parts_are_where_jax_puts_them(devices: None) -> None:
     ] == said
 
 
-def test_pictures_carry_their_numbers() -> None:
+def test_figures_have_their_numbers() -> None:
     entries = (
         Collective(CollectiveKind.ALL_REDUCE, (CollectiveArray("f32", (1, 256)),), 4, 6),
         Collective(
@@ -360,25 +360,25 @@ def test_pictures_carry_their_numbers() -> None:
     )
     curves = {"1 GbE": {1: 1.0, 2: 1.6, 3: 1.7, 4: 1.5}}
     grid = sharding_plots.device_grid({**SHAPES, "attn_norm": (128,)}, {**specs(), "attn_norm": P()}, 8, "Grid")
-    pictures = (
+    figures = (
         grid,
         sharding_plots.ledger_bars(entries, "Ledger"),
         sharding_plots.ledger_bars((), "Nothing"),
         sharding_plots.scaling({1: 1.0, 2: 1.5}, Scaling(0.01, 0.1, 1e-4, 32), "Scaling"),
         sharding_plots.host_curves(curves, "Hosts", needed=2),
     )
-    for shown in pictures:
+    for shown in figures:
         bundle = shown.mime_bundle()
         assert set(bundle) == {PLOTLY_MIME, "text/plain"} and len(str(bundle)) < 40_000
         assert shown.text.splitlines()[0] == shown.plotly.layout.title.text
-    assert "attn_output  128 × 128       by columns  16 of 128 columns" in pictures[0].text
-    assert "attn_norm    128             not split   all of it" in pictures[0].text
+    assert "attn_output  128 × 128       by columns  16 of 128 columns" in figures[0].text
+    assert "attn_norm    128             not split   all of it" in figures[0].text
     assert {trace.name for trace in grid.plotly.data} == {"every device", *(f"device {n}" for n in range(8))}
-    assert "6 × all-reduce of f32[1,256]                 9,216" in pictures[1].text
-    assert "? × all-gather of f32[4,40], s32[4,40], ..." in pictures[1].text and "unknown" in pictures[1].text
-    assert "nothing is sent" in pictures[2].text
-    assert "2          1.5       1.74  1.83" in pictures[3].text
-    assert "1 GbE  1  1.6  1.5  1.7 with 3" in pictures[4].text and "takes 2 to hold" in pictures[4].text
+    assert "6 × all-reduce of f32[1,256]                 9,216" in figures[1].text
+    assert "? × all-gather of f32[4,40], s32[4,40], ..." in figures[1].text and "unknown" in figures[1].text
+    assert "nothing is sent" in figures[2].text
+    assert "2          1.5       1.74  1.83" in figures[3].text
+    assert "1 GbE  1  1.6  1.5  1.7 with 3" in figures[4].text and "takes 2 to hold" in figures[4].text
 
 
 def test_all_reduces_of_more_devices_take_longer(devices: None) -> None:

@@ -1,4 +1,4 @@
-"""The labs' mathematics against the engine, and the checks of labs 00, 03, 04: right passes, mistakes are named."""
+"""The labs' mathematics against the engine, and the checks of labs 00, 03, 04."""
 
 import time
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def llm(builtin_model: Path) -> LLM:
 
 
 def test_by_hand_agrees_with_the_engine(llm: LLM) -> None:
-    """Every named result of the numpy twin is the engine's, up to the engine's precision."""
+    """Every named result of the numpy Llama is the engine's, up to the engine's precision."""
     ids = llm.tokenizer.encode(PROMPT)
     trace = llm.trace(ids)
     mine = llama_numpy.forward(llm.file, ids)
@@ -211,7 +211,7 @@ RIGHT: dict[Item, Callable] = {
 
 
 def top_p_by_loop(probs: np.ndarray, p: float) -> np.ndarray:
-    """The slow twin: take the likeliest until there is enough."""
+    """Reference implementation: take the likeliest until there is enough."""
     keep, total = np.zeros(probs.size, bool), 0.0
     for token in sorted(range(probs.size), key=lambda token: -probs[token]):
         if keep.any() and total >= p and p < 1:

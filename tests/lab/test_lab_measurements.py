@@ -1,4 +1,4 @@
-"""The labs that measure: counted passes, curves with their numbers, and the checks of labs 05 and 08."""
+"""Labs 05 and 08: counted passes, figures, and checks that name mistakes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,8 +69,8 @@ def test_slope_of_a_power_law() -> None:
     assert measurement_plots.slope({x: 3.0 * x**1.5 for x in (1.0, 10.0, 100.0)}) == pytest.approx(1.5)
 
 
-def test_curves_carry_a_text_twin_and_a_small_bundle() -> None:
-    pictures = (
+def test_curves_have_a_text_alternative_and_a_small_bundle() -> None:
+    figures = (
         measurement_plots.timeline([" a", " b", " c"], [50.0, 1.0, 2.0], "Tokens"),
         measurement_plots.power_laws({"linear": {64: 1.0, 128: 2.0, 256: 4.0}}, "Growth", "tokens", "ms"),
         measurement_plots.sweep(
@@ -78,18 +78,18 @@ def test_curves_carry_a_text_twin_and_a_small_bundle() -> None:
         ),
         measurement_plots.sweep({}, {}, "Speed", "depth", "tok/s"),
     )  # fmt: skip
-    for shown in pictures:
+    for shown in figures:
         bundle = shown.mime_bundle()
         assert set(bundle) == {PLOTLY_MIME, "text/plain"} and bundle["text/plain"] == shown.text
         assert len(str(bundle)) < 20_000
         assert shown.text.splitlines()[0] == shown.plotly.layout.title.text
-    assert "first token     50 ms" in pictures[0].text and "median later   1.5 ms" in pictures[0].text
-    assert "linear  slope   1.00" in pictures[1].text
-    assert "f16     64     80     90" in pictures[2].text
-    assert pictures[3].text.endswith("nothing measured yet")
+    assert "first token     50 ms" in figures[0].text and "median later   1.5 ms" in figures[0].text
+    assert "linear  slope   1.00" in figures[1].text
+    assert "f16     64     80     90" in figures[2].text
+    assert figures[3].text.endswith("nothing measured yet")
 
 
-def test_panel_shows_the_pictures_that_its_work_yields() -> None:
+def test_panel_shows_the_figures_that_its_work_yields() -> None:
     def draw(settings: object) -> Figure:
         return measurement_plots.sweep({}, {}, "Speed", "depth", "tok/s")
 
@@ -193,7 +193,7 @@ def through_numpy(
 
 
 def least_squares(x: np.ndarray, y: np.ndarray) -> float:
-    """The slow twin of polyfit."""
+    """Reference implementation of polyfit."""
     a, b = np.log(x), np.log(y)
     return ((a - a.mean()) * (b - b.mean())).sum() / ((a - a.mean()) ** 2).sum()
 
@@ -318,7 +318,7 @@ def by_medians(before: Callable, after: Callable, rounds: int) -> float:
 
 
 def alternated(end: Callable[[list[float], list[float]], float]) -> Callable:
-    """By turns, with another end."""
+    """Interleaved A/B with a given last step."""
 
     def gain(before: Callable, after: Callable, rounds: int) -> float:
         pairs = [(before(), after()) for _ in range(rounds)]
@@ -342,7 +342,7 @@ START = {KERNELS: "off", "-ub": "16", "-ctk": "f32"}
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """A way to measure that answers at once, and the settings that it was asked for."""
+    """An instant measure function, with the list of its settings."""
     asked: list[dict[str, str]] = []
 
     def measure(flags: dict[str, str]) -> float:
@@ -367,7 +367,7 @@ def test_lab08_accepts_right_answers(measured: list[dict[str, str]]) -> None:
     assert str(lab08.score()).startswith("lab 08: 4 of 4 solved")
 
 
-def test_changes_are_measured_by_turns_on_top_of_each_other(measured: list[dict[str, str]]) -> None:
+def test_changes_are_measured_interleaved_on_top_of_each_other(measured: list[dict[str, str]]) -> None:
     assert lab08.changes(lambda: PLAN).passed
     assert [flags[KERNELS] for flags in measured[:4]] == ["off", "auto", "off", "auto"]
     assert [flags["-ub"] for flags in measured[4:8]] == ["16", "128", "16", "128"]

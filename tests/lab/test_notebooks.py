@@ -1,4 +1,4 @@
-"""The labs: in step with their sources, solved ones hold, learners' notebooks run to the end unsolved."""
+"""Lab notebooks: equal to their sources, solutions hold, learners' run unsolved."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def text_of(cell: NotebookNode) -> str:
 
 
 def lenient_environment() -> dict[str, str]:
-    """What a learner's kernel has: JAX's usual rules instead of this suite's strict ones, and all of its speed."""
+    """Environment of a learner's kernel: JAX's usual rules, not this suite's strict ones."""
     strict = ("JAX_NUMPY_DTYPE_PROMOTION", "JAX_NUMPY_RANK_PROMOTION", "XLA_FLAGS")
     path = os.pathsep.join(part for part in (str(LABS.parent), os.environ.get("PYTHONPATH", "")) if part)
     kept = {name: value for name, value in os.environ.items() if name not in strict}
@@ -108,7 +108,7 @@ def test_every_lab_has_its_parts(source: Path) -> None:
 
 @each_lab
 def test_solutions_are_not_vacuous(source: Path) -> None:
-    """nbval compares nothing in a cell without an execution count or a mark: see that there is something to compare."""
+    """There is something to compare: nbval skips cells without an execution count."""
     notebook = nbformat.read(build.solution_path(source), as_version=4)
     nbformat.validate(notebook)
     counts = [cell.execution_count for cell in code_cells(notebook)]
@@ -154,8 +154,8 @@ def test_learners_notebook_runs_unsolved(source: Path, tmp_path: Path, monkeypat
 
 
 def test_nbval_bites(tmp_path: Path) -> None:
-    """The tags and the settings in labs/conftest.py make a changed text fail, and a changed figure pass."""
-    figure = "display({'application/vnd.plotly.v1+json': {'data': [], 'layout': {}}, 'text/plain': 'twin'}, raw=True)"
+    """With labs/conftest.py a changed text fails and a changed figure passes."""
+    figure = "display({'application/vnd.plotly.v1+json': {'data': [], 'layout': {}}, 'text/plain': 'text'}, raw=True)"
     source = tmp_path / "99_made_up.py"
     source.write_text(
         '# %%\nimport os\nfrom IPython.display import display\n\n# %% tags=["check-output"]\nprint(6 * 7)\n\n'

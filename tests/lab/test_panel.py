@@ -1,4 +1,4 @@
-"""Panels work in a background thread that can be stopped, show failures as one line, and have a plain twin."""
+"""Panels run in a background thread that can be stopped; failures are one line."""
 
 import threading
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from minillama.lab.widgets.panel import Settings
 WAIT = 20.0  # seconds; only a hang is this long
 
 
-def picture(text: str) -> Figure:
+def figure(text: str) -> Figure:
     return Figure(go.Figure(), text)
 
 
 def draw(settings: Settings) -> Figure:
-    return picture(f"temperature {settings['temp']}, {settings['way']}")
+    return figure(f"temperature {settings['temp']}, {settings['way']}")
 
 
 CONTROLS = (
@@ -36,7 +36,7 @@ CONTROLS = (
 )
 
 
-def test_panel_redraws_when_a_knob_moves() -> None:
+def test_panel_redraws_when_a_control_changes() -> None:
     panel = Panel(CONTROLS, draw).show()
     assert panel.figure is not None and panel.figure.text == "temperature 0.8, first"
     assert panel.settings == {"temp": 0.8, "top_k": 40, "way": "first", "prompt": "你好"}
@@ -68,7 +68,7 @@ def test_panel_writes_and_stops() -> None:
     assert "la&lt;b&gt;" in panel._output.value, "text must not become markup"
 
 
-def test_moving_a_knob_while_writing_starts_again_with_the_new_settings() -> None:
+def test_changing_a_control_while_writing_starts_again_with_the_new_settings() -> None:
     begun = {0.8: threading.Event(), 1.2: threading.Event()}
 
     def endless(settings: Settings) -> Iterator[str]:
@@ -93,7 +93,7 @@ def test_panel_that_ends_by_itself_rests() -> None:
     assert (panel.text, panel.state) == ("once upon", State.IDLE)
     panel.set("top_k", 7)
     assert panel.join(WAIT)
-    assert panel.text == "once upon", "a knob moved later redraws and does not write again"
+    assert panel.text == "once upon", "a control changed later redraws and does not write again"
 
 
 def test_failure_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,20 +111,20 @@ def test_failure_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert (printed.out, printed.err) == ("", "")
 
 
-def test_worker_runs_the_newest_job_last() -> None:
+def test_runner_runs_the_newest_job_last() -> None:
     order: list[str] = []
     gate = threading.Event()
-    worker = JobRunner(lambda state, message: None)
+    runner = JobRunner(lambda state, message: None)
 
     def first(stop: threading.Event, report: object) -> None:
         gate.wait(WAIT)
         order.append("first stopped" if stop.is_set() else "first")
 
-    worker.start(first)
+    runner.start(first)
     for name in ("second", "third", "last"):
-        worker.start(lambda stop, report, name=name: order.append(name))
+        runner.start(lambda stop, report, name=name: order.append(name))
     gate.set()
-    assert worker.join(WAIT)
+    assert runner.join(WAIT)
     assert order in (["first stopped", "last"], ["last"]), "jobs overtaken before they began are not run"
 
 
@@ -141,9 +141,9 @@ def test_prediction_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.Mon
     assert [bar.x[0] for bar in shown.plotly.data] == [4.0, 40.0, 38.0]
 
 
-def test_pictures_carry_a_text_twin_and_a_small_bundle() -> None:
+def test_figures_have_a_text_alternative_and_a_small_bundle() -> None:
     names = ["␣the", "␣a", "⏎"]
-    pictures = (
+    figures = (
         lab_plots.bars(["first", "second"], [1200.0, 3.0], "Calls", "ms", logarithmic=True),
         lab_plots.treemap({"blk.0.a.weight": 10, "norm": 2}, {"blk.0.a.weight": "Q8_0", "norm": "F32"}, "Model"),
         lab_plots.attention_map(names, np.tril(np.full((3, 3), 0.5)), "Head 0"),
@@ -151,14 +151,14 @@ def test_pictures_carry_a_text_twin_and_a_small_bundle() -> None:
         lab_plots.scatter({"cold": (1.0, 0.2), "hot": (3.0, 0.9)}, "Trade", "x", "y", joined=(("cold", "hot"),)),
         lab_plots.probabilities([" the", " a"], [0.6, 0.4], [1.0, 0.0], ["", "top-k"], "Next"),
     )  # fmt: skip
-    for shown in pictures:
+    for shown in figures:
         bundle = shown.mime_bundle()
         assert bundle["text/plain"] == shown.text == str(shown)
         assert set(bundle) == {PLOTLY_MIME, "text/plain"}
         assert len(str(bundle)) < 20_000
         assert shown.text.splitlines()[0] == shown.plotly.layout.title.text
-    assert "1,200" in pictures[0].text
-    assert "removed by top-k" in pictures[-1].text
+    assert "1,200" in figures[0].text
+    assert "removed by top-k" in figures[-1].text
 
 
 def test_words_for_numbers_and_tokens() -> None:
@@ -188,7 +188,7 @@ def test_hexdump_and_explorer() -> None:
 
 
 def test_q4_k_encoder_agrees_with_the_librarys_decoder() -> None:
-    """The layout is right when the error is that of 4 bits: half a step, plus the scales' rounding."""
+    """The error is that of 4 bits: half a step, plus the scales' rounding."""
     values = np.random.default_rng(1).standard_normal(256 * 40).astype(np.float32)
     values[256:512] = 0.0
     values[512:768] = np.abs(values[512:768])

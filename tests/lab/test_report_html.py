@@ -1,4 +1,4 @@
-"""The report: whole from any records, honest about gaps, closed to what hostile records hold; and lab 12's checks."""
+"""The report from full, partial and hostile records, and lab 12's checks."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags, addresses, text outside of scripts, scripts."""
+    """The page as a browser parses it: tags, attributes, text, scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def test_gaps_are_named_and_one_lab_is_enough() -> None:
     assert f"labs without results: {', '.join(missing)}" in words
 
 
-def test_report_is_one_file_that_asks_nobody() -> None:
+def test_report_is_one_file_that_loads_nothing() -> None:
     fill()
     shown = page()
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -174,7 +174,7 @@ def test_malformed_records_are_refused_with_one_line(content: str, said: str) ->
     assert not Path("report.html").exists()
 
 
-def test_no_folder_is_said() -> None:
+def test_missing_folder_is_an_error() -> None:
     with pytest.raises(ResourceError, match="run a lab first"):
         build_report(Path("results"), Path("report.html"))
 

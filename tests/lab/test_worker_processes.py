@@ -116,7 +116,7 @@ def test_gone_when_the_kernel_dies(tmp_path: Path, end: signal.Signals) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of the end of its parent")
 def test_gone_when_the_guard_dies(tmp_path: Path) -> None:
-    """The command itself goes; nobody is left to see to what it started."""
+    """The command dies with the guard, but no process is left to end its children."""
     with running_workers(1, listening(tmp_path)):
         worker, child = ids(tmp_path)
         guard = psutil.Process(worker).parent()

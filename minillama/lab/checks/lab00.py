@@ -15,10 +15,10 @@ DISPATCH = 20e-6  # seconds of the host per asynchronous call
 class SimulatedArray:
     """An array of the simulated device, ready at a given time."""
 
-    def __init__(self, device: "Device", at: float) -> None:
+    def __init__(self, device: "SimulatedDevice", at: float) -> None:
         self._device, self._at, self.deleted = device, at, False
 
-    def block_until_ready(self) -> "Ready":
+    def block_until_ready(self) -> "SimulatedArray":
         self._device.wait(self._at)
         return self
 

@@ -1,6 +1,6 @@
 """Graded items of lab 09: sharded products, PartitionSpecs, bytes sent, break-even."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from minillama.errors import ResourceError
+from minillama.lab.checks.lab09_specs import collectives_text, specs
 from minillama.lab.distributed import virtual_devices
 from minillama.lab.distributed.virtual_devices import DEVICES
 from minillama.lab.grading.check import (
@@ -16,7 +17,6 @@ from minillama.lab.grading.check import (
     Mistake,
     NotYet,
     Score,
-    call,
     compared,
     expect_equal,
     graded,
@@ -28,7 +28,6 @@ from minillama.measure.limits.collective_traffic import FLOAT_BYTES, Collective,
 from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, REPLICATED, ROWS
 
 LAB = "09"
-MAX_ALL_REDUCES = 2  # all-reduces a layer
 TOLERANCE = 1e-4
 Arrays = Sequence[np.ndarray]
 
@@ -86,14 +85,6 @@ def _one_sum(found: tuple[Collective, ...], instead: str) -> None:
         raise NotYet(
             f"the right result, but the compiled program has {collectives_text(found)}; one sum is enough: {instead}"
         )
-
-
-def collectives_text(found: Sequence[Collective]) -> str:
-    """Collectives as text: `2 all-reduce and 1 all-gather`."""
-    counts: dict[str, int] = {}
-    for entry in found:
-        counts[entry.kind] = counts.get(entry.kind, 0) + len(entry.parts) * (entry.count or 1)
-    return " and ".join(f"{count} {kind}" for kind, count in counts.items()) or "no collectives"
 
 
 def _parts(x: np.ndarray, axis: int) -> list[np.ndarray]:
@@ -165,65 +156,6 @@ def feed_forward(answer: Answer) -> str:
     return "the dense result on every device, after one all-reduce."
 
 
-# Hints for a matrix that is split along the wrong axis.
-CUT = (
-    "you split {name} by columns, so each device uses a part of its input and gets a part of every sum: a sum over "
-    "the devices must come before anything else"
-)
-GATHER = (
-    "you split {name} by rows, so its input must be gathered first: each device has only its own {what} and needs all"
-)
-WRONG = dict.fromkeys(("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"), CUT) | {
-    "attn_output": GATHER.replace("{what}", "heads"),
-    "ffn_down": GATHER.replace("{what}", "numbers of the hidden layer"),
-}
-RIGHT = {name: COLUMNS if name in ("attn_output", "ffn_down") else ROWS for name in WRONG}
-
-
-@graded(LAB, "3. PartitionSpecs with two all-reduces a layer")
-def specs(answer: Answer) -> str:
-    """`specs() -> {name: PartitionSpec}` of a layer's seven matrices [N, K]."""
-    chosen = call(answer)
-    _check_specs(chosen)
-    assert isinstance(chosen, Mapping)
-    try:
-        found = virtual_devices.layer_ledger(chosen)
-    except ResourceError as error:
-        raise NotYet(str(error)) from None
-    sums = sum(len(entry.parts) * (entry.count or 1) for entry in found if entry.kind is CollectiveKind.ALL_REDUCE)
-    if sums <= MAX_ALL_REDUCES and all(entry.kind is CollectiveKind.ALL_REDUCE for entry in found):
-        return "an eighth of every matrix on each device, and two all-reduces for the layer."
-    wrong = [name for name in RIGHT if _axis(chosen[name]) != _axis(RIGHT[name])]
-    why = WRONG[wrong[0]].format(name=wrong[0]) if wrong else "which of them is not needed?"
-    raise NotYet(f"the compiled layer has {collectives_text(found)}: {why}")
-
-
-def _axis(spec: PartitionSpec) -> int:
-    return next(axis for axis, name in enumerate(spec) if name)
-
-
-def _check_specs(chosen: object) -> None:
-    """Raise NotYet for invalid PartitionSpecs, or for a matrix that is not split."""
-    if not isinstance(chosen, Mapping):
-        raise NotYet('return a dict: {"attn_q": P("tensor", None), ...}')
-    missing = [name for name in virtual_devices.SHAPES if name not in chosen]
-    if missing:
-        raise NotYet(f"no PartitionSpec for {', '.join(missing)}")
-    for name, shape in virtual_devices.SHAPES.items():
-        spec = chosen[name]
-        if not isinstance(spec, PartitionSpec):
-            raise NotYet(f"{name} is a {type(spec).__name__}; make it a PartitionSpec: P({AXIS!r}, None)")
-        named = [axis for axis in spec if axis is not None]
-        if any(axis != AXIS for axis in named):
-            raise NotYet(f"{name}: the mesh has one axis, {AXIS!r}; got {spec}")
-        if len(spec) > len(shape):
-            raise NotYet(f"{name} is a matrix, with two places in its PartitionSpec; got {spec}")
-        if not named:
-            raise NotYet(f"{name} is on every device as a whole: this saves no memory, and each device reads all of it")
-        if len(named) > 1:
-            raise NotYet(f"{name}: one axis of the mesh can split rows or columns, not both")
-
-
 def _bytes_sent(layers: int, width: int, tokens: int, devices: int) -> float:
     return tensor_parallel_bytes(layers, width, tokens, devices)
 
@@ -264,7 +196,7 @@ class OwnMeasurement:
 
     case: tuple[float, int, int] | None = None
 
-    def on(self, seconds: float, collectives: int, hosts: int) -> "Own":
+    def on(self, seconds: float, collectives: int, hosts: int) -> "OwnMeasurement":
         """Add these numbers to the check's cases."""
         self.case = (float(seconds), int(collectives), int(hosts))
         return self
