@@ -20,7 +20,8 @@ from jax.sharding import PartitionSpec as P
 from lab_checks import assert_hints_appear
 
 import minillama as ml
-from minillama.lab.checks import lab09, lab09_specs
+from minillama.lab.checks import lab09
+from minillama.lab.checks.items import lab09_specs
 from minillama.lab.distributed import cluster_simulator, virtual_devices
 from minillama.lab.distributed.cluster_simulator import Scaling
 from minillama.lab.distributed.virtual_devices import DEVICES, SHAPES

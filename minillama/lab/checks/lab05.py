@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
-from minillama.lab.checks.lab05_step import step
-from minillama.lab.checks.toy import ToyModel, decode_naively, decode_with, toy_logits
+from minillama.lab.checks.items.lab05_step import step
+from minillama.lab.checks.items.toy_model import ToyModel, decode_naively, decode_with, toy_logits
 from minillama.lab.grading.check import (
     Answer,
     Comparison,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 import minillama as ml
-from minillama.lab.checks.lab06_verdict import verdict
+from minillama.lab.checks.items.lab06_verdict import verdict
 from minillama.lab.experiments.quantised_storytellers import log_softmax, scored_logits
 from minillama.lab.grading.check import (
     Answer,

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from minillama.errors import ResourceError
-from minillama.lab.checks.lab09_specs import collectives_text, specs
+from minillama.lab.checks.items.lab09_specs import collectives_text, specs
 from minillama.lab.distributed import virtual_devices
 from minillama.lab.distributed.virtual_devices import DEVICES
 from minillama.lab.grading.check import (
