@@ -13,7 +13,7 @@ from minillama.measure.speed.bench_plan import Setup, Workload
 
 
 def test_flags_say_the_same(builtin_model: Path) -> None:
-    """What a child process is started with means the setup and the workload that it came from."""
+    """The flags of a child process give the same setup and workload."""
     setup = Setup(builtin_model, 3, 7, 1024, 64, "f32", "q8_0", "mlock")
     workload = Workload((16, 32), (), ((8, 2), (4, 1)), (0, 100))
     args = build_parser().parse_args(["bench", *setup_flags(setup), *workload_flags(workload)])

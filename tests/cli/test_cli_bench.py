@@ -1,4 +1,4 @@
-"""`minillama bench`: the whole command on a tiny model, and by turns with programs that only pretend."""
+"""`minillama bench`: on a tiny model, and interleaved with fake programs."""
 
 import csv
 import io
@@ -67,7 +67,7 @@ def logged(log: Path) -> list[tuple[str, list[str]]]:
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests wait for nobody's measurement, and say nothing about how busy the machine that runs them is."""
+    """Tests take no shared lock and print no warnings about other load."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(other_load, "load_warning", lambda share, when: None)
 
@@ -79,7 +79,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """A pretended llama-bench with a llama-completion beside it, minillama and the memory pretended as well; a log."""
+    """A fake llama-bench with a fake llama-completion and minillama, and their log."""
     log, folder = tmp_path / "log", tmp_path / "bin"
     folder.mkdir()
     ours = write_fake(folder / "minillama", "ours", 30.0, log)

@@ -1,4 +1,4 @@
-"""`minillama cli`: the conversation's rules on a model that writes what it is told, and one talk with the real one."""
+"""`minillama cli`: the rules of a conversation with a fake model, and one real chat."""
 
 import io
 import sys

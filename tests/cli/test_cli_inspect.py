@@ -20,7 +20,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table(text: str, heading: str) -> list[list[str]]:
-    """The cells of one table of the output: the lines under its rule, up to an empty line."""
+    """The cells of one table: the lines under its rule, up to an empty line."""
     lines = text.splitlines()
     start = next(at for at, line in enumerate(lines) if line.split()[:1] == [heading])
     columns = [len(dashes) for dashes in lines[start + 1].split("  ")]
@@ -99,7 +99,7 @@ def test_json_has_everything(model: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_odd_values_are_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file from anywhere may hold what a terminal would obey, what is not UTF-8, and what JSON cannot say."""
+    """Files may contain control characters, invalid UTF-8, and values that JSON lacks."""
     pairs = [
         pair("general.architecture", 8, "llama"),
         pair("general.name", 8, "\x1b[2Jred\nline"),

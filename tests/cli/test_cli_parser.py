@@ -85,7 +85,7 @@ def test_bias_and_layers() -> None:
 
 
 def test_sampling_flags_name_every_field() -> None:
-    """What the help states as a default is what the sampler does without the flag."""
+    """A default in the help is the sampler's default."""
     known = {option.dest: option for option in llama_options.SAMPLING}
     known["dry_sequence_breakers"] = known.pop("dry_sequence_breaker")
     assert set(FIELDS) - set(known) == {"min_keep"}

@@ -1,4 +1,4 @@
-"""`minillama run`, `simple` and `tokenize` on the built-in model: what goes to stdout and what to stderr."""
+"""`minillama run`, `simple` and `tokenize` on the built-in model: stdout and stderr."""
 
 import io
 import os
@@ -24,7 +24,7 @@ def llm(builtin_model: Path) -> LLM:
 
 
 class Terminal(io.StringIO):
-    """A standard input that nobody has redirected."""
+    """A standard input that is a terminal."""
 
     def isatty(self) -> bool:
         return True

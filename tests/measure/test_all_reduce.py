@@ -1,4 +1,4 @@
-"""All-reduces are timed one behind the other, and their number is what the program says."""
+"""All-reduce times, and the number of all-reduces in the program."""
 
 import jax
 

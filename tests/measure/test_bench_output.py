@@ -1,4 +1,4 @@
-"""Results in llama-bench's formats: its fields, its order, its types; ours behind them."""
+"""llama-bench's output formats: fields, order and types, then minillama's fields."""
 
 import csv
 import io

@@ -11,7 +11,7 @@ from minillama.measure.tables import md_head, md_row
 
 
 def test_table_is_that_of_llama_bench() -> None:
-    """What llama-bench printed on a tiny model, and the same numbers through our table."""
+    """llama-bench's output on a tiny model equals our table of the same numbers."""
     expected = """\
 | model                          |       size |     params | backend    | threads | type_k |            test |                  t/s |
 | ------------------------------ | ---------: | ---------: | ---------- | ------: | -----: | --------------: | -------------------: |

@@ -1,4 +1,4 @@
-"""Collectives read out of compiled programs: kinds, bytes and counts; formulas agree with what XLA compiled."""
+"""Collectives of compiled programs: kinds, bytes, counts; formulas agree with XLA's programs."""
 
 import json
 import subprocess
@@ -97,7 +97,7 @@ def test_formula_agrees_with_the_compiled_program(programs: dict[str, str], devi
 
 
 def test_a_ring_sends_what_the_formula_says() -> None:
-    """Play it: in each of 2 (n - 1) rounds every device sends a piece, and at the end all have the sum."""
+    """Simulate a ring: 2 (n - 1) rounds, in which every device sends one piece."""
     for n in (2, 3, 8):
         held = [[float(7 * device + piece) for piece in range(n)] for device in range(n)]
         want = [sum(row[piece] for row in held) for piece in range(n)]
@@ -175,7 +175,7 @@ ENTRY %main.2 (a: f32[8,2]) -> f32[8,2] {
 
 
 def test_what_gpus_start_and_finish_counts_once() -> None:
-    """The forms that XLA writes for GPUs, made up by its grammar: none of them may be counted twice."""
+    """Asynchronous forms of GPU programs count once; the text follows XLA's grammar."""
     found = {entry.kind: entry for entry in list_collectives(ASYNCHRONOUS)}
     assert found[CollectiveKind.ALL_REDUCE] == Collective(
         CollectiveKind.ALL_REDUCE, (CollectiveArray("f32", (8, 2)),), 4, 1

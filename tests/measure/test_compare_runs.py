@@ -1,4 +1,4 @@
-"""Two runs beside each other: the interval against a simulation, matching, and files of both programs."""
+"""Comparison of two runs: interval by simulation, matching tests, files of both programs."""
 
 import json
 import math
@@ -25,7 +25,7 @@ BASE = result_of(replace(RECORD, samples_ts=(10.0, 11.0, 12.0)))
 
 
 def test_interval_by_hand() -> None:
-    """The slow twin: every step of the formula, with t's 97.5 % point for 4 degrees of freedom from a table."""
+    """Each step of the formula by hand, with Student's t from a table."""
     base, new = (10.0, 11.0, 12.0), (20.0, 22.0, 24.0)
     part = statistics.variance(base) / (3 * 11.0**2)  # the same for both: the second is twice the first
     half = 2.7764 * math.sqrt(2 * part)

@@ -1,4 +1,4 @@
-"""Diversity of texts: each measure by hand, against a slow twin, and what must not change it."""
+"""Diversity of texts: by hand, against a reference implementation, and invariances."""
 
 import math
 from collections import Counter

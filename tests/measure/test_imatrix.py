@@ -20,7 +20,7 @@ def squares(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["gemma2", "chatglm"])
 def test_sums_are_those_of_the_inputs(tmp_path: Path, name: str) -> None:
-    """The twin takes the activations from a trace, after a check that they are what the matrices multiply."""
+    """The reference implementation takes the inputs of the matrices from a trace."""
     llm = ml.load(write_tiny(tmp_path / "a.gguf", name), progress=False)
     chunks = np.array([[5, 9, 2, 77, 31, 8], [4, 4, 18, 99, 3, 7]], np.int32)
     traces = [llm.trace(chunk.tolist()) for chunk in chunks]

@@ -239,7 +239,7 @@ def numbers(text: str) -> dict[str, list[float]]:
 
 
 def divergence_of_real_files(folder: Path, base_path: Path) -> tuple[str, str]:
-    """What is printed of stories260K's F32 against its own base file, and of its Q8_0."""
+    """Output for stories260K: F32 against its own base file, and Q8_0."""
     text = (folder / "text" / "ppl_slice.txt").read_text()[:20_000]
     base = ml.load(folder / "real" / "stories260K.gguf", ctx_size=128, progress=False, **EXACT)
     list(record_base(base, chunked(base, base.tokenizer.encode(text), 128, 8), base_path))
@@ -250,7 +250,7 @@ def divergence_of_real_files(folder: Path, base_path: Path) -> tuple[str, str]:
 
 
 def beyond_rounding_noise(found: dict[str, list[float]]) -> list[str]:
-    """Labels of numbers that differ from llama.cpp's by more than 4 standard deviations of such a difference.
+    """Labels of numbers more than 4 standard deviations from llama.cpp's.
 
     llama.cpp and minillama round activations to the same 127 steps, but not always to the same side. Their results are
     like two independent draws, and the deviation of the difference is sqrt(2) times that of one draw. Of all pairs of

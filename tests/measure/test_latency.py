@@ -1,4 +1,4 @@
-"""Waiting times and memory: beside clocks of our own, by hand, and the whole command."""
+"""Latency and memory usage: against other clocks, by hand, and through the command."""
 
 import json
 import statistics

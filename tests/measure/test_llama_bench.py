@@ -20,7 +20,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
-    """What is asked of a session, in order."""
+    """Log of the calls of a session, in order."""
     made: list[tuple[str, object]] = []
     read, decode, keep = Session.prefill, Session.decode, Session.truncate
 

@@ -1,4 +1,4 @@
-"""Multiple choice: llama.cpp's task files and draws, and scores equal to a calculation from whole logits."""
+"""Multiple choice: llama.cpp's task files and random selection, scores from full logits."""
 
 import math
 from dataclasses import replace
@@ -31,7 +31,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> ml.LLM:
 
 
 def slow_score(llm: ml.LLM, text: str, first: int, last: int) -> float:
-    """The mean log-probability of tokens first to last - 1 of a text, from whole logits."""
+    """Mean log-probability of tokens first ... last - 1, from full logits."""
     ids = llm.tokenizer.encode(text)
     logits = llm.logits(ids).astype(np.float64)
     found = [logits[i - 1, ids[i]] - np.log(np.exp(logits[i - 1]).sum()) for i in range(first, last)]
@@ -89,8 +89,10 @@ def test_a_model_without_bos_scores_what_has_something_in_front(llm: ml.LLM) -> 
 
 
 def test_llama_cpp_finds_the_same(reference: Path) -> None:
-    """llama-perplexity --winogrande, F32 cache; of the last task, where it takes the first logits of the second text
-    from the first one, only the first text."""
+    """Output of llama-perplexity --winogrande with an F32 cache.
+
+    Of the last task only the first text counts: llama-perplexity takes the first logits of the second text from it.
+    """
     llm = ml.load(reference / "real" / "stories260K.gguf", ctx_size=128, progress=False, **EXACT)
     answers = list(running_choices(llm, read_winogrande(WINOGRANDE)))
     expected = [(-1.227043, -1.231332), (-2.717959, -2.586687), (-2.368932, -2.956505), (-1.815941,)]
@@ -138,7 +140,7 @@ def test_malformed_files_are_refused(read, content: str | bytes, message: str) -
 
 
 def test_draws_are_those_of_llama_cpp() -> None:
-    """Recorded where both programs print the same rows for 30, 110 and 40 of 120 tasks."""
+    """Recorded output; both programs print the same rows for 30, 110 and 40 tasks."""
     tasks = [Task((str(number),), frozenset()) for number in range(120)]
 
     def names(drawn: list[Task]) -> list[int]:
@@ -152,7 +154,7 @@ def test_draws_are_those_of_llama_cpp() -> None:
 
 
 def test_intervals() -> None:
-    """Of 8 right out of 10: Wilson's formula in its textbook form, and the binomial's deviation."""
+    """8 correct of 10: Wilson's textbook formula, and the binomial's deviation."""
     answer = ChoiceResult(10, 20, (-1.0, -2.0), 0, frozenset({0}), 8, 25)
     z = 1.959964
     centre, half = (0.8 + z * z / 20) / (1 + z * z / 10), z / (1 + z * z / 10) * math.sqrt(0.016 + z * z / 400)

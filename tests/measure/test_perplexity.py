@@ -1,4 +1,4 @@
-"""Perplexity: our batched passes equal a slow twin, and llama-perplexity's numbers."""
+"""Perplexity: batched passes equal a reference implementation and llama-perplexity's numbers."""
 
 import json
 import logging
@@ -192,7 +192,7 @@ def test_windows_side_by_side_know_nothing_of_each_other(tmp_path: Path, name: s
 
 
 def test_layers_on_two_devices_find_the_same(llm: ml.LLM) -> None:
-    """In a process of its own, for JAX settles its devices when it starts."""
+    """In a child process, because JAX fixes its devices at its start."""
     program = """
 import sys, jax
 jax.config.update("jax_num_cpu_devices", 2)

@@ -1,4 +1,4 @@
-"""BERTScore's matching by hand and against a slow twin; hidden states and likelihoods against trace and logits."""
+"""BERTScore's matching against a reference implementation; hidden states against trace and logits."""
 
 import math
 import sys
@@ -38,7 +38,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
 
 
 def slow_states(llm: LLM, ids: Sequence[int], layer: int) -> np.ndarray:
-    """A trace of one text alone; all are padded to one length, to compile only once."""
+    """A trace of one text, padded to a common length to compile only once."""
     return llm.trace([*ids, *[0] * (LONGEST - len(ids))])[f"l_out-{layer - 1}"][: len(ids)]
 
 

@@ -1,4 +1,4 @@
-"""The roofline: what it predicts by hand, its formulas beside counts of single tokens, and that measuring measures."""
+"""Roofline: predictions and formulas by hand, and measurements on this machine."""
 
 import os
 import sys
@@ -51,7 +51,7 @@ def test_the_slower_of_the_two_decides(size: float, operations: float) -> None:
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mixtral", "gemma3"])
 @pytest.mark.parametrize("trial", [Trial(20, 0), Trial(0, 7, 30), Trial(9, 3, 4)])
 def test_work_is_the_sum_of_its_tokens(name: str, trial: Trial, tmp_path: Path) -> None:
-    """The slow twin: chunk by chunk and token by token."""
+    """The reference implementation: chunk by chunk and token by token."""
     file = open_gguf(write_tiny(tmp_path / "tiny.gguf", name))
     config = read_config(file.metadata, vocab_size=VOCAB)
     size = operations = 0.0
@@ -125,7 +125,7 @@ def test_the_matrix_that_is_timed_is_an_ordinary_one(kind: TensorType) -> None:
 
 
 def test_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small sizes: that figures are of a machine's order, and that threads are those in force."""
+    """Small sizes: plausible orders of magnitude, and the current number of threads."""
     monkeypatch.setattr(roofline, "QUICK_SIZE", 8 << 20)
     found = measure_roofline(kind=TensorType.Q8_0, quick=True)
     assert found.threads == env.thread_limits()[1] and found.arithmetic == "Q8_0"

@@ -1,4 +1,4 @@
-"""Quality of sampling settings: rows against their own texts, and the command on the built-in model."""
+"""Text quality: rows checked on their own texts, and the command."""
 
 import json
 import math
@@ -29,7 +29,7 @@ COMMAND = ["quality", "-m", "storyteller", "-p", FOX, "-n", "8", "--samples", "2
 
 
 class Letters(Scorer):
-    """A scorer without a model: the share of a reference's letters that a text has; counts its calls."""
+    """A scorer without a model, by shared letters; it counts its calls."""
 
     @property
     def name(self) -> str:
