@@ -1,7 +1,7 @@
-"""The processor's attention against the formula, for many sizes, groups and cache types, on every instruction set.
+"""CPU attention against the formula, on every instruction set of this processor.
 
-A kernel's tasks are called as its handler does, one after the other, so that every instruction set gets its turn; what
-JAX calls runs on the one in force. What a query may not see is filled with numbers that would show.
+The tests call the tasks of a kernel as its handler does, so that all instruction sets are tested; `attend` runs on the
+chosen one only. Hidden positions of the cache hold values that would change the result.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ from minillama.model.cache import empty_store
 
 F32, F16, BF16, Q8 = CacheType.F32, CacheType.F16, CacheType.BF16, CacheType.Q8_0
 KV_HEADS, SOFTCAP = 2, 5.0
-BATCH, CAPACITY = 2, 147  # the most of a case
+BATCH, CAPACITY = 2, 147  # the largest of all cases
 HEADS = [
     AttentionSpec(64, 64, 4, F16, F16, softcap=False),
     AttentionSpec(128, 64, 1, Q8, F32, softcap=False),
@@ -50,7 +50,7 @@ by_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
 
 @dataclass(frozen=True)
 class Case:
-    """Where the queries stand: T of them from each sequence's start on, in a cache with some room."""
+    """T queries from the start of each sequence on, in a cache of some capacity."""
 
     time: int
     starts: tuple[int, ...]
@@ -68,24 +68,24 @@ CASES = [
     Case(9, (64, 2), 77, window=3),
     Case(40, (101, 0), 143),
     Case(40, (30,), 71, window=11),
-    Case(40, (100,), 147, window=40),  # the last tile of keys is one that some rows of a panel do not see
+    Case(40, (100,), 147, window=40),  # some rows of a panel see no key of the last tile
 ]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Keys or values as the cache holds them, array by array, and as what that is read."""
+    """Keys or values: the arrays of the cache, and their values."""
 
     leaves: list[np.ndarray]
     decoded: np.ndarray
 
     def cut(self, case: Case) -> "Stored":
-        """The room of a case."""
+        """The part that a case uses."""
         room = slice(len(case.starts)), slice(None), slice(case.capacity)
         return Stored([leaf[room] for leaf in self.leaves], self.decoded[room])
 
     def with_unseen_spoilt(self, case: Case) -> list[np.ndarray]:
-        """The arrays, with what no query of a sequence sees made nan."""
+        """The arrays, with nan at all positions that no query of a sequence sees."""
         leaves = [leaf.copy() for leaf in self.leaves]
         for b, start in enumerate(case.starts):
             first = max(0, start - case.window + 1) if case.window else 0
@@ -113,7 +113,7 @@ def stored(kind: CacheType, size: int, seed: int) -> Stored:
 
 
 def inputs(heads: AttentionSpec, case: Case, loud: float = 2.0) -> Inputs:
-    """loud: the size of the queries."""
+    """Queries, positions and cache of a case; loud: standard deviation of the queries."""
     shape = (len(case.starts), case.time, KV_HEADS * heads.groups, heads.key_size)
     q = loud * np.random.default_rng(case.time).standard_normal(shape, np.float32)
     positions = np.array(case.starts, np.int32)[:, None] + np.arange(case.time, dtype=np.int32)
@@ -123,7 +123,7 @@ def inputs(heads: AttentionSpec, case: Case, loud: float = 2.0) -> Inputs:
 
 @cache
 def expected(heads: AttentionSpec, case: Case, loud: float = 2.0) -> np.ndarray:
-    """The formula."""
+    """The result by the formula."""
     given = inputs(heads, case, loud)
     arrays = given.q, given.keys.decoded, given.values.decoded, given.positions
     return slow_attention(*arrays, softcap=softcap(heads), window=case.window)
@@ -144,7 +144,7 @@ def kernels(heads: AttentionSpec, isa: Isa):
 
 
 def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.ndarray:
-    """Write down a call as the handler does, and do its tasks."""
+    """Store the arguments as the handler does, and run all tasks."""
     leaves = [*given.keys.with_unseen_spoilt(case), *given.values.with_unseen_spoilt(case)]
     q, positions = np.ascontiguousarray(given.q), np.ascontiguousarray(given.positions)
     batch, time = positions.shape
@@ -166,13 +166,13 @@ def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.n
 @by_isa
 @by_heads
 class TestEveryKernel:
-    def test_is_the_formula_and_sees_nothing_else(self, heads: AttentionSpec, isa: Isa) -> None:
+    def test_equals_the_formula_and_reads_no_hidden_position(self, heads: AttentionSpec, isa: Isa) -> None:
         for case in CASES:
             got = attention(heads, isa, case, inputs(heads, case))
             np.testing.assert_allclose(got, expected(heads, case), atol=1e-5, err_msg=str(case))
 
-    def test_a_few_tokens_come_out_as_one_by_one(self, heads: AttentionSpec, isa: Isa) -> None:
-        """To the bit: whether a guess of several tokens is right must not depend on their number."""
+    def test_several_tokens_equal_single_tokens(self, heads: AttentionSpec, isa: Isa) -> None:
+        """Bit for bit: the verification of a draft must not depend on its length."""
         case = Case(MAX_DECODE_TOKENS, (70, 3), 90)
         given = inputs(heads, case)
         together = attention(heads, isa, case, given)
@@ -182,7 +182,7 @@ class TestEveryKernel:
             np.testing.assert_array_equal(attention(heads, isa, alone, one), together[:, t : t + 1])
 
     def test_scores_may_be_large(self, heads: AttentionSpec, isa: Isa) -> None:
-        """Where e^s is infinite in float32, e^(s-m) is not."""
+        """e^s may be infinite in float32, but e^(s-m) is not."""
         for case in (Case(1, (90,), 91), Case(40, (50,), 91)):
             got = attention(heads, isa, case, inputs(heads, case, loud=300.0))
             np.testing.assert_allclose(got, expected(heads, case, loud=300.0), atol=2e-3)
@@ -190,7 +190,7 @@ class TestEveryKernel:
 
 @pytest.fixture
 def threads() -> Iterator[ctypes.Array]:
-    """The numbers of threads that the handlers look at, to be changed."""
+    """The numbers of threads of the handlers, restored afterwards."""
     registry.register()
     words = (ctypes.c_int64 * 2).from_address(registry.handlers()(ffi_handlers.THREADS))
     before = list(words)
@@ -200,7 +200,7 @@ def threads() -> Iterator[ctypes.Array]:
 
 @pytest.mark.parametrize("time", [1, MAX_DECODE_TOKENS, MAX_DECODE_TOKENS + 1, 40])
 def test_any_number_of_threads_gives_the_same(time: int, threads: ctypes.Array) -> None:
-    """What JAX calls: every task is done, whoever does it."""
+    """Through JAX: the result does not depend on the number of threads."""
     heads, case = HEADS[1], Case(time, (55, 7), 101, window=30)
     given = inputs(heads, case)
     leaves = [[jnp.asarray(leaf) for leaf in store.with_unseen_spoilt(case)] for store in (given.keys, given.values)]
@@ -214,13 +214,13 @@ def test_any_number_of_threads_gives_the_same(time: int, threads: ctypes.Array) 
         np.testing.assert_array_equal(other, found[0])
 
 
-def test_panels_are_for_many_tokens_and_no_wider_than_need_be() -> None:
+def test_panels_take_many_tokens_and_are_as_narrow_as_possible() -> None:
     assert [panel_lanes(time, 4) for time in (1, MAX_DECODE_TOKENS, MAX_DECODE_TOKENS + 1)] == [0, 0, 2 * LANES]
     assert [panel_lanes(time, 1) for time in (MAX_DECODE_TOKENS + 1, LANES, LANES + 1)] == [LANES, LANES, 2 * LANES]
 
 
-def test_threads_that_come_together_load_a_kernel_once() -> None:
-    """A model's programs may be fetched in one thread and traced in another."""
+def test_concurrent_threads_load_a_kernel_once() -> None:
+    """One thread may load the executables of a model while another traces."""
     heads = AttentionSpec(28, 28, 2, CacheType.F32, CacheType.F32, False)
     start = threading.Barrier(4)
 

@@ -1,4 +1,4 @@
-"""Every operation of the SIMD language against numpy, written for every instruction set that this processor runs."""
+"""Operations of the SIMD language against numpy, on every instruction set of this processor."""
 
 import ctypes
 from collections.abc import Callable
@@ -27,11 +27,11 @@ from minillama.kernels.cpu.simd import (
     store,
 )
 
-ISAS = list(Isa)[list(Isa).index(detect_isa()) :]  # those that this processor has
+ISAS = list(Isa)[list(Isa).index(detect_isa()) :]  # of this processor
 
 
 def run(isa: Isa, arguments: int, body: Callable[..., Value | None]) -> Callable[..., int]:
-    """Compile one function; nothing is kept."""
+    """Compile one function without the disk cache."""
 
     def write(module: Module) -> None:
         module.define("function", arguments, body)
@@ -40,7 +40,7 @@ def run(isa: Isa, arguments: int, body: Callable[..., Value | None]) -> Callable
 
 
 def mapped(isa: Isa, operation: Callable[..., Value], out: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
-    """Apply an operation to whole vectors in memory."""
+    """Apply an operation to vectors in memory."""
     elements = {"float32": F32, "int32": I32, "int8": I8, "uint8": U8, "uint16": U16}
 
     def body(*addresses: Value) -> None:
@@ -59,15 +59,15 @@ def rng() -> np.random.Generator:
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
 class TestOnEveryInstructionSet:
     @pytest.mark.parametrize("lanes", [16, 32, 64])
-    @pytest.mark.parametrize("wide", [False, True])
-    def test_dot_is_exact(self, isa: Isa, lanes: int, wide: bool, rng: np.random.Generator) -> None:
-        codes = rng.integers(0, 256 if wide else 128, lanes).astype(np.uint8)
+    @pytest.mark.parametrize("above_127", [False, True])
+    def test_dot_is_exact(self, isa: Isa, lanes: int, above_127: bool, rng: np.random.Generator) -> None:
+        codes = rng.integers(0, 256 if above_127 else 128, lanes).astype(np.uint8)
         x = rng.integers(-127, 128, lanes).astype(np.int8)
-        codes[:4], x[:4] = 255 if wide else 127, (127, 127, -127, -127)
-        codes[4:8], x[4:8] = 255 if wide else 127, -127
+        codes[:4], x[:4] = 255 if above_127 else 127, (127, 127, -127, -127)
+        codes[4:8], x[4:8] = 255 if above_127 else 127, -127
         start = rng.integers(-(2**20), 2**20, lanes // 4).astype(np.int32)
         expected = start + (codes.astype(int) * x).reshape(-1, 4).sum(1)
-        got = mapped(isa, lambda s, c, v: simd.dot(s, c, v, wide), np.zeros_like(start), start, codes, x)
+        got = mapped(isa, lambda s, c, v: simd.dot(s, c, v, above_127), np.zeros_like(start), start, codes, x)
         np.testing.assert_array_equal(got, expected)
 
     def test_every_half_becomes_its_float_and_comes_back(self, isa: Isa) -> None:
@@ -164,7 +164,7 @@ class TestOnEveryInstructionSet:
         np.testing.assert_array_equal(mapped(isa, lambda v: v >> 1, np.zeros(4, np.uint8), unsigned), unsigned >> 1)
         np.testing.assert_array_equal(mapped(isa, lambda v: v.to(F32), np.zeros(4, np.float32), unsigned), unsigned)
 
-    def test_loops_conditions_and_registers(self, isa: Isa) -> None:
+    def test_loops_conditions_and_variables(self, isa: Isa) -> None:
         def body(count: Value) -> Value:
             """The sum of the odd numbers below count."""
             found = Var(const(0))
@@ -191,7 +191,7 @@ class TestOnEveryInstructionSet:
         assert [add(5), add(7), swap(1)] == [0, 5, 12]
         assert ctypes.c_int64.from_address(find("memory")).value == 1
 
-    def test_a_stack_is_aligned_and_calls_reach_addresses(self, isa: Isa) -> None:
+    def test_stack_memory_is_aligned_and_calls_reach_addresses(self, isa: Isa) -> None:
         def write(module: Module) -> None:
             module.define("twice", 1, lambda a: a * 2)
             module.define("function", 1, lambda a: simd.call_address(module.function_address("twice"), a))
@@ -202,7 +202,7 @@ class TestOnEveryInstructionSet:
         assert callable_at(find("place"), 0)() == 0
 
 
-class TestKeptMachineCode:
+class TestDiskCache:
     def test_the_next_process_compiles_nothing(self, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
         def write(module: Module) -> None:
             module.define("function", 0, lambda: const(7, I64))
@@ -219,13 +219,13 @@ class TestKeptMachineCode:
             module.define("function", 0, lambda: const(7, I64))
 
         compile_kernels("seven", ISAS[0], write, tmp_path)
-        (kept,) = tmp_path.iterdir()
-        whole = kept.read_bytes()
-        kept.write_bytes(damage)
+        (file,) = tmp_path.iterdir()
+        content = file.read_bytes()
+        file.write_bytes(damage)
         assert callable_at(compile_kernels("seven", ISAS[0], write, tmp_path)("function"), 0)() == 7
-        assert kept.read_bytes() == whole
+        assert file.read_bytes() == content
 
-    def test_a_folder_that_cannot_be_written_is_no_obstacle(self, tmp_path) -> None:
+    def test_an_unwritable_folder_is_ignored(self, tmp_path) -> None:
         occupied = tmp_path / "file"
         occupied.touch()
 
@@ -248,7 +248,7 @@ class TestTiles:
         np.testing.assert_array_equal(got, (bits + 0x7FFF + (bits >> 16 & 1)) >> 16)
 
     def test_products_are_added_up(self) -> None:
-        """Small whole numbers, of which nothing is rounded: left [16, 32], right [32, 16] with pairs side by side."""
+        """Integers that bfloat16 represents exactly: left [16, 32], right [32, 16] in pairs."""
         rng = np.random.default_rng(0)
         left, right = rng.integers(-9, 10, (16, 32)), rng.integers(-9, 10, (32, 16))
         pairs = right.reshape(16, 2, 16).swapaxes(1, 2)

@@ -1,4 +1,4 @@
-"""Work spread over threads, with Python's threads in the place of XLA's; and the header that says where XLA's are."""
+"""The thread pool on Python threads, and the FFI header of jaxlib."""
 
 import ctypes
 import threading
@@ -16,12 +16,12 @@ from minillama.kernels.cpu.runtime.thread_pool import JOB_SLOT, JOB_SLOT_WORDS, 
 from minillama.kernels.cpu.simd import I64, Module, Value, atomic_add, call_address, const, load, loop, pause
 
 API = Api(major=0, minor=1, schedule=64)
-CONTEXT = 12345  # what XLA wants to be told back
+CONTEXT = 12345  # XLA expects it back
 WIDTH = 4  # tasks of a job inside a job
 
 
 class Lender:
-    """A call's frame as far as the pool looks at it; its pool of threads starts one at each request, or refuses."""
+    """A fake call frame; its thread pool starts a thread at each request, or refuses."""
 
     def __init__(self, lends: bool) -> None:
         self.lends, self.lent = lends, []
@@ -48,11 +48,11 @@ class Lender:
 
 
 def write(module: Module) -> None:
-    """The pool, a task that counts how often it was done, and one that has WIDTH of these done."""
+    """Define the pool, a task that counts calls, and a task that runs WIDTH of these."""
     define_thread_pool(module, API)
 
     def count(counts: Value, task: Value) -> None:
-        for _ in loop(0, 200):  # some microseconds, or the first thread would have done all before another is there
+        for _ in loop(0, 200):  # some microseconds, so that other threads join before all is done
             pause()
         atomic_add(counts + task * 8, 1)
 
@@ -72,7 +72,7 @@ def pool():
 
 @pytest.fixture(params=[True, False], ids=["lends", "refuses"])
 def lender(request: pytest.FixtureRequest, pool) -> Iterator[Lender]:
-    """Afterwards nothing may be left in the letter box but the number of jobs so far."""
+    """A frame; afterwards the job slot is empty except for the sequence number."""
     made = Lender(request.param)
     yield made
     made.wait()
@@ -88,11 +88,11 @@ def run(pool, lender: Lender, name: str, context: int, tasks: int, count: int) -
 @pytest.mark.parametrize("tasks", [0, 1, 2, 3, 7, 1000])
 def test_every_task_is_done_once(pool, lender: Lender, tasks: int, count: int) -> None:
     counts = np.zeros(tasks + 1, np.int64)
-    for done in range(1, 6):  # helpers of the job before may still be there
+    for done in range(1, 6):  # helpers of the previous job may still spin
         run(pool, lender, "count", counts.ctypes.data, tasks, count)
         np.testing.assert_array_equal(counts, [*[done] * tasks, 0])
     assert lender.lends or not lender.lent
-    assert count > 1 or not lender.lent, "who may have one thread asks for no other"
+    assert count > 1 or not lender.lent, "a job with one thread schedules no helper"
     if lender.lends and count > 1 and tasks > 1:
         assert lender.lent
 
@@ -112,7 +112,7 @@ def test_callers_do_not_wait_for_each_other(pool, lender: Lender) -> None:
     assert (counts[:, :300] == 20).all() and not counts[:, 300].any()
 
 
-def test_a_task_may_have_work_of_its_own(pool, lender: Lender) -> None:
+def test_a_task_may_start_a_job(pool, lender: Lender) -> None:
     counts = np.zeros(20 * WIDTH, np.int64)
     words = np.array([lender.address, counts.ctypes.data], np.int64)
     run(pool, lender, "spread", words.ctypes.data, 20, 3)

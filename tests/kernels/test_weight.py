@@ -1,4 +1,4 @@
-"""Weights against gguf's own dequantisation, products against numpy, for every type and every way of multiplying."""
+"""Portable weights of every type against the gguf library's dequantisation and numpy products."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ FLOATS = {Type.F32: np.float32, Type.F16: np.float16}
 
 
 def random_bytes(kind: Type, rows: int, width: int, seed: int = 0) -> np.ndarray:
-    """Rows of random blocks; scales are drawn so that every value is an ordinary number."""
+    """Rows of random blocks whose weights are finite and of ordinary size."""
     rng = np.random.default_rng(seed)
     if kind in FLOATS:
         return rng.standard_normal((rows, width)).astype(FLOATS[kind]).view(np.uint8)
@@ -91,7 +91,7 @@ def _plain(raw: jax.Array, kind: Type) -> jax.Array:
 @pytest.mark.parametrize("kind", DECODERS, ids=lambda kind: kind.name)
 @given(data=st.data())
 def test_any_bytes_decode_as_in_the_gguf_library(kind: Type, data: st.DataObject) -> None:
-    """Not only sane blocks: infinities and NaN come out where the library has them."""
+    """Including blocks with infinities and NaN, which the library gives as well."""
     block, size = GGML_QUANT_SIZES[kind]
     raw = np.frombuffer(data.draw(st.binary(min_size=2 * size, max_size=2 * size)), np.uint8).reshape(2, size)
     with np.errstate(all="ignore"):
@@ -108,7 +108,7 @@ def test_any_bytes_decode_as_in_the_gguf_library(kind: Type, data: st.DataObject
 
 @pytest.mark.parametrize("tile", [30, 50, 128])
 def test_a_matrix_is_decoded_in_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    """Tiles that divide the rows, leave a rest, or are larger than the matrix."""
+    """Tiles that divide the rows, leave a remainder, or are larger than the matrix."""
     raw = random_bytes(Type.Q4_0, 100, 64)
     x = np.random.default_rng(2).standard_normal((40, 64), np.float32)
     monkeypatch.setattr(weights, "TILE_ROWS", tile)

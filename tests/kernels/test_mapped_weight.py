@@ -1,0 +1,111 @@
+"""Weights in a mapped file, multiplied by the CPU kernels through JAX."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Type
+from gguf.quants import dequantize
+from test_cpu_matmul import check
+from test_weight import random_bytes
+
+from minillama.kernels import matmuls, portable_weight
+from minillama.kernels.cpu.mapped_weight import MappedWeight, map_weight, multiply
+from minillama.kernels.cpu.runtime.registry import GEMV_TOKENS
+
+DEVICE = jax.devices("cpu")[0]
+
+
+def in_file(raw: np.ndarray, kind: Type, shape: tuple[int, ...], offset: int = 96) -> MappedWeight:
+    """A tensor at an offset of a page-aligned file."""
+    room = np.zeros(raw.nbytes + offset + 8192, np.uint8)
+    memory = room[-room.ctypes.data % 4096 :]
+    memory[offset : offset + raw.nbytes] = raw.reshape(-1)
+    return map_weight(jax.device_put(memory, DEVICE), offset, kind, shape)
+
+
+class TestInsideJit:
+    """Products and look-ups through JAX."""
+
+    def test_weights_are_not_copied(self) -> None:
+        raw = random_bytes(Type.Q4_0, 40, 64)
+        memory = np.zeros(1 << 16, np.uint8)
+        memory = memory[-memory.ctypes.data % 4096 :]
+        weight = map_weight(jax.device_put(memory, DEVICE), 4128, Type.Q4_0, (40, 64))
+        assert weight.memory.unsafe_buffer_pointer() + weight.offset == memory.ctypes.data + 4128
+        memory[4128 : 4128 + raw.nbytes] = raw.reshape(-1)  # visible through the weight: the same memory
+        got = jax.jit(weight.rows)(jnp.arange(40))
+        np.testing.assert_array_equal(np.asarray(got), dequantize(raw, Type.Q4_0))
+
+    def test_weights_beyond_two_gigabytes(self) -> None:
+        raw, offset = random_bytes(Type.Q8_0, 16, 64), 2**31 + 96
+        memory = np.zeros(offset + raw.nbytes + 4096, np.uint8)  # untouched pages take no memory
+        memory = memory[-memory.ctypes.data % 4096 :]
+        memory[offset : offset + raw.nbytes] = raw.reshape(-1)
+        weight = map_weight(jax.device_put(memory, DEVICE), offset, Type.Q8_0, (16, 64))
+        np.testing.assert_array_equal(np.asarray(weight.rows(jnp.arange(16))), dequantize(raw, Type.Q8_0))
+        x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+        check(Type.Q8_0, raw, x, np.asarray(weight.product(jnp.asarray(x))))
+
+    @pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 7, 16, 17, 70])
+    def test_several_matrices_in_one_call(self, tokens: int) -> None:
+        kinds = [(Type.Q4_K, 512), (Type.Q6_K, 130), (Type.F16, 7), (Type.Q8_0, 64), (Type.F32, 9), (Type.Q5_0, 33)]
+        raws = [random_bytes(kind, rows, 512) for kind, rows in kinds]
+        weights = [in_file(raw, kind, (rows, 512)) for raw, (kind, rows) in zip(raws, kinds, strict=True)]
+        x = np.random.default_rng(0).standard_normal((tokens, 512)).astype(np.float32)
+        found = jax.jit(lambda x, ws: multiply(x, ws))(jnp.asarray(x), weights)
+        for y, raw, (kind, _) in zip(found, raws, kinds, strict=True):
+            check(kind, raw, x, np.asarray(y))
+
+    @pytest.mark.parametrize("tokens", [5, 16, 40, 96])
+    def test_invalid_tokens_are_not_multiplied_and_give_zeros(self, tokens: int) -> None:
+        kinds = [(Type.Q4_K, 512), (Type.Q8_0, 130), (Type.F16, 7), (Type.F32, 9)]
+        weights = [in_file(random_bytes(kind, rows, 512), kind, (rows, 512)) for kind, rows in kinds]
+        x = np.random.default_rng(0).standard_normal((tokens, 512)).astype(np.float32)
+        run = jax.jit(lambda x, ws, valid: multiply(x, ws, valid))
+        whole = [np.asarray(y) for y in run(jnp.asarray(x), weights, jnp.int32(tokens))]
+        for valid in {1, 8, 9, 16, 17, 32, 33, tokens - 1, tokens} & set(range(1, tokens + 1)):
+            untold = x.copy()
+            untold[valid:] = np.nan
+            for y, expected in zip(run(jnp.asarray(untold), weights, jnp.int32(valid)), whole, strict=True):
+                np.testing.assert_array_equal(np.asarray(y)[:valid], expected[:valid])
+                assert tokens <= max(GEMV_TOKENS) or not np.asarray(y)[valid:].any()
+
+    def test_one_call_equals_single_calls_bit_for_bit(self) -> None:
+        weights = [in_file(random_bytes(Type.Q4_0, rows, 2048), Type.Q4_0, (rows, 2048)) for rows in (300, 2000)]
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 2048)).astype(np.float32))
+        for y, weight in zip(matmuls(x, weights), weights, strict=True):
+            np.testing.assert_array_equal(np.asarray(y), np.asarray(matmuls(x, [weight])[0]))
+
+    def test_an_expert_is_its_own_matrix(self) -> None:
+        raw = random_bytes(Type.Q4_K, 48, 512)
+        stack = in_file(raw, Type.Q4_K, (3, 16, 512))
+        x = np.random.default_rng(0).standard_normal((1, 512)).astype(np.float32)
+        choose = jax.jit(lambda x, stack, i: stack.expert(i).product(x))
+        assert stack.expert(jnp.int32(0)).shape == (16, 512)
+        for i in range(3):
+            got = np.asarray(choose(jnp.asarray(x), stack, jnp.int32(i)))
+            check(Type.Q4_K, raw[16 * i : 16 * i + 16], x, got)
+
+    def test_mapped_and_portable_weights_in_one_call(self) -> None:
+        raw = random_bytes(Type.Q4_0, 20, 64)
+        mixed = [in_file(raw, Type.Q4_0, (20, 64)), portable_weight(raw, Type.Q4_0, DEVICE)]
+        x = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+        for y in matmuls(jnp.asarray(x), mixed):
+            check(Type.Q4_0, raw, x, np.asarray(y))
+
+    def test_row_numbers_are_clipped_to_the_matrix(self) -> None:
+        weight = in_file(random_bytes(Type.Q8_0, 4, 32), Type.Q8_0, (4, 32))
+        got = np.asarray(weight.rows(jnp.array([-5, 99])))
+        np.testing.assert_array_equal(got, np.asarray(weight.rows(jnp.array([0, 3]))))
+
+    def test_programs_in_several_threads(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        weight = in_file(random_bytes(Type.Q4_0, 4000, 512), Type.Q4_0, (4000, 512))
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 512)).astype(np.float32))
+        run = jax.jit(lambda x, w: matmuls(x, [w])[0])
+        expected = np.asarray(run(x, weight))
+        with ThreadPoolExecutor(4) as pool:
+            for got in pool.map(lambda _: np.asarray(run(x, weight)), range(200)):
+                np.testing.assert_array_equal(got, expected)
