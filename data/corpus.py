@@ -1,4 +1,4 @@
-"""Training text: which documents, how they are written down as tokens, and the tokenizer learnt from them."""
+"""Training data: documents, the tokenizer trained on them, and batches of tokens."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 BEGIN, END, END_OF_TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|end|>"
 SPECIAL = (BEGIN, END, "<|system|>", "<|user|>", "<|assistant|>", END_OF_TURN)
-# How Llama 3 cuts text into pieces ("llama-bpe" in GGUF).
+# Llama 3's pre-tokenizer ("llama-bpe" in GGUF).
 PIECES = (
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -45,7 +45,7 @@ TINY_NAMES = (
 
 @dataclass(frozen=True)
 class Texts:
-    """Stories by other hands, for training and held out of it."""
+    """External stories: training part and held-out part."""
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
@@ -53,19 +53,19 @@ class Texts:
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the documents: stories by other hands, and talks (of either kind of story)."""
+    """Shares of the documents: external stories, and talks (about either kind of story)."""
 
-    foreign: float
+    external: float
     talks: float
 
 
-EARLY = Mix(foreign=0.5, talks=0.3)
-# While the rate falls, few of the stories by other hands: they are not many, and would be learnt by heart.
-LATE = Mix(foreign=0.1, talks=0.45)
+EARLY = Mix(external=0.5, talks=0.3)
+# Few external stories during the decay of the learning rate: there are few of them, and the model would memorise them.
+LATE = Mix(external=0.1, talks=0.45)
 
 
 def clean(text: str) -> str:
-    """Plain quotes and dashes, no stray blanks or empty lines."""
+    """Replace typographic quotes and dashes; remove extra spaces and empty lines."""
     for old, new in (("“", '"'), ("”", '"'), ("’", "'"), ("‘", "'"), ("—", " - "), ("–", " - "), ("\t", " ")):
         text = text.replace(old, new)
     lines = (re.sub(r" +", " ", line).strip() for line in text.splitlines())
@@ -73,18 +73,21 @@ def clean(text: str) -> str:
 
 
 def read_texts(folder: Path, held_out: int = 80) -> Texts:
-    """Read a folder's tinystories.txt (stories between <|endoftext|>), the last ones held out; or none."""
+    """Read tinystories.txt of a folder, if it exists; the last stories are held out.
+
+    <|endoftext|> separates the stories.
+    """
     path = folder / "tinystories.txt"
     if not path.exists():
         return Texts((), ())
     found = tuple(clean(story) for story in path.read_text(encoding="utf-8").split("<|endoftext|>"))
-    # The odd sign would cost capacity and teach nothing.
+    # Rare characters would cost capacity without a benefit.
     found = tuple(story for story in found if story.isascii() and 200 < len(story) < 2500)
     return Texts(found[:-held_out], found[-held_out:])
 
 
 def rename(text: str, rng: random.Random) -> str:
-    """Give the people of a story other names, so that an often seen story is not learnt by heart."""
+    """Rename the people of a story, so that the model does not memorise it."""
     for names, new in zip(TINY_NAMES, (words.GIRLS, words.BOYS), strict=True):
         present = [name for name in names if re.search(rf"\b{name}\b", text)]
         fresh = [name for name in new if not re.search(rf"\b{name}\b", text)]
@@ -95,32 +98,32 @@ def rename(text: str, rng: random.Random) -> str:
 
 
 def topics(text: str) -> tuple[str, ...]:
-    """Topics a reader may have asked for, taken from the story's own words."""
+    """Topics of a possible request, from the words of the story."""
     found = [f"{who} named {name}" if name else who for who, name in HERO.findall(text[:200])[:2]]
     return tuple(dict.fromkeys(found))
 
 
 def render(messages: Sequence[stories.Message], prompt: bool = False) -> str:
-    """The talk as text, by the chat template that goes into the GGUF file."""
+    """The talk as text, with the chat template of the GGUF file."""
     return RENDER.render(messages=messages, add_generation_prompt=prompt)
 
 
-def write_document(rng: random.Random, tales: Sequence[str], mix: Mix = EARLY) -> str:
-    """One document: a synthetic story or one of `tales`, plain or asked for in a talk."""
+def write_document(rng: random.Random, external: Sequence[str], mix: Mix = EARLY) -> str:
+    """One document: a synthetic or external story, plain or requested in a talk."""
     story = None
-    if tales and rng.random() < mix.foreign:
-        text = rng.choice(tales)
+    if external and rng.random() < mix.external:
+        text = rng.choice(external)
         if rng.random() < 0.6:
             text = rename(text, rng)
         story = stories.Story(text, topics(text))
     talk = rng.random() < mix.talks
-    if talk and (story is None or story.asks):
+    if talk and (story is None or story.topics):
         return render(stories.write_talk(rng, story))
     return (story or stories.write_story(rng)).text
 
 
-def train_tokenizer(tales: Sequence[str], vocabulary: int, seed: int = 0, documents: int = 12000) -> Tokenizer:
-    """Learn a byte-level BPE vocabulary: the special tokens, all 256 bytes, then merges."""
+def train_tokenizer(external: Sequence[str], vocabulary: int, seed: int = 0, documents: int = 12000) -> Tokenizer:
+    """Train a byte-level BPE vocabulary: special tokens, all 256 bytes, then merges."""
     rng = random.Random(f"tokenizer {seed}")
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     pieces = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
@@ -134,7 +137,7 @@ def train_tokenizer(tales: Sequence[str], vocabulary: int, seed: int = 0, docume
         show_progress=False,
     )
     markers = re.compile(r"<\|\w+\|>")
-    texts = (markers.sub("", write_document(rng, tales)) for _ in range(documents))
+    texts = (markers.sub("", write_document(rng, external)) for _ in range(documents))
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
@@ -147,23 +150,30 @@ def tokens_and_merges(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
 
 
 def encode_document(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a document between its begin and end tokens."""
+    """Tokens of a document, with begin and end tokens."""
     return tokenizer.encode(f"{BEGIN}{text}{END}", add_special_tokens=False).ids
 
 
-def _documents(rng: random.Random, tokenizer: Tokenizer, tales: Sequence[str], mix: Mix) -> Iterator[list[int]]:
+def _documents(rng: random.Random, tokenizer: Tokenizer, external: Sequence[str], mix: Mix) -> Iterator[list[int]]:
     while True:
-        yield encode_document(tokenizer, write_document(rng, tales, mix))
+        yield encode_document(tokenizer, write_document(rng, external, mix))
 
 
 def batch(
-    tokenizer: Tokenizer, tales: Sequence[str], rows: int, length: int, seed: int, step: int, mix: Mix = EARLY
+    tokenizer: Tokenizer,
+    external: Sequence[str],
+    rows: int,
+    length: int,
+    seed: int,
+    step: int,
+    mix: Mix = EARLY,
 ) -> np.ndarray:
-    """The training rows of one step, int32 [rows, length]; they follow from seed and step, so that resuming is exact.
+    """The training rows of one step, int32 [rows, length].
 
-    Every second row starts with a new document, the others with the rest of the document before.
+    They depend only on seed and step, so a resumed run is exact. Every second row starts with a new document, the
+    others with the rest of the previous document.
     """
-    documents = _documents(random.Random(f"train {seed} {step}"), tokenizer, tales, mix)
+    documents = _documents(random.Random(f"train {seed} {step}"), tokenizer, external, mix)
     filled = np.zeros((rows, length), np.int32)
     rest: list[int] = []
     for row in range(rows):
@@ -174,10 +184,10 @@ def batch(
     return filled
 
 
-def held_out(tokenizer: Tokenizer, tales: Sequence[str], rows: int, length: int) -> np.ndarray:
-    """Rows to measure on, int32 [rows, length]: from `tales`, or synthetic stories and talks if there are none."""
+def held_out(tokenizer: Tokenizer, external: Sequence[str], rows: int, length: int) -> np.ndarray:
+    """Held-out rows, int32 [rows, length]: external stories, or synthetic documents if there are none."""
     rng = random.Random("held out")
-    texts: Iterator[str] = iter(tales) if tales else iter(lambda: write_document(rng, ()), None)
+    texts: Iterator[str] = iter(external) if external else iter(lambda: write_document(rng, ()), None)
     ids: list[int] = []
     for text in texts:
         ids += encode_document(tokenizer, text)

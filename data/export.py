@@ -1,4 +1,4 @@
-"""Write trained weights as GGUF files.
+"""Write trained weights to GGUF files.
 
 python data/export.py          # from the last checkpoint in data/training
 """
@@ -20,7 +20,7 @@ FORMATS = {"q8_0": (Type.Q8_0, LlamaFileType.MOSTLY_Q8_0), "f16": (Type.F16, Lla
 
 
 def describe_model(writer: gguf.GGUFWriter, parameters: int, file_type: LlamaFileType) -> None:
-    """Who made the model, and what it is."""
+    """Write the general metadata: name, author, licence, size."""
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name("minillama storyteller")
     writer.add_basename("storyteller")
@@ -38,7 +38,7 @@ def describe_model(writer: gguf.GGUFWriter, parameters: int, file_type: LlamaFil
 
 
 def describe_network(writer: gguf.GGUFWriter, shape: Shape) -> None:
-    """The sizes a reader needs to run it."""
+    """Write the dimensions of the network."""
     writer.add_block_count(shape.block_count)
     writer.add_context_length(shape.context_length)
     writer.add_embedding_length(shape.embedding_length)
@@ -54,7 +54,7 @@ def describe_network(writer: gguf.GGUFWriter, shape: Shape) -> None:
 
 
 def describe_vocabulary(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
-    """Tokens, merges, what is special among them, and the chat template."""
+    """Write tokens, merges, special tokens and the chat template."""
     tokens, merges = corpus.tokens_and_merges(tokenizer)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("llama-bpe")
@@ -70,7 +70,7 @@ def describe_vocabulary(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
 
 
 def export(weights: Weights, shape: Shape, tokenizer: Tokenizer, path: Path, label: str) -> None:
-    """Write one file in the format of `label`, whole or not at all; norms stay float32."""
+    """Write one file in the format of `label`, atomically; norms stay float32."""
     matrix, file_type = FORMATS[label]
     part = path.with_suffix(".part")
     writer = gguf.GGUFWriter(part, "llama")
@@ -101,8 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Write the storyteller's GGUF files from a checkpoint of data/train.py."
     )
-    parser.add_argument("--folder", type=Path, default=HERE / "training", help="with checkpoint.npz and tokenizer.json")
-    parser.add_argument("--output", type=Path, default=HERE, help="where the files go (default: data)")
+    parser.add_argument("--folder", type=Path, default=HERE / "training", help="folder of checkpoint.npz and tokenizer")
+    parser.add_argument("--output", type=Path, default=HERE, help="output folder (default: data)")
     options = parser.parse_args()
     with np.load(options.folder / "checkpoint.npz") as arrays:
         weights = {name.removeprefix("weights/"): arrays[name] for name in arrays.files if name.startswith("weights/")}

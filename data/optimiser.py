@@ -1,4 +1,4 @@
-"""Muon for the matrices, AdamW for embedding and norms, in a few lines of JAX."""
+"""Optimiser: Muon for the matrices, AdamW for the embedding and norms."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,11 @@ from network import Weights
 BETA1, BETA2, EPSILON, MOMENTUM, DECAY = 0.9, 0.98, 1e-8, 0.95, 0.05
 
 
-class Optimiser(NamedTuple):
-    """Its state: the step, a running mean of gradients for every tensor, of squares for AdamW's tensors."""
+class OptimiserState(NamedTuple):
+    """State of the optimiser.
+
+    mean: running means of the gradients of all tensors. square: those of the squares, only for AdamW.
+    """
 
     step: Int[Array, ""]
     mean: Weights
@@ -21,10 +24,10 @@ def uses_muon(name: str) -> bool:
     return name.startswith("blk.") and "norm" not in name
 
 
-def start(weights: Weights) -> Optimiser:
+def initial_state(weights: Weights) -> OptimiserState:
     mean = {name: jnp.zeros_like(weight) for name, weight in weights.items()}
     square = {name: jnp.zeros_like(weight) for name, weight in weights.items() if not uses_muon(name)}
-    return Optimiser(jnp.int32(0), mean, square)
+    return OptimiserState(jnp.int32(0), mean, square)
 
 
 def orthogonal(matrix: Float[Array, "O I"]) -> Float[Array, "O I"]:
@@ -39,9 +42,9 @@ def orthogonal(matrix: Float[Array, "O I"]) -> Float[Array, "O I"]:
 
 
 def update(
-    weights: Weights, gradients: Weights, state: Optimiser, rate: Float[Array, ""]
-) -> tuple[Weights, Optimiser, Float[Array, ""]]:
-    """One step after clipping the gradients' norm to 1; also returns that norm."""
+    weights: Weights, gradients: Weights, state: OptimiserState, rate: Float[Array, ""]
+) -> tuple[Weights, OptimiserState, Float[Array, ""]]:
+    """One step with gradient clipping to norm 1; also returns the norm."""
     norm = jnp.sqrt(sum((jnp.sum(jnp.square(g)) for g in gradients.values()), start=jnp.float32(0)))
     scale = jnp.minimum(jnp.float32(1), jnp.float32(1) / (norm + jnp.float32(1e-6)))
     step = state.step + jnp.int32(1)
@@ -51,7 +54,7 @@ def update(
         gradient = gradients[name] * scale
         if uses_muon(name):
             means[name] = jnp.float32(MOMENTUM) * state.mean[name] + gradient
-            # This factor gives Muon's step the size of AdamW's, so that one rate serves both (Liu 2025).
+            # This factor scales Muon's step to the size of AdamW's, so that both use one learning rate (Liu 2025).
             size = jnp.float32(0.2 * max(weight.shape) ** 0.5)
             move = size * orthogonal(gradient + jnp.float32(MOMENTUM) * means[name])
         else:
@@ -62,4 +65,4 @@ def update(
             move = mean / (jnp.sqrt(square) + jnp.float32(EPSILON))
         decay = jnp.float32(0 if "norm" in name else DECAY)
         new[name] = weight - rate * (move + decay * weight)
-    return new, Optimiser(step, means, squares), norm
+    return new, OptimiserState(step, means, squares), norm

@@ -1,4 +1,4 @@
-"""An endless supply of short connected stories, and talks in which somebody asks for one.
+"""Generator of short synthetic stories, and of talks in which a user requests one.
 
 python data/stories.py --count 3 --seed 1
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import talk
 import words
-from plots import DAY, ENDING, OPENING, PLOTS, SOON, Plot
+from story_plots import DAY, ENDING, OPENING, PLOTS, SOON, Plot
 
 Message = dict[str, str]
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -26,33 +26,33 @@ SWEETS = ("cookies", "cupcakes", "muffins", "pancakes", "candies", "strawberries
 
 @dataclass(frozen=True)
 class Story:
-    """A finished story and the ways in which somebody may have asked for it."""
+    """A story and the topics under which a user can request it."""
 
     text: str
-    asks: tuple[str, ...]
+    topics: tuple[str, ...]
 
 
 def choose(text: str, rng: random.Random) -> str:
-    """Settle every `[a|b|c]`, the innermost first."""
+    """Choose one alternative of every `[a|b|c]`, the innermost first."""
     while CHOICE.search(text):
         text = CHOICE.sub(lambda match: rng.choice(match[1].split("|")), text)
     return text
 
 
 def fill(text: str, scene: Mapping[str, str]) -> str:
-    """Put the scene's words into their slots; a KeyError names a slot the scene lacks."""
+    """Fill the slots with words of the scene; KeyError for an unknown slot."""
     while SLOT.search(text):
         text = SLOT.sub(lambda match: scene[match[1]], text)
     return text
 
 
 def article(text: str) -> str:
-    """Write `an` for `a` before a vowel."""
+    """Change `a` to `an` before a vowel."""
     return re.sub(r"\b([Aa]) (?=[aeiouAEIO])(?!uni|one\b|use)", r"\1n ", text)
 
 
 def polish(text: str) -> str:
-    """Tidy blanks, articles, capitals and paragraphs of a filled text."""
+    """Correct spaces, articles, capital letters and paragraphs of a filled text."""
     text = article(re.sub(r"\s+", " ", text).strip())
     paragraphs = [part.strip() for part in text.split("<p>")]
     paragraphs = [part[:1].upper() + part[1:] for part in paragraphs if part]
@@ -61,12 +61,12 @@ def polish(text: str) -> str:
 
 
 def _capital(match: re.Match[str]) -> str:
-    # After a closing quote the sentence may go on ("Why?" asked Tom); there, texts write their capitals themselves.
+    # A sentence can continue after a closing quote ("Why?" asked Tom): the plots contain those capital letters.
     return match[0] if '"' in match[1] else match[1] + match[2].upper()
 
 
-def _who(rng: random.Random, taken: Sequence[str], human: float) -> tuple[str, str, bool]:
-    """Draw a name, a kind and whether it is a she, unlike those already taken."""
+def draw_character(rng: random.Random, taken: Sequence[str], human: float) -> tuple[str, str, bool]:
+    """Draw a name, a kind and a gender (True: she) that are not taken yet."""
     she = rng.random() < 0.5
     if rng.random() < human:
         kind = rng.choice(words.PEOPLE_GIRL if she else words.PEOPLE_BOY)
@@ -76,17 +76,17 @@ def _who(rng: random.Random, taken: Sequence[str], human: float) -> tuple[str, s
         names = (*words.PETS, *(words.GIRLS if she else words.BOYS)[:12])
         she = {"hen": True, "cow": True, "fairy": True, "witch": True, "mermaid": True, "wizard": False}.get(kind, she)
     if kind in taken:
-        return _who(rng, taken, human)
+        return draw_character(rng, taken, human)
     name = rng.choice([name for name in names if name not in taken])
     return name, kind, she
 
 
 def draw_scene(rng: random.Random) -> dict[str, str]:
-    """Draw everything a plot may name: three characters, things, places, feelings."""
+    """Draw the words of all slots: three characters, things, places, feelings."""
     scene: dict[str, str] = {}
     taken: list[str] = []
     for prefix, role, human in (("", "hero", 0.4), ("f", "friend", 0.12), ("o", "other", 0.2)):
-        name, kind, she = _who(rng, taken, human)
+        name, kind, she = draw_character(rng, taken, human)
         taken += [name, kind]
         scene |= {role: name, f"{prefix or 'h'}kind": kind}
         pronouns = ("she", "She", "her", "her") if she else ("he", "He", "him", "his")
@@ -111,24 +111,24 @@ def draw_scene(rng: random.Random) -> dict[str, str]:
 
 
 def write_story(rng: random.Random, plot: Plot | None = None) -> Story:
-    """Write one story after `plot`, or after any."""
+    """Write one story for `plot`, or for a random plot."""
     plot = plot or rng.choice(PLOTS)
     scene = draw_scene(rng)
     opening = choose(OPENING, rng).strip()
-    # An opening that has already named the day does not name another.
+    # No second day after an opening with a day.
     scene["day"] = choose(SOON if opening.startswith("One {weather}") else DAY, rng)
     text = polish(fill(f"{opening} {choose(plot.text, rng)}", scene))
-    asks = (
+    topics = (
         "a {trait} {hkind}",
         "a {hkind}",
         "a {hkind} named {hero}",
         "a {hkind} called {hero}",
         "{hero} the {hkind}",
-        *plot.asks,
+        *plot.topics,
     )
     if "{friend}" in plot.text:
-        asks += ("a {hkind} and a {fkind}", "a {trait} {hkind} and {his} friend", "{hero} and {friend}")
-    return Story(text, tuple(dict.fromkeys(article(fill(ask, scene)) for ask in asks)))
+        topics += ("a {hkind} and a {fkind}", "a {trait} {hkind} and {his} friend", "{hero} and {friend}")
+    return Story(text, tuple(dict.fromkeys(article(fill(topic, scene)) for topic in topics)))
 
 
 def user(text: str) -> Message:
@@ -139,14 +139,14 @@ def assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
-def ask_for(rng: random.Random, asks: Sequence[str]) -> str:
-    """Phrase a wish for a story; the topic is one of `asks`."""
-    text = article(rng.choice(talk.REQUESTS).format(topic=rng.choice(asks)))
+def write_request(rng: random.Random, topics: Sequence[str]) -> str:
+    """Write a request for a story on one of the topics."""
+    text = article(rng.choice(talk.REQUESTS).format(topic=rng.choice(topics)))
     return text.lower().rstrip(".?!") if rng.random() < 0.1 else text
 
 
 def small_talk(rng: random.Random) -> list[Message]:
-    """One question that is not a wish for a certain story, and its answer."""
+    """One question that is not a request for a story, and its answer."""
     questions, answers = rng.choice(talk.SMALL_TALK)
     scene = draw_scene(rng)
     question = polish(fill(choose(rng.choice(questions), rng), scene))
@@ -155,14 +155,17 @@ def small_talk(rng: random.Random) -> list[Message]:
     return [user(question), assistant(polish(fill(choose(rng.choice(answers), rng), scene)))]
 
 
-def begin(rng: random.Random, story: Story) -> str:
-    """The first words of a story: who says "Once upon a time" wants to hear the rest."""
+def first_words(rng: random.Random, story: Story) -> str:
+    """The first words of a story, as a request for the rest of it."""
     first = story.text.split()[:14]
     return " ".join(first[: rng.randint(2, len(first))])
 
 
 def write_talk(rng: random.Random, story: Story | None = None) -> list[Message]:
-    """A talk round a story (a fresh one unless given): at times a greeting, other questions, thanks, another wish."""
+    """A talk about a story (a new one by default).
+
+    Some talks have a greeting, other questions, thanks, or a second request.
+    """
     messages: list[Message] = []
     if rng.random() < 0.1:
         messages.append({"role": "system", "content": rng.choice(talk.SYSTEM)})
@@ -171,7 +174,10 @@ def write_talk(rng: random.Random, story: Story | None = None) -> list[Message]:
     if rng.random() < 0.15:
         messages += small_talk(rng)
     story = story or write_story(rng)
-    messages += [user(begin(rng, story) if rng.random() < 0.2 else ask_for(rng, story.asks)), assistant(story.text)]
+    messages += [
+        user(first_words(rng, story) if rng.random() < 0.2 else write_request(rng, story.topics)),
+        assistant(story.text),
+    ]
     if rng.random() < 0.15:
         messages += (
             small_talk(rng)
@@ -180,15 +186,15 @@ def write_talk(rng: random.Random, story: Story | None = None) -> list[Message]:
         )
     if rng.random() < 0.12:
         again = write_story(rng)
-        wish = rng.choice(talk.AGAIN) if rng.random() < 0.4 else ask_for(rng, again.asks)
-        messages += [user(wish), assistant(again.text)]
+        request = rng.choice(talk.AGAIN) if rng.random() < 0.4 else write_request(rng, again.topics)
+        messages += [user(request), assistant(again.text)]
     return messages
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Print some of the storyteller's synthetic training stories.")
-    parser.add_argument("--count", type=int, default=3, help="how many (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first one (default: 0)")
+    parser.add_argument("--count", type=int, default=3, help="number of stories (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--talk", action="store_true", help="talks instead of stories")
     options = parser.parse_args()
     rng = random.Random(options.seed)

@@ -1,4 +1,4 @@
-"""What people say to the storyteller and what it says back; `[a|b]` and `{slot}` as in plots.py."""
+"""Phrases of the talks: requests, small talk and answers; `[a|b]` and `{slot}` as in story_plots.py."""
 
 REQUESTS = (
     "Tell me a story about {topic}.", "Tell me a story about {topic}", "Please tell me a story about {topic}.",

@@ -1,4 +1,4 @@
-"""The storyteller's world: names, creatures, things, places and feelings, as plain tuples."""
+"""Words of the synthetic stories: names, creatures, things, places and feelings."""
 
 
 def _list(text: str) -> tuple[str, ...]:
@@ -12,7 +12,7 @@ Kofi, Omar, Ravi, Mark, Nick, Theo, Paul, Eric, Ali, Henry, Toby, Dan, Felix""")
 PETS = _list("""Pip, Momo, Nibbles, Coco, Bubbles, Fluffy, Poppy, Tiny, Rusty, Hazel, Pepper, Biscuit, Misty, Bruno,
 Pumpkin, Willow, Ollie, Dot, Patch, Maple, Ziggy, Luna, Teddy, Olive, Bella, Waffles, Clover, Benny, Tilly, Basil,
 Ginger, Snowy, Berry, Milo, Kiki, Otto""")
-# Every creature is written as it stands behind "a little": its article follows from its first letter.
+# Creatures without an article: the first letter determines "a" or "an".
 ANIMALS = _list("""cat, dog, rabbit, mouse, fox, bear, frog, duck, owl, turtle, squirrel, hedgehog, elephant, lion,
 monkey, penguin, pig, goat, sheep, horse, cow, kitten, puppy, bird, bee, ant, snail, fish, deer, mole, otter,
 beaver, hen, crab, giraffe, zebra, koala, panda, tiger, donkey, butterfly, ladybug, spider, whale, dolphin, parrot,

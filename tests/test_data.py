@@ -1,4 +1,4 @@
-"""The built-in storyteller: its story generator, its training script and the files that were shipped."""
+"""The built-in storyteller: story generator, training script and shipped files."""
 
 import os
 import random
@@ -24,13 +24,15 @@ import network  # noqa: E402
 import optimiser  # noqa: E402
 import stories  # noqa: E402
 import train  # noqa: E402
-from plots import PLOTS  # noqa: E402
+from story_plots import PLOTS  # noqa: E402
 
 TINY = network.Shape(
     vocabulary=320, block_count=1, embedding_length=32, feed_forward_length=32, head_count=2, head_count_kv=1,
     context_length=64,
 )  # fmt: skip
-PLAN = train.Plan(steps=6, rows=2, length=32, long_from=2.0, warmup=2, seed=3, low=False, measure_every=1000)
+PLAN = train.TrainingPlan(
+    steps=6, rows=2, length=32, long_from=2.0, warmup=2, seed=3, bfloat16=False, measure_every=1000
+)
 FILES = ("storyteller-q8_0.gguf", "storyteller-f16.gguf")
 
 
@@ -47,12 +49,12 @@ def shipped(request):
 # Stories
 
 
-def test_the_same_seed_tells_the_same_story():
+def test_the_same_seed_gives_the_same_story():
     first, again, other = (stories.write_story(random.Random(seed)).text for seed in (7, 7, 8))
     assert first == again != other
 
 
-@pytest.mark.parametrize("plot", PLOTS, ids=[plot.asks[0] for plot in PLOTS])
+@pytest.mark.parametrize("plot", PLOTS, ids=[plot.topics[0] for plot in PLOTS])
 def test_every_plot_gives_clean_text(plot):
     for seed in range(40):
         text = stories.write_story(random.Random(seed), plot).text
@@ -63,17 +65,17 @@ def test_every_plot_gives_clean_text(plot):
         assert 300 < len(text) < 2500
 
 
-def test_plots_and_stories_are_many():
+def test_plots_and_stories_are_varied():
     texts = [stories.write_story(random.Random(seed)).text for seed in range(300)]
     assert len(PLOTS) >= 20
     assert len(set(texts)) == len(texts)
     assert len({word for text in texts for word in re.findall(r"[a-z]+", text)}) > 700
 
 
-def test_the_hero_that_was_asked_for_is_in_the_story():
+def test_the_requested_hero_is_in_the_story():
     for seed in range(200):
         story = stories.write_story(random.Random(seed))
-        trait_and_kind, kind, named, *_ = story.asks
+        trait_and_kind, kind, named, *_ = story.topics
         for topic in (trait_and_kind, kind, named):
             for word in re.sub(r"^an? |named ", "", topic).split():
                 assert word in story.text, (topic, story.text)
@@ -86,17 +88,17 @@ def test_a_talk_alternates_and_ends_with_the_storyteller():
         assert roles == ["user", "assistant"] * (len(roles) // 2)
 
 
-def test_a_begun_story_is_told_from_its_beginning():
+def test_first_words_begin_the_story():
     lengths = set()
     for seed in range(50):
         story = stories.write_story(random.Random(seed))
-        begun = stories.begin(random.Random(seed), story).split()
+        begun = stories.first_words(random.Random(seed), story).split()
         assert story.text.split()[: len(begun)] == begun
         lengths.add(len(begun))
     assert min(lengths) == 2 and max(lengths) > 8
 
 
-def test_topics_come_from_the_storys_own_words():
+def test_topics_come_from_the_story():
     text = "Once there was a little girl named Lily. She had an old red ball and a cat."
     assert corpus.topics(text)[0] == "a little girl named Lily"
     assert all(topic in text for topic in corpus.topics(text))
@@ -114,7 +116,7 @@ def test_missing_texts_are_skipped(tmp_path):
     assert corpus.read_texts(tmp_path) == corpus.Texts((), ())
 
 
-def test_a_batch_follows_from_its_step_alone(tokenizer):
+def test_a_batch_depends_only_on_seed_and_step(tokenizer):
     first, again, other = (corpus.batch(tokenizer, (), 4, 33, 0, step) for step in (5, 5, 6))
     assert first.shape == (4, 33) and first.dtype == np.int32
     np.testing.assert_array_equal(first, again)
@@ -128,7 +130,7 @@ def test_a_batch_follows_from_its_step_alone(tokenizer):
 def test_a_few_steps_on_one_batch_lower_its_loss(tokenizer):
     rows = jnp.asarray(corpus.batch(tokenizer, (), 2, 33, 0, 0))
     weights = network.initialise(TINY, 0)
-    state = optimiser.start(weights)
+    state = optimiser.initial_state(weights)
     losses = []
     for _ in range(4):
         weights, state, value = train.train_step(weights, state, rows, jnp.float32(0.01), TINY, False)
@@ -147,23 +149,23 @@ def test_orthogonal_brings_singular_values_near_one():
 def test_resuming_from_a_checkpoint_equals_an_unbroken_run(tokenizer, tmp_path):
     none = corpus.Texts((), ())
     log = tmp_path / "log.txt"
-    whole = train.run(train.begin(TINY, PLAN), PLAN, TINY, tokenizer, none, tmp_path / "whole.npz", log)
-    half = train.run(train.begin(TINY, PLAN), PLAN, TINY, tokenizer, none, tmp_path / "half.npz", log, until=0.5)
+    whole = train.train(train.new_run(TINY, PLAN), PLAN, TINY, tokenizer, none, tmp_path / "whole.npz", log)
+    half = train.train(train.new_run(TINY, PLAN), PLAN, TINY, tokenizer, none, tmp_path / "half.npz", log, until=0.5)
     assert (half.step, whole.step) == (3, 6)
-    resumed = train.run(train.restore(tmp_path / "half.npz"), PLAN, TINY, tokenizer, none, tmp_path / "half.npz", log)
+    resumed = train.train(train.restore(tmp_path / "half.npz"), PLAN, TINY, tokenizer, none, tmp_path / "half.npz", log)
     assert resumed.step == 6
     for name, weight in whole.weights.items():
         np.testing.assert_array_equal(np.asarray(resumed.weights[name]), np.asarray(weight), err_msg=name)
 
 
-def test_the_rate_rises_stays_and_falls_to_nothing():
+def test_learning_rate_schedule():
     rates = [train.rate_at(PLAN, 50, done) for done in (0.1, PLAN.decay_from, (1 + PLAN.decay_from) / 2, 1.0)]
     assert rates == pytest.approx([PLAN.rate, PLAN.rate, PLAN.rate / 2, 0.0])
     assert train.rate_at(PLAN, 0, 0.0) == PLAN.rate / PLAN.warmup
 
 
 @pytest.mark.parametrize("script", ["train.py", "export.py", "stories.py"])
-def test_scripts_explain_themselves(script):
+def test_scripts_have_help(script):
     environment = os.environ | {"PYTHONPATH": str(DATA.parent)}
     command = [sys.executable, str(DATA / script), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -173,12 +175,12 @@ def test_scripts_explain_themselves(script):
 # Export
 
 
-def test_an_exported_file_holds_the_trained_weights(tokenizer, tmp_path):
+def test_an_exported_file_has_the_trained_weights(tokenizer, tmp_path):
     weights = network.initialise(TINY, 1)
     export.export_all(weights, TINY, tokenizer, tmp_path)
     for name, step in (("f16", 2**-11), ("q8_0", 1 / 127)):
         file = open_gguf(tmp_path / f"storyteller-{name}.gguf")
-        assert {key: tensor.shape for key, tensor in file.tensors.items()} == network.describe(TINY)
+        assert {key: tensor.shape for key, tensor in file.tensors.items()} == network.tensor_shapes(TINY)
         for key, tensor in file.tensors.items():
             weight = np.asarray(weights[key])
             limit = 0 if weight.ndim == 1 else step * np.abs(weight).max()
@@ -186,7 +188,7 @@ def test_an_exported_file_holds_the_trained_weights(tokenizer, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["storyteller-f16.gguf", "storyteller-q8_0.gguf"]
 
 
-def test_the_engine_computes_what_was_trained(tokenizer, tmp_path):
+def test_the_engine_computes_the_trained_network(tokenizer, tmp_path):
     weights = network.initialise(TINY, 2)
     path = tmp_path / "tiny-f16.gguf"
     export.export(weights, TINY, tokenizer, path, "f16")
@@ -217,16 +219,16 @@ def test_shipped_metadata(shipped):
     assert "output.weight" not in shipped.tensors
 
 
-def test_shipped_tensors_suit_every_quantisation(shipped):
+def test_shipped_tensors_fit_every_quantisation(shipped):
     wanted = TensorType.Q8_0 if "q8_0" in shipped.path.name else TensorType.F16
-    assert {name: tensor.shape for name, tensor in shipped.tensors.items()} == network.describe(network.Shape())
+    assert {name: tensor.shape for name, tensor in shipped.tensors.items()} == network.tensor_shapes(network.Shape())
     for tensor in shipped.tensors.values():
         assert tensor.shape[-1] % 256 == 0  # a super-block of the K-quants
         assert tensor.type == (TensorType.F32 if len(tensor.shape) == 1 else wanted)
         assert np.isfinite(dequantize(tensor)).all()
 
 
-def test_shipped_tokenizer_takes_any_text_and_knows_its_ends(shipped):
+def test_shipped_tokenizer_encodes_any_text(shipped):
     tokenizer = load_tokenizer(shipped.metadata)
     for text in ("Once upon a time", "你好", "🐸 naïve\n\n\ttabs  and  1234567 numbers, isn't it?"):
         ids = tokenizer.encode(text, add_special=False)
@@ -245,7 +247,7 @@ def test_shipped_chat_template(shipped):
     assert [token for token in tokens if token.startswith("<|")][1:] == ["<|user|>", "<|end|>", "<|assistant|>"]
 
 
-def test_shipped_formats_tell_the_same():
+def test_shipped_formats_agree():
     exact, rounded = (open_gguf(DATA / name) for name in reversed(FILES))
     for name, tensor in exact.tensors.items():
         weight = dequantize(tensor)

@@ -1,8 +1,8 @@
 """Plots of the synthetic stories, as text with choices.
 
-`[a|b|c]` is a choice (it may be nested), `{slot}` a word of the scene. hero: {hero} {hkind} {trait} {he} {him} {his};
-friend: {friend} {fkind} {fhe} {fhim} {fhis}; a third one: {other} {okind} {ohe} {ohim} {ohis}. "a" becomes "an" and
-sentences get their capital letter later. `asks` are the phrases by which a reader may ask for this very story.
+`[a|b|c]` is a choice (choices can be nested), `{slot}` is a word of the scene. hero: {hero} {hkind} {trait} {he} {him}
+{his}; friend: {friend} {fkind} {fhe} {fhim} {fhis}; third character: {other} {okind} {ohe} {ohim} {ohis}. Articles
+("a" or "an") and capital letters are corrected later.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Plot:
-    """One kind of story: how it may be asked for, and its text."""
+    """One kind of story: topics under which a user can request it, and its text."""
 
-    asks: tuple[str, ...]
+    topics: tuple[str, ...]
     text: str
 
 
