@@ -36,14 +36,14 @@ def builtin_model() -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def apart() -> Iterator[Check]:
     """Run a function in a process with four devices."""
     with process_with_devices() as run:
         yield run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rounded_to_8_bits() -> Iterator[Check]:
     """Run a function where kernels round activations to 8 bits, as llama.cpp's did for the recorded numbers; tiles
     (AMX) round them less."""
@@ -54,7 +54,7 @@ def rounded_to_8_bits() -> Iterator[Check]:
         yield lambda check, *arguments: check(*arguments)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def without_kernels() -> Iterator[Check]:
     """The same where XLA multiplies, as it does on GPUs."""
     with process_with_devices("off") as run:

@@ -19,7 +19,7 @@ from minillama.model import cache_bytes
 
 @dataclass(frozen=True)
 class Usage:
-    """Memory in bytes, by formula and in use; None if system or device do not report it."""
+    """Memory in bytes, by formula and in use; None if it is not reported."""
 
     weights: int  # tensors of the file
     weights_held: int  # arrays of the parameters; for mapped weights these are pages of the file

@@ -20,8 +20,8 @@ for name in [name for name in os.environ if name.startswith("LLAMA_ARG_")]:
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-# Every room that handles arrays. The command line has none, and names types there that it imports only when it runs. The
-# kernels' SIMD language handles symbols of numbers, a hundred thousand of them, whose checks would take minutes.
+# Every room that handles arrays. The command line has none, and names types that it imports only when it runs. The SIMD
+# language of the kernels handles a hundred thousand symbols, and checking them would take minutes.
 ROOMS = (
     "env", "gguf", "tokenizer", "kernels.weight", "kernels.load_weights", "kernels.decode_blocks",
     "kernels.cpu.mapped_weight", "model", "sampling", "parallel", "engine", "measure", "lab",
