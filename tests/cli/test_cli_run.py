@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -124,16 +125,17 @@ def test_a_device_that_is_not_there_is_not_replaced_in_silence(builtin_model: Pa
 def test_options_reach_the_model(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Everything that `load` is asked for, without loading."""
-    from minillama.engine import llm as engine
+    """All options of the model, without loading it."""
+    from minillama.engine import load as engine
+    from minillama.engine.load_options import LoadOptions
 
     asked: dict[str, object] = {}
 
-    def load(path: Path, **options: object) -> None:
-        asked.update(options, path=path)
+    def open_model(path: Path, options: LoadOptions) -> None:
+        asked.update({field.name: getattr(options, field.name) for field in fields(options)}, path=path)
         raise ml.ResourceError("enough")
 
-    monkeypatch.setattr(engine, "load", load)
+    monkeypatch.setattr(engine, "open_model", open_model)
     model, template = tmp_path / "m.gguf", tmp_path / "template.jinja"
     model.touch()
     template.write_text("{{ messages }}")
@@ -148,7 +150,7 @@ def test_options_reach_the_model(
         "use_mlock": False,
         "cache_type_k": "q8_0", "cache_type_v": "f16", "chat_template": "{{ messages }}", "progress": False,
         "split_mode": "layer", "tensor_split": (3.0, 1.0), "main_gpu": 0, "tensor_parallel": 1, "workers": None,
-        "secret": None, "threads": 1,
+        "secret": None, "threads": 1, "hf_repo": None, "hf_file": None, "offline": False,
     }  # fmt: skip
     assert threads == {"threads": 1, "threads_batch": 2, "platform": None, "cpu_devices": 2}
     assert capsys.readouterr().err == "minillama: error: enough\n"

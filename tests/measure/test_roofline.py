@@ -119,7 +119,7 @@ def test_the_best_product_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", [TensorType.Q8_0, TensorType.Q4_K, TensorType.F16, TensorType.MXFP4])
 def test_the_matrix_that_is_timed_is_an_ordinary_one(kind: TensorType) -> None:
-    weight = roofline._some_weight(kind, 256, jax.devices()[0])
+    weight = roofline._random_weight(kind, 256, jax.devices()[0])
     product = np.asarray(matmul(jnp.eye(16, 256), weight))
     assert product.shape == (16, 256) and np.isfinite(product).all() and np.std(product) > 0
 
@@ -149,7 +149,7 @@ def test_another_number_of_threads_is_another_process(monkeypatch: pytest.Monkey
 
 
 def test_what_cannot_be_measured() -> None:
-    with pytest.raises(OptionError, match="no product for weights of type I32; supported: F32"):
+    with pytest.raises(OptionError, match="no matmul for weights of type I32; supported: F32"):
         measure_roofline(kind=TensorType.I32)
     with pytest.raises(OptionError, match="threads is 0"):
         measure_roofline(0)
