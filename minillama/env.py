@@ -102,10 +102,10 @@ def cpu_kernels() -> str:
 
     Read from the environment variable MINILLAMA_CPU_KERNELS. Raises OptionError for any other value.
     """
-    wanted = os.environ.get("MINILLAMA_CPU_KERNELS", "auto")
-    if wanted not in _CPU_KERNELS:
-        raise OptionError(f"MINILLAMA_CPU_KERNELS is {wanted!r}; expected one of {', '.join(_CPU_KERNELS)}")
-    return wanted
+    choice = os.environ.get("MINILLAMA_CPU_KERNELS", "auto")
+    if choice not in _CPU_KERNELS:
+        raise OptionError(f"MINILLAMA_CPU_KERNELS is {choice!r}; expected one of {', '.join(_CPU_KERNELS)}")
+    return choice
 
 
 def kernel_cache_dir() -> Path | None:
@@ -145,12 +145,12 @@ def models_dir() -> Path:
 
 
 def _set_xla_flags() -> None:
-    wanted = [_YNN_REDUCE_FLAG, _SCHEDULER_FLAG]
+    required = [_YNN_REDUCE_FLAG, _SCHEDULER_FLAG]
     if "avx512f" in cpu_flags():
-        wanted.append(_VECTOR_WIDTH_FLAG)
+        required.append(_VECTOR_WIDTH_FLAG)
     present = os.environ.get("XLA_FLAGS", "")
     names = {flag.split("=")[0] for flag in present.split()}
-    missing = [flag for flag in wanted if flag.split("=")[0] not in names]
+    missing = [flag for flag in required if flag.split("=")[0] not in names]
     if not missing:
         return
     os.environ["XLA_FLAGS"] = " ".join([present, *missing]).strip()
@@ -203,13 +203,13 @@ def _set_threads(threads: int, threads_batch: int, skip: int) -> None:
     allowed = allowed_cores()
     if max(threads, threads_batch) > len(allowed):
         logger.warning("%s, but this process may use %d cores; using %d", option, len(allowed), len(allowed))
-    wanted = [threads or _threads[0], threads_batch or _threads[1]]
-    limits = _limits(wanted, len(allowed))
+    counts = [threads or _threads[0], threads_batch or _threads[1]]
+    limits = _limits(counts, len(allowed))
     chosen = pick_cores(allowed, core_ids(), max(limits), skip)
     bound = sys.platform == "linux"
     if (limits != thread_limits() or (bound and chosen != current_affinity())) and backend_started():
         raise OptionError(f"{option} comes too late: JAX has already started; restart and set it first")
-    _threads[:] = wanted
+    _threads[:] = counts
     if bound:
         _set_affinity(chosen)
     elif max(limits) < len(allowed):

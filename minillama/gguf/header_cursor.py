@@ -25,11 +25,11 @@ class Cursor:
         self.position, self.size = 0, len(source)
         self.end = min(self.size, MAX_HEADER_BYTES)
 
-    def out_of_bytes(self, what: str, wanted: int) -> FormatError:
-        if wanted > self.end < self.size:
+    def out_of_bytes(self, what: str, needed: int) -> FormatError:
+        if needed > self.end < self.size:
             return FormatError(f"{self.label}: the header goes on beyond {MAX_HEADER_BYTES} bytes ({what}); malformed")
         return FormatError(
-            f"{self.label}: truncated or malformed: {what} ends at byte {wanted} of {self.size}; download it again"
+            f"{self.label}: truncated or malformed: {what} ends at byte {needed} of {self.size}; download it again"
         )
 
     def skip(self, count: int, what: str) -> int:

@@ -22,11 +22,11 @@ class Mix:
     @classmethod
     def named(cls, name: str) -> "Mix":
         """Find a mix by name, such as `q4_k_m`; OptionError if unknown."""
-        wanted = ALIASES.get(name.upper(), name.upper())
-        if wanted not in _BASES:
+        known_name = ALIASES.get(name.upper(), name.upper())
+        if known_name not in _BASES:
             raise OptionError(f"unknown file type {name}; known: {', '.join(_BASES)}")
-        base = _BASES[wanted]
-        return cls(wanted, FileType.ALL_F32 if wanted == "F32" else FileType[f"MOSTLY_{wanted}"], base)
+        base = _BASES[known_name]
+        return cls(known_name, FileType.ALL_F32 if known_name == "F32" else FileType[f"MOSTLY_{known_name}"], base)
 
 
 # As in llama-quantize, a k-quant without a size is the medium one.
@@ -117,11 +117,11 @@ def preferred_type(mix: Mix, name: str, shape: tuple[int, ...], traits: ModelTra
     return _layer_type(mix, stem, traits)
 
 
-def compatible_type(wanted: TensorType, row: int) -> TensorType:
+def compatible_type(preferred: TensorType, row: int) -> TensorType:
     """The type itself if rows are whole blocks, otherwise a fallback or F16."""
-    if row % BLOCKS[wanted][0]:
-        wanted = _FALLBACK_TYPES.get(wanted, TensorType.F16)
-    return TensorType.F16 if row % BLOCKS[wanted][0] else wanted
+    if row % BLOCKS[preferred][0]:
+        preferred = _FALLBACK_TYPES.get(preferred, TensorType.F16)
+    return TensorType.F16 if row % BLOCKS[preferred][0] else preferred
 
 
 def _layer_type(mix: Mix, stem: str, traits: ModelTraits) -> TensorType:
@@ -136,10 +136,10 @@ def _layer_type(mix: Mix, stem: str, traits: ModelTraits) -> TensorType:
             return TensorType.Q8_0
         if part == "attn_output":
             return TensorType.Q5_K if mix.name in _EIGHT_EXPERTS else mix.base
-    wanted = _layer_exception(mix, part, layer, value, down, traits)
-    if traits.size == "70B" and value and wanted in (TensorType.Q3_K, TensorType.Q4_K):
+    chosen = _layer_exception(mix, part, layer, value, down, traits)
+    if traits.size == "70B" and value and chosen in (TensorType.Q3_K, TensorType.Q4_K):
         return TensorType.Q5_K
-    return wanted
+    return chosen
 
 
 _EIGHT_EXPERTS = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS")

@@ -84,9 +84,9 @@ class GGUF:
             raise FormatError(f"{self.path}: metadata key {key} is missing; convert the model again")
         value = self.metadata[key]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
+            expected = " or ".join(kind.__name__ for kind in kinds)
             raise FormatError(
-                f"{self.path}: metadata key {key} is {self.kinds[key]}, not {wanted}; convert the model again"
+                f"{self.path}: metadata key {key} is {self.kinds[key]}, not {expected}; convert the model again"
             )
         return value
 

@@ -203,8 +203,8 @@ ODD_TEXTS = st.one_of(st.binary(min_size=1, max_size=4), st.binary(max_size=300)
 
 
 @given(st.lists(ODD_TEXTS, min_size=1, max_size=20), st.binary(max_size=40), st.integers(0, 60))
-def test_vectorised_strings_equal_those_read_one_by_one(texts: list[bytes | str], behind: bytes, lost: int) -> None:
-    raw = b"".join(map(gguf_bytes.string, texts)) + behind
+def test_vectorised_strings_equal_those_read_one_by_one(texts: list[bytes | str], tail: bytes, lost: int) -> None:
+    raw = b"".join(map(gguf_bytes.string, texts)) + tail
     raw = raw[: len(raw) - lost]
     found = read_short_strings(raw, len(texts))
     assert found is None or tuple(found) == slow_strings(raw, len(texts))

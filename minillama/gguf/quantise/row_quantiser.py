@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from minillama.errors import FormatError, UnsupportedError
+from minillama.gguf.block_layouts import LAYOUTS
 from minillama.gguf.quantise.iq4_quants import iq4_nl, iq4_xs
 from minillama.gguf.quantise.k_quants import q2_k, q3_k, q4_k, q5_k, q6_k
 from minillama.gguf.quantise.legacy_quants import q4_0, q4_1, q5_0, q5_1, q8_0
@@ -48,24 +49,6 @@ QUANTISERS: dict[TensorType, Quantiser] = {
     TensorType.IQ4_XS: iq4_xs,
 }
 
-# Where the float16 numbers of a block stand: bytes from its start. Layouts: ggml-common.h
-_HALVES: dict[TensorType, tuple[int, ...]] = {
-    TensorType.F16: (0,),
-    TensorType.Q4_0: (0,),
-    TensorType.Q4_1: (0, 2),
-    TensorType.Q5_0: (0,),
-    TensorType.Q5_1: (0, 2),
-    TensorType.Q8_0: (0,),
-    TensorType.Q2_K: (80, 82),
-    TensorType.Q3_K: (108,),
-    TensorType.Q4_K: (0, 2),
-    TensorType.Q5_K: (0, 2),
-    TensorType.Q6_K: (208,),
-    TensorType.IQ4_NL: (0,),
-    TensorType.IQ4_XS: (0,),
-}
-
-
 def quantise_rows(
     weights: Float32[np.ndarray, "rows K"],
     type: TensorType,
@@ -89,7 +72,15 @@ def quantise_rows(
     with np.errstate(all="ignore"):  # flat and tiny sub-blocks divide by 0; the searches replace these results
         rows = QUANTISERS[type](np.ascontiguousarray(weights), importance)
     blocks = rows.reshape(-1, block_bytes)
-    for start in _HALVES.get(type, ()):
+    for start in _float16_offsets(type):
         if not np.isfinite(np.ascontiguousarray(blocks[:, start : start + 2]).view("<f2")).all():
             raise FormatError(f"weights of up to {np.abs(weights).max():.3g} are too large for {type.name}")
     return rows
+
+
+def _float16_offsets(type: TensorType) -> tuple[int, ...]:
+    """Offsets in bytes of the float16 numbers of a block."""
+    if type is TensorType.F16:
+        return (0,)
+    layout = LAYOUTS.get(type)
+    return () if layout is None else tuple(offset for offset in (layout.d, layout.m) if offset is not None)
