@@ -49,6 +49,7 @@ QUANTISERS: dict[TensorType, Quantiser] = {
     TensorType.IQ4_XS: iq4_xs,
 }
 
+
 def quantise_rows(
     weights: Float32[np.ndarray, "rows K"],
     type: TensorType,
