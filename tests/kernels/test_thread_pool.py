@@ -48,7 +48,7 @@ class Lender:
 
 
 def write(module: Module) -> None:
-    """Define the pool, a task that counts calls, and a task that runs WIDTH of these."""
+    """Define the pool, a task that counts calls, and a task that runs WIDTH such."""
     define_thread_pool(module, API)
 
     def count(counts: Value, task: Value) -> None:

@@ -10,16 +10,20 @@ from minillama.gguf.block_layouts import LAYOUTS
 from minillama.kernels.cpu import unpack_blocks
 from minillama.kernels.cpu.simd import F32, U16, Value, bf16_to_f32, f16_to_f32, load
 from minillama.kernels.cpu.unpack_blocks import (
-    IN_ORDER,
     IQ4_CODE_BOOK,
-    LOW_NIBBLES_FIRST,
     MXFP4_CODE_BOOK,
     MXFP4_OFFSET,
-    Q4_K_PERMUTATION,
     SIGNED_OFFSET,
+    Unpacked,
+)
+from minillama.kernels.cpu.unpack_shuffled import (
+    IN_ORDER,
+    LOW_NIBBLES_FIRST,
+    Q4_K_PERMUTATION,
     CodeGroup,
     ShuffledBlocks,
-    Unpacked,
+    iq4_xs_shuffled,
+    q4_k_shuffled,
     shuffled_nibbles,
 )
 
@@ -123,7 +127,7 @@ FORMATS: dict[Type, Format] = {
         Type.Q4_K,
         unpack_blocks.q4_k,
         has_minimum=True,
-        unpack_shuffled=unpack_blocks.q4_k_shuffled,
+        unpack_shuffled=q4_k_shuffled,
         permutation=Q4_K_PERMUTATION,
     ),
     Type.Q5_K: _super_block(Type.Q5_K, unpack_blocks.q5_k, has_minimum=True),
@@ -132,7 +136,7 @@ FORMATS: dict[Type, Format] = {
         Type.IQ4_XS,
         unpack_blocks.iq4_xs,
         zero_point=SIGNED_OFFSET,
-        unpack_shuffled=unpack_blocks.iq4_xs_shuffled,
+        unpack_shuffled=iq4_xs_shuffled,
         permutation=LOW_NIBBLES_FIRST,
     ),
 }

@@ -1,8 +1,9 @@
 """Embedding look-up: rows of a matrix by number, as float32."""
 
-from minillama.kernels.cpu.formats import FloatFormat, Format, Unpacked
+from minillama.kernels.cpu.formats import FloatFormat, Format
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.simd import F32, I32, I64, Module, Value, load, loop, splat, store
+from minillama.kernels.cpu.unpack_blocks import Unpacked
 
 
 def define_quantised(module: Module, name: str, form: Format) -> None:

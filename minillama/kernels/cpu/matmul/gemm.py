@@ -159,11 +159,8 @@ def define_float(module: Module, name: str, form: FloatFormat) -> None:
 
 
 def _for_each_panel(module: Module, tokens: Value, compute: Callable[[Microtile, Value], None]) -> None:
-    """Call `compute` for the whole panels and for a narrower last one.
-
-    A microtile has as many rows as fit in 32 registers of 16 floats, or in 16 of 8.
-    """
-    rows = 8 if module.isa.has_avx512 else 2
+    """Call `compute` for the whole panels and for a narrower last one."""
+    rows = 8 if module.isa.has_avx512 else 2  # of a microtile: 32 registers of 16 floats, or 16 of 8
     whole, rest = panel_counts(tokens)
     for panel in loop(0, whole):
         compute(Microtile(rows, PANEL_TOKENS), panel)
@@ -182,10 +179,9 @@ def _row_blocks(args: MatmulArgs, first: Value, last: Value, chunk: RowChunk) ->
 
 
 def _unpacked_rows(tokens: Value) -> Value:
-    """Rows to unpack at a time.
+    """Rows to unpack at a time: more rows with more panels.
 
-    With few panels so few rows that they stay in the first-level cache. With many panels more rows, as then each panel
-    is read from the second-level cache less often.
+    Few rows stay in the first-level cache. With many rows each panel is read from the second-level cache less often.
     """
     whole, _ = panel_counts(tokens)
     return min_(select(whole < 4, const(8), whole // 2 * 8), MAX_UNPACKED_ROWS)
@@ -282,19 +278,18 @@ def _accumulate_result(
 ) -> None:
     """Add a microtile to the result [T, N]; the first chunk overwrites it."""
     rows, token = min_(block.last - row, tile.rows), panel * PANEL_TOKENS
-    columns = [transpose([row_sums[v] for row_sums in sums]) for v in range(len(tile.vectors))]
-    flat = [column for vector_columns in columns for column in vector_columns]
+    columns = [column for v, _ in tile.vectors for column in transpose([row_sums[v] for row_sums in sums])]
     tokens = min_(args.tokens - token, tile.tokens)
     is_first_chunk = block.k.equals(0)
     is_whole = rows.equals(tile.rows) & tokens.equals(tile.tokens)
     out, stride = args.y + (args.rows * token + row) * 4, args.rows * 4
     with if_(is_whole):
-        for i, column in enumerate(flat):
+        for i, column in enumerate(columns):
             address = out + stride * i
             store(select(is_first_chunk, column, column + load(F32, tile.rows, address)), address)
     with if_(is_whole ^ 1):
         spare = alloca(tile.tokens * tile.rows * 4)
-        for i, column in enumerate(flat):
+        for i, column in enumerate(columns):
             store(column, spare + i * tile.rows * 4)
         for i in loop(0, tokens):
             for r in loop(0, rows):

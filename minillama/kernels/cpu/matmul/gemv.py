@@ -11,7 +11,7 @@ all of them. These rows are far apart, so that the hardware prefetcher sees sepa
 
 from collections.abc import Callable
 
-from minillama.kernels.cpu.formats import FloatFormat, Format, ShuffledBlocks
+from minillama.kernels.cpu.formats import FloatFormat, Format
 from minillama.kernels.cpu.matmul.activations import RowLayout
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.simd import (
@@ -32,6 +32,7 @@ from minillama.kernels.cpu.simd import (
     store,
     zero_pad,
 )
+from minillama.kernels.cpu.unpack_shuffled import ShuffledBlocks
 
 _UNROLL = 2  # independent accumulators of a row, to hide the latency of an FMA
 _FLOAT_ACCUMULATORS = 4  # rows times tokens that are computed at a time for float weights
