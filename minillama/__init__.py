@@ -1,4 +1,4 @@
-"""A lab kit on a readable JAX engine for large language models: deploy, measure, shard, optimise.
+"""Labs on a readable JAX engine for large language models: deploy, measure, shard, optimise.
 
 >>> import minillama as ml
 >>> llm = ml.load()                     # the built-in storyteller; or ml.load("model.gguf", ctx_size=2048)

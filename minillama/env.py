@@ -56,7 +56,7 @@ def prepare(
     cache_executables: bool = False,
     skip_cores: int = 0,
 ) -> None:
-    """Apply the settings that JAX reads when it starts; variables set by the user are kept.
+    """Apply the settings that JAX reads at its start; variables of the user are kept.
 
     threads: number of processor cores to compute on; None or less than 1 keeps the current choice.
     threads_batch: the same for prompts, if different. The process is bound to the larger number of cores; the smaller
@@ -197,7 +197,7 @@ def _set(name: str, value: str | int, option: str, given: str | int) -> None:
 
 
 def _set_threads(threads: int, threads_batch: int, skip: int) -> None:
-    """Set both kernel thread limits and bind XLA to the larger one; 0 keeps a number."""
+    """Set the kernels' two thread limits and bind XLA to the larger; 0 keeps one."""
     requested = ((name, number) for name, number in (("threads", threads), ("threads_batch", threads_batch)) if number)
     option = ", ".join(f"{name}={number}" for name, number in requested)
     allowed = allowed_cores()

@@ -1,4 +1,4 @@
-"""Exceptions of minillama; each message is one line with the thing, the value and the fix.
+"""Exceptions of minillama: each message is one line with thing, value and fix.
 
 The command line prints that line and exits with status 2. A notebook shows it as the last line of the cell's output.
 """
@@ -25,7 +25,7 @@ class ResourceError(MinillamaError):
 
 
 def first_line(error: BaseException, *, with_type: bool = False, limit: int | None = None) -> str:
-    """First line of an exception's message; the name of its type if the message is empty.
+    """First line of an exception's message, or its type's name if that is empty.
 
     with_type: put the name of the type before the message. limit: maximum number of characters of the message.
     """

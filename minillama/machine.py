@@ -1,4 +1,4 @@
-"""The machine as this process sees it: processor, cores, instruction sets and memory. Standard library only."""
+"""The machine of this process: CPU, cores, instruction sets and memory. Standard library only."""
 
 import os
 import platform as _platform
@@ -16,7 +16,10 @@ _INSTRUCTION_SETS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """Processor, cores and memory of this machine; memory in bytes, None if the system does not report it."""
+    """CPU, cores and memory of this machine.
+
+    Memory is in bytes, None if the system does not report it.
+    """
 
     system: str
     architecture: str
@@ -57,12 +60,12 @@ def describe() -> Machine:
 
 @cache
 def allowed_cores() -> tuple[int, ...]:
-    """Logical cores that this process may use, as they were before `env.prepare` bound it to some of them."""
+    """Logical cores that this process may use, before `env.prepare` bound it to some."""
     return current_affinity()
 
 
 def current_affinity() -> tuple[int, ...]:
-    """Logical cores that this process is bound to now; all cores on systems without an affinity."""
+    """Logical cores that this process is bound to; all on systems without CPU affinity."""
     if sys.platform == "linux":
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
