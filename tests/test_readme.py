@@ -13,6 +13,7 @@ from minillama.model.architectures import FAMILIES
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 LLAMA_CPP = (ROOT / "docs" / "llama-cpp.md").read_text(encoding="utf-8")
+LABS = (ROOT / "docs" / "labs.md").read_text(encoding="utf-8")
 MOST_WORDS = 900
 
 
@@ -35,10 +36,11 @@ def test_commands_exist(text: str) -> None:
     build_parser()
 
 
-def test_labs_are_those_that_exist() -> None:
-    rows = set(re.findall(r"^\| (\d\d) ", TEXT, re.MULTILINE))
+@pytest.mark.parametrize("text", [TEXT, LABS], ids=["README", "labs"])
+def test_labs_are_those_that_exist(text: str) -> None:
+    rows = set(re.findall(r"^\| (\d\d) ", text, re.MULTILINE))
     assert rows == {path.name[:2] for path in (ROOT / "labs").glob("[0-9][0-9]_*.ipynb")}
-    planned = re.search(r"^Planned: (\d\d .*?)\n\n", TEXT, re.MULTILINE | re.DOTALL)
+    planned = re.search(r"^Planned: (\d\d .*?)\n\n", text, re.MULTILINE | re.DOTALL)
     assert planned is None or not rows & set(re.findall(r"\b(\d\d) ", planned[1]))
 
 
