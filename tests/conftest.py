@@ -8,6 +8,7 @@ import pytest
 import strict_jax  # first of all, for it sets what JAX reads when it is imported
 from device_processes import Check, process_with_devices
 from hypothesis import HealthCheck, settings
+from tiers import assign
 
 from minillama.kernels.cpu_available import instruction_set
 
@@ -16,6 +17,12 @@ ROOT = strict_jax.ROOT
 settings.register_profile("here", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        assign(item)
 
 
 @pytest.fixture(scope="session")

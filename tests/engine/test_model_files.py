@@ -131,7 +131,7 @@ def test_hub(hub: str, tmp_path: Path) -> None:
     assert answers[5] == "first part"
     assert "holds no GGUF file" in answers[6]
     assert "no repository user/nobody" in answers[7]
-    assert "asks you to accept its terms" in answers[8]
+    assert "requires you to accept its terms" in answers[8]
     assert answers[9].startswith("OptionError: hub repository 'not a repository' should look like")
     assert all("\n" not in answer for answer in answers)
 

@@ -137,7 +137,7 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
         return sys.executable, "-S", "-c", "import time; time.sleep(600)"
 
     before = psutil.Process().children(recursive=True)
-    late = pytest.raises(ml.ResourceError, match="does not listen after 0 s: it said nothing")
+    late = pytest.raises(ml.ResourceError, match="does not listen after 0 s: no output")
     with late, running_workers(1, silent, seconds=0.3):
         pass
     assert psutil.Process().children(recursive=True) == before
@@ -147,7 +147,7 @@ def test_waiting_for_a_command_to_end() -> None:
     with guarded_process((sys.executable, "-S", "-c", "print(6 * 7)")) as good, guarded_process(("false",)) as bad:
         wait_for_all([good], WAIT)
         assert good.last_line() == "42"
-        with pytest.raises(ml.ResourceError, match="ended with status 1: it said nothing"):
+        with pytest.raises(ml.ResourceError, match="ended with status 1: no output"):
             wait_for_all([bad], WAIT)
     with guarded_process(("sleep", "600")) as slow, pytest.raises(ml.ResourceError, match="has not ended after 0 s"):
         wait_for_all([slow], 0.1)

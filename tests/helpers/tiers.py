@@ -1,0 +1,90 @@
+"""The tiers of the suite: quick tests of every run, slow ones of CI, full products of the nightly run.
+
+Most tests are quick. A rule here takes cases of a parametrised test out of the quick run: `pytest` tests every kind of
+thing once, `pytest -m slow` pairs of them, and `pytest -m nightly` the other combinations.
+"""
+
+import re
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Patterns (re.fullmatch) of a test's cases; a case that fits neither is nightly. No case: one name, ""."""
+
+    test: str  # the beginning of the node's id, below tests/
+    quick: str = "(?!)"  # nothing
+    slow: str = "(?!)"
+
+
+RULES = (
+    # families: one of each feature (rope style, fused tensors, head norms, post norms, window, experts, factors)
+    Rule("model/test_forward.py::TestEveryVariant", "llama3|qwen2moe|qwen3|chatglm|gemma3|phi3-longrope", ".*"),
+    Rule("model/test_forward.py::TestAgainstLlamaCpp::test_architecture",
+         "llama3|qwen2moe|qwen3|chatglm|gemma2|phi3-longrope|qwen2-yarn", ".*"),
+    Rule("model/test_forward.py::TestAgainstLlamaCpp::test_quantised", "F16|Q8_0|Q4_0|Q4_K_M|IQ4_XS", ".*"),
+    Rule("engine/test_llm.py::test_generated_is_streamed_is_recomputed",
+         "llama3|gemma3|qwen2moe", "glm4|qwen3|phi3-longrope|chatglm"),
+    Rule("engine/test_llm.py::TestPlacement::test_two_devices_give_the_same_text", slow=".*"),
+    # devices: one family quick, some in CI
+    Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_every_variant", "llama", "qwen2moe|gemma3|glm4"),
+    Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_quantised_weights_where", slow="qwen3"),
+    Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_quantised_weights", slow="llama|qwen3moe"),
+    Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_where_xla_multiplies", slow="llama"),
+    Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_widths_that_do_not_divide_where"),
+    Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_widths", slow="three blocks for two|experts"),
+    Rule("engine/test_tensor_parallel.py::test_every_call_gives_the_same_elsewhere"),
+    Rule("engine/test_tensor_parallel.py::test_every_call_gives_the_same", slow=".*"),
+    Rule("engine/test_tensor_parallel.py::test_so_does_one_of_other_models", slow="mixtral"),
+    Rule("engine/test_tensor_parallel.py::test_the_built_in_model_writes_the_same", slow="2"),
+    Rule("engine/test_programs.py::test_texts_together", "penalties", ".*"),
+    Rule("engine/test_programs.py::test_of_other_models", slow="gemma3"),
+    Rule("engine/test_programs.py::test_over_devices", slow="penalties"),
+    Rule("engine/test_prompt_lookup.py::TestSameText::test_of_every_sampler", "penalties", "greedy|dry|mirostat 2"),
+    Rule("engine/test_prompt_lookup.py::TestSameText::test_of_every_kind_of_model", "gemma2", ".*"),
+    Rule("engine/test_prompt_lookup.py::TestSameText::test_over_several_devices", slow=".*"),
+    Rule("engine/test_prompt_lookup.py::TestSameText::test_of_the_built_in_model", slow=".*"),
+    Rule("engine/test_prompt_lookup.py::TestSameText::test_where_the_cache_grows", slow=".*"),
+    Rule("engine/test_prompt_lookup.py::TestEnds::test_full_context", slow=".*"),
+    Rule("engine/test_remote_backend.py::TestSameNumbers::test_of_every_sampler", "greedy|penalties", ".*"),
+    Rule("engine/test_executable_cache.py::test_what_jax_has_compiled_before", slow=".*"),
+    # kernels: the processor's own instruction set quick, the generic one (seconds a kernel) for some types in CI
+    Rule("kernels/test_cpu_attention.py::TestEveryKernel", "(?!.*generic).*", ".*f16-f16.*|.*q8_0-f32.*"),
+    Rule("kernels/test_cpu_matmul.py", "(?!.*generic).*|generic", ".*(Q4_0|F16|Q6_K).*"),
+    Rule("kernels/test_registry.py::test_a_whole_model_on_other_kernels", slow=".*"),
+    Rule("parallel/test_shards.py::test_types_without_kernels", slow="Q8_0|F16"),
+    Rule("parallel/test_shards.py::test_types", "Q8_0", "F16|Q4_K|F32"),
+    Rule("sampling/test_sharded_sampling.py::test_the_same_tokens_on_two_devices", slow="all of these"),
+    Rule("sampling/test_sharded_sampling.py::test_the_same_tokens", "all of these", "all later stages|greedy|dry"),
+    Rule("sampling/test_sharded_sampling.py::test_all_values_of_top_k"),
+    # measuring
+    Rule("measure/test_perplexity.py::test_passes_equal_whole_windows", "a last pass that is not full", ".*"),
+    Rule("measure/test_perplexity.py::test_windows_side_by_side", "gemma2-f32", ".*"),
+    Rule("measure/test_perplexity.py::test_layers_on_two_devices", slow=".*"),
+    Rule("measure/test_multiple_choice.py::test_endings_are_scored", "hellaswag-32", ".*"),
+    Rule("cli/test_cli_perplexity.py::test_tasks", "hellaswag.*", ".*"),
+    Rule("cli/test_cli_bench.py::test_several_numbers_of_threads", slow=".*"),
+    Rule("lab/test_lab07.py::test_speeds_by_turns", slow=".*"),
+    Rule("lab/test_lab09.py::test_on_eight_devices", slow=".*"),
+    Rule("lab/test_lab09.py::test_a_step_of_a_model_sends", slow=".*"),
+    # notebooks: one lab quick, all in CI
+    Rule("lab/test_notebooks.py::test_learners_notebook_runs_unsolved", "02.*", ".*"),
+    Rule("lab/test_notebooks.py::test_solutions_hold", "02.*", ".*"),
+    Rule("lab/test_notebooks.py::test_nbval_bites", slow=".*"),
+    Rule("sampling/test_sampling_chain.py::test_mirostat_keeps_the_surprise", slow=".*"),
+    Rule("model/test_attention.py::test_attention_is_the_formula", "(16|384)-.*", ".*"),
+)  # fmt: skip
+
+
+def assign(item: pytest.Item) -> None:
+    """Mark a test by the first rule that names it."""
+    name = item.nodeid.removeprefix("tests/")
+    rule = next((rule for rule in RULES if name.startswith(rule.test)), None)
+    if rule is None:
+        return
+    case = item.callspec.id if hasattr(item, "callspec") else ""
+    if re.fullmatch(rule.quick, case):
+        return
+    item.add_marker(pytest.mark.slow if re.fullmatch(rule.slow, case) else pytest.mark.nightly)
