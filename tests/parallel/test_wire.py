@@ -185,10 +185,17 @@ def test_socket_options() -> None:
 def test_latency(pair: tuple[Connection, Connection]) -> None:
     left, right = pair
     message = Message("step", {"n": 1, "position": 512}, (np.zeros(32, np.float32),))
-    spent = []
-    for _ in range(2000):
-        started = time.perf_counter()
-        left.send(message)
-        right.receive()
-        spent.append(time.perf_counter() - started)
-    assert np.median(spent) < 200e-6  # measured: 25 us
+    frame = encode(message)
+    plain, other = socket.socketpair()
+    ours, raw = [], []
+    with plain, other:
+        for _ in range(2000):  # interleaved, because other load of the machine slows both
+            started = time.perf_counter()
+            left.send(message)
+            right.receive()
+            ours.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            plain.sendall(frame)
+            other.recv(len(frame), socket.MSG_WAITALL)
+            raw.append(time.perf_counter() - started)
+    assert np.median(ours) < 40 * np.median(raw)  # measured on AVX2: 38 us, 9.5 times
