@@ -306,7 +306,7 @@ def test_mistakes_are_named(item: Item, answer: Callable, said: str) -> None:
 
 
 def test_own_numbers_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab09, "own", lab09.Own())
+    monkeypatch.setattr(lab09, "own", lab09.OwnMeasurement())
     assert lab09.break_even(break_even).passed
     lab09.own.on(0.0123, 7, 2)
 
