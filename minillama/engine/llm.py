@@ -102,8 +102,22 @@ class LLM:
         (temp, top_k, seed, ...); sampling options not given come from the file, then from llama.cpp's defaults.
         Raises OptionError for impossible options and for a prompt that does not fit.
         """
-        ids = tuple(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
-        return self._start(ids, session, options)
+        names = {field.name for field in fields(Request)}
+        request = Request(**{name: value for name, value in options.items() if name in names})
+        sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
+        ids = self._checked(tuple(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt))
+        if len(ids) > self.ctx_size - 4:
+            raise OptionError(
+                f"the prompt has {len(ids)} tokens, too many for a context of {self.ctx_size}; raise ctx_size"
+            )
+        if request.ignore_eos:
+            never = tuple((token, -np.inf) for token in sorted(self.tokenizer.eog))
+            sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *never))
+        chain = self.backend.chain(sampling)
+        if session is None:
+            session = self.session()
+        seed = self.backend.broadcast(resolve_seed(sampling.seed))
+        return Stream(session, self.tokenizer, chain, ids, request, seed, self.load_seconds)
 
     def generate(
         self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -140,8 +154,7 @@ class LLM:
 
         Raises UnsupportedError where the model has no chat template or it cannot be rendered.
         """
-        ids = tuple(self.encode_chat(messages))
-        return self._start(ids, session, options)
+        return self.stream(self.encode_chat(messages), session=session, **options)
 
     def chat(
         self,
@@ -208,25 +221,6 @@ class LLM:
         marks = [mark.encode() for mark in DRY_BREAKERS]
         pieces = ((token, self.tokenizer.piece(token)) for token in range(self.tokenizer.size))
         return tuple(token for token, piece in pieces if any(mark in piece for mark in marks))
-
-    def _start(self, ids: tuple[int, ...], session: Session | None, options: GenerateOptions) -> Stream:
-        """Check everything that can be checked before the first token, then start."""
-        names = {field.name for field in fields(Request)}
-        request = Request(**{name: value for name, value in options.items() if name in names})
-        sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
-        ids = self._checked(ids)
-        if len(ids) > self.ctx_size - 4:
-            raise OptionError(
-                f"the prompt has {len(ids)} tokens, too many for a context of {self.ctx_size}; raise ctx_size"
-            )
-        if request.ignore_eos:
-            never = tuple((token, -np.inf) for token in sorted(self.tokenizer.eog))
-            sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *never))
-        chain = self.backend.chain(sampling)
-        if session is None:
-            session = self.session()
-        seed = self.backend.broadcast(resolve_seed(sampling.seed))
-        return Stream(session, self.tokenizer, chain, ids, request, seed, self.load_seconds)
 
     def _checked(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         if not ids:

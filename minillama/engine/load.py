@@ -9,13 +9,13 @@ from minillama.engine.backends.choose import open_here, open_on_workers, place
 from minillama.engine.compile.executable_cache import prefetch_executables
 from minillama.engine.llm import LLM
 from minillama.engine.load_options import LoadKeywords, LoadOptions
-from minillama.engine.loading.load_params import unused_tensors
+from minillama.engine.loading.load_params import config_of, unused_tensors
 from minillama.engine.loading.memory_budget import choose_context, logger, record_storage
 from minillama.engine.loading.model_files import resolve
 from minillama.errors import FormatError, OptionError
 from minillama.gguf import GGUF, open_gguf
 from minillama.kernels import reads_in_place
-from minillama.model import Config, read_config
+from minillama.model import Config
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
 
 
@@ -37,7 +37,7 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
         hints = options.ctx_size, options.n_gpu_layers, options.sharing, options.batches, options.cache_types
         prefetch_executables(path, *hints)
     file = open_gguf(path)
-    config = _config_of(file)
+    config = config_of(file)
     placement = (
         None if options.workers is not None else place(options.sharing, config.block_count, options.n_gpu_layers)
     )
@@ -58,12 +58,6 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
         memory = record_storage(memory, file, in_place=in_place, use_mmap=options.use_mmap, use_mlock=options.use_mlock)
     batches, seconds = options.batches.within(ctx_size), time.perf_counter() - started
     return LLM(backend, tokenizer, template, file, ctx_size, batches, options.cache_types, memory, seconds)
-
-
-def _config_of(file: GGUF) -> Config:
-    if "token_embd.weight" not in file.tensors:
-        raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
-    return read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
 
 
 def _text_side(file: GGUF, config: Config, chat_template: str | None) -> tuple[Tokenizer, ChatTemplate | None]:

@@ -22,9 +22,7 @@ def pass_size(count: int) -> int:
 
 
 class Session:
-    """The state of one text.
-
-    A text with the same beginning costs only its new tokens.
+    """The state of one text; another text with its beginning costs only new tokens.
 
     Made by `LLM.session()`. `tokens` are those that the cache holds. `generate` may run ahead of them: `commit(token)`
     keeps what it ran; otherwise the next call discards it.
@@ -75,10 +73,7 @@ class Session:
         self._cache = self._backend.truncate(self._cache, np.full(1, len(self.tokens), np.int32))
 
     def reuse(self, ids: Sequence[int]) -> int:
-        """Keep the longest common prefix with `ids`, at most all but the last token.
-
-        Its length.
-        """
+        """Keep the longest common prefix with `ids`, short of the last token; its length."""
         if self._is_lost():
             self.clear()
         common = 0
@@ -90,9 +85,7 @@ class Session:
         return common
 
     def prefill(self, ids: Sequence[int]) -> Iterator[Handle]:
-        """Run tokens after those in the cache, chunk by chunk.
-
-        Yields the logits of each chunk's last token, [1, V].
+        """Run tokens chunk by chunk; yields the logits of each chunk's last token, [1, V].
 
         Waits for the device at the end of each batch. The ids must fit in `room`.
         """

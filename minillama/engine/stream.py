@@ -28,9 +28,7 @@ _compiled: set[object] = set()  # keys of programs that have run, to show "compi
 
 
 class Stream:
-    """An iterator of pieces; `completion` is there when it has ended or was closed.
-
-    Also a context manager.
+    """An iterator of pieces and a context manager; `completion` is there when it has ended.
 
     `state` is the current activity, for a display. An interrupt (Ctrl-C) closes the stream and is raised again.
     """

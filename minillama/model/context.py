@@ -57,10 +57,7 @@ class PassContext:
         return self.rope_local if self.rope_local is not None and layer.sliding_window else self.rope
 
     def output_rows(self, a: Shaped[Array, "B T *axes"]) -> Shaped[Array, "B _ *axes"]:
-        """The wanted token of each text, [B, 1, ...].
-
-        All of them where `output_index` is None.
-        """
+        """The wanted token of each text, [B, 1, ...]; all tokens if `output_index` is None."""
         if self.output_index is None:
             return a
         if a.shape[0] == 1:
@@ -69,10 +66,7 @@ class PassContext:
         return jnp.take_along_axis(a, index, axis=1)
 
     def keep_output(self, x: Float[Array, "B T D"]) -> tuple[Float[Array, "B _ D"], "PassContext"]:
-        """Drop the tokens that are not wanted any more.
-
-        X and the context of those that stay.
-        """
+        """Keep only the wanted tokens of x, and the context of these."""
         if self.output_index is None:
             return x, self
         return self.output_rows(x), replace(self, n_valid=None, output_index=None)

@@ -41,9 +41,7 @@ def transformer_block(
 def forward(
     params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache, see: See = unseen
 ) -> tuple[Float[Array, "B T D"], Cache]:
-    """Run T tokens that follow those in the cache.
-
-    Hidden states, normed and ready for `unembed`.
+    """Run T tokens after those in the cache; hidden states, ready for `unembed`.
 
     The cache must have room for T more positions.
     """
@@ -55,9 +53,7 @@ def forward(
 def forward_last(
     params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache, n_valid: Int[Array, "B"]
 ) -> tuple[Float[Array, "B D"], Cache]:
-    """Run T tokens, of each text only the first `n_valid`.
-
-    The hidden state of the last one, and the cache.
+    """Run the first `n_valid` of T tokens; the hidden state of each text's last one.
 
     The last layer computes only keys and values for the tokens before it.
     """
@@ -91,6 +87,8 @@ def run_layers(
             x, states[i] = transformer_block(p, x, states[i], traced, config.layer(first + i))
         else:
             x, states[i] = _transformer_block(p, x, states[i], ctx, config.layer(first + i))
+    if n_valid is not None and not blocks:  # the stage of a pipeline that has only the output head
+        x = replace(ctx, output_index=n_valid - 1).output_rows(x)
     return x, Cache(tuple(states), cache.length + jnp.int32(ctx.positions.shape[1]))
 
 

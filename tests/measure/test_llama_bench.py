@@ -53,7 +53,7 @@ def test_a_trial_runs_as_in_llama_bench(llm: LLM, calls: list[tuple[str, object]
     assert shape == [("read", 4), ("read", 2), *prompt, ("decode", 1), *repetition, *repetition]
 
     bos = llm.tokenizer.bos
-    assert calls[0][1][0] == bos and calls[2][1][0] == bos  # of the depth and of the prompt behind it
+    assert calls[0][1][0] == bos and calls[2][1][0] == bos  # of the depth and of the prompt after it
     decoded = [value for name, value in calls if name == "decode"]
     assert decoded[0] == decoded[1] == bos and any(token != bos for token in decoded)
     kept = [value for name, value in calls if name == "keep"]

@@ -119,7 +119,7 @@ def test_answers_begin_where_the_tokens_differ(llm: LLM) -> None:
         llm, "Once up", "on a time"
     )  # the first token of the answer is also the prompt's end
     assert inside.ids == tuple(whole) and llm.tokenizer.decode(whole[inside.start :]).endswith("on a time")
-    assert tokenise_continuation(llm, "", "Once").start == 1  # behind BOS
+    assert tokenise_continuation(llm, "", "Once").start == 1  # after BOS
     assert tokenise_continuation(llm, "Once", "") == text_quality.Continuation(tuple(llm.tokenizer.encode("Once")), 2)
 
 

@@ -26,10 +26,7 @@ class Backend(Protocol):
 
     @property
     def devices(self) -> tuple[jax.Device, ...]:
-        """The devices of this process that compute, the one with the output head last.
-
-        None for workers elsewhere.
-        """
+        """The devices of this process, the output head's last; empty for remote workers."""
 
     def call(self, program: Program, *args: Any) -> Any:
         """Run a program; the arguments and results are of the kinds that it declares.
@@ -53,10 +50,7 @@ class Backend(Protocol):
         """The number of one process, for all that run this program."""
 
     def temporary_bytes(self, size: int, cache: Handle) -> int | None:
-        """Temporary memory of a prefill of that many tokens.
-
-        None where XLA does not report it.
-        """
+        """Temporary memory of a prefill of `size` tokens, None if XLA does not report it."""
 
     def close(self) -> None:
         """Release the workers, if there are any."""

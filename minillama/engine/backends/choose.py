@@ -25,10 +25,7 @@ logger = logging.getLogger("minillama")
 
 
 def place(sharing: DeviceSharing, block_count: int, n_gpu_layers: int | None) -> Placement:
-    """The device of each layer in this process.
-
-    A layer that is shared counts as the first device's.
-    """
+    """The device of each layer here; a shared layer counts as the first device's."""
     if _in_cluster() or sharing.mode is SplitMode.TENSOR:
         return place_layers(block_count, n_gpu_layers, SplitMode.NONE)
     return place_layers(block_count, n_gpu_layers, sharing.mode, sharing.tensor_split, sharing.main_gpu)
@@ -75,9 +72,7 @@ def _open(
 
 
 def open_on_workers(options: LoadOptions, file: GGUF, config: Config, ctx_size: int) -> Backend:
-    """Gather the workers and let them open the model.
-
-    It is sent to those that lack it.
+    """Connect the workers, send the model where it is missing, and let them open it.
 
     Raises OptionError where the heads do not divide among them, before they are called, and ResourceError that
     names a worker which is missing or lost.

@@ -26,7 +26,7 @@ from minillama.kernels import Weight
 from minillama.model import Cache, Config, KeyValues, Params, empty_cache
 from minillama.model.forward import embed_tokens, output_norm, run_layers
 from minillama.model.params import Block
-from minillama.parallel.sharding.pipeline_transport import PipelineTransport, group_transport
+from minillama.parallel.sharding.pipeline_transport import group_transport
 from minillama.sampling import Sampling, build_chain
 
 
@@ -34,68 +34,39 @@ from minillama.sampling import Sampling, build_chain
 class Transport(Protocol):
     """The transport of activations to the next stage, and of results to all."""
 
-    first_stage: bool  # whether this process has the token embedding
-    last_stage: bool  # whether it has the output head
+    is_first: bool  # whether this process has the token embedding
+    is_last: bool  # whether it has the output head
 
-    def send_next(self, x: Float[Array, "B T D"], stage: int) -> Float[Array, "B T D"]:
+    def send_next(self, x: Float[Array, "B T D"], source: int) -> Float[Array, "B T D"]:
         """Give a stage's result to the next one."""
 
-    def broadcast_from_last(self, value: Any) -> Any:
-        """The last stage's value, for all.
-
-        The others call it with arrays of the same shapes.
-        """
+    def broadcast(self, tree: Any) -> Any:
+        """The last stage's value; the others call it with arrays of the same shapes."""
 
 
 class DeviceTransport:
     """Stages on devices of this process, which copies activations when the next stage needs them."""
 
-    first_stage = last_stage = True
+    is_first = is_last = True
 
-    def send_next(self, x: Float[Array, "B T D"], stage: int) -> Float[Array, "B T D"]:
+    def send_next(self, x: Float[Array, "B T D"], source: int) -> Float[Array, "B T D"]:
         return x
 
-    def broadcast_from_last(self, value: Any) -> Any:
-        return value
-
-
-@dataclass(frozen=True, eq=False)
-class ProcessTransport:
-    """One stage a process."""
-
-    group: PipelineTransport
-
-    @property
-    def first_stage(self) -> bool:
-        return self.group.stage == 0
-
-    @property
-    def last_stage(self) -> bool:
-        return self.group.is_last
-
-    def send_next(self, x: Float[Array, "B T D"], stage: int) -> Float[Array, "B T D"]:
-        return self.group.send_next(x, stage) if stage + 1 < self.group.n_stages else x
-
-    def broadcast_from_last(self, value: Any) -> Any:
-        return self.group.broadcast(value)
+    def broadcast(self, tree: Any) -> Any:
+        return tree
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its layers, counted from this process's first, and their device.
+    """One stage of a pipeline."""
 
-    None for another process's.
-    """
-
-    layers: Segment | None
+    layers: Segment | None  # counted from this process's first layer; None for a stage of another process
     first_layer: int = 0  # its number in the whole model
 
 
 @dataclass(frozen=True, eq=False)
 class PipelineBackend(BackendDefaults):
-    """The stages of a model.
-
-    Programs run here stage by stage, each part of them compiled.
+    """The stages of a model; a program runs stage by stage in compiled parts.
 
     params, and the caches made here, hold only the layers of this process.
     """
@@ -112,27 +83,26 @@ class PipelineBackend(BackendDefaults):
 
     def forward(self, cache: Cache, ids: Ids) -> tuple[Float[Array, "B T D"], Cache]:
         x, cache = self._run(cache, ids, None)
-        return (self._norm(x) if self.transport.last_stage else x), cache
+        return (self._norm(x) if self.transport.is_last else x), cache
 
     def forward_last(self, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B D"], Cache]:
         x, after = self._run(cache, ids, n_valid)
-        return (self._norm(x)[:, 0] if self.transport.last_stage else x[:, 0]), self.advance(cache, after, n_valid)
+        return (self._norm(x)[:, 0] if self.transport.is_last else x[:, 0]), self.advance(cache, after, n_valid)
 
     def head(
         self, compute: Callable[..., tuple[Any, Any]], *args: Any, blank: Callable[[], Any] | None = None
     ) -> tuple[Any, Any]:
-        """Other processes than the last one get a number in place of what stays there.
+        """Run the head on the last process.
 
-        It is there when that is.
+        Without `blank`, the first column of what stays there goes to all, which is ready when that is: the other
+        processes return it in its place. With `blank`, they return None.
         """
-        if not self.transport.last_stage:
-            shared = self.transport.broadcast_from_last(jnp.zeros(1) if blank is None else blank())
-            return shared, shared
+        if not self.transport.is_last:
+            shared = self.transport.broadcast(jnp.zeros((len(args[0]), 1)) if blank is None else blank())
+            return shared, shared if blank is None else None
         args = jax.device_put(args, self.placement.devices[-1])
         shared, kept = _compiled_head(compute)(self.params.head_only(), self.config, *args)
-        if shared is None:
-            self.transport.broadcast_from_last(jnp.ravel(kept)[:1])
-        return self.transport.broadcast_from_last(shared) if shared is not None else None, kept
+        return self.transport.broadcast(kept[:, :1] if blank is None else shared), kept
 
     def advance(self, cache: Cache, after: Cache, count: Counts) -> Cache:
         return replace(after, length=cache.length + jax.device_put(count, *cache.length.devices()))
@@ -150,25 +120,26 @@ class PipelineBackend(BackendDefaults):
         return replace(cache, length=jax.device_put(length, self.placement.devices[0]))
 
     def broadcast(self, number: int) -> int:
-        return int(self.transport.broadcast_from_last(jnp.uint32(number)))
+        return int(self.transport.broadcast(jnp.uint32(number)))
 
     def _run(self, cache: Cache, ids: Ids, n_valid: Counts | None) -> tuple[Float[Array, "B _ D"], Cache]:
         """Run all stages; only the last process can use the result."""
         states = list(cache.layers)
-        if self.transport.first_stage:
+        if self.transport.is_first:
             x = _embed(self.params.token_embd, self.config, jax.device_put(ids, self.placement.devices[0]))
         else:
             x = jnp.zeros((*ids.shape, self.config.embedding_length))
         for number, stage in enumerate(self.stages):
             if (segment := stage.layers) is not None:
                 here = slice(segment.first, segment.last)
-                last = n_valid if self.transport.last_stage and number + 1 == len(self.stages) else None
+                last = n_valid if self.transport.is_last and number + 1 == len(self.stages) else None
                 values = x, cache.length, self.params.rope_factors, last
                 x, states[here] = _run_stage(
                     self.params.blocks[here], self.config, tuple(states[here]), stage.first_layer,
                     *jax.device_put(values, segment.device),
                 )  # fmt: skip
-            x = self.transport.send_next(x, number)
+            if number + 1 < len(self.stages):
+                x = self.transport.send_next(x, number)
         return x, Cache(tuple(states), cache.length + jnp.int32(ids.shape[1]))
 
     def _norm(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -227,10 +198,8 @@ def pipeline_of_processes(
     here = devices[group.stage]
     mine = [layer for layer, device in enumerate(placed) if device == here]  # none is possible: the head is a layer too
     params = load_segment(
-        file, config, ctx_size, here, mine, embeds=group.stage == 0, unembeds=group.is_last, advance=advance
+        file, config, ctx_size, here, mine, embeds=group.is_first, unembeds=group.is_last, advance=advance
     )
     own = Stage(Segment(here, 0, len(mine)), mine[0] if mine else 0)
     stages = tuple(own if stage == group.stage else Stage(None) for stage in range(group.n_stages))
-    return PipelineBackend(
-        params, config, stages, ProcessTransport(group), Placement((here,) * (len(mine) + 1)), devices
-    )
+    return PipelineBackend(params, config, stages, group, Placement((here,) * (len(mine) + 1)), devices)

@@ -37,7 +37,7 @@ class Kind(Enum):
 
     CACHE = auto()  # Cache
     CHAIN = auto()  # Chain of samplers
-    STATE = auto()  # SamplerState of B texts
+    STATE = auto()  # SamplerState of B texts; None in a process without the output head
     LOGITS = auto()  # float32 [B, V]; sharded over the vocabulary where devices share the model
     HIDDEN = auto()  # float32 [B, T, D], on the device that has the output head
     NUMBERS = auto()  # float32, the same everywhere
@@ -152,11 +152,9 @@ def nll(m: Model, states: Float[Array, "B S D"], targets: Ids, first: int) -> Fl
 
 @program(takes=(Kind.CACHE, Kind.CHAIN, Kind.STATE, Kind.IDS, Kind.COUNTS), gives=(Kind.DRAFT, Kind.STATE, Kind.CACHE))
 def generate(
-    m: Model, cache: Cache, chain: Chain, state: SamplerState, ids: Ids, n_draft: Counts | None
-) -> tuple[VerifiedDraft, SamplerState, Cache]:
-    """Run a token and a draft of `n_draft` tokens that may follow it.
-
-    Sample after each while the draft is right.
+    m: Model, cache: Cache, chain: Chain, state: SamplerState | None, ids: Ids, n_draft: Counts | None
+) -> tuple[VerifiedDraft, SamplerState | None, Cache]:
+    """Run a token and a draft; sample after each token while the draft is right.
 
     The cache then holds the token and the right part of the draft, and the state is the one after the last sample, as
     if the tokens had been run one by one (Leviathan et al. 2023, with the target's own samples in place of a test of
@@ -179,7 +177,7 @@ def start(
     recent: Int[Array | np.ndarray, "B W"],
     count: Counts,
     logits: Float[Array, "B V"],
-) -> tuple[VerifiedDraft, SamplerState]:
+) -> tuple[VerifiedDraft, SamplerState | None]:
     """Sample each text's first token, with a new sampler that has seen `count` tokens.
 
     One program, because each one costs a new process as much as a token.
@@ -257,10 +255,7 @@ def _start(
 def _draw(
     config: Config, chain: Chain, state: SamplerState, logits: Float[Array, "B R"]
 ) -> tuple[VerifiedDraft, SamplerState]:
-    """Sample one token of each text.
-
-    Where devices share the vocabulary only the best candidates travel.
-    """
+    """Sample one token of each text; a sharded vocabulary sends only its best candidates."""
 
     def draw(logits: Float[Array, "R"], state: SamplerState) -> tuple[Array, Array, SamplerState]:
         if config.axis is not None and shardable_stages(chain):

@@ -66,14 +66,14 @@ def _next_message(connection: Connection, worker: "RemoteWorker | None") -> Mess
 def _open(path: Path, values: Mapping[str, object]) -> Backend:
     """The backend of this process, one part of its group's."""
     from minillama.engine.backends.choose import open_here, place
+    from minillama.engine.loading.load_params import config_of
     from minillama.gguf import open_gguf
-    from minillama.model import read_config
 
     ctx_size, shares = values.get("ctx_size"), values.get("shares")
     if type(ctx_size) is not int or not isinstance(shares, list) or {type(share) for share in shares} - {int, float}:
         raise FormatError(f"the leader sent ctx_size {ctx_size!r:.40} and shares {shares!r:.40}")
     file = open_gguf(path, use_mmap=values.get("use_mmap") is True)
-    config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
+    config = config_of(file)
     sharing = DeviceSharing("layer" if values.get("layers") is True else "tensor", shares)
     backend = open_here(sharing, file, config, ctx_size, place(sharing, config.block_count, None))
     if values.get("use_mlock") is True:

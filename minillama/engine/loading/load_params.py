@@ -10,13 +10,20 @@ from jax import Array
 from minillama.errors import FormatError
 from minillama.gguf import GGUF, Tensor
 from minillama.kernels import Dense, Files, Weight, load_vector, load_weight
-from minillama.model import Block, Config, Linear, Params
+from minillama.model import Block, Config, Linear, Params, read_config
 from minillama.model.config import Scaling
 from minillama.model.params import LINEAR_FIELDS, VECTOR_FIELDS
 
 Advance = Callable[[int], object]  # called with the number of bytes that were loaded
 
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+
+
+def config_of(file: GGUF) -> Config:
+    """The configuration of a file; raises FormatError without `token_embd.weight`, and `read_config`'s errors."""
+    if "token_embd.weight" not in file.tensors:
+        raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
+    return read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
 
 
 def load_params(

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minillama import env
+from minillama.engine.loading.load_params import config_of
 from minillama.engine.loading.model_files import resolve
 from minillama.errors import OptionError
 from minillama.gguf import GGUF, TensorType, open_gguf
@@ -28,7 +29,6 @@ from minillama.measure.host.child_process import call_in_child
 from minillama.measure.limits.bandwidth import PASSES, SIZE, device_bandwidth, read_bandwidth
 from minillama.measure.limits.work_per_token import Work, trial_work
 from minillama.measure.trial import Trial
-from minillama.model import read_config
 
 MATRIX_SIZE = 2048  # rows and columns, as in a layer of a model with a billion weights
 PROMPT_TOKENS = 512  # rows of activations that are multiplied with it
@@ -120,8 +120,7 @@ def model_work(
 ) -> Work:
     """Work per token of a test on a model file; None: the built-in model."""
     file = open_gguf(resolve(model))
-    config = read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
-    return trial_work(file, config, read_cache_types(cache_type_k, cache_type_v), trial, ubatch_size)
+    return trial_work(file, config_of(file), read_cache_types(cache_type_k, cache_type_v), trial, ubatch_size)
 
 
 def main_weight_type(file: GGUF) -> TensorType:

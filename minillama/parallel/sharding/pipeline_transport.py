@@ -34,6 +34,10 @@ class PipelineTransport:
         return jax.process_index()
 
     @property
+    def is_first(self) -> bool:
+        return self.stage == 0
+
+    @property
     def is_last(self) -> bool:
         return self.stage == self.n_stages - 1
 

@@ -33,7 +33,7 @@ JOB_SLOT_WORDS = 64
 # Atomic words of the job slot, each in a cache line of its own: the lock of the publisher, the address of the job, the
 # helpers that work on it, all helpers, and the sequence number of the last job.
 _LOCK, _JOB, _ACTIVE, _HELPERS, _SEQUENCE = (64 * i for i in range(5))
-_SPIN_ITERATIONS = 3000  # a helper leaves after so many looks at the job slot: about 50 microseconds
+_SPIN_ITERATIONS = 3000  # looks at the job slot before a helper leaves: about 50 microseconds
 
 
 class _Job(Struct):
