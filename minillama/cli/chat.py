@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
 from minillama.cli.arguments.llama_options import Option
-from minillama.cli.arguments.model_from_args import generate_options, load_model
+from minillama.cli.arguments.model_from_args import generate_options, load_model, template_variables
 from minillama.cli.arguments.prompt_text import read_file, read_prompt, read_system_prompt
 from minillama.cli.output.terminal import end_line, note, show_prompt, show_stream, turn_line, use_colour, write_text
 from minillama.errors import MinillamaError, OptionError
@@ -59,7 +59,14 @@ class Conversation:
     session: "Session"
     system: str | None
     raw: bool
+    variables: dict[str, object] = field(default_factory=dict)  # of the chat template
     messages: list[dict[str, str]] = field(default_factory=list)
+
+    def encoded(self) -> list[int]:
+        """Token ids of `rendered`."""
+        if self.raw:
+            return self.llm.tokenizer.encode(self.rendered())
+        return self.llm.encode_chat(self.messages, **self.variables)
 
     def clear(self) -> None:
         """Remove all messages but the system message."""
@@ -76,7 +83,7 @@ class Conversation:
         """The text that the model continues."""
         if self.raw:
             return "".join(message["content"] for message in self.messages)
-        return self.llm.render(self.messages)
+        return self.llm.render(self.messages, **self.variables)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     raw = llm.template is None if args.conversation is None else not args.conversation or llm.template is None
     if raw and system is not None:
         raise OptionError("-sys needs a chat template; this model has none, give one with --chat-template")
-    conversation = Conversation(llm, llm.session(), system, raw)
+    conversation = Conversation(llm, llm.session(), system, raw, template_variables(args))
     conversation.clear()
     if not args.log_disable:
         _print_header(llm, raw)
@@ -139,7 +146,7 @@ def _answer(args: argparse.Namespace, conversation: Conversation) -> None:
         if args.verbose_prompt:
             tokenizer = conversation.llm.tokenizer
             text = conversation.rendered()
-            ids = tokenizer.encode(text) if conversation.raw else conversation.llm.encode_chat(conversation.messages)
+            ids = conversation.encoded()
             show_prompt(text, ids, lambda token: tokenizer.piece(token, special=True))
         completion = _stream(args, conversation)
     except MinillamaError as error:
@@ -158,7 +165,14 @@ def _stream(args: argparse.Namespace, conversation: Conversation) -> "Completion
     chosen = generate_options(args, conversation.llm)
     if conversation.raw:
         return show_stream(conversation.llm.stream(conversation.rendered(), session=conversation.session, **chosen))
-    return show_stream(conversation.llm.chat_stream(conversation.messages, session=conversation.session, **chosen))
+    return show_stream(
+        conversation.llm.chat_stream(
+            conversation.messages,
+            chat_template_kwargs=conversation.variables,
+            session=conversation.session,
+            **chosen,
+        )
+    )
 
 
 def _read_message(args: argparse.Namespace) -> str | None:

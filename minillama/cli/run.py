@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
 from minillama.cli.arguments.llama_options import Option
-from minillama.cli.arguments.model_from_args import generate_options, load_model
+from minillama.cli.arguments.model_from_args import generate_options, load_model, template_variables
 from minillama.cli.arguments.prompt_text import read_prompt, read_stdin, read_system_prompt
 from minillama.cli.output.terminal import end_line, note, show_prompt, show_stream, show_timings, use_colour, write_text
 from minillama.errors import OptionError
@@ -51,15 +51,19 @@ def run(args: argparse.Namespace) -> int:
     raw = _is_raw(args, llm)
     if raw and system is not None:
         raise OptionError("-sys needs a chat template; this model has none, give one with --chat-template")
+    variables = template_variables(args)
     if args.verbose_prompt:
-        rendered = prompt if raw else llm.render(_messages(system, prompt))
-        ids = llm.tokenizer.encode(prompt) if raw else llm.encode_chat(_messages(system, prompt))
+        rendered = prompt if raw else llm.render(_messages(system, prompt), **variables)
+        ids = llm.tokenizer.encode(prompt) if raw else llm.encode_chat(_messages(system, prompt), **variables)
         show_prompt(rendered, ids, lambda token: llm.tokenizer.piece(token, special=True))
     if raw and args.display_prompt:
         write_text(f"\x1b[1;32m{prompt}\x1b[0m" if use_colour(args.color) else prompt)
 
     chosen = generate_options(args, llm)
-    stream = llm.stream(prompt, **chosen) if raw else llm.chat_stream(_messages(system, prompt), **chosen)
+    if raw:
+        stream = llm.stream(prompt, **chosen)
+    else:
+        stream = llm.chat_stream(_messages(system, prompt), chat_template_kwargs=variables, **chosen)
     completion = show_stream(stream)
     end_line(completion.text)
     if args.perf and not args.log_disable:

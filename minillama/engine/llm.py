@@ -15,6 +15,7 @@ from minillama.engine.backends.base import Backend
 from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
 from minillama.engine.generate_options import GenerateOptions, Request
+from minillama.engine.generation.option_names import check_option_names
 from minillama.engine.generation.sampling_defaults import file_defaults
 from minillama.engine.loading.memory_budget import Memory
 from minillama.engine.memory_usage import Measured, memory_usage
@@ -29,6 +30,7 @@ from minillama.model import Config, Params
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer
 
+Messages = Sequence[Mapping[str, object]]
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
 
 
@@ -102,6 +104,7 @@ class LLM:
         (temp, top_k, seed, ...); sampling options not given come from the file, then from llama.cpp's defaults.
         Raises OptionError for impossible options and for a prompt that does not fit.
         """
+        check_option_names(options)
         names = {field.name for field in fields(Request)}
         request = Request(**{name: value for name, value in options.items() if name in names})
         sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
@@ -145,37 +148,59 @@ class LLM:
 
     def chat_stream(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Messages,
         *,
+        tools: Sequence[object] | None = None,
+        chat_template_kwargs: Mapping[str, object] = {},
         session: Session | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Stream:
         """Answer a conversation, piece by piece; see `stream`. Messages are `{"role": "user", "content": "..."}`.
 
+        tools and chat_template_kwargs: see `render`.
         Raises UnsupportedError where the model has no chat template or it cannot be rendered.
         """
-        return self.stream(self.encode_chat(messages), session=session, **options)
+        check_option_names(options)
+        ids = self.encode_chat(messages, tools=tools, **chat_template_kwargs)
+        return self.stream(ids, session=session, **options)
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Messages,
         *,
+        tools: Sequence[object] | None = None,
+        chat_template_kwargs: Mapping[str, object] = {},
         session: Session | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Completion:
         """Answer a conversation and give the answer back whole; see `chat_stream`."""
-        return self.generate(self.encode_chat(messages), session=session, **options)
+        check_option_names(options)
+        ids = self.encode_chat(messages, tools=tools, **chat_template_kwargs)
+        return self.generate(ids, session=session, **options)
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
-        """The text that a conversation becomes, with its special tokens."""
+    def render(
+        self,
+        messages: Messages,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[object] | None = None,
+        **variables: object,
+    ) -> str:
+        """The text that a conversation becomes, with its special tokens.
+
+        tools: functions that the model may call, as in OpenAI's API. variables: of the template, such as
+        enable_thinking=False; `chat` takes them as chat_template_kwargs.
+        """
         if self.template is None:
             names = ", ".join(sorted(BUILTIN_TEMPLATES))
             raise UnsupportedError(f"{self.path.name} has no chat template; choose one with chat_template: {names}")
-        return self.template.render(messages, add_generation_prompt=add_generation_prompt)
+        return self.template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools, extra=variables)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a rendered conversation, BOS not doubled where the template wrote it."""
-        text, bos = self.render(messages), self.tokenizer.bos
+    def encode_chat(
+        self, messages: Messages, *, tools: Sequence[object] | None = None, **variables: object
+    ) -> list[int]:
+        """Token ids of a rendered conversation, with one BOS only; see `render`."""
+        text, bos = self.render(messages, tools=tools, **variables), self.tokenizer.bos
         if self.tokenizer.add_bos and bos is not None:
             text = text.removeprefix(self.tokenizer.tokens[bos])
         return self.tokenizer.encode(text)
@@ -210,6 +235,7 @@ class LLM:
 
     def sampling(self, **options: Unpack[SamplingOptions]) -> Sampling:
         """Sampling options in force: those given, else the file's own, else llama.cpp's defaults."""
+        check_option_names(options)
         chosen = Sampling(**{**file_defaults(self.metadata), **options})
         if chosen.dry_multiplier and not chosen.dry_sequence_breakers:
             chosen = replace(chosen, dry_sequence_breakers=self._breakers)

@@ -247,8 +247,16 @@ class TestRefusals:
             llm.generate(PROMPT, **options)
 
     def test_unknown_option(self, llm: ml.LLM) -> None:
-        with pytest.raises(TypeError, match="temprature"):
-            llm.generate(PROMPT, temprature=1.0)
+        for call in (llm.generate, llm.stream):
+            with pytest.raises(ml.OptionError, match="temprature is not an option here; use temp"):
+                call(PROMPT, temprature=1.0)
+
+    @pytest.mark.parametrize(
+        ("theirs", "ours"), [("max_tokens", "n"), ("temperature", "temp"), ("stop_sequences", "stop")]
+    )
+    def test_option_of_another_library(self, llm: ml.LLM, theirs: str, ours: str) -> None:
+        with pytest.raises(ml.OptionError, match=f"{theirs} is not an option here; use {ours}$"):
+            llm.chat([{"role": "user", "content": "Hello"}], **{theirs: 1})
 
     def test_prompt_longer_than_the_context(self, llm: ml.LLM) -> None:
         with pytest.raises(ml.OptionError, match=r"prompt has 509 tokens, too many for a context of 512"):

@@ -1,11 +1,15 @@
 """Chat templates: Hugging Face's extensions, errors with reasons, hostile programs, built-in formats."""
 
+import itertools
+import os
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from vocabularies import MERGES, WORDS, bpe_metadata, spm_metadata
 
 from minillama.errors import FormatError, OptionError, UnsupportedError
@@ -21,7 +25,17 @@ TALK = [
 
 
 def render(source: str, messages: list[dict] = USER, **extra: object) -> str:
-    return ChatTemplate(source, "<s>", "</s>").render(messages, extra=extra)
+    tools = extra.pop("tools", None)
+    return ChatTemplate(source, "<s>", "</s>").render(messages, tools=tools, extra=extra)
+
+
+@pytest.fixture
+def llama_cpp_templates() -> Path:
+    """Folder models/templates of llama.cpp."""
+    folder = Path(os.environ.get("LLAMA_CPP", "llama.cpp")) / "models" / "templates"
+    if not folder.is_dir():
+        pytest.skip("LLAMA_CPP does not name a checkout of llama.cpp")
+    return folder
 
 
 EXPECTED = {
@@ -122,7 +136,7 @@ def test_extensions_of_hugging_face(source: str, text: str) -> None:
         ("{{ raise_exception('System role not supported') }}", "refuses these messages: System role not supported"),
         ("a\n\n{% if %}", "is broken in line 3: Expected an expression"),
         ("a\n{{ 1 / 0 }}", "failed in line 2: division by zero"),
-        ("a\n\n{{ tools[0].name }}", "failed in line 3: 'tools' is undefined"),
+        ("a\n\n{{ things[0].name }}", "failed in line 3: 'things' is undefined"),
         ("{{ 1 | nosuch }}", "is broken in line 1: No filter named 'nosuch'"),
         ("{% nosuch %}", "is broken in line 1: Encountered unknown tag 'nosuch'"),
         ("{{ raise_exception('a\nb') }}", "refuses these messages: a b"),
@@ -210,8 +224,90 @@ def test_invalid_messages(messages: list, said: str) -> None:
         ChatTemplate("", "", "").render(messages)
 
 
-def test_a_tool_call_needs_no_content() -> None:
-    assert render("{{ messages[0].content }}", [{"role": "assistant", "tool_calls": [{}]}]) == "None"
+CALL = {"type": "function", "function": {"name": "look_up", "arguments": {"word": "fox"}}}
+CALLING = [
+    {"role": "user", "content": "Find it."},
+    {"role": "assistant", "tool_calls": [CALL]},
+    {"role": "tool", "content": "a fox"},
+]
+
+
+def as_transformers(source: str, messages: list[dict], **extra: object) -> str:
+    """What apply_chat_template of transformers gives, with its environment."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    variables = {"tools": None, "documents": None, "bos_token": "<s>", "eos_token": "</s>", **extra}
+    return environment.from_string(source).render(messages=messages, add_generation_prompt=True, **variables)
+
+
+@pytest.mark.parametrize("tools", [None, [CALL]])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}",
+        "{% for m in messages %}{% if m.content is defined %}{{ m.content }}{% else %}calls{% endif %}{% endfor %}",
+        "{% for m in messages %}{% if 'content' in m and 'x' not in m.content %}<{{ m.role }}>{% endif %}{% endfor %}",
+        "{% for m in messages %}{% if m.content is none %}none{% endif %}{{ m.keys() | list }}{% endfor %}",
+        "{{ tools is defined }}{{ tools is none }}{{ documents is defined }}{{ tools | length if tools }}",
+    ],
+)
+def test_messages_reach_the_template_unchanged(source: str, tools: list | None) -> None:
+    ours = ChatTemplate(source, "<s>", "</s>").render(CALLING, tools=tools)
+    assert ours == as_transformers(source, CALLING, tools=tools)
+
+
+def test_real_templates_as_transformers(llama_cpp_templates: Path) -> None:
+    different = {}
+    for path in sorted(llama_cpp_templates.glob("*.jinja")):
+        source = path.read_text()
+        for messages, extra in itertools.product((TALK, CALLING, USER), ({}, {"enable_thinking": False})):
+            try:
+                right = as_transformers(source, messages, **extra)
+            except Exception:  # refused there
+                continue
+            ours = ChatTemplate(source, "<s>", "</s>").render(messages, extra=extra)
+            if ours != right:
+                different[path.name] = (right, ours)
+    assert not different
+
+
+def test_a_file_may_have_another_template_for_tools() -> None:
+    metadata = spm_metadata(WORDS) | {
+        "tokenizer.chat_template": "plain",
+        "tokenizer.chat_template.tool_use": "{{ tools[0].type }}",
+    }
+    template = load_chat_template(metadata)
+    assert template.render(USER) == "plain"
+    assert template.render(USER, tools=[CALL]) == "function"
+
+
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "Tell me"}, {"type": "text", "text": "a story."}]}]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ '<' + messages[0].content + '>' }}", "<Tell me\na story.>"),
+        ("{{ messages[0].content }}", "Tell me\na story."),
+        ("{{ messages[0].content | tojson }}", '"Tell me\\na story."'),
+        ("{% for part in messages[0].content %}<{{ part.text }}>{% endfor %}", "<Tell me><a story.>"),
+        (
+            "{% if messages[0].content is string %}x{% else %}{{ messages[0].content[1]['text'] }}{% endif %}",
+            "a story.",
+        ),
+    ],
+)
+def test_text_parts(source: str, text: str) -> None:
+    if "[1]" in source:  # a template that shows only the second part cannot be asked with one part
+        source = source.replace("[1]", "[-1]")
+    assert render(source, PARTS) == text
+
+
+def test_a_part_that_is_no_text() -> None:
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
+    with pytest.raises(OptionError, match=r"message 0 has the part .*image_url.*takes texts only"):
+        render("{{ 'a' + messages[0].content }}", image)
 
 
 def test_messages_are_not_changed() -> None:

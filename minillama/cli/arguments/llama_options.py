@@ -4,6 +4,7 @@ A subcommand adds the tables that it needs. Options without an effect are in `ig
 """
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -40,6 +41,26 @@ def layers(text: str) -> int | None:
         return None
     number = 1_000_000 if text == "all" else int(text)
     return None if number == -1 else 1_000_000 if number < -1 else number
+
+
+def json_object(text: str) -> dict[str, object]:
+    """Parse a JSON object."""
+    found = json.loads(text)  # its error is a ValueError, as argparse expects
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return found
+
+
+def reasoning(text: str) -> bool | None:
+    """Parse -rea: `on` is True, `off` False, `auto` None."""
+    return {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False, "auto": None}[text]
+
+
+def reasoning_budget(text: str) -> int:
+    """Parse --reasoning-budget: 0 or -1."""
+    if int(text) not in (0, -1):
+        raise ValueError("a limit of thinking tokens is not supported")
+    return int(text)
 
 
 def shares(text: str) -> tuple[float, ...]:
@@ -163,6 +184,12 @@ CHAT = (
            variable="LLAMA_ARG_CHAT_TEMPLATE", value="NAME"),
     Option(("--chat-template-file",),
            "file with a Jinja chat template", variable="LLAMA_ARG_CHAT_TEMPLATE_FILE", value="FILE"),
+    Option(("--chat-template-kwargs",), "variables of the chat template, a JSON object: '{\"enable_thinking\": false}'",
+           json_object, variable="LLAMA_CHAT_TEMPLATE_KWARGS", value="JSON"),
+    Option(("-rea", "--reasoning"), "on or off: sets the template's enable_thinking (default: auto, the template's)",
+           reasoning, variable="LLAMA_ARG_REASONING", value="WHEN"),
+    Option(("--reasoning-budget",), "0: no thinking, as -rea off; -1: no limit (default: -1)",
+           reasoning_budget, variable="LLAMA_ARG_THINK_BUDGET"),
 )  # fmt: skip
 
 SAMPLING = (

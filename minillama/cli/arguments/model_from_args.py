@@ -183,6 +183,16 @@ def read_template(args: argparse.Namespace) -> str | None:
     return args.chat_template
 
 
+def template_variables(args: argparse.Namespace) -> dict[str, object]:
+    """Variables of the chat template: --chat-template-kwargs, -rea and --reasoning-budget."""
+    variables: dict[str, object] = {}
+    if args.reasoning is not None:
+        variables["enable_thinking"] = args.reasoning
+    if args.reasoning_budget == 0:
+        variables["enable_thinking"] = False
+    return {**variables, **(args.chat_template_kwargs or {})}
+
+
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:
     """The sampling options that the user set; others keep the defaults of model or library."""
     given = vars(args)

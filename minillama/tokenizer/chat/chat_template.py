@@ -7,7 +7,7 @@ with the wrong format, a model answers badly without a visible reason.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from minillama.errors import FormatError, OptionError, UnsupportedError
@@ -16,46 +16,75 @@ from minillama.tokenizer.vocabulary import read_texts, special_id
 if TYPE_CHECKING:
     from minillama.tokenizer.chat.jinja_sandbox import Template
 
+NEEDLE = "minillama-text-part"
+_INSTEAD = {"tool_calls", "reasoning_content", "thinking"}  # what an answer may have instead of a content
 SUGGESTION = "name another with --chat-template (chatml, llama3 ... or a file)"
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A template with the texts of BOS and EOS; errors show its `name`."""
+    """A template with the texts of BOS and EOS; errors show its `name`.
+
+    tool_source: the template for conversations with tools, if the file has another one for them.
+    """
 
     source: str
     bos_token: str
     eos_token: str
     name: str = field(default="the model's chat template", compare=False)
+    tool_source: str | None = None
 
     def render(
         self,
         messages: Sequence[object],
         *,
         add_generation_prompt: bool = True,
+        tools: Sequence[object] | None = None,
         extra: Mapping[str, object] = {},
     ) -> str:
         """Render messages to a prompt for `Tokenizer.encode`.
 
-        A message has a `role` and a `content`. add_generation_prompt: end with the start of an answer. extra: more
-        variables of the template (`tools`, `enable_thinking`). Raises OptionError for an invalid message,
-        UnsupportedError if the template is broken, rejects the messages or does too much work.
+        messages: as in OpenAI's API, with `role`, `content` and more. The template sees them unchanged; only text parts
+        become one text if the template takes none. add_generation_prompt: end with the start of an answer. tools:
+        functions that the model may call, as in OpenAI's API. extra: more variables of the template
+        (`enable_thinking`). Raises OptionError for an invalid message, UnsupportedError if the template is broken,
+        rejects the messages or does too much work.
         """
-        from minillama.tokenizer.chat.jinja_sandbox import TemplateError  # imports jinja2, which only chats need
-
         if not messages:
             raise OptionError("no messages to render; give at least one user message")
+        checked = [_checked(message, place) for place, message in enumerate(messages)]
+        if any(isinstance(message.get("content"), list) for message in checked) and not self._takes_parts:
+            checked = [_joined(message, place) for place, message in enumerate(checked)]
+        source = self.tool_source if tools and self.tool_source is not None else self.source
+        return self._render(source, checked, add_generation_prompt, {**extra, "tools": list(tools) if tools else None})
+
+    def _render(
+        self, source: str, messages: list[dict[str, object]], generation: bool, extra: Mapping[str, object]
+    ) -> str:
+        from minillama.tokenizer.chat.jinja_sandbox import TemplateError  # imports jinja2, which only chats need
+
         variables = {
             "bos_token": self.bos_token,
             "eos_token": self.eos_token,
+            "documents": None,  # transformers defines this one and `tools` in every rendering
             **extra,
-            "messages": [_checked(message, place) for place, message in enumerate(messages)],
-            "add_generation_prompt": add_generation_prompt,
+            "messages": messages,
+            "add_generation_prompt": generation,
         }
         try:
-            return _compiled(self.source).render(variables)
+            return _compiled(source).render(variables)
         except TemplateError as error:
             raise self._refusal(str(error)) from error
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """True if the template writes the text of a part, and not the part itself."""
+        message: dict[str, object] = {"role": "user", "content": [{"type": "text", "text": NEEDLE}]}
+        try:
+            text = self._render(self.source, [message], True, {"tools": None})
+        except UnsupportedError:
+            return False
+        return NEEDLE in text and f"'{NEEDLE}'" not in text and f'"{NEEDLE}"' not in text
 
     def _refusal(self, reason: str) -> UnsupportedError:
         one_line = " ".join(reason.split())  # the template may raise several lines
@@ -72,7 +101,13 @@ def load_chat_template(metadata: Mapping[str, object]) -> ChatTemplate | None:
     tokens = read_texts(metadata, "tokenizer.ggml.tokens") if "tokenizer.ggml.tokens" in metadata else ()
     model = metadata.get("tokenizer.ggml.model")
     bos, eos = (1, 2) if isinstance(model, str) and model == "llama" else (None, None)
-    return ChatTemplate(source, _token_text(metadata, tokens, "bos", bos), _token_text(metadata, tokens, "eos", eos))
+    with_tools = metadata.get("tokenizer.chat_template.tool_use")
+    return ChatTemplate(
+        source,
+        _token_text(metadata, tokens, "bos", bos),
+        _token_text(metadata, tokens, "eos", eos),
+        tool_source=with_tools if isinstance(with_tools, str) else None,
+    )
 
 
 def _token_text(metadata: Mapping[str, object], tokens: Sequence[str], role: str, default: int | None) -> str:
@@ -86,9 +121,21 @@ def _checked(message: object, place: int) -> dict[str, object]:
     if not isinstance(message.get("role"), str) or not message["role"]:
         raise OptionError(f"message {place} has the role {message.get('role')!r}; give it one like 'user'")
     content = message.get("content")
-    if not isinstance(content, str | list) and not (content is None and "tool_calls" in message):
+    if not isinstance(content, str | list) and not (content is None and _INSTEAD & message.keys()):
         raise OptionError(f"message {place} has the content {content!r}; give it a text")
-    return {"content": None, **message}
+    return dict(message)
+
+
+def _joined(message: dict[str, object], place: int) -> dict[str, object]:
+    """The message with its text parts joined by newlines, as in llama.cpp."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    texts = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content]
+    if not all(isinstance(text, str) for text in texts):
+        wrong = next(part for part, text in zip(content, texts, strict=True) if not isinstance(text, str))
+        raise OptionError(f"message {place} has the part {str(wrong)[:80]!r}; this chat template takes texts only")
+    return {**message, "content": "\n".join(texts)}  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=16)
