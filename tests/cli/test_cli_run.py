@@ -64,6 +64,43 @@ def test_chat_prints_only_the_answer(llm: LLM, capsys: pytest.CaptureFixture[str
     assert f"number of tokens in prompt = {expected.prompt_tokens}" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ([], "[][]"),
+        (["--chat-template-kwargs", '{"enable_thinking": false, "reasoning_effort": "low"}'], "[False][low]"),
+        (["-rea", "off"], "[False][]"),
+        (["--reasoning", "on", "--reasoning-effort", "high"], "[True][high]"),
+        (["-rea", "auto", "--reasoning-effort", "default"], "[][]"),
+        (["--reasoning-budget", "0"], "[False][]"),
+        (["-rea", "on", "--chat-template-kwargs", '{"enable_thinking": 1}'], "[1][]"),
+    ],
+)
+@pytest.mark.parametrize("command", [["run"], ["cli", "-st"]])
+def test_variables_of_the_chat_template(
+    command: list[str], words: list[str], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = "[{{ enable_thinking }}][{{ reasoning_effort }}]{{ messages[0].content }}"
+    given = ["-p", "Hello", "-n", "1", "--chat-template", template, "--verbose-prompt", *words]
+    assert main([*command, *given]) == 0
+    assert f"{shown}Hello" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--chat-template-kwargs", "{"],
+        ["--chat-template-kwargs", "[1]"],
+        ["-rea", "maybe"],
+        ["--reasoning-budget", "100"],
+    ],
+)
+def test_invalid_variables_of_the_chat_template(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-p", "Hello", *words]) == 2
+    error = capsys.readouterr().err
+    assert words[0] in error and words[1] in error and error.count("\n") == 1
+
+
 def test_pipe_is_the_prompt(llm: LLM, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("你好\n"))
     assert main(["run", "-n", "3", "--temp", "0", "--log-disable"]) == 0

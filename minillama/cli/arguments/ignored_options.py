@@ -67,6 +67,7 @@ OPTIONS = (
     IgnoredOption(("--jinja",), "", SWITCH),
     IgnoredOption(("--no-jinja",), "chat templates are always rendered by Jinja", SWITCH),
     IgnoredOption(("--simple-io",), "", SWITCH),
+    IgnoredOption(("--reasoning-format",), "thoughts are printed as the model writes them", Values(("none",))),
     IgnoredOption(("-np", "--parallel"), _ONE_ANSWER, Values(("1", "-1"))),
     IgnoredOption(("-cb", "--cont-batching"), _ONE_ANSWER, SWITCH),
     IgnoredOption(("-fit", "--fit"), _FIT, Values(("off",))),

@@ -51,9 +51,14 @@ def json_object(text: str) -> dict[str, object]:
     return found
 
 
+_REASONING = {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False, "auto": None}
+
+
 def reasoning(text: str) -> bool | None:
     """Parse -rea: `on` is True, `off` False, `auto` None."""
-    return {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False, "auto": None}[text]
+    if text not in _REASONING:
+        raise ValueError("not on, off or auto")
+    return _REASONING[text]
 
 
 def reasoning_budget(text: str) -> int:
@@ -188,6 +193,8 @@ CHAT = (
            json_object, variable="LLAMA_CHAT_TEMPLATE_KWARGS", value="JSON"),
     Option(("-rea", "--reasoning"), "on or off: sets the template's enable_thinking (default: auto, the template's)",
            reasoning, variable="LLAMA_ARG_REASONING", value="WHEN"),
+    Option(("--reasoning-effort",), "the template's reasoning_effort: low, medium, high ... (default: its own)",
+           variable="LLAMA_ARG_REASONING_EFFORT", value="LEVEL"),
     Option(("--reasoning-budget",), "0: no thinking, as -rea off; -1: no limit (default: -1)",
            reasoning_budget, variable="LLAMA_ARG_THINK_BUDGET"),
 )  # fmt: skip

@@ -184,12 +184,14 @@ def read_template(args: argparse.Namespace) -> str | None:
 
 
 def template_variables(args: argparse.Namespace) -> dict[str, object]:
-    """Variables of the chat template: --chat-template-kwargs, -rea and --reasoning-budget."""
+    """Variables of the chat template: --chat-template-kwargs and the --reasoning options."""
     variables: dict[str, object] = {}
     if args.reasoning is not None:
         variables["enable_thinking"] = args.reasoning
     if args.reasoning_budget == 0:
         variables["enable_thinking"] = False
+    if args.reasoning_effort not in (None, "default"):
+        variables["reasoning_effort"] = args.reasoning_effort
     return {**variables, **(args.chat_template_kwargs or {})}
 
 
