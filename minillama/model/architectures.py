@@ -32,6 +32,7 @@ class Family:
     """One row of the table; the defaults are Llama's.
 
     sliding_window: whether layer i attends to a sliding window only.
+    default_window and default_softcaps (attention, final): where the file has no keys for them.
     rope_local_freq_base: rope base of sliding-window layers, which then take no part in rope scaling.
     wide_heads: (layers, ...) whose queries are scaled by sqrt(D / N) in place of sqrt(H).
     """
@@ -41,6 +42,8 @@ class Family:
     scale_embeddings: bool = False
     normalise_experts: bool = True
     sliding_window: Callable[[int], bool] | None = None
+    default_window: int = 0
+    default_softcaps: tuple[float, float] = (0.0, 0.0)
     rope_local_freq_base: float | None = None
     wide_heads: tuple[int, ...] = ()
 
@@ -62,7 +65,14 @@ FAMILIES: dict[str, Family] = {
     "qwen3moe": Family(),
     "chatglm": Family(rope_style=RopeStyle.INTERLEAVED),
     "glm4": Family(rope_style=RopeStyle.INTERLEAVED),
-    "gemma2": Family(activation=_GEMMA, scale_embeddings=True, sliding_window=_even, wide_heads=(46,)),
+    "gemma2": Family(
+        activation=_GEMMA,
+        scale_embeddings=True,
+        sliding_window=_even,
+        default_window=4096,
+        default_softcaps=(50.0, 30.0),
+        wide_heads=(46,),
+    ),
     "gemma3": Family(
         activation=_GEMMA,
         scale_embeddings=True,

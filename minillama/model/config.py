@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
@@ -69,6 +69,8 @@ class Config:
     expert_count: int = 0
     expert_used_count: int = 0
     expert_weights_scale: float = 1.0
+    rope_local: Rope | None = None  # of the layers with a sliding window; None: as the others
+    window_layers: tuple[bool, ...] = ()  # whether each layer has the sliding window; (): as the family does
     axis: str | None = None  # of the device mesh that heads, feed-forward rows and vocabulary are sharded over
 
     @cached_property
@@ -91,6 +93,8 @@ class Config:
 
     def layer(self, number: int) -> Layer:
         """The kind of a layer."""
+        if self.window_layers:
+            return Layer(self.sliding_window if self.window_layers[number] else 0)
         windowed = self.family.sliding_window
         return Layer(self.sliding_window if windowed is not None and windowed(number) else 0)
 
@@ -120,10 +124,12 @@ class _Keys:
             )
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
+    def number(self, key: str, default: float | None = None, above: float = -math.inf) -> float:
         value = self._find(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise FormatError(f"metadata key {self.prefix}.{key} is {value!r}; expected a finite number")
+        if value <= above:
+            raise FormatError(f"metadata key {self.prefix}.{key} is {value!r}; expected a number above {above:g}")
         return float(value)
 
 
@@ -146,26 +152,60 @@ def read_config(metadata: Mapping[str, object], vocab_size: int) -> Config:
         raise FormatError(f"{heads} query heads do not divide among {kv_heads} key/value heads")
     if experts and not 1 <= used <= experts:
         raise FormatError(f"metadata key {architecture}.expert_used_count is {used}; expected 1 to {experts}")
+    rope, blocks = _read_rope(keys, key_length), keys.integer("block_count")
+    blocks -= keys.integer("nextn_predict_layers", 0, most=blocks - 1)
     return Config(
         architecture=architecture,
         context_length=keys.integer("context_length"),
         embedding_length=width,
-        block_count=keys.integer("block_count") - keys.integer("nextn_predict_layers", 0),
+        block_count=blocks,
         head_count=heads,
         head_count_kv=kv_heads,
         key_length=key_length,
         value_length=keys.integer("attention.value_length", key_length),
         layer_norm_rms_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
-        rope=_read_rope(keys, key_length),
+        rope=rope,
         vocab_size=vocab_size,
-        sliding_window=keys.integer("attention.sliding_window") if row.sliding_window else 0,
-        attn_logit_softcapping=keys.number("attn_logit_softcapping", 0.0),
-        final_logit_softcapping=keys.number("final_logit_softcapping", 0.0),
+        sliding_window=keys.integer("attention.sliding_window", row.default_window, 0) if row.sliding_window else 0,
+        attn_logit_softcapping=keys.number("attn_logit_softcapping", row.default_softcaps[0]),
+        final_logit_softcapping=keys.number("final_logit_softcapping", row.default_softcaps[1]),
+        rope_local=_read_local_rope(keys, row, rope),
+        window_layers=_read_window_layers(keys, blocks) if row.sliding_window else (),
         attention_scale=keys.number("attention.scale", 0.0),
         expert_count=experts,
         expert_used_count=used,
         expert_weights_scale=keys.number("expert_weights_scale", 0.0) or 1.0,
     )
+
+
+def _read_local_rope(keys: _Keys, row: Family, rope: Rope) -> Rope | None:
+    """Rope of the layers with a sliding window, or None if it is the same."""
+    if row.rope_local_freq_base is not None:  # not scaled
+        base = keys.number("rope.freq_base_swa", row.rope_local_freq_base, above=0.0)
+        return Rope(rope.dimension_count, base)
+    if row.sliding_window is None:
+        return None
+    base = keys.number("rope.freq_base_swa", rope.freq_base, above=0.0)
+    return None if base == rope.freq_base else replace(rope, freq_base=base)
+
+
+def _read_window_layers(keys: _Keys, blocks: int) -> tuple[bool, ...]:
+    """Layers with the sliding window by the key sliding_window_pattern, or () without it.
+
+    The key has a value for each layer, or a number n: every n-th layer attends to all positions.
+    """
+    name = f"{keys.prefix}.attention.sliding_window_pattern"
+    pattern = keys.metadata.get(name)
+    if pattern is None:
+        return ()
+    if isinstance(pattern, np.ndarray):
+        if pattern.dtype.kind not in "bui" or len(pattern) < blocks:
+            raise FormatError(
+                f"metadata key {name} has {len(pattern)} values; expected one for each of {blocks} layers"
+            )
+        return tuple(bool(value) for value in pattern[:blocks])
+    period = keys.integer("attention.sliding_window_pattern", least=0)
+    return tuple(period == 0 or layer % period < period - 1 for layer in range(blocks))
 
 
 def _read_rope(keys: _Keys, key_length: int) -> Rope:
@@ -178,6 +218,9 @@ def _read_rope(keys: _Keys, key_length: int) -> Rope:
         raise UnsupportedError(
             f"unsupported rope scaling {name!r} ({keys.prefix}.rope.scaling.type); supported: {known}"
         ) from None
+    if factor <= 0:
+        raise FormatError(f"metadata key {keys.prefix}.rope.scaling.factor is {factor!r}; expected a number above 0")
+    yarn = scaling is Scaling.YARN
     rotating = keys.integer("rope.dimension_count", key_length)
     if rotating > key_length or rotating % 2:
         raise FormatError(
@@ -185,13 +228,13 @@ def _read_rope(keys: _Keys, key_length: int) -> Rope:
         )
     return Rope(
         dimension_count=rotating,
-        freq_base=keys.number("rope.freq_base", 10000.0),
+        freq_base=keys.number("rope.freq_base", 10000.0, above=1.0 if yarn else 0.0),
         scaling=scaling,
         factor=factor,
-        original_context_length=keys.integer("rope.scaling.original_context_length", 0),
+        original_context_length=keys.integer("rope.scaling.original_context_length", keys.integer("context_length")),
         attn_factor=keys.number("rope.scaling.attn_factor", 1.0),
-        yarn_beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
-        yarn_beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
+        yarn_beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0, above=0.0 if yarn else -math.inf),
+        yarn_beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0, above=0.0 if yarn else -math.inf),
         yarn_ext_factor=keys.number("rope.scaling.yarn_ext_factor", 1.0),
         yarn_log_multiplier=keys.number("rope.scaling.yarn_log_multiplier", 0.0),
     )

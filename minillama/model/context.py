@@ -9,7 +9,7 @@ from jax import Array, lax
 from jaxtyping import Float, Int, Shaped
 
 from minillama.model.collectives import all_reduce
-from minillama.model.config import Config, Layer, Rope
+from minillama.model.config import Config, Layer
 from minillama.model.norm import rms_norm
 from minillama.model.rope import CosSin, rope_cos_sin
 
@@ -83,10 +83,7 @@ def pass_context(
 ) -> PassContext:
     """The context of `tokens` new tokens that follow the first `length` of each text."""
     positions = length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None]
-    local_base = config.family.rope_local_freq_base
-    rope_local = None
-    if local_base is not None:
-        rope_local = rope_cos_sin(Rope(config.rope.dimension_count, local_base), None, positions)
+    rope_local = None if config.rope_local is None else rope_cos_sin(config.rope_local, None, positions)
     one = None if n_valid is None or length.shape[0] > 1 else n_valid[0]  # kernels skip padding of one text only
     return PassContext(
         positions, rope_cos_sin(config.rope, rope_factors, positions), rope_local, one, None, config, see
