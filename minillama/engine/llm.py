@@ -104,7 +104,6 @@ class LLM:
         (temp, top_k, seed, ...); sampling options not given come from the file, then from llama.cpp's defaults.
         Raises OptionError for impossible options and for a prompt that does not fit.
         """
-        check_option_names(options)
         names = {field.name for field in fields(Request)}
         request = Request(**{name: value for name, value in options.items() if name in names})
         sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
@@ -160,8 +159,7 @@ class LLM:
         tools and chat_template_kwargs: see `render`.
         Raises UnsupportedError where the model has no chat template or it cannot be rendered.
         """
-        check_option_names(options)
-        ids = self.encode_chat(messages, tools=tools, **chat_template_kwargs)
+        ids = self.encode_chat(messages, **{"tools": tools, **chat_template_kwargs})
         return self.stream(ids, session=session, **options)
 
     def chat(
@@ -174,13 +172,13 @@ class LLM:
         **options: Unpack[GenerateOptions],
     ) -> Completion:
         """Answer a conversation and give the answer back whole; see `chat_stream`."""
-        check_option_names(options)
-        ids = self.encode_chat(messages, tools=tools, **chat_template_kwargs)
+        ids = self.encode_chat(messages, **{"tools": tools, **chat_template_kwargs})
         return self.generate(ids, session=session, **options)
 
     def render(
         self,
         messages: Messages,
+        /,
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[object] | None = None,
@@ -197,7 +195,7 @@ class LLM:
         return self.template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools, extra=variables)
 
     def encode_chat(
-        self, messages: Messages, *, tools: Sequence[object] | None = None, **variables: object
+        self, messages: Messages, /, *, tools: Sequence[object] | None = None, **variables: object
     ) -> list[int]:
         """Token ids of a rendered conversation, with one BOS only; see `render`."""
         text, bos = self.render(messages, tools=tools, **variables), self.tokenizer.bos

@@ -6,7 +6,6 @@ Everything that the file does say (sizes, eps, rope base and scaling, biases, ex
 taken from the file; an optional tensor that is there is used. Source: llama.cpp's graphs, one per architecture.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -31,7 +30,7 @@ class Activation(Enum):
 class Family:
     """One row of the table; the defaults are Llama's.
 
-    sliding_window: whether layer i attends to a sliding window only.
+    window_period: every layer but each n-th attends to a sliding window only; None: all attend to all positions.
     default_window and default_softcaps (attention, final): where the file has no keys for them.
     rope_local_freq_base: rope base of sliding-window layers, which then take no part in rope scaling.
     wide_heads: (layers, ...) whose queries are scaled by sqrt(D / N) in place of sqrt(H).
@@ -41,19 +40,11 @@ class Family:
     activation: Activation = Activation.SILU
     scale_embeddings: bool = False
     normalise_experts: bool = True
-    sliding_window: Callable[[int], bool] | None = None
+    window_period: int | None = None
     default_window: int = 0
     default_softcaps: tuple[float, float] = (0.0, 0.0)
     rope_local_freq_base: float | None = None
     wide_heads: tuple[int, ...] = ()
-
-
-def _even(layer: int) -> bool:
-    return layer % 2 == 0
-
-
-def _five_of_six(layer: int) -> bool:
-    return layer % 6 < 5
 
 
 _GEMMA = Activation.GELU
@@ -68,7 +59,7 @@ FAMILIES: dict[str, Family] = {
     "gemma2": Family(
         activation=_GEMMA,
         scale_embeddings=True,
-        sliding_window=_even,
+        window_period=2,
         default_window=4096,
         default_softcaps=(50.0, 30.0),
         wide_heads=(46,),
@@ -76,7 +67,7 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family(
         activation=_GEMMA,
         scale_embeddings=True,
-        sliding_window=_five_of_six,
+        window_period=6,
         rope_local_freq_base=10000.0,
         wide_heads=(62,),
     ),

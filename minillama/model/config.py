@@ -70,7 +70,7 @@ class Config:
     expert_used_count: int = 0
     expert_weights_scale: float = 1.0
     rope_local: Rope | None = None  # of the layers with a sliding window; None: as the others
-    window_layers: tuple[bool, ...] = ()  # whether each layer has the sliding window; (): as the family does
+    window_layers: tuple[bool, ...] = ()  # whether each layer has the sliding window; (): none has
     axis: str | None = None  # of the device mesh that heads, feed-forward rows and vocabulary are sharded over
 
     @cached_property
@@ -93,10 +93,7 @@ class Config:
 
     def layer(self, number: int) -> Layer:
         """The kind of a layer."""
-        if self.window_layers:
-            return Layer(self.sliding_window if self.window_layers[number] else 0)
-        windowed = self.family.sliding_window
-        return Layer(self.sliding_window if windowed is not None and windowed(number) else 0)
+        return Layer(self.sliding_window if self.window_layers and self.window_layers[number] else 0)
 
 
 class _Keys:
@@ -166,11 +163,13 @@ def read_config(metadata: Mapping[str, object], vocab_size: int) -> Config:
         layer_norm_rms_epsilon=keys.number("attention.layer_norm_rms_epsilon"),
         rope=rope,
         vocab_size=vocab_size,
-        sliding_window=keys.integer("attention.sliding_window", row.default_window, 0) if row.sliding_window else 0,
+        sliding_window=keys.integer("attention.sliding_window", row.default_window, 0)
+        if row.window_period is not None
+        else 0,
         attn_logit_softcapping=keys.number("attn_logit_softcapping", row.default_softcaps[0]),
         final_logit_softcapping=keys.number("final_logit_softcapping", row.default_softcaps[1]),
         rope_local=_read_local_rope(keys, row, rope),
-        window_layers=_read_window_layers(keys, blocks) if row.sliding_window else (),
+        window_layers=_read_window_layers(keys, row.window_period, blocks) if row.window_period is not None else (),
         attention_scale=keys.number("attention.scale", 0.0),
         expert_count=experts,
         expert_used_count=used,
@@ -183,28 +182,26 @@ def _read_local_rope(keys: _Keys, row: Family, rope: Rope) -> Rope | None:
     if row.rope_local_freq_base is not None:  # not scaled
         base = keys.number("rope.freq_base_swa", row.rope_local_freq_base, above=0.0)
         return Rope(rope.dimension_count, base)
-    if row.sliding_window is None:
+    if row.window_period is None:
         return None
     base = keys.number("rope.freq_base_swa", rope.freq_base, above=0.0)
     return None if base == rope.freq_base else replace(rope, freq_base=base)
 
 
-def _read_window_layers(keys: _Keys, blocks: int) -> tuple[bool, ...]:
-    """Layers with the sliding window by the key sliding_window_pattern, or () without it.
+def _read_window_layers(keys: _Keys, period: int, blocks: int) -> tuple[bool, ...]:
+    """Whether each layer has the sliding window, by file or family.
 
-    The key has a value for each layer, or a number n: every n-th layer attends to all positions.
+    The key sliding_window_pattern has a value for each layer, or a number n: every n-th layer attends to all positions.
     """
-    name = f"{keys.prefix}.attention.sliding_window_pattern"
-    pattern = keys.metadata.get(name)
-    if pattern is None:
-        return ()
+    name = "attention.sliding_window_pattern"
+    pattern = keys.metadata.get(f"{keys.prefix}.{name}")
     if isinstance(pattern, np.ndarray):
         if pattern.dtype.kind not in "bui" or len(pattern) < blocks:
             raise FormatError(
-                f"metadata key {name} has {len(pattern)} values; expected one for each of {blocks} layers"
+                f"metadata key {keys.prefix}.{name} has {len(pattern)} values; expected one for each of {blocks} layers"
             )
         return tuple(bool(value) for value in pattern[:blocks])
-    period = keys.integer("attention.sliding_window_pattern", least=0)
+    period = keys.integer(name, period, least=0)
     return tuple(period == 0 or layer % period < period - 1 for layer in range(blocks))
 
 

@@ -74,6 +74,7 @@ def test_chat_prints_only_the_answer(llm: LLM, capsys: pytest.CaptureFixture[str
         (["-rea", "auto", "--reasoning-effort", "default"], "[][]"),
         (["--reasoning-budget", "0"], "[False][]"),
         (["-rea", "on", "--chat-template-kwargs", '{"enable_thinking": 1}'], "[1][]"),
+        (["--chat-template-kwargs", '{"messages": [], "self": 1, "tools": []}'], "[][]"),
     ],
 )
 @pytest.mark.parametrize("command", [["run"], ["cli", "-st"]])

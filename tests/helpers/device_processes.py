@@ -14,17 +14,22 @@ COUNT = 4
 
 
 @contextmanager
-def process_with_devices(kernels: str = "auto") -> Iterator[Check]:
-    """Yield a function that runs a check there; the process starts with the first check."""
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (kernels,))
+def process_with_devices(kernels: str = "auto", *, optimised: bool = False) -> Iterator[Check]:
+    """Yield a function that runs a check there; the process starts with the first check.
+
+    optimised: compile as for users, and not as for tests.
+    """
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (kernels, optimised))
     with pool:
         yield lambda check, *arguments: pool.submit(check, *arguments).result(300)
 
 
-def _begin(kernels: str) -> None:
+def _begin(kernels: str, optimised: bool) -> None:
     import os
 
     os.environ["MINILLAMA_CPU_KERNELS"] = kernels
+    if optimised:
+        os.environ["XLA_FLAGS"] = ""
     import strict_jax  # noqa: F401  (strict JAX and checked shapes)
 
     from minillama import env

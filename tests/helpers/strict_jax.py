@@ -15,7 +15,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
-for name in [name for name in os.environ if name.startswith("LLAMA_ARG_")]:
+for name in [name for name in os.environ if name.startswith(("LLAMA_ARG_", "LLAMA_CHAT_"))]:
     del os.environ[name]
 
 from jaxtyping import install_import_hook  # noqa: E402
@@ -24,7 +24,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 # handles a hundred thousand symbols, and checking them would take minutes.
 ROOMS = (
     "gguf", "kernels.weight", "kernels.load_weights", "kernels.decode_blocks", "kernels.cpu.mapped_weight", "model",
-    "sampling", "parallel", "engine",
+    "sampling", "parallel", "engine", "measure",
 )  # fmt: skip
 install_import_hook([f"minillama.{room}" for room in ROOMS], "beartype.beartype")
 import minillama  # noqa: E402, F401  (env.prepare() sets the XLA flags here)

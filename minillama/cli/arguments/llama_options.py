@@ -45,7 +45,10 @@ def layers(text: str) -> int | None:
 
 def json_object(text: str) -> dict[str, object]:
     """Parse a JSON object."""
-    found = json.loads(text)  # its error is a ValueError, as argparse expects
+    try:
+        found = json.loads(text)  # its error is a ValueError, as argparse expects
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     return found

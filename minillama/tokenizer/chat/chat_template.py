@@ -16,7 +16,7 @@ from minillama.tokenizer.vocabulary import read_texts, special_id
 if TYPE_CHECKING:
     from minillama.tokenizer.chat.jinja_sandbox import Template
 
-NEEDLE = "minillama-text-part"
+_NEEDLE = "minillama-text-part"
 _INSTEAD = {"tool_calls", "reasoning_content", "thinking"}  # what an answer may have instead of a content
 SUGGESTION = "name another with --chat-template (chatml, llama3 ... or a file)"
 
@@ -52,6 +52,8 @@ class ChatTemplate:
         """
         if not messages:
             raise OptionError("no messages to render; give at least one user message")
+        if not isinstance(tools, list | tuple | None):
+            raise OptionError(f"tools is {str(tools)[:80]!r}; give a list of functions")
         checked = [_checked(message, place) for place, message in enumerate(messages)]
         if any(isinstance(message.get("content"), list) for message in checked) and not self._takes_parts:
             checked = [_joined(message, place) for place, message in enumerate(checked)]
@@ -79,12 +81,12 @@ class ChatTemplate:
     @cached_property
     def _takes_parts(self) -> bool:
         """True if the template writes the text of a part, and not the part itself."""
-        message: dict[str, object] = {"role": "user", "content": [{"type": "text", "text": NEEDLE}]}
+        message: dict[str, object] = {"role": "user", "content": [{"type": "text", "text": _NEEDLE}]}
         try:
             text = self._render(self.source, [message], True, {"tools": None})
         except UnsupportedError:
             return False
-        return NEEDLE in text and f"'{NEEDLE}'" not in text and f'"{NEEDLE}"' not in text
+        return _NEEDLE in text and f"'{_NEEDLE}'" not in text and f'"{_NEEDLE}"' not in text
 
     def _refusal(self, reason: str) -> UnsupportedError:
         one_line = " ".join(reason.split())  # the template may raise several lines
@@ -131,11 +133,14 @@ def _joined(message: dict[str, object], place: int) -> dict[str, object]:
     content = message.get("content")
     if not isinstance(content, list):
         return message
-    texts = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content]
-    if not all(isinstance(text, str) for text in texts):
-        wrong = next(part for part, text in zip(content, texts, strict=True) if not isinstance(text, str))
-        raise OptionError(f"message {place} has the part {str(wrong)[:80]!r}; this chat template takes texts only")
-    return {**message, "content": "\n".join(texts)}  # type: ignore[arg-type]
+    return {**message, "content": "\n".join(_text(part, place) for part in content)}
+
+
+def _text(part: object, place: int) -> str:
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
+    if not isinstance(text, str):
+        raise OptionError(f"message {place} has the part {str(part)[:80]!r}; this chat template takes texts only")
+    return text
 
 
 @lru_cache(maxsize=16)
