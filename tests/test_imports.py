@@ -9,14 +9,22 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
 
 # Lowest layer first. A room may import itself and lower layers, but not another room of its own layer.
 LAYERS = [
-    {"errors"}, {"machine"}, {"env"}, {"gguf"}, {"tokenizer"}, {"kernels"}, {"model"}, {"sampling"}, {"parallel"},
-    {"engine"}, {"measure"}, {"cli", "lab", "server"},
+    {"errors"}, {"atomic_file"}, {"machine"}, {"env"}, {"gguf"}, {"tokenizer"}, {"kernels"}, {"model"}, {"sampling"},
+    {"parallel"}, {"engine"}, {"measure"}, {"cli", "lab", "server"},
 ]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-WITHOUT_JAX = {"errors", "machine", "env", "gguf", "tokenizer"}
-LIGHT_ROOMS = {"errors", "machine", "env", "cli"}  # importing them must be quick: `minillama --help` imports no numpy
+WITHOUT_JAX = {"errors", "atomic_file", "machine", "env", "gguf", "tokenizer"}
+# Importing these is quick: `minillama --help` imports no numpy.
+LIGHT_ROOMS = {"errors", "atomic_file", "machine", "env", "cli"}
 HEAVY = {"jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "jinja2", "regex", "tqdm", "psutil"}
 OUTSIDE_WORLD = {"cli", "lab", "server"}  # rooms that print, parse arguments and read the environment
+# `atomic_file` writes files; the others have a lock file, the null device, a learner's records.
+WRITERS = {"atomic_file", "measurement_lock", "model_from_args", "lab_record"}
+WRITING = {
+    "os.replace", "os.rename", "os.fdopen", "tempfile.NamedTemporaryFile", "tempfile.mkstemp",
+    "shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.move", "np.save", "np.savez", "nbformat.write",
+}  # fmt: skip
+WRITING_METHODS = {".write_text", ".write_bytes", ".tofile", ".rename"}
 MOST_FILES = 12  # modules of one folder, without __init__ and the commands of cli
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in LEVEL)
@@ -128,6 +136,22 @@ def test_only_the_outer_rooms_touch_the_outside_world() -> None:
             if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "argv") and room != "env":
                 problems.append(f"{where}: {ast.unparse(node)}")
         problems += [f"{place(path, line)}: argparse" for name, line in imports(path) if name == "argparse"]
+    assert not problems, "\n".join(problems)
+
+
+def test_one_module_writes_files() -> None:
+    problems = []
+    for path in SOURCES:
+        for node in ast.walk(TREES[path]):
+            if not isinstance(node, ast.Call) or path.stem in WRITERS:
+                continue
+            called = ast.unparse(node.func)
+            method = f".{called.rpartition('.')[2]}" if "." in called else ""
+            modes = [word.value for word in node.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+            opened = called == "open" or method == ".open"
+            writes = opened and any(set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") for mode in modes)
+            if writes or called in WRITING or method in WRITING_METHODS:
+                problems.append(f"{place(path, node.lineno)}: {called}; use atomic_write")
     assert not problems, "\n".join(problems)
 
 

@@ -4,9 +4,11 @@
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from minillama.atomic_file import check_target
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import find_model, prepare_machine
@@ -43,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     target = Path(args.output)
     if args.file is None:
         raise OptionError("no text to measure on; name one with -f")
-    if target.exists() and not args.force:
+    check_target(target)
+    if os.path.lexists(target) and not args.force:
         raise OptionError(f"{target} exists; overwrite it with --force, or name another file with -o")
     text = read_file(args.file, final_newline=True)
     prepare_machine(args.device, args.threads, args.threads_batch)

@@ -3,11 +3,11 @@
 import argparse
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from minillama.atomic_file import atomic_write
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError, ResourceError
 
@@ -76,6 +76,14 @@ def copy_labs(source: Path, target: Path) -> Path:
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)
         if path.is_file() and not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            _copy(path, copy)
     return target
+
+
+def _copy(path: Path, copy: Path) -> None:
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"cannot create the folder {copy.parent}: {error.strerror or error}") from error
+    with atomic_write(copy) as file:
+        file.write(path.read_bytes())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from minillama.atomic_file import check_target
 from minillama.cli.arguments import llama_options, perplexity_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
 from minillama.cli.arguments.model_from_args import open_model
@@ -96,6 +97,8 @@ def _open(args: argparse.Namespace, window: int) -> "LLM":
 
 def _perplexity(args: argparse.Namespace, data: bytes) -> int:
     stride, base = args.ppl_stride, args.kl_divergence_base
+    if base is not None:
+        check_target(base)
     llm = _open(args, args.ctx_size + stride // 2)
 
     from minillama.measure.quality.kl_divergence import record_base

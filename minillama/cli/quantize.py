@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minillama.atomic_file import check_target
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.prompt_text import read_file
 from minillama.cli.output.terminal import note
-from minillama.errors import OptionError, ResourceError, UnsupportedError
+from minillama.errors import OptionError, UnsupportedError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -75,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             answer = {"--keep-split": "the output is a single file", "--prune-layers": "layers are not removed"}
             raise UnsupportedError(f"{name} is not supported: {answer[name]}; leave it out")
     source, target, mix, threads = _words(args.words)
+    if not args.dry_run:
+        _check(target, args.force)
     chosen = _options(args, threads)
     from minillama.gguf import open_gguf
     from minillama.gguf.quantise import plan_file, quantise_file
@@ -87,7 +90,6 @@ def run(args: argparse.Namespace) -> int:
             note(_line(step, number, len(plan.steps)))
         _summary(plan)
         return 0
-    _check(target, args.force)
     note(f"quantizing {source} to {target} as {label}")
     from tqdm import tqdm
 
@@ -212,8 +214,7 @@ def _importance(args: argparse.Namespace) -> "ImportanceMatrix | None":
 
 
 def _check(target: Path, force: bool) -> None:
-    if target.is_dir():
-        raise ResourceError(f"{target} is a folder; name a file in it")
+    check_target(target)
     if os.path.lexists(target) and not force:
         raise OptionError(f"{target} exists; overwrite it with --force, or name another file")
 

@@ -1,10 +1,12 @@
 """`minillama synth`: write a model with random weights, to measure without a download."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from minillama.errors import OptionError, ResourceError
+from minillama.atomic_file import check_target
+from minillama.errors import OptionError
 
 DESCRIPTION = """\
 Write a GGUF file with random weights and the exact shape of a real model. Size, speed and memory usage are the same;
@@ -52,9 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise OptionError(f"--seed {args.seed}: must be 0 or more")
     path = Path(args.output or f"{shape.name}-{mix.name}.gguf")
-    if path.is_dir():
-        raise ResourceError(f"{path} is a folder; name a file in it")
-    if path.exists() and not args.force:
+    check_target(path)
+    if os.path.lexists(path) and not args.force:
         raise OptionError(f"{path} exists; overwrite it with --force, or name another file with -o")
 
     from tqdm import tqdm

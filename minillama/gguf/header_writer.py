@@ -3,18 +3,13 @@
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
-import contextlib
 import math
-import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from minillama.errors import ResourceError
 from minillama.gguf.header_parser import DEFAULT_ALIGNMENT, MetadataValue
 from minillama.gguf.types import NUMPY, TensorType, ValueType, row_bytes
 
@@ -54,23 +49,6 @@ def header_bytes(
         offset += padded_size(tensor.nbytes, alignment)
     raw = b"".join(parts)
     return raw + b"\0" * (padded_size(len(raw), alignment) - len(raw))
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` on success.
-
-    After an error or Ctrl-C it is deleted. Raises ResourceError (not writable, no space).
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-        unfinished.replace(path)
-    except OSError as error:
-        raise ResourceError(f"cannot write {path}: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def alignment_of(metadata: Mapping[str, MetadataValue]) -> int:

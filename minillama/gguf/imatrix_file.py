@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, OptionError, ResourceError
-from minillama.gguf.header_writer import TensorSpec, atomic_write, header_bytes, padded_size
+from minillama.gguf.header_writer import TensorSpec, header_bytes, padded_size
 from minillama.gguf.reader import GGUF, open_gguf
 from minillama.gguf.types import TensorType
 

@@ -1,9 +1,9 @@
 """A checksummed disk cache: a corrupt entry is a miss."""
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
+
+from minillama.atomic_file import atomic_write
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -19,8 +19,7 @@ def read_cached(file: Path) -> bytes | None:
 
 
 def write_cached(file: Path, content: bytes) -> None:
-    """Write an entry atomically, as several processes may do at once; raises OSError."""
+    """Write an entry atomically, as several processes may do at once; raises OSError or ResourceError."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-        temporary.write(hashlib.sha256(content).digest() + content)
-    os.replace(temporary.name, file)
+    with atomic_write(file, 0o600) as entry:
+        entry.write(hashlib.sha256(content).digest() + content)

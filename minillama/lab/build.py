@@ -23,6 +23,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from minillama.atomic_file import atomic_write
+
 LABS = Path(__file__).resolve().parents[2] / "labs"
 CELL_SECONDS = 120
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -158,8 +160,13 @@ def write(source: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         executed = execute(solution(source), Path(folder))
     solution_path(source).parent.mkdir(exist_ok=True)
-    nbformat.write(executed, solution_path(source))
-    nbformat.write(learner(source), learner_path(source))
+    _store(executed, solution_path(source))
+    _store(learner(source), learner_path(source))
+
+
+def _store(notebook: NotebookNode, path: Path) -> None:
+    with atomic_write(path) as file:
+        file.write(nbformat.writes(notebook).encode() + b"\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -177,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for source in sources(wanted=options.labs):
         if options.learner:
             print(f"labs/{source.stem}.ipynb")
-            nbformat.write(learner(source), learner_path(source))
+            _store(learner(source), learner_path(source))
             continue
         print(f"labs/{source.stem}.ipynb and labs/solutions/{source.stem}.ipynb")
         write(source)

@@ -93,7 +93,7 @@ def test_report_holds_all_that_was_recorded() -> None:
     titles = [figure["layout"]["title"]["text"] for figure in figures]
     assert titles == ["Predicted and measured values", "My machine's roofline", "Speed"]
     assert shown.tags.count("details") == shown.tags.count("pre") == len(figures), "each has a text alternative"
-    assert not list(Path().glob(".*.part"))
+    assert not list(Path().glob(".*.tmp"))
 
 
 def test_gaps_are_named_and_one_lab_is_enough() -> None:

@@ -151,7 +151,7 @@ def test_what_is_not_finished_leaves_nothing(models: tuple[ml.LLM, ml.LLM], tmp_
     next(started)
     started.close()
     assert [file.read_text() for file in tmp_path.iterdir()] == ["an older one"]
-    with pytest.raises(ResourceError, match=r"nowhere/base.kld: No such file"):
+    with pytest.raises(ResourceError, match=r"nowhere/base.kld: no folder"):
         next(record_base(llm, windows, tmp_path / "nowhere" / "base.kld"))
 
 

@@ -61,7 +61,7 @@ def test_file_is_sent_once_and_cached(tmp_path: Path, monkeypatch: pytest.Monkey
         ((found,),) = transfer([model], cache, received=received)
         assert found.read_bytes() == model.read_bytes() and found.is_relative_to(cache)
         assert sum(received) == total
-    assert not list(cache.rglob("*.part"))
+    assert not list(cache.rglob("*.tmp"))
 
 
 def test_file_at_the_leaders_path_is_not_sent(tmp_path: Path) -> None:

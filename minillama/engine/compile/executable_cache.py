@@ -26,6 +26,7 @@ from jax.tree_util import PyTreeDef
 
 from minillama import env
 from minillama.engine.compile.compile_timer import count_seconds
+from minillama.errors import ResourceError
 from minillama.kernels.cpu_available import instruction_set, load_attention_specs, loaded_attention_specs
 from minillama.kernels.disk_cache import read_cached, write_cached
 
@@ -192,7 +193,7 @@ class ExecutableCache:
         if name not in _lines(self._list):
             try:
                 write_cached(self._list, "\n".join(self._used[:MOST_REMEMBERED]).encode())
-            except OSError as problem:
+            except (OSError, ResourceError) as problem:
                 logger.debug("%s: %s", self._list, problem)
 
 

@@ -12,8 +12,9 @@ from typing import BinaryIO
 import numpy as np
 
 from minillama import env
+from minillama.atomic_file import atomic_write, check_target
 from minillama.errors import FormatError, OptionError, ResourceError, UnsupportedError
-from minillama.gguf.header_writer import alignment_of, atomic_write, header_bytes, padded_size
+from minillama.gguf.header_writer import alignment_of, header_bytes, padded_size
 from minillama.gguf.imatrix_file import ImportanceMatrix
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.quantise.quantise_plan import QuantiseOptions, QuantisePlan, QuantiseStep, plan_file
@@ -74,9 +75,7 @@ def _check_target(file: GGUF, target: Path, plan: QuantisePlan) -> None:
     for part in file.mapped:
         if target.exists() and target.samefile(part):
             raise OptionError(f"{target} is the source file; name another target")
-    if not target.parent.is_dir():
-        raise ResourceError(f"no folder {target.parent}; create it, or name another file")
-    free = shutil.disk_usage(target.parent).free
+    free = shutil.disk_usage(check_target(target).parent).free
     if plan.bytes_after > free:
         needed = plan.bytes_after / 2**30
         raise ResourceError(

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import gguf
 import numpy as np
 
+from minillama.atomic_file import atomic_write, check_target
 from minillama.errors import ResourceError
 from minillama.gguf.header_writer import TensorSpec, padded_size
 from minillama.gguf.quantisation_mixes import Mix, ModelTraits, tensor_type
@@ -49,25 +50,17 @@ def write_random_model(
     mix = Mix.named(file_type)
     planned = tensor_specs(shape, mix)
     total = sum(padded_size(tensor.nbytes) for tensor in planned)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        free = shutil.disk_usage(path.parent).free
-        if total + METADATA_ROOM > free:
-            raise ResourceError(
-                f"{path} takes {total / 2**30:.2f} GiB and {path.parent} has {free / 2**30:.2f} GiB free; "
-                "free some space"
-            )
-        rng = np.random.default_rng(seed)
-        _write_header(unfinished, shape, mix, planned, rng)
-        with unfinished.open("ab") as file:
-            file.write(b"\0" * (-file.tell() % ALIGNMENT))
-            _write_weights(file, shape, planned, rng, lambda done: progress(done, total) if progress else None)
-            _drop_page_cache(file)
-        unfinished.replace(path)
-    except OSError as error:
-        raise ResourceError(f"cannot write {path}: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    free = shutil.disk_usage(check_target(path).parent).free
+    if total + METADATA_ROOM > free:
+        raise ResourceError(
+            f"{path} takes {total / 2**30:.2f} GiB and {path.parent} has {free / 2**30:.2f} GiB free; free some space"
+        )
+    rng = np.random.default_rng(seed)
+    with atomic_write(path) as file:
+        _write_header(Path(file.name), shape, mix, planned, rng)
+        file.write(b"\0" * (-file.seek(0, os.SEEK_END) % ALIGNMENT))
+        _write_weights(file, shape, planned, rng, lambda done: progress(done, total) if progress else None)
+        _drop_page_cache(file)
     return path
 
 

@@ -15,6 +15,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from minillama.atomic_file import atomic_write
+from minillama.errors import ResourceError
 from minillama.lab import lab_record
 from minillama.lab.grading.decisions import Decisions, TradeOff, limits_met, read_decisions
 from minillama.lab.grading.lab_results import TITLES, LabResults, Quantity, Results, read_results
@@ -40,13 +42,12 @@ def build_report(results_folder: Path, out: Path) -> Path:
     """
     results = read_results(results_folder)
     page = _template().render(_page(results, read_decisions(results)))
-    partial = out.with_name(f".{out.name}.part")
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"cannot create the folder {out.parent}: {error.strerror or error}") from error
+    with atomic_write(out) as file:
+        file.write(page.encode())
     return out
 
 

@@ -6,9 +6,8 @@ record of uint16 words per window and scored position, in order: a float32 scale
 log-probability is minimum + scale x code; codes reach down to 16 nats below the likeliest token.
 """
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int32, UInt16
 
+from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, ResourceError
 
 MAGIC = b"_logits_"
@@ -114,19 +114,16 @@ def open_base(path: str | Path) -> BaseFile:
 def create_base(path: str | Path, vocab_size: int, tokens: Int32[np.ndarray, "windows T"]) -> Iterator[BinaryIO]:
     """Open a new base file for records, to be written in order.
 
-    The file gets its name when all records are written; otherwise it is deleted.
+    The file gets its name when all records are written; otherwise it is deleted. Raises ResourceError (not writable).
     """
-    path, (windows, size) = Path(path), tokens.shape
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(MAGIC + np.array([size, vocab_size, windows], "<i4").tobytes() + tokens.astype("<i4").tobytes())
-            front = file.tell()
-            yield file
-            records = file.tell() - front
-        if records == 2 * windows * scored_tokens(size) * record_words(vocab_size):
-            os.replace(unfinished, path)
-    except OSError as error:
-        raise ResourceError(f"{path}: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    windows, size = tokens.shape
+    with suppress(_Incomplete), atomic_write(path) as file:
+        file.write(MAGIC + np.array([size, vocab_size, windows], "<i4").tobytes() + tokens.astype("<i4").tobytes())
+        front = file.tell()
+        yield file
+        if file.tell() - front != 2 * windows * scored_tokens(size) * record_words(vocab_size):
+            raise _Incomplete
+
+
+class _Incomplete(Exception):
+    """Some records of a new file are missing."""

@@ -17,6 +17,7 @@ from stat import S_ISREG
 
 import numpy as np
 
+from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, ResourceError
 from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.wire import Connection, Message
@@ -132,26 +133,19 @@ def _receive_file(
             "fit; free some space, or copy the model to the same path as on the leader"
         )
     connection.send(Message("model-need", {"file": number}))
-    part = path.with_name(f"{path.name}.part")
     digest, left = hashlib.blake2b(), file.size
-    try:
-        with part.open("wb") as target:
-            while (message := connection.receive(60.0)).op == "model-part":
-                chunk = message.arrays[0] if len(message.arrays) == 1 else np.empty(0, np.uint8)
-                if chunk.dtype != np.uint8 or not 0 < chunk.size <= left:
-                    raise FormatError(f"{connection.name} has sent invalid data for {path.name}")
-                target.write(chunk.data)
-                digest.update(chunk.data)
-                left -= chunk.size
-                if progress is not None:
-                    progress(chunk.size)
+    with atomic_write(path) as target:
+        while (message := connection.receive(60.0)).op == "model-part":
+            chunk = message.arrays[0] if len(message.arrays) == 1 else np.empty(0, np.uint8)
+            if chunk.dtype != np.uint8 or not 0 < chunk.size <= left:
+                raise FormatError(f"{connection.name} has sent invalid data for {path.name}")
+            target.write(chunk.data)
+            digest.update(chunk.data)
+            left -= chunk.size
+            if progress is not None:
+                progress(chunk.size)
         if message.op != "model-end" or left or message.values.get("digest") != digest.hexdigest():
             raise FormatError(f"{path.name} was corrupted during the transfer; try again")
-        os.replace(part, path)
-    except OSError as error:
-        raise ResourceError(f"cannot write {part}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
     if not _matches(path, file):
         path.unlink()
         raise FormatError(f"{path.name} is not the offered file; was it modified during the transfer?")

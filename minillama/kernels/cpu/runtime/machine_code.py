@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llvmlite import binding
 
+from minillama.errors import ResourceError
 from minillama.gguf import block_layouts
 from minillama.kernels.cpu.simd import Isa, Module
 from minillama.kernels.disk_cache import read_cached, write_cached
@@ -33,7 +34,7 @@ def compile_kernels(name: str, isa: Isa, write: Callable[[Module], None], folder
         with _lock:
             machine_code = _compile(isa, write)
         if file is not None:
-            with suppress(OSError):  # never fatal
+            with suppress(OSError, ResourceError):  # never fatal
                 write_cached(file, machine_code)
     return _load(machine_code, isa)
 
