@@ -3,6 +3,8 @@
 The command line prints that line and exits with status 2. A notebook shows it as the last line of the cell's output.
 """
 
+import reprlib
+
 
 class MinillamaError(Exception):
     """Base class of all errors that minillama raises deliberately."""
@@ -22,6 +24,15 @@ class OptionError(MinillamaError):
 
 class ResourceError(MinillamaError):
     """A missing or insufficient resource: a file, memory, a device or the network."""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 64
+
+
+def quoted(value: object) -> str:
+    """A value as `repr` writes it, on one line and shortened."""
+    return " ".join(_SHORT.repr(value).split())
 
 
 def first_line(error: BaseException, *, with_type: bool = False, limit: int | None = None) -> str:

@@ -9,7 +9,7 @@ taken from the file; an optional tensor that is there is used. Source: llama.cpp
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from minillama.errors import UnsupportedError
+from minillama.errors import UnsupportedError, quoted
 
 
 class RopeStyle(Enum):
@@ -79,5 +79,5 @@ def family(architecture: str) -> Family:
     """The row of an architecture; raises UnsupportedError with the known names."""
     if architecture not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise UnsupportedError(f"unsupported architecture {architecture!r} (general.architecture); supported: {known}")
+        raise UnsupportedError(f"unsupported architecture {quoted(architecture)} (general.architecture); supported: {known}")
     return FAMILIES[architecture]

@@ -8,8 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from minillama.errors import FormatError, UnsupportedError
+from minillama.errors import FormatError, UnsupportedError, quoted
 from minillama.model.architectures import FAMILIES, Family, family
+
+MAX_LAYERS, MAX_EXPERTS = 512, 1024  # llama.cpp's
 
 
 class Scaling(Enum):
@@ -117,16 +119,16 @@ class _Keys:
         value = self._find(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not (least <= value <= most or value == default):
             raise FormatError(
-                f"metadata key {self.prefix}.{key} is {value!r}; expected an integer from {least} to {most}"
+                f"metadata key {self.prefix}.{key} is {quoted(value)}; expected an integer from {least} to {most}"
             )
         return value
 
     def number(self, key: str, default: float | None = None, above: float = -math.inf) -> float:
         value = self._find(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise FormatError(f"metadata key {self.prefix}.{key} is {value!r}; expected a finite number")
+            raise FormatError(f"metadata key {self.prefix}.{key} is {quoted(value)}; expected a finite number")
         if value <= above:
-            raise FormatError(f"metadata key {self.prefix}.{key} is {value!r}; expected a number above {above:g}")
+            raise FormatError(f"metadata key {self.prefix}.{key} is {quoted(value)}; expected a number above {above:g}")
         return float(value)
 
 
@@ -143,13 +145,13 @@ def read_config(metadata: Mapping[str, object], vocab_size: int) -> Config:
     width, heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     kv_heads = keys.integer("attention.head_count_kv", heads)
     key_length = keys.integer("attention.key_length", width // heads)
-    experts = keys.integer("expert_count", 0)
+    experts = keys.integer("expert_count", 0, most=MAX_EXPERTS)
     used = keys.integer("expert_used_count", 0)
     if heads % kv_heads:
         raise FormatError(f"{heads} query heads do not divide among {kv_heads} key/value heads")
     if experts and not 1 <= used <= experts:
         raise FormatError(f"metadata key {architecture}.expert_used_count is {used}; expected 1 to {experts}")
-    rope, blocks = _read_rope(keys, key_length), keys.integer("block_count")
+    rope, blocks = _read_rope(keys, key_length), keys.integer("block_count", most=MAX_LAYERS)
     blocks -= keys.integer("nextn_predict_layers", 0, most=blocks - 1)
     return Config(
         architecture=architecture,
@@ -213,10 +215,10 @@ def _read_rope(keys: _Keys, key_length: int) -> Rope:
     except ValueError:
         known = ", ".join(s.value for s in Scaling)
         raise UnsupportedError(
-            f"unsupported rope scaling {name!r} ({keys.prefix}.rope.scaling.type); supported: {known}"
+            f"unsupported rope scaling {quoted(name)} ({keys.prefix}.rope.scaling.type); supported: {known}"
         ) from None
     if factor <= 0:
-        raise FormatError(f"metadata key {keys.prefix}.rope.scaling.factor is {factor!r}; expected a number above 0")
+        raise FormatError(f"metadata key {keys.prefix}.rope.scaling.factor is {quoted(factor)}; expected a number above 0")
     yarn = scaling is Scaling.YARN
     rotating = keys.integer("rope.dimension_count", key_length)
     if rotating > key_length or rotating % 2:

@@ -6,13 +6,13 @@ characters. Then the pair that comes first in the list of merges is merged, repe
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from itertools import pairwise
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from minillama.errors import FormatError
+from minillama.errors import FormatError, quoted
 from minillama.gguf.byte_alphabet import CHARACTER_TO_BYTE
 from minillama.tokenizer.pretokenizers import PreTokenizer
 
@@ -85,12 +85,12 @@ def _library_merger(
         log.warning("some bytes of UTF-8 have no token; text with these bytes loses characters")
     try:
         bpe, replacements = _build(ids, pairs, bytes_missing, pretokenizer.ignore_merges)
-    except Exception:  # the only type that `tokenizers` raises: a merge needs a text without a token
+    except Exception:  # `tokenizers` raises this type: a merge needs a text without a token
         missing = sorted(set(bytes_missing).union(map("".join, pairs), *zip(*pairs, strict=True)) - ids.keys())
         if pretokenizer.ignore_merges:
             text = max(missing, key=len)
             raise FormatError(
-                f"tokenizer.ggml.merges needs {text!r}, which is not a token; convert the model again"
+                f"tokenizer.ggml.merges needs {quoted(text)}, which is not a token; convert the model again"
             ) from None
         bpe, replacements = _build(ids, pairs, missing, pretokenizer.ignore_merges)
     bpe.pre_tokenizer = cut
@@ -117,11 +117,18 @@ def _build(
         vocabulary = {text: index for text, index in ids.items() if not SURROGATE.search(text)}
     base = max(ids.values()) + 1
     vocabulary |= {text: base + place for place, text in enumerate(missing)}
+    if _longest(map("".join, pairs)) > _longest(vocabulary):  # the library panics in place of raising an exception
+        raise ValueError("the result of a merge is longer than all tokens")
     replacements = {
         base + place: [ids[character] for character in text if character.isascii() and character in ids]
         for place, text in enumerate(missing)
     }
     return Tokenizer(models.BPE(vocabulary, list(pairs), ignore_merges=ignore_merges)), replacements
+
+
+def _longest(texts: Iterable[str]) -> int:
+    """Bytes of the longest text."""
+    return max(map(len, map(str.encode, texts)), default=0)
 
 
 def alphabet_to_bytes(text: str) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from minillama.errors import FormatError, UnsupportedError
+from minillama.errors import FormatError, UnsupportedError, quoted
 from minillama.tokenizer.byte_pairs import alphabet_to_bytes, byte_pair_merger
 from minillama.tokenizer.pretokenizers import find_pretokenizer
 from minillama.tokenizer.score_merge import SPACE, ScoreMerger, byte_fallback_ids
@@ -27,7 +27,7 @@ def load_tokenizer(metadata: Mapping[str, object]) -> Tokenizer:
     if model is None:
         raise FormatError("the file has no tokenizer (tokenizer.ggml.model is missing); convert the model again")
     if not isinstance(model, str) or model not in LOADERS:
-        raise UnsupportedError(f"unknown tokenizer {model!r} (tokenizer.ggml.model); supported: {', '.join(LOADERS)}")
+        raise UnsupportedError(f"unknown tokenizer {quoted(model)} (tokenizer.ggml.model); supported: {', '.join(LOADERS)}")
     return LOADERS[model](metadata)
 
 
@@ -74,7 +74,7 @@ def _check_byte_tokens(vocabulary: Vocabulary) -> Vocabulary:
     for index in vocabulary.ids_with(BYTE):
         if not BYTE_TOKEN.fullmatch(vocabulary.tokens[index]):
             raise FormatError(
-                f"tokenizer.ggml.tokens has {vocabulary.tokens[index]!r} for a byte; expected a text like <0x0A>"
+                f"tokenizer.ggml.tokens has {quoted(vocabulary.tokens[index])} for a byte; expected a text like <0x0A>"
             )
     return vocabulary
 

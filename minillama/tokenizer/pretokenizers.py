@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from minillama.errors import quoted
+
 log = logging.getLogger("minillama")
 
 
@@ -179,7 +181,7 @@ def find_pretokenizer(metadata: Mapping[str, object]) -> PreTokenizer:
     name = metadata.get("tokenizer.ggml.pre")
     if isinstance(name, str) and name in PRETOKENIZERS:
         return PRETOKENIZERS[name]
-    found = "names no pre-tokenizer" if name is None else f"names the unknown pre-tokenizer {name!r}"
+    found = "names no pre-tokenizer" if name is None else f"names the unknown pre-tokenizer {quoted(name)}"
     log.warning(
         "the file %s (tokenizer.ggml.pre); 'default' splits the text instead, which lowers answer quality: "
         "convert the model again, or use a model with one of %s",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minillama.errors import FormatError
+from minillama.errors import FormatError, quoted
 from minillama.tokenizer.special_tokens import ROLE_TEXTS, find_special_ids
 
 log = logging.getLogger("minillama")
@@ -86,7 +86,7 @@ def special_id(metadata: Mapping[str, object], role: str, size: int, default: in
             continue
         value = metadata[key]
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise FormatError(f"{key} is {value!r}, not a token id; convert the model again")
+            raise FormatError(f"{key} is {quoted(value)}, not a token id; convert the model again")
         if 0 <= value < size:
             default = int(value)
         elif value not in (-1, NO_ID):
@@ -101,7 +101,7 @@ def read_flag(metadata: Mapping[str, object], key: str, default: bool) -> bool:
     """An optional boolean of the metadata; FormatError for another type."""
     value = metadata.get(key, default)
     if not isinstance(value, bool | np.bool_):
-        raise FormatError(f"{key} is {value!r}, not a boolean; convert the model again")
+        raise FormatError(f"{key} is {quoted(value)}, not a boolean; convert the model again")
     return bool(value)
 
 

@@ -1,0 +1,181 @@
+"""Run ranges of cases in worker processes, and find the case that ends or stops one."""
+
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tests.fuzz import ROOT
+from tests.fuzz.kinds import KINDS
+from tests.fuzz.leaks import WARM_UP, growth, memory_slope
+from tests.fuzz.run_state import KindState, RunState
+from tests.fuzz.worker import CASE, NO_CASE
+
+START_SECONDS = 300  # of a worker process
+MAX_CASES_OF_A_PROCESS = 20_000  # then a new one takes over
+
+Range = tuple[int, int]
+
+
+class Worker:
+    """One worker process and its folder."""
+
+    def __init__(self, kind: str) -> None:
+        self.limits, self.cases = KINDS[kind].limits, 0
+        self.reports: list[tuple[int, dict[str, int]]] = []
+        self._place = tempfile.TemporaryDirectory(prefix=f"fuzz-{kind}-")
+        self.folder = Path(self._place.name)
+        self._case, self._errors = self.folder / "case", self.folder / "errors"
+        self._case.write_bytes(CASE.pack(NO_CASE))
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz.worker", kind, str(self.folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors.open("wb"), cwd=ROOT, env=environment,
+        )  # fmt: skip
+        if self._answer(START_SECONDS, watch=False) is None:
+            raise RuntimeError(f"the worker of {kind} does not start:\n{self.last_words()}")
+
+    def run(self, first: int, last: int) -> bytes | None:
+        """The report of a range; None if the process has ended or was stopped."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(b"%d %d\n" % (first, last))
+            self._process.stdin.flush()
+        return self._answer(self.limits.hang_seconds, watch=True)
+
+    @property
+    def current(self) -> int | None:
+        """The case that it runs."""
+        number = CASE.unpack(self._case.read_bytes())[0]
+        return None if number == NO_CASE else number
+
+    def how_it_ended(self) -> str:
+        """Why there was no report."""
+        status = self._process.wait()
+        if status == -signal.SIGKILL:
+            return f"no end after {self.limits.hang_seconds:g} s"
+        name = signal.Signals(-status).name if status < 0 else f"status {status}"
+        return f"the process ended with {name}"
+
+    def last_words(self) -> str:
+        """The end of its stderr."""
+        return self._errors.read_bytes()[-3000:].decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """End the process and delete its folder."""
+        self._process.kill()
+        self._process.communicate()
+        self._place.cleanup()
+
+    def _answer(self, seconds: float, *, watch: bool) -> bytes | None:
+        """The next line; None after the end of the process, or of the time for one case."""
+        assert self._process.stdout is not None
+        case, since = self.current, time.monotonic()
+        while not select.select([self._process.stdout], [], [], 0.5)[0]:
+            if watch and self.current != case:
+                case, since = self.current, time.monotonic()
+            if time.monotonic() - since > seconds:
+                with suppress(ProcessLookupError):
+                    self._process.send_signal(signal.SIGUSR1)  # its stack goes to stderr
+                    time.sleep(1)
+                self._process.kill()
+                return None
+        return self._process.stdout.readline() or None
+
+
+class Campaign:
+    """Cases of one kind on several worker processes."""
+
+    def __init__(self, kind: str, state: RunState, advance: Callable[[int], object]) -> None:
+        self.kind, self._state, self._advance = kind, state, advance
+        self.results: KindState = state.of(kind)
+        self._lock = threading.Lock()
+
+    def run(self, total: int, jobs: int, seconds: float = float("inf")) -> None:
+        """Run the cases below `total` that are not done, for at most some seconds."""
+        waiting: queue.SimpleQueue[Range] = queue.SimpleQueue()
+        for part in self.results.missing(total, KINDS[self.kind].batch):
+            waiting.put(part)
+        end = time.monotonic() + seconds
+        failed: list[BaseException] = []
+
+        def serve() -> None:
+            try:
+                self._serve(waiting, end)
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=serve, daemon=True) for _ in range(jobs)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.5)
+        if failed:
+            raise failed[0]
+
+    def _serve(self, waiting: "queue.SimpleQueue[Range]", end: float) -> None:
+        worker: Worker | None = None
+        while time.monotonic() < end:
+            try:
+                first, last = waiting.get_nowait()
+            except queue.Empty:
+                break
+            while first < last and time.monotonic() < end:
+                if worker is None:
+                    worker = Worker(self.kind)
+                report = worker.run(first, last)
+                if report is None:
+                    first = self._blame(worker, first)
+                else:
+                    self._record(worker, first, last, report)
+                    first = last
+                if report is None or worker.cases >= MAX_CASES_OF_A_PROCESS:
+                    worker.close()
+                    worker = None
+        if worker is not None:
+            worker.close()
+
+    def _record(self, worker: Worker, first: int, last: int, report: bytes) -> None:
+        found = json.loads(report)
+        worker.cases += last - first
+        worker.reports.append((worker.cases, found["used"]))
+        with self._lock:
+            results = self.results
+            results.add_range(first, last)
+            results.add_outcomes(found["outcomes"])
+            results.findings |= {str(number): problem for number, problem in found["findings"]}
+            results.slowest = max(tuple(results.slowest), tuple(found["slowest"]))
+            results.largest = max(tuple(results.largest), tuple(found["largest"]))
+            if (problem := growth(worker.reports)) is not None:
+                results.findings[f"{first}-{last}"] = problem
+                worker.cases = MAX_CASES_OF_A_PROCESS  # a new process
+            if len(worker.reports) > 2 * WARM_UP:
+                slope = memory_slope(worker.reports[WARM_UP:])[0]
+                results.bytes_per_case = max(results.bytes_per_case, slope)
+            self._state.save()
+            self._advance(last - first)
+
+    def _blame(self, worker: Worker, first: int) -> int:
+        """Record the case that ended the process; the cases after it remain."""
+        case = worker.current
+        problem = f"{worker.how_it_ended()}\n{worker.last_words()}"
+        with self._lock:
+            if case is None:
+                self.results.findings[f"after {first}"] = problem
+                raise RuntimeError(problem)
+            self.results.findings[str(case)] = problem
+            self.results.add_range(first, case + 1)  # their counts are lost with the process
+            self.results.add_outcomes({"lost counts": case - first, "ended the process": 1})
+            self._state.save()
+            self._advance(case + 1 - first)
+        return case + 1

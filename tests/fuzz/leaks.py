@@ -1,0 +1,33 @@
+"""Growth over the reports of a process: memory by its slope, the rest by number."""
+
+from collections.abc import Mapping, Sequence
+
+WARM_UP = 3  # reports in which caches fill
+MIN_REPORTS = 8  # after them
+MAX_GROWTH = 24 << 20  # bytes, over the reports of a process
+MAX_BYTES_PER_CASE = 1024
+STABLE = ("descriptors", "threads", "files")
+
+
+def growth(reports: Sequence[tuple[int, Mapping[str, int]]]) -> str | None:
+    """What grows, or None. reports: cases so far in this process, and what it used then."""
+    kept = reports[WARM_UP:]
+    if len(kept) < MIN_REPORTS:
+        return None
+    for name in STABLE:
+        values = [used[name] for _, used in kept]
+        if values[-1] > values[0] + 2 and all(b >= a for a, b in zip(values, values[1:], strict=False)):
+            return f"{name} grow from {values[0]} to {values[-1]} over {kept[-1][0] - kept[0][0]} cases"
+    slope, rise = memory_slope(kept)
+    if slope > MAX_BYTES_PER_CASE and rise > MAX_GROWTH:
+        return f"memory grows by {slope:.0f} bytes a case, {rise >> 20} MiB over {kept[-1][0] - kept[0][0]} cases"
+    return None
+
+
+def memory_slope(reports: Sequence[tuple[int, Mapping[str, int]]]) -> tuple[float, int]:
+    """Bytes per case by least squares, and the rise from the least to the last."""
+    cases, memory = [count for count, _ in reports], [used["memory"] for _, used in reports]
+    mean_x, mean_y = sum(cases) / len(cases), sum(memory) / len(memory)
+    spread = sum((x - mean_x) ** 2 for x in cases) or 1
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(cases, memory, strict=True)) / spread
+    return slope, memory[-1] - min(memory)
