@@ -79,5 +79,7 @@ def family(architecture: str) -> Family:
     """The row of an architecture; raises UnsupportedError with the known names."""
     if architecture not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise UnsupportedError(f"unsupported architecture {quoted(architecture)} (general.architecture); supported: {known}")
+        raise UnsupportedError(
+            f"unsupported architecture {quoted(architecture)} (general.architecture); supported: {known}"
+        )
     return FAMILIES[architecture]

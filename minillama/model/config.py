@@ -218,7 +218,9 @@ def _read_rope(keys: _Keys, key_length: int) -> Rope:
             f"unsupported rope scaling {quoted(name)} ({keys.prefix}.rope.scaling.type); supported: {known}"
         ) from None
     if factor <= 0:
-        raise FormatError(f"metadata key {keys.prefix}.rope.scaling.factor is {quoted(factor)}; expected a number above 0")
+        raise FormatError(
+            f"metadata key {keys.prefix}.rope.scaling.factor is {quoted(factor)}; expected a number above 0"
+        )
     yarn = scaling is Scaling.YARN
     rotating = keys.integer("rope.dimension_count", key_length)
     if rotating > key_length or rotating % 2:

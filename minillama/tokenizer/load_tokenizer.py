@@ -27,7 +27,9 @@ def load_tokenizer(metadata: Mapping[str, object]) -> Tokenizer:
     if model is None:
         raise FormatError("the file has no tokenizer (tokenizer.ggml.model is missing); convert the model again")
     if not isinstance(model, str) or model not in LOADERS:
-        raise UnsupportedError(f"unknown tokenizer {quoted(model)} (tokenizer.ggml.model); supported: {', '.join(LOADERS)}")
+        raise UnsupportedError(
+            f"unknown tokenizer {quoted(model)} (tokenizer.ggml.model); supported: {', '.join(LOADERS)}"
+        )
     return LOADERS[model](metadata)
 
 

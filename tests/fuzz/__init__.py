@@ -1,7 +1,7 @@
 """A structure-aware fuzzer: `python -m tests.fuzz --cases 1000000`.
 
-A case has a kind (`gguf`, `tokenizer`, `template`, ...) and a number, and the number is its seed. Processes with bounded
-memory run the cases, so that a crash or a hang belongs to one number and the others go on.
+A case has a kind (`gguf`, `tokenizer`, `template`, ...) and a number, and the number is its seed. Processes with
+bounded memory run the cases, so that a crash or a hang belongs to one number and the others go on.
 """
 
 import sys

@@ -6,11 +6,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from tests.fuzz.campaign import Campaign
 from tests.fuzz.kinds import KINDS, create, shares
 from tests.fuzz.oracle import judge, rng_of
 from tests.fuzz.run_state import RunState
-from tqdm.auto import tqdm
 
 
 def main() -> int:

@@ -9,11 +9,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from gguf import GGMLQuantizationType as Type
-from tests.fuzz.case_kind import Finding, Kind
-from tests.fuzz.gguf_mutations import mutate
-from tests.fuzz.gguf_parts import Parts, Value, copy, parse, typed_value
-from tests.fuzz.header_check import check_rewritten
-from tests.fuzz.tokenizer_check import check_tokenizer
 from tiny_models import VARIANTS, write_tiny
 from vocabularies import MERGES, bpe_metadata
 
@@ -24,6 +19,11 @@ from minillama.gguf import GGUF, dequantize, open_gguf
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, Params, empty_cache, forward
 from minillama.tokenizer import load_chat_template, load_tokenizer
+from tests.fuzz.case_kind import Finding, Kind
+from tests.fuzz.gguf_mutations import mutate
+from tests.fuzz.gguf_parts import Parts, Value, copy, parse, typed_value
+from tests.fuzz.header_check import check_rewritten
+from tests.fuzz.tokenizer_check import check_tokenizer
 
 QUANTISED = (("llama", Type.Q4_0), ("qwen3", Type.Q8_0), ("llama", Type.Q5_1))
 TRACED = 0.02  # of the loaded files: the forward pass is traced, which takes a second
@@ -51,7 +51,9 @@ class GGUFKind(Kind[Files]):
             path = write_tiny(folder / "seed.gguf", name, kind)
             self._seeds.append(parse(path))
             path.unlink()
-        self._byte_pairs = [(key.encode(), typed_value(value)) for key, value in bpe_metadata(MERGES, pre="llama-bpe").items()]
+        self._byte_pairs = [
+            (key.encode(), typed_value(value)) for key, value in bpe_metadata(MERGES, pre="llama-bpe").items()
+        ]
 
     def make(self, rng: random.Random) -> Files:
         parts = copy(rng.choice(self._seeds))

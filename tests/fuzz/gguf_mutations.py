@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from gguf_bytes import ARRAY, STRING
+
 from tests.fuzz import hostile_values
 from tests.fuzz.gguf_parts import (
     BOOL,
@@ -20,7 +21,18 @@ from tests.fuzz.gguf_parts import (
 )
 from tests.fuzz.tokenizer_mutations import mutate_tokenizer
 
-ARCHITECTURES = (b"llama", b"qwen2", b"qwen3", b"qwen2moe", b"qwen3moe", b"chatglm", b"glm4", b"gemma2", b"gemma3", b"phi3")
+ARCHITECTURES = (
+    b"llama",
+    b"qwen2",
+    b"qwen3",
+    b"qwen2moe",
+    b"qwen3moe",
+    b"chatglm",
+    b"glm4",
+    b"gemma2",
+    b"gemma3",
+    b"phi3",
+)
 # Keys that a family may have and the tiny models lack.
 MORE_KEYS = (
     "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.original_context_length",
@@ -167,7 +179,9 @@ def rename_tensor(rng: random.Random, parts: Parts) -> None:
     if parts.tensors:
         entry = rng.choice(parts.tensors)
         field = rng.choice(FIELDS).encode()
-        entry.name = b".".join([*entry.name.split(b".")[:2], field, b"weight"]) if rng.random() < 0.7 else b"x" + entry.name
+        entry.name = (
+            b".".join([*entry.name.split(b".")[:2], field, b"weight"]) if rng.random() < 0.7 else b"x" + entry.name
+        )
 
 
 def move_tensor(rng: random.Random, parts: Parts) -> None:
@@ -189,7 +203,9 @@ def change_weights(rng: random.Random, parts: Parts) -> None:
             pattern = rng.choice((pattern, b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff", rng.randbytes(4)))
             data = bytearray(entry.data)
             at = 4 * rng.randrange(len(data) // 4) if rng.random() < 0.5 else 0
-            data[at:] = (pattern * (len(data) // 4))[: len(data) - at] if rng.random() < 0.5 else pattern + data[at + 4 :]
+            data[at:] = (
+                (pattern * (len(data) // 4))[: len(data) - at] if rng.random() < 0.5 else pattern + data[at + 4 :]
+            )
             entry.data = bytes(data)
         elif entry.data:
             entry.data = rng.randbytes(min(len(entry.data), 4096)) + entry.data[4096:]
@@ -216,7 +232,7 @@ def change_header(rng: random.Random, parts: Parts) -> None:
 def flip_bits(rng: random.Random, parts: Parts) -> None:
     """Other bytes anywhere, mostly in the header."""
     for _ in range(rng.randrange(1, 5)):
-        place = rng.randrange(2**rng.randrange(3, 20))
+        place = rng.randrange(2 ** rng.randrange(3, 20))
         number = rng.choice((0, 1, 2**31, 2**32, 2**62, 2**63, 2**64 - 1))
         new = rng.choice((rng.randbytes(1), rng.randbytes(rng.randrange(1, 9)), struct.pack("<Q", number), b""))
         parts.edits.append((place, new, rng.random() < 0.3))
@@ -242,9 +258,10 @@ def change_template(rng: random.Random, parts: Parts) -> None:
 
 
 TEMPLATES = (
-    "", "{{", "{% for m in messages %}", "{{ messages }}", "{% endfor %}", "{{ 1 / 0 }}", "{% include 'x' %}", "{{ x.y.z }}",
-    "{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}", "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
-    "{% break %}", "{{ " + "(" * 300 + ")" * 300 + " }}", "{% if " + "not " * 2000 + "x %}{% endif %}", "{{ 'a' * 10**9 }}",
+    "", "{{", "{% for m in messages %}", "{{ messages }}", "{% endfor %}", "{{ 1 / 0 }}", "{% include 'x' %}",
+    "{{ x.y.z }}", "{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}", "{{ 'a' * 10**9 }}",
+    "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "{% break %}", "{{ " + "(" * 300 + ")" * 300 + " }}",
+    "{% if " + "not " * 2000 + "x %}{% endif %}",
 )  # fmt: skip
 
 

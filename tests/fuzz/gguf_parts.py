@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from gguf_bytes import ARRAY, NUMBERS, STRING, build, pair, tensor
-from tests.fuzz import hostile_values
 
 from minillama.gguf.header_parser import parse_header
 from minillama.gguf.types import BLOCKS, TensorType, ValueType
+from tests.fuzz import hostile_values
 
 INTEGER_KINDS, FLOAT_KINDS, BOOL = (0, 1, 2, 3, 4, 5, 10, 11), (6, 12), 7
 
@@ -67,7 +67,9 @@ class Parts:
         pairs = [pair(key, 0, 0)[:-5] + value.raw if value.raw is not None else pair(key, value.kind, value.content)
                  for key, value in self.pairs]  # fmt: skip
         counts = None if self.counts is None else (self.counts[0] % 2**64, self.counts[1] % 2**64)
-        content = bytearray(build(pairs, entries, bytes(data), version=self.version, counts=counts, alignment=self.alignment))
+        content = bytearray(
+            build(pairs, entries, bytes(data), version=self.version, counts=counts, alignment=self.alignment)
+        )
         for at, new, inserted in self.edits:
             at %= len(content)
             content[at : at if inserted else at + len(new)] = new
@@ -122,7 +124,11 @@ def random_content(rng: random.Random, kind: int) -> object:
     if kind in INTEGER_KINDS:
         return hostile_values.wrapped(hostile_values.integer(rng), kind)
     if kind == 6:
-        return float(np.float32(hostile_values.floating(rng) % 3e38)) if rng.random() < 0.7 else rng.choice((float("nan"), float("inf")))
+        return (
+            float(np.float32(hostile_values.floating(rng) % 3e38))
+            if rng.random() < 0.7
+            else rng.choice((float("nan"), float("inf")))
+        )
     if kind == 12:
         return hostile_values.floating(rng)
     return rng.random() < 0.5 if kind == BOOL else hostile_values.raw_text(rng)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 import numpy as np
-from tests.fuzz.case_kind import Finding
 
 from minillama.gguf.header_parser import Header, TensorInfo, parse_header
 from minillama.gguf.header_writer import TensorSpec, dimensions, header_bytes, padded_size
+from tests.fuzz.case_kind import Finding
 
 
 def check_rewritten(content: bytes, label: str) -> None:

@@ -13,8 +13,9 @@ FLOATS = (
     1e-12, 4.0, 1e4, 1e6, -1e6,
 )  # fmt: skip
 TEXTS = (
-    "", " ", "\n", "a\nb", "\t\r\n", "\0", "a\0b", "\x1b[31mred\x1b[0m", "\x7f", "\u202eltr", "\u2028", "\ufeff", "\ud800",
-    "\udcff", "é", "日本語", "👩‍👩‍👧‍👦", "\U0010ffff", "%s%n%d", "{0}{x!r}", "../../etc/passwd", "<s>", "</s>", "<unk>", "<0x00>",
+    "", " ", "\n", "a\nb", "\t\r\n", "\0", "a\0b", "\x1b[31mred\x1b[0m", "\x7f", "\u202eltr", "\u2028", "\ufeff",
+    "\ud800", "\udcff", "é", "日本語", "👩‍👩‍👧‍👦", "\U0010ffff", "%s%n%d",
+    "{0}{x!r}", "../../etc/passwd", "<s>", "</s>", "<unk>", "<0x00>",
     "<0xGG>", "▁", "▁▁▁", "Ġ", "ĠĠ", "a" * 70, "é" * 300, "x" * 5000, "nan", "-1", "1e999", "true", "None", "[]", "{}",
 )  # fmt: skip
 WIDTHS = {0: 8, 1: 8, 2: 16, 3: 16, 4: 32, 5: 32, 10: 64, 11: 64}  # bits of GGUF's integer types
@@ -38,7 +39,10 @@ def text(rng: random.Random) -> str:
     """A text; it may have any code points."""
     if rng.random() < 0.7:
         return rng.choice(TEXTS)
-    return "".join(chr(rng.choice((rng.randrange(128), rng.randrange(0x3000), rng.randrange(0x110000)))) for _ in range(rng.randrange(12)))
+    return "".join(
+        chr(rng.choice((rng.randrange(128), rng.randrange(0x3000), rng.randrange(0x110000))))
+        for _ in range(rng.randrange(12))
+    )
 
 
 def raw_text(rng: random.Random) -> bytes:

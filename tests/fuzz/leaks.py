@@ -1,6 +1,7 @@
 """Growth over the reports of a process: memory by its slope, the rest by number."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 WARM_UP = 3  # reports in which caches fill
 MIN_REPORTS = 8  # after them
@@ -16,7 +17,7 @@ def growth(reports: Sequence[tuple[int, Mapping[str, int]]]) -> str | None:
         return None
     for name in STABLE:
         values = [used[name] for _, used in kept]
-        if values[-1] > values[0] + 2 and all(b >= a for a, b in zip(values, values[1:], strict=False)):
+        if values[-1] > values[0] + 2 and all(b >= a for a, b in pairwise(values)):
             return f"{name} grow from {values[0]} to {values[-1]} over {kept[-1][0] - kept[0][0]} cases"
     slope, rise = memory_slope(kept)
     if slope > MAX_BYTES_PER_CASE and rise > MAX_GROWTH:

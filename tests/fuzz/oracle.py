@@ -11,10 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from minillama.errors import MinillamaError
 from tests.fuzz.case_kind import Finding, Kind
 from tests.fuzz.kinds import KINDS
-
-from minillama.errors import MinillamaError
 
 MAX_LINE = 500  # characters of an error
 MAX_SHOWN = 3000  # characters of a report of a fault

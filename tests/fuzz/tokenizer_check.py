@@ -3,15 +3,20 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from tests.fuzz.case_kind import Finding
-
 from minillama.gguf.byte_alphabet import CHARACTER_TO_BYTE
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.score_merge import SPACE
 from minillama.tokenizer.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN
+from tests.fuzz.case_kind import Finding
 
 LOST = re.compile("[\ud800-\udfff▁]")  # not UTF-8; SentencePiece's space
-TEXTS = ("", "Hello world, it's 12345 at\n\nnoon!", "日本語 👩‍👩‍👧 é\u0301 \u202e", "\0\x1b\t  x", "\udcff<s></s><|im_end|>")
+TEXTS = (
+    "",
+    "Hello world, it's 12345 at\n\nnoon!",
+    "日本語 👩‍👩‍👧 é\u0301 \u202e",
+    "\0\x1b\t  x",
+    "\udcff<s></s><|im_end|>",
+)
 
 
 def check_tokenizer(tokenizer: Tokenizer, metadata: Mapping[str, object], texts: Sequence[str] = TEXTS) -> None:

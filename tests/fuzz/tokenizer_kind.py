@@ -6,19 +6,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_bytes import build, pair
-from tests.fuzz import hostile_values
-from tests.fuzz.case_kind import Finding, Kind
-from tests.fuzz.gguf_parts import Value, typed_value
-from tests.fuzz.tokenizer_check import check_tokenizer
-from tests.fuzz.tokenizer_mutations import mutate_tokenizer
 from vocabularies import MERGES, WORDS, bpe_metadata, spm_metadata
 
 from minillama.gguf.header_parser import parse_header
 from minillama.tokenizer import byte_pairs, load_chat_template, load_tokenizer
 from minillama.tokenizer.pretokenizers import PRETOKENIZERS
+from tests.fuzz import hostile_values
+from tests.fuzz.case_kind import Finding, Kind
+from tests.fuzz.gguf_parts import Value, typed_value
+from tests.fuzz.tokenizer_check import check_tokenizer
+from tests.fuzz.tokenizer_mutations import mutate_tokenizer
 
 SPECIAL = (("<|im_start|>", 3), ("<|im_end|>", 3), ("<tool>", 4), ("  ", 4))
-PIECES = ("the cat", " ", "\n", "\t", "12345", "é", "日本語", "한국어", "👩‍👩‍👧", "\u0301", "\u200d", "'s", "<|im_end|>", "...", "a", "Ⅷ", "\u3000")
+PIECES = (
+    "the cat",
+    " ",
+    "\n",
+    "\t",
+    "12345",
+    "é",
+    "日本語",
+    "한국어",
+    "👩‍👩‍👧",
+    "\u0301",
+    "\u200d",
+    "'s",
+    "<|im_end|>",
+    "...",
+    "a",
+    "Ⅷ",
+    "\u3000",
+)
 
 
 @dataclass(frozen=True)

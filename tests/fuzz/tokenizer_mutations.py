@@ -4,11 +4,11 @@ import random
 from collections.abc import Callable, Mapping
 
 from gguf_bytes import ARRAY, STRING
-from tests.fuzz import hostile_values
-from tests.fuzz.gguf_parts import BOOL, Value, random_content, random_value
 
 from minillama.tokenizer.pretokenizers import PRETOKENIZERS
 from minillama.tokenizer.special_tokens import END_TEXTS, ROLE_TEXTS
+from tests.fuzz import hostile_values
+from tests.fuzz.gguf_parts import BOOL, Value, random_content, random_value
 
 Values = dict[bytes, Value]
 TOKENS, TYPES = b"tokenizer.ggml.tokens", b"tokenizer.ggml.token_type"
@@ -125,8 +125,8 @@ def change_value_types(rng: random.Random, values: Values) -> None:
 
 
 CHANGES: tuple[Callable[[random.Random, Values], None], ...] = (
-    change_length, change_all_lengths, change_texts, change_texts, change_types, change_scores, change_merges, change_merges,
-    change_ids, change_ids, change_flags, change_names, change_names, change_value_types,
+    change_length, change_all_lengths, change_texts, change_texts, change_types, change_scores, change_merges,
+    change_merges, change_ids, change_ids, change_flags, change_names, change_names, change_value_types,
 )  # fmt: skip
 
 

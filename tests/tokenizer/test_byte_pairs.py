@@ -183,3 +183,16 @@ def test_a_long_text_gives_the_tokens_of_its_short_parts(merges: list[str], text
     short, long = (load_tokenizer(bpe_metadata(merges)) for _ in range(2))
     long.encode("a" * (LONG_TEXT + 1), add_special=False)  # from here on the library serves
     assert short.encode(text, add_special=False) == long.encode(text, add_special=False)
+
+
+@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe"])
+def test_a_merge_longer_than_all_tokens(pre: str) -> None:
+    """The library panics in this case instead of raising an exception."""
+    metadata = bpe_metadata(MERGES, pre=pre, without=("Ā",))
+    metadata["tokenizer.ggml.merges"] = ("a" * 40 + " " + "b" * 40, "h e")
+    if pre == "llama-bpe":
+        with pytest.raises(FormatError, match=r"merges needs '.{60,70}', which is not a token"):
+            load_tokenizer(metadata)
+    else:
+        tokenizer = load_tokenizer(metadata)
+        assert [tokenizer.tokens[index] for index in tokenizer.encode("he", add_special=False)] == ["he"]

@@ -30,6 +30,8 @@ SPM, BPE = spm_metadata(WORDS), bpe_metadata(MERGES)
         ({"bos_token_id": 276}, "tokenizer.ggml.bos_token_id is 276, outside the vocabulary of 276 tokens"),
         ({"eos_token_id": -5}, "tokenizer.ggml.eos_token_id is -5, outside"),
         ({"eos_token_id": "2"}, "tokenizer.ggml.eos_token_id is '2', not a token id"),
+        ({"eos_token_id": np.zeros(300)}, "tokenizer.ggml.eos_token_id is array([0., 0.,"),
+        ({"add_bos_token": ("x" * 900,) * 900}, "tokenizer.ggml.add_bos_token is ('xxx"),
         ({"eos_token_id": True}, "tokenizer.ggml.eos_token_id is True, not a token id"),
         ({"add_bos_token": 1}, "tokenizer.ggml.add_bos_token is 1, not a boolean"),
         ({"token_type": np.full(276, 6, np.int32)}, "tokenizer.ggml.tokens has '<unk>' for a byte"),
