@@ -9,7 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from minillama import env
-from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError, UnsupportedError
+from minillama.errors import (
+    FormatError,
+    MinillamaError,
+    NonFiniteError,
+    OptionError,
+    ResourceError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     from minillama.engine.llm import LLM
@@ -21,6 +28,7 @@ __all__ = [
     "LLM",
     "FormatError",
     "MinillamaError",
+    "NonFiniteError",
     "OptionError",
     "ResourceError",
     "Sampling",

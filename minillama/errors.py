@@ -18,6 +18,10 @@ class UnsupportedError(MinillamaError):
     """A valid file or request that uses a feature minillama does not support."""
 
 
+class NonFiniteError(MinillamaError):
+    """A model that computes NaN or infinite numbers."""
+
+
 class OptionError(MinillamaError):
     """An invalid option value, or options that contradict each other."""
 

@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     import minillama as ml
+    from minillama.engine.backends.finite import check_finite
     from minillama.engine.compile.compile_timer import compile_seconds
 
     # 1. A GGUF file becomes a model: parameters on the device, a tokenizer, a context.
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     # 4. Take the token with the largest logit, write its text, and run it to get the next logits.
     decoder, count, text = llm.tokenizer.decoder(), 0, ""
     while count != args.predict and session.room > 0:
+        check_finite(np.asarray(logits))  # argmax would take a NaN for the largest
         token, count = int(np.argmax(logits)), count + 1
         if token in llm.tokenizer.eog:
             break

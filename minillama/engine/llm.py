@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Unpack
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Integer
 
 from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend
+from minillama.engine.backends.finite import check_finite
 from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
 from minillama.engine.generate_options import GenerateOptions, Request
@@ -29,8 +30,10 @@ from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, Params
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer
+from minillama.tokenizer.token_ids import checked_ids
 
 Messages = Sequence[Mapping[str, object]]
+TextOrIds = str | Sequence[int] | Integer[np.ndarray, "T"]  # ids: checked by `checked_ids`
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
 
 
@@ -47,6 +50,7 @@ class LLM:
     cache_types: CacheTypes
     memory: Memory
     load_seconds: float
+    in_place: bool = False  # whether the weights are used where the file is mapped
 
     @property
     def config(self) -> Config:
@@ -89,25 +93,35 @@ class LLM:
         """Release the workers, if there are any; the model cannot be used afterwards."""
         self.backend.close()
 
+    def check_file(self) -> None:
+        """Raise ResourceError if the file of weights used in place has changed.
+
+        Methods that compute call it first. A file that shrinks while they compute still ends the process (SIGBUS).
+        """
+        if self.in_place:
+            self.file.check_unchanged()
+
     def session(self) -> Session:
         """State for several calls: the beginning that they have in common is evaluated once."""
         return Session(self.backend, self.ctx_size, self.batches, self.cache_types)
 
     def stream(
-        self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
+        self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]
     ) -> Stream:
         """Continue a text, piece by piece.
 
-        prompt: text (special tokens are parsed, and BOS is prepended if the model has it so), or token ids.
-        session: what it shares with earlier calls at the start is not evaluated again.
+        prompt: text (special tokens are parsed, and BOS is prepended if the model has it so), or token ids: a list, a
+        tuple or an integer array. An empty one is BOS.
+        session: what it shares with earlier calls at the start is not evaluated again. One of this model.
         options: the fields of `Request` (n, stop, context_shift, keep, ignore_eos, lookup, ...) and of `Sampling`
         (temp, top_k, seed, ...); sampling options not given come from the file, then from llama.cpp's defaults.
-        Raises OptionError for impossible options and for a prompt that does not fit.
+        Raises OptionError for impossible options and for a prompt that does not fit, ResourceError for a model file
+        that has changed since it was loaded. The stream raises NonFiniteError if a logit is NaN or infinite.
         """
         names = {field.name for field in fields(Request)}
         request = Request(**{name: value for name, value in options.items() if name in names})
         sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
-        ids = self._checked(tuple(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt))
+        ids = self._ids(prompt, "the prompt")
         if len(ids) > self.ctx_size - 4:
             raise OptionError(
                 f"the prompt has {len(ids)} tokens, too many for a context of {self.ctx_size}; raise ctx_size"
@@ -118,11 +132,15 @@ class LLM:
         chain = self.backend.chain(sampling)
         if session is None:
             session = self.session()
+        if not isinstance(session, Session):
+            raise OptionError(f"session is of type {type(session).__name__}; expected one that session() made")
+        session.check_model(self.backend)
+        self.check_file()
         seed = self.backend.broadcast(resolve_seed(sampling.seed))
         return Stream(session, self.tokenizer, chain, ids, request, seed, self.load_seconds)
 
     def generate(
-        self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
+        self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]
     ) -> Completion:
         """Continue a text and give it back whole; see `stream`.
 
@@ -136,7 +154,7 @@ class LLM:
         return stream.completion
 
     def measure(
-        self, prompt: str | Sequence[int], *, session: Session | None = None, **options: Unpack[GenerateOptions]
+        self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]
     ) -> Measured:
         """Continue a text as `generate` does; its timings, and memory measured and predicted."""
         if session is None:
@@ -203,13 +221,13 @@ class LLM:
             text = text.removeprefix(self.tokenizer.tokens[bos])
         return self.tokenizer.encode(text)
 
-    def logits(self, ids: Sequence[int]) -> Float32[np.ndarray, "T V"]:
-        """The logits after each of the ids, evaluated from an empty context."""
-        ids = self._checked(tuple(ids))
-        if len(ids) > self.ctx_size:
-            raise OptionError(
-                f"{len(ids)} tokens do not fit in a context of {self.ctx_size}; load with a larger ctx_size"
-            )
+    def logits(self, ids: TextOrIds) -> Float32[np.ndarray, "T V"]:
+        """The logits after each of the ids, evaluated from an empty context.
+
+        ids: token ids, or a text as in `stream`. Raises NonFiniteError for NaN and infinite logits; `trace` shows where
+        they begin.
+        """
+        ids = self._fitting_ids(ids)
         padded = -(-len(ids) // LEAST_CHUNK) * LEAST_CHUNK
         cache = self.backend.new_cache(padded, self.cache_types)
         row = np.zeros((1, padded), np.int32)
@@ -219,17 +237,20 @@ class LLM:
             part = row[:, start : start + self.batches.ubatch_size]
             states, cache = self.backend.call(programs.hidden, cache, part)
             parts.append(np.asarray(self.backend.call(programs.logits, states))[0])
-        return np.concatenate(parts)[: len(ids)]
+        found = np.concatenate(parts)[: len(ids)]
+        check_finite(found)
+        return found
 
-    def trace(self, ids: Sequence[int]) -> dict[str, np.ndarray]:
+    def trace(self, ids: TextOrIds) -> dict[str, np.ndarray]:
         """Every named activation of one forward pass, without the batch axis, under llama.cpp's names.
 
+        ids: token ids, or a text as in `stream`.
         In the order of computation. Per layer i: attn_norm-i [T, D], Qcur-i [T, N, H], Kcur-i and Vcur-i [T, K, H],
         kq_soft_max-i [N, T, S], kqv_out-i [T, N * H], attn_out-i, ffn_inp-i, ffn_norm-i, ffn_out-i, l_out-i [T, D], and
         in dense layers ffn_swiglu-i (Gemma: ffn_geglu-i) [T, F]; around them inp_embd, result_norm and result_output
         [T, V].
         """
-        return trace(self.params, self.config, self._checked(tuple(ids)), self.cache_types)
+        return trace(self.params, self.config, self._fitting_ids(ids), self.cache_types)
 
     def sampling(self, **options: Unpack[SamplingOptions]) -> Sampling:
         """Sampling options in force: those given, else the file's own, else llama.cpp's defaults."""
@@ -246,12 +267,22 @@ class LLM:
         pieces = ((token, self.tokenizer.piece(token)) for token in range(self.tokenizer.size))
         return tuple(token for token, piece in pieces if any(mark in piece for mark in marks))
 
-    def _checked(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+    def _ids(self, prompt: TextOrIds, name: str = "ids") -> tuple[int, ...]:
+        """Token ids of a text or of ids; BOS for an empty prompt."""
+        is_text = isinstance(prompt, str | bytes | bytearray)  # `encode` refuses bytes, which are no ids either
+        ids = self.tokenizer.encode(prompt) if is_text else checked_ids(prompt, self.config.vocab_size, name)
         if not ids:
             if self.tokenizer.bos is None or not self.tokenizer.add_bos:
                 raise OptionError("the prompt is empty and the model has no BOS token to start from; give a prompt")
             return (self.tokenizer.bos,)
-        wrong = [token for token in ids if not 0 <= token < self.config.vocab_size]
-        if wrong:
-            raise OptionError(f"token id {wrong[0]} is outside the vocabulary of {self.config.vocab_size}")
-        return tuple(int(token) for token in ids)
+        return tuple(ids)
+
+    def _fitting_ids(self, prompt: TextOrIds) -> tuple[int, ...]:
+        """Token ids that the context has room for, evaluated now from an unchanged file."""
+        ids = self._ids(prompt)
+        if len(ids) > self.ctx_size:
+            raise OptionError(
+                f"{len(ids)} tokens do not fit in a context of {self.ctx_size}; load with a larger ctx_size"
+            )
+        self.check_file()
+        return ids

@@ -57,14 +57,18 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
         backend = open_here(options.sharing, file, config, ctx_size, placement, progress=options.progress)
         memory = record_storage(memory, file, in_place=in_place, use_mmap=options.use_mmap, use_mlock=options.use_mlock)
     batches, seconds = options.batches.within(ctx_size), time.perf_counter() - started
-    return LLM(backend, tokenizer, template, file, ctx_size, batches, options.cache_types, memory, seconds)
+    in_place = in_place and options.use_mmap
+    return LLM(backend, tokenizer, template, file, ctx_size, batches, options.cache_types, memory, seconds, in_place)
 
 
 def _text_side(file: GGUF, config: Config, chat_template: str | None) -> tuple[Tokenizer, ChatTemplate | None]:
     """The tokenizer and the chat template of a file."""
     tokenizer = load_tokenizer(file.metadata)
-    if tokenizer.size > config.vocab_size:
-        raise FormatError(f"{file.path.name}: {tokenizer.size} tokens, but embeddings for {config.vocab_size}")
+    if tokenizer.size != config.vocab_size:  # llama.cpp refuses both: padding rows have no text, and may win
+        raise FormatError(
+            f"{file.path.name}: token_embd.weight has {config.vocab_size} rows, but tokenizer.ggml.tokens has "
+            f"{tokenizer.size} tokens; convert the model again with a current converter, which adds the missing tokens"
+        )
     return tokenizer, _choose_template(file.metadata, chat_template, tokenizer)
 
 

@@ -1,15 +1,19 @@
 """A session: the key/value cache of one text between calls, and its tokens."""
 
 from collections.abc import Iterator, Sequence
+from typing import SupportsIndex
 
 import jax
 import numpy as np
+from jaxtyping import Integer
 
 from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.batches import Batches
+from minillama.errors import OptionError
 from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.tokenizer.token_ids import checked_id, checked_ids
 
 FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are used up
 CHUNKS = (16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # other sizes are padded: each one is a compilation
@@ -56,16 +60,25 @@ class Session:
         """Temporary memory of a prefill of that many tokens, not counting arguments and results."""
         return self._backend.temporary_bytes(size, self._cache)
 
+    def check_model(self, backend: Backend) -> None:
+        """Raise OptionError if the session belongs to another model."""
+        if backend is not self._backend:
+            raise OptionError("the session belongs to another model; make one with session() of this model")
+
     def clear(self) -> None:
         """Drop all tokens."""
         self.truncate(0)
 
-    def reserve(self, positions: int) -> None:
+    def reserve(self, positions: SupportsIndex) -> None:
         """Grow the cache to that many positions now, so that no later call has to."""
-        self._ensure(positions)
+        self._ensure(_count(positions, "positions"))
 
-    def truncate(self, count: int) -> None:
-        """Drop all but the first `count` tokens."""
+    def truncate(self, count: SupportsIndex) -> None:
+        """Drop all but the first `count` tokens.
+
+        Raises OptionError for a count that is negative or no integer.
+        """
+        count = _count(count, "count")
         if self._is_lost():  # an interrupt came between donating the cache and the program's return
             self._cache, self.tokens = self._empty(min(FIRST_CAPACITY, self.ctx_size)), []
         self.tokens = self.tokens[:count]
@@ -84,11 +97,14 @@ class Session:
         self.truncate(common)
         return common
 
-    def prefill(self, ids: Sequence[int]) -> Iterator[Handle]:
+    def prefill(self, ids: Sequence[int] | Integer[np.ndarray, "T"]) -> Iterator[Handle]:
         """Run tokens chunk by chunk; yields the logits of each chunk's last token, [1, V].
 
-        Waits for the device at the end of each batch. The ids must fit in `room`.
+        Waits for the device at the end of each batch. Raises OptionError for ids outside the vocabulary, and for more
+        than `room`.
         """
+        ids = checked_ids(ids, self.config.vocab_size)
+        self._check_room(len(ids))
         self._discard_ahead()
         done, batch_size = 0, self._batches.batch_size
         while done < len(ids):
@@ -140,15 +156,17 @@ class Session:
     def commit(self, token: int) -> None:
         """Keep the next token that `generate` ran ahead."""
         if not self._ahead:
-            raise ValueError(f"token {token} has not been run")
+            raise OptionError(f"token {token!r:.40} has not been run; commit follows generate")
         self.tokens.append(token)
         self._ahead -= 1
 
-    def decode(self, token: int) -> Handle:
+    def decode(self, token: SupportsIndex) -> Handle:
         """Run one token without sampling; the logits after it, [1, V].
 
-        There must be room for it.
+        Raises OptionError for an id outside the vocabulary, and in a full context.
         """
+        token = checked_id(token, self.config.vocab_size)
+        self._check_room(1)
         self._discard_ahead()
         self._ensure(len(self.tokens) + 1)
         ids, one = np.array([[token]], np.int32), np.ones(1, np.int32)
@@ -185,12 +203,28 @@ class Session:
         return capacity
 
     def _ensure(self, positions: int) -> None:
-        """Grow the cache to that many positions, if it has fewer."""
+        """Grow the cache to that many positions, if it has fewer.
+
+        Raises OptionError for more than the context.
+        """
         if positions > self.ctx_size:
-            raise ValueError(f"{positions} tokens do not fit in a context of {self.ctx_size}")
+            raise OptionError(f"{positions} tokens do not fit in a context of {self.ctx_size}; raise ctx_size")
         capacity = self._capacity_for(positions)
         if capacity > self._cache.capacity:
             self._cache = self._backend.call(programs.resize, self._cache, capacity)
 
+    def _check_room(self, count: int) -> None:
+        """Raise OptionError if that many more tokens do not fit."""
+        if count > self.room:
+            raise OptionError(
+                f"{len(self.tokens)} tokens and {count} more do not fit in a context of {self.ctx_size}; raise ctx_size"
+            )
+
     def _empty(self, capacity: int) -> Handle:
         return self._backend.new_cache(capacity, self._cache_types)
+
+
+def _count(value: SupportsIndex, name: str) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or (count := value.__index__()) < 0:
+        raise OptionError(f"{name} is {value!r:.40}; expected a number of tokens, at least 0")
+    return count

@@ -3,6 +3,7 @@
 Read `Stream._sample` first: it is the loop.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from minillama.engine.backends.base import Handle
+from minillama.engine.backends.finite import non_finite
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.compile.compile_timer import Stopwatch, compile_seconds
 from minillama.engine.generate_options import Request
@@ -240,6 +242,12 @@ class Stream:
 
 
 def _numbers(sampled: VerifiedDraft) -> tuple[list[int], list[float]]:
-    """The tokens and log-probabilities of the one text of a pass."""
+    """The tokens and log-probabilities of the one text of a pass.
+
+    Raises NonFiniteError where a logit is NaN or infinite: the log-probability of the token then is not finite.
+    """
     count = 1 if sampled.count is None else int(np.asarray(sampled.count)[0])
-    return np.asarray(sampled.tokens)[0, :count].tolist(), np.asarray(sampled.logprobs)[0, :count].tolist()
+    logprobs = np.asarray(sampled.logprobs)[0, :count].tolist()
+    if not all(map(math.isfinite, logprobs)):
+        raise non_finite()
+    return np.asarray(sampled.tokens)[0, :count].tolist(), logprobs

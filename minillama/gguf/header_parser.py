@@ -51,14 +51,20 @@ class TensorInfo:
 class Header:
     """Contents of a header.
 
-    kinds: the types of the metadata, such as `u32` or `string[32000]`.
+    kinds: the types of the metadata, such as `u32` or `string[32000]`. data_start: bytes before the first tensor.
     """
 
     version: int
     metadata: dict[str, MetadataValue]
     kinds: dict[str, str]
     alignment: int
+    data_start: int
     tensors: tuple[TensorInfo, ...]
+
+    @property
+    def end(self) -> int:
+        """Bytes from the start of the file to the end of the last tensor."""
+        return max((info.offset + info.nbytes for info in self.tensors), default=self.data_start)
 
 
 def parse_header(source: Buffer, label: str) -> Header:
@@ -91,7 +97,8 @@ def parse_header(source: Buffer, label: str) -> Header:
         )
     raw = [_tensor(cursor, index) for index in range(tensor_count)]
     data_start = -(-cursor.position // alignment) * alignment
-    return Header(version, metadata, kinds, alignment, _checked_tensors(raw, data_start, alignment, cursor))
+    tensors = _checked_tensors(raw, data_start, alignment, cursor)
+    return Header(version, metadata, kinds, alignment, data_start, tensors)
 
 
 def _version(cursor: Cursor) -> int:

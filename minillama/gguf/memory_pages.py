@@ -1,4 +1,4 @@
-"""Memory pages of a mapped model file: huge pages, prefaulting and locking."""
+"""A mapped model file: huge pages, prefaulting, locking, and changes of the file since."""
 
 import contextlib
 import ctypes
@@ -7,6 +7,8 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -53,6 +55,35 @@ def lock_pages(memory: Iterable[UInt8[np.ndarray, "bytes"]]) -> None:
                 f"cannot lock {size} of weights in memory: {os.strerror(problem)}, RLIMIT_MEMLOCK is {_limit()}; "
                 "raise it with `ulimit -l unlimited`, or in the settings of the hub or container"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedFile:
+    """A mapped file as it was when it was opened."""
+
+    path: Path
+    mapping: mmap.mmap
+    status: os.stat_result
+
+    def check(self) -> None:
+        """Raise ResourceError if the file has become shorter, or was written to.
+
+        Without this check the missing pages of a shorter file end the process with SIGBUS, and new content gives wrong
+        numbers without a word. A file of the same name that replaced this one is harmless: the mapping keeps the old
+        file. A change after the check is not found before the next one.
+        """
+        if (size := self.mapping.size()) < self.status.st_size:
+            raise ResourceError(
+                f"{self.path} has become shorter since it was opened: {size} bytes, not {self.status.st_size}; "
+                "load the model again when the file is complete"
+            )
+        try:
+            now = self.path.stat()
+        except OSError:  # deleted or renamed
+            return
+        is_same_file = (now.st_dev, now.st_ino) == (self.status.st_dev, self.status.st_ino)
+        if is_same_file and now.st_mtime_ns != self.status.st_mtime_ns:
+            raise ResourceError(f"{self.path} was written to since it was opened; load the model again")
 
 
 def _call(name: str, address: int, size: int, *numbers: int) -> int:

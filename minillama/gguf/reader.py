@@ -16,7 +16,7 @@ from gguf import quants
 from minillama.errors import FormatError, ResourceError, UnsupportedError
 from minillama.gguf.header_cursor import printable
 from minillama.gguf.header_parser import Header, MetadataValue, TensorInfo, parse_header
-from minillama.gguf.memory_pages import advise_huge_pages
+from minillama.gguf.memory_pages import OpenedFile, advise_huge_pages
 from minillama.gguf.types import BLOCKS, TensorType, row_bytes
 
 T = TypeVar("T")
@@ -72,7 +72,8 @@ class GGUF:
     kinds: Mapping[str, str]
     tensors: Mapping[str, Tensor]
     mapped: Mapping[Path, np.ndarray]
-    _own: tuple[dict, dict]  # the dictionaries that `tensors` and `mapped` show
+    _opened: dict[Path, OpenedFile]  # the files whose weights are not copies
+    _own: tuple[dict, ...]  # the dictionaries that `close` empties: of `tensors`, `mapped` and `_opened`
 
     def require(self, key: str, kind: type[T] | tuple[type[T], ...]) -> T:
         """Value of a required metadata key of a given type; FormatError otherwise.
@@ -105,6 +106,11 @@ class GGUF:
         """Total number of weights."""
         return sum(tensor.size for tensor in self.tensors.values())
 
+    def check_unchanged(self) -> None:
+        """Raise ResourceError if a mapped file is shorter or was written to."""
+        for file in self._opened.values():
+            file.check()
+
     def close(self) -> None:
         """Drop the views of this object; `tensors` and `mapped` become empty."""
         for views in self._own:
@@ -127,13 +133,13 @@ def open_gguf(path: str | Path, *, use_mmap: bool = True) -> GGUF:
     UnsupportedError (valid but not supported).
     """
     path = Path(path)
-    parts = [(path, *_open_one(path, use_mmap))]
-    count = _split_count(path, parts[0][1])
+    parts = [_open_one(path, use_mmap)]
+    count = _split_count(path, parts[0].header)
     if count > 1:
-        parts = _open_shards(path, parts[0], count, use_mmap)
-    first = parts[0][1]
+        parts = _open_shards(parts[0], count, use_mmap)
+    first = parts[0].header
     tensors: dict[str, Tensor] = {}
-    for file, header, whole in parts:
+    for file, header, whole in ((part.path, part.header, part.whole) for part in parts):
         for info in header.tensors:
             if info.name in tensors:
                 raise FormatError(
@@ -146,7 +152,8 @@ def open_gguf(path: str | Path, *, use_mmap: bool = True) -> GGUF:
         raise FormatError(
             f"{path}: the split model has {len(tensors)} tensors, not {printable(promised)}; download it again"
         )
-    mapped = {file: whole for file, _, whole in parts}
+    mapped = {part.path: part.whole for part in parts}
+    opened = {part.path: part.opened for part in parts if part.opened is not None}
     return GGUF(
         path,
         first.version,
@@ -154,7 +161,8 @@ def open_gguf(path: str | Path, *, use_mmap: bool = True) -> GGUF:
         MappingProxyType(first.kinds),
         MappingProxyType(tensors),
         MappingProxyType(mapped),
-        (tensors, mapped),
+        opened,
+        (tensors, mapped, opened),
     )
 
 
@@ -176,7 +184,17 @@ def dequantize(tensor: Tensor) -> np.ndarray:
         ) from error
 
 
-def _open_one(path: Path, use_mmap: bool) -> tuple[Header, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One open file; `opened` is None where `whole` is a copy in memory."""
+
+    path: Path
+    header: Header
+    whole: np.ndarray
+    opened: OpenedFile | None
+
+
+def _open_one(path: Path, use_mmap: bool) -> _Part:
     if "\0" in str(path):
         raise ResourceError(f"{str(path)!r} cannot be a file name")
     try:
@@ -186,13 +204,15 @@ def _open_one(path: Path, use_mmap: bool) -> tuple[Header, np.ndarray]:
         if not stat.S_ISREG(status.st_mode):
             raise ResourceError(f"{path} is not an ordinary file; name a .gguf file")
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
+            status = os.fstat(file.fileno())
+            if status.st_size == 0:
                 raise FormatError(f"{path} is empty; download it again")
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             header = parse_header(mapping, str(path))
             if use_mmap:
                 advise_huge_pages(mapping)
-                return header, np.frombuffer(mapping, np.uint8)
+                opened = OpenedFile(path, mapping, status)
+                return _Part(path, header, np.frombuffer(mapping, np.uint8), opened)
             whole = _page_aligned(len(mapping))
             if file.readinto(memoryview(whole)) != len(whole):
                 raise FormatError(f"{path} became shorter while it was read; read it again")
@@ -201,7 +221,7 @@ def _open_one(path: Path, use_mmap: bool) -> tuple[Header, np.ndarray]:
     except (OSError, MemoryError) as error:
         raise ResourceError(f"cannot read {path}: {error}") from error
     whole.flags.writeable = False
-    return header, whole
+    return _Part(path, header, whole, None)
 
 
 def _page_aligned(size: int) -> np.ndarray:
@@ -224,10 +244,10 @@ def _split_count(path: Path, header: Header) -> int:
     return count
 
 
-def _open_shards(
-    path: Path, opened: tuple[Path, Header, np.ndarray], count: int, use_mmap: bool
-) -> list[tuple[Path, Header, np.ndarray]]:
+def _open_shards(opened: _Part, count: int, use_mmap: bool) -> list[_Part]:
     """Open all files of a split model, in order; `opened` is open already."""
+    path = opened.path
+    _check_not_joined(opened)
     match = SHARD_NAME.fullmatch(path.name)
     if match is None or int(match["count"]) != count:
         raise FormatError(
@@ -240,16 +260,28 @@ def _open_shards(
         if file == path:
             part = opened
         elif file.exists():
-            part = (file, *_open_one(file, use_mmap))
+            part = _open_one(file, use_mmap)
         else:
             raise ResourceError(
                 f"{path} is one of {count} files of a split model and {file.name} is missing; "
                 "put all in the same folder"
             )
-        found = part[1].metadata.get("split.no", "not numbered")
-        if type(found) is not int or found != number or _split_count(file, part[1]) != count:
+        _check_not_joined(part)
+        found = part.header.metadata.get("split.no", "not numbered")
+        if type(found) is not int or found != number or _split_count(file, part.header) != count:
             raise FormatError(
                 f"{file} has the number {printable(found)} in its metadata, not {number} of {count}; download it again"
             )
         parts.append(part)
     return parts
+
+
+def _check_not_joined(part: _Part) -> None:
+    """Raise FormatError if another GGUF file follows the last tensor."""
+    end, alignment = part.header.end, part.header.alignment
+    for start in (end, -(-end // alignment) * alignment):
+        if part.whole[start : start + 4].tobytes() == b"GGUF":
+            raise FormatError(
+                f"{part.path} holds more than its header describes: the next file of the split model follows at byte "
+                f"{start}; keep the files separate and name the first, or join them with llama-gguf-split --merge"
+            )

@@ -42,7 +42,7 @@ def sample_sharded(
     shard = Candidates.from_range(logits, first, chain.vocab_size)
     stages = shardable_stages(chain)
     best = chain.run(shard, state, stages, with_sampler=False)[-1]
-    shard_sum = jax.nn.logsumexp(shard.logits)
+    shard_sum = jax.nn.logsumexp(jnp.where(shard.kept, logits.astype(jnp.float32), -jnp.inf))  # NaN where a logit is
     ids, kept = best.ids.astype(jnp.float32), best.kept.astype(jnp.float32)  # exact below 2**24
     packed = jnp.concatenate([best.logits, shard.logits[best.ids - first], ids, kept, shard_sum[None]])
     gathered = lax.all_gather(packed, axis)

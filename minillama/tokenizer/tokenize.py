@@ -9,6 +9,7 @@ from functools import partial
 from minillama.errors import OptionError
 from minillama.tokenizer.split_special_tokens import SpecialToken, split_special
 from minillama.tokenizer.streaming_decoder import StreamDecoder
+from minillama.tokenizer.token_ids import checked_id, checked_ids
 from minillama.tokenizer.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Vocabulary
 
 log = logging.getLogger("minillama")
@@ -64,7 +65,11 @@ class Tokenizer:
 
         add_special: add BOS and EOS if the model uses them. parse_special: the text of a control token, such as
         `<|im_end|>`, becomes that token; otherwise only user-defined tokens are parsed.
+        Raises OptionError for anything but a str.
         """
+        if not isinstance(text, str):
+            fix = "decode it first, with .decode('utf-8')" if isinstance(text, bytes | bytearray) else "expected a str"
+            raise OptionError(f"the text is of type {type(text).__name__}; {fix}")
         ids: list[int] = []
         if add_special and self.add_bos and self.bos is not None:
             ids.append(self.bos)
@@ -88,9 +93,9 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of all ids; U+FFFD for bytes that are not UTF-8.
 
-        special: also show control tokens.
+        special: also show control tokens. Raises OptionError for values that are not ids of the vocabulary.
         """
-        pieces = [self.piece(index, special=special) for index in ids]
+        pieces = [self.piece(index, special=special) for index in checked_ids(ids, self.size)]
         if self.add_space_prefix and pieces:
             pieces[0] = pieces[0].removeprefix(b" ")
         text = b"".join(pieces)
@@ -104,8 +109,8 @@ class Tokenizer:
 
         b"" for a control token without `special`. Raises OptionError for an id outside the vocabulary.
         """
-        if not 0 <= id < self.size:
-            raise OptionError(f"no token has the id {id}; expected 0 to {self.size - 1}")
+        if type(id) is not int or not 0 <= id < self.size:
+            id = checked_id(id, self.size)
         attributes, text = self.vocabulary.attributes[id], self.tokens[id]
         if attributes & (UNKNOWN | CONTROL) and not special:
             return b""

@@ -44,8 +44,8 @@ def read_vocabulary(
 ) -> Vocabulary:
     """Read tokens, types and special ids.
 
-    bos, eos, unknown: the default ids of this tokenizer model. Raises FormatError if a list is missing or has a wrong
-    length or type, or if BOS or EOS is outside the vocabulary.
+    bos, eos, unknown: the default ids of this tokenizer model. Raises FormatError if a list is missing, too short or of
+    a wrong type.
     """
     tokens = _read_tokens(metadata)
     ids = dict(zip(tokens, range(len(tokens)), strict=True))
@@ -76,7 +76,7 @@ def read_vocabulary(
 def special_id(metadata: Mapping[str, object], role: str, size: int, default: int | None) -> int | None:
     """The id in `tokenizer.ggml.<role>_token_id`; the default if it is absent or "none".
 
-    Raises FormatError for a BOS or EOS outside the vocabulary. Other roles cause a warning, as in llama.cpp.
+    An id outside the vocabulary causes a warning, and the default is used, as in llama.cpp.
     """
     if default is not None and default >= size:
         default = None
@@ -90,10 +90,8 @@ def special_id(metadata: Mapping[str, object], role: str, size: int, default: in
         if 0 <= value < size:
             default = int(value)
         elif value not in (-1, NO_ID):
-            problem = f"{key} is {value}, outside the vocabulary of {size} tokens"
-            if role in ("bos", "eos"):
-                raise FormatError(f"{problem}; convert the model again")
-            log.warning("%s; it is not used", problem)
+            used = "none" if default is None else default
+            log.warning("%s is %d, outside the vocabulary of %d tokens; %s is used", key, value, size, used)
     return default
 
 
@@ -106,13 +104,16 @@ def read_flag(metadata: Mapping[str, object], key: str, default: bool) -> bool:
 
 
 def read_numbers(metadata: Mapping[str, object], key: str, size: int) -> np.ndarray | None:
-    """One number for each token; None if the file has no such list."""
+    """One number for each token; None if the file has no such list.
+
+    Numbers past the last token are dropped, as in llama.cpp.
+    """
     if key not in metadata:
         return None
     values = np.asarray(metadata[key])
-    if values.dtype.kind not in "iuf" or values.shape != (size,) or not np.isfinite(values).all():
+    if values.dtype.kind not in "iuf" or values.ndim != 1 or len(values) < size or not np.isfinite(values).all():
         raise FormatError(f"{key} must hold {size} numbers, one for every token; convert the model again")
-    return values
+    return values[:size]
 
 
 def read_texts(metadata: Mapping[str, object], key: str) -> tuple[str, ...]:

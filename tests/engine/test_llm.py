@@ -1,6 +1,7 @@
 """The engine on tiny models: streamed = generated, bucketed = whole, sessions, stops, full contexts, refusals."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import VARIANTS, write_tiny
+from tiny_models import VARIANTS, VOCAB, write_tiny
 
 import minillama as ml
 from minillama.engine import llm as llm_module
@@ -159,6 +160,14 @@ class TestEnds:
         assert done.reason is Reason.WORD
         assert done.text == free.text[: free.text.index(word)]
 
+    def test_stop_text_of_a_control_token(self, llm: ml.LLM) -> None:
+        """Control tokens have no text of their own in the answer; llama.cpp compares the token."""
+        likeliest = ((llm.tokenizer.bos, 1000.0),)
+        done = llm.generate(PROMPT, n=9, logit_bias=likeliest, stop=["no", "<s>"], ignore_eos=True)
+        assert (done.reason, done.tokens, done.text) == (Reason.WORD, (llm.tokenizer.bos,), "")
+        twice = llm.generate(PROMPT, n=9, logit_bias=likeliest, stop="<s><s>", lookup=True)
+        assert (twice.reason, len(twice.tokens)) == (Reason.WORD, 2)
+
     def test_closing_keeps_the_text_and_the_session(self, llm: ml.LLM) -> None:
         kept = llm.session()
         running = llm.stream(PROMPT, n=50, temp=0, ignore_eos=True, session=kept)
@@ -216,6 +225,20 @@ class TestSampling:
         assert llm.generate(PROMPT, n=3, temp=0.9, top_k=13, top_p=0.5, min_p=0.2).timings.compile == 0
 
 
+class TestChangedFile:
+    def test_shorter_file_is_found_before_the_next_call(self, llm: ml.LLM, tmp_path: Path) -> None:
+        path = write_tiny(tmp_path / "m.gguf", "llama")
+        own = ml.load(path, progress=False, **EXACT)
+        kept = own.session()
+        assert own.generate(PROMPT, n=2, temp=0, session=kept).tokens == llm.generate(PROMPT, n=2, temp=0).tokens
+        copied = ml.load(path, progress=False, use_mmap=False, **EXACT)
+        os.truncate(path, 100_000)
+        for call in (own.generate, own.stream, own.logits, own.trace, own.measure):
+            with pytest.raises(ml.ResourceError, match=r"m\.gguf has become shorter .*; load the model again"):
+                call(PROMPT)
+        assert copied.generate(PROMPT, n=2, temp=0).tokens == llm.generate(PROMPT, n=2, temp=0).tokens
+
+
 class TestChat:
     def test_rendered_prompt_is_what_is_encoded(self, llm: ml.LLM) -> None:
         messages = [{"role": "user", "content": "你好"}]
@@ -262,9 +285,41 @@ class TestRefusals:
         with pytest.raises(ml.OptionError, match=r"prompt has 509 tokens, too many for a context of 512"):
             llm.generate([5] * 509)
 
-    def test_foreign_token(self, llm: ml.LLM) -> None:
-        with pytest.raises(ml.OptionError, match="token id 300 is outside the vocabulary of 300"):
-            llm.generate([1, 300])
+    @pytest.mark.parametrize("call", ["generate", "stream", "measure", "logits", "trace"])
+    @pytest.mark.parametrize(
+        ("prompt", "message"),
+        [
+            ([1, 300], "token id 300 is outside the vocabulary of 300"),
+            ([-1], "token id -1 is outside the vocabulary of 300"),
+            (b"Once", "the text is of type bytes; decode it first"),
+            ([1, True], r"\[1\] is True; expected a token id"),
+            (np.array([1, 300], np.uint16), "token id 300 is outside the vocabulary of 300"),
+        ],
+    )
+    def test_no_prompt(self, llm: ml.LLM, call: str, prompt: object, message: str) -> None:
+        with pytest.raises(ml.OptionError, match=message):
+            getattr(llm, call)(prompt)
+
+    def test_text_array_and_ids_are_the_same_prompt(self, llm: ml.LLM) -> None:
+        ids = llm.tokenizer.encode(PROMPT)
+        expected = llm.logits(ids)
+        assert np.array_equal(llm.logits(PROMPT), expected) and np.array_equal(llm.logits(np.array(ids)), expected)
+        assert llm.generate(np.array(ids), n=4, temp=0).tokens == llm.generate(PROMPT, n=4, temp=0).tokens
+
+    def test_session_of_another_model(self, llm: ml.LLM) -> None:
+        other = ml.load(llm.path, progress=False, **EXACT).session()
+        with pytest.raises(ml.OptionError, match="session belongs to another model"):
+            llm.generate(PROMPT, n=1, session=other)
+        assert other.tokens == []
+
+    @pytest.mark.parametrize("rows", [VOCAB + 20, VOCAB - 20])
+    def test_rows_that_are_no_tokens(self, tmp_path: Path, rows: int) -> None:
+        """llama.cpp refuses both: "wrong shape"."""
+        path = write_tiny(tmp_path / "m.gguf", "llama", rows=rows)
+        with pytest.raises(
+            ml.FormatError, match=rf"m\.gguf: token_embd\.weight has {rows} rows, but .* has 300 tokens"
+        ):
+            ml.load(path, progress=False)
 
     def test_context_that_cannot_fit(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ml.ResourceError, match=r"a context of 1000000000\d* tokens needs .* GiB .*but .* free"):
@@ -332,6 +387,28 @@ def test_stop_strings_are_found_however_the_text_arrives(text: str, words: list[
         assert text.startswith(shown + found) and not any(word in shown for word in words)
     else:
         assert shown == text
+
+
+@given(
+    text=st.text("abc<>", max_size=30),
+    words=st.lists(st.text("abc<>", min_size=1, max_size=4), max_size=3),
+    cuts=st.data(),
+)
+def test_stop_strings_that_span_control_tokens(text: str, words: list[str], cuts: st.DataObject) -> None:
+    """The slow way: after each piece, look for all words in the shown text and in the whole text."""
+    watch, shown, rest = StopStrings(words), "", text
+    whole, visible, hit = "", "", False
+    while rest and not hit:
+        size = cuts.draw(st.integers(1, len(rest)))
+        piece, rest = rest[:size], rest[size:]
+        is_shown = cuts.draw(st.booleans())
+        shown += watch.push(piece, is_shown=is_shown)
+        whole, visible = whole + piece, visible + piece * is_shown
+        hit = any(word in seen for word in words for seen in (whole, visible))
+        assert (watch.found is not None) == hit
+        assert visible.startswith(shown) and not any(word in shown for word in words)
+    if not hit:
+        assert shown + watch.flush() == visible
 
 
 class TestAgainstLlamaCpp:

@@ -288,7 +288,7 @@ class TestSession:
         assert held(kept) == len(kept.tokens) == len(PROMPT) + 3
 
     def test_only_what_was_run_can_be_held(self, llm: ml.LLM) -> None:
-        with pytest.raises(ValueError, match="token 5 has not been run"):
+        with pytest.raises(ml.OptionError, match="token 5 has not been run"):
             llm.session().commit(5)
 
     def test_decode_is_reading_one_token(self, llm: ml.LLM) -> None:

@@ -218,6 +218,17 @@ def test_impossible_options_are_refused(options: dict[str, object]) -> None:
         RemoteWorker(Untouched(), None).obey(message)
 
 
+def test_a_worker_checks_its_file_when_a_generation_begins() -> None:
+    def changed() -> None:
+        raise ResourceError("m.gguf has become shorter")
+
+    sampling = {"number": 9, "sampling": {"logit_bias": []}}
+    cache = {"number": 9, "types": ["f16", "f16"], "capacity": 64, "batch": 1}
+    for message in (Message("chain", sampling), Message("new_cache", cache)):
+        with pytest.raises(ResourceError, match="shorter"):
+            RemoteWorker(Untouched(), None, changed).obey(message)
+
+
 @pytest.mark.parametrize("forget", [5, [[1]], [{}], None])
 def test_what_cannot_be_forgotten(llm: ml.LLM, forget: object) -> None:
     message = Message("new_cache", {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -297,6 +298,59 @@ def test_invalid_split_models(tmp_path: Path) -> None:
             open_gguf(first)
     with pytest.raises(FormatError, match="not named like one; rename it NAME-00001-of-00003"):
         open_gguf(first.rename(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("name", ["joined.gguf", "model-00001-of-00003.gguf"])
+def test_split_models_joined_by_cat(tmp_path: Path, name: str) -> None:
+    joined = write(tmp_path / name, b"".join(path.read_bytes() for path in write_split(tmp_path)))
+    with pytest.raises(FormatError, match=r"next file of the split model follows at byte \d+; keep the files separate"):
+        open_gguf(joined)
+
+
+class TestChangesOfAnOpenFile:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        tensors = [gguf_bytes.tensor("t", [2048], 0, 0)]
+        return write(tmp_path / "m.gguf", gguf_bytes.build([], tensors, np.ones(2048, np.float32).tobytes()))
+
+    def test_shorter(self, path: Path) -> None:
+        """Reading the missing pages would end the process: SIGBUS."""
+        file = open_gguf(path)
+        file.check_unchanged()
+        os.truncate(path, 4096)
+        with pytest.raises(ResourceError, match=r"has become shorter since it was opened: 4096 bytes, not 8\d+; load"):
+            file.check_unchanged()
+
+    def test_shorter_under_another_name(self, path: Path) -> None:
+        file = open_gguf(path)
+        os.truncate(path.rename(path.with_name("other")), 4096)
+        with pytest.raises(ResourceError, match=r"m\.gguf has become shorter"):
+            file.check_unchanged()
+
+    def test_written_to(self, path: Path) -> None:
+        file, later = open_gguf(path), path.stat().st_mtime + 5
+        with path.open("r+b") as writer:
+            writer.seek(-8, os.SEEK_END)
+            writer.write(b"12345678")
+        os.utime(path, (later, later))
+        with pytest.raises(ResourceError, match=r"m\.gguf was written to since it was opened; load the model again"):
+            file.check_unchanged()
+
+    def test_replaced_by_another_file(self, path: Path) -> None:
+        """The usual way to write a file: the mapping keeps the old one."""
+        file = open_gguf(path)
+        other = write(path.with_name("new"), path.read_bytes()[:4096])
+        other.replace(path)
+        file.check_unchanged()
+        assert dequantize(file.tensors["t"]).sum() == 2048
+        path.unlink()
+        file.check_unchanged()
+
+    def test_a_copy_in_memory_cannot_change(self, path: Path) -> None:
+        file = open_gguf(path, use_mmap=False)
+        os.truncate(path, 64)
+        file.check_unchanged()
+        assert dequantize(file.tensors["t"]).sum() == 2048
 
 
 def test_imports_no_jax_and_little_else() -> None:

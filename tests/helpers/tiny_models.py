@@ -7,6 +7,8 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from gguf.quants import quantize
 
+from minillama.gguf import open_gguf
+
 VOCAB, D, LAYERS, N, K, H, F = 300, 64, 2, 4, 2, 16, 96
 
 
@@ -75,8 +77,12 @@ def write_tiny(
     *,
     feed: int | None = None,
     vocab: int = VOCAB,
+    rows: int | None = None,
 ) -> Path:
-    """Write one variant; matrices as `kind`, everything else as F32. feed: feed-forward width, a usual one if None."""
+    """Write one variant; matrices as `kind`, everything else as F32.
+
+    feed: feed-forward width, a usual one if None. vocab: tokens. rows: of the embedding and the head, None for `vocab`.
+    """
     variant, rng = VARIANTS[name], np.random.default_rng(seed)
     width, usual = (D, F) if kind is GGMLQuantizationType.F32 else (256, 256)
     feed = usual if feed is None else feed
@@ -95,10 +101,11 @@ def write_tiny(
     def vector(tensor: str, size: int, low: float = 0.5, high: float = 1.5) -> None:
         writer.add_tensor(f"{tensor}.weight", rng.uniform(low, high, size).astype(np.float32))
 
-    matrix("token_embd", vocab, width)
+    rows = vocab if rows is None else rows
+    matrix("token_embd", rows, width)
     vector("output_norm", width)
     if not variant.tied:
-        matrix("output", vocab, width)
+        matrix("output", rows, width)
     if variant.factors:
         vector(variant.factors, variant.key_length // 2, 1.0, 4.0)
     heads = variant.key_length
@@ -140,6 +147,16 @@ def write_tiny(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+def overwrite(path: Path, tensor: str, value: float, row: int | None = None) -> Path:
+    """Set an F32 tensor, or one row of it, to a value in the file."""
+    found = open_gguf(path).tensors[tensor]
+    size = found.nbytes // (found.shape[0] if row is not None else 1)
+    with path.open("r+b") as file:
+        file.seek(found.offset + (row or 0) * size)
+        file.write(np.full(size // 4, value, np.float32).tobytes())
     return path
 
 

@@ -140,6 +140,23 @@ def test_all_values_of_top_k(apart: Check) -> None:
     apart(check_top_k, list(range(1, V + 2)))
 
 
+def check_not_finite() -> None:
+    """A NaN or infinite logit in any shard shows in the log-probability, whichever token is drawn."""
+    logits = random_logits(1, False)
+    for step in range(1, STEPS):
+        logits[step, step * 20] = (np.nan, np.inf)[step % 2]
+    chain = build_chain(Sampling(**CHAINS["greedy"]), V)
+    for logprobs in (
+        draw_on_one_device(chain, jnp.asarray(logits), chain.init(1))[1][1],
+        draw_sharded(chain, logits, chain.init(1), 4)[1][1][3],
+    ):
+        assert np.isfinite(logprobs[0]) and not np.isfinite(logprobs[1:]).any()
+
+
+def test_not_finite(apart: Check) -> None:
+    apart(check_not_finite)
+
+
 def check_equal_logits() -> None:
     """All logits equal: the first tokens win ties."""
     logits = np.zeros((STEPS, V), np.float32)

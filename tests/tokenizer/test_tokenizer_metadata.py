@@ -26,9 +26,8 @@ SPM, BPE = spm_metadata(WORDS), bpe_metadata(MERGES)
         ({"scores": np.zeros(3, np.float32)}, "tokenizer.ggml.scores must hold 276 numbers"),
         ({"scores": np.full(276, np.nan, np.float32)}, "tokenizer.ggml.scores must hold 276 numbers"),
         ({"scores": ("1",) * 276}, "tokenizer.ggml.scores must hold 276 numbers"),
-        ({"token_type": np.zeros(277, np.int32)}, "tokenizer.ggml.token_type must hold 276 numbers"),
-        ({"bos_token_id": 276}, "tokenizer.ggml.bos_token_id is 276, outside the vocabulary of 276 tokens"),
-        ({"eos_token_id": -5}, "tokenizer.ggml.eos_token_id is -5, outside"),
+        ({"token_type": np.zeros(275, np.int32)}, "tokenizer.ggml.token_type must hold 276 numbers"),
+        ({"token_type": np.zeros((276, 1), np.int32)}, "tokenizer.ggml.token_type must hold 276 numbers"),
         ({"eos_token_id": "2"}, "tokenizer.ggml.eos_token_id is '2', not a token id"),
         ({"eos_token_id": np.zeros(300)}, "tokenizer.ggml.eos_token_id is array([0., 0.,"),
         ({"add_bos_token": ("x" * 900,) * 900}, "tokenizer.ggml.add_bos_token is ('xxx"),
@@ -64,6 +63,36 @@ def test_common_mistakes_of_real_files_are_tolerated(caplog: pytest.LogCaptureFi
     assert tokenizer.bos == 1 and not caplog.records
     load_tokenizer(SPM | {"tokenizer.ggml.eot_token_id": 999})
     assert "tokenizer.ggml.eot_token_id is 999, outside" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [276, 10**6, -5])
+@pytest.mark.parametrize(("role", "default"), [("bos", "1"), ("eos", "2"), ("unknown", "0"), ("eot", "none")])
+def test_special_token_outside_the_vocabulary(
+    role: str, default: str, wrong: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """llama.cpp warns and uses the default id of the tokenizer; a published file named EOS 32000 of 32000 tokens."""
+    key = f"tokenizer.ggml.{role}_token_id"
+    found, without = (load_tokenizer(metadata) for metadata in (SPM | {key: wrong}, without_key(key)))
+    assert f"{key} is {wrong}, outside the vocabulary of 276 tokens; {default} is used" in caplog.text
+    assert (found.bos, found.eos, found.eog) == (without.bos, without.eos, without.eog)
+    assert found.encode("the cat") == without.encode("the cat")
+
+
+def without_key(key: str) -> dict[str, object]:
+    return {name: value for name, value in SPM.items() if name != key}
+
+
+def test_default_outside_a_tiny_vocabulary() -> None:
+    """The default ids 1 and 2 are no tokens here."""
+    tiny = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ("a",), "tokenizer.ggml.bos_token_id": 7}
+    tokenizer = load_tokenizer(tiny)
+    assert tokenizer.bos is None and tokenizer.eos is None
+
+
+def test_numbers_past_the_last_token_are_dropped() -> None:
+    """As in llama.cpp, which refuses only lists that are too short."""
+    longer = {key: np.append(SPM[key], SPM[key][-1]) for key in ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")}
+    assert load_tokenizer(SPM | longer).encode("the cat") == load_tokenizer(SPM).encode("the cat")
 
 
 def test_equal_and_empty_tokens(caplog: pytest.LogCaptureFixture) -> None:

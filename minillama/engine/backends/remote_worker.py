@@ -41,7 +41,8 @@ def follow(joined: JoinedGroup) -> None:
         if message.op == "model":
             paths = receive_model(connection, message, env.models_dir())
         elif message.op == "open" and paths:
-            worker = RemoteWorker(_open(paths[0], message.values), connection if joined.index == 0 else None)
+            backend, check_file = _open(paths[0], message.values)
+            worker = RemoteWorker(backend, connection if joined.index == 0 else None, check_file)
             if joined.index == 0:
                 connection.send(Message("opened"))
         elif worker is not None:
@@ -63,8 +64,11 @@ def _next_message(connection: Connection, worker: "RemoteWorker | None") -> Mess
     return connection.receive()
 
 
-def _open(path: Path, values: Mapping[str, object]) -> Backend:
-    """The backend of this process, one part of its group's."""
+def _open(path: Path, values: Mapping[str, object]) -> tuple[Backend, Callable[[], None]]:
+    """The backend of this process, and the check of its file.
+
+    The backend is one part of its group's. The check raises ResourceError if the file has changed since.
+    """
     from minillama.engine.backends.choose import open_here, place
     from minillama.engine.loading.load_params import config_of
     from minillama.gguf import open_gguf
@@ -79,17 +83,20 @@ def _open(path: Path, values: Mapping[str, object]) -> Backend:
     if values.get("use_mlock") is True:
         lock_weights(file)
     give_back()
-    return backend
+    return backend, file.check_unchanged
 
 
 class RemoteWorker:
     """The values that a leader has made, by number, and the calls that make them.
 
-    connection: to send answers to the leader; None in all processes but the first.
+    connection: to send answers to the leader; None in all processes but the first. check_file: called when a generation
+    begins.
     """
 
-    def __init__(self, backend: Backend, connection: Connection | None) -> None:
-        self.backend, self._connection = backend, connection
+    def __init__(
+        self, backend: Backend, connection: Connection | None, check_file: Callable[[], None] = lambda: None
+    ) -> None:
+        self.backend, self._connection, self.check_file = backend, connection, check_file
         self._values: dict[int, Any] = {}
         self._to_tell: queue.SimpleQueue[tuple[dict[str, Any], tuple[Any, ...], bool]] = queue.SimpleQueue()
         self._problem: Exception | None = None
@@ -220,6 +227,7 @@ def _chain(worker: RemoteWorker, given: _Arguments) -> None:
     from minillama.sampling import Sampling
 
     given.of(())
+    worker.check_file()
     options = dict(given.value("sampling"))
     options["logit_bias"] = [(token, -math.inf if bias is None else bias) for token, bias in options["logit_bias"]]
     worker.store(given.number, worker.backend.chain(Sampling(**options)))
@@ -227,6 +235,7 @@ def _chain(worker: RemoteWorker, given: _Arguments) -> None:
 
 def _new_cache(worker: RemoteWorker, given: _Arguments) -> None:
     given.of(())
+    worker.check_file()
     types = read_cache_types(*given.value("types"))
     worker.store(given.number, worker.backend.new_cache(given.whole("capacity"), types, given.whole("batch")))
 

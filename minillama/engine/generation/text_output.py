@@ -16,6 +16,7 @@ class TextOutput:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], ignore_eos: bool) -> None:
         self.ended = False  # whether an end token came
         self._parts: list[str] = []
+        self._tokenizer = tokenizer
         self._decoder = tokenizer.decoder()
         self._stop = StopStrings(stop)
         self._ends = frozenset() if ignore_eos else tokenizer.eog
@@ -33,7 +34,13 @@ class TextOutput:
     def push(self, token: int) -> str:
         """Add a token; the text that can be shown now."""
         self.ended = token in self._ends
-        return self._show(self._stop.push(self._decoder.flush() if self.ended else self._decoder.push(token)))
+        if self.ended:
+            return self._show(self._stop.push(self._decoder.flush()))
+        shown = self._stop.push(self._decoder.push(token))
+        if self._stop.words and not self._tokenizer.piece(token):  # a control token, which a stop string may name
+            hidden = self._tokenizer.piece(token, special=True).decode("utf-8", "replace")
+            shown += self._stop.push(hidden, is_shown=False)
+        return self._show(shown)
 
     def end(self, reason: Reason, shown: str) -> str:
         """The text of the last token: `shown`, and held text that no stop string ended."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from minillama.engine.backends.finite import check_finite
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError, UnsupportedError
 from minillama.model.cache import Cache, empty_cache
@@ -55,16 +56,19 @@ def sums_of_squares(
 ) -> dict[str, np.ndarray]:
     """Sums of squared inputs over all tokens, by matrix name: float32 [columns].
 
-    head: include output.weight. Raises UnsupportedError for models with experts, and OptionError if the layers are on
-    several devices.
+    head: include output.weight. Raises UnsupportedError for models with experts, OptionError if the layers are on
+    several devices, and NonFiniteError for NaN and infinite activations.
     """
     if llm.config.expert_count:
         raise UnsupportedError("imatrix does not support models with experts yet; use llama-imatrix")
     totals: dict[str, np.ndarray] = {}
     for chunk in chunks:
+        llm.check_file()
         cache = empty_cache(llm.config, chunks.shape[1], llm.cache_types)
         for name, values in _squares(llm.params, llm.config, jnp.asarray(chunk[None]), cache).items():
-            totals[name] = totals.get(name, np.float64(0)) + np.asarray(values, np.float64)
+            squares = np.asarray(values, np.float64)
+            check_finite(squares, f"{name} activations")
+            totals[name] = totals.get(name, np.float64(0)) + squares
         progress()
     found = {}
     for name, values in totals.items():

@@ -19,11 +19,12 @@ from jax import Array
 from jaxtyping import Bool, Float, Float32, Int, UInt16
 
 from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
+from minillama.engine.backends.finite import check_finite
 from minillama.engine.compile.compile_timer import Stopwatch
 from minillama.engine.llm import LLM
-from minillama.errors import OptionError
+from minillama.errors import FormatError, OptionError
 from minillama.measure.quality.kld_base_file import RANGE, BaseFile, Codes, create_base, encode, pack, unpack
-from minillama.measure.quality.perplexity import Estimate, Tally
+from minillama.measure.quality.perplexity import Estimate, Tally, exp
 from minillama.measure.quality.text_windows import (
     Stop,
     Windows,
@@ -152,7 +153,7 @@ def mean_and_error(values: Float[np.ndarray, "tokens"]) -> ValueAndError:
 
 def exponential(number: ValueAndError) -> ValueAndError:
     """exp of a value, with its error propagated."""
-    value = math.exp(number.value)
+    value = exp(number.value)
     return ValueAndError(value, value * number.error)
 
 
@@ -191,7 +192,10 @@ def running_divergence(
 
 
 def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never_stop) -> Iterator[Divergence]:
-    """Compare a model with the log-probabilities in a base file, over the same windows."""
+    """Compare a model with the log-probabilities in a base file, over the same windows.
+
+    Raises NonFiniteError if the model computes NaN or infinite logits, FormatError if the file holds such numbers.
+    """
     fields: list[list[np.ndarray]] = [[] for _ in TokenComparison._fields]
     found, passed, stopwatch = [], 0.0, Stopwatch()
     head = llm.params.head_only()
@@ -203,7 +207,11 @@ def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never_s
             head, llm.config, piece.hidden, piece.of(windows.targets),
             scale.reshape(here), minimum.reshape(here), codes.reshape(*here, -1),
         )  # fmt: skip
-        found.append(tuple(map(np.asarray, pair)))
+        arrays = TokenComparison(*map(np.asarray, pair))
+        check_finite(arrays.nll[: piece.count])
+        if not (np.isfinite(arrays.nll_base) & np.isfinite(arrays.kld))[: piece.count].all():
+            raise FormatError(f"{base.path.name} holds NaN or infinite log-probabilities; record it again")
+        found.append(arrays)
         if piece.stop < windows.scored:
             continue
         seconds = stopwatch.seconds() / piece.count

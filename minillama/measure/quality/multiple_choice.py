@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int32
 
 from minillama.engine.backends import programs
 from minillama.engine.backends.base import Handle
+from minillama.engine.backends.finite import check_finite
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
 from minillama.measure.quality.task_files import Task
@@ -155,13 +156,15 @@ def _group_size(tokenised: Sequence[TokenisedTask], ubatch_size: int) -> int:
 
 def _scores(llm: LLM, group: Sequence[TokenisedTask]) -> Iterator[tuple[float, ...]]:
     """Mean log-probabilities of the texts of each task, computed together."""
+    llm.check_file()
     owners = np.array([number for number, task in enumerate(group) for _ in task.texts], np.int32)
     owners = padded(owners, _bucket(len(owners)))
     ids, targets, scored = _suffixes(group, len(owners))
     cache = _prefill_shared(llm, group, owners, ids.shape[1])
     states, _ = llm.backend.call(programs.hidden, cache, ids)
     nll = np.asarray(llm.backend.call(programs.nll, states, targets, 0)).astype(np.float64)
-    means = -np.sum(nll * scored, axis=1) / np.maximum(1, np.sum(scored, axis=1))
+    check_finite(nll[scored])
+    means = -np.sum(nll, axis=1, where=scored) / np.maximum(1, np.sum(scored, axis=1))
     row = 0
     for task in group:
         yield tuple(means[row : row + len(task.texts)].tolist())

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minillama.engine.backends import programs
+from minillama.engine.backends.finite import check_finite
 from minillama.engine.compile.compile_timer import Stopwatch
 from minillama.engine.llm import LLM
 from minillama.measure.quality.text_windows import (
@@ -53,7 +54,11 @@ class Tally:
         self._sum = self._squares = self._seconds = 0.0
 
     def add(self, nll: Float[np.ndarray, "tokens"], seconds: float) -> Estimate:
-        """Add the tokens of one window and return the new estimate."""
+        """Add the tokens of one window and return the new estimate.
+
+        Raises NonFiniteError if the model computes NaN or infinite logits.
+        """
+        check_finite(nll)
         values = nll.astype(np.float64)
         self._chunk, self._count = self._chunk + 1, self._count + len(values)
         self._sum, self._squares = self._sum + values.sum(), self._squares + np.square(values).sum()
@@ -61,8 +66,16 @@ class Tally:
         mean = self._sum / self._count
         variance = max(0.0, self._squares / self._count - mean * mean)
         error = math.sqrt(variance / (self._count - 1)) if self._count > 1 else 0.0
-        ppl = math.exp(mean)
+        ppl = exp(mean)
         return Estimate(self._chunk, self._chunks, ppl, ppl * error, float(mean), self._count, self._seconds)
+
+
+def exp(nats: float) -> float:
+    """exp of a number of nats; infinity where no float is large enough."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
 
 
 def running_perplexity(

@@ -172,6 +172,7 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterat
     for window in range(0, windows.count, batch):
         count = min(batch, windows.count - window)
         ids = padded(windows.ids(window, count), batch)
+        llm.check_file()
         cache = llm.backend.truncate(cache, np.zeros(batch, np.int32))
         end = windows.first + windows.scored  # predictions of the last tokens are not needed
         for at in range(0, end, part):

@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Float, Float32, Int, Int32
 
 from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
+from minillama.engine.backends.finite import check_finite
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
 from minillama.model import Cache, Config, Params, empty_cache, forward
@@ -36,7 +37,8 @@ def hidden_states(
     """Hidden states after a layer (`l_out` of `llm.trace`) for every token of each text: [tokens, D].
 
     layer: 1 to the number of layers, or None for `default_layer`. Later layers are not computed.
-    Raises OptionError for a layer out of range and for a text that does not fit in the context.
+    Raises OptionError for a layer out of range and for a text that does not fit in the context, NonFiniteError for NaN
+    and infinite states.
     """
     layer = default_layer(llm.config.block_count) if layer is None else layer
     if not 1 <= layer <= llm.config.block_count:
@@ -47,6 +49,7 @@ def hidden_states(
         cache = empty_cache(llm.config, ids.shape[1], llm.cache_types, batch=ids.shape[0], layers=layer)
         states = np.asarray(_states(params, llm.config, ids, cache))
         for row, place in enumerate(places):
+            check_finite(states[row, : len(texts[place])], "hidden states")
             found[place] = states[row, : len(texts[place])].copy()  # not a view that keeps the whole batch alive
     return found
 
@@ -63,7 +66,7 @@ def default_layer(layers: int) -> int:
 def continuation_logprobs(llm: LLM, continuations: Sequence[Continuation]) -> list[Float32[np.ndarray, "_"]]:
     """Log-probabilities, in nats, of each token of the continuations.
 
-    Raises OptionError for a text that does not fit in the context.
+    Raises OptionError for a text that does not fit in the context, NonFiniteError for NaN and infinite logits.
     """
     found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(continuations)
     for places, ids in _batches(llm, [continuation.ids for continuation in continuations]):
@@ -72,6 +75,7 @@ def continuation_logprobs(llm: LLM, continuations: Sequence[Continuation]) -> li
         for row, place in enumerate(places):
             continuation = continuations[place]
             found[place] = logprobs[row, continuation.start - 1 : len(continuation.ids) - 1].copy()
+            check_finite(found[place])
     return found
 
 
@@ -98,6 +102,7 @@ def _batches(llm: LLM, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[in
         ids = np.zeros((rows, length), np.int32)
         for row, place in enumerate(places):
             ids[row, : len(texts[place])] = texts[place]
+        llm.check_file()
         yield places, ids
 
 
