@@ -1,7 +1,7 @@
 """Settings of nbval: `pytest --nbval-lax labs/solutions` checks cells tagged `nbval-check-output`."""
 
-# A figure's JSON has times and rounding of one machine; nbval compares its text alternative.
-SKIP_COMPARE = ("application/vnd.plotly.v1+json",)
+# A figure's JSON and image have times and rounding of one machine; nbval compares the text alternative.
+SKIP_COMPARE = ("application/vnd.plotly.v1+json", "text/html")
 
 
 def pytest_collectstart(collector):

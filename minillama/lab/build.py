@@ -123,11 +123,8 @@ def _python_path() -> str:
 
 
 def _readable(output: NotebookNode) -> NotebookNode:
-    """An output for a stored notebook: text in place of a widget, no local paths."""
-    if WIDGET_MIME in output.get("data", {}):
-        output.data = nbformat.from_dict(
-            {"text/plain": "[sliders and buttons: run this notebook in Jupyter to use them]"}
-        )
+    """An output to store: without widgets, which have a text, and without local paths."""
+    output.get("data", {}).pop(WIDGET_MIME, None)
     if output.output_type == "stream":
         output.text = output.text.replace(str(LABS.parent), "~/minillama").replace(str(Path.home()), "~")
     return output

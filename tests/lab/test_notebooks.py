@@ -12,6 +12,8 @@ import pytest
 from nbformat import NotebookNode
 
 from minillama.lab import build
+from minillama.lab.build import WIDGET_MIME
+from minillama.lab.widgets.figure import PLOTLY_MIME
 
 LABS = build.LABS
 SOURCES = build.sources()
@@ -150,6 +152,11 @@ def test_learners_notebook_runs_unsolved(source: Path, tmp_path: Path, monkeypat
     checks = tagged(executed, "check")
     assert checks and all(text_of(cell).startswith("not yet") and "stub" in text_of(cell) for cell in checks)
     assert "0 of" in text_of(tagged(executed, "nbval-check-output")[-1])
+    shown = [output.data for cell in code_cells(executed) for output in cell.outputs if "data" in output]
+    assert all("<img " in data["text/html"] for data in shown if PLOTLY_MIME in data), (
+        "redrawn figures keep their image"
+    )
+    assert all(data["text/plain"] and WIDGET_MIME not in data for data in shown), "every widget has a text"
     assert (tmp_path / "results" / f"lab{source.name[:2]}.json").exists()
 
 

@@ -1,5 +1,6 @@
 """Panels run in a background thread that can be stopped; failures are one line."""
 
+import html
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,8 +155,9 @@ def test_figures_have_a_text_alternative_and_a_small_bundle() -> None:
     for shown in figures:
         bundle = shown.mime_bundle()
         assert bundle["text/plain"] == shown.text == str(shown)
-        assert set(bundle) == {PLOTLY_MIME, "text/plain"}
-        assert len(str(bundle)) < 20_000
+        assert set(bundle) == {PLOTLY_MIME, "text/html", "text/plain"}
+        assert "<img " in bundle["text/html"] and html.escape(shown.text) in bundle["text/html"]
+        assert len(str(bundle)) < 30_000
         assert shown.text.splitlines()[0] == shown.plotly.layout.title.text
     assert "1,200" in figures[0].text
     assert "removed by top-k" in figures[-1].text

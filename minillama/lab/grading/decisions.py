@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import ipywidgets as widgets
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import display
 
 from minillama.errors import FormatError
 from minillama.lab import lab_record
 from minillama.lab.grading.lab_results import Quantity, Results, measured
+from minillama.lab.widgets.widget_output import RUN_IT, display_widget
 
 LAB = "12"
 TARGETS = {
@@ -160,8 +159,8 @@ class Essay:
             note.value = f"saved, {len(field.value.split())} words"
 
         button.on_click(keep)
-        if InteractiveShell.initialized():
-            display(widgets.VBox([widgets.HTML(f"<b>{self.question}</b>"), field, widgets.HBox([button, note])]))
+        box = widgets.VBox([widgets.HTML(f"<b>{self.question}</b>"), field, widgets.HBox([button, note])])
+        display_widget(box, f"{self.question}\n{self.recorded() or f'[a field and a button: {RUN_IT}]'}")
 
     def record(self, text: str) -> None:
         """Record the text, as the button does."""

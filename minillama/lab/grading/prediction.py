@@ -4,12 +4,11 @@ import math
 from dataclasses import dataclass
 
 import ipywidgets as widgets
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import display
 
 from minillama.lab import lab_record
 from minillama.lab.plots.lab_plots import prediction_bars
 from minillama.lab.widgets.figure import Figure
+from minillama.lab.widgets.widget_output import RUN_IT, display_widget
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Prediction:
 
         button.on_click(keep)
         box = widgets.VBox([widgets.HTML(f"<b>Predict:</b> {self.question}"), widgets.HBox([field, note, button])])
-        if InteractiveShell.initialized():
-            display(box)
+        kept = "" if said is None else f"; recorded: {said:g}"
+        display_widget(box, f"Predict: {self.question} (in {self.unit}{kept}) [a field and a button: {RUN_IT}]")
 
     def record(self, value: float) -> None:
         """Record a prediction, as the button does."""

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import ipywidgets as widgets
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import display
 
 from minillama.lab.widgets.background_job import JobRunner, ReportState, State
 from minillama.lab.widgets.figure import Figure
 from minillama.lab.widgets.live_figure import LiveFigure
+from minillama.lab.widgets.widget_output import RUN_IT, display_widget
 
 ControlValue = float | int | str
 Settings = Mapping[str, ControlValue]
@@ -185,8 +184,8 @@ class Panel:
         rows = [widget for widget in self._widgets.values() if isinstance(widget, widgets.Text)]
         grid = widgets.GridBox(short, layout=widgets.Layout(grid_template_columns="repeat(auto-fit, 440px)"))
         buttons = [self._start, self._stop, self._state] if self.write else [self._state]
-        if InteractiveShell.initialized():
-            display(widgets.VBox([*rows, grid, widgets.HBox(buttons), self._output]))
+        box = widgets.VBox([*rows, grid, widgets.HBox(buttons), self._output])
+        display_widget(box, f"[sliders and buttons: {RUN_IT}]")
         self._live_figure = LiveFigure(first)
         return self
 
