@@ -3,16 +3,20 @@
 Generated text and results go to stdout, messages to stderr.
 """
 
+import argparse
 import gc
 import io
 import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib import import_module
 
-from minillama import __version__, env
-from minillama.cli.arguments.parser import Parser
+from minillama import env
+from minillama.cli.arguments.model_from_args import list_devices
+from minillama.cli.arguments.parser import Parser, UnknownOptionError
+from minillama.cli.arguments.server_options import SERVER_OPTIONS
 from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED
 from minillama.errors import MinillamaError, OptionError
 
@@ -87,24 +91,56 @@ def build_parser(commands: Iterable[str] = COMMANDS) -> Parser:
         description="Run, measure and study large language models in GGUF files.",
         epilog=EPILOG,
     )
-    parser.add_argument("--version", action="version", version=f"minillama {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for command in commands:
         import_module(f"minillama.cli.{COMMANDS[command]}").add_parser(subparsers)
     return parser
 
 
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; raises OptionError, with the owners of an unknown option."""
+    command = words[0] if words and words[0] in COMMANDS else None
+    try:
+        return _parser_of(command).parse_args(words)
+    except UnknownOptionError as error:
+        raise OptionError(_explain(error, command)) from None
+
+
 def _dispatch(words: list[str]) -> int:
     if words and words[0] in ALIASES:
         words[0] = ALIASES[words[0]]
-    parser = build_parser(words[:1] if words and words[0] in COMMANDS else COMMANDS)
     if not words:
-        parser.print_help()
+        build_parser().print_help()
         return 0
     if not words[0].startswith("-") and words[0] not in COMMANDS:
         raise OptionError(f"no command {words[0]}; the commands are: {', '.join(COMMANDS)}")
-    args = parser.parse_args(words)
+    args = parse_arguments(words)
+    if getattr(args, "list_devices", False):
+        return list_devices(args.device)
     return import_module(f"minillama.cli.{COMMANDS[args.command]}").run(args)
+
+
+@cache
+def _parser_of(command: str | None) -> Parser:
+    return build_parser(COMMANDS if command is None else (command,))
+
+
+def _explain(error: UnknownOptionError, command: str | None) -> str:
+    """Name the commands or the tool of llama.cpp that have an option."""
+    name = error.name.replace("_", "-") if error.name.startswith("--") else error.name
+    owners = [owner for owner, names in _options_of_commands().items() if name in names]
+    if owners and command is not None:
+        return f"{error.name}: not an option of minillama {command}, but of minillama {', '.join(owners)}"
+    if name in SERVER_OPTIONS:
+        return f"{error.name}: an option of llama-server, and minillama has no server yet"
+    return str(error)
+
+
+@cache
+def _options_of_commands() -> dict[str, frozenset[str]]:
+    """The names of the options of each command."""
+    (subparsers,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return {command: frozenset(sub._option_string_actions) for command, sub in subparsers.choices.items()}
 
 
 def _prepare_streams() -> None:

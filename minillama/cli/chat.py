@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
-from minillama.cli.arguments.llama_options import Option
-from minillama.cli.arguments.model_from_args import generate_options, load_model, template_variables
+from minillama.cli.arguments.model_from_args import generate_options, is_quiet, load_model, template_variables
+from minillama.cli.arguments.option import Option, add_options
 from minillama.cli.arguments.prompt_text import read_file, read_prompt, read_system_prompt
 from minillama.cli.output.terminal import end_line, note, show_prompt, show_stream, turn_line, use_colour, write_text
 from minillama.errors import MinillamaError, OptionError
@@ -40,15 +40,13 @@ _OPTIONS = (
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("cli", help="chat with a model", description=DESCRIPTION)
-    llama_options.add_options(parser, "model", llama_options.MODEL)
-    llama_options.add_options(
-        parser, "conversation", llama_options.PROMPT + llama_options.CHAT + llama_options.GENERATION + _OPTIONS
-    )
-    llama_options.add_options(parser, "sampling", llama_options.SAMPLING)
-    llama_options.add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
-    llama_options.add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
-    llama_options.add_options(parser, "output", llama_options.OUTPUT)
-    add_ignored_options(parser)
+    add_options(parser, "model", llama_options.MODEL)
+    add_options(parser, "conversation", llama_options.PROMPT + llama_options.CHAT + llama_options.GENERATION + _OPTIONS)
+    add_options(parser, "sampling", llama_options.SAMPLING)
+    add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
+    add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
+    add_options(parser, "output", llama_options.OUTPUT)
+    add_ignored_options(parser, "cli")
 
 
 @dataclass
@@ -97,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError("-sys needs a chat template; this model has none, give one with --chat-template")
     conversation = Conversation(llm, llm.session(), system, raw, template_variables(args))
     conversation.clear()
-    if not args.log_disable:
+    if not is_quiet(args):
         _print_header(llm, raw)
     message, before = prompt, ""
     while True:
@@ -157,22 +155,23 @@ def _answer(args: argparse.Namespace, conversation: Conversation) -> None:
     end_line(completion.text)
     if completion.reason.value == "length":
         note("the context is full; use /clear, enlarge it with -c N, or start with --context-shift")
-    if args.show_timings and not args.log_disable:
+    if args.show_timings and not is_quiet(args):
         note(turn_line(completion.timings))
 
 
 def _stream(args: argparse.Namespace, conversation: Conversation) -> "Completion":
     chosen = generate_options(args, conversation.llm)
+    decoder = conversation.llm.tokenizer.decoder(special=True) if args.special else None
     if conversation.raw:
-        return show_stream(conversation.llm.stream(conversation.rendered(), session=conversation.session, **chosen))
-    return show_stream(
-        conversation.llm.chat_stream(
+        stream = conversation.llm.stream(conversation.rendered(), session=conversation.session, **chosen)
+    else:
+        stream = conversation.llm.chat_stream(
             conversation.messages,
             chat_template_kwargs=conversation.variables,
             session=conversation.session,
             **chosen,
         )
-    )
+    return show_stream(stream, decoder=decoder)
 
 
 def _read_message(args: argparse.Namespace) -> str | None:

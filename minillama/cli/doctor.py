@@ -6,6 +6,7 @@ import json
 from minillama import env
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.model_from_args import prepare_machine
+from minillama.cli.arguments.option import add_options
 from minillama.cli.output.terminal import write_text
 
 
@@ -18,7 +19,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     shared = [option for option in llama_options.DEVICE if option.dest in ("threads", "threads_batch", "device")]
-    llama_options.add_options(parser, "machine", shared)
+    add_options(parser, "machine", shared)
 
 
 def run(args: argparse.Namespace) -> int:

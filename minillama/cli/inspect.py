@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.model_from_args import find_model
+from minillama.cli.arguments.option import add_options
 from minillama.errors import OptionError
 from minillama.measure.tables import plain_table
 
@@ -30,8 +31,8 @@ Scalar = bool | int | float | str | None
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("inspect", help="show the contents of a GGUF file", description=DESCRIPTION)
     parser.add_argument("file", nargs="?", metavar="FILE", help="the GGUF file, in place of -m")
-    llama_options.add_options(parser, "model", llama_options.MODEL)
-    llama_options.add_options(parser, "memory", llama_options.CACHE)
+    add_options(parser, "model", llama_options.MODEL)
+    add_options(parser, "memory", llama_options.CACHE)
     group = parser.add_argument_group("output")
     group.add_argument("--metadata", action="store_true", help="only the metadata")
     group.add_argument("--tensors", action="store_true", help="only the tensors")

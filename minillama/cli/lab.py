@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from minillama.atomic_file import atomic_write
+from minillama.cli.arguments.values import integer
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError, ResourceError
 
@@ -17,7 +18,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("lab", nargs="?", default="00", metavar="LAB", help="number or name of the lab (default: 00)")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     parser.add_argument(
-        "--port", type=int, default=8888, metavar="N", help="port; if it is in use, a free one (default: 8888)"
+        "--port", type=integer, default=8888, metavar="N", help="port; if it is in use, a free one (default: 8888)"
     )
     parser.add_argument(
         "--ip", default="localhost", metavar="ADDRESS", help="address to listen on (default: localhost)"

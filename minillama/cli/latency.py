@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from minillama import env
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import find_model, platform_of, prepare_machine
-from minillama.cli.arguments.number_lists import read_list
+from minillama.cli.arguments.option import Option, add_options
+from minillama.cli.arguments.values import choice, integer_in, number, read_list
 from minillama.cli.output.exclusive_measurement import exclusive_measurement
 from minillama.cli.output.terminal import INTERRUPTED, note, write_text
 from minillama.errors import OptionError
@@ -27,20 +27,20 @@ percentiles over repeats, and memory usage next to its formulas.
 SPARE = 4  # context positions that a prompt must leave free
 _RUN = (
     Option(("-p", "--n-prompt"), "prompt lengths, a list or a range (default: 32,512)", read_list(1), (32, 512)),
-    Option(("-n", "--n-gen"), "tokens to generate, including the first (default: 64)", int, 64),
-    Option(("-r", "--repetitions"), "repetitions of each length (default: 5)", int, 5),
-    Option(("-o", "--output"), "md or json (default: md)", str, "md", value="FORMAT"),
+    Option(("-n", "--n-gen"), "tokens to generate, including the first (default: 64)", integer_in(1), 64),
+    Option(("-r", "--repetitions"), "repetitions of each length (default: 5)", integer_in(1), 5),
+    Option(("-o", "--output"), "md or json (default: md)", choice("md", "json"), "md", value="FORMAT"),
     Option(("--cold",), "also measure a fresh process for each length (default: on)", None, True, off=("--no-cold",)),
     Option(("--lock",), "wait for other measurements on this machine (default: on)", None, True, off=("--no-lock",)),
-    Option(("--lock-timeout",), "most seconds to wait for them (default: no limit)", float),
+    Option(("--lock-timeout",), "most seconds to wait for them (default: no limit)", number),
 )  # fmt: skip
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("latency", help="measure latency and memory", description=DESCRIPTION)
-    llama_options.add_options(parser, "model", llama_options.MODEL)
-    llama_options.add_options(parser, "machine", [o for o in llama_options.DEVICE if o.dest in ("threads", "device")])
-    llama_options.add_options(parser, "run and output", _RUN)
+    add_options(parser, "model", llama_options.MODEL)
+    add_options(parser, "machine", [o for o in llama_options.DEVICE if o.dest in ("threads", "device")])
+    add_options(parser, "run and output", _RUN)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,11 +88,6 @@ def _measure(
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.output not in ("md", "json"):
-        raise OptionError(f"-o {args.output}: use md or json")
-    for name, value in (("-n", args.n_gen), ("-r", args.repetitions)):
-        if value < 1:
-            raise OptionError(f"{name} {value}: should be at least 1")
     if args.lock_timeout is not None and not 0 <= args.lock_timeout < float("inf"):
         raise OptionError(f"--lock-timeout {args.lock_timeout}: should be a number of seconds, 0 or more")
     platform_of(args.device)

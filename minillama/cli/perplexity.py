@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 from minillama.atomic_file import check_target
 from minillama.cli.arguments import llama_options, perplexity_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
-from minillama.cli.arguments.model_from_args import open_model
-from minillama.cli.arguments.prompt_text import process_escapes, read_bytes, read_file
+from minillama.cli.arguments.model_from_args import is_quiet, open_model
+from minillama.cli.arguments.option import add_options
+from minillama.cli.arguments.prompt_text import read_text
 from minillama.cli.output import perplexity_lines
 from minillama.cli.output.terminal import INTERRUPTED, Interrupt, note, write_text
 from minillama.errors import OptionError
@@ -38,23 +39,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "perplexity", help="measure how well a model predicts a text", description=DESCRIPTION
     )
-    llama_options.add_options(parser, "model", llama_options.MODEL)
-    llama_options.add_options(parser, "text", perplexity_options.TEXT)
-    llama_options.add_options(parser, "perplexity and KL divergence", perplexity_options.PERPLEXITY)
-    llama_options.add_options(parser, "multiple choice", perplexity_options.TASKS)
-    llama_options.add_options(
-        parser, "machine", llama_options.DEVICE + perplexity_options.CONTEXT + llama_options.CACHE
-    )
-    llama_options.add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
-    llama_options.add_options(parser, "output", perplexity_options.OUTPUT)
-    add_ignored_options(parser)
+    add_options(parser, "model", llama_options.MODEL)
+    add_options(parser, "text", perplexity_options.TEXT)
+    add_options(parser, "perplexity and KL divergence", perplexity_options.PERPLEXITY)
+    add_options(parser, "multiple choice", perplexity_options.TASKS)
+    add_options(parser, "machine", llama_options.DEVICE + perplexity_options.CONTEXT + llama_options.CACHE)
+    add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
+    add_options(parser, "output", perplexity_options.OUTPUT)
+    add_ignored_options(parser, "perplexity", *perplexity_options.UNUSED)
 
 
 def run(args: argparse.Namespace) -> int:
     modes = [name for name in ("hellaswag", "winogrande", "multiple_choice", "kl_divergence") if getattr(args, name)]
     _check(args, modes)
     measure = _MODES[modes[0]] if modes else _perplexity
-    data = b"" if args.kl_divergence else _read(args)
+    data = b"" if args.kl_divergence else read_text(args)
     return measure(args, data)
 
 
@@ -63,27 +62,10 @@ def _check(args: argparse.Namespace, modes: list[str]) -> None:
         raise OptionError(f"{' and '.join('--' + name.replace('_', '-') for name in modes)}: choose one")
     if args.ctx_size < 1:
         raise OptionError(f"-c {args.ctx_size}: perplexity needs a window of at least 4 tokens")
-    if args.ppl_output_type not in (0, 1):
-        raise OptionError(f"--ppl-output-type {args.ppl_output_type}: should be 0 or 1")
-    if args.ppl_stride < 0:
-        raise OptionError(f"--ppl-stride {args.ppl_stride}: should be at least 0")
     if args.kl_divergence and args.kl_divergence_base is None:
         raise OptionError("--kl-divergence: name the file of log-probabilities with --kl-divergence-base")
     if args.ppl_stride and args.kl_divergence_base is not None:
         raise OptionError("--ppl-stride: files of log-probabilities have windows that do not overlap; leave it out")
-
-
-def _read(args: argparse.Namespace) -> bytes:
-    """The text or the tasks; -f drops the last newline, as in llama.cpp."""
-    given = {"-p": args.prompt, "-f": args.file, "-bf": args.binary_file}
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) != 1:
-        raise OptionError(f"give the text with one of -p, -f and -bf, not {' and '.join(names) or 'none'}")
-    if args.binary_file is not None:
-        return read_bytes(args.binary_file)
-    if args.file is not None:
-        return read_file(args.file).encode()
-    return (process_escapes(args.prompt) if args.escape else args.prompt).encode()
 
 
 def _open(args: argparse.Namespace, window: int) -> "LLM":
@@ -158,8 +140,8 @@ def _kl_divergence(args: argparse.Namespace, data: bytes) -> int:
 
 
 def _log(args: argparse.Namespace, line: str) -> None:
-    """Print a line on stderr, unless --log-disable."""
-    if not args.log_disable:
+    """Print a line on stderr, unless -lv or --log-disable hides it."""
+    if not is_quiet(args):
         note(line)
 
 
@@ -181,7 +163,7 @@ def _eta(seconds: float, windows: "Windows") -> str:
 
 def _end(args: argparse.Namespace, last: "Estimate | Divergence | None", windows: "Windows", interrupted: bool) -> int:
     """Print the speed and return the exit status."""
-    if args.perf and not args.log_disable and last is not None:
+    if args.perf and not is_quiet(args) and last is not None:
         tokens, seconds = last.chunk * windows.size, max(last.seconds, 1e-9)
         note(f"\nminillama: prompt eval time = {perplexity_lines.speed(tokens, seconds)}")
     return INTERRUPTED if interrupted else 0

@@ -4,15 +4,15 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import find_model, load_model, sampling_options, set_verbosity
+from minillama.cli.arguments.option import Option, add_options
 from minillama.cli.arguments.prompt_text import process_escapes, read_file
+from minillama.cli.arguments.values import integer, list_of
 from minillama.cli.output.terminal import INTERRUPTED, note, write_text
 from minillama.errors import OptionError
 
@@ -45,23 +45,11 @@ examples:
 FORMATS = ("md", "json")
 
 
-def _list(kind: Callable[[str], object]) -> Callable[[str], tuple[object, ...]]:
-    """A parser of numbers separated by commas."""
-
-    def read(text: str) -> tuple[object, ...]:
-        try:
-            return tuple(kind(part) for part in text.split(","))
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} should be numbers with commas between them") from error
-
-    return read
-
-
 # Numeric sampling options take lists.
 _LISTS = tuple(
-    replace(option, kind=_list(option.kind), value="N,...")
+    replace(option, kind=list_of(option.kind), value="N,...")
     for option in llama_options.SAMPLING
-    if option.kind in (int, float) and option.dest != "seed"
+    if option.kind not in (None, str) and option.dest not in ("seed", "logit_bias")
 )
 _OTHERS = tuple(
     option for option in llama_options.SAMPLING if option.dest in ("seed", "logit_bias", "samplers", "sampler_seq")
@@ -73,20 +61,20 @@ _PROMPTS = (
            value="FILE"),
     Option(("-e", "--escape"), r"process escapes \n \t \" \\ \xHH in prompts (default: on)", None, True,
            off=("--no-escape",)),
-    Option(("-n", "--predict", "--n-predict"), "tokens to generate per text (default: 64)", int, 64),
-    Option(("--samples",), "texts per prompt and setting (default: 8)", int, 8),
+    Option(("-n", "--predict", "--n-predict"), "tokens to generate per text (default: 64)", integer, 64),
+    Option(("--samples",), "texts per prompt and setting (default: 8)", integer, 8),
 )  # fmt: skip
 _JUDGES = (
     Option(("--judge",), "GGUF file of the model that scores the texts (default: the same model)",
            value="FILE"),
-    Option(("--layer",), "layer whose hidden states give relevance (default: at two thirds of the depth)", int),
+    Option(("--layer",), "layer whose hidden states give relevance (default: at two thirds of the depth)", integer),
     Option(("--corpus",), "file of unrelated texts, one per line, for idf and the baseline (default: held-out stories)",
            value="FILE"),
     Option(("--bert-score",), "encoder for relevance, such as roberta-large; needs pip install 'minillama[quality]'",
            value="ENCODER"),
     Option(("-o", "--output"), "md, or json, which includes the texts (default: md)", str, "md", value="FORMAT"),
 )  # fmt: skip
-_SHOW = tuple(option for option in llama_options.OUTPUT if option.dest in ("verbose", "log_disable"))
+_SHOW = tuple(option for option in llama_options.OUTPUT if option.dest in ("verbose", "log_disable", "verbosity"))
 _CHAT = tuple(option for option in llama_options.CHAT if not option.dest.startswith("system_prompt"))
 _CONTEXT = tuple(option for option in llama_options.CONTEXT if option.dest not in ("keep", "context_shift"))
 
@@ -95,15 +83,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "quality", help="measure texts under sampling settings", description=DESCRIPTION, epilog=EPILOG
     )
-    llama_options.add_options(parser, "model", llama_options.MODEL)
-    llama_options.add_options(parser, "prompts and texts", _PROMPTS)
-    llama_options.add_options(parser, "measuring and output", _JUDGES)
-    llama_options.add_options(parser, "sampling: lists with commas", _LISTS)
-    llama_options.add_options(parser, "sampling", _OTHERS)
-    llama_options.add_options(parser, "chat", _CHAT)
-    llama_options.add_options(parser, "machine", llama_options.DEVICE + _CONTEXT + llama_options.CACHE)
-    llama_options.add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
-    llama_options.add_options(parser, "messages", _SHOW)
+    add_options(parser, "model", llama_options.MODEL)
+    add_options(parser, "prompts and texts", _PROMPTS)
+    add_options(parser, "measuring and output", _JUDGES)
+    add_options(parser, "sampling: lists with commas", _LISTS)
+    add_options(parser, "sampling", _OTHERS)
+    add_options(parser, "chat", _CHAT)
+    add_options(parser, "machine", llama_options.DEVICE + _CONTEXT + llama_options.CACHE)
+    add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
+    add_options(parser, "messages", _SHOW)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minillama.atomic_file import check_target
-from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.option import Option, OtherOption, add_options, add_other_options
 from minillama.cli.arguments.prompt_text import read_file
+from minillama.cli.arguments.values import integer_in
 from minillama.cli.output.terminal import note
-from minillama.errors import OptionError, UnsupportedError
+from minillama.errors import OptionError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -38,20 +38,43 @@ _OPTIONS = (
     Option(("--leave-output-tensor",), "do not quantise output.weight", None, False),
     Option(("--pure",), "the same type for every matrix", None, False),
     Option(("--imatrix",), "importance matrix file of llama-imatrix", value="FILE"),
-    Option(("--include-weights",), "use the imatrix only for tensors with this text in their name; may be repeated",
-           str, value="TEXT", repeated=True),
-    Option(("--exclude-weights",), "do not use the imatrix for tensors with this text in their name; may be repeated",
-           str, value="TEXT", repeated=True),
+    Option(
+        ("--include-weights",),
+        "use the imatrix only for tensors with this text in their name; may be repeated",
+        str,
+        value="TEXT",
+        repeated=True,
+    ),
+    Option(
+        ("--exclude-weights",),
+        "do not use the imatrix for tensors with this text in their name; may be repeated",
+        str,
+        value="TEXT",
+        repeated=True,
+    ),
     Option(("--output-tensor-type",), "type of output.weight", value="TYPE"),
     Option(("--token-embedding-type",), "type of the token embeddings", value="TYPE"),
-    Option(("--tensor-type",), "type of tensors whose name matches a regular expression, as in attn_v=q8_0; "
-           "may be repeated, the first match counts", str, value="REGEX=TYPE", repeated=True),
+    Option(
+        ("--tensor-type",),
+        "type of tensors whose name matches a regular expression, as in attn_v=q8_0; "
+        "may be repeated, the first match counts",
+        str,
+        value="REGEX=TYPE",
+        repeated=True,
+    ),
     Option(("--tensor-type-file",), "file of such pairs, separated by white space", value="FILE"),
-    Option(("--override-kv",), "set a metadata key; TYPE is int, float, bool or str; may be repeated", str,
-           value="KEY=TYPE:VALUE", repeated=True),
-    Option(("--keep-split",), "refused: the output is a single file", None, False),
-    Option(("--prune-layers",), "refused: layers are not removed", value="LAYERS"),
-    Option(("--max-buffer-size",), "ignored: memory is a few MB per thread", value="MIB"),
+    Option(
+        ("--override-kv",),
+        "set a metadata key; TYPE is int, float, bool or str; may be repeated",
+        str,
+        value="KEY=TYPE:VALUE",
+        repeated=True,
+    ),
+)
+_OTHERS = (
+    OtherOption("--keep-split", None, "the output is a single file; leave it out", refused=True),
+    OtherOption("--prune-layers", str, "layers are not removed; leave it out", refused=True),
+    OtherOption("--max-buffer-size", integer_in(1), "memory is a few MB per thread"),
 )  # fmt: skip
 
 _KINDS = {"int": "u32", "float": "f32", "bool": "bool", "str": "string"}
@@ -63,7 +86,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "words", metavar="IN [OUT] TYPE [THREADS]", nargs="*", help="input file, output file, type, and threads"
     )
-    llama_options.add_options(parser, "how", _OPTIONS)
+    add_options(parser, "how", _OPTIONS)
+    add_other_options(parser, _OTHERS)
     parser.set_defaults(run=run)
 
 
@@ -71,10 +95,6 @@ _USAGE = "minillama quantize [options] IN.gguf [OUT.gguf] TYPE [THREADS]"
 
 
 def run(args: argparse.Namespace) -> int:
-    for name, given in (("--keep-split", args.keep_split), ("--prune-layers", args.prune_layers)):
-        if given:
-            answer = {"--keep-split": "the output is a single file", "--prune-layers": "layers are not removed"}
-            raise UnsupportedError(f"{name} is not supported: {answer[name]}; leave it out")
     source, target, mix, threads = _words(args.words)
     if not args.dry_run:
         _check(target, args.force)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
-from minillama.cli.arguments.llama_options import Option
-from minillama.cli.arguments.model_from_args import generate_options, load_model, template_variables
+from minillama.cli.arguments.model_from_args import generate_options, is_quiet, load_model, template_variables
+from minillama.cli.arguments.option import Option, add_options
 from minillama.cli.arguments.prompt_text import read_prompt, read_stdin, read_system_prompt
 from minillama.cli.output.terminal import end_line, note, show_prompt, show_stream, show_timings, use_colour, write_text
 from minillama.errors import OptionError
@@ -30,14 +30,14 @@ _DISPLAY = (
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("run", help="answer one prompt and exit", description=DESCRIPTION)
     parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt, instead of -p")
-    llama_options.add_options(parser, "model", llama_options.MODEL)
-    llama_options.add_options(parser, "prompt and answer", llama_options.PROMPT + llama_options.GENERATION + _DISPLAY)
-    llama_options.add_options(parser, "chat", llama_options.CHAT)
-    llama_options.add_options(parser, "sampling", llama_options.SAMPLING)
-    llama_options.add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
-    llama_options.add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
-    llama_options.add_options(parser, "output", llama_options.OUTPUT)
-    add_ignored_options(parser)
+    add_options(parser, "model", llama_options.MODEL)
+    add_options(parser, "prompt and answer", llama_options.PROMPT + llama_options.GENERATION + _DISPLAY)
+    add_options(parser, "chat", llama_options.CHAT)
+    add_options(parser, "sampling", llama_options.SAMPLING)
+    add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
+    add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
+    add_options(parser, "output", llama_options.OUTPUT)
+    add_ignored_options(parser, "run")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,9 +64,10 @@ def run(args: argparse.Namespace) -> int:
         stream = llm.stream(prompt, **chosen)
     else:
         stream = llm.chat_stream(_messages(system, prompt), chat_template_kwargs=variables, **chosen)
-    completion = show_stream(stream)
+    decoder = llm.tokenizer.decoder(special=True) if args.special else None
+    completion = show_stream(stream, decoder=decoder)
     end_line(completion.text)
-    if args.perf and not args.log_disable:
+    if args.perf and not is_quiet(args):
         show_timings(completion)
     return 130 if completion.reason.value == "interrupted" else 0
 

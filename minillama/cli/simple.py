@@ -6,8 +6,9 @@ It runs a prompt, then takes the likeliest token again and again.
 import argparse
 import time
 
-from minillama.cli.arguments import llama_options
+from minillama.cli.arguments import llama_options, values
 from minillama.cli.arguments.model_from_args import find_model
+from minillama.cli.arguments.option import add_options
 from minillama.cli.output.terminal import end_line, note, write_text
 
 
@@ -15,8 +16,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the subcommand."""
     parser = subparsers.add_parser("simple", help="the smallest program: greedy continuation", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt (default: Hello my name is)")
-    llama_options.add_options(parser, "model", llama_options.MODEL)
-    parser.add_argument("-n", dest="predict", type=int, default=32, metavar="N", help="tokens to write (default: 32)")
+    add_options(parser, "model", llama_options.MODEL)
+    parser.add_argument("-n", dest="predict", type=values.integer, default=32, metavar="N", help="tokens (default: 32)")
     parser.add_argument("-ngl", type=llama_options.layers, metavar="N", help="layers on the GPU (default: auto)")
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from minillama.atomic_file import check_target
+from minillama.cli.arguments.values import integer
 from minillama.errors import OptionError
 
 DESCRIPTION = """\
@@ -26,7 +27,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "-o", "--output", metavar="FILE", help="output file (default: SHAPE-TYPE.gguf in the current folder)"
     )
     parser.add_argument(
-        "-s", "--seed", type=int, default=0, metavar="N", help="seed of the random weights (default: 0)"
+        "-s", "--seed", type=integer, default=0, metavar="N", help="seed of the random weights (default: 0)"
     )
     parser.add_argument("--force", action="store_true", help="overwrite the output file")
     parser.set_defaults(run=run)

@@ -5,8 +5,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.llama_options import Option
+from minillama.cli.arguments.ignored_options import WITH_MODEL, add_ignored_options
 from minillama.cli.arguments.model_from_args import find_model
+from minillama.cli.arguments.option import Option, add_options, without_effect
 from minillama.cli.arguments.prompt_text import process_escapes, read_file
 from minillama.errors import OptionError
 
@@ -15,21 +16,21 @@ if TYPE_CHECKING:
 
 _OPTIONS = (
     Option(("-p", "--prompt"), "the text", value="TEXT"),
-    Option(("-f", "--file"), "file with the text", value="FILE"),
+    Option(("-f", "-bf", "--file", "--binary-file"), "file with the text", value="FILE"),
     Option(("--stdin",), "read the text from standard input", None, False),
     Option(("--ids",), "print only the ids, as in [1, 2, 3]", None, False),
     Option(("--no-bos",), "no BOS token, even if the model needs it", None, False),
     Option(("--no-parse-special",), "treat the text of special tokens as plain text", None, False),
     Option(("--show-count",), "print the number of tokens", None, False),
     Option(("-e", "--escape"), r"process escapes \n \t \" \\ \xHH (default: on)", None, True, off=("--no-escape",)),
-    Option(("--log-disable",), "ignored: nothing is logged", None, False),
 )  # fmt: skip
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = subparsers.add_parser("tokenize", help="show the tokens of a text", description=__doc__)
-    llama_options.add_options(parser, "model (only its vocabulary is read)", llama_options.MODEL)
-    llama_options.add_options(parser, "text and output", _OPTIONS)
+    add_options(parser, "model (only its vocabulary is read)", llama_options.MODEL)
+    add_options(parser, "text and output", _OPTIONS)
+    add_ignored_options(parser, "tokenize", *without_effect(WITH_MODEL, "only the vocabulary is used"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 
-from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.llama_options import Option
 from minillama.cli.arguments.model_from_args import platform_of, take_secret
+from minillama.cli.arguments.option import Option, add_options
 from minillama.cli.arguments.parser import Parser
+from minillama.cli.arguments.values import integer
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
 
@@ -27,7 +27,7 @@ WireGuard. A single worker can be reached through ssh instead; on the leader's h
 _OPTIONS = (
     Option(("-H", "--host"), "address to listen on; 0.0.0.0: all addresses (default: 127.0.0.1)", str,
            "127.0.0.1", value="ADDRESS"),
-    Option(("-p", "--port"), "port to listen on; 0: a free one (default: 50052)", int, 50052),
+    Option(("-p", "--port"), "port to listen on; 0: a free one (default: 50052)", integer, 50052),
 )  # fmt: skip
 
 _TOKEN = (
@@ -37,7 +37,7 @@ _TOKEN = (
 
 _MACHINE = (
     Option(("-t", "--threads"), "CPU cores to use (default: the leader's choice, else all, divided evenly among "
-           "the workers of this machine)", int, -1, "LLAMA_ARG_THREADS"),
+           "the workers of this machine)", integer, -1, "LLAMA_ARG_THREADS"),
     Option(("-d", "-dev", "--device"), "cpu (or none), cuda or tpu (default: JAX's choice)", value="NAME"),
     Option(("-c", "--cache"), "ignored: received models are always cached", None, False),
 )  # fmt: skip
@@ -47,9 +47,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser: Parser = subparsers.add_parser(
         "worker", help="compute for a leader on another host", description=__doc__, epilog=EPILOG
     )  # type: ignore[assignment]
-    llama_options.add_options(parser, "network", _OPTIONS)
-    llama_options.add_options(parser, "secret", _TOKEN)
-    llama_options.add_options(parser, "machine", _MACHINE)
+    add_options(parser, "network", _OPTIONS)
+    add_options(parser, "secret", _TOKEN)
+    add_options(parser, "machine", _MACHINE)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -178,7 +178,7 @@ def test_an_interrupt_reports_what_was_done(
         (["--kl-divergence", "--kl-divergence-base", "/nowhere/x"], "/nowhere/x: No such file"),
         (["--kl-divergence", "--hellaswag"], "--hellaswag and --kl-divergence: choose one"),
         (["--hellaswag", "-p", "a"], "1 lines"),
-        (["-p", TEXT, "--temp", "0"], "invalid argument: --temp"),
+        (["-p", TEXT, "--color"], "--color: not an option of minillama perplexity, but of minillama run, cli"),
     ],
 )
 def test_wrong_use_is_one_line(

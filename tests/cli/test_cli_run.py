@@ -222,7 +222,7 @@ def test_command_line_is_stronger_than_environment(
         (["run", "-p", "x", "--top-p", "7"], "top_p is 7.0"),
         (["run", "-p", "x", "-m", "missing.gguf"], "missing.gguf: no such file"),
         (["run", "-p", "x", "-dev", "abacus"], "-dev abacus: use cpu"),
-        (["run", "-p", "x", "-t", "many"], "argument -t/--threads: invalid int value"),
+        (["run", "-p", "x", "-t", "many"], "-t many: expected a whole number"),
         (["run", "-p", "x", "-lm", "fast"], "-lm fast: use one of auto, mmap"),
         (["run", "-p", "x", "--samplers", "top_k;top_q"], "top_q"),
         (["run", "-p", "x", "-f", "y"], "given more than once"),

@@ -42,7 +42,8 @@ def test_escapes() -> None:
 
 
 def arguments(**given_values: object) -> argparse.Namespace:
-    empty = {"prompt": None, "file": None, "escape": True, "system_prompt": None, "system_prompt_file": None}
+    names = ("prompt", "file", "binary_file", "system_prompt", "system_prompt_file")
+    empty = {**dict.fromkeys(names), "escape": True}
     return argparse.Namespace(**{**empty, **given_values})
 
 
@@ -55,6 +56,7 @@ def test_prompt_sources(tmp_path: Path) -> None:
     assert read_prompt(arguments(prompt=r"a\nb", escape=False)) == r"a\nb"
     assert read_prompt(arguments(), ["a", "b"]) == "a b"
     assert read_prompt(arguments(file=str(file))) == "one\ntwo\r\n"  # the last newline goes, line ends stay
+    assert read_prompt(arguments(binary_file=str(file))) == "one\ntwo\r\n\n"
     with pytest.raises(OptionError, match="-p and words"):
         read_prompt(arguments(prompt="a"), ["b"])
     assert read_file(str(file), final_newline=True) == "one\\ntwo\r\n\n"

@@ -1,173 +1,206 @@
-"""llama.cpp options that minillama ignores with a warning, or refuses with an error.
+"""Options of llama.cpp that are ignored: they change speed, memory or messages, not the output."""
 
-Options that change only speed or memory are ignored, so that scripts keep working. Options that would change the
-output are refused. None of them is in the help. The README lists planned features.
-"""
+from argparse import ArgumentTypeError
 
-import argparse
-import logging
-import re
-from dataclasses import dataclass
-from typing import Any
-
+from minillama.cli.arguments import llama_options
+from minillama.cli.arguments.option import MODEL_COMMANDS, SHARED, OtherOption, add_other_options
 from minillama.cli.arguments.parser import Parser
-from minillama.errors import OptionError, UnsupportedError
-
-logger = logging.getLogger("minillama")
-
-
-@dataclass(frozen=True)
-class Values:
-    """The values that an option takes in one group of commands."""
-
-    silent: tuple[str, ...] = ()  # values that match what minillama does: neither a warning nor an error
-    pattern: str = ".*"  # regular expression of one value
-    separator: str = ""  # between the values of a list; empty: a single value
-    is_switch: bool = False  # the option takes no value
-
-
-SWITCH = Values(is_switch=True)
-
-
-@dataclass(frozen=True)
-class IgnoredOption:
-    """An option of llama.cpp without an effect here; no warning if the reason is empty."""
-
-    names: tuple[str, ...]
-    reason: str
-    run: Values | None = None  # in `run`, `cli` and `perplexity`; None: not an option of these
-    bench: Values | None = None  # in `bench`; None: not an option of llama-bench
-    refused: bool = False
-
+from minillama.cli.arguments.refused_options import GENERATION, REFUSED
+from minillama.cli.arguments.values import (
+    choice,
+    cpu_mask,
+    cpu_range,
+    integer,
+    integer_in,
+    list_of,
+    number,
+    switch,
+    switch_or_auto,
+    tensor_placement,
+    unsigned,
+)
 
 _XLA = "XLA decides this itself"
-_ROPE = "the model file sets the position encoding; overriding it is not supported yet"
 _CORES = "use -t, or taskset outside"
-_EXPERTS = "experts stay on the device of their layer"
+_NICE = "use nice outside"
+_PLACEMENT = "tensors stay on the device of their layer"
 _CACHE = "the KV cache stays on the device of its layer"
-_PACKING = "weights stay as they are in the file"
 _FIT = "the model is not fitted to memory; give -c or -ngl"
-_FIT_BENCH = "the model is not fitted to memory; give -ngl"
 _ONE_ANSWER = "one answer at a time"
-_LORA = "LoRA adapters are not supported yet; merge the adapter into the GGUF file"
-_GRAMMAR = "grammars are not supported yet"
-_SCHEMA = "JSON schemas are not supported yet"
-_CHAT = "for a conversation use: minillama cli"
-_TEMPLATE = "the chat template does this; see --chat-template"
+_STDERR = "messages go to stderr as plain lines"
+_NO_IMAGES = "only text is supported"
+_NO_DRAFT_MODEL = "draft models are not supported yet; use --lookup"
+_LOOKUP = "use --lookup to draft tokens from repeated text"
+_NO_CACHES = "one conversation has one KV cache"
+_IN_CHATS = "run cli"
 
-_RANGE = r"-?[0-9]+(-[0-9]+([+*][0-9]+)?)?"
-_BIT = Values(("0",), "0|1", ",")
+_PRIORITY, _COUNT = integer_in(0, 3), integer_in(0)
+_NGRAM, _HITS, _NGRAMS = integer_in(1, 1024), integer_in(1), integer_in(0, 1024)
 
-OPTIONS = (
-    IgnoredOption(("-fa", "--flash-attn"), "attention is always computed in tiles", Values(("on", "auto", "1")),
-                  Values(("on", "enabled", "true", "1", "auto", "-1"),
-                         "on|enabled|true|1|off|disabled|false|0|auto|-1", ",")),
-    IgnoredOption(("--warmup",), "", SWITCH),
-    IgnoredOption(("--no-warmup",), "", SWITCH),  # compile time is reported separately
-    IgnoredOption(("--jinja",), "", SWITCH),
-    IgnoredOption(("--no-jinja",), "chat templates are always rendered by Jinja", SWITCH),
-    IgnoredOption(("--simple-io",), "", SWITCH),
-    IgnoredOption(("--reasoning-format",), "thoughts are printed as the model writes them", Values(("none",))),
-    IgnoredOption(("-np", "--parallel"), _ONE_ANSWER, Values(("1", "-1"))),
-    IgnoredOption(("-cb", "--cont-batching"), _ONE_ANSWER, SWITCH),
-    IgnoredOption(("-fit", "--fit"), _FIT, Values(("off",))),
-    IgnoredOption(("-fitt", "--fit-target"), _FIT_BENCH, bench=Values((), "[0-9]+", ",")),
-    IgnoredOption(("-fitc", "--fit-ctx"), _FIT_BENCH, bench=Values((), "[0-9]+", ",")),
-    IgnoredOption(("-nr", "--no-repack"), _PACKING, SWITCH),
-    IgnoredOption(("--repack",), _PACKING, SWITCH, _BIT),
-    IgnoredOption(("-kvo", "--kv-offload"), _CACHE, SWITCH),
-    IgnoredOption(("-nkvo", "--no-kv-offload"), _CACHE, SWITCH, _BIT),
-    IgnoredOption(("--op-offload",), _XLA, SWITCH),
-    IgnoredOption(("--no-op-offload",), _XLA, SWITCH),
-    IgnoredOption(("-nopo", "--no-op-offload"), _XLA, bench=_BIT),
-    IgnoredOption(("--no-host",), _XLA, SWITCH, _BIT),
-    IgnoredOption(("--numa",), "use numactl outside", Values(), Values((), "distribute|isolate|numactl|")),
-    IgnoredOption(("--prio",), "use nice outside", Values(("0",)), Values(("0",), "-1|0|1|2|3")),
-    IgnoredOption(("--poll",), _XLA, Values(), Values(("50",), _RANGE, ",")),
-    IgnoredOption(("-C", "--cpu-mask"), _CORES, Values(), Values(("0x0", "0"), "(0x)?[0-9a-fA-F]+", ",")),
-    IgnoredOption(("-Cr", "--cpu-range"), _CORES, Values()),
-    IgnoredOption(("--cpu-strict",), _XLA, Values(("0",)), _BIT),
-    IgnoredOption(("-dt", "--defrag-thold"), "the KV cache has no holes", Values()),
-    IgnoredOption(("-cmoe", "--cpu-moe"), _EXPERTS, SWITCH),
-    IgnoredOption(("-ncmoe", "--n-cpu-moe"), _EXPERTS, Values(), Values(("0",), _RANGE, ",")),
-    IgnoredOption(("-ot", "--override-tensor"), "tensors stay on the device of their layer",
-                  bench=Values((), "[^=]+=.+", ";")),
-    IgnoredOption(("-lzm", "--lazy-mode"), "a mapped file is always read while it is opened",
-                  bench=Values(("auto",), "on|auto|off", ",")),
-    IgnoredOption(("-lv", "--verbosity", "--log-verbosity"), "use -v or --log-disable", Values(("3",))),
-    IgnoredOption(("-embd", "--embeddings"), "embeddings are not supported yet", bench=_BIT, refused=True),
-    IgnoredOption(("-mmp", "--mmap"), "llama-bench no longer has it; use -lm none",
-                  bench=Values(("1",), "0|1", ","), refused=True),
-    IgnoredOption(("-dio", "--direct-io"), "llama-bench no longer has it; use -lm dio", bench=_BIT, refused=True),
-    IgnoredOption(("--lora",), _LORA, Values(), refused=True),
-    IgnoredOption(("--lora-scaled",), _LORA, Values(), refused=True),
-    IgnoredOption(("--control-vector",), "control vectors are not supported", Values(), refused=True),
-    IgnoredOption(("--grammar",), _GRAMMAR, Values(), refused=True),
-    IgnoredOption(("--grammar-file",), _GRAMMAR, Values(), refused=True),
-    IgnoredOption(("-j", "--json-schema"), _SCHEMA, Values(), refused=True),
-    IgnoredOption(("-jf", "--json-schema-file"), _SCHEMA, Values(), refused=True),
-    IgnoredOption(("--prompt-cache",), "prompt caches on disk are not supported yet", Values(), refused=True),
-    IgnoredOption(("-md", "--model-draft"), "draft models are not supported yet; use --lookup", Values(), refused=True),
-    IgnoredOption(("--adaptive-target",), "the adaptive-p sampler is not supported", Values(), refused=True),
-    IgnoredOption(("--rope-scaling",), _ROPE, Values(), refused=True),
-    IgnoredOption(("--rope-scale",), _ROPE, Values(), refused=True),
-    IgnoredOption(("--rope-freq-base",), _ROPE, Values(), refused=True),
-    IgnoredOption(("--rope-freq-scale",), _ROPE, Values(), refused=True),
-    IgnoredOption(("--override-kv",), "overriding metadata is not supported yet", Values(), refused=True),
-    IgnoredOption(("-gan", "--grp-attn-n"), "self-extend is not supported", Values(), refused=True),
-    IgnoredOption(("-mu", "--model-url"), "download the file and name it with -m, or use -hf", Values(), refused=True),
-    IgnoredOption(("-mm", "--mmproj"), "images are not supported", Values(), refused=True),
-    IgnoredOption(("--image", "--audio", "--video"), "only text is supported", Values(), refused=True),
-    IgnoredOption(("-i", "--interactive"), _CHAT, SWITCH, refused=True),
-    IgnoredOption(("-if", "--interactive-first"), _CHAT, SWITCH, refused=True),
-    IgnoredOption(("--in-prefix",), _TEMPLATE, Values(), refused=True),
-    IgnoredOption(("--in-suffix",), _TEMPLATE, Values(), refused=True),
+
+def _sequences(text: str) -> int:
+    if integer(text) == 0:
+        raise ArgumentTypeError("expected a number other than 0")
+    return integer(text)
+
+
+CPU = (
+    OtherOption("-C --cpu-mask", cpu_mask, _CORES),
+    OtherOption("-Cr --cpu-range", cpu_range, _CORES),
+    OtherOption("--cpu-strict", unsigned, _XLA, silent=(0,)),
+    OtherOption("--prio", integer_in(-1, 3), _NICE, silent=(0,)),
+    OtherOption("--poll", unsigned, _XLA, silent=(50,)),
+    OtherOption("-Cb --cpu-mask-batch", cpu_mask, _CORES),
+    OtherOption("-Crb --cpu-range-batch", cpu_range, _CORES),
+    OtherOption("--cpu-strict-batch", integer, _XLA, silent=(0,)),
+    OtherOption("--prio-batch", _PRIORITY, _NICE, silent=(0,)),
+    OtherOption("--poll-batch", integer, _XLA),
+    OtherOption("--numa", choice("distribute", "isolate", "numactl", ""), "use numactl outside", "LLAMA_ARG_NUMA",
+                once_a_switch=True),
 )  # fmt: skip
-RUN_OPTIONS = {option: option.run for option in OPTIONS if option.run is not None}
-BENCH_OPTIONS = {option: option.bench for option in OPTIONS if option.bench is not None}
+MEMORY = (
+    OtherOption("-fa --flash-attn", switch_or_auto, "attention is always computed in tiles", "LLAMA_ARG_FLASH_ATTN",
+                silent=(True, None), once_a_switch=True),
+    OtherOption("--swa-full", None, "the KV cache of every layer has the whole context", "LLAMA_ARG_SWA_FULL"),
+    OtherOption("-kvo --kv-offload", None, _CACHE, "LLAMA_ARG_KV_OFFLOAD", "-nkvo --no-kv-offload", silent=(True,)),
+    OtherOption("-kvu --kv-unified", None, _NO_CACHES, "LLAMA_ARG_KV_UNIFIED", "-no-kvu --no-kv-unified"),
+    OtherOption("-np --parallel", _sequences, _ONE_ANSWER, "LLAMA_ARG_N_PARALLEL", silent=(1, -1)),
+    OtherOption("-cb --cont-batching", None, _ONE_ANSWER, "LLAMA_ARG_CONT_BATCHING", "-nocb --no-cont-batching",
+                silent=(False,)),
+    OtherOption("-dt --defrag-thold", str, "the KV cache has no holes", "LLAMA_ARG_DEFRAG_THOLD"),
+    OtherOption("--repack", None, "weights stay as they are in the file", "LLAMA_ARG_REPACK", "-nr --no-repack"),
+    OtherOption("--no-host", None, _XLA, "LLAMA_ARG_NO_HOST"),
+    OtherOption("--op-offload", None, _XLA, off="--no-op-offload"),
+    OtherOption("-dio --direct-io", None, "the file is read as with -lm auto", "LLAMA_ARG_DIO",
+                "-ndio --no-direct-io", silent=(False,)),
+    OtherOption("-lzm --lazy-mode", choice("on", "auto", "off"), "a mapped file is always read while it is opened",
+                "LLAMA_ARG_LAZY_MODE", silent=("auto",)),
+    OtherOption("-ot --override-tensor", tensor_placement, _PLACEMENT, "LLAMA_ARG_OVERRIDE_TENSOR"),
+    OtherOption("-cmoe --cpu-moe", None, _PLACEMENT, "LLAMA_ARG_CPU_MOE"),
+    OtherOption("-ncmoe --n-cpu-moe", _COUNT, _PLACEMENT, "LLAMA_ARG_N_CPU_MOE", silent=(0,)),
+    OtherOption("-ncffn --n-cpu-ffn", _COUNT, _PLACEMENT, "LLAMA_ARG_N_CPU_FFN", silent=(0,)),
+    OtherOption("-fit --fit", switch, _FIT, "LLAMA_ARG_FIT", silent=(False,)),
+    OtherOption("-fitt --fit-target", list_of(unsigned, ",/"), _FIT, "LLAMA_ARG_FIT_TARGET"),
+    OtherOption("-fitc --fit-ctx", integer, _FIT, "LLAMA_ARG_FIT_CTX"),
+    OtherOption("--check-tensors", None, "weights are not checked before they are used"),
+    OtherOption("-bs --backend-sampling", None, "", "LLAMA_ARG_BACKEND_SAMPLING"),  # always on the device
+    OtherOption("--warmup", None, "", off="--no-warmup"),  # compile time is reported separately
+    OtherOption("-ctxcp --ctx-checkpoints --swa-checkpoints", integer, _NO_CACHES, "LLAMA_ARG_CTX_CHECKPOINTS",
+                commands=_IN_CHATS),
+    OtherOption("-cram --cache-ram", integer, _NO_CACHES, "LLAMA_ARG_CACHE_RAM", commands=_IN_CHATS),
+)  # fmt: skip
+MESSAGES = (
+    OtherOption("--log-file", str, "messages go to stderr; redirect it with 2> FILE", "LLAMA_ARG_LOG_FILE",
+                commands=SHARED),
+    OtherOption("--log-jsonl", None, _STDERR, "LLAMA_ARG_LOG_JSONL", "--no-log-jsonl", SHARED, (False,)),
+    OtherOption("--log-colors", switch_or_auto, _STDERR, "LLAMA_ARG_LOG_COLORS", "", SHARED, (False, None),
+                once_a_switch=True),
+    OtherOption("--log-prefix", None, _STDERR, "LLAMA_ARG_LOG_PREFIX", "--no-log-prefix", SHARED, (False,)),
+    OtherOption("--log-timestamps", None, _STDERR, "LLAMA_ARG_LOG_TIMESTAMPS", "--no-log-timestamps", SHARED,
+                (False,)),
+    OtherOption("--log-prompts-dir", str, "use --verbose-prompt", commands=_IN_CHATS),
+    OtherOption("-ptc --print-token-count", integer, "the timings have the counts of tokens", commands=_IN_CHATS,
+                silent=(-1,)),
+)  # fmt: skip
+CHAT = (
+    OtherOption("--jinja", None, "chat templates are always rendered by Jinja", "LLAMA_ARG_JINJA", "--no-jinja",
+                _IN_CHATS, (True,)),
+    OtherOption("--reasoning-format", choice("none", "auto", "deepseek", "deepseek-legacy"),
+                "thoughts are printed as the model writes them", "LLAMA_ARG_THINK", "", _IN_CHATS, ("none",)),
+    OtherOption("--skip-chat-parsing", None, "answers are printed as the model writes them",
+                "LLAMA_ARG_SKIP_CHAT_PARSING", "--no-skip-chat-parsing", _IN_CHATS, (True,)),
+    OtherOption("--simple-io", None, "", commands=_IN_CHATS),
+    OtherOption("--display-prompt", None, "", off="--no-display-prompt", commands="cli"),
+    OtherOption("-mli --multiline-input", None, "run has one prompt and one answer", commands="run"),
+    OtherOption("-gaw --grp-attn-w", integer, "self-extend is not supported", "LLAMA_ARG_GRP_ATTN_W",
+                commands=_IN_CHATS),
+)  # fmt: skip
+IMAGES = (
+    OtherOption("--mmproj-auto", None, "", "LLAMA_ARG_MMPROJ_AUTO", "--no-mmproj --no-mmproj-auto", _IN_CHATS),
+    OtherOption("--mmproj-offload", None, _NO_IMAGES, "LLAMA_ARG_MMPROJ_OFFLOAD", "--no-mmproj-offload", _IN_CHATS),
+    OtherOption("-mmdev --mmproj-device", str, _NO_IMAGES, "MTMD_BACKEND_DEVICE", commands=_IN_CHATS),
+    OtherOption("--image-min-tokens", integer, _NO_IMAGES, "LLAMA_ARG_IMAGE_MIN_TOKENS", commands=_IN_CHATS),
+    OtherOption("--image-max-tokens", integer, _NO_IMAGES, "LLAMA_ARG_IMAGE_MAX_TOKENS", commands=_IN_CHATS),
+    OtherOption("--video-fps", number, _NO_IMAGES, "LLAMA_ARG_VIDEO_FPS", commands=_IN_CHATS),
+    OtherOption("--video-timestamp-interval", integer, _NO_IMAGES, "LLAMA_ARG_VIDEO_TIMESTAMP_INTERVAL",
+                commands=_IN_CHATS),
+    OtherOption("--video-ffmpeg-dir", str, _NO_IMAGES, "LLAMA_ARG_VIDEO_FFMPEG_DIR", commands=_IN_CHATS),
+)  # fmt: skip
+DRAFTS = tuple(
+    OtherOption(names, kind, _NO_DRAFT_MODEL, variable, off, _IN_CHATS)
+    for names, kind, variable, off in (
+        ("--spec-draft-threads -td --threads-draft", integer, "", ""),
+        ("--spec-draft-threads-batch -tbd --threads-batch-draft", integer, "", ""),
+        ("--spec-draft-cpu-mask -Cd --cpu-mask-draft", cpu_mask, "", ""),
+        ("--spec-draft-cpu-range -Crd --cpu-range-draft", cpu_range, "", ""),
+        ("--spec-draft-cpu-strict --cpu-strict-draft", integer, "", ""),
+        ("--spec-draft-prio --prio-draft", _PRIORITY, "", ""),
+        ("--spec-draft-poll --poll-draft", integer, "", ""),
+        ("--spec-draft-cpu-mask-batch -Cbd --cpu-mask-batch-draft", cpu_mask, "", ""),
+        ("--spec-draft-cpu-range-batch -Crbd --cpu-range-batch-draft", cpu_range, "", ""),
+        ("--spec-draft-cpu-strict-batch --cpu-strict-batch-draft", integer, "", ""),
+        ("--spec-draft-prio-batch --prio-batch-draft", _PRIORITY, "", ""),
+        ("--spec-draft-poll-batch --poll-batch-draft", integer, "", ""),
+        ("--spec-draft-override-tensor -otd --override-tensor-draft", tensor_placement, "", ""),
+        ("--spec-draft-cpu-moe -cmoed --cpu-moe-draft", None, "LLAMA_ARG_SPEC_DRAFT_CPU_MOE", ""),
+        ("--spec-draft-n-cpu-moe --spec-draft-ncmoe -ncmoed --n-cpu-moe-draft", _COUNT,
+         "LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE", ""),
+        ("--spec-draft-n-max", _COUNT, "LLAMA_ARG_SPEC_DRAFT_N_MAX", ""),
+        ("--spec-draft-n-min", integer, "LLAMA_ARG_SPEC_DRAFT_N_MIN", ""),
+        ("--draft-min --draft-n-min", integer, "LLAMA_ARG_DRAFT_MIN", ""),
+        ("--spec-synth-len", number, "LLAMA_ARG_SPEC_SYNTH_LEN", ""),
+        ("--spec-synth-rates", list_of(number), "LLAMA_ARG_SPEC_SYNTH_RATES", ""),
+        ("--spec-draft-p-split --draft-p-split", number, "LLAMA_ARG_SPEC_DRAFT_P_SPLIT", ""),
+        ("--spec-draft-p-min --draft-p-min", number, "LLAMA_ARG_SPEC_DRAFT_P_MIN", ""),
+        ("--spec-draft-backend-sampling", None, "LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
+         "--no-spec-draft-backend-sampling"),
+        ("--spec-draft-device -devd --device-draft", str, "", ""),
+        ("--spec-draft-ngl -ngld --gpu-layers-draft --n-gpu-layers-draft", str, "LLAMA_ARG_N_GPU_LAYERS_DRAFT", ""),
+    )
+) + tuple(
+    OtherOption(names, str, _NO_DRAFT_MODEL, variable)
+    for names, variable in (
+        ("--spec-draft-type-k -ctkd --cache-type-k-draft", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K"),
+        ("--spec-draft-type-v -ctvd --cache-type-v-draft", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V"),
+    )
+)  # fmt: skip
+NGRAMS = (
+    OtherOption("--spec-type", str, _LOOKUP, "LLAMA_ARG_SPEC_TYPE", "", _IN_CHATS, ("none",)),
+    OtherOption("--spec-default", None, _LOOKUP, commands=_IN_CHATS),
+    OtherOption("--spec-ngram-mod-n-min", _NGRAMS, _LOOKUP, commands=_IN_CHATS),
+    OtherOption("--spec-ngram-mod-n-max", _NGRAMS, _LOOKUP, commands=_IN_CHATS),
+    OtherOption("--spec-ngram-mod-n-match", _NGRAM, _LOOKUP, commands=_IN_CHATS),
+    *(
+        OtherOption(f"--spec-ngram-{method}-{size}", _HITS if size == "min-hits" else _NGRAM, _LOOKUP,
+                    commands=_IN_CHATS)
+        for method in ("simple", "map-k", "map-k4v")
+        for size in ("size-n", "size-m", "min-hits")
+    ),
+)  # fmt: skip
+IMATRIX = (
+    OtherOption("-ofreq --output-frequency", integer, "the file is written at the end", commands="imatrix"),
+    OtherOption("--save-frequency", integer, "the file is written at the end", commands="imatrix", silent=(0,)),
+    OtherOption("--ppl", None, "perplexity is not computed here; use minillama perplexity", "", "--no-ppl", "imatrix",
+                (False,)),
+)  # fmt: skip
+
+OTHERS = (*CPU, *MEMORY, *MESSAGES, *CHAT, *IMAGES, *DRAFTS, *NGRAMS, *IMATRIX, *REFUSED)
+# All options that need a model: llama-tokenize has them, and reads only the vocabulary.
+WITH_MODEL = (
+    *llama_options.DEVICE,
+    *llama_options.MULTI_DEVICE,
+    *llama_options.CONTEXT,
+    *llama_options.CACHE,
+    *(option for option in llama_options.GENERATION if option.dest in ("predict", "ignore_eos")),
+    *llama_options.SAMPLING,
+    *(option for option in llama_options.OUTPUT if option.dest != "color"),
+    *(option for option in OTHERS if option.commands == MODEL_COMMANDS),
+    *GENERATION,
+)
 
 
-class _Ignore(argparse.Action):
-    """Warn that the option has no effect, or raise UnsupportedError if it is refused."""
-
-    def __init__(self, *, option: IgnoredOption, accepted: Values, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self._option, self._accepted = option, accepted
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | list[str] | None,
-        option_string: str | None = None,
-    ) -> None:
-        option, accepted = self._option, self._accepted
-        text = values if isinstance(values, str) else ""
-        for value in text.split(accepted.separator) if accepted.separator else [text]:
-            if not re.fullmatch(accepted.pattern, value.strip(), re.DOTALL):
-                names = "/".join(option.names)
-                raise OptionError(f"argument {names}: {value!r} is not a value that llama.cpp accepts for it")
-            if not option.reason or (isinstance(values, str) and value.strip() in accepted.silent):
-                continue
-            shown = f"{option_string} {value}" if isinstance(values, str) else option_string
-            if option.refused:  # the value matters only if another one is accepted
-                raise UnsupportedError(f"{shown if accepted.silent else option_string}: {option.reason}")
-            logger.warning("%s has no effect: %s", shown, option.reason)
-
-
-def add_ignored_options(parser: Parser, options: dict[IgnoredOption, Values] = RUN_OPTIONS) -> None:
-    """Add options without an effect to a parser, hidden from its help."""
-    for option, accepted in options.items():
-        # llama.cpp's -fa was a switch before October 2025.
-        optional = option.names[0] == "-fa" and option.run is accepted
-        parser.add_argument(
-            *option.names,
-            action=_Ignore,
-            option=option,
-            accepted=accepted,
-            nargs=0 if accepted.is_switch else "?" if optional else None,
-            const="on" if optional else None,
-            dest=f"ignored_{option.names[-1].lstrip('-')}",
-            default=argparse.SUPPRESS,
-            help=argparse.SUPPRESS,
-        )
+def add_ignored_options(parser: Parser, command: str, *others: OtherOption) -> None:
+    """Add the ignored and refused options of a command, and some more."""
+    theirs = (option for option in OTHERS if command in option.commands.split())
+    add_other_options(parser, (*theirs, *others))
+    parser.reports_variables = True

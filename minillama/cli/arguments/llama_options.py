@@ -1,52 +1,34 @@
-"""llama.cpp's options as tables: names, help, type, default, environment variable (its arg.cpp, October 2026).
+"""llama.cpp's options that minillama has, as tables: names, help, type, default, environment variable.
 
-A subcommand adds the tables that it needs. Options without an effect are in `ignored_options`.
+A subcommand adds the tables that it needs. The other options of llama.cpp are in `ignored_options` and
+`refused_options`.
 """
 
-import argparse
 import json
-import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import logging
+from argparse import ArgumentTypeError
 
-from minillama.cli.arguments.parser import Parser
+from minillama.cli.arguments.option import Option
+from minillama.cli.arguments.values import choice, integer, integer_in, number, seed, switch_or_auto
 from minillama.engine.load_options import LoadOptions
-from minillama.errors import OptionError
 
-_TRUE, _FALSE = ("on", "enabled", "true", "1"), ("off", "disabled", "false", "0")
+logger = logging.getLogger("minillama")
 
-
-@dataclass(frozen=True)
-class Option:
-    """A command-line option; its first long name is the attribute of the parsed arguments."""
-
-    names: tuple[str, ...]
-    meaning: str
-    kind: Callable[[str], object] | None = str  # parses the value; None: a switch
-    default: object = None  # None: the library's own default
-    variable: str | None = None  # environment variable that sets it
-    value: str = "N"  # placeholder in the help
-    off: tuple[str, ...] = ()  # names that turn a switch off
-    repeated: bool = False  # collect all occurrences instead of the last
-
-    @property
-    def dest(self) -> str:
-        long = next((name for name in self.names if name.startswith("--")), self.names[0])
-        return long.lstrip("-").replace("-", "_")
+LOAD_MODES = ("auto", "mmap", "none", "mlock", "mmap+mlock", "dio")
 
 
 def layers(text: str) -> int | None:
     """Parse a number of layers: `auto` is None, `all` more than any model has."""
     if text == "auto":
         return None
-    number = 1_000_000 if text == "all" else int(text)
-    return None if number == -1 else 1_000_000 if number < -1 else number
+    count = 1_000_000 if text == "all" else integer(text)
+    return None if count == -1 else 1_000_000 if count < -1 else count
 
 
 def json_object(text: str) -> dict[str, object]:
     """Parse a JSON object."""
     try:
-        found = json.loads(text)  # its error is a ValueError, as argparse expects
+        found = json.loads(text)  # its error is a ValueError, as the parser expects
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(found, dict):
@@ -54,40 +36,33 @@ def json_object(text: str) -> dict[str, object]:
     return found
 
 
-_REASONING = {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False, "auto": None}
-
-
-def reasoning(text: str) -> bool | None:
-    """Parse -rea: `on` is True, `off` False, `auto` None."""
-    if text not in _REASONING:
-        raise ValueError("not on, off or auto")
-    return _REASONING[text]
-
-
 def reasoning_budget(text: str) -> int:
     """Parse --reasoning-budget: 0 or -1."""
-    if int(text) not in (0, -1):
-        raise ValueError("a limit of thinking tokens is not supported")
-    return int(text)
+    if integer(text) not in (0, -1):
+        raise ArgumentTypeError("a limit of thinking tokens is not supported; use 0 or -1")
+    return integer(text)
+
+
+def dry_base(text: str) -> float | None:
+    """Parse --dry-base; below 1 the default stays, as in llama.cpp."""
+    base = number(text)
+    if base < 1:
+        logger.warning("--dry-base %s has no effect: expected at least 1", text)
+    return base if base >= 1 else None
 
 
 def shares(text: str) -> tuple[float, ...]:
     """Parse the share of each device: `3,1`, or `3/1` as in llama-bench."""
-    try:
-        return tuple(float(share) for share in text.replace("/", ",").split(",") if share.strip())
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} should be numbers separated by commas, as in 3,1") from None
+    return tuple(number(share) for share in text.replace("/", ",").replace(";", ",").split(",") if share.strip())
 
 
 def bias(text: str) -> tuple[int, float]:
     """Parse a token id and its logit bias: `15043+1`, `15043-0.5`, `2-inf`."""
-    for place, sign in enumerate(text):
-        if sign in "+-" and place > 0:
-            try:
-                return int(text[:place]), float(text[place:])
-            except ValueError:
-                break
-    raise argparse.ArgumentTypeError(f"{text!r} should be a token id, + or -, and a number, as in 15043+1")
+    place = next((place for place, sign in enumerate(text) if sign in "+-" and text[:place].strip()), None)
+    if place is None or not text[place + 1 :].strip():
+        raise ArgumentTypeError("expected a token id, + or -, and a number, as in 15043+1")
+    size = number(text[place + 1 :])
+    return integer(text[:place]), -size if text[place] == "-" else size
 
 
 MODEL = (
@@ -98,23 +73,23 @@ MODEL = (
            variable="LLAMA_ARG_HF_REPO", value="USER/REPO[:QUANT]"),
     Option(("-hff", "--hf-file"), "file in the Hugging Face repository", variable="LLAMA_ARG_HF_FILE", value="FILE"),
     Option(("-hft", "--hf-token"), "Hugging Face access token (default: HF_TOKEN)", variable="HF_TOKEN", value="TOKEN"),
-    Option(("--offline",), "no network access; use downloaded files only", kind=None, default=False,
-           variable="LLAMA_ARG_OFFLINE"),
+    Option(("--offline",), "no network access; use downloaded files only", None, False, "LLAMA_ARG_OFFLINE"),
 )  # fmt: skip
 
 DEVICE = (
-    Option(("-t", "--threads"), "CPU cores to use (default: all that this process may use)", int, -1,
+    Option(("-t", "--threads"), "CPU cores to use (default: all that this process may use)", integer, -1,
            "LLAMA_ARG_THREADS"),
-    Option(("-tb", "--threads-batch"), "CPU cores for prompt processing (default: same as -t)", int, -1),
+    Option(("-tb", "--threads-batch"), "CPU cores for prompt processing (default: same as -t)", integer, -1),
     Option(("-ngl", "--gpu-layers", "--n-gpu-layers"), "layers on the GPU: a number, auto or all (default: auto)",
            layers, None, "LLAMA_ARG_N_GPU_LAYERS"),
     Option(("-dev", "--device"),
            "cpu (or none), cuda or tpu (default: JAX's choice)", str, None, "LLAMA_ARG_DEVICE", "NAME"),
     Option(("-lm", "--load-mode"), "auto, mmap, none (read the file), mlock (lock it) or mmap+mlock (default: auto)",
-           str, "auto", "LLAMA_ARG_LOAD_MODE", "MODE"),
+           choice(*LOAD_MODES), "auto", "LLAMA_ARG_LOAD_MODE", "MODE"),
     Option(("--mmap",), "memory-map the model file (default: on)", None, True, "LLAMA_ARG_MMAP", off=("--no-mmap",)),
     Option(("--mlock",), "lock the weights in memory, so that they are not swapped out", None, False,
            "LLAMA_ARG_MLOCK"),
+    Option(("--list-devices",), "list the devices that JAX finds, and exit", None, False),
 )  # fmt: skip
 
 MULTI_DEVICE = (
@@ -124,10 +99,10 @@ MULTI_DEVICE = (
            variable="LLAMA_ARG_SPLIT_MODE", value="MODE"),
     Option(("-ts", "--tensor-split"), "with -sm layer: share of the layers of each device, as in 3,1", shares,
            LoadOptions.tensor_split, "LLAMA_ARG_TENSOR_SPLIT", "A,B"),
-    Option(("-mg", "--main-gpu"), "with -sm none: index of the device (default: 0)", int, LoadOptions.main_gpu,
+    Option(("-mg", "--main-gpu"), "with -sm none: index of the device (default: 0)", integer, LoadOptions.main_gpu,
            "LLAMA_ARG_MAIN_GPU"),
     Option(("-tp", "--tensor-parallel"), "with -sm tensor: number of devices; virtual devices on a CPU",
-           int, LoadOptions.tensor_parallel),
+           integer, LoadOptions.tensor_parallel),
     Option(("--workers", "--rpc"), "hosts that compute, each with minillama worker; this host leads",
            variable="LLAMA_ARG_RPC", value="HOST:PORT,..."),
     Option(("--token-file",), "file with the secret shared with the workers (default: value of MINILLAMA_TOKEN)",
@@ -136,18 +111,18 @@ MULTI_DEVICE = (
            None, False),
     Option(("--coordinator",),
            "like --cluster, started by hand: address of process 0; needs the next two options", value="HOST:PORT"),
-    Option(("--num-processes",), "number of processes in the cluster", int),
-    Option(("--process-id",), "index of this process", int),
+    Option(("--num-processes",), "number of processes in the cluster", integer),
+    Option(("--process-id",), "index of this process", integer),
 )  # fmt: skip
 
 CONTEXT = (
-    Option(("--keep",), "tokens of the initial prompt to keep in a context shift; -1: all (default: 0)", int, 0),
+    Option(("--keep",), "tokens of the initial prompt to keep in a context shift; -1: all (default: 0)", integer, 0),
     Option(("-c", "--ctx-size"),
-           "context size in tokens; 0: from the model (default: 0)", int,
+           "context size in tokens; 0: from the model (default: 0)", integer,
            LoadOptions.ctx_size, "LLAMA_ARG_CTX_SIZE"),
-    Option(("-b", "--batch-size"), "logical batch size in tokens (default: 2048)", int,
+    Option(("-b", "--batch-size"), "logical batch size in tokens (default: 2048)", integer,
            LoadOptions.batch_size, "LLAMA_ARG_BATCH"),
-    Option(("-ub", "--ubatch-size"), "physical batch size in tokens (default: 512)", int,
+    Option(("-ub", "--ubatch-size"), "physical batch size in tokens (default: 512)", integer,
            LoadOptions.ubatch_size, "LLAMA_ARG_UBATCH"),
     Option(("--context-shift",), "when the context is full, drop its older half and continue (default: off)", None,
            False, "LLAMA_ARG_CONTEXT_SHIFT", off=("--no-context-shift",)),
@@ -163,24 +138,26 @@ CACHE = (
 GENERATION = (
     Option(("-n", "--predict", "--n-predict"),
            "tokens to generate; -1: until the end token, -2: until the context is full (default: -1)",
-           int, -1, "LLAMA_ARG_N_PREDICT"),
+           integer, -1, "LLAMA_ARG_N_PREDICT"),
     Option(("-r", "--reverse-prompt"),
            "stop string; may be repeated", str, (), value="TEXT", repeated=True),
     Option(("--ignore-eos",), "continue after the end token", None, False),
     Option(("--lookup",), "prompt lookup decoding: draft tokens from repeated text; same output",
            None, False),
     Option(("--draft-max", "--draft", "--draft-n"),
-           "with --lookup: most drafted tokens; above 7 rounding may change ties (default: 7)", int, 7,
+           "with --lookup: most drafted tokens; above 7 rounding may change ties (default: 7)", integer, 7,
            "LLAMA_ARG_DRAFT_MAX"),
-    Option(("--ngram-max",), "with --lookup: longest n-gram to search for (default: 4)", int, 4),
+    Option(("--ngram-max",), "with --lookup: longest n-gram to search for (default: 4)", integer, 4),
 )  # fmt: skip
 
 PROMPT = (
     Option(("-p", "--prompt"), "the prompt", value="TEXT"),
     Option(("-f", "--file"), "file with the prompt", value="FILE"),
+    Option(("-bf", "--binary-file"), "file with the prompt, with its last line end", value="FILE"),
     Option(("-e", "--escape"),
            r"process escapes \n \t \" \\ \xHH in prompts (default: on)", None, True, off=("--no-escape",)),
     Option(("--verbose-prompt",), "print the rendered prompt and its tokens on stderr", None, False),
+    Option(("-sp", "--special"), "print control tokens in the answer", None, False),
 )  # fmt: skip
 
 CHAT = (
@@ -193,45 +170,47 @@ CHAT = (
     Option(("--chat-template-file",),
            "file with a Jinja chat template", variable="LLAMA_ARG_CHAT_TEMPLATE_FILE", value="FILE"),
     Option(("--chat-template-kwargs",), "variables of the chat template, a JSON object: '{\"enable_thinking\": false}'",
-           json_object, variable="LLAMA_CHAT_TEMPLATE_KWARGS", value="JSON"),
+           json_object, None, "LLAMA_ARG_CHAT_TEMPLATE_KWARGS LLAMA_CHAT_TEMPLATE_KWARGS", "JSON"),
     Option(("-rea", "--reasoning"), "on or off: sets the template's enable_thinking (default: auto, the template's)",
-           reasoning, variable="LLAMA_ARG_REASONING", value="WHEN"),
+           switch_or_auto, variable="LLAMA_ARG_REASONING", value="WHEN"),
     Option(("--reasoning-effort",), "the template's reasoning_effort: low, medium, high ... (default: its own)",
            variable="LLAMA_ARG_REASONING_EFFORT", value="LEVEL"),
     Option(("--reasoning-budget",), "0: no thinking, as -rea off; -1: no limit (default: -1)",
            reasoning_budget, variable="LLAMA_ARG_THINK_BUDGET"),
+    Option(("--reasoning-preserve",), "sets the template's preserve_reasoning (default: the template's)", None, None,
+           "LLAMA_ARG_REASONING_PRESERVE", off=("--no-reasoning-preserve",)),
 )  # fmt: skip
 
 SAMPLING = (
-    Option(("-s", "--seed"), "seed; -1: random (default: -1)", int),
+    Option(("-s", "--seed"), "seed; -1: random (default: -1)", seed),
     Option(("--temp", "--temperature"),
-           "temperature; 0: greedy (default: 0.80)", float, None, "LLAMA_ARG_TEMPERATURE"),
-    Option(("--top-k",), "top-k sampling; 0: off (default: 40)", int, None, "LLAMA_ARG_TOP_K"),
-    Option(("--top-p",), "top-p sampling; 1: off (default: 0.95)", float, None, "LLAMA_ARG_TOP_P"),
+           "temperature; 0: greedy (default: 0.80)", number, None, "LLAMA_ARG_TEMPERATURE"),
+    Option(("--top-k",), "top-k sampling; 0: off (default: 40)", integer, None, "LLAMA_ARG_TOP_K"),
+    Option(("--top-p",), "top-p sampling; 1: off (default: 0.95)", number, None, "LLAMA_ARG_TOP_P"),
     Option(("--min-p",),
-           "min-p sampling; 0: off (default: 0.05)", float, None, "LLAMA_ARG_MIN_P"),
-    Option(("--typical", "--typical-p"), "locally typical sampling; 1: off (default: 1.00)", float),
-    Option(("--top-nsigma", "--top-n-sigma"), "top-n-sigma sampling; -1: off (default: -1)", float),
-    Option(("--repeat-last-n",), "last n tokens to penalise; 0: off (default: 64)", int),
+           "min-p sampling; 0: off (default: 0.05)", number, None, "LLAMA_ARG_MIN_P"),
+    Option(("--typical", "--typical-p"), "locally typical sampling; 1: off (default: 1.00)", number),
+    Option(("--top-nsigma", "--top-n-sigma"), "top-n-sigma sampling; -1: off (default: -1)", number),
+    Option(("--repeat-last-n",), "last n tokens to penalise; 0: off (default: 64)", integer_in(0)),
     Option(("--repeat-penalty",),
-           "penalise repeated tokens; 1: off (default: 1.00)", float, None, "LLAMA_ARG_REPEAT_PENALTY"),
+           "penalise repeated tokens; 1: off (default: 1.00)", number, None, "LLAMA_ARG_REPEAT_PENALTY"),
     Option(("--presence-penalty",),
-           "presence penalty; 0: off (default: 0.00)", float, None, "LLAMA_ARG_PRESENCE_PENALTY"),
+           "presence penalty; 0: off (default: 0.00)", number, None, "LLAMA_ARG_PRESENCE_PENALTY"),
     Option(("--frequency-penalty",),
-           "frequency penalty; 0: off (default: 0.00)", float, None, "LLAMA_ARG_FREQUENCY_PENALTY"),
-    Option(("--dry-multiplier",), "DRY multiplier; 0: off (default: 0.00)", float),
-    Option(("--dry-base",), "DRY base (default: 1.75)", float),
-    Option(("--dry-allowed-length",), "longest repeat without a DRY penalty (default: 2)", int),
-    Option(("--dry-penalty-last-n",), "last n tokens for DRY; 0: off (default: 64)", int),
+           "frequency penalty; 0: off (default: 0.00)", number, None, "LLAMA_ARG_FREQUENCY_PENALTY"),
+    Option(("--dry-multiplier",), "DRY multiplier; 0: off (default: 0.00)", number),
+    Option(("--dry-base",), "DRY base (default: 1.75)", dry_base),
+    Option(("--dry-allowed-length",), "longest repeat without a DRY penalty (default: 2)", integer),
+    Option(("--dry-penalty-last-n",), "last n tokens for DRY; 0: off (default: 64)", integer_in(0)),
     Option(("--dry-sequence-breaker",), r"""DRY sequence breaker, or none; may be repeated (default: \n : " *)""",
            str, (), value="TEXT", repeated=True),
-    Option(("--xtc-probability",), "XTC probability; 0: off (default: 0.00)", float),
-    Option(("--xtc-threshold",), "XTC threshold (default: 0.10)", float),
-    Option(("--dynatemp-range",), "dynamic temperature range; 0: off (default: 0.00)", float),
-    Option(("--dynatemp-exp",), "dynamic temperature exponent (default: 1.00)", float),
-    Option(("--mirostat",), "Mirostat version 1 or 2; 0: off (default: 0)", int),
-    Option(("--mirostat-lr",), "Mirostat learning rate eta (default: 0.10)", float),
-    Option(("--mirostat-ent",), "Mirostat target entropy tau (default: 5.00)", float),
+    Option(("--xtc-probability",), "XTC probability; 0: off (default: 0.00)", number),
+    Option(("--xtc-threshold",), "XTC threshold (default: 0.10)", number),
+    Option(("--dynatemp-range",), "dynamic temperature range; 0: off (default: 0.00)", number),
+    Option(("--dynatemp-exp",), "dynamic temperature exponent (default: 1.00)", number),
+    Option(("--mirostat",), "Mirostat version 1 or 2; 0: off (default: 0)", integer),
+    Option(("--mirostat-lr",), "Mirostat learning rate eta (default: 0.10)", number),
+    Option(("--mirostat-ent",), "Mirostat target entropy tau (default: 5.00)", number),
     Option(("-l", "--logit-bias"), "bias of a token's logit, as in 15043+1 or 15043-inf; may be repeated", bias, (),
            value="TOKEN(+/-)BIAS", repeated=True),
     Option(("--samplers",),
@@ -242,52 +221,12 @@ SAMPLING = (
 )  # fmt: skip
 
 OUTPUT = (
-    Option(("-co", "--color"), "colour the prompt: on, off or auto (default: auto)", str, "auto", value="WHEN"),
+    Option(("-co", "--color"), "colour the prompt: on, off or auto (default: auto)", switch_or_auto, value="WHEN",
+           once_a_switch=True),
     Option(("--perf",), "print timings on stderr (default: on)", None, True, "LLAMA_ARG_PERF", off=("--no-perf",)),
     Option(("-v", "--verbose", "--log-verbose"), "more messages on stderr", None, False),
     Option(("--log-disable",), "only errors on stderr", None, False),
+    Option(("-lv", "--verbosity", "--log-verbosity"),
+           "messages on stderr; 1: errors, 2: warnings, 3: timings, 4: everything (default: 3)", integer, 3,
+           "LLAMA_ARG_LOG_VERBOSITY"),
 )  # fmt: skip
-
-
-def add_options(parser: Parser, title: str, options: Iterable[Option]) -> None:
-    """Add a table of options under a title of the help."""
-    group = parser.add_argument_group(title)
-    for option in options:
-        default = _from_environment(option)
-        names, dest, text = option.names, option.dest, _help(option)
-        if option.kind is None:
-            group.add_argument(*names, dest=dest, action="store_true", default=default, help=text)
-            if option.off:
-                hidden = argparse.SUPPRESS
-                group.add_argument(*option.off, dest=dest, action="store_false", default=default, help=hidden)
-        else:
-            action, default = ("append", None) if option.repeated else ("store", default)
-            group.add_argument(
-                *names, dest=dest, action=action, type=option.kind, default=default, metavar=option.value, help=text
-            )
-
-
-def _help(option: Option) -> str:
-    text = option.meaning + (f" (off: {', '.join(option.off)})" if option.off else "")
-    return text.replace("%", "%%")
-
-
-def _from_environment(option: Option) -> object:
-    """The default value: from the environment variable if set, else the option's own."""
-    text = os.environ.get(option.variable) if option.variable else None
-    if text is None:
-        return option.default
-    if option.kind is not None:
-        return text if option.kind is str else _read(option, text)
-    if text.lower() not in _TRUE + _FALSE:
-        raise OptionError(f"environment variable {option.variable}={text}: should be on or off")
-    return text.lower() in _TRUE
-
-
-def _read(option: Option, text: str) -> object:
-    assert option.kind is not None
-    try:
-        return option.kind(text)
-    except (ValueError, argparse.ArgumentTypeError):
-        name = option.names[-1]
-        raise OptionError(f"environment variable {option.variable}={text}: not a value for {name}") from None

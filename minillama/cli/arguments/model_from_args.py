@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("minillama")
 
 _PLATFORMS = {"none": "cpu", "cpu": "cpu", "cuda": "cuda", "cuda0": "cuda", "gpu": "cuda", "tpu": "tpu"}
-_LOAD_MODES = ("auto", "mmap", "none", "mlock", "mmap+mlock", "dio")
 
 
 def set_verbosity(args: argparse.Namespace) -> None:
-    """Apply -v and --log-disable."""
-    level = logging.DEBUG if args.verbose else logging.ERROR if args.log_disable else logging.WARNING
-    logging.getLogger("minillama").setLevel(level)
+    """Apply -v, -lv and --log-disable."""
+    level = logging.ERROR if args.log_disable or args.verbosity < 2 else logging.WARNING
+    logging.getLogger("minillama").setLevel(logging.DEBUG if args.verbose or args.verbosity > 3 else level)
+
+
+def is_quiet(args: argparse.Namespace) -> bool:
+    """True if timings and progress are not shown on stderr."""
+    return args.log_disable or args.verbosity < 3
 
 
 def find_model(args: argparse.Namespace) -> "Path":
@@ -58,8 +62,6 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
     """Prepare the machine, find the model file and load it."""
     set_verbosity(args)
     platform_of(args.device)
-    if args.load_mode not in _LOAD_MODES:
-        raise OptionError(f"-lm {args.load_mode}: use one of {', '.join(_LOAD_MODES)}")
     if args.load_mode == "dio":
         logger.warning("-lm dio has no effect: the file is read as with auto")
     check_sharing(args)
@@ -79,7 +81,7 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
         chat_template=chat_template,
         secret=None if args.workers is None else take_secret(args.token_file),
         threads=max(args.threads, 0),
-        progress=sys.stderr.isatty() and not args.log_disable,
+        progress=sys.stderr.isatty() and not is_quiet(args),
     )
     return open_with(path, options)
 
@@ -176,6 +178,16 @@ def platform_of(device: str | None) -> str | None:
     return _PLATFORMS[device.lower()]
 
 
+def list_devices(device: str | None) -> int:
+    """Print the devices that JAX finds; exit status 0."""
+    prepare_machine(device, None)
+
+    from minillama.engine.doctor import devices
+
+    print("Available devices:", *(f"  {found['platform']}: {found['kind']}" for found in devices()), sep="\n")
+    return 0
+
+
 def read_template(args: argparse.Namespace) -> str | None:
     """--chat-template or the content of --chat-template-file."""
     if args.chat_template_file is not None:
@@ -192,6 +204,8 @@ def template_variables(args: argparse.Namespace) -> dict[str, object]:
         variables["enable_thinking"] = False
     if args.reasoning_effort not in (None, "default"):
         variables["reasoning_effort"] = args.reasoning_effort
+    if args.reasoning_preserve is not None:
+        variables["preserve_reasoning"] = args.reasoning_preserve
     return {**variables, **(args.chat_template_kwargs or {})}
 
 
@@ -201,8 +215,6 @@ def sampling_options(args: argparse.Namespace) -> SamplingOptions:
     chosen = {name: given[name] for name in FIELDS if given.get(name) not in (None, ())}
     if args.sampler_seq is not None:
         chosen["samplers"] = sequence_to_names(args.sampler_seq)
-    if args.repeat_last_n is not None:
-        chosen["repeat_last_n"] = max(0, args.repeat_last_n)
     if args.logit_bias:
         chosen["logit_bias"] = tuple(args.logit_bias)
     return SamplingOptions(**chosen)  # type: ignore[typeddict-item]

@@ -46,18 +46,33 @@ def read_stdin() -> str:
 
 
 def read_prompt(args: argparse.Namespace, words: Sequence[str] = ()) -> str | None:
-    """The prompt from -p, -f or positional words; None without any of them.
+    """The prompt from -p, -f, -bf or positional words; None without any of them.
 
     Raises OptionError if more than one of them is given.
     """
-    sources = {"-p": args.prompt, "-f": args.file, "words": " ".join(words) or None}
+    sources = {"-p": args.prompt, "-f": args.file, "-bf": args.binary_file, "words": " ".join(words) or None}
     given = [name for name, value in sources.items() if value is not None]
     if len(given) > 1:
         raise OptionError(f"the prompt is given more than once ({' and '.join(given)}); choose one")
     if not given:
         return None
-    text = read_file(args.file) if args.file is not None else sources[given[0]]
+    text = sources[given[0]]
+    if given[0] in ("-f", "-bf"):
+        text = read_file(text, final_newline=given[0] == "-bf")
     return process_escapes(text) if args.escape else text
+
+
+def read_text(args: argparse.Namespace) -> bytes:
+    """The text of -p, -f or -bf, to be measured; -f drops the last newline."""
+    given = {"-p": args.prompt, "-f": args.file, "-bf": args.binary_file}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) != 1:
+        raise OptionError(f"give the text with one of -p, -f and -bf, not {' and '.join(names) or 'none'}")
+    if args.binary_file is not None:
+        return read_bytes(args.binary_file)
+    if args.file is not None:
+        return read_file(args.file).encode()
+    return (process_escapes(args.prompt) if args.escape else args.prompt).encode()
 
 
 def read_system_prompt(args: argparse.Namespace) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minillama.engine.result import Completion, Timings
     from minillama.engine.stream import Stream
+    from minillama.tokenizer.streaming_decoder import StreamDecoder
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
 BROKEN_PIPE = 141  # exit status when the reader of stdout has closed it
@@ -44,12 +45,17 @@ class Interrupt:
         self.requested = True
 
 
-def show_stream(stream: "Stream", write: Callable[[str], None] | None = None) -> "Completion":
-    """Print pieces of text until the end or Ctrl-C, and return the completion."""
+def show_stream(
+    stream: "Stream", write: Callable[[str], None] | None = None, decoder: "StreamDecoder | None" = None
+) -> "Completion":
+    """Print pieces of text until the end or Ctrl-C, and return the completion.
+
+    decoder: prints all tokens with it, instead of the text without control tokens and stop strings.
+    """
     write = write or write_text
     with Interrupt() as interrupt:
         for piece in stream:
-            write(piece.text)
+            write(piece.text if decoder is None else decoder.push(piece.token))
             if interrupt.requested:
                 stream.close()
                 break
@@ -63,9 +69,9 @@ def write_text(text: str) -> None:
         sys.stdout.flush()
 
 
-def use_colour(choice: str) -> bool:
-    """Evaluate --color; `auto` is on if stdout is a terminal."""
-    return choice == "on" or (choice == "auto" and sys.stdout.isatty())
+def use_colour(choice: bool | None) -> bool:
+    """Evaluate --color; None (auto) is on if stdout is a terminal."""
+    return sys.stdout.isatty() if choice is None else choice
 
 
 def note(line: str = "") -> None:
