@@ -24,6 +24,7 @@ class Sampler(Enum):
         self.printed = printed
 
 
+MOST_STAGES = 64  # of a chain: each one is compiled
 DEFAULT_ORDER = "edskypmxt"
 
 _LETTERS = {sampler.letter: sampler for sampler in Sampler}
@@ -41,6 +42,8 @@ def parse_order(text: str) -> tuple[Sampler, ...]:
     Examples: `top_k;top-p;temp`, `temperature`, `kpt`. Case does not matter. An empty text is an empty chain.
     Raises OptionError for an unknown name or letter (llama.cpp warns and skips it).
     """
+    if text.count(";") >= MOST_STAGES or (";" not in text and len(text) > MOST_STAGES):
+        raise OptionError(f"samplers names more than {MOST_STAGES} stages: {text:.40}")
     names = [name.strip().lower() for name in text.split(";") if name.strip()]
     if len(names) == 1 and names[0] not in _NAMES and ";" not in text and names[0] not in _UNSUPPORTED.values():
         return tuple(_sampler_of_letter(letter) for letter in names[0])

@@ -263,7 +263,7 @@ def test_a_worker_that_tells_what_nobody_asked(llm: ml.LLM) -> None:
         Message("told", {}),
         Message("opened", {"number": 0}),
     ):
-        remote._awaited = {0}
+        remote._awaited = {0: 0}
         worker.send(message)
         with pytest.raises(FormatError, match="which is not expected"):
             remote.answer(0)

@@ -8,7 +8,7 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import jax
@@ -180,6 +180,18 @@ class TestEveryKernel:
             alone = Case(1, tuple(start + t for start in case.starts), case.capacity)
             one = Inputs(given.q[:, t : t + 1], given.positions[:, t : t + 1], given.keys, given.values)
             np.testing.assert_array_equal(attention(heads, isa, alone, one), together[:, t : t + 1])
+
+    def test_positions_outside_of_the_cache_become_the_nearest(self, heads: AttentionSpec, isa: Isa) -> None:
+        """So no position reads memory before or after the cache."""
+        for time in (1, 40):
+            case = Case(time, (41 - time, 41 - time), 41)
+            given = inputs(heads, case)
+            for far, nearest in ((2_000_000_000, 40), (-2_000_000_000, 0), (41, 40), (-1, 0)):
+                found, held = (
+                    attention(heads, isa, case, replace(given, positions=np.full((2, time), position, np.int32)))
+                    for position in (far, nearest)
+                )
+                np.testing.assert_array_equal(found, held)
 
     def test_scores_may_be_large(self, heads: AttentionSpec, isa: Isa) -> None:
         """e^s may be infinite in float32, but e^(s-m) is not."""

@@ -11,7 +11,7 @@ from test_weight import random_bytes
 
 from minillama.kernels import matmuls, portable_weight
 from minillama.kernels.cpu.mapped_weight import MappedWeight, map_weight, multiply
-from minillama.kernels.cpu.runtime.registry import GEMV_TOKENS
+from minillama.kernels.cpu.runtime.registry import GEMV_TOKENS, Role
 
 DEVICE = jax.devices("cpu")[0]
 
@@ -98,6 +98,33 @@ class TestInsideJit:
         weight = in_file(random_bytes(Type.Q8_0, 4, 32), Type.Q8_0, (4, 32))
         got = np.asarray(weight.rows(jnp.array([-5, 99])))
         np.testing.assert_array_equal(got, np.asarray(weight.rows(jnp.array([0, 3]))))
+
+    @pytest.mark.parametrize("kind", [Type.Q8_0, Type.F16])
+    def test_row_numbers_are_limited_by_the_handler_too(self, kind: Type) -> None:
+        weight = in_file(random_bytes(kind, 4, 32), kind, (4, 32))
+        table = jnp.asarray(np.array([weight.plan(Role.EMBED, 4).row()], np.int32))
+        look_up = jax.ffi.ffi_call("minillama_rows", jax.ShapeDtypeStruct((4, 32), jnp.float32))
+        got = np.asarray(look_up(table, jnp.array([-1, 4, -(2**31), 2**31 - 1], jnp.int32), weight.memory))
+        np.testing.assert_array_equal(got, np.asarray(weight.rows(jnp.array([0, 3, 0, 3]))))
+
+    @pytest.mark.parametrize("tokens", [16, 40])
+    def test_a_number_of_valid_tokens_outside_of_the_shape(self, tokens: int) -> None:
+        """A negative one would store zeros before the result."""
+        weights = [in_file(random_bytes(kind, 64, 512), kind, (64, 512)) for kind in (Type.Q4_K, Type.F16)]
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((tokens, 512)).astype(np.float32))
+        run = jax.jit(lambda x, ws, valid: multiply(x, ws, valid))
+        for wrong, nearest in ((-1, 0), (-100_000_000, 0), (-(2**31), 0), (tokens + 1, tokens), (2**31 - 1, tokens)):
+            for y, expected in zip(*(run(x, weights, jnp.int32(n)) for n in (wrong, nearest)), strict=True):
+                np.testing.assert_array_equal(np.asarray(y), np.asarray(expected))
+
+    @pytest.mark.parametrize("tokens", [1, 40])
+    def test_expert_numbers_are_limited_by_the_handler(self, tokens: int) -> None:
+        stack = in_file(random_bytes(Type.Q8_0, 48, 512), Type.Q8_0, (3, 16, 512))
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((tokens, 512)).astype(np.float32))
+        choose = jax.jit(lambda x, stack, i: stack.expert(i).product(x))
+        for wrong, nearest in ((-1, 0), (-(2**31), 0), (3, 2), (2**31 - 1, 2)):
+            got, expected = (np.asarray(choose(x, stack, jnp.int32(i))) for i in (wrong, nearest))
+            np.testing.assert_array_equal(got, expected)
 
     def test_programs_in_several_threads(self) -> None:
         from concurrent.futures import ThreadPoolExecutor

@@ -286,6 +286,7 @@ def _verify_text(
     chain: Chain, logits: Float[Array, "T V"], state: SamplerState, ids: Int[Array, "T"], n_draft: Int[Array, ""]
 ) -> tuple[VerifiedDraft, SamplerState]:
     drafted = jnp.append(ids[1:], jnp.int32(0))  # the last one is never compared
+    n_draft = jnp.minimum(n_draft, len(ids) - 1)  # so that the loop ends, whatever a caller says
 
     def goes_on(carry: tuple[VerifiedDraft, Bool[Array, ""], SamplerState]) -> Bool[Array, ""]:
         return carry[1]

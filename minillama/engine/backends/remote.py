@@ -5,11 +5,12 @@ needs: tokens, log-probabilities, logits. All other values stay with the workers
 Calls do not wait for each other, so that a step is on its way while the last token becomes text.
 """
 
+import math
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -79,6 +80,24 @@ class RemoteFuture:
         return array if dtype is None else array.astype(dtype)
 
 
+class DraftShape(NamedTuple):
+    """The shape of a VerifiedDraft that the first worker sends."""
+
+    batch: int
+    tokens: int
+    counted: bool
+
+    def fits(self, arrays: Sequence[np.ndarray], vocab_size: int) -> bool:
+        """Whether arrays are such a draft: tokens of the vocabulary, log-probabilities, and their number."""
+        kinds = [(array.dtype, array.shape) for array in arrays]
+        each, count = (self.batch, self.tokens), [(np.int32, (self.batch,))] * self.counted
+        if kinds != [(np.int32, each), (np.float32, each), *count]:
+            return False
+        counts = arrays[2] if self.counted else np.int32(self.tokens)
+        is_token = (arrays[0] >= 0) & (arrays[0] < vocab_size)
+        return bool(np.all(is_token) and np.all((counts >= 1) & (counts <= self.tokens)))
+
+
 class RemoteBackend(BackendDefaults):
     """The programs of a model that workers have opened."""
 
@@ -89,7 +108,7 @@ class RemoteBackend(BackendDefaults):
         self._numbers = 0
         self._compiling = 0.0  # seconds that the first worker has spent on it
         self._answers: dict[int, tuple[np.ndarray, ...]] = {}
-        self._awaited: set[int] = set()
+        self._awaited: dict[int, DraftShape | int] = {}  # by the number of the call; int: a number of arrays
 
     @property
     def devices(self) -> tuple[jax.Device, ...]:
@@ -133,7 +152,7 @@ class RemoteBackend(BackendDefaults):
     def ask(self, op: str, number: int) -> tuple[np.ndarray, ...]:
         """Let the first worker answer about a value, at once."""
         asked = self._send(op, value=number)
-        self._awaited.add(asked)
+        self._awaited[asked] = 1 if op == "fetch" else 0
         arrays = self.answer(asked)
         del self._answers[asked]  # no handle stands for it whose end would drop it
         return arrays
@@ -146,14 +165,21 @@ class RemoteBackend(BackendDefaults):
         while number not in self._answers:
             message = self.group.receive()
             answered, compiling = message.values.get("number"), message.values.get("compiling")
-            known = type(answered) is int and answered in self._awaited and isinstance(compiling, int | float)
+            known = type(answered) is int and self._is_awaited(answered, message.arrays) and _is_seconds(compiling)
             if message.op != "told" or not known:
                 raise FormatError(f"the first worker sends {message.op[:20]!r} {answered!r:.20}, which is not expected")
-            self._awaited.discard(answered)
+            del self._awaited[answered]
             self._answers[answered] = message.arrays
             count_seconds(compiling - self._compiling)  # so that timings here report it separately
             self._compiling = compiling
         return self._answers[number]
+
+    def _is_awaited(self, number: int, arrays: tuple[np.ndarray, ...]) -> bool:
+        """Whether these arrays are the answer to a call."""
+        awaited = self._awaited.get(number)
+        if isinstance(awaited, DraftShape):
+            return awaited.fits(arrays, self.config.vocab_size)
+        return awaited == len(arrays)
 
     def _send(self, op: str, *args: Any, results: int = 1, **values: Any) -> int:
         """Send a call to all workers; the number of the first of its results."""
@@ -175,10 +201,15 @@ class RemoteBackend(BackendDefaults):
             return RemoteCache(self, number, capacity, batch, cache.types)
         if kind is not Kind.DRAFT:
             return RemoteHandle(self, number)
-        self._awaited.add(number)
         draft = RemoteHandle(self, number)
         counted = program is generate and args[-1] is not None
+        batch = args[0].batch if program is generate else len(args[1])
+        self._awaited[number] = DraftShape(batch, args[3].shape[1] if counted else 1, counted)
         return VerifiedDraft(*(RemoteFuture(draft, field) for field in range(3 if counted else 2)))
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _encoded(arg: Any) -> int | str | None:

@@ -7,9 +7,9 @@ called. A value has the number that the leader gave it.
 import math
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 import jax
@@ -17,17 +17,25 @@ import numpy as np
 
 from minillama import env
 from minillama.engine.backends.base import Backend
-from minillama.engine.backends.programs import ARRAY, PROGRAMS, Kind, Program, VerifiedDraft
+from minillama.engine.backends.programs import PROGRAMS, Kind, Program
+from minillama.engine.backends.remote_calls.remote_arguments import Arguments, instance
+from minillama.engine.backends.remote_calls.remote_checks import (
+    CHECKS,
+    MOST_POSITIONS,
+    HeldCache,
+    check_new_cache,
+    check_shares,
+    check_truncate,
+    in_range,
+)
 from minillama.engine.compile.compile_timer import compile_seconds
 from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.engine.loading.memory_budget import give_back, lock_weights
 from minillama.errors import FormatError
 from minillama.gguf.kv_cache_types import read_cache_types
-from minillama.model import Cache
 from minillama.parallel.workers.model_transfer import receive_model
 from minillama.parallel.workers.wire import Connection, Message
 from minillama.parallel.workers.worker_process import JoinedGroup
-from minillama.sampling import Chain, SamplerState
 
 _POLL_SECONDS = 0.1  # between checks, while waiting for the leader, that the answering thread still works
 
@@ -73,9 +81,11 @@ def _open(path: Path, values: Mapping[str, object]) -> tuple[Backend, Callable[[
     from minillama.engine.loading.load_params import config_of
     from minillama.gguf import open_gguf
 
-    ctx_size, shares = values.get("ctx_size"), values.get("shares")
-    if type(ctx_size) is not int or not isinstance(shares, list) or {type(share) for share in shares} - {int, float}:
-        raise FormatError(f"the leader sent ctx_size {ctx_size!r:.40} and shares {shares!r:.40}")
+    try:
+        ctx_size = in_range(values.get("ctx_size"), "ctx_size", 1, MOST_POSITIONS)
+        shares = check_shares(values.get("shares"))
+    except ValueError as error:
+        raise FormatError(f"the leader's open cannot be understood: {error}") from error
     file = open_gguf(path, use_mmap=values.get("use_mmap") is True)
     config = config_of(file)
     sharing = DeviceSharing("layer" if values.get("layers") is True else "tensor", shares)
@@ -97,7 +107,7 @@ class RemoteWorker:
         self, backend: Backend, connection: Connection | None, check_file: Callable[[], None] = lambda: None
     ) -> None:
         self.backend, self._connection, self.check_file = backend, connection, check_file
-        self._values: dict[int, Any] = {}
+        self._values: dict[int, Any] = {}  # caches as HeldCache
         self._to_tell: queue.SimpleQueue[tuple[dict[str, Any], tuple[Any, ...], bool]] = queue.SimpleQueue()
         self._problem: Exception | None = None
         self._compiled = self._trimmed = compile_seconds()
@@ -111,11 +121,11 @@ class RemoteWorker:
         if call is None:
             raise FormatError(f"the leader sent {message.op[:20]!r}, which is no call")
         try:
-            call(self, _Arguments(message, self._values))
+            call(self, Arguments(message, self._values))
             for number in message.values.get("forget", ()):
-                self._values.pop(number, None)
+                self.drop(number)
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-            raise FormatError(f"the leader's {message.op} cannot be understood: {error!r:.80}") from error
+            raise FormatError(f"the leader's {message.op} cannot be understood: {error!r:.100}") from error
         if compile_seconds() > self._trimmed:
             self._trimmed = compile_seconds()
             give_back()
@@ -125,13 +135,17 @@ class RemoteWorker:
         if self._problem is not None:
             raise self._problem
 
-    def store(self, number: int, *values: Any) -> None:
-        """Keep the results of a call under consecutive numbers."""
-        self._values.update(enumerate(values, number))
+    def store(self, number: int, value: Any) -> None:
+        """Keep a result of a call."""
+        self._values[number] = value
 
     def known(self, number: int) -> Any:
         """The value with a number."""
         return self._values[number]
+
+    def drop(self, number: int) -> None:
+        """Forget a value, if it is there."""
+        self._values.pop(number, None)
 
     def tell(self, number: int, *arrays: Any, content: bool = True) -> None:
         """Send computed arrays to the leader; content=False sends only the message that they are ready.
@@ -154,76 +168,7 @@ class RemoteWorker:
             self._problem = problem
 
 
-class _Arguments:
-    """The arguments of a message, checked one by one."""
-
-    def __init__(self, message: Message, known: Mapping[int, Any]) -> None:
-        self._values, self._known = message.values, known
-        self._arrays = list(message.arrays)
-        self.number = self.whole("number")
-        self.args = self._values.get("args", [])
-        if not isinstance(self.args, list):
-            raise TypeError(f"args is {self.args!r:.40}")
-
-    def whole(self, name: str) -> int:
-        """An integer value."""
-        return _whole(self._values[name], name)
-
-    def value(self, name: str) -> Any:
-        """Any value; the caller checks it."""
-        return self._values[name]
-
-    def of(self, kinds: Sequence[Kind]) -> list[Any]:
-        """The positional arguments, which must be of these kinds."""
-        if len(self.args) != len(kinds):
-            raise TypeError(f"{len(self.args)} arguments, not {len(kinds)}")
-        found = [self._argument(kind, arg) for kind, arg in zip(kinds, self.args, strict=True)]
-        if self._arrays:
-            raise TypeError(f"{len(self._arrays)} arrays too many")
-        return found
-
-    def _argument(self, kind: Kind, arg: Any) -> Any:
-        if kind is Kind.STATIC:
-            return _whole(arg, "a static argument")
-        if arg is None and kind is Kind.COUNTS:
-            return None
-        if arg == ARRAY and kind in ARRAYS:
-            return self._array(*ARRAYS[kind])
-        value = self._known[_whole(arg, "a handle")]
-        if kind is Kind.IDS:
-            return _instance(value, VerifiedDraft).tokens
-        return _instance(value, HANDLES[kind])
-
-    def _array(self, dtype: type, axes: int) -> np.ndarray:
-        array = self._arrays.pop(0)
-        if array.dtype != dtype or array.ndim != axes:
-            raise TypeError(f"an array {array.dtype}[{array.ndim} axes], not {np.dtype(dtype)}[{axes} axes]")
-        return array
-
-
-ARRAYS = {Kind.IDS: (np.int32, 2), Kind.COUNTS: (np.int32, 1), Kind.WINDOW: (np.int32, 2), Kind.SEEDS: (np.uint32, 1)}
-HANDLES: Mapping[Kind, type | UnionType] = {
-    Kind.CACHE: Cache,
-    Kind.CHAIN: Chain,
-    Kind.STATE: SamplerState | None,  # None in the stages of a pipeline that do not sample
-    Kind.LOGITS: jax.Array,
-    Kind.HIDDEN: jax.Array,
-}
-
-
-def _whole(value: object, name: str) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{name} is {value!r:.40}")
-    return value
-
-
-def _instance(value: Any, kind: Any) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"a value of type {type(value).__name__[:40]} where another kind is due")
-    return value
-
-
-def _chain(worker: RemoteWorker, given: _Arguments) -> None:
+def _chain(worker: RemoteWorker, given: Arguments) -> None:
     from minillama.sampling import Sampling
 
     given.of(())
@@ -233,37 +178,52 @@ def _chain(worker: RemoteWorker, given: _Arguments) -> None:
     worker.store(given.number, worker.backend.chain(Sampling(**options)))
 
 
-def _new_cache(worker: RemoteWorker, given: _Arguments) -> None:
+def _new_cache(worker: RemoteWorker, given: Arguments) -> None:
     given.of(())
     worker.check_file()
     types = read_cache_types(*given.value("types"))
-    worker.store(given.number, worker.backend.new_cache(given.whole("capacity"), types, given.whole("batch")))
+    config = worker.backend.config
+    capacity, batch = check_new_cache(config, given.value("capacity"), types, given.value("batch"))
+    cache = worker.backend.new_cache(capacity, types, batch)
+    worker.store(given.number, HeldCache(cache, types, np.zeros(batch, np.int32)))
 
 
-def _truncate(worker: RemoteWorker, given: _Arguments) -> None:
-    worker.store(given.number, worker.backend.truncate(*given.of((Kind.CACHE, Kind.COUNTS))))
+def _truncate(worker: RemoteWorker, given: Arguments) -> None:
+    held, length = given.of((Kind.CACHE, Kind.COUNTS))
+    lengths = check_truncate(held, length)
+    worker.store(given.number, replace(held, cache=worker.backend.truncate(held.cache, length), lengths=lengths))
 
 
-def _ready(worker: RemoteWorker, given: _Arguments) -> None:
-    worker.tell(given.number, worker.known(given.whole("value")), content=False)
+def _ready(worker: RemoteWorker, given: Arguments) -> None:
+    value = worker.known(given.whole("value"))
+    worker.tell(given.number, value.cache if isinstance(value, HeldCache) else value, content=False)
 
 
-def _fetch(worker: RemoteWorker, given: _Arguments) -> None:
-    worker.tell(given.number, worker.known(given.whole("value")))
+def _fetch(worker: RemoteWorker, given: Arguments) -> None:
+    array = instance(worker.known(given.whole("value")), jax.Array)
+    if not (array.is_fully_addressable or array.is_fully_replicated):
+        raise TypeError("a value that several workers share")
+    worker.tell(given.number, array)
 
 
-def _run_program(program: Program) -> Callable[[RemoteWorker, _Arguments], None]:
-    def run(worker: RemoteWorker, given: _Arguments) -> None:
-        found = worker.backend.call(program, *given.of(program.takes))
+def _run_program(program: Program) -> Callable[[RemoteWorker, Arguments], None]:
+    def run(worker: RemoteWorker, given: Arguments) -> None:
+        args = given.of(program.takes)
+        lengths = CHECKS[program.name](worker.backend.config, *args)
+        held = next((arg for arg in args if isinstance(arg, HeldCache)), None)
+        found = worker.backend.call(program, *(arg.cache if isinstance(arg, HeldCache) else arg for arg in args))
+        for place in program.donated:
+            worker.drop(given.args[place])
         results = found if len(program.gives) > 1 else (found,)
-        worker.store(given.number, *results)
+        for number, (kind, result) in enumerate(zip(program.gives, results, strict=True), given.number):
+            worker.store(number, replace(held, cache=result, lengths=lengths) if kind is Kind.CACHE else result)
         if program.gives[0] is Kind.DRAFT:
             worker.tell(given.number, *(field for field in results[0] if field is not None))
 
     return run
 
 
-CALLS: Mapping[str, Callable[[RemoteWorker, _Arguments], None]] = {
+CALLS: Mapping[str, Callable[[RemoteWorker, Arguments], None]] = {
     "chain": _chain,
     "new_cache": _new_cache,
     "truncate": _truncate,

@@ -98,6 +98,7 @@ class MappedWeight(Weight):
             page=self.offset // PAGE,
             page_offset=self.offset % PAGE,
             tokens=tokens,
+            matrices=self.sizes[0] if len(self.sizes) > 2 else 1,
             **tasks,
         )
 

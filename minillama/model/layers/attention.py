@@ -81,7 +81,7 @@ def attention_in_tiles(
     per_query = (batch, kv_heads, q.shape[2] // kv_heads, time)  # [B, K, G, T]
     rows = _grouped(q, kv_heads).transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, size) * scale
     first = jnp.maximum(jnp.min(positions) - (window - 1), 0) // tile if window else jnp.int32(0)
-    last = jnp.max(positions) // tile
+    last = jnp.clip(jnp.max(positions), -1, capacity - 1) // tile
 
     def visit(number: Int[Array, ""], state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         """Update the running maximum, sum of exponentials and weighted values with one tile."""

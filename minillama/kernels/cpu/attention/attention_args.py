@@ -9,12 +9,14 @@ from minillama.kernels.cpu.formats import FLOAT_FORMATS
 from minillama.kernels.cpu.simd import (
     F32,
     I8,
+    I32,
     I64,
     U16,
     Struct,
     Value,
     Word,
     abs_,
+    clamp,
     const,
     exp,
     f16_to_f32,
@@ -119,6 +121,10 @@ class AttentionArgs(Struct):
     def values(self, head: Value) -> list[Value]:
         """Addresses of the values of head b K + k."""
         return self._leaves(self.spec.values, self.spec.keys.leaves, head)
+
+    def position(self, token: Value) -> Value:
+        """Position of token b T + t, limited to those of the cache."""
+        return clamp(load(I32, 1, self.positions + token * 4).to(I64), 0, self.capacity - 1)
 
     def _leaves(self, layout: CacheLayout, first: int, head: Value) -> list[Value]:
         addresses = [self.address + (self.size() + 8 * (first + i)) for i in range(layout.leaves)]

@@ -19,7 +19,6 @@ from minillama.kernels.cpu.attention.attention_args import (
 from minillama.kernels.cpu.simd import (
     F32,
     I32,
-    I64,
     Module,
     Value,
     Var,
@@ -92,7 +91,7 @@ def _begin(args: AttentionArgs, index: Value) -> _Task:
     batch_head = at // args.time * args.kv_heads + head
     task = _Task(
         args=args,
-        position=load(I32, 1, args.positions + at * 4).to(I64),
+        position=args.position(at),
         keys=args.keys(batch_head),
         values=args.values(batch_head),
         out=args.out + index * (groups * spec.value_size * 4),

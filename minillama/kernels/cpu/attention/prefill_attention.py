@@ -21,7 +21,6 @@ from minillama.kernels.cpu.attention.attention_args import (
 from minillama.kernels.cpu.simd import (
     F32,
     I32,
-    I64,
     Module,
     Value,
     Var,
@@ -139,10 +138,10 @@ def _gather_queries(task: _Task) -> tuple[Value, Value]:
     for lane in loop(0, task.lanes):
         row = task.first + lane
         token, query = task.token_and_query(select(row < task.rows, row, task.first))
-        position = load(I32, 1, args.positions + token * 4)
-        store(position, task.positions + lane * 4)
-        lowest.value = min_(lowest.value, position.to(I64))
-        highest.value = select(highest.value < position.to(I64), position.to(I64), highest.value)
+        position = args.position(token)
+        store(position.to(I32), task.positions + lane * 4)
+        lowest.value = min_(lowest.value, position)
+        highest.value = select(highest.value < position, position, highest.value)
         q = args.q + query * (spec.key_size * 4)
         for h in loop(0, spec.key_size):
             store(load(F32, 1, q + h * 4) * args.scale, task.q + h * task.lanes_bytes + lane * 4)

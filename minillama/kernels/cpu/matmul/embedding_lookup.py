@@ -2,7 +2,7 @@
 
 from minillama.kernels.cpu.formats import FloatFormat, Format
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
-from minillama.kernels.cpu.simd import F32, I32, I64, Module, Value, load, loop, splat, store
+from minillama.kernels.cpu.simd import F32, I32, I64, Module, Value, clamp, load, loop, splat, store
 from minillama.kernels.cpu.unpack_blocks import Unpacked
 
 
@@ -16,12 +16,18 @@ def define_quantised(module: Module, name: str, form: Format) -> None:
         args = MatmulArgs(address)
         blocks = args.width / form.weights
         for t in loop(first, last):
-            row = args.weights + load(I32, 1, args.source + t * 4).to(I64) * args.row_bytes
+            row = _row_address(args, t)
             for block in loop(0, blocks):
                 unpacked = form.unpack([row + block * form.bytes])
                 _store_dequantised(form, unpacked, args.y + (args.width * t + block * form.weights) * 4)
 
     module.define(name, 3, body)
+
+
+def _row_address(args: MatmulArgs, token: Value) -> Value:
+    """Address of a token's row, limited to those of the matrix."""
+    number = clamp(load(I32, 1, args.source + token * 4).to(I64), 0, args.rows - 1)
+    return args.weights + number * args.row_bytes
 
 
 def _store_dequantised(form: Format, unpacked: Unpacked, address: Value) -> None:
@@ -47,7 +53,7 @@ def define_float(module: Module, name: str, form: FloatFormat) -> None:
     def body(address: Value, first: Value, last: Value) -> None:
         args = MatmulArgs(address)
         for t in loop(first, last):
-            row = args.weights + load(I32, 1, args.source + t * 4).to(I64) * args.row_bytes
+            row = _row_address(args, t)
             for k in loop(0, args.width):
                 store(form.load_f32(1, row + k * form.bytes), args.y + (args.width * t + k) * 4)
 

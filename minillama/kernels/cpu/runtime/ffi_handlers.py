@@ -23,6 +23,7 @@ from minillama.kernels.cpu.simd import (
     atomic_add,
     atomic_load,
     call_address,
+    clamp,
     const,
     if_,
     load,
@@ -60,6 +61,7 @@ class MatmulPlan:
     unit: ValueLike = 1  # tokens that one preparation task converts
     scratch: ValueLike = -1  # place of the converted activations in units of SCRATCH_UNIT; -1: use them as they are
     task_rows: ValueLike = 1
+    matrices: ValueLike = 1  # of a stack of experts
     is_prompt: ValueLike = 0  # 1: use the number of threads for a prompt
 
     def row(self) -> tuple[int, ...]:
@@ -109,7 +111,8 @@ def _product(module: Module, frame: Frame) -> None:
     """Multiply activations with several matrices.
 
     Operands: plans [parts, columns], x f32 [T, K], numbers i32 [parts + 1], the weights. Results: y of each, scratch.
-    The numbers are the expert of each part, then the number of valid tokens. Rows of y of other tokens are zeros.
+    The numbers are the expert of each part, then the number of valid tokens. Rows of y of other tokens are zeros. A
+    number outside of its range becomes the nearest one: no number reaches memory outside of the operands.
     """
     plans, source, numbers = (frame.argument(i) for i in range(3))
     count = frame.dimension(0, 0)
@@ -121,10 +124,10 @@ def _product(module: Module, frame: Frame) -> None:
     for i in loop(0, count):
         plan_address, part = plans + i * _PLAN_BYTES, _Part(call + _PARTS_OFFSET + i * _PART_BYTES)
         plan = MatmulPlan.load(plan_address)
-        tokens = min_(n_valid, plan.tokens)
+        tokens = clamp(n_valid, 0, plan.tokens)
         _store_zeros(frame.result(i) + tokens * plan.rows * 4, (plan.tokens - tokens) * plan.rows)
         units = select(plan.prepare < 0, const(0), (tokens + plan.unit - 1) // plan.unit)
-        expert = load(I32, 1, numbers + i * 4).to(I64)
+        expert = clamp(load(I32, 1, numbers + i * 4).to(I64), 0, plan.matrices - 1)
         x = select(plan.scratch < 0, source, scratch + plan.scratch * SCRATCH_UNIT)
         first_row = frame.argument(i + 3) + plan.page * PAGE + plan.page_offset
         tasks = (plan.rows + plan.task_rows - 1) // plan.task_rows

@@ -55,6 +55,7 @@ from minillama.kernels.cpu.simd.value import Value, ValueLike, Var, const, shuff
 from minillama.kernels.cpu.simd.vectors import (
     abs_,
     bf16_to_f32,
+    clamp,
     concat,
     const_vector,
     dot,
@@ -105,6 +106,7 @@ __all__ = [
     "atomic_swap",
     "bf16_to_f32",
     "call_address",
+    "clamp",
     "concat",
     "const",
     "const_vector",

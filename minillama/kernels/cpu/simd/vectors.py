@@ -91,6 +91,12 @@ def min_(a: Value, b: ValueLike) -> Value:
     )
 
 
+def clamp(value: Value, low: ValueLike, high: ValueLike) -> Value:
+    """An integer limited to a range, both ends included; low wins if it is empty."""
+    limited = min_(value, high)
+    return select(limited < low, broadcast(limited, low)[1], limited)
+
+
 def abs_(a: Value) -> Value:
     """Absolute value of floats."""
     return call_float_intrinsic("llvm.fabs", a)

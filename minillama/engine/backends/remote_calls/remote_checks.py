@@ -1,0 +1,192 @@
+"""Checks of the numbers in a leader's calls, against model and caches.
+
+Each program has a check of its arguments, which gives the lengths of the cache that it returns. So no call computes
+outside of a cache or of the vocabulary. The kernels limit the same numbers again.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from minillama.engine.loading.memory_budget import available_bytes
+from minillama.errors import ResourceError
+from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.model import Cache, Config, cache_bytes
+from minillama.sampling import Chain, SamplerState
+
+MOST_POSITIONS = 1 << 30  # of a cache: positions are int32
+MOST_TEXTS = 1 << 20
+MOST_SHARES = 1024
+
+
+@dataclass(frozen=True)
+class HeldCache:
+    """A cache of this worker, with a lower bound of the length of each text.
+
+    The lengths themselves are on the device, and after a draft nobody knows them here yet.
+    """
+
+    cache: Cache
+    types: CacheTypes
+    lengths: Int[np.ndarray, "B"]
+
+    @property
+    def batch(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def capacity(self) -> int:
+        return self.cache.capacity
+
+
+def in_range(value: object, name: str, low: int, high: int) -> int:
+    """A whole number from low to high; raises ValueError for any other value."""
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} is {value!r:.40}, not {low} to {high}")
+    return value
+
+
+def check_shares(shares: object) -> list[float]:
+    """Shares of the layers, numbers of 0 or more; raises ValueError for anything else."""
+    if not isinstance(shares, list) or len(shares) > MOST_SHARES:
+        raise ValueError(f"shares is {shares!r:.40}")
+    for share in shares:
+        if type(share) not in (int, float) or not 0 <= share < math.inf:
+            raise ValueError(f"a share is {share!r:.40}, not a number of 0 or more")
+    return [float(share) for share in shares]
+
+
+def check_new_cache(config: Config, capacity: object, types: CacheTypes, batch: object) -> tuple[int, int]:
+    """Capacity and batch of a cache that this machine has memory for."""
+    positions = in_range(capacity, "capacity", 1, MOST_POSITIONS)
+    texts = in_range(batch, "batch", 1, MOST_TEXTS)
+    needed = cache_bytes(config, positions, types, texts) // jax.process_count()
+    free = available_bytes(jax.local_devices()[0])
+    if needed > free:
+        raise ResourceError(
+            f"a cache of {needed / 2**30:.2f} GiB does not fit in the {free / 2**30:.2f} GiB that are free here; "
+            "choose a smaller ctx_size"
+        )
+    return positions, texts
+
+
+def check_truncate(cache: HeldCache, length: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """The new lengths, within the cache."""
+    return _each(length, "length", cache.batch, 0, cache.capacity)
+
+
+def _prefill(config: Config, cache: HeldCache, ids: Any, n_valid: Int[np.ndarray, "n"]) -> Int[np.ndarray, "B"]:
+    _new_tokens(config, cache, ids)
+    return cache.lengths + _each(n_valid, "valid", cache.batch, 1, ids.shape[1])
+
+
+def _hidden(config: Config, cache: HeldCache, ids: Any) -> Int[np.ndarray, "B"]:
+    _new_tokens(config, cache, ids)
+    return cache.lengths + np.int32(ids.shape[1])
+
+
+def _logits(config: Config, states: jax.Array) -> None:
+    _states(config, states)
+
+
+def _nll(config: Config, states: jax.Array, targets: Any, first: int) -> None:
+    _states(config, states)
+    _tokens(config, targets, states.shape[0])
+    in_range(first, "first", 0, states.shape[1] - targets.shape[1])
+
+
+def _generate(
+    config: Config, cache: HeldCache, chain: Chain, state: SamplerState | None, ids: Any, n_draft: Any
+) -> Int[np.ndarray, "B"]:
+    _new_tokens(config, cache, ids)
+    if n_draft is None:
+        in_range(ids.shape[1], "tokens without a draft", 1, 1)
+    else:
+        _each(n_draft, "draft", cache.batch, 0, ids.shape[1] - 1)
+    if state is not None:
+        _shape(state.recent, "the sampler's window", (cache.batch, chain.window))
+    return cache.lengths + np.int32(1)
+
+
+def _start(
+    config: Config,
+    chain: Chain,
+    seeds: Shaped[np.ndarray, "n"],
+    recent: Int[np.ndarray, "n W"],
+    count: Int[np.ndarray, "n"],
+    logits: jax.Array,
+) -> None:
+    if logits.ndim != 2:
+        raise ValueError(f"logits of {logits.ndim} axes")
+    batch = logits.shape[0]
+    _shape(seeds, "seeds", (batch,))
+    _shape(recent, "recent", (batch, chain.window))
+    _within(recent, "a recent token", 0, config.vocab_size - 1)
+    _each(count, "count", batch, 0, chain.window)
+
+
+def _resize(config: Config, cache: HeldCache, capacity: int) -> Int[np.ndarray, "B"]:
+    in_range(capacity, "capacity", cache.capacity, MOST_POSITIONS)
+    check_new_cache(config, capacity, cache.types, cache.batch)
+    return cache.lengths
+
+
+def _gather_rows(config: Config, cache: HeldCache, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    _each(rows, "row", in_range(len(rows), "rows", 1, MOST_TEXTS), 0, cache.batch - 1)
+    check_new_cache(config, cache.capacity, cache.types, len(rows))
+    return cache.lengths[rows]
+
+
+CHECKS: Mapping[str, Callable[..., Int[np.ndarray, "_"] | None]] = {
+    "prefill": _prefill,
+    "hidden": _hidden,
+    "logits": _logits,
+    "nll": _nll,
+    "generate": _generate,
+    "start": _start,
+    "resize": _resize,
+    "gather_rows": _gather_rows,
+}
+
+
+def _new_tokens(config: Config, cache: HeldCache, ids: Any) -> None:
+    """Token ids [B, T] that the cache has room for."""
+    _tokens(config, ids, cache.batch)
+    in_range(int(cache.lengths.max()) + ids.shape[1], "length", 1, cache.capacity)
+
+
+def _tokens(config: Config, ids: Any, batch: int) -> None:
+    """Token ids [batch, T] of the vocabulary; those that were sampled here are."""
+    in_range(ids.shape[1], "tokens", 1, MOST_POSITIONS)
+    _shape(ids, "ids", (batch, ids.shape[1]))
+    if isinstance(ids, np.ndarray):
+        _within(ids, "a token", 0, config.vocab_size - 1)
+
+
+def _states(config: Config, states: jax.Array) -> None:
+    """Hidden states [B, T, D]."""
+    if states.ndim != 3 or states.shape[2] != config.embedding_length:
+        raise ValueError(f"hidden states of shape {states.shape}")
+
+
+def _each(values: Shaped[np.ndarray, "_"], name: str, batch: int, low: int, high: int) -> Shaped[np.ndarray, "_"]:
+    """A number in a range for each text."""
+    _shape(values, name, (batch,))
+    _within(values, name, low, high)
+    return values
+
+
+def _shape(array: Any, name: str, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} of shape {array.shape}, not {shape}")
+
+
+def _within(values: Shaped[np.ndarray, "*axes"], name: str, low: int, high: int) -> None:
+    if values.size and not (low <= int(values.min()) and int(values.max()) <= high):
+        wrong = int(values.min()) if values.min() < low else int(values.max())
+        raise ValueError(f"{name} is {wrong}, not {low} to {high}")
