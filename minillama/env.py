@@ -23,6 +23,7 @@ from minillama.machine import (
     describe,
     pick_cores,
 )
+from minillama.private_files import UntrustedError, check_private, make_private, warn_untrusted
 
 __all__ = [
     "MINILLAMA", "Machine", "allowed_cores", "backend_started", "cache_dir", "caches_executables", "cpu_kernels",
@@ -94,7 +95,7 @@ def cache_dir() -> Path | None:
     instructions that another one lacks, and several machines may share a home folder.
     """
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    return Path(chosen) if chosen else None
+    return Path(chosen) if chosen and "://" not in chosen else None  # such as gs://bucket
 
 
 def cpu_kernels() -> str:
@@ -123,8 +124,9 @@ def lock_file() -> Path | None:
     """Lock file of measurements, one per user and machine; None if no folder is writable."""
     folder = _user_cache() / "minillama"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        make_private(folder)
+        check_private(folder)
+    except (OSError, UntrustedError):
         return None
     return folder / f"measuring-{_platform.node() or 'here'}.lock" if os.access(folder, os.W_OK) else None
 
@@ -162,14 +164,18 @@ def _set_xla_flags() -> None:
 
 
 def _set_compile_cache() -> None:
-    """Set up JAX's compilation cache on disk; without a writable folder there is no cache."""
+    """Set up JAX's compilation cache on disk, if there is a private, writable folder."""
     jax = sys.modules.get("jax")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or (jax is not None and jax.config.jax_compilation_cache_dir):
         return
     mark = hashlib.sha256(" ".join([cpu_model(), *sorted(cpu_flags())]).encode()).hexdigest()[:12]
     folder = _user_cache() / "minillama" / f"jax-{mark}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
+        check_private(folder)
+    except UntrustedError as problem:
+        warn_untrusted(str(problem))
+        return
     except OSError:
         return
     if not os.access(folder, os.W_OK):

@@ -1,17 +1,16 @@
 """Output files of every writer: whole or not at all, and never in place of a device, a pipe or a link."""
 
 import os
-import resource
-import signal
 import socket
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+from full_disk import full_disk
 from tiny_models import write_tiny
 
 from minillama import atomic_file
@@ -78,19 +77,6 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "copy of a lab": write_copy,
 }
 every_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """Let no file of this process grow past `size` bytes: the write fails as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def temporaries(folder: Path) -> list[Path]:

@@ -9,13 +9,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
 
 # Lowest layer first. A room may import itself and lower layers, but not another room of its own layer.
 LAYERS = [
-    {"errors"}, {"atomic_file"}, {"machine"}, {"env"}, {"gguf"}, {"tokenizer"}, {"kernels"}, {"model"}, {"sampling"},
-    {"parallel"}, {"engine"}, {"measure"}, {"cli", "lab", "server"},
+    {"errors"}, {"atomic_file", "private_files"}, {"machine"}, {"env"}, {"gguf"}, {"tokenizer"}, {"kernels"}, {"model"},
+    {"sampling"}, {"parallel"}, {"engine"}, {"measure"}, {"cli", "lab", "server"},
 ]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-WITHOUT_JAX = {"errors", "atomic_file", "machine", "env", "gguf", "tokenizer"}
+WITHOUT_JAX = {"errors", "atomic_file", "private_files", "machine", "env", "gguf", "tokenizer"}
 # Importing these is quick: `minillama --help` imports no numpy.
-LIGHT_ROOMS = {"errors", "atomic_file", "machine", "env", "cli"}
+LIGHT_ROOMS = {"errors", "atomic_file", "private_files", "machine", "env", "cli"}
 HEAVY = {"jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "jinja2", "regex", "tqdm", "psutil"}
 OUTSIDE_WORLD = {"cli", "lab", "server"}  # rooms that print, parse arguments and read the environment
 # `atomic_file` writes files; the others have a lock file, the null device, a learner's records.

@@ -14,6 +14,7 @@ from pathlib import Path
 from minillama import __version__, env
 from minillama.engine.loading.model_files import labs_folder, resolve
 from minillama.errors import MinillamaError, first_line
+from minillama.private_files import UntrustedError, check_private, make_private
 
 PACKAGES = ("jax", "jaxlib", "llvmlite", "numpy", "gguf", "tokenizers", "huggingface_hub", "jinja2")
 LEAST_MEMORY = 1 << 30  # JAX and the built-in model take about a third of this
@@ -92,11 +93,14 @@ def _check_cache(name: str) -> Check:
     folder = env.cache_dir()
     remedy = "compiling is repeated in every process; set XDG_CACHE_HOME to a folder that you may write"
     if folder is None:
-        return Check(name, Status.NOTE, "none: no writable folder was found", remedy)
+        return Check(name, Status.NOTE, "none: no folder was found that you, and only you, may write", remedy)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder / "programs")
+        check_private(folder / "programs")
         with tempfile.TemporaryFile(dir=folder):
             pass
+    except UntrustedError as error:
+        return Check(name, Status.NOTE, str(error), remedy)
     except OSError as error:
         return Check(name, Status.NOTE, f"{folder}: {error.strerror}", remedy)
     size = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())

@@ -1,6 +1,7 @@
 """Strict JAX and run-time checked shapes, set before JAX is imported; every test process imports this first."""
 
 import os
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +16,10 @@ QUICK_TO_COMPILE = (
     "--xla_cpu_use_fusion_emitters=false",
 )  # fmt: skip
 os.environ.setdefault("XLA_FLAGS", " ".join(QUICK_TO_COMPILE))
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+# Kernels are cached only in folders of the user; a container may run as another one than the owner of the clone.
+OWN = ROOT.stat().st_uid in (0, os.geteuid())
+CACHE = ROOT / ".pytest_cache" / "jax" if OWN else Path(tempfile.gettempdir(), f"minillama-tests-{os.geteuid()}")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")

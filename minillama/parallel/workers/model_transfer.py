@@ -21,6 +21,7 @@ from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, ResourceError
 from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.wire import Connection, Message
+from minillama.private_files import check_private, make_private
 
 CHUNK = 4 << 20  # bytes of a file in one message
 MIN_FREE = 64 << 20  # bytes that stay free on the disk
@@ -83,6 +84,8 @@ def receive_model(
     paths = []
     for number, file in enumerate(files):
         path = next((path for path in _candidates(folder, key, file) if _matches(path, file)), None)
+        if path != Path(file.path):
+            _check_cache(folder)
         if path is None:
             path = _candidates(folder, key, file)[-1]
             with _lock(path):
@@ -161,7 +164,7 @@ def _in_one_folder(paths: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     if len({path.parent for path in paths}) == 1:
         return tuple(paths)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         for path in paths:
             link = folder / path.name
             if not (link.exists() and link.samefile(path)):
@@ -171,6 +174,15 @@ def _in_one_folder(paths: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     except OSError as error:
         raise ResourceError(f"cannot store a model in {folder}: {error.strerror}") from error
     return tuple(folder / path.name for path in paths)
+
+
+def _check_cache(folder: Path) -> None:
+    """Create the cache; raises ResourceError if that fails or another user can write in it."""
+    try:
+        make_private(folder)
+        check_private(folder)
+    except OSError as error:
+        raise ResourceError(f"cannot store a model in {folder}: {error.strerror}") from error
 
 
 def _matches(path: Path, file: OfferedFile) -> bool:
@@ -185,7 +197,7 @@ def _matches(path: Path, file: OfferedFile) -> bool:
 def _lock(path: Path) -> Iterator[None]:
     """Hold the lock of a cached file; the system releases it if this process dies."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise ResourceError(f"cannot store a model in {path.parent}: {error.strerror}") from error
