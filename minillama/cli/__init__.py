@@ -128,11 +128,11 @@ def _parser_of(command: str | None) -> Parser:
 def _explain(error: UnknownOptionError, command: str | None) -> str:
     """Name the commands or the tool of llama.cpp that have an option."""
     name = error.name.replace("_", "-") if error.name.startswith("--") else error.name
+    if name in SERVER_OPTIONS:
+        return f"{error.name}: an option of llama-server, and minillama has no server yet"
     owners = [owner for owner, names in _options_of_commands().items() if name in names]
     if owners and command is not None:
         return f"{error.name}: not an option of minillama {command}, but of minillama {', '.join(owners)}"
-    if name in SERVER_OPTIONS:
-        return f"{error.name}: an option of llama-server, and minillama has no server yet"
     return str(error)
 
 

@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from minillama.atomic_file import check_target
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     note(f"computing over {len(chunks)} chunks of {args.ctx_size} tokens")
     with tqdm(total=len(chunks), unit="chunk", file=sys.stderr, leave=False, disable=None) as bar:
         sums = sums_of_squares(llm, chunks, head=args.process_output, progress=bar.update)
-    write_imatrix(target, sums, chunks.size, dataset=args.file, chunks=len(chunks), chunk_size=args.ctx_size)
+    dataset = args.file or args.binary_file or ""
+    write_imatrix(target, sums, chunks.size, dataset=dataset, chunks=len(chunks), chunk_size=args.ctx_size)
     print(target)
     return 0

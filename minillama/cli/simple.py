@@ -13,7 +13,6 @@ from minillama.cli.output.terminal import end_line, note, write_text
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the subcommand."""
     parser = subparsers.add_parser("simple", help="the smallest program: greedy continuation", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt (default: Hello my name is)")
     add_options(parser, "model", llama_options.MODEL)
@@ -22,7 +21,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the subcommand."""
     import numpy as np
 
     import minillama as ml

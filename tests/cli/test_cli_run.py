@@ -74,6 +74,8 @@ def test_chat_prints_only_the_answer(llm: LLM, capsys: pytest.CaptureFixture[str
         (["-rea", "auto", "--reasoning-effort", "default"], "[][]"),
         (["--reasoning-budget", "0"], "[False][]"),
         (["-rea", "on", "--chat-template-kwargs", '{"enable_thinking": 1}'], "[1][]"),
+        (["-rea", "disabled", "--no-reasoning-preserve"], "[False][]False"),
+        (["--reasoning-preserve"], "[][]True"),
         (["--chat-template-kwargs", '{"messages": [], "self": 1, "tools": []}'], "[][]"),
     ],
 )
@@ -81,7 +83,7 @@ def test_chat_prints_only_the_answer(llm: LLM, capsys: pytest.CaptureFixture[str
 def test_variables_of_the_chat_template(
     command: list[str], words: list[str], shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    template = "[{{ enable_thinking }}][{{ reasoning_effort }}]{{ messages[0].content }}"
+    template = "[{{ enable_thinking }}][{{ reasoning_effort }}]{{ preserve_reasoning }}{{ messages[0].content }}"
     given = ["-p", "Hello", "-n", "1", "--chat-template", template, "--verbose-prompt", *words]
     assert main([*command, *given]) == 0
     assert f"{shown}Hello" in capsys.readouterr().err
@@ -100,6 +102,40 @@ def test_invalid_variables_of_the_chat_template(words: list[str], capsys: pytest
     assert main(["run", "-p", "Hello", *words]) == 2
     error = capsys.readouterr().err
     assert words[0] in error and words[1] in error and error.count("\n") == 1
+
+
+def test_control_tokens_are_printed_on_demand(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    end = llm.tokenizer.eos
+    words = ["run", "-no-cnv", "--no-display-prompt", STORY, "-n", "2", "--no-perf", "-l", f"{end}+1000"]
+    assert main(words) == 0
+    assert capsys.readouterr().out == "\n"
+    assert main([*words, "--special"]) == 0
+    assert capsys.readouterr().out == llm.tokenizer.piece(end, special=True).decode() + "\n"
+
+
+def test_verbosity(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", STORY, "-n", "1", "--temp", "0"]
+    shown = {}
+    for level in ("1", "2", "3", "4"):
+        assert main([*words, "-lv", level]) == 0
+        shown[level] = capsys.readouterr().err
+    assert shown["1"] == shown["2"] == ""
+    assert "total time" in shown["3"] and "info: memory: " not in shown["3"]
+    assert "total time" in shown["4"] and "info: memory: " in shown["4"]
+
+
+def test_variables_turn_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LLAMA_ARG_NO_MMAP", "1")
+    monkeypatch.setenv("LLAMA_ARG_NO_PERF", "1")
+    assert main(["run", STORY, "-n", "1", "-v"]) == 0
+    err = capsys.readouterr().err
+    assert "read into memory" in err and "total time" not in err
+
+
+def test_devices_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["run", "-p", STORY, "--list-devices"], ["imatrix", "--list-devices"]):
+        assert main(words) == 0
+        assert capsys.readouterr().out == "Available devices:\n  cpu: cpu\n"
 
 
 def test_pipe_is_the_prompt(llm: LLM, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +260,11 @@ def test_command_line_is_stronger_than_environment(
         (["run", "-p", "x", "-dev", "abacus"], "-dev abacus: use cpu"),
         (["run", "-p", "x", "-t", "many"], "-t many: expected a whole number"),
         (["run", "-p", "x", "-lm", "fast"], "-lm fast: use one of auto, mmap"),
+        (["run", "-p", "x", "-m", ""], "-m '': expected a file"),
+        (["run", "-p", "x", "-ctk", "q4_0"], "cache_type_k is 'q4_0'; supported: f32, f16, bf16, q8_0"),
+        (["run", "--color", "maybe"], "--color maybe: use on, off or auto"),
+        (["cli", "--host", "0.0.0.0"], "--host: an option of llama-server, and minillama has no server yet"),
+        (["quantize", "--color"], "--color: not an option of minillama quantize, but of minillama run, cli"),
         (["run", "-p", "x", "--samplers", "top_k;top_q"], "top_q"),
         (["run", "-p", "x", "-f", "y"], "given more than once"),
         (["run", "-p", "x", "-m", "a", "-hf", "b/c"], "leave one out"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from minillama import env
+from minillama.cli.arguments.parser import shown_value
 from minillama.cli.arguments.prompt_text import process_escapes, read_file
 from minillama.engine.load_options import LoadOptions
 from minillama.engine.loading.device_sharing import SplitMode
@@ -42,6 +43,8 @@ def find_model(args: argparse.Namespace) -> "Path":
     if args.hf_token:
         os.environ["HF_TOKEN"] = args.hf_token
     model, repository = args.model, args.hf_repo
+    if model == "":
+        raise OptionError("-m '': expected a file; without -m the built-in model runs")
     # -m and -hf contradict each other, unless one of them comes from the environment.
     if model is not None and repository is not None:
         if repository == os.environ.get("LLAMA_ARG_HF_REPO"):
@@ -174,7 +177,7 @@ def platform_of(device: str | None) -> str | None:
     if device is None:
         return None
     if device.lower() not in _PLATFORMS:
-        raise OptionError(f"-dev {device}: use cpu (or none), cuda or tpu")
+        raise OptionError(f"-dev {shown_value(device)}: use cpu (or none), cuda or tpu")
     return _PLATFORMS[device.lower()]
 
 

@@ -59,6 +59,8 @@ def show_stream(
             if interrupt.requested:
                 stream.close()
                 break
+    if decoder is not None:
+        write(decoder.flush())
     return stream.completion
 
 
