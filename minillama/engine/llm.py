@@ -17,7 +17,7 @@ from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
 from minillama.engine.generate_options import GenerateOptions, Request
 from minillama.engine.generation.option_names import check_option_names
-from minillama.engine.generation.sampling_defaults import file_defaults
+from minillama.engine.generation.sampling_defaults import file_defaults, suppressed_tokens
 from minillama.engine.loading.memory_budget import Memory
 from minillama.engine.memory_usage import Measured, memory_usage
 from minillama.engine.result import Completion
@@ -126,9 +126,12 @@ class LLM:
             raise OptionError(
                 f"the prompt has {len(ids)} tokens, too many for a context of {self.ctx_size}; raise ctx_size"
             )
+        never = {*suppressed_tokens(self.metadata, self.tokenizer.size)}
         if request.ignore_eos:
-            never = tuple((token, -np.inf) for token in sorted(self.tokenizer.eog))
-            sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *never))
+            never |= self.tokenizer.eog
+        if never:
+            forbidden = tuple((token, -np.inf) for token in sorted(never))
+            sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *forbidden))
         chain = self.backend.chain(sampling)
         if session is None:
             session = self.session()

@@ -11,7 +11,7 @@ from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.batches import Batches
-from minillama.errors import OptionError
+from minillama.errors import OptionError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.tokenizer.token_ids import checked_id, checked_ids
 
@@ -156,7 +156,7 @@ class Session:
     def commit(self, token: int) -> None:
         """Keep the next token that `generate` ran ahead."""
         if not self._ahead:
-            raise OptionError(f"token {token!r:.40} has not been run; commit follows generate")
+            raise OptionError(f"token {quoted(token)} has not been run; commit follows generate")
         self.tokens.append(token)
         self._ahead -= 1
 
@@ -226,5 +226,5 @@ class Session:
 
 def _count(value: SupportsIndex, name: str) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__") or (count := value.__index__()) < 0:
-        raise OptionError(f"{name} is {value!r:.40}; expected a number of tokens, at least 0")
+        raise OptionError(f"{name} is {quoted(value)}; expected a number of tokens, at least 0")
     return count

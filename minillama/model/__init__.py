@@ -2,9 +2,10 @@
 
 from minillama.model.architectures import FAMILIES
 from minillama.model.cache import Cache, KeyValues, Store, cache_bytes, empty_cache
-from minillama.model.config import Config, read_config
+from minillama.model.config import Config
 from minillama.model.forward import forward, unembed
 from minillama.model.params import Block, Linear, Params
+from minillama.model.read_config import read_config
 
 __all__ = [
     "FAMILIES",

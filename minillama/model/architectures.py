@@ -31,8 +31,11 @@ class Family:
     """One row of the table; the defaults are Llama's.
 
     window_period: every layer but each n-th attends to a sliding window only; None: all attend to all positions.
-    default_window and default_softcaps (attention, final): where the file has no keys for them.
+    default_window: where the file has no key for it.
+    attn_softcap, final_softcap: caps of attention scores and of logits where the file has no keys for them, 0 for none;
+    None: no cap, and the keys are not read.
     rope_local_freq_base: rope base of sliding-window layers, which then take no part in rope scaling.
+    mrope_rotates_halves: the style is HALF in files with M-RoPE sections.
     wide_heads: (layers, ...) whose queries are scaled by sqrt(D / N) in place of sqrt(H).
     """
 
@@ -42,8 +45,10 @@ class Family:
     normalise_experts: bool = True
     window_period: int | None = None
     default_window: int = 0
-    default_softcaps: tuple[float, float] = (0.0, 0.0)
+    attn_softcap: float | None = None
+    final_softcap: float | None = None
     rope_local_freq_base: float | None = None
+    mrope_rotates_halves: bool = False
     wide_heads: tuple[int, ...] = ()
 
 
@@ -55,19 +60,21 @@ FAMILIES: dict[str, Family] = {
     "qwen2moe": Family(normalise_experts=False),
     "qwen3moe": Family(),
     "chatglm": Family(rope_style=RopeStyle.INTERLEAVED),
-    "glm4": Family(rope_style=RopeStyle.INTERLEAVED),
+    "glm4": Family(rope_style=RopeStyle.INTERLEAVED, mrope_rotates_halves=True),
     "gemma2": Family(
         activation=_GEMMA,
         scale_embeddings=True,
         window_period=2,
         default_window=4096,
-        default_softcaps=(50.0, 30.0),
+        attn_softcap=50.0,
+        final_softcap=30.0,
         wide_heads=(46,),
     ),
     "gemma3": Family(
         activation=_GEMMA,
         scale_embeddings=True,
         window_period=6,
+        final_softcap=0.0,
         rope_local_freq_base=10000.0,
         wide_heads=(62,),
     ),

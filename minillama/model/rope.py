@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Int
 from minillama.model.architectures import RopeStyle
 from minillama.model.config import Rope, Scaling
 
+YARN_BETA_FAST, YARN_BETA_SLOW = 32.0, 1.0  # rotations over the original context; llama.cpp reads no others here
 CosSin = tuple[Float[Array, "B T pairs"], Float[Array, "B T pairs"]]
 
 
@@ -21,13 +22,12 @@ def frequencies(rope: Rope) -> tuple[Float32[np.ndarray, "pairs"], float]:
     half = rope.dimension_count // 2
     theta = rope.freq_base ** (-np.arange(half) / half)
     magnitude = rope.attn_factor
-    if rope.scaling is Scaling.LINEAR:
-        theta = theta / rope.factor
-    elif rope.scaling is Scaling.YARN:
-        ramp = (1 - _yarn_ramp(rope)) * rope.yarn_ext_factor  # 1: rotate as trained, 0: divide by the factor
+    if rope.scaling is Scaling.YARN:
+        ramp = 1 - _yarn_ramp(rope)  # 1: rotate as trained, 0: divide by the factor
         theta = theta / rope.factor * (1 - ramp) + theta * ramp
-        log = 0.1 * math.log(rope.factor)
-        magnitude *= (1 + log) / (1 + rope.yarn_log_multiplier * log if rope.yarn_log_multiplier else 1)
+        magnitude *= 1 + 0.1 * math.log(max(rope.factor, 1.0))
+    elif rope.scaling is not Scaling.NONE:
+        theta = theta / rope.factor
     return theta.astype(np.float32), magnitude
 
 
@@ -38,8 +38,8 @@ def _yarn_ramp(rope: Rope) -> np.ndarray:
     def pair_with_rotations(times: float) -> float:
         return size * math.log(rope.original_context_length / (2 * math.pi * times)) / (2 * math.log(rope.freq_base))
 
-    low = max(0, math.floor(pair_with_rotations(rope.yarn_beta_fast)))
-    high = min(size - 1, math.ceil(pair_with_rotations(rope.yarn_beta_slow)))
+    low = max(0, math.floor(pair_with_rotations(YARN_BETA_FAST)))
+    high = min(size - 1, math.ceil(pair_with_rotations(YARN_BETA_SLOW)))
     return np.clip((np.arange(size // 2) - low) / max(0.001, high - low), 0, 1)
 
 

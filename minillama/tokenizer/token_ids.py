@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
 
-from minillama.errors import OptionError
+from minillama.errors import OptionError, quoted
 
 _NO_IDS = (str, bytes, bytearray, memoryview, Mapping, Set)  # iterable, but not sequences of ids
 
@@ -45,4 +45,4 @@ def _integer(value: object, name: str) -> int:
             return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         pass
-    raise OptionError(f"{name} is {value!r:.40}; expected a token id, which is a whole number")
+    raise OptionError(f"{name} is {quoted(value)}; expected a token id, which is a whole number")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -220,6 +221,15 @@ class TestSampling:
         assert llm_module.file_defaults(file) == {"temp": 0.25, "repeat_penalty": 1.5}
         assert llm.sampling().temp == 0.8
 
+    def test_tokens_that_the_file_suppresses(self, llm: ml.LLM) -> None:
+        (first,) = llm.generate(PROMPT, n=1, temp=0, ignore_eos=True).tokens
+        key = {"tokenizer.ggml.suppress_tokens": np.array([first, 10**6], np.int32)}
+        other = replace(llm, file=replace(llm.file, metadata={**llm.metadata, **key}))
+        (found,) = other.generate(PROMPT, n=1, temp=0, ignore_eos=True, logit_bias=((first, 50.0),)).tokens
+        logits = llm.logits(PROMPT)[-1]
+        logits[[first, *llm.tokenizer.eog]] = -np.inf
+        assert found == logits.argmax() != first
+
     def test_moving_a_value_does_not_recompile(self, llm: ml.LLM) -> None:
         llm.generate(PROMPT, n=3, temp=0.5)
         assert llm.generate(PROMPT, n=3, temp=0.9, top_k=13, top_p=0.5, min_p=0.2).timings.compile == 0
@@ -320,6 +330,15 @@ class TestRefusals:
             ml.FormatError, match=rf"m\.gguf: token_embd\.weight has {rows} rows, but .* has 300 tokens"
         ):
             ml.load(path, progress=False)
+
+    def test_ignored_metadata_is_said(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        variant = replace(VARIANTS["llama"], metadata={"attention.scale": 0.5, "rope.scaling.yarn_beta_fast": 32.0})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(VARIANTS, "odd", variant)
+            path = write_tiny(tmp_path / "m.gguf", "odd")
+        ml.load(path, progress=False)
+        assert "m.gguf: ignored metadata, as in llama.cpp: llama.attention.scale" in caplog.text
+        assert "yarn_beta_fast" not in caplog.text  # the value that counts anyway
 
     def test_context_that_cannot_fit(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ml.ResourceError, match=r"a context of 1000000000\d* tokens needs .* GiB .*but .* free"):

@@ -11,11 +11,10 @@ from numpy_forward import forward as slow_forward
 from tiny_models import VARIANTS, write_tiny
 
 from minillama.engine.loading.load_params import load_params, unused_tensors
-from minillama.errors import FormatError, UnsupportedError
+from minillama.errors import FormatError
 from minillama.gguf import GGUF, dequantize, open_gguf
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.model import (
-    FAMILIES,
     Cache,
     Config,
     Params,
@@ -151,91 +150,6 @@ def test_layers_can_run_in_two_parts(tmp_path: Path) -> None:
         params.blocks[4:], config, half, empty_cache(config, 16, EXACT, layers=3), params.rope_factors, first=4
     )
     assert worst(np.asarray(rest), np.asarray(whole)) < 1e-6
-
-
-class TestConfig:
-    @pytest.fixture
-    def metadata(self, tmp_path: Path) -> dict[str, object]:
-        return dict(open_gguf(write_tiny(tmp_path / "m.gguf", "llama")).metadata)
-
-    def test_unknown_architecture_lists_the_known(self, metadata: dict[str, object]) -> None:
-        with pytest.raises(UnsupportedError, match=r"'mamba' .*supported: chatglm, gemma2, .*qwen3moe"):
-            read_config(metadata | {"general.architecture": "mamba"}, 300)
-
-    @pytest.mark.parametrize(
-        "key", ["block_count", "embedding_length", "attention.head_count", "attention.layer_norm_rms_epsilon"]
-    )
-    def test_a_missing_key_is_named(self, metadata: dict[str, object], key: str) -> None:
-        del metadata[f"llama.{key}"]
-        with pytest.raises(FormatError, match=f"llama.{key} is missing"):
-            read_config(metadata, 300)
-
-    @pytest.mark.parametrize(
-        ("key", "value"),
-        [
-            ("block_count", 0), ("block_count", "two"), ("embedding_length", -4), ("attention.head_count", True),
-            ("attention.head_count_kv", 3), ("rope.freq_base", float("nan")), ("rope.dimension_count", 7),
-            ("rope.dimension_count", 1000), ("expert_count", 2**40), ("rope.scaling.type", "spiral"),
-            ("attention.head_count", np.array([4, 2])), ("nextn_predict_layers", 99), ("nextn_predict_layers", 2),
-            ("rope.freq_base", 0.0), ("rope.scaling.factor", -2.0), ("rope.scaling.original_context_length", 0),
-        ],
-    )  # fmt: skip
-    def test_an_impossible_value_is_one_clear_line(self, metadata: dict[str, object], key: str, value: object) -> None:
-        with pytest.raises((FormatError, UnsupportedError)) as caught:
-            read_config(metadata | {f"llama.{key}": value}, 300)
-        assert "\n" not in str(caught.value)
-        assert key.split(".")[-1] in str(caught.value) or "heads" in str(caught.value)
-
-    def test_one_value_for_all_layers_may_be_an_array(self, metadata: dict[str, object]) -> None:
-        config = read_config(metadata | {"llama.attention.head_count_kv": np.array([2, 2], np.int32)}, 300)
-        assert config.head_count_kv == 2
-
-    @pytest.mark.parametrize(
-        ("key", "value"),
-        [("rope.freq_base", 1.0), ("rope.scaling.yarn_beta_fast", 0.0), ("rope.scaling.yarn_beta_slow", -1.0)],
-    )
-    def test_an_impossible_value_of_yarn(self, metadata: dict[str, object], key: str, value: float) -> None:
-        yarn = metadata | {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
-        assert read_config(yarn, 300).rope.original_context_length == metadata["llama.context_length"]
-        with pytest.raises(FormatError, match=rf"llama\.{key} is {value}; expected a number above"):
-            read_config(yarn | {f"llama.{key}": value}, 300)
-
-    @pytest.mark.parametrize(
-        ("name", "defaults"),
-        [
-            (
-                "gemma2",
-                {"attention.sliding_window": 4096, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
-            ),
-            ("gemma3", {"attention.sliding_window": 0, "rope.freq_base_swa": 10000.0}),
-        ],
-    )
-    def test_defaults_are_those_of_llama_cpp(self, name: str, defaults: dict[str, object], tmp_path: Path) -> None:
-        given = dict(open_gguf(write_tiny(tmp_path / "m.gguf", name)).metadata)
-        for key in defaults:
-            given.pop(f"{name}.{key}", None)
-        assert read_config(given, 300) == read_config(given | {f"{name}.{key}": v for key, v in defaults.items()}, 300)
-
-    @pytest.mark.parametrize(
-        ("pattern", "windows"),
-        [(None, [3, 3]), (2, [3, 0]), (1, [0, 0]), (0, [3, 3]), (np.array([False, True]), [0, 3])],
-    )
-    def test_layers_with_a_sliding_window(self, pattern: object, windows: list[int], tmp_path: Path) -> None:
-        given = dict(open_gguf(write_tiny(tmp_path / "m.gguf", "gemma3")).metadata)
-        given |= {"gemma3.block_count": 2, "gemma3.attention.sliding_window": 3, "gemma3.rope.freq_base_swa": 5000.0}
-        if pattern is not None:
-            given["gemma3.attention.sliding_window_pattern"] = pattern
-        config = read_config(given, 300)
-        assert [config.layer(layer).sliding_window for layer in range(2)] == windows
-        assert config.rope_local.freq_base == 5000.0
-
-    def test_a_pattern_of_too_few_layers(self, tmp_path: Path) -> None:
-        given = dict(open_gguf(write_tiny(tmp_path / "m.gguf", "gemma3")).metadata)
-        with pytest.raises(FormatError, match=r"sliding_window_pattern has 1 values; expected one for each"):
-            read_config(given | {"gemma3.attention.sliding_window_pattern": np.array([True])}, 300)
-
-    def test_every_family_has_a_tiny_model(self) -> None:
-        assert {variant.architecture for variant in VARIANTS.values()} == set(FAMILIES)
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:

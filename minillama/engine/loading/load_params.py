@@ -13,6 +13,7 @@ from minillama.kernels import Dense, Files, Weight, load_vector, load_weight
 from minillama.model import Block, Config, Linear, Params, read_config
 from minillama.model.config import Scaling
 from minillama.model.params import LINEAR_FIELDS, VECTOR_FIELDS
+from minillama.model.read_config import config_from_keys, metadata_keys
 
 Advance = Callable[[int], object]  # called with the number of bytes that were loaded
 
@@ -24,6 +25,13 @@ def config_of(file: GGUF) -> Config:
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
     return read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
+
+
+def ignored_keys(file: GGUF) -> list[str]:
+    """Metadata keys with an effect in other families only, as in llama.cpp."""
+    keys = metadata_keys(file.metadata)
+    config_from_keys(keys, vocab_size=0)
+    return keys.ignored()
 
 
 def load_params(

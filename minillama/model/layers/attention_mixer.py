@@ -47,7 +47,7 @@ def project_qkv(
         q = rms_norm(q, p.attn_q_norm, config.layer_norm_rms_epsilon)
     if p.attn_k_norm is not None:
         k = rms_norm(k, p.attn_k_norm, config.layer_norm_rms_epsilon)
-    cos_sin, style = ctx.cos_sin(layer), config.family.rope_style
+    cos_sin, style = ctx.cos_sin(layer), config.rope_style
     return (
         ctx.see("Qcur", apply_rope(q, cos_sin, style)),
         ctx.see("Kcur", apply_rope(k, cos_sin, style)),

@@ -17,7 +17,7 @@ def route(p: Block, config: Config, h: Float[Array, "T D"]) -> tuple[Float[Array
     weights, chosen = lax.top_k(probabilities, config.expert_used_count)
     if config.family.normalise_experts:
         weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
-    return weights * config.expert_weights_scale, chosen
+    return weights, chosen
 
 
 def mix_experts(
