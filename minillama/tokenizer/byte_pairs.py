@@ -8,20 +8,19 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
-from itertools import pairwise
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from minillama.errors import FormatError, quoted
 from minillama.gguf.byte_alphabet import CHARACTER_TO_BYTE
+from minillama.tokenizer.merge_pairs import merge_pairs
 from minillama.tokenizer.pretokenizers import PreTokenizer
 
 log = logging.getLogger("minillama")
 
 
 UTF8_BYTES = frozenset(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}  # no text contains the others
-LONG_TEXT = 2000  # characters; Python merges shorter texts itself, which starts faster
-NO_RANK = 1 << 62
+LONG_TEXT = 20_000  # characters; Python merges shorter texts itself, which starts faster
 # Python's representation of bytes that are not UTF-8
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -44,6 +43,9 @@ def byte_pair_merger(
         ranks = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))
     library = cache(partial(_library_merger, ids, merges, pretokenizer, cut))
 
+    def rank(left: str, right: str) -> int | None:
+        return ranks.get(f"{left} {right}")
+
     def merge(text: str) -> list[int]:
         if len(text) > LONG_TEXT or library.cache_info().currsize:
             return library()(text)
@@ -51,28 +53,12 @@ def byte_pair_merger(
         try:
             for piece, _ in cut.pre_tokenize_str(SURROGATE.sub("\ufffd", text)):
                 whole = ids.get(piece) if pretokenizer.ignore_merges else None
-                found += [ids[part] for part in merge_pairs(piece, ranks)] if whole is None else [whole]
+                found += [ids[part] for part in merge_pairs(piece, rank)] if whole is None else [whole]
         except KeyError:  # the result of a merge is not a token
             return library()(text)
         return found
 
     return merge
-
-
-def merge_pairs(piece: str, ranks: Mapping[str, int]) -> list[str]:
-    """Byte-pair encoding (Sennrich et al. 2016): merge the pair of lowest rank until none is left.
-
-    ranks: rank of each merge, written as two texts separated by a space.
-    """
-    parts = list(piece)
-    while len(parts) > 1:
-        pairs = [ranks.get(f"{a} {b}", NO_RANK) for a, b in pairwise(parts)]
-        rank = min(pairs)
-        if rank == NO_RANK:
-            break
-        at = pairs.index(rank)
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts
 
 
 def _library_merger(

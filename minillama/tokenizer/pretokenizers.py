@@ -51,8 +51,17 @@ _DEEPSEEK3 = (
 _ASIAN = r"[[一-龥ࠀ-一가-퟿]&&\S]+"
 _CJK = "[一-龥぀-ゟ゠-ヿ]+"
 _MARKED = rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+{_SUFFIX}?|%s{_SLASHED}{_BLANKS}"
-# Digits in groups of three from the right; the text before them joins the first group, as in llama.cpp.
-_GROUPS = r"[^\p{N}]*\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))|[^\p{N}]+"
+
+
+def _groups_of_three(digit: str, before: str = "") -> str:
+    """Digits in groups of three from the right; the text before them joins the first group, as in llama.cpp.
+
+    Only the first group of a run looks ahead to its end. A later group comes after a digit and has three.
+    """
+    return rf"(?<={digit}){digit}{{3}}|{before}{digit}{{1,3}}(?=(?:{digit}{{3}})*+(?!{digit}))"
+
+
+_GROUPS = _groups_of_three(r"\p{N}", before=r"[^\p{N}]*+") + r"|[^\p{N}]+"
 _LATIN = (
     "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ"
     "-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-"
@@ -95,7 +104,14 @@ _ROWS: tuple[tuple[str, PreTokenizer], ...] = (
     (
         "deepseek-llm",
         PreTokenizer(
-            (r"[\r\n]", rf"\s?[{_LATIN}]+", r"\s?[[!-/:-~！-／：-～‘-‟　-。]&&\S]+", r"\s+\z", _ASIAN, r"\p{N}+"),
+            (
+                r"[\r\n]",
+                rf"\s?[{_LATIN}]+",
+                r"\s?[[!-/:-~！-／：-～‘-‟　-。]&&\S]+",
+                r"(?<!\s)\s+\z",
+                _ASIAN,
+                r"\p{N}+",
+            ),
             clean_spaces=False,
         ),
     ),
@@ -123,7 +139,7 @@ _ROWS: tuple[tuple[str, PreTokenizer], ...] = (
     ("poro-chat", PreTokenizer((_BLOOM,), clean_spaces=False)),
     ("bloom gpt3-finnish", PreTokenizer((_BLOOM,))),
     ("viking", PreTokenizer((_BLOOM, r"\p{N}"), clean_spaces=False)),
-    ("superbpe", PreTokenizer((r"\p{N}+", r"[0-9]{1,3}(?=(?:[0-9]{3})*(?![0-9]))"), clean_spaces=False)),
+    ("superbpe", PreTokenizer((r"\p{N}+", _groups_of_three("[0-9]")), clean_spaces=False)),
     ("bailingmoe bailingmoe2 llada-moe", _bailing),
     (
         "seed-coder",
@@ -154,7 +170,8 @@ _ROWS: tuple[tuple[str, PreTokenizer], ...] = (
         PreTokenizer(
             (
                 f"{_SUFFIX}|{_3_DIGITS}"
-                r"\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)"
+                r"(?<![^\S\r\n])\s*[\r\n]+"  # past a blank, none follows in this run
+                r"|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)"
                 r"|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}",
             )
         ),

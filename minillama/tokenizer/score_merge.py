@@ -7,10 +7,11 @@ merged, repeatedly; the leftmost of equal pairs comes first. A remaining text wi
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 import numpy as np
+
+from minillama.tokenizer.merge_pairs import merge_pairs
 
 SPACE = "▁"  # SentencePiece's character for a space
 SHIFT = 21  # a Unicode code point has 21 bits
@@ -53,36 +54,15 @@ class ScoreMerger:
     def _merge(self, word: str) -> tuple[int, ...]:
         if word in self._ids and len(word) == 1:
             return (self._ids[word],)
-        texts = list(word)  # "" after a merge with the left neighbour
-        before = list(range(-1, len(texts) - 1))
-        after = [*range(1, len(texts)), -1]
-        queue: list[tuple[float, int, int, int]] = []
-        for left in range(len(texts) - 1):
-            index = self._ids.get(texts[left] + texts[left + 1])
-            if index is not None:
-                queue.append((-self._scores[index], left, left + 1, 2))
-        heapify(queue)
-        while queue:
-            _, left, right, length = heappop(queue)
-            # Outdated entry: one of the two texts was merged since.
-            if not texts[left] or not texts[right] or len(texts[left]) + len(texts[right]) != length:
-                continue
-            texts[left] += texts[right]
-            texts[right] = ""
-            after[left] = after[right]
-            if after[right] >= 0:
-                before[after[right]] = left
-            for first, second in ((before[left], left), (left, after[left])):
-                if first >= 0 and second >= 0:
-                    joined = texts[first] + texts[second]
-                    index = self._ids.get(joined)
-                    if index is not None:
-                        heappush(queue, (-self._scores[index], first, second, len(joined)))
         ids: list[int] = []
-        for text in filter(None, texts):
+        for text in merge_pairs(word, self._cost):
             index = self._ids.get(text)
             ids += [index] if index is not None else self._byte_fallback(text)
         return tuple(ids)
+
+    def _cost(self, left: str, right: str) -> float | None:
+        index = self._ids.get(left + right)
+        return None if index is None else -self._scores[index]
 
     def _byte_fallback(self, character: str) -> list[int]:
         ids = (self._byte_ids[byte] for byte in character.encode("utf-8", "surrogateescape"))

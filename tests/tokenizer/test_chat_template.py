@@ -1,15 +1,22 @@
-"""Chat templates: Hugging Face's extensions, errors with reasons, hostile programs, built-in formats."""
+"""Chat templates: Hugging Face's extensions, errors with reasons, built-in formats."""
 
 import itertools
 import json
 import os
+from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
+import jinja2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from vocabularies import MERGES, WORDS, bpe_metadata, spm_metadata
 
@@ -142,6 +149,14 @@ def test_extensions_of_hugging_face(source: str, text: str) -> None:
         ("{% nosuch %}", "is broken in line 1: Encountered unknown tag 'nosuch'"),
         ("{{ raise_exception('a\nb') }}", "refuses these messages: a b"),
         ("{% include '/etc/passwd' %}", "failed in line 1"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "failed: it calls itself without end"),
+        ("{% for a in [1] %}" * 25 + "{% endfor %}" * 25, "is broken: too many statically nested blocks"),
+        ("{% if 1 %}" * 200 + "{% endif %}" * 200, "is broken: too many levels of indentation"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "is nested too deeply"),
+        ("{% generation %}{% break %}{% endgeneration %}", "is broken: 'break' outside loop"),
+        ("{{ " + "9" * 5000 + " }}", "is broken: Exceeds the limit"),
+        ("x" * 500_001, "has 500001 characters, more than 500000"),
+        ("{{ raise_exception('x' * 9999) }}", "refuses these messages: xxx"),
     ],
 )
 def test_a_template_that_fails_is_refused_with_the_reason_and_the_fix(source: str, reason: str) -> None:
@@ -149,54 +164,10 @@ def test_a_template_that_fails_is_refused_with_the_reason_and_the_fix(source: st
         render(source)
     assert f"the model's chat template {reason}" in str(caught.value)
     assert "--chat-template" in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 500
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{{ ''.__class__.__mro__ }}",
-        "{{ messages.append(1) }}",
-        "{{ messages[0].update({'role': 'x'}) }}",
-        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{% for i in range(999999999) %}{% endfor %}",
-        "{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}",
-        "{{ 'x' * 10000000000 }}",
-        "{{ [1] * 10000000000 }}",
-        "{{ 9 ** 99999 }}",
-        "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
-        "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-        "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
-        "{% set ns = namespace(s=[1]) %}{% for i in range(40) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
-        "{% set ns = namespace(s=[1]) %}{% for i in range(40) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}"
-        "{{ ns.s | tojson }}",
-        "{% set ns = namespace(s='x') %}{% for i in range(60) %}"
-        "{% set x %}{{ ns.s }}{{ ns.s }}{% endset %}{% set ns.s = x %}{% endfor %}",
-        "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
-        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(50) }}",
-        "{% for i in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}",
-        "{{ '%999999999d' % 1 }}",
-        "{{ '{:999999999}'.format(1) }}",
-        "{{ '{:{}}'.format(1, 999999999) }}",
-        "{{ 'x'.ljust(999999999) }}",
-        "{{ ('x' * 99999).replace('x', 'x' * 99999) }}",
-        "{{ ('x' * 99999) | replace('x', 'x' * 99999) }}",
-        "{{ ('x' * 99999) | join('x' * 99999) }}",
-        "{{ ('x' * 99999).join('x' * 99999) }}",
-        "{{ 'x\n' | indent(999999999) }}",
-        "{{ [1] | tojson(indent=999999999) }}",
-        "{{ (1).to_bytes(999999999, 'big') }}",
-        "{% for i in range(9999) %}{% for j in range(9999) %}" + "x" * 99999 + "{% endfor %}{% endfor %}",
-        "x" * 500_001,
-        "{% if true %}" * 2000 + "{% endif %}" * 2000,
-    ],
-    ids=range(32),
-)
-def test_hostile_templates_terminate(source: str) -> None:
-    with pytest.raises(UnsupportedError, match="the model's chat template"):
-        render(source)
-
-
-def test_long_conversations_fit_the_budget() -> None:
+def test_long_conversations() -> None:
     messages = [{"role": "user", "content": "Tell me a story. " * 100}] * 500
     assert len(render(BUILTIN_TEMPLATES["gemma"], messages)) > 800_000
 
@@ -231,21 +202,46 @@ CALLING = [
     {"role": "assistant", "tool_calls": [CALL]},
     {"role": "tool", "content": "a fox"},
 ]
+WORD = {"type": "object", "properties": {"word": {"type": "string", "description": "<é>"}}, "required": ["word"]}
+TOOL = {"type": "function", "function": {"name": "look_up", "description": "Look up a word.", "parameters": WORD}}
+THOUGHT = {"role": "assistant", "content": "Hi there", "reasoning_content": "They greet."}
+CONVERSATIONS = (USER, TALK, CALLING, [TALK[0], *CALLING], [*TALK[:2], THOUGHT, TALK[3]])
+SWITCHES = ({}, {"enable_thinking": False}, {"enable_thinking": True}, {"thinking": True}, {"reasoning_effort": "low"})
 
 
 def raise_exception(message: str) -> None:
     raise ValueError(message)
 
 
+class AssistantTracker(Extension):
+    """The tag of transformers, without the recording of places."""
+
+    tags = frozenset({"generation"})
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_generation_support"), [], [], body).set_lineno(line)
+
+    @jinja2.pass_eval_context
+    def _generation_support(self, context: nodes.EvalContext, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+@cache
+def compiled_as_transformers(source: str) -> jinja2.Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[AssistantTracker, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False, **options})
+    environment.globals |= {"raise_exception": raise_exception, "strftime_now": datetime.now().strftime}
+    return environment.from_string(source)
+
+
 def as_transformers(source: str, messages: list[dict], **extra: object) -> str:
     """What apply_chat_template of transformers gives, with its environment."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    environment.globals |= {"raise_exception": raise_exception, "strftime_now": datetime.now().strftime}
     variables = {"tools": None, "documents": None, "bos_token": "<s>", "eos_token": "</s>", **extra}
-    return environment.from_string(source).render(messages=messages, add_generation_prompt=True, **variables)
+    return compiled_as_transformers(source).render(messages=messages, add_generation_prompt=True, **variables)
 
 
 @pytest.mark.parametrize("tools", [None, [CALL]])
@@ -264,21 +260,39 @@ def test_messages_reach_the_template_unchanged(source: str, tools: list | None) 
     assert ours == as_transformers(source, CALLING, tools=tools)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% generation %}{% set x = 1 %}{{ messages[0].role }}{% endgeneration %}{{ x }}",
+        "{% set ns = namespace(x=0) %}{% generation %}{% set ns.x = 1 %}{% endgeneration %}{{ ns.x }}",
+        "{{ messages[0].role | center(9) }}{{ 'a b' | wordwrap(1) }}{{ 5000 | filesizeformat }}{{ [1, 2] | batch(1) | list }}",
+        "{{ 'x'.ljust(3) }}{{ '%5s' % 'a' }}{{ '{:>4}'.format('b') }}{{ 'x' * 3 }}{{ 2 ** 9 }}{{ 'a' ~ none }}",
+        "{{ messages | tojson(indent=2, sort_keys=true) }}{{ {'a': 1} | tojson(separators=(',', ':')) }}",
+    ],
+)
+def test_the_language_of_transformers(source: str) -> None:
+    assert render(source, CALLING) == as_transformers(source, CALLING)
+
+
+@pytest.mark.slow
 def test_real_templates_as_transformers(llama_cpp_templates: Path) -> None:
-    different, compared = {}, 0
+    different, compared, refused = {}, 0, 0
     for path in sorted(llama_cpp_templates.glob("*.jinja")):
         source = path.read_text()
-        for messages, extra in itertools.product((TALK, CALLING, USER), ({}, {"enable_thinking": False})):
+        for messages, extra, tools in itertools.product(CONVERSATIONS, SWITCHES, (None, [TOOL])):
             try:
-                right = as_transformers(source, messages, **extra)
-            except Exception:  # refused there
-                continue
-            compared += 1
-            ours = ChatTemplate(source, "<s>", "</s>").render(messages, extra=extra)
+                right = as_transformers(source, messages, tools=tools, **extra)
+            except Exception:
+                right = None
+            try:
+                ours = render(source, messages, tools=tools, **extra)
+            except UnsupportedError:
+                ours = None
+            compared, refused = compared + 1, refused + (right is None)
             if ours != right:
                 different[path.name] = (right, ours)
     assert not different
-    assert compared > 200
+    assert compared == 50 * len(list(llama_cpp_templates.glob("*.jinja"))) > 3000 and refused < compared / 5
 
 
 def test_a_file_may_have_another_template_for_tools() -> None:
@@ -321,6 +335,29 @@ def test_a_part_that_is_no_text() -> None:
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
     with pytest.raises(OptionError, match=r"message 0 has the part .*image_url.*takes texts only"):
         render("{{ 'a' + messages[0].content }}", image)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"x": {1, 2}}, r"'\{1, 2\}' is a set; give a text, number, list or dictionary"),
+        ({"x": {(1, 2): 3}}, "keys must be"),
+        ({"x": datetime.now()}, "is a datetime"),
+    ],
+)
+def test_variables_that_are_no_json(extra: dict, said: str) -> None:
+    with pytest.raises(OptionError, match=f"template variables are JSON values: .*{said}"):
+        render("{{ x }}", **extra)
+
+
+def test_texts_of_any_characters() -> None:
+    text = "é中😀\udcff\ud800\x00\u2028\r\n\\"
+    assert render("{{ messages[0].content }}{{ x }}", [{"role": "user", "content": text}], x=text) == text + text
+
+
+def test_mappings_of_any_type() -> None:
+    message = MappingProxyType({"role": "user", "content": "Hello"})
+    assert render("{{ messages[0].content }}{{ x.a }}", [message], x=MappingProxyType({"a": 1})) == "Hello1"
 
 
 def test_messages_are_not_changed() -> None:

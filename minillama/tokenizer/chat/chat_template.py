@@ -1,21 +1,20 @@
 """Chat templates: Jinja programs in GGUF files that turn messages into a prompt.
 
-Rendering follows Hugging Face's `apply_chat_template`, in Jinja's immutable sandbox because the program comes with a
-file from the internet. A template that fails raises an error with the reason. No other format replaces it silently:
-with the wrong format, a model answers badly without a visible reason.
+Rendering follows Hugging Face's `apply_chat_template`, in a child process (`template_process.py`) because the program
+comes with a file from the internet. A template that fails raises an error with the reason. No other format replaces it
+silently: with the wrong format, a model answers badly without a visible reason.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 from minillama.errors import FormatError, OptionError, UnsupportedError
+from minillama.tokenizer.chat.template_process import SHARED, TemplateRefused
 from minillama.tokenizer.vocabulary import read_texts, special_id
 
-if TYPE_CHECKING:
-    from minillama.tokenizer.chat.jinja_sandbox import Template
-
+MAX_SOURCE = 500_000  # characters
+MAX_REASON = 300
 _NEEDLE = "minillama-text-part"
 _INSTEAD = {"tool_calls", "reasoning_content", "thinking"}  # what an answer may have instead of a content
 SUGGESTION = "name another with --chat-template (chatml, llama3 ... or a file)"
@@ -48,7 +47,7 @@ class ChatTemplate:
         become one text if the template takes none. add_generation_prompt: end with the start of an answer. tools:
         functions that the model may call, as in OpenAI's API. extra: more variables of the template
         (`enable_thinking`). Raises OptionError for an invalid message, UnsupportedError if the template is broken,
-        rejects the messages or does too much work.
+        rejects the messages or takes too much time, memory or text.
         """
         if not messages:
             raise OptionError("no messages to render; give at least one user message")
@@ -63,8 +62,6 @@ class ChatTemplate:
     def _render(
         self, source: str, messages: list[dict[str, object]], generation: bool, extra: Mapping[str, object]
     ) -> str:
-        from minillama.tokenizer.chat.jinja_sandbox import TemplateError  # imports jinja2, which only chats need
-
         variables = {
             "bos_token": self.bos_token,
             "eos_token": self.eos_token,
@@ -73,10 +70,12 @@ class ChatTemplate:
             "messages": messages,
             "add_generation_prompt": generation,
         }
+        if len(source) > MAX_SOURCE:
+            raise self._refusal(f"has {len(source)} characters, more than {MAX_SOURCE}")
         try:
-            return _compiled(source).render(variables)
-        except TemplateError as error:
-            raise self._refusal(str(error)) from error
+            return SHARED.render(source, variables)
+        except TemplateRefused as error:
+            raise self._refusal(str(error)) from None
 
     @cached_property
     def _takes_parts(self) -> bool:
@@ -89,7 +88,7 @@ class ChatTemplate:
         return _NEEDLE in text and f"'{_NEEDLE}'" not in text and f'"{_NEEDLE}"' not in text
 
     def _refusal(self, reason: str) -> UnsupportedError:
-        one_line = " ".join(reason.split())  # the template may raise several lines
+        one_line = " ".join(reason.split())[:MAX_REASON]  # the template may raise several lines
         return UnsupportedError(f"{self.name} {one_line}; {SUGGESTION}")
 
 
@@ -141,10 +140,3 @@ def _text(part: object, place: int) -> str:
     if not isinstance(text, str):
         raise OptionError(f"message {place} has the part {str(part)[:80]!r}; this chat template takes texts only")
     return text
-
-
-@lru_cache(maxsize=16)
-def _compiled(source: str) -> "Template":
-    from minillama.tokenizer.chat.jinja_sandbox import compile_template
-
-    return compile_template(source)

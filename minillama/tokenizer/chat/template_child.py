@@ -1,0 +1,65 @@
+"""Main program of the child process that renders chat templates; `template_process.py` starts it.
+
+    python -I -S template_child.py SECONDS MEGABYTES CHARACTERS FOLDER...
+
+It imports from FOLDERs, and starts quickly because it imports only jinja2 and `jinja_sandbox.py`. After the line
+`ready`, each line of stdin is a JSON object with `source` and `variables`, and stdout gets one with `text` or `error`.
+The process ends with stdin, so also with its parent, and after an answer with `last`.
+"""
+
+import json
+import math
+import resource
+import sys
+import time
+
+MEBIBYTE = 1 << 20
+MAX_REASON = 1000  # characters
+
+
+def main(seconds: float, megabytes: int, characters: int, folders: list[str]) -> None:
+    """Answer until stdin ends."""
+    sys.path[:0] = folders
+    from jinja_sandbox import TemplateError, render  # type: ignore[import-not-found]
+
+    for kind, most in (
+        (resource.RLIMIT_AS, megabytes * MEBIBYTE),
+        (resource.RLIMIT_DATA, megabytes * MEBIBYTE),
+        (resource.RLIMIT_FSIZE, 0),  # writes no file
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _limit(kind, most)
+    _write(b"ready")
+    for line in sys.stdin.buffer:
+        # A template that does not end does so here if the parent is gone; otherwise the parent ends it sooner.
+        _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds) + 1)
+        try:
+            request = json.loads(line)
+            answer = {"text": render(request["source"], request["variables"], characters)}
+            encoded = json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        except TemplateError as error:
+            encoded = json.dumps({"error": str(error)[:MAX_REASON]}).encode()
+        except RecursionError:
+            encoded = json.dumps({"error": "gets messages that are nested too deeply"}).encode()
+        except MemoryError:
+            _write(json.dumps({"error": f"needs more than {megabytes} MB of memory", "last": True}).encode())
+            return
+        _write(encoded)
+
+
+def _limit(kind: int, most: int) -> None:
+    """Lower a soft limit of the system, where the system has it."""
+    _, hard = resource.getrlimit(kind)
+    try:
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    except (OSError, ValueError):  # macOS does not limit memory; the parent watches it
+        return
+
+
+def _write(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
