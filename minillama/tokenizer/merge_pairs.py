@@ -1,11 +1,14 @@
-"""Greedy merging of neighbours, the core of byte-pair encoding and SentencePiece: a queue over a linked list."""
+"""Greedy merging of neighbours: the core of byte-pair encoding and of SentencePiece.
+
+A priority queue holds the pairs that can be joined, and a linked list the texts.
+"""
 
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 
 
 def merge_pairs(symbols: Iterable[str], cost: Callable[[str, str], float | None]) -> list[str]:
-    """Join the two neighbours of the lowest cost, the leftmost of equal ones, until none can be joined.
+    """Join the two neighbours of lowest cost, repeatedly; the leftmost of equal ones first.
 
     cost: a number for two texts, or None if they cannot be joined. Time is O(n log n) for n symbols.
     """

@@ -54,9 +54,10 @@ _MARKED = rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+{_SUFFIX}?|%s{_SLASHED}{_BLA
 
 
 def _groups_of_three(digit: str, before: str = "") -> str:
-    """Digits in groups of three from the right; the text before them joins the first group, as in llama.cpp.
+    """Expression for digits in groups of three from the right.
 
-    Only the first group of a run looks ahead to its end. A later group comes after a digit and has three.
+    The text before them joins the first group, as in llama.cpp. Only the first group of a run looks
+    ahead to its end. A later group comes after a digit and has three.
     """
     return rf"(?<={digit}){digit}{{3}}|{before}{digit}{{1,3}}(?=(?:{digit}{{3}})*+(?!{digit}))"
 

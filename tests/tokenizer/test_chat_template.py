@@ -265,7 +265,7 @@ def test_messages_reach_the_template_unchanged(source: str, tools: list | None) 
     [
         "{% generation %}{% set x = 1 %}{{ messages[0].role }}{% endgeneration %}{{ x }}",
         "{% set ns = namespace(x=0) %}{% generation %}{% set ns.x = 1 %}{% endgeneration %}{{ ns.x }}",
-        "{{ messages[0].role | center(9) }}{{ 'a b' | wordwrap(1) }}{{ 5000 | filesizeformat }}{{ [1, 2] | batch(1) | list }}",
+        "{{ bos_token | center(9) }}{{ 'a b' | wordwrap(1) }}{{ 99 | filesizeformat }}{{ [1] | slice(1) | list }}",
         "{{ 'x'.ljust(3) }}{{ '%5s' % 'a' }}{{ '{:>4}'.format('b') }}{{ 'x' * 3 }}{{ 2 ** 9 }}{{ 'a' ~ none }}",
         "{{ messages | tojson(indent=2, sort_keys=true) }}{{ {'a': 1} | tojson(separators=(',', ':')) }}",
     ],

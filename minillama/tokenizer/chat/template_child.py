@@ -1,10 +1,8 @@
 """Main program of the child process that renders chat templates; `template_process.py` starts it.
 
-    python -I -S template_child.py SECONDS MEGABYTES CHARACTERS FOLDER...
-
-It imports from FOLDERs, and starts quickly because it imports only jinja2 and `jinja_sandbox.py`. After the line
-`ready`, each line of stdin is a JSON object with `source` and `variables`, and stdout gets one with `text` or `error`.
-The process ends with stdin, so also with its parent, and after an answer with `last`.
+It starts quickly because it imports only jinja2 and `jinja_sandbox.py`, not the package. After the line `ready`, each
+line of stdin is a JSON object with `source` and `variables`, and stdout gets one with `text` or `error`. The process
+ends with stdin, so also with its parent, and after an answer with `last`.
 """
 
 import json
@@ -17,9 +15,8 @@ MEBIBYTE = 1 << 20
 MAX_REASON = 1000  # characters
 
 
-def main(seconds: float, megabytes: int, characters: int, folders: list[str]) -> None:
+def main(seconds: float, megabytes: int, characters: int) -> None:
     """Answer until stdin ends."""
-    sys.path[:0] = folders
     from jinja_sandbox import TemplateError, render  # type: ignore[import-not-found]
 
     for kind, most in (
@@ -59,7 +56,3 @@ def _limit(kind: int, most: int) -> None:
 def _write(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -97,10 +97,11 @@ class TemplateProcess:
 
 
 def _start(limits: Limits) -> subprocess.Popen[bytes]:
-    numbers = [limits.seconds, limits.megabytes, limits.characters]
     specs = [find_spec(name) for name in ("jinja2", "markupsafe")]
-    folders = [CHILD.parent, *(Path(spec.origin).parents[1] for spec in specs if spec and spec.origin)]
-    command = [sys.executable, "-I", "-S", "-W", "ignore", str(CHILD), *map(str, [*numbers, *folders])]
+    folders = [str(CHILD.parent), *(str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin)]
+    call = f"main({limits.seconds}, {limits.megabytes}, {limits.characters})"
+    program = f"import sys; sys.path[:0] = {folders!r}; from {CHILD.stem} import main; {call}"
+    command = [sys.executable, "-I", "-S", "-W", "ignore", "-c", program]
     pipe, none = subprocess.PIPE, subprocess.DEVNULL
     try:  # in a session of its own, it gets no Ctrl-C of the terminal
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=none, bufsize=0, start_new_session=True)
@@ -109,7 +110,10 @@ def _start(limits: Limits) -> subprocess.Popen[bytes]:
 
 
 def _exchange(child: subprocess.Popen[bytes], request: bytes, limits: Limits) -> bytes:
-    """Send a request and return the next line; TemplateRefused if the child takes too much or ends."""
+    """Send a request and return the next line.
+
+    Raises TemplateRefused if the child takes too much or ends.
+    """
     assert child.stdin is not None and child.stdout is not None
     deadline, waiting, received = time.monotonic() + limits.seconds, memoryview(request), bytearray()
     os.set_blocking(child.stdin.fileno(), False)
