@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,6 +69,14 @@ def atomic_write(path: str | Path, mode: int | None = None) -> Iterator[BinaryIO
         raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         _discard(unfinished)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to a free name that ends in `.bad`; return that name."""
+    names = (path.with_name(f"{path.name}.bad{number or ''}") for number in count())
+    kept = next(name for name in names if not os.path.lexists(name))
+    path.rename(kept)
+    return kept
 
 
 def discard_unfinished() -> None:

@@ -94,6 +94,8 @@ for lab, title in TITLES.items():
         print(f"lab {lab} {title}: not done here")
         continue
     print(f"lab {lab} {title}: {len(results[lab].measurements)} measurements")
+    for problem in results[lab].problems:
+        print("      ", problem)
     for name, value in results[lab].measurements.items():
         print(f"      {name!r}: {value.value:.4g} {value.unit}")
 
@@ -387,8 +389,10 @@ check.score()
 #
 # ## When you get an error
 #
-# * `... is not readable json`, `... is ..., not a number`: a file in `results/` was changed or truncated. Delete it, or
-#   run its lab again; the other files stay.
+# * `... is not readable json`, `... is ..., not a number`: a file in `results/` was changed or truncated. That part is
+#   left out of the report. Run its lab again: a file that cannot be read is kept as `.bad`, and a new one begins.
+# * `... is not written; results stay in this notebook's memory`: the folder is full or read-only. Make it writable before
+#   you close the notebook: the next result writes all of them.
 # * `lab 12 has no measurement ... on record`: the names must be exactly those of section 1. Run section 1 first.
 # * `no folder results`: the notebook runs in another folder. Run all labs in one folder, because the results are stored
 #   next to the notebook.

@@ -1,31 +1,29 @@
 """Records of predictions, measurements and checks: one JSON file per lab.
 
-The files are in `results/`, in the folder of the notebook."""
+The files are in `results/`, in the folder of the notebook. Nothing here raises if a file or the folder is damaged or
+cannot be written; `minillama.lab.results_file` says what happens then.
+"""
 
 import importlib.metadata
-import json
-import os
+import math
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
 from minillama import env
+from minillama.lab import results_file as files
 
 PACKAGES = ("minillama", "jax", "jaxlib", "numpy", "gguf")
 
 
 def results_file(lab: str) -> Path:
     """Path of a lab's records, in the notebook's working folder."""
-    return Path.cwd() / "results" / f"lab{lab}.json"
+    return files.absolute(Path("results")) / f"lab{lab}.json"
 
 
 def read(lab: str) -> dict[str, object]:
     """All records of one lab; empty if there is no readable JSON file."""
-    try:
-        content = json.loads(results_file(lab).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return files.load(results_file(lab))
 
 
 def section(lab: str, name: str) -> dict[str, object]:
@@ -38,26 +36,33 @@ def write(lab: str, name: str, entry: str, value: object) -> Path:
     """Store `value` as `entry` of section `name`; return the file's path.
 
     Machine, date and versions are stored with it. The file is replaced atomically: if the kernel dies during the write,
-    the old file stays whole.
+    the old file stays whole. Entries that another kernel wrote stay.
     """
-    content = read(lab)
-    entries = section(lab, name)
-    entries[entry] = value
-    content.update({name: entries, "lab": lab, "written": now(), "machine": machine(), "versions": versions()})
     path = results_file(lab)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(
-        json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
-    )
-    partial.replace(path)
+    files.store(path, name, entry, value, lambda: facts(lab))
     return path
+
+
+def facts(lab: str) -> dict[str, object]:
+    """Values of a file next to its sections."""
+    return {"lab": lab, "written": now(), "machine": machine(), "versions": versions()}
 
 
 def measurement(lab: str, entry: str, value: float, unit: str) -> float:
     """Record one measured number with its unit, and return the number."""
     write(lab, "measurements", entry, {"value": float(value), "unit": unit, "written": now()})
     return value
+
+
+def number(entry: object, name: str) -> float | None:
+    """A finite number of a recorded entry; None if it holds none."""
+    value = entry.get(name) if isinstance(entry, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number with hundreds of digits
+        return None
 
 
 def now() -> str:

@@ -97,13 +97,15 @@ def test_item_records_and_displays() -> None:
     assert stored["machine"]["logical_cores"] >= 1
 
 
-def test_broken_records_are_replaced() -> None:
-    lab_record.write("98", "predictions", "speed", 3)
-    lab_record.results_file("98").write_text("{ half a fi")
-    assert lab_record.read("98") == {}
-    lab_record.measurement("98", "speed", 4.0, "tok/s")
-    assert lab_record.section("98", "measurements")["speed"]["value"] == 4.0
-    assert [path.name for path in lab_record.results_file("98").parent.iterdir()] == ["lab98.json"]
+def test_a_check_survives_any_text_of_the_learner() -> None:
+    @graded("97", "any text")
+    def any_text(answer: Callable[..., object]) -> str:
+        return str(answer())
+
+    assert any_text(lambda: "half a pair: \ud800, and \x00").passed
+    assert lab_record.section("97", "checks")["any_text"]["message"] == "half a pair: \ud800, and \x00"
+    assert len(any_text(lambda: 1 / len([] * len("x" * 10**7))).message) < 500
+    assert len(any_text(lambda: int("9" * 5000)).message) < 500
 
 
 def header(data: bytes) -> tuple[int, int, int]:

@@ -370,7 +370,7 @@ def test_figures_have_their_numbers() -> None:
     )
     for shown in figures:
         bundle = shown.mime_bundle()
-        assert set(bundle) == {PLOTLY_MIME, "text/plain"} and len(str(bundle)) < 40_000
+        assert set(bundle) == {PLOTLY_MIME, "text/html", "text/plain"} and len(str(bundle)) < 60_000
         assert shown.text.splitlines()[0] == shown.plotly.layout.title.text
     assert "attn_output  128 × 128       by columns  16 of 128 columns" in figures[0].text
     assert "attn_norm    128             not split   all of it" in figures[0].text

@@ -80,8 +80,8 @@ def test_curves_have_a_text_alternative_and_a_small_bundle() -> None:
     )  # fmt: skip
     for shown in figures:
         bundle = shown.mime_bundle()
-        assert set(bundle) == {PLOTLY_MIME, "text/plain"} and bundle["text/plain"] == shown.text
-        assert len(str(bundle)) < 20_000
+        assert set(bundle) == {PLOTLY_MIME, "text/html", "text/plain"} and bundle["text/plain"] == shown.text
+        assert len(str(bundle)) < 30_000
         assert shown.text.splitlines()[0] == shown.plotly.layout.title.text
     assert "first token     50 ms" in figures[0].text and "median later   1.5 ms" in figures[0].text
     assert "linear  slope   1.00" in figures[1].text

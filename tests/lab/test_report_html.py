@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minillama.errors import FormatError, ResourceError
+from minillama.errors import ResourceError
 from minillama.lab import Prediction, lab_record
 from minillama.lab.checks import lab12
 from minillama.lab.grading import decisions
@@ -141,8 +141,8 @@ def test_what_records_hold_is_text_and_no_markup() -> None:
 
 MALFORMED: list[tuple[str, str]] = [
     ("{", "is not readable json"),
-    ("[1, 2]", "not a group of entries"),
-    ("[" * 5000, "is not readable json|not a group"),
+    ("[1, 2]", "is not what a lab writes"),
+    ("[" * 5000, "is not readable json|not what a lab writes"),
     ('{"measurements": {"speed": 3}}', "measurements: speed is 3, not a group of entries"),
     ('{"measurements": {"speed": {"value": "fast"}}}', "measurements: speed: value is 'fast', not a number"),
     ('{"measurements": {"speed": {"value": NaN}}}', "not a finite number"),
@@ -154,24 +154,46 @@ MALFORMED: list[tuple[str, str]] = [
     ('{"roofline": {"own": {"bandwidth": 1}}}', "flops is None"),
     ('{"texts": {"why": {"text": 5}}}', "text is 5, not a text"),
     ('{"pictures": {"a": {"figure": {"data": [{"type": "nonsense"}]}, "text": ""}}}', "a figure that plotly knows"),
-    ('{"decisions": {"target": {"name": "x"}}}', "decisions are not what the lab writes"),
+    ('{"decisions": {"target": {"name": "x"}}}', "'target' is not what the lab writes"),
     ('{"decisions": {"target": {"name": "x", "limits": [{"lab": "12", "measurement": "y", "at_least": null, '
-     '"at_most": null}]}}}', "decisions are not"),
-    ('{"decisions": {"trade-offs": [3]}}', "decisions are not"),
-    ('{"decisions": {"look back": "never"}}', "decisions are not"),
+     '"at_most": null}]}}}', "is not what the lab writes"),
+    ('{"decisions": {"trade-offs": [3]}}', "is not what the lab writes"),
+    ('{"decisions": {"look back": "never"}}', "is not what the lab writes"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("content", "said"), MALFORMED)
-def test_malformed_records_are_refused_with_one_line(content: str, said: str) -> None:
-    Path("results").mkdir()
-    Path("results/lab12.json").write_text(content)
-    with pytest.raises(FormatError, match="lab12") as refused:
-        build_report(Path("results"), Path("report.html"))
-    message = str(refused.value)
-    assert "\n" not in message and len(message) < 300
-    assert any(part in message for part in said.split("|")), message
-    assert not Path("report.html").exists()
+def test_malformed_records_are_left_out_with_one_line(content: str, said: str) -> None:
+    """The report names the part; all other records of this lab and of the others are in it."""
+    lab_record.measurement("05", "slope", 2.0, "exponent")
+    path = Path("results/lab12.json")
+    path.write_text(content)
+    shown = page()
+    problems = [*read_results(Path("results"))["12"].problems, *read_decisions(read_results(Path("results"))).problems]
+    assert len(problems) == 1 and "\n" not in problems[0] and len(problems[0]) < 300 and "lab12" in problems[0]
+    assert any(part in problems[0] for part in said.split("|")), problems
+    assert problems[0] in shown.words and "2 exponent" in shown.words and "1 parts unreadable" in shown.words
+    assert path.read_text() == content, "reading changes nothing"
+
+
+def test_one_bad_entry_costs_no_other() -> None:
+    lab_record.measurement("05", "slope", 2.0, "exponent")
+    lab_record.write("05", "measurements", "bad", {"value": "many"})
+    lab_record.write("05", "checks", "bad", {"passed": "perhaps"})
+    found = read_results(Path("results"))["05"]
+    assert found.measurements == {"slope": Quantity(2.0, "exponent")} and len(found.problems) == 2
+    assert "lab05.json: measurements: bad: value is 'many', not a number" in " ".join(found.problems)
+
+
+def test_report_from_memory_where_nothing_can_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("results").write_text("a file where the folder should be")
+    lab_record.measurement("05", "slope", 2.0, "exponent")
+    assert "2 exponent" in page().words
+    assert Path("results").read_text() == "a file where the folder should be"
+    Path("other").write_text("")
+    with pytest.raises(ResourceError, match="other"):
+        build_report(Path("results"), Path("other/report.html"))
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_missing_folder_is_an_error() -> None:
@@ -282,4 +304,6 @@ def test_checks_survive_broken_records_and_none() -> None:
     assert "run a lab first" in lab12.look_back(lambda: LOOK_BACK).message
     fill()
     Path("results/lab05.json").write_text("{")
-    assert "lab05.json is not readable json" in lab12.target(lambda: TARGET).message
+    assert lab12.target(lambda: TARGET).passed, "its limits are on lab 12"
+    other = Target("chat", (Limit("05", "slope", at_least=1.0), Limit("12", "big", at_most=7.0)))
+    assert "lab05.json is not readable json" in lab12.target(lambda: other).message

@@ -24,6 +24,8 @@ def _on_record(results: Results, lab: str, name: str) -> Quantity:
         return found
     if lab not in results:
         raise NotYet(f"there is nothing on record of lab {lab!r}; on record: {', '.join(results) or 'no lab'}")
+    if results[lab].problems:
+        raise NotYet(f"lab {lab} has no measurement {name!r} on record: {results[lab].problems[0]}")
     names = list(results[lab].measurements)
     near = difflib.get_close_matches(name, names, 3, 0.3) or names[:5]
     raise NotYet(f"lab {lab} has no measurement {name!r} on record; did you mean {' or '.join(map(repr, near))}?")

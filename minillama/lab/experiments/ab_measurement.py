@@ -3,7 +3,6 @@
 A change's prediction is recorded before its measurement."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,16 +93,17 @@ def try_changes(lab: str, start: Flags, changes: Sequence[Change], measure: Meas
     for change in changes:
         changed = {**flags, change.flag: change.value}
         entry = json.dumps([flags, changed], sort_keys=True)
-        if entry not in lab_record.section(lab, "predictions"):
-            said = {"said": change.predicted, "unit": "times", "written": lab_record.now()}
+        predicted = lab_record.number(lab_record.section(lab, "predictions").get(entry), "said")
+        if predicted is None:
+            predicted = change.predicted
+            said = {"said": predicted, "unit": "times", "written": lab_record.now()}
             lab_record.write(lab, "predictions", entry, said)
         found = _measured(lab_record.section(lab, "measurements").get(entry))
         if found is None:
             found = measure_interleaved(lambda flags=flags: measure(flags), lambda changed=changed: measure(changed))
             kept = {"value": found.ratio, "unit": "times", "before": found.before, "after": found.after}
             lab_record.write(lab, "measurements", entry, kept | {"written": lab_record.now()})
-        said = lab_record.section(lab, "predictions")[entry]
-        yield Change(change.flag, change.value, float(said["said"])), found  # type: ignore[index]
+        yield Change(change.flag, change.value, predicted), found
         flags = changed
 
 
@@ -113,10 +113,10 @@ def waterfall_steps(tried: Sequence[tuple[Change, Gain]]) -> list[SpeedUpStep]:
 
 
 def _measured(entry: object) -> Gain | None:
-    """A recorded gain; None if there is none."""
-    if not isinstance(entry, dict):
-        return None
-    return Gain(tuple(map(float, entry["before"])), tuple(map(float, entry["after"])))
+    """A recorded gain; None if there is none, or if it is malformed."""
+    sides = [entry.get(side) for side in ("before", "after")] if isinstance(entry, dict) else []
+    speeds = [tuple(side) for side in sides if isinstance(side, list) and side and all(map(is_positive_factor, side))]
+    return Gain(*speeds) if len(speeds) == 2 and len(speeds[0]) == len(speeds[1]) else None
 
 
 def measure_grid(
@@ -137,4 +137,5 @@ def generation_speed(
 
 def is_positive_factor(value: object) -> bool:
     """True for a finite positive number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    number = lab_record.number({"value": value}, "value")
+    return number is not None and number > 0

@@ -1,11 +1,10 @@
 """Decisions of the report: target, trade-offs, a reviewed prediction, and texts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import ipywidgets as widgets
 
-from minillama.errors import FormatError
 from minillama.lab import lab_record
 from minillama.lab.grading.lab_results import Quantity, Results, measured
 from minillama.lab.widgets.widget_output import RUN_IT, display_widget
@@ -76,6 +75,7 @@ class Decisions:
     target: Target | None = None
     trade_offs: tuple[TradeOff, ...] = ()
     look_back: LookBack | None = None
+    problems: tuple[str, ...] = ()  # a line for each decision that was left out
 
 
 def verdict(value: float | None, at_least: float | None, at_most: float | None) -> str:
@@ -104,18 +104,20 @@ def decide(name: str, decision: object) -> None:
 
 
 def read_decisions(results: Results) -> Decisions:
-    """Read the decisions of lab 12; raises FormatError if they are malformed."""
+    """Read the decisions of lab 12; `problems` names malformed ones, which are left out."""
     kept = results[LAB].decisions if LAB in results else {}
-    try:
-        return Decisions(
-            _target(kept["target"]) if "target" in kept else None,
-            tuple(_trade_off(entry) for entry in kept.get("trade-offs", ())),  # type: ignore[attr-defined]
-            _look_back(kept["look back"]) if "look back" in kept else None,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise FormatError(
-            f"results/lab{LAB}.json: decisions are not what the lab writes; run the notebook's `decide` cells again"
-        ) from None
+    readers = {"target": _target, "trade-offs": _trade_offs, "look back": _look_back}
+    found: dict[str, object] = {}
+    problems = []
+    for name in kept.keys() & readers.keys():
+        try:
+            found[name] = readers[name](kept[name])  # type: ignore[operator]
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            problems.append(
+                f"results/lab{LAB}.json: decisions: {name!r} is not what the lab writes; it is left out: run the "
+                "notebook's `decide` cells again"
+            )
+    return Decisions(found.get("target"), found.get("trade-offs", ()), found.get("look back"), tuple(problems))  # type: ignore[arg-type]
 
 
 def _target(entry: Mapping[str, object]) -> Target:
@@ -126,6 +128,10 @@ def _target(entry: Mapping[str, object]) -> Target:
             raise ValueError("a limit without a side")
         limits.append(Limit(str(limit["lab"]), str(limit["measurement"]), *ends))
     return Target(str(entry["name"]), tuple(limits))
+
+
+def _trade_offs(entries: Sequence[Mapping[str, object]]) -> tuple[TradeOff, ...]:
+    return tuple(map(_trade_off, entries))
 
 
 def _trade_off(entry: Mapping[str, object]) -> TradeOff:

@@ -1,21 +1,22 @@
 """Strict reader of the labs' records.
 
-A file that the labs did not write is refused with a one-line error."""
+An entry that the labs did not write is left out, and a line says so."""
 
-import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import plotly.graph_objects as go
 
-from minillama.errors import FormatError, ResourceError, first_line
+from minillama.errors import FormatError, ResourceError
+from minillama.lab import lab_record, results_file
 from minillama.lab.plots.roofline_plots import Dot
 from minillama.lab.widgets.figure import Figure
 from minillama.measure.limits.roofline import Roofline
 
-LARGEST = 32 << 20  # bytes of a file of records; the figures of a lab take some hundred kilobytes
+MOST_PROBLEMS = 20  # lines for one file
+T = TypeVar("T")
 TITLES = {
     "00": "Install and doctor",
     "01": "Your machine's roofline",
@@ -57,6 +58,7 @@ class LabResults:
     texts: Mapping[str, tuple[str, str]]  # question and answer
     decisions: Mapping[str, object]  # `minillama.lab.grading.decisions` reads them
     roof: Roofline | None
+    problems: tuple[str, ...] = ()  # a line for each part that was left out
 
     def measured_predictions(self) -> dict[str, tuple[Quantity, Quantity]]:
         """Predictions that have a measurement: (predicted, measured) by name."""
@@ -68,13 +70,22 @@ Results = Mapping[str, LabResults]
 
 
 def read_results(folder: Path) -> dict[str, LabResults]:
-    """Records of all labs in a folder, by lab number.
+    """Records of a folder by lab number, with those in this kernel's memory.
 
-    Raises ResourceError for a missing folder, FormatError for a file that the labs did not write.
+    A damaged file or entry is left out and named in `problems`. Raises ResourceError if there is no folder.
     """
-    if not folder.is_dir():
+    paths = {path.name: path for path in [*_files(folder), *results_file.unsaved_files(folder)]}
+    if not paths and not folder.is_dir():
         raise ResourceError(f"no folder {folder}: run a lab first, it writes its results there")
-    return {path.stem[3:]: _read(path) for path in sorted(folder.glob("lab[0-9][0-9].json"))}
+    return {path.stem[3:]: _read(path) for _, path in sorted(paths.items())}
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of records in a folder."""
+    try:
+        return [path for path in folder.iterdir() if path.match("lab[0-9][0-9].json")]
+    except OSError:  # no folder, or an unreadable one
+        return []
 
 
 def measured(results: Results, lab: str, name: str) -> Quantity | None:
@@ -91,7 +102,7 @@ class _Entry:
     def refuse(self, wanted: str) -> FormatError:
         told = repr(self.value)
         told = told if len(told) <= 40 else f"{told[:37]}..."
-        return FormatError(f"{self.where} is {told}, not {wanted}; delete the file, or run lab {self.lab} again")
+        return FormatError(f"{self.where} is {told}, not {wanted}; it is left out: run lab {self.lab} again")
 
     def get(self, name: str, default: object = None) -> "_Entry":
         return _Entry(self.fields().get(name, default), f"{self.where}: {name}", self.lab)
@@ -110,15 +121,11 @@ class _Entry:
         return self.value
 
     def number(self) -> float:
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
-            raise self.refuse("a number")
-        try:
-            finite = math.isfinite(self.value)
-        except OverflowError:  # a whole number with hundreds of digits
-            finite = False
-        if not finite:
-            raise self.refuse("a finite number")
-        return float(self.value)
+        found = lab_record.number({"value": self.value}, "value")
+        if found is None:
+            is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+            raise self.refuse("a finite number" if is_number else "a number")
+        return found
 
     def positive(self) -> float:
         if self.number() <= 0:
@@ -131,36 +138,52 @@ class _Entry:
         return self.value
 
 
+class _Reader:
+    """Reads the parts of one file; collects a line for each part that is refused."""
+
+    def __init__(self, whole: _Entry) -> None:
+        self.whole = whole
+        self.problems: list[str] = []
+
+    def value(self, entry: _Entry, read: Callable[[_Entry], T], default: T) -> T:
+        try:
+            return read(entry)
+        except FormatError as error:
+            self.problems.append(str(error))
+            return default
+
+    def section(self, name: str, read: Callable[[_Entry], T]) -> dict[str, T]:
+        """The entries of a section that `read` accepts."""
+        items = self.value(self.whole.get(name, {}), _Entry.items, [])
+        found = {entry_name: self.value(entry, lambda e: (read(e),), ()) for entry_name, entry in items}
+        return {entry_name: parts[0] for entry_name, parts in found.items() if parts}
+
+
 def _read(path: Path) -> LabResults:
     lab = path.stem[3:]
-    if path.stat().st_size > LARGEST:
-        raise FormatError(f"{path} has more than {LARGEST >> 20} MB, too much for records; delete it, or run lab {lab}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"{path} is not readable json ({first_line(error)}); delete it, or run lab {lab} again"
-        ) from None
-    whole = _Entry(content, str(path), lab)
-
-    def section(name: str) -> list[tuple[str, _Entry]]:
-        return whole.get(name, {}).items()
-
+        content, problem = results_file.parse(path), ""
+    except (OSError, ValueError) as error:
+        content = {}
+        problem = f"{path} {results_file.reason(error)}; it is left out: run lab {lab} again"
+    whole = _Entry(results_file.merged(results_file.absolute(path), content), str(path), lab)
+    reader = _Reader(whole)
     return LabResults(
         lab=lab,
-        written=whole.get("written", "").text(),
-        machine=whole.get("machine", {}).fields(),
-        versions={name: entry.text() for name, entry in section("versions")},
-        predictions={n: Quantity(e.get("said").number(), e.get("unit", "").text()) for n, e in section("predictions")},
-        measurements={
-            n: Quantity(e.get("value").number(), e.get("unit", "").text()) for n, e in section("measurements")
-        },
-        checks={name: entry.get("passed").truth() for name, entry in section("checks")},
-        dots={n: Dot(e.get("intensity").positive(), e.get("flops").positive()) for n, e in section("dots")},
-        figures={name: _figure(entry) for name, entry in section("pictures")},
-        texts={n: (e.get("question", "").text(), e.get("text").text()) for n, e in section("texts")},
+        written=reader.value(whole.get("written", ""), _Entry.text, ""),
+        machine=reader.value(whole.get("machine", {}), _Entry.fields, {}),
+        versions=reader.section("versions", _Entry.text),
+        predictions=reader.section("predictions", lambda e: Quantity(e.get("said").number(), e.get("unit", "").text())),
+        measurements=reader.section(
+            "measurements", lambda e: Quantity(e.get("value").number(), e.get("unit", "").text())
+        ),
+        checks=reader.section("checks", lambda e: e.get("passed").truth()),
+        dots=reader.section("dots", lambda e: Dot(e.get("intensity").positive(), e.get("flops").positive())),
+        figures=reader.section("pictures", _figure),
+        texts=reader.section("texts", lambda e: (e.get("question", "").text(), e.get("text").text())),
         decisions=whole.get("decisions", {}).fields(),
-        roof=_roof(whole.get("roofline", {})),
+        roof=reader.value(whole.get("roofline", {}), _roof, None),
+        problems=(problem,) * bool(problem) + tuple(reader.problems[:MOST_PROBLEMS]),
     )
 
 
@@ -168,7 +191,7 @@ def _figure(entry: _Entry) -> Figure:
     figure = entry.get("figure")
     try:
         return Figure(go.Figure(figure.fields()), entry.get("text").text())
-    except (ValueError, TypeError):  # plotly's reason takes a page
+    except (ValueError, TypeError, RecursionError):  # plotly's reason takes a page
         raise figure.refuse("a figure that plotly knows") from None
 
 

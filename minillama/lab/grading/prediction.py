@@ -1,6 +1,5 @@
 """Predictions: record a guess before a measurement and compare the two."""
 
-import math
 from dataclasses import dataclass
 
 import ipywidgets as widgets
@@ -46,9 +45,7 @@ class Prediction:
 
     def recorded(self) -> float | None:
         """The recorded prediction; None if there is none."""
-        entry = lab_record.section(self.lab, "predictions").get(self.name)
-        said = entry.get("said") if isinstance(entry, dict) else None
-        return float(said) if isinstance(said, int | float) and math.isfinite(said) else None
+        return lab_record.number(lab_record.section(self.lab, "predictions").get(self.name), "said")
 
     def compare(self, measured: float, model: float | None = None) -> Figure:
         """Record the measurement; draw prediction, measurement and a simple model."""

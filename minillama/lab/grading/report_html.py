@@ -37,8 +37,8 @@ def save_figure(lab: str, name: str, figure: Figure) -> Figure:
 def build_report(results_folder: Path, out: Path) -> Path:
     """Write the report on a folder's records to `out` atomically, and return `out`.
 
-    The report names each lab without records. Raises ResourceError for a missing folder, FormatError for a file that
-    the labs did not write; then nothing is written.
+    The report names each lab without records, and each file or entry that is damaged. Raises ResourceError for a
+    missing folder, and if `out` cannot be written.
     """
     results = read_results(results_folder)
     page = _template().render(_page(results, read_decisions(results)))
@@ -47,7 +47,7 @@ def build_report(results_folder: Path, out: Path) -> Path:
     except OSError as error:
         raise ResourceError(f"cannot create the folder {out.parent}: {error.strerror or error}") from error
     with atomic_write(out) as file:
-        file.write(page.encode())
+        file.write(page.encode("utf-8", "replace"))  # half of a surrogate pair has no bytes
     return out
 
 
@@ -81,6 +81,7 @@ class _Lab:
     number: str
     title: str
     found: LabResults | None
+    problems: Sequence[str]
     predictions: Rows
     measurements: Rows
     figures: Sequence[_Plot]
@@ -94,6 +95,7 @@ def _page(results: Results, decisions: Decisions) -> dict[str, object]:
         "plotly": Markup(get_plotlyjs()),
         "machines": _machines(results),
         "target": decisions.target,
+        "problems": decisions.problems,
         "limits": _limits(results, decisions),
         "trade_offs": [(each.choice, _ratios(results, each), each.because) for each in decisions.trade_offs],
         "texts": texts,
@@ -118,10 +120,12 @@ def _machines(results: Results) -> list[tuple[str, Rows]]:
     machines: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for lab, found in results.items():
         machine = found.machine
+        if not machine:
+            continue
         cores = machine.get("affinity")
-        memory = machine.get("memory_total")
+        memory = lab_record.number(machine, "memory_total")
         usable = str(len(cores)) if isinstance(cores, list | tuple) else "?"
-        size = f"{memory / 2**30:.1f} GiB" if isinstance(memory, int | float) else "?"
+        size = "?" if memory is None else f"{memory / 2**30:.1f} GiB"
         facts = (
             ("processor", str(machine.get("cpu", "?"))),
             ("cores", f"{machine.get('physical_cores', '?')} physical, {usable} to be used"),
@@ -179,7 +183,7 @@ def _roofline(results: Results) -> _Plot | None:
 def _lab(number: str, found: LabResults | None) -> _Lab:
     title = TITLES.get(number, "another lab")
     if found is None:
-        return _Lab(number, title, None, [], [], [])
+        return _Lab(number, title, None, (), [], [], [])
     predictions: Rows = [
         (name, _quantity_text(said), _quantity_text(found.measurements.get(name)))
         for name, said in found.predictions.items()
@@ -187,7 +191,9 @@ def _lab(number: str, found: LabResults | None) -> _Lab:
     others: Rows = [
         (name, _quantity_text(value)) for name, value in found.measurements.items() if name not in found.predictions
     ]
-    return _Lab(number, title, found, predictions, others, [_plot(figure) for figure in found.figures.values()])
+    return _Lab(
+        number, title, found, found.problems, predictions, others, [_plot(figure) for figure in found.figures.values()]
+    )
 
 
 def calibration(results: Results) -> Figure:
@@ -207,7 +213,7 @@ def calibration(results: Results) -> Figure:
             (lab, name, format_number(s.value), format_number(m.value), m.unit, error_factor(s, m))
             for name, (s, m) in pairs.items()
         ]
-    low, high = min(ends) / 2, max(ends) * 2
+    low, high = max(min(ends) / 2, 1e-300), min(max(ends) * 2, 1e300)
     figure.add_scatter(
         x=[low, high], y=[low, high], mode="lines", showlegend=False, hoverinfo="skip",
         line={"color": GREY, "dash": "dash"},

@@ -19,6 +19,7 @@ def rubric(results: Results, decisions: Decisions) -> list[Row]:
     there = sum(ratio is not None for ratio in ratios)
     processors = len({str(found.machine.get("cpu")) for found in results.values()})
     back = decisions.look_back
+    lost = sum(len(found.problems) for found in results.values()) + len(decisions.problems)
     missing = [lab for lab in TITLES if lab not in results]
     return [
         ("Target", "names the users and the limits in numbers; the numbers fit the purpose", "4",
@@ -33,7 +34,7 @@ def rubric(results: Results, decisions: Decisions) -> list[Row]:
          f"{said} made, {len(looked)} measured, {'one' if back else 'none'} reviewed"),
         ("Words", "a reader who was not there can decide with them", "3", f"{words} words"),
         ("Gaps", "names what was not done or not measured", "1",
-         f"labs without results: {', '.join(missing) or 'none'}"),
+         f"labs without results: {', '.join(missing) or 'none'}" + (f"; {lost} parts unreadable" if lost else "")),
         ("Exercises", "of the labs that were done", "1", f"{solved} of {tried} solved"),
     ]  # fmt: skip
 

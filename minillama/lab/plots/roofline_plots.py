@@ -99,13 +99,15 @@ def measure_own_roofline(kind: TensorType | None = KIND) -> Roofline:
 def recorded_roofline() -> Roofline | None:
     """The recorded roofline; None if lab 01 has not measured it here."""
     entry = lab_record.section("01", "roofline").get("own")
-    if not isinstance(entry, dict):
+    speeds = [lab_record.number(entry, name) for name in ("bandwidth", "flops", "threads")]
+    if not isinstance(entry, dict) or not all(value is not None and value > 0 for value in speeds):
         return None
-    try:
-        roof = Roofline(**{name: entry[name] for name in Roofline.__dataclass_fields__})
-        return roof if roof.bandwidth > 0 and roof.flops > 0 else None
-    except (KeyError, TypeError, ValueError):
-        return None
+    words = {name: entry.get(name) for name in ("arithmetic", "device")}
+    return (
+        Roofline(*speeds[:2], threads=int(speeds[2]), **words)
+        if all(isinstance(w, str) for w in words.values())
+        else None
+    )
 
 
 def record_dot(lab: str, name: str, dot: Dot) -> Dot:
@@ -119,9 +121,9 @@ def recorded_dots(labs: Sequence[str] = tuple(f"{lab:02}" for lab in range(13)))
     dots = {}
     for lab in labs:
         for name, entry in lab_record.section(lab, "dots").items():
-            values = [entry.get(key) for key in ("intensity", "flops")] if isinstance(entry, dict) else []
-            if values and all(isinstance(v, int | float) and math.isfinite(v) and v > 0 for v in values):
-                dots[name] = Dot(*values)
+            values = [lab_record.number(entry, key) for key in ("intensity", "flops")]
+            if all(value is not None and value > 0 for value in values):
+                dots[name] = Dot(*values)  # type: ignore[arg-type]
     return dots
 
 
