@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from minillama.atomic_file import check_target
 from minillama.cli.arguments.option import Option, OtherOption, add_options, add_other_options
+from minillama.cli.arguments.parser import shown_value
 from minillama.cli.arguments.prompt_text import read_file
 from minillama.cli.arguments.values import integer_in
 from minillama.cli.output.terminal import note
@@ -138,10 +139,12 @@ def _words(words: list[str]) -> "tuple[Path, Path, Mix | None, int | None]":
             from minillama.gguf.quantisation_mixes import Mix
 
             Mix.named(rest[0])  # raises, with the known ones
-    if len(rest) > 2 or (len(rest) == 2 and not (rest[1].isdecimal() and int(rest[1]) > 0)):
-        raise OptionError(f"{' '.join(rest[1:])}: only a number of threads may follow the type")
+    try:
+        (threads,) = map(integer_in(1), rest[1:]) if len(rest) > 1 else (None,)
+    except (ValueError, argparse.ArgumentTypeError):
+        raise OptionError(f"{' '.join(rest[1:])}: only a number of threads may follow the type") from None
     target = target or source.with_name(f"ggml-model-{mix.name if mix else 'COPY'}.gguf")
-    return source, target, mix, int(rest[1]) if len(rest) == 2 else None
+    return source, target, mix, threads
 
 
 def _mix(word: str) -> "tuple[bool, Mix | None]":
@@ -199,7 +202,11 @@ def _override(text: str) -> "MetadataOverride":
 
     key, _, rest = text.partition("=")
     kind, colon, raw = rest.partition(":")
-    if not key or not colon or kind not in _KINDS or max(len(key.encode()), len(raw.encode())) > _MAX_BYTES:
+    try:
+        size = max(len(key.encode()), len(raw.encode()))
+    except UnicodeEncodeError:
+        raise OptionError(f"--override-kv {shown_value(text)}: expected UTF-8") from None
+    if not key or not colon or kind not in _KINDS or size > _MAX_BYTES:
         raise OptionError(
             f"--override-kv {text}: should be KEY=TYPE:VALUE with int, float, bool or str; key and value "
             f"of at most {_MAX_BYTES} bytes"

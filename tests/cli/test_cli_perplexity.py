@@ -168,6 +168,7 @@ def test_an_interrupt_reports_what_was_done(
         (["-p", "a", "-f", "b"], "not -p and -f"),
         (["-f", "/nowhere/text"], "/nowhere/text: No such file"),
         (["-p", "too short"], "you need at least 64 tokens to evaluate perplexity with a context of 32; the text has"),
+        (["-p", "\udcff\udcfe"], "you need at least 64 tokens"),  # bytes that are no UTF-8
         (["-p", TEXT, "-c", "0"], "-c 0"),
         (["-p", TEXT, "--chunks", "0"], "chunks is 0"),
         (["-p", TEXT, "--ppl-output-type", "2"], "--ppl-output-type 2"),

@@ -13,7 +13,8 @@ import pytest
 
 import minillama as ml
 from minillama import env
-from minillama.cli import main
+from minillama.cli import main, parse_arguments
+from minillama.cli.arguments.model_from_args import generate_options
 from minillama.engine.llm import LLM
 
 STORY = "Once upon a time"
@@ -111,6 +112,16 @@ def test_control_tokens_are_printed_on_demand(llm: LLM, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "\n"
     assert main([*words, "--special"]) == 0
     assert capsys.readouterr().out == llm.tokenizer.piece(end, special=True).decode() + "\n"
+
+
+def test_bytes_that_are_no_utf8(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python reads them from the command line as surrogates."""
+    words = ["run", "-p", "\udcff", "-sys", "\udcfe", "-n", "1", "-r", "\udcff", "--no-perf"]
+    assert main(words) == 0
+    assert capsys.readouterr().err == ""
+    chosen = generate_options(parse_arguments([*words, "--dry-sequence-breaker", "\udcff"]), llm)
+    pieces = [llm.tokenizer.piece(token) for token in chosen["dry_sequence_breakers"]]
+    assert pieces and all(b"\xff" in piece for piece in pieces)
 
 
 def test_verbosity(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from minillama.cli import parse_arguments
 from minillama.errors import MinillamaError, OptionError, UnsupportedError
@@ -137,6 +139,18 @@ def test_the_variables_of_its_tool(tool: str, ask, monkeypatch: pytest.MonkeyPat
                 assert one.startswith(variable) and one.partition(": ")[2] == other.partition(": ")[2]
             if by_option.error is not None:
                 assert str(by_variable.error).startswith(variable)
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("command", [*TOOLS.values(), "quality", "latency", "worker"])
+def test_any_words_are_parsed_or_one_line(command: str, data: st.DataObject, ask) -> None:
+    names = st.sampled_from(sorted({name for row in rows() for name in row.names + row.off}))
+    texts = st.one_of(st.text(max_size=6), st.text("-=0123456789.ex ,", max_size=8), st.sampled_from(["--", "\udcff"]))
+    words = data.draw(st.lists(st.one_of(names, texts), max_size=8))
+    assume(not {"--version", "--help", "--usage", "-h"} & {word.replace("_", "-").partition("=")[0] for word in words})
+    found = ask(command, *words)
+    assert all("\n" not in line and len(line) < 500 for line in found.warnings)
 
 
 def test_wrong_variables(ask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,9 +114,9 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert main(["imatrix", "-m", "m.gguf", "-o", "b.gguf"]) == 2
     assert "give the text with one of -p, -f and -bf, not none" in capsys.readouterr().err
     assert not Path("b.gguf").exists()
-    # --chunk is --from-chunk, as in llama-imatrix; the other text, context and cache give other numbers.
+    # --chunk is --from-chunk, as in llama-imatrix; other chunks have other numbers.
     text = Path("text.txt").read_text()
-    more = ["-p", text, "-c", "32", "--chunk", "1", "--chunks", "2", "-ctk", "f32", "-o", "c.gguf", "-n", "3"]
+    more = ["-p", text, "-c", "32", "--chunk", "1", "--chunks", "2", "-o", "c.gguf", "-n", "3"]
     assert main(["imatrix", "-m", "m.gguf", *more]) == 0
     assert "-n 3 has no effect: no text is generated" in capsys.readouterr().err
     skipped = read_imatrix("c.gguf")

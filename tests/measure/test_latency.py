@@ -180,9 +180,9 @@ def test_an_interrupt_leaves_what_was_measured(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-o", "csv"], "-o csv: use md or json"),
-        (["-n", "0"], "-n 0: should be at least 1"),
-        (["-r", "0"], "-r 0: should be at least 1"),
+        (["-o", "csv"], "-o csv: use one of md, json"),
+        (["-n", "0"], "-n 0: expected at least 1"),
+        (["-r", "0"], "-r 0: expected at least 1"),
         (["-p", "0"], "'0' should be at least 1"),
         (["-m", "missing.gguf"], "missing.gguf: no such file"),
         (["--lock-timeout", "-1"], "--lock-timeout -1.0: should be a number of seconds"),

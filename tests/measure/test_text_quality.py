@@ -210,7 +210,7 @@ def test_an_interrupt_while_writing_is_passed_on(llm: LLM) -> None:
     [
         ([], "give prompts with -p, which may be repeated, or with -f FILE"),
         (["-p", "a", "-f", "b"], "give prompts with -p"),
-        (["-p", "a", "--temp", "0.2,x"], "'0.2,x' should be numbers with commas between them"),
+        (["-p", "a", "--temp", "0.2,x"], "--temp 0.2,x: expected a number"),
         (["-p", "a", "--temp", "0.2", "--top-p", "0.9,3"], "top_p is 3.0"),
         (["-p", "a", "--samples", "0"], "--samples 0: should be at least 1"),
         (["-p", "a", "-n", "-1"], "-n -1: should be at least 1"),

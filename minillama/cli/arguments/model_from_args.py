@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minillama import env
 from minillama.cli.arguments.parser import shown_value
-from minillama.cli.arguments.prompt_text import process_escapes, read_file
+from minillama.cli.arguments.prompt_text import process_escapes, read_file, text_bytes
 from minillama.engine.load_options import LoadOptions
 from minillama.engine.loading.device_sharing import SplitMode
 from minillama.errors import OptionError, ResourceError, first_line
@@ -253,6 +253,6 @@ def stop_texts(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _breaker_tokens(args: argparse.Namespace, llm: "LLM") -> tuple[int, ...]:
-    breakers = [process_escapes(text).encode() for text in args.dry_sequence_breaker if text != "none"]
+    breakers = [text_bytes(process_escapes(text)) for text in args.dry_sequence_breaker if text != "none"]
     pieces = (llm.tokenizer.piece(token) for token in range(llm.tokenizer.size))
     return tuple(token for token, piece in enumerate(pieces) if any(breaker in piece for breaker in breakers))

@@ -37,7 +37,12 @@ def read_bytes(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ResourceError(f"{path}: {error.strerror or error}") from error
+        raise ResourceError(f"{path or repr(path)}: {error.strerror or error}") from error
+
+
+def text_bytes(text: str) -> bytes:
+    """The bytes of a text of the command line, which may be no UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def read_stdin() -> str:
@@ -72,7 +77,7 @@ def read_text(args: argparse.Namespace) -> bytes:
         return read_bytes(args.binary_file)
     if args.file is not None:
         return read_file(args.file).encode()
-    return (process_escapes(args.prompt) if args.escape else args.prompt).encode()
+    return text_bytes(process_escapes(args.prompt) if args.escape else args.prompt)
 
 
 def read_system_prompt(args: argparse.Namespace) -> str | None:
