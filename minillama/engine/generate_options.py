@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minillama.errors import OptionError
+from minillama.engine.generation.option_values import as_int, check_flag
+from minillama.errors import OptionError, quoted
 from minillama.sampling import SamplingOptions
 
 LARGEST_DRAFT, LARGEST_NGRAM = 63, 16
@@ -26,18 +27,24 @@ class Request:
     ngram_max: int = 4  # most tokens at the end of the context that are looked for earlier in it
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < -2:
-            raise OptionError(f"n is {self.n!r}; expected a number of tokens, -1 for no limit or -2 for a full context")
-        if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < -1:
-            raise OptionError(f"keep is {self.keep!r}; expected a number of tokens, or -1 for the whole prompt")
+        n, keep = as_int(self.n), as_int(self.keep)
+        if n is None or n < -2:
+            raise OptionError(
+                f"n is {quoted(self.n)}; expected a number of tokens, -1 for no limit or -2 for a full context"
+            )
+        if keep is None or keep < -1:
+            raise OptionError(f"keep is {quoted(self.keep)}; expected a number of tokens, or -1 for the whole prompt")
         for name, most in (("draft_max", LARGEST_DRAFT), ("ngram_max", LARGEST_NGRAM)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise OptionError(f"{name} is {value!r}; expected 1 to {most}")
-        words = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if not all(isinstance(word, str) and word for word in words):
-            raise OptionError(f"stop is {self.stop!r}; expected a list of non-empty strings")
-        object.__setattr__(self, "stop", words)
+            value = as_int(getattr(self, name))
+            if value is None or not 1 <= value <= most:
+                raise OptionError(f"{name} is {quoted(getattr(self, name))}; expected 1 to {most}")
+        for name in ("context_shift", "ignore_eos", "lookup"):
+            check_flag(name, getattr(self, name))
+        words = (self.stop,) if isinstance(self.stop, str) else self.stop
+        if not isinstance(words, Sequence) or not all(isinstance(word, str) and word for word in words):
+            raise OptionError(f"stop is {quoted(self.stop)}; expected a list of non-empty strings")
+        for name, value in (("n", n), ("keep", keep), ("stop", tuple(words))):
+            object.__setattr__(self, name, value)
 
 
 class GenerateOptions(SamplingOptions, total=False):

@@ -24,7 +24,7 @@ from minillama.engine.result import Completion
 from minillama.engine.session import LEAST_CHUNK, Session
 from minillama.engine.stream import Stream
 from minillama.engine.trace import trace
-from minillama.errors import OptionError, UnsupportedError
+from minillama.errors import OptionError, UnsupportedError, quoted
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, Params
@@ -180,7 +180,7 @@ class LLM:
         tools and chat_template_kwargs: see `render`.
         Raises UnsupportedError where the model has no chat template or it cannot be rendered.
         """
-        ids = self.encode_chat(messages, **{"tools": tools, **chat_template_kwargs})
+        ids = self._encode_chat(messages, tools, chat_template_kwargs)
         return self.stream(ids, session=session, **options)
 
     def chat(
@@ -193,7 +193,7 @@ class LLM:
         **options: Unpack[GenerateOptions],
     ) -> Completion:
         """Answer a conversation and give the answer back whole; see `chat_stream`."""
-        ids = self.encode_chat(messages, **{"tools": tools, **chat_template_kwargs})
+        ids = self._encode_chat(messages, tools, chat_template_kwargs)
         return self.generate(ids, session=session, **options)
 
     def render(
@@ -269,6 +269,13 @@ class LLM:
         marks = [mark.encode() for mark in DRY_BREAKERS]
         pieces = ((token, self.tokenizer.piece(token)) for token in range(self.tokenizer.size))
         return tuple(token for token, piece in pieces if any(mark in piece for mark in marks))
+
+    def _encode_chat(
+        self, messages: Messages, tools: Sequence[object] | None, variables: Mapping[str, object]
+    ) -> list[int]:
+        if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
+            raise OptionError(f"chat_template_kwargs is {quoted(variables)}; give a dict of template variables")
+        return self.encode_chat(messages, **{"tools": tools, **variables})
 
     def _ids(self, prompt: TextOrIds, name: str = "ids") -> tuple[int, ...]:
         """Token ids of a text or of ids; BOS for an empty prompt."""

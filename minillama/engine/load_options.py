@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict
 
 from minillama.engine.batches import Batches
+from minillama.engine.generation.option_values import check_flag, check_int, check_text
 from minillama.engine.loading.device_sharing import DeviceSharing
 
 if TYPE_CHECKING:
@@ -56,6 +57,14 @@ class LoadOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("ctx_size", "main_gpu", "tensor_parallel", "threads", "batch_size", "ubatch_size"):
+            object.__setattr__(self, name, check_int(name, getattr(self, name)))
+        if self.n_gpu_layers is not None:
+            object.__setattr__(self, "n_gpu_layers", check_int("n_gpu_layers", self.n_gpu_layers))
+        for name in ("offline", "use_mmap", "use_mlock", "progress"):
+            check_flag(name, getattr(self, name))
+        for name in ("hf_repo", "hf_file", "workers", "chat_template"):
+            check_text(name, getattr(self, name))
         _ = self.batches, self.cache_types, self.sharing
 
     @classmethod

@@ -11,6 +11,7 @@ from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.batches import Batches
+from minillama.engine.generation.option_values import as_int
 from minillama.errors import OptionError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.tokenizer.token_ids import checked_id, checked_ids
@@ -225,6 +226,6 @@ class Session:
 
 
 def _count(value: SupportsIndex, name: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or (count := value.__index__()) < 0:
+    if (count := as_int(value)) is None or count < 0:
         raise OptionError(f"{name} is {quoted(value)}; expected a number of tokens, at least 0")
     return count

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
 
 import numpy as np
 
@@ -40,9 +41,7 @@ def checked_id(value: object, size: int) -> int:
 
 
 def _integer(value: object, name: str) -> int:
-    try:
-        if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, bool | np.bool_):
+        with suppress(TypeError):
             return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        pass
     raise OptionError(f"{name} is {quoted(value)}; expected a token id, which is a whole number")

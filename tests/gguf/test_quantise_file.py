@@ -1,5 +1,6 @@
 """Quantising files: llama-quantize's bytes, types, order and metadata; imatrices; nothing half-written; the command."""
 
+import os
 import re
 import struct
 from collections import Counter
@@ -490,6 +491,24 @@ def test_command_refuses(
     assert len(caught.err.splitlines()) <= 2
     assert caught.out == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_source_that_becomes_shorter(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A download that goes on while it is quantised: a line, and no half file."""
+    source = tmp_path / "m.gguf"
+    source.write_bytes(model.read_bytes())
+
+    def plan_while_it_shrinks(*arguments: object) -> object:
+        plan = plan_file(*arguments)
+        os.truncate(source, 8192)
+        return plan
+
+    monkeypatch.setattr("minillama.gguf.quantise.file_quantiser.plan_file", plan_while_it_shrinks)
+    assert main(["quantize", str(source), str(tmp_path / "a.gguf"), "Q4_0"]) == 2
+    assert "m.gguf has become shorter since it was opened" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
 
 
 def test_command_interrupted(

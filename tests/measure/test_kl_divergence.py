@@ -1,6 +1,7 @@
 """KL divergence: base files in llama.cpp's format, statistics against a hand calculation and llama-perplexity's own."""
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,6 +154,16 @@ def test_what_is_not_finished_leaves_nothing(models: tuple[ml.LLM, ml.LLM], tmp_
     assert [file.read_text() for file in tmp_path.iterdir()] == ["an older one"]
     with pytest.raises(ResourceError, match=r"nowhere/base.kld: no folder"):
         next(record_base(llm, windows, tmp_path / "nowhere" / "base.kld"))
+
+
+def test_base_that_becomes_shorter(models: tuple[ml.LLM, ml.LLM], base_path: Path, tmp_path: Path) -> None:
+    """Its records are mapped: reading the missing pages would end the process."""
+    path = tmp_path / "base.kld"
+    path.write_bytes(base_path.read_bytes())
+    base = open_base(path)
+    os.truncate(path, 4096)
+    with pytest.raises(ResourceError, match=r"base\.kld has become shorter since it was opened; record it again"):
+        next(running_divergence(models[0], base))
 
 
 def test_other_files_are_refused(models: tuple[ml.LLM, ml.LLM], base_path: Path, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Find a model file: the built-in model, a path, or a Hugging Face repository."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from minillama.errors import OptionError, ResourceError, first_line
+from minillama.errors import OptionError, ResourceError, first_line, quoted
 
 PACKAGE = Path(__file__).resolve().parents[2]
 DEFAULT_MODEL = "storyteller-q8_0.gguf"
@@ -40,6 +41,8 @@ def resolve(
         raise OptionError(f"hf_file={hf_file} needs hf_repo: the repository that holds the file")
     if model is None:
         return data_file(DEFAULT_MODEL)
+    if not isinstance(model, str | os.PathLike):
+        raise OptionError(f"the model is {quoted(model)}; give the name of a file")
     path = Path(model).expanduser()
     if path.is_file():
         return path

@@ -67,7 +67,7 @@ def quantise_file(
     plan = plan_file(file, mix, options)
     _check_target(file, target, plan)
     with atomic_write(target) as out:
-        _write(out, plan, options, progress or (lambda step, count: None))
+        _write(out, file, plan, options, progress or (lambda step, count: None))
     return QuantiseReport(target, plan)
 
 
@@ -83,7 +83,7 @@ def _check_target(file: GGUF, target: Path, plan: QuantisePlan) -> None:
         )
 
 
-def _write(out: BinaryIO, plan: QuantisePlan, options: QuantiseOptions, progress: Progress) -> None:
+def _write(out: BinaryIO, file: GGUF, plan: QuantisePlan, options: QuantiseOptions, progress: Progress) -> None:
     alignment = alignment_of(plan.metadata)
     out.write(header_bytes(plan.metadata, plan.kinds, [step.target for step in plan.steps]))
     threads = options.threads or env.thread_limits()[1]
@@ -100,7 +100,7 @@ def _write(out: BinaryIO, plan: QuantisePlan, options: QuantiseOptions, progress
                 out.write(b"\0" * (padded_size(size, alignment) - size))
 
         try:
-            for chunk in _row_chunks(plan, options.importance):
+            for chunk in _row_chunks(file, plan, options.importance):
                 waiting.append((chunk, pool.submit(_quantise_chunk, chunk)))
                 if len(waiting) > 2 * threads:
                     finish()
@@ -110,8 +110,9 @@ def _write(out: BinaryIO, plan: QuantisePlan, options: QuantiseOptions, progress
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _row_chunks(plan: QuantisePlan, importance: ImportanceMatrix | None) -> Iterator[_RowChunk]:
+def _row_chunks(file: GGUF, plan: QuantisePlan, importance: ImportanceMatrix | None) -> Iterator[_RowChunk]:
     for step in plan.steps:
+        file.check_unchanged()
         tensor = step.source
         rows, row = _as_matrix(tensor).shape[0], tensor.shape[-1]
         per_expert = tensor.shape[-2] if len(tensor.shape) > 2 else rows

@@ -200,6 +200,7 @@ def divergences(llm: LLM, base: BaseFile, windows: Windows, stop: Stop = never_s
     found, passed, stopwatch = [], 0.0, Stopwatch()
     head = llm.params.head_only()
     for piece in hidden_states(llm, windows, stop):
+        base.check_complete()
         records = piece.of(base.records)
         scale, minimum, codes = unpack(records.reshape(-1, records.shape[-1]), base.vocab_size)
         here = records.shape[:2]

@@ -77,7 +77,12 @@ class BaseFile:
     path: Path
     vocab_size: int
     tokens: Int32[np.ndarray, "windows T"]
-    records: UInt16[np.ndarray, "windows scored words"]  # memory-mapped
+    records: UInt16[np.memmap, "windows scored words"]
+
+    def check_complete(self) -> None:
+        """Raise ResourceError if the file is shorter than its mapped records."""
+        if self.path.stat().st_size < self.records.offset + self.records.nbytes:
+            raise ResourceError(f"{self.path} has become shorter since it was opened; record it again")
 
 
 def open_base(path: str | Path) -> BaseFile:

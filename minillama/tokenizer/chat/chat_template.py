@@ -49,6 +49,11 @@ class ChatTemplate:
         (`enable_thinking`). Raises OptionError for an invalid message, UnsupportedError if the template is broken,
         rejects the messages or takes too much time, memory or text.
         """
+        if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+            raise OptionError(
+                f"messages is of type {type(messages).__name__}; give a list of messages like "
+                "{'role': 'user', 'content': 'Hello'}"
+            )
         if not messages:
             raise OptionError("no messages to render; give at least one user message")
         if not isinstance(tools, list | tuple | None):
