@@ -13,7 +13,7 @@ from threading import Timer
 import psutil
 import pytest
 
-from minillama.errors import UnsupportedError
+from minillama.errors import ResourceError, UnsupportedError
 from minillama.tokenizer import ChatTemplate
 from minillama.tokenizer.chat import chat_template
 from minillama.tokenizer.chat.template_process import Limits, TemplateProcess, TemplateRefused
@@ -217,11 +217,36 @@ def test_a_process_that_is_killed(process: TemplateProcess) -> None:
     timer.join()
 
 
+def test_a_process_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = TemplateProcess(Limits())
+    for program, said in (("/missing/python", "does not start: No such file"), ("/bin/false", "ended its process")):
+        monkeypatch.setattr(sys, "executable", program)
+        with pytest.raises(ResourceError, match=f"the process that renders chat templates {said}"):
+            process.render("", {})
+    monkeypatch.undo()
+    assert process.render("x", {}) == "x"
+    process.stop()
+
+
+@pytest.mark.slow
+def test_a_long_conversation_reaches_a_process_that_renders_nothing(process: TemplateProcess) -> None:
+    assert process.render("", {"x": "x" * 5_000_000}) == ""
+    with pytest.raises(TemplateRefused, match=r"was stopped|needs more than|ended its process"):
+        process.render("{{ x }}", {"x": "x" * 60_000_000})
+    assert process.render("y", {}) == "y"
+
+
 IN_A_FORK = """
-import os
+import os, sys, time
+from threading import Thread
 from minillama.tokenizer.chat.template_process import SHARED
 SHARED.render("", {})
 first = SHARED._child.pid
+slow = "{% for i in range(9999) %}{% for j in range(99) %}{% endfor %}{% endfor %}"
+busy = Thread(target=SHARED.render, args=(slow, {}))
+if "busy" in sys.argv:
+    busy.start()
+    time.sleep(0.02)
 if os.fork() == 0:
     assert SHARED.render("in the fork", {}) == "in the fork" and SHARED._child.pid != first
     SHARED.stop()
@@ -243,8 +268,9 @@ input()
 
 
 @pytest.mark.slow
-def test_a_fork_has_a_process_of_its_own() -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", IN_A_FORK], check=True, timeout=60)
+@pytest.mark.parametrize("thread", ["idle", "busy"])
+def test_a_fork_has_a_process_of_its_own(thread: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", IN_A_FORK, thread], check=True, timeout=60)
 
 
 @pytest.mark.slow

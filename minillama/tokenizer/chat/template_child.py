@@ -5,9 +5,9 @@ line of stdin is a JSON object with `source` and `variables`, and stdout gets on
 ends with stdin, so also with its parent, and after an answer with `last`.
 """
 
+import contextlib
 import json
 import math
-import resource
 import sys
 import time
 
@@ -19,17 +19,14 @@ def main(seconds: float, megabytes: int, characters: int) -> None:
     """Answer until stdin ends."""
     from jinja_sandbox import TemplateError, render  # type: ignore[import-not-found]
 
-    for kind, most in (
-        (resource.RLIMIT_AS, megabytes * MEBIBYTE),
-        (resource.RLIMIT_DATA, megabytes * MEBIBYTE),
-        (resource.RLIMIT_FSIZE, 0),  # writes no file
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _limit(kind, most)
+    _limit("RLIMIT_AS", megabytes * MEBIBYTE)
+    _limit("RLIMIT_DATA", megabytes * MEBIBYTE)
+    _limit("RLIMIT_FSIZE", 0)  # writes no file
+    _limit("RLIMIT_CORE", 0)
     _write(b"ready")
     for line in sys.stdin.buffer:
         # A template that does not end does so here if the parent is gone; otherwise the parent ends it sooner.
-        _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + seconds) + 1)
+        _limit("RLIMIT_CPU", math.ceil(time.process_time() + seconds) + 1)
         try:
             request = json.loads(line)
             answer = {"text": render(request["source"], request["variables"], characters)}
@@ -44,13 +41,17 @@ def main(seconds: float, megabytes: int, characters: int) -> None:
         _write(encoded)
 
 
-def _limit(kind: int, most: int) -> None:
-    """Lower a soft limit of the system, where the system has it."""
-    _, hard = resource.getrlimit(kind)
-    try:
+def _limit(name: str, most: int) -> None:
+    """Set a soft limit of the system.
+
+    macOS does not limit memory, and Windows has no limits; there the parent's limits remain.
+    """
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
         resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-    except (OSError, ValueError):  # macOS does not limit memory; the parent watches it
-        return
 
 
 def _write(line: bytes) -> None:

@@ -5,9 +5,9 @@ limits are. The child starts at the first rendering, stays for the next ones, an
 """
 
 import atexit
+import contextlib
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
+from queue import Empty, Queue
+from threading import Lock, Thread
 
 from minillama.errors import OptionError, ResourceError
 
 CHILD = Path(__file__).with_name("template_child.py")
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05  # between looks at the child's memory
-CHUNK = 1 << 16
 MEBIBYTE = 1 << 20
 MAX_BYTES = 8  # of a character in an answer; a child that takes more is out of control
 
@@ -49,6 +49,7 @@ class TemplateProcess:
         self.limits = limits
         self._lock = Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._lost: subprocess.Popen[bytes] | None = None
 
     def render(self, source: str, variables: Mapping[str, object]) -> str:
         """Render a template with JSON values.
@@ -80,10 +81,14 @@ class TemplateProcess:
 
     def forget(self) -> None:
         """In a forked process: leave the child to the process that started it."""
-        child, self._child, self._lock = self._child, None, Lock()
+        child, busy = self._child, self._lock.locked()
+        self._child, self._lock = None, Lock()
         if child is not None:
             child.returncode = 0  # not known here; keeps Python from waiting for it
-            _close(child)
+            if busy:  # a thread that is not in this process holds the locks of the pipes
+                self._lost = child
+            else:
+                _close(child)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
@@ -104,7 +109,7 @@ def _start(limits: Limits) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-I", "-S", "-W", "ignore", "-c", program]
     pipe, none = subprocess.PIPE, subprocess.DEVNULL
     try:  # in a session of its own, it gets no Ctrl-C of the terminal
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=none, bufsize=0, start_new_session=True)
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=none, start_new_session=True)
     except OSError as error:
         raise ResourceError(f"the process that renders chat templates does not start: {error.strerror}") from error
 
@@ -114,42 +119,41 @@ def _exchange(child: subprocess.Popen[bytes], request: bytes, limits: Limits) ->
 
     Raises TemplateRefused if the child takes too much or ends.
     """
+    lines: Queue[bytes] = Queue()
+    # A thread waits for the child, because a pipe has no time limit. It ends with the child at the latest.
+    Thread(target=_talk, args=(child, request, MAX_BYTES * limits.characters, lines), daemon=True).start()
+    deadline = time.monotonic() + limits.seconds
+    while True:
+        try:
+            line = lines.get(timeout=min(POLL_SECONDS, limits.seconds))
+            break
+        except Empty:
+            if time.monotonic() > deadline:
+                raise TemplateRefused(f"was stopped after {limits.seconds:g} s") from None
+            if _memory(child.pid) > limits.megabytes * MEBIBYTE:
+                raise TemplateRefused(f"was stopped at {limits.megabytes} MB of memory") from None
+    if not line.endswith(b"\n"):
+        raise TemplateRefused(_end(child, limits))
+    return line
+
+
+def _talk(child: subprocess.Popen[bytes], request: bytes, most_bytes: int, lines: "Queue[bytes]") -> None:
+    """Write a request and read a line, b"" if the child has ended."""
     assert child.stdin is not None and child.stdout is not None
-    deadline, waiting, received = time.monotonic() + limits.seconds, memoryview(request), bytearray()
-    os.set_blocking(child.stdin.fileno(), False)
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
-        if waiting:
-            selector.register(child.stdin, selectors.EVENT_WRITE)
-        while not received.endswith(b"\n"):
-            ready = [key.fileobj for key, _ in selector.select(POLL_SECONDS)]
-            if child.stdout in ready:
-                part = os.read(child.stdout.fileno(), CHUNK)
-                if not part:
-                    raise TemplateRefused(_end(child, limits))
-                received += part
-                if len(received) > MAX_BYTES * limits.characters:
-                    raise TemplateRefused(f"writes more than {limits.characters} characters")
-            elif child.stdin in ready:
-                try:
-                    waiting = waiting[os.write(child.stdin.fileno(), waiting[:CHUNK]) :]
-                except BrokenPipeError:
-                    raise TemplateRefused(_end(child, limits)) from None
-                if not waiting:
-                    selector.unregister(child.stdin)
-            elif _memory(child.pid) > limits.megabytes * MEBIBYTE:
-                raise TemplateRefused(f"was stopped at {limits.megabytes} MB of memory")
-            if time.monotonic() > deadline and not received.endswith(b"\n"):
-                raise TemplateRefused(f"was stopped after {limits.seconds:g} s")
-    return bytes(received)
+    line = b""
+    with contextlib.suppress(OSError, ValueError):  # the child has ended, and its pipes are closed
+        child.stdin.write(request)
+        child.stdin.flush()
+        line = child.stdout.readline(most_bytes)
+    lines.put(line)
 
 
 def _end(child: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Reason of a child that has ended."""
+    """Reason of a child that has closed its output."""
+    child.kill()
     status = child.wait()
-    if status == -signal.SIGXCPU:
-        return f"was stopped after {limits.seconds:g} s"
-    return f"ended its process with {signal.Signals(-status).name if status < 0 else f'status {status}'}"
+    name = signal.Signals(-status).name if status < 0 else f"status {status}"
+    return f"was stopped after {limits.seconds:g} s" if name == "SIGXCPU" else f"ended its process with {name}"
 
 
 def _memory(pid: int) -> int:
@@ -179,10 +183,12 @@ def _plain(value: object) -> object:
 
 def _close(child: subprocess.Popen[bytes]) -> None:
     assert child.stdin is not None and child.stdout is not None
-    child.stdin.close()
+    with contextlib.suppress(OSError):  # a part of a request that the child did not read
+        child.stdin.close()
     child.stdout.close()
 
 
 SHARED = TemplateProcess(Limits())
 atexit.register(SHARED.stop)
-os.register_at_fork(after_in_child=SHARED.forget)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=SHARED.forget)
