@@ -5,6 +5,9 @@
 >>> print(llm.generate("Once upon a time", n=64, temp=0.8, seed=1))
 """
 
+from minillama import start_guard as _start_guard  # noqa: F401  (first, so that Ctrl-C is handled from here)
+
+# ruff: isort: split
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,7 @@
 """What every test runs under: strict JAX, run-time checked shapes, and no network or user settings leaking in."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tiers import assign
 from minillama.kernels.cpu_available import instruction_set
 
 ROOT = strict_jax.ROOT
+
+# Under nohup, and in some CI runners, Ctrl-C is ignored, and child processes would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("here", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, print_blob=True)

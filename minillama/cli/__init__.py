@@ -7,7 +7,6 @@ import argparse
 import gc
 import io
 import logging
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -17,8 +16,10 @@ from minillama import env
 from minillama.cli.arguments.model_from_args import list_devices
 from minillama.cli.arguments.parser import Parser, UnknownOptionError
 from minillama.cli.arguments.server_options import SERVER_OPTIONS
-from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED
-from minillama.errors import MinillamaError, OptionError
+from minillama.cli.end_signals import Terminated, end_status, exit_now, exit_on_signal, handle_end_signals
+from minillama.cli.output.standard_streams import OutputError, open_standard_streams
+from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED, TERMINATED
+from minillama.errors import MinillamaError, OptionError, ResourceError
 
 # Subcommand -> module in this folder with `add_parser(subparsers)` and `run(args) -> int`.
 COMMANDS = {
@@ -53,8 +54,13 @@ def entry() -> None:
     """Entry point of the installed command: run, and exit with the status."""
     gc.set_threshold(1_000_000, 20, 100)  # objects of imports and vocabularies live to the end
     sys.setswitchinterval(0.0005)  # threads that load executables need the lock often, but shortly
+    open_standard_streams()
+    handle_end_signals()
     env.prepare(cache_executables=True)
     status = main()
+    if status in (INTERRUPTED, TERMINATED, BROKEN_PIPE):
+        exit_now(status)
+    exit_on_signal()
     gc.freeze()  # no collection at exit
     sys.exit(status)
 
@@ -63,25 +69,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status.
 
     0: success. 1: a check failed. 2: wrong use or another error. 130: interrupted. 141: broken pipe.
+    143: terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     try:
-        status = _dispatch(words)
+        try:
+            status = _dispatch(words)
+        except SystemExit as leave:  # argparse exits after --help and --version
+            status = leave.code if isinstance(leave.code, int) else 0
         sys.stdout.flush()
         return status
-    except MinillamaError as error:
-        _print_line(f"minillama: error: {error}")
-        return 2
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        return _report(error)
+
+
+def _report(error: BaseException) -> int:
+    """Print the line of an error, and return the exit status.
+
+    An unexpected error is raised again, unless a signal has caused it.
+    """
+    ended = INTERRUPTED if isinstance(error, KeyboardInterrupt) else end_status()
+    if ended is not None:
         _print_line("")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout again at exit: let it write to the null device.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ended
+    if isinstance(error, OutputError) and error.broken_pipe:
         return BROKEN_PIPE
-    except SystemExit as leave:  # argparse exits after --help and --version
-        return leave.code if isinstance(leave.code, int) else 0
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename is not None else ""
+        error = ResourceError(f"{name}{error.strerror or error}")
+    if not isinstance(error, MinillamaError):
+        raise error
+    _print_line(f"minillama: error: {error}")
+    return 2
 
 
 def build_parser(commands: Iterable[str] = COMMANDS) -> Parser:

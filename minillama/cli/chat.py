@@ -192,7 +192,9 @@ def _read_message(args: argparse.Namespace) -> str | None:
 
 def _read_line(args: argparse.Namespace, *, first: bool) -> str | None:
     if not sys.stdin.isatty():
-        line = sys.stdin.readline()
+        line = ""
+        with contextlib.suppress(OSError):  # closed
+            line = sys.stdin.readline()
         return line.removesuffix("\n") if line else None
     with contextlib.suppress(ImportError):  # not on Windows
         import readline  # noqa: F401  (line editing and history for input)

@@ -8,7 +8,7 @@ from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.ignored_options import WITH_MODEL, add_ignored_options
 from minillama.cli.arguments.model_from_args import find_model
 from minillama.cli.arguments.option import Option, add_options, without_effect
-from minillama.cli.arguments.prompt_text import process_escapes, read_file
+from minillama.cli.arguments.prompt_text import process_escapes, read_file, read_stdin
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _text(args: argparse.Namespace) -> str:
     if len(given) != 1:
         raise OptionError(f"give the text with one of -p, -f and --stdin, not {' and '.join(given) or 'none'}")
     if args.stdin:
-        text = sys.stdin.read()
+        text = read_stdin(final_newline=True)
     else:
         text = args.prompt if args.prompt is not None else read_file(args.file, final_newline=True)
     return process_escapes(text) if args.escape else text

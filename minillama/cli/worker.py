@@ -6,7 +6,6 @@ together. When the leader disconnects, each worker waits for the next leader. Ct
 
 import argparse
 import os
-import signal
 import sys
 
 from minillama.cli.arguments.model_from_args import platform_of, take_secret
@@ -64,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
     command = (sys.executable, "-m", "minillama.cli.worker_main")
     os.environ.pop("JAX_NUM_CPU_DEVICES", None)  # a notebook may set it; here each process is one device
     listener = listen(args.host, args.port, secret)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, so that no process is left
     host, port = listener.getsockname()[:2]
     note(f"waiting for leaders on {format_address(host, port)}; Ctrl-C ends it")
     if not is_loopback(host):

@@ -49,5 +49,5 @@ def test_it_waits_until_it_is_ended(number: signal.Signals) -> None:
         line = process.stderr.readline()
         assert line.startswith("waiting for leaders on 127.0.0.1:")
         process.send_signal(number)
-        assert process.wait(10.0) == 130
+        assert process.wait(10.0) == 128 + number
         assert process.stderr.read().strip() == ""

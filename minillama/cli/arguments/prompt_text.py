@@ -45,9 +45,13 @@ def text_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def read_stdin() -> str:
-    """Standard input without its last newline; escape sequences are not replaced."""
-    return sys.stdin.read().removesuffix("\n")
+def read_stdin(*, final_newline: bool = False) -> str:
+    """Standard input, without its last newline unless `final_newline`; escape sequences stay."""
+    try:
+        text = sys.stdin.read()
+    except OSError as error:
+        raise OptionError(f"cannot read stdin ({error.strerror}); give the text with -p or -f") from error
+    return text if final_newline else text.removesuffix("\n")
 
 
 def read_prompt(args: argparse.Namespace, words: Sequence[str] = ()) -> str | None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from minillama.tokenizer.streaming_decoder import StreamDecoder
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
+TERMINATED = 143  # exit status after SIGTERM
 BROKEN_PIPE = 141  # exit status when the reader of stdout has closed it
 
 REASONS = {
@@ -26,14 +27,16 @@ REASONS = {
 class Interrupt:
     """Context manager: the first Ctrl-C only sets `requested`, a second one raises KeyboardInterrupt.
 
-    An answer then stops between two tokens, and the computed state stays usable.
+    An answer then stops between two tokens, and the computed state stays usable. Under nohup, Ctrl-C stays ignored.
     """
 
     def __init__(self) -> None:
         self.requested = False
 
     def __enter__(self) -> "Interrupt":
-        self._previous = signal.signal(signal.SIGINT, self._handle)
+        self._previous = signal.getsignal(signal.SIGINT)
+        if self._previous is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
