@@ -141,6 +141,8 @@ def test_variables_turn_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert main(["run", STORY, "-n", "1", "-v"]) == 0
     err = capsys.readouterr().err
     assert "read into memory" in err and "total time" not in err
+    assert main(["run", STORY, "-n", "1", "-v", "-lm", "mmap"]) == 0  # the command line is stronger
+    assert "mapped from the file" in capsys.readouterr().err
 
 
 def test_devices_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

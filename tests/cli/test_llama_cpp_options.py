@@ -142,7 +142,7 @@ def test_the_variables_of_its_tool(tool: str, ask, monkeypatch: pytest.MonkeyPat
 
 
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("command", [*TOOLS.values(), "quality", "latency", "worker"])
 def test_any_words_are_parsed_or_one_line(command: str, data: st.DataObject, ask) -> None:
     names = st.sampled_from(sorted({name for row in rows() for name in row.names + row.off}))

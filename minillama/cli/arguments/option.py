@@ -3,7 +3,7 @@
 import argparse
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minillama.cli.arguments.parser import Parser
@@ -58,20 +58,21 @@ def add_options(parser: Parser, title: str, options: Iterable[Option]) -> None:
     """Add options under a title of the help."""
     group = parser.add_argument_group(title)
     for option in options:
-        names, dest, default = option.names, option.dest, option.default
-        text = option.meaning + (f" (off: {', '.join(option.off)})" if option.off else "")
-        common: dict[str, Any] = {"dest": dest, "help": text.replace("%", "%%")}
+        names, dest, default, text = option.names, option.dest, option.default, _help(option)
         if option.kind is None:
-            group.add_argument(*names, action="store_true", default=default, **common)
+            group.add_argument(*names, dest=dest, action="store_true", default=default, help=text)
             if option.off:
-                hidden = {**common, "help": argparse.SUPPRESS}
-                group.add_argument(*option.off, action="store_false", default=default, **hidden)
+                hidden = argparse.SUPPRESS
+                group.add_argument(*option.off, dest=dest, action="store_false", default=default, help=hidden)
         elif option.repeated:
-            group.add_argument(*names, action="append", type=option.kind, metavar=option.value, **common)
-        else:
-            bare = {"nargs": "?", "const": True} if option.once_a_switch else {}
             group.add_argument(
-                *names, type=option.kind, default=default, metavar=option.value, **bare, **common
+                *names, dest=dest, action="append", type=option.kind, metavar=option.value, help=text
+            )  # fmt: skip
+        else:
+            bare = option.once_a_switch or None
+            group.add_argument(
+                *names, dest=dest, type=option.kind, default=default, metavar=option.value, help=text,
+                nargs="?" if bare else None, const=bare,
             )  # fmt: skip
         for variable in option.variable.split():
             parser.add_variable(variable, names[-1], *option.off[-1:])
@@ -81,22 +82,26 @@ def add_other_options(parser: Parser, options: Iterable[OtherOption]) -> None:
     """Add options that are ignored or refused, hidden from the help."""
     for option in options:
         names, off = option.names.split(), option.off.split()
-        common: dict[str, Any] = {
-            "action": _Other,
-            "option": option,
-            "dest": f"other_{names[-1].lstrip('-')}",
-            "default": argparse.SUPPRESS,
-            "help": argparse.SUPPRESS,
-        }
-        if option.kind is None:
-            parser.add_argument(*names, nargs=0, const=True, **common)
-            if off:
-                parser.add_argument(*off, nargs=0, const=False, **common)
-        else:
-            count: Any = "?" if option.once_a_switch else option.values if option.values > 1 else None
-            parser.add_argument(*names, nargs=count, const=True, type=option.kind, **common)
+        count = "?" if option.once_a_switch else option.values if option.values > 1 else None
+        _add_other(parser, option, names, 0 if option.kind is None else count, value=True)
+        if off:
+            _add_other(parser, option, off, 0, value=False)
         if option.variable:
             parser.add_variable(option.variable, names[-1], *off[-1:])
+
+
+def _add_other(parser: Parser, option: OtherOption, names: list[str], count: str | int | None, *, value: bool) -> None:
+    """value: the value of a switch."""
+    dest = f"other_{option.names.split()[-1].lstrip('-')}"
+    parser.add_argument(
+        *names, action=_Other, option=option, type=option.kind, nargs=count, const=value, dest=dest,
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS,
+    )  # fmt: skip
+
+
+def _help(option: Option) -> str:
+    text = option.meaning + (f" (off: {', '.join(option.off)})" if option.off else "")
+    return text.replace("%", "%%")
 
 
 class _Other(argparse.Action):
@@ -123,21 +128,14 @@ class _Other(argparse.Action):
         logger.warning("%s has no effect: %s", option_string, option.reason)
 
 
-def without_effect(
-    options: Iterable[Option | OtherOption], reason: str, *, commands: str = MODEL_COMMANDS
-) -> tuple[OtherOption, ...]:
+def without_effect(options: Iterable[Option | OtherOption], reason: str) -> tuple[OtherOption, ...]:
     """Options that a command of llama.cpp takes, and that have no effect on it."""
     return tuple(
-        OtherOption(
-            " ".join(option.names) if isinstance(option, Option) else option.names,
-            option.kind,
-            reason,
-            option.variable.split()[0] if option.variable else "",
-            " ".join(option.off) if isinstance(option, Option) else option.off,
-            commands,
-            () if isinstance(option, Option) else option.silent,
+        replace(option, reason=reason, refused=False)
+        if isinstance(option, OtherOption)
+        else OtherOption(
+            " ".join(option.names), option.kind, reason, option.variable.partition(" ")[0], " ".join(option.off),
             once_a_switch=option.once_a_switch,
-            values=1 if isinstance(option, Option) else option.values,
         )
         for option in options
-    )
+    )  # fmt: skip

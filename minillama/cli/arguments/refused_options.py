@@ -1,5 +1,7 @@
 """Options of llama.cpp that are refused, because the output would change if they were ignored."""
 
+from functools import partial
+
 from minillama.cli.arguments.option import SHARED, OtherOption
 from minillama.cli.arguments.values import choice, integer, number
 
@@ -18,9 +20,7 @@ _PRESET = "name the model with -hf, and its options"
 _IN_CHATS = "run cli"
 
 
-def _refused(names: str, kind: object, reason: str, *, variable: str = "", **others: object) -> OtherOption:
-    return OtherOption(names, kind, reason, variable, refused=True, **others)  # type: ignore[arg-type]
-
+_refused = partial(OtherOption, refused=True)
 
 MODEL = (
     _refused("-mu --model-url", str, _DOWNLOAD, variable="LLAMA_ARG_MODEL_URL", commands=SHARED),
