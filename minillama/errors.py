@@ -5,9 +5,17 @@ The command line prints that line and exits with status 2. A notebook shows it a
 
 import reprlib
 
+MAX_LINE = 500  # characters of a message
+
 
 class MinillamaError(Exception):
-    """Base class of all errors that minillama raises deliberately."""
+    """Base class of all errors that minillama raises deliberately.
+
+    Its text is one printable line, even if a name or a value in it is long or has control characters.
+    """
+
+    def __str__(self) -> str:
+        return printable_line(super().__str__())
 
 
 class FormatError(MinillamaError):
@@ -28,6 +36,16 @@ class OptionError(MinillamaError):
 
 class ResourceError(MinillamaError):
     """A missing or insufficient resource: a file, memory, a device or the network."""
+
+
+def printable_line(text: str, limit: int = MAX_LINE) -> str:
+    """A text as one line, with control characters escaped, shortened in its middle."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if len(text) <= limit:
+        return text
+    end = limit // 3  # has the fix
+    return f"{text[: limit - end - 5]} ... {text[-end:]}"
 
 
 _SHORT = reprlib.Repr()

@@ -19,8 +19,9 @@ from minillama.cli.arguments.server_options import SERVER_OPTIONS
 from minillama.cli.end_signals import Terminated, end_status, exit_now, exit_on_signal, handle_end_signals
 from minillama.cli.output.standard_streams import OutputError, open_standard_streams
 from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED, TERMINATED
-from minillama.errors import MinillamaError, OptionError, ResourceError
+from minillama.errors import MinillamaError, OptionError, ResourceError, printable_line
 
+MAX_WARNING = 2000  # characters
 # Subcommand -> module in this folder with `add_parser(subparsers)` and `run(args) -> int`.
 COMMANDS = {
     "run": "run",
@@ -179,7 +180,8 @@ class _StderrHandler(logging.Handler):
     """Prints each log record as one line, like the error line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _print_line(f"minillama: {record.levelname.lower()}: {record.getMessage()}")
+        text = printable_line(record.getMessage(), MAX_WARNING)
+        _print_line(f"minillama: {record.levelname.lower()}: {text}")
 
 
 def _print_line(line: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, OptionError, ResourceError
+from minillama.gguf.header_cursor import printable
 from minillama.gguf.header_writer import TensorSpec, header_bytes, padded_size
 from minillama.gguf.reader import GGUF, open_gguf
 from minillama.gguf.types import TensorType
@@ -60,7 +61,9 @@ def read_imatrix(path: str | Path) -> ImportanceMatrix:
     matrix = _from_gguf(open_gguf(path), str(path)) if start == b"GGUF" else _from_legacy(raw, str(path))
     for name, values in matrix.entries.items():
         if not np.isfinite(values).all():
-            raise FormatError(f"{path}: the importances of {name} are not all finite; compute the matrix again")
+            raise FormatError(
+                f"{path}: the importances of {printable(name)} are not all finite; compute the matrix again"
+            )
     return matrix
 
 
@@ -93,16 +96,18 @@ def _from_gguf(file: GGUF, label: str) -> ImportanceMatrix:
     names = [name.removesuffix(SUMS) for name in file.tensors if name.endswith(SUMS)]
     counted = [name.removesuffix(COUNTS) for name in file.tensors if name.endswith(COUNTS)]
     for name in sorted(set(names) ^ set(counted)):
-        raise FormatError(f"{label}: {name} has sums without counts or counts without sums; compute the matrix again")
+        raise FormatError(
+            f"{label}: {printable(name)} has sums without counts or counts without sums; compute the matrix again"
+        )
     entries = {}
     for name in names:
         pair = file.tensors[name + SUMS], file.tensors[name + COUNTS]
         if any(tensor.type is not TensorType.F32 for tensor in pair):
-            raise FormatError(f"{label}: sums and counts of {name} are not F32; compute the matrix again")
+            raise FormatError(f"{label}: sums and counts of {printable(name)} are not F32; compute the matrix again")
         sums, counts = (tensor.data.view("<f4").reshape(-1) for tensor in pair)
         if sums.size % counts.size:
             raise FormatError(
-                f"{label}: {name} has {sums.size} sums for {counts.size} counts; compute the matrix again"
+                f"{label}: {printable(name)} has {sums.size} sums for {counts.size} counts; compute the matrix again"
             )
         entries[name] = _means(sums.reshape(counts.size, -1), np.rint(counts))
     if not entries:
@@ -141,10 +146,11 @@ def _from_legacy(raw: bytes, label: str) -> ImportanceMatrix:
         raise FormatError(f"{label} is not an importance matrix: it has {count} entries")
     for index in range(count):
         name = read_bytes(read_int(f"name {index}"), f"name {index}").decode("utf-8", "replace")
-        calls, size = read_int(f"the calls of {name}"), read_int(f"the size of {name}")
+        shown = printable(name)
+        calls, size = read_int(f"the calls of {shown}"), read_int(f"the size of {shown}")
         if size < 1:
-            raise FormatError(f"{label}: {name} has {size} importances; compute the matrix again")
-        values = np.frombuffer(read_bytes(4 * size, f"the values of {name}"), "<f4")
+            raise FormatError(f"{label}: {shown} has {size} importances; compute the matrix again")
+        values = np.frombuffer(read_bytes(4 * size, f"the values of {shown}"), "<f4")
         entries[name] = values / np.float32(calls) if calls > 0 else values.copy()
     chunks, datasets = 0, ()
     if len(raw) - position >= 8:  # older files end here

@@ -5,7 +5,7 @@ from enum import Enum
 
 import numpy as np
 
-from minillama.errors import OptionError
+from minillama.errors import OptionError, quoted
 from minillama.gguf.reader import GGUF
 from minillama.gguf.types import BLOCKS, TensorType, row_bytes
 
@@ -60,7 +60,7 @@ def _read(option: str, name: str) -> CacheType:
         return CacheType(name)
     except ValueError:
         known = ", ".join(kind.value for kind in CacheType)
-        raise OptionError(f"{option} is {name!r}; supported: {known}") from None
+        raise OptionError(f"{option} is {quoted(name)}; supported: {known}") from None
 
 
 def cache_bytes_per_token(file: GGUF, types: CacheTypes) -> int | None:

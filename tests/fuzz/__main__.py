@@ -13,6 +13,8 @@ from tests.fuzz.kinds import KINDS, create, shares
 from tests.fuzz.oracle import judge, rng_of
 from tests.fuzz.run_state import RunState
 
+MAX_SHOWN = 25  # kinds of findings in the summary
+
 
 def main() -> int:
     """Run; the status is 1 if there are findings."""
@@ -43,18 +45,19 @@ def summary(kind: str, state: RunState) -> str:
     alike: dict[str, list[str]] = {}
     for number, problem in found.findings.items():
         alike.setdefault(_signature(problem), []).append(number)
-    for signature, numbers in sorted(alike.items(), key=lambda row: -len(row[1])):
-        lines.append(f"  FOUND {len(numbers)} times, first {', '.join(numbers[:4])}: {signature}")
+    for signature, numbers in sorted(alike.items(), key=lambda row: -len(row[1]))[:MAX_SHOWN]:
+        last = next(line for line in reversed(found.findings[numbers[0]].splitlines()) if line.strip())
+        lines.append(f"  FOUND {len(numbers)} times, first {', '.join(numbers[:4])}: {signature}: {last[:200]}")
     return "\n".join([*lines, f"  {len(found.findings)} findings"])
 
 
 def _signature(problem: str) -> str:
-    """The kind of a problem: the last place in a traceback, and its last line without numbers."""
+    """The kind of a problem: its type, and the last place in the program."""
     lines = [line.strip() for line in problem.splitlines() if line.strip()]
-    places = [line for line in lines if line.startswith("File ")]
-    place = f" at {places[-1][:160]}" if places else ""
-    text = lines[0] if not places or lines[0] != "Traceback (most recent call last):" else lines[-1]
-    return re.sub(r"\d+", "N", text)[:200] + place
+    places = [line for line in lines if line.startswith("File ") and "minillama/" in line]
+    place = f" at {places[-1].split('minillama/', 1)[1]}" if places else ""
+    text = lines[-1].split(":")[0] if lines[0].startswith("Traceback") else lines[0]
+    return re.sub(r"[0-9]+", "N", text)[:60] + place
 
 
 def save_inputs(kind: str, numbers: list[int], folder: Path) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.fuzz import ROOT
-from tests.fuzz.kinds import KINDS
+from tests.fuzz.kinds import row
 from tests.fuzz.leaks import WARM_UP, growth, memory_slope
 from tests.fuzz.run_state import KindState, RunState
 from tests.fuzz.worker import CASE, NO_CASE
@@ -30,17 +30,17 @@ class Worker:
     """One worker process and its folder."""
 
     def __init__(self, kind: str) -> None:
-        self.limits, self.cases = KINDS[kind].limits, 0
+        self.limits, self.cases = row(kind).limits, 0
         self.reports: list[tuple[int, dict[str, int]]] = []
         self._place = tempfile.TemporaryDirectory(prefix=f"fuzz-{kind}-")
         self.folder = Path(self._place.name)
         self._case, self._errors = self.folder / "case", self.folder / "errors"
         self._case.write_bytes(CASE.pack(NO_CASE))
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.worker", kind, str(self.folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors.open("wb"), cwd=ROOT, env=environment,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "tests.fuzz.worker", kind, str(self.folder)]
+        pipe = subprocess.PIPE
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, cwd=ROOT, env=environment)
         if self._answer(START_SECONDS, watch=False) is None:
             raise RuntimeError(f"the worker of {kind} does not start:\n{self.last_words()}")
 
@@ -76,6 +76,17 @@ class Worker:
         self._process.communicate()
         self._place.cleanup()
 
+    def _stop(self, case: int | None) -> bool:
+        """End the process, unless it has gone on to another case meanwhile."""
+        self._process.send_signal(signal.SIGUSR1)  # its stack goes to stderr
+        time.sleep(0.3)
+        self._process.send_signal(signal.SIGSTOP)
+        if self.current != case:
+            self._process.send_signal(signal.SIGCONT)
+            return False
+        self._process.kill()
+        return True
+
     def _answer(self, seconds: float, *, watch: bool) -> bytes | None:
         """The next line; None after the end of the process, or of the time for one case."""
         assert self._process.stdout is not None
@@ -83,11 +94,7 @@ class Worker:
         while not select.select([self._process.stdout], [], [], 0.5)[0]:
             if watch and self.current != case:
                 case, since = self.current, time.monotonic()
-            if time.monotonic() - since > seconds:
-                with suppress(ProcessLookupError):
-                    self._process.send_signal(signal.SIGUSR1)  # its stack goes to stderr
-                    time.sleep(1)
-                self._process.kill()
+            if time.monotonic() - since > seconds and self._stop(case):
                 return None
         return self._process.stdout.readline() or None
 
@@ -103,7 +110,7 @@ class Campaign:
     def run(self, total: int, jobs: int, seconds: float = float("inf")) -> None:
         """Run the cases below `total` that are not done, for at most some seconds."""
         waiting: queue.SimpleQueue[Range] = queue.SimpleQueue()
-        for part in self.results.missing(total, KINDS[self.kind].batch):
+        for part in self.results.missing(total, row(self.kind).batch):
             waiting.put(part)
         end = time.monotonic() + seconds
         failed: list[BaseException] = []
@@ -156,7 +163,7 @@ class Campaign:
             results.findings |= {str(number): problem for number, problem in found["findings"]}
             results.slowest = max(tuple(results.slowest), tuple(found["slowest"]))
             results.largest = max(tuple(results.largest), tuple(found["largest"]))
-            if (problem := growth(worker.reports)) is not None:
+            if (problem := growth(worker.reports, worker.limits.growth)) is not None:
                 results.findings[f"{first}-{last}"] = problem
                 worker.cases = MAX_CASES_OF_A_PROCESS  # a new process
             if len(worker.reports) > 2 * WARM_UP:

@@ -20,6 +20,7 @@ class Limits:
     cpu_seconds: float = 2.0
     hang_seconds: float = 60.0  # of the clock; the process is ended then
     memory: int = 64 << 20  # bytes by which the peak may exceed the memory before the case
+    growth: int = 1024  # bytes of a process for each case, in the long run
     address_space: int = 2 << 30  # bytes of a process beyond those that it has when it is ready
 
 

@@ -17,6 +17,7 @@ from minillama.engine.loading.load_params import config_of, load_params, unused_
 from minillama.engine.loading.memory_budget import choose_context, predict
 from minillama.gguf import GGUF, dequantize, open_gguf
 from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.kernels import SUPPORTED, reads_in_place
 from minillama.model import Config, Params, empty_cache, forward
 from minillama.tokenizer import load_chat_template, load_tokenizer
 from tests.fuzz.case_kind import Finding, Kind
@@ -45,6 +46,8 @@ class GGUFKind(Kind[Files]):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._device = jax.devices("cpu")[0]
+        for kind in SUPPORTED:  # a kernel is compiled at its first use
+            reads_in_place(self._device, kind)
         seeds = [(name, Type.F32) for name in VARIANTS] + list(QUANTISED)
         self._seeds = []
         for name, kind in seeds:

@@ -6,12 +6,14 @@ from itertools import pairwise
 WARM_UP = 3  # reports in which caches fill
 MIN_REPORTS = 8  # after them
 MAX_GROWTH = 24 << 20  # bytes, over the reports of a process
-MAX_BYTES_PER_CASE = 1024
 STABLE = ("descriptors", "threads", "files")
 
 
-def growth(reports: Sequence[tuple[int, Mapping[str, int]]]) -> str | None:
-    """What grows, or None. reports: cases so far in this process, and what it used then."""
+def growth(reports: Sequence[tuple[int, Mapping[str, int]]], limit: int) -> str | None:
+    """What grows, or None.
+
+    reports: cases so far in this process, and what it used then. limit: bytes of memory for each case.
+    """
     kept = reports[WARM_UP:]
     if len(kept) < MIN_REPORTS:
         return None
@@ -20,7 +22,7 @@ def growth(reports: Sequence[tuple[int, Mapping[str, int]]]) -> str | None:
         if values[-1] > values[0] + 2 and all(b >= a for a, b in pairwise(values)):
             return f"{name} grow from {values[0]} to {values[-1]} over {kept[-1][0] - kept[0][0]} cases"
     slope, rise = memory_slope(kept)
-    if slope > MAX_BYTES_PER_CASE and rise > MAX_GROWTH:
+    if slope > limit and rise > MAX_GROWTH:
         return f"memory grows by {slope:.0f} bytes a case, {rise >> 20} MiB over {kept[-1][0] - kept[0][0]} cases"
     return None
 

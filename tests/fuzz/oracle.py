@@ -13,7 +13,7 @@ from pathlib import Path
 
 from minillama.errors import MinillamaError
 from tests.fuzz.case_kind import Finding, Kind
-from tests.fuzz.kinds import KINDS
+from tests.fuzz.kinds import row
 
 MAX_LINE = 500  # characters of an error
 MAX_SHOWN = 3000  # characters of a report of a fault
@@ -36,7 +36,7 @@ def rng_of(kind: str, number: int) -> random.Random:
 
 def judge(name: str, kind: Kind, number: int) -> Verdict:
     """Run one case of a kind."""
-    limits, given = KINDS[name].limits, kind.make(rng_of(name, number))
+    limits, given = row(name).limits, kind.make(rng_of(name, number))
     before, started = _reset_peak(), time.process_time()
     outcome, problem = "", None
     try:

@@ -8,7 +8,6 @@ import ctypes
 import faulthandler
 import gc
 import json
-import mmap
 import os
 import resource
 import signal
@@ -20,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.fuzz.case_kind import Kind
-from tests.fuzz.kinds import KINDS, create
+from tests.fuzz.kinds import create, row
 from tests.fuzz.oracle import judge, resident
 
 NO_CASE = 2**64 - 1
@@ -37,10 +36,9 @@ def main() -> None:
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
-    with (folder / "case").open("r+b") as file:
-        current = mmap.mmap(file.fileno(), CASE.size)
+    current = os.open(folder / "case", os.O_WRONLY)
     kind = create(name, scratch)
-    _limit_memory(KINDS[name].limits.address_space)
+    _limit_memory(row(name).limits.address_space)
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         first, last = map(int, line.split())
@@ -48,19 +46,19 @@ def main() -> None:
     kind.close()
 
 
-def _run(name: str, kind: Kind, numbers: range, current: mmap.mmap, scratch: Path) -> dict[str, object]:
+def _run(name: str, kind: Kind, numbers: range, current: int, scratch: Path) -> dict[str, object]:
     outcomes: Counter[str] = Counter()
     findings = []
     slowest, largest = (0.0, numbers.start), (0, numbers.start)
     for number in numbers:
-        current[:] = CASE.pack(number)
+        os.pwrite(current, CASE.pack(number), 0)
         verdict = judge(name, kind, number)
         outcomes[verdict.outcome] += 1
         slowest = max(slowest, (verdict.cpu_seconds, number))
         largest = max(largest, (verdict.peak, number))
         if verdict.problem is not None:
             findings.append([number, verdict.problem])
-    current[:] = CASE.pack(NO_CASE)
+    os.pwrite(current, CASE.pack(NO_CASE), 0)
     return {
         "outcomes": outcomes,
         "findings": findings,

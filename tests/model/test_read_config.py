@@ -59,6 +59,7 @@ class TestConfig:
             ("attention.head_count", np.array([4, 2])), ("nextn_predict_layers", 99), ("nextn_predict_layers", 2),
             ("rope.freq_base", 0.0), ("rope.scaling.factor", -2.0), ("rope.scale_linear", -2.0),
             ("attention.causal", 1), ("expert_group_count", -1), ("rope.scaling.original_context_length", 0),
+            ("block_count", 513), ("embedding_length", np.arange(9000.0)),
         ],
     )  # fmt: skip
     def test_an_impossible_value_is_one_clear_line(self, metadata: dict[str, object], key: str, value: object) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minillama.errors import FormatError
+from minillama.errors import FormatError, quoted
 
 _SEED = 1  # of the random selection; llama.cpp's is fixed too
 _MOST_ANSWERS = 100
@@ -39,7 +39,7 @@ def read_hellaswag(text: str) -> list[Task]:
         context, right, *endings = lines[start : start + _HELLASWAG_LINES]
         if right.strip() not in ("0", "1", "2", "3"):
             raise FormatError(
-                f"HellaSwag: line {start + 2} is {right!r}; expected the index of the correct ending, 0 to 3"
+                f"HellaSwag: line {start + 2} is {quoted(right)}; expected the index of the correct ending, 0 to 3"
             )
         tasks.append(Task(tuple(f"{context} {ending}" for ending in endings), frozenset({int(right)})))
     return tasks
@@ -57,7 +57,9 @@ def read_winogrande(text: str) -> list[Task]:
         sentence = parts[1] if len(parts) == 5 else ""
         sentence = sentence[1:-1] if sentence.startswith('"') else sentence
         if "_" not in sentence or parts[4].strip() not in ("1", "2"):
-            raise FormatError(f"Winogrande: line {number} is {line!r}; expected index,sentence _,choice,choice,1 or 2")
+            raise FormatError(
+                f"Winogrande: line {number} is {quoted(line)}; expected index,sentence _,choice,choice,1 or 2"
+            )
         before, _, after = sentence.partition("_")
         fronts = tuple(before + choice for choice in parts[2:4])
         tasks.append(Task(tuple(front + after for front in fronts), frozenset({int(parts[4]) - 1}), fronts))

@@ -1,0 +1,127 @@
+"""Chat templates: programs of a grammar, rendered with bounds and compared with a plain sandbox."""
+
+import json
+import random
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import jinja2
+import jinja2.ext
+from jinja2.ext import Extension
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from minillama.errors import MinillamaError
+from minillama.tokenizer.chat import ChatTemplate
+from tests.fuzz.case_kind import Finding, Kind
+from tests.fuzz.template_grammar import Grammar
+
+MESSAGES = (
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hello <b>& 'you'"},
+    {"role": "assistant", "content": "Hi\n"},
+    {"role": "user", "content": "12345 é 日本語"},
+)
+TOOLS = ({"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}},)
+MAX_SECONDS = 20.0  # of the clock; of a template that is stopped
+MAX_TEXT = 100 << 20
+HOSTILE = 0.5  # of the templates
+
+
+@dataclass(frozen=True)
+class Program:
+    """A template. hostile: it may do unbounded work, so that only bounds are checked."""
+
+    source: str
+    hostile: bool
+    with_tools: bool
+
+
+class TemplateKind(Kind[Program]):
+    """Templates that come with a file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._plain = _plain_environment()
+
+    def make(self, rng: random.Random) -> Program:
+        hostile = rng.random() < HOSTILE
+        return Program(Grammar(rng, hostile).program(), hostile, rng.random() < 0.3)
+
+    def run(self, given: Program) -> str:
+        template, tools = ChatTemplate(given.source, "<s>", "</s>"), list(TOOLS) if given.with_tools else None
+        started = time.monotonic()
+        text, refusal = None, None
+        try:
+            text = template.render(list(MESSAGES), tools=tools)
+        except MinillamaError as error:
+            refusal = error
+        seconds = time.monotonic() - started
+        if seconds > MAX_SECONDS:
+            raise Finding(f"{seconds:.1f} s of the clock; at most {MAX_SECONDS} s")
+        if text is not None and len(text) > MAX_TEXT:
+            raise Finding(f"a prompt of {len(text)} characters")
+        if not given.hostile:
+            self._compare(given.source, tools, text, refusal)
+        if refusal is not None:
+            raise refusal
+        return "rendered"
+
+    def files(self, given: Program) -> dict[str, bytes]:
+        return {"template.jinja": given.source.encode("utf-8", "surrogatepass")}
+
+    def _compare(self, source: str, tools: object, text: str | None, refusal: MinillamaError | None) -> None:
+        """What a plain sandbox renders is the same here, and what it refuses is refused."""
+        variables = {"messages": list(MESSAGES), "tools": tools, "bos_token": "<s>", "eos_token": "</s>"}
+        try:
+            expected = self._plain.from_string(source).render(variables, documents=None, add_generation_prompt=True)
+        except Exception as error:
+            if text is not None:
+                raise Finding(f"{text!r:.300}, but a plain sandbox refuses it: {error}") from None
+            return
+        if text is None:
+            raise Finding(f"refused, but a plain sandbox gives {expected!r:.300}: {refusal}")
+        if _ADDRESS.sub("at", text) != _ADDRESS.sub("at", expected):
+            raise Finding(f"{text!r:.300}, but a plain sandbox gives {expected!r:.300}")
+
+
+_ADDRESS = re.compile(r"at 0x[0-9a-f]+")  # of an object that is written as text
+
+
+def _plain_environment() -> jinja2.Environment:
+    """The environment of transformers, without limits."""
+    plain = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
+    plain.filters["tojson"] = _tojson
+    plain.globals |= {"raise_exception": _raise_exception, "strftime_now": lambda form: datetime.now().strftime(form)}
+    return plain
+
+
+class _Generation(Extension):
+    """The tag `{% generation %}`, whose contents are rendered."""
+
+    tags = frozenset({"generation"})
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+KIND = TemplateKind
