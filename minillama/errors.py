@@ -57,6 +57,11 @@ def quoted(value: object) -> str:
     return " ".join(_SHORT.repr(value).split())
 
 
+def printable(text: str) -> str:
+    """A text on one line; control characters are written as escapes."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 def first_line(error: BaseException, *, with_type: bool = False, limit: int | None = None) -> str:
     """First line of an exception's message, or its type's name if that is empty.
 

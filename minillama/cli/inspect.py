@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.model_from_args import find_model
 from minillama.cli.arguments.option import add_options
-from minillama.errors import OptionError
+from minillama.errors import OptionError, printable
 from minillama.measure.tables import plain_table
 
 if TYPE_CHECKING:
@@ -95,18 +95,18 @@ def _summary(file: "GGUF") -> str:
         f"name    {file.metadata.get('general.name', 'none')}",
         f"size    {size}, {bits}",
     ]
-    return "\n".join(_printable(line) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _metadata_rows(file: "GGUF") -> list[Row]:
-    return [(_printable(key), file.kinds[key], _shown(value)) for key, value in file.metadata.items()]
+    return [(printable(key), file.kinds[key], _shown(value)) for key, value in file.metadata.items()]
 
 
 def _tensor_rows(file: "GGUF") -> list[Row]:
     from minillama.gguf.display_names import format_bytes
 
     return [
-        (_printable(tensor.name), " x ".join(map(str, tensor.shape)), tensor.type.name, format_bytes(tensor.nbytes))
+        (printable(tensor.name), " x ".join(map(str, tensor.shape)), tensor.type.name, format_bytes(tensor.nbytes))
         for tensor in file.tensors.values()
     ]
 
@@ -194,14 +194,9 @@ def _shown(value: "Scalar | tuple[str, ...] | np.ndarray") -> str:
     """A value for a table; long texts and arrays are abbreviated."""
     if isinstance(value, str):
         long = len(value) > SHOWN_CHARACTERS
-        return _printable(value[:SHOWN_CHARACTERS]) + (f"... {len(value)} characters" if long else "")
+        return printable(value[:SHOWN_CHARACTERS]) + (f"... {len(value)} characters" if long else "")
     if value is None or isinstance(value, (bool, int, float)):
         return f"{value:.7g}" if isinstance(value, float) else str(value)
     first = [repr(element) if isinstance(element, str) else str(element) for element in value[:SHOWN_ELEMENTS]]
     rest = f", ... {len(value)} in all" if len(value) > SHOWN_ELEMENTS else ""
-    return _printable(f"[{', '.join(first)}{rest}]")
-
-
-def _printable(text: str) -> str:
-    """Escape control characters for the terminal."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return printable(f"[{', '.join(first)}{rest}]")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from minillama.errors import FormatError, OptionError, UnsupportedError
+from minillama.errors import FormatError, OptionError, UnsupportedError, printable, quoted
 from minillama.tokenizer.chat.template_process import SHARED, TemplateRefused
 from minillama.tokenizer.vocabulary import read_texts, special_id
 
@@ -57,7 +57,7 @@ class ChatTemplate:
         if not messages:
             raise OptionError("no messages to render; give at least one user message")
         if not isinstance(tools, list | tuple | None):
-            raise OptionError(f"tools is {str(tools)[:80]!r}; give a list of functions")
+            raise OptionError(f"tools is {quoted(tools)}; give a list of functions")
         checked = [_checked(message, place) for place, message in enumerate(messages)]
         if any(isinstance(message.get("content"), list) for message in checked) and not self._takes_parts:
             checked = [_joined(message, place) for place, message in enumerate(checked)]
@@ -93,8 +93,8 @@ class ChatTemplate:
         return _NEEDLE in text and f"'{_NEEDLE}'" not in text and f'"{_NEEDLE}"' not in text
 
     def _refusal(self, reason: str) -> UnsupportedError:
-        one_line = " ".join(reason.split())[:MAX_REASON]  # the template may raise several lines
-        return UnsupportedError(f"{self.name} {one_line}; {SUGGESTION}")
+        one_line = printable(" ".join(reason.split()))  # the template may raise any text
+        return UnsupportedError(f"{self.name} {one_line[:MAX_REASON]}; {SUGGESTION}")
 
 
 def load_chat_template(metadata: Mapping[str, object]) -> ChatTemplate | None:
@@ -123,12 +123,14 @@ def _token_text(metadata: Mapping[str, object], tokens: Sequence[str], role: str
 
 def _checked(message: object, place: int) -> dict[str, object]:
     if not isinstance(message, Mapping):
-        raise OptionError(f"message {place} is {message!r}; a message is like {{'role': 'user', 'content': 'Hello'}}")
+        raise OptionError(
+            f"message {place} is {quoted(message)}; a message is like {{'role': 'user', 'content': 'Hello'}}"
+        )
     if not isinstance(message.get("role"), str) or not message["role"]:
-        raise OptionError(f"message {place} has the role {message.get('role')!r}; give it one like 'user'")
+        raise OptionError(f"message {place} has the role {quoted(message.get('role'))}; give it one like 'user'")
     content = message.get("content")
     if not isinstance(content, str | list) and not (content is None and _INSTEAD & message.keys()):
-        raise OptionError(f"message {place} has the content {content!r}; give it a text")
+        raise OptionError(f"message {place} has the content {quoted(content)}; give it a text")
     return dict(message)
 
 
@@ -143,5 +145,5 @@ def _joined(message: dict[str, object], place: int) -> dict[str, object]:
 def _text(part: object, place: int) -> str:
     text = part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None
     if not isinstance(text, str):
-        raise OptionError(f"message {place} has the part {str(part)[:80]!r}; this chat template takes texts only")
+        raise OptionError(f"message {place} has the part {quoted(part)}; this chat template takes texts only")
     return text

@@ -19,8 +19,9 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Lock, Thread
 
-from minillama.errors import OptionError, ResourceError
+from minillama.errors import OptionError, ResourceError, first_line, quoted
 
+MAX_REASON = 200  # characters
 CHILD = Path(__file__).with_name("template_child.py")
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05  # between looks at the child's memory
@@ -170,7 +171,7 @@ def _encode(request: Mapping[str, object]) -> bytes:
     try:
         return json.dumps(request, default=_plain).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        reason = "nested too deeply" if isinstance(error, RecursionError) else first_line(error, limit=MAX_REASON)
         raise OptionError(f"messages, tools and template variables are JSON values: {reason}") from None
 
 
@@ -178,7 +179,7 @@ def _plain(value: object) -> object:
     """A dictionary for another kind of mapping; TypeError for anything else."""
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{str(value)[:80]!r} is a {type(value).__name__}; give a text, number, list or dictionary")
+    raise TypeError(f"{quoted(value)} is a {type(value).__name__}; give a text, number, list or dictionary")
 
 
 def _close(child: subprocess.Popen[bytes]) -> None:
