@@ -1,4 +1,4 @@
-"""Labs 04 and 05 in a real JupyterLab in a real browser.
+"""Labs 03, 04 and 05 in a real JupyterLab in a real browser.
 
 Run with `pytest -m browser`; needs Chromium (Debian: chromium) and playwright.
 """
@@ -128,6 +128,45 @@ def test_slider_moves_the_bars(jupyter: str, tmp_path: Path) -> None:
         page.screenshot(path=str(tmp_path / "lab04.png"))
         assert not page.locator("text=Traceback").count()
         assert problems == []
+        browser.close()
+
+
+OVERLAPS = """plots => plots.filter(plot => {
+    const [title, legend] = ['.gtitle', '.legend'].map(name => plot.querySelector(name)?.getBoundingClientRect());
+    return title && legend && title.bottom > legend.top + 2 && title.top < legend.bottom && title.right > legend.left;
+}).length"""
+
+
+def test_figures_need_no_network_and_fit_a_narrow_window(jupyter: str, tmp_path: Path) -> None:
+    """Lab 03 in a window of 1000 pixels, without any other host."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1000, "height": 12_000})
+        elsewhere: list[str] = []
+
+        def route(request: object) -> None:
+            url = request.request.url  # type: ignore[attr-defined]
+            if url.startswith(("http://127.0.0.1", "data:", "blob:")):
+                request.continue_()  # type: ignore[attr-defined]
+            else:
+                elsewhere.append(url)
+                request.abort()  # type: ignore[attr-defined]
+
+        page.route("**/*", route)
+        page.goto(jupyter.format("03_tokens_to_logits.ipynb"))
+        page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3", timeout=START_SECONDS * 1000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_selector("text=0 of 5 solved", timeout=CELLS_SECONDS * 1000)
+        page.wait_for_function("document.querySelectorAll('.js-plotly-plot .gtitle').length == 4", timeout=60_000)
+        page.screenshot(path=str(tmp_path / "lab03.png"))
+        assert page.eval_on_selector_all(".js-plotly-plot", OVERLAPS) == 0, "a legend over a title"
+        assert page.locator(".jp-OutputArea img[src^='data:image/svg']").count() == 0, (
+            "the interactive figure is preferred"
+        )
+        assert elsewhere == []
+        assert not page.locator("text=Traceback").count()
         browser.close()
 
 

@@ -106,6 +106,22 @@ def test_treemap_areas_are_proportional() -> None:
     assert {"Model", "blk.0", "a.weight · Q8_0"} <= set(shown)
 
 
+def test_legend_of_several_lines_has_room_below_the_title() -> None:
+    """In a window of 1000 pixels plotly breaks a long legend into lines."""
+    short, long = ({name: [1.0] for name in names} for names in (("a", "b"), ("a long name of a curve", "b", "c", "d")))
+    one, two = (lab_plots.lines(series, ["0"], "Lines", "x", "y").plotly.layout for series in (short, long))
+    assert two.margin.t - one.margin.t == two.height - one.height == 19
+    again = Figure(lab_plots.lines(long, ["0"], "Lines", "x", "y").plotly, "the same").plotly.layout
+    assert (again.height, again.margin.t) == (two.height, two.margin.t), "room is made once"
+
+
+def test_negative_prediction_has_room_for_its_number() -> None:
+    layout = lab_plots.prediction_bars("Less", "%", 10.0, -1.0, None).plotly.layout
+    low, high = layout.xaxis.range
+    assert low < -1.0 - 0.1 * 11 and high > 10.0
+    assert lab_plots.prediction_bars("More", "%", 10.0, 1.0, None).plotly.layout.xaxis.range is None
+
+
 def test_hostile_names_stay_text() -> None:
     """Pieces of tokens hold anything: markup, control characters, half of a surrogate pair."""
     names = ["<script>alert(1)</script>", "\x00\x1b[31m", "\ud800", "a & b", "你好", "<b>bold</b>"]

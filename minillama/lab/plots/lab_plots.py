@@ -69,6 +69,9 @@ def prediction_bars(title: str, unit: str, said: float | None, measured: float, 
     apply_layout(figure, title, unit, height=130 + 44 * len(known))
     figure.update_layout(showlegend=False)
     figure.update_yaxes(autorange="reversed")
+    low, high = min(0.0, *(value for _, value in known)), max(0.0, *(value for _, value in known))
+    if low < 0:  # room for the number at the left of its bar
+        figure.update_xaxes(range=[low - 0.2 * (high - low), high + 0.1 * (high - low)])
     text = f"{title}\n" + text_bars([label for label, _ in known], [value for _, value in known], unit=unit)
     if said is None:
         text += "\nno prediction yet: record one and run this cell again"

@@ -25,7 +25,7 @@ from minillama.measure.limits.collective_traffic import Collective
 
 ACROSS = 4  # matrices in a row of the grid
 APART = 1.35  # distance of neighbouring matrices; the widest matrix is 1
-GAP = 0.28  # between rows of matrices: room for their names
+GAP = 0.45  # between rows of matrices: room for their names
 THIN = 0.07  # parts too thin for a number
 EVERYWHERE = "#BDBDBD"  # replicated on all devices
 WORDS = {0: "rows", 1: "columns"}
@@ -78,8 +78,8 @@ def device_grid(shapes: Mapping[str, Shape], specs: Mapping[str, PartitionSpec],
                     )  # fmt: skip
             size = " × ".join(map(str, shape))
             figure.add_annotation(
-                x=left, y=top, text=f"{name} {size}", showarrow=False, xanchor="left", yanchor="bottom",
-                font={"size": 12},
+                x=left, y=top, text=f"{name}<br>{size}", showarrow=False, xanchor="left", yanchor="bottom",
+                align="left", font={"size": 12},
             )  # fmt: skip
             rows.append((name, size, *_split_words(shape, axis, devices)))
         top -= max(shapes[name][0] for name in line) / largest + GAP

@@ -99,9 +99,10 @@ def annotations_markup(layout: go.Layout, frame: Frame) -> list[str]:
         x, y = x + float(note.xshift or 0), y - float(note.yshift or 0)
         anchor = {"left": "start", "right": "end"}.get(note.xanchor or "", "middle")
         size = float(note.font.size or 12)
-        y += {"bottom": -0.7 * size, "top": 0.7 * size}.get(note.yanchor or "", 0.0)
-        colour = note.font.color or INK
-        made.append(words(x, y, plain(note.text), anchor=anchor, size=size, colour=colour, middle=True))
+        text, colour = plain(note.text), note.font.color or INK
+        half = 0.65 * size * len(text.split("\n"))
+        y += {"bottom": -half, "top": half}.get(note.yanchor or "", 0.0)
+        made.append(words(x, y, text, anchor=anchor, size=size, colour=colour, middle=True))
     return made
 
 

@@ -6,12 +6,14 @@ it; terminals and screen readers get the text."""
 import base64
 import html
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from minillama.lab.svg.static_figure import figure_svg
+from minillama.lab.svg.svg_elements import text_width
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 
@@ -20,6 +22,8 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#8C8C8C"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+TOP_MARGIN, LEGEND_LINE, LEGEND_SIZE, LEGEND_SWATCH = 56, 19, 12, 38  # pixels
+NARROW = 460  # pixels of a plot area in a window of 1000 pixels
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
 
 
@@ -29,6 +33,9 @@ class Figure:
 
     plotly: go.Figure
     text: str
+
+    def __post_init__(self) -> None:
+        make_room_for_legend(self.plotly)
 
     def mime_bundle(self) -> dict[str, object]:
         """The mime bundle for a front end: about 10 KB (a FigureWidget sends 5 MB)."""
@@ -60,19 +67,44 @@ def apply_layout(figure: go.Figure, title: str, x: str = "", y: str = "", *, hei
     grid = {"gridcolor": "#E6E6E6", "zerolinecolor": "#BDBDBD", "automargin": True}
     figure.update_layout(
         template="none",
-        title={"text": title, "x": 0.02, "xanchor": "left", "font": {"size": 16}},
+        title={
+            "text": title,
+            "x": 0.02,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 16},
+            "font": {"size": 16},
+        },
         font={"family": "Inter, Helvetica, Arial, Noto Sans CJK SC, sans-serif", "size": 13, "color": "#222222"},
         height=height,
-        margin={"l": 70, "r": 30, "t": 56, "b": 56},
+        margin={"l": 70, "r": 30, "t": TOP_MARGIN, "b": 56},
         paper_bgcolor="white",
         plot_bgcolor="white",
         colorway=list(PALETTE),
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"},
         bargap=0.25,
     )
-    figure.update_xaxes(title_text=x, title_standoff=12, **grid)
-    figure.update_yaxes(title_text=y, title_standoff=12, **grid)
+    for update, text in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
+        update(title={"text": text, "standoff": 12, "font": {"size": 13}}, **grid)
     return figure
+
+
+def make_room_for_legend(figure: go.Figure) -> None:
+    """Raise the top margin if the legend above the plot needs several lines.
+
+    Plotly breaks the lines in a narrow window, and would write them over the title.
+    """
+    layout = figure.layout
+    names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+    is_shown = layout.showlegend if layout.showlegend is not None else len(figure.data) > 1
+    if not names or not is_shown or layout.legend.yanchor != "bottom" or not layout.height:
+        return
+    widest = max(text_width(name, LEGEND_SIZE) for name in names) + LEGEND_SWATCH
+    lines = math.ceil(len(names) / max(1, int(NARROW // widest)))
+    missing = TOP_MARGIN + LEGEND_LINE * (lines - 1) - layout.margin.t
+    if missing > 0:
+        figure.update_layout(height=layout.height + missing, margin={"t": layout.margin.t + missing})
 
 
 def token_label(piece: str) -> str:
