@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillama.cli.arguments.number_lists import numbers
+from minillama.cli.arguments.values import numbers
 from minillama.errors import ResourceError
 from minillama.measure.host import child_process
 from minillama.measure.host.child_process import measure_process, run_for_json
