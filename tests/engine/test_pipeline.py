@@ -11,7 +11,7 @@ import minillama as ml
 from minillama.engine.backends import programs
 from minillama.engine.backends.pipeline import PipelineBackend, Stage
 from minillama.engine.backends.programs import Kind
-from minillama.engine.backends.remote_worker import HANDLES
+from minillama.engine.backends.remote_calls.remote_arguments import HANDLES
 from minillama.engine.loading.layer_placement import Placement
 from minillama.model import Cache
 from minillama.model.forward import run_layers

@@ -107,6 +107,7 @@ def measure_trial(
         advance(trial.name)
     samples = []
     for _ in range(repetitions):
+        llm.check_file()
         session.truncate(trial.n_depth)
         stopwatch = Stopwatch()
         tokens.prefill(trial.n_prompt)
