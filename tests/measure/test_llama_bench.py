@@ -9,6 +9,7 @@ from tiny_models import write_tiny
 import minillama as ml
 from minillama.engine.llm import LLM
 from minillama.engine.session import Session
+from minillama.errors import OptionError
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial
 
@@ -86,5 +87,5 @@ def test_reserve_grows_once(llm: LLM) -> None:
     session.decode(1)
     session.truncate(0)
     assert session.program(1) == grown
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(OptionError, match="do not fit"):
         session.reserve(4000)
