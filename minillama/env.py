@@ -23,6 +23,7 @@ from minillama.machine import (
     describe,
     pick_cores,
 )
+from minillama.printable_text import PrintableRecords
 from minillama.private_files import UntrustedError, check_private, make_private, warn_untrusted
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 logger = logging.getLogger("minillama")
+logger.addFilter(PrintableRecords())
 
 MINILLAMA = (sys.executable, "-m", "minillama")  # starts the command `minillama`, installed or not
 

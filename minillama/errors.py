@@ -5,7 +5,7 @@ The command line prints that line and exits with status 2. A notebook shows it a
 
 import reprlib
 
-MAX_LINE = 500  # characters of a message
+from minillama.printable_text import printable_line
 
 
 class MinillamaError(Exception):
@@ -38,16 +38,6 @@ class ResourceError(MinillamaError):
     """A missing or insufficient resource: a file, memory, a device or the network."""
 
 
-def printable_line(text: str, limit: int = MAX_LINE) -> str:
-    """A text as one line, with control characters escaped, shortened in its middle."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    if len(text) <= limit:
-        return text
-    end = limit // 3  # has the fix
-    return f"{text[: limit - end - 5]} ... {text[-end:]}"
-
-
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 64
 
@@ -55,11 +45,6 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 64
 def quoted(value: object) -> str:
     """A value as `repr` writes it, on one line and shortened."""
     return " ".join(_SHORT.repr(value).split())
-
-
-def printable(text: str) -> str:
-    """A text on one line; control characters are written as escapes."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def first_line(error: BaseException, *, with_type: bool = False, limit: int | None = None) -> str:
@@ -71,5 +56,5 @@ def first_line(error: BaseException, *, with_type: bool = False, limit: int | No
     message = str(error).strip()
     if not message:
         return name
-    line = message.splitlines()[0][:limit]
+    line = printable_line(message.splitlines()[0][:limit])
     return f"{name}: {line}" if with_type else line

@@ -9,13 +9,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
 
 # Lowest layer first. A room may import itself and lower layers, but not another room of its own layer.
 LAYERS = [
-    {"errors", "start_guard"}, {"atomic_file", "private_files"}, {"machine"}, {"env"}, {"gguf"}, {"tokenizer"},
-    {"kernels"}, {"model"}, {"sampling"}, {"parallel"}, {"engine"}, {"measure"}, {"cli", "lab", "server"},
+    {"printable_text", "start_guard"}, {"errors"}, {"atomic_file", "private_files"}, {"machine"}, {"env"}, {"gguf"},
+    {"tokenizer"}, {"kernels"}, {"model"}, {"sampling"}, {"parallel"}, {"engine"}, {"measure"},
+    {"cli", "lab", "server"},
 ]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-WITHOUT_JAX = {"errors", "start_guard", "atomic_file", "private_files", "machine", "env", "gguf", "tokenizer"}
-# Importing these is quick: `minillama --help` imports no numpy.
-LIGHT_ROOMS = {"errors", "start_guard", "atomic_file", "private_files", "machine", "env", "cli"}
+FIRST = {"printable_text", "start_guard", "errors", "atomic_file", "private_files", "machine", "env"}
+WITHOUT_JAX = FIRST | {"gguf", "tokenizer"}
+LIGHT_ROOMS = FIRST | {"cli"}  # importing these is quick: `minillama --help` imports no numpy
 HEAVY = {"jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "jinja2", "regex", "tqdm", "psutil"}
 OUTSIDE_WORLD = {"cli", "lab", "server"}  # rooms that print, parse arguments and read the environment
 # `atomic_file` writes files; the others have a lock file, standard streams, a learner's records.

@@ -8,6 +8,7 @@ import gc
 import io
 import logging
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import import_module
@@ -18,10 +19,10 @@ from minillama.cli.arguments.parser import Parser, UnknownOptionError
 from minillama.cli.arguments.server_options import SERVER_OPTIONS
 from minillama.cli.end_signals import Terminated, end_status, exit_now, exit_on_signal, handle_end_signals
 from minillama.cli.output.standard_streams import OutputError, open_standard_streams
-from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED, TERMINATED
-from minillama.errors import MinillamaError, OptionError, ResourceError, printable_line
+from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED, TERMINATED, note
+from minillama.errors import MinillamaError, OptionError, ResourceError
+from minillama.printable_text import printable_line
 
-MAX_WARNING = 2000  # characters
 # Subcommand -> module in this folder with `add_parser(subparsers)` and `run(args) -> int`.
 COMMANDS = {
     "run": "run",
@@ -57,6 +58,7 @@ def entry() -> None:
     sys.setswitchinterval(0.0005)  # threads that load executables need the lock often, but shortly
     open_standard_streams()
     handle_end_signals()
+    warnings.showwarning = _show_warning
     env.prepare(cache_executables=True)
     status = main()
     if status in (INTERRUPTED, TERMINATED, BROKEN_PIPE):
@@ -92,16 +94,18 @@ def _report(error: BaseException) -> int:
     """
     ended = INTERRUPTED if isinstance(error, KeyboardInterrupt) else end_status()
     if ended is not None:
-        _print_line("")
+        note()
         return ended
-    if isinstance(error, OutputError) and error.broken_pipe:
-        return BROKEN_PIPE
+    if isinstance(error, OutputError):
+        if error.broken_pipe:
+            return BROKEN_PIPE
+        error = ResourceError(error)
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename is not None else ""
         error = ResourceError(f"{name}{error.strerror or error}")
     if not isinstance(error, MinillamaError):
         raise error
-    _print_line(f"minillama: error: {error}")
+    note(f"minillama: error: {error}")
     return 2
 
 
@@ -180,9 +184,9 @@ class _StderrHandler(logging.Handler):
     """Prints each log record as one line, like the error line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = printable_line(record.getMessage(), MAX_WARNING)
-        _print_line(f"minillama: {record.levelname.lower()}: {text}")
+        note(f"minillama: {record.levelname.lower()}: {record.getMessage()}")
 
 
-def _print_line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _show_warning(message: Warning | str, *details: object) -> None:
+    """Show a Python warning of a library as one line."""
+    note(f"minillama: warning: {printable_line(str(message))}")

@@ -11,7 +11,16 @@ from minillama.cli.arguments.ignored_options import add_ignored_options
 from minillama.cli.arguments.model_from_args import generate_options, is_quiet, load_model, template_variables
 from minillama.cli.arguments.option import Option, add_options
 from minillama.cli.arguments.prompt_text import read_file, read_prompt, read_system_prompt
-from minillama.cli.output.terminal import end_line, note, show_prompt, show_stream, turn_line, use_colour, write_text
+from minillama.cli.output.terminal import (
+    end_line,
+    note,
+    notes,
+    show_prompt,
+    show_stream,
+    turn_line,
+    use_colour,
+    write_text,
+)
 from minillama.errors import MinillamaError, OptionError
 
 if TYPE_CHECKING:
@@ -129,7 +138,7 @@ def _needs_answer(message: str, conversation: Conversation) -> bool:
             note("the conversation is cleared")
             return False
         case "/help":
-            note(COMMANDS)
+            notes(COMMANDS)
             return False
         case "/regen":
             if not conversation.remove_last_answer():
@@ -227,4 +236,4 @@ def _print_header(llm: "LLM", raw: bool) -> None:
     note(f"model   : {llm.path.name}, context of {llm.ctx_size} tokens")
     if raw:
         note("          no chat template: the model continues your text")
-    note(f"commands:\n{COMMANDS}")
+    notes(f"commands:\n{COMMANDS}")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.model_from_args import find_model
 from minillama.cli.arguments.option import add_options
-from minillama.errors import OptionError, printable
+from minillama.errors import OptionError
 from minillama.measure.tables import plain_table
+from minillama.printable_text import printable, printable_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ DESCRIPTION = """\
 Show the metadata, tensors and sizes of a GGUF file, and the memory that the model needs. With --metadata or --tensors
 show only these. Nothing is computed and no weights are read.
 """
-SHOWN_CHARACTERS, SHOWN_ELEMENTS = 72, 6
+SHOWN_CHARACTERS, SHOWN_ELEMENTS, SHOWN_NAME = 72, 6, 120
 CONTEXTS = (2048, 8192)  # in addition to the model's own
 
 Row = tuple[str, ...]
@@ -95,18 +96,23 @@ def _summary(file: "GGUF") -> str:
         f"name    {file.metadata.get('general.name', 'none')}",
         f"size    {size}, {bits}",
     ]
-    return "\n".join(printable(line) for line in lines)
+    return "\n".join(map(printable_line, lines))
 
 
 def _metadata_rows(file: "GGUF") -> list[Row]:
-    return [(printable(key), file.kinds[key], _shown(value)) for key, value in file.metadata.items()]
+    return [(printable_line(key, SHOWN_NAME), file.kinds[key], _shown(value)) for key, value in file.metadata.items()]
 
 
 def _tensor_rows(file: "GGUF") -> list[Row]:
     from minillama.gguf.display_names import format_bytes
 
     return [
-        (printable(tensor.name), " x ".join(map(str, tensor.shape)), tensor.type.name, format_bytes(tensor.nbytes))
+        (
+            printable_line(tensor.name, SHOWN_NAME),
+            " x ".join(map(str, tensor.shape)),
+            tensor.type.name,
+            format_bytes(tensor.nbytes),
+        )
         for tensor in file.tensors.values()
     ]
 
@@ -199,4 +205,4 @@ def _shown(value: "Scalar | tuple[str, ...] | np.ndarray") -> str:
         return f"{value:.7g}" if isinstance(value, float) else str(value)
     first = [repr(element) if isinstance(element, str) else str(element) for element in value[:SHOWN_ELEMENTS]]
     rest = f", ... {len(value)} in all" if len(value) > SHOWN_ELEMENTS else ""
-    return printable(f"[{', '.join(first)}{rest}]")
+    return printable_line(f"[{', '.join(first)}{rest}]")

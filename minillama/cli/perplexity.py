@@ -13,7 +13,7 @@ from minillama.cli.arguments.model_from_args import is_quiet, open_model
 from minillama.cli.arguments.option import add_options
 from minillama.cli.arguments.prompt_text import read_text
 from minillama.cli.output import perplexity_lines
-from minillama.cli.output.terminal import INTERRUPTED, Interrupt, note, write_text
+from minillama.cli.output.terminal import INTERRUPTED, Interrupt, note, notes, write_text
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _end(args: argparse.Namespace, last: "Estimate | Divergence | None", windows
     """Print the speed and return the exit status."""
     if args.perf and not is_quiet(args) and last is not None:
         tokens, seconds = last.chunk * windows.size, max(last.seconds, 1e-9)
-        note(f"\nminillama: prompt eval time = {perplexity_lines.speed(tokens, seconds)}")
+        notes(f"\nminillama: prompt eval time = {perplexity_lines.speed(tokens, seconds)}")
     return INTERRUPTED if interrupted else 0
 
 

@@ -13,6 +13,7 @@ from minillama.cli.arguments.prompt_text import read_file
 from minillama.cli.arguments.values import integer_in
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
+from minillama.printable_text import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -255,9 +256,8 @@ def _show(bar: "tqdm", count: int, importance: "ImportanceMatrix | None") -> "Pr
             shown.append(step)
             bar.write(_line(step, len(shown), count), file=sys.stderr)
             if importance and not step.copied and step.source.name not in importance.entries:
-                bar.write(
-                    f"{step.source.name} is not in the importance matrix and is quantised without it", file=sys.stderr
-                )
+                name = printable(step.source.name)
+                bar.write(f"{name} is not in the importance matrix and is quantised without it", file=sys.stderr)
         bar.update(weights)
 
     return show
@@ -269,7 +269,7 @@ def _line(step: "QuantiseStep", number: int, count: int) -> str:
     source, target = step.source, step.target
     sizes = dimensions(source.shape)
     shape = ", ".join(f"{size:6d}" for size in sizes + [1] * (4 - len(sizes)))
-    start = f"[{number:4d}/{count:4d}] {source.name:<36} - [{shape}], type = {_name(source.type):>6}, "
+    start = f"[{number:4d}/{count:4d}] {printable(source.name):<36} - [{shape}], type = {_name(source.type):>6}, "
     if step.copied:
         return f"{start}size = {source.nbytes / 2**20:8.3f} MiB"
     narrow = ""

@@ -9,7 +9,7 @@ import time
 from minillama.cli.arguments import llama_options, values
 from minillama.cli.arguments.model_from_args import find_model
 from minillama.cli.arguments.option import add_options
-from minillama.cli.output.terminal import end_line, note, write_text
+from minillama.cli.output.terminal import end_line, note, notes, write_text
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -55,6 +55,6 @@ def run(args: argparse.Namespace) -> int:
 
     # 5. How fast was it? The first run of a program on a machine compiles it, which is reported separately.
     seconds, compiling = time.perf_counter() - started, compile_seconds() - compile_started
-    note(f"\nmain: decoded {count} tokens in {seconds:.2f} s, speed: {count / seconds:.2f} t/s")
+    notes(f"\nmain: decoded {count} tokens in {seconds:.2f} s, speed: {count / seconds:.2f} t/s")
     note(f"main: {compiling:.2f} s of that was compiling; without it {count / max(seconds - compiling, 1e-9):.2f} t/s")
     return 0

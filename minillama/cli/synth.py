@@ -8,6 +8,7 @@ from pathlib import Path
 from minillama.atomic_file import check_target
 from minillama.cli.arguments.values import integer
 from minillama.errors import OptionError
+from minillama.printable_text import printable
 
 DESCRIPTION = """\
 Write a GGUF file with random weights and the exact shape of a real model. Size, speed and memory usage are the same;
@@ -62,7 +63,13 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     with tqdm(
-        desc=path.name, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr, leave=False, disable=None
+        desc=printable(path.name),
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        file=sys.stderr,
+        leave=False,
+        disable=None,
     ) as bar:
 
         def show(done: int, total: int) -> None:

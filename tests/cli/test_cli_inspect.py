@@ -126,6 +126,31 @@ def test_odd_values_are_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert metadata["flags"] == [True, False]
 
 
+HOSTILE = "\x1b]0;title\x07\x9b2J\u202e\r\n\u2028\x7f" + "x" * 100_000
+
+
+@pytest.mark.parametrize("words", [[], ["--metadata"], ["--tensors"], ["--json"]])
+def test_names_do_not_control_the_terminal(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a\x1b.gguf"
+    strings = [
+        pair(HOSTILE[:60_000], 8, HOSTILE),
+        pair("general.name", 8, HOSTILE),
+        pair("list", 9, (8, [HOSTILE] * 3)),
+    ]
+    architecture = pair("general.architecture", 8, "\x1b[31mllama")
+    tensors = [gguf_bytes.tensor("\x1b[31m\n" + "y" * 50_000, [32], 0, 0)]
+    path.write_bytes(gguf_bytes.build([architecture, *strings], tensors, bytes(128)))
+    assert main(["inspect", str(path), *words]) == 0
+    out = capsys.readouterr().out
+    assert all(line.isprintable() for line in out.splitlines())
+    if "--json" not in words:
+        assert max(map(len, out.splitlines())) < 700
+    else:
+        assert json.loads(out)["metadata"]["general.name"] == HOSTILE
+
+
 def test_refusals(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(model), "-ctk", "q4_0"]) == 2
     assert "cache_type_k is 'q4_0'; supported: f32, f16, bf16, q8_0" in capsys.readouterr().err

@@ -32,7 +32,7 @@ SLOW = {
     "bench": ["bench", "-p", "8", "-n", "2", "-r", "1"],
     "latency": ["latency", "-p", "8", "-n", "2", "-r", "1", "--no-cold"],
     "perplexity": ["perplexity", "-p", "A word. " * 100, "-c", "32", "--chunks", "2"],
-    "quality": ["quality", "-n", "4", "--prompts", "1"],
+    "quality": ["quality", "-p", "Once", "-n", "4", "--samples", "2"],
     "synth": ["synth", "tiny", "--force", "-o", "tiny.gguf"],
 }
 COMMANDS = [

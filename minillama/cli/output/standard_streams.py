@@ -10,13 +10,11 @@ import select
 import sys
 from typing import TextIO
 
-from minillama.errors import ResourceError
-
 # Opened for the wrong direction: reading from stdin and writing to stdout fail. What goes to stderr is dropped.
 _MODES = {0: os.O_WRONLY, 1: os.O_RDONLY, 2: os.O_WRONLY}
 
 
-class OutputError(ResourceError):
+class OutputError(Exception):
     """stdout cannot be written; `broken_pipe`: because its reader has closed it."""
 
     def __init__(self, error: OSError) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from minillama.printable_text import printable
+
 if TYPE_CHECKING:
     from minillama.engine.result import Completion, Timings
     from minillama.engine.stream import Stream
@@ -80,8 +82,14 @@ def use_colour(choice: bool | None) -> bool:
 
 
 def note(line: str = "") -> None:
-    """Print a line on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line on stderr; control characters are escaped."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+def notes(text: str) -> None:
+    """Print the lines of a text on stderr."""
+    for line in text.split("\n"):
+        note(line)
 
 
 def end_line(text: str) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from minillama.errors import FormatError, OptionError, UnsupportedError, printable, quoted
+from minillama.errors import FormatError, OptionError, UnsupportedError, quoted
+from minillama.printable_text import printable
 from minillama.tokenizer.chat.template_process import SHARED, TemplateRefused
 from minillama.tokenizer.vocabulary import read_texts, special_id
 
