@@ -73,7 +73,8 @@ class Grammar:
 
     def program(self) -> str:
         """A whole template."""
-        text = "".join(self.statement(3) for _ in range(self.rng.randrange(1, 6)))
+        depth = 3 if self.hostile else 2
+        text = "".join(self.statement(depth) for _ in range(self.rng.randrange(1, 5)))
         if self.rng.random() < 0.1:  # damaged
             at = self.rng.randrange(len(text) + 1)
             text = (

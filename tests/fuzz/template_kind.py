@@ -14,7 +14,7 @@ from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from minillama.errors import MinillamaError
-from minillama.tokenizer.chat import ChatTemplate
+from minillama.tokenizer.chat import ChatTemplate, chat_template, template_process
 from tests.fuzz.case_kind import Finding, Kind
 from tests.fuzz.template_grammar import Grammar
 
@@ -25,9 +25,10 @@ MESSAGES = (
     {"role": "user", "content": "12345 é 日本語"},
 )
 TOOLS = ({"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}},)
-MAX_SECONDS = 20.0  # of the clock; of a template that is stopped
-MAX_TEXT = 100 << 20
-HOSTILE = 0.5  # of the templates
+STOPPED = template_process.Limits(seconds=0.3, megabytes=256)  # for hostile templates, to try many
+FINISHED = template_process.Limits(seconds=30.0)  # for the others, on a busy machine
+MAX_LATE = 5.0  # seconds after the limit until a template has stopped
+HOSTILE = 0.25  # of the templates
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class TemplateKind(Kind[Program]):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._plain = _plain_environment()
+        self._processes = {
+            True: template_process.TemplateProcess(STOPPED),
+            False: template_process.TemplateProcess(FINISHED),
+        }
 
     def make(self, rng: random.Random) -> Program:
         hostile = rng.random() < HOSTILE
@@ -52,6 +57,8 @@ class TemplateKind(Kind[Program]):
 
     def run(self, given: Program) -> str:
         template, tools = ChatTemplate(given.source, "<s>", "</s>"), list(TOOLS) if given.with_tools else None
+        chat_template.SHARED = self._processes[given.hostile]
+        limits = chat_template.SHARED.limits
         started = time.monotonic()
         text, refusal = None, None
         try:
@@ -59,9 +66,9 @@ class TemplateKind(Kind[Program]):
         except MinillamaError as error:
             refusal = error
         seconds = time.monotonic() - started
-        if seconds > MAX_SECONDS:
-            raise Finding(f"{seconds:.1f} s of the clock; at most {MAX_SECONDS} s")
-        if text is not None and len(text) > MAX_TEXT:
+        if seconds > limits.seconds + MAX_LATE:
+            raise Finding(f"{seconds:.1f} s of the clock; at most {limits.seconds} s")
+        if text is not None and len(text) > limits.characters:
             raise Finding(f"a prompt of {len(text)} characters")
         if not given.hostile:
             self._compare(given.source, tools, text, refusal)
@@ -71,6 +78,10 @@ class TemplateKind(Kind[Program]):
 
     def files(self, given: Program) -> dict[str, bytes]:
         return {"template.jinja": given.source.encode("utf-8", "surrogatepass")}
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.stop()
 
     def _compare(self, source: str, tools: object, text: str | None, refusal: MinillamaError | None) -> None:
         """What a plain sandbox renders is the same here, and what it refuses is refused."""
