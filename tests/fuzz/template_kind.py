@@ -4,6 +4,7 @@ import json
 import random
 import re
 import time
+import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -87,7 +88,8 @@ class TemplateKind(Kind[Program]):
         """What a plain sandbox renders is the same here, and what it refuses is refused."""
         variables = {"messages": list(MESSAGES), "tools": tools, "bos_token": "<s>", "eos_token": "</s>"}
         try:
-            expected = self._plain.from_string(source).render(variables, documents=None, add_generation_prompt=True)
+            with warnings.catch_warnings(action="ignore"):  # of Python's compiler
+                expected = self._plain.from_string(source).render(variables, documents=None, add_generation_prompt=True)
         except Exception as error:
             if text is not None:
                 raise Finding(f"{text!r:.300}, but a plain sandbox refuses it: {error}") from None

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from guard_pages import guarded
 from reference_attention import SCALE, slow_attention
 from test_simd import ISAS
 
@@ -145,10 +146,10 @@ def kernels(heads: AttentionSpec, isa: Isa):
 
 def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.ndarray:
     """Store the arguments as the handler does, and run all tasks."""
-    leaves = [*given.keys.with_unseen_spoilt(case), *given.values.with_unseen_spoilt(case)]
-    q, positions = np.ascontiguousarray(given.q), np.ascontiguousarray(given.positions)
+    leaves = [guarded(leaf) for store in (given.keys, given.values) for leaf in store.with_unseen_spoilt(case)]
+    q, positions = guarded(np.ascontiguousarray(given.q)), guarded(np.ascontiguousarray(given.positions))
     batch, time = positions.shape
-    out = np.full((batch, time, KV_HEADS * heads.groups * heads.value_size), np.nan, np.float32)
+    out = guarded(np.full((batch, time, KV_HEADS * heads.groups * heads.value_size), np.nan, np.float32))
     scale, cap = (int(bits) for bits in np.array([SCALE, softcap(heads)], np.float32).view(np.int32))
     args = AttentionArgs.pack(
         time=time, kv_heads=KV_HEADS, capacity=case.capacity, window=case.window, scale=scale, softcap=cap,

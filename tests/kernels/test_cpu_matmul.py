@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
+from guard_pages import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from test_simd import ISAS
@@ -83,8 +84,8 @@ def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray) -> np.ndarray:
         prepare, kernel, units, step = Role.PREPARE_GEMM, Role.GEMM, -(-tokens // PANEL_TOKENS), MAX_UNPACKED_ROWS
         group = FORMATS[kind].group if kind in FORMATS else None
         size = units * (PanelLayout(width, group).size if group else 4 * width * PANEL_TOKENS)
-    scratch, y = np.zeros(size + 64, np.uint8), np.full((tokens, rows + 2), np.nan, np.float32)
-    y_rows = np.ascontiguousarray(y[:, :rows])
+    scratch, y_rows = guarded(np.zeros(size + 64, np.uint8)), guarded(np.full((tokens, rows), np.nan, np.float32))
+    raw, x = guarded(raw), guarded(x)
     source = x if size == 0 else scratch
     args = MatmulArgs.pack(
         weights=raw.ctypes.data, row_bytes=raw.shape[1], width=width, rows=rows, tokens=tokens,
@@ -149,7 +150,8 @@ class TestEveryKernel:
 
     def test_rows_by_number(self, kind: Type, isa: Isa) -> None:
         raw = random_bytes(kind, 8, 512)
-        ids, out = np.array([7, 0, 7], np.int32), np.zeros((3, 512), np.float32)
+        ids, out = guarded(np.array([7, 0, 7], np.int32)), guarded(np.zeros((3, 512), np.float32))
+        raw = guarded(raw)
         args = MatmulArgs.pack(
             weights=raw.ctypes.data, row_bytes=raw.shape[1], width=512, rows=8, tokens=3,
             source=ids.ctypes.data, y=out.ctypes.data,
