@@ -119,7 +119,8 @@ def _from_gguf(file: GGUF, label: str) -> ImportanceMatrix:
 def _means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Divide sums by counts; an expert without tokens gets ones."""
     counts = counts.astype(np.float32)[:, None]
-    means = np.divide(sums, counts, out=np.ones(sums.shape, np.float32), where=counts > 0)
+    with np.errstate(all="ignore"):  # values that are not finite are refused later
+        means = np.divide(sums, counts, out=np.ones(sums.shape, np.float32), where=counts > 0)
     return means.reshape(-1)
 
 
@@ -151,7 +152,8 @@ def _from_legacy(raw: bytes, label: str) -> ImportanceMatrix:
         if size < 1:
             raise FormatError(f"{label}: {shown} has {size} importances; compute the matrix again")
         values = np.frombuffer(read_bytes(4 * size, f"the values of {shown}"), "<f4")
-        entries[name] = values / np.float32(calls) if calls > 0 else values.copy()
+        with np.errstate(all="ignore"):  # values that are not finite are refused later
+            entries[name] = values / np.float32(calls) if calls > 0 else values.copy()
     chunks, datasets = 0, ()
     if len(raw) - position >= 8:  # older files end here
         chunks = read_int("the number of chunks")

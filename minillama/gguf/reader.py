@@ -171,12 +171,11 @@ def dequantize(tensor: Tensor) -> np.ndarray:
 
     F32 is returned as a read-only view. The formulas are those of gguf.quants, with the same numbers as llama.cpp.
     """
-    if tensor.type in PLAIN_TYPES:
-        return tensor.data.view(PLAIN_TYPES[tensor.type]).astype(np.float32)
     try:
-        with np.errstate(
-            all="ignore"
-        ):  # scales may be infinite in a hostile file; what is computed from them is harmless
+        # scales may be infinite in a hostile file; what is computed from them is harmless
+        with np.errstate(all="ignore"):
+            if tensor.type in PLAIN_TYPES:
+                return tensor.data.view(PLAIN_TYPES[tensor.type]).astype(np.float32)
             return quants.dequantize(tensor.data, tensor.type)
     except NotImplementedError as error:
         raise UnsupportedError(

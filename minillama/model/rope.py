@@ -19,16 +19,16 @@ def frequencies(rope: Rope) -> tuple[Float32[np.ndarray, "pairs"], float]:
 
     YaRN: Peng et al. 2023, with llama.cpp's conventions.
     """
-    half = rope.dimension_count // 2
-    theta = rope.freq_base ** (-np.arange(half) / half)
-    magnitude = rope.attn_factor
-    if rope.scaling is Scaling.YARN:
-        ramp = 1 - _yarn_ramp(rope)  # 1: rotate as trained, 0: divide by the factor
-        theta = theta / rope.factor * (1 - ramp) + theta * ramp
-        magnitude *= 1 + 0.1 * math.log(max(rope.factor, 1.0))
-    elif rope.scaling is not Scaling.NONE:
-        theta = theta / rope.factor
-    return theta.astype(np.float32), magnitude
+    half, magnitude = rope.dimension_count // 2, rope.attn_factor
+    with np.errstate(all="ignore"):  # numbers of a hostile file overflow; the logits are then not finite
+        theta = rope.freq_base ** (-np.arange(half) / half)
+        if rope.scaling is Scaling.YARN:
+            ramp = 1 - _yarn_ramp(rope)  # 1: rotate as trained, 0: divide by the factor
+            theta = theta / rope.factor * (1 - ramp) + theta * ramp
+            magnitude *= 1 + 0.1 * math.log(max(rope.factor, 1.0))
+        elif rope.scaling is not Scaling.NONE:
+            theta = theta / rope.factor
+        return theta.astype(np.float32), magnitude
 
 
 def _yarn_ramp(rope: Rope) -> np.ndarray:

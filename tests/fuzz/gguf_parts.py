@@ -103,7 +103,7 @@ def size_of(dims: list[int], kind: int) -> int | None:
     except ValueError:
         return None
     total = int(np.prod([float(length) for length in dims]))
-    return total // block * size if 0 <= total < 2**22 else None
+    return total // block * size if 0 <= total < 2**20 else None
 
 
 def random_value(rng: random.Random, depth: int = 0) -> Value:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from minillama.errors import FormatError, MinillamaError, ResourceError, UnsupportedError
 from minillama.gguf import dequantize, header_cursor, open_gguf
 from minillama.gguf.header_parser import parse_header
+from minillama.gguf.imatrix_file import read_imatrix
 from minillama.gguf.random_models.model_writer import write_random_model
 
 F32, Q4_0, Q4_K = 0, 2, 12
@@ -256,3 +257,25 @@ def test_the_byte_writer_agrees_with_the_format() -> None:
     header = parse_header(small(), "small")
     assert header.metadata["words"] == ("a", "", "é", "four")
     assert [info.shape for info in header.tensors] == [(8,), (2, 64), (256,)]
+
+
+def test_numbers_beyond_float32(tmp_path: Path) -> None:
+    """They become infinite without a warning of numpy."""
+    path = tmp_path / "f64.gguf"
+    path.write_bytes(build([], [tensor("t", [2], 28, 0)], struct.pack("<2d", 1e300, 1.5)))
+    assert dequantize(open_gguf(path).tensors["t"]).tolist() == [np.inf, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (b"a\nb", b"\0\0\x80\x7f", r"importances of 'a\\nb' are not all finite"),
+        (b"nan", b"\x01\0\x80\x7f", "importances of nan are not all finite"),
+        (b"\x1b[31m", b"", r"values of '\\x1b\[31m' ends after the file"),
+    ],
+)
+def test_hostile_importance_matrices(tmp_path: Path, name: bytes, values: bytes, message: str) -> None:
+    path = tmp_path / "imatrix.dat"
+    path.write_bytes(struct.pack("<ii", 1, len(name)) + name + struct.pack("<ii", 2, 1) + values)
+    with pytest.raises(FormatError, match=message):
+        read_imatrix(path)

@@ -295,3 +295,10 @@ def test_the_document_lists_the_other_keys() -> None:
     sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "minillama").rglob("*.py"))
     for key, use in listed.items():  # the others are read where a file is opened or shown
         assert is_read(use) == (key in used or f'"{key}"' in sources or f"'{key}'" in sources), key
+
+
+@pytest.mark.parametrize("numbers", [{"freq_base": 1e-45}, {"factor": 1e-45}, {"freq_base": 3e38}])
+def test_frequencies_that_overflow(numbers: dict[str, float]) -> None:
+    """Without a warning of numpy; the logits are then not finite, which is an error of its own."""
+    theta, _ = frequencies(Rope(64, **{"freq_base": 1e4, "scaling": Scaling.LINEAR, **numbers}))
+    assert theta.dtype == np.float32 and theta.shape == (32,)
