@@ -28,7 +28,8 @@ from minillama.private_files import UntrustedError, check_private, make_private,
 
 __all__ = [
     "MINILLAMA", "Machine", "allowed_cores", "backend_started", "cache_dir", "caches_executables", "cpu_kernels",
-    "describe", "kernel_cache_dir", "lock_file", "models_dir", "prepare", "thread_limits", "xla_flags",
+    "describe", "kernel_cache_dir", "lock_file", "models_dir", "own_secret_file", "prepare", "thread_limits",
+    "xla_flags",
 ]  # fmt: skip
 
 logger = logging.getLogger("minillama")
@@ -146,6 +147,11 @@ def xla_flags() -> tuple[str, ...]:
 def models_dir() -> Path:
     """Folder of model files that a worker received; it may not exist yet."""
     return _user_cache() / "minillama" / "models"
+
+
+def own_secret_file() -> Path:
+    """File of this user's own secret for workers on loopback; it may not exist yet."""
+    return _user_cache() / "minillama" / "worker-secret"
 
 
 def _set_xla_flags() -> None:

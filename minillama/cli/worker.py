@@ -18,9 +18,9 @@ from minillama.errors import OptionError
 EPILOG = """\
 Security: a leader must prove possession of the secret before a worker reads anything else, and received data is never
 executed. But traffic is not encrypted, and traffic between workers is not signed: use a trusted network such as
-WireGuard. A single worker can be reached through ssh instead; on the leader's host:
+WireGuard. A single worker can be reached through ssh instead, with --token-file on both; on the leader's host:
   ssh -N -L 50052:127.0.0.1:50052 user@worker
-  minillama run --workers 127.0.0.1:50052 -p "Once upon a time"
+  minillama run --workers 127.0.0.1:50052 --token-file token -p "Once upon a time"
 """
 
 _OPTIONS = (
@@ -30,8 +30,8 @@ _OPTIONS = (
 )  # fmt: skip
 
 _TOKEN = (
-    Option(("--token-file",), "file with the secret of leader and workers, needed unless all are on loopback "
-           "(default: value of MINILLAMA_TOKEN)", value="FILE"),
+    Option(("--token-file",), "file with the secret of leader and workers (default: value of MINILLAMA_TOKEN; on "
+           "loopback the user's own, which the first start makes)", value="FILE"),
 )  # fmt: skip
 
 _MACHINE = (
@@ -55,13 +55,15 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.port < 1 << 16:
         raise OptionError(f"--port {args.port} is not a port; give one from 1 to 65535, or 0 for a free one")
     from minillama.parallel.workers.addresses import format_address
-    from minillama.parallel.workers.secret import is_loopback
+    from minillama.parallel.workers.secret import is_loopback, own_secret
     from minillama.parallel.workers.supervisor import Supervisor, WorkerOptions, listen
 
     secret = take_secret(args.token_file)
     platform = platform_of(args.device) or ""
     command = (sys.executable, "-m", "minillama.cli.worker_main")
     os.environ.pop("JAX_NUM_CPU_DEVICES", None)  # a notebook may set it; here each process is one device
+    if secret is None and is_loopback(args.host):
+        own_secret()  # made or refused now, and not when a leader comes
     listener = listen(args.host, args.port, secret)
     host, port = listener.getsockname()[:2]
     note(f"waiting for leaders on {format_address(host, port)}; Ctrl-C ends it")

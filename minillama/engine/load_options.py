@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 from minillama.engine.batches import Batches
 from minillama.engine.generation.option_values import check_flag, check_int, check_text
 from minillama.engine.loading.device_sharing import DeviceSharing
+from minillama.errors import OptionError
 
 if TYPE_CHECKING:
     from minillama.gguf.kv_cache_types import CacheTypes
@@ -25,7 +26,8 @@ class LoadOptions:
     tensor_parallel: devices that compute every layer together, each with its own heads and rows; more than 1 stands
     for split_mode=tensor. `env.prepare(cpu_devices=N)` makes several virtual devices of one processor.
     workers: `host:port,host:port` of running `minillama worker`s, which compute together; this process only leads.
-    secret: shared with the workers; needed unless all are on loopback. threads: cores of each, 0 for all it has.
+    secret: shared with the workers; needed unless all are on loopback and of this user. threads: cores of each, 0 for
+    all it has. worker_timeout: seconds without a sign of life until a worker is lost; 0 for no limit.
     batch_size, ubatch_size: tokens of a prompt that are submitted at once, and of these computed at once; cut to
     ubatch_size <= batch_size <= ctx_size.
     cache_type_k, cache_type_v: storage of keys and values: f32, f16, bf16 or q8_0.
@@ -47,6 +49,7 @@ class LoadOptions:
     workers: str | None = None
     secret: bytes | None = field(default=None, repr=False)
     threads: int = 0
+    worker_timeout: float = 15.0
     batch_size: int = 2048
     ubatch_size: int = 512
     cache_type_k: str = "f16"
@@ -66,6 +69,8 @@ class LoadOptions:
         for name in ("hf_repo", "hf_file", "workers", "chat_template"):
             check_text(name, getattr(self, name))
         _ = self.batches, self.cache_types, self.sharing
+        if not (self.worker_timeout == 0 or 1 <= self.worker_timeout <= 3600):
+            raise OptionError(f"worker_timeout is {self.worker_timeout!r:.40}; expected 1 to 3600 seconds, or 0")
 
     @classmethod
     def from_args(cls, args: object, **others: object) -> "LoadOptions":
@@ -109,6 +114,7 @@ class LoadKeywords(TypedDict, total=False):
     workers: str | None
     secret: bytes | None
     threads: int
+    worker_timeout: float
     batch_size: int
     ubatch_size: int
     cache_type_k: str

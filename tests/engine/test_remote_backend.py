@@ -27,8 +27,8 @@ from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.measure.quality.multiple_choice import running_choices
 from minillama.measure.quality.perplexity import running_perplexity
 from minillama.measure.quality.task_files import Task
-from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.wire import Connection, Message
+from minillama.parallel.workers.worker_group import WorkerGroup
 
 ROOT = Path(__file__).resolve().parents[2]
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}

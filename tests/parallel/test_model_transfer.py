@@ -12,9 +12,9 @@ import pytest
 
 from minillama.errors import FormatError, MinillamaError, ResourceError
 from minillama.parallel.workers import model_transfer
-from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.model_transfer import fingerprint, receive_model, send_model
 from minillama.parallel.workers.wire import Connection, Message
+from minillama.parallel.workers.worker_group import WorkerGroup
 
 
 def write(path: Path, size: int, seed: int = 0) -> Path:

@@ -20,9 +20,10 @@ from minillama.errors import OptionError, ResourceError
 from minillama.parallel.workers import leader, supervisor
 from minillama.parallel.workers.addresses import Address
 from minillama.parallel.workers.identity import local_identity
-from minillama.parallel.workers.leader import WorkerGroup, connect_workers
+from minillama.parallel.workers.leader import connect_workers
 from minillama.parallel.workers.supervisor import Supervisor, WorkerOptions, listen
-from minillama.parallel.workers.wire import Message
+from minillama.parallel.workers.wire import Message, SilenceError
+from minillama.parallel.workers.worker_group import LEAVE_SECONDS, WorkerGroup, root_cause_rank
 
 WORKER_PROGRAM = Path(__file__).parents[1] / "helpers" / "fake_worker.py"
 ROOT = WORKER_PROGRAM.parents[2]
@@ -187,7 +188,7 @@ def test_slow_start(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     with connect_workers([worker.address], None, log=said.append):
         pass
     assert said == [f"waiting for worker {worker.address} to start"]
-    with within(1.5 + leader.LEAVE_SECONDS), pytest.raises(ResourceError, match=r"has not joined within 0\.7 s"):
+    with within(1.5 + LEAVE_SECONDS), pytest.raises(ResourceError, match=r"has not joined within 0\.7 s"):
         connect_workers([worker.address], None, log=said.append, timeout=0.7)
 
 
@@ -273,12 +274,13 @@ def test_root_cause() -> None:
     """Of several failures, the root cause ranks first."""
     endings = [
         Message("ended", {"status": -9, "reason": "killed"}),
-        None,
+        ResourceError("its connection has ended"),
         Message("ended", {"status": 2, "reason": "an error of its own"}),
         Message("ended", {"status": 1, "reason": "traceback"}),
         Message("ended", {"status": -6, "reason": "abort"}),
     ]
-    assert [leader._root_cause_rank(ending) for ending in endings] == [0, 1, 2, 3, 4]
+    assert [root_cause_rank(ending) for ending in endings] == [0, 1, 2, 3, 4]
+    assert root_cause_rank(SilenceError("silent")) == 0
 
 
 def test_all_reduce_of_two_processes(start: Start) -> None:

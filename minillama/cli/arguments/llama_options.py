@@ -106,8 +106,10 @@ MULTI_DEVICE = (
            integer, LoadOptions.tensor_parallel),
     Option(("--workers", "--rpc"), "hosts that compute, each with minillama worker; this host leads",
            variable="LLAMA_ARG_RPC", value="HOST:PORT,..."),
-    Option(("--token-file",), "file with the secret shared with the workers (default: value of MINILLAMA_TOKEN)",
-           value="FILE"),
+    Option(("--token-file",), "file with the secret shared with the workers (default: value of MINILLAMA_TOKEN; "
+           "on loopback the user's own)", value="FILE"),
+    Option(("--worker-timeout",), "seconds without a sign of life until a worker is lost; 0: never (default: 15)",
+           number, LoadOptions.worker_timeout, value="SECONDS"),
     Option(("--cluster",), "no leader: the same command runs on every host, started by Slurm or Open MPI",
            None, False),
     Option(("--coordinator",),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from minillama.errors import MinillamaError
 from minillama.printable_text import printable
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from minillama.engine.stream import Stream
     from minillama.tokenizer.streaming_decoder import StreamDecoder
 
+INTERRUPT_SECONDS = 1.0  # from Ctrl-C until an answer that has not stopped between two tokens is stopped anyway
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
 TERMINATED = 143  # exit status after SIGTERM
 BROKEN_PIPE = 141  # exit status when the reader of stdout has closed it
@@ -26,28 +28,45 @@ REASONS = {
 }
 
 
+class WaitEndedError(KeyboardInterrupt):
+    """The end of a wait, some time after the first Ctrl-C."""
+
+
 class Interrupt:
     """Context manager: the first Ctrl-C only sets `requested`, a second one raises KeyboardInterrupt.
 
     An answer then stops between two tokens, and the computed state stays usable. Under nohup, Ctrl-C stays ignored.
+    wait: seconds after the first Ctrl-C until a block that has not stopped, such as a wait for a worker, gets
+    WaitEndedError; None for no limit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait: float | None = None) -> None:
         self.requested = False
+        self._wait = wait if hasattr(signal, "setitimer") else None
 
     def __enter__(self) -> "Interrupt":
         self._previous = signal.getsignal(signal.SIGINT)
         if self._previous is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._handle)
+        if self._wait is not None:
+            self._alarm = signal.signal(signal.SIGALRM, self._end_wait)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._wait is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, self._alarm)
         signal.signal(signal.SIGINT, self._previous)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        if self._wait is not None:
+            signal.setitimer(signal.ITIMER_REAL, self._wait)
+
+    def _end_wait(self, number: int, frame: FrameType | None) -> None:
+        raise WaitEndedError
 
 
 def show_stream(
@@ -55,17 +74,27 @@ def show_stream(
 ) -> "Completion":
     """Print pieces of text until the end or Ctrl-C, and return the completion.
 
+    After Ctrl-C and after an error, all text so far is printed.
+
     decoder: prints all tokens with it, instead of the text without control tokens and stop strings.
     """
     write = write or write_text
-    with Interrupt() as interrupt:
-        for piece in stream:
-            write(piece.text if decoder is None else decoder.push(piece.token))
-            if interrupt.requested:
-                stream.close()
-                break
-    if decoder is not None:
-        write(decoder.flush())
+    shown = 0
+    try:
+        with Interrupt(INTERRUPT_SECONDS) as interrupt:
+            for piece in stream:
+                shown += len(piece.text)
+                write(piece.text if decoder is None else decoder.push(piece.token))
+                if interrupt.requested:
+                    break
+    except WaitEndedError:
+        pass
+    except MinillamaError:
+        write(stream.text[shown:] if decoder is None else decoder.flush())
+        end_line(stream.text or "\n")
+        raise
+    stream.close()
+    write(stream.text[shown:] if decoder is None else decoder.flush())
     return stream.completion
 
 

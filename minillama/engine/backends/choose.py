@@ -94,7 +94,9 @@ def open_on_workers(options: LoadOptions, file: GGUF, config: Config, ctx_size: 
     else:
         assign_heads(config, len(addresses))
     with tqdm(desc="sending", disable=not options.progress, **_BAR) as bar:
-        group = connect_workers(addresses, sharing.secret, log=logger.warning, threads=sharing.threads)
+        group = connect_workers(
+            addresses, sharing.secret, log=logger.warning, threads=sharing.threads, silence=options.worker_timeout
+        )
         atexit.register(group.close)
         backend = RemoteBackend(group, config)
         try:

@@ -22,8 +22,8 @@ from minillama.engine.compile.compile_timer import count_seconds
 from minillama.errors import FormatError
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, cache_bytes
-from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.wire import Message
+from minillama.parallel.workers.worker_group import WorkerGroup
 from minillama.sampling import Sampling
 from minillama.sampling.chain import penalty_window
 

@@ -66,10 +66,10 @@ def _next_message(connection: Connection, worker: "RemoteWorker | None") -> Mess
 
     That thread leaves the connection open, so that the worker can send the reason why its process ends.
     """
-    while not connection.wait_readable(_POLL_SECONDS):
+    while (message := connection.next_message(_POLL_SECONDS)) is None:
         if worker is not None:
             worker.check()
-    return connection.receive()
+    return message
 
 
 def _open(path: Path, values: Mapping[str, object]) -> tuple[Backend, Callable[[], None]]:

@@ -12,6 +12,8 @@ from minillama import __version__, env
 from minillama.errors import FormatError
 from minillama.parallel.workers.wire import Message
 
+_MOST = (1 << 16) - 1  # a port, and cores
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -69,7 +71,8 @@ def parse_identity(message: Message, name: str) -> Identity:
         raise FormatError(f"{name} has sent no valid identity")
     for key, kind in kinds.items():
         value = values[key]
-        if type(value) is not kind or (kind is str and len(str(value)) > 200):
+        is_good = 0 <= value <= _MOST if type(value) is int else len(str(value)) <= 200 and str(value).isprintable()
+        if type(value) is not kind or not is_good:
             raise FormatError(f"{name} has sent {value!r:.40} as its {key}")
     return Identity(**values)  # type: ignore[arg-type]
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, ResourceError
-from minillama.parallel.workers.leader import WorkerGroup
 from minillama.parallel.workers.wire import Connection, Message
+from minillama.parallel.workers.worker_group import WorkerGroup
 from minillama.private_files import check_private, make_private
 
 CHUNK = 4 << 20  # bytes of a file in one message
@@ -215,7 +215,7 @@ def _parse_offer(message: Message) -> tuple[OfferedFile, ...]:
             raise ValueError("not a list of files")
         files = tuple(OfferedFile(item["path"], item["size"], item["mark"]) for item in offered)
         for file in files:
-            if not (type(file.size) is int and file.size >= 0 and isinstance(file.mark, str)):
+            if not (type(file.size) is int and 0 <= file.size < 1 << 62 and isinstance(file.mark, str)):
                 raise ValueError("invalid size or mark")
             name = Path(file.path).name
             if not name or name.startswith(".") or len(name) > _NAME_LIMIT or not file.path.isprintable():

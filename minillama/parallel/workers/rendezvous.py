@@ -17,6 +17,7 @@ class ProcessConfig:
     index: number of the process; 0 hosts the coordinator. count: processes in the group.
     coordinator: `host:port` of process 0. host: address at which the other processes reach this one.
     threads: cores that it uses. skip_cores: cores of its machine that earlier workers use.
+    silence: seconds without a sign of life until the leader counts it as lost; 0 for no limit.
     """
 
     index: int
@@ -26,6 +27,7 @@ class ProcessConfig:
     threads: int
     skip_cores: int
     platform: str
+    silence: float = 0.0
 
     def message(self) -> Message:
         return Message("join", asdict(self))
@@ -45,7 +47,12 @@ class ReachedWorker:
 
 
 def assign_processes(
-    workers: Sequence[ReachedWorker], leader: Identity, *, threads: int = 0, platform: str = ""
+    workers: Sequence[ReachedWorker],
+    leader: Identity,
+    *,
+    threads: int = 0,
+    platform: str = "",
+    silence: float = 0.0,
 ) -> tuple[ProcessConfig, ...]:
     """Configure one process per worker, in their order; the first hosts the coordinator.
 
@@ -64,7 +71,7 @@ def assign_processes(
         skip = taken.get(identity.machine, 0)
         taken[identity.machine] = skip + own
         places.append(
-            ProcessConfig(index, len(workers), coordinator, host, own, skip, identity.platform or platform)
+            ProcessConfig(index, len(workers), coordinator, host, own, skip, identity.platform or platform, silence)
         )  # fmt: skip
     return tuple(places)
 

@@ -3,24 +3,37 @@
 The worker sends a nonce. The leader answers with its own nonce and a proof, and the worker replies with its proof. A
 proof is HMAC-SHA256 over the role and both nonces, which defeats replay and reflection (ISO/IEC 9798-4, three-pass
 mutual authentication). Later messages are neither encrypted nor signed.
+
+Where none is given, the secret is the user's own: a file that the first start makes, and that only the user can read.
+So on loopback a user's leader and workers need no option, and other users of the machine are refused.
 """
 
 import hashlib
 import hmac
 import ipaddress
+import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
-from minillama.errors import FormatError, OptionError, ResourceError
+from minillama import env
+from minillama.errors import FormatError, OptionError, ResourceError, printable
 from minillama.parallel.workers.wire import Connection, Message
+from minillama.private_files import check_private, make_private
 
-PROTOCOL = 1
+PROTOCOL = 2
 MIN_LENGTH = 8  # characters of a secret
 _FILE_LIMIT = 4096
 _NONCE = 32
+_TEXT_LIMIT = 256  # characters of a nonce or a proof
+GIVEN, OWN = "given", "own"  # the kinds of a worker's secret
 _LIMITS = {"head_limit": 4096, "arrays_limit": 0}  # bytes read from an unauthenticated peer
 _HINT = "give both sides the same one with --token-file or MINILLAMA_TOKEN"
+_DIFFER = {
+    GIVEN: f"the secrets of leader and worker differ; {_HINT}",
+    OWN: f"leader and worker belong to different users or machines, and have no common secret; {_HINT}",
+}
 
 
 def read_secret(file: Path | None, text: str | None) -> bytes | None:
@@ -49,6 +62,51 @@ def read_secret(file: Path | None, text: str | None) -> bytes | None:
     return secret
 
 
+def own_secret() -> bytes:
+    """This user's own secret; the first call makes its file.
+
+    Raises ResourceError where the file cannot be made or read, OptionError where another user could read or change it.
+    """
+    file = env.own_secret_file()
+    try:
+        make_private(file.parent)
+        check_private(file.parent)
+        if not file.exists():
+            _make_secret(file)
+        found = _read_own(file)
+    except (OSError, ResourceError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ResourceError(f"no secret of your own for workers, {file}: {reason}; {_HINT}") from error
+    if len(found) < MIN_LENGTH:
+        raise ResourceError(f"{file} holds no secret; delete it, and start leader and workers again")
+    return found
+
+
+def _make_secret(file: Path) -> None:
+    """Write a new secret; of several processes at once, one succeeds. A file is complete when it has its name."""
+    unfinished = file.with_name(f".{file.name}-{secrets.token_hex(4)}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "w", encoding="ascii") as opened:
+            opened.write(secrets.token_hex(_NONCE))
+        with suppress(FileExistsError):
+            os.link(unfinished, file)
+    finally:
+        os.unlink(unfinished)
+
+
+def _read_own(file: Path) -> bytes:
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as opened:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise OptionError(
+                f"{file} must be a file of your own that no other user can read; delete it, and start leader and "
+                "workers again"
+            )
+        return opened.read(_FILE_LIMIT).strip()
+
+
 def is_loopback(host: str) -> bool:
     """Return True for localhost and loopback addresses, which other machines cannot reach."""
     if host == "localhost":
@@ -62,24 +120,25 @@ def is_loopback(host: str) -> bool:
 def verify_leader(connection: Connection, secret: bytes | None, timeout: float) -> None:
     """Verify on the worker that the leader has the secret; prove it in return.
 
-    secret: None accepts every leader.
+    secret: None for the user's own.
     Raises ResourceError after refusing a leader without the secret, FormatError if the peer is another program.
     """
-    nonce = secrets.token_hex(_NONCE)
-    connection.send(Message("challenge", {"protocol": PROTOCOL, "nonce": nonce, "secret": secret is not None}))
+    nonce, kind = secrets.token_hex(_NONCE), OWN if secret is None else GIVEN
+    key = own_secret() if secret is None else secret
+    connection.send(Message("challenge", {"protocol": PROTOCOL, "nonce": nonce, "secret": kind}))
     answer = _expect(connection, "answer", timeout)
     if answer.values.get("protocol") != PROTOCOL:
         refuse(connection, f"the worker uses protocol {PROTOCOL}, the leader {answer.values.get('protocol')!r:.20}")
-    theirs = str(answer.values.get("nonce"))
-    if secret is not None and not _matches(answer, secret, "leader", nonce, theirs):
-        refuse(connection, f"the secrets of leader and worker differ; {_HINT}")
-    connection.send(Message("welcome", {"proof": _proof(secret, "worker", nonce, theirs)}))
+    theirs = _text(answer, "nonce")
+    if not _matches(answer, key, "leader", nonce, theirs):
+        refuse(connection, _DIFFER[kind])
+    connection.send(Message("welcome", {"proof": _proof(key, "worker", nonce, theirs)}))
 
 
 def verify_worker(connection: Connection, secret: bytes | None, timeout: float, *, loopback: bool) -> None:
     """Verify on the leader that the worker has the secret: the other side of `verify_leader`.
 
-    loopback: True if the worker is reached over loopback, where both sides may have no secret.
+    loopback: True if the worker is reached over loopback, where both sides may use the user's own secret.
     Raises ResourceError if the worker lacks the secret or refuses, FormatError if the peer is another program.
     """
     challenge = _expect(connection, "challenge", timeout)
@@ -88,14 +147,15 @@ def verify_worker(connection: Connection, secret: bytes | None, timeout: float, 
         raise ResourceError(
             f"{connection.name} uses protocol {theirs}, the leader {PROTOCOL}; install the same version of minillama"
         )
-    if challenge.values.get("secret") and secret is None:
+    is_own = loopback and challenge.values.get("secret") == OWN
+    key = own_secret() if is_own else secret
+    if key is None:
         raise ResourceError(f"{connection.name} requires a secret; {_HINT}")
-    theirs, nonce = str(challenge.values.get("nonce")), secrets.token_hex(_NONCE)
-    answer = {"protocol": PROTOCOL, "nonce": nonce, "proof": _proof(secret, "leader", theirs, nonce)}
+    theirs, nonce = _text(challenge, "nonce"), secrets.token_hex(_NONCE)
+    answer = {"protocol": PROTOCOL, "nonce": nonce, "proof": _proof(key, "leader", theirs, nonce)}
     connection.send(Message("answer", answer))
     welcome = _expect(connection, "welcome", timeout)
-    needed = secret is not None and (challenge.values.get("secret") or not loopback)
-    if needed and not _matches(welcome, secret or b"", "worker", theirs, nonce):
+    if not _matches(welcome, key, "worker", theirs, nonce):
         raise ResourceError(f"{connection.name} does not have the leader's secret; {_HINT}")
 
 
@@ -108,19 +168,22 @@ def refuse(connection: Connection, reason: str) -> None:
 def _expect(connection: Connection, op: str, timeout: float) -> Message:
     message = connection.receive(timeout, **_LIMITS)
     if message.op == "refused":
-        raise ResourceError(f"{connection.name}: {message.values.get('reason')!s:.300}")
+        raise ResourceError(f"{connection.name}: {printable(message.values.get('reason'), 300)}")
     if message.op != op:
         raise FormatError(f"{connection.name} has sent {message.op[:20]!r}, expected {op!r}")
     return message
 
 
+def _text(message: Message, name: str) -> str:
+    """A short ASCII text of a message; empty for anything else, such as surrogates."""
+    value = message.values.get(name)
+    return value if isinstance(value, str) and value.isascii() and len(value) <= _TEXT_LIMIT else ""
+
+
 def _matches(message: Message, secret: bytes, role: str, worker_nonce: str, leader_nonce: str) -> bool:
-    expected = _proof(secret, role, worker_nonce, leader_nonce)
-    return hmac.compare_digest(expected.encode(), str(message.values.get("proof")).encode())
+    return hmac.compare_digest(_proof(secret, role, worker_nonce, leader_nonce), _text(message, "proof"))
 
 
-def _proof(secret: bytes | None, role: str, worker_nonce: str, leader_nonce: str) -> str:
-    if secret is None:
-        return ""
+def _proof(secret: bytes, role: str, worker_nonce: str, leader_nonce: str) -> str:
     signed = "\0".join(("minillama", str(PROTOCOL), role, worker_nonce, leader_nonce))
-    return hmac.new(secret, signed.encode(errors="replace"), hashlib.sha256).hexdigest()
+    return hmac.new(secret, signed.encode(), hashlib.sha256).hexdigest()

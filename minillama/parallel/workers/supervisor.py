@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 
 from minillama.errors import MinillamaError, OptionError, ResourceError
 from minillama.parallel.workers.addresses import free_ports
+from minillama.parallel.workers.handshakes import Handshakes
 from minillama.parallel.workers.identity import local_identity, parse_identity
 from minillama.parallel.workers.secret import is_loopback, refuse, verify_leader
-from minillama.parallel.workers.wire import HANGUP_EVENTS, Connection, Message
+from minillama.parallel.workers.wire import HANGUP_EVENTS, Connection, Message, close_after
 
 HANDSHAKE_SECONDS = 10.0  # in total; half of it for each answer
 GRACE_SECONDS = 3.0  # until a worker process is killed after its leader has left
-_MAX_HANDSHAKES = 8  # at a time
 _OUTPUT_TAIL = 1 << 14  # bytes of output that explain a failure
 _FATAL = re.compile(r"F\d{4} \S+\s+\d+ \S+\] (.*)")  # absl's message before it aborts
 
@@ -32,7 +32,7 @@ _FATAL = re.compile(r"F\d{4} \S+\s+\d+ \S+\] (.*)")  # absl's message before it 
 class WorkerOptions:
     """Options of a worker.
 
-    command: starts a worker process; `--fd N` is appended. secret: None accepts every leader on loopback.
+    command: starts a worker process; `--fd N` is appended. secret: None for the user's own, on loopback.
     log: prints a line. threads: CPU cores; 0 lets the leader choose. platform: cpu, cuda, tpu, or empty likewise.
     """
 
@@ -79,7 +79,7 @@ class Supervisor:
 
     def serve(self) -> None:
         """Accept leaders; end all processes before returning or raising."""
-        handshakes = threading.BoundedSemaphore(_MAX_HANDSHAKES)
+        handshakes = Handshakes()
         try:
             while not self._stopped:
                 try:
@@ -89,11 +89,13 @@ class Supervisor:
                         return
                     time.sleep(0.1)  # out of file descriptors, or the client has disconnected
                     continue
-                if not handshakes.acquire(blocking=False):
-                    client.close()
-                    continue
-                arguments = (client, address[0], handshakes)
-                threading.Thread(target=self._handle, args=arguments, daemon=True).start()
+                connection = Connection(client, f"leader {address[0]}")
+                handshakes.add(connection)
+                try:
+                    threading.Thread(target=self._handle, args=(connection, handshakes), daemon=True).start()
+                except RuntimeError:  # no more threads
+                    handshakes.remove(connection)
+                    connection.close()
         finally:
             self.stop()
 
@@ -108,18 +110,14 @@ class Supervisor:
         if process is not None:
             _kill(process)
 
-    def _handle(self, client: socket.socket, host: str, handshakes: threading.BoundedSemaphore) -> None:
+    def _handle(self, connection: Connection, handshakes: Handshakes) -> None:
         """Handle one connection to its end; log every failure in one line."""
-        connection = Connection(client, f"leader {host}")
         try:
-            timer = threading.Timer(HANDSHAKE_SECONDS, connection.close)
-            timer.daemon = True
-            timer.start()
             try:
-                self._handshake(connection)
+                with close_after(connection, HANDSHAKE_SECONDS):
+                    self._handshake(connection, handshakes)
             finally:
-                timer.cancel()
-                handshakes.release()
+                handshakes.remove(connection)
             try:
                 ending = self._run_process(connection)
             finally:
@@ -131,9 +129,10 @@ class Supervisor:
         finally:
             connection.close()
 
-    def _handshake(self, connection: Connection) -> None:
+    def _handshake(self, connection: Connection, handshakes: Handshakes) -> None:
         """Authenticate a leader, compare versions, and claim this worker for it."""
         verify_leader(connection, self.options.secret, HANDSHAKE_SECONDS / 2)
+        handshakes.remove(connection)  # no stranger any more
         theirs = parse_identity(
             connection.receive(HANDSHAKE_SECONDS / 2, head_limit=4096, arrays_limit=0), connection.name
         )

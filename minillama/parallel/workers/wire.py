@@ -13,8 +13,9 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from minillama.errors import FormatError, ResourceError, UnsupportedError
 
 MAGIC = b"mlm1"
+ALIVE = "alive"  # the operation of a sign of life, which no caller of `receive` sees
 HEAD_LIMIT = 1 << 20  # bytes of JSON in a message
 ARRAYS_LIMIT = 1 << 28  # bytes of arrays in a message
 SEND_SECONDS = 30.0  # a peer that stalls this long in the middle of a message is lost
@@ -49,10 +51,15 @@ class Message:
     arrays: tuple[np.ndarray, ...] = ()
 
 
+class SilenceError(ResourceError):
+    """A peer that is connected, but sends no signs of life any more."""
+
+
 class Connection:
     """TCP connection for messages; one thread may send while another receives.
 
     name: the peer's name in error messages, such as `worker 10.0.0.2:50052`.
+    silence_limit: seconds without any message, after the first sign of life, until the peer is lost; 0 for no limit.
     Raises UnsupportedError on systems without poll(2).
     """
 
@@ -61,6 +68,8 @@ class Connection:
             raise UnsupportedError("workers need Linux or macOS; on Windows use WSL")
         self.name = name
         self.socket = opened
+        self.silence_limit = 0.0
+        self._heard: float | None = None  # time of the last message, from the first sign of life on
         opened.settimeout(SEND_SECONDS)
         if opened.family != socket.AF_UNIX:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -79,23 +88,56 @@ class Connection:
         except OSError as error:
             raise ResourceError(f"{self.name} is no longer reachable: {_reason(error)}") from error
 
+    def send_sign_of_life(self) -> None:
+        """Tell the peer that this process runs; never waits, and never fails.
+
+        Not sent where a message is on its way, or where the peer reads nothing.
+        """
+        if not self._sending.acquire(blocking=False):
+            return
+        try:
+            if self._poll(select.POLLOUT, 0.0):
+                self.socket.sendall(_ALIVE_FRAME)
+        except OSError:
+            return  # the receiving thread finds out
+        finally:
+            self._sending.release()
+
     def receive(
         self, timeout: float | None = None, *, head_limit: int = HEAD_LIMIT, arrays_limit: int = ARRAYS_LIMIT
     ) -> Message:
         """Receive the next message.
 
-        timeout: seconds until its first byte; None waits indefinitely (TCP keepalive detects a lost machine).
-        Raises ResourceError if the connection ends or the timeout expires, FormatError for invalid data.
+        timeout: seconds until its first byte; None waits as long as the peer lives (TCP keepalive detects a lost
+        machine).
+        Raises ResourceError if the connection ends, the peer is silent or the timeout expires, FormatError for invalid
+        data.
         """
+        message = self.next_message(timeout, head_limit=head_limit, arrays_limit=arrays_limit)
+        if message is None:
+            raise ResourceError(f"{self.name} has not answered within {timeout:g} s")
+        return message
+
+    def next_message(
+        self, timeout: float | None, *, head_limit: int = HEAD_LIMIT, arrays_limit: int = ARRAYS_LIMIT
+    ) -> Message | None:
+        """The next message, or None if it has not begun within some seconds; see `receive`."""
+        until = math.inf if timeout is None else time.monotonic() + timeout
         with self._receiving:
-            if timeout is not None and not self.wait_readable(timeout):
-                raise ResourceError(f"{self.name} has not answered within {timeout:g} s")
-            magic, head, arrays = _PREFIX.unpack(self._read(_PREFIX.size, first=True))
-            if magic != MAGIC:
-                raise FormatError(f"{self.name} does not use minillama's protocol; is another program listening there?")
-            if head > head_limit or arrays > arrays_limit:
-                raise FormatError(f"{self.name} announces a message of {head} + {arrays} bytes, which is too large")
-            return decode(self._read(head), self._read(arrays), self.name)
+            while self._wait_for_data(until):
+                magic, head, arrays = _PREFIX.unpack(self._read(_PREFIX.size))
+                if magic != MAGIC:
+                    raise FormatError(
+                        f"{self.name} does not use minillama's protocol; is another program listening there?"
+                    )
+                if head > head_limit or arrays > arrays_limit:
+                    raise FormatError(f"{self.name} announces a message of {head} + {arrays} bytes, which is too large")
+                message = decode(self._read(head), self._read(arrays), self.name)
+                if message.op == ALIVE or self._heard is not None:
+                    self._heard = time.monotonic()
+                if message.op != ALIVE:
+                    return message
+        return None
 
     def __iter__(self) -> Iterator[Message]:
         """Iterate over messages until the peer sends `leave`; raises as `receive` does."""
@@ -127,14 +169,29 @@ class Connection:
         except (OSError, ValueError):
             return True  # closed by another thread: the next read raises
 
-    def _read(self, size: int, *, first: bool = False) -> bytearray:
-        """Read `size` bytes; only the wait for the first bytes of a message is unlimited."""
+    def _wait_for_data(self, until: float) -> bool:
+        """Wait for data until a time; raises SilenceError."""
+        while True:
+            silent = math.inf
+            if self.silence_limit and self._heard is not None:
+                silent = self._heard + self.silence_limit
+            if self.wait_readable(max(0.0, min(until, silent, time.monotonic() + 3600.0) - time.monotonic())):
+                return True
+            now = time.monotonic()
+            if now >= silent:
+                raise SilenceError(
+                    f"{self.name} is lost: no sign of life for {self.silence_limit:g} s; is it stopped, or its machine "
+                    "out of memory?"
+                )
+            if now >= until:
+                return False
+
+    def _read(self, size: int) -> bytearray:
+        """Read `size` bytes of a message that has begun."""
         data = bytearray(size)
         view, done = memoryview(data), 0
         while done < size:
             try:
-                if first and done == 0:
-                    self._wait()
                 count = self.socket.recv_into(view[done:])
             except OSError as error:
                 raise ResourceError(f"{self.name} is no longer reachable: {_reason(error)}") from error
@@ -143,9 +200,17 @@ class Connection:
             done += count
         return data
 
-    def _wait(self) -> None:
-        while not self.wait_readable(3600.0):
-            pass
+
+@contextmanager
+def close_after(connection: Connection, seconds: float) -> Iterator[None]:
+    """Close a connection if a block takes longer; the peer may send byte after byte."""
+    timer = threading.Timer(seconds, connection.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def encode(message: Message) -> bytes:
@@ -166,6 +231,9 @@ def encode(message: Message) -> bytes:
     return b"".join(parts)
 
 
+_ALIVE_FRAME = encode(Message(ALIVE))
+
+
 def decode(head: bytearray, body: bytearray, name: str) -> Message:
     """Decode a frame's head and body; raises FormatError naming the sender for invalid data."""
     try:
@@ -178,6 +246,8 @@ def decode(head: bytearray, body: bytearray, name: str) -> Message:
         for kind, shape in kinds:
             dtype, size = _DTYPES[kind], _elements(shape)
             start += -start % _ALIGNMENT
+            if start + size * dtype.itemsize > len(body):
+                raise ValueError("arrays that are larger than the message")
             arrays.append(np.frombuffer(body, dtype, size, start).reshape(shape) if size else np.empty(shape, dtype))
             start += size * dtype.itemsize
         if start != len(body):

@@ -13,11 +13,16 @@ from minillama import env
 from minillama.errors import FormatError, ResourceError, first_line
 from minillama.parallel.group.gloo import start_gloo
 from minillama.parallel.group.group_compile_cache import cache_compilations_of_every_process
+from minillama.parallel.workers.addresses import MAX_WORKERS
+from minillama.parallel.workers.heartbeat import LEADER_PATIENCE, MOST_SILENCE, send_signs_of_life
 from minillama.parallel.workers.wire import Connection, Message
 
 JOIN_SECONDS = 60  # until all processes of a group have joined
-HEARTBEAT_SECONDS = 20  # until JAX reports a silent peer as lost; TCP detects a dead process immediately
+_PATIENCE_SECONDS = 60  # until JAX reports a silent peer as lost, after the leader would have named it
+_NO_LIMIT_SECONDS = 24 * 3600
 SHUTDOWN_SECONDS = 3
+PLATFORMS = ("", "cpu", "cuda", "tpu")
+_MOST_CORES = 1 << 16
 
 _PR_SET_PDEATHSIG = 1
 _T = TypeVar("_T", int, str)
@@ -48,16 +53,25 @@ def join_group(fd: int) -> JoinedGroup:
     message = connection.receive(JOIN_SECONDS)
     if message.op != "join":
         raise FormatError(f"the leader has sent {message.op[:20]!r}, expected 'join'")
-    index, count = _value(message, "index", int), _value(message, "count", int)
+    silence = _silence(message)
+    if silence:
+        connection.silence_limit = LEADER_PATIENCE * silence
+        send_signs_of_life([connection], silence)
+    count = _number(message, "count", 1, MAX_WORKERS)
+    index = _number(message, "index", 0, count - 1)
+    platform = _value(message, "platform", str)
+    if platform not in PLATFORMS:
+        raise FormatError(f"the leader has sent {platform!r:.40} as platform")
     env.prepare(
-        threads=_value(message, "threads", int) or None,
-        skip_cores=_value(message, "skip_cores", int),
-        platform=_value(message, "platform", str) or None,
+        threads=_number(message, "threads", 0, _MOST_CORES) or None,
+        skip_cores=_number(message, "skip_cores", 0, _MOST_CORES * MAX_WORKERS),
+        platform=platform or None,
     )
     import jax
 
     if count > 1:
-        _initialize_distributed(index, count, _value(message, "coordinator", str), _value(message, "host", str))
+        coordinator, host = _value(message, "coordinator", str), _value(message, "host", str)
+        _initialize_distributed(index, count, coordinator, host, silence)
     try:
         devices = jax.local_devices()
     except RuntimeError as error:
@@ -82,11 +96,13 @@ def _wait_for_parent() -> None:
     os._exit(1)
 
 
-def _initialize_distributed(index: int, count: int, coordinator: str, host: str) -> None:
+def _initialize_distributed(index: int, count: int, coordinator: str, host: str, silence: float) -> None:
     """Initialize `jax.distributed` in recoverable mode.
 
     The death of a peer is then an error of the collective that waits for it, within milliseconds because the connection
     breaks, and does not abort this process. The death of the coordinator still aborts it.
+
+    silence: seconds after which the leader names a silent process; JAX, which names none, waits longer.
     """
     import jax
 
@@ -100,7 +116,7 @@ def _initialize_distributed(index: int, count: int, coordinator: str, host: str)
             index,
             cluster_detection_method="deactivate",
             initialization_timeout=JOIN_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            heartbeat_timeout_seconds=_PATIENCE_SECONDS + 2 * int(silence) if silence else _NO_LIMIT_SECONDS,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
             coordinator_bind_address=coordinator if _is_local_address(host) else None,
         )
@@ -124,6 +140,20 @@ def _is_local_address(host: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _number(message: Message, name: str, low: int, high: int) -> int:
+    value = _value(message, name, int)
+    if not low <= value <= high:
+        raise FormatError(f"the leader has sent {value!r:.40} as {name}; expected {low} to {high}")
+    return value
+
+
+def _silence(message: Message) -> float:
+    value = message.values.get("silence")
+    if not isinstance(value, int | float) or not 0 <= value <= MOST_SILENCE:
+        raise FormatError(f"the leader has sent {value!r:.40} as silence")
+    return float(value)
 
 
 def _value(message: Message, name: str, kind: type[_T]) -> _T:
