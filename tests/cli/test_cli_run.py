@@ -229,7 +229,7 @@ def test_options_reach_the_model(
     threads: dict[str, object] = {}
     monkeypatch.setattr(env, "prepare", lambda **options: threads.update(options))
     words = ["-m", str(model), "-t", "1", "-tb", "2"]
-    words += ["-sm", "layer", "-ts", "3,1"]
+    words += ["-sm", "layer", "-ts", "3,1", "--worker-timeout", "20"]
     words += ["-c", "1024", "-b", "64", "-ub", "32", "-ngl", "0", "-lm", "none", "-ctk", "q8_0"]
     assert main(["run", "-p", "x", *words, "--chat-template-file", str(template)]) == 2
     assert asked == {
@@ -237,7 +237,7 @@ def test_options_reach_the_model(
         "use_mlock": False,
         "cache_type_k": "q8_0", "cache_type_v": "f16", "chat_template": "{{ messages }}", "progress": False,
         "split_mode": "layer", "tensor_split": (3.0, 1.0), "main_gpu": 0, "tensor_parallel": 1, "workers": None,
-        "secret": None, "threads": 1, "hf_repo": None, "hf_file": None, "offline": False,
+        "secret": None, "threads": 1, "worker_timeout": 20.0, "hf_repo": None, "hf_file": None, "offline": False,
     }  # fmt: skip
     assert threads == {"threads": 1, "threads_batch": 2, "platform": None, "cpu_devices": 2}
     assert capsys.readouterr().err == "minillama: error: enough\n"

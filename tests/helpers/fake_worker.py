@@ -26,7 +26,12 @@ def main() -> int:
 
         exit_with_parent()
         connection = Connection(socket.socket(fileno=fd), "the leader")
-        connection.receive(10)
+        silence = float(str(connection.receive(10).values["silence"]))
+        if silence:
+            from minillama.parallel.workers.heartbeat import LEADER_PATIENCE, send_signs_of_life
+
+            connection.expect_signs_of_life(LEADER_PATIENCE * silence, already=True)
+            send_signs_of_life([connection], silence)
         connection.send(Message("joined", {"devices": 1, "platform": "none"}))
     else:
         from minillama.parallel.workers.worker_process import join_group
@@ -48,6 +53,10 @@ def follow(connection: Connection) -> None:
         elif message.op == "sums":  # indefinitely
             while True:
                 sums(*message.arrays)
+        elif message.op == "busy":  # computes, without reading messages
+            until = time.monotonic() + float(str(message.values["seconds"]))
+            while time.monotonic() < until:
+                sum(range(1000))
         elif message.op == "sleep":
             time.sleep(60)
         elif message.op in ("idle", "normal"):

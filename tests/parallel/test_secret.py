@@ -85,7 +85,7 @@ class TestOwnSecret:
         assert stat.S_IMODE(own_file.parent.stat().st_mode) == 0o700
         assert [path.name for path in own_file.parent.iterdir()] == ["worker-secret"]
 
-    def test_starts_at_the_same_time_agree(self) -> None:
+    def test_starts_at_the_same_time_agree(self, own_file: Path) -> None:
         begin = threading.Barrier(8)
 
         def make(_: int) -> bytes:
@@ -93,7 +93,8 @@ class TestOwnSecret:
             return own_secret()
 
         with ThreadPoolExecutor(8) as pool:
-            assert len(set(pool.map(make, range(8)))) == 1
+            assert set(pool.map(make, range(8))) == {own_secret()}
+        assert [path.name for path in own_file.parent.iterdir()] == ["worker-secret"]
 
     def test_a_file_that_others_can_read_is_refused(self, own_file: Path) -> None:
         own_secret()

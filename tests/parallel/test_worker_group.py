@@ -1,14 +1,16 @@
 """Workers and leaders in real processes: failures are reported in bounded time."""
 
+import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +21,14 @@ import pytest
 from minillama.errors import OptionError, ResourceError
 from minillama.parallel.workers import leader, supervisor
 from minillama.parallel.workers.addresses import Address
+from minillama.parallel.workers.handshakes import MOST_STRANGERS
+from minillama.parallel.workers.heartbeat import LEADER_PATIENCE
 from minillama.parallel.workers.identity import local_identity
 from minillama.parallel.workers.leader import connect_workers
+from minillama.parallel.workers.secret import PROTOCOL
 from minillama.parallel.workers.supervisor import Supervisor, WorkerOptions, listen
-from minillama.parallel.workers.wire import Message, SilenceError
-from minillama.parallel.workers.worker_group import LEAVE_SECONDS, WorkerGroup, root_cause_rank
+from minillama.parallel.workers.wire import Connection, Message, SilenceError, encode
+from minillama.parallel.workers.worker_group import LEAVE_SECONDS, MOST_UNREAD, WorkerGroup, root_cause_rank
 
 WORKER_PROGRAM = Path(__file__).parents[1] / "helpers" / "fake_worker.py"
 ROOT = WORKER_PROGRAM.parents[2]
@@ -49,9 +54,10 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
     """Start workers that run the fake worker process; end all their processes after the test."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of the user's own secret
     running: list[tuple[Running, threading.Thread]] = []
 
     def begin(*options: str, secret: bytes | None = None, threads: int = 1) -> Running:
@@ -83,8 +89,9 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def join(*workers: Running, secret: bytes | None = None, timeout: float = 60.0) -> WorkerGroup:
-    return connect_workers([worker.address for worker in workers], secret, log=lambda line: None, timeout=timeout)
+def join(*workers: Running, secret: bytes | None = None, timeout: float = 60.0, silence: float = 0.0) -> WorkerGroup:
+    addresses = [worker.address for worker in workers]
+    return connect_workers(addresses, secret, log=lambda line: None, timeout=timeout, silence=silence)
 
 
 @contextmanager
@@ -236,17 +243,205 @@ def test_other_program(monkeypatch: pytest.MonkeyPatch) -> None:
         connect_workers([Address("127.0.0.1", server.getsockname()[1])], None, log=print)
 
 
-def test_unauthenticated_peers_do_not_block_a_worker(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "HANDSHAKE_SECONDS", 0.6)
+def test_idle_strangers_make_room(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is dropped for a new connection, also for the leader's."""
+    monkeypatch.setattr(supervisor, "HANDSHAKE_SECONDS", 60.0)
     worker = start("plain")
-    peers = [socket.create_connection((worker.address.host, worker.address.port)) for _ in range(20)]
-    peers[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
-    worker.has_logged("does not use minillama's protocol")
-    worker.has_logged("has not answered within 0.3 s")
-    with join(worker):
+    peers = [socket.create_connection((worker.address.host, worker.address.port)) for _ in range(3 * MOST_STRANGERS)]
+    with within(10.0), join(worker):
         pass
+    peers[-1].settimeout(5.0)
+    assert peers[-1].recv(4) == b"mlm1"  # one of the newest still has its challenge
+    peers[0].settimeout(5.0)
+    while peers[0].recv(1 << 12):
+        pass  # to the end of the connection
     for peer in peers:
         peer.close()
+
+
+def test_strangers_have_little_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "HANDSHAKE_SECONDS", 0.6)
+    worker = start("plain")
+    peers = [socket.create_connection((worker.address.host, worker.address.port)) for _ in range(3)]
+    peers[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
+    peers[1].sendall(encode(Message("alive"))[:-1])  # the last byte never comes
+    worker.has_logged("does not use minillama's protocol")
+    worker.has_logged("has not answered within 0.3 s")
+    with within(5.0):
+        peers[1].settimeout(5.0)
+        while peers[1].recv(1 << 12):
+            pass
+    for peer in peers:
+        peer.close()
+
+
+def frames() -> list[bytes]:
+    """What strangers send: other protocols, broken frames, and answers of every type."""
+
+    def frame(op: object, values: object, kinds: object = (), body: bytes = b"", **sizes: int) -> bytes:
+        head = json.dumps((op, values, kinds)).encode()
+        return struct.pack("<4sIQ", b"mlm1", sizes.get("head", len(head)), sizes.get("arrays", len(body))) + head + body
+
+    def raw(head: bytes) -> bytes:
+        return struct.pack("<4sIQ", b"mlm1", len(head), 0) + head
+
+    answers = [
+        {"nonce": "x", "proof": ""},
+        {"nonce": {"a": 1}, "proof": ["\u00e9\ud800"]},
+        {"nonce": "\ud800", "proof": "\udfff"},
+        {"nonce": "a", "proof": None},
+        {"nonce": "a" * 3000, "proof": "0" * 64},
+    ]
+    return [
+        b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, b"mlm1", b"mlm1" + b"\xff" * 12, b"",
+        frame("answer", {}, head=2**32 - 1), frame("answer", {}, arrays=2**63), frame("answer", {}, head=4096)[:16],
+        raw(b"[" * 4000), raw(b"1" * 4000), raw(b'["\xff\xfe",{},[]]'), raw(b'["answer",{"protocol":1e999},[]]'),
+        frame("answer", {"protocol": float("nan")}), frame("answer", {"protocol": True}), frame("leave", {}),
+        frame("answer", [1]), frame("answer\n\x1b[31mred", {}), frame("alive", {}), frame("alive", {}) * 50,
+        frame("answer", {}, [["<i4", [2**20]]]), frame("answer", {}, [["|O", [1]]]),
+        frame("answer", {}, [["<i4", [2**28] * 8]]), frame("answer", {}, [["<i4", [0, *[2**28] * 7]]]),
+        *(frame("answer", {"protocol": PROTOCOL, **answer}) for answer in answers),
+    ]  # fmt: skip
+
+
+def test_what_strangers_send(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is a traceback: every failure is one line. The worker serves its leader afterwards."""
+    monkeypatch.setattr(supervisor, "HANDSHAKE_SECONDS", 1.0)
+    tracebacks: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    worker = start("plain", secret=b"open sesame")
+    for number in range(300):
+        data = bytearray(frames()[number % len(frames())])
+        rng = np.random.default_rng(number)
+        for _ in range(rng.integers(0, 4) if number > len(frames()) and data else 0):
+            data[rng.integers(len(data))] = rng.integers(256)
+        with socket.create_connection((worker.address.host, worker.address.port)) as peer, suppress(OSError):
+            peer.sendall(data)
+            if number < len(frames()):
+                peer.shutdown(socket.SHUT_WR)
+                peer.settimeout(5.0)
+                while peer.recv(1 << 12):
+                    pass
+    with join(worker, secret=b"open sesame"):
+        pass
+    worker.has_logged("; ready again")
+    assert not tracebacks
+    assert all("\n" not in line and line.isprintable() and len(line) < 500 for line in worker.lines)
+
+
+class TestStopped:
+    """Processes that are stopped, not dead (SIGSTOP): their connections stay, and their signs of life end."""
+
+    SILENCE = 1.0
+
+    @pytest.mark.parametrize("victim", [0, 1])
+    def test_a_worker_is_named_and_released(self, start: Start, victim: int) -> None:
+        one, two = start("plain"), start("plain")
+        with join(one, two, silence=self.SILENCE) as group:
+            group.send(Message("who"))
+            pids = [group.receive(worker).values["pid"] for worker in (0, 1)]
+            os.kill(pids[victim], signal.SIGSTOP)
+            with within(self.SILENCE + 3.0), pytest.raises(ResourceError) as caught:
+                group.receive(0)
+            address = (one, two)[victim].address
+            line = f"worker {address} is lost: no sign of life for 1 s; is it stopped, or its machine out of memory?"
+            assert str(caught.value) == f"{line}; the other workers are released"
+            with pytest.raises(ResourceError, match="no sign of life"):
+                group.send(Message("echo"))
+        with within(supervisor.GRACE_SECONDS + 5):
+            for worker in (one, two):
+                worker.has_logged("; ready again")
+        with join(one, two) as group:
+            group.send(Message("echo"))
+            group.receive(1)
+
+    def test_a_worker_that_computes_for_long_is_not_lost(self, start: Start) -> None:
+        """Its thread sends signs of life meanwhile; nor does a leader that waits get lost."""
+        worker = start("plain")
+        with join(worker, silence=0.3) as group:
+            group.send(Message("busy", {"seconds": 2.0}))
+            group.send(Message("echo"))
+            assert group.receive(0).op == "echo"
+
+    def test_a_worker_that_goes_on_in_time_is_not_lost(self, start: Start) -> None:
+        worker = start("plain")
+        with join(worker, silence=2.0) as group:
+            group.send(Message("who"))
+            pid = group.receive().values["pid"]
+            os.kill(pid, signal.SIGSTOP)
+            threading.Timer(0.5, os.kill, (pid, signal.SIGCONT)).start()
+            group.send(Message("echo"))
+            assert group.receive().op == "echo"
+
+    def test_a_leader_is_given_up(self, start: Start) -> None:
+        worker = start("plain")
+        with leading_process(worker, 0.5) as process:
+            process.send_signal(signal.SIGSTOP)
+            with within(LEADER_PATIENCE * 0.5 + 3):
+                worker.has_logged("failed: the leader is lost: no sign of life for 2 s")
+            with join(worker) as group:
+                group.send(Message("echo"))
+                group.receive()
+            process.send_signal(signal.SIGCONT)
+            assert process.stdout is not None
+            assert b"has failed: the leader is lost: no sign of life for 2 s" in process.stdout.read()
+
+    def test_an_interrupt_ends_the_wait_at_once(self, start: Start) -> None:
+        """Without a limit of silence: Ctrl-C alone ends it."""
+        worker = start("plain")
+        with leading_process(worker, 0.0) as process:
+            process.send_signal(signal.SIGINT)
+            with within(LEAVE_SECONDS):
+                process.wait(LEAVE_SECONDS)
+            assert process.stdout is not None and b"KeyboardInterrupt" in process.stdout.read()
+        worker.has_logged("; ready again")
+
+
+@contextmanager
+def leading_process(worker: Running, silence: float) -> Iterator[subprocess.Popen[bytes]]:
+    """A leader that waits for an answer which never comes, in a process; it prints its exception."""
+    program = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from minillama.parallel.workers.leader import connect_workers\n"
+        "from minillama.parallel.workers.addresses import Address\n"
+        f"address = Address('127.0.0.1', {worker.address.port})\n"
+        f"with connect_workers([address], None, log=print, silence={silence}) as group:\n"
+        "    try:\n        print('leading', flush=True)\n        group.receive()\n"
+        "    except BaseException as error:\n        print(repr(error), flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"leading\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_an_interrupt_does_not_wait_for_workers_that_do_not_answer() -> None:
+    """A worker that accepts connections and says nothing, as a stopped supervisor does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address("127.0.0.1", server.getsockname()[1])
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with within(3.0), pytest.raises(KeyboardInterrupt):
+                connect_workers([address], None, log=print)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def test_messages_that_nobody_reads_wait_in_the_connection() -> None:
+    left, right = socket.socketpair()
+    group, other = WorkerGroup([Connection(left, "worker x")]), Connection(right, "the leader")
+    for number in range(MOST_UNREAD + 50):
+        other.send(Message("told", {"number": number}))
+    time.sleep(0.2)
+    assert len(group._unread[0]) <= MOST_UNREAD
+    assert [group.receive().values["number"] for _ in range(MOST_UNREAD + 50)] == list(range(MOST_UNREAD + 50))
+    other.close()
+    with pytest.raises(ResourceError, match=r"worker x is lost: its connection has ended$"):
+        group.receive()
+    group.close()
 
 
 def test_listen() -> None:

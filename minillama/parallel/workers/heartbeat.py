@@ -1,7 +1,8 @@
-"""Signs of life that leader and workers send each other, also while they compute, compile or load.
+"""Signs of life of leader and workers.
 
-A process that is stopped (SIGSTOP) or swapping keeps its connections, and TCP keepalive finds nothing. But its threads
-send no signs of life, so the other side counts it as lost after some seconds. See `Connection.silence_limit`.
+A process that is stopped (SIGSTOP) or swapping keeps its connections, and TCP keepalive finds nothing. But it sends no
+signs of life, so the other side counts it as lost after some seconds (`Connection.expect_signs_of_life`). A thread of
+its own sends them, also while the process computes, compiles or loads.
 """
 
 import threading

@@ -14,10 +14,10 @@ import ipaddress
 import os
 import secrets
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from minillama import env
+from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, OptionError, ResourceError, printable
 from minillama.parallel.workers.wire import Connection, Message
 from minillama.private_files import check_private, make_private
@@ -63,7 +63,7 @@ def read_secret(file: Path | None, text: str | None) -> bytes | None:
 
 
 def own_secret() -> bytes:
-    """This user's own secret; the first call makes its file.
+    """This user's own secret; the first call makes its file, and every call reads it.
 
     Raises ResourceError where the file cannot be made or read, OptionError where another user could read or change it.
     """
@@ -72,7 +72,7 @@ def own_secret() -> bytes:
         make_private(file.parent)
         check_private(file.parent)
         if not file.exists():
-            _make_secret(file)
+            _make_own(file)
         found = _read_own(file)
     except (OSError, ResourceError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -82,17 +82,18 @@ def own_secret() -> bytes:
     return found
 
 
-def _make_secret(file: Path) -> None:
-    """Write a new secret; of several processes at once, one succeeds. A file is complete when it has its name."""
-    unfinished = file.with_name(f".{file.name}-{secrets.token_hex(4)}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def _make_own(file: Path) -> None:
+    """Write a new secret; of several starts at once, one does."""
+    import fcntl  # not on Windows
+
+    folder = os.open(file.parent, os.O_RDONLY)
     try:
-        with open(descriptor, "w", encoding="ascii") as opened:
-            opened.write(secrets.token_hex(_NONCE))
-        with suppress(FileExistsError):
-            os.link(unfinished, file)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not file.exists():
+            with atomic_write(file, 0o600) as new:
+                new.write(secrets.token_hex(_NONCE).encode())
     finally:
-        os.unlink(unfinished)
+        os.close(folder)
 
 
 def _read_own(file: Path) -> bytes:

@@ -59,7 +59,6 @@ class Connection:
     """TCP connection for messages; one thread may send while another receives.
 
     name: the peer's name in error messages, such as `worker 10.0.0.2:50052`.
-    silence_limit: seconds without any message, after the first sign of life, until the peer is lost; 0 for no limit.
     Raises UnsupportedError on systems without poll(2).
     """
 
@@ -68,8 +67,8 @@ class Connection:
             raise UnsupportedError("workers need Linux or macOS; on Windows use WSL")
         self.name = name
         self.socket = opened
-        self.silence_limit = 0.0
-        self._heard: float | None = None  # time of the last message, from the first sign of life on
+        self._silence_limit = 0.0
+        self._heard: float | None = None  # time of the last message, where signs of life are due
         opened.settimeout(SEND_SECONDS)
         if opened.family != socket.AF_UNIX:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -87,6 +86,14 @@ class Connection:
                 self.socket.sendall(frame)
         except OSError as error:
             raise ResourceError(f"{self.name} is no longer reachable: {_reason(error)}") from error
+
+    def expect_signs_of_life(self, limit: float, *, already: bool) -> None:
+        """From now on, count the peer as lost after some seconds without any message.
+
+        limit: seconds; 0 for no limit. already: False if the peer is starting; its first message then counts.
+        """
+        self._silence_limit = limit
+        self._heard = time.monotonic() if limit and already else None
 
     def send_sign_of_life(self) -> None:
         """Tell the peer that this process runs; never waits, and never fails.
@@ -133,7 +140,7 @@ class Connection:
                 if head > head_limit or arrays > arrays_limit:
                     raise FormatError(f"{self.name} announces a message of {head} + {arrays} bytes, which is too large")
                 message = decode(self._read(head), self._read(arrays), self.name)
-                if message.op == ALIVE or self._heard is not None:
+                if self._silence_limit:
                     self._heard = time.monotonic()
                 if message.op != ALIVE:
                     return message
@@ -173,15 +180,15 @@ class Connection:
         """Wait for data until a time; raises SilenceError."""
         while True:
             silent = math.inf
-            if self.silence_limit and self._heard is not None:
-                silent = self._heard + self.silence_limit
+            if self._heard is not None:
+                silent = self._heard + self._silence_limit
             if self.wait_readable(max(0.0, min(until, silent, time.monotonic() + 3600.0) - time.monotonic())):
                 return True
             now = time.monotonic()
             if now >= silent:
                 raise SilenceError(
-                    f"{self.name} is lost: no sign of life for {self.silence_limit:g} s; is it stopped, or its machine "
-                    "out of memory?"
+                    f"{self.name} is lost: no sign of life for {self._silence_limit:g} s; "
+                    "is it stopped, or its machine out of memory?"
                 )
             if now >= until:
                 return False

@@ -53,7 +53,7 @@ class WorkerGroup:
         self._closed = False
         self._stop_signs = send_signs_of_life(self.connections, silence) if silence else lambda: None
         for number, connection in enumerate(self.connections):
-            connection.silence_limit = silence
+            connection.expect_signs_of_life(silence, already=False)
             threading.Thread(target=self._listen, args=(number,), daemon=True).start()
 
     def __enter__(self) -> "WorkerGroup":
@@ -68,6 +68,8 @@ class WorkerGroup:
     def send(self, message: Message, worker: int | None = None) -> None:
         """Send to one worker, or to all."""
         chosen = self.connections if worker is None else (self.connections[worker],)
+        if self._failure:
+            raise ResourceError(self._failure)
         try:
             frame = encode(message)
             for connection in chosen:
@@ -134,7 +136,10 @@ class WorkerGroup:
         self._end(number, ending)
 
     def _end(self, number: int, ending: Ending) -> None:
-        """Record the end of a worker; the first one fails the group, once its root cause is known."""
+        """Record the end of a worker; the first one fails the group.
+
+        It waits a moment for the root cause.
+        """
         with self._changed:
             self._endings[number] = ending
             self._changed.notify_all()
@@ -150,7 +155,7 @@ class WorkerGroup:
                 connection.socket.shutdown(socket.SHUT_RDWR)
 
     def _is_certain(self) -> bool:
-        """Whether the root cause is known: a worker that did not fail because of another, or all have ended."""
+        """Whether the root cause is known: its rank is certain, or all have ended."""
         return len(self._endings) == len(self) or any(not root_cause_rank(end) for end in self._endings.values())
 
     def _failure_message(self, number: int) -> str:

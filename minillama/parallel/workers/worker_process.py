@@ -55,7 +55,7 @@ def join_group(fd: int) -> JoinedGroup:
         raise FormatError(f"the leader has sent {message.op[:20]!r}, expected 'join'")
     silence = _silence(message)
     if silence:
-        connection.silence_limit = LEADER_PATIENCE * silence
+        connection.expect_signs_of_life(LEADER_PATIENCE * silence, already=True)
         send_signs_of_life([connection], silence)
     count = _number(message, "count", 1, MAX_WORKERS)
     index = _number(message, "index", 0, count - 1)
