@@ -47,11 +47,6 @@ def quoted(value: object) -> str:
     return " ".join(_SHORT.repr(value).split())
 
 
-def printable(value: object, limit: int) -> str:
-    """A text of another program on one line: shortened, and without control characters."""
-    return "".join(character if character.isprintable() else "?" for character in str(value)[:limit])
-
-
 def first_line(error: BaseException, *, with_type: bool = False, limit: int | None = None) -> str:
     """First line of an exception's message, or its type's name if that is empty.
 

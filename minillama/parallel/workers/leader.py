@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError, printable
+from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError
 from minillama.parallel.workers.addresses import Address
 from minillama.parallel.workers.identity import local_identity, parse_identity
 from minillama.parallel.workers.rendezvous import ReachedWorker, assign_processes
 from minillama.parallel.workers.secret import is_loopback, verify_worker
 from minillama.parallel.workers.wire import Connection, close_after
 from minillama.parallel.workers.worker_group import GroupMember, WorkerGroup
+from minillama.printable_text import printable_line
 
 GATHER_SECONDS = 90.0
 _CONNECT_SECONDS = 10.0  # for a connection, and for each answer of a handshake
@@ -120,7 +121,7 @@ def _wait_until_joined(
     devices = message.values.get("devices")
     if message.op != "joined" or type(devices) is not int or devices < 1:
         raise FormatError(f"{name} has sent {message.op[:20]!r}, expected 'joined'")
-    return GroupMember(member.reached, member.place, devices, printable(message.values.get("platform"), 20))
+    return GroupMember(member.reached, member.place, devices, printable_line(str(message.values.get("platform")), 20))
 
 
 def _connect(address: Address, secret: bytes | None) -> Connected:
@@ -152,7 +153,7 @@ def _handshake(connection: Connection, address: Address, secret: bytes | None) -
     connection.send(local_identity().message())
     answer = connection.receive(_CONNECT_SECONDS, head_limit=4096, arrays_limit=0)
     if answer.op == "refused":
-        raise ResourceError(f"{connection.name}: {printable(answer.values.get('reason'), 300)}")
+        raise ResourceError(f"{connection.name}: {printable_line(str(answer.values.get('reason')), 300)}")
     return ReachedWorker(address, parse_identity(answer, connection.name), peer, local)
 
 

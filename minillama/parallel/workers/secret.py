@@ -18,8 +18,9 @@ from pathlib import Path
 
 from minillama import env
 from minillama.atomic_file import atomic_write
-from minillama.errors import FormatError, OptionError, ResourceError, printable
+from minillama.errors import FormatError, OptionError, ResourceError
 from minillama.parallel.workers.wire import Connection, Message
+from minillama.printable_text import printable_line
 from minillama.private_files import check_private, make_private
 
 PROTOCOL = 2
@@ -169,7 +170,7 @@ def refuse(connection: Connection, reason: str) -> None:
 def _expect(connection: Connection, op: str, timeout: float) -> Message:
     message = connection.receive(timeout, **_LIMITS)
     if message.op == "refused":
-        raise ResourceError(f"{connection.name}: {printable(message.values.get('reason'), 300)}")
+        raise ResourceError(f"{connection.name}: {printable_line(str(message.values.get('reason')), 300)}")
     if message.op != op:
         raise FormatError(f"{connection.name} has sent {message.op[:20]!r}, expected {op!r}")
     return message

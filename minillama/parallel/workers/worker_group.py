@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from minillama.errors import FormatError, MinillamaError, ResourceError, printable
+from minillama.errors import FormatError, MinillamaError, ResourceError
 from minillama.parallel.workers.heartbeat import send_signs_of_life
 from minillama.parallel.workers.rendezvous import ProcessConfig, ReachedWorker
 from minillama.parallel.workers.wire import Connection, Message, SilenceError, encode
+from minillama.printable_text import printable_line
 
 LEAVE_SECONDS = 6.0  # for workers to finish; a worker kills its process after half of it
 MOST_UNREAD = 1024  # messages of a worker; the others stay in its connection
@@ -161,7 +162,7 @@ class WorkerGroup:
     def _failure_message(self, number: int) -> str:
         ending, name = self._endings[number], self.connections[number].name
         if isinstance(ending, Message):
-            reason = f"{name} has failed: {printable(ending.values.get('reason'), 300)}"
+            reason = f"{name} has failed: {printable_line(str(ending.values.get('reason')), 300)}"
         elif isinstance(ending, SilenceError | FormatError):
             reason = str(ending)
         else:
