@@ -73,7 +73,7 @@ def apply_layout(figure: go.Figure, title: str, x: str = "", y: str = "", *, hei
             "xanchor": "left",
             "y": 1,
             "yanchor": "top",
-            "pad": {"t": 16},
+            "pad": {"t": 8},
             "font": {"size": 16},
         },
         font={"family": "Inter, Helvetica, Arial, Noto Sans CJK SC, sans-serif", "size": 13, "color": "#222222"},
