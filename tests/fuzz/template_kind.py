@@ -5,6 +5,7 @@ import random
 import re
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -114,13 +115,17 @@ def _plain_environment() -> jinja2.Environment:
 
 
 class _Generation(Extension):
-    """The tag `{% generation %}`, whose contents are rendered."""
+    """The tag `{% generation %}`: a call block, as in transformers, so with a scope of its own."""
 
     tags = frozenset({"generation"})
 
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_contents"), [], [], body).set_lineno(line)
+
+    def _contents(self, caller: Callable[[], str]) -> str:
+        return caller()
 
 
 def _tojson(
