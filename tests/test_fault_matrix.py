@@ -1,7 +1,7 @@
 """Faults of the surroundings x commands, as a table: full disk, foreign caches, cold starts at once.
 
 Each cell is a whole process. A fault of the cache never changes the output; a fault of the output is one line and
-status 2, and leaves no file. `test_worker_faults.py` and `test_end_signals.py` have the signals.
+status 2, and leaves no file. The tests of workers and of the command line have the signals.
 """
 
 import os
@@ -28,7 +28,7 @@ WRITERS = {
     "quantize": ["quantize", "tiny.gguf", "out.gguf", "Q8_0"],
     "imatrix": ["imatrix", "-m", "wide.gguf", "-f", "text.txt", "-c", "64", "-o", "out.gguf"],
     "perplexity --save-all-logits": [*READERS["perplexity"], "--save-all-logits", "out.gguf"],
-    "synth": ["synth", "tiny", "out.gguf"],
+    "synth": ["synth", "tiny", "-o", "out.gguf"],
 }
 
 
@@ -144,7 +144,7 @@ def test_an_output_on_a_full_disk(command: str, old: bytes | None, models: Path,
     words = WRITERS[command]
     if old is not None:
         (tmp_path / "out.gguf").write_bytes(old)
-        words = [*words, *(["--force"] if command in ("quantize", "synth") else [])]
+        words = [*words, *(["--force"] if command in ("quantize", "synth", "imatrix") else [])]
     before = sorted(os.listdir(tmp_path))
     status, _, errors = finish(start(words, tmp_path, tmp_path / "cache", full_disk=True))
     wrong = [line for line in errors.splitlines() if line.startswith("minillama: error: ")]
