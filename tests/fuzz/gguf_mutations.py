@@ -166,6 +166,7 @@ def add_tensor(rng: random.Random, parts: Parts) -> None:
     name = rng.choice(NAMES) if rng.random() < 0.3 else f"blk.{rng.choice((0, 1, 2, 7, 99))}.{rng.choice(FIELDS)}."
     name += rng.choice(("weight", "bias")) if name.endswith(".") else ""
     dims = [rng.choice((1, 2, 4, 8, 16, 32, 64, 96, 128, 300)) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+    dims = dims if np.prod(dims) < 2**18 else dims[:1]
     parts.tensors.append(Entry(name.encode(), dims, 0, bytes(4 * int(np.prod(dims)))))
 
 
