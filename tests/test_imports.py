@@ -19,8 +19,8 @@ WITHOUT_JAX = FIRST | {"gguf", "tokenizer"}
 LIGHT_ROOMS = FIRST | {"cli"}  # importing these is quick: `minillama --help` imports no numpy
 HEAVY = {"jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "jinja2", "regex", "tqdm", "psutil"}
 OUTSIDE_WORLD = {"cli", "lab", "server"}  # rooms that print, parse arguments and read the environment
-# `atomic_file` writes files; the others have a lock file, standard streams, a learner's records.
-WRITERS = {"atomic_file", "measurement_lock", "model_from_args", "standard_streams", "lab_record"}
+# `atomic_file` writes files; the others have a lock file and standard streams.
+WRITERS = {"atomic_file", "measurement_lock", "model_from_args", "standard_streams"}
 WRITING = {
     "os.replace", "os.rename", "os.fdopen", "tempfile.NamedTemporaryFile", "tempfile.mkstemp",
     "shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.move", "np.save", "np.savez", "nbformat.write",

@@ -28,7 +28,7 @@ sys.meta_path.insert(0, Finder())
 from minillama.cli import entry
 entry()
 """
-RUN = ["run", "-p", "Once", "-n", "2000", "--ignore-eos"]
+RUN = ["run", "-p", "Once", "-n", "-1", "--ignore-eos", "--context-shift"]  # without an end
 both_signals = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
@@ -45,7 +45,7 @@ def ended(status: int, number: int) -> bool:
 @both_signals
 @pytest.mark.parametrize(
     "position",
-    [*(pytest.param(n, marks=pytest.mark.slow) for n in (*range(1, 100, 5), *range(100, 1200, 60))), 7, 60, 400],
+    [*(pytest.param(n, marks=pytest.mark.slow) for n in (*range(1, 100, 5), *range(100, 700, 60))), 7, 60, 400],
 )
 def test_during_imports(number: signal.Signals, position: int) -> None:
     done = run(AT_IMPORT, str(int(number)), str(position), *RUN)
