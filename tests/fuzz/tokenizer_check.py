@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from minillama.gguf.byte_alphabet import CHARACTER_TO_BYTE
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.score_merge import SPACE
-from minillama.tokenizer.vocabulary import BYTE, NORMAL, USER_DEFINED
+from minillama.tokenizer.vocabulary import BYTE, NORMAL
 from tests.fuzz.case_kind import Finding
 
 LOST = re.compile("[\ud800-\udfff▁]")  # not UTF-8; SentencePiece's space
@@ -32,7 +32,7 @@ def check_tokenizer(tokenizer: Tokenizer, metadata: Mapping[str, object], texts:
         streamed = "".join([*map(decoder.push, plain), decoder.flush()])
         if streamed != whole.decode("utf-8", "replace"):
             raise Finding(f"{text!r} is {streamed!r} in a stream, but {whole!r} at once")
-        is_shown = all(tokenizer.vocabulary.attributes[index] & (NORMAL | BYTE | USER_DEFINED) for index in plain)
+        is_shown = all(tokenizer.vocabulary.attributes[index] in (NORMAL, BYTE) for index in plain)
         if complete and is_shown and not tokenizer.clean_spaces and not LOST.search(text):
             back = tokenizer.decode(plain)
             if back != text:
