@@ -123,7 +123,7 @@ def read_short_strings(raw: bytes, count: int) -> ShortStrings | None:
     return ShortStrings(texts, size) if len(texts) == count else None
 
 
-def printable(value: object) -> str:
+def shortened(value: object) -> str:
     """Shorten a name or value from a file to printable text for messages."""
     text = value if isinstance(value, str) and value else repr(value)
     text = text if text.isprintable() else repr(text)

@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from minillama.errors import FormatError, UnsupportedError
-from minillama.gguf.header_cursor import Buffer, Cursor, printable
+from minillama.gguf.header_cursor import Buffer, Cursor, shortened
 from minillama.gguf.types import BLOCKS, NUMPY, RETIRED_TYPES, TensorType, ValueType, row_bytes
 
 MetadataValue = bool | int | float | str | np.ndarray | tuple[str, ...]
@@ -88,12 +88,12 @@ def parse_header(source: Buffer, label: str) -> Header:
     for index in range(value_count):
         key = cursor.name(f"metadata key {index}")
         if key in metadata:
-            raise FormatError(f"{label}: metadata key {printable(key)} appears twice; the file is malformed")
-        metadata[key], kinds[key] = _value(cursor, printable(key))
+            raise FormatError(f"{label}: metadata key {shortened(key)} appears twice; the file is malformed")
+        metadata[key], kinds[key] = _value(cursor, shortened(key))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise FormatError(
-            f"{label}: general.alignment is {printable(alignment)}, not a power of two; the file is malformed"
+            f"{label}: general.alignment is {shortened(alignment)}, not a power of two; the file is malformed"
         )
     raw = [_tensor(cursor, index) for index in range(tensor_count)]
     data_start = -(-cursor.position // alignment) * alignment
@@ -161,12 +161,12 @@ def _value(cursor: Cursor, key: str) -> tuple[MetadataValue, str]:
 def _tensor(cursor: Cursor, index: int) -> TensorInfo:
     """Read the entry of one tensor, with its offset from the start of the data."""
     name = cursor.name(f"the name of tensor {index}")
-    where = f"{cursor.label}: tensor {printable(name)}"
-    rank = cursor.u32(f"tensor {printable(name)}")
+    where = f"{cursor.label}: tensor {shortened(name)}"
+    rank = cursor.u32(f"tensor {shortened(name)}")
     if not 1 <= rank <= MAX_DIMENSIONS:
         raise FormatError(f"{where} has {rank} dimensions; GGUF allows 1 to {MAX_DIMENSIONS}")
-    dims = [cursor.u64(f"tensor {printable(name)}") for _ in range(rank)]
-    number, offset = cursor.u32(f"tensor {printable(name)}"), cursor.u64(f"tensor {printable(name)}")
+    dims = [cursor.u64(f"tensor {shortened(name)}") for _ in range(rank)]
+    number, offset = cursor.u32(f"tensor {shortened(name)}"), cursor.u64(f"tensor {shortened(name)}")
     if number in RETIRED_TYPES:
         raise UnsupportedError(
             f"{where} has the retired type {RETIRED_TYPES[number]} ({number}); quantise the model again"
@@ -193,7 +193,7 @@ def _checked_tensors(raw: list[TensorInfo], data_start: int, alignment: int, cur
     names: set[str] = set()
     placed = []
     for info in raw:
-        where = f"{cursor.label}: tensor {printable(info.name)}"
+        where = f"{cursor.label}: tensor {shortened(info.name)}"
         if info.name in names:
             raise FormatError(f"{where} appears twice; the file is malformed")
         names.add(info.name)
@@ -212,7 +212,7 @@ def _checked_tensors(raw: list[TensorInfo], data_start: int, alignment: int, cur
     for before, after in pairwise(ordered):
         if before.offset + before.nbytes > after.offset:
             raise FormatError(
-                f"{cursor.label}: tensors {printable(before.name)} and {printable(after.name)} overlap; "
+                f"{cursor.label}: tensors {shortened(before.name)} and {shortened(after.name)} overlap; "
                 "the file is malformed"
             )
     return tuple(placed)

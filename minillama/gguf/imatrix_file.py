@@ -13,7 +13,7 @@ import numpy as np
 
 from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, OptionError, ResourceError
-from minillama.gguf.header_cursor import printable
+from minillama.gguf.header_cursor import shortened
 from minillama.gguf.header_writer import TensorSpec, header_bytes, padded_size
 from minillama.gguf.reader import GGUF, open_gguf
 from minillama.gguf.types import TensorType
@@ -62,7 +62,7 @@ def read_imatrix(path: str | Path) -> ImportanceMatrix:
     for name, values in matrix.entries.items():
         if not np.isfinite(values).all():
             raise FormatError(
-                f"{path}: the importances of {printable(name)} are not all finite; compute the matrix again"
+                f"{path}: the importances of {shortened(name)} are not all finite; compute the matrix again"
             )
     return matrix
 
@@ -97,17 +97,17 @@ def _from_gguf(file: GGUF, label: str) -> ImportanceMatrix:
     counted = [name.removesuffix(COUNTS) for name in file.tensors if name.endswith(COUNTS)]
     for name in sorted(set(names) ^ set(counted)):
         raise FormatError(
-            f"{label}: {printable(name)} has sums without counts or counts without sums; compute the matrix again"
+            f"{label}: {shortened(name)} has sums without counts or counts without sums; compute the matrix again"
         )
     entries = {}
     for name in names:
         pair = file.tensors[name + SUMS], file.tensors[name + COUNTS]
         if any(tensor.type is not TensorType.F32 for tensor in pair):
-            raise FormatError(f"{label}: sums and counts of {printable(name)} are not F32; compute the matrix again")
+            raise FormatError(f"{label}: sums and counts of {shortened(name)} are not F32; compute the matrix again")
         sums, counts = (tensor.data.view("<f4").reshape(-1) for tensor in pair)
         if sums.size % counts.size:
             raise FormatError(
-                f"{label}: {printable(name)} has {sums.size} sums for {counts.size} counts; compute the matrix again"
+                f"{label}: {shortened(name)} has {sums.size} sums for {counts.size} counts; compute the matrix again"
             )
         entries[name] = _means(sums.reshape(counts.size, -1), np.rint(counts))
     if not entries:
@@ -147,7 +147,7 @@ def _from_legacy(raw: bytes, label: str) -> ImportanceMatrix:
         raise FormatError(f"{label} is not an importance matrix: it has {count} entries")
     for index in range(count):
         name = read_bytes(read_int(f"name {index}"), f"name {index}").decode("utf-8", "replace")
-        shown = printable(name)
+        shown = shortened(name)
         calls, size = read_int(f"the calls of {shown}"), read_int(f"the size of {shown}")
         if size < 1:
             raise FormatError(f"{label}: {shown} has {size} importances; compute the matrix again")

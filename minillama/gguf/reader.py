@@ -14,7 +14,7 @@ import numpy as np
 from gguf import quants
 
 from minillama.errors import FormatError, ResourceError, UnsupportedError
-from minillama.gguf.header_cursor import printable
+from minillama.gguf.header_cursor import shortened
 from minillama.gguf.header_parser import Header, MetadataValue, TensorInfo, parse_header
 from minillama.gguf.memory_pages import OpenedFile, advise_huge_pages
 from minillama.gguf.types import BLOCKS, TensorType, row_bytes
@@ -143,14 +143,14 @@ def open_gguf(path: str | Path, *, use_mmap: bool = True) -> GGUF:
         for info in header.tensors:
             if info.name in tensors:
                 raise FormatError(
-                    f"{file}: tensor {printable(info.name)} is also in {tensors[info.name].file}; "
+                    f"{file}: tensor {shortened(info.name)} is also in {tensors[info.name].file}; "
                     "download the model again"
                 )
             tensors[info.name] = _view(info, file, whole)
     promised = first.metadata.get("split.tensors.count", len(tensors))
     if count > 1 and (type(promised) is not int or promised != len(tensors)):
         raise FormatError(
-            f"{path}: the split model has {len(tensors)} tensors, not {printable(promised)}; download it again"
+            f"{path}: the split model has {len(tensors)} tensors, not {shortened(promised)}; download it again"
         )
     mapped = {part.path: part.whole for part in parts}
     opened = {part.path: part.opened for part in parts if part.opened is not None}
@@ -239,7 +239,7 @@ def _view(info: TensorInfo, file: Path, whole: np.ndarray) -> Tensor:
 def _split_count(path: Path, header: Header) -> int:
     count = header.metadata.get("split.count", 1)
     if type(count) is not int or not 0 <= count <= 99_999:
-        raise FormatError(f"{path}: split.count is {printable(count)}, not a number of files; the file is malformed")
+        raise FormatError(f"{path}: split.count is {shortened(count)}, not a number of files; the file is malformed")
     return count
 
 
@@ -269,7 +269,7 @@ def _open_shards(opened: _Part, count: int, use_mmap: bool) -> list[_Part]:
         found = part.header.metadata.get("split.no", "not numbered")
         if type(found) is not int or found != number or _split_count(file, part.header) != count:
             raise FormatError(
-                f"{file} has the number {printable(found)} in its metadata, not {number} of {count}; download it again"
+                f"{file} has the number {shortened(found)} in its metadata, not {number} of {count}; download it again"
             )
         parts.append(part)
     return parts
