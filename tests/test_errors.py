@@ -47,6 +47,7 @@ def test_log_records_and_notes(
     logging.getLogger("minillama").warning("%s has no effect: %d", "\x1b[2J\n" + "x" * 10_000, 3)
     (message,) = caplog.messages
     assert message.startswith(r"\x1b[2J\nxxx") and message.endswith("has no effect: 3") and len(message) == MAX_RECORD
+    capsys.readouterr()  # the record's line, if a test before has called the command line
     note("\x1b[2J \r two\nlines")
     notes("one\n\ttwo")
     assert capsys.readouterr().err == "\\x1b[2J \\r two\\nlines\none\n\\ttwo\n"

@@ -24,9 +24,16 @@ class FakeStream:
     def __iter__(self) -> Iterator[Piece]:
         return iter([Piece(word, 0, -1.0, 0.1) for word in self._words])
 
+    def close(self) -> None:
+        pass
+
+    @property
+    def text(self) -> str:
+        return "".join(self._words)
+
     @property
     def completion(self) -> Completion:
-        return Completion("".join(self._words), (), (), self._reason, 10, 1, TIMINGS)
+        return Completion(self.text, (), (), self._reason, 10, 1, TIMINGS)
 
 
 class FakeLLM:
