@@ -98,6 +98,16 @@ RULES = (
     Rule("test_data.py::test_a_few_steps_on_one_batch", slow=".*"),
     Rule("sampling/test_sampling_chain.py::test_mirostat_keeps_the_surprise", slow=".*"),
     Rule("model/test_attention.py::test_attention_is_the_formula", "16-.*", ".*"),
+    # matrices of faults: each signal, phase, process, cache and writer in CI, all combinations nightly
+    Rule("parallel/test_fault_matrix.py::test_fault",
+         slow="SIGKILL-load-worker|SIGSTOP-generation-worker|SIGINT-prompt-leader|SIGKILL-generation-supervisor"),
+    Rule("test_fault_matrix.py::test_caches", slow=".*-run"),
+    Rule("test_fault_matrix.py::test_a_cache_on_a_full_disk", slow="run"),
+    Rule("test_fault_matrix.py::test_cold_starts_at_once", slow="run"),
+    Rule("test_fault_matrix.py::test_an_output_on_a_full_disk", slow="old file-.*"),
+    Rule("cli/test_standard_streams.py::test_a_stdout_that_cannot_be_written",
+         ".*-(help|inspect|tokenize)", ">&-.*|.*-(run|cli|synth)"),
+    Rule("cli/test_standard_streams.py::test_other_streams", ".*-(help|inspect|tokenize)", ".*-(run|cli|synth)"),
 )  # fmt: skip
 
 

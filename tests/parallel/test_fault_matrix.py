@@ -1,7 +1,7 @@
 """Signals x phases x processes: every end is named in bounded time, and the workers serve the next leader.
 
-`pytest -m slow tests/parallel/test_fault_matrix.py -s` prints a table with the seconds until the leader has ended, and
-until another leader has its answer.
+`pytest -m 'slow or nightly' tests/parallel/test_fault_matrix.py -s` prints a table with the seconds until the leader
+has ended, and until another leader has its answer.
 """
 
 import os
