@@ -2,7 +2,7 @@
 
 A signal raises KeyboardInterrupt or Terminated, so that `with` and `finally` end child processes. During an import it
 ends the process at once, because libraries turn exceptions in their imports into others. A signal that is ignored, as
-under nohup, stays ignored.
+under nohup, stays ignored; a worker is a server, and obeys it all the same.
 """
 
 import os
@@ -26,10 +26,13 @@ class Terminated(BaseException):
     """SIGTERM."""
 
 
-def handle_end_signals() -> None:
-    """Install the handlers; for the process of a command only."""
+def handle_end_signals(*, even_ignored: bool = False) -> None:
+    """Install the handlers; for the process of a command only.
+
+    even_ignored: handle signals that the parent process ignores, as a shell does for a script's background commands.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if even_ignored or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
     sys.unraisablehook = _repeat_lost_signal
 

@@ -12,6 +12,7 @@ from minillama.cli.arguments.model_from_args import platform_of, take_secret
 from minillama.cli.arguments.option import Option, add_options
 from minillama.cli.arguments.parser import Parser
 from minillama.cli.arguments.values import integer
+from minillama.cli.end_signals import handle_end_signals
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
 
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if secret is None and is_loopback(args.host):
         own_secret()  # made or refused now, and not when a leader comes
     listener = listen(args.host, args.port, secret)
+    handle_end_signals(even_ignored=True)  # so that `kill -INT` ends a worker that a script has started
     host, port = listener.getsockname()[:2]
     note(f"waiting for leaders on {format_address(host, port)}; Ctrl-C ends it")
     if not is_loopback(host):

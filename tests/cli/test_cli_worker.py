@@ -40,11 +40,11 @@ def test_the_token_of_the_environment_is_taken_out(monkeypatch: pytest.MonkeyPat
     assert take_secret(str(file)) == b"open barley"
 
 
+@pytest.mark.parametrize("shell", ["exec", "trap '' INT; exec"], ids=["", "ignored by the shell"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_waits_until_it_is_ended(number: signal.Signals) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "minillama", "rpc-server", "-p", "0"], stderr=subprocess.PIPE, text=True
-    ) as process:
+def test_it_waits_until_it_is_ended(number: signal.Signals, shell: str) -> None:
+    words = ["sh", "-c", f'{shell} "$@"', "sh", sys.executable, "-m", "minillama", "rpc-server", "-p", "0"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("waiting for leaders on 127.0.0.1:")
