@@ -101,6 +101,8 @@ RULES = (
     # matrices of faults: each signal, phase, process, cache and writer in CI, all combinations nightly
     Rule("parallel/test_fault_matrix.py::test_fault",
          slow="SIGKILL-load-worker|SIGSTOP-generation-worker|SIGINT-prompt-leader|SIGKILL-generation-supervisor"),
+    Rule("cli/test_end_signals.py::test_at_many_moments", slow="15"),
+    Rule("kernels/test_guard_pages.py::test_kernels", slow="end"),
     Rule("test_fault_matrix.py::test_caches", slow=".*-run"),
     Rule("test_fault_matrix.py::test_a_cache_on_a_full_disk", slow="run"),
     Rule("test_fault_matrix.py::test_cold_starts_at_once", slow="run"),
