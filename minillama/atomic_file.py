@@ -71,6 +71,14 @@ def atomic_write(path: str | Path, mode: int | None = None) -> Iterator[BinaryIO
         _discard(unfinished)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder and the missing ones above; raises ResourceError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"cannot create the folder {folder}: {error.strerror or error}") from error
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged file to a free name that ends in `.bad`; return that name."""
     names = (path.with_name(f"{path.name}.bad{number or ''}") for number in count())

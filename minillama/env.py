@@ -24,7 +24,7 @@ from minillama.machine import (
     pick_cores,
 )
 from minillama.printable_text import PrintableRecords
-from minillama.private_files import UntrustedError, check_private, make_private, warn_untrusted
+from minillama.private_files import UntrustedError, ensure_private, warn_untrusted
 
 __all__ = [
     "MINILLAMA", "Machine", "allowed_cores", "backend_started", "cache_dir", "caches_executables", "cpu_kernels",
@@ -127,8 +127,7 @@ def lock_file() -> Path | None:
     """Lock file of measurements, one per user and machine; None if no folder is writable."""
     folder = _user_cache() / "minillama"
     try:
-        make_private(folder)
-        check_private(folder)
+        ensure_private(folder)
     except (OSError, UntrustedError):
         return None
     return folder / f"measuring-{_platform.node() or 'here'}.lock" if os.access(folder, os.W_OK) else None
@@ -179,8 +178,7 @@ def _set_compile_cache() -> None:
     mark = hashlib.sha256(" ".join([cpu_model(), *sorted(cpu_flags())]).encode()).hexdigest()[:12]
     folder = _user_cache() / "minillama" / f"jax-{mark}"
     try:
-        make_private(folder)
-        check_private(folder)
+        ensure_private(folder)
     except UntrustedError as problem:
         warn_untrusted(str(problem))
         return

@@ -38,6 +38,15 @@ def check_private(folder: Path) -> None:
         pass
 
 
+def ensure_private(folder: Path) -> None:
+    """Create a private folder, or check the one that is there.
+
+    Raises UntrustedError if another user can write in it, or OSError.
+    """
+    make_private(folder)
+    check_private(folder)
+
+
 def read_private(file: Path) -> bytes:
     """Content of a file that only this user can write; raises UntrustedError and OSError."""
     if os.name != "posix":

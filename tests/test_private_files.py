@@ -92,7 +92,7 @@ def test_what_others_can_write_is_not_read(
 ) -> None:
     change((cached, *cached.parents)[level])
     assert read_cached(cached) is None and read_cached(cached) is None
-    link = change is replace_by_link  # in the user's own folder nobody else made it: a miss
+    link = change is replace_by_link  # in the user's own folder no other user made it: a miss
     assert len(caplog.messages) == (0 if link else 1)
     if not link:
         assert "is not used as a cache" in caplog.text and caplog.messages[0].count("\n") == 0

@@ -14,7 +14,6 @@ from functools import cache
 from importlib import import_module
 
 from minillama import env
-from minillama.cli.arguments.model_from_args import list_devices
 from minillama.cli.arguments.parser import Parser, UnknownOptionError
 from minillama.cli.arguments.server_options import SERVER_OPTIONS
 from minillama.cli.end_signals import Terminated, end_status, exit_now, exit_on_signal, handle_end_signals
@@ -141,6 +140,8 @@ def _dispatch(words: list[str]) -> int:
         raise OptionError(f"no command {words[0]}; the commands are: {', '.join(COMMANDS)}")
     args = parse_arguments(words)
     if getattr(args, "list_devices", False):
+        from minillama.cli.arguments.model_from_args import list_devices
+
         return list_devices(args.device)
     return import_module(f"minillama.cli.{COMMANDS[args.command]}").run(args)
 

@@ -4,11 +4,9 @@
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from minillama.atomic_file import check_target
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
 from minillama.cli.arguments.model_from_args import open_model
@@ -16,8 +14,8 @@ from minillama.cli.arguments.option import Option, add_options
 from minillama.cli.arguments.perplexity_options import OUTPUT, TEXT, UNUSED
 from minillama.cli.arguments.prompt_text import read_text
 from minillama.cli.arguments.values import integer, integer_in
+from minillama.cli.output.output_file import check_output_file
 from minillama.cli.output.terminal import note
-from minillama.errors import OptionError
 
 _OPTIONS = (
     Option(("-o", "--output", "--output-file"), "the file to write (default: imatrix.gguf)", str, "imatrix.gguf",
@@ -45,9 +43,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     target = Path(args.output)
-    check_target(target)
-    if os.path.lexists(target) and not args.force:
-        raise OptionError(f"{target} exists; overwrite it with --force, or name another file with -o")
+    check_output_file(target, force=args.force, option="with -o")
     text = read_text(args).decode("utf-8", errors="replace")
     llm = open_model(args)
     from tqdm import tqdm

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from minillama.atomic_file import atomic_write
+from minillama.atomic_file import atomic_write, make_folder
 from minillama.cli.arguments.values import integer
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError, ResourceError
@@ -82,9 +82,6 @@ def copy_labs(source: Path, target: Path) -> Path:
 
 
 def _copy(path: Path, copy: Path) -> None:
-    try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"cannot create the folder {copy.parent}: {error.strerror or error}") from error
+    make_folder(copy.parent)
     with atomic_write(copy) as file:
         file.write(path.read_bytes())

@@ -1,16 +1,15 @@
 """`minillama quantize`: quantise the weights of a model (llama.cpp: llama-quantize)."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minillama.atomic_file import check_target
 from minillama.cli.arguments.option import Option, OtherOption, add_options, add_other_options
 from minillama.cli.arguments.parser import shown_value
 from minillama.cli.arguments.prompt_text import read_file
 from minillama.cli.arguments.values import integer_in
+from minillama.cli.output.output_file import check_output_file
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
 from minillama.printable_text import printable
@@ -40,39 +39,18 @@ _OPTIONS = (
     Option(("--leave-output-tensor",), "do not quantise output.weight", None, False),
     Option(("--pure",), "the same type for every matrix", None, False),
     Option(("--imatrix",), "importance matrix file of llama-imatrix", value="FILE"),
-    Option(
-        ("--include-weights",),
-        "use the imatrix only for tensors with this text in their name; may be repeated",
-        str,
-        value="TEXT",
-        repeated=True,
-    ),
-    Option(
-        ("--exclude-weights",),
-        "do not use the imatrix for tensors with this text in their name; may be repeated",
-        str,
-        value="TEXT",
-        repeated=True,
-    ),
+    Option(("--include-weights",), "use the imatrix only for tensors with this text in their name; may be repeated",
+           str, value="TEXT", repeated=True),
+    Option(("--exclude-weights",), "do not use the imatrix for tensors with this text in their name; may be repeated",
+           str, value="TEXT", repeated=True),
     Option(("--output-tensor-type",), "type of output.weight", value="TYPE"),
     Option(("--token-embedding-type",), "type of the token embeddings", value="TYPE"),
-    Option(
-        ("--tensor-type",),
-        "type of tensors whose name matches a regular expression, as in attn_v=q8_0; "
-        "may be repeated, the first match counts",
-        str,
-        value="REGEX=TYPE",
-        repeated=True,
-    ),
+    Option(("--tensor-type",), "type of tensors whose name matches a regular expression, as in attn_v=q8_0; "
+           "may be repeated, the first match counts", str, value="REGEX=TYPE", repeated=True),
     Option(("--tensor-type-file",), "file of such pairs, separated by white space", value="FILE"),
-    Option(
-        ("--override-kv",),
-        "set a metadata key; TYPE is int, float, bool or str; may be repeated",
-        str,
-        value="KEY=TYPE:VALUE",
-        repeated=True,
-    ),
-)
+    Option(("--override-kv",), "set a metadata key; TYPE is int, float, bool or str; may be repeated", str,
+           value="KEY=TYPE:VALUE", repeated=True),
+)  # fmt: skip
 _OTHERS = (
     OtherOption("--keep-split", None, "the output is a single file; leave it out", refused=True),
     OtherOption("--prune-layers", str, "layers are not removed; leave it out", refused=True),
@@ -99,7 +77,7 @@ _USAGE = "minillama quantize [options] IN.gguf [OUT.gguf] TYPE [THREADS]"
 def run(args: argparse.Namespace) -> int:
     source, target, mix, threads = _words(args.words)
     if not args.dry_run:
-        _check(target, args.force)
+        check_output_file(target, force=args.force)
     chosen = _options(args, threads)
     from minillama.gguf import open_gguf
     from minillama.gguf.quantise import plan_file, quantise_file
@@ -239,12 +217,6 @@ def _importance(args: argparse.Namespace) -> "ImportanceMatrix | None":
     note(f"{args.imatrix}: {len(found.entries)} importances, of {found.chunks} chunks of {', '.join(found.datasets)}")
     kept = found.filtered(include, exclude)
     return kept if kept.entries else None
-
-
-def _check(target: Path, force: bool) -> None:
-    check_target(target)
-    if os.path.lexists(target) and not force:
-        raise OptionError(f"{target} exists; overwrite it with --force, or name another file")
 
 
 def _show(bar: "tqdm", count: int, importance: "ImportanceMatrix | None") -> "Progress":

@@ -1,12 +1,11 @@
 """`minillama synth`: write a model with random weights, to measure without a download."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from minillama.atomic_file import check_target
 from minillama.cli.arguments.values import integer
+from minillama.cli.output.output_file import check_output_file
 from minillama.errors import OptionError
 from minillama.printable_text import printable
 
@@ -56,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise OptionError(f"--seed {args.seed}: must be 0 or more")
     path = Path(args.output or f"{shape.name}-{mix.name}.gguf")
-    check_target(path)
-    if os.path.lexists(path) and not args.force:
-        raise OptionError(f"{path} exists; overwrite it with --force, or name another file with -o")
+    check_output_file(path, force=args.force, option="with -o")
 
     from tqdm import tqdm
 

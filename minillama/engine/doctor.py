@@ -14,7 +14,7 @@ from pathlib import Path
 from minillama import __version__, env
 from minillama.engine.loading.model_files import labs_folder, resolve
 from minillama.errors import MinillamaError, first_line
-from minillama.private_files import UntrustedError, check_private, make_private
+from minillama.private_files import UntrustedError, ensure_private
 
 PACKAGES = ("jax", "jaxlib", "llvmlite", "numpy", "gguf", "tokenizers", "huggingface_hub", "jinja2")
 LEAST_MEMORY = 1 << 30  # JAX and the built-in model take about a third of this
@@ -95,8 +95,7 @@ def _check_cache(name: str) -> Check:
     if folder is None:
         return Check(name, Status.NOTE, "none: no folder was found that you, and only you, may write", remedy)
     try:
-        make_private(folder / "programs")
-        check_private(folder / "programs")
+        ensure_private(folder / "programs")
         with tempfile.TemporaryFile(dir=folder):
             pass
     except UntrustedError as error:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minillama.engine.generation.option_values import as_int, check_flag
 from minillama.errors import OptionError, quoted
+from minillama.option_values import as_int, check_flag
 from minillama.sampling import SamplingOptions
 
 LARGEST_DRAFT, LARGEST_NGRAM = 63, 16

@@ -9,7 +9,7 @@ from minillama.engine.backends.choose import open_here, open_on_workers, place
 from minillama.engine.compile.executable_cache import prefetch_executables
 from minillama.engine.llm import LLM
 from minillama.engine.load_options import LoadKeywords, LoadOptions
-from minillama.engine.loading.load_params import config_of, ignored_keys, unused_tensors
+from minillama.engine.loading.load_params import config_and_ignored_keys, unused_tensors
 from minillama.engine.loading.memory_budget import choose_context, logger, record_storage
 from minillama.engine.loading.model_files import resolve
 from minillama.errors import FormatError, OptionError
@@ -37,12 +37,12 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
         hints = options.ctx_size, options.n_gpu_layers, options.sharing, options.batches, options.cache_types
         prefetch_executables(path, *hints)
     file = open_gguf(path)
-    config = config_of(file)
+    config, ignored = config_and_ignored_keys(file)
     placement = (
         None if options.workers is not None else place(options.sharing, config.block_count, options.n_gpu_layers)
     )
     device = None if placement is None else placement.devices[-1]
-    if ignored := ignored_keys(file):
+    if ignored:
         logger.warning("%s: ignored metadata, as in llama.cpp: %s", file.path.name, ", ".join(ignored))
     ctx_size, memory = choose_context(
         config, file.nbytes, options.ctx_size, options.cache_types, options.batches, device

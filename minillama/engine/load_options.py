@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict
 
 from minillama.engine.batches import Batches
-from minillama.engine.generation.option_values import check_flag, check_int, check_text
 from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.errors import OptionError
+from minillama.option_values import check_flag, check_int, check_text
 
 if TYPE_CHECKING:
     from minillama.gguf.kv_cache_types import CacheTypes

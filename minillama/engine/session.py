@@ -11,9 +11,9 @@ from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.batches import Batches
-from minillama.engine.generation.option_values import as_int
 from minillama.errors import OptionError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.option_values import as_int
 from minillama.tokenizer.token_ids import checked_id, checked_ids
 
 FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are used up

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from minillama.atomic_file import atomic_write
-from minillama.private_files import UntrustedError, check_private, make_private, read_private, warn_untrusted
+from minillama.private_files import UntrustedError, ensure_private, read_private, warn_untrusted
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -27,7 +27,6 @@ def write_cached(file: Path, content: bytes) -> None:
 
     Raises OSError or ResourceError (a full disk, a folder that another user can write).
     """
-    make_private(file.parent)
-    check_private(file.parent)
+    ensure_private(file.parent)
     with atomic_write(file, 0o600) as entry:
         entry.write(hashlib.sha256(content).digest() + content)

@@ -56,7 +56,11 @@ def measurement(lab: str, entry: str, value: float, unit: str) -> float:
 
 def number(entry: object, name: str) -> float | None:
     """A finite number of a recorded entry; None if it holds none."""
-    value = entry.get(name) if isinstance(entry, dict) else None
+    return finite(entry.get(name)) if isinstance(entry, dict) else None
+
+
+def finite(value: object) -> float | None:
+    """A value as a finite number; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -1,12 +1,9 @@
 """Check values that are given as token ids."""
 
-import operator
 from collections.abc import Iterable, Mapping, Set
-from contextlib import suppress
-
-import numpy as np
 
 from minillama.errors import OptionError, quoted
+from minillama.option_values import as_int
 
 _NO_IDS = (str, bytes, bytearray, memoryview, Mapping, Set)  # iterable, but not sequences of ids
 
@@ -41,7 +38,6 @@ def checked_id(value: object, size: int) -> int:
 
 
 def _integer(value: object, name: str) -> int:
-    if not isinstance(value, bool | np.bool_):
-        with suppress(TypeError):
-            return operator.index(value)  # type: ignore[arg-type]
-    raise OptionError(f"{name} is {quoted(value)}; expected a token id, which is a whole number")
+    if (number := as_int(value)) is None:
+        raise OptionError(f"{name} is {quoted(value)}; expected a token id, which is a whole number")
+    return number

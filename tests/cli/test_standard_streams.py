@@ -1,4 +1,4 @@
-"""Commands whose standard streams are closed, full, or a pipe that nobody reads."""
+"""Commands whose standard streams are closed, full, or a broken pipe."""
 
 import io
 import os
@@ -59,7 +59,7 @@ def test_a_stdout_that_cannot_be_written(tmp_path: Path, words: list[str], redir
 
 
 @every_command
-def test_a_pipe_that_nobody_reads(tmp_path: Path, words: list[str]) -> None:
+def test_a_broken_pipe(tmp_path: Path, words: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillama.engine.generation.option_values import as_int, check_flag, check_int, check_text
 from minillama.errors import OptionError
+from minillama.option_values import as_int, check_flag, check_int, check_text
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate
 
 ODD = [b"x", "text", 1.0, None, [1], {"a": 1}, ..., np.ones(2), np.array([True]), 1 + 2j, True, np.True_]

@@ -1,4 +1,4 @@
-"""A GGUF file in parts, each of which can be changed or wrong."""
+"""A GGUF file in parts; each can be changed or wrong."""
 
 import random
 from dataclasses import dataclass, field

@@ -1,19 +1,13 @@
 """Chat templates: programs of a grammar, rendered with bounds and compared with a plain sandbox."""
 
-import json
 import random
 import re
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-import jinja2
-import jinja2.ext
-from jinja2.ext import Extension
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers_jinja import transformers_environment
 
 from minillama.errors import MinillamaError
 from minillama.tokenizer.chat import ChatTemplate, chat_template, template_process
@@ -47,7 +41,7 @@ class TemplateKind(Kind[Program]):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._plain = _plain_environment()
+        self._plain = transformers_environment()
         self._processes = {
             True: template_process.TemplateProcess(STOPPED),
             False: template_process.TemplateProcess(FINISHED),
@@ -102,44 +96,6 @@ class TemplateKind(Kind[Program]):
 
 
 _ADDRESS = re.compile(r"at 0x[0-9a-f]+")  # of an object that is written as text
-
-
-def _plain_environment() -> jinja2.Environment:
-    """The environment of transformers, without limits."""
-    plain = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-    )
-    plain.filters["tojson"] = _tojson
-    plain.globals |= {"raise_exception": _raise_exception, "strftime_now": lambda form: datetime.now().strftime(form)}
-    return plain
-
-
-class _Generation(Extension):
-    """The tag `{% generation %}`: a call block, as in transformers, so with a scope of its own."""
-
-    tags = frozenset({"generation"})
-
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_contents"), [], [], body).set_lineno(line)
-
-    def _contents(self, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
 
 
 KIND = TemplateKind

@@ -58,7 +58,7 @@ class WireKind(Kind[Stream]):
         return Stream(mode, tuple(frames))
 
     def run(self, given: Stream) -> str:
-        beside = set(os.listdir(self.folder.parent))
+        neighbours = set(os.listdir(self.folder.parent))
         left, right = socket.socketpair()
         connection = Connection(right, "the leader")
         try:
@@ -70,7 +70,7 @@ class WireKind(Kind[Stream]):
             connection.close()
             left.close()
             shutil.rmtree(self._models, ignore_errors=True)
-            if set(os.listdir(self.folder.parent)) != beside:
+            if set(os.listdir(self.folder.parent)) != neighbours:
                 raise Finding("a file outside of the folder of models")
         return given.mode
 

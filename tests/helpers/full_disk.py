@@ -1,4 +1,4 @@
-"""A full disk: writes fail in the middle, whoever writes."""
+"""A full disk: writes of every function fail in the middle."""
 
 import resource
 import signal

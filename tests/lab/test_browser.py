@@ -15,10 +15,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from minillama.lab import build
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
@@ -88,6 +92,13 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         log.close()
 
 
+def run_all_cells(page: "Page") -> None:
+    """Wait for the kernel of the open notebook, and start all cells."""
+    page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3", timeout=START_SECONDS * 1000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
 def test_slider_moves_the_bars(jupyter: str, tmp_path: Path) -> None:
     api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
     with api.sync_playwright() as playwright:
@@ -97,9 +108,7 @@ def test_slider_moves_the_bars(jupyter: str, tmp_path: Path) -> None:
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(jupyter.format("04_sampling.ipynb"))
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=START_SECONDS * 1000)
-        page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3", timeout=START_SECONDS * 1000)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        run_all_cells(page)
 
         def title() -> str:
             return page.locator(".js-plotly-plot .gtitle").first.text_content() or ""
@@ -155,9 +164,7 @@ def test_figures_need_no_network_and_fit_a_narrow_window(jupyter: str, tmp_path:
 
         page.route("**/*", route)
         page.goto(jupyter.format("03_tokens_to_logits.ipynb"))
-        page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3", timeout=START_SECONDS * 1000)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        run_all_cells(page)
         page.wait_for_selector("text=0 of 5 solved", timeout=CELLS_SECONDS * 1000)
         page.wait_for_function("document.querySelectorAll('.js-plotly-plot .gtitle').length == 4", timeout=60_000)
         page.screenshot(path=str(tmp_path / "lab03.png"))
@@ -177,9 +184,7 @@ def test_sweep_is_drawn_while_it_runs_and_stops(jupyter: str) -> None:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1700})
         page.goto(jupyter.format("05_prefill_decode_cache.ipynb"))
-        page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3", timeout=START_SECONDS * 1000)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        run_all_cells(page)
         page.wait_for_selector("text=0 of 5 solved", timeout=CELLS_SECONDS * 1000)
         cell = page.locator(".jp-Cell:has(button:has-text('Start'))").first
         cell.locator("select").nth(0).select_option(index=1)  # the big model: there is time to press Stop

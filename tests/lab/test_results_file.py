@@ -121,7 +121,7 @@ def test_unwritable_place_keeps_results_in_memory(block: object, capsys: pytest.
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder that even root cannot write")
-def test_folder_that_nobody_can_write(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir("/proc")
     measure("one")
     measure("two")

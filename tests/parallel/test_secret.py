@@ -104,7 +104,7 @@ class TestOwnSecret:
 
     def test_a_file_of_another_user_is_refused(self, own_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         own_secret()
-        monkeypatch.setattr(module, "check_private", lambda folder: None)
+        monkeypatch.setattr(module, "ensure_private", lambda folder: None)
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
         with pytest.raises(OptionError, match="must be a file of your own"):
             own_secret()

@@ -430,7 +430,7 @@ def test_an_interrupt_does_not_wait_for_workers_that_do_not_answer() -> None:
             signal.signal(signal.SIGINT, before)
 
 
-def test_messages_that_nobody_reads_wait_in_the_connection() -> None:
+def test_unread_messages_wait_in_the_connection() -> None:
     left, right = socket.socketpair()
     group, other = WorkerGroup([Connection(left, "worker x")]), Connection(right, "the leader")
     for number in range(MOST_UNREAD + 50):

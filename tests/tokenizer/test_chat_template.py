@@ -1,9 +1,7 @@
 """Chat templates: Hugging Face's extensions, errors with reasons, built-in formats."""
 
 import itertools
-import json
 import os
-from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -14,10 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers_jinja import transformers_environment
 from vocabularies import MERGES, WORDS, bpe_metadata, spm_metadata
 
 from minillama.errors import FormatError, OptionError, UnsupportedError
@@ -211,33 +206,9 @@ CONVERSATIONS = (USER, TALK, CALLING, [TALK[0], *CALLING], [*TALK[:2], THOUGHT, 
 SWITCHES = ({}, {"enable_thinking": False}, {"enable_thinking": True}, {"thinking": True}, {"reasoning_effort": "low"})
 
 
-def raise_exception(message: str) -> None:
-    raise ValueError(message)
-
-
-class AssistantTracker(Extension):
-    """The tag of transformers, without the recording of places."""
-
-    tags = frozenset({"generation"})
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_generation_support"), [], [], body).set_lineno(line)
-
-    @jinja2.pass_eval_context
-    def _generation_support(self, context: nodes.EvalContext, caller: Callable[[], str]) -> str:
-        return caller()
-
-
 @cache
 def compiled_as_transformers(source: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[AssistantTracker, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False, **options})
-    environment.globals |= {"raise_exception": raise_exception, "strftime_now": datetime.now().strftime}
-    return environment.from_string(source)
+    return transformers_environment().from_string(source)
 
 
 def as_transformers(source: str, messages: list[dict], **extra: object) -> str:

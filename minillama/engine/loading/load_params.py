@@ -10,7 +10,7 @@ from jax import Array
 from minillama.errors import FormatError
 from minillama.gguf import GGUF, Tensor
 from minillama.kernels import Dense, Files, Weight, load_vector, load_weight
-from minillama.model import Block, Config, Linear, Params, read_config
+from minillama.model import Block, Config, Linear, Params
 from minillama.model.config import Scaling
 from minillama.model.params import LINEAR_FIELDS, VECTOR_FIELDS
 from minillama.model.read_config import config_from_keys, metadata_keys
@@ -22,16 +22,15 @@ ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_s
 
 def config_of(file: GGUF) -> Config:
     """The configuration of a file; raises FormatError without `token_embd.weight`, and `read_config`'s errors."""
+    return config_and_ignored_keys(file)[0]
+
+
+def config_and_ignored_keys(file: GGUF) -> tuple[Config, list[str]]:
+    """The configuration, and the metadata keys that have an effect in other families only."""
     if "token_embd.weight" not in file.tensors:
         raise FormatError(f"{file.path.name}: tensor token_embd.weight is missing; this file holds no language model")
-    return read_config(file.metadata, vocab_size=file.tensors["token_embd.weight"].shape[0])
-
-
-def ignored_keys(file: GGUF) -> list[str]:
-    """Metadata keys with an effect in other families only, as in llama.cpp."""
     keys = metadata_keys(file.metadata)
-    config_from_keys(keys, vocab_size=0)
-    return keys.ignored()
+    return config_from_keys(keys, vocab_size=file.tensors["token_embd.weight"].shape[0]), keys.ignored()
 
 
 def load_params(

@@ -137,5 +137,5 @@ def generation_speed(
 
 def is_positive_factor(value: object) -> bool:
     """True for a finite positive number."""
-    number = lab_record.number({"value": value}, "value")
+    number = lab_record.finite(value)
     return number is not None and number > 0

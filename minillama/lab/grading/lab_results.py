@@ -121,7 +121,7 @@ class _Entry:
         return self.value
 
     def number(self) -> float:
-        found = lab_record.number({"value": self.value}, "value")
+        found = lab_record.finite(self.value)
         if found is None:
             is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
             raise self.refuse("a finite number" if is_number else "a number")

@@ -15,8 +15,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from minillama.atomic_file import atomic_write
-from minillama.errors import ResourceError
+from minillama.atomic_file import atomic_write, make_folder
 from minillama.lab import lab_record
 from minillama.lab.grading.decisions import Decisions, TradeOff, limits_met, read_decisions
 from minillama.lab.grading.lab_results import TITLES, LabResults, Quantity, Results, read_results
@@ -42,10 +41,7 @@ def build_report(results_folder: Path, out: Path) -> Path:
     """
     results = read_results(results_folder)
     page = _template().render(_page(results, read_decisions(results)))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"cannot create the folder {out.parent}: {error.strerror or error}") from error
+    make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(page.encode("utf-8", "replace"))  # half of a surrogate pair has no bytes
     return out

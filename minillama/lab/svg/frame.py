@@ -86,10 +86,10 @@ def axes_markup(frame: Frame, layout: go.Layout, x_ticks: list[Tick], y_ticks: l
         title = plain(layout.xaxis.title.text)
         made.append(words((frame.left + frame.right) / 2, below, title, anchor="middle", size=AXIS_TITLE_SIZE))
     if layout.yaxis.title.text and layout.yaxis.visible is not False:
-        beside = frame.left - room_left(layout, y_ticks) + 16
+        left = frame.left - room_left(layout, y_ticks) + 16
         middle = (frame.top + frame.bottom) / 2
         title = plain(layout.yaxis.title.text)
-        made.append(words(beside, middle, title, anchor="middle", size=AXIS_TITLE_SIZE, turn=-90))
+        made.append(words(left, middle, title, anchor="middle", size=AXIS_TITLE_SIZE, turn=-90))
     return made
 
 

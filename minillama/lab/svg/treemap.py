@@ -23,7 +23,7 @@ def treemap_markup(trace: go.Treemap, box: Box) -> list[str]:
         colours = trace.marker.colors
         look = {"fill": colours[index] if colours is not None else "#F2F2F2", "stroke": "white"}
         made.append(element("rect", {"x": left, "y": top, "width": width, "height": height, **look}))
-        if height >= 16 and (name := shortened(plain(trace.labels[index]), width - 8)):
+        if height >= 16 and (name := cut_to_width(plain(trace.labels[index]), width - 8)):
             made.append(words(left + 4, top + 13, name, size=NAME_SIZE))
         inner = children.get(ids[index], [])
         if inner and width > 4 and height > HEAD + 4:
@@ -38,7 +38,7 @@ def treemap_markup(trace: go.Treemap, box: Box) -> list[str]:
     return made
 
 
-def shortened(name: str, width: float) -> str:
+def cut_to_width(name: str, width: float) -> str:
     """The name, cut to a width in pixels; empty if fewer than three characters fit."""
     if text_width(name, NAME_SIZE) <= width:
         return name

@@ -21,7 +21,7 @@ from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, ResourceError
 from minillama.parallel.workers.wire import Connection, Message
 from minillama.parallel.workers.worker_group import WorkerGroup
-from minillama.private_files import check_private, make_private
+from minillama.private_files import ensure_private, make_private
 
 CHUNK = 4 << 20  # bytes of a file in one message
 MIN_FREE = 64 << 20  # bytes that stay free on the disk
@@ -179,8 +179,7 @@ def _in_one_folder(paths: Sequence[Path], folder: Path) -> tuple[Path, ...]:
 def _check_cache(folder: Path) -> None:
     """Create the cache; raises ResourceError if that fails or another user can write in it."""
     try:
-        make_private(folder)
-        check_private(folder)
+        ensure_private(folder)
     except OSError as error:
         raise ResourceError(f"cannot store a model in {folder}: {error.strerror}") from error
 

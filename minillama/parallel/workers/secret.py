@@ -21,7 +21,7 @@ from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, OptionError, ResourceError
 from minillama.parallel.workers.wire import Connection, Message
 from minillama.printable_text import printable_line
-from minillama.private_files import check_private, make_private
+from minillama.private_files import ensure_private
 
 PROTOCOL = 2
 MIN_LENGTH = 8  # characters of a secret
@@ -70,8 +70,7 @@ def own_secret() -> bytes:
     """
     file = env.own_secret_file()
     try:
-        make_private(file.parent)
-        check_private(file.parent)
+        ensure_private(file.parent)
         if not file.exists():
             _make_own(file)
         found = _read_own(file)

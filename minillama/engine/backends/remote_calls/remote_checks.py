@@ -28,7 +28,7 @@ MOST_SHARES = 1024
 class HeldCache:
     """A cache of this worker, with a lower bound of the length of each text.
 
-    The lengths themselves are on the device, and after a draft nobody knows them here yet.
+    The lengths themselves are on the device; after a draft they are not known here yet.
     """
 
     cache: Cache
