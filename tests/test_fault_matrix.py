@@ -5,8 +5,6 @@ status 2, and leaves no file. The tests of workers and of the command line have 
 """
 
 import os
-import resource
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +16,7 @@ from minillama.env import MINILLAMA
 
 pytestmark = pytest.mark.slow
 TEXT = "word1 word2 the tea on word3 and the one " * 20
-LARGEST = 20_000  # bytes of a file on the full disk; less than every output below
+LARGEST = 20 * 1024  # bytes of a file on the full disk; less than every output below
 
 READERS = {
     "run": ["run", "-m", "tiny.gguf", "-n", "4", "--temp", "0", "-c", "64", "-p", "the tea", "--no-perf"],
@@ -73,15 +71,12 @@ def start(words: list[str], folder: Path, cache: Path, *, full_disk: bool = Fals
     """A command with a cache of its own, as a user starts it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION")}
     environment |= {"XDG_CACHE_HOME": str(cache), "JAX_PLATFORMS": "cpu"}
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST))
-
+    # Not preexec_fn: it forks this process, and JAX warns of forks.
+    limit = ["bash", "-c", f"trap '' XFSZ; ulimit -f {LARGEST // 1024}; exec \"$@\"", "-"] if full_disk else []
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [*MINILLAMA, *words], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe,
-        text=True, preexec_fn=limit if full_disk else None,
+        [*limit, *MINILLAMA, *words], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe,
+        text=True,
     )  # fmt: skip
 
 
