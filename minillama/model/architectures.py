@@ -20,47 +20,101 @@ class RopeStyle(Enum):
 
 
 class Activation(Enum):
-    """The gate of the feed-forward network."""
+    """The activation of the feed-forward network."""
 
     SILU = auto()
     GELU = auto()  # tanh approximation
+    RELU_SQUARED = auto()
+
+
+class Gating(Enum):
+    """The function that turns a router's logits into probabilities."""
+
+    SOFTMAX = auto()
+    SIGMOID = auto()
+    SOFTMAX_OF_CHOSEN = auto()  # choose by the logits; softmax over the chosen ones
+
+
+class Scales(Enum):
+    """The keys with factors on embeddings, branches, scores and logits that a family has."""
+
+    NONE = auto()
+    LOGITS = auto()  # logits are multiplied by `logit_scale`
+    GRANITE = auto()  # embedding_scale, residual_scale, attention.scale; logits are divided by `logit_scale`
+    MINICPM = auto()  # as Granite's, with defaults of their own and without attention.scale
 
 
 @dataclass(frozen=True)
 class Family:
     """One row of the table; the defaults are Llama's.
 
+    gated: the feed-forward network is act(gate) · up; otherwise act(up), and files have no gate.
+    layer_norm: LayerNorm in place of RMSNorm; parallel: attention and feed-forward network both take the first norm.
+    pre_norms: norms before attention and feed-forward network; without them, norms of their outputs.
+    ffn_norm: the tensor with the norm before the feed-forward network.
+    head_norm_after_rope: the norms of query and key heads come after the rotation.
+    gating: of files without a key. expert_keys: the optional keys of experts that are obeyed.
     window_period: every layer but each n-th attends to a sliding window only; None: all attend to all positions.
-    default_window: where the file has no key for it.
+    window_layers: (layers, ...) of the models that have windows; empty: all. default_window: where the file has no key.
     attn_softcap, final_softcap: caps of attention scores and of logits where the file has no keys for them, 0 for none;
     None: no cap, and the keys are not read.
-    rope_local_freq_base: rope base of sliding-window layers, which then take no part in rope scaling.
+    rope_local_freq_base: rope base of sliding-window layers, which then take no part in rope scaling; 0: the same base.
+    rope_local_attn_factor: whether attn_factor applies there. rope_alpha: the key rope.scaling.alpha raises the base.
+    yarn_keys: the keys of YaRN's betas and log multiplier, and of the temperature, are obeyed.
+    no_rope_period: each n-th layer does not rotate. rope_in_windows: where layers have windows, only these rotate.
+    finetuned_is_rope: no layer rotates where the key rope.scaling.finetuned is false.
     mrope_rotates_halves: the style is HALF in files with M-RoPE sections.
     wide_heads: (layers, ...) whose queries are scaled by sqrt(D / N) in place of sqrt(H).
     """
 
     rope_style: RopeStyle = RopeStyle.HALF
     activation: Activation = Activation.SILU
+    gated: bool = True
+    layer_norm: bool = False
+    parallel: bool = False
+    pre_norms: bool = True
+    ffn_norm: str = "ffn_norm"
+    head_norm_after_rope: bool = False
     scale_embeddings: bool = False
+    scales: Scales = Scales.NONE
     normalise_experts: bool = True
+    gating: Gating = Gating.SOFTMAX
+    expert_keys: tuple[str, ...] = ()
     window_period: int | None = None
+    window_layers: tuple[int, ...] = ()
     default_window: int = 0
     attn_softcap: float | None = None
     final_softcap: float | None = None
     rope_local_freq_base: float | None = None
+    rope_local_attn_factor: bool = True
+    no_rope_period: int | None = None
+    rope_in_windows: bool = False
+    finetuned_is_rope: bool = False
+    yarn_keys: bool = False
+    rope_alpha: bool = False
     mrope_rotates_halves: bool = False
     wide_heads: tuple[int, ...] = ()
 
 
 _GEMMA = Activation.GELU
+_PAIRS = RopeStyle.INTERLEAVED
+_POST = "post_attention_norm"  # the name of the norm before the feed-forward network in many files of 2025
+_EXPERT_KEYS = ("expert_gating_func", "expert_weights_norm", "expert_weights_scale")
 FAMILIES: dict[str, Family] = {
-    "llama": Family(rope_style=RopeStyle.INTERLEAVED),  # Llama 1 to 3, Mistral, Mixtral, TinyLlama, SmolLM2, ...
+    "llama": Family(rope_style=_PAIRS),  # Llama 1 to 3, Mistral, Mixtral, TinyLlama, SmolLM2, ...
+    "mistral3": Family(rope_style=_PAIRS, yarn_keys=True),  # Ministral 3, Mistral Small 3, Devstral 2
+    "smollm3": Family(rope_style=_PAIRS, no_rope_period=4),
     "qwen2": Family(),
     "qwen3": Family(),
+    "qwen2vl": Family(),  # as text models
+    "qwen3vl": Family(),
+    "qwen3vlmoe": Family(),
     "qwen2moe": Family(normalise_experts=False),
     "qwen3moe": Family(),
-    "chatglm": Family(rope_style=RopeStyle.INTERLEAVED),
-    "glm4": Family(rope_style=RopeStyle.INTERLEAVED, mrope_rotates_halves=True),
+    "chatglm": Family(rope_style=_PAIRS),
+    "glm4": Family(rope_style=_PAIRS, mrope_rotates_halves=True),
+    "glm4moe": Family(ffn_norm=_POST, normalise_experts=False, gating=Gating.SIGMOID, expert_keys=_EXPERT_KEYS),
+    "gemma": Family(activation=_GEMMA, scale_embeddings=True),
     "gemma2": Family(
         activation=_GEMMA,
         scale_embeddings=True,
@@ -78,7 +132,29 @@ FAMILIES: dict[str, Family] = {
         rope_local_freq_base=10000.0,
         wide_heads=(62,),
     ),
+    "phi2": Family(layer_norm=True, parallel=True, activation=Activation.GELU, gated=False),
     "phi3": Family(),
+    "granite": Family(rope_style=_PAIRS, scales=Scales.GRANITE, finetuned_is_rope=True),
+    "granitemoe": Family(rope_style=_PAIRS, scales=Scales.GRANITE),
+    "minicpm": Family(rope_style=_PAIRS, scales=Scales.MINICPM),
+    "ernie4_5": Family(rope_style=_PAIRS),
+    "ernie4_5-moe": Family(rope_style=_PAIRS),
+    "olmo2": Family(
+        pre_norms=False, window_period=4, rope_local_freq_base=0.0, rope_local_attn_factor=False
+    ),  # and OLMo 3
+    "hunyuan-dense": Family(head_norm_after_rope=True, rope_alpha=True),
+    "seed_oss": Family(ffn_norm=_POST),
+    "exaone4": Family(pre_norms=False, window_period=4, window_layers=(64,), default_window=4096, rope_in_windows=True),
+    "cohere2": Family(
+        rope_style=_PAIRS,
+        layer_norm=True,
+        parallel=True,
+        scales=Scales.LOGITS,
+        window_period=4,
+        rope_in_windows=True,
+    ),
+    "starcoder2": Family(layer_norm=True, activation=Activation.GELU, gated=False),
+    "minimax-m2": Family(gating=Gating.SIGMOID, expert_keys=_EXPERT_KEYS[:1]),
 }
 
 

@@ -1,11 +1,11 @@
 """Hyperparameters of a model: a frozen value, static under jit."""
 
-import math
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from minillama.model.architectures import FAMILIES, Family, RopeStyle
+from minillama.model.architectures import FAMILIES, Family, Gating, RopeStyle
+from minillama.model.layer_kinds import Attention, Layer
 
 
 class Scaling(Enum):
@@ -19,7 +19,11 @@ class Scaling(Enum):
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding (Su et al. 2021), with linear, YaRN (Peng et al. 2023) or LongRoPE scaling."""
+    """Rotary position embedding (Su et al. 2021), with linear, YaRN (Peng et al. 2023) or LongRoPE scaling.
+
+    log_multiplier: YaRN's magnitude is divided by 1 + 0.1 log_multiplier ln(factor).
+    has_factors: whether the frequency factors of the file apply, if it has any.
+    """
 
     dimension_count: int  # channels that rotate; the rest of a head passes through
     freq_base: float
@@ -27,41 +31,50 @@ class Rope:
     factor: float = 1.0
     original_context_length: int = 0
     attn_factor: float = 1.0
+    log_multiplier: float = 0.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    has_factors: bool = True
 
 
 @dataclass(frozen=True)
-class Layer:
-    """The kind of a layer, as far as its parameters do not show it.
+class Experts:
+    """The choice of experts by a router; see `layers/routing.py`.
 
-    Equal kinds share one trace.
+    normalise: divide the weights of the chosen experts by their sum; scale: then multiply them.
+    groups: experts are chosen from the `groups_used` best groups only.
     """
 
-    sliding_window: int = 0  # positions that attention sees; 0 for all
+    count: int = 0
+    used: int = 0
+    gating: Gating = Gating.SOFTMAX
+    normalise: bool = True
+    scale: float = 1.0
+    groups: int = 1
+    groups_used: int = 1
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes and constants of one model, named as in its GGUF metadata."""
+    """Sizes and constants of one model, named as in its GGUF metadata.
+
+    temperature_scale: queries beyond the original context C are multiplied by 1 + scale ln(floor(position / C) + 1).
+    """
 
     architecture: str
     context_length: int
     embedding_length: int
-    block_count: int
-    head_count: int
-    head_count_kv: int
-    key_length: int
-    value_length: int
+    layers: tuple[Layer, ...]
     layer_norm_rms_epsilon: float
-    rope: Rope
+    ropes: tuple[Rope, ...]
     vocab_size: int
-    sliding_window: int = 0
     attn_logit_softcapping: float = 0.0
     final_logit_softcapping: float = 0.0
-    attention_scale: float = 0.0  # 0: one over the square root of key_length
-    expert_count: int = 0
-    expert_used_count: int = 0
-    rope_local: Rope | None = None  # of the layers with a sliding window; None: as the others
-    window_layers: tuple[bool, ...] = ()  # whether each layer has the sliding window; (): none has
+    embedding_scale: float = 1.0  # factor on token embeddings
+    residual_scale: float = 1.0  # factor on the outputs of attention and feed-forward networks
+    logit_scale: float = 1.0  # factor on logits
+    temperature_scale: float = 0.0
+    experts: Experts = Experts()
     rotates_halves: bool = False  # whatever the family's style is
     axis: str | None = None  # of the device mesh that heads, feed-forward rows and vocabulary are sharded over
 
@@ -71,23 +84,71 @@ class Config:
         return FAMILIES[self.architecture]
 
     @property
+    def block_count(self) -> int:
+        """L: number of layers."""
+        return len(self.layers)
+
+    @cached_property
+    def attention(self) -> Attention:
+        """The first attention layer; one of no heads in a model without attention."""
+        layers = (layer for layer in self.layers if isinstance(layer, Attention))
+        return next(layers, Attention(0, 0, 0, 0, 1.0))
+
+    @property
+    def head_count(self) -> int:
+        """N: query heads of the first attention layer."""
+        return self.attention.head_count
+
+    @property
+    def head_count_kv(self) -> int:
+        """K: key/value heads of the first attention layer."""
+        return self.attention.head_count_kv
+
+    @property
+    def key_length(self) -> int:
+        """H: size of a key in the first attention layer."""
+        return self.attention.key_length
+
+    @property
+    def value_length(self) -> int:
+        """Size of a value in the first attention layer."""
+        return self.attention.value_length
+
+    @property
+    def sliding_window(self) -> int:
+        """The window of the layers that have one; 0 for none."""
+        return max((layer.sliding_window for layer in self.layers if isinstance(layer, Attention)), default=0)
+
+    @property
     def query_groups(self) -> int:
         """G: query heads that share one key/value head."""
         return self.head_count // self.head_count_kv
+
+    @property
+    def expert_count(self) -> int:
+        """E: experts of a layer; 0 for none."""
+        return self.experts.count
+
+    @property
+    def expert_used_count(self) -> int:
+        """U: experts that a token uses."""
+        return self.experts.used
+
+    @property
+    def rope(self) -> Rope:
+        """Rope of the layers without a sliding window."""
+        return self.ropes[0]
+
+    @property
+    def rope_local(self) -> Rope | None:
+        """Rope of the layers with a sliding window; None where it is the same."""
+        return self.ropes[1] if len(self.ropes) > 1 else None
 
     @property
     def rope_style(self) -> RopeStyle:
         """The channel pairs that rotate together."""
         return RopeStyle.HALF if self.rotates_halves else self.family.rope_style
 
-    @property
-    def query_scale(self) -> float:
-        """The factor on q·k."""
-        if self.attention_scale:
-            return self.attention_scale
-        wide = self.block_count in self.family.wide_heads
-        return 1 / math.sqrt(self.embedding_length / self.head_count if wide else self.key_length)
-
     def layer(self, number: int) -> Layer:
         """The kind of a layer."""
-        return Layer(self.sliding_window if self.window_layers and self.window_layers[number] else 0)
+        return self.layers[number]

@@ -9,8 +9,8 @@ from jax import Array, lax
 from jaxtyping import Float, Int, Shaped
 
 from minillama.model.collectives import all_reduce
-from minillama.model.config import Config, Layer
-from minillama.model.norm import rms_norm
+from minillama.model.config import Config
+from minillama.model.norm import layer_norm, rms_norm
 from minillama.model.rope import CosSin, rope_cos_sin
 
 See = Callable[[str, Array], Array]
@@ -26,14 +26,15 @@ def unseen(name: str, value: Array) -> Array:
 class PassContext:
     """The values that T tokens of B texts share on their way through the layers.
 
-    n_valid: tokens that count, where a prompt is padded; products skip the others. None for all.
+    valid: tokens of each text that count, where prompts are padded; None for all. n_valid: the same of a single text,
+    whose products skip the others.
     output_index: the only token of each text that is wanted after this layer; None for all.
     see: called with the name and value of every activation, under llama.cpp's names; it may replace the value.
     """
 
     positions: Int[Array, "B T"]
-    rope: CosSin
-    rope_local: CosSin | None  # of sliding-window layers with a rope base of their own
+    ropes: tuple[CosSin, ...]  # of each of `Config.ropes`
+    valid: Int[Array, "B"] | None
     n_valid: Int[Array, ""] | None
     output_index: Int[Array, "B"] | None
     config: Config = field(metadata={"static": True})
@@ -44,17 +45,24 @@ class PassContext:
         """Whether the caller looks at activations."""
         return self.see is not unseen
 
-    def norm(self, name: str, x: Float[Array, "B T D"], weight: Float[Array, "D"] | None) -> Float[Array, "B T D"]:
-        """RMSNorm, seen as `name`; x itself where the model has no such norm."""
-        return x if weight is None else self.see(name, rms_norm(x, weight, self.config.layer_norm_rms_epsilon))
+    def norm(
+        self,
+        name: str,
+        x: Float[Array, "*batch D"],
+        weight: Float[Array, "D"] | None,
+        bias: Float[Array, "D"] | None = None,
+    ) -> Float[Array, "*batch D"]:
+        """The family's norm, seen as `name`; x itself where the model has none."""
+        return x if weight is None else self.see(name, normed(self.config, x, weight, bias))
+
+    def add(self, x: Float[Array, "B T D"], branch: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The residual connection, with Granite's factor on the branch."""
+        scale = self.config.residual_scale
+        return x + (branch if scale == 1 else scale * branch)
 
     def all_reduce(self, x: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
         """Sum over the devices that share the layer; x itself on one device."""
         return all_reduce(x, self.config.axis)
-
-    def cos_sin(self, layer: Layer) -> CosSin:
-        """The rotation angles of a layer."""
-        return self.rope_local if self.rope_local is not None and layer.sliding_window else self.rope
 
     def output_rows(self, a: Shaped[Array, "B T *axes"]) -> Shaped[Array, "B _ *axes"]:
         """The wanted token of each text, [B, 1, ...]; all tokens if `output_index` is None."""
@@ -65,11 +73,11 @@ class PassContext:
         index = self.output_index.reshape(-1, 1, *(1 for _ in a.shape[2:]))
         return jnp.take_along_axis(a, index, axis=1)
 
-    def keep_output(self, x: Float[Array, "B T D"]) -> tuple[Float[Array, "B _ D"], "PassContext"]:
-        """Keep only the wanted tokens of x, and the context of these."""
+    def keep_output(self, *values: Float[Array, "B T D"]) -> tuple[list[Float[Array, "B _ D"]], "PassContext"]:
+        """Keep only the wanted tokens of values, and the context of these."""
         if self.output_index is None:
-            return x, self
-        return self.output_rows(x), replace(self, n_valid=None, output_index=None)
+            return list(values), self
+        return [self.output_rows(x) for x in values], replace(self, n_valid=None, output_index=None)
 
 
 def pass_context(
@@ -83,8 +91,14 @@ def pass_context(
 ) -> PassContext:
     """The context of `tokens` new tokens that follow the first `length` of each text."""
     positions = length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None]
-    rope_local = None if config.rope_local is None else rope_cos_sin(config.rope_local, None, positions)
+    ropes = tuple(rope_cos_sin(rope, rope_factors if rope.has_factors else None, positions) for rope in config.ropes)
     one = None if n_valid is None or length.shape[0] > 1 else n_valid[0]  # kernels skip padding of one text only
-    return PassContext(
-        positions, rope_cos_sin(config.rope, rope_factors, positions), rope_local, one, None, config, see
-    )
+    return PassContext(positions, ropes, n_valid, one, None, config, see)
+
+
+def normed(
+    config: Config, x: Float[Array, "*batch D"], weight: Float[Array, "D"], bias: Float[Array, "D"] | None = None
+) -> Float[Array, "*batch D"]:
+    """The family's norm: RMSNorm or LayerNorm."""
+    epsilon = config.layer_norm_rms_epsilon
+    return layer_norm(x, weight, bias, epsilon) if config.family.layer_norm else rms_norm(x, weight, epsilon)

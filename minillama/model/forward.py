@@ -4,7 +4,6 @@ The graph follows the parameters that a file holds (fused tensors, extra norms, 
 architectures. Read `transformer_block` first: it is the formula.
 """
 
-import math
 from dataclasses import replace
 from functools import partial
 
@@ -16,11 +15,11 @@ from jaxtyping import Float, Int
 from minillama.kernels import Weight, embed, matmul
 from minillama.model.cache import Cache, LayerState
 from minillama.model.collectives import all_gather, all_reduce, axis_index
-from minillama.model.config import Config, Layer
-from minillama.model.context import PassContext, See, pass_context, unseen
+from minillama.model.config import Config
+from minillama.model.context import PassContext, See, normed, pass_context, unseen
+from minillama.model.layer_kinds import Layer
 from minillama.model.layers.feed_forward import feed_forward
 from minillama.model.layers.mixers import mix
-from minillama.model.norm import rms_norm
 from minillama.model.params import Block, Params
 
 
@@ -28,14 +27,15 @@ def transformer_block(
     p: Block, x: Float[Array, "B T D"], state: LayerState, ctx: PassContext, layer: Layer
 ) -> tuple[Float[Array, "B _ D"], LayerState]:
     """One layer: mix the tokens, then the feed-forward network, each with a residual connection."""
-    h = ctx.norm("attn_norm", x, p.attn_norm)
+    h = ctx.norm("attn_norm", x, p.attn_norm, p.attn_norm_bias)
     mixed, state = mix(p, h, state, ctx, layer)
-    x, ctx = ctx.keep_output(x)
-    out = ctx.see("attn_out", ctx.all_reduce(p.attn_output(mixed, ctx.n_valid)))
-    x = ctx.see("ffn_inp", x + ctx.norm("attn_post_norm", out, p.post_attention_norm))
-    h = ctx.norm("ffn_norm", x, p.ffn_norm)
+    (x, h), ctx = ctx.keep_output(x, h)
+    out = ctx.see("attn_out", ctx.all_reduce(p.mixer_output(mixed, ctx.n_valid)))
+    x = ctx.see("ffn_inp", ctx.add(x, ctx.norm("attn_post_norm", out, p.post_attention_norm)))
+    if not ctx.config.family.parallel:
+        h = ctx.norm("ffn_norm", x, p.ffn_norm, p.ffn_norm_bias)
     out = ctx.see("ffn_out", ctx.all_reduce(feed_forward(p, h, ctx)))
-    return ctx.see("l_out", x + ctx.norm("ffn_post_norm", out, p.post_ffw_norm)), state
+    return ctx.see("l_out", ctx.add(x, ctx.norm("ffn_post_norm", out, p.post_ffw_norm))), state
 
 
 def forward(
@@ -89,7 +89,8 @@ def run_layers(
             x, states[i] = _transformer_block(p, x, states[i], ctx, config.layer(first + i))
     if n_valid is not None and not blocks:  # the stage of a pipeline that has only the output head
         x = replace(ctx, output_index=n_valid - 1).output_rows(x)
-    return x, Cache(tuple(states), cache.length + jnp.int32(ctx.positions.shape[1]))
+    length = cache.length + jnp.int32(ctx.positions.shape[1])
+    return x, replace(cache, layers=tuple(states), length=length)
 
 
 # Equal layers are traced and lowered once; XLA inlines the calls.
@@ -101,7 +102,7 @@ def _see_in_layer(see: See, layer: int, name: str, value: Array) -> Array:
 
 
 def embed_tokens(table: Weight, config: Config, ids: Int[Array, "B T"], see: See = unseen) -> Float[Array, "B T D"]:
-    """Token embeddings, scaled by sqrt(D) where the family does so.
+    """Token embeddings, scaled where the family does so.
 
     The table may be this device's shard.
     """
@@ -112,14 +113,14 @@ def embed_tokens(table: Weight, config: Config, ids: Int[Array, "B T"], see: See
         x = all_reduce(jnp.where(mine[..., None], embed(jnp.where(mine, here, 0), table), 0.0), config.axis)
     else:
         x = embed(ids, table)
-    if config.family.scale_embeddings:
-        x = x * math.sqrt(config.embedding_length)
+    if config.embedding_scale != 1:
+        x = x * config.embedding_scale
     return see("inp_embd", x)
 
 
 def output_norm(params: Params, config: Config, x: Float[Array, "B T D"], see: See = unseen) -> Float[Array, "B T D"]:
     """The norm before the output head."""
-    return see("result_norm", rms_norm(x, params.output_norm, config.layer_norm_rms_epsilon))
+    return see("result_norm", normed(config, x, params.output_norm, params.output_norm_bias))
 
 
 def unembed(params: Params, config: Config, x: Float[Array, "*batch D"], see: See = unseen) -> Float[Array, "*batch V"]:
@@ -130,6 +131,8 @@ def unembed(params: Params, config: Config, x: Float[Array, "*batch D"], see: Se
 def unembed_shard(params: Params, config: Config, x: Float[Array, "*batch D"]) -> Float[Array, "*batch R"]:
     """Logits of this device's R rows of the vocabulary; all V on one device."""
     logits = matmul(x, params.token_embd) if params.output is None else params.output(x)
+    if config.logit_scale != 1:
+        logits = logits * config.logit_scale
     if config.final_logit_softcapping:
         cap = config.final_logit_softcapping
         logits = cap * jnp.tanh(logits / cap)

@@ -38,21 +38,24 @@ def fused_projections(
 class Block:
     """One layer, `blk.N.*` in the file."""
 
-    attn_norm: Float[Array, "D"]
-    attn_output: Linear
-    ffn_norm: Float[Array, "D"]
+    attn_norm: Float[Array, "D"] | None = None
+    attn_norm_bias: Float[Array, "D"] | None = None
     attn_q: Linear | None = None
     attn_k: Linear | None = None
     attn_v: Linear | None = None
     attn_qkv: Linear | None = None  # rows of q, k and v in one
-    attn_q_norm: Float[Array, "H"] | None = None
+    attn_q_norm: Float[Array, "H"] | None = None  # of a head, or of all heads at once [N H]
     attn_k_norm: Float[Array, "H"] | None = None
+    attn_output: Linear | None = None
     post_attention_norm: Float[Array, "D"] | None = None
+    ffn_norm: Float[Array, "D"] | None = None
+    ffn_norm_bias: Float[Array, "D"] | None = None
     ffn_gate: Linear | None = None
-    ffn_up: Linear | None = None  # without ffn_gate: gate and up rows in one
+    ffn_up: Linear | None = None  # without ffn_gate, in a gated network: gate and up rows in one
     ffn_down: Linear | None = None
     post_ffw_norm: Float[Array, "D"] | None = None
     ffn_gate_inp: Linear | None = None  # the router
+    exp_probs_b: Float[Array, "E"] | None = None  # added to probabilities only to choose experts
     ffn_gate_exps: Linear | None = None
     ffn_up_exps: Linear | None = None
     ffn_down_exps: Linear | None = None
@@ -60,6 +63,12 @@ class Block:
     ffn_gate_shexp: Linear | None = None
     ffn_up_shexp: Linear | None = None
     ffn_down_shexp: Linear | None = None
+
+    @property
+    def mixer_output(self) -> Linear:
+        """The projection of the mixed tokens back to D."""
+        outputs = (self.attn_output,)
+        return next(linear for linear in outputs if linear is not None)
 
 
 @jax.tree_util.register_dataclass
@@ -70,6 +79,7 @@ class Params:
     token_embd: Weight
     blocks: tuple[Block, ...]
     output_norm: Float[Array, "D"]
+    output_norm_bias: Float[Array, "D"] | None = None
     output: Linear | None = None
     rope_factors: Float[Array, "pairs"] | None = None
 
@@ -77,14 +87,3 @@ class Params:
         """The parameters of `output_norm` and `unembed`, without those of other devices."""
         table = self.token_embd if self.output is None else self.output.weight
         return replace(self, token_embd=table, blocks=(), rope_factors=None)
-
-
-# fmt: off
-LINEAR_FIELDS = frozenset({
-    "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
-    "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp",
-})
-VECTOR_FIELDS = frozenset({
-    "attn_norm", "ffn_norm", "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm", "ffn_gate_inp_shexp",
-})
-# fmt: on

@@ -10,7 +10,6 @@ from jaxtyping import Float, Float32, Int
 from minillama.model.architectures import RopeStyle
 from minillama.model.config import Rope, Scaling
 
-YARN_BETA_FAST, YARN_BETA_SLOW = 32.0, 1.0  # rotations over the original context; llama.cpp reads no others here
 CosSin = tuple[Float[Array, "B T pairs"], Float[Array, "B T pairs"]]
 
 
@@ -25,7 +24,8 @@ def frequencies(rope: Rope) -> tuple[Float32[np.ndarray, "pairs"], float]:
         if rope.scaling is Scaling.YARN:
             ramp = 1 - _yarn_ramp(rope)  # 1: rotate as trained, 0: divide by the factor
             theta = theta / rope.factor * (1 - ramp) + theta * ramp
-            magnitude *= 1 + 0.1 * math.log(max(rope.factor, 1.0))
+            stretch = math.log(max(rope.factor, 1.0))
+            magnitude *= (1 + 0.1 * stretch) / (1 + 0.1 * rope.log_multiplier * stretch)
         elif rope.scaling is not Scaling.NONE:
             theta = theta / rope.factor
         return theta.astype(np.float32), magnitude
@@ -38,8 +38,8 @@ def _yarn_ramp(rope: Rope) -> np.ndarray:
     def pair_with_rotations(times: float) -> float:
         return size * math.log(rope.original_context_length / (2 * math.pi * times)) / (2 * math.log(rope.freq_base))
 
-    low = max(0, math.floor(pair_with_rotations(YARN_BETA_FAST)))
-    high = min(size - 1, math.ceil(pair_with_rotations(YARN_BETA_SLOW)))
+    low = max(0, math.floor(pair_with_rotations(rope.beta_fast)))
+    high = min(size - 1, math.ceil(pair_with_rotations(rope.beta_slow)))
     return np.clip((np.arange(size // 2) - low) / max(0.001, high - low), 0, 1)
 
 

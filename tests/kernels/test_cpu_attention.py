@@ -34,7 +34,7 @@ from minillama.kernels.cpu.attention.prefill_attention import define_prefill
 from minillama.kernels.cpu.runtime import ffi_handlers, registry
 from minillama.kernels.cpu.runtime.machine_code import callable_at, compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module
-from minillama.model.cache import empty_store
+from minillama.model.states.stores import empty_store
 
 F32, F16, BF16, Q8 = CacheType.F32, CacheType.F16, CacheType.BF16, CacheType.Q8_0
 KV_HEADS, SOFTCAP = 2, 5.0

@@ -9,8 +9,8 @@ import pytest
 from reference_attention import SCALE, slow_attention
 
 from minillama.gguf.kv_cache_types import CacheType
-from minillama.model.cache import Plain, Store, empty_store
 from minillama.model.layers.attention import LARGE_TILE, TILE, attend, attention, attention_in_tiles, attention_weights
+from minillama.model.states.stores import Plain, Store, empty_store
 
 N, K, H, V = 6, 2, 32, 64
 

@@ -1,5 +1,6 @@
 """The forward pass against its float64 twin and against llama.cpp's logits, for every family."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -115,7 +116,7 @@ class TestEveryVariant:
         """Garbage behind the valid positions (padding of an earlier chunk) has no influence."""
         _, config, params = tiny
         clean = empty_cache(config, 32, EXACT)
-        dirty = Cache(jax.tree.map(lambda leaf: leaf + 1e3, clean.layers), clean.length)
+        dirty = replace(clean, layers=jax.tree.map(lambda leaf: leaf + 1e3, clean.layers))
         ids = jnp.asarray(IDS[None, :8])
         np.testing.assert_array_equal(
             np.asarray(logits_of(params, config, ids, clean)[0]), np.asarray(logits_of(params, config, ids, dirty)[0])
@@ -145,10 +146,9 @@ def test_layers_can_run_in_two_parts(tmp_path: Path) -> None:
     _, config, params = open_model(write_tiny(tmp_path / "m.gguf", "gemma3"))
     x = jax.random.normal(jax.random.key(0), (1, 8, config.embedding_length))
     whole, _ = run_layers(params.blocks, config, x, empty_cache(config, 16, EXACT), params.rope_factors)
-    half, _ = run_layers(params.blocks[:4], config, x, empty_cache(config, 16, EXACT, layers=4), params.rope_factors)
-    rest, _ = run_layers(
-        params.blocks[4:], config, half, empty_cache(config, 16, EXACT, layers=3), params.rope_factors, first=4
-    )
+    first, second = (empty_cache(config, 16, EXACT, layers=part) for part in (config.layers[:4], config.layers[4:]))
+    half, _ = run_layers(params.blocks[:4], config, x, first, params.rope_factors)
+    rest, _ = run_layers(params.blocks[4:], config, half, second, params.rope_factors, first=4)
     assert worst(np.asarray(rest), np.asarray(whole)) < 1e-6
 
 

@@ -16,7 +16,7 @@ from minillama.errors import FormatError, OptionError
 from minillama.gguf import open_gguf
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes, cache_bytes_per_token, read_cache_types
 from minillama.model import cache_bytes, empty_cache, read_config
-from minillama.model.cache import BLOCK, Q8, Plain, empty_store
+from minillama.model.states.stores import BLOCK, Q8, Plain, empty_store
 
 # Largest error in units of the number itself, or of the largest of its block: half a step of the type's significand;
 # for q8_0 half a step of amax / 127, whose own rounding to float16 moves 127 steps

@@ -17,8 +17,8 @@ from minillama.gguf import open_gguf
 from minillama.model import FAMILIES, read_config
 from minillama.model.architectures import RopeStyle
 from minillama.model.config import Rope, Scaling
-from minillama.model.metadata_keys import WITHOUT_EFFECT
-from minillama.model.read_config import config_from_keys, metadata_keys
+from minillama.model.reading.metadata_keys import WITHOUT_EFFECT
+from minillama.model.reading.read_config import config_from_keys, metadata_keys
 from minillama.model.rope import apply_rope, frequencies
 from minillama.tokenizer import load_chat_template, load_tokenizer
 

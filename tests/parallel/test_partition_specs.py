@@ -36,7 +36,7 @@ def test_devices_hold_the_key_heads_of_their_query_heads(groups: int, kv_heads: 
     heads = groups * kv_heads
     config = config_with(heads, kv_heads)
     try:
-        found = assign_heads(config, devices)
+        found = assign_heads(config.attention, devices)
     except OptionError:
         assert not fits(heads, kv_heads, devices)
         return
@@ -61,7 +61,7 @@ def test_error_lists_possible_numbers(groups: int, kv_heads: int, devices: int) 
     if fits(config.head_count, kv_heads, devices):
         return
     with pytest.raises(OptionError) as caught:
-        assign_heads(config, devices)
+        assign_heads(config.attention, devices)
     line = str(caught.value)
     assert line.startswith(f"{config.head_count} query heads over {kv_heads} key/value heads do not divide among ")
     assert f"{devices} devices" in line and line.endswith("or split_mode=layer")
@@ -73,16 +73,16 @@ def test_error_lists_possible_numbers(groups: int, kv_heads: int, devices: int) 
 @pytest.mark.parametrize("devices", [0, -1])
 def test_no_devices(devices: int) -> None:
     with pytest.raises(OptionError, match=f"tensor_parallel is {devices}; expected at least 1 device"):
-        assign_heads(config_with(4, 2), devices)
+        assign_heads(config_with(4, 2).attention, devices)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_per_device_config(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
     file = open_gguf(write_tiny(tmp_path / "m.gguf", name))
     config = read_config(file.metadata, vocab_size=300)
-    own = per_device_config(config, assign_heads(config, 4))
+    own = per_device_config(config, 4)
     assert (own.head_count, own.head_count_kv, own.axis) == (1, 1, AXIS)
-    assert own.query_scale == config.query_scale
+    assert own.attention.scale == config.attention.scale
     assert (own.embedding_length, own.vocab_size, own.key_length) == (64, 300, config.key_length)
 
 
@@ -90,7 +90,7 @@ def test_table_is_complete() -> None:
     fields = set(Block.__dataclass_fields__) - {"attn_qkv"}
     assert fields <= set(SPECS), fields - set(SPECS)
     known = {name.split(".")[-1] for name in gguf.TENSOR_NAMES.values()}
-    assert set(SPECS) - known == set()
+    assert {name.removesuffix("_bias") for name in SPECS} - known == set()
     assert gguf.MODEL_TENSORS[MODEL_ARCH.LLAMA]
     for rows, columns in (("attn_q", "attn_output"), ("ffn_up", "ffn_down"), ("ffn_up_exps", "ffn_down_exps")):
         assert (SPECS[rows], SPECS[columns]) == (ROWS, COLUMNS)

@@ -23,7 +23,8 @@ from minillama.errors import OptionError
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.kernels import Weight
-from minillama.model import Cache, Config, KeyValues, Params, empty_cache
+from minillama.model import Cache, Config, Params, empty_cache
+from minillama.model.cache import LayerState
 from minillama.model.forward import embed_tokens, output_norm, run_layers
 from minillama.model.params import Block
 from minillama.parallel.sharding.pipeline_transport import group_transport
@@ -111,10 +112,11 @@ class PipelineBackend(BackendDefaults):
         return jax.device_put(build_chain(sampling, self.config.vocab_size), self.placement.devices[-1])
 
     def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1) -> Handle:
-        layers = self.placement.devices[:-1]
-        cache = empty_cache(self.config, capacity, types, batch, layers=len(layers))
-        placed = tuple(jax.device_put(state, device) for state, device in zip(cache.layers, layers, strict=True))
-        return Cache(placed, jax.device_put(cache.length, self.placement.devices[0]))
+        devices = self.placement.devices[:-1]
+        first = next((stage.first_layer for stage in self.stages if stage.layers is not None), 0)
+        cache = empty_cache(self.config, capacity, types, batch, self.config.layers[first : first + len(devices)])
+        placed = tuple(jax.device_put(state, device) for state, device in zip(cache.layers, devices, strict=True))
+        return replace(cache, layers=placed, length=jax.device_put(cache.length, self.placement.devices[0]))
 
     def truncate(self, cache: Handle, length: Int[np.ndarray, "B"]) -> Handle:
         return replace(cache, length=jax.device_put(length, self.placement.devices[0]))
@@ -140,7 +142,7 @@ class PipelineBackend(BackendDefaults):
                 )  # fmt: skip
             if number + 1 < len(self.stages):
                 x = self.transport.send_next(x, number)
-        return x, Cache(tuple(states), cache.length + jnp.int32(ids.shape[1]))
+        return x, replace(cache, layers=tuple(states), length=cache.length + jnp.int32(ids.shape[1]))
 
     def _norm(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return _output_norm(self.params.head_only(), self.config, jax.device_put(x, self.placement.devices[-1]))
@@ -155,15 +157,15 @@ def _embed(token_embd: Weight, config: Config, ids: Ids) -> Float[Array, "B T D"
 def _run_stage(
     blocks: tuple[Block, ...],
     config: Config,
-    states: tuple[KeyValues, ...],
+    states: tuple[LayerState, ...],
     first: int,
     x: Float[Array, "B T D"],
     length: Int[Array, "B"],
     rope_factors: Float[Array, "pairs"] | None,
     n_valid: Int[Array, "B"] | None,
-) -> tuple[Float[Array, "B _ D"], tuple[KeyValues, ...]]:
+) -> tuple[Float[Array, "B _ D"], tuple[LayerState, ...]]:
     """Some consecutive layers, from number `first` of the model."""
-    x, cache = run_layers(blocks, config, x, Cache(states, length), rope_factors, first, n_valid=n_valid)
+    x, cache = run_layers(blocks, config, x, Cache(states, length, 0), rope_factors, first, n_valid=n_valid)
     return x, cache.layers
 
 

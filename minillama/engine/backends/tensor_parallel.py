@@ -77,7 +77,7 @@ class TensorParallelBackend(BackendDefaults):
             return jax.device_put(empty_cache(self.layout.config, capacity, types, batch).layers, device)
 
         length = self._replicated(np.zeros(batch, np.int32))
-        return Cache(make_sharded(self.layout.mesh, HEADS, layers), length)
+        return Cache(make_sharded(self.layout.mesh, HEADS, layers), length, capacity)
 
     def put(self, ids: Int[np.ndarray, "B T"]) -> Handle:
         return self._replicated(ids)
@@ -161,7 +161,7 @@ def tensor_parallel(
 
     Raises OptionError where heads or blocks do not divide, and the errors of `load_params`.
     """
-    division = assign_heads(config, len(devices))
+    division = assign_heads(config.attention, len(devices))
     if division.kv_replicas > 1:
         logger.warning(
             "%d key/value heads for %d devices: each head and its part of the cache is on %d devices",
@@ -170,4 +170,4 @@ def tensor_parallel(
     mesh = tensor_mesh(devices)
     params = ShardedLoader(file, config, mesh, division, advance).load(ctx_size)
     specs = tuple(leaf.sharding.spec for leaf in jax.tree.leaves(params))
-    return TensorParallelBackend(params, config, Layout(mesh, per_device_config(config, division), specs))
+    return TensorParallelBackend(params, config, Layout(mesh, per_device_config(config, len(devices)), specs))

@@ -1,7 +1,7 @@
 """Load `Params` from an open GGUF file: find each tensor, check its shape, place it."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 
 import jax
 import numpy as np
@@ -12,8 +12,8 @@ from minillama.gguf import GGUF, Tensor
 from minillama.kernels import Dense, Files, Weight, load_vector, load_weight
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.config import Scaling
-from minillama.model.params import LINEAR_FIELDS, VECTOR_FIELDS
-from minillama.model.read_config import config_from_keys, metadata_keys
+from minillama.model.reading.read_config import config_from_keys, metadata_keys
+from minillama.model.tensor_table import ARRAYS, LINEAR, Sizes, required, tensor_name
 
 Advance = Callable[[int], object]  # called with the number of bytes that were loaded
 
@@ -45,7 +45,7 @@ def load_params(
     source = _Source(file, advance)
     width, head = config.embedding_length, devices[-1]
     token_embd = source.linear("token_embd", (config.vocab_size, width), devices[0]).weight
-    factors = rope_factors(file, config, ctx_size)
+    factors, pairs = rope_factors(file, config, ctx_size), config.rope.dimension_count // 2
     blocks = tuple(_load_block(source, config, layer, devices[layer]) for layer in range(config.block_count))
     output = source.linear("output", (config.vocab_size, width), head) if "output.weight" in file.tensors else None
     if output is None and head != devices[0]:  # a tied head on another device needs the embedding's rows there
@@ -53,11 +53,10 @@ def load_params(
     return Params(
         token_embd=token_embd,
         blocks=blocks,
-        output_norm=source.vector("output_norm", width, head),
+        output_norm=source.array("output_norm.weight", (width,), head),
+        output_norm_bias=source.optional("output_norm.bias", (width,), head),
         output=output,
-        rope_factors=None
-        if factors is None
-        else source.vector(factors.removesuffix(".weight"), config.rope.dimension_count // 2, devices[0]),
+        rope_factors=None if factors is None else source.array(factors, (pairs,), devices[0]),
     )
 
 
@@ -81,24 +80,26 @@ def load_segment(
     source, width = _Source(file, advance), config.embedding_length
     tied = "output.weight" not in file.tensors
     nothing: Weight = Dense(jax.device_put(np.zeros((0, width), np.float32), device))
-    factors = rope_factors(file, config, ctx_size)
+    factors, pairs = rope_factors(file, config, ctx_size), config.rope.dimension_count // 2
     whole = config.vocab_size, width
     return Params(
         token_embd=source.linear("token_embd", whole, device).weight if embeds or (unembeds and tied) else nothing,
         blocks=tuple(_load_block(source, config, layer, device) for layer in layers),
-        output_norm=source.vector("output_norm", width, device),
+        output_norm=source.array("output_norm.weight", (width,), device),
+        output_norm_bias=source.optional("output_norm.bias", (width,), device),
         output=source.linear("output", whole, device) if unembeds and not tied else None,
-        rope_factors=None
-        if factors is None
-        else source.vector(factors.removesuffix(".weight"), config.rope.dimension_count // 2, device),
+        rope_factors=None if factors is None else source.array(factors, (pairs,), device),
     )
 
 
 def unused_tensors(file: GGUF, config: Config) -> list[str]:
     """Tensors that `load_params` does not read, a sign of an unsupported variant."""
-    fields = {f"{field}.{kind}" for field in LINEAR_FIELDS | VECTOR_FIELDS for kind in ("weight", "bias")}
-    known = {"token_embd.weight", "output_norm.weight", "output.weight", "output.bias", *ROPE_FACTORS}
-    known |= {f"blk.{layer}.{field}" for layer in range(config.block_count) for field in fields}
+    known = {"token_embd.weight", "output_norm.weight", "output_norm.bias", "output.weight", "output.bias"}
+    known |= set(ROPE_FACTORS)
+    for layer in range(config.block_count):
+        names = [tensor_name(config.family, layer, field) for field in (*LINEAR, *ARRAYS)]
+        known |= {name for name in names if name is not None}
+        known |= {str(tensor_name(config.family, layer, field)).removesuffix("weight") + "bias" for field in LINEAR}
     return [name for name in file.tensors if name not in known]
 
 
@@ -120,81 +121,51 @@ class _Source:
         self._files = Files(file.mapped)
 
     def linear(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Linear:
+        """A matrix [N, K] or a stack of them, with its bias if any."""
         tensor = find_tensor(self.file, f"{name}.weight", shape)
         weight = load_weight(tensor, self._files, device)
         self.advance(tensor.nbytes)
-        biased = f"{name}.bias" in self.file.tensors
-        return Linear(weight, self.vector(name, shape[-2], device, "bias") if biased else None)
+        return Linear(weight, self.optional(f"{name}.bias", shape[:-1], device))
 
-    def vector(self, name: str, size: int, device: jax.Device, kind: str = "weight") -> Array:
-        tensor = find_tensor(self.file, f"{name}.{kind}", (size,))
+    def array(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Array:
+        """A float array."""
+        tensor = find_tensor(self.file, name, shape)
         self.advance(tensor.nbytes)
-        return load_vector(tensor.data.reshape(-1), tensor.type, tensor.name, device)
+        flat = load_vector(tensor.data.reshape(-1), tensor.type, tensor.name, device)
+        return flat if len(shape) == 1 else flat.reshape(shape)
+
+    def optional(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Array | None:
+        """A float array, or None where the file has none of this name."""
+        return self.array(name, shape, device) if name in self.file.tensors else None
 
 
 def _load_block(source: _Source, config: Config, layer: int, device: jax.Device) -> Block:
     """One layer: each field of Block that the file has, or that it must have."""
     present: dict[str, Linear | Array] = {}
-    for field, shape in layer_shapes(source.file, config, layer):
-        name = f"blk.{layer}.{field}"
-        if field in LINEAR_FIELDS:
-            present[field] = source.linear(name, shape, device)
+    for field, name, shape in layer_tensors(source.file, config, layer):
+        if field in LINEAR:
+            present[field] = source.linear(name.removesuffix(".weight"), shape, device)
         else:
-            present[field] = source.vector(name, shape[0], device)
+            present[field] = source.array(name, shape, device)
     return Block(**present)
 
 
-def layer_shapes(file: GGUF, config: Config, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The fields of Block that a layer has or must have, with their shapes."""
-    for field in dataclasses.fields(Block):
-        if field.name in _required(file, layer) or f"blk.{layer}.{field.name}.weight" in file.tensors:
-            yield field.name, _shape(file, config, layer, field.name)
-
-
-def _required(file: GGUF, layer: int) -> set[str]:
-    """Fields without which a layer has no meaning.
-
-    Of fused and separate tensors one form is enough.
-    """
+def layer_tensors(file: GGUF, config: Config, layer: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Fields that a layer has or must have, with their tensors' names and shapes."""
+    names = {field: tensor_name(config.family, layer, field) for field in (*LINEAR, *ARRAYS)}
 
     def has(field: str) -> bool:
-        return f"blk.{layer}.{field}.weight" in file.tensors
+        return names[field] in file.tensors
 
-    needed = {"attn_norm", "attn_output", "ffn_norm"}
-    needed |= {"attn_qkv"} if has("attn_qkv") else {"attn_q", "attn_k", "attn_v"}
-    if has("ffn_gate_inp"):
-        needed |= {"ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"}
-        if has("ffn_gate_shexp"):
-            needed |= {"ffn_gate_inp_shexp", "ffn_up_shexp", "ffn_down_shexp"}
-        return needed
-    return needed | {"ffn_up", "ffn_down"}
+    def width_of(field: str) -> int:
+        return file.tensors[names[field]].shape[-1] if has(field) else 0
 
-
-def _shape(file: GGUF, config: Config, layer: int, field: str) -> tuple[int, ...]:
-    """The expected shape of a layer's tensor; the feed-forward width is taken from the file."""
-    width, heads, kv_heads = config.embedding_length, config.head_count, config.head_count_kv
-    queries, keys, values = heads * config.key_length, kv_heads * config.key_length, kv_heads * config.value_length
-    experts = (config.expert_count,)
-
-    def hidden(down: str) -> int:
-        tensor = file.tensors.get(f"blk.{layer}.{down}.weight")
-        return tensor.shape[-1] if tensor is not None else 0
-
-    fused = 1 if f"blk.{layer}.ffn_gate.weight" in file.tensors else 2
-    shapes = {
-        "attn_norm": (width,), "ffn_norm": (width,), "post_attention_norm": (width,), "post_ffw_norm": (width,),
-        "attn_q_norm": (config.key_length,), "attn_k_norm": (config.key_length,), "ffn_gate_inp_shexp": (width,),
-        "attn_q": (queries, width), "attn_k": (keys, width), "attn_v": (values, width),
-        "attn_qkv": (queries + keys + values, width), "attn_output": (width, heads * config.value_length),
-        "ffn_gate": (hidden("ffn_down"), width), "ffn_up": (fused * hidden("ffn_down"), width),
-        "ffn_down": (width, hidden("ffn_down")), "ffn_gate_inp": (config.expert_count, width),
-        "ffn_gate_exps": (*experts, hidden("ffn_down_exps"), width),
-        "ffn_up_exps": (*experts, hidden("ffn_down_exps"), width),
-        "ffn_down_exps": (*experts, width, hidden("ffn_down_exps")),
-        "ffn_gate_shexp": (hidden("ffn_down_shexp"), width), "ffn_up_shexp": (hidden("ffn_down_shexp"), width),
-        "ffn_down_shexp": (width, hidden("ffn_down_shexp")),
-    }  # fmt: skip
-    return shapes[field]
+    kind = config.layer(layer)
+    sizes, needed = Sizes(config, kind, width_of, has), required(config.family, kind, has)
+    for field in (field.name for field in fields(Block)):  # in the order of the graph
+        name, shape = names[field], LINEAR.get(field) or ARRAYS[field]
+        if name is not None and (name in file.tensors or field in needed):
+            yield field, name, shape(sizes)
 
 
 def rope_factors(file: GGUF, config: Config, ctx_size: int) -> str | None:

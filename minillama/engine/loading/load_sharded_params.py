@@ -9,14 +9,22 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import UInt8
 
-from minillama.engine.loading.load_params import Advance, find_tensor, layer_shapes, rope_factors
+from minillama.engine.loading.load_params import Advance, find_tensor, layer_tensors, rope_factors
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
 from minillama.gguf.types import BLOCKS
 from minillama.kernels import Files, check_supported, reads_in_place
 from minillama.model import Block, Config, Linear, Params
-from minillama.model.params import LINEAR_FIELDS
-from minillama.parallel.sharding.partition_specs import COLUMNS, REPLICATED, ROWS, SPECS, HeadAssignment
+from minillama.model.layer_kinds import Attention
+from minillama.model.tensor_table import LINEAR
+from minillama.parallel.sharding.partition_specs import (
+    COLUMNS,
+    REPLICATED,
+    ROWS,
+    SPECS,
+    HeadAssignment,
+    assign_heads,
+)
 from minillama.parallel.sharding.shards import (
     RowRange,
     first_row_of_shard,
@@ -57,12 +65,14 @@ class ShardedLoader:
         else:
             table = head.weight if tied else self._linear("token_embd", shape, ROWS, share).weight
         factors = rope_factors(self.file, config, ctx_size)
+        biased = "output_norm.bias" in self.file.tensors
         return Params(
             token_embd=table,
             blocks=tuple(self._block(layer) for layer in range(config.block_count)),
-            output_norm=self._vector("output_norm.weight", shape[1]),
+            output_norm=self._array("output_norm.weight", shape[1:]),
+            output_norm_bias=self._array("output_norm.bias", shape[1:]) if biased else None,
             output=head,
-            rope_factors=None if factors is None else self._vector(factors, config.rope.dimension_count // 2),
+            rope_factors=None if factors is None else self._array(factors, (config.rope.dimension_count // 2,)),
         )
 
     def _block(self, layer: int) -> Block:
@@ -70,44 +80,49 @@ class ShardedLoader:
 
         Tensors that hold the rows of several matrices are taken apart: a device needs some of each.
         """
-        config, shapes = self.config, dict(layer_shapes(self.file, self.config, layer))
-        queries, keys = config.head_count * config.key_length, config.head_count_kv * config.key_length
-        values = config.head_count_kv * config.value_length
+        kind, tensors = self.config.layer(layer), list(layer_tensors(self.file, self.config, layer))
+        heads = kind if isinstance(kind, Attention) else self.config.attention
+        queries, keys = heads.head_count * heads.key_length, heads.head_count_kv * heads.key_length
+        values, is_gated = heads.head_count_kv * heads.value_length, self.config.family.gated
+        fields = {field for field, _, _ in tensors}
         present: dict[str, Linear | Array] = {}
-        for field, shape in shapes.items():
-            name = f"blk.{layer}.{field}"
-            if field not in LINEAR_FIELDS:
-                present[field] = self._vector(f"{name}.weight", shape[0])
+        for field, name, shape in tensors:
+            if field not in LINEAR:
+                present[field] = self._array(name, shape)
                 continue
             parts = {field: shape[-2]}
             if field == "attn_qkv":
                 parts = {"attn_q": queries, "attn_k": keys, "attn_v": values}
-            elif field == "ffn_up" and "ffn_gate" not in shapes:
+            elif field == "ffn_up" and "ffn_gate" not in fields and is_gated:
                 parts = {"ffn_gate": shape[0] // 2, "ffn_up": shape[0] // 2}
             first = 0
             for part, rows in parts.items():
                 size = self._size(layer, part, rows if SPECS[part] == ROWS else shape[-1])
-                present[part] = self._linear(name, shape, SPECS[part], size, first, rows, part in ("attn_k", "attn_v"))
+                present[part] = self._linear(
+                    name.removesuffix(".weight"), shape, SPECS[part], size, first, rows, part in ("attn_k", "attn_v")
+                )
                 first += rows
         return Block(**present)
 
     def _size(self, layer: int, field: str, whole: int) -> int:
         """Rows or columns of a device's shard of a field of this size."""
-        config, division = self.config, self.division
-        sizes = {
-            "attn_q": division.head_count * config.key_length,
-            "attn_k": division.head_count_kv * config.key_length,
-            "attn_v": division.head_count_kv * config.value_length,
-            "attn_output": division.head_count * config.value_length,
-        }
-        if field in sizes:
-            return sizes[field]
+        kind, devices = self.config.layer(layer), self.division.devices
+        if isinstance(kind, Attention):
+            division = assign_heads(kind, devices)
+            sizes = {
+                "attn_q": division.head_count * kind.key_length,
+                "attn_k": division.head_count_kv * kind.key_length,
+                "attn_v": division.head_count_kv * kind.value_length,
+                "attn_output": division.head_count * kind.value_length,
+            }
+            if field in sizes:
+                return sizes[field]
         if not field.startswith("ffn_") or SPECS[field] == REPLICATED:
             return whole
         for ending in ("_exps", "_shexp", ""):  # columns stay together block by block, and so do the rows before them
             if field.endswith(ending):
                 block, _ = BLOCKS[self.file.tensors[f"blk.{layer}.ffn_down{ending}.weight"].type]
-                return math.ceil(whole / block / division.devices) * block
+                return math.ceil(whole / block / devices) * block
         raise AssertionError(field)
 
     def _linear(
@@ -142,10 +157,11 @@ class ShardedLoader:
             bias = self._bias(f"{name}.bias", shape[-2], spec, first, rows, size, shares)
         return Linear(weight, bias)
 
-    def _vector(self, name: str, size: int) -> Array:
-        tensor = find_tensor(self.file, name, (size,))
+    def _array(self, name: str, shape: tuple[int, ...]) -> Array:
+        """A float array, the same on every device."""
+        tensor = find_tensor(self.file, name, shape)
         self.advance(tensor.nbytes)
-        return load_sharded_vector(tensor, self.mesh, None)
+        return load_sharded_vector(tensor, self.mesh, None, shape)
 
     def _bias(self, name: str, size: int, spec: PartitionSpec, first: int, rows: int, piece: int, shares: int) -> Array:
         """A bias cut like the rows.

@@ -24,6 +24,7 @@ from minillama.lab.grading.check import (
 from minillama.lab.grading.check import score as score_of
 from minillama.model import Config, cache_bytes
 from minillama.model.config import Rope
+from minillama.model.layer_kinds import Attention
 
 LAB = "05"
 
@@ -99,11 +100,16 @@ def _decode(prompt: Sequence[int], n: int, function: Answer) -> object:
 
 
 def _config(layers: int, heads: int, kv_heads: int, key: int, value: int) -> Config:
+    layer = Attention(heads, kv_heads, key, value, scale=key**-0.5)
     return Config(
-        architecture="llama", context_length=4096, embedding_length=heads * key, block_count=layers, head_count=heads,
-        head_count_kv=kv_heads, key_length=key, value_length=value, layer_norm_rms_epsilon=1e-5, rope=Rope(key, 1e4),
-        vocab_size=32000,
+        architecture="llama", context_length=4096, embedding_length=heads * key, layers=(layer,) * layers,
+        layer_norm_rms_epsilon=1e-5, ropes=(Rope(key, 1e4),), vocab_size=32000,
     )  # fmt: skip
+
+
+def _with(config: Config, **changed: int) -> Config:
+    """The configuration with other heads in every layer."""
+    return replace(config, layers=tuple(replace(layer, **changed) for layer in config.layers))
 
 
 CONFIGS = (
@@ -131,15 +137,15 @@ def kv_bytes(answer: Answer) -> str:
     mistakes = (
         Mistake(
             "only head_count_kv heads have keys and values: this is grouped-query attention",
-            lambda c, *rest: _bytes(replace(c, head_count_kv=c.head_count), *rest),
+            lambda c, *rest: _bytes(_with(c, head_count_kv=c.head_count), *rest),
         ),
         Mistake("q8_0 has a scale of 2 bytes with every 32 numbers: 34 bytes, not 32", _flat_bytes),
-        Mistake("keys *and* values are kept", lambda c, *rest: _bytes(replace(c, value_length=0), *rest)),
-        Mistake("every layer has a cache of its own", lambda c, *rest: _bytes(replace(c, block_count=1), *rest)),
+        Mistake("keys *and* values are kept", lambda c, *rest: _bytes(_with(c, value_length=0), *rest)),
+        Mistake("every layer has a cache of its own", lambda c, *rest: _bytes(replace(c, layers=c.layers[:1]), *rest)),
         Mistake("values have a type and a length of their own", lambda c, n, k, v: _bytes(c, n, k, k)),
         Mistake(
             "values have a length of their own, value_length",
-            lambda c, *r: _bytes(replace(c, value_length=c.key_length), *r),
+            lambda c, *r: _bytes(_with(c, value_length=c.key_length), *r),
         ),
         Mistake("these are numbers, not bytes: f16 takes two", lambda c, n, k, v: _bytes(c, n, "f16", "f16") // 2),
         Mistake("q8_0 is not f16: 34 bytes for 32 numbers", lambda c, n, k, v: _bytes(c, n, "f16", "f16")),

@@ -9,6 +9,7 @@ from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.measure.trial import Trial
 from minillama.model import Config
+from minillama.model.layer_kinds import Attention
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ def head_weights(config: Config) -> int:
 
 def attention_operations(config: Config, lengths: Sequence[int]) -> int:
     """Attention operations of all layers; `lengths` holds the number of attended positions of each token."""
-    return 2 * config.head_count * (config.key_length + config.value_length) * _positions(config, lengths)
+    return sum(
+        2 * layer.head_count * (layer.key_length + layer.value_length) * _positions(layer, lengths)
+        for layer in _attention_layers(config)
+    )
 
 
 def cache_bytes_read(config: Config, types: CacheTypes, lengths: Sequence[int]) -> float:
@@ -97,15 +101,21 @@ def cache_bytes_read(config: Config, types: CacheTypes, lengths: Sequence[int]) 
 
     lengths: attended positions of each step. Layers with a sliding window read at most the window.
     """
-    per_position = config.head_count_kv * types.head_bytes(config.key_length, config.value_length)
-    return per_position * _positions(config, lengths) / max(len(lengths), 1)
+    total = sum(
+        layer.head_count_kv * types.head_bytes(layer.key_length, layer.value_length) * _positions(layer, lengths)
+        for layer in _attention_layers(config)
+    )
+    return total / max(len(lengths), 1)
 
 
-def _positions(config: Config, lengths: Sequence[int]) -> int:
-    """Attended positions, summed over layers and tokens."""
-    windowed = sum(bool(config.layer(layer).sliding_window) for layer in range(config.block_count))
-    near = sum(min(n, config.sliding_window) for n in lengths) if windowed else 0
-    return windowed * near + (config.block_count - windowed) * sum(lengths)
+def _attention_layers(config: Config) -> list[Attention]:
+    return [layer for layer in config.layers if isinstance(layer, Attention)]
+
+
+def _positions(layer: Attention, lengths: Sequence[int]) -> int:
+    """Attended positions of a layer, summed over tokens."""
+    window = layer.sliding_window
+    return sum(min(n, window) for n in lengths) if window else sum(lengths)
 
 
 def _used(name: str, config: Config) -> int:

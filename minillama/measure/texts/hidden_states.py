@@ -46,7 +46,8 @@ def hidden_states(
     params = replace(llm.params, blocks=llm.params.blocks[:layer], output=None)
     found: list[np.ndarray] = [np.zeros((0, llm.config.embedding_length), np.float32)] * len(texts)
     for places, ids in _batches(llm, texts):
-        cache = empty_cache(llm.config, ids.shape[1], llm.cache_types, batch=ids.shape[0], layers=layer)
+        layers = llm.config.layers[:layer]
+        cache = empty_cache(llm.config, ids.shape[1], llm.cache_types, batch=ids.shape[0], layers=layers)
         states = np.asarray(_states(params, llm.config, ids, cache))
         for row, place in enumerate(places):
             check_finite(states[row, : len(texts[place])], "hidden states")

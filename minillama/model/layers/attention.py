@@ -13,7 +13,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
 from minillama.kernels import cpu_kernels_error
-from minillama.model.cache import Store
+from minillama.model.states.stores import Store
 
 TILE = 128  # keys a step on a CPU: the scores of a head stay in the first cache
 LARGEST_HEAD, MOST_GROUPS = 512, 64  # limits of the CPU kernel

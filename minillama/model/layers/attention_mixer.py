@@ -4,23 +4,23 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from minillama.model.cache import KeyValues
-from minillama.model.config import Layer
 from minillama.model.context import PassContext
+from minillama.model.layer_kinds import Attention
 from minillama.model.layers.attention import attend, attention, attention_weights
 from minillama.model.norm import rms_norm
 from minillama.model.params import Block, fused_projections
 from minillama.model.rope import apply_rope
+from minillama.model.states.key_values import KeyValues
 
 
 def attention_mixer(
-    p: Block, h: Float[Array, "B T D"], state: KeyValues, ctx: PassContext, layer: Layer
+    p: Block, h: Float[Array, "B T D"], state: KeyValues, ctx: PassContext, layer: Attention
 ) -> tuple[Float[Array, "B _ NH"], KeyValues]:
     """Grouped-query attention over the earlier tokens and these; heads side by side, before `attn_output`."""
     q, k, v = project_qkv(p, h, ctx, layer)
     state = state.write(k, v, ctx.positions[:, 0])
     q, positions = ctx.output_rows(q), ctx.output_rows(ctx.positions)
-    constants = ctx.config.query_scale, ctx.config.attn_logit_softcapping, layer.sliding_window
+    constants = layer.scale, ctx.config.attn_logit_softcapping, layer.sliding_window
     if ctx.is_traced:  # `attention` never holds the weights
         weights = ctx.see("kq_soft_max", attention_weights(q, state.keys, positions, *constants))
         mixed = attend(weights, state.values)
@@ -30,26 +30,44 @@ def attention_mixer(
 
 
 def project_qkv(
-    p: Block, h: Float[Array, "B T D"], ctx: PassContext, layer: Layer
+    p: Block, h: Float[Array, "B T D"], ctx: PassContext, layer: Attention
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
     """Queries, keys and values of a layer, with head norms if any, and rotated."""
-    config = ctx.config
-    heads, kv_heads = config.head_count, config.head_count_kv
+    heads, kv_heads = layer.head_count, layer.head_count_kv
     if p.attn_qkv is not None:
-        ends = heads * config.key_length, (heads + kv_heads) * config.key_length
+        ends = heads * layer.key_length, (heads + kv_heads) * layer.key_length
         q, k, v = jnp.split(p.attn_qkv(h, ctx.n_valid), ends, axis=-1)
     else:
         q, k, v = fused_projections(h, p.attn_q, p.attn_k, p.attn_v, n_valid=ctx.n_valid)
-    q = q.reshape(*h.shape[:2], heads, config.key_length)
-    k = k.reshape(*h.shape[:2], kv_heads, config.key_length)
-    v = v.reshape(*h.shape[:2], kv_heads, config.value_length)
-    if p.attn_q_norm is not None:
-        q = rms_norm(q, p.attn_q_norm, config.layer_norm_rms_epsilon)
-    if p.attn_k_norm is not None:
-        k = rms_norm(k, p.attn_k_norm, config.layer_norm_rms_epsilon)
-    cos_sin, style = ctx.cos_sin(layer), config.rope_style
-    return (
-        ctx.see("Qcur", apply_rope(q, cos_sin, style)),
-        ctx.see("Kcur", apply_rope(k, cos_sin, style)),
-        ctx.see("Vcur", v),
-    )
+    v = v.reshape(*h.shape[:2], kv_heads, layer.value_length)
+    q = ctx.see("Qcur", with_temperature(turn_heads(q, p.attn_q_norm, heads, ctx, layer), ctx))
+    return q, ctx.see("Kcur", turn_heads(k, p.attn_k_norm, kv_heads, ctx, layer)), ctx.see("Vcur", v)
+
+
+def turn_heads(
+    x: Float[Array, "B T NH"], norm: Float[Array, "_"] | None, heads: int, ctx: PassContext, layer: Attention
+) -> Float[Array, "B T N H"]:
+    """Queries or keys as heads, normed (each head, or all at once) and rotated, in the family's order."""
+    epsilon, shape = ctx.config.layer_norm_rms_epsilon, (*x.shape[:2], heads, layer.key_length)
+    if norm is not None and norm.shape[0] != layer.key_length:
+        x, norm = rms_norm(x, norm, epsilon), None
+    x = x.reshape(shape)
+    if norm is None:
+        return rotate(x, ctx, layer)
+    if ctx.config.family.head_norm_after_rope:
+        return rms_norm(rotate(x, ctx, layer), norm, epsilon)
+    return rotate(rms_norm(x, norm, epsilon), ctx, layer)
+
+
+def rotate(x: Float[Array, "B T N H"], ctx: PassContext, layer: Attention) -> Float[Array, "B T N H"]:
+    """RoPE, in a layer that has it."""
+    return x if layer.rope is None else apply_rope(x, ctx.ropes[layer.rope], ctx.config.rope_style)
+
+
+def with_temperature(q: Float[Array, "B T N H"], ctx: PassContext) -> Float[Array, "B T N H"]:
+    """Queries, larger beyond the original context where the model has a temperature (Ministral 3)."""
+    config = ctx.config
+    if not config.temperature_scale:
+        return q
+    times = jnp.floor(ctx.positions / jnp.float32(config.rope.original_context_length))
+    return q * (1 + config.temperature_scale * jnp.log(times + 1))[:, :, None, None]

@@ -8,16 +8,8 @@ from jaxtyping import Float, Int
 from minillama.kernels import matmul, matmuls
 from minillama.model.config import Config
 from minillama.model.layers.gating import gated
+from minillama.model.layers.routing import route
 from minillama.model.params import Block, fused_projections
-
-
-def route(p: Block, config: Config, h: Float[Array, "T D"]) -> tuple[Float[Array, "T U"], Int[Array, "T U"]]:
-    """Weights and numbers of the U experts that each token uses."""
-    probabilities = jax.nn.softmax(p.ffn_gate_inp(h), axis=-1)
-    weights, chosen = lax.top_k(probabilities, config.expert_used_count)
-    if config.family.normalise_experts:
-        weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
-    return weights, chosen
 
 
 def mix_experts(
@@ -28,7 +20,7 @@ def mix_experts(
     n_valid: tokens that count, where a prompt is padded; None for all.
     """
     flat = h.reshape(-1, h.shape[-1])
-    weights, chosen = route(p, config, flat)
+    weights, chosen = route(p, config.experts, flat)
     activation = config.family.activation
 
     def expert(index: Int[Array, ""], x: Float[Array, "n D"]) -> Float[Array, "n D"]:
@@ -55,5 +47,7 @@ def mix_experts(
     if p.ffn_gate_shexp is not None:
         gate, up = fused_projections(flat, p.ffn_gate_shexp, p.ffn_up_shexp, n_valid=n_valid)
         shared = p.ffn_down_shexp(gated(gate, up, activation), n_valid)
-        mixed = mixed + jax.nn.sigmoid(flat @ p.ffn_gate_inp_shexp)[:, None] * shared
+        if p.ffn_gate_inp_shexp is not None:
+            shared = jax.nn.sigmoid(flat @ p.ffn_gate_inp_shexp)[:, None] * shared
+        mixed = mixed + shared
     return mixed.reshape(h.shape)

@@ -1,4 +1,4 @@
-"""The gated feed-forward network (Shazeer 2020): down(act(gate x) · up x)."""
+"""The feed-forward network: down(act(gate x) · up x) (Shazeer 2020), in some families down(act(up x))."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from minillama.model.architectures import Activation
 from minillama.model.context import PassContext
 from minillama.model.layers.experts import mix_experts
-from minillama.model.layers.gating import gated
+from minillama.model.layers.gating import activate, gated
 from minillama.model.params import Block, fused_projections
 
 
@@ -21,12 +21,14 @@ def feed_forward(p: Block, h: Float[Array, "B T D"], ctx: PassContext) -> Float[
 def dense_feed_forward(p: Block, h: Float[Array, "B T D"], ctx: PassContext) -> Float[Array, "B T D"]:
     """One dense network.
 
-    Where the file has no ffn_gate, ffn_up holds the rows of gate and up.
+    Where the file of a gated network has no ffn_gate, ffn_up holds the rows of gate and up.
     """
+    activation = ctx.config.family.activation
+    if not ctx.config.family.gated:
+        return p.ffn_down(activate(p.ffn_up(h, ctx.n_valid), activation), ctx.n_valid)
     if p.ffn_gate is not None:
         gate, up = fused_projections(h, p.ffn_gate, p.ffn_up, n_valid=ctx.n_valid)
     else:
         gate, up = jnp.split(p.ffn_up(h, ctx.n_valid), 2, axis=-1)
-    activation = ctx.config.family.activation
     name = "ffn_swiglu" if activation is Activation.SILU else "ffn_geglu"
     return p.ffn_down(ctx.see(name, gated(gate, up, activation)), ctx.n_valid)

@@ -1,6 +1,7 @@
 """The gate of feed-forward networks: act(gate) · up."""
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -11,4 +12,13 @@ def gated(
     gate: Float[Array, "*batch F"], up: Float[Array, "*batch F"], activation: Activation
 ) -> Float[Array, "*batch F"]:
     """act(gate) · up: SwiGLU or GeGLU (Shazeer 2020)."""
-    return (jax.nn.silu(gate) if activation is Activation.SILU else jax.nn.gelu(gate, approximate=True)) * up
+    return activate(gate, activation) * up
+
+
+def activate(x: Float[Array, "*batch F"], activation: Activation) -> Float[Array, "*batch F"]:
+    """The activation function of a family."""
+    if activation is Activation.SILU:
+        return jax.nn.silu(x)
+    if activation is Activation.GELU:
+        return jax.nn.gelu(x, approximate=True)
+    return jnp.square(jax.nn.relu(x))

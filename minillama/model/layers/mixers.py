@@ -9,11 +9,12 @@ from typing import Any, Protocol, runtime_checkable
 from jax import Array
 from jaxtyping import Float
 
-from minillama.model.cache import KeyValues, LayerState
-from minillama.model.config import Layer
+from minillama.model.cache import LayerState
 from minillama.model.context import PassContext
+from minillama.model.layer_kinds import Layer
 from minillama.model.layers.attention_mixer import attention_mixer
 from minillama.model.params import Block
+from minillama.model.states.key_values import KeyValues
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from minillama.errors import OptionError
 from minillama.model import Config
+from minillama.model.layer_kinds import Attention, Layer
 
 AXIS = "tensor"
 ROWS, COLUMNS, REPLICATED = PartitionSpec(AXIS, None), PartitionSpec(None, AXIS), PartitionSpec()
@@ -36,11 +37,14 @@ SPECS = {
     "ffn_gate_shexp": ROWS,
     "ffn_up_shexp": ROWS,
     "ffn_down_shexp": COLUMNS,
+    "exp_probs_b": REPLICATED,
     "attn_norm": REPLICATED,
+    "attn_norm_bias": REPLICATED,
     "attn_q_norm": REPLICATED,
     "attn_k_norm": REPLICATED,
     "post_attention_norm": REPLICATED,
     "ffn_norm": REPLICATED,
+    "ffn_norm_bias": REPLICATED,
     "post_ffw_norm": REPLICATED,
     "ffn_gate_inp_shexp": REPLICATED,
     "output_norm": REPLICATED,
@@ -67,13 +71,13 @@ class HeadAssignment:
         return self.devices // self.kv_shards
 
 
-def assign_heads(config: Config, devices: int) -> HeadAssignment:
-    """Assign query heads evenly to devices, together with the key/value heads that they use.
+def assign_heads(layer: Attention, devices: int) -> HeadAssignment:
+    """Assign a layer's query heads evenly to devices, with their key/value heads.
 
     With more devices than key/value heads, each key/value head is replicated on several devices.
     Raises OptionError if the heads do not divide evenly.
     """
-    heads, kv_heads = config.head_count, config.head_count_kv
+    heads, kv_heads = layer.head_count, layer.head_count_kv
     if devices < 1:
         raise OptionError(f"tensor_parallel is {devices}; expected at least 1 device")
     fits = heads % devices == 0 and (kv_heads % devices == 0 or devices % kv_heads == 0)
@@ -87,12 +91,15 @@ def assign_heads(config: Config, devices: int) -> HeadAssignment:
     return HeadAssignment(devices, heads // devices, kv_heads // shares, shares)
 
 
-def per_device_config(config: Config, division: HeadAssignment) -> Config:
+def per_device_config(config: Config, devices: int) -> Config:
     """Config of the model part on one device: its heads, and the axis of all-reduces."""
-    return replace(
-        config,
-        head_count=division.head_count,
-        head_count_kv=division.head_count_kv,
-        attention_scale=config.query_scale,  # some families derive it from the number of heads
-        axis=AXIS,
-    )
+    kinds = {kind: _of_one_device(kind, devices) for kind in set(config.layers)}
+    return replace(config, layers=tuple(kinds[kind] for kind in config.layers), axis=AXIS)
+
+
+def _of_one_device(kind: Layer, devices: int) -> Layer:
+    """A layer with the heads of one device; raises OptionError where they do not divide."""
+    if not isinstance(kind, Attention):
+        return kind
+    division = assign_heads(kind, devices)
+    return replace(kind, head_count=division.head_count, head_count_kv=division.head_count_kv)

@@ -76,17 +76,23 @@ def first_row_of_shard(index: int, devices: int, n_shards: int, size: int) -> in
 
 
 def load_sharded_vector(
-    tensor: Tensor, mesh: Mesh, cut: Callable[[UInt8[np.ndarray, "bytes"], int], UInt8[np.ndarray, "shard"]] | None
+    tensor: Tensor,
+    mesh: Mesh,
+    cut: Callable[[UInt8[np.ndarray, "bytes"], int], UInt8[np.ndarray, "shard"]] | None,
+    shape: tuple[int, ...] = (-1,),
 ) -> Array:
-    """Load a vector as float32, replicated or sharded.
+    """Load a vector or a small array as float32, replicated or sharded.
 
+    shape: of each device's array.
     cut: maps the bytes of the vector and the index of a device to the bytes of its shard; None replicates the vector.
     """
     raw = tensor.data.reshape(-1)
     return make_sharded(
         mesh,
         PartitionSpec() if cut is None else PartitionSpec(AXIS),
-        lambda index, device: load_vector(raw if cut is None else cut(raw, index), tensor.type, tensor.name, device),
+        lambda index, device: load_vector(
+            raw if cut is None else cut(raw, index), tensor.type, tensor.name, device
+        ).reshape(shape),
     )
 
 

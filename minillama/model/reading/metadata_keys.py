@@ -78,6 +78,23 @@ class MetadataKeys:
             )
         return value
 
+    def integers(self, key: str, count: int, default: int | None = None, least: int = 1) -> tuple[int, ...]:
+        """One integer for each of `count` layers.
+
+        The file has an array, or one number for all.
+        """
+        value = self.find(key, default)
+        if not isinstance(value, np.ndarray):
+            return (self.integer(key, default, least),) * count
+        values = value.reshape(-1)
+        is_right = values.dtype.kind in "iu" and len(values) >= count and (values[:count] >= least).all()
+        if not is_right or (values[:count] > 2**31).any():
+            raise FormatError(
+                f"metadata key {self.prefix}.{key} is {quoted(list(values))}; expected an integer from {least} on for "
+                f"each of {count} layers"
+            )
+        return tuple(int(one) for one in values[:count])
+
     def number(self, key: str, default: float | None = None, above: float = -math.inf) -> float:
         """A finite number; raises FormatError up to `above`."""
         value = self._one(key, default)

@@ -1,0 +1,52 @@
+"""The router of a mixture of experts: the experts of each token, and their weights."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float, Int
+
+from minillama.model.architectures import Gating
+from minillama.model.config import Experts
+from minillama.model.params import Block
+
+LEAST_SUM = 6.103515625e-5  # of weights that are normalised: the smallest normal float16, as in llama.cpp
+
+
+def route(p: Block, experts: Experts, h: Float[Array, "T D"]) -> tuple[Float[Array, "T U"], Int[Array, "T U"]]:
+    """Weights and numbers of the U experts that each token uses.
+
+    The bias `exp_probs_b` has a part in the choice only (DeepSeek-V3, arXiv:2412.19437).
+    """
+    logits = p.ffn_gate_inp(h)
+    probabilities = _probabilities(logits, experts.gating)
+    scores = probabilities if p.exp_probs_b is None else probabilities + p.exp_probs_b[None]
+    if experts.groups > 1:
+        scores = in_best_groups(scores, experts)
+    if scores is probabilities:
+        weights, chosen = lax.top_k(scores, experts.used)
+    else:
+        _, chosen = lax.top_k(scores, experts.used)
+        weights = jnp.take_along_axis(probabilities, chosen, axis=-1)
+    if experts.gating is Gating.SOFTMAX_OF_CHOSEN:
+        weights = jax.nn.softmax(weights, axis=-1)
+    if experts.normalise:
+        weights = weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), LEAST_SUM)
+    return weights if experts.scale == 1 else weights * experts.scale, chosen
+
+
+def _probabilities(logits: Float[Array, "T E"], gating: Gating) -> Float[Array, "T E"]:
+    if gating is Gating.SIGMOID:
+        return jax.nn.sigmoid(logits)
+    return jax.nn.softmax(logits, axis=-1) if gating is Gating.SOFTMAX else logits
+
+
+def in_best_groups(scores: Float[Array, "T E"], experts: Experts) -> Float[Array, "T E"]:
+    """Scores, with minus infinity outside of the best groups.
+
+    A group's score is the sum of its two best.
+    """
+    grouped = scores.reshape(scores.shape[0], experts.groups, -1)
+    best_two, _ = lax.top_k(grouped, 2)
+    _, kept = lax.top_k(jnp.sum(best_two, axis=-1), experts.groups_used)
+    is_kept = jnp.any(kept[:, :, None] == jnp.arange(experts.groups)[None, None], axis=1)
+    return jnp.where(is_kept[:, :, None], grouped, -jnp.inf).reshape(scores.shape)

@@ -1,0 +1,83 @@
+"""Read RoPE from GGUF metadata: base, scaling, and those of layers with a window."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from minillama.errors import FormatError, UnsupportedError, quoted
+from minillama.model.architectures import Family
+from minillama.model.config import Rope, Scaling
+from minillama.model.reading.metadata_keys import MetadataKeys
+
+
+def read_ropes(keys: MetadataKeys, row: Family, key_length: int, has_windows: bool) -> tuple[Rope, ...]:
+    """Rope of the layers, then that of layers with a sliding window if it differs."""
+    rope = _read_rope(keys, row, key_length)
+    local = _read_local_rope(keys, row, rope) if row.window_period is not None else None
+    return (rope,) if local is None or not has_windows else (rope, local)
+
+
+def _read_rope(keys: MetadataKeys, row: Family, key_length: int) -> Rope:
+    name = keys.find("rope.scaling.type", "linear")
+    try:
+        scaling = Scaling(name)
+    except ValueError:
+        known = ", ".join(s.value for s in Scaling)
+        raise UnsupportedError(
+            f"unsupported rope scaling {quoted(name)} ({keys.prefix}.rope.scaling.type); supported: {known}"
+        ) from None
+    rotating = keys.integer("rope.dimension_count", key_length)
+    if rotating > key_length or rotating % 2:
+        raise FormatError(
+            f"metadata key {keys.prefix}.rope.dimension_count is {rotating}; expected an even number up to {key_length}"
+        )
+    rope = Rope(
+        dimension_count=rotating,
+        freq_base=keys.number("rope.freq_base", 10000.0, above=1.0 if scaling is Scaling.YARN else 0.0),
+        scaling=scaling,
+        factor=_read_factor(keys),
+        original_context_length=keys.integer("rope.scaling.original_context_length", keys.integer("context_length")),
+        attn_factor=keys.number("rope.scaling.attn_factor", 1.0),
+    )
+    if row.yarn_keys:
+        rope = replace(
+            rope,
+            log_multiplier=keys.number("rope.scaling.yarn_log_multiplier", 0.0),
+            beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0, above=0.0),
+            beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0, above=0.0),
+        )
+    if row.rope_alpha and (alpha := keys.number("rope.scaling.alpha", 0.0)) > 0 and key_length > 2:
+        rope = replace(rope, freq_base=rope.freq_base * alpha ** (key_length / (key_length - 2)))
+    return rope
+
+
+def _read_factor(keys: MetadataKeys) -> float:
+    """The factor of the context; scale_linear is its old name, and 0 is none."""
+    key = "rope.scale_linear" if keys.find("rope.scaling.factor") is None else "rope.scaling.factor"
+    if (factor := keys.number(key, 0.0)) < 0:
+        raise FormatError(f"metadata key {keys.prefix}.{key} is {quoted(factor)}; expected a number above 0")
+    return factor or 1.0
+
+
+def _read_local_rope(keys: MetadataKeys, row: Family, rope: Rope) -> Rope | None:
+    """Rope of the layers with a sliding window, or None if it is the same."""
+    if row.rope_local_freq_base is not None:  # not scaled
+        base = keys.number("rope.freq_base_swa", row.rope_local_freq_base or rope.freq_base, above=0.0)
+        factor = rope.attn_factor if row.rope_local_attn_factor else 1.0
+        return Rope(rope.dimension_count, base, attn_factor=factor, has_factors=False)
+    base = keys.number("rope.freq_base_swa", rope.freq_base, above=0.0)
+    return None if base == rope.freq_base else replace(rope, freq_base=base, has_factors=False)
+
+
+def has_rope_sections(keys: MetadataKeys) -> bool:
+    """Whether the file has M-RoPE sections (Qwen2-VL).
+
+    In a text, all sections rotate by the same position.
+    """
+    sections = keys.find("rope.dimension_sections", 0)
+    counts = np.atleast_1d(np.asarray(sections))
+    if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size > 4 or (counts < 0).any():
+        raise FormatError(
+            f"metadata key {keys.prefix}.rope.dimension_sections is {quoted(sections)}; expected up to four integers"
+        )
+    return bool(counts[:2].all())

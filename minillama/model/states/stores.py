@@ -1,0 +1,139 @@
+"""Storage of a layer's keys or values, by cache type."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jaxtyping import Float, Float16, Float32, Int, Int8
+
+from minillama.gguf.kv_cache_types import CacheType
+
+BLOCK = 32  # values that share a scale in q8_0
+_DTYPES = {CacheType.F32: jnp.float32, CacheType.F16: jnp.float16, CacheType.BF16: jnp.bfloat16}
+
+
+class Store(ABC):
+    """Keys or values of one layer, [B, K, S, H], written and read as float32.
+
+    The first axes of every leaf are B, K, S, so that reading, writing and padding treat all leaves alike.
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """(B, K, S, H)."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> CacheType:
+        """The storage type."""
+
+    @property
+    def capacity(self) -> int:
+        """S: positions that fit."""
+        return self.shape[2]
+
+    @abstractmethod
+    def encode(self, numbers: Float32[Array, "B K T H"]) -> "Store":
+        """Other positions, stored in the same way."""
+
+    @abstractmethod
+    def decode(self) -> Float32[Array, "B K S H"]:
+        """All positions."""
+
+    def read(self, start: Int[Array, ""], count: int) -> Float32[Array, "B K count H"]:
+        """`count` positions from `start` on, of every text."""
+        return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, count, axis=2), self).decode()
+
+    def write(self, new: Float32[Array, "B T K H"], start: Int[Array, "B"]) -> "Store":
+        """Put T new positions after the first `start` of each text.
+
+        Start + T must not exceed S.
+        """
+        return jax.tree.map(partial(_put, start=start), self, self.encode(new.swapaxes(1, 2)))
+
+    def resize(self, capacity: int) -> "Store":
+        """The same positions with more room."""
+        extra = ((0, 0), (0, 0), (0, capacity - self.capacity), (0, 0))
+        return jax.tree.map(lambda leaf: jnp.pad(leaf, extra), self)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Plain(Store):
+    """One float per number; the dtype says which."""
+
+    values: Float[Array, "B K S H"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def kind(self) -> CacheType:
+        return next(kind for kind, dtype in _DTYPES.items() if self.values.dtype == dtype)
+
+    def encode(self, numbers: Float32[Array, "B K T H"]) -> "Plain":
+        return Plain(numbers.astype(self.values.dtype))
+
+    def decode(self) -> Float32[Array, "B K S H"]:
+        return self.values.astype(jnp.float32)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Q8(Store):
+    """ggml's q8_0: codes from -127 to 127, and one scale for 32 numbers.
+
+    llama.cpp also rotates heads (Hadamard) before it quantises them where H is a multiple of 64; this does not.
+    """
+
+    codes: Int8[Array, "B K S H"]
+    scales: Float16[Array, "B K S H/32"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.codes.shape
+
+    @property
+    def kind(self) -> CacheType:
+        return CacheType.Q8_0
+
+    def encode(self, numbers: Float32[Array, "B K T H"]) -> "Q8":
+        blocks = numbers.reshape(*numbers.shape[:-1], -1, BLOCK)
+        scales = jnp.max(jnp.abs(blocks), axis=-1) / 127
+        inverse = jnp.where(scales > 0, 1 / scales, 0)
+        codes = jnp.round(blocks * inverse[..., None]).astype(jnp.int8)
+        return Q8(codes.reshape(numbers.shape), scales.astype(jnp.float16))
+
+    def decode(self) -> Float32[Array, "B K S H"]:
+        blocks = self.codes.reshape(*self.scales.shape, BLOCK).astype(jnp.float32)
+        return (blocks * self.scales.astype(jnp.float32)[..., None]).reshape(self.codes.shape)
+
+
+def empty_store(kind: CacheType, batch: int, heads: int, capacity: int, size: int) -> Store:
+    """Room for the keys or values of one layer."""
+    shape = (batch, heads, capacity)
+    if kind is CacheType.Q8_0:
+        return Q8(zeros((*shape, size), jnp.int8), zeros((*shape, size // BLOCK), jnp.float16))
+    return Plain(zeros((*shape, size), _DTYPES[kind]))
+
+
+def zeros(shape: tuple[int, ...], dtype: type) -> Array:
+    """Zeros by a copy, without a compiled program to load.
+
+    Not in numpy's own memory, since steps donate a cache.
+    """
+    return jax.device_put(np.zeros(shape, dtype), may_alias=False)
+
+
+def _put(leaf: Array, new: Array, start: Int[Array, "B"]) -> Array:
+    """Write T new positions of a leaf after the first `start` of each text."""
+    zero = jnp.int32(0)
+    if leaf.shape[0] == 1:  # the batched form lowers to a scatter, which is slower
+        return lax.dynamic_update_slice(leaf, new, (zero, zero, start[0], zero))
+    return jax.vmap(lambda one, n, at: lax.dynamic_update_slice(one, n, (zero, at, zero)))(leaf, new, start)

@@ -1,0 +1,140 @@
+"""The tensors of a layer: their names in the file, their kinds, and their shapes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from minillama.model.architectures import Family
+from minillama.model.config import Config
+from minillama.model.layer_kinds import Attention, Layer
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of one layer: of its kind, and widths found in the file."""
+
+    config: Config
+    layer: Layer
+    width_of: Callable[[str], int]  # the last axis of a tensor of the layer, 0 where it is missing
+    has: Callable[[str], bool]  # whether the file has a field
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.config.embedding_length
+
+    @property
+    def attention(self) -> Attention:
+        """The heads of an attention layer; none in others."""
+        return self.layer if isinstance(self.layer, Attention) else Attention(0, 0, 0, 0, 1.0)
+
+    @property
+    def queries(self) -> int:
+        """Rows of attn_q."""
+        return self.attention.head_count * self.attention.key_length
+
+    @property
+    def keys(self) -> int:
+        """Rows of attn_k."""
+        return self.attention.head_count_kv * self.attention.key_length
+
+    @property
+    def values(self) -> int:
+        """Rows of attn_v."""
+        return self.attention.head_count_kv * self.attention.value_length
+
+    @property
+    def mixed(self) -> int:
+        """Columns of attn_output."""
+        return self.attention.head_count * self.attention.value_length
+
+    @property
+    def up(self) -> int:
+        """Rows of ffn_up: those of a gate too where the file has none."""
+        fused = self.config.family.gated and not self.has("ffn_gate")
+        return (2 if fused else 1) * self.width_of("ffn_down")
+
+    def head_norm(self, field: str, head: int, whole: int) -> int:
+        """Weights of a norm of queries or keys: of a head, or of all."""
+        return whole if self.width_of(field) == whole else head
+
+
+Size = Callable[[Sizes], Shape]
+
+
+def _d(s: Sizes) -> Shape:
+    return (s.width,)
+
+
+def _expert_rows(s: Sizes) -> Shape:
+    return s.config.expert_count, s.width_of("ffn_down_exps"), s.width
+
+
+def _shared_rows(s: Sizes) -> Shape:
+    return s.width_of("ffn_down_shexp"), s.width
+
+
+# Matrices [N, K], or stacks of them; a bias [N] comes along where the file has one.
+LINEAR: Mapping[str, Size] = {
+    "attn_q": lambda s: (s.queries, s.width),
+    "attn_k": lambda s: (s.keys, s.width),
+    "attn_v": lambda s: (s.values, s.width),
+    "attn_qkv": lambda s: (s.queries + s.keys + s.values, s.width),
+    "attn_output": lambda s: (s.width, s.mixed),
+    "ffn_gate": lambda s: (s.width_of("ffn_down"), s.width),
+    "ffn_up": lambda s: (s.up, s.width),
+    "ffn_down": lambda s: (s.width, s.width_of("ffn_down")),
+    "ffn_gate_inp": lambda s: (s.config.expert_count, s.width),
+    "ffn_gate_exps": _expert_rows,
+    "ffn_up_exps": _expert_rows,
+    "ffn_down_exps": lambda s: (s.config.expert_count, s.width, s.width_of("ffn_down_exps")),
+    "ffn_gate_shexp": _shared_rows,
+    "ffn_up_shexp": _shared_rows,
+    "ffn_down_shexp": lambda s: (s.width, s.width_of("ffn_down_shexp")),
+}
+# Float arrays.
+ARRAYS: Mapping[str, Size] = {
+    "attn_norm": _d,
+    "attn_norm_bias": _d,
+    "attn_q_norm": lambda s: (s.head_norm("attn_q_norm", s.attention.key_length, s.queries),),
+    "attn_k_norm": lambda s: (s.head_norm("attn_k_norm", s.attention.key_length, s.keys),),
+    "post_attention_norm": _d,
+    "ffn_norm": _d,
+    "ffn_norm_bias": _d,
+    "post_ffw_norm": _d,
+    "exp_probs_b": lambda s: (s.config.expert_count,),
+    "ffn_gate_inp_shexp": _d,
+}
+# Names in the file, after blk.N, where they are not the field's with .weight.
+_NAMES: Mapping[str, str] = {
+    "attn_norm_bias": "attn_norm.bias",
+    "ffn_norm_bias": "ffn_norm.bias",
+    "exp_probs_b": "exp_probs_b.bias",
+}
+
+
+def tensor_name(family: Family, layer: int, field: str) -> str | None:
+    """The name of a field of `Block` in a file, or None."""
+    if field == "ffn_norm":
+        field = family.ffn_norm
+    elif field == family.ffn_norm:  # the name belongs to `ffn_norm` then
+        return None
+    return f"blk.{layer}.{_NAMES.get(field, f'{field}.weight')}"
+
+
+def required(family: Family, layer: Layer, has: Callable[[str], bool]) -> set[str]:
+    """Fields without which a layer has no meaning.
+
+    Of fused and separate tensors one form is enough.
+    """
+    needed = set[str]()
+    if isinstance(layer, Attention):
+        needed |= {"attn_output"} | ({"attn_qkv"} if has("attn_qkv") else {"attn_q", "attn_k", "attn_v"})
+    needed |= {"attn_norm", "ffn_norm"} if family.pre_norms else {"post_attention_norm", "post_ffw_norm"}
+    if family.parallel:
+        needed.remove("ffn_norm")
+    if has("ffn_gate_inp"):
+        shared = {"ffn_up_shexp", "ffn_down_shexp"} if has("ffn_gate_shexp") else set()
+        return needed | {"ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"} | shared
+    return needed | {"ffn_up", "ffn_down"}
