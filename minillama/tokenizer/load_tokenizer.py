@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from minillama.errors import FormatError, UnsupportedError, quoted
-from minillama.tokenizer.byte_pairs import alphabet_to_bytes, byte_pair_merger
-from minillama.tokenizer.pretokenizers import find_pretokenizer
-from minillama.tokenizer.score_merge import SPACE, ScoreMerger, byte_fallback_ids
+from minillama.tokenizer.merging.byte_pairs import alphabet_to_bytes, byte_pair_merger
+from minillama.tokenizer.merging.character_byte_pairs import character_pair_merger
+from minillama.tokenizer.merging.character_merge import SPACE
+from minillama.tokenizer.merging.score_merge import byte_fallback_ids, score_merger
+from minillama.tokenizer.pretokenizers import PRETOKENIZERS, PreTokenizer, find_pretokenizer
 from minillama.tokenizer.tokenize import Tokenizer, parsed_special_tokens
 from minillama.tokenizer.vocabulary import BYTE, Vocabulary, read_flag, read_numbers, read_texts, read_vocabulary
 
@@ -39,10 +41,10 @@ def _load_spm(metadata: Mapping[str, object]) -> Tokenizer:
     if scores is None:
         log.warning("the file has no tokenizer.ggml.scores; all merges get the same score, which lowers answer quality")
         scores = np.zeros(len(vocabulary.tokens))
-    merger = ScoreMerger(vocabulary.ids, scores.tolist(), byte_fallback_ids(vocabulary.ids, vocabulary.unknown))
+    byte_ids = byte_fallback_ids(vocabulary.ids, vocabulary.unknown)
     return Tokenizer(
         vocabulary,
-        merge=merger,
+        merge=score_merger(vocabulary.ids, scores.tolist(), byte_ids),
         normal_piece=_sentencepiece_bytes,
         specials=parsed_special_tokens(vocabulary, _rstrip_rule(metadata)),
         add_bos=read_flag(metadata, "tokenizer.ggml.add_bos_token", True),
@@ -54,21 +56,37 @@ def _load_spm(metadata: Mapping[str, object]) -> Tokenizer:
 
 def _load_bpe(metadata: Mapping[str, object]) -> Tokenizer:
     pretokenizer = find_pretokenizer(metadata)
-    default_bos = 11 if pretokenizer.has_bos else None
-    vocabulary = _check_byte_tokens(read_vocabulary(metadata, bos=default_bos, eos=11, unknown=None))
+    return _byte_pair_tokenizer(metadata, pretokenizer, bos=11 if pretokenizer.has_bos else None, eos=11)
+
+
+def _load_gemma4(metadata: Mapping[str, object]) -> Tokenizer:
+    return _byte_pair_tokenizer(metadata, PRETOKENIZERS["gemma4"], bos=None, eos=None)
+
+
+def _byte_pair_tokenizer(
+    metadata: Mapping[str, object], pretokenizer: PreTokenizer, bos: int | None, eos: int | None
+) -> Tokenizer:
+    """bos, eos: ids if the file does not name them."""
+    vocabulary = _check_byte_tokens(read_vocabulary(metadata, bos=bos, eos=eos, unknown=None))
+    merger = character_pair_merger if pretokenizer.characters else byte_pair_merger
+    add_bos = read_flag(metadata, "tokenizer.ggml.add_bos_token", pretokenizer.add_bos)
     return Tokenizer(
         vocabulary,
-        merge=byte_pair_merger(vocabulary.ids, read_texts(metadata, "tokenizer.ggml.merges"), pretokenizer),
-        normal_piece=alphabet_to_bytes,
+        merge=merger(vocabulary.ids, read_texts(metadata, "tokenizer.ggml.merges"), pretokenizer),
+        normal_piece=_sentencepiece_bytes if pretokenizer.mark_spaces else alphabet_to_bytes,
         specials=parsed_special_tokens(vocabulary, _rstrip_rule(metadata)),
-        add_bos=read_flag(metadata, "tokenizer.ggml.add_bos_token", pretokenizer.add_bos),
+        add_bos=add_bos or pretokenizer.forces_bos,
         add_eos=read_flag(metadata, "tokenizer.ggml.add_eos_token", False),
         add_space_prefix=read_flag(metadata, "tokenizer.ggml.add_space_prefix", False),
         clean_spaces=pretokenizer.clean_spaces,
     )
 
 
-LOADERS: Mapping[str, Callable[[Mapping[str, object]], Tokenizer]] = {"llama": _load_spm, "gpt2": _load_bpe}
+LOADERS: Mapping[str, Callable[[Mapping[str, object]], Tokenizer]] = {
+    "llama": _load_spm,
+    "gpt2": _load_bpe,
+    "gemma4": _load_gemma4,
+}
 
 
 def _check_byte_tokens(vocabulary: Vocabulary) -> Vocabulary:

@@ -20,7 +20,9 @@ class PreTokenizer:
     """Expressions and other settings of a pre-tokenizer name (GGUF keys override `add_bos`).
 
     ignore_merges: a whole piece that is a token becomes that token. clean_spaces: decoding removes spaces before
-    punctuation. has_bos: there is a BOS token even if the file does not name one.
+    punctuation. has_bos: there is a BOS token even if the file does not name one. forces_bos: a text begins with BOS
+    even if the file says otherwise. characters: merges join characters, not bytes in GPT-2's alphabet. mark_spaces: a
+    space is written as ▁, as in SentencePiece. whole_newlines: newlines in a row that are a token become that token.
     """
 
     expressions: tuple[str, ...]
@@ -28,6 +30,10 @@ class PreTokenizer:
     clean_spaces: bool = True
     add_bos: bool = False
     has_bos: bool = True
+    forces_bos: bool = False
+    characters: bool = False
+    mark_spaces: bool = False
+    whole_newlines: bool = False
 
 
 _SUFFIX = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
@@ -42,32 +48,34 @@ _QWEN35 = rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{
 # Words end where lower case changes to upper case; only a-z and A-Z have a case here.
 _UPPER, _LOWER = r"[\p{L}&&[^a-z]]", r"[\p{L}&&[^A-Z]]"
 _CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s|"
+_CASED_MARKED = _CASED.replace(r"\p{L}&&", r"\p{L}\p{M}&&")  # accents belong to their letters
 _SLASHED = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|"
-_DEEPSEEK3 = (
+_LETTERS_OR_SYMBOLS = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
-    r"| ?[\p{P}\p{S}]+[\r\n]*|" + _BLANKS
+    r"| ?[\p{P}\p{S}]+"
 )
+_DEEPSEEK3 = rf"{_LETTERS_OR_SYMBOLS}[\r\n]*|{_BLANKS}"
 # Ranges never match blanks: llama.cpp treats any non-ASCII blank as a vertical tab.
 _ASIAN = r"[[一-龥ࠀ-一가-퟿]&&\S]+"
 _CJK = "[一-龥぀-ゟ゠-ヿ]+"
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ebef\U0002f800-\U0002fa1f"
 _MARKED = rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+{_SUFFIX}?|%s{_SLASHED}{_BLANKS}"
 
 
-def _groups_of_three(digit: str, before: str = "") -> str:
-    """Expression for digits in groups of three from the right.
-
-    The text before them joins the first group, as in llama.cpp. Only the first group of a run looks
-    ahead to its end. A later group comes after a digit and has three.
-    """
-    return rf"(?<={digit}){digit}{{3}}|{before}{digit}{{1,3}}(?=(?:{digit}{{3}})*+(?!{digit}))"
-
-
-_GROUPS = _groups_of_three(r"\p{N}", before=r"[^\p{N}]*+") + r"|[^\p{N}]+"
+# Digits in groups of three from the right; the text before them joins the first group, as in llama.cpp. Only the first
+# group of a run looks ahead to its end: a later one comes after a digit.
+_GROUPS = r"(?<=\p{N})\p{N}{3}|[^\p{N}]*+\p{N}{1,3}(?=(?:\p{N}{3})*+(?!\p{N}))|[^\p{N}]+"
+# The same for 0-9, cut only before whole groups of three: the text after the last group joins it too.
+_WHOLE_GROUPS_FOLLOW = "(?=(?:[0-9]{3})++(?![0-9]))"
+_WHOLE_GROUP = f"(?:(?<=[0-9])|{_WHOLE_GROUPS_FOLLOW})[0-9]{{3}}"
+_OTHER_TEXT = f"(?:[^0-9]++|(?<![0-9])[0-9]{{1,2}}(?![0-9]))*+(?:[0-9]{{1,2}}{_WHOLE_GROUPS_FOLLOW})?"
+_WHOLE_GROUPS = rf"{_WHOLE_GROUP}(?=[0-9])|{_WHOLE_GROUP}{_OTHER_TEXT}|(?=[\s\S]){_OTHER_TEXT}"
 _LATIN = (
     "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ"
     "-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-"
     "ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
 )
+_LINES = r"[^\n]+|\n+"
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 
 _llama3 = PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True)
@@ -93,11 +101,11 @@ _ROWS: tuple[tuple[str, PreTokenizer], ...] = (
     ("qwen2 deepseek-r1-qwen kormo f2llmv2 hunyuan solar-open grok-2", _qwen2),
     ("stablelm2 megrez", replace(_qwen2, clean_spaces=True)),
     ("qwen35", PreTokenizer((_QWEN35,), clean_spaces=False)),
-    ("laguna", PreTokenizer((r"[^\n]+|\n+", _QWEN2), clean_spaces=False)),
+    ("laguna", PreTokenizer((_LINES, _QWEN2), clean_spaces=False)),
     ("ufakzeka", PreTokenizer((_1_DIGIT + _BLANKS,), clean_spaces=False)),
     ("minicpm5", PreTokenizer((r"\p{N}{1,3}", f"{_SUFFIX}|{_ALL_DIGITS}{_BLANKS}"), ignore_merges=True)),
     ("gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert", _gpt2),
-    ("mpt olmo jais exaone4", _gpt2),
+    ("mpt olmo jais exaone4 jina-v1-en jina-v2-code roberta-bpe", _gpt2),
     ("trillion granite-docling", replace(_gpt2, clean_spaces=False)),
     ("starcoder refact codeshell exaone minerva-7b mellum2", _digits),
     ("command-r smollm", replace(_digits, clean_spaces=False)),
@@ -122,12 +130,36 @@ _ROWS: tuple[tuple[str, PreTokenizer], ...] = (
     ),
     ("deepseek-v3 hunyuan-dense joyai-llm hy_v4", _deepseek3),
     (
+        "spark2_5",
+        PreTokenizer(
+            (r"\p{N}{1,3}", _CJK, _LETTERS_OR_SYMBOLS + r"|[\r\n]|\s+(?!\S)|\s+", r"\p{N}"), clean_spaces=False
+        ),
+    ),
+    (
+        "kimi-k2",
+        PreTokenizer(
+            (
+                rf"[{_HAN}]+|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}&&[^{_HAN}]]+{_SUFFIX}?|\p{{N}}{{1,3}}"
+                rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_BLANKS}",
+            ),
+            clean_spaces=False,
+        ),
+    ),
+    (
         "tekken",
         PreTokenizer(
             (_CASED % ("", "") + r"\p{N}" + _SLASHED + _BLANKS,), ignore_merges=True, clean_spaces=False, add_bos=True
         ),
     ),
     ("gpt-4o llama4 kanana2 talkie minimax-m2", _gpt4o),
+    (
+        "granite-embed-multi-97m",
+        PreTokenizer(
+            (_CASED_MARKED % (f"{_SUFFIX}?", f"{_SUFFIX}?") + r"\p{N}{1,3}" + _SLASHED + _BLANKS,),
+            ignore_merges=True,
+            clean_spaces=False,
+        ),
+    ),
     ("tiny_aya cohere2moe", PreTokenizer((_GROUPS, _MARKED % r"\p{N}{1,3}"), clean_spaces=False)),
     (
         "youtu",
@@ -140,7 +172,7 @@ _ROWS: tuple[tuple[str, PreTokenizer], ...] = (
     ("poro-chat", PreTokenizer((_BLOOM,), clean_spaces=False)),
     ("bloom gpt3-finnish", PreTokenizer((_BLOOM,))),
     ("viking", PreTokenizer((_BLOOM, r"\p{N}"), clean_spaces=False)),
-    ("superbpe", PreTokenizer((r"\p{N}+", _groups_of_three("[0-9]")), clean_spaces=False)),
+    ("superbpe", PreTokenizer((r"\p{N}+", _WHOLE_GROUPS), clean_spaces=False)),
     ("bailingmoe bailingmoe2 llada-moe", _bailing),
     (
         "seed-coder",
@@ -188,6 +220,12 @@ _ROWS: tuple[tuple[str, PreTokenizer], ...] = (
             clean_spaces=False,
         ),
     ),
+    (
+        "gemma4 granite-embed-multi-311m",
+        PreTokenizer((_LINES,), characters=True, mark_spaces=True, forces_bos=True, whole_newlines=True),
+    ),
+    ("sarvam-moe", PreTokenizer((_LINES,), characters=True, mark_spaces=True, clean_spaces=False)),
+    ("whitespace", PreTokenizer((r"\S+",), characters=True)),
 )
 PRETOKENIZERS: Mapping[str, PreTokenizer] = MappingProxyType(
     {name: pretokenizer for names, pretokenizer in _ROWS for name in names.split()}

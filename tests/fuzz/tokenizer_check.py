@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from minillama.gguf.byte_alphabet import CHARACTER_TO_BYTE
 from minillama.tokenizer import Tokenizer
-from minillama.tokenizer.score_merge import SPACE
+from minillama.tokenizer.merging.character_merge import SPACE
+from minillama.tokenizer.pretokenizers import find_pretokenizer
 from minillama.tokenizer.vocabulary import BYTE, NORMAL
 from tests.fuzz.case_kind import Finding
 
@@ -44,10 +45,11 @@ def check_tokenizer(tokenizer: Tokenizer, metadata: Mapping[str, object], texts:
 def _is_complete(tokenizer: Tokenizer, metadata: Mapping[str, object]) -> bool:
     """True if every byte has a token that is shown, so that no text loses anything."""
     vocabulary = tokenizer.vocabulary
-    if metadata["tokenizer.ggml.model"] == "llama":  # a space is never one of its bytes
-        needed = {SPACE: NORMAL} | {f"<0x{byte:02X}>": BYTE for byte in range(256)}
-    else:
-        merges = (line.replace(" ", "", 1) for line in metadata["tokenizer.ggml.merges"])
-        needed = dict.fromkeys([*CHARACTER_TO_BYTE, *merges], NORMAL)
+    needed: dict[str, int] = {SPACE: NORMAL} | {f"<0x{byte:02X}>": BYTE for byte in range(256)}
+    if metadata["tokenizer.ggml.model"] != "llama":  # in which a space is never one of the bytes
+        merges = [line.replace(" ", "", 1) for line in metadata["tokenizer.ggml.merges"]]
+        if not find_pretokenizer(metadata).characters:
+            needed = dict.fromkeys(CHARACTER_TO_BYTE, NORMAL)
+        needed |= dict.fromkeys(merges, NORMAL)
     found = ((vocabulary.ids.get(text, -1), kind) for text, kind in needed.items())
     return all(index >= 0 and vocabulary.attributes[index] == kind for index, kind in found)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_bytes import build, pair
-from vocabularies import MERGES, WORDS, bpe_metadata, spm_metadata
+from vocabularies import MERGES, WORDS, bpe_metadata, character_metadata, spm_metadata
 
 from minillama.gguf.header_parser import parse_header
-from minillama.tokenizer import byte_pairs, load_chat_template, load_tokenizer
+from minillama.tokenizer import load_chat_template, load_tokenizer
+from minillama.tokenizer.merging import byte_pairs
 from minillama.tokenizer.pretokenizers import PRETOKENIZERS
 from tests.fuzz import hostile_values
 from tests.fuzz.case_kind import Finding, Kind
@@ -56,7 +57,12 @@ class TokenizerKind(Kind[Vocabulary]):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        seeds = (spm_metadata(WORDS, SPECIAL), bpe_metadata(MERGES, SPECIAL), bpe_metadata(MERGES, without=("ä", "Ġt")))
+        seeds = (
+            spm_metadata(WORDS, SPECIAL),
+            bpe_metadata(MERGES, SPECIAL),
+            bpe_metadata(MERGES, without=("ä", "Ġt")),
+            character_metadata(("▁ t", "h e", "▁t he", "\n \n", "▁ ▁", "日 本"), SPECIAL),
+        )
         self._seeds = [{key.encode(): typed_value(value) for key, value in seed.items()} for seed in seeds]
 
     def make(self, rng: random.Random) -> Vocabulary:

@@ -16,7 +16,7 @@ SCORES, MERGES = b"tokenizer.ggml.scores", b"tokenizer.ggml.merges"
 ELEMENTS = {TOKENS: (STRING,), MERGES: (STRING,), SCORES: (6,), TYPES: (4, 5, 11)}
 ROLES = ("bos", "eos", "unknown", "padding", "eot", "eom", "prefix", "suffix", "middle", *ROLE_TEXTS)
 FLAGS = ("add_bos_token", "add_eos_token", "add_space_prefix", "remove_extra_whitespaces")
-MODELS = (b"llama", b"gpt2", b"gpt2", b"bert", b"t5", b"rwkv", b"none", b"plamo2", b"")
+MODELS = (b"llama", b"gpt2", b"gpt2", b"gemma4", b"bert", b"t5", b"rwkv", b"none", b"plamo2", b"")
 SPECIAL_TEXTS = (*END_TEXTS, *(text for texts in ROLE_TEXTS.values() for text in texts), "<|channel|>", "<|plamo:eos|>")
 
 

@@ -47,6 +47,23 @@ def bpe_metadata(
     }
 
 
+def character_metadata(merges: Sequence[str], special: Sequence[tuple[str, int]] = ()) -> dict[str, object]:
+    """A vocabulary as Gemma 4 has it: special tokens, 256 bytes, the texts of the merges."""
+    texts = dict.fromkeys(
+        [*(text for merge in merges for text in merge.split(" ", 1)), *(m.replace(" ", "") for m in merges)]
+    )
+    begin = [("<pad>", CONTROL), ("<eos>", CONTROL), ("<bos>", CONTROL), *special]
+    types = [*(kind for _, kind in begin), *[BYTE] * 256, *[NORMAL] * len(texts)]
+    return {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.tokens": (*(text for text, _ in begin), *(f"<0x{byte:02X}>" for byte in range(256)), *texts),
+        "tokenizer.ggml.token_type": np.array(types, np.int32),
+        "tokenizer.ggml.merges": tuple(merges),
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+
+
 WORDS = {
     "▁": -100.0, "t": -101.0, "h": -102.0, "e": -103.0, "c": -104.0, "a": -105.0, "s": -106.0, ".": -107.0,
     "▁t": -1.0, "he": -2.0, "▁the": -3.0, "▁c": -4.0, "at": -5.0, "▁cat": -6.0, "▁▁": -7.0, "as": -8.0, "ca": -9.0,

@@ -1,8 +1,10 @@
-"""Byte pairs: the `tokenizers` library against a reference implementation, pre-tokenizers against expected pieces."""
+"""Byte pairs against a reference implementation, pre-tokenizers against the pieces of llama.cpp."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from pathlib import Path
 
 import pytest
 import regex
@@ -13,9 +15,10 @@ from vocabularies import MERGES, bpe_metadata, byte_alphabet
 
 from minillama.errors import FormatError
 from minillama.tokenizer import load_tokenizer
-from minillama.tokenizer.byte_pairs import LONG_TEXT, alphabet_to_bytes
+from minillama.tokenizer.merging.byte_pairs import LONG_TEXT, alphabet_to_bytes
 from minillama.tokenizer.pretokenizers import PRETOKENIZERS
 
+OF_BYTES = sorted(name for name in PRETOKENIZERS if not PRETOKENIZERS[name].characters)
 GPT2 = regex.compile(PRETOKENIZERS["gpt-2"].expressions[0])
 
 
@@ -70,7 +73,7 @@ def test_a_merge_without_a_token_is_undone(merges: list[str], text: str) -> None
     assert tokenizer.encode(text, add_special=False) == slow_merge(text, ids, merges)
 
 
-@given(st.text(max_size=60), st.sampled_from(sorted(PRETOKENIZERS)))
+@given(st.text(max_size=60), st.sampled_from(OF_BYTES))
 @example("\x00\u0378 \r\n\r\n  x", "default")
 def test_decoding_gives_the_text_back(text: str, pre: str) -> None:
     tokenizer = load_tokenizer(bpe_metadata(MERGES, pre=pre))
@@ -158,6 +161,20 @@ def cut(name: str, text: str) -> list[str]:
 )
 def test_pieces_written_by_hand(name: str, text: str, pieces: list[str]) -> None:
     assert cut(name, text) == pieces
+
+
+def test_pieces_of_llama_cpp() -> None:
+    """Lengths of the pieces that llama.cpp's unicode_regex_split cuts, for all of its names."""
+    table = json.loads(Path(__file__).with_name("llama_cpp_pieces.json").read_text())
+    different, names = [], []
+    for row in table["rows"]:
+        for text, lengths in zip(table["texts"], row["lengths"], strict=True):
+            ends = [0, *accumulate(map(int, lengths.split()))]
+            pieces = [text[start:end] for start, end in pairwise(ends)]
+            different += [(name, text) for name in row["names"].split() if cut(name, text) != pieces]
+        names += row["names"].split()
+    assert not different
+    assert sorted(names) == sorted(PRETOKENIZERS)
 
 
 @given(st.sampled_from(sorted(PRETOKENIZERS)), st.text(max_size=50))

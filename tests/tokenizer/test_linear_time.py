@@ -8,8 +8,8 @@ from tokenizers import Regex, pre_tokenizers
 from vocabularies import MERGES, WORDS, bpe_metadata, spm_metadata
 
 from minillama.tokenizer import load_tokenizer
-from minillama.tokenizer.byte_pairs import LONG_TEXT
-from minillama.tokenizer.merge_pairs import merge_pairs
+from minillama.tokenizer.merging.byte_pairs import LONG_TEXT
+from minillama.tokenizer.merging.merge_pairs import merge_pairs
 from minillama.tokenizer.pretokenizers import PRETOKENIZERS
 
 RUNS = {

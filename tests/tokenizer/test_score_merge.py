@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vocabularies import WORDS, spm_metadata
 
 from minillama.tokenizer import load_tokenizer
-from minillama.tokenizer.score_merge import ScoreMerger, byte_fallback_ids
+from minillama.tokenizer.merging.score_merge import byte_fallback_ids, score_merger
 
 PIECES = st.text("▁ab.", min_size=1, max_size=4)
 SCORES = st.sampled_from([-3.0, -2.0, -1.0, 0.0])  # few, so that many tie
@@ -35,7 +35,7 @@ def test_agrees_with_the_reference_implementation(pieces: dict[str, float], text
     ids = {piece: place for place, piece in enumerate(pieces)} | {f"<0x{byte:02X}>": 100 + byte for byte in range(256)}
     scores = list(pieces.values()) + [0.0] * 400
     byte_ids = byte_fallback_ids(ids, None)
-    assert ScoreMerger(ids, scores, byte_ids)(text) == slow_merge(text, ids, scores, byte_ids)
+    assert score_merger(ids, scores, byte_ids)(text) == slow_merge(text, ids, scores, byte_ids)
 
 
 @given(st.text(max_size=60))

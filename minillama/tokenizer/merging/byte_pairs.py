@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from minillama.errors import FormatError, quoted
 from minillama.gguf.byte_alphabet import CHARACTER_TO_BYTE
-from minillama.tokenizer.merge_pairs import merge_pairs
+from minillama.tokenizer.merging.merge_pairs import merge_pairs, merge_ranks
 from minillama.tokenizer.pretokenizers import PreTokenizer
 
 log = logging.getLogger("minillama")
@@ -33,14 +33,11 @@ def byte_pair_merger(
     merges: lines of two texts, separated by a space. The function raises FormatError if a text needs a merge whose
     result is not in the vocabulary. Checking all merges first would slow down every start.
     """
-    splits = [pre_tokenizers.Split(Regex(text), behavior="isolated") for text in pretokenizer.expressions]
     to_alphabet = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    cut = pre_tokenizers.Sequence([*splits, to_alphabet])
+    cut = pre_tokenizers.Sequence([*splitters(pretokenizer), to_alphabet])
     if not ids.keys() >= CHARACTER_TO_BYTE.keys():
         return _library_merger(ids, merges, pretokenizer, cut)
-    ranks = dict(zip(merges, range(len(merges)), strict=True))
-    if len(ranks) < len(merges):  # the first of equal merges counts
-        ranks = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))
+    ranks = merge_ranks(merges)
     library = cache(partial(_library_merger, ids, merges, pretokenizer, cut))
 
     def rank(left: str, right: str) -> int | None:
@@ -59,6 +56,11 @@ def byte_pair_merger(
         return found
 
     return merge
+
+
+def splitters(pretokenizer: PreTokenizer) -> list[pre_tokenizers.PreTokenizer]:
+    """The expressions of a pre-tokenizer, for the `tokenizers` library."""
+    return [pre_tokenizers.Split(Regex(text), behavior="isolated") for text in pretokenizer.expressions]
 
 
 def _library_merger(

@@ -3,8 +3,16 @@
 A priority queue holds the pairs that can be joined, and a linked list the texts.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
+
+
+def merge_ranks(merges: Sequence[str]) -> dict[str, int]:
+    """Place of each merge in the list; the first of equal ones counts."""
+    ranks = dict(zip(merges, range(len(merges)), strict=True))
+    if len(ranks) < len(merges):
+        ranks = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))
+    return ranks
 
 
 def merge_pairs(symbols: Iterable[str], cost: Callable[[str, str], float | None]) -> list[str]:
