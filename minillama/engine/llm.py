@@ -238,7 +238,7 @@ class LLM:
         parts = []
         for start in range(0, padded, self.batches.ubatch_size):
             part = row[:, start : start + self.batches.ubatch_size]
-            states, cache = self.backend.call(programs.hidden, cache, part)
+            states, cache = self.backend.call(programs.hidden, cache, part, None)
             parts.append(np.asarray(self.backend.call(programs.logits, states))[0])
         found = np.concatenate(parts)[: len(ids)]
         check_finite(found)

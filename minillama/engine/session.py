@@ -11,8 +11,10 @@ from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.batches import Batches
+from minillama.engine.generation.checkpoints import STEP, Checkpoints
 from minillama.errors import OptionError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.model.cache import recurrent_bytes
 from minillama.option_values import as_int
 from minillama.tokenizer.token_ids import checked_id, checked_ids
 
@@ -39,6 +41,9 @@ class Session:
         self.tokens: list[int] = []
         self._backend = backend
         self._ahead = 0  # positions after `tokens` that the cache has, not committed yet
+        self._ran: Handle | Sequence[int] = ()  # the tokens of the last `generate`, whose end they are
+        self._checkpoints = Checkpoints(recurrent_bytes(backend.config)) if backend.config.is_recurrent else None
+        self._ends_prompt = False  # whether a prompt has just been read, so that a checkpoint is due
         self._batches, self._cache_types = batches, cache_types
         self._cache = self._empty(min(FIRST_CAPACITY, ctx_size))
 
@@ -54,7 +59,7 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the cache."""
+        """Bytes of the cache, without checkpoints."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self._cache))
 
     def temporary_bytes(self, size: int) -> int | None:
@@ -79,24 +84,68 @@ class Session:
 
         Raises OptionError for a count that is negative or no integer.
         """
-        count = _count(count, "count")
-        if self._is_lost():  # an interrupt came between donating the cache and the program's return
-            self._cache, self.tokens = self._empty(min(FIRST_CAPACITY, self.ctx_size)), []
-        self.tokens = self.tokens[:count]
-        self._ahead = 0
-        self._cache = self._backend.truncate(self._cache, np.full(1, len(self.tokens), np.int32))
+        wanted = self.tokens[: _count(count, "count")]
+        held = self._go_back(len(wanted))
+        for _ in self.prefill(wanted[held:]):
+            pass
 
     def reuse(self, ids: Sequence[int]) -> int:
-        """Keep the longest common prefix with `ids`, short of the last token; its length."""
+        """Keep the longest common prefix with `ids`, short of the last token; its length.
+
+        With recurrent layers it ends at a checkpoint, or where the text ends.
+        """
         if self._is_lost():
             self.clear()
-        common = 0
-        for held, wanted in zip(self.tokens, ids[:-1], strict=False):
-            if held != wanted:
-                break
-            common += 1
-        self.truncate(common)
-        return common
+        common = common_prefix(self.tokens, ids[:-1])
+        if self._checkpoints is not None and common == len(self.tokens) and self._ahead:
+            for token in np.asarray(self._ran).reshape(-1)[-self._ahead :].tolist():
+                if common == len(ids) - 1 or token != ids[common]:
+                    break
+                self.commit(token)
+                common += 1
+        return self._go_back(common)
+
+    def _go_back(self, count: int) -> int:
+        """Drop all but the first `count` tokens; the number left.
+
+        Fewer are left where states cannot go back there.
+        """
+        if self._is_lost():  # an interrupt came between donating the cache and the program's return
+            self._cache, self.tokens = self._empty(min(FIRST_CAPACITY, self.ctx_size)), []
+            self._forget_checkpoints(0)
+        goes_back = count < len(self.tokens) or self._ahead > 0
+        self._ahead, self._ran, self._ends_prompt = 0, (), False
+        count = min(count, len(self.tokens))
+        if self._checkpoints is None or not goes_back:
+            self._cache = self._backend.truncate(self._cache, np.full(1, count, np.int32))
+        else:
+            count = self._restore(count)
+        self.tokens = self.tokens[:count]
+        return count
+
+    def _restore(self, count: int) -> int:
+        """Take the newest checkpoint within the first `count` tokens; the number of its tokens."""
+        found = self._checkpoints.newest(count) if self._checkpoints is not None else None
+        if found is None:
+            self._cache = self._empty(self._cache.capacity)
+            count = 0
+        else:
+            count = found.tokens
+            self._cache = self._backend.restore(self._cache, found.states, np.full(1, count, np.int32))
+        self._forget_checkpoints(count)
+        return count
+
+    def _forget_checkpoints(self, count: int) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.forget_after(count)
+
+    def _keep_checkpoint(self) -> None:
+        """Copy the states after a prompt, before other tokens change them."""
+        if self._checkpoints is not None and self.tokens:
+            far = len(self.tokens) >= self._checkpoints.last + STEP
+            if (self._ends_prompt or far) and len(self.tokens) > self._checkpoints.last:
+                self._checkpoints.add(len(self.tokens), self._backend.checkpoint(self._cache))
+        self._ends_prompt = False
 
     def prefill(self, ids: Sequence[int] | Integer[np.ndarray, "T"]) -> Iterator[Handle]:
         """Run tokens chunk by chunk; yields the logits of each chunk's last token, [1, V].
@@ -112,12 +161,14 @@ class Session:
             self._ensure(len(self.tokens) + 1)
             count, padded = self._next_chunk(min(len(ids) - done, batch_size - done % batch_size))
             chunk = list(ids[done : done + count])
+            self._keep_checkpoint()
             row = np.array([chunk + [0] * (padded - count)], np.int32)
             logits, self._cache = self._backend.call(programs.prefill, self._cache, row, np.full(1, count, np.int32))
             self.tokens += chunk
             done += count
             if done % batch_size == 0:
                 jax.block_until_ready(logits)
+            self._ends_prompt = done == len(ids)
             yield logits
 
     def start(self, chain: Handle, seed: int, logits: Handle) -> tuple[VerifiedDraft, Handle]:
@@ -140,9 +191,10 @@ class Session:
         room for as many tokens as `pass_size` says.
         """
         self._discard_ahead()
+        self._keep_checkpoint()
         size = pass_size(1 + len(draft))
         self._ensure(len(self.tokens) + size)
-        self._ahead = size
+        self._ahead, self._ran = size, (token,) if isinstance(token, int) else token
         if not draft:
             ids = self._backend.put(np.array([[token]], np.int32)) if isinstance(token, int) else token
             result, state, self._cache = self._backend.call(programs.generate, self._cache, chain, state, ids, None)
@@ -152,6 +204,7 @@ class Session:
         n_draft = np.full(1, len(draft), np.int32)
         result, state, self._cache = self._backend.call(programs.generate, self._cache, chain, state, ids, n_draft)
         self._ahead = int(np.asarray(result.count)[0])
+        self._ran = ids[0, : self._ahead]
         return result, state
 
     def commit(self, token: int) -> None:
@@ -169,6 +222,7 @@ class Session:
         token = checked_id(token, self.config.vocab_size)
         self._check_room(1)
         self._discard_ahead()
+        self._keep_checkpoint()
         self._ensure(len(self.tokens) + 1)
         ids, one = np.array([[token]], np.int32), np.ones(1, np.int32)
         logits, self._cache = self._backend.call(programs.prefill, self._cache, ids, one)
@@ -223,6 +277,12 @@ class Session:
 
     def _empty(self, capacity: int) -> Handle:
         return self._backend.new_cache(capacity, self._cache_types)
+
+
+def common_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
+    """Number of tokens at the beginning that two texts have in common."""
+    differing = (place for place, (a, b) in enumerate(zip(held, wanted, strict=False)) if a != b)
+    return next(differing, min(len(held), len(wanted)))
 
 
 def _count(value: SupportsIndex, name: str) -> int:

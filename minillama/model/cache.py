@@ -34,6 +34,15 @@ class Cache:
         """The same cache with more room."""
         return replace(self, layers=tuple(layer.resize(capacity) for layer in self.layers), capacity=capacity)
 
+    def checkpoint(self) -> "Cache":
+        """A copy of the states that cannot go back, and nothing of the others."""
+        return replace(self, layers=tuple(layer.checkpoint() for layer in self.layers), length=jnp.copy(self.length))
+
+    def restored(self, saved: "Cache") -> "Cache":
+        """The cache with the states of a checkpoint; the others keep what they hold."""
+        pairs = zip(self.layers, saved.layers, strict=True)
+        return replace(self, layers=tuple(layer.restored(kept) for layer, kept in pairs))
+
     def gather_rows(self, rows: Int[Array, "n"] | Int[np.ndarray, "n"]) -> "Cache":
         """The texts with these numbers, in this order; a text may occur several times."""
         return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), self)
@@ -52,6 +61,12 @@ def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1) 
     if isinstance(layer, Attention):
         return batch * capacity * layer.head_count_kv * types.head_bytes(layer.key_length, layer.value_length)
     return 0
+
+
+def recurrent_bytes(config: Config) -> int:
+    """Bytes of the states that cannot go back, of one text: those of a checkpoint."""
+    layers = [layer for layer in config.layers if layer.is_recurrent]
+    return sum(state_bytes(layer, 1, CacheTypes()) for layer in layers)
 
 
 def empty_cache(

@@ -94,6 +94,11 @@ class Config:
         layers = (layer for layer in self.layers if isinstance(layer, Attention))
         return next(layers, Attention(0, 0, 0, 0, 1.0))
 
+    @cached_property
+    def is_recurrent(self) -> bool:
+        """Whether the state of a layer cannot go back to an earlier position."""
+        return any(layer.is_recurrent for layer in self.layers)
+
     @property
     def head_count(self) -> int:
         """N: query heads of the first attention layer."""

@@ -39,15 +39,23 @@ def transformer_block(
 
 
 def forward(
-    params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache, see: See = unseen
+    params: Params,
+    config: Config,
+    ids: Int[Array, "B T"],
+    cache: Cache,
+    see: See = unseen,
+    *,
+    valid: Int[Array, "B"] | None = None,
 ) -> tuple[Float[Array, "B T D"], Cache]:
     """Run T tokens after those in the cache; hidden states, ready for `unembed`.
 
-    The cache must have room for T more positions.
+    The cache must have room for T more positions. valid: tokens of each text that count; None for all.
     """
     x = embed_tokens(params.token_embd, config, ids, see)
-    x, cache = run_layers(params.blocks, config, x, cache, params.rope_factors, see=see)
-    return output_norm(params, config, x, see), cache
+    x, after = run_layers(params.blocks, config, x, cache, params.rope_factors, valid=valid, see=see)
+    if valid is not None:
+        after = replace(after, length=cache.length + valid)
+    return output_norm(params, config, x, see), after
 
 
 def forward_last(
@@ -71,13 +79,16 @@ def run_layers(
     first: int = 0,
     *,
     n_valid: Int[Array, "B"] | None = None,
+    valid: Int[Array, "B"] | None = None,
     see: See = unseen,
 ) -> tuple[Float[Array, "B _ D"], Cache]:
     """Run consecutive layers from number `first`, with the cache of just these.
 
-    n_valid: valid tokens of each text; the result then holds only the last valid one, [B, 1, D]. None for all.
+    valid: valid tokens of each text, None for all. n_valid: the same; the result then holds only the last one of them,
+    [B, 1, D].
     """
-    ctx = pass_context(config, rope_factors, cache.length, x.shape[1], n_valid=n_valid, see=see)
+    valid = n_valid if valid is None else valid
+    ctx = pass_context(config, rope_factors, cache.length, x.shape[1], n_valid=valid, see=see)
     states = list(cache.layers)
     for i, p in enumerate(blocks):
         if n_valid is not None and p is blocks[-1]:

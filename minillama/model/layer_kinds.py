@@ -5,11 +5,17 @@ A kind is static under jit, and equal kinds share one trace. It decides the mixe
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer; one of exactly this kind has no mixer, only a feed-forward network."""
+    """A layer; one of exactly this kind has no mixer, only a feed-forward network.
+
+    is_recurrent: whether its state folds the text into a memory of fixed size, which cannot go back.
+    """
+
+    is_recurrent: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)

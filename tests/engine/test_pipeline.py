@@ -21,10 +21,10 @@ from minillama.sampling import Sampling
 def test_a_stage_without_layers_keeps_the_last_valid_token(tmp_path: Path) -> None:
     config = ml.load(write_tiny(tmp_path / "m.gguf", "llama"), progress=False).config
     x = jax.random.normal(jax.random.key(0), (2, 5, config.embedding_length))
-    empty = Cache((), jnp.zeros(2, jnp.int32))
+    empty = Cache((), jnp.zeros(2, jnp.int32), 8)
     for rows in (slice(0, 1), slice(0, 2)):
         n_valid = jnp.array([4, 2], jnp.int32)[rows]
-        out, _ = run_layers((), config, x[rows], Cache((), empty.length[rows]), None, n_valid=n_valid)
+        out, _ = run_layers((), config, x[rows], Cache((), empty.length[rows], 8), None, n_valid=n_valid)
         expected = [x[row, count - 1] for row, count in enumerate(n_valid.tolist())]
         np.testing.assert_array_equal(np.asarray(out[:, 0]), np.asarray(expected))
 

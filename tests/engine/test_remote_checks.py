@@ -71,7 +71,7 @@ def worker(llm: ml.LLM) -> RemoteWorker:
         Message("prefill", {"number": LOGITS, "args": [CACHE, "array", "array"]}, (padded, whole(12))),
         Message("start", {"number": DRAFT, "args": [CHAIN, *["array"] * 3, LOGITS]}, (SEEDS, WINDOW, whole(12))),
         Message("generate", {"number": LATER, "args": [USED, CHAIN, STATE, DRAFT, None]}),
-        Message("hidden", {"number": HIDDEN, "args": [SMALL, "array"]}, (padded,)),
+        Message("hidden", {"number": HIDDEN, "args": [SMALL, "array", None]}, (padded,)),
     ):
         found.obey(message)
     return found
@@ -103,9 +103,9 @@ HOSTILE = {
     "ids of no text": call("prefill", HELD, np.ones((0, 2), np.int32), whole()),
     "no ids": call("prefill", HELD, np.ones((1, 0), np.int32), whole(1)),
     "more ids than room": call("prefill", HELD, np.ones((1, CAPACITY - 12), np.int32), whole(1)),
-    "more hidden ids than room": call("hidden", HELD, np.ones((1, CAPACITY - 12), np.int32)),
-    "hidden ids in a full cache": call("hidden", FULL, row(1)),
-    "a hidden negative token": call("hidden", HELD, row(-FAR)),
+    "more hidden ids than room": call("hidden", HELD, np.ones((1, CAPACITY - 12), np.int32), None),
+    "hidden ids in a full cache": call("hidden", FULL, row(1), None),
+    "a hidden negative token": call("hidden", HELD, row(-FAR), None),
     "logits as hidden states": call("logits", LOGITS),
     "a cache as hidden states": call("logits", HELD),
     "logits to score": call("nll", LOGITS, row(1), 0),

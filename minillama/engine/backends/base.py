@@ -44,7 +44,16 @@ class Backend(Protocol):
         """Token ids as the programs return them, so that they run the same compiled code."""
 
     def truncate(self, cache: Handle, length: Int[np.ndarray, "B"]) -> Handle:
-        """The same cache with only the first `length` tokens of each text."""
+        """The same cache with only the first `length` tokens of each text.
+
+        Recurrent states can only go back to the beginning.
+        """
+
+    def checkpoint(self, cache: Handle) -> Handle:
+        """A copy of the states that cannot go back; see `restore`."""
+
+    def restore(self, cache: Handle, saved: Handle, length: Int[np.ndarray, "B"]) -> Handle:
+        """The cache as at a checkpoint, with `length` tokens of each text."""
 
     def broadcast(self, number: int) -> int:
         """The number of one process, for all that run this program."""
@@ -61,6 +70,15 @@ class BackendDefaults:
 
     def put(self, ids: Int[np.ndarray, "B T"]) -> Handle:
         return ids
+
+    def truncate(self, cache: Handle, length: Int[np.ndarray, "B"]) -> Handle:
+        raise NotImplementedError
+
+    def checkpoint(self, cache: Handle) -> Handle:
+        return cache.checkpoint()
+
+    def restore(self, cache: Handle, saved: Handle, length: Int[np.ndarray, "B"]) -> Handle:
+        return self.truncate(cache.restored(saved), length)
 
     def broadcast(self, number: int) -> int:
         return number

@@ -82,13 +82,17 @@ class PipelineBackend(BackendDefaults):
     def call(self, program: Program, *args: Any) -> Any:
         return program.function(self, *args)
 
-    def forward(self, cache: Cache, ids: Ids) -> tuple[Float[Array, "B T D"], Cache]:
-        x, cache = self._run(cache, ids, None)
-        return (self._norm(x) if self.transport.is_last else x), cache
+    def forward(
+        self, cache: Cache, ids: Ids, valid: Counts | None = None, *, keeps: bool = False
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        x, after = self._run(cache, ids, valid=valid, keeps=keeps and self.config.is_recurrent)
+        if valid is not None:
+            after = self._with_count(cache, after, valid)
+        return (self._norm(x) if self.transport.is_last else x), after
 
     def forward_last(self, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B D"], Cache]:
         x, after = self._run(cache, ids, n_valid)
-        return (self._norm(x)[:, 0] if self.transport.is_last else x[:, 0]), self.advance(cache, after, n_valid)
+        return (self._norm(x)[:, 0] if self.transport.is_last else x[:, 0]), self._with_count(cache, after, n_valid)
 
     def head(
         self, compute: Callable[..., tuple[Any, Any]], *args: Any, blank: Callable[[], Any] | None = None
@@ -105,7 +109,12 @@ class PipelineBackend(BackendDefaults):
         shared, kept = _compiled_head(compute)(self.params.head_only(), self.config, *args)
         return self.transport.broadcast(kept[:, :1] if blank is None else shared), kept
 
-    def advance(self, cache: Cache, after: Cache, count: Counts) -> Cache:
+    def advance(self, cache: Cache, after: Cache, ids: Ids, count: Counts) -> Cache:
+        if self.config.is_recurrent:
+            _, after = self._run(cache, ids, count)
+        return self._with_count(cache, after, count)
+
+    def _with_count(self, cache: Cache, after: Cache, count: Counts) -> Cache:
         return replace(after, length=cache.length + jax.device_put(count, *cache.length.devices()))
 
     def chain(self, sampling: Sampling) -> Handle:
@@ -124,8 +133,20 @@ class PipelineBackend(BackendDefaults):
     def broadcast(self, number: int) -> int:
         return int(self.transport.broadcast(jnp.uint32(number)))
 
-    def _run(self, cache: Cache, ids: Ids, n_valid: Counts | None) -> tuple[Float[Array, "B _ D"], Cache]:
-        """Run all stages; only the last process can use the result."""
+    def _run(
+        self,
+        cache: Cache,
+        ids: Ids,
+        n_valid: Counts | None = None,
+        *,
+        valid: Counts | None = None,
+        keeps: bool = False,
+    ) -> tuple[Float[Array, "B _ D"], Cache]:
+        """Run all stages; only the last process can use the result.
+
+        n_valid, valid: as of `run_layers`. keeps: do not take over the memory of the cache.
+        """
+        run_stage, valid = _run_stage_and_keep if keeps else _run_stage, n_valid if valid is None else valid
         states = list(cache.layers)
         if self.transport.is_first:
             x = _embed(self.params.token_embd, self.config, jax.device_put(ids, self.placement.devices[0]))
@@ -135,8 +156,8 @@ class PipelineBackend(BackendDefaults):
             if (segment := stage.layers) is not None:
                 here = slice(segment.first, segment.last)
                 last = n_valid if self.transport.is_last and number + 1 == len(self.stages) else None
-                values = x, cache.length, self.params.rope_factors, last
-                x, states[here] = _run_stage(
+                values = x, cache.length, self.params.rope_factors, last, valid
+                x, states[here] = run_stage(
                     self.params.blocks[here], self.config, tuple(states[here]), stage.first_layer,
                     *jax.device_put(values, segment.device),
                 )  # fmt: skip
@@ -153,8 +174,7 @@ def _embed(token_embd: Weight, config: Config, ids: Ids) -> Float[Array, "B T D"
     return embed_tokens(token_embd, config, ids)
 
 
-@partial(jax.jit, static_argnames=("config", "first"), donate_argnames="states")
-def _run_stage(
+def _layers_of_stage(
     blocks: tuple[Block, ...],
     config: Config,
     states: tuple[LayerState, ...],
@@ -163,10 +183,16 @@ def _run_stage(
     length: Int[Array, "B"],
     rope_factors: Float[Array, "pairs"] | None,
     n_valid: Int[Array, "B"] | None,
+    valid: Int[Array, "B"] | None,
 ) -> tuple[Float[Array, "B _ D"], tuple[LayerState, ...]]:
     """Some consecutive layers, from number `first` of the model."""
-    x, cache = run_layers(blocks, config, x, Cache(states, length, 0), rope_factors, first, n_valid=n_valid)
+    cache = Cache(states, length, 0)
+    x, cache = run_layers(blocks, config, x, cache, rope_factors, first, n_valid=n_valid, valid=valid)
     return x, cache.layers
+
+
+_run_stage_and_keep = jax.jit(_layers_of_stage, static_argnames=("config", "first"))
+_run_stage = jax.jit(_layers_of_stage, static_argnames=("config", "first"), donate_argnames="states")
 
 
 @partial(jax.jit, static_argnames="config")

@@ -66,8 +66,13 @@ class Model(Protocol):
 
     config: Config
 
-    def forward(self, cache: Cache, ids: Ids) -> tuple[Float[Array, "B T D"], Cache]:
-        """Run T tokens of each text; hidden states after the last norm."""
+    def forward(
+        self, cache: Cache, ids: Ids, valid: Counts | None = None, *, keeps: bool = False
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """Run T tokens of each text; hidden states after the last norm.
+
+        valid: tokens that count, None for all. keeps: whether `cache` is needed again, for `advance`.
+        """
 
     def forward_last(self, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B D"], Cache]:
         """Run the first `n_valid` of T tokens; the hidden state of each text's last one."""
@@ -80,8 +85,11 @@ class Model(Protocol):
         It gives a value that all processes get, of the same shapes as `blank()`, and one that stays there.
         """
 
-    def advance(self, cache: Cache, after: Cache, count: Int[Array, "B"]) -> Cache:
-        """`after`, but with only `count` tokens more than `cache`."""
+    def advance(self, cache: Cache, after: Cache, ids: Ids, count: Int[Array, "B"]) -> Cache:
+        """`after`, the cache after `ids`, but with only `count` tokens more than `cache`.
+
+        States that cannot go back run these tokens again.
+        """
 
 
 @dataclass(frozen=True)
@@ -130,10 +138,13 @@ def prefill(m: Model, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Ar
     return m.head(_logits_shard, x)[1], cache
 
 
-@program(takes=(Kind.CACHE, Kind.IDS), gives=(Kind.HIDDEN, Kind.CACHE))
-def hidden(m: Model, cache: Cache, ids: Ids) -> tuple[Float[Array, "B T D"], Cache]:
-    """Run a chunk; hidden states, normed and ready for the output head."""
-    return m.forward(cache, ids)
+@program(takes=(Kind.CACHE, Kind.IDS, Kind.COUNTS), gives=(Kind.HIDDEN, Kind.CACHE))
+def hidden(m: Model, cache: Cache, ids: Ids, valid: Counts | None) -> tuple[Float[Array, "B T D"], Cache]:
+    """Run a chunk; hidden states, normed and ready for the output head.
+
+    valid: tokens of each text that count; None for all.
+    """
+    return m.forward(cache, ids, valid)
 
 
 @program(takes=(Kind.HIDDEN,), gives=(Kind.NUMBERS,))
@@ -160,13 +171,13 @@ def generate(
     if the tokens had been run one by one (Leviathan et al. 2023, with the target's own samples in place of a test of
     probabilities). n_draft: None for no draft; T is 1 then.
     """
-    x, after = m.forward(cache, ids)
+    x, after = m.forward(cache, ids, keeps=n_draft is not None)
     blank = partial(_blank_draft, *ids.shape, counted=n_draft is not None)
     if n_draft is None:
         draft, state = m.head(_sample, chain, state, x, blank=blank)
         return draft, state, after
     draft, state = m.head(_verify, chain, state, x, ids, n_draft, blank=blank)
-    return draft, state, m.advance(cache, after, draft.count)
+    return draft, state, m.advance(cache, after, ids, draft.count)
 
 
 @program(takes=(Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS, Kind.LOGITS), gives=(Kind.DRAFT, Kind.STATE))
@@ -204,8 +215,10 @@ class WholeModel:
     params: Params
     config: Config
 
-    def forward(self, cache: Cache, ids: Ids) -> tuple[Float[Array, "B T D"], Cache]:
-        return forward(self.params, self.config, ids, cache)
+    def forward(
+        self, cache: Cache, ids: Ids, valid: Counts | None = None, *, keeps: bool = False
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        return forward(self.params, self.config, ids, cache, valid=valid)
 
     def forward_last(self, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B D"], Cache]:
         return forward_last(self.params, self.config, ids, cache, n_valid)
@@ -213,7 +226,9 @@ class WholeModel:
     def head(self, compute: Callable[..., tuple[Any, Any]], *args: Any, blank: object = None) -> tuple[Any, Any]:
         return compute(self.params, self.config, *args)
 
-    def advance(self, cache: Cache, after: Cache, count: Int[Array, "B"]) -> Cache:
+    def advance(self, cache: Cache, after: Cache, ids: Ids, count: Int[Array, "B"]) -> Cache:
+        if self.config.is_recurrent:
+            return self.forward_last(cache, ids, count)[1]
         return replace(after, length=cache.length + count)
 
 

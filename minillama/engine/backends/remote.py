@@ -146,6 +146,13 @@ class RemoteBackend(BackendDefaults):
     def truncate(self, cache: Handle, length: Int[np.ndarray, "B"]) -> Handle:
         return RemoteCache(self, self._send("truncate", cache, length), cache.capacity, len(length), cache.types)
 
+    def checkpoint(self, cache: Handle) -> Handle:
+        return RemoteCache(self, self._send("checkpoint", cache), cache.capacity, cache.batch, cache.types)
+
+    def restore(self, cache: Handle, saved: Handle, length: Int[np.ndarray, "B"]) -> Handle:
+        number = self._send("restore", cache, saved, length)
+        return RemoteCache(self, number, cache.capacity, len(length), cache.types)
+
     def close(self) -> None:
         self.group.close()
 

@@ -24,6 +24,7 @@ from minillama.engine.backends.remote_calls.remote_checks import (
     MOST_POSITIONS,
     HeldCache,
     check_new_cache,
+    check_restore,
     check_shares,
     check_truncate,
     in_range,
@@ -194,6 +195,18 @@ def _truncate(worker: RemoteWorker, given: Arguments) -> None:
     worker.store(given.number, replace(held, cache=worker.backend.truncate(held.cache, length), lengths=lengths))
 
 
+def _checkpoint(worker: RemoteWorker, given: Arguments) -> None:
+    (held,) = given.of((Kind.CACHE,))
+    worker.store(given.number, replace(held, cache=worker.backend.checkpoint(held.cache)))
+
+
+def _restore(worker: RemoteWorker, given: Arguments) -> None:
+    held, saved, length = given.of((Kind.CACHE, Kind.CACHE, Kind.COUNTS))
+    lengths = check_restore(held, saved, length)
+    cache = worker.backend.restore(held.cache, saved.cache, length)
+    worker.store(given.number, replace(held, cache=cache, lengths=lengths))
+
+
 def _ready(worker: RemoteWorker, given: Arguments) -> None:
     value = worker.known(given.whole("value"))
     worker.tell(given.number, value.cache if isinstance(value, HeldCache) else value, content=False)
@@ -227,6 +240,8 @@ CALLS: Mapping[str, Callable[[RemoteWorker, Arguments], None]] = {
     "chain": _chain,
     "new_cache": _new_cache,
     "truncate": _truncate,
+    "checkpoint": _checkpoint,
+    "restore": _restore,
     "ready": _ready,
     "fetch": _fetch,
     **{name: _run_program(program) for name, program in PROGRAMS.items()},

@@ -10,12 +10,14 @@ import jax
 import psutil
 
 from minillama.engine.batches import Batches
+from minillama.engine.generation.checkpoints import checkpoint_bytes
 from minillama.errors import OptionError, ResourceError
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.memory_pages import lock_pages
 from minillama.kernels import cpu_kernels_error
 from minillama.model import Config, cache_bytes
+from minillama.model.cache import recurrent_bytes
 from minillama.model.layers.attention import tile_size
 
 logger = logging.getLogger("minillama")
@@ -64,7 +66,7 @@ def available_bytes(device: jax.Device) -> int:
 def predict(
     config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device | None
 ) -> Memory:
-    """Memory by formula: the file's tensors, the cache, and the largest chunk's activations.
+    """Memory by formula: the file's tensors, the cache with its checkpoints, and the largest chunk's activations.
 
     Attention holds, of every query, the scores with one tile of keys and their exponentials, and twice the mean of the
     values; the processor's own kernel only the mean. So compute memory does not depend on the context.
@@ -76,7 +78,8 @@ def predict(
             4 * config.head_count * chunk * (2 * min(tile_size(device.platform), ctx_size) + config.value_length)
         )
     widest = 4 * chunk * (8 * config.embedding_length) + 4 * config.vocab_size
-    return Memory(weights, cache_bytes(config, ctx_size, types), attention + widest)
+    checkpoints = checkpoint_bytes(recurrent_bytes(config))
+    return Memory(weights, cache_bytes(config, ctx_size, types) + checkpoints, attention + widest)
 
 
 def choose_context(

@@ -161,7 +161,7 @@ def _scores(llm: LLM, group: Sequence[TokenisedTask]) -> Iterator[tuple[float, .
     owners = padded(owners, _bucket(len(owners)))
     ids, targets, scored = _suffixes(group, len(owners))
     cache = _prefill_shared(llm, group, owners, ids.shape[1])
-    states, _ = llm.backend.call(programs.hidden, cache, ids)
+    states, _ = llm.backend.call(programs.hidden, cache, ids, None)
     nll = np.asarray(llm.backend.call(programs.nll, states, targets, 0)).astype(np.float64)
     check_finite(nll[scored])
     means = -np.sum(nll, axis=1, where=scored) / np.maximum(1, np.sum(scored, axis=1))
@@ -180,8 +180,10 @@ def _prefill_shared(llm: LLM, group: Sequence[TokenisedTask], owners: Int32[np.n
         ids[row, : task.shared], lengths[row] = task.texts[0][: task.shared], task.shared
     cache = llm.backend.new_cache(longest + room, llm.cache_types, len(ids))
     for start in range(0, longest, llm.batches.ubatch_size):
-        _, cache = llm.backend.call(programs.hidden, cache, ids[:, start : start + llm.batches.ubatch_size])
-    return llm.backend.truncate(llm.backend.call(programs.gather_rows, cache, owners), lengths[owners])
+        part = ids[:, start : start + llm.batches.ubatch_size]
+        valid = np.clip(lengths - start, 0, part.shape[1]).astype(np.int32)
+        _, cache = llm.backend.call(programs.hidden, cache, part, valid)
+    return llm.backend.call(programs.gather_rows, cache, owners)
 
 
 def _suffixes(

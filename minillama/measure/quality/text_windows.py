@@ -178,7 +178,7 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterat
         for at in range(0, end, part):
             if stop():
                 return
-            hidden, cache = llm.backend.call(programs.hidden, cache, ids[:, at : min(at + part, windows.size)])
+            hidden, cache = llm.backend.call(programs.hidden, cache, ids[:, at : min(at + part, windows.size)], None)
             low, high = max(at, windows.first), min(at + part, end)
             if low < high:
                 yield ScoredStates(window, count, low - windows.first, high - windows.first, batch, hidden, low - at)

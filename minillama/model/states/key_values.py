@@ -6,6 +6,7 @@ import jax
 from jax import Array
 from jaxtyping import Float32, Int
 
+from minillama.model.states.recurrent import NoState
 from minillama.model.states.stores import Store
 
 
@@ -29,3 +30,11 @@ class KeyValues:
     def resize(self, capacity: int) -> "KeyValues":
         """The same positions with more room."""
         return KeyValues(self.keys.resize(capacity), self.values.resize(capacity))
+
+    def checkpoint(self) -> NoState:
+        """Nothing: earlier positions stay as they are."""
+        return NoState()
+
+    def restored(self, saved: object) -> "KeyValues":
+        """The same."""
+        return self

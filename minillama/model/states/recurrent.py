@@ -1,11 +1,12 @@
 """The states of layers that fold a text into a memory of fixed size.
 
-Such a state cannot go back to an earlier position: whoever may need one keeps a copy.
+Such a state cannot go back to an earlier position: whoever may need one keeps a checkpoint.
 """
 
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
 
@@ -20,6 +21,14 @@ class ConvolutionState:
         """The same: its size does not depend on the context."""
         return self
 
+    def checkpoint(self) -> "ConvolutionState":
+        """A copy."""
+        return jax.tree.map(jnp.copy, self)
+
+    def restored(self, saved: "ConvolutionState") -> "ConvolutionState":
+        """A copy of a saved one."""
+        return jax.tree.map(jnp.copy, saved)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -33,6 +42,14 @@ class RecurrentState:
         """The same: its size does not depend on the context."""
         return self
 
+    def checkpoint(self) -> "RecurrentState":
+        """A copy."""
+        return jax.tree.map(jnp.copy, self)
+
+    def restored(self, saved: "RecurrentState") -> "RecurrentState":
+        """A copy of a saved one."""
+        return jax.tree.map(jnp.copy, saved)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -40,5 +57,13 @@ class NoState:
     """The state of a layer that keeps nothing of earlier tokens."""
 
     def resize(self, capacity: int) -> "NoState":
+        """Nothing to change."""
+        return self
+
+    def checkpoint(self) -> "NoState":
+        """Nothing to keep."""
+        return self
+
+    def restored(self, saved: object) -> "NoState":
         """Nothing to change."""
         return self

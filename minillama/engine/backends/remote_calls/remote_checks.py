@@ -80,14 +80,22 @@ def check_truncate(cache: HeldCache, length: Int[np.ndarray, "n"]) -> Int[np.nda
     return _each(length, "length", cache.batch, 0, cache.capacity)
 
 
+def check_restore(cache: HeldCache, saved: HeldCache, length: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """The lengths after a checkpoint of as many texts is restored."""
+    in_range(saved.batch, "texts of the checkpoint", cache.batch, cache.batch)
+    return check_truncate(cache, length)
+
+
 def _prefill(config: Config, cache: HeldCache, ids: Any, n_valid: Int[np.ndarray, "n"]) -> Int[np.ndarray, "B"]:
     _new_tokens(config, cache, ids)
     return cache.lengths + _each(n_valid, "valid", cache.batch, 1, ids.shape[1])
 
 
-def _hidden(config: Config, cache: HeldCache, ids: Any) -> Int[np.ndarray, "B"]:
+def _hidden(config: Config, cache: HeldCache, ids: Any, valid: Any) -> Int[np.ndarray, "B"]:
     _new_tokens(config, cache, ids)
-    return cache.lengths + np.int32(ids.shape[1])
+    if valid is None:
+        return cache.lengths + np.int32(ids.shape[1])
+    return cache.lengths + _each(valid, "valid", cache.batch, 0, ids.shape[1])
 
 
 def _logits(config: Config, states: jax.Array) -> None:
