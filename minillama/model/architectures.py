@@ -35,6 +35,13 @@ class Gating(Enum):
     SOFTMAX_OF_CHOSEN = auto()  # choose by the logits; softmax over the chosen ones
 
 
+class KeySharing(Enum):
+    """The key head that belongs to value head j of a Gated DeltaNet layer."""
+
+    MODULO = auto()  # j % key heads
+    GROUPED = auto()  # j // (value heads / key heads), as in grouped-query attention
+
+
 class Scales(Enum):
     """The keys with factors on embeddings, branches, scores and logits that a family has."""
 
@@ -65,6 +72,8 @@ class Family:
     finetuned_is_rope: no layer rotates where the key rope.scaling.finetuned is false.
     mrope_rotates_halves: the style is HALF in files with M-RoPE sections.
     wide_heads: (layers, ...) whose queries are scaled by sqrt(D / N) in place of sqrt(H).
+    delta_net: of families whose layers are Gated DeltaNet but for some of attention.
+    gated_attention: attn_q holds a gate of the output too, head by head.
     """
 
     rope_style: RopeStyle = RopeStyle.HALF
@@ -94,6 +103,8 @@ class Family:
     rope_alpha: bool = False
     mrope_rotates_halves: bool = False
     wide_heads: tuple[int, ...] = ()
+    delta_net: KeySharing | None = None
+    gated_attention: bool = False
 
 
 _GEMMA = Activation.GELU
@@ -111,6 +122,9 @@ FAMILIES: dict[str, Family] = {
     "qwen3vlmoe": Family(),
     "qwen2moe": Family(normalise_experts=False),
     "qwen3moe": Family(),
+    "qwen3next": Family(ffn_norm=_POST, delta_net=KeySharing.GROUPED, gated_attention=True),
+    "qwen35": Family(ffn_norm=_POST, delta_net=KeySharing.MODULO, gated_attention=True),  # Qwen 3.5 and 3.6
+    "qwen35moe": Family(ffn_norm=_POST, delta_net=KeySharing.MODULO, gated_attention=True),
     "chatglm": Family(rope_style=_PAIRS),
     "glm4": Family(rope_style=_PAIRS, mrope_rotates_halves=True),
     "glm4moe": Family(ffn_norm=_POST, normalise_experts=False, gating=Gating.SIGMOID, expert_keys=_EXPERT_KEYS),

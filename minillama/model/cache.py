@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model.config import Config
-from minillama.model.layer_kinds import Attention, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, Layer
 from minillama.model.states.key_values import KeyValues
 from minillama.model.states.recurrent import ConvolutionState, NoState, RecurrentState
 from minillama.model.states.stores import empty_store, zeros
@@ -56,10 +56,12 @@ def cache_bytes(config: Config, capacity: int, types: CacheTypes, batch: int = 1
 def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1) -> int:
     """Bytes of one layer's state.
 
-    Of attention: B S K times those of a head.
+    Of attention: B S K times those of a head. Of a recurrent layer: the same for every capacity.
     """
     if isinstance(layer, Attention):
         return batch * capacity * layer.head_count_kv * types.head_bytes(layer.key_length, layer.value_length)
+    if isinstance(layer, DeltaNet):
+        return 4 * batch * (layer.value_channels * layer.size + layer.channels * (layer.taps - 1))
     return 0
 
 
@@ -89,4 +91,7 @@ def empty_state(layer: Layer, capacity: int, types: CacheTypes, batch: int) -> L
         return KeyValues(
             empty_store(types.keys, *shape, layer.key_length), empty_store(types.values, *shape, layer.value_length)
         )
+    if isinstance(layer, DeltaNet):
+        memory = zeros((batch, layer.value_heads, layer.size, layer.size), jnp.float32)
+        return RecurrentState(memory, zeros((batch, layer.channels, layer.taps - 1), jnp.float32))
     return NoState()

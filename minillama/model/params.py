@@ -44,9 +44,19 @@ class Block:
     attn_k: Linear | None = None
     attn_v: Linear | None = None
     attn_qkv: Linear | None = None  # rows of q, k and v in one
+    attn_gate: Linear | None = None  # of the output of a recurrent layer
     attn_q_norm: Float[Array, "H"] | None = None  # of a head, or of all heads at once [N H]
     attn_k_norm: Float[Array, "H"] | None = None
     attn_output: Linear | None = None
+    ssm_in: Linear | None = None  # rows of attn_qkv and attn_gate in one, by key head
+    ssm_conv1d: Float[Array, "C taps"] | None = None
+    ssm_beta: Linear | None = None  # how much of a value is written
+    ssm_alpha: Linear | None = None  # how much is forgotten before
+    ssm_ba: Linear | None = None  # rows of both in one, by key head
+    ssm_dt: Float[Array, "heads"] | None = None
+    ssm_a: Float[Array, "heads"] | None = None
+    ssm_norm: Float[Array, "size"] | None = None
+    ssm_out: Linear | None = None
     post_attention_norm: Float[Array, "D"] | None = None
     ffn_norm: Float[Array, "D"] | None = None
     ffn_norm_bias: Float[Array, "D"] | None = None
@@ -67,7 +77,7 @@ class Block:
     @property
     def mixer_output(self) -> Linear:
         """The projection of the mixed tokens back to D."""
-        outputs = (self.attn_output,)
+        outputs = (self.attn_output, self.ssm_out)
         return next(linear for linear in outputs if linear is not None)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from minillama.model.architectures import Family
 from minillama.model.config import Config
-from minillama.model.layer_kinds import Attention, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, Layer
 
 Shape = tuple[int, ...]
 
@@ -30,9 +30,19 @@ class Sizes:
         return self.layer if isinstance(self.layer, Attention) else Attention(0, 0, 0, 0, 1.0)
 
     @property
+    def delta_net(self) -> DeltaNet:
+        """The heads of a Gated DeltaNet layer; none in others."""
+        return self.layer if isinstance(self.layer, DeltaNet) else DeltaNet(0, 0, 0, 0, False)
+
+    @property
     def queries(self) -> int:
-        """Rows of attn_q."""
+        """Channels of all queries."""
         return self.attention.head_count * self.attention.key_length
+
+    @property
+    def query_rows(self) -> int:
+        """Rows of attn_q."""
+        return self.queries * (2 if self.attention.has_gate else 1)
 
     @property
     def keys(self) -> int:
@@ -67,6 +77,16 @@ def _d(s: Sizes) -> Shape:
     return (s.width,)
 
 
+def _qkv_rows(s: Sizes) -> Shape:
+    if isinstance(s.layer, DeltaNet):
+        return s.delta_net.channels, s.width
+    return s.query_rows + s.keys + s.values, s.width
+
+
+def _value_heads(s: Sizes) -> Shape:
+    return (s.delta_net.value_heads,)
+
+
 def _expert_rows(s: Sizes) -> Shape:
     return s.config.expert_count, s.width_of("ffn_down_exps"), s.width
 
@@ -77,11 +97,17 @@ def _shared_rows(s: Sizes) -> Shape:
 
 # Matrices [N, K], or stacks of them; a bias [N] comes along where the file has one.
 LINEAR: Mapping[str, Size] = {
-    "attn_q": lambda s: (s.queries, s.width),
+    "attn_q": lambda s: (s.query_rows, s.width),
     "attn_k": lambda s: (s.keys, s.width),
     "attn_v": lambda s: (s.values, s.width),
-    "attn_qkv": lambda s: (s.queries + s.keys + s.values, s.width),
+    "attn_qkv": _qkv_rows,
+    "attn_gate": lambda s: (s.delta_net.value_channels, s.width),
     "attn_output": lambda s: (s.width, s.mixed),
+    "ssm_in": lambda s: (s.delta_net.channels + s.delta_net.value_channels, s.width),
+    "ssm_beta": lambda s: (s.delta_net.value_heads, s.width),
+    "ssm_alpha": lambda s: (s.delta_net.value_heads, s.width),
+    "ssm_ba": lambda s: (2 * s.delta_net.value_heads, s.width),
+    "ssm_out": lambda s: (s.width, s.delta_net.value_channels),
     "ffn_gate": lambda s: (s.width_of("ffn_down"), s.width),
     "ffn_up": lambda s: (s.up, s.width),
     "ffn_down": lambda s: (s.width, s.width_of("ffn_down")),
@@ -99,6 +125,10 @@ ARRAYS: Mapping[str, Size] = {
     "attn_norm_bias": _d,
     "attn_q_norm": lambda s: (s.head_norm("attn_q_norm", s.attention.key_length, s.queries),),
     "attn_k_norm": lambda s: (s.head_norm("attn_k_norm", s.attention.key_length, s.keys),),
+    "ssm_conv1d": lambda s: (s.delta_net.channels, s.delta_net.taps),
+    "ssm_dt": _value_heads,
+    "ssm_a": _value_heads,
+    "ssm_norm": lambda s: (s.delta_net.size,),
     "post_attention_norm": _d,
     "ffn_norm": _d,
     "ffn_norm_bias": _d,
@@ -111,6 +141,8 @@ _NAMES: Mapping[str, str] = {
     "attn_norm_bias": "attn_norm.bias",
     "ffn_norm_bias": "ffn_norm.bias",
     "exp_probs_b": "exp_probs_b.bias",
+    "ssm_dt": "ssm_dt.bias",
+    "ssm_a": "ssm_a",
 }
 
 
@@ -131,6 +163,10 @@ def required(family: Family, layer: Layer, has: Callable[[str], bool]) -> set[st
     needed = set[str]()
     if isinstance(layer, Attention):
         needed |= {"attn_output"} | ({"attn_qkv"} if has("attn_qkv") else {"attn_q", "attn_k", "attn_v"})
+    if isinstance(layer, DeltaNet):
+        needed |= {"ssm_conv1d", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out"}
+        needed |= {"ssm_in"} if has("ssm_in") else {"attn_qkv", "attn_gate"}
+        needed |= {"ssm_ba"} if has("ssm_ba") else {"ssm_beta", "ssm_alpha"}
     needed |= {"attn_norm", "ffn_norm"} if family.pre_norms else {"post_attention_norm", "post_ffw_norm"}
     if family.parallel:
         needed.remove("ffn_norm")

@@ -103,6 +103,13 @@ def unused_tensors(file: GGUF, config: Config) -> list[str]:
     return [name for name in file.tensors if name not in known]
 
 
+def nextn_tensors(file: GGUF, config: Config) -> list[str]:
+    """Tensors of blocks after the last layer, which predict further tokens (nextn_predict_layers)."""
+    extra = file.metadata.get(f"{config.architecture}.nextn_predict_layers", 0)
+    blocks = tuple(f"blk.{config.block_count + i}." for i in range(extra if isinstance(extra, int) else 0))
+    return [name for name in file.tensors if name.startswith(blocks)]
+
+
 def find_tensor(file: GGUF, name: str, shape: tuple[int, ...]) -> Tensor:
     """The tensor of an expected shape; raises FormatError if it is missing or differs."""
     tensor = file.tensors.get(name)

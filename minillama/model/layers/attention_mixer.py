@@ -1,5 +1,6 @@
 """Attention as a layer's mixer: project, rotate, write the key/value cache, attend."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -17,7 +18,7 @@ def attention_mixer(
     p: Block, h: Float[Array, "B T D"], state: KeyValues, ctx: PassContext, layer: Attention
 ) -> tuple[Float[Array, "B _ NH"], KeyValues]:
     """Grouped-query attention over the earlier tokens and these; heads side by side, before `attn_output`."""
-    q, k, v = project_qkv(p, h, ctx, layer)
+    q, k, v, gate = project_qkv(p, h, ctx, layer)
     state = state.write(k, v, ctx.positions[:, 0])
     q, positions = ctx.output_rows(q), ctx.output_rows(ctx.positions)
     constants = layer.scale, ctx.config.attn_logit_softcapping, layer.sliding_window
@@ -26,22 +27,31 @@ def attention_mixer(
         mixed = attend(weights, state.values)
     else:
         mixed = attention(q, state.keys, state.values, positions, *constants)
+    if gate is not None:
+        mixed = mixed * jax.nn.sigmoid(ctx.output_rows(gate))
     return ctx.see("kqv_out", mixed), state
 
 
 def project_qkv(
     p: Block, h: Float[Array, "B T D"], ctx: PassContext, layer: Attention
-) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"]]:
-    """Queries, keys and values of a layer, with head norms if any, and rotated."""
+) -> tuple[Float[Array, "B T N H"], Float[Array, "B T K H"], Float[Array, "B T K H"], Float[Array, "B T NH"] | None]:
+    """Queries, keys and values, with head norms if any, and rotated; the gate, if any."""
     heads, kv_heads = layer.head_count, layer.head_count_kv
     if p.attn_qkv is not None:
-        ends = heads * layer.key_length, (heads + kv_heads) * layer.key_length
-        q, k, v = jnp.split(p.attn_qkv(h, ctx.n_valid), ends, axis=-1)
+        start = heads * layer.key_length * (2 if layer.has_gate else 1)
+        q, k, v = jnp.split(p.attn_qkv(h, ctx.n_valid), (start, start + kv_heads * layer.key_length), axis=-1)
     else:
         q, k, v = fused_projections(h, p.attn_q, p.attn_k, p.attn_v, n_valid=ctx.n_valid)
+    q, gate = split_gate(q, heads) if layer.has_gate else (q, None)
     v = v.reshape(*h.shape[:2], kv_heads, layer.value_length)
     q = ctx.see("Qcur", with_temperature(turn_heads(q, p.attn_q_norm, heads, ctx, layer), ctx))
-    return q, ctx.see("Kcur", turn_heads(k, p.attn_k_norm, kv_heads, ctx, layer)), ctx.see("Vcur", v)
+    return q, ctx.see("Kcur", turn_heads(k, p.attn_k_norm, kv_heads, ctx, layer)), ctx.see("Vcur", v), gate
+
+
+def split_gate(x: Float[Array, "B T _"], heads: int) -> tuple[Float[Array, "B T NH"], Float[Array, "B T NH"]]:
+    """Queries, and the gates of the output that follow the query of each head (Qwen3-Next)."""
+    pairs = x.reshape(*x.shape[:2], heads, 2, -1)
+    return tuple(pairs[:, :, :, i].reshape(*x.shape[:2], -1) for i in range(2))
 
 
 def turn_heads(

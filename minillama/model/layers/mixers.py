@@ -1,6 +1,6 @@
-"""The table of mixers: a layer's state decides how the layer mixes tokens.
+"""The table of mixers: the kind of a layer decides how it mixes tokens.
 
-A new kind of layer is a state (a value with `capacity`, `resize` and `cut`) and a mixer with the signature of `Mixer`.
+A new kind of layer is a kind (`layer_kinds.py`), a state (`states/`) and a mixer with the signature of `Mixer`.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from jaxtyping import Float
 
 from minillama.model.cache import LayerState
 from minillama.model.context import PassContext
-from minillama.model.layer_kinds import Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, Layer
 from minillama.model.layers.attention_mixer import attention_mixer
+from minillama.model.layers.delta_net import delta_net_mixer
 from minillama.model.params import Block
-from minillama.model.states.key_values import KeyValues
 
 
 @runtime_checkable
@@ -27,11 +27,11 @@ class Mixer(Protocol):
         """The mixed tokens, before the output projection, and the layer's state after them."""
 
 
-MIXERS: Mapping[type, Mixer] = {KeyValues: attention_mixer}
+MIXERS: Mapping[type[Layer], Mixer] = {Attention: attention_mixer, DeltaNet: delta_net_mixer}
 
 
 def mix(
     p: Block, h: Float[Array, "B T D"], state: LayerState, ctx: PassContext, layer: Layer
 ) -> tuple[Float[Array, "B _ M"], LayerState]:
-    """Mix tokens with the mixer that belongs to the layer's state."""
-    return MIXERS[type(state)](p, h, state, ctx, layer)
+    """Mix tokens with the mixer that belongs to the layer's kind."""
+    return MIXERS[type(layer)](p, h, state, ctx, layer)

@@ -1,6 +1,7 @@
 """Read the kind of every layer from GGUF metadata: heads, windows, rotation."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from minillama.errors import FormatError, UnsupportedError
 from minillama.model.architectures import Family, Scales
 from minillama.model.layer_kinds import Attention, Layer
 from minillama.model.reading.metadata_keys import MetadataKeys
+from minillama.model.reading.read_delta_net import read_delta_net_layers
 
 
 def read_layers(
@@ -28,8 +30,9 @@ def read_layers(
             raise FormatError(f"{heads[i]} query heads do not divide among {kv_heads[i]} key/value heads")
         default = 1 / math.sqrt(width / heads[i] if blocks in row.wide_heads else key_length)
         rope = (1 if local_rope and windows[i] else 0) if rotates[i] else None
-        layers.append(Attention(heads[i], kv_heads[i], key_length, value_length, scale or default, rope, windows[i]))
-    return tuple(layers)
+        attention = Attention(heads[i], kv_heads[i], key_length, value_length, scale or default, rope, windows[i])
+        layers.append(replace(attention, has_gate=row.gated_attention))
+    return tuple(layers) if row.delta_net is None else read_delta_net_layers(keys, row.delta_net, layers)
 
 
 def head_lengths(keys: MetadataKeys, width: int, heads: int) -> tuple[int, int]:
