@@ -66,7 +66,7 @@ def available_bytes(device: jax.Device) -> int:
 def predict(
     config: Config, weights: int, ctx_size: int, types: CacheTypes, batches: Batches, device: jax.Device | None
 ) -> Memory:
-    """Memory by formula: the file's tensors, the cache with its checkpoints, and the largest chunk's activations.
+    """Memory by formula: tensors, the cache with its checkpoints, the largest chunk's activations.
 
     Attention holds, of every query, the scores with one tile of keys and their exponentials, and twice the mean of the
     values; the processor's own kernel only the mean. So compute memory does not depend on the context.
