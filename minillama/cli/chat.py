@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
-from minillama.cli.arguments.model_from_args import generate_options, is_quiet, load_model, template_variables
+from minillama.cli.arguments.model_from_args import (
+    generate_options,
+    is_quiet,
+    load_model,
+    reasoning_format,
+    template_variables,
+)
 from minillama.cli.arguments.option import Option, add_options
 from minillama.cli.arguments.prompt_text import read_file, read_prompt, read_system_prompt
-from minillama.cli.output.terminal import (
-    end_line,
-    note,
-    notes,
-    show_prompt,
-    show_stream,
-    turn_line,
-    use_colour,
-    write_text,
-)
+from minillama.cli.output.answer_stream import show_stream
+from minillama.cli.output.answer_writer import AnswerWriter
+from minillama.cli.output.terminal import note, notes, show_prompt, turn_line, use_colour, write_text
 from minillama.errors import MinillamaError, OptionError
 
 if TYPE_CHECKING:
@@ -160,8 +159,7 @@ def _answer(args: argparse.Namespace, conversation: Conversation) -> None:
         note(f"minillama: error: {error}")
         conversation.messages.pop()
         return
-    conversation.messages.append({"role": "assistant", "content": completion.text})
-    end_line(completion.text)
+    conversation.messages.append(completion.message)
     if completion.reason.value == "length":
         note("the context is full; use /clear, enlarge it with -c N, or start with --context-shift")
     if args.show_timings and not is_quiet(args):
@@ -177,10 +175,11 @@ def _stream(args: argparse.Namespace, conversation: Conversation) -> "Completion
         stream = conversation.llm.chat_stream(
             conversation.messages,
             chat_template_kwargs=conversation.variables,
+            reasoning_format=reasoning_format(args),
             session=conversation.session,
             **chosen,
         )
-    return show_stream(stream, decoder=decoder)
+    return show_stream(stream, AnswerWriter(use_colour(args.color)), decoder)
 
 
 def _read_message(args: argparse.Namespace) -> str | None:

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING
 
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.ignored_options import add_ignored_options
-from minillama.cli.arguments.model_from_args import generate_options, is_quiet, load_model, template_variables
+from minillama.cli.arguments.model_from_args import (
+    generate_options,
+    is_quiet,
+    load_model,
+    reasoning_format,
+    template_variables,
+)
 from minillama.cli.arguments.option import Option, add_options
 from minillama.cli.arguments.prompt_text import read_prompt, read_stdin, read_system_prompt
-from minillama.cli.output.terminal import end_line, note, show_prompt, show_stream, show_timings, use_colour, write_text
+from minillama.cli.output.answer_stream import show_stream
+from minillama.cli.output.answer_writer import AnswerWriter
+from minillama.cli.output.terminal import note, show_prompt, show_timings, use_colour, write_text
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
@@ -63,10 +71,11 @@ def run(args: argparse.Namespace) -> int:
     if raw:
         stream = llm.stream(prompt, **chosen)
     else:
-        stream = llm.chat_stream(_messages(system, prompt), chat_template_kwargs=variables, **chosen)
+        form = reasoning_format(args)
+        messages = _messages(system, prompt)
+        stream = llm.chat_stream(messages, chat_template_kwargs=variables, reasoning_format=form, **chosen)
     decoder = llm.tokenizer.decoder(special=True) if args.special else None
-    completion = show_stream(stream, decoder=decoder)
-    end_line(completion.text)
+    completion = show_stream(stream, AnswerWriter(use_colour(args.color)), decoder)
     if args.perf and not is_quiet(args):
         show_timings(completion)
     return 130 if completion.reason.value == "interrupted" else 0

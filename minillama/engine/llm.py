@@ -1,7 +1,6 @@
 """The open model of the Python API: generate, stream, chat, measure, and look inside."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from minillama.engine.backends.finite import check_finite
 from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
 from minillama.engine.generate_options import GenerateOptions, Request
-from minillama.engine.generation.option_names import check_option_names
+from minillama.engine.generation.option_names import check_option_names, check_template_variables
 from minillama.engine.generation.sampling_defaults import file_defaults, suppressed_tokens
 from minillama.engine.loading.memory_budget import Memory
 from minillama.engine.memory_usage import Measured, memory_usage
@@ -24,12 +23,13 @@ from minillama.engine.result import Completion
 from minillama.engine.session import LEAST_CHUNK, Session
 from minillama.engine.stream import Stream
 from minillama.engine.trace import trace
-from minillama.errors import OptionError, UnsupportedError, quoted
+from minillama.errors import OptionError, UnsupportedError
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, Params
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer
+from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
 from minillama.tokenizer.token_ids import checked_ids
 
 Messages = Sequence[Mapping[str, object]]
@@ -118,6 +118,11 @@ class LLM:
         Raises OptionError for impossible options and for a prompt that does not fit, ResourceError for a model file
         that has changed since it was loaded. The stream raises NonFiniteError if a logit is NaN or infinite.
         """
+        return self._stream(prompt, session, options, Uncut())
+
+    def _stream(
+        self, prompt: TextOrIds, session: Session | None, options: GenerateOptions, splitter: Splitter
+    ) -> Stream:
         names = {field.name for field in fields(Request)}
         request = Request(**{name: value for name, value in options.items() if name in names})
         sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
@@ -140,7 +145,7 @@ class LLM:
         session.check_model(self.backend)
         self.check_file()
         seed = self.backend.broadcast(resolve_seed(sampling.seed))
-        return Stream(session, self.tokenizer, chain, ids, request, seed, self.load_seconds)
+        return Stream(session, self.tokenizer, chain, ids, request, seed, self.load_seconds, splitter)
 
     def generate(
         self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -149,12 +154,7 @@ class LLM:
 
         An interrupt ends it and keeps the text so far.
         """
-        stream = self.stream(prompt, session=session, **options)
-        with suppress(KeyboardInterrupt):
-            for _ in stream:
-                pass
-        stream.close()
-        return stream.completion
+        return self.stream(prompt, session=session, **options).finish()
 
     def measure(
         self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -172,16 +172,22 @@ class LLM:
         *,
         tools: Sequence[object] | None = None,
         chat_template_kwargs: Mapping[str, object] = {},
+        reasoning_format: str = "auto",
         session: Session | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Stream:
         """Answer a conversation, piece by piece; see `stream`. Messages are `{"role": "user", "content": "..."}`.
 
         tools and chat_template_kwargs: see `render`.
+        reasoning_format: thoughts are apart in `reasoning_content` (auto, deepseek), in the text (none), or in both
+        (deepseek-legacy).
         Raises UnsupportedError where the model has no chat template or it cannot be rendered.
         """
-        ids = self._encode_chat(messages, tools, chat_template_kwargs)
-        return self.stream(ids, session=session, **options)
+        check_template_variables(chat_template_kwargs)
+        prompt = self.render(messages, **{"tools": tools, **chat_template_kwargs})
+        assert self.template is not None
+        splitter = self.template.answer_splitter(prompt, reasoning_format)
+        return self._stream(self.tokenizer.encode_rendered(prompt), session, options, splitter)
 
     def chat(
         self,
@@ -189,12 +195,13 @@ class LLM:
         *,
         tools: Sequence[object] | None = None,
         chat_template_kwargs: Mapping[str, object] = {},
+        reasoning_format: str = "auto",
         session: Session | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Completion:
         """Answer a conversation and give the answer back whole; see `chat_stream`."""
-        ids = self._encode_chat(messages, tools, chat_template_kwargs)
-        return self.generate(ids, session=session, **options)
+        chosen = {"tools": tools, "chat_template_kwargs": chat_template_kwargs, "reasoning_format": reasoning_format}
+        return self.chat_stream(messages, session=session, **chosen, **options).finish()
 
     def render(
         self,
@@ -219,10 +226,7 @@ class LLM:
         self, messages: Messages, /, *, tools: Sequence[object] | None = None, **variables: object
     ) -> list[int]:
         """Token ids of a rendered conversation, with one BOS only; see `render`."""
-        text, bos = self.render(messages, tools=tools, **variables), self.tokenizer.bos
-        if self.tokenizer.add_bos and bos is not None:
-            text = text.removeprefix(self.tokenizer.tokens[bos])
-        return self.tokenizer.encode(text)
+        return self.tokenizer.encode_rendered(self.render(messages, tools=tools, **variables))
 
     def logits(self, ids: TextOrIds) -> Float32[np.ndarray, "T V"]:
         """The logits after each of the ids, evaluated from an empty context.
@@ -269,13 +273,6 @@ class LLM:
         marks = [mark.encode() for mark in DRY_BREAKERS]
         pieces = ((token, self.tokenizer.piece(token)) for token in range(self.tokenizer.size))
         return tuple(token for token, piece in pieces if any(mark in piece for mark in marks))
-
-    def _encode_chat(
-        self, messages: Messages, tools: Sequence[object] | None, variables: Mapping[str, object]
-    ) -> list[int]:
-        if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
-            raise OptionError(f"chat_template_kwargs is {quoted(variables)}; give a dict of template variables")
-        return self.encode_chat(messages, **{"tools": tools, **variables})
 
     def _ids(self, prompt: TextOrIds, name: str = "ids") -> tuple[int, ...]:
         """Token ids of a text or of ids; BOS for an empty prompt."""

@@ -27,13 +27,14 @@ class State(Enum):
 class Piece:
     """One generated token.
 
-    `text` is empty while a character or a possible stop string is incomplete.
+    `text` is empty while a character, a possible stop string or a possible marker of thoughts is incomplete.
     """
 
     text: str
     token: int
     logprob: float  # natural logarithm of the token's probability before any sampling filter
     seconds: float  # since the previous token, compilation not counted; tokens of one verification share its time
+    reasoning_content: str = ""  # of a chat: thoughts, which are not part of `text`
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished generation; `str()` of it is its text, without the prompt."""
+    """A finished generation; `str()` of it is its text, without the prompt and without thoughts."""
 
     text: str
     tokens: tuple[int, ...]  # an end token included
@@ -85,6 +86,18 @@ class Completion:
     prompt_tokens: int
     seed: int  # the actual one, also where a random one was wanted
     timings: Timings
+    reasoning_content: str = ""  # the thoughts before the answer of a chat
+
+    @property
+    def message(self) -> dict[str, str]:
+        """The answer as a message of the conversation.
+
+        The thoughts have the two names that templates know; the template decides whether the model sees them again.
+        """
+        message = {"role": "assistant", "content": self.text}
+        if self.reasoning_content:
+            message |= {"reasoning_content": self.reasoning_content, "thinking": self.reasoning_content}
+        return message
 
     def __str__(self) -> str:
         return self.text

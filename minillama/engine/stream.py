@@ -6,7 +6,7 @@ Read `Stream._sample` first: it is the loop.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 import jax
@@ -23,6 +23,7 @@ from minillama.engine.generation.text_output import TextOutput
 from minillama.engine.result import Completion, Piece, Reason, State, Timings
 from minillama.engine.session import Session, pass_size
 from minillama.tokenizer import Tokenizer
+from minillama.tokenizer.chat.answer_parts import Splitter
 
 SampledToken = tuple[int, float, float]  # a token, its log-probability, its seconds
 
@@ -44,6 +45,7 @@ class Stream:
         request: Request,
         seed: int,
         load_seconds: float,
+        splitter: Splitter,
     ) -> None:
         self.state = State.PROMPT
         self.read_tokens = 0  # of the prompt, to show progress
@@ -51,7 +53,7 @@ class Stream:
         self.seed = seed  # the actual one, also where a random one was wanted
         self._session, self._tokenizer, self._chain, self._request = session, tokenizer, chain, request
         self._ids, self._load_seconds = ids, load_seconds
-        self._output = TextOutput(tokenizer, request.stop, request.ignore_eos)
+        self._output = TextOutput(tokenizer, request.stop, request.ignore_eos, splitter)
         self._lookup = PromptLookup(request.ngram_max, request.draft_max) if request.lookup else None
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
@@ -83,10 +85,23 @@ class Stream:
         self._pieces.close()
         self._finish(Reason.INTERRUPTED)
 
+    def finish(self) -> Completion:
+        """Run to the end; an interrupt ends it and keeps the text so far."""
+        with suppress(KeyboardInterrupt):
+            for _ in self:
+                pass
+        self.close()
+        return self.completion
+
     @property
     def text(self) -> str:
         """The text so far."""
         return self._output.text
+
+    @property
+    def reasoning_content(self) -> str:
+        """The thoughts so far, of a chat."""
+        return self._output.reasoning_content
 
     @property
     def completion(self) -> Completion:
@@ -100,6 +115,7 @@ class Stream:
             reason=self._reason,
             prompt_tokens=self.prompt_tokens,
             seed=self.seed,
+            reasoning_content=self.reasoning_content,
             timings=Timings(
                 load=self._load_seconds,
                 compile=self._compiling,
@@ -202,9 +218,9 @@ class Stream:
                 shown = self._output.push(token)
                 reason = self._why_stop()
                 if reason is not None:
-                    shown = self._output.end(reason, shown)
+                    shown += self._output.end(reason)
                     self._finish(reason)
-                yield Piece(shown, token, logprob, seconds)
+                yield Piece(shown.text, token, logprob, seconds, shown.reasoning_content)
                 if reason is not None:
                     return
         except BaseException:
@@ -225,7 +241,7 @@ class Stream:
     def _finish(self, reason: Reason) -> None:
         if self._reason is None:
             self._reason, self.state = reason, State.DONE
-            self._output.flush()
+            self._output.end(reason)
             self._total = time.perf_counter() - self._started
             self._compiling = compile_seconds() - self._compile_started
 

@@ -90,6 +90,12 @@ class Tokenizer:
             ids.append(self.eos)
         return ids
 
+    def encode_rendered(self, text: str) -> list[int]:
+        """Token ids of a rendered conversation, with one BOS only: templates often write it too."""
+        if self.add_bos and self.bos is not None:
+            text = text.removeprefix(self.tokens[self.bos])
+        return self.encode(text)
+
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of all ids; U+FFFD for bytes that are not UTF-8.
 
@@ -121,6 +127,12 @@ class Tokenizer:
         if attributes & BYTE:
             return bytes([int(text[3:5], 16)])
         return b""
+
+    def control_tokens_in(self, texts: Iterable[str]) -> frozenset[int]:
+        """Control tokens whose text is a part of one of the texts; `piece` hides them."""
+        texts, tokens = tuple(texts), self.tokens
+        hidden = self.vocabulary.ids_with(UNKNOWN | CONTROL) if texts else ()
+        return frozenset(index for index in hidden if any(tokens[index] in text for text in texts))
 
     def decoder(self, *, special: bool = False) -> StreamDecoder:
         """Streaming decoder for tokens that arrive one by one."""

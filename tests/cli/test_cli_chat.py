@@ -18,6 +18,8 @@ TIMINGS = Timings(0.1, 0.2, 0.5, 0.6, 1.0, 10, 3, (0.1, 0.1))
 class FakeStream:
     """A stream of given words."""
 
+    reasoning_content = ""
+
     def __init__(self, words: Sequence[str], reason: Reason) -> None:
         self._words, self._reason = words, reason
 
@@ -93,6 +95,31 @@ def test_conversation_grows(talk: Talk) -> None:
     assert err.count("[ Prompt: 20.0 t/s | Generation: 10.0 t/s ]") == 2
     assert llm.options[0]["session"] == "the session"
     assert (llm.options[0]["n"], llm.options[0]["temp"]) == (9, 0.0)
+
+
+def test_thoughts_are_apart_and_go_back_to_the_template(talk: Talk) -> None:
+    llm, seen = FakeLLM(), []
+
+    class Thinking(FakeStream):
+        reasoning_content = "They greet."
+
+        def __iter__(self) -> Iterator[Piece]:
+            return iter([Piece("", 0, -1.0, 0.1, "They "), Piece("Hi", 0, -1.0, 0.1, "greet.")])
+
+        @property
+        def completion(self) -> Completion:
+            return Completion("Hi", (), (), Reason.STOP, 10, 1, TIMINGS, self.reasoning_content)
+
+    def answer(messages: Sequence[Mapping[str, str]], **options: object) -> FakeStream:
+        seen.append([*messages])
+        return Thinking(["Hi"], Reason.STOP)
+
+    llm.chat_stream = answer  # type: ignore[method-assign]
+    _, out, _ = talk("hello\nagain\n", llm=llm)
+    assert out == "[Start thinking]\n\nThey greet.\n[End thinking]\n\nHi\n" * 2
+    assert seen[1][1] == {"role": "assistant", "content": "Hi"} | dict.fromkeys(
+        ("reasoning_content", "thinking"), "They greet."
+    )
 
 
 def test_first_message_and_single_turn(talk: Talk) -> None:

@@ -15,7 +15,9 @@ import minillama as ml
 from minillama import env
 from minillama.cli import main, parse_arguments
 from minillama.cli.arguments.model_from_args import generate_options
+from minillama.cli.output.terminal import use_colour
 from minillama.engine.llm import LLM
+from minillama.tokenizer.chat.reasoning_format import REASONING_FORMATS
 
 STORY = "Once upon a time"
 
@@ -88,6 +90,45 @@ def test_variables_of_the_chat_template(
     given = ["-p", "Hello", "-n", "1", "--chat-template", template, "--verbose-prompt", *words]
     assert main([*command, *given]) == 0
     assert f"{shown}Hello" in capsys.readouterr().err
+
+
+THINK = "{{ messages[0].content }}<think>"
+
+
+@pytest.mark.parametrize(
+    ("words", "before", "after"),
+    [
+        ([], "[Start thinking]\n\n", "\n"),
+        (["--color", "on"], "\x1b[2m[Start thinking]\n\n", "\x1b[0m\n"),
+        (["--reasoning-format", "deepseek"], "[Start thinking]\n\n", "\n"),
+        (["--reasoning-format", "none"], "", "\n"),
+        (["--reasoning-format", "deepseek-legacy"], "", "\n"),
+        (["--skip-chat-parsing"], "", "\n"),
+    ],
+)
+def test_thoughts(llm: LLM, capsys: pytest.CaptureFixture[str], words: list[str], before: str, after: str) -> None:
+    told = llm.generate(f"{STORY}<think>", n=4, temp=0.0).text
+    given = ["run", "-p", STORY, "-n", "4", "--temp", "0", "--chat-template", THINK, "--no-perf", *words]
+    assert main(given) == 0
+    assert capsys.readouterr().out == before + (told.strip() if before else told) + after
+
+
+def test_formats_of_thoughts_are_those_of_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-p", "x", "--reasoning-format", "xml"]) == 2
+    assert f"use one of {', '.join(REASONING_FORMATS)}" in capsys.readouterr().err
+
+
+def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert not use_colour(None) and use_colour(True)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert use_colour(None) and not use_colour(False)
+    monkeypatch.setenv("TERM", "dumb")
+    assert not use_colour(None)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not use_colour(None) and use_colour(True)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +214,7 @@ def test_stop_text(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
 def test_interrupt_keeps_what_was_written(
     builtin_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from minillama.cli.output import terminal
+    from minillama.cli.output import answer_writer
 
     written: list[str] = []
 
@@ -182,7 +223,7 @@ def test_interrupt_keeps_what_was_written(
         if len(written) == 4:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(terminal, "write_text", write)
+    monkeypatch.setattr(answer_writer, "write_text", write)
     assert main(["run", "-p", "Tell me a story.", "--ignore-eos", "-s", "1"]) == 130
     assert 4 <= len(written) <= 7  # a piece or two may be on their way when the signal comes
     assert "stopped as interrupted" in capsys.readouterr().err

@@ -105,10 +105,6 @@ MESSAGES = (
 CHAT = (
     OtherOption("--jinja", None, "chat templates are always rendered by Jinja", "LLAMA_ARG_JINJA", "--no-jinja",
                 _IN_CHATS, (True,)),
-    OtherOption("--reasoning-format", choice("none", "auto", "deepseek", "deepseek-legacy"),
-                "thoughts are printed as the model writes them", "LLAMA_ARG_THINK", "", _IN_CHATS, ("none",)),
-    OtherOption("--skip-chat-parsing", None, "answers are printed as the model writes them",
-                "LLAMA_ARG_SKIP_CHAT_PARSING", "--no-skip-chat-parsing", _IN_CHATS, (True,)),
     OtherOption("--simple-io", None, "", commands=_IN_CHATS),
     OtherOption("--display-prompt", None, "", off="--no-display-prompt", commands="cli"),
     OtherOption("-mli --multiline-input", None, "run has one prompt and one answer", commands="run"),

@@ -174,6 +174,11 @@ CHAT = (
            "file with a Jinja chat template", variable="LLAMA_ARG_CHAT_TEMPLATE_FILE", value="FILE"),
     Option(("--chat-template-kwargs",), "variables of the chat template, a JSON object: '{\"enable_thinking\": false}'",
            json_object, None, "LLAMA_ARG_CHAT_TEMPLATE_KWARGS LLAMA_CHAT_TEMPLATE_KWARGS", "JSON"),
+    Option(("--reasoning-format",),
+           "thoughts are dimmed and apart (auto, deepseek), or in the answer (none, deepseek-legacy) (default: auto)",
+           choice("none", "auto", "deepseek", "deepseek-legacy"), "auto", "LLAMA_ARG_THINK", "FORMAT"),
+    Option(("--skip-chat-parsing",), "print answers as the model writes them, as --reasoning-format none", None, False,
+           "LLAMA_ARG_SKIP_CHAT_PARSING", off=("--no-skip-chat-parsing",)),
     Option(("-rea", "--reasoning"), "on or off: sets the template's enable_thinking (default: auto, the template's)",
            switch_or_auto, variable="LLAMA_ARG_REASONING", value="WHEN"),
     Option(("--reasoning-effort",), "the template's reasoning_effort: low, medium, high ... (default: its own)",
@@ -224,8 +229,8 @@ SAMPLING = (
 )  # fmt: skip
 
 OUTPUT = (
-    Option(("-co", "--color"), "colour the prompt: on, off or auto (default: auto)", switch_or_auto, value="WHEN",
-           once_a_switch=True),
+    Option(("-co", "--color"), "colour the prompt, dim thoughts: on, off or auto (default: auto)", switch_or_auto,
+           value="WHEN", once_a_switch=True),
     Option(("--perf",), "print timings on stderr (default: on)", None, True, "LLAMA_ARG_PERF", off=("--no-perf",)),
     Option(("-v", "--verbose", "--log-verbose"), "more messages on stderr", None, False),
     Option(("--log-disable",), "only errors on stderr", None, False),

@@ -206,10 +206,18 @@ def template_variables(args: argparse.Namespace) -> dict[str, object]:
     if args.reasoning_budget == 0:
         variables["enable_thinking"] = False
     if args.reasoning_effort not in (None, "default"):
-        variables["reasoning_effort"] = args.reasoning_effort
+        variables |= {"reasoning_effort": args.reasoning_effort, "reasoning_strength": args.reasoning_effort}
     if args.reasoning_preserve is not None:
-        variables["preserve_reasoning"] = args.reasoning_preserve
+        variables |= dict.fromkeys(("preserve_reasoning", "preserve_thinking"), args.reasoning_preserve)
+        dropped = ("clear_thinking", "truncate_history_thinking", "drop_thinking")
+        variables |= dict.fromkeys(dropped, not args.reasoning_preserve)
     return {**variables, **(args.chat_template_kwargs or {})}
+
+
+def reasoning_format(args: argparse.Namespace) -> str:
+    """Value of --reasoning-format; `deepseek-legacy` has the thoughts in a stream's text."""
+    in_text = args.skip_chat_parsing or args.reasoning_format == "deepseek-legacy"
+    return "none" if in_text else args.reasoning_format
 
 
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:

@@ -1,18 +1,16 @@
-"""Terminal output: streamed text on stdout, timings and notes on stderr, Ctrl-C."""
+"""Terminal output: text on stdout, timings and notes on stderr, Ctrl-C."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from minillama.errors import MinillamaError
 from minillama.printable_text import printable
 
 if TYPE_CHECKING:
     from minillama.engine.result import Completion, Timings
-    from minillama.engine.stream import Stream
-    from minillama.tokenizer.streaming_decoder import StreamDecoder
 
 INTERRUPT_SECONDS = 1.0  # from Ctrl-C until an answer that has not stopped between two tokens is stopped anyway
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells report it
@@ -69,35 +67,6 @@ class Interrupt:
         raise WaitEndedError
 
 
-def show_stream(
-    stream: "Stream", write: Callable[[str], None] | None = None, decoder: "StreamDecoder | None" = None
-) -> "Completion":
-    """Print pieces of text until the end or Ctrl-C, and return the completion.
-
-    After Ctrl-C and after an error, all text so far is printed.
-
-    decoder: prints all tokens with it, instead of the text without control tokens and stop strings.
-    """
-    write = write or write_text
-    shown = 0
-    try:
-        with Interrupt(INTERRUPT_SECONDS) as interrupt:
-            for piece in stream:
-                shown += len(piece.text)
-                write(piece.text if decoder is None else decoder.push(piece.token))
-                if interrupt.requested:
-                    break
-    except WaitEndedError:
-        pass
-    except MinillamaError:
-        write(stream.text[shown:] if decoder is None else decoder.flush())
-        end_line(stream.text or "\n")
-        raise
-    stream.close()
-    write(stream.text[shown:] if decoder is None else decoder.flush())
-    return stream.completion
-
-
 def write_text(text: str) -> None:
     """Write text to stdout and flush."""
     if text:
@@ -106,8 +75,13 @@ def write_text(text: str) -> None:
 
 
 def use_colour(choice: bool | None) -> bool:
-    """Evaluate --color; None (auto) is on if stdout is a terminal."""
-    return sys.stdout.isatty() if choice is None else choice
+    """Evaluate --color; None (auto) is on if stdout is a terminal.
+
+    NO_COLOR, and a TERM that is `dumb`, turn auto off.
+    """
+    if choice is not None:
+        return choice
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def note(line: str = "") -> None:

@@ -1,11 +1,11 @@
 """Names of the options of `generate` and `chat`, and those that other libraries give them."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from minillama.engine.generate_options import GenerateOptions
-from minillama.errors import OptionError
+from minillama.errors import OptionError, quoted
 
 # OpenAI, transformers, vLLM, Ollama and llama-cpp-python to minillama
 SAME = MappingProxyType(
@@ -27,6 +27,12 @@ SAME = MappingProxyType(
         "tfs_z": "top_p",
     }
 )
+
+
+def check_template_variables(variables: object) -> None:
+    """Raise OptionError for anything but a mapping from names."""
+    if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
+        raise OptionError(f"chat_template_kwargs is {quoted(variables)}; give a dict of template variables")
 
 
 def check_option_names(options: Iterable[str]) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from minillama.tokenizer.chat.answer_parts import overlap
+
 
 class StopStrings:
     """Search growing text for stop strings; the text that `push` returns never contains one.
@@ -24,8 +26,8 @@ class StopStrings:
         for places in self._views():
             seen = "".join(self._held[place][0] for place in places)
             hits += [(places[at], word) for word in self.words if (at := seen.find(word)) >= 0]
-            overlap = max((_overlap(seen, word) for word in self.words), default=0)
-            keep = min(keep, places[len(places) - overlap]) if overlap else keep
+            held_back = max((overlap(seen, word) for word in self.words), default=0)
+            keep = min(keep, places[len(places) - held_back]) if held_back else keep
         if not hits:
             return self._release(keep)
         at, self.found = min(hits)
@@ -45,8 +47,3 @@ class StopStrings:
         """Take the first `count` held characters; those that are shown."""
         taken, self._held = self._held[:count], self._held[count:]
         return "".join(character for character, is_shown in taken if is_shown)
-
-
-def _overlap(text: str, word: str) -> int:
-    """Length of the longest suffix of `text` that is a prefix of `word`."""
-    return max((size for size in range(1, min(len(text), len(word) - 1) + 1) if text.endswith(word[:size])), default=0)

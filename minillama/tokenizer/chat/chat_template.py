@@ -11,6 +11,8 @@ from functools import cached_property
 
 from minillama.errors import FormatError, OptionError, UnsupportedError, quoted
 from minillama.printable_text import printable
+from minillama.tokenizer.chat.answer_parts import Splitter
+from minillama.tokenizer.chat.reasoning_format import answer_splitter
 from minillama.tokenizer.chat.template_process import SHARED, TemplateRefused
 from minillama.tokenizer.vocabulary import read_texts, special_id
 
@@ -64,6 +66,13 @@ class ChatTemplate:
             checked = [_joined(message, place) for place, message in enumerate(checked)]
         source = self.tool_source if tools and self.tool_source is not None else self.source
         return self._render(source, checked, add_generation_prompt, {**extra, "tools": list(tools) if tools else None})
+
+    def answer_splitter(self, prompt: str, reasoning_format: str) -> Splitter:
+        """The splitter of an answer to a rendered prompt into text and thoughts.
+
+        reasoning_format: `auto`, `deepseek`, `deepseek-legacy` or `none`; raises OptionError for another one.
+        """
+        return answer_splitter(self.source + (self.tool_source or ""), prompt, reasoning_format)
 
     def _render(
         self, source: str, messages: list[dict[str, object]], generation: bool, extra: Mapping[str, object]
