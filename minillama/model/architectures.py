@@ -25,6 +25,7 @@ class Activation(Enum):
     SILU = auto()
     GELU = auto()  # tanh approximation
     RELU_SQUARED = auto()
+    CLAMPED_SWIGLU = auto()  # of gpt-oss
 
 
 class Gating(Enum):
@@ -168,6 +169,13 @@ FAMILIES: dict[str, Family] = {
         rope_in_windows=True,
     ),
     "starcoder2": Family(layer_norm=True, activation=Activation.GELU, gated=False),
+    "gpt-oss": Family(
+        activation=Activation.CLAMPED_SWIGLU,
+        ffn_norm=_POST,
+        normalise_experts=False,
+        gating=Gating.SOFTMAX_OF_CHOSEN,
+        window_period=2,
+    ),
     "minimax-m2": Family(gating=Gating.SIGMOID, expert_keys=_EXPERT_KEYS[:1]),
 }
 

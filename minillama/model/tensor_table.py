@@ -129,6 +129,7 @@ ARRAYS: Mapping[str, Size] = {
     "ssm_dt": _value_heads,
     "ssm_a": _value_heads,
     "ssm_norm": lambda s: (s.delta_net.size,),
+    "attn_sinks": lambda s: (s.attention.head_count,),
     "post_attention_norm": _d,
     "ffn_norm": _d,
     "ffn_norm_bias": _d,

@@ -44,6 +44,7 @@ HEADS = [
     AttentionSpec(128, 64, 1, Q8, F32, softcap=False),
     AttentionSpec(20, 12, 8, F32, BF16, softcap=True),
     AttentionSpec(80, 96, 3, BF16, Q8, softcap=True),
+    AttentionSpec(64, 64, 3, F16, Q8, softcap=False, sinks=True),
 ]
 by_heads = pytest.mark.parametrize("heads", HEADS, ids=lambda heads: heads.name.removeprefix("minillama_attention_"))
 by_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
@@ -127,7 +128,14 @@ def expected(heads: AttentionSpec, case: Case, loud: float = 2.0) -> np.ndarray:
     """The result by the formula."""
     given = inputs(heads, case, loud)
     arrays = given.q, given.keys.decoded, given.values.decoded, given.positions
-    return slow_attention(*arrays, softcap=softcap(heads), window=case.window)
+    return slow_attention(*arrays, softcap=softcap(heads), window=case.window, sinks=sinks(heads))
+
+
+def sinks(heads: AttentionSpec) -> np.ndarray | None:
+    """A logit of each query head: below, among and above its scores."""
+    if not heads.sinks:
+        return None
+    return np.linspace(-20, 40, KV_HEADS * heads.groups, dtype=np.float32)
 
 
 def softcap(heads: AttentionSpec) -> float:
@@ -150,10 +158,12 @@ def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.n
     q, positions = guarded(np.ascontiguousarray(given.q)), guarded(np.ascontiguousarray(given.positions))
     batch, time = positions.shape
     out = guarded(np.full((batch, time, KV_HEADS * heads.groups * heads.value_size), np.nan, np.float32))
+    logits = None if sinks(heads) is None else guarded(sinks(heads))
     scale, cap = (int(bits) for bits in np.array([SCALE, softcap(heads)], np.float32).view(np.int32))
     args = AttentionArgs.pack(
         time=time, kv_heads=KV_HEADS, capacity=case.capacity, window=case.window, scale=scale, softcap=cap,
         q=q.ctypes.data, positions=positions.ctypes.data, out=out.ctypes.data,
+        sinks=0 if logits is None else logits.ctypes.data,
     )  # fmt: skip
     call = np.concatenate([args, np.array([leaf.ctypes.data for leaf in leaves], np.int64)])
     lanes = panel_lanes(time, heads.groups)

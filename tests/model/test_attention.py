@@ -28,34 +28,37 @@ def at(*starts: int, time: int) -> jax.Array:
     return jnp.asarray(np.array(starts, np.int32)[:, None] + np.arange(time, dtype=np.int32)[None])
 
 
+SINKS = np.array([2.0, -50.0, 30.0, 0.0, -3.0, 8.0], np.float32)  # of N heads: some larger than all scores
 CASES = [
-    # capacity, first positions of the sequences of a batch, T, softcap, window
-    (16, (0,), 16, 0.0, 0),
-    (16, (3,), 1, 0.0, 0),
-    (300, (0,), 300, 0.0, 0),
-    (300, (250,), 50, 20.0, 0),  # the last tile overlaps the one before it
-    (300, (299,), 1, 0.0, 0),
-    (384, (128, 0, 300), 40, 0.0, 0),
-    (384, (383, 5), 1, 2.0, 0),
-    (384, (200,), 150, 0.0, 7),
-    (384, (127, 300), 3, 5.0, 130),
-    (300, (260,), 1, 0.0, 100),
+    # capacity, first positions of the sequences of a batch, T, softcap, window, sinks
+    (16, (0,), 16, 0.0, 0, SINKS),
+    (16, (3,), 1, 0.0, 0, None),
+    (300, (0,), 300, 0.0, 0, None),
+    (300, (250,), 50, 20.0, 0, SINKS),  # the last tile overlaps the one before it
+    (300, (299,), 1, 0.0, 0, SINKS),
+    (384, (128, 0, 300), 40, 0.0, 0, None),
+    (384, (383, 5), 1, 2.0, 0, SINKS),
+    (384, (200,), 150, 0.0, 7, None),
+    (384, (127, 300), 3, 5.0, 130, SINKS),
+    (300, (260,), 1, 0.0, 100, None),
 ]
 
 
-@pytest.mark.parametrize(("capacity", "starts", "time", "softcap", "window"), CASES)
+@pytest.mark.parametrize(("capacity", "starts", "time", "softcap", "window", "sinks"), CASES)
 def test_attention_is_the_formula(
-    capacity: int, starts: tuple[int, ...], time: int, softcap: float, window: int
+    capacity: int, starts: tuple[int, ...], time: int, softcap: float, window: int, sinks: np.ndarray | None
 ) -> None:
     batch = len(starts)
     keys, values = filled(CacheType.F32, batch, capacity, H, 0), filled(CacheType.F32, batch, capacity, V, 1)
     q, positions = queries(batch, time), at(*starts, time=time)
-    expected = slow_attention(
-        *(np.asarray(a) for a in (q, keys.decode(), values.decode(), positions)), softcap=softcap, window=window
-    )
-    got = attention(q, keys, values, positions, SCALE, softcap, window)
+    arrays = (np.asarray(a) for a in (q, keys.decode(), values.decode(), positions))
+    expected = slow_attention(*arrays, softcap=softcap, window=window, sinks=sinks)
+    logits = None if sinks is None else jnp.asarray(sinks)
+    got = attention(q, keys, values, positions, SCALE, softcap, window, logits)
     np.testing.assert_allclose(np.asarray(got), expected, atol=1e-5)
-    whole = attend(attention_weights(q, keys, positions, SCALE, softcap, window), values)
+    tiled = partial(attention_in_tiles, scale=SCALE, softcap=softcap, window=window, tile=TILE)
+    np.testing.assert_allclose(np.asarray(jax.jit(tiled)(q, keys, values, positions, logits)), expected, atol=1e-5)
+    whole = attend(attention_weights(q, keys, positions, SCALE, softcap, window, logits), values)
     np.testing.assert_allclose(np.asarray(whole), expected, atol=1e-5)
 
 
@@ -71,13 +74,13 @@ def test_the_size_of_a_tile_changes_nothing(tile: int, window: int) -> None:
 
 
 @pytest.mark.parametrize("kind", CacheType)
-@pytest.mark.parametrize("time", [1, 20])
-def test_every_type_is_read_as_what_it_holds(kind: CacheType, time: int) -> None:
+@pytest.mark.parametrize(("time", "sinks"), [(1, None), (1, SINKS), (20, SINKS)])
+def test_every_type_is_read_as_what_it_holds(kind: CacheType, time: int, sinks: np.ndarray | None) -> None:
     keys, values = filled(kind, 1, 200, H, 0), filled(kind, 1, 200, V, 1)
     q, positions = queries(1, time), at(170, time=time)
     decoded = (np.asarray(store.decode()) for store in (keys, values))
-    expected = slow_attention(np.asarray(q), *decoded, np.asarray(positions), softcap=0.0, window=0)
-    got = attention(q, keys, values, positions, SCALE, 0.0, 0)
+    expected = slow_attention(np.asarray(q), *decoded, np.asarray(positions), softcap=0.0, window=0, sinks=sinks)
+    got = attention(q, keys, values, positions, SCALE, 0.0, 0, None if sinks is None else jnp.asarray(sinks))
     np.testing.assert_allclose(np.asarray(got), expected, atol=1e-5)
 
 

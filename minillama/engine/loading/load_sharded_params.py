@@ -19,6 +19,7 @@ from minillama.model.layer_kinds import Attention
 from minillama.model.tensor_table import LINEAR
 from minillama.parallel.sharding.partition_specs import (
     COLUMNS,
+    HEADS,
     REPLICATED,
     ROWS,
     SPECS,
@@ -88,7 +89,7 @@ class ShardedLoader:
         present: dict[str, Linear | Array] = {}
         for field, name, shape in tensors:
             if field not in LINEAR:
-                present[field] = self._array(name, shape)
+                present[field] = self._array(name, shape, SPECS[field])
                 continue
             parts = {field: shape[-2]}
             if field == "attn_qkv":
@@ -154,27 +155,32 @@ class ShardedLoader:
         self.advance(tensor.nbytes * rows // shape[-2])
         bias = None
         if f"{name}.bias" in self.file.tensors:
-            bias = self._bias(f"{name}.bias", shape[-2], spec, first, rows, size, shares)
+            bias = self._bias(f"{name}.bias", shape[:-1], spec, first, rows, size, shares)
         return Linear(weight, bias)
 
-    def _array(self, name: str, shape: tuple[int, ...]) -> Array:
-        """A float array, the same on every device."""
-        tensor = find_tensor(self.file, name, shape)
+    def _array(self, name: str, shape: tuple[int, ...], spec: PartitionSpec = REPLICATED) -> Array:
+        """A float array, the same on every device, or the numbers of its heads."""
+        tensor, devices = find_tensor(self.file, name, shape), self.division.devices
         self.advance(tensor.nbytes)
-        return load_sharded_vector(tensor, self.mesh, None, shape)
+        if spec != HEADS:
+            return load_sharded_vector(tensor, self.mesh, None, shape)
+        return load_sharded_vector(tensor, self.mesh, lambda raw, place: raw.reshape(devices, -1)[place])
 
-    def _bias(self, name: str, size: int, spec: PartitionSpec, first: int, rows: int, piece: int, shares: int) -> Array:
-        """A bias cut like the rows.
+    def _bias(
+        self, name: str, shape: tuple[int, ...], spec: PartitionSpec, first: int, rows: int, piece: int, shares: int
+    ) -> Array:
+        """A bias, or one of each expert, cut like the rows.
 
         Behind columns it is added by one device only.
         """
-        tensor = find_tensor(self.file, name, (size,))
-        self.advance(tensor.nbytes * rows // size)
+        tensor = find_tensor(self.file, name, shape)
+        self.advance(tensor.nbytes * rows // shape[-1])
 
         def cut(raw: UInt8[np.ndarray, "bytes"], place: int) -> UInt8[np.ndarray, "piece"]:
             if spec != ROWS:
                 return raw if place == 0 else np.zeros_like(raw)
-            mine = raw.reshape(size, -1)[first : first + rows]
+            mine = raw.reshape(*shape, -1)[..., first : first + rows, :]
             return pad_rows(mine, first_row_of_shard(place, self.division.devices, shares, piece), piece).reshape(-1)
 
-        return load_sharded_vector(tensor, self.mesh, None if spec == REPLICATED else cut)
+        own = (*shape[:-1], piece if spec == ROWS else shape[-1])
+        return load_sharded_vector(tensor, self.mesh, None if spec == REPLICATED else cut, own)

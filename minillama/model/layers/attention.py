@@ -3,6 +3,9 @@
 `attention` visits the keys in tiles, as FlashAttention does (Dao et al. 2022; the running softmax is by Milakov and
 Gimelshein, 2018): it never holds all weights at once, and skips tiles that no query sees.
 `attention_weights` and `attend` are the formula itself; tracing uses them.
+
+A sink is a logit of a head that takes part in the softmax and has no value (Xiao et al. 2023; gpt-oss): the weights of
+the keys then add up to less than 1. In a running softmax it is the first score, of a value that is zero.
 """
 
 from functools import partial
@@ -34,19 +37,21 @@ def attention(
     scale: float,
     softcap: float,
     window: int,
+    sinks: Float[Array, "N"] | None = None,
 ) -> Float[Array, "B T NH"]:
     """softmax(q·k scale) v over the visible positions; heads concatenated.
 
     positions: of the queries, whose own keys and values the cache holds already.
     softcap: bound of the scores, by softcap · tanh(score / softcap); window: positions that a query sees; 0 for none.
+    sinks: a logit of each head that joins the softmax; None for none.
     """
     form = partial(attention_in_tiles, scale=scale, softcap=softcap, window=window)
     on_cpu = partial(form, tile=TILE)
     if cpu_kernels_error() is None and _fits_kernel(q, keys, values):
         on_cpu = partial(_kernel_attention, (scale, softcap, window))
     if jax.default_backend() == "cpu":
-        return on_cpu(q, keys, values, positions)
-    return lax.platform_dependent(q, keys, values, positions, cpu=on_cpu, default=partial(form, tile=LARGE_TILE))
+        return on_cpu(q, keys, values, positions, sinks)
+    return lax.platform_dependent(q, keys, values, positions, sinks, cpu=on_cpu, default=partial(form, tile=LARGE_TILE))
 
 
 def _fits_kernel(q: Float[Array, "B T N H"], keys: Store, values: Store) -> bool:
@@ -55,15 +60,21 @@ def _fits_kernel(q: Float[Array, "B T N H"], keys: Store, values: Store) -> bool
 
 
 def _kernel_attention(
-    constants: tuple[float, float, int], q: Float[Array, "B T N H"], keys: Store, values: Store, positions: Array
+    constants: tuple[float, float, int],
+    q: Float[Array, "B T N H"],
+    keys: Store,
+    values: Store,
+    positions: Int[Array, "B T"],
+    sinks: Float[Array, "N"] | None,
 ) -> Float[Array, "B T NH"]:
     """The CPU kernel, compiled for these sizes."""
     from minillama.kernels.cpu.attention.attention_args import AttentionSpec
     from minillama.kernels.cpu.attention.attention_op import attend as run_kernel
 
     groups = q.shape[2] // keys.shape[1]
-    spec = AttentionSpec(keys.shape[-1], values.shape[-1], groups, keys.kind, values.kind, bool(constants[1]))
-    return run_kernel(spec, q, positions, jax.tree.leaves(keys), jax.tree.leaves(values), *constants)
+    sizes = keys.shape[-1], values.shape[-1], groups
+    spec = AttentionSpec(*sizes, keys.kind, values.kind, softcap=bool(constants[1]), sinks=sinks is not None)
+    return run_kernel(spec, q, positions, jax.tree.leaves(keys), jax.tree.leaves(values), *constants, sinks)
 
 
 def attention_in_tiles(
@@ -71,11 +82,14 @@ def attention_in_tiles(
     keys: Store,
     values: Store,
     positions: Int[Array, "B T"],
+    sinks: Float[Array, "N"] | None = None,
+    *,
     scale: float,
     softcap: float,
     window: int,
     tile: int,
 ) -> Float[Array, "B T NH"]:
+    """`attention` with a running softmax over tiles of keys."""
     batch, kv_heads, capacity, size = keys.shape
     time, tile = q.shape[1], min(tile, capacity)
     per_query = (batch, kv_heads, q.shape[2] // kv_heads, time)  # [B, K, G, T]
@@ -97,12 +111,13 @@ def attention_in_tiles(
         acc = acc * rescale[..., None] + added.reshape(*per_query, -1)
         return new_max, row_sum * rescale + jnp.sum(weights, axis=-1), acc
 
-    nothing = (
-        jnp.full(per_query, jnp.finfo(jnp.float32).min),  # finite: a tile unseen by a query gives exp(-inf), not nan
-        jnp.zeros(per_query),
-        jnp.zeros((*per_query, values.shape[-1])),
-    )
-    _, row_sum, acc = lax.fori_loop(first, last + 1, visit, nothing)
+    if sinks is None:
+        lowest = jnp.finfo(jnp.float32).min  # finite: a tile unseen by a query gives exp(-inf), not nan
+        start = jnp.full(per_query, lowest), jnp.zeros(per_query)
+    else:
+        start = jnp.broadcast_to(_of_heads(sinks, kv_heads)[..., 0], per_query), jnp.ones(per_query)
+    nothing = jnp.zeros((*per_query, values.shape[-1]))
+    _, row_sum, acc = lax.fori_loop(first, last + 1, visit, (*start, nothing))
     return _concat_heads((acc / row_sum[..., None]).transpose(0, 3, 1, 2, 4))
 
 
@@ -113,11 +128,16 @@ def attention_weights(
     scale: float,
     softcap: float,
     window: int,
+    sinks: Float[Array, "N"] | None = None,
 ) -> Float[Array, "B K G T S"]:
     """softmax(q·k scale) over the visible positions; query head j reads key/value head j // G."""
     scores = jnp.einsum("BTKGH,BKSH->BKGTS", _grouped(q, keys.shape[1]), keys.decode()) * scale
     seen = _visible(positions, jnp.arange(keys.capacity, dtype=jnp.int32), window)
-    return jax.nn.softmax(jnp.where(seen, _softcapped(scores, softcap), -jnp.inf), axis=-1)
+    scores = jnp.where(seen, _softcapped(scores, softcap), -jnp.inf)
+    if sinks is None:
+        return jax.nn.softmax(scores, axis=-1)
+    column = jnp.broadcast_to(_of_heads(sinks, keys.shape[1]), (*scores.shape[:-1], 1))
+    return jax.nn.softmax(jnp.concatenate([scores, column], axis=-1), axis=-1)[..., :-1]
 
 
 def attend(weights: Float[Array, "B K G T S"], values: Store) -> Float[Array, "B T NH"]:
@@ -137,6 +157,11 @@ def _visible(positions: Int[Array, "B T"], span: Int[Array, "S"], window: int) -
 def _grouped(q: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B T K G H"]:
     batch, time, heads, size = q.shape
     return q.reshape(batch, time, kv_heads, heads // kv_heads, size)
+
+
+def _of_heads(sinks: Float[Array, "N"], kv_heads: int) -> Float[Array, "1 K G 1 1"]:
+    """Sinks next to scores [B, K, G, T, S]."""
+    return sinks.astype(jnp.float32).reshape(1, kv_heads, -1, 1, 1)
 
 
 def _concat_heads(mixed: Float[Array, "B T K G H"]) -> Float[Array, "B T NH"]:

@@ -21,12 +21,12 @@ def attention_mixer(
     q, k, v, gate = project_qkv(p, h, ctx, layer)
     state = state.write(k, v, ctx.positions[:, 0])
     q, positions = ctx.output_rows(q), ctx.output_rows(ctx.positions)
-    constants = layer.scale, ctx.config.attn_logit_softcapping, layer.sliding_window
+    options = layer.scale, ctx.config.attn_logit_softcapping, layer.sliding_window, p.attn_sinks
     if ctx.is_traced:  # `attention` never holds the weights
-        weights = ctx.see("kq_soft_max", attention_weights(q, state.keys, positions, *constants))
+        weights = ctx.see("kq_soft_max", attention_weights(q, state.keys, positions, *options))
         mixed = attend(weights, state.values)
     else:
-        mixed = attention(q, state.keys, state.values, positions, *constants)
+        mixed = attention(q, state.keys, state.values, positions, *options)
     if gate is not None:
         mixed = mixed * jax.nn.sigmoid(ctx.output_rows(gate))
     return ctx.see("kqv_out", mixed), state

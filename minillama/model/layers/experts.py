@@ -9,7 +9,7 @@ from minillama.kernels import matmul, matmuls
 from minillama.model.config import Config
 from minillama.model.layers.gating import gated
 from minillama.model.layers.routing import route
-from minillama.model.params import Block, fused_projections
+from minillama.model.params import Block, Linear, fused_projections
 
 
 def mix_experts(
@@ -25,8 +25,10 @@ def mix_experts(
 
     def expert(index: Int[Array, ""], x: Float[Array, "n D"]) -> Float[Array, "n D"]:
         stacks = p.ffn_gate_exps, p.ffn_up_exps
-        gate, up = matmuls(x, [stack.weight.expert(index) for stack in stacks], n_valid)
-        return matmul(gated(gate, up, activation), p.ffn_down_exps.weight.expert(index), n_valid)
+        products = matmuls(x, [stack.weight.expert(index) for stack in stacks], n_valid)
+        gate, up = (_add_bias(y, stack, index) for y, stack in zip(products, stacks, strict=True))
+        y = matmul(gated(gate, up, activation), p.ffn_down_exps.weight.expert(index), n_valid)
+        return _add_bias(y, p.ffn_down_exps, index)
 
     tokens, used = chosen.shape
     if tokens * used <= config.expert_count:  # few tokens: read only the experts that they use
@@ -51,3 +53,8 @@ def mix_experts(
             shared = jax.nn.sigmoid(flat @ p.ffn_gate_inp_shexp)[:, None] * shared
         mixed = mixed + shared
     return mixed.reshape(h.shape)
+
+
+def _add_bias(y: Float[Array, "n N"], stack: Linear, index: Int[Array, ""]) -> Float[Array, "n N"]:
+    """y + the bias of an expert, if the stack has biases."""
+    return y if stack.bias is None else y + lax.dynamic_slice_in_dim(stack.bias, index, 1)

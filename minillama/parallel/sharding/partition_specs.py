@@ -18,6 +18,7 @@ from minillama.model.layer_kinds import Attention, Layer
 
 AXIS = "tensor"
 ROWS, COLUMNS, REPLICATED = PartitionSpec(AXIS, None), PartitionSpec(None, AXIS), PartitionSpec()
+HEADS = PartitionSpec(AXIS)  # a number for each query head
 
 SPECS = {
     "token_embd": ROWS,
@@ -42,6 +43,7 @@ SPECS = {
     "attn_norm_bias": REPLICATED,
     "attn_q_norm": REPLICATED,
     "attn_k_norm": REPLICATED,
+    "attn_sinks": HEADS,
     "post_attention_norm": REPLICATED,
     "ffn_norm": REPLICATED,
     "ffn_norm_bias": REPLICATED,

@@ -46,12 +46,14 @@ class AttentionSpec:
     key_type: CacheType
     value_type: CacheType
     softcap: bool
+    sinks: bool = False
 
     @property
     def name(self) -> str:
         """Name of the XLA FFI target."""
         types = f"{self.key_type.value}-{self.value_type.value}"
-        return f"minillama_attention_{self.key_size}-{self.value_size}-{self.groups}-{types}-{int(self.softcap)}"
+        sizes = f"{self.key_size}-{self.value_size}-{self.groups}"
+        return f"minillama_attention_{sizes}-{types}-{int(self.softcap)}{'-sinks' if self.sinks else ''}"
 
     @property
     def keys(self) -> "CacheLayout":
@@ -109,6 +111,7 @@ class AttentionArgs(Struct):
     q = Word()  # address of the queries, float32 [B, T, N, H]
     positions = Word()  # address of the positions of the queries, int32 [B, T]
     out = Word()  # address of the result, float32 [B, T, N, H_v]
+    sinks = Word()  # address of a logit of each query head, float32 [N]; 0 for none
 
     def __init__(self, address: Value, spec: AttentionSpec) -> None:
         super().__init__(address)

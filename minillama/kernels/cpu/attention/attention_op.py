@@ -2,7 +2,8 @@
 
     m' = max(m, max s);  l' = l e^(m-m') + sum e^(s-m');  o' = o e^(m-m') + sum e^(s-m') v      (Dao et al. 2022)
 
-for scores s = q·k scale and values v of a tile; the result is o / l. A kernel is compiled for the sizes of one model.
+for scores s = q·k scale and values v of a tile; the result is o / l. At first m is a very low number and l is 0; with
+sinks, m is the sink of the head and l is 1. A kernel is compiled for the sizes of one model.
 """
 
 import ctypes
@@ -36,10 +37,12 @@ def attend(
     scale: float,
     softcap: float,
     window: int,
+    sinks: Float[Array, "N"] | None = None,
 ) -> Float[Array, "B T NH"]:
     """Causal attention, softmax(q·k scale) v, with a sliding window if `window` is not 0.
 
-    keys, values: the arrays of the cache, [B, K, S, ...] each.
+    keys, values: the arrays of the cache, [B, K, S, ...] each. sinks: a logit of each head; they are there if the
+    specification has them.
     """
     load_attention(spec)
     batch, time, query_heads, _ = q.shape
@@ -48,7 +51,8 @@ def attend(
     sizes = jnp.asarray(np.array([batch, time, kv_heads, capacity, window, lanes], np.int32))
     floats = jnp.asarray(np.array([scale, softcap], np.float32))
     out = jax.ShapeDtypeStruct((batch, time, query_heads * spec.value_size), jnp.float32)
-    return jax.ffi.ffi_call(spec.name, out)(sizes, floats, q, positions.astype(jnp.int32), *keys, *values)
+    last = () if sinks is None else (sinks.astype(jnp.float32),)
+    return jax.ffi.ffi_call(spec.name, out)(sizes, floats, q, positions.astype(jnp.int32), *keys, *values, *last)
 
 
 @run_once
@@ -76,7 +80,7 @@ def define_attention(module: Module, spec: AttentionSpec, api: Api) -> None:
     """`attention(frame)`, the FFI handler.
 
     Operands: i32 [batch, time, kv_heads, capacity, window, panel_lanes], f32 [scale, softcap], q f32 [B, T, N, H],
-    positions i32 [B, T], arrays of keys [B, K, S, ...] and of values. Result: f32 [B, T, N H_v].
+    positions i32 [B, T], arrays of keys [B, K, S, ...] and of values, sinks f32 [N] if any. Result: f32 [B, T, N H_v].
     """
     import_pool(module)
     define_decode(module, "decode", spec)
@@ -104,6 +108,7 @@ def _attention(module: Module, frame: Frame, spec: AttentionSpec) -> None:
         q=q,
         positions=positions,
         out=out,
+        sinks=frame.argument(4 + count) if spec.sinks else const(0),
     )
     for i, leaf in enumerate(leaves):
         store(leaf, call + (AttentionArgs.size() + 8 * i))

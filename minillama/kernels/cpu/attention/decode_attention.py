@@ -85,10 +85,11 @@ def define_decode(module: Module, name: str, spec: AttentionSpec) -> None:
 
 
 def _begin(args: AttentionArgs, index: Value) -> _Task:
-    """Scale the queries; set m to LOWEST, l and o to 0."""
+    """Scale the queries; set m and l to their first values, o to 0."""
     spec, groups = args.spec, args.spec.groups
     head, at = index % args.kv_heads, index // args.kv_heads  # at: b T + t
     batch_head = at // args.time * args.kv_heads + head
+    sinks = args.sinks + head * (groups * 4)
     task = _Task(
         args=args,
         position=args.position(at),
@@ -99,8 +100,8 @@ def _begin(args: AttentionArgs, index: Value) -> _Task:
         dequantised=alloca(KEYS * spec.key_size * 4),
         weights=alloca(groups * KEYS * 4),
         acc=alloca(groups * spec.value_size * 4),
-        row_max=[Var(const(LOWEST, F32)) for _ in range(groups)],
-        row_sum=[Var(const(0.0, F32)) for _ in range(groups)],
+        row_max=[Var(load(F32, 1, sinks + g * 4) if spec.sinks else const(LOWEST, F32)) for g in range(groups)],
+        row_sum=[Var(const(1.0 if spec.sinks else 0.0, F32)) for _ in range(groups)],
     )
     q, scale = args.q + index * (groups * spec.key_size * 4), args.scale
     for g in range(groups):

@@ -90,6 +90,8 @@ def define_prefill(module: Module, name: str, spec: AttentionSpec, lanes: int) -
         keys, values = args.keys(batch_head), args.values(batch_head)
         task = _begin(args, lanes, index % panels * lanes, rows, batch_head)
         lowest, highest = _gather_queries(task)
+        if spec.sinks:
+            _start_with_sinks(task)
         end = highest + 1
         for start in loop(first_visible(lowest, args.window), end, KEYS):
             count = min_(end - start, KEYS)
@@ -105,7 +107,7 @@ def define_prefill(module: Module, name: str, spec: AttentionSpec, lanes: int) -
 
 
 def _begin(args: AttentionArgs, lanes: int, first: Value, rows: Value, batch_head: Value) -> _Task:
-    """Set m to LOWEST, l and o to 0."""
+    """Set m and l to their first values without sinks, o to 0."""
     spec, vectors = args.spec, range(lanes // LANES)
     task = _Task(
         args=args,
@@ -146,6 +148,16 @@ def _gather_queries(task: _Task) -> tuple[Value, Value]:
         for h in loop(0, spec.key_size):
             store(load(F32, 1, q + h * 4) * args.scale, task.q + h * task.lanes_bytes + lane * 4)
     return lowest.value, highest.value
+
+
+def _start_with_sinks(task: _Task) -> None:
+    """Set m of each row to the sink of its head, and l to 1."""
+    groups = task.args.spec.groups
+    sinks, found = task.args.sinks + task.head * (groups * 4), alloca(task.lanes_bytes)
+    for lane in loop(0, task.lanes):
+        store(load(F32, 1, sinks + (task.first + lane) % groups * 4), found + lane * 4)
+    for v, sink in enumerate(_load_lanes(task, found)):
+        task.row_max[v].value, task.row_sum[v].value = sink, const(1.0, F32, LANES)
 
 
 def _dequantise(layout: CacheLayout, head: list[Value], position: Value, to: Value) -> None:
