@@ -10,16 +10,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
 # Lowest layer first. A room may import itself and lower layers, but not another room of its own layer.
 LAYERS = [
     {"printable_text", "start_guard"}, {"errors"}, {"atomic_file", "option_values", "private_files"}, {"machine"},
-    {"env"}, {"gguf"}, {"tokenizer"}, {"kernels"}, {"model"}, {"sampling"}, {"parallel"}, {"engine"}, {"measure"},
-    {"cli", "lab", "server"},
+    {"env"}, {"gguf"}, {"tokenizer"}, {"convert"}, {"kernels"}, {"model"}, {"sampling"}, {"parallel"}, {"engine"},
+    {"measure"}, {"cli", "lab", "server"},
 ]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 FIRST = {
     "printable_text", "start_guard", "errors", "atomic_file", "option_values", "private_files", "machine", "env",
 }  # fmt: skip
-WITHOUT_JAX = FIRST | {"gguf", "tokenizer"}
+WITHOUT_JAX = FIRST | {"gguf", "tokenizer", "convert"}
 LIGHT_ROOMS = FIRST | {"cli"}  # importing these is quick: `minillama --help` imports no numpy
-HEAVY = {"jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "jinja2", "regex", "tqdm", "psutil"}
+HEAVY = {
+    "jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "safetensors", "jinja2", "regex", "tqdm",
+    "psutil",
+}  # fmt: skip
 OUTSIDE_WORLD = {"cli", "lab", "server"}  # rooms that print, parse arguments and read the environment
 # `atomic_file` writes files; the others have a lock file and standard streams.
 WRITERS = {"atomic_file", "measurement_lock", "model_from_args", "standard_streams"}

@@ -29,6 +29,7 @@ COMMANDS = {
     "simple": "simple",
     "tokenize": "tokenize",
     "inspect": "inspect",
+    "convert": "convert",
     "synth": "synth",
     "quantize": "quantize",
     "imatrix": "imatrix",
