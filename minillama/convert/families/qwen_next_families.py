@@ -10,9 +10,9 @@ from minillama.convert.families.common_keys import rope_sections
 from minillama.convert.families.qwen_families import FUSED_EXPERTS, QWEN_EXPERTS, QWEN_MOE_KEYS
 from minillama.convert.family_row import Family, Weights, integer, per_layer
 from minillama.convert.folder.folder_config import FolderConfig
-from minillama.convert.weights.value_head_order import split_interleaved_heads, tile_value_heads
 from minillama.convert.weights.lazy_weight import LazyWeight
 from minillama.convert.weights.mamba_layers import minus_exp
+from minillama.convert.weights.value_head_order import split_interleaved_heads, tile_value_heads
 
 _MTP_LAYER = re.compile(r"(?:model\.)?mtp\.layers\.(\d+)\.")
 _MTP_PARTS = {
