@@ -6,6 +6,7 @@ Everything that the file does say (sizes, eps, rope base and scaling, biases, ex
 taken from the file; an optional tensor that is there is used. Source: llama.cpp's graphs, one per architecture.
 """
 
+import difflib
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -181,10 +182,11 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(architecture: str) -> Family:
-    """The row of an architecture; raises UnsupportedError with the known names."""
+    """The row of an architecture; raises UnsupportedError with the nearest known names."""
     if architecture not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
+        nearest = difflib.get_close_matches(architecture[:64], sorted(FAMILIES), n=3, cutoff=0)
         raise UnsupportedError(
-            f"unsupported architecture {quoted(architecture)} (general.architecture); supported: {known}"
+            f"unsupported architecture {quoted(architecture)} (general.architecture); the nearest of {len(FAMILIES)} "
+            f"supported ones: {', '.join(nearest)}"
         )
     return FAMILIES[architecture]

@@ -268,6 +268,20 @@ def test_real_templates_as_transformers(llama_cpp_templates: Path) -> None:
     assert compared == 50 * len(list(llama_cpp_templates.glob("*.jinja"))) > 3000 and refused < compared / 5
 
 
+@pytest.mark.slow
+def test_earlier_thoughts_do_not_disturb_real_templates(llama_cpp_templates: Path) -> None:
+    """An answer with thoughts goes back into every template; a template writes them once or leaves them out."""
+    for path in sorted(llama_cpp_templates.glob("*.jinja")):
+        source = path.read_text()
+        plain = [*USER, {"role": "assistant", "content": "Hi there"}, *USER]
+        try:
+            render(source, plain)
+        except UnsupportedError:
+            continue
+        thought = plain[1] | dict.fromkeys(("reasoning_content", "thinking"), "They greet.")
+        assert render(source, [*USER, thought, *USER]).count("They greet.") <= 1, path.name
+
+
 def test_a_file_may_have_another_template_for_tools() -> None:
     metadata = spm_metadata(WORDS) | {
         "tokenizer.chat_template": "plain",
