@@ -35,3 +35,8 @@ def all_gather(x: Float[Array, "*batch R"], axis: str | None) -> Float[Array, "*
 def axis_index(axis: str | None) -> Int[Array, ""] | int:
     """This device's index on an axis; 0 on a single device."""
     return 0 if axis is None else lax.axis_index(axis)
+
+
+def axis_size(axis: str | None) -> int:
+    """Number of devices on an axis; 1 on a single device."""
+    return 1 if axis is None else lax.axis_size(axis)

@@ -4,11 +4,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from minillama.model.collectives import all_reduce, axis_index, axis_size
+
 
 def rms_norm(x: Float[Array, "*batch D"], weight: Float[Array, "D"], epsilon: float) -> Float[Array, "*batch D"]:
     """x / sqrt(mean(x²) + ε) · weight (Zhang and Sennrich 2019)."""
     scale = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
     return x * scale * weight.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def shared_rms_norm(
+    x: Float[Array, "*batch R"], weight: Float[Array, "D"], epsilon: float, axis: str | None
+) -> Float[Array, "*batch R"]:
+    """RMSNorm of D channels that the devices of an axis share.
+
+    Each has R of them, in order, and several devices may have the same; all hold the whole weight.
+    """
+    mean = all_reduce(jnp.mean(jnp.square(x), axis=-1, keepdims=True), axis) / axis_size(axis)
+    size = x.shape[-1]
+    first = axis_index(axis) * (weight.shape[0] // size) // axis_size(axis) * size
+    mine = jax.lax.dynamic_slice_in_dim(weight, first, size)
+    return x * jax.lax.rsqrt(mean + epsilon) * mine.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def layer_norm(

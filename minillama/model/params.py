@@ -45,8 +45,8 @@ class Block:
     attn_v: Linear | None = None
     attn_qkv: Linear | None = None  # rows of q, k and v in one
     attn_gate: Linear | None = None  # of the output of a recurrent layer
-    attn_q_norm: Float[Array, "H"] | None = None  # of a head, or of all heads at once [N H]
-    attn_k_norm: Float[Array, "H"] | None = None
+    attn_q_norm: Float[Array, "NH"] | None = None  # of a head [H], or of all heads at once
+    attn_k_norm: Float[Array, "KH"] | None = None
     attn_sinks: Float[Array, "N"] | None = None  # logits that take a share of the softmax, one a head
     attn_output: Linear | None = None
     ssm_in: Linear | None = None  # rows of attn_qkv and attn_gate in one, by key head

@@ -21,12 +21,16 @@ class Rule:
 
 RULES = (
     # families: one of each feature (rope style, fused tensors, head norms, post norms, window, experts, factors)
+    Rule("model/test_forward.py::TestEveryVariant::test_forward_is_the_formulas",
+         "llama3|qwen2moe|chatglm|gemma3|phi3-longrope|glm4moe|mistral3|olmo3|phi2", ".*"),
     Rule("model/test_forward.py::TestEveryVariant", "llama3|qwen2moe|chatglm|gemma3|phi3-longrope", ".*"),
     Rule("model/test_forward.py::TestAgainstLlamaCpp::test_architecture",
          "llama3|qwen2moe|qwen3|chatglm|gemma2|phi3-longrope|qwen2-yarn", ".*"),
     Rule("model/test_forward.py::TestAgainstLlamaCpp::test_quantised", "F16|Q8_0|Q4_0|Q4_K_M|IQ4_XS", ".*"),
     Rule("engine/test_llm.py::test_generated_is_streamed_is_recomputed",
          "llama3|qwen2moe", "gemma3|glm4|qwen3|phi3-longrope|chatglm"),
+    Rule("engine/test_packed_params.py::test_a_file_and_all_vectors",
+         "llama3|qwen2moe|gemma3|phi2|glm4moe", ".*"),
     Rule("engine/test_llm.py::test_the_prompt_may_be_read_in_chunks", slow=".*"),
     Rule("engine/test_llm.py::TestPlacement::test_two_devices_give_the_same_text", slow=".*"),
     # devices: one family quick, some in CI

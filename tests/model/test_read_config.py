@@ -30,7 +30,10 @@ DOCUMENT = (ROOT / "docs" / "gguf-keys.md").read_text(encoding="utf-8")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, object]]:
     """Metadata of a tiny model of each family."""
     folder = tmp_path_factory.mktemp("tiny")
-    return {name: dict(open_gguf(write_tiny(folder / f"{name}.gguf", name)).metadata) for name in FAMILIES}
+    names = {variant.architecture: name for name, variant in reversed(VARIANTS.items())}  # the first of each
+    return {
+        family: dict(open_gguf(write_tiny(folder / f"{family}.gguf", name)).metadata) for family, name in names.items()
+    }
 
 
 class TestConfig:
@@ -39,7 +42,7 @@ class TestConfig:
         return dict(open_gguf(write_tiny(tmp_path / "m.gguf", "llama")).metadata)
 
     def test_unknown_architecture_lists_the_known(self, metadata: dict[str, object]) -> None:
-        with pytest.raises(UnsupportedError, match=r"'mamba' .*supported: chatglm, gemma2, .*qwen3moe"):
+        with pytest.raises(UnsupportedError, match=r"'mamba' .*supported: chatglm, .*gemma2, .*qwen3moe"):
             read_config(metadata | {"general.architecture": "mamba"}, 300)
 
     @pytest.mark.parametrize(
@@ -56,7 +59,10 @@ class TestConfig:
             ("block_count", 0), ("block_count", "two"), ("embedding_length", -4), ("attention.head_count", True),
             ("attention.head_count_kv", 3), ("rope.freq_base", float("nan")), ("rope.dimension_count", 7),
             ("rope.dimension_count", 1000), ("expert_count", 2**40), ("rope.scaling.type", "spiral"),
-            ("attention.head_count", np.array([4, 2])), ("nextn_predict_layers", 99), ("nextn_predict_layers", 2),
+            ("attention.head_count", np.array([4, 3])), ("attention.head_count", np.array([4])),
+            ("attention.head_count", np.array([4.0, 2.0])), ("attention.head_count_kv", np.array([2, 0])),
+            ("attention.head_count_kv", np.array([2, 2**40])), ("attention.head_count_kv", ("2", "2")),
+            ("nextn_predict_layers", 99), ("nextn_predict_layers", 2),
             ("rope.freq_base", 0.0), ("rope.scaling.factor", -2.0), ("rope.scale_linear", -2.0),
             ("attention.causal", 1), ("expert_group_count", -1), ("rope.scaling.original_context_length", 0),
             ("block_count", 513), ("embedding_length", np.arange(9000.0)),
@@ -67,6 +73,37 @@ class TestConfig:
             read_config(metadata | {f"llama.{key}": value}, 300)
         assert "\n" not in str(caught.value)
         assert key.split(".")[-1] in str(caught.value) or "heads" in str(caught.value)
+
+    def test_heads_may_differ_from_layer_to_layer(self, metadata: dict[str, object]) -> None:
+        """A third value belongs to a layer that predicts later tokens."""
+        heads = {"attention.head_count": np.array([4, 8, 1]), "attention.head_count_kv": np.array([2, 1, 1])}
+        more = {"block_count": 3, "nextn_predict_layers": 1, **heads}
+        config = read_config(metadata | {f"llama.{key}": value for key, value in more.items()}, 300)
+        assert [(layer.head_count, layer.head_count_kv) for layer in config.layers] == [(4, 2), (8, 1)]
+        assert (config.layers[1].key_length, config.layers[1].scale) == (16, 1 / 4)
+
+    @pytest.mark.parametrize(
+        ("groups", "used", "message"),
+        [
+            (3, 1, "expert_group_count is 3; expected a divisor of the 4 experts"),
+            (4, 2, "expert_group_count is 4; expected a divisor of the 4 experts that leaves two or more a group"),
+            (2, 0, "expert_group_used_count is 0; expected 1 to 2"), (2, 3, "expert_group_used_count is 3"),
+            (2, 1, "expert_group_used_count is 1; expected 1 to 2, with room for 3 experts"),
+        ],
+    )  # fmt: skip
+    def test_impossible_groups_of_experts(
+        self, metadata: dict[str, object], groups: int, used: int, message: str
+    ) -> None:
+        values = {"count": 4, "used_count": 3, "group_count": groups, "group_used_count": used}
+        with pytest.raises(FormatError, match=re.escape(message)):
+            read_config(metadata | {f"llama.expert_{key}": value for key, value in values.items()}, 300)
+
+    def test_exaone_has_windows_in_64_layers_only(self, files: Mapping[str, dict[str, object]]) -> None:
+        """There, only the layers with one rotate; its 30 layers without a window do."""
+        given = files["exaone4"] | {"exaone4.attention.sliding_window": 7}
+        whole, local = (read_config(given | {"exaone4.block_count": layers}, 300).layers for layers in (30, 64))
+        assert {(layer.sliding_window, layer.rope) for layer in whole} == {(0, 0)}
+        assert [(layer.sliding_window, layer.rope) for layer in local[:4]] == [(7, 0)] * 3 + [(0, None)]
 
     def test_one_value_for_all_layers_may_be_an_array(self, metadata: dict[str, object]) -> None:
         config = read_config(metadata | {"llama.attention.head_count_kv": np.array([2, 2], np.int32)}, 300)
@@ -105,7 +142,8 @@ class TestConfig:
             given["gemma3.attention.sliding_window_pattern"] = pattern
         config = read_config(given, 300)
         assert [config.layer(layer).sliding_window for layer in range(2)] == windows
-        assert config.rope_local.freq_base == 5000.0
+        assert (config.rope_local is not None) == any(windows)
+        assert config.rope_local is None or config.rope_local.freq_base == 5000.0
 
     def test_a_pattern_of_too_few_layers(self, tmp_path: Path) -> None:
         given = dict(open_gguf(write_tiny(tmp_path / "m.gguf", "gemma3")).metadata)
@@ -182,7 +220,6 @@ class TestVariants:
         ("key", "value", "message"),
         [
             ("attention.causal", False, "attention.causal is false: an embedding model"),
-            ("expert_group_count", 4, "expert_group_count is 4, which is not supported"),
             ("attention.key_length_swa", 32, "attention.key_length_swa is 32, but 16 in layers without a window"),
             ("attention.value_length_swa", 8, "attention.value_length_swa is 8, but 16"),
             ("rope.dimension_count_swa", 8, "rope.dimension_count_swa is 8, but 16"),
@@ -207,7 +244,8 @@ class TestVariants:
 def test_keys_of_other_families_are_ignored_with_a_word(name: str, files: Mapping[str, dict[str, object]]) -> None:
     config = read_config(files[name], 300)
     for key, value in WITHOUT_EFFECT.items():
-        with_key = files[name] | {f"{name}.{key}": not value if isinstance(value, bool) else type(value)(value + 3)}
+        value = files[name].get(f"{name}.{key}", value)
+        with_key = files[name] | {f"{name}.{key}": not value if isinstance(value, bool) else type(value)(value + 5)}
         keys = metadata_keys(with_key)
         found = config_from_keys(keys, 300)
         assert (keys.ignored() == [f"{name}.{key}"]) == (found == config), key
@@ -286,6 +324,14 @@ def test_the_document_lists_the_keys_of_a_model(files: Mapping[str, dict[str, ob
     assert {key for key, use in documented("Model").items() if is_read(use)} == keys_of_models(files)
     listed = re.search(r"These keys change(.*?)YaRN uses", DOCUMENT, re.DOTALL)
     assert listed is not None and set(re.findall("`([a-z_.]+)`", listed[1])) == set(WITHOUT_EFFECT)
+
+
+def test_the_document_lists_the_families() -> None:
+    text = (ROOT / "docs" / "llama-cpp.md").read_text(encoding="utf-8")
+    table = re.search(r"^\| architecture \| models \|\n(.*?)^$", text, re.MULTILINE | re.DOTALL)
+    assert table is not None
+    listed = [name for row in table[1].splitlines()[1:] for name in row.split("|")[1].strip().split(", ")]
+    assert sorted(listed) == sorted(FAMILIES)
 
 
 def test_the_document_lists_the_other_keys() -> None:

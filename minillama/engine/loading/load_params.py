@@ -93,7 +93,17 @@ def load_segment(
 
 
 def unused_tensors(file: GGUF, config: Config) -> list[str]:
-    """Tensors that `load_params` does not read, a sign of an unsupported variant."""
+    """Tensors that `load_params` does not read, a sign of an unsupported variant.
+
+    Layers that predict tokens after the next one (nextn_predict_layers) are no such sign.
+    """
+    blocks, skipped = config.block_count, metadata_keys(file.metadata).integer("nextn_predict_layers", 0, least=0)
+    predicting = tuple(f"blk.{layer}." for layer in range(blocks, blocks + skipped))
+    return [name for name in unread_tensors(file, config) if not name.startswith(predicting)]
+
+
+def unread_tensors(file: GGUF, config: Config) -> list[str]:
+    """Tensors that `load_params` does not read."""
     known = {"token_embd.weight", "output_norm.weight", "output_norm.bias", "output.weight", "output.bias"}
     known |= set(ROPE_FACTORS)
     for layer in range(config.block_count):

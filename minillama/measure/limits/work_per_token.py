@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from minillama.engine.loading.load_params import unused_tensors
+from minillama.engine.loading.load_params import unread_tensors
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.measure.trial import Trial
@@ -56,10 +56,10 @@ def weight_bytes(file: GGUF, config: Config, tokens: int = 1, *, head: bool = Tr
     select, and of a token embedding that is not also the head one row per token. head: whether logits are computed.
     """
     tied = "output.weight" not in file.tensors
-    unused = set(unused_tensors(file, config))
+    unread = set(unread_tensors(file, config))
     total = 0
     for name, tensor in file.tensors.items():
-        if name in unused or (name.startswith("output.") and not head):
+        if name in unread or (name.startswith("output.") and not head):
             continue
         if name == "token_embd.weight" and not (tied and head):
             total += tokens * tensor.nbytes // tensor.shape[0]
@@ -75,11 +75,11 @@ def prompt_weights(file: GGUF, config: Config) -> int:
     These are the matrices of the layers, with active experts only. The head is left out, because only the last token of
     a prompt needs logits.
     """
-    unused = set(unused_tensors(file, config))
+    unread = set(unread_tensors(file, config))
     return sum(
         prod(tensor.shape) * _used(name, config) // _stored(name, config)
         for name, tensor in file.tensors.items()
-        if name.startswith("blk.") and len(tensor.shape) > 1 and name not in unused
+        if name.startswith("blk.") and len(tensor.shape) > 1 and name not in unread
     )
 
 

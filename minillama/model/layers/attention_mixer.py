@@ -8,7 +8,7 @@ from jaxtyping import Float
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import Attention
 from minillama.model.layers.attention import attend, attention, attention_weights
-from minillama.model.norm import rms_norm
+from minillama.model.norm import rms_norm, shared_rms_norm
 from minillama.model.params import Block, fused_projections
 from minillama.model.rope import apply_rope
 from minillama.model.states.key_values import KeyValues
@@ -60,7 +60,7 @@ def turn_heads(
     """Queries or keys as heads, normed (each head, or all at once) and rotated, in the family's order."""
     epsilon, shape = ctx.config.layer_norm_rms_epsilon, (*x.shape[:2], heads, layer.key_length)
     if norm is not None and norm.shape[0] != layer.key_length:
-        x, norm = rms_norm(x, norm, epsilon), None
+        x, norm = shared_rms_norm(x, norm, epsilon, ctx.config.axis), None
     x = x.reshape(shape)
     if norm is None:
         return rotate(x, ctx, layer)
@@ -79,5 +79,5 @@ def with_temperature(q: Float[Array, "B T N H"], ctx: PassContext) -> Float[Arra
     config = ctx.config
     if not config.temperature_scale:
         return q
-    times = jnp.floor(ctx.positions / jnp.float32(config.rope.original_context_length))
+    times = jnp.floor(ctx.positions.astype(jnp.float32) / config.rope.original_context_length)
     return q * (1 + config.temperature_scale * jnp.log(times + 1))[:, :, None, None]

@@ -52,12 +52,10 @@ def _read_rotation(keys: MetadataKeys, row: Family, windows: tuple[int, ...]) ->
 
 def read_windows(keys: MetadataKeys, row: Family, blocks: int) -> tuple[int, ...]:
     """The sliding window of each layer, 0 for none, by file or family."""
-    if row.window_period is None:
+    if row.window_period is None or (row.window_layers and blocks not in row.window_layers):
         return (0,) * blocks
     has_window = _read_pattern(keys, row.window_period, blocks)
     size = keys.integer("attention.sliding_window", row.default_window, 0)
-    if row.window_layers and blocks not in row.window_layers:
-        return (0,) * blocks
     return tuple(size if is_local else 0 for is_local in has_window)
 
 

@@ -13,8 +13,8 @@ from minillama.model.reading.metadata_keys import MetadataKeys
 def read_ropes(keys: MetadataKeys, row: Family, key_length: int, has_windows: bool) -> tuple[Rope, ...]:
     """Rope of the layers, then that of layers with a sliding window if it differs."""
     rope = _read_rope(keys, row, key_length)
-    local = _read_local_rope(keys, row, rope) if row.window_period is not None else None
-    return (rope,) if local is None or not has_windows else (rope, local)
+    local = _read_local_rope(keys, row, rope) if has_windows else None
+    return (rope,) if local is None else (rope, local)
 
 
 def _read_rope(keys: MetadataKeys, row: Family, key_length: int) -> Rope:
