@@ -128,10 +128,12 @@ def _words(words: list[str]) -> "tuple[Path, Path, Mix | None, int | None]":
 
 def _mix(word: str) -> "tuple[bool, Mix | None]":
     """Parse a type by name or number: whether it is one, and its mix (None for COPY)."""
-    from minillama.gguf.quantisation_mixes import ALIASES, MIX_NAMES, Mix
+    from minillama.gguf.quantisation_mixes import ALIASES, ALL_MIX_NAMES, MIX_NAMES, Mix
 
     if word.upper() == "COPY":
         return True, None
+    if word.upper() in ALL_MIX_NAMES and word.upper() not in MIX_NAMES:
+        raise OptionError(f"cannot quantise to {word}: its types are only read; known: {', '.join(MIX_NAMES)}")
     if word.upper() in (*MIX_NAMES, *ALIASES):
         return True, Mix.named(word)
     mixes = {str(int(mix.file_type)): mix for mix in map(Mix.named, MIX_NAMES)}

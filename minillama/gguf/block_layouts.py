@@ -4,14 +4,29 @@ Names of fields and their order are those of ggml-common.h. All code that reads 
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from gguf import quants
 
 from minillama.gguf.types import TensorType as Type
 
 # Code books: a code of 4 bits is an index. E2M1 values are doubled, so that they are integers.
 IQ4_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 MXFP4_DOUBLED_VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
+EVEN_SIGN_BITS = 7  # stored for 8 weights where the number of negative ones is even: IQ2_XXS, IQ2_XS and IQ3_XXS
+
+
+@cache
+def code_grid(kind: Type) -> np.ndarray:
+    """Points of an IQ1, IQ2 or IQ3 type: int8 [points, 8]; IQ3: [points, 4].
+
+    A code is the number of a point. The magnitudes of trained weights, 4 or 8 at a time, are near few of all possible
+    points. The grid holds the 256 to 2048 points that llama.cpp chose. Signs are apart, except in IQ1.
+    """
+    quant = getattr(quants, kind.name)
+    quant.init_grid()
+    return quant.grid.reshape(quant.grid_shape).astype(np.int8)
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,7 @@ class BlockLayout:
     m: int | None = None  # float16 minimum of the block, `m` or `dmin`
     scales: int | None = None  # scales of the groups, with their minima if any
     scales_high: int | None = None  # high bits of these scales, where they are apart: `scales_h` of IQ4_XS
+    signs: int | None = None  # a bit for each weight, where they are apart
     exponent: int | None = None  # power of two in place of `d`: `e` of MXFP4
 
 
@@ -42,6 +58,16 @@ LAYOUTS: dict[Type, BlockLayout] = {
     Type.IQ4_NL: BlockLayout(32, d=0, qs=2),
     Type.IQ4_XS: BlockLayout(32, d=0, scales_high=2, scales=4, qs=8),
     Type.MXFP4: BlockLayout(32, exponent=0, qs=1),
+    Type.NVFP4: BlockLayout(16, scales=0, qs=4),
+    Type.TQ1_0: BlockLayout(32, qs=0, qh=48, d=52),
+    Type.TQ2_0: BlockLayout(32, qs=0, d=64),
+    Type.IQ1_S: BlockLayout(32, d=0, qs=2, qh=34),
+    Type.IQ1_M: BlockLayout(16, qs=0, qh=32, scales=48),
+    Type.IQ2_XXS: BlockLayout(32, d=0, qs=2),
+    Type.IQ2_XS: BlockLayout(16, d=0, qs=2, scales=66),
+    Type.IQ2_S: BlockLayout(16, d=0, qs=2, signs=34, qh=66, scales=74),
+    Type.IQ3_XXS: BlockLayout(32, d=0, qs=2, scales=66),
+    Type.IQ3_S: BlockLayout(32, d=0, qs=2, qh=66, signs=74, scales=106),
 }
 
 

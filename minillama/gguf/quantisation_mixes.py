@@ -24,7 +24,7 @@ class Mix:
         """Find a mix by name, such as `q4_k_m`; OptionError if unknown."""
         known_name = ALIASES.get(name.upper(), name.upper())
         if known_name not in _BASES:
-            raise OptionError(f"unknown file type {name}; known: {', '.join(_BASES)}")
+            raise OptionError(f"unknown file type {name}; known: {', '.join(ALL_MIX_NAMES)}")
         base = _BASES[known_name]
         return cls(known_name, FileType.ALL_F32 if known_name == "F32" else FileType[f"MOSTLY_{known_name}"], base)
 
@@ -32,7 +32,7 @@ class Mix:
 # As in llama-quantize, a k-quant without a size is the medium one.
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
-_BASES: dict[str, TensorType] = {
+_WRITTEN_BASES: dict[str, TensorType] = {
     "F32": TensorType.F32, "F16": TensorType.F16, "BF16": TensorType.BF16, "Q8_0": TensorType.Q8_0,
     "Q4_0": TensorType.Q4_0, "Q4_1": TensorType.Q4_1, "Q5_0": TensorType.Q5_0, "Q5_1": TensorType.Q5_1,
     "Q2_K": TensorType.Q2_K, "Q3_K_S": TensorType.Q3_K, "Q3_K_M": TensorType.Q3_K, "Q3_K_L": TensorType.Q3_K,
@@ -40,7 +40,17 @@ _BASES: dict[str, TensorType] = {
     "Q6_K": TensorType.Q6_K, "IQ4_NL": TensorType.IQ4_NL, "IQ4_XS": TensorType.IQ4_XS,
 }  # fmt: skip
 
-MIX_NAMES: tuple[str, ...] = tuple(_BASES)
+# Mixes of files that others quantise: their types are read, not written.
+_READ_BASES: dict[str, TensorType] = {
+    "IQ1_S": TensorType.IQ1_S, "IQ1_M": TensorType.IQ1_M, "IQ2_XXS": TensorType.IQ2_XXS, "IQ2_XS": TensorType.IQ2_XS,
+    "IQ2_S": TensorType.IQ2_XS, "IQ2_M": TensorType.IQ2_S, "IQ3_XXS": TensorType.IQ3_XXS, "IQ3_XS": TensorType.IQ3_S,
+    "IQ3_S": TensorType.IQ3_S, "IQ3_M": TensorType.IQ3_S, "TQ1_0": TensorType.TQ1_0, "TQ2_0": TensorType.TQ2_0,
+    "NVFP4": TensorType.NVFP4,
+}  # fmt: skip
+_BASES = _WRITTEN_BASES | _READ_BASES
+
+MIX_NAMES: tuple[str, ...] = tuple(_WRITTEN_BASES)
+ALL_MIX_NAMES: tuple[str, ...] = tuple(_BASES)
 
 # Types for tensors whose row length is not a multiple of 256.
 _FALLBACK_TYPES: dict[TensorType, TensorType] = {
@@ -50,6 +60,9 @@ _FALLBACK_TYPES: dict[TensorType, TensorType] = {
     TensorType.Q5_K: TensorType.Q5_1,
     TensorType.Q6_K: TensorType.Q8_0,
     TensorType.IQ4_XS: TensorType.IQ4_NL,
+    **{kind: TensorType.IQ4_NL for kind in TensorType if kind.name.startswith(("IQ1_", "IQ2_", "IQ3_"))},
+    TensorType.TQ1_0: TensorType.Q4_0,
+    TensorType.TQ2_0: TensorType.Q4_0,
 }
 FLOAT_TYPES = (TensorType.F32, TensorType.F16, TensorType.BF16)
 
@@ -111,9 +124,14 @@ def preferred_type(mix: Mix, name: str, shape: tuple[int, ...], traits: ModelTra
     if mix.base in FLOAT_TYPES:
         return mix.base
     stem = name.removesuffix(".weight")
+    if mix.name == "NVFP4" and stem in ("output", "token_embd"):
+        return TensorType.BF16  # llama-quantize does not write NVFP4; converters leave these tensors as they are
     if stem == "output" or (stem == "token_embd" and traits.tied):
         plain = mix.base is TensorType.Q8_0 or shape[-1] % BLOCKS[mix.base][0]
-        return TensorType.Q8_0 if plain else TensorType.Q6_K
+        small = TensorType.Q5_K if mix.name in (*_TWO_BITS, "IQ3_XXS") else TensorType.Q6_K
+        return TensorType.Q8_0 if plain else small
+    if stem == "token_embd":
+        return _TOKEN_EMBEDDING.get(mix.name, mix.base)
     return _layer_type(mix, stem, traits)
 
 
@@ -131,6 +149,8 @@ def _layer_type(mix: Mix, stem: str, traits: ModelTraits) -> TensorType:
     layer = int(number) if number.isdecimal() else 0
     value = part in ("attn_v", "attn_qkv", "attn_kv_b")
     down = part.startswith("ffn_down")
+    if mix.name in _TWO_BITS:
+        return _two_bits_type(mix, part, layer, value, down, traits)
     if traits.experts == 8:  # Mixtral, in which attention is small compared with the experts
         if value or part == "attn_k":
             return TensorType.Q8_0
@@ -142,7 +162,32 @@ def _layer_type(mix: Mix, stem: str, traits: ModelTraits) -> TensorType:
     return chosen
 
 
-_EIGHT_EXPERTS = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS")
+_EIGHT_EXPERTS = (
+    "Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS", "IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M",
+)  # fmt: skip
+_TWO_BITS = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M")
+_TOKEN_EMBEDDING = {
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS"), TensorType.Q2_K),
+    **dict.fromkeys(("IQ2_S", "IQ2_M", "IQ3_XXS"), TensorType.IQ3_S),
+    **dict.fromkeys(("TQ1_0", "TQ2_0"), TensorType.Q4_K),
+}
+
+
+def _two_bits_type(mix: Mix, part: str, layer: int, value: bool, down: bool, traits: ModelTraits) -> TensorType:
+    """Type of a tensor inside a layer of an IQ1 or IQ2 mix."""
+    larger = TensorType.IQ3_S if mix.name in ("IQ2_S", "IQ2_M") else TensorType.Q2_K
+    if value:
+        return TensorType.Q4_K if traits.group >= 4 or traits.experts >= 4 else larger
+    if part == "attn_k" and traits.experts == 8:
+        return TensorType.Q4_K
+    if down and layer < traits.layers // 8:
+        return larger
+    if part == "attn_output":
+        if traits.experts == 8:
+            return TensorType.Q5_K
+        by_mix = {"IQ1_S": TensorType.IQ2_XXS, "IQ1_M": TensorType.IQ2_XXS}
+        return by_mix.get(mix.name, larger if larger is TensorType.IQ3_S else mix.base)
+    return mix.base
 
 
 def _layer_exception(mix: Mix, part: str, layer: int, value: bool, down: bool, traits: ModelTraits) -> TensorType:
@@ -168,6 +213,25 @@ def _layer_exception(mix: Mix, part: str, layer: int, value: bool, down: bool, t
             return TensorType.Q3_K
         case "IQ4_XS" | "IQ4_NL" if (value and traits.group >= 4) or (down and first_eighth and not traits.important):
             return TensorType.Q5_K
+        case "IQ3_XXS" if value:
+            small = TensorType.IQ3_XXS if traits.important else TensorType.IQ3_S
+            return TensorType.Q4_K if traits.group >= 4 else small
+        case "IQ3_XXS" if down and not traits.important:
+            return TensorType.Q4_K if first_eighth else TensorType.Q3_K
+        case "IQ3_XXS" if part in ("attn_k", "attn_q"):
+            return TensorType.IQ2_S
+        case "IQ3_XXS" if part == "attn_output":
+            return TensorType.IQ3_S
+        case "IQ3_XS" | "IQ3_S" if value and traits.group >= 4:
+            return TensorType.Q4_K
+        case "IQ3_XS" if part in ("attn_k", "attn_q"):
+            return TensorType.IQ3_XXS
+        case "IQ3_XS" if part.startswith(("ffn_gate", "ffn_up")) and layers // 8 <= layer < 7 * layers // 8:
+            return TensorType.IQ3_XXS
+        case "IQ3_M" if value or part == "attn_output" or (down and first_eighth):
+            return TensorType.Q4_K
+        case "IQ3_M" if down and traits.experts == 8 and often:
+            return TensorType.Q4_K
         case "Q4_0" if down and first_eighth and traits.important:
             return TensorType.Q4_1
         case "Q5_0" if down and first_eighth and traits.important:

@@ -9,9 +9,16 @@ from gguf_bytes import pair
 
 from minillama.errors import FormatError, OptionError
 from minillama.gguf import FileType, TensorType, open_gguf
-from minillama.gguf.display_names import file_type_name, format_bytes, format_parameters, model_type, size_class
+from minillama.gguf.display_names import (
+    FILE_TYPE_NAMES,
+    file_type_name,
+    format_bytes,
+    format_parameters,
+    model_type,
+    size_class,
+)
 from minillama.gguf.kv_cache_types import CacheTypes, cache_bytes_per_token
-from minillama.gguf.quantisation_mixes import MIX_NAMES, Mix, ModelTraits, tensor_type
+from minillama.gguf.quantisation_mixes import ALL_MIX_NAMES, Mix, ModelTraits, tensor_type
 
 # llama-quantize's name -> llama-bench's name
 WORDS = {
@@ -19,6 +26,11 @@ WORDS = {
     "Q5_1": "Q5_1", "Q2_K": "Q2_K - Medium", "Q3_K_S": "Q3_K - Small", "Q3_K_M": "Q3_K - Medium",
     "Q3_K_L": "Q3_K - Large", "Q4_K_S": "Q4_K - Small", "Q4_K_M": "Q4_K - Medium", "Q5_K_S": "Q5_K - Small",
     "Q5_K_M": "Q5_K - Medium", "Q6_K": "Q6_K", "IQ4_NL": "IQ4_NL - 4.5 bpw", "IQ4_XS": "IQ4_XS - 4.25 bpw",
+    "IQ1_S": "IQ1_S - 1.5625 bpw", "IQ1_M": "IQ1_M - 1.75 bpw", "IQ2_XXS": "IQ2_XXS - 2.0625 bpw",
+    "IQ2_XS": "IQ2_XS - 2.3125 bpw", "IQ2_S": "IQ2_S - 2.5 bpw", "IQ2_M": "IQ2_M - 2.7 bpw",
+    "IQ3_XXS": "IQ3_XXS - 3.0625 bpw", "IQ3_XS": "IQ3_XS - 3.3 bpw", "IQ3_S": "IQ3_S - 3.4375 bpw",
+    "IQ3_M": "IQ3_S mix - 3.66 bpw", "TQ1_0": "TQ1_0 - 1.69 bpw ternary", "TQ2_0": "TQ2_0 - 2.06 bpw ternary",
+    "NVFP4": "NVFP4",
 }  # fmt: skip
 
 
@@ -112,7 +124,8 @@ def test_reference_files_have_the_types_that_llama_quantize_gave(reference: Path
 
 
 def test_mix_names() -> None:
-    assert set(MIX_NAMES) == set(WORDS)
+    assert set(ALL_MIX_NAMES) == set(WORDS)
+    assert all(FILE_TYPE_NAMES[Mix.named(name).file_type] == word for name, word in WORDS.items())
     assert Mix.named("q4_k_m") == Mix.named("Q4_K") == Mix("Q4_K_M", FileType.MOSTLY_Q4_K_M, TensorType.Q4_K)
     assert Mix.named("f32").file_type == 0
     with pytest.raises(OptionError, match="unknown file type Q9_9; known: F32, F16"):
@@ -142,11 +155,58 @@ def test_layers_with_more_bits(name: str, part: str, other: TensorType, layers: 
         assert found is (other if layer in layers else mix.base)
 
 
+# By the rules of llama-quant.cpp, with an importance matrix, for 4 query heads per key head and for one.
+LOW_BIT_MIXES = {
+    # mix: token_embd output attn_v(4) attn_v(1) attn_k attn_output ffn_down(first, middle) ffn_up(first, middle)
+    "IQ1_S": "Q2_K Q5_K Q4_K Q2_K IQ1_S IQ2_XXS Q2_K IQ1_S IQ1_S IQ1_S",
+    "IQ1_M": "Q2_K Q5_K Q4_K Q2_K IQ1_M IQ2_XXS Q2_K IQ1_M IQ1_M IQ1_M",
+    "IQ2_XXS": "Q2_K Q5_K Q4_K Q2_K IQ2_XXS IQ2_XXS Q2_K IQ2_XXS IQ2_XXS IQ2_XXS",
+    "IQ2_XS": "Q2_K Q5_K Q4_K Q2_K IQ2_XS IQ2_XS Q2_K IQ2_XS IQ2_XS IQ2_XS",
+    "IQ2_S": "IQ3_S Q5_K Q4_K IQ3_S IQ2_XS IQ3_S IQ3_S IQ2_XS IQ2_XS IQ2_XS",
+    "IQ2_M": "IQ3_S Q5_K Q4_K IQ3_S IQ2_S IQ3_S IQ3_S IQ2_S IQ2_S IQ2_S",
+    "IQ3_XXS": "IQ3_S Q5_K Q4_K IQ3_XXS IQ2_S IQ3_S IQ3_XXS IQ3_XXS IQ3_XXS IQ3_XXS",
+    "IQ3_XS": "IQ3_S Q6_K Q4_K IQ3_S IQ3_XXS IQ3_S IQ3_S IQ3_S IQ3_S IQ3_XXS",
+    "IQ3_S": "IQ3_S Q6_K Q4_K IQ3_S IQ3_S IQ3_S IQ3_S IQ3_S IQ3_S IQ3_S",
+    "IQ3_M": "IQ3_S Q6_K Q4_K Q4_K IQ3_S Q4_K Q4_K IQ3_S IQ3_S IQ3_S",
+    "TQ1_0": "Q4_K Q6_K TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0",
+    "TQ2_0": "Q4_K Q6_K TQ2_0 TQ2_0 TQ2_0 TQ2_0 TQ2_0 TQ2_0 TQ2_0 TQ2_0",
+    "NVFP4": "BF16 BF16 NVFP4 NVFP4 NVFP4 NVFP4 NVFP4 NVFP4 NVFP4 NVFP4",
+}
+
+
+@pytest.mark.parametrize("name", LOW_BIT_MIXES)
+def test_low_bit_mixes(name: str) -> None:
+    def found(tensor: str, heads: int = 4) -> str:
+        traits = ModelTraits(16, heads=heads, kv_heads=1, tied=False, important=True)
+        return tensor_type(Mix.named(name), f"{tensor}.weight", (512, 256), traits).name
+
+    tensors = ("blk.3.attn_k", "blk.3.attn_output", "blk.1.ffn_down", "blk.8.ffn_down", "blk.1.ffn_up", "blk.8.ffn_up")
+    ends = [found("token_embd"), found("output"), found("blk.3.attn_v"), found("blk.3.attn_v", heads=1)]
+    assert [*ends, *map(found, tensors)] == LOW_BIT_MIXES[name].split()
+
+
+def test_low_bit_mixes_of_other_models() -> None:
+    """Eight experts, and no importance matrix."""
+
+    def found(name: str, tensor: str, experts: int = 8) -> str:
+        traits = ModelTraits(16, heads=4, kv_heads=1, tied=True, experts=experts)
+        return tensor_type(Mix.named(name), f"{tensor}.weight", (512, 256), traits).name
+
+    parts = ("token_embd", "blk.3.attn_v", "blk.3.attn_k", "blk.3.attn_output", "blk.4.ffn_down_exps")
+    assert [found("IQ2_XXS", part) for part in parts] == ["Q5_K", "Q4_K", "Q4_K", "Q5_K", "IQ2_XXS"]
+    assert [found("IQ3_M", part) for part in parts] == ["Q6_K", "Q8_0", "Q8_0", "Q5_K", "Q4_K"]
+    assert [found("TQ1_0", part) for part in parts] == ["Q6_K", "Q8_0", "Q8_0", "TQ1_0", "TQ1_0"]
+    assert [found("IQ3_XXS", f"blk.{layer}.ffn_down", experts=0) for layer in (1, 8)] == ["Q4_K", "Q3_K"]
+
+
 def test_narrow_rows_fall_back() -> None:
     def found(name: str, row: int) -> TensorType:
         mix = Mix.named(name)
         return tensor_type(mix, "blk.3.attn_q.weight", (8, row), ModelTraits(24, heads=14, kv_heads=2, tied=True))
 
+    assert found("IQ2_XXS", 896) is found("IQ1_M", 896) is TensorType.IQ4_NL
+    assert found("TQ1_0", 896) is TensorType.Q4_0
+    assert (found("NVFP4", 896), found("NVFP4", 96)) == (TensorType.NVFP4, TensorType.F16)
     assert found("Q4_K_M", 896) is TensorType.Q5_0
     assert found("Q2_K", 896) is TensorType.Q4_0
     assert found("Q6_K", 896) is TensorType.Q8_0

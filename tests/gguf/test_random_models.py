@@ -17,7 +17,7 @@ from minillama.errors import OptionError, ResourceError
 from minillama.gguf import TensorType, dequantize, open_gguf
 from minillama.gguf.byte_alphabet import BYTE_TO_CHARACTER
 from minillama.gguf.display_names import format_parameters, model_type
-from minillama.gguf.quantisation_mixes import MIX_NAMES, Mix
+from minillama.gguf.quantisation_mixes import ALL_MIX_NAMES, MIX_NAMES, Mix
 from minillama.gguf.random_models import model_writer
 from minillama.gguf.random_models.model_shapes import SHAPES, shape_named
 from minillama.gguf.random_models.model_writer import tensor_specs, write_random_model
@@ -25,7 +25,9 @@ from minillama.gguf.random_models.random_blocks import random_blocks
 from minillama.gguf.random_models.random_vocabulary import RandomTokens, random_tokens
 from minillama.gguf.types import BLOCKS
 
-WRITTEN_TYPES = sorted({tensor.type for name in MIX_NAMES for tensor in tensor_specs(SHAPES["tiny"], Mix.named(name))})
+WRITTEN_TYPES = sorted(
+    {tensor.type for name in ALL_MIX_NAMES for tensor in tensor_specs(SHAPES["tiny"], Mix.named(name))}
+)
 
 # Parameter counts as the models' pages on the hub give them; llama 3.2 with the 32 rope factors of its GGUF file.
 PARAMETERS = {
@@ -86,7 +88,7 @@ def test_random_blocks_have_mean_0_and_the_given_deviation(type: TensorType, dev
     assert np.max(np.abs(weights)) < 8 * deviation
 
 
-@pytest.mark.parametrize("name", MIX_NAMES)
+@pytest.mark.parametrize("name", ALL_MIX_NAMES)
 def test_a_written_file_opens_as_planned(tmp_path: Path, name: str) -> None:
     path = write_random_model(tmp_path / "tiny.gguf", "tiny", name, seed=3)
     file, shape = open_gguf(path), SHAPES["tiny"]
@@ -269,6 +271,7 @@ def test_help_lists_every_shape_and_type(capsys: pytest.CaptureFixture[str]) -> 
         words = f"{shape.name} {shape.title} {size}"
         assert words.split() in lines
     assert list(MIX_NAMES) in lines
+    assert list(ALL_MIX_NAMES[len(MIX_NAMES) :]) in lines
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ class Rule:
     slow: str = "(?!)"
 
 
+LOW_BITS = "(NVFP4|TQ|IQ1_|IQ2_|IQ3_)"  # the types that are only read
+
 RULES = (
     # families: one of each feature (rope style, fused tensors, head norms, post norms, window, experts, factors)
     Rule("model/test_forward.py::TestEveryVariant::test_forward_is_the_formulas",
@@ -26,6 +28,7 @@ RULES = (
     Rule("model/test_forward.py::TestEveryVariant", "llama3|qwen2moe|chatglm|gemma3|phi3-longrope", ".*"),
     Rule("model/test_forward.py::TestAgainstLlamaCpp::test_architecture",
          "llama3|qwen2moe|qwen3|chatglm|gemma2|phi3-longrope|qwen2-yarn", ".*"),
+    Rule("model/test_low_bit_models.py", slow="(IQ1_M|IQ2_M|IQ3_XS|TQ1_0|NVFP4).*"),
     Rule("model/test_forward.py::TestAgainstLlamaCpp::test_quantised", "F16|Q8_0|Q4_0|Q4_K_M|IQ4_XS", ".*"),
     Rule("engine/test_llm.py::test_generated_is_streamed_is_recomputed",
          "llama3|qwen2moe", "gemma3|glm4|qwen3|phi3-longrope|chatglm"),
@@ -59,8 +62,17 @@ RULES = (
     Rule("engine/test_executable_cache.py::test_what_jax_has_compiled_before", slow=".*"),
     # kernels: the processor's own instruction set quick, the generic one (seconds a kernel) for some types in CI
     Rule("kernels/test_cpu_attention.py::TestEveryKernel", "(?!.*generic).*", ".*f16-f16.*|.*q8_0-f32.*"),
+    Rule("kernels/test_weight.py::TestEveryType", f"(?!.*{LOW_BITS}).*|.*IQ2_S.*", ".*"),
+    Rule("kernels/test_weight.py::test_any_bytes", f"(?!{LOW_BITS}).*", ".*"),
+    Rule("kernels/test_weight.py::test_any_finite_block", "NVFP4|TQ1_0|IQ1_M|IQ2_S", ".*"),
+    Rule("kernels/test_mapped_weight.py::TestInsideJit::test_an_expert", "Q4_K|IQ2_S", ".*"),
+    Rule("kernels/test_cpu_matmul.py::test_any_finite_block", "(IQ2_S|NVFP4)-(?!generic).*",
+         "(?!.*generic).*|(IQ2_XXS|TQ1_0).*"),
+    Rule("kernels/test_cpu_matmul.py::test_any_bytes", f"(?!.*generic|{LOW_BITS}).*",
+         "(?!.*generic).*|(IQ2_XXS|TQ1_0).*"),
     Rule("kernels/test_cpu_matmul.py::TestEveryKernel",
-         "(?!.*generic).*-(Q4_0|Q8_0|Q4_K|Q6_K|F16|IQ4_XS)-.*", "(?!.*generic).*|.*(Q4_0|[^B]F16|Q6_K).*"),
+         "(?!.*generic).*-(Q4_0|Q8_0|Q4_K|Q6_K|F16|IQ4_XS|IQ2_S)-.*",
+         "(?!.*generic).*|.*(Q4_0|[^B]F16|Q6_K|IQ2_XXS|TQ1_0).*"),
     Rule("kernels/test_cpu_matmul.py::test_zeros", "(?!.*generic).*", ".*"),
     Rule("kernels/test_cpu_matmul.py::TestQuantisedActivations", "(?!.*generic).*", ".*"),
     Rule("kernels/test_cpu_matmul.py", "(?!.*generic).*|generic", ".*(Q4_0|[^B]F16|Q6_K).*"),
@@ -70,7 +82,7 @@ RULES = (
     Rule("parallel/test_shards.py::test_vectors", slow=".*"),
     Rule("parallel/test_worker_group.py::test_slow_start", slow=".*"),
     Rule("parallel/test_worker_group.py::test_leader_waits", slow=".*"),
-    Rule("parallel/test_shards.py::test_types", "Q8_0", "F16|Q4_K|F32"),
+    Rule("parallel/test_shards.py::test_types", "Q8_0", "F16|Q4_K|F32|NVFP4|IQ2_XXS"),
     Rule("sampling/test_sharded_sampling.py::test_the_same_tokens_on_two_devices", slow="all of these"),
     Rule("sampling/test_sharded_sampling.py::test_the_same_tokens", "all of these", "all later stages|greedy|dry"),
     Rule("sampling/test_sharded_sampling.py::test_values_of_top_k", slow=".*"),

@@ -21,13 +21,14 @@ from functools import cache
 
 import numpy as np
 import pytest
+from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 from guard_pages import guarded
 from hypothesis import given
 from hypothesis import strategies as st
 from test_simd import ISAS
-from test_weight import random_bytes
+from test_weight import EXACT, random_bytes
 
 from minillama import env
 from minillama.kernels.cpu.formats import FORMATS
@@ -259,6 +260,24 @@ def test_any_bytes(kind: Type, isa: Isa) -> None:
         x = np.random.default_rng(4).standard_normal((tokens, 512)).astype(np.float32)
         y = product(kind, isa, raw, x)
         check(kind, raw[sane], x, y[:, sane], isa)
+
+
+@cases(EXACT)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_any_finite_block_is_exact(kind: Type, isa: Isa, seed: int) -> None:
+    """Rows by number, of random bytes: all equal numbers of the gguf library."""
+    block, size = GGML_QUANT_SIZES[kind]
+    raw = np.random.default_rng(seed).integers(0, 256, (40, size), np.uint8)
+    ids, out = np.arange(40, dtype=np.int32), np.zeros((40, block), np.float32)
+    args = MatmulArgs.pack(
+        weights=raw.ctypes.data, row_bytes=size, width=block, rows=40, tokens=40,
+        source=ids.ctypes.data, y=out.ctypes.data,
+    )  # fmt: skip
+    callable_at(kernels(kind, isa)(Role.EMBED.name), 3)(args.ctypes.data, 0, 40)
+    with np.errstate(all="ignore"):
+        expected = dequantize(raw, kind)
+    finite = np.isfinite(expected).all(1)
+    np.testing.assert_array_equal(out[finite], expected[finite])
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)

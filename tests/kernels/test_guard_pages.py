@@ -11,7 +11,7 @@ import pytest
 from guard_pages import MODES, guarded
 from strict_jax import ROOT
 
-FORMATS = "Q4_0 or Q8_0 or Q4_K or Q6_K or IQ4_XS or MXFP4 or F16 or BF16 or F32"
+FORMATS = "Q4_0 or Q8_0 or Q4_K or Q6_K or IQ or MXFP4 or NVFP4 or TQ or F16 or BF16 or F32"
 # Reads one byte after or before an array of 100 bytes.
 OUTSIDE = """
 import ctypes, sys

@@ -7,7 +7,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 from test_cpu_matmul import check
-from test_weight import random_bytes
+from test_weight import EXACT, random_bytes
 
 from minillama.kernels import matmuls, portable_weight
 from minillama.kernels.cpu.mapped_weight import MappedWeight, map_weight, multiply
@@ -77,15 +77,16 @@ class TestInsideJit:
         for y, weight in zip(matmuls(x, weights), weights, strict=True):
             np.testing.assert_array_equal(np.asarray(y), np.asarray(matmuls(x, [weight])[0]))
 
-    def test_an_expert_is_its_own_matrix(self) -> None:
-        raw = random_bytes(Type.Q4_K, 48, 512)
-        stack = in_file(raw, Type.Q4_K, (3, 16, 512))
+    @pytest.mark.parametrize("kind", [Type.Q4_K, *EXACT], ids=lambda kind: kind.name)
+    def test_an_expert_is_its_own_matrix(self, kind: Type) -> None:
+        raw = random_bytes(kind, 48, 512)
+        stack = in_file(raw, kind, (3, 16, 512))
         x = np.random.default_rng(0).standard_normal((1, 512)).astype(np.float32)
         choose = jax.jit(lambda x, stack, i: stack.expert(i).product(x))
         assert stack.expert(jnp.int32(0)).shape == (16, 512)
         for i in range(3):
             got = np.asarray(choose(jnp.asarray(x), stack, jnp.int32(i)))
-            check(Type.Q4_K, raw[16 * i : 16 * i + 16], x, got)
+            check(kind, raw[16 * i : 16 * i + 16], x, got)
 
     def test_mapped_and_portable_weights_in_one_call(self) -> None:
         raw = random_bytes(Type.Q4_0, 20, 64)

@@ -128,6 +128,23 @@ class TestOnEveryInstructionSet:
             )
             np.testing.assert_array_equal(got, entries[codes[:lanes]])
 
+    def test_constant_tables(self, isa: Isa) -> None:
+        """Values at computed places, of two tables in one function."""
+
+        def body(to: Value, index: Value) -> Value:
+            large, small = (
+                simd.constant_table(simd.U64, [2**63 + 7 * i for i in range(100)]),
+                simd.constant_table(U8, [3 * i for i in range(80)]),
+            )
+            assert simd.constant_table(U8, [3 * i for i in range(80)]).ir is not None  # the same table again
+            store(simd.vector([load(simd.F64, 1, large + (index + i) * 8) for i in (0, 2)]), to)
+            return load(U8, 1, small + index).to(I64)
+
+        found = np.zeros(2, np.uint64)
+        function = run(isa, 2, body)
+        assert [function(found.ctypes.data, index) for index in (5, 79)] == [15, 237]
+        assert found.tolist() == [2**63 + 7 * 79, 2**63 + 7 * 81]
+
     def test_sums_and_folds(self, isa: Isa, rng: np.random.Generator) -> None:
         x = rng.integers(-99, 99, (16, 16)).astype(np.float32)
         out = np.zeros(18, np.float32)

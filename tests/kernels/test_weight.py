@@ -41,6 +41,12 @@ def random_bytes(kind: Type, rows: int, width: int, seed: int = 0) -> np.ndarray
             raw[..., at : at + 2] = scale[..., None].view(np.uint8)
     if kind is Type.MXFP4:
         raw[..., layout.exponent] = rng.integers(118, 128, raw.shape[:2])
+    if kind is Type.NVFP4:
+        raw[..., :4] = rng.integers(0x10, 0x30, (*raw.shape[:2], 4))
+    if kind is Type.IQ1_M:  # the highest bits of the float16 scale, whose parts are in four words
+        raw[..., [51, 53, 55]] &= 0x0F
+        raw[..., 53] |= 0xC0
+        raw[..., 55] |= 0x10
     return raw.reshape(rows, -1)
 
 
@@ -106,6 +112,20 @@ def test_any_bytes_decode_as_in_the_gguf_library(kind: Type, data: st.DataObject
         assert not np.isfinite(got[np.isnan(expected)]).any()
 
 
+EXACT = tuple(kind for kind in DECODERS if kind.name.startswith(("NVFP4", "TQ", "IQ1_", "IQ2_", "IQ3_")))
+
+
+@pytest.mark.parametrize("kind", EXACT, ids=lambda kind: kind.name)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_any_finite_block_is_exact(kind: Type, seed: int) -> None:
+    """Scales are short enough that no product is rounded: all equal numbers of the gguf library."""
+    raw = np.random.default_rng(seed).integers(0, 256, (40, GGML_QUANT_SIZES[kind][1]), np.uint8)
+    with np.errstate(all="ignore"):
+        expected = dequantize(raw, kind)
+    finite = np.isfinite(expected).all(1)
+    np.testing.assert_array_equal(np.asarray(_plain(jnp.asarray(raw), kind))[finite], expected[finite])
+
+
 @pytest.mark.parametrize("tile", [30, 50, 128])
 def test_a_matrix_is_decoded_in_tiles(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     """Tiles that divide the rows, leave a remainder, or are larger than the matrix."""
@@ -123,9 +143,9 @@ def test_a_quantised_weight_takes_little_more_memory_than_its_bytes() -> None:
 
 
 def test_an_unsupported_type_is_named_with_the_supported_ones() -> None:
-    with pytest.raises(UnsupportedError, match=r"IQ2_S in blk\.3\.ffn_up\.weight; supported: F32, F16.*Q6_K"):
-        memory = np.zeros(82, np.uint8)
-        tensor = Tensor("blk.3.ffn_up.weight", (1, 256), Type.IQ2_S, memory[None], 0, Path("model.gguf"))
+    with pytest.raises(UnsupportedError, match=r"Q1_0 in blk\.3\.ffn_up\.weight; supported: F32, F16.*Q6_K"):
+        memory = np.zeros(18, np.uint8)
+        tensor = Tensor("blk.3.ffn_up.weight", (1, 128), Type.Q1_0, memory[None], 0, Path("model.gguf"))
         load_weight(tensor, Files({tensor.file: memory}), DEVICE)
 
 

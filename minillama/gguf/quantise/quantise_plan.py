@@ -12,6 +12,7 @@ from minillama.gguf.header_writer import TensorSpec
 from minillama.gguf.imatrix_file import ImportanceMatrix
 from minillama.gguf.quantisation_mixes import (
     FLOAT_TYPES,
+    MIX_NAMES,
     Mix,
     ModelTraits,
     compatible_type,
@@ -103,6 +104,8 @@ def plan_file(file: GGUF, mix: Mix | None, options: QuantiseOptions = QuantiseOp
     and UnsupportedError (a tensor that is already quantised, a type without a quantiser).
     """
     _check(file, options)
+    if mix is not None and mix.name not in MIX_NAMES:
+        raise UnsupportedError(f"cannot quantise to {mix.name}: its types are only read; known: {', '.join(MIX_NAMES)}")
     metadata, kinds = _metadata(file, mix, options)
     steps = []
     for tensor in sorted(file.tensors.values(), key=_order):

@@ -32,7 +32,8 @@ POOL_SIZES = (4099, 32771, 262147)
 
 def tensor_specs(shape: ModelShape, mix: Mix) -> list[TensorSpec]:
     """Specifications of all tensors of the file, in order."""
-    traits = ModelTraits(shape.layers, shape.heads, shape.kv_heads, shape.tied)
+    important = mix.name.startswith("IQ3_")  # published files of these mixes are made with an importance matrix
+    traits = ModelTraits(shape.layers, shape.heads, shape.kv_heads, shape.tied, important=important)
     return [TensorSpec(name, sizes, tensor_type(mix, name, sizes, traits)) for name, sizes in shape.tensors()]
 
 

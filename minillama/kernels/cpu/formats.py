@@ -7,7 +7,7 @@ from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 
 from minillama.gguf.block_layouts import LAYOUTS
-from minillama.kernels.cpu import unpack_blocks
+from minillama.kernels.cpu import unpack_blocks, unpack_grids, unpack_ternary
 from minillama.kernels.cpu.simd import F32, U16, Value, bf16_to_f32, f16_to_f32, load
 from minillama.kernels.cpu.unpack_blocks import (
     IQ4_CODE_BOOK,
@@ -48,6 +48,7 @@ class Format:
     has_minimum: bool = False
     unpack_shuffled: UnpackShuffled | None = None
     permutation: tuple[int, ...] = IN_ORDER
+    rows: int = 2  # computed at a time in decoding: as many as fit in registers next to unpacking
 
     def unpack_gemv(self, addresses: Sequence[Value]) -> ShuffledBlocks:
         """Unpack for GEMV: shuffled if the type supports it for that many blocks."""
@@ -86,10 +87,21 @@ def _super_block(
     has_minimum: bool = False,
     unpack_shuffled: UnpackShuffled | None = None,
     permutation: tuple[int, ...] = IN_ORDER,
+    rows: int = 2,
 ) -> Format:
     """A type with blocks of 256 weights."""
-    group = LAYOUTS[kind].group
-    return Format(unpack, *GGML_QUANT_SIZES[kind], 1, group, zero_point, has_minimum, unpack_shuffled, permutation)
+    sizes = (*GGML_QUANT_SIZES[kind], 1, LAYOUTS[kind].group)
+    return Format(unpack, *sizes, zero_point, has_minimum, unpack_shuffled, permutation, rows)
+
+
+def _grid(kind: Type, unpacker: unpack_grids.GridUnpacker) -> Format:
+    """A type whose codes are points of a grid; shuffled if groups have two halves."""
+    zero_point = unpack_grids.ZERO_POINTS[kind]
+    if LAYOUTS[kind].group == 16:
+        return _super_block(kind, unpacker.in_order, zero_point, rows=1)
+    return _super_block(
+        kind, unpacker.in_order, zero_point, unpack_shuffled=unpacker.shuffled, permutation=LOW_NIBBLES_FIRST, rows=1
+    )
 
 
 FORMATS: dict[Type, Format] = {
@@ -139,6 +151,30 @@ FORMATS: dict[Type, Format] = {
         unpack_shuffled=iq4_xs_shuffled,
         permutation=LOW_NIBBLES_FIRST,
     ),
+    Type.NVFP4: Format(unpack_blocks.nvfp4, *GGML_QUANT_SIZES[Type.NVFP4], 4, 16, MXFP4_OFFSET),
+    Type.TQ1_0: _super_block(Type.TQ1_0, unpack_ternary.tq1_0, zero_point=1, rows=1),
+    Type.TQ2_0: _super_block(
+        Type.TQ2_0,
+        unpack_ternary.tq2_0,
+        zero_point=1,
+        unpack_shuffled=unpack_ternary.tq2_0_shuffled,
+        permutation=LOW_NIBBLES_FIRST,
+        rows=1,
+    ),
+    Type.IQ1_S: _super_block(
+        Type.IQ1_S,
+        unpack_grids.iq1_s,
+        has_minimum=True,
+        unpack_shuffled=unpack_grids.iq1_s_shuffled,
+        permutation=LOW_NIBBLES_FIRST,
+        rows=1,
+    ),
+    Type.IQ1_M: _grid(Type.IQ1_M, unpack_grids.IQ1_M),
+    Type.IQ2_XXS: _grid(Type.IQ2_XXS, unpack_grids.IQ2_XXS),
+    Type.IQ2_XS: _grid(Type.IQ2_XS, unpack_grids.IQ2_XS),
+    Type.IQ2_S: _grid(Type.IQ2_S, unpack_grids.IQ2_S),
+    Type.IQ3_XXS: _grid(Type.IQ3_XXS, unpack_grids.IQ3_XXS),
+    Type.IQ3_S: _grid(Type.IQ3_S, unpack_grids.IQ3_S),
 }
 
 

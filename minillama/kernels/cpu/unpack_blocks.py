@@ -75,7 +75,7 @@ def _negative_m(kind: Type, blocks: Sequence[Value]) -> Value:
     return _f16_field(kind, blocks, LAYOUTS[kind].m) * -1.0
 
 
-def _splat_f16(lanes: int, address: Value) -> Value:
+def splat_f16(lanes: int, address: Value) -> Value:
     return f16_to_f32(load_splat(U16, lanes, address))
 
 
@@ -88,11 +88,11 @@ def _nibbles(blocks: Sequence[Value], at: int) -> list[Value]:
     for a, b in zip(blocks[::2], blocks[1::2], strict=True):
         raw = concat(load(U8, 16, a + at), load(U8, 16, b + at))
         doubled = raw.permute([*range(16), *range(16), *range(16, 32), *range(16, 32)])
-        codes.append(_mask_bytes(doubled.bitcast(U32) >> const_vector([0] * 4 + [4] * 4 + [0] * 4 + [4] * 4, U32), 15))
+        codes.append(mask_bytes(doubled.bitcast(U32) >> const_vector([0] * 4 + [4] * 4 + [0] * 4 + [4] * 4, U32), 15))
     return codes
 
 
-def _shift_copies(raw: Value, left: tuple[int, int] | None = None, right: tuple[int, int] | None = None) -> Value:
+def shift_copies(raw: Value, left: tuple[int, int] | None = None, right: tuple[int, int] | None = None) -> Value:
     """Two copies of 32 bytes, each with its own shift, as 32-bit words."""
     doubled = concat(raw, raw).bitcast(U32)
     if left is not None:
@@ -100,7 +100,7 @@ def _shift_copies(raw: Value, left: tuple[int, int] | None = None, right: tuple[
     return doubled >> const_vector([right[0]] * 8 + [right[1]] * 8, U32)
 
 
-def _mask_bytes(words: Value, bits: int) -> Value:
+def mask_bytes(words: Value, bits: int) -> Value:
     """Keep some bits of every byte: shifts of 32-bit words move bits across bytes."""
     return (words & (bits * 0x01010101)).bitcast(U8)
 
@@ -108,8 +108,8 @@ def _mask_bytes(words: Value, bits: int) -> Value:
 def _bit_planes(raw: Value, plane: int, to: int) -> Value:
     """Bits `plane` and `plane + 1` of 32 bytes, each moved to bit `to`: 64 bytes."""
     first, second = to - plane, to - plane - 1
-    moved = _shift_copies(raw, left=(first, second)) if second >= 0 else _shift_copies(raw, right=(-first, -second))
-    return _mask_bytes(moved, 1 << to)
+    moved = shift_copies(raw, left=(first, second)) if second >= 0 else shift_copies(raw, right=(-first, -second))
+    return mask_bytes(moved, 1 << to)
 
 
 def _fifth_bits(blocks: Sequence[Value], at: int) -> list[Value]:
@@ -164,14 +164,26 @@ def mxfp4(blocks: Sequence[Value]) -> Unpacked:
     return Unpacked([lookup(MXFP4_CODE_BOOK, codes) for codes in _nibbles(blocks, layout.qs)], bits.bitcast(F32))
 
 
+def nvfp4(blocks: Sequence[Value]) -> Unpacked:
+    layout, codes = LAYOUTS[Type.NVFP4], []
+    nibble_order = [8 * group + i for group in range(4) for _ in range(2) for i in range(8)]  # low ones, high ones
+    for block in blocks:
+        twice = load(U8, 32, block + layout.qs).permute(nibble_order).bitcast(U32)
+        codes.append(lookup(MXFP4_CODE_BOOK, mask_bytes(twice >> const_vector([0, 0, 4, 4] * 4, U32), 15)))
+    e4m3 = vector([load(U32, 1, block + layout.scales) for block in blocks]).bitcast(U8)
+    # as a float16 the bits are 2^8 times smaller, as its exponent has another bias; the code book is doubled
+    bits = select(e4m3.equals(0x7F), const(0, U16, e4m3.lanes), (e4m3 & 0x7F).to(U16) << 7)
+    return Unpacked(codes, f16_to_f32(bits) * 128.0)
+
+
 def q2_k(blocks: Sequence[Value]) -> Unpacked:
     (block,), layout = blocks, LAYOUTS[Type.Q2_K]
     packed = load(U8, 16, block + layout.scales)
-    d, dmin = (_splat_f16(16, block + at) for at in (layout.d, layout.m))
+    d, dmin = (splat_f16(16, block + at) for at in (layout.d, layout.m))
     codes = []
     for half in range(2):
         raw = load(U8, 32, block + (layout.qs + 32 * half))
-        codes += [_mask_bytes(_shift_copies(raw, right=shifts), 3) for shifts in ((0, 2), (4, 6))]
+        codes += [mask_bytes(shift_copies(raw, right=shifts), 3) for shifts in ((0, 2), (4, 6))]
     return Unpacked(codes, (packed & 15).to(F32) * d, (packed >> 4).to(F32) * dmin)
 
 
@@ -182,10 +194,10 @@ def q3_k(blocks: Sequence[Value]) -> Unpacked:
     for half in range(2):
         raw = load(U8, 32, block + (layout.qs + 32 * half))
         for i, shifts in enumerate(((0, 2), (4, 6))):
-            low = _mask_bytes(_shift_copies(raw, right=shifts), 3)
+            low = mask_bytes(shift_copies(raw, right=shifts), 3)
             codes.append(low | _bit_planes(high_bits, 4 * half + 2 * i, 2))
     scale = _six_bit_scales(block + layout.scales, block + (layout.scales + 8))
-    return Unpacked(codes, scale * _splat_f16(16, block + layout.d))
+    return Unpacked(codes, scale * splat_f16(16, block + layout.d))
 
 
 def _six_bit_scales(low_address: Value, high_address: Value) -> Value:
@@ -209,8 +221,8 @@ def q4_k(blocks: Sequence[Value]) -> Unpacked:
     (block,), layout = blocks, LAYOUTS[Type.Q4_K]
     scale, minimum = _scales_and_minima(block, layout.scales)
     raws = (load(U8, 32, block + (layout.qs + 32 * i)) for i in range(4))
-    codes = [_mask_bytes(_shift_copies(raw, right=(0, 4)), 15) for raw in raws]
-    d, dmin = (_splat_f16(8, block + at) for at in (layout.d, layout.m))
+    codes = [mask_bytes(shift_copies(raw, right=(0, 4)), 15) for raw in raws]
+    d, dmin = (splat_f16(8, block + at) for at in (layout.d, layout.m))
     return Unpacked(codes, scale * d, minimum * dmin)
 
 
@@ -221,8 +233,8 @@ def q5_k(blocks: Sequence[Value]) -> Unpacked:
     codes = []
     for i in range(4):
         raw = load(U8, 32, block + (layout.qs + 32 * i))
-        codes.append(_mask_bytes(_shift_copies(raw, right=(0, 4)), 15) | _bit_planes(high_bits, 2 * i, 4))
-    d, dmin = (_splat_f16(8, block + at) for at in (layout.d, layout.m))
+        codes.append(mask_bytes(shift_copies(raw, right=(0, 4)), 15) | _bit_planes(high_bits, 2 * i, 4))
+    d, dmin = (splat_f16(8, block + at) for at in (layout.d, layout.m))
     return Unpacked(codes, scale * d, minimum * dmin)
 
 
@@ -231,10 +243,10 @@ def q6_k(blocks: Sequence[Value]) -> Unpacked:
     codes = []
     for half in range(2):
         low, high = load(U8, 64, block + (layout.qs + 64 * half)), load(U8, 32, block + (layout.qh + 32 * half))
-        codes.append((low & 15) | _mask_bytes(_shift_copies(high, left=(4, 2)), 0x30))
-        codes.append((low >> 4) | _mask_bytes(_shift_copies(high, right=(0, 2)), 0x30))
+        codes.append((low & 15) | mask_bytes(shift_copies(high, left=(4, 2)), 0x30))
+        codes.append((low >> 4) | mask_bytes(shift_copies(high, right=(0, 2)), 0x30))
     scale = load(I8, 16, block + layout.scales).to(F32)
-    return Unpacked(codes, scale * _splat_f16(16, block + layout.d))
+    return Unpacked(codes, scale * splat_f16(16, block + layout.d))
 
 
 def iq4_xs(blocks: Sequence[Value]) -> Unpacked:
@@ -243,4 +255,4 @@ def iq4_xs(blocks: Sequence[Value]) -> Unpacked:
     high = (load_splat(U16, 8, block + layout.scales_high).to(U32) >> const_vector(range(0, 16, 2), U32)) & 3
     scale = (low | (high << 4)).to(F32) - 32.0
     codes = _nibbles([block + 16 * i for i in range(8)], layout.qs)
-    return Unpacked([lookup(IQ4_CODE_BOOK, c) for c in codes], scale * _splat_f16(8, block + layout.d))
+    return Unpacked([lookup(IQ4_CODE_BOOK, c) for c in codes], scale * splat_f16(8, block + layout.d))

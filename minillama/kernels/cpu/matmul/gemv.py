@@ -41,7 +41,7 @@ _PREFETCH_DISTANCE = 2048  # bytes ahead of the load: a memory access takes as l
 
 def define_quantised(module: Module, name: str, form: Format, tokens: int) -> None:
     """`name(args, first, last)`: rows first to last - 1 for a fixed number of tokens."""
-    rows = 4 if tokens == 1 and form.blocks_per_load > 1 else 2  # as many as fit in registers next to unpacking
+    rows = 4 if tokens == 1 and form.blocks_per_load > 1 else form.rows
     _define_by_rows(module, name, rows, lambda args, rows: _dot_rows(args, form, tokens, rows))
 
 

@@ -40,6 +40,7 @@ U16, I16 = Element(ir.IntType(16), 16, signed=False), Element(ir.IntType(16), 16
 U32, I32 = Element(ir.IntType(32), 32, signed=False), Element(ir.IntType(32), 32)
 U64, I64 = Element(ir.IntType(64), 64, signed=False), Element(ir.IntType(64), 64)
 F16, F32 = Element(ir.HalfType(), 16, is_float=True), Element(ir.FloatType(), 32, is_float=True)
+F64 = Element(ir.DoubleType(), 64, is_float=True)
 
 
 class _BFloat(ir.Type):

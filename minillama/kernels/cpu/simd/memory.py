@@ -1,4 +1,7 @@
-"""Loads, stores, stack memory, prefetch and atomic operations; an address is an I64."""
+"""Loads, stores, stack memory, constant tables, prefetch and atomic operations; an address is an I64."""
+
+import hashlib
+from collections.abc import Sequence
 
 from llvmlite import ir
 
@@ -29,6 +32,18 @@ def alloca(size: int) -> Value:
         slot = b.alloca(ir.ArrayType(ir.IntType(8), size))
         slot.align = 64
         return Value(b.ptrtoint(slot, ir.IntType(64)), I64)
+
+
+def constant_table(element: Element, values: Sequence[int]) -> Value:
+    """Address of a table of constants, aligned to 64 bytes; equal tables are one."""
+    digest = hashlib.sha256(repr((element.bits, tuple(values))).encode()).hexdigest()
+    module, name = builder().module, f"table-{digest[:16]}"
+    if name not in module.globals:
+        kind = ir.ArrayType(element.ir, len(values))
+        table = ir.GlobalVariable(module, kind, name)
+        table.linkage, table.global_constant, table.align = "internal", True, 64
+        table.initializer = ir.Constant(kind, list(values))
+    return Value(builder().ptrtoint(module.globals[name], ir.IntType(64)), I64)
 
 
 def prefetch(address: Value) -> None:
