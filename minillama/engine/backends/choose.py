@@ -78,7 +78,7 @@ def open_on_workers(options: LoadOptions, file: GGUF, config: Config, ctx_size: 
     names a worker which is missing or lost.
     """
     from minillama.engine.backends.remote import RemoteBackend
-    from minillama.parallel.sharding.partition_specs import assign_heads
+    from minillama.parallel.sharding.partition_specs import per_device_config
     from minillama.parallel.workers.addresses import parse_addresses
     from minillama.parallel.workers.leader import connect_workers
     from minillama.parallel.workers.model_transfer import send_model
@@ -92,7 +92,7 @@ def open_on_workers(options: LoadOptions, file: GGUF, config: Config, ctx_size: 
     elif sharing.tensor_split:
         raise OptionError("tensor_split needs split_mode=layer")
     else:
-        assign_heads(config, len(addresses))
+        per_device_config(config, len(addresses))
     with tqdm(desc="sending", disable=not options.progress, **_BAR) as bar:
         group = connect_workers(
             addresses, sharing.secret, log=logger.warning, threads=sharing.threads, silence=options.worker_timeout

@@ -161,6 +161,7 @@ def tensor_parallel(
 
     Raises OptionError where heads or blocks do not divide, and the errors of `load_params`.
     """
+    own = per_device_config(config, len(devices))
     division = assign_heads(config.attention, len(devices))
     if division.kv_replicas > 1:
         logger.warning(
@@ -170,4 +171,4 @@ def tensor_parallel(
     mesh = tensor_mesh(devices)
     params = ShardedLoader(file, config, mesh, division, advance).load(ctx_size)
     specs = tuple(leaf.sharding.spec for leaf in jax.tree.leaves(params))
-    return TensorParallelBackend(params, config, Layout(mesh, per_device_config(config, len(devices)), specs))
+    return TensorParallelBackend(params, config, Layout(mesh, own, specs))

@@ -15,8 +15,14 @@ from minillama.gguf import GGUF
 from minillama.gguf.types import BLOCKS
 from minillama.kernels import Files, check_supported, reads_in_place
 from minillama.model import Block, Config, Linear, Params
-from minillama.model.layer_kinds import Attention
+from minillama.model.layer_kinds import Attention, DeltaNet
 from minillama.model.tensor_table import LINEAR
+from minillama.parallel.sharding.delta_net_shards import (
+    DELTA_NET_FIELDS,
+    load_array_of_heads,
+    load_columns_of_heads,
+    load_rows_of_heads,
+)
 from minillama.parallel.sharding.partition_specs import (
     COLUMNS,
     HEADS,
@@ -83,11 +89,15 @@ class ShardedLoader:
         """
         kind, tensors = self.config.layer(layer), list(layer_tensors(self.file, self.config, layer))
         heads = kind if isinstance(kind, Attention) else self.config.attention
-        queries, keys = heads.head_count * heads.key_length, heads.head_count_kv * heads.key_length
+        queries = heads.head_count * heads.key_length * (2 if heads.has_gate else 1)
+        keys = heads.head_count_kv * heads.key_length
         values, is_gated = heads.head_count_kv * heads.value_length, self.config.family.gated
         fields = {field for field, _, _ in tensors}
         present: dict[str, Linear | Array] = {}
         for field, name, shape in tensors:
+            if isinstance(kind, DeltaNet) and field in DELTA_NET_FIELDS:
+                present[field] = self._by_key_heads(field, name, shape, kind)
+                continue
             if field not in LINEAR:
                 present[field] = self._array(name, shape, SPECS[field])
                 continue
@@ -105,13 +115,23 @@ class ShardedLoader:
                 first += rows
         return Block(**present)
 
+    def _by_key_heads(self, field: str, name: str, shape: tuple[int, ...], kind: DeltaNet) -> Linear | Array:
+        """A field of a Gated DeltaNet layer, as each device needs it for its heads."""
+        tensor = find_tensor(self.file, name, shape)
+        self.advance(tensor.nbytes)
+        if field not in LINEAR:
+            return load_array_of_heads(tensor, kind, field, self.mesh)
+        check_supported(tensor)
+        load = load_columns_of_heads if SPECS[field] == COLUMNS else load_rows_of_heads
+        return Linear(load(tensor, kind, field, self.mesh))
+
     def _size(self, layer: int, field: str, whole: int) -> int:
         """Rows or columns of a device's shard of a field of this size."""
         kind, devices = self.config.layer(layer), self.division.devices
         if isinstance(kind, Attention):
             division = assign_heads(kind, devices)
             sizes = {
-                "attn_q": division.head_count * kind.key_length,
+                "attn_q": division.head_count * kind.key_length * (2 if kind.has_gate else 1),
                 "attn_k": division.head_count_kv * kind.key_length,
                 "attn_v": division.head_count_kv * kind.value_length,
                 "attn_output": division.head_count * kind.value_length,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from minillama.errors import OptionError
 from minillama.model import Config
-from minillama.model.layer_kinds import Attention, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, Layer
 
 AXIS = "tensor"
 ROWS, COLUMNS, REPLICATED = PartitionSpec(AXIS, None), PartitionSpec(None, AXIS), PartitionSpec()
@@ -28,6 +28,16 @@ SPECS = {
     "attn_v": ROWS,
     "attn_qkv": ROWS,  # each of its three parts
     "attn_output": COLUMNS,
+    "attn_gate": ROWS,  # of a recurrent layer: by key heads, see `delta_net_shards.py`
+    "ssm_in": ROWS,
+    "ssm_beta": ROWS,
+    "ssm_alpha": ROWS,
+    "ssm_ba": ROWS,
+    "ssm_conv1d": ROWS,
+    "ssm_dt": ROWS,
+    "ssm_a": ROWS,
+    "ssm_norm": REPLICATED,
+    "ssm_out": COLUMNS,
     "ffn_gate": ROWS,
     "ffn_up": ROWS,
     "ffn_down": COLUMNS,
@@ -95,13 +105,26 @@ def assign_heads(layer: Attention, devices: int) -> HeadAssignment:
 
 def per_device_config(config: Config, devices: int) -> Config:
     """Config of the model part on one device: its heads, and the axis of all-reduces."""
-    kinds = {kind: _of_one_device(kind, devices) for kind in set(config.layers)}
+    kinds = {kind: _of_one_device(kind, devices) for kind in dict.fromkeys(config.layers)}
     return replace(config, layers=tuple(kinds[kind] for kind in config.layers), axis=AXIS)
 
 
 def _of_one_device(kind: Layer, devices: int) -> Layer:
     """A layer with the heads of one device; raises OptionError where they do not divide."""
+    if isinstance(kind, DeltaNet):
+        return share_of_delta_net(kind, devices)
     if not isinstance(kind, Attention):
         return kind
     division = assign_heads(kind, devices)
     return replace(kind, head_count=division.head_count, head_count_kv=division.head_count_kv)
+
+
+def share_of_delta_net(layer: DeltaNet, devices: int) -> DeltaNet:
+    """The layer as one device sees it; raises OptionError where the key heads do not divide."""
+    if layer.key_heads % devices:
+        possible = [n for n in range(1, layer.key_heads + 1) if layer.key_heads % n == 0]
+        raise OptionError(
+            f"{layer.key_heads} key heads of Gated DeltaNet do not divide among {devices} devices; "
+            f"use {', '.join(map(str, possible))} devices, or split_mode=layer"
+        )
+    return replace(layer, key_heads=layer.key_heads // devices, value_heads=layer.value_heads // devices)
