@@ -40,6 +40,7 @@ shapes:
   llama-3.2-1b     Llama 3.2 1B Instruct   1.24 B parameters, 16 layers of 2048
   qwen2.5-0.5b     Qwen2.5 0.5B Instruct   494.03 M parameters, 24 layers of 896
   llama-2-7b       Llama 2 7B Chat         6.74 B parameters, 32 layers of 4096
+  qwen3.5-0.8b     Qwen3.5 0.8B            752.39 M parameters, 24 layers of 1024
   tiny             Tiny                    1.44 M parameters, 2 layers of 256
 types:
   F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL IQ4_XS
@@ -49,7 +50,7 @@ types:
 
 def run(args: argparse.Namespace) -> int:
     from minillama.gguf.quantisation_mixes import Mix
-    from minillama.gguf.random_models.model_shapes import shape_named
+    from minillama.gguf.random_models.known_shapes import shape_named
     from minillama.gguf.random_models.model_writer import write_random_model
 
     shape, mix = shape_named(args.shape), Mix.named(args.type)

@@ -101,6 +101,13 @@ def size_class(file: GGUF) -> str:
             table = {24: "A2.7B", 28: "57B.A14B"}
         case "qwen3moe":
             table = {48: "30B.A3B", 94: "235B.A22B"}
+        case "qwen3next":
+            table = {48: "80B.A3B"}
+        case "qwen35":
+            width = known.embedding
+            table = {24: "0.8B" if width == 1024 else "2B", 32: "4B" if width == 2560 else "9B", 64: "27B"}
+        case "qwen35moe":
+            table = {40: "35B.A3B", 48: "122B.A10B", 60: "397B.A17B"}
         case "gemma2":
             table = {26: "2B", 42: "9B", 46: "27B"}
         case "gemma3":

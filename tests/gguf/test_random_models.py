@@ -19,7 +19,7 @@ from minillama.gguf.byte_alphabet import BYTE_TO_CHARACTER
 from minillama.gguf.display_names import format_parameters, model_type
 from minillama.gguf.quantisation_mixes import ALL_MIX_NAMES, MIX_NAMES, Mix
 from minillama.gguf.random_models import model_writer
-from minillama.gguf.random_models.model_shapes import SHAPES, shape_named
+from minillama.gguf.random_models.known_shapes import SHAPES, shape_named
 from minillama.gguf.random_models.model_writer import tensor_specs, write_random_model
 from minillama.gguf.random_models.random_blocks import random_blocks
 from minillama.gguf.random_models.random_vocabulary import RandomTokens, random_tokens

@@ -16,7 +16,8 @@ from minillama.atomic_file import atomic_write, check_target
 from minillama.errors import ResourceError
 from minillama.gguf.header_writer import TensorSpec, padded_size
 from minillama.gguf.quantisation_mixes import Mix, ModelTraits, tensor_type
-from minillama.gguf.random_models.model_shapes import ModelShape, shape_named
+from minillama.gguf.random_models.known_shapes import shape_named
+from minillama.gguf.random_models.model_shapes import ModelShape
 from minillama.gguf.random_models.random_blocks import Blocks, random_blocks
 from minillama.gguf.random_models.random_vocabulary import random_tokens
 from minillama.gguf.types import BLOCKS, TensorType
@@ -86,18 +87,8 @@ def _write_header(path: Path, shape: ModelShape, mix: Mix, planned: list[TensorS
         writer.add_size_label(shape.size_label)
         writer.add_file_type(mix.file_type)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        writer.add_block_count(shape.layers)
-        writer.add_context_length(shape.context)
-        writer.add_embedding_length(shape.embedding)
-        writer.add_feed_forward_length(shape.feed_forward)
-        writer.add_head_count(shape.heads)
-        writer.add_head_count_kv(shape.kv_heads)
-        writer.add_key_length(shape.head_size)
-        writer.add_value_length(shape.head_size)
-        writer.add_layer_norm_rms_eps(shape.rms_epsilon)
-        writer.add_rope_dimension_count(shape.head_size)
-        writer.add_rope_freq_base(shape.rope_base)
-        writer.add_vocab_size(shape.vocabulary.size)
+        for key, value in shape.metadata().items():
+            _add_value(writer, f"{shape.family}.{key}", value)
         _add_vocabulary(writer, shape, rng)
         for tensor in planned:
             writer.add_tensor_info(
@@ -108,6 +99,15 @@ def _write_header(path: Path, shape: ModelShape, mix: Mix, planned: list[TensorS
         writer.write_ti_data_to_file()
     finally:
         writer.close()
+
+
+def _add_value(writer: gguf.GGUFWriter, key: str, value: int | float | list[int]) -> None:
+    if isinstance(value, list):
+        writer.add_array(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    else:
+        writer.add_uint32(key, value)
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, shape: ModelShape, rng: np.random.Generator) -> None:
@@ -142,7 +142,7 @@ def _write_weights(
     done = 0
     for tensor in planned:
         if len(tensor.shape) == 1:
-            file.write(_vector(tensor, shape, rng).tobytes())
+            file.write(shape.vector(tensor.name, tensor.shape[0], rng).tobytes())
         else:
             rows = math.prod(tensor.shape[:-1])
             count = next((size for size in POOL_SIZES if size > rows), POOL_SIZES[-1])
@@ -166,11 +166,3 @@ def _write_from_pool(file: BinaryIO, pool: memoryview, start: int, count: int) -
         file.write(part)
         count -= len(part)
         start = 0
-
-
-def _vector(tensor: TensorSpec, shape: ModelShape, rng: np.random.Generator) -> np.ndarray:
-    """Norm weights around 1, small biases, or the RoPE factors of the shape."""
-    if tensor.name == "rope_freqs.weight" and shape.rope_factors is not None:
-        return shape.rope_factors.values(shape.head_size, shape.rope_base)
-    centre = 0.0 if tensor.name.endswith(".bias") else 1.0
-    return rng.normal(centre, 0.1, tensor.shape).astype(np.float32)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minillama.gguf.byte_alphabet import BYTE_TO_CHARACTER
-from minillama.gguf.random_models.model_shapes import VocabularySpec
+from minillama.gguf.random_models.vocabulary_specs import VocabularySpec
 
 NORMAL, BYTE = 1, 6
 LETTERS = "etaoinshrdlcumwfgypbvkjxqz"  # by frequency in English, so that early pieces are plausible

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from minillama.gguf.quantisation_mixes import Mix
-from minillama.gguf.random_models.model_shapes import shape_named
+from minillama.gguf.random_models.known_shapes import shape_named
 from minillama.gguf.random_models.model_writer import tensor_specs
 from minillama.gguf.types import BLOCKS, TensorType
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded

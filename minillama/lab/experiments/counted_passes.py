@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32, Int
 from minillama.engine.llm import LLM
 from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.gguf.random_models.model_shapes import shape_named
+from minillama.gguf.random_models.known_shapes import shape_named
 from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial

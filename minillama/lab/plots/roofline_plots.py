@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 import minillama as ml
 from minillama import env
 from minillama.gguf import TensorType
-from minillama.gguf.random_models.model_shapes import shape_named
+from minillama.gguf.random_models.known_shapes import shape_named
 from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.gguf.types import row_bytes
 from minillama.lab import lab_record

@@ -1,4 +1,4 @@
-"""Heads of Gated DeltaNet layers on devices: some key heads each, with the value heads that share them.
+"""Gated DeltaNet layers on devices: some key heads each, with their value heads.
 
 A device reads the rows of its heads in the order of the file, so that it computes a layer with fewer heads.
 """

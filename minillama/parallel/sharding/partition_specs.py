@@ -120,7 +120,7 @@ def _of_one_device(kind: Layer, devices: int) -> Layer:
 
 
 def share_of_delta_net(layer: DeltaNet, devices: int) -> DeltaNet:
-    """The layer as one device sees it; raises OptionError where the key heads do not divide."""
+    """The layer of one device; raises OptionError where the key heads do not divide."""
     if layer.key_heads % devices:
         possible = [n for n in range(1, layer.key_heads + 1) if layer.key_heads % n == 0]
         raise OptionError(
