@@ -62,7 +62,7 @@ def memory_usage(
     return Usage(
         weights=formula.weights,
         weights_held=sum(arrays.values()),
-        cache=cache_bytes(config, session.capacity, cache_types),
+        cache=cache_bytes(config, session.capacity, cache_types, chunk=batches.within(session.ctx_size).ubatch_size),
         cache_held=session.nbytes,
         compute=formula.compute,
         compute_held=session.temporary_bytes(chunk),

@@ -11,14 +11,12 @@ from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.batches import Batches
-from minillama.engine.generation.checkpoints import STEP, Checkpoints
+from minillama.engine.text_cache import TextCache
 from minillama.errors import OptionError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.model.cache import recurrent_bytes
 from minillama.option_values import as_int
 from minillama.tokenizer.token_ids import checked_id, checked_ids
 
-FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are used up
 CHUNKS = (16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # other sizes are padded: each one is a compilation
 LEAST_CHUNK = CHUNKS[0]
 
@@ -42,10 +40,9 @@ class Session:
         self._backend = backend
         self._ahead = 0  # positions after `tokens` that the cache has, not committed yet
         self._ran: Handle | Sequence[int] = ()  # the tokens of the last `generate`, whose end they are
-        self._checkpoints = Checkpoints(recurrent_bytes(backend.config)) if backend.config.is_recurrent else None
-        self._ends_prompt = False  # whether a prompt has just been read, so that a checkpoint is due
-        self._batches, self._cache_types = batches, cache_types
-        self._cache = self._empty(min(FIRST_CAPACITY, ctx_size))
+        self._ends_prompt = False  # whether `tokens` end with a prompt
+        self._batches = batches
+        self._cache = TextCache(backend, ctx_size, batches.within(ctx_size).ubatch_size, cache_types)
 
     @property
     def room(self) -> int:
@@ -60,11 +57,11 @@ class Session:
     @property
     def nbytes(self) -> int:
         """Bytes of the cache, without checkpoints."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._cache))
+        return self._cache.nbytes
 
     def temporary_bytes(self, size: int) -> int | None:
         """Temporary memory of a prefill of that many tokens, not counting arguments and results."""
-        return self._backend.temporary_bytes(size, self._cache)
+        return self._backend.temporary_bytes(size, self._cache.handle)
 
     def check_model(self, backend: Backend) -> None:
         """Raise OptionError if the session belongs to another model."""
@@ -94,10 +91,10 @@ class Session:
 
         With recurrent layers it ends at a checkpoint, or where the text ends.
         """
-        if self._is_lost():
+        if self._cache.is_lost:
             self.clear()
         common = common_prefix(self.tokens, ids[:-1])
-        if self._checkpoints is not None and common == len(self.tokens) and self._ahead:
+        if self.config.is_recurrent and common == len(self.tokens) and self._ahead:
             for token in np.asarray(self._ran).reshape(-1)[-self._ahead :].tolist():
                 if common == len(ids) - 1 or token != ids[common]:
                     break
@@ -110,42 +107,15 @@ class Session:
 
         Fewer are left where states cannot go back there.
         """
-        if self._is_lost():  # an interrupt came between donating the cache and the program's return
-            self._cache, self.tokens = self._empty(min(FIRST_CAPACITY, self.ctx_size)), []
-            self._forget_checkpoints(0)
-        goes_back = count < len(self.tokens) or self._ahead > 0
-        self._ahead, self._ran, self._ends_prompt = 0, (), False
+        if self._cache.is_lost:
+            self._cache.clear()
+            self.tokens, self._ahead = [], 0
         count = min(count, len(self.tokens))
-        if self._checkpoints is None or not goes_back:
-            self._cache = self._backend.truncate(self._cache, np.full(1, count, np.int32))
-        else:
-            count = self._restore(count)
+        goes_back = count < len(self.tokens) or self._ahead > 0
+        count = self._cache.go_back(count) if goes_back else self._cache.stay(count)
         self.tokens = self.tokens[:count]
+        self._ahead, self._ran, self._ends_prompt = 0, (), False
         return count
-
-    def _restore(self, count: int) -> int:
-        """Take the newest checkpoint within the first `count` tokens; the number of its tokens."""
-        found = self._checkpoints.newest(count) if self._checkpoints is not None else None
-        if found is None:
-            self._cache = self._empty(self._cache.capacity)
-            count = 0
-        else:
-            count = found.tokens
-            self._cache = self._backend.restore(self._cache, found.states, np.full(1, count, np.int32))
-        self._forget_checkpoints(count)
-        return count
-
-    def _forget_checkpoints(self, count: int) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.forget_after(count)
-
-    def _keep_checkpoint(self) -> None:
-        """Copy the states after a prompt, before other tokens change them."""
-        if self._checkpoints is not None and self.tokens:
-            far = len(self.tokens) >= self._checkpoints.last + STEP
-            if (self._ends_prompt or far) and len(self.tokens) > self._checkpoints.last:
-                self._checkpoints.add(len(self.tokens), self._backend.checkpoint(self._cache))
-        self._ends_prompt = False
 
     def prefill(self, ids: Sequence[int] | Integer[np.ndarray, "T"]) -> Iterator[Handle]:
         """Run tokens chunk by chunk; yields the logits of each chunk's last token, [1, V].
@@ -161,9 +131,9 @@ class Session:
             self._ensure(len(self.tokens) + 1)
             count, padded = self._next_chunk(min(len(ids) - done, batch_size - done % batch_size))
             chunk = list(ids[done : done + count])
-            self._keep_checkpoint()
-            row = np.array([chunk + [0] * (padded - count)], np.int32)
-            logits, self._cache = self._backend.call(programs.prefill, self._cache, row, np.full(1, count, np.int32))
+            self._prepare(padded)
+            row, valid = np.array([chunk + [0] * (padded - count)], np.int32), np.full(1, count, np.int32)
+            logits, self._cache.handle = self._backend.call(programs.prefill, self._cache.handle, row, valid)
             self.tokens += chunk
             done += count
             if done % batch_size == 0:
@@ -191,18 +161,19 @@ class Session:
         room for as many tokens as `pass_size` says.
         """
         self._discard_ahead()
-        self._keep_checkpoint()
         size = pass_size(1 + len(draft))
         self._ensure(len(self.tokens) + size)
+        self._prepare(size)
         self._ahead, self._ran = size, (token,) if isinstance(token, int) else token
+        cache = self._cache
         if not draft:
             ids = self._backend.put(np.array([[token]], np.int32)) if isinstance(token, int) else token
-            result, state, self._cache = self._backend.call(programs.generate, self._cache, chain, state, ids, None)
+            result, state, cache.handle = self._backend.call(programs.generate, cache.handle, chain, state, ids, None)
             return result, state
         ids = np.zeros((1, size), np.int32)
         ids[0, : 1 + len(draft)] = token, *draft
         n_draft = np.full(1, len(draft), np.int32)
-        result, state, self._cache = self._backend.call(programs.generate, self._cache, chain, state, ids, n_draft)
+        result, state, cache.handle = self._backend.call(programs.generate, cache.handle, chain, state, ids, n_draft)
         self._ahead = int(np.asarray(result.count)[0])
         self._ran = ids[0, : self._ahead]
         return result, state
@@ -222,24 +193,26 @@ class Session:
         token = checked_id(token, self.config.vocab_size)
         self._check_room(1)
         self._discard_ahead()
-        self._keep_checkpoint()
         self._ensure(len(self.tokens) + 1)
+        self._prepare(1)
         ids, one = np.array([[token]], np.int32), np.ones(1, np.int32)
-        logits, self._cache = self._backend.call(programs.prefill, self._cache, ids, one)
+        logits, self._cache.handle = self._backend.call(programs.prefill, self._cache.handle, ids, one)
         self.tokens.append(token)
         return logits
 
     def program(self, size: int) -> tuple[int, int]:
         """The key of the program for the next `size` tokens, within a model and chain."""
-        return self._capacity_for(len(self.tokens) + size), size
+        return self._cache.capacity_for(len(self.tokens) + size), size
 
     def _discard_ahead(self) -> None:
         """Drop what was run and not committed."""
         if self._ahead:
             self.truncate(len(self.tokens))
 
-    def _is_lost(self) -> bool:
-        return any(leaf.is_deleted() for leaf in jax.tree.leaves(self._cache))
+    def _prepare(self, count: int) -> None:
+        """Get the cache ready for `count` more tokens; there is room."""
+        self._cache.prepare(len(self.tokens), count, ends_prompt=self._ends_prompt)
+        self._ends_prompt = False
 
     def _next_chunk(self, left: int) -> tuple[int, int]:
         """Tokens of the next chunk, and their padded number (one of `CHUNKS`, or ubatch_size)."""
@@ -251,12 +224,6 @@ class Session:
             padded = max((size for size in CHUNKS if size <= beyond), default=1 << (beyond.bit_length() - 1))
         return min(left, padded), padded
 
-    def _capacity_for(self, positions: int) -> int:
-        capacity = self._cache.capacity
-        while capacity < positions:
-            capacity = min(2 * capacity, self.ctx_size)
-        return capacity
-
     def _ensure(self, positions: int) -> None:
         """Grow the cache to that many positions, if it has fewer.
 
@@ -264,9 +231,7 @@ class Session:
         """
         if positions > self.ctx_size:
             raise OptionError(f"{positions} tokens do not fit in a context of {self.ctx_size}; raise ctx_size")
-        capacity = self._capacity_for(positions)
-        if capacity > self._cache.capacity:
-            self._cache = self._backend.call(programs.resize, self._cache, capacity)
+        self._cache.grow(positions)
 
     def _check_room(self, count: int) -> None:
         """Raise OptionError if that many more tokens do not fit."""
@@ -274,9 +239,6 @@ class Session:
             raise OptionError(
                 f"{len(self.tokens)} tokens and {count} more do not fit in a context of {self.ctx_size}; raise ctx_size"
             )
-
-    def _empty(self, capacity: int) -> Handle:
-        return self._backend.new_cache(capacity, self._cache_types)
 
 
 def common_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:

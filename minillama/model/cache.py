@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,11 @@ from minillama.model.layer_kinds import Attention, DeltaNet, Layer
 from minillama.model.states.key_values import KeyValues
 from minillama.model.states.recurrent import ConvolutionState, NoState, RecurrentState
 from minillama.model.states.stores import empty_store, zeros
+from minillama.model.states.window import WindowKeyValues, window_capacity
 
-LayerState = KeyValues | RecurrentState | ConvolutionState | NoState  # a layer's memory of earlier tokens
+LayerState = (
+    KeyValues | WindowKeyValues | RecurrentState | ConvolutionState | NoState
+)  # a layer's memory of earlier tokens
 
 
 @jax.tree_util.register_dataclass
@@ -34,6 +38,12 @@ class Cache:
         """The same cache with more room."""
         return replace(self, layers=tuple(layer.resize(capacity) for layer in self.layers), capacity=capacity)
 
+    def slide(self, first: Int[Array, "B"] | Int[np.ndarray, "B"]) -> "Cache":
+        """The cache whose sliding windows begin at these positions."""
+        first = jnp.asarray(first)
+        layers = (layer.slide(first) if isinstance(layer, WindowKeyValues) else layer for layer in self.layers)
+        return replace(self, layers=tuple(layers))
+
     def checkpoint(self) -> "Cache":
         """A copy of the states that cannot go back, and nothing of the others."""
         return replace(self, layers=tuple(layer.checkpoint() for layer in self.layers), length=jnp.copy(self.length))
@@ -48,43 +58,60 @@ class Cache:
         return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), self)
 
 
-def cache_bytes(config: Config, capacity: int, types: CacheTypes, batch: int = 1) -> int:
-    """Bytes of a cache: the states of all layers."""
-    return sum(state_bytes(layer, capacity, types, batch) for layer in config.layers)
+def cache_bytes(config: Config, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> int:
+    """Bytes of a cache: the states of all layers; see `empty_cache`."""
+    return sum(state_bytes(layer, capacity, types, batch, chunk) for layer in config.layers)
 
 
-def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1) -> int:
+def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> int:
     """Bytes of one layer's state.
 
     Of attention: B S K times those of a head. Of a recurrent layer: the same for every capacity.
     """
     if isinstance(layer, Attention):
+        if slides(layer, chunk):
+            capacity = min(capacity, window_capacity(layer.sliding_window, chunk))
         return batch * capacity * layer.head_count_kv * types.head_bytes(layer.key_length, layer.value_length)
     if isinstance(layer, DeltaNet):
         return 4 * batch * (layer.value_channels * layer.size + layer.channels * (layer.taps - 1))
     return 0
 
 
-def recurrent_bytes(config: Config) -> int:
-    """Bytes of the states that cannot go back, of one text: those of a checkpoint."""
-    layers = [layer for layer in config.layers if layer.is_recurrent]
-    return sum(state_bytes(layer, 1, CacheTypes()) for layer in layers)
+def checkpoint_bytes(config: Config, types: CacheTypes, chunk: int) -> int:
+    """Bytes of the states that cannot go back, of one text."""
+    layers = [layer for layer in config.layers if layer.is_recurrent or slides(layer, chunk)]
+    return sum(state_bytes(layer, 1 << 30, types, chunk=chunk) for layer in layers)
+
+
+def slides(layer: Layer, chunk: int | None) -> TypeGuard[Attention]:
+    """Whether a layer keeps a sliding window only."""
+    return chunk is not None and isinstance(layer, Attention) and layer.sliding_window > 0
 
 
 def empty_cache(
-    config: Config, capacity: int, types: CacheTypes, batch: int = 1, layers: Sequence[Layer] | None = None
+    config: Config,
+    capacity: int,
+    types: CacheTypes,
+    batch: int = 1,
+    layers: Sequence[Layer] | None = None,
+    chunk: int | None = None,
 ) -> Cache:
     """An empty cache of `capacity` positions for `batch` texts, of all or some layers.
 
+    chunk: most tokens of a pass; layers with a sliding window then keep the window only, and the caller slides it.
     Raises OptionError where a head does not divide into blocks of its type.
     """
     layers = config.layers if layers is None else layers
-    states = tuple(empty_state(layer, capacity, types, batch) for layer in layers)
+    states = tuple(empty_state(layer, capacity, types, batch, chunk) for layer in layers)
     return Cache(states, zeros((batch,), jnp.int32), capacity)
 
 
-def empty_state(layer: Layer, capacity: int, types: CacheTypes, batch: int) -> LayerState:
+def empty_state(layer: Layer, capacity: int, types: CacheTypes, batch: int, chunk: int | None = None) -> LayerState:
     """The state of a layer before the first token."""
+    if slides(layer, chunk):
+        most = window_capacity(layer.sliding_window, chunk)
+        whole = empty_state(layer, min(capacity, most), types, batch)
+        return WindowKeyValues(whole.keys, whole.values, zeros((batch, 1), jnp.int32), most)
     if isinstance(layer, Attention):
         types.head_bytes(layer.key_length, layer.value_length)
         shape = (batch, layer.head_count_kv, capacity)

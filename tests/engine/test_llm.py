@@ -16,7 +16,7 @@ from tiny_models import VARIANTS, VOCAB, write_tiny
 
 import minillama as ml
 from minillama.engine import llm as llm_module
-from minillama.engine import session
+from minillama.engine import text_cache
 from minillama.engine.generation.stop_strings import StopStrings
 from minillama.engine.loading import memory_budget
 from minillama.engine.loading.layer_placement import place_layers
@@ -109,16 +109,16 @@ class TestSession:
         assert again.timings.prompt_tokens == 1 and again.tokens == first.tokens
 
     def test_the_cache_grows_with_the_text(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(session, "FIRST_CAPACITY", 32)
+        monkeypatch.setattr(text_cache, "FIRST_CAPACITY", 32)
         ids = np.random.default_rng(3).integers(3, 300, 30).tolist()
         grown = llm.generate(ids, n=40, temp=0, ignore_eos=True)
-        monkeypatch.setattr(session, "FIRST_CAPACITY", 512)
+        monkeypatch.setattr(text_cache, "FIRST_CAPACITY", 512)
         assert grown.tokens == llm.generate(ids, n=40, temp=0, ignore_eos=True).tokens
 
     def test_survives_an_interrupt_that_lost_the_cache(self, llm: ml.LLM) -> None:
         kept = llm.session()
         expected = llm.generate(PROMPT, n=4, temp=0, session=kept)
-        for leaf in jax.tree.leaves(kept._cache):
+        for leaf in jax.tree.leaves(kept._cache.handle):
             leaf.delete()
         assert llm.generate(PROMPT, n=4, temp=0, session=kept).tokens == expected.tokens
 

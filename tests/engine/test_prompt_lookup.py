@@ -82,7 +82,7 @@ def same(found: Completion, expected: Completion) -> None:
 def held(kept: Session) -> int:
     """Positions that the cache counts after the session has forgotten what it ran ahead."""
     kept._discard_ahead()
-    return int(kept._cache.length[0])
+    return int(kept._cache.handle.length[0])
 
 
 class TestIndex:

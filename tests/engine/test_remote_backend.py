@@ -103,7 +103,7 @@ class TestSameNumbers:
         assert list(running_choices(led, [task])) == list(running_choices(llm, [task]))
 
     def test_of_sessions_that_grow(self, llm: ml.LLM, led: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("minillama.engine.session.FIRST_CAPACITY", 32)
+        monkeypatch.setattr("minillama.engine.text_cache.FIRST_CAPACITY", 32)
         kept, here = led.session(), llm.session()
         first = led.generate(PROMPT, n=40, temp=0, ignore_eos=True, session=kept)
         assert first.tokens == llm.generate(PROMPT, n=40, temp=0, ignore_eos=True, session=here).tokens

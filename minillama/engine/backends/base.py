@@ -37,8 +37,11 @@ class Backend(Protocol):
     def chain(self, sampling: Sampling) -> Handle:
         """The chain of samplers of these options."""
 
-    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1) -> Handle:
-        """An empty cache with room for `capacity` tokens in each of `batch` texts."""
+    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
+        """An empty cache with room for `capacity` tokens in each of `batch` texts.
+
+        chunk: most tokens of a pass, where the caller slides the windows of layers that have one; None: they keep all.
+        """
 
     def put(self, ids: Int[np.ndarray, "B T"]) -> Handle:
         """Token ids as the programs return them, so that they run the same compiled code."""

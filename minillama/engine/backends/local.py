@@ -41,8 +41,8 @@ class LocalBackend(BackendDefaults):
     def chain(self, sampling: Sampling) -> Handle:
         return jax.device_put(build_chain(sampling, self.config.vocab_size), self.device)
 
-    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1) -> Handle:
-        return jax.device_put(empty_cache(self.config, capacity, types, batch), self.device)
+    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
+        return jax.device_put(empty_cache(self.config, capacity, types, batch, chunk=chunk), self.device)
 
     def put(self, ids: Int[np.ndarray, "B T"]) -> Handle:
         return jax.device_put(ids, self.device)

@@ -120,10 +120,11 @@ class PipelineBackend(BackendDefaults):
     def chain(self, sampling: Sampling) -> Handle:
         return jax.device_put(build_chain(sampling, self.config.vocab_size), self.placement.devices[-1])
 
-    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1) -> Handle:
+    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
         devices = self.placement.devices[:-1]
         first = next((stage.first_layer for stage in self.stages if stage.layers is not None), 0)
-        cache = empty_cache(self.config, capacity, types, batch, self.config.layers[first : first + len(devices)])
+        layers = self.config.layers[first : first + len(devices)]
+        cache = empty_cache(self.config, capacity, types, batch, layers, chunk)
         placed = tuple(jax.device_put(state, device) for state, device in zip(cache.layers, devices, strict=True))
         return replace(cache, layers=placed, length=jax.device_put(cache.length, self.placement.devices[0]))
 

@@ -208,6 +208,12 @@ def gather_rows(m: Model, cache: Cache, rows: Counts) -> Cache:
     return cache.gather_rows(rows)
 
 
+@program(takes=(Kind.CACHE, Kind.COUNTS), gives=(Kind.CACHE,))
+def slide(m: Model, cache: Cache, first: Counts) -> Cache:
+    """The cache whose sliding windows begin at these positions."""
+    return cache.slide(first)
+
+
 @dataclass(frozen=True)
 class WholeModel:
     """A model, or a device's shard of it, inside of one compiled program."""

@@ -9,7 +9,7 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -46,13 +46,23 @@ class RemoteHandle:
         return array if dtype is None else array.astype(dtype)
 
 
+@dataclass(frozen=True)
+class CacheShape:
+    """The sizes of a cache, as of `Backend.new_cache`."""
+
+    capacity: int
+    batch: int
+    types: CacheTypes
+    chunk: int | None
+
+
 class RemoteCache(RemoteHandle):
     """A cache of the workers; `is_deleted` once a program has taken over its memory."""
 
-    def __init__(self, backend: "RemoteBackend", number: int, capacity: int, batch: int, types: CacheTypes) -> None:
+    def __init__(self, backend: "RemoteBackend", number: int, shape: CacheShape) -> None:
         super().__init__(backend, number)
-        self.capacity, self.batch, self.types = capacity, batch, types
-        self.nbytes = cache_bytes(backend.config, capacity, types, batch)
+        self.shape, self.capacity, self.batch = shape, shape.capacity, shape.batch
+        self.nbytes = cache_bytes(backend.config, shape.capacity, shape.types, shape.batch, shape.chunk)
         self.donated = False
 
     def is_deleted(self) -> bool:
@@ -139,19 +149,19 @@ class RemoteBackend(BackendDefaults):
         number = self._send("chain", sampling={**asdict(sampling), "logit_bias": biases})
         return RemoteChain(self, number, penalty_window(sampling))
 
-    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1) -> Handle:
-        number = self._send("new_cache", capacity=capacity, types=[types.keys.value, types.values.value], batch=batch)
-        return RemoteCache(self, number, capacity, batch, types)
+    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
+        names = [types.keys.value, types.values.value]
+        number = self._send("new_cache", capacity=capacity, types=names, batch=batch, chunk=chunk)
+        return RemoteCache(self, number, CacheShape(capacity, batch, types, chunk))
 
     def truncate(self, cache: Handle, length: Int[np.ndarray, "B"]) -> Handle:
-        return RemoteCache(self, self._send("truncate", cache, length), cache.capacity, len(length), cache.types)
+        return RemoteCache(self, self._send("truncate", cache, length), cache.shape)
 
     def checkpoint(self, cache: Handle) -> Handle:
-        return RemoteCache(self, self._send("checkpoint", cache), cache.capacity, cache.batch, cache.types)
+        return RemoteCache(self, self._send("checkpoint", cache), cache.shape)
 
     def restore(self, cache: Handle, saved: Handle, length: Int[np.ndarray, "B"]) -> Handle:
-        number = self._send("restore", cache, saved, length)
-        return RemoteCache(self, number, cache.capacity, len(length), cache.types)
+        return RemoteCache(self, self._send("restore", cache, saved, length), cache.shape)
 
     def close(self) -> None:
         self.group.close()
@@ -205,7 +215,7 @@ class RemoteBackend(BackendDefaults):
             cache = args[program.takes.index(Kind.CACHE)]
             capacity = args[1] if program is resize else cache.capacity
             batch = len(args[1]) if program is gather_rows else cache.batch
-            return RemoteCache(self, number, capacity, batch, cache.types)
+            return RemoteCache(self, number, replace(cache.shape, capacity=capacity, batch=batch))
         if kind is not Kind.DRAFT:
             return RemoteHandle(self, number)
         draft = RemoteHandle(self, number)

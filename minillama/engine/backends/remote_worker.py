@@ -184,9 +184,10 @@ def _new_cache(worker: RemoteWorker, given: Arguments) -> None:
     worker.check_file()
     types = read_cache_types(*given.value("types"))
     config = worker.backend.config
-    capacity, batch = check_new_cache(config, given.value("capacity"), types, given.value("batch"))
-    cache = worker.backend.new_cache(capacity, types, batch)
-    worker.store(given.number, HeldCache(cache, types, np.zeros(batch, np.int32)))
+    chunk = given.optional("chunk")
+    capacity, batch = check_new_cache(config, given.value("capacity"), types, given.value("batch"), chunk)
+    cache = worker.backend.new_cache(capacity, types, batch, chunk)
+    worker.store(given.number, HeldCache(cache, types, np.zeros(batch, np.int32), chunk))
 
 
 def _truncate(worker: RemoteWorker, given: Arguments) -> None:

@@ -72,9 +72,10 @@ class TensorParallelBackend(BackendDefaults):
     def chain(self, sampling: Sampling) -> Handle:
         return self._replicated(build_chain(sampling, self.config.vocab_size))
 
-    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1) -> Handle:
+    def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
         def layers(place: int, device: jax.Device) -> Any:
-            return jax.device_put(empty_cache(self.layout.config, capacity, types, batch).layers, device)
+            cache = empty_cache(self.layout.config, capacity, types, batch, chunk=chunk)
+            return jax.device_put(cache.layers, device)
 
         length = self._replicated(np.zeros(batch, np.int32))
         return Cache(make_sharded(self.layout.mesh, HEADS, layers), length, capacity)

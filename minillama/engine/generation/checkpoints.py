@@ -1,4 +1,6 @@
-"""Checkpoints of one text: copies of states that cannot go back, as of recurrent layers.
+"""Checkpoints of one text: copies of states that cannot go back.
+
+Such are recurrent memories and sliding windows.
 
 llama.cpp's context checkpoints. A text that shares a beginning with the last one goes on from the newest checkpoint
 within it, and runs the tokens after that again.
@@ -6,6 +8,11 @@ within it, and runs the tokens after that again.
 
 from dataclasses import dataclass
 from typing import Any
+
+from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.model import Config
+from minillama.model.cache import checkpoint_bytes
+from minillama.model.states.window import window_capacity
 
 MOST = 32  # as llama.cpp's --ctx-checkpoints
 MOST_BYTES = 256 << 20
@@ -17,17 +24,27 @@ def most_checkpoints(state_bytes: int) -> int:
     return max(1, min(MOST, MOST_BYTES // max(state_bytes, 1)))
 
 
-def checkpoint_bytes(state_bytes: int) -> int:
+def needs_checkpoints(config: Config, ctx_size: int, chunk: int) -> bool:
+    """Whether a text of this model cannot always go back to an earlier position."""
+    window = config.sliding_window
+    return config.is_recurrent or (window > 0 and ctx_size > window_capacity(window, chunk))
+
+
+def all_checkpoint_bytes(config: Config, ctx_size: int, types: CacheTypes, chunk: int) -> int:
     """Bytes of all checkpoints of one text."""
-    return most_checkpoints(state_bytes) * state_bytes
+    if not needs_checkpoints(config, ctx_size, chunk):
+        return 0
+    size = checkpoint_bytes(config, types, chunk)
+    return most_checkpoints(size) * size
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The states after the first `tokens` tokens."""
+    """The states after the first `tokens` tokens; windows begin at position `first`."""
 
     tokens: int
     states: Any
+    first: int
 
 
 class Checkpoints:
@@ -37,15 +54,18 @@ class Checkpoints:
         self._most = most_checkpoints(state_bytes)
         self._kept: list[Checkpoint] = []
 
-    @property
-    def last(self) -> int:
-        """Tokens of the newest one; 0 for none."""
-        return self._kept[-1].tokens if self._kept else 0
+    def wants(self, tokens: int, *, ends_prompt: bool) -> bool:
+        """Whether a checkpoint is due after that many tokens.
 
-    def add(self, tokens: int, states: Any) -> None:
-        """Keep a copy; the oldest goes where there are too many."""
-        self.forget_after(tokens - 1)
-        self._kept = [*self._kept, Checkpoint(tokens, states)][-self._most :]
+        It is at the end of a prompt, and far from the last one.
+        """
+        last = self._kept[-1].tokens if self._kept else 0
+        return tokens > last and (ends_prompt or tokens >= last + STEP)
+
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Keep one; the oldest goes where there are too many."""
+        self.forget_after(checkpoint.tokens - 1)
+        self._kept = [*self._kept, checkpoint][-self._most :]
 
     def newest(self, tokens: int) -> Checkpoint | None:
         """The newest one after at most that many tokens."""

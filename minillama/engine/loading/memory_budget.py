@@ -10,14 +10,13 @@ import jax
 import psutil
 
 from minillama.engine.batches import Batches
-from minillama.engine.generation.checkpoints import checkpoint_bytes
+from minillama.engine.generation.checkpoints import all_checkpoint_bytes
 from minillama.errors import OptionError, ResourceError
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.memory_pages import lock_pages
 from minillama.kernels import cpu_kernels_error
 from minillama.model import Config, cache_bytes
-from minillama.model.cache import recurrent_bytes
 from minillama.model.layers.attention import tile_size
 
 logger = logging.getLogger("minillama")
@@ -78,8 +77,8 @@ def predict(
             4 * config.head_count * chunk * (2 * min(tile_size(device.platform), ctx_size) + config.value_length)
         )
     widest = 4 * chunk * (8 * config.embedding_length) + 4 * config.vocab_size
-    checkpoints = checkpoint_bytes(recurrent_bytes(config))
-    return Memory(weights, cache_bytes(config, ctx_size, types) + checkpoints, attention + widest)
+    cache = cache_bytes(config, ctx_size, types, chunk=chunk) + all_checkpoint_bytes(config, ctx_size, types, chunk)
+    return Memory(weights, cache, attention + widest)
 
 
 def choose_context(

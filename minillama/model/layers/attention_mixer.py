@@ -12,15 +12,16 @@ from minillama.model.norm import rms_norm, shared_rms_norm
 from minillama.model.params import Block, fused_projections
 from minillama.model.rope import apply_rope
 from minillama.model.states.key_values import KeyValues
+from minillama.model.states.window import WindowKeyValues
 
 
 def attention_mixer(
-    p: Block, h: Float[Array, "B T D"], state: KeyValues, ctx: PassContext, layer: Attention
-) -> tuple[Float[Array, "B _ NH"], KeyValues]:
+    p: Block, h: Float[Array, "B T D"], state: KeyValues | WindowKeyValues, ctx: PassContext, layer: Attention
+) -> tuple[Float[Array, "B _ NH"], KeyValues | WindowKeyValues]:
     """Grouped-query attention over the earlier tokens and these; heads side by side, before `attn_output`."""
     q, k, v, gate = project_qkv(p, h, ctx, layer)
     state = state.write(k, v, ctx.positions[:, 0])
-    q, positions = ctx.output_rows(q), ctx.output_rows(ctx.positions)
+    q, positions = ctx.output_rows(q), state.places(ctx.output_rows(ctx.positions))
     options = layer.scale, ctx.config.attn_logit_softcapping, layer.sliding_window, p.attn_sinks
     if ctx.is_traced:  # `attention` never holds the weights
         weights = ctx.see("kq_soft_max", attention_weights(q, state.keys, positions, *options))

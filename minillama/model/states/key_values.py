@@ -27,6 +27,10 @@ class KeyValues:
         """Put T new positions after the first `start` of each text."""
         return KeyValues(self.keys.write(k, start), self.values.write(v, start))
 
+    def places(self, positions: Int[Array, "B T"]) -> Int[Array, "B T"]:
+        """The places of positions of the text: each at its own."""
+        return positions
+
     def resize(self, capacity: int) -> "KeyValues":
         """The same positions with more room."""
         return KeyValues(self.keys.resize(capacity), self.values.resize(capacity))

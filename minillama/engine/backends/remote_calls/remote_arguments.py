@@ -45,6 +45,10 @@ class Arguments:
         """Any value; the caller checks it."""
         return self._values[name]
 
+    def optional(self, name: str) -> Any:
+        """Any value, or None where there is none; the caller checks it."""
+        return self._values.get(name)
+
     def of(self, kinds: Sequence[Kind]) -> list[Any]:
         """The positional arguments, which must be of these kinds."""
         if len(self.args) != len(kinds):

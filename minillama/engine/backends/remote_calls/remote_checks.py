@@ -34,6 +34,7 @@ class HeldCache:
     cache: Cache
     types: CacheTypes
     lengths: Int[np.ndarray, "B"]
+    chunk: int | None = None  # most tokens of a pass, where sliding windows keep the last positions only
 
     @property
     def batch(self) -> int:
@@ -61,11 +62,14 @@ def check_shares(shares: object) -> list[float]:
     return [float(share) for share in shares]
 
 
-def check_new_cache(config: Config, capacity: object, types: CacheTypes, batch: object) -> tuple[int, int]:
+def check_new_cache(
+    config: Config, capacity: object, types: CacheTypes, batch: object, chunk: object = None
+) -> tuple[int, int]:
     """Capacity and batch of a cache that this machine has memory for."""
     positions = in_range(capacity, "capacity", 1, MOST_POSITIONS)
     texts = in_range(batch, "batch", 1, MOST_TEXTS)
-    needed = cache_bytes(config, positions, types, texts) // jax.process_count()
+    tokens = None if chunk is None else in_range(chunk, "chunk", 1, MOST_POSITIONS)
+    needed = cache_bytes(config, positions, types, texts, tokens) // jax.process_count()
     free = available_bytes(jax.local_devices()[0])
     if needed > free:
         raise ResourceError(
@@ -140,14 +144,19 @@ def _start(
 
 def _resize(config: Config, cache: HeldCache, capacity: int) -> Int[np.ndarray, "B"]:
     in_range(capacity, "capacity", cache.capacity, MOST_POSITIONS)
-    check_new_cache(config, capacity, cache.types, cache.batch)
+    check_new_cache(config, capacity, cache.types, cache.batch, cache.chunk)
     return cache.lengths
 
 
 def _gather_rows(config: Config, cache: HeldCache, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
     _each(rows, "row", in_range(len(rows), "rows", 1, MOST_TEXTS), 0, cache.batch - 1)
-    check_new_cache(config, cache.capacity, cache.types, len(rows))
+    check_new_cache(config, cache.capacity, cache.types, len(rows), cache.chunk)
     return cache.lengths[rows]
+
+
+def _slide(config: Config, cache: HeldCache, first: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+    _each(first, "first", cache.batch, 0, cache.capacity)
+    return cache.lengths
 
 
 CHECKS: Mapping[str, Callable[..., Int[np.ndarray, "_"] | None]] = {
@@ -159,6 +168,7 @@ CHECKS: Mapping[str, Callable[..., Int[np.ndarray, "_"] | None]] = {
     "start": _start,
     "resize": _resize,
     "gather_rows": _gather_rows,
+    "slide": _slide,
 }
 
 

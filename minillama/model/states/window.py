@@ -1,0 +1,77 @@
+"""The state of attention with a sliding window: the last positions only.
+
+Its memory does not grow with the context. It holds consecutive positions; when they are used up, the window slides: the
+newest ones move to the front.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int
+
+from minillama.model.states.stores import Store
+
+MARGIN = 64  # positions before the window that stay when it slides, so that a draft can be dropped
+STEP = 128  # its capacity is a multiple of this
+
+
+def window_capacity(window: int, chunk: int) -> int:
+    """Positions that are held for a sliding window, and for chunks of `chunk` tokens."""
+    return -(-(window + MARGIN + chunk) // STEP) * STEP
+
+
+def first_held(window: int, length: int) -> int:
+    """The first position that stays when the window slides before token number `length`."""
+    return max(0, length - (window - 1) - MARGIN)
+
+
+def can_go_back(window: int, first: int, length: int) -> bool:
+    """Whether a text can be cut to `length` tokens: the next sees all."""
+    return first <= max(0, length - (window - 1))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class WindowKeyValues:
+    """Keys and values of S positions from `first` on; `most` is the largest S."""
+
+    keys: Store
+    values: Store
+    first: Int[Array, "B 1"]
+    most: int = field(metadata={"static": True})
+
+    def write(
+        self, k: Float32[Array, "B T K H"], v: Float32[Array, "B T K H"], start: Int[Array, "B"]
+    ) -> "WindowKeyValues":
+        """Put T new positions after the first `start` of each text."""
+        place = start - self.first[:, 0]
+        return WindowKeyValues(self.keys.write(k, place), self.values.write(v, place), self.first, self.most)
+
+    def places(self, positions: Int[Array, "B T"]) -> Int[Array, "B T"]:
+        """The places of positions of the text."""
+        return positions - self.first
+
+    def resize(self, capacity: int) -> "WindowKeyValues":
+        """The same positions with more room, if the window needs it."""
+        capacity = min(capacity, self.most)
+        return WindowKeyValues(self.keys.resize(capacity), self.values.resize(capacity), self.first, self.most)
+
+    def slide(self, first: Int[Array, "B"]) -> "WindowKeyValues":
+        """Forget the positions before `first`."""
+        shift = first[:, None] - self.first
+
+        def moved(leaf: Array) -> Array:
+            places = (jnp.arange(leaf.shape[2], dtype=jnp.int32)[None] + shift) % leaf.shape[2]
+            return jnp.take_along_axis(leaf, places[:, None, :, None], axis=2)
+
+        keys, values = jax.tree.map(moved, (self.keys, self.values))
+        return WindowKeyValues(keys, values, first[:, None], self.most)
+
+    def checkpoint(self) -> "WindowKeyValues":
+        """A copy."""
+        return jax.tree.map(jnp.copy, self)
+
+    def restored(self, saved: "WindowKeyValues") -> "WindowKeyValues":
+        """A copy of a saved one, with the room that this one has."""
+        return jax.tree.map(jnp.copy, saved).resize(self.keys.capacity)
