@@ -19,8 +19,8 @@ from tiny_models import write_tiny
 import minillama as ml
 from minillama.cli import main
 from minillama.cli.output.terminal import timing_lines, turn_line
-from minillama.engine import session as session_module
 from minillama.engine import stream as stream_module
+from minillama.engine import text_cache
 from minillama.engine.generation.prompt_lookup import PromptLookup
 from minillama.engine.result import Completion, Reason
 from minillama.engine.session import Session, pass_size
@@ -177,7 +177,7 @@ assert 0 < done.timings.accepted_tokens < done.timings.drafted_tokens, done.timi
 
     def test_where_the_cache_grows(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         plain = llm.generate(PROMPT, n=60, temp=0, ignore_eos=True)
-        monkeypatch.setattr(session_module, "FIRST_CAPACITY", 32)
+        monkeypatch.setattr(text_cache, "FIRST_CAPACITY", 32)
         use_oracle(monkeypatch, PROMPT + list(plain.tokens))
         same(llm.generate(PROMPT, n=60, temp=0, ignore_eos=True, lookup=True), plain)
 

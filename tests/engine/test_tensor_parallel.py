@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType as Type
 from tiny_models import LAYERS, VARIANTS, write_tiny
 
 import minillama as ml
-from minillama.engine import session as session_module
+from minillama.engine import text_cache
 from minillama.errors import OptionError
 from minillama.measure.quality.multiple_choice import running_choices
 from minillama.measure.quality.perplexity import running_perplexity
@@ -138,7 +138,7 @@ def check_calls(path: Path, count: int) -> None:
     """Everything else that a backend is called for: growing, sessions, drafts, perplexity, choices."""
     one, spread = load(path, 1, 512), load(path, count, 512)
     prompt = [1, *range(20, 32), *range(20, 32)]
-    with patch.object(session_module, "FIRST_CAPACITY", 32):
+    with patch.object(text_cache, "FIRST_CAPACITY", 32):
         options = {"n": 40, "temp": 0.0, "ignore_eos": True}
         expected = one.generate(prompt, **options)
         kept = spread.session()

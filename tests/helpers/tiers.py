@@ -58,6 +58,8 @@ RULES = (
     Rule("engine/test_prompt_lookup.py::TestEnds::test_full_context", slow=".*"),
     Rule("engine/test_prompt_lookup.py::TestEnds::test_context_shift", slow=".*"),
     Rule("engine/test_prompt_lookup.py::TestReport::test_on_the_command_line", slow=".*"),
+    Rule("engine/test_recurrent_sessions.py::test_a_text_goes_on", "50-40", ".*"),
+    Rule("engine/test_text_cache.py::test_another_text", ".*(window|from a checkpoint)", ".*"),
     Rule("engine/test_remote_backend.py::TestSameNumbers::test_of_every_sampler", "greedy|penalties", ".*"),
     Rule("engine/test_executable_cache.py::test_what_jax_has_compiled_before", slow=".*"),
     # kernels: the processor's own instruction set quick, the generic one (seconds a kernel) for some types in CI

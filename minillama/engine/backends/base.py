@@ -49,7 +49,7 @@ class Backend(Protocol):
     def truncate(self, cache: Handle, length: Int[np.ndarray, "B"]) -> Handle:
         """The same cache with only the first `length` tokens of each text.
 
-        Recurrent states can only go back to the beginning.
+        Recurrent states stay as they are: they cannot go back.
         """
 
     def checkpoint(self, cache: Handle) -> Handle:

@@ -173,6 +173,8 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterat
         count = min(batch, windows.count - window)
         ids = padded(windows.ids(window, count), batch)
         llm.check_file()
+        if window and llm.config.is_recurrent:  # its states cannot go back
+            cache = llm.backend.new_cache(windows.size, llm.cache_types, batch)
         cache = llm.backend.truncate(cache, np.zeros(batch, np.int32))
         end = windows.first + windows.scored  # predictions of the last tokens are not needed
         for at in range(0, end, part):
