@@ -91,6 +91,7 @@ SOURCES = (*FORMS, "</think>")
 TEXTS = st.lists(
     st.sampled_from(
         ["a", "b ", " ", "\n", "<", "<|", "think", "to=", "assistant", "final", "analysis", "commentary", "functions.f",
+         "x" * 501,
          "<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|channel>thought", "<channel|>", "[", "日本",
          *(mark for tags in FORMS.values() if tags is not None for mark in (tags.start, tags.end)),
          THINK.start, THINK.end]

@@ -53,13 +53,13 @@ class HarmonySplitter:
     def _may_be_header(self) -> bool:
         first = self._held.lstrip()
         begins = (first.startswith(begin) or begin.startswith(first) for begin in HEADER_BEGINS)
-        return len(self._held) <= MAX_HEADER and any(begins)
+        return len(self._held) < MAX_HEADER + len(MESSAGE) and any(begins)
 
     def _read_header(self) -> Parts:
         """Read the header of a message; text that is no header belongs to the answer."""
         header, mark, body = self._held.partition(MESSAGE)
         self._in_header = False
-        if not mark or not header.lstrip().startswith(HEADER_BEGINS):
+        if not mark or len(header) > MAX_HEADER or not header.lstrip().startswith(HEADER_BEGINS):
             self._in_thoughts = False
             return self._release(len(START)) if self._held.startswith(START) else Parts()
         is_call = TOOL.search(header) is not None
