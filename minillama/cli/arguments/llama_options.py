@@ -185,8 +185,8 @@ CHAT = (
            variable="LLAMA_ARG_REASONING_EFFORT", value="LEVEL"),
     Option(("--reasoning-budget",), "0: no thinking, as -rea off; -1: no limit (default: -1)",
            reasoning_budget, variable="LLAMA_ARG_THINK_BUDGET"),
-    Option(("--reasoning-preserve",), "sets the template's preserve_reasoning (default: the template's)", None, None,
-           "LLAMA_ARG_REASONING_PRESERVE", off=("--no-reasoning-preserve",)),
+    Option(("--reasoning-preserve",), "keep the thoughts of earlier answers, if the template can (default: its own)",
+           None, None, "LLAMA_ARG_REASONING_PRESERVE", off=("--no-reasoning-preserve",)),
 )  # fmt: skip
 
 SAMPLING = (
