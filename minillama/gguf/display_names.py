@@ -116,6 +116,8 @@ def size_class(file: GGUF) -> str:
             table = {24: "1B", 32: "3B", 40: "14B"}
         case "chatglm":
             table = {28: "1.5B" if known.heads == 16 else "6B", 40: "4B" if known.heads == 24 else "9B"}
+        case "deepseek2":
+            table = {27: "16B", 47: "30B.A3B", 60: "236B", 61: "671B"}
         case "glm4":
             table = {17: "1B", 40: "9B", 61: "32B"}
         case _:

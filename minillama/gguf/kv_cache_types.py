@@ -73,6 +73,9 @@ def cache_bytes_per_token(file: GGUF, types: CacheTypes) -> int | None:
     if f"{family}.attention.head_count" not in file.metadata:
         return None
     layers = file.require(f"{family}.block_count", int)
+    if f"{family}.attention.kv_lora_rank" in file.metadata:  # latent attention keeps one row of numbers
+        latent = file.require(f"{family}.attention.kv_lora_rank", int)
+        return layers * types.head_bytes(latent + file.require(f"{family}.rope.dimension_count", int), 0)
     heads = file.require(f"{family}.attention.head_count", (int, np.ndarray))
     grouped = f"{family}.attention.head_count_kv"
     kv_heads = file.require(grouped, (int, np.ndarray)) if grouped in file.metadata else heads

@@ -43,6 +43,15 @@ class Weight(ABC):
     def expert(self, index: Int[Array, ""]) -> "Weight":
         """One matrix of a stack of experts."""
 
+    def batched_product(
+        self, x: Float[Array, "P T K"], numbers: Int[Array, "P"], n_valid: Int[Array, ""] | None = None
+    ) -> Float[Array, "P T N"]:
+        """Products of P matrices of a stack, each with rows of its own: x[p] W[numbers[p]]ᵀ.
+
+        n_valid: number of valid rows in each of x, None for all; kernels may skip the other rows.
+        """
+        return jax.vmap(lambda rows, number: self.expert(number).product(rows))(x, numbers)
+
     def device_shard(self, index: Int[Array, ""], devices: int) -> "Weight":
         """The rows of one device; the matrix itself if each device has an array."""
         return self

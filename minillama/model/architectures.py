@@ -73,6 +73,8 @@ class Family:
     no_rope_period: each n-th layer does not rotate. rope_in_windows: where layers have windows, only these rotate.
     finetuned_is_rope: no layer rotates where the key rope.scaling.finetuned is false.
     mrope_rotates_halves: the style is HALF in files with M-RoPE sections.
+    sigmoid_models: (layers, vocabulary) of models whose gating is SIGMOID in files without a key.
+    latent: layers have latent attention (DeepSeek-V2).
     wide_heads: (layers, ...) whose queries are scaled by sqrt(D / N) in place of sqrt(H).
     delta_net: of families whose layers are Gated DeltaNet but for some of attention.
     gated_attention: attn_q holds a gate of the output too, head by head.
@@ -107,6 +109,8 @@ class Family:
     wide_heads: tuple[int, ...] = ()
     delta_net: KeySharing | None = None
     gated_attention: bool = False
+    sigmoid_models: tuple[tuple[int, int], ...] = ()
+    latent: bool = False
 
 
 _GEMMA = Activation.GELU
@@ -176,6 +180,14 @@ FAMILIES: dict[str, Family] = {
         normalise_experts=False,
         gating=Gating.SOFTMAX_OF_CHOSEN,
         window_period=2,
+    ),
+    "deepseek2": Family(  # DeepSeek 2 to 3.1, Kimi K2, GLM-4.7-Flash, Mistral Large 3
+        rope_style=_PAIRS,
+        latent=True,
+        normalise_experts=False,
+        expert_keys=_EXPERT_KEYS,
+        sigmoid_models=((47, 154880), (48, 154880)),
+        yarn_keys=True,
     ),
     "minimax-m2": Family(gating=Gating.SIGMOID, expert_keys=_EXPERT_KEYS[:1]),
 }

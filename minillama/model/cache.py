@@ -11,15 +11,15 @@ from jaxtyping import Array, Int
 
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model.config import Config
-from minillama.model.layer_kinds import Attention, DeltaNet, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 from minillama.model.states.key_values import KeyValues
+from minillama.model.states.latents import Latents
 from minillama.model.states.recurrent import ConvolutionState, NoState, RecurrentState
 from minillama.model.states.stores import empty_store, zeros
 from minillama.model.states.window import WindowKeyValues, window_capacity
 
-LayerState = (
-    KeyValues | WindowKeyValues | RecurrentState | ConvolutionState | NoState
-)  # a layer's memory of earlier tokens
+# a layer's memory of earlier tokens
+LayerState = KeyValues | WindowKeyValues | Latents | RecurrentState | ConvolutionState | NoState
 
 
 @jax.tree_util.register_dataclass
@@ -64,16 +64,23 @@ def cache_bytes(config: Config, capacity: int, types: CacheTypes, batch: int = 1
 
 
 def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> int:
-    """Bytes of one layer's state.
-
-    Of attention: B S K times those of a head. Of a recurrent layer: the same for every capacity.
-    """
-    if isinstance(layer, Attention):
-        if slides(layer, chunk):
-            capacity = min(capacity, window_capacity(layer.sliding_window, chunk))
-        return batch * capacity * layer.head_count_kv * types.head_bytes(layer.key_length, layer.value_length)
+    """Bytes of one layer's state; of a recurrent layer the same for every capacity."""
+    if slides(layer, chunk):
+        capacity = min(capacity, window_capacity(layer.sliding_window, chunk))
     if isinstance(layer, DeltaNet):
         return 4 * batch * (layer.value_channels * layer.size + layer.channels * (layer.taps - 1))
+    return batch * capacity * position_bytes(layer, types)
+
+
+def position_bytes(layer: Layer, types: CacheTypes) -> int:
+    """Bytes that a layer keeps of each position.
+
+    Raises OptionError where a head does not divide into blocks of its type.
+    """
+    if isinstance(layer, Attention):
+        return layer.head_count_kv * types.head_bytes(layer.key_length, layer.value_length)
+    if isinstance(layer, LatentAttention):
+        return types.head_bytes(layer.cached_length, 0)
     return 0
 
 
@@ -108,12 +115,12 @@ def empty_cache(
 
 def empty_state(layer: Layer, capacity: int, types: CacheTypes, batch: int, chunk: int | None = None) -> LayerState:
     """The state of a layer before the first token."""
+    position_bytes(layer, types)
     if slides(layer, chunk):
         most = window_capacity(layer.sliding_window, chunk)
         whole = empty_state(layer, min(capacity, most), types, batch)
         return WindowKeyValues(whole.keys, whole.values, zeros((batch, 1), jnp.int32), most)
     if isinstance(layer, Attention):
-        types.head_bytes(layer.key_length, layer.value_length)
         shape = (batch, layer.head_count_kv, capacity)
         return KeyValues(
             empty_store(types.keys, *shape, layer.key_length), empty_store(types.values, *shape, layer.value_length)
@@ -121,4 +128,6 @@ def empty_state(layer: Layer, capacity: int, types: CacheTypes, batch: int, chun
     if isinstance(layer, DeltaNet):
         memory = zeros((batch, layer.value_heads, layer.size, layer.size), jnp.float32)
         return RecurrentState(memory, zeros((batch, layer.channels, layer.taps - 1), jnp.float32))
+    if isinstance(layer, LatentAttention):
+        return Latents(empty_store(types.keys, batch, 1, capacity, layer.cached_length))
     return NoState()

@@ -5,7 +5,7 @@ from enum import Enum
 from functools import cached_property
 
 from minillama.model.architectures import FAMILIES, Family, Gating, RopeStyle
-from minillama.model.layer_kinds import Attention, Layer
+from minillama.model.layer_kinds import Attention, Layer, attention_of
 
 
 class Scaling(Enum):
@@ -58,7 +58,7 @@ class Experts:
 class Config:
     """Sizes and constants of one model, named as in its GGUF metadata.
 
-    temperature_scale: queries beyond the original context C are multiplied by 1 + scale ln(floor(position / C) + 1).
+    temperature_scale: queries beyond `temperature_length` C are multiplied by 1 + scale ln(floor(position / C) + 1).
     """
 
     architecture: str
@@ -74,6 +74,7 @@ class Config:
     residual_scale: float = 1.0  # factor on the outputs of attention and feed-forward networks
     logit_scale: float = 1.0  # factor on logits
     temperature_scale: float = 0.0
+    temperature_length: int = 0
     experts: Experts = Experts()
     rotates_halves: bool = False  # whatever the family's style is
     axis: str | None = None  # of the device mesh that heads, feed-forward rows and vocabulary are sharded over
@@ -90,9 +91,9 @@ class Config:
 
     @cached_property
     def attention(self) -> Attention:
-        """The first attention layer; one of no heads in a model without attention."""
-        layers = (layer for layer in self.layers if isinstance(layer, Attention))
-        return next(layers, Attention(0, 0, 0, 0, 1.0))
+        """The first attention layer, or what latent attention does over its cache; no heads without attention."""
+        layers = (attention_of(layer) for layer in self.layers)
+        return next((layer for layer in layers if layer is not None), Attention(0, 0, 0, 0, 1.0))
 
     @cached_property
     def is_recurrent(self) -> bool:

@@ -67,3 +67,43 @@ class DeltaNet(Layer):
     def channels(self) -> int:
         """C: queries, keys and values, which pass the convolution together."""
         return 2 * self.key_channels + self.value_channels
+
+
+@dataclass(frozen=True)
+class LatentAttention(Layer):
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434).
+
+    Keys and values of all heads are linear maps of one latent a position. Only the latent is kept, and with it the
+    channels of a key that rotate, which all heads share.
+    key_length, value_length: of a head, as if they were written out; scale: the factor on q·k.
+    """
+
+    head_count: int
+    kv_lora_rank: int  # channels of the latent
+    rope_length: int  # channels of a key that rotate; the last ones
+    key_length: int
+    value_length: int
+    scale: float
+    rope: int = 0
+
+    @property
+    def nope_length(self) -> int:
+        """Channels of a key that do not rotate: those made of the latent."""
+        return self.key_length - self.rope_length
+
+    @property
+    def cached_length(self) -> int:
+        """Numbers kept of a position."""
+        return self.kv_lora_rank + self.rope_length
+
+    @property
+    def absorbed(self) -> Attention:
+        """The attention to the cached numbers: all heads read one key, whose first channels are the value."""
+        return Attention(self.head_count, 1, self.cached_length, self.kv_lora_rank, self.scale, self.rope)
+
+
+def attention_of(layer: Layer) -> Attention | None:
+    """The attention of a layer to its cache, or None."""
+    if isinstance(layer, LatentAttention):
+        return layer.absorbed
+    return layer if isinstance(layer, Attention) else None

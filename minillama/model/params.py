@@ -48,6 +48,13 @@ class Block:
     attn_q_norm: Float[Array, "NH"] | None = None  # of a head [H], or of all heads at once
     attn_k_norm: Float[Array, "KH"] | None = None
     attn_sinks: Float[Array, "N"] | None = None  # logits that take a share of the softmax, one a head
+    attn_q_a: Linear | None = None  # latent attention: the latent of queries
+    attn_q_a_norm: Float[Array, "rank"] | None = None
+    attn_q_b: Linear | None = None
+    attn_kv_a_mqa: Linear | None = None  # the latent of keys and values, and the rotating channels of keys
+    attn_kv_a_norm: Float[Array, "rank"] | None = None
+    attn_k_b: Linear | None = None  # of each head [N, rank, nope]
+    attn_v_b: Linear | None = None  # of each head [N, H_v, rank]
     attn_output: Linear | None = None
     ssm_in: Linear | None = None  # rows of attn_qkv and attn_gate in one, by key head
     ssm_conv1d: Float[Array, "C taps"] | None = None

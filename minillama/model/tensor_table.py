@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from minillama.model.architectures import Family
 from minillama.model.config import Config
-from minillama.model.layer_kinds import Attention, DeltaNet, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 
 Shape = tuple[int, ...]
 
@@ -35,9 +35,19 @@ class Sizes:
         return self.layer if isinstance(self.layer, DeltaNet) else DeltaNet(0, 0, 0, 0, False)
 
     @property
+    def latent(self) -> LatentAttention:
+        """The heads of a layer with latent attention; none in others."""
+        return self.layer if isinstance(self.layer, LatentAttention) else LatentAttention(0, 0, 0, 0, 0, 1.0)
+
+    @property
+    def heads(self) -> Attention | LatentAttention:
+        """The heads of a layer with attention of either kind; none in others."""
+        return self.layer if isinstance(self.layer, Attention | LatentAttention) else self.attention
+
+    @property
     def queries(self) -> int:
         """Channels of all queries."""
-        return self.attention.head_count * self.attention.key_length
+        return self.heads.head_count * self.heads.key_length
 
     @property
     def query_rows(self) -> int:
@@ -57,7 +67,7 @@ class Sizes:
     @property
     def mixed(self) -> int:
         """Columns of attn_output."""
-        return self.attention.head_count * self.attention.value_length
+        return self.heads.head_count * self.heads.value_length
 
     @property
     def up(self) -> int:
@@ -102,6 +112,15 @@ LINEAR: Mapping[str, Size] = {
     "attn_v": lambda s: (s.values, s.width),
     "attn_qkv": _qkv_rows,
     "attn_gate": lambda s: (s.delta_net.value_channels, s.width),
+    "attn_q_a": lambda s: (s.width_of("attn_q_b"), s.width),
+    "attn_q_b": lambda s: (s.queries, s.width_of("attn_q_b")),
+    "attn_kv_a_mqa": lambda s: (s.latent.cached_length, s.width),
+    "attn_k_b": lambda s: (s.latent.head_count, s.latent.kv_lora_rank, s.latent.nope_length),
+    "attn_v_b": lambda s: (s.latent.head_count, s.latent.value_length, s.latent.kv_lora_rank),
+    "attn_kv_b": lambda s: (
+        s.latent.head_count * (s.latent.nope_length + s.latent.value_length),
+        s.latent.kv_lora_rank,
+    ),
     "attn_output": lambda s: (s.width, s.mixed),
     "ssm_in": lambda s: (s.delta_net.channels + s.delta_net.value_channels, s.width),
     "ssm_beta": lambda s: (s.delta_net.value_heads, s.width),
@@ -130,6 +149,8 @@ ARRAYS: Mapping[str, Size] = {
     "ssm_a": _value_heads,
     "ssm_norm": lambda s: (s.delta_net.size,),
     "attn_sinks": lambda s: (s.attention.head_count,),
+    "attn_q_a_norm": lambda s: (s.width_of("attn_q_b"),),
+    "attn_kv_a_norm": lambda s: (s.latent.kv_lora_rank,),
     "post_attention_norm": _d,
     "ffn_norm": _d,
     "ffn_norm_bias": _d,
@@ -168,6 +189,10 @@ def required(family: Family, layer: Layer, has: Callable[[str], bool]) -> set[st
         needed |= {"ssm_conv1d", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out"}
         needed |= {"ssm_in"} if has("ssm_in") else {"attn_qkv", "attn_gate"}
         needed |= {"ssm_ba"} if has("ssm_ba") else {"ssm_beta", "ssm_alpha"}
+    if isinstance(layer, LatentAttention):
+        needed |= {"attn_output", "attn_kv_a_mqa", "attn_kv_a_norm"}
+        needed |= {"attn_q_a", "attn_q_a_norm", "attn_q_b"} if has("attn_q_a") else {"attn_q"}
+        needed |= {"attn_kv_b"} if has("attn_kv_b") else {"attn_k_b", "attn_v_b"}
     needed |= {"attn_norm", "ffn_norm"} if family.pre_norms else {"post_attention_norm", "post_ffw_norm"}
     if family.parallel:
         needed.remove("ffn_norm")

@@ -1,17 +1,18 @@
 """Load `Params` from an open GGUF file: find each tensor, check its shape, place it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 
 import jax
 import numpy as np
 from jax import Array
 
+from minillama.engine.loading.split_kv_b import split_kv_b
 from minillama.errors import FormatError
 from minillama.gguf import GGUF, Tensor
 from minillama.kernels import Dense, Files, Weight, load_vector, load_weight
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.config import Scaling
+from minillama.model.layer_kinds import LatentAttention
 from minillama.model.reading.read_config import config_from_keys, metadata_keys
 from minillama.model.tensor_table import ARRAYS, LINEAR, Sizes, required, tensor_name
 
@@ -144,6 +145,15 @@ class _Source:
         self.advance(tensor.nbytes)
         return Linear(weight, self.optional(f"{name}.bias", shape[:-1], device))
 
+    def key_and_value_maps(
+        self, name: str, shape: tuple[int, ...], layer: LatentAttention, device: jax.Device
+    ) -> dict[str, Linear]:
+        """The fields of latent attention that files of 2024 hold in one tensor."""
+        tensor = find_tensor(self.file, name, shape)
+        self.advance(tensor.nbytes)
+        k_b, v_b = split_kv_b(tensor, layer, range(layer.head_count), device)
+        return {"attn_k_b": Linear(k_b), "attn_v_b": Linear(v_b)}
+
     def array(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Array:
         """A float array."""
         tensor = find_tensor(self.file, name, shape)
@@ -160,7 +170,9 @@ def _load_block(source: _Source, config: Config, layer: int, device: jax.Device)
     """One layer: each field of Block that the file has, or that it must have."""
     present: dict[str, Linear | Array] = {}
     for field, name, shape in layer_tensors(source.file, config, layer):
-        if field in LINEAR:
+        if field == "attn_kv_b":
+            present |= source.key_and_value_maps(name, shape, config.layer(layer), device)
+        elif field in LINEAR:
             present[field] = source.linear(name.removesuffix(".weight"), shape, device)
         else:
             present[field] = source.array(name, shape, device)
@@ -179,7 +191,7 @@ def layer_tensors(file: GGUF, config: Config, layer: int) -> Iterator[tuple[str,
 
     kind = config.layer(layer)
     sizes, needed = Sizes(config, kind, width_of, has), required(config.family, kind, has)
-    for field in (field.name for field in fields(Block)):  # in the order of the graph
+    for field in names:
         name, shape = names[field], LINEAR.get(field) or ARRAYS[field]
         if name is not None and (name in file.tensors or field in needed):
             yield field, name, shape(sizes)

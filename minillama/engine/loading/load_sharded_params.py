@@ -4,18 +4,20 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import UInt8
 
 from minillama.engine.loading.load_params import Advance, find_tensor, layer_tensors, rope_factors
+from minillama.engine.loading.split_kv_b import split_kv_b
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
 from minillama.gguf.types import BLOCKS
-from minillama.kernels import Files, check_supported, reads_in_place
+from minillama.kernels import Files, Weight, check_supported, reads_in_place
 from minillama.model import Block, Config, Linear, Params
-from minillama.model.layer_kinds import Attention, DeltaNet
+from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention
 from minillama.model.tensor_table import LINEAR
 from minillama.parallel.sharding.delta_net_shards import (
     DELTA_NET_FIELDS,
@@ -24,13 +26,14 @@ from minillama.parallel.sharding.delta_net_shards import (
     load_rows_of_heads,
 )
 from minillama.parallel.sharding.partition_specs import (
+    AXIS,
     COLUMNS,
     HEADS,
     REPLICATED,
     ROWS,
     SPECS,
     HeadAssignment,
-    assign_heads,
+    head_shards,
 )
 from minillama.parallel.sharding.shards import (
     RowRange,
@@ -38,6 +41,7 @@ from minillama.parallel.sharding.shards import (
     load_sharded_matrix,
     load_sharded_vector,
     local_mesh_devices,
+    make_sharded,
     pad_rows,
 )
 
@@ -95,6 +99,9 @@ class ShardedLoader:
         fields = {field for field, _, _ in tensors}
         present: dict[str, Linear | Array] = {}
         for field, name, shape in tensors:
+            if field == "attn_kv_b":
+                present |= self._key_and_value_maps(name, shape, kind)
+                continue
             if isinstance(kind, DeltaNet) and field in DELTA_NET_FIELDS:
                 present[field] = self._by_key_heads(field, name, shape, kind)
                 continue
@@ -127,17 +134,10 @@ class ShardedLoader:
 
     def _size(self, layer: int, field: str, whole: int) -> int:
         """Rows or columns of a device's shard of a field of this size."""
-        kind, devices = self.config.layer(layer), self.division.devices
-        if isinstance(kind, Attention):
-            division = assign_heads(kind, devices)
-            sizes = {
-                "attn_q": division.head_count * kind.key_length * (2 if kind.has_gate else 1),
-                "attn_k": division.head_count_kv * kind.key_length,
-                "attn_v": division.head_count_kv * kind.value_length,
-                "attn_output": division.head_count * kind.value_length,
-            }
-            if field in sizes:
-                return sizes[field]
+        devices = self.division.devices
+        sizes = head_shards(self.config.layer(layer), devices)
+        if field in sizes:
+            return sizes[field]
         if not field.startswith("ffn_") or SPECS[field] == REPLICATED:
             return whole
         for ending in ("_exps", "_shexp", ""):  # columns stay together block by block, and so do the rows before them
@@ -177,6 +177,17 @@ class ShardedLoader:
         if f"{name}.bias" in self.file.tensors:
             bias = self._bias(f"{name}.bias", shape[:-1], spec, first, rows, size, shares)
         return Linear(weight, bias)
+
+    def _key_and_value_maps(self, name: str, shape: tuple[int, ...], layer: LatentAttention) -> dict[str, Linear]:
+        """The fields of latent attention that files of 2024 hold in one tensor, of each device's heads."""
+        tensor, share = find_tensor(self.file, name, shape), layer.head_count // self.division.devices
+        self.advance(tensor.nbytes)
+
+        def of_device(index: int, device: jax.Device) -> tuple[Weight, Weight]:
+            return split_kv_b(tensor, layer, range(index * share, (index + 1) * share), device)
+
+        k_b, v_b = make_sharded(self.mesh, PartitionSpec(AXIS), of_device)
+        return {"attn_k_b": Linear(k_b), "attn_v_b": Linear(v_b)}
 
     def _array(self, name: str, shape: tuple[int, ...], spec: PartitionSpec = REPLICATED) -> Array:
         """A float array, the same on every device, or the numbers of its heads."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float, Int, UInt8
 
 from minillama import env
@@ -78,6 +78,11 @@ class MappedWeight(Weight):
         if all(isinstance(weight, MappedWeight) for weight in others) and len(others) < MAX_MATRICES:
             return multiply(x, [self, *others], n_valid)
         return super().products(x, others, n_valid)
+
+    def batched_product(
+        self, x: Float[Array, "P T K"], numbers: Int[Array, "P"], n_valid: Int[Array, ""] | None = None
+    ) -> Float[Array, "P T N"]:
+        return lax.map(lambda pair: multiply(pair[0], [self.expert(pair[1])], n_valid)[0], (x, numbers))
 
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
         count, width = self.sizes[-2:]

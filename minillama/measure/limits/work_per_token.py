@@ -9,7 +9,8 @@ from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.measure.trial import Trial
 from minillama.model import Config
-from minillama.model.layer_kinds import Attention
+from minillama.model.cache import position_bytes
+from minillama.model.layer_kinds import Attention, attention_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def attention_operations(config: Config, lengths: Sequence[int]) -> int:
     """Attention operations of all layers; `lengths` holds the number of attended positions of each token."""
     return sum(
         2 * layer.head_count * (layer.key_length + layer.value_length) * _positions(layer, lengths)
-        for layer in _attention_layers(config)
+        for layer in map(attention_of, config.layers)
+        if layer is not None
     )
 
 
@@ -101,20 +103,13 @@ def cache_bytes_read(config: Config, types: CacheTypes, lengths: Sequence[int]) 
 
     lengths: attended positions of each step. Layers with a sliding window read at most the window.
     """
-    total = sum(
-        layer.head_count_kv * types.head_bytes(layer.key_length, layer.value_length) * _positions(layer, lengths)
-        for layer in _attention_layers(config)
-    )
+    total = sum(position_bytes(layer, types) * _positions(attention_of(layer), lengths) for layer in config.layers)
     return total / max(len(lengths), 1)
 
 
-def _attention_layers(config: Config) -> list[Attention]:
-    return [layer for layer in config.layers if isinstance(layer, Attention)]
-
-
-def _positions(layer: Attention, lengths: Sequence[int]) -> int:
+def _positions(layer: Attention | None, lengths: Sequence[int]) -> int:
     """Attended positions of a layer, summed over tokens."""
-    window = layer.sliding_window
+    window = 0 if layer is None else layer.sliding_window
     return sum(min(n, window) for n in lengths) if window else sum(lengths)
 
 

@@ -16,7 +16,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
 from minillama.kernels import cpu_kernels_error
-from minillama.model.states.stores import Store
+from minillama.model.states.stores import FirstChannels, Store
 
 TILE = 128  # keys a step on a CPU: the scores of a head stay in the first cache
 LARGEST_HEAD, MOST_GROUPS = 512, 64  # limits of the CPU kernel
@@ -32,7 +32,7 @@ def tile_size(platform: str) -> int:
 def attention(
     q: Float[Array, "B T N H"],
     keys: Store,
-    values: Store,
+    values: Store | FirstChannels,
     positions: Int[Array, "B T"],
     scale: float,
     softcap: float,
@@ -54,8 +54,10 @@ def attention(
     return lax.platform_dependent(q, keys, values, positions, sinks, cpu=on_cpu, default=partial(form, tile=LARGE_TILE))
 
 
-def _fits_kernel(q: Float[Array, "B T N H"], keys: Store, values: Store) -> bool:
+def _fits_kernel(q: Float[Array, "B T N H"], keys: Store, values: Store | FirstChannels) -> bool:
     """Whether the CPU kernel can keep these heads on its stack."""
+    if isinstance(values, FirstChannels):
+        return False
     return max(keys.shape[-1], values.shape[-1]) <= LARGEST_HEAD and q.shape[2] // keys.shape[1] <= MOST_GROUPS
 
 
@@ -63,7 +65,7 @@ def _kernel_attention(
     constants: tuple[float, float, int],
     q: Float[Array, "B T N H"],
     keys: Store,
-    values: Store,
+    values: Store | FirstChannels,
     positions: Int[Array, "B T"],
     sinks: Float[Array, "N"] | None,
 ) -> Float[Array, "B T NH"]:
@@ -80,7 +82,7 @@ def _kernel_attention(
 def attention_in_tiles(
     q: Float[Array, "B T N H"],
     keys: Store,
-    values: Store,
+    values: Store | FirstChannels,
     positions: Int[Array, "B T"],
     sinks: Float[Array, "N"] | None = None,
     *,
@@ -140,7 +142,7 @@ def attention_weights(
     return jax.nn.softmax(jnp.concatenate([scores, column], axis=-1), axis=-1)[..., :-1]
 
 
-def attend(weights: Float[Array, "B K G T S"], values: Store) -> Float[Array, "B T NH"]:
+def attend(weights: Float[Array, "B K G T S"], values: Store | FirstChannels) -> Float[Array, "B T NH"]:
     """The weighted mean of the values; heads concatenated."""
     return _concat_heads(jnp.einsum("BKGTS,BKSH->BTKGH", weights, values.decode()))
 

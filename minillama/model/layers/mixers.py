@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from minillama.model.cache import LayerState
 from minillama.model.context import PassContext
-from minillama.model.layer_kinds import Attention, DeltaNet, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 from minillama.model.layers.attention_mixer import attention_mixer
 from minillama.model.layers.delta_net import delta_net_mixer
+from minillama.model.layers.latent_attention import latent_attention_mixer
 from minillama.model.params import Block
 
 
@@ -27,7 +28,11 @@ class Mixer(Protocol):
         """The mixed tokens, before the output projection, and the layer's state after them."""
 
 
-MIXERS: Mapping[type[Layer], Mixer] = {Attention: attention_mixer, DeltaNet: delta_net_mixer}
+MIXERS: Mapping[type[Layer], Mixer] = {
+    Attention: attention_mixer,
+    LatentAttention: latent_attention_mixer,
+    DeltaNet: delta_net_mixer,
+}
 
 
 def mix(

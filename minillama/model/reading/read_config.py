@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from minillama.errors import FormatError, UnsupportedError
 from minillama.model.architectures import Family, Gating, Scales, family
-from minillama.model.config import Config, Experts
+from minillama.model.config import Config, Experts, Rope
 from minillama.model.reading.metadata_keys import MetadataKeys
 from minillama.model.reading.read_layers import check_equal_heads, head_lengths, read_layers, read_windows
 from minillama.model.reading.read_rope import has_rope_sections, read_ropes
@@ -43,11 +43,12 @@ def config_from_keys(keys: MetadataKeys, vocab_size: int) -> Config:
     if row.window_period is not None:
         check_equal_heads(keys, key_length, value_length, ropes[0].dimension_count)
     embedding, residual, logit = _read_scales(keys, row, width, blocks)
+    temperature = _read_temperature(keys, row, ropes[0])
     return Config(
         architecture=keys.prefix,
         context_length=keys.integer("context_length"),
         embedding_length=width,
-        layers=read_layers(keys, row, width, blocks, windows, local_rope=len(ropes) > 1),
+        layers=read_layers(keys, row, width, blocks, windows, ropes[0], local_rope=len(ropes) > 1),
         layer_norm_rms_epsilon=keys.number(f"attention.layer_norm_{'' if row.layer_norm else 'rms_'}epsilon"),
         ropes=ropes,
         vocab_size=vocab_size,
@@ -56,21 +57,35 @@ def config_from_keys(keys: MetadataKeys, vocab_size: int) -> Config:
         embedding_scale=embedding,
         residual_scale=residual,
         logit_scale=logit,
-        temperature_scale=keys.number("attention.temperature_scale", 0.0) if row.yarn_keys else 0.0,
-        experts=_read_experts(keys, row),
+        temperature_scale=temperature[0],
+        temperature_length=temperature[1],
+        experts=_read_experts(keys, row, (blocks, vocab_size)),
         rotates_halves=row.mrope_rotates_halves and has_rope_sections(keys),
     )
 
 
-def _read_experts(keys: MetadataKeys, row: Family) -> Experts:
-    """The choice of experts; none where the file has none."""
+def _read_temperature(keys: MetadataKeys, row: Family, rope: Rope) -> tuple[float, int]:
+    """The scale of the temperature by position, 0 for none, and the length that counts as one unit."""
+    scale = keys.number("attention.temperature_scale", 0.0) if row.yarn_keys else 0.0
+    if not row.latent:
+        return scale, rope.original_context_length
+    return scale, keys.integer("attention.temperature_length") if scale else 0
+
+
+def _read_experts(keys: MetadataKeys, row: Family, model: tuple[int, int]) -> Experts:
+    """The choice of experts; none where the file has none.
+
+    model: numbers of layers and of tokens, which tell some models apart.
+    """
     experts, used = keys.integer("expert_count", 0, least=0, most=MAX_EXPERTS), keys.integer("expert_used_count", 0)
     groups = keys.integer("expert_group_count", 0, least=0, most=MAX_EXPERTS)
     groups_used = keys.integer("expert_group_used_count", 0, least=0, most=MAX_EXPERTS)
     gating, normalise, scale = row.gating, row.normalise_experts, 1.0
+    if model in row.sigmoid_models:
+        gating = Gating.SIGMOID
     if "expert_gating_func" in row.expert_keys:
         number = keys.integer("expert_gating_func", 0, least=0, most=len(GATINGS))
-        gating = GATINGS[number - 1] if number else row.gating
+        gating = GATINGS[number - 1] if number else gating
     if "expert_weights_norm" in row.expert_keys:
         normalise = keys.flag("expert_weights_norm", row.normalise_experts)
     if "expert_weights_scale" in row.expert_keys:

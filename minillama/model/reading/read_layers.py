@@ -7,18 +7,23 @@ import numpy as np
 
 from minillama.errors import FormatError, UnsupportedError
 from minillama.model.architectures import Family, Scales
+from minillama.model.config import Rope
 from minillama.model.layer_kinds import Attention, Layer
 from minillama.model.reading.metadata_keys import MetadataKeys
 from minillama.model.reading.read_delta_net import read_delta_net_layers
+from minillama.model.reading.read_latent_layers import read_latent_layers
 
 
 def read_layers(
-    keys: MetadataKeys, row: Family, width: int, blocks: int, windows: tuple[int, ...], *, local_rope: bool
+    keys: MetadataKeys, row: Family, width: int, blocks: int, windows: tuple[int, ...], rope: Rope, *, local_rope: bool
 ) -> tuple[Layer, ...]:
     """The kinds of `blocks` layers.
 
-    windows: of each layer, see `read_windows`; local_rope: layers with one have the second rope of the config.
+    windows: of each layer, see `read_windows`; local_rope: layers with one have the second rope of the config, others
+    the first, `rope`.
     """
+    if row.latent:
+        return read_latent_layers(keys, blocks, rope)
     heads = keys.integers("attention.head_count", blocks)
     kv_heads = keys.integers("attention.head_count_kv", blocks, heads[0])
     key_length, value_length = head_lengths(keys, width, heads[0])
@@ -29,8 +34,8 @@ def read_layers(
         if heads[i] % kv_heads[i]:
             raise FormatError(f"{heads[i]} query heads do not divide among {kv_heads[i]} key/value heads")
         default = 1 / math.sqrt(width / heads[i] if blocks in row.wide_heads else key_length)
-        rope = (1 if local_rope and windows[i] else 0) if rotates[i] else None
-        attention = Attention(heads[i], kv_heads[i], key_length, value_length, scale or default, rope, windows[i])
+        number = (1 if local_rope and windows[i] else 0) if rotates[i] else None
+        attention = Attention(heads[i], kv_heads[i], key_length, value_length, scale or default, number, windows[i])
         layers.append(replace(attention, has_gate=row.gated_attention))
     return tuple(layers) if row.delta_net is None else read_delta_net_layers(keys, row.delta_net, layers)
 

@@ -42,13 +42,19 @@ def _read_rope(keys: MetadataKeys, row: Family, key_length: int) -> Rope:
     if row.yarn_keys:
         rope = replace(
             rope,
-            log_multiplier=keys.number("rope.scaling.yarn_log_multiplier", 0.0),
+            log_multiplier=_read_log_multiplier(keys, row),
             beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0, above=0.0),
             beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0, above=0.0),
         )
     if row.rope_alpha and (alpha := keys.number("rope.scaling.alpha", 0.0)) > 0 and key_length > 2:
         rope = replace(rope, freq_base=rope.freq_base * alpha ** (key_length / (key_length - 2)))
     return rope
+
+
+def _read_log_multiplier(keys: MetadataKeys, row: Family) -> float:
+    """YaRN's multiplier; in latent attention its value acts on scores, and the magnitude of the rotation is 1."""
+    multiplier = keys.number("rope.scaling.yarn_log_multiplier", 0.0)
+    return float(multiplier != 0) if row.latent else multiplier
 
 
 def _read_factor(keys: MetadataKeys) -> float:

@@ -1,7 +1,7 @@
 """Storage of a layer's keys or values, by cache type."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import jax
@@ -113,6 +113,28 @@ class Q8(Store):
     def decode(self) -> Float32[Array, "B K S H"]:
         blocks = self.codes.reshape(*self.scales.shape, BLOCK).astype(jnp.float32)
         return (blocks * self.scales.astype(jnp.float32)[..., None]).reshape(self.codes.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FirstChannels:
+    """The first channels of every head in a store: a view to read, without a copy."""
+
+    store: Store
+    size: int = field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, K, S, size)."""
+        return (*self.store.shape[:3], self.size)
+
+    def decode(self) -> Float32[Array, "B K S size"]:
+        """All positions."""
+        return self.store.decode()[..., : self.size]
+
+    def read(self, start: Int[Array, ""], count: int) -> Float32[Array, "B K count size"]:
+        """`count` positions from `start` on, of every text."""
+        return self.store.read(start, count)[..., : self.size]
 
 
 def empty_store(kind: CacheType, batch: int, heads: int, capacity: int, size: int) -> Store:

@@ -14,11 +14,12 @@ from jax.sharding import Mesh, PartitionSpec
 
 from minillama.errors import OptionError
 from minillama.model import Config
-from minillama.model.layer_kinds import Attention, DeltaNet, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 
 AXIS = "tensor"
 ROWS, COLUMNS, REPLICATED = PartitionSpec(AXIS, None), PartitionSpec(None, AXIS), PartitionSpec()
 HEADS = PartitionSpec(AXIS)  # a number for each query head
+MATRICES = PartitionSpec(AXIS, None, None)  # whole matrices of a stack [N, rows, K], one for each head
 
 SPECS = {
     "token_embd": ROWS,
@@ -27,6 +28,11 @@ SPECS = {
     "attn_k": ROWS,
     "attn_v": ROWS,
     "attn_qkv": ROWS,  # each of its three parts
+    "attn_q_a": REPLICATED,
+    "attn_q_b": ROWS,
+    "attn_kv_a_mqa": REPLICATED,
+    "attn_k_b": MATRICES,
+    "attn_v_b": MATRICES,
     "attn_output": COLUMNS,
     "attn_gate": ROWS,  # of a recurrent layer: by key heads, see `delta_net_shards.py`
     "ssm_in": ROWS,
@@ -54,6 +60,8 @@ SPECS = {
     "attn_q_norm": REPLICATED,
     "attn_k_norm": REPLICATED,
     "attn_sinks": HEADS,
+    "attn_q_a_norm": REPLICATED,
+    "attn_kv_a_norm": REPLICATED,
     "post_attention_norm": REPLICATED,
     "ffn_norm": REPLICATED,
     "ffn_norm_bias": REPLICATED,
@@ -113,6 +121,8 @@ def _of_one_device(kind: Layer, devices: int) -> Layer:
     """A layer with the heads of one device; raises OptionError where they do not divide."""
     if isinstance(kind, DeltaNet):
         return share_of_delta_net(kind, devices)
+    if isinstance(kind, LatentAttention):  # the latents are the same on every device
+        return replace(kind, head_count=assign_heads(kind.absorbed, devices).head_count)
     if not isinstance(kind, Attention):
         return kind
     division = assign_heads(kind, devices)
@@ -128,3 +138,21 @@ def share_of_delta_net(layer: DeltaNet, devices: int) -> DeltaNet:
             f"use {', '.join(map(str, possible))} devices, or split_mode=layer"
         )
     return replace(layer, key_heads=layer.key_heads // devices, value_heads=layer.value_heads // devices)
+
+
+def head_shards(kind: Layer, devices: int) -> dict[str, int]:
+    """Rows, columns or matrices of a device's shard, of each field that is cut by heads."""
+    if isinstance(kind, LatentAttention):
+        heads = assign_heads(kind.absorbed, devices).head_count
+        queries = heads * kind.key_length
+        sizes = {"attn_q": queries, "attn_q_b": queries, "attn_k_b": heads, "attn_v_b": heads}
+        return {**sizes, "attn_output": heads * kind.value_length}
+    if not isinstance(kind, Attention):
+        return {}
+    division = assign_heads(kind, devices)
+    return {
+        "attn_q": division.head_count * kind.key_length * (2 if kind.has_gate else 1),
+        "attn_k": division.head_count_kv * kind.key_length,
+        "attn_v": division.head_count_kv * kind.value_length,
+        "attn_output": division.head_count * kind.value_length,
+    }

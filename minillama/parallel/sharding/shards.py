@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from minillama.gguf import Tensor
 from minillama.gguf.types import row_bytes
 from minillama.kernels import Files, Weight, load_vector, map_rows, place_weight, reads_in_place
-from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, ROWS
+from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, MATRICES, ROWS
 
 READ_BYTES = 1 << 24  # of a tensor in memory at a time while columns are copied
 
@@ -45,7 +45,8 @@ def load_sharded_matrix(
 ) -> Weight:
     """Load a matrix as one weight over all devices, sharded by `spec`.
 
-    size: rows or columns of a shard. All shards together cover the matrix; the rest is padding of zeros.
+    size: rows, columns or matrices of a shard. All shards together cover the matrix; the rest is padding of zeros.
+    Matrices of a stack that stays in the file are not cut: each device finds its own in it.
     n_shards: number of distinct shards; fewer than devices if some are replicated.
     """
     kind, devices = part.tensor.type, mesh.devices.size
@@ -55,6 +56,9 @@ def load_sharded_matrix(
 
     def cut_columns(index: int, device: jax.Device) -> Weight:
         return place_weight(_columns(part, index * size, size), kind, device)
+
+    def cut_matrices(index: int, device: jax.Device) -> Weight:
+        return place_weight(part.tensor.data[index * size : (index + 1) * size], kind, device)
 
     def replicated(index: int, device: jax.Device) -> Weight:
         return place_weight(_rows(part, 0, part.rows), kind, device)
@@ -67,6 +71,8 @@ def load_sharded_matrix(
         return make_sharded(mesh, PartitionSpec(AXIS), cut_rows)
     if spec == COLUMNS:
         return make_sharded(mesh, PartitionSpec(AXIS), cut_columns)
+    if spec == MATRICES:
+        return make_sharded(mesh, PartitionSpec(AXIS), cut_matrices)
     return make_sharded(mesh, PartitionSpec(), replicated)
 
 
