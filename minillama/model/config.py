@@ -91,7 +91,7 @@ class Config:
 
     @cached_property
     def attention(self) -> Attention:
-        """The first attention layer, or what latent attention does over its cache; no heads without attention."""
+        """The first attention to a cache; one of no heads in a model without."""
         layers = (attention_of(layer) for layer in self.layers)
         return next((layer for layer in layers if layer is not None), Attention(0, 0, 0, 0, 1.0))
 

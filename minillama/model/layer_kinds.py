@@ -98,7 +98,10 @@ class LatentAttention(Layer):
 
     @property
     def absorbed(self) -> Attention:
-        """The attention to the cached numbers: all heads read one key, whose first channels are the value."""
+        """The attention to the cache.
+
+        All heads read one key, whose first channels are the value.
+        """
         return Attention(self.head_count, 1, self.cached_length, self.kv_lora_rank, self.scale, self.rope)
 
 

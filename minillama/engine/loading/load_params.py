@@ -148,7 +148,7 @@ class _Source:
     def key_and_value_maps(
         self, name: str, shape: tuple[int, ...], layer: LatentAttention, device: jax.Device
     ) -> dict[str, Linear]:
-        """The fields of latent attention that files of 2024 hold in one tensor."""
+        """The two maps in `attn_kv_b`."""
         tensor = find_tensor(self.file, name, shape)
         self.advance(tensor.nbytes)
         k_b, v_b = split_kv_b(tensor, layer, range(layer.head_count), device)

@@ -179,7 +179,7 @@ class ShardedLoader:
         return Linear(weight, bias)
 
     def _key_and_value_maps(self, name: str, shape: tuple[int, ...], layer: LatentAttention) -> dict[str, Linear]:
-        """The fields of latent attention that files of 2024 hold in one tensor, of each device's heads."""
+        """The two maps in `attn_kv_b`, of each device's heads."""
         tensor, share = find_tensor(self.file, name, shape), layer.head_count // self.division.devices
         self.advance(tensor.nbytes)
 

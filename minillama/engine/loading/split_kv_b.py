@@ -1,4 +1,4 @@
-"""Take apart the tensor `attn_kv_b`, in which files of 2024 hold the maps of latent attention.
+"""Take apart the tensor `attn_kv_b`: the maps of latent attention in files of 2024.
 
 Its rows are, head by head, those of keys and then those of values. The absorbed form multiplies by the maps of keys
 from the other side, so these are decoded and transposed; the rows of values are copied as they are.

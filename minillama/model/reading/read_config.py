@@ -65,7 +65,7 @@ def config_from_keys(keys: MetadataKeys, vocab_size: int) -> Config:
 
 
 def _read_temperature(keys: MetadataKeys, row: Family, rope: Rope) -> tuple[float, int]:
-    """The scale of the temperature by position, 0 for none, and the length that counts as one unit."""
+    """The scale of the temperature by position, 0 for none, and its unit of length."""
     scale = keys.number("attention.temperature_scale", 0.0) if row.yarn_keys else 0.0
     if not row.latent:
         return scale, rope.original_context_length

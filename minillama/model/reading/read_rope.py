@@ -52,7 +52,10 @@ def _read_rope(keys: MetadataKeys, row: Family, key_length: int) -> Rope:
 
 
 def _read_log_multiplier(keys: MetadataKeys, row: Family) -> float:
-    """YaRN's multiplier; in latent attention its value acts on scores, and the magnitude of the rotation is 1."""
+    """YaRN's multiplier.
+
+    In latent attention its value acts on the scores, and the magnitude of the rotation is 1.
+    """
     multiplier = keys.number("rope.scaling.yarn_log_multiplier", 0.0)
     return float(multiplier != 0) if row.latent else multiplier
 

@@ -13,7 +13,7 @@ from minillama.model.states.stores import FirstChannels, Store
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Latents:
-    """The latents of every position, then the rotated channels of keys: one store for keys and values."""
+    """The latents of every position, each followed by the rotated channels of keys."""
 
     keys: Store
 

@@ -118,7 +118,7 @@ class Q8(Store):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FirstChannels:
-    """The first channels of every head in a store: a view to read, without a copy."""
+    """The first channels of every head in a store, without a copy."""
 
     store: Store
     size: int = field(metadata={"static": True})

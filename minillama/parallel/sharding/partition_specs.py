@@ -141,7 +141,7 @@ def share_of_delta_net(layer: DeltaNet, devices: int) -> DeltaNet:
 
 
 def head_shards(kind: Layer, devices: int) -> dict[str, int]:
-    """Rows, columns or matrices of a device's shard, of each field that is cut by heads."""
+    """Rows, columns or matrices of a device, of each field cut by heads."""
     if isinstance(kind, LatentAttention):
         heads = assign_heads(kind.absorbed, devices).head_count
         queries = heads * kind.key_length
