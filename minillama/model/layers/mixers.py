@@ -14,7 +14,7 @@ from minillama.model.context import PassContext
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 from minillama.model.layers.attention_mixer import attention_mixer
 from minillama.model.layers.delta_net import delta_net_mixer
-from minillama.model.layers.latent_attention import latent_attention_mixer
+from minillama.model.layers.latent_attention_mixer import latent_attention_mixer
 from minillama.model.params import Block
 
 
