@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from gguf_bytes import ARRAY, STRING
 
+from minillama.model import FAMILIES
+from minillama.model.tensor_table import ARRAYS, LINEAR
 from tests.fuzz import hostile_values
 from tests.fuzz.gguf_parts import (
     BOOL,
@@ -21,18 +23,7 @@ from tests.fuzz.gguf_parts import (
 )
 from tests.fuzz.tokenizer_mutations import mutate_tokenizer
 
-ARCHITECTURES = (
-    b"llama",
-    b"qwen2",
-    b"qwen3",
-    b"qwen2moe",
-    b"qwen3moe",
-    b"chatglm",
-    b"glm4",
-    b"gemma2",
-    b"gemma3",
-    b"phi3",
-)
+ARCHITECTURES = tuple(name.encode() for name in FAMILIES)
 # Keys that a family may have and the tiny models lack.
 MORE_KEYS = (
     "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.original_context_length",
@@ -40,6 +31,9 @@ MORE_KEYS = (
     "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_log_multiplier", "rope.freq_base", "rope.freq_base_swa",
     "rope.dimension_count", "attention.sliding_window", "attention.sliding_window_pattern", "attention.scale",
     "attn_logit_softcapping", "final_logit_softcapping", "expert_count", "expert_used_count", "expert_weights_scale",
+    "expert_weights_norm", "expert_gating_func", "expert_group_count", "expert_group_used_count", "embedding_scale",
+    "residual_scale", "logit_scale", "attention.temperature_scale", "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon", "rope.scaling.alpha", "rope.scaling.finetuned", "rope.dimension_sections",
     "attention.value_length", "attention.key_length", "nextn_predict_layers", "vocab_size", "block_count",
     "attention.head_count", "attention.head_count_kv", "embedding_length", "context_length", "feed_forward_length",
 )  # fmt: skip
@@ -48,11 +42,8 @@ NAMES = (
     "token_embd.weight", "output.weight", "output_norm.weight", "output.bias", "rope_freqs.weight",
     "rope_factors_long.weight", "rope_factors_short.weight",
 )  # fmt: skip
-FIELDS = (
-    "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_norm", "ffn_norm", "attn_q_norm", "attn_k_norm",
-    "post_attention_norm", "post_ffw_norm", "ffn_gate", "ffn_up", "ffn_down", "ffn_gate_inp", "ffn_gate_exps",
-    "ffn_up_exps", "ffn_down_exps", "ffn_gate_inp_shexp", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp",
-)  # fmt: skip
+PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length", "attention.key_length")
+FIELDS = (*LINEAR, *ARRAYS)
 
 
 def _architecture(parts: Parts) -> bytes:
@@ -85,9 +76,21 @@ def add_known_key(rng: random.Random, parts: Parts) -> None:
     content = random_content(rng, kind) if rng.random() < 0.6 else rng.choice((0, 1, 2, 4, 8, 16, 32, 64, 96))
     if key.endswith(b"rope.scaling.type"):
         kind, content = STRING, rng.choice(ROPE_SCALINGS)
-    elif key.endswith(b"window_pattern") and rng.random() < 0.7:
-        kind, content = ARRAY, (BOOL, [rng.random() < 0.5 for _ in range(rng.choice((0, 1, 2, 7, 8)))])
+    elif key.endswith((b"_pattern", b"_norm", b"finetuned", b"_layers")) and rng.random() < 0.7:
+        kind, content = BOOL, rng.random() < 0.5
+        if key.endswith((b"_pattern", b"_layers")):
+            kind, content = ARRAY, (BOOL, [rng.random() < 0.5 for _ in range(rng.choice((0, 1, 2, 7, 8)))])
     parts.set(key, Value(kind, float(content) if kind in FLOAT_KINDS else content))
+
+
+def change_layers(rng: random.Random, parts: Parts) -> None:
+    """One number a layer, which differ or are impossible, in place of one for all."""
+    key = f"{_architecture(parts).decode('latin-1')}.{rng.choice(PER_LAYER)}".encode()
+    kind, old = rng.choice((4, 5, 5, 10, 11)), parts.find(key)
+    usual = [old.content] if old is not None and isinstance(old.content, int) else [2]
+    numbers = [*usual, *usual, *usual, 1, 2, 4, 0, -1, 3, hostile_values.integer(rng)]
+    count = rng.choice((0, 1, 2, 2, 3, 4, 7, 8, 600))
+    parts.set(key, Value(ARRAY, (kind, [hostile_values.wrapped(rng.choice(numbers), kind) for _ in range(count)])))
 
 
 def add_key(rng: random.Random, parts: Parts) -> None:
@@ -275,8 +278,9 @@ def mutate_vocabulary(rng: random.Random, parts: Parts) -> None:
 
 Mutation = Callable[[random.Random, Parts], None]
 MUTATIONS: tuple[tuple[Mutation, int], ...] = (
-    (change_number, 10), (change_type, 6), (add_known_key, 12), (add_key, 3), (remove_key, 3), (repeat_key, 1),
-    (change_architecture, 4), (scale_model, 4), (change_tensor, 8), (change_kind_validly, 5), (add_tensor, 4),
+    (change_number, 10), (change_type, 6), (add_known_key, 12), (change_layers, 4), (add_key, 3), (remove_key, 3),
+    (repeat_key, 1), (change_architecture, 4), (scale_model, 4), (change_tensor, 8), (change_kind_validly, 5),
+    (add_tensor, 4),
     (remove_tensor, 2), (rename_tensor, 2), (move_tensor, 3), (shuffle_tensors, 1), (change_weights, 4),
     (change_alignment, 2), (change_header, 2), (flip_bits, 6), (truncate, 3), (change_split, 2), (change_template, 2),
     (mutate_vocabulary, 11),
