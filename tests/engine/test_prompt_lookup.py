@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from draft_oracle import use_oracle
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import write_tiny
@@ -54,24 +55,6 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> ml.LLM:
 @pytest.fixture(scope="module")
 def small(llm: ml.LLM) -> ml.LLM:
     return ml.load(llm.path, ctx_size=256, progress=False, **EXACT)
-
-
-def use_oracle(
-    monkeypatch: pytest.MonkeyPatch, text: Sequence[int], wrong: float = 0.0, sizes: tuple[int, int] = (0, 7)
-) -> None:
-    """Draft what follows in a known text, of random lengths, some with a wrong token somewhere."""
-    rng = np.random.default_rng(0)
-
-    class Oracle(PromptLookup):
-        def draft(self, most: int) -> list[int]:
-            here = len(self._tokens)
-            assert self._tokens == list(text[:here]), "the index does not hold the text so far"
-            guess = list(text[here : here + min(most, int(rng.integers(*sizes, endpoint=True)))])
-            if guess and rng.random() < wrong:
-                guess[rng.integers(len(guess))] = 7
-            return guess
-
-    monkeypatch.setattr(stream_module, "PromptLookup", Oracle)
 
 
 def same(found: Completion, expected: Completion) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from draft_oracle import use_oracle
 
 import minillama as ml
 from minillama.engine.session import Session
@@ -75,14 +76,11 @@ def test_a_step_under_way_is_kept_where_the_next_text_holds_its_token(llm: ml.LL
 
 
 @pytest.mark.slow
-def test_drafts_run_their_right_part_again(llm: ml.LLM) -> None:
-    options = {"temp": 6.0, "seed": 3, "ignore_eos": True}
-    repeated = IDS[:10] + IDS[:10] + IDS[:5]  # so that lookup finds drafts
-    plain = llm.generate(repeated, n=40, **options)
-    repeated = repeated + list(plain.tokens[:12]) + repeated
-    plain = llm.generate(repeated, n=40, **options)
-    drafted = llm.generate(repeated, n=40, lookup=True, **options)
-    assert drafted.tokens == plain.tokens
+def test_drafts_run_their_right_part_again(llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = llm.generate(IDS[:40], n=40, **GREEDY)
+    use_oracle(monkeypatch, IDS[:40] + list(text.tokens), wrong=0.5)
+    drafted = llm.generate(IDS[:40], n=40, lookup=True, **GREEDY)
+    assert drafted.tokens == text.tokens
     assert 0 < drafted.timings.accepted_tokens < drafted.timings.drafted_tokens
 
 
