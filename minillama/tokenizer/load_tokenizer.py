@@ -41,6 +41,7 @@ def _load_spm(metadata: Mapping[str, object]) -> Tokenizer:
     if scores is None:
         log.warning("the file has no tokenizer.ggml.scores; all merges get the same score, which lowers answer quality")
         scores = np.zeros(len(vocabulary.tokens))
+    space_prefix = read_flag(metadata, "tokenizer.ggml.add_space_prefix", True)
     byte_ids = byte_fallback_ids(vocabulary.ids, vocabulary.unknown)
     return Tokenizer(
         vocabulary,
@@ -49,7 +50,8 @@ def _load_spm(metadata: Mapping[str, object]) -> Tokenizer:
         specials=parsed_special_tokens(vocabulary, _rstrip_rule(metadata)),
         add_bos=read_flag(metadata, "tokenizer.ggml.add_bos_token", True),
         add_eos=read_flag(metadata, "tokenizer.ggml.add_eos_token", False),
-        add_space_prefix=read_flag(metadata, "tokenizer.ggml.add_space_prefix", True),
+        add_space_prefix=space_prefix,
+        drop_space_prefix=space_prefix,
         clean_spaces=False,
     )
 
@@ -77,7 +79,8 @@ def _byte_pair_tokenizer(
         specials=parsed_special_tokens(vocabulary, _rstrip_rule(metadata)),
         add_bos=add_bos or pretokenizer.forces_bos,
         add_eos=read_flag(metadata, "tokenizer.ggml.add_eos_token", False),
-        add_space_prefix=read_flag(metadata, "tokenizer.ggml.add_space_prefix", False),
+        add_space_prefix=False,  # in llama.cpp, too, only decoding uses the flag
+        drop_space_prefix=read_flag(metadata, "tokenizer.ggml.add_space_prefix", False),
         clean_spaces=pretokenizer.clean_spaces,
     )
 

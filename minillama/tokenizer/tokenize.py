@@ -24,6 +24,7 @@ class Tokenizer:
 
     merge: a text without special tokens -> ids. normal_piece: the text of a normal token -> its bytes.
     add_space_prefix: put a space before the text, and before each text after a special token.
+    drop_space_prefix: decoding removes a space at the start.
     """
 
     vocabulary: Vocabulary
@@ -33,6 +34,7 @@ class Tokenizer:
     add_bos: bool
     add_eos: bool
     add_space_prefix: bool
+    drop_space_prefix: bool
     clean_spaces: bool
 
     @property
@@ -102,7 +104,7 @@ class Tokenizer:
         special: also show control tokens. Raises OptionError for values that are not ids of the vocabulary.
         """
         pieces = [self.piece(index, special=special) for index in checked_ids(ids, self.size)]
-        if self.add_space_prefix and pieces:
+        if self.drop_space_prefix and pieces:
             pieces[0] = pieces[0].removeprefix(b" ")
         text = b"".join(pieces)
         if self.clean_spaces:

@@ -36,6 +36,8 @@ def check_tokenizer(tokenizer: Tokenizer, metadata: Mapping[str, object], texts:
         is_shown = all(tokenizer.vocabulary.attributes[index] in (NORMAL, BYTE) for index in plain)
         if complete and is_shown and not tokenizer.clean_spaces and not LOST.search(text):
             back = tokenizer.decode(plain)
+            if tokenizer.drop_space_prefix and not tokenizer.add_space_prefix:
+                text = text.removeprefix(" ")
             if back != text:
                 raise Finding(f"{text!r} comes back as {back!r}")
     for index in (*range(min(8, tokenizer.size)), tokenizer.size - 1):

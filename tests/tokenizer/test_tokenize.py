@@ -33,7 +33,8 @@ def texts(tokenizer: Tokenizer, text: str, *, add_special: bool = False, parse_s
 def test_sentencepiece_puts_a_blank_before_the_text_and_after_special_tokens() -> None:
     assert texts(spm(), "the<|end|>the[x] cat") == ["▁the", "<|end|>", "▁the", "[x]", "▁", "▁cat"]
     assert texts(spm(add_space_prefix=False), "the<|end|>the[x] cat")[:3] == ["t", "he", "<|end|>"]
-    assert texts(bpe(), "the<|end|>the[x] cat") == ["t", "he", "<|end|>", "t", "he", "[x]", "Ġcat"]
+    for tokenizer in (bpe(), bpe(add_space_prefix=True)):  # byte pairs ignore the flag here, as in llama.cpp
+        assert texts(tokenizer, "the<|end|>the[x] cat") == ["t", "he", "<|end|>", "t", "he", "[x]", "Ġcat"]
 
 
 def test_control_tokens_are_plain_text_unless_they_are_parsed() -> None:
@@ -130,6 +131,8 @@ def test_decoding_removes_one_leading_blank_of_the_very_first_token() -> None:
     assert tokenizer.decode([1, the, 2], special=True) == "<s> the</s>"
     assert spm(add_space_prefix=False).decode([the, cat]) == " the cat"
     assert tokenizer.decode([]) == ""
+    pairs = bpe(add_space_prefix=True)
+    assert pairs.decode(pairs.encode(" the cat", add_special=False)) == "the cat"
 
 
 @pytest.mark.parametrize(
