@@ -12,7 +12,7 @@ from minillama import env
 from minillama.errors import OptionError, first_line
 
 if TYPE_CHECKING:
-    from minillama.kernels.cpu.attention.attention_args import AttentionSpec
+    pass
 
 logger = logging.getLogger("minillama")
 
@@ -64,21 +64,19 @@ def instruction_set() -> str:
     return chosen_isa().value
 
 
-def loaded_attention_specs() -> "tuple[AttentionSpec, ...]":
-    """Specifications of the attention kernels that this process has loaded."""
+def loaded_kernels() -> "tuple[tuple[Callable[..., None], object], ...]":
+    """The kernels that this process has loaded: a function that loads one, and its specification."""
     if cpu_kernels_error() is not None:
         return ()
-    from minillama.kernels.cpu.attention.attention_op import loaded_specs
+    from minillama.kernels.cpu.runtime.registry import loaded
 
-    return tuple(loaded_specs)
+    return tuple(loaded)
 
 
-def load_attention_specs(specs: "Iterable[AttentionSpec]") -> None:
-    """Load attention kernels that a cached executable calls."""
-    from minillama.kernels.cpu.attention.attention_op import load_attention
-
-    for spec in specs:
-        load_attention(spec)
+def load_again(kernels: "Iterable[tuple[Callable[..., None], object]]") -> None:
+    """Load the kernels that a cached executable calls."""
+    for load, spec in kernels:
+        load(spec)
 
 
 def _load_error(name: str, load: Callable[[], None]) -> str | None:

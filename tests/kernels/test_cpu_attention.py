@@ -26,7 +26,6 @@ from minillama.kernels.cpu.attention.attention_op import (
     MAX_DECODE_TOKENS,
     attend,
     load_attention,
-    loaded_specs,
     panel_lanes,
 )
 from minillama.kernels.cpu.attention.decode_attention import define_decode
@@ -254,4 +253,4 @@ def test_concurrent_threads_load_a_kernel_once() -> None:
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(load) for _ in range(4)]:
             done.result()
-    assert loaded_specs.count(heads) == 1
+    assert [spec for _, spec in registry.loaded].count(heads) == 1

@@ -27,7 +27,7 @@ from jax.tree_util import PyTreeDef
 from minillama import env
 from minillama.engine.compile.compile_timer import count_seconds
 from minillama.errors import ResourceError
-from minillama.kernels.cpu_available import instruction_set, load_attention_specs, loaded_attention_specs
+from minillama.kernels.cpu_available import instruction_set, load_again, loaded_kernels
 from minillama.kernels.disk_cache import read_cached, write_cached
 
 logger = logging.getLogger("minillama")
@@ -138,8 +138,8 @@ class ExecutableCache:
             content = read_cached(self._folder / name)
             if content is None:
                 return None
-            heads, result, *compiled = pickle.loads(content)
-            load_attention_specs(heads)
+            kernels, result, *compiled = pickle.loads(content)
+            load_again(kernels)
             return Executable(deserialize_and_load(*compiled), result)
         except Exception as problem:  # whatever it is, it can be compiled again
             logger.debug("program %s cannot be used: %s", name, problem)
@@ -177,7 +177,7 @@ class ExecutableCache:
         from jax.experimental.serialize_executable import serialize
 
         try:
-            content = pickle.dumps((loaded_attention_specs(), found.result, *serialize(found.call)))
+            content = pickle.dumps((loaded_kernels(), found.result, *serialize(found.call)))
             write_cached(self._folder / name, content)
             kept = sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
             for old in kept[MOST_KEPT:]:

@@ -8,9 +8,14 @@ For a head with memory M [values, keys], at first 0, and a token with query q, k
 arXiv:2412.06464, section 3). Each is the reference implementation of the other.
 """
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from minillama.kernels import cpu_kernels_error
 
 CHUNK = 64  # tokens
 FEW = 16  # tokens, up to here one by one
@@ -35,6 +40,28 @@ def delta_rule(
     log_decay: at most 0. grouped: which heads share a key, see `DeltaNet`.
     A token with beta and log_decay 0 leaves the memory as it is.
     """
+    form = on_cpu = partial(_by_products, grouped=grouped)
+    if cpu_kernels_error() is None:
+        on_cpu = partial(_by_kernel, grouped=grouped)
+    if jax.default_backend() == "cpu":
+        return on_cpu(q, k, v, log_decay, beta, memory)
+    return lax.platform_dependent(q, k, v, log_decay, beta, memory, cpu=on_cpu, default=form)
+
+
+def _by_kernel(
+    q: Array, k: Array, v: Array, log_decay: Array, beta: Array, memory: Array, *, grouped: bool
+) -> tuple[Vectors, Memory]:
+    """The CPU kernel, where there is one for this size."""
+    from minillama.kernels.cpu.delta_rule import delta_rule_op
+
+    if not delta_rule_op.fits(q.shape[-1]):
+        return _by_products(q, k, v, log_decay, beta, memory, grouped=grouped)
+    return delta_rule_op.delta_rule(q, k, v, jnp.exp(log_decay), beta, memory, grouped=grouped)
+
+
+def _by_products(
+    q: Array, k: Array, v: Array, log_decay: Array, beta: Array, memory: Array, *, grouped: bool
+) -> tuple[Vectors, Memory]:
     share = v.shape[2] // q.shape[2]
     q, k = (jnp.repeat(x, share, axis=2) if grouped else jnp.tile(x, (1, 1, share, 1)) for x in (q, k))
     form = by_token if v.shape[1] <= FEW else by_chunk

@@ -20,12 +20,18 @@ from minillama.kernels.cpu.attention.decode_attention import define_decode
 from minillama.kernels.cpu.attention.prefill_attention import define_prefill
 from minillama.kernels.cpu.runtime import ffi_handlers, thread_pool
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
-from minillama.kernels.cpu.runtime.registry import compile_handlers, handlers, register, register_target, run_once
+from minillama.kernels.cpu.runtime.registry import (
+    compile_handlers,
+    handlers,
+    register,
+    register_target,
+    remember,
+    run_once,
+)
 from minillama.kernels.cpu.runtime.thread_pool import call_parallel, import_pool
 from minillama.kernels.cpu.simd import I32, I64, Module, alloca, const, load, select, store
 
 MAX_DECODE_TOKENS = 8  # up to here `decode_attention` computes each position by itself
-loaded_specs: list[AttentionSpec] = []  # those of this process
 
 
 def attend(
@@ -63,7 +69,7 @@ def load_attention(spec: AttentionSpec) -> None:
     link = (ctypes.c_int64 * 2).from_address(find(thread_pool.POOL_LINK))
     link[0], link[1] = handlers()("parallel"), handlers()(ffi_handlers.THREADS)
     register_target(spec.name, find("attention"))
-    loaded_specs.append(spec)
+    remember(load_attention, spec)
 
 
 def panel_lanes(time: int, groups: int) -> int:

@@ -49,6 +49,17 @@ def run_once(load: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
+loaded: list[tuple[Callable[..., None], object]] = []  # functions that loaded kernels, and the specifications of these
+
+
+def remember(load: Callable[..., None], spec: object) -> None:
+    """Record a kernel that programs call by its name.
+
+    A process that reads a program from disk loads its kernels first.
+    """
+    loaded.append((load, spec))
+
+
 def kernel_number(kind: Type, role: Role) -> int:
     """Index of a kernel in the table of the handlers.
 

@@ -1,0 +1,100 @@
+"""The gated delta rule as one XLA FFI call, which changes the memory in place."""
+
+import ctypes
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from minillama.kernels.cpu.delta_rule.delta_rule_kernel import ROWS, DeltaRuleArgs, DeltaRuleSpec, define_delta_rule
+from minillama.kernels.cpu.runtime import ffi_handlers, thread_pool
+from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
+from minillama.kernels.cpu.runtime.registry import (
+    compile_handlers,
+    handlers,
+    register,
+    register_target,
+    remember,
+    run_once,
+)
+from minillama.kernels.cpu.runtime.thread_pool import call_parallel, import_pool
+from minillama.kernels.cpu.simd import I32, I64, Module, alloca, load
+
+FEW = 8  # tokens, up to here with the number of threads for decoding
+
+
+def delta_rule(
+    q: Float[Array, "B T key_heads size"],
+    k: Float[Array, "B T key_heads size"],
+    v: Float[Array, "B T heads size"],
+    decay: Float[Array, "B T heads"],
+    beta: Float[Array, "B T heads"],
+    memory: Float[Array, "B heads size size"],
+    *,
+    grouped: bool,
+) -> tuple[Float[Array, "B T heads size"], Float[Array, "B heads size size"]]:
+    """Results of the queries of T tokens, and the memory after them.
+
+    grouped: which value heads share a key. The size is a multiple of ROWS. The same bits for any T.
+    """
+    spec = DeltaRuleSpec(q.shape[-1])
+    load_delta_rule(spec)
+    batch, time, key_heads, _ = q.shape
+    sizes = jnp.asarray(np.array([batch, time, key_heads, v.shape[2], int(grouped), int(time <= FEW)], np.int32))
+    results = jax.ShapeDtypeStruct(v.shape, v.dtype), jax.ShapeDtypeStruct(memory.shape, memory.dtype)
+    call = jax.ffi.ffi_call(spec.name, results, input_output_aliases={6: 1})
+    found, after = call(sizes, q, k, v, decay, beta, memory)
+    return found, after
+
+
+def fits(size: int) -> bool:
+    """Whether there is a kernel for heads of this size."""
+    return size % ROWS == 0
+
+
+@run_once
+def load_delta_rule(spec: DeltaRuleSpec) -> None:
+    """Compile the kernel of a specification and register it with XLA."""
+    register()
+    find = compile_handlers(spec.name, lambda module, api: define_handlers(module, spec, api))
+    link = (ctypes.c_int64 * 2).from_address(find(thread_pool.POOL_LINK))
+    link[0], link[1] = handlers()("parallel"), handlers()(ffi_handlers.THREADS)
+    register_target(spec.name, find("delta_rule"))
+    remember(load_delta_rule, spec)
+
+
+def define_handlers(module: Module, spec: DeltaRuleSpec, api: Api) -> None:
+    """`delta_rule(frame)`, the FFI handler.
+
+    Operands: i32 [batch, time, key heads, value heads, grouped, is_decode], q, k, v, decay, beta, memory. Results: what
+    the queries find, and the memory, which is the operand's.
+    """
+    import_pool(module)
+    define_delta_rule(module, "panel", spec)
+    define_handler(module, "delta_rule", api, lambda frame: _delta_rule(module, frame, spec))
+
+
+def _delta_rule(module: Module, frame: Frame, spec: DeltaRuleSpec) -> None:
+    """Store the arguments and run the tasks."""
+    sizes = frame.argument(0)
+    batch, time, key_heads, heads, grouped, is_decode = (load(I32, 1, sizes + 4 * i).to(I64) for i in range(6))
+    q, k, v, decay, beta = (frame.argument(i) for i in range(1, 6))
+    out, memory = frame.result(0), frame.result(1)
+    call = alloca(DeltaRuleArgs.size())
+    DeltaRuleArgs(call).store(
+        time=time,
+        key_heads=key_heads,
+        value_heads=heads,
+        grouped=grouped,
+        q=q,
+        k=k,
+        v=v,
+        decay=decay,
+        beta=beta,
+        memory=memory,
+        out=out,
+    )
+    tasks = batch * heads * (spec.size // ROWS)
+    call_parallel(module, frame, module.function_address("panel"), call, tasks, is_decode.equals(1))
