@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from device_processes import Check
 from gguf import GGMLQuantizationType as Type
+from scaled_models import write_scaled
 from tiny_models import LAYERS, VARIANTS, write_tiny
 
 import minillama as ml
@@ -64,6 +65,11 @@ class TestSameNumbers:
     def test_of_quantised_weights(self, apart: Check, tmp_path: Path, name: str) -> None:
         whole = VARIANTS[name].key_length == 32  # one block of columns for each of four heads
         apart(check_same, write_tiny(tmp_path / "m.gguf", name, Type.Q8_0), (2, 4) if whole else (2,), True)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["qwen2moe", "phi3"])
+    def test_scales_of_matrices(self, apart: Check, tmp_path: Path, name: str) -> None:
+        apart(check_same, write_scaled(tmp_path, name)[0], (2,))
 
     @pytest.mark.parametrize("name", some_variants(()))
     def test_where_xla_multiplies(self, without_kernels: Check, tmp_path: Path, name: str) -> None:

@@ -31,8 +31,8 @@ from jaxtyping import install_import_hook  # noqa: E402
 # The rooms that handle JAX arrays. Each process pays for the checks when it starts. The SIMD language of the kernels
 # handles a hundred thousand symbols, and checking them would take minutes.
 ROOMS = (
-    "gguf", "kernels.weight", "kernels.load_weights", "kernels.decode_blocks", "kernels.decode_grids",
-    "kernels.cpu.mapped_weight", "model", "sampling", "parallel", "engine", "measure",
+    "gguf", "kernels.weight", "kernels.scaled_weight", "kernels.load_weights", "kernels.decode_blocks",
+    "kernels.decode_grids", "kernels.cpu.mapped_weight", "model", "sampling", "parallel", "engine", "measure",
 )  # fmt: skip
 install_import_hook([f"minillama.{room}" for room in ROOMS], "beartype.beartype")
 import minillama  # noqa: E402, F401  (env.prepare() sets the XLA flags here)

@@ -10,6 +10,7 @@ from minillama.engine.loading.split_kv_b import split_kv_b
 from minillama.errors import FormatError
 from minillama.gguf import GGUF, Tensor
 from minillama.kernels import Dense, Files, Weight, load_vector, load_weight
+from minillama.kernels.scaled_weight import ScaledWeight
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.config import Scaling
 from minillama.model.layer_kinds import LatentAttention
@@ -18,6 +19,8 @@ from minillama.model.tensor_table import ARRAYS, LINEAR, Sizes, required, tensor
 
 Advance = Callable[[int], object]  # called with the number of bytes that were loaded
 
+# Tensors next to a matrix. llama.cpp reads the scale of activations, which has no effect.
+EXTRAS = ("bias", "scale", "input_scale")
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
@@ -105,12 +108,14 @@ def unused_tensors(file: GGUF, config: Config) -> list[str]:
 
 def unread_tensors(file: GGUF, config: Config) -> list[str]:
     """Tensors that `load_params` does not read."""
-    known = {"token_embd.weight", "output_norm.weight", "output_norm.bias", "output.weight", "output.bias"}
+    known = {"token_embd.weight", "output_norm.weight", "output_norm.bias", "output.weight"}
+    known |= {f"output.{extra}" for extra in EXTRAS}
     known |= set(ROPE_FACTORS)
     for layer in range(config.block_count):
         names = [tensor_name(config.family, layer, field) for field in (*LINEAR, *ARRAYS)]
         known |= {name for name in names if name is not None}
-        known |= {str(tensor_name(config.family, layer, field)).removesuffix("weight") + "bias" for field in LINEAR}
+        stems = {str(tensor_name(config.family, layer, field)).removesuffix("weight") for field in LINEAR}
+        known |= {stem + extra for stem in stems for extra in EXTRAS}
     return [name for name in file.tensors if name not in known]
 
 
@@ -119,6 +124,12 @@ def nextn_tensors(file: GGUF, config: Config) -> list[str]:
     extra = file.metadata.get(f"{config.architecture}.nextn_predict_layers", 0)
     blocks = tuple(f"blk.{config.block_count + i}." for i in range(extra if isinstance(extra, int) else 0))
     return [name for name in file.tensors if name.startswith(blocks)]
+
+
+def scale_name(file: GGUF, matrix: str) -> str | None:
+    """Name of the scale of a matrix, if the file has one; routers have none."""
+    name = f"{matrix}.scale"
+    return name if name in file.tensors and not matrix.endswith("ffn_gate_inp") else None
 
 
 def find_tensor(file: GGUF, name: str, shape: tuple[int, ...]) -> Tensor:
@@ -141,7 +152,10 @@ class _Source:
     def linear(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Linear:
         """A matrix [N, K] or a stack of them, with its bias if any."""
         tensor = find_tensor(self.file, f"{name}.weight", shape)
+        scale = scale_name(self.file, name)
         weight = load_weight(tensor, self._files, device)
+        if scale is not None:
+            weight = ScaledWeight(weight, self.array(scale, shape[:-2] or (1,), device))
         self.advance(tensor.nbytes)
         return Linear(weight, self.optional(f"{name}.bias", shape[:-1], device))
 

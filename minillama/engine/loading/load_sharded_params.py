@@ -10,12 +10,13 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import UInt8
 
-from minillama.engine.loading.load_params import Advance, find_tensor, layer_tensors, rope_factors
+from minillama.engine.loading.load_params import Advance, find_tensor, layer_tensors, rope_factors, scale_name
 from minillama.engine.loading.split_kv_b import split_kv_b
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
 from minillama.gguf.types import BLOCKS
 from minillama.kernels import Files, Weight, check_supported, reads_in_place
+from minillama.kernels.scaled_weight import ScaledWeight
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention
 from minillama.model.tensor_table import LINEAR
@@ -130,7 +131,7 @@ class ShardedLoader:
             return load_array_of_heads(tensor, kind, field, self.mesh)
         check_supported(tensor)
         load = load_columns_of_heads if SPECS[field] == COLUMNS else load_rows_of_heads
-        return Linear(load(tensor, kind, field, self.mesh))
+        return Linear(self._scaled(load(tensor, kind, field, self.mesh), name.removesuffix(".weight"), shape))
 
     def _size(self, layer: int, field: str, whole: int) -> int:
         """Rows or columns of a device's shard of a field of this size."""
@@ -172,6 +173,7 @@ class ShardedLoader:
         shares = self.division.kv_shards if of_keys else self.division.devices
         part = RowRange(tensor, first, rows)
         weight = load_sharded_matrix(part, self._files, spec, self.mesh, size, shares)
+        weight = self._scaled(weight, name, shape)
         self.advance(tensor.nbytes * rows // shape[-2])
         bias = None
         if f"{name}.bias" in self.file.tensors:
@@ -188,6 +190,11 @@ class ShardedLoader:
 
         k_b, v_b = make_sharded(self.mesh, PartitionSpec(AXIS), of_device)
         return {"attn_k_b": Linear(k_b), "attn_v_b": Linear(v_b)}
+
+    def _scaled(self, weight: Weight, name: str, shape: tuple[int, ...]) -> Weight:
+        """A matrix of this name and shape with its scale, if the file has one."""
+        scale = scale_name(self.file, name)
+        return weight if scale is None else ScaledWeight(weight, self._array(scale, shape[:-2] or (1,)))
 
     def _array(self, name: str, shape: tuple[int, ...], spec: PartitionSpec = REPLICATED) -> Array:
         """A float array, the same on every device, or the numbers of its heads."""
