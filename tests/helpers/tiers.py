@@ -40,6 +40,10 @@ RULES = (
          "llama3|qwen2moe|gemma3|phi2|glm4moe", ".*"),
     Rule("engine/test_llm.py::test_the_prompt_may_be_read_in_chunks", slow=".*"),
     Rule("engine/test_llm.py::TestPlacement::test_two_devices_give_the_same_text", slow=".*"),
+    # folders of all families: those with a change of their own quick
+    Rule("convert/test_conversion_plan.py::test_files_of_the_original_converter",
+         "(llama3|mixtral|qwen2moe|qwen3|qwen3vlmoe|qwen35-mtp|qwen3next|gemma3-4b|gemma4|phi3-128k|glm4|deepseek3)-f32|"
+         "(granite|granitehybrid|gpt-oss-mxfp4|qwen3-fp8|hunyuan-dense|lfm2|nemotron_h|cohere2)-f32|llama-q8_0", ".*"),
     # devices: one family quick, some in CI
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_every_variant", "llama", "qwen2moe|gemma3|glm4"),
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_quantised_weights_where", slow="qwen3"),

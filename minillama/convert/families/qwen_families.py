@@ -25,16 +25,19 @@ def fused_gate_and_up(weight: LazyWeight, config: FolderConfig) -> Weights:
     return _gate_and_up(weight)
 
 
-def transposed_gate_and_up(weight: LazyWeight, config: FolderConfig) -> Weights:
-    return _gate_and_up(transposed_experts(weight))
-
-
 def fused_down(weight: LazyWeight, config: FolderConfig) -> LazyWeight:
     return weight.renamed(weight.name.removesuffix(".weight") + ".weight")
 
 
-def transposed_down(weight: LazyWeight, config: FolderConfig) -> LazyWeight:
-    return fused_down(transposed_experts(weight), config)
+def vision_gate_and_up(weight: LazyWeight, config: FolderConfig) -> Weights:
+    """Gate and up of Qwen3-VL, which transformers stored transposed until its version 5."""
+    rows = (2 * config.size("moe_intermediate_size"), config.size("hidden_size"))
+    return _gate_and_up(weight if weight.shape[1:] == rows else transposed_experts(weight))
+
+
+def vision_down(weight: LazyWeight, config: FolderConfig) -> LazyWeight:
+    rows = (config.size("hidden_size"), config.size("moe_intermediate_size"))
+    return fused_down(weight if weight.shape[1:] == rows else transposed_experts(weight), config)
 
 
 FUSED_EXPERTS = (
@@ -67,8 +70,8 @@ FAMILIES = (
         ("Qwen3VLMoeForConditionalGeneration",),
         (*QWEN_MOE_KEYS, DEEPSTACK),
         changes=(
-            (r"mlp\.experts\.gate_up_proj(\.weight)?$", transposed_gate_and_up),
-            (r"mlp\.experts\.down_proj(\.weight)?$", transposed_down),
+            (r"mlp\.experts\.gate_up_proj(\.weight)?$", vision_gate_and_up),
+            (r"mlp\.experts\.down_proj(\.weight)?$", vision_down),
         ),
         experts=QWEN_EXPERTS,
     ),

@@ -60,7 +60,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 STATE_HEAD_SIZE = {"llama", "mistral", "cohere2", "qwen3_vl_moe_text"}
 # Classes whose head_dim is the size of a head's rotated part.
 ROTATED_HEAD_SIZE = {"deepseek_v2", "deepseek_v3"}
-WITHOUT_ROPE = {"nemotron_h"}
+WITHOUT_DEFAULT_ROPE = {"nemotron_h", "minicpm"}
 
 
 def add_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +77,6 @@ def add_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     kinds = filled.get("layers_block_type") or filled.get("hybrid_override_pattern")
     if isinstance(kinds, list | str):
         filled.setdefault("num_hidden_layers", len(kinds))
-    if kind not in WITHOUT_ROPE:
+    if kind not in WITHOUT_DEFAULT_ROPE:
         filled.setdefault("rope_theta", 10000.0)
     return filled
