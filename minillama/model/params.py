@@ -15,7 +15,7 @@ class Linear:
     """y = x Wᵀ + b; the bias is optional."""
 
     weight: Weight
-    bias: Float[Array, "N"] | None = None
+    bias: Float[Array, "*experts N"] | None = None
 
     def __call__(self, x: Float[Array, "*batch K"], n_valid: Int[Array, ""] | None = None) -> Float[Array, "*batch N"]:
         return self.add_bias(matmul(x, self.weight, n_valid))

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from numpy_model import Layer, rms_norm, softmax
+from numpy_model import Layer, rms_norm, sigmoid, softmax
 
 
 def attention(p: Layer, h: np.ndarray) -> np.ndarray:
@@ -13,18 +13,37 @@ def attention(p: Layer, h: np.ndarray) -> np.ndarray:
         q, k, v = np.split(p.linear(h, "attn_qkv"), [heads * size, (heads + kv_heads) * size], -1)
     else:
         q, k, v = (p.linear(h, name) for name in ("attn_q", "attn_k", "attn_v"))
+    gate = 1.0
+    if q.shape[-1] > heads * size:  # head by head, a query and a gate of the output
+        q, gate = (x.reshape(len(h), -1) for x in np.split(q.reshape(len(h), heads, 2 * size), 2, -1))
+        gate = sigmoid(gate)
     q, k = turned(p, q, "attn_q_norm", heads), turned(p, k, "attn_k_norm", kv_heads)
-    if scale := p.key("attention.temperature_scale", 0.0):
-        times = np.floor(np.arange(len(h)) / p.key("rope.scaling.original_context_length"))
-        q = q * (1 + scale * np.log(times + 1))[:, None, None]
+    q = q * temperature(p, len(h))
     k, v = (np.repeat(x.reshape(len(h), kv_heads, -1), heads // kv_heads, 1) for x in (k, v))
-    scores = np.einsum("thd,shd->hts", q, k) * p.key("attention.scale", 1 / math.sqrt(size))
+    mixed = attend(p, q, k, v, p.key("attention.scale", 1 / math.sqrt(size)))
+    return p.linear(mixed * gate, "attn_output")
+
+
+def temperature(p: Layer, count: int) -> np.ndarray:
+    """Factors on the queries [T, heads, H] of each position."""
+    length = p.key("attention.temperature_length", p.key("rope.scaling.original_context_length", 1))
+    times = np.floor(np.arange(count) / length)
+    return (1 + p.key("attention.temperature_scale", 0.0) * np.log(times + 1))[:, None, None]
+
+
+def attend(p: Layer, q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> np.ndarray:
+    """The mean of values [T, heads, E], weighted by softmax(q·k scale), of each position; heads side by side."""
+    scores = np.einsum("thd,shd->hts", q, k) * scale
     if cap := p.key("attn_logit_softcapping", 0):
         scores = cap * np.tanh(scores / cap)
-    distance = np.arange(len(h))[:, None] - np.arange(len(h))[None]
-    seen = (distance >= 0) & (distance < (p.key("attention.sliding_window") if p.is_local else len(h)))
-    mixed = np.einsum("hts,shd->thd", softmax(np.where(seen, scores, -np.inf)), v)
-    return p.linear(mixed.reshape(len(h), -1), "attn_output")
+    distance = np.arange(len(q))[:, None] - np.arange(len(q))[None]
+    seen = (distance >= 0) & (distance < (p.key("attention.sliding_window") if p.is_local else len(q)))
+    scores = np.where(seen, scores, -np.inf)
+    if p.has("attn_sinks"):  # logits that take a share, and give nothing
+        sinks = np.broadcast_to(p.weight("attn_sinks")[:, None, None], (*scores.shape[:2], 1))
+        scores = np.concatenate([scores, sinks], -1)
+    weights = softmax(scores)[..., : len(q)]
+    return np.einsum("hts,shd->thd", weights, v).reshape(len(q), -1)
 
 
 def turned(p: Layer, x: np.ndarray, norm: str, heads: int) -> np.ndarray:
@@ -40,10 +59,11 @@ def turned(p: Layer, x: np.ndarray, norm: str, heads: int) -> np.ndarray:
     return rms_norm(x, weight, epsilon) if weight is not None and p.model.facts.norm_after_rope else x
 
 
-def rope(p: Layer, x: np.ndarray) -> np.ndarray:
-    """Rotate the heads of each position."""
+def rope(p: Layer, x: np.ndarray, magnitude: float | None = None) -> np.ndarray:
+    """Rotate the heads of each position; magnitude: of cos and sin, by the scaling if None."""
     rotating = p.key("rope.dimension_count")
-    theta, magnitude = frequencies(p, rotating)
+    theta, by_scaling = frequencies(p, rotating)
+    magnitude = by_scaling if magnitude is None else magnitude
     angle = (np.arange(len(x))[:, None] * theta)[:, None]
     cos, sin, y = np.cos(angle) * magnitude, np.sin(angle) * magnitude, x.copy()
     if p.model.facts.pairs:

@@ -5,11 +5,25 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy_attention import attention
+from numpy_delta_net import delta_net
 from numpy_experts import feed_forward
+from numpy_latent_attention import latent_attention
 from numpy_model import Layer, Model
 
-# A layer's mixer, with its output projection, by a tensor that only such layers have; the first that fits.
-MIXERS: Mapping[str, Callable[[Layer, np.ndarray], np.ndarray]] = {"attn_output": attention}
+
+def recurrent_layer(p: Layer, h: np.ndarray) -> np.ndarray:
+    """A layer of Gated DeltaNet."""
+    sizes = (p.key(f"ssm.{name}") for name in ("group_count", "time_step_rank", "state_size"))
+    return delta_net(h, p.tensors, tuple(sizes), p.model.epsilon, p.model.facts.by_groups)
+
+
+# A layer's mixer, with its output projection, by a tensor of such layers; the first that fits.
+MIXERS: Mapping[str, Callable[[Layer, np.ndarray], np.ndarray]] = {
+    "ssm_alpha": recurrent_layer,
+    "ssm_ba": recurrent_layer,
+    "attn_kv_a_mqa": latent_attention,
+    "attn_output": attention,
+}
 
 
 def forward(metadata: Mapping, tensors: Mapping[str, np.ndarray], tokens: list[int], ctx_size: int) -> np.ndarray:

@@ -51,9 +51,10 @@ def of_three(layer: int) -> bool:
 class Facts:
     """What the files of a family do not say; the defaults are those of Qwen2.
 
-    pairs: neighbours rotate together, not the halves of a head. is_local: the layers with a window where the file has
-    no pattern. local_rope: keys of the rope of these layers that are not as in the others. rotates: the layers that
-    have rope, or None for those with a window.
+    pairs: neighbours rotate together, not the halves of a head. clamped: gates and values of networks are limited.
+    of_chosen: softmax comes after the choice of experts. by_groups: value heads share key heads in runs.
+    is_local: the layers with a window where the file has no pattern. local_rope: keys of the rope of these layers that
+    are not as in the others. rotates: the layers that have rope, or None for those with a window.
     keys: values where the file has none.
     """
 
@@ -65,12 +66,22 @@ class Facts:
     norm_after_rope: bool = False
     embeds_by_width: bool = False
     divides_logits: bool = False
+    clamped: bool = False
+    by_groups: bool = False
+    of_chosen: bool = False
     gating: Function = softmax
     normalises: bool = True
     is_local: Callable[[int], bool] = no_layer
     local_rope: Mapping[str, object] = field(default_factory=dict)
     rotates: Callable[[int], bool] | None = all_layers
     keys: Callable[[int, int], Mapping[str, float]] = lambda layers, width: {}
+
+    def glu(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+        """The product of an opened gate and a value."""
+        if not self.clamped:
+            return self.activation(gate) * up
+        gate = np.minimum(gate, 7)
+        return gate * sigmoid(1.702 * gate) * (np.clip(up, -7, 7) + 1)
 
 
 PLAIN = {"rope.scaling.type": "none", "factors": False}  # rope without scaling
@@ -108,6 +119,17 @@ FACTS: Mapping[str, Facts] = {
     "cohere2": Facts(pairs=True, layer_norm=True, parallel=True, is_local=of_three, rotates=None),
     "starcoder2": Facts(layer_norm=True, activation=gelu),
     "minimax-m2": Facts(gating=sigmoid),
+    "deepseek2": Facts(pairs=True, normalises=False),
+    "gpt-oss": Facts(
+        clamped=True,
+        of_chosen=True,
+        ffn_norm="post_attention_norm",
+        normalises=False,
+        is_local=lambda layer: layer % 2 == 0,
+    ),
+    "qwen35": Facts(ffn_norm="post_attention_norm"),
+    "qwen35moe": Facts(ffn_norm="post_attention_norm"),
+    "qwen3next": Facts(ffn_norm="post_attention_norm", by_groups=True),
 }  # fmt: skip
 
 
@@ -173,6 +195,12 @@ class Layer:
         """A key of the rope of this layer."""
         local = self.model.facts.local_rope if self.is_local else {}
         return local.get(name, self.model.key(name, default))
+
+    @property
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        """The tensors of this layer alone, without its prefix."""
+        prefix = f"blk.{self.number}."
+        return {name.removeprefix(prefix): x for name, x in self.model.tensors.items() if name.startswith(prefix)}
 
     def key(self, name: str, default: object = None) -> object:
         return self.model.key(name, default)

@@ -80,5 +80,5 @@ def with_temperature(q: Float[Array, "B T N H"], ctx: PassContext) -> Float[Arra
     config = ctx.config
     if not config.temperature_scale:
         return q
-    times = jnp.floor(ctx.positions.astype(jnp.float32) / config.rope.original_context_length)
+    times = jnp.floor(ctx.positions.astype(jnp.float32) / config.temperature_length)
     return q * (1 + config.temperature_scale * jnp.log(times + 1))[:, :, None, None]
