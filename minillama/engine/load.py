@@ -14,7 +14,7 @@ from minillama.engine.loading.memory_budget import choose_context, logger, recor
 from minillama.engine.loading.model_files import resolve
 from minillama.errors import FormatError, OptionError
 from minillama.gguf import GGUF, open_gguf
-from minillama.kernels import reads_in_place
+from minillama.kernels import bytes_on, reads_in_place
 from minillama.model import Config
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer, load_chat_template, load_tokenizer
 
@@ -44,9 +44,8 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
     device = None if placement is None else placement.devices[-1]
     if ignored:
         logger.warning("%s: ignored metadata, as in llama.cpp: %s", file.path.name, ", ".join(ignored))
-    ctx_size, memory = choose_context(
-        config, file.nbytes, options.ctx_size, options.cache_types, options.batches, device
-    )
+    weights = file.nbytes if device is None else sum(bytes_on(device, tensor) for tensor in file.tensors.values())
+    ctx_size, memory = choose_context(config, weights, options.ctx_size, options.cache_types, options.batches, device)
     in_place = placement is not None and any(reads_in_place(device) for device in placement.devices)
     if in_place and not options.use_mmap:  # a device's own copy of the weights needs no second one in memory
         file = open_gguf(file.path, use_mmap=False)

@@ -9,6 +9,7 @@ from minillama.kernels.decode_blocks import DECODERS
 from minillama.kernels.load_weights import (
     SUPPORTED,
     Files,
+    bytes_on,
     check_supported,
     load_vector,
     load_weight,
@@ -27,6 +28,7 @@ __all__ = [
     "Half",
     "Portable",
     "Weight",
+    "bytes_on",
     "check_supported",
     "cpu_kernels_error",
     "embed",

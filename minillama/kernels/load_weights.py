@@ -1,7 +1,7 @@
 """Load the bytes of a tensor as a weight on a device."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -98,6 +98,23 @@ def portable_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, 
         return Dense(jax.device_put(raw.view(np.float32), device))
     # one at a time, or the bytes of several would be in memory together with their weights
     return jax.block_until_ready(_repack(jax.device_put(raw, device), kind))
+
+
+def bytes_on(device: jax.Device, tensor: Tensor) -> int:
+    """Bytes of a tensor on a device: as in the file, or repacked for XLA.
+
+    There a code of a grid type becomes 4 or 8 bytes, so that IQ2_XXS takes four times its size in the file.
+    """
+    if len(tensor.shape) < 2 or tensor.type not in DECODERS or reads_in_place(device):
+        return tensor.nbytes
+    return tensor.nbytes // BLOCKS[tensor.type][1] * _repacked_block_bytes(tensor.type)
+
+
+@cache
+def _repacked_block_bytes(kind: Type) -> int:
+    block = jax.ShapeDtypeStruct((1, BLOCKS[kind][1]), jnp.uint8)
+    leaves = jax.eval_shape(lambda raw: jax.tree.leaves(repack(raw, kind)), block)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
 def load_vector(raw: UInt8[np.ndarray, "row_bytes"], kind: Type, name: str, device: jax.Device) -> Float[Array, "K"]:

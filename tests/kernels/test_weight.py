@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from minillama.errors import FormatError, UnsupportedError
 from minillama.gguf import Tensor
 from minillama.gguf.block_layouts import LAYOUTS
-from minillama.kernels import SUPPORTED, Files, embed, load_vector, load_weight, matmul, portable_weight
+from minillama.kernels import (
+    SUPPORTED,
+    Files,
+    bytes_on,
+    embed,
+    load_vector,
+    load_weight,
+    load_weights,
+    matmul,
+    portable_weight,
+)
 from minillama.kernels import weight as weights
 from minillama.kernels.decode_blocks import DECODERS, decode
 from minillama.kernels.decode_blocks import dequantize as dequantize_groups
@@ -140,6 +150,16 @@ def test_a_quantised_weight_takes_little_more_memory_than_its_bytes() -> None:
     raw = random_bytes(Type.Q4_0, 256, 1024)
     leaves = jax.tree.leaves(portable_weight(raw, Type.Q4_0, DEVICE))
     assert sum(leaf.nbytes for leaf in leaves) == raw.nbytes
+
+
+@pytest.mark.parametrize("kind", [Type.F16, Type.Q4_0, Type.Q6_K, Type.IQ2_S, Type.TQ1_0], ids=lambda kind: kind.name)
+def test_the_bytes_on_a_device_are_known_before(monkeypatch: pytest.MonkeyPatch, kind: Type) -> None:
+    raw = random_bytes(kind, 48, 512)
+    tensor = Tensor("w", (48, 512), kind, raw, 0, Path("model.gguf"))
+    assert bytes_on(DEVICE, tensor) == raw.nbytes  # in place
+    monkeypatch.setattr(load_weights, "reads_in_place", lambda device: False)
+    leaves = jax.tree.leaves(portable_weight(raw, kind, DEVICE))
+    assert bytes_on(DEVICE, tensor) == sum(leaf.nbytes for leaf in leaves)
 
 
 def test_an_unsupported_type_is_named_with_the_supported_ones() -> None:

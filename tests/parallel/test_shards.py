@@ -110,7 +110,8 @@ QUICK = (Type.F32, Type.Q4_K)
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in SUPPORTED]
+    "kind",
+    [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow, id=kind.name) for kind in SUPPORTED],
 )
 def test_types(apart: Check, tmp_path: Path, kind: Type) -> None:
     apart(check_shards, tmp_path, kind, ())
@@ -122,7 +123,7 @@ def test_experts(apart: Check, tmp_path: Path, kind: Type) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SUPPORTED)
+@pytest.mark.parametrize("kind", SUPPORTED, ids=lambda kind: kind.name)
 def test_types_without_kernels(without_kernels: Check, tmp_path: Path, kind: Type) -> None:
     without_kernels(check_shards, tmp_path, kind, ())
 
