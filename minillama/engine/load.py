@@ -38,9 +38,7 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
         prefetch_executables(path, *hints)
     file = open_gguf(path)
     config, ignored = config_and_ignored_keys(file)
-    placement = (
-        None if options.workers is not None else place(options.sharing, config.block_count, options.n_gpu_layers)
-    )
+    placement = None if options.workers is not None else place(options.sharing, config, options.n_gpu_layers)
     device = None if placement is None else placement.devices[-1]
     if ignored:
         logger.warning("%s: ignored metadata, as in llama.cpp: %s", file.path.name, ", ".join(ignored))

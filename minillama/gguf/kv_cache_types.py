@@ -76,12 +76,24 @@ def cache_bytes_per_token(file: GGUF, types: CacheTypes) -> int | None:
     if f"{family}.attention.kv_lora_rank" in file.metadata:  # latent attention keeps one row of numbers
         latent = file.require(f"{family}.attention.kv_lora_rank", int)
         return layers * types.head_bytes(latent + file.require(f"{family}.rope.dimension_count", int), 0)
+    shared = f"{family}.attention.shared_kv_layers"  # the last layers have no cache of their own
+    layers -= file.require(shared, int) if shared in file.metadata else 0
     heads = file.require(f"{family}.attention.head_count", (int, np.ndarray))
     grouped = f"{family}.attention.head_count_kv"
     kv_heads = file.require(grouped, (int, np.ndarray)) if grouped in file.metadata else heads
+    in_layers = [kv_heads] * layers if isinstance(kv_heads, int) else [int(count) for count in kv_heads[:layers]]
     embedding = file.require(f"{family}.embedding_length", int)
     default = embedding // max(int(np.max(heads, initial=1)), 1)
-    names = (f"{family}.attention.{part}_length" for part in ("key", "value"))
-    lengths = (file.require(name, int) if name in file.metadata else default for name in names)
-    in_all_layers = layers * kv_heads if isinstance(kv_heads, int) else int(np.sum(kv_heads))
-    return in_all_layers * types.head_bytes(*lengths)
+    lengths = _lengths(file, family, "", default)
+    pattern = file.metadata.get(f"{family}.attention.sliding_window_pattern")
+    if not isinstance(pattern, np.ndarray) or f"{family}.attention.key_length_swa" not in file.metadata:
+        return sum(in_layers) * types.head_bytes(*lengths)
+    of_kind = types.head_bytes(*lengths), types.head_bytes(*_lengths(file, family, "_swa", lengths[0]))
+    return sum(count * of_kind[bool(is_local)] for count, is_local in zip(in_layers, pattern, strict=False))
+
+
+def _lengths(file: GGUF, family: str, ending: str, default: int) -> tuple[int, int]:
+    """Sizes of a key and of a value in the metadata."""
+    names = (f"{family}.attention.{part}_length{ending}" for part in ("key", "value"))
+    key, value = (file.require(name, int) if name in file.metadata else default for name in names)
+    return key, value

@@ -64,7 +64,8 @@ class Family:
     head_norm_after_rope: the norms of query and key heads come after the rotation.
     gating: of files without a key. expert_keys: the optional keys of experts that are obeyed.
     window_period: every layer but each n-th attends to a sliding window only; None: all attend to all positions.
-    window_layers: (layers, ...) of the models that have windows; empty: all. default_window: where the file has no key.
+    window_layers: (layers, ...) of the models that have windows; empty: all.
+    default_window: where the file has no key; None: it must have one.
     attn_softcap, final_softcap: caps of attention scores and of logits where the file has no keys for them, 0 for none;
     None: no cap, and the keys are not read.
     rope_local_freq_base: rope base of sliding-window layers, which then take no part in rope scaling; 0: the same base.
@@ -78,6 +79,10 @@ class Family:
     wide_heads: (layers, ...) whose queries are scaled by sqrt(D / N) in place of sqrt(H).
     delta_net: of families whose layers are Gated DeltaNet but for some of attention.
     gated_attention: attn_q holds a gate of the output too, head by head.
+    attention_scale: the factor on scores where no key gives it; 0 for 1 / sqrt(H).
+    local_heads: layers with a window have head sizes and rotating channels of their own (keys with _swa).
+    norms_values: values are divided by their root mean square, and begin as the keys where the file has no attn_v.
+    layer_keys: the keys of shared keys and values and of per-layer embeddings that are obeyed.
     """
 
     rope_style: RopeStyle = RopeStyle.HALF
@@ -95,7 +100,7 @@ class Family:
     expert_keys: tuple[str, ...] = ()
     window_period: int | None = None
     window_layers: tuple[int, ...] = ()
-    default_window: int = 0
+    default_window: int | None = 0
     attn_softcap: float | None = None
     final_softcap: float | None = None
     rope_local_freq_base: float | None = None
@@ -111,6 +116,10 @@ class Family:
     gated_attention: bool = False
     sigmoid_models: tuple[tuple[int, int], ...] = ()
     latent: bool = False
+    attention_scale: float = 0.0
+    local_heads: bool = False
+    norms_values: bool = False
+    layer_keys: tuple[str, ...] = ()
 
 
 _GEMMA = Activation.GELU
@@ -151,6 +160,18 @@ FAMILIES: dict[str, Family] = {
         final_softcap=0.0,
         rope_local_freq_base=10000.0,
         wide_heads=(62,),
+    ),
+    "gemma4": Family(
+        activation=_GEMMA,
+        scale_embeddings=True,
+        window_period=6,
+        default_window=None,
+        final_softcap=30.0,
+        rope_local_freq_base=10000.0,
+        attention_scale=1.0,
+        local_heads=True,
+        norms_values=True,
+        layer_keys=("attention.shared_kv_layers", "embedding_length_per_layer_input"),
     ),
     "phi2": Family(layer_norm=True, parallel=True, activation=Activation.GELU, gated=False),
     "phi3": Family(),

@@ -64,7 +64,12 @@ def cache_bytes(config: Config, capacity: int, types: CacheTypes, batch: int = 1
 
 
 def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> int:
-    """Bytes of one layer's state; of a recurrent layer the same for every capacity."""
+    """Bytes of one layer's state.
+
+    Of a recurrent layer the same for every capacity; 0 where a layer reads the state of another one.
+    """
+    if source_of(layer) is not None:
+        return 0
     if slides(layer, chunk):
         capacity = min(capacity, window_capacity(layer.sliding_window, chunk))
     if isinstance(layer, DeltaNet):
@@ -73,7 +78,7 @@ def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1, 
 
 
 def position_bytes(layer: Layer, types: CacheTypes) -> int:
-    """Bytes that a layer keeps of each position.
+    """Bytes that a layer, or its source, keeps of each position.
 
     Raises OptionError where a head does not divide into blocks of its type.
     """
@@ -92,7 +97,8 @@ def checkpoint_bytes(config: Config, types: CacheTypes, chunk: int) -> int:
 
 def slides(layer: Layer, chunk: int | None) -> TypeGuard[Attention]:
     """Whether a layer keeps a sliding window only."""
-    return chunk is not None and isinstance(layer, Attention) and layer.sliding_window > 0
+    has_window = isinstance(layer, Attention) and layer.sliding_window > 0 and layer.source is None
+    return chunk is not None and has_window
 
 
 def empty_cache(
@@ -120,7 +126,7 @@ def empty_state(layer: Layer, capacity: int, types: CacheTypes, batch: int, chun
         most = window_capacity(layer.sliding_window, chunk)
         whole = empty_state(layer, min(capacity, most), types, batch)
         return WindowKeyValues(whole.keys, whole.values, zeros((batch, 1), jnp.int32), most)
-    if isinstance(layer, Attention):
+    if isinstance(layer, Attention) and layer.source is None:
         shape = (batch, layer.head_count_kv, capacity)
         return KeyValues(
             empty_store(types.keys, *shape, layer.key_length), empty_store(types.values, *shape, layer.value_length)

@@ -75,6 +75,7 @@ class Config:
     logit_scale: float = 1.0  # factor on logits
     temperature_scale: float = 0.0
     temperature_length: int = 0
+    per_layer_length: int = 0  # P: size of the embedding that each layer has of a token; 0 for none
     experts: Experts = Experts()
     rotates_halves: bool = False  # whatever the family's style is
     axis: str | None = None  # of the device mesh that heads, feed-forward rows and vocabulary are sharded over

@@ -29,6 +29,7 @@ class PassContext:
     valid: tokens of each text that count, where prompts are padded; None for all. n_valid: the same of a single text,
     whose products skip the others.
     output_index: the only token of each text that is wanted after this layer; None for all.
+    per_layer: embeddings of each token for all layers, in a layer its own; None in models without.
     see: called with the name and value of every activation, under llama.cpp's names; it may replace the value.
     """
 
@@ -39,6 +40,7 @@ class PassContext:
     output_index: Int[Array, "B"] | None
     config: Config = field(metadata={"static": True})
     see: See = field(metadata={"static": True})
+    per_layer: Float[Array, "B T *layers P"] | None = None
 
     @property
     def is_traced(self) -> bool:
@@ -73,11 +75,27 @@ class PassContext:
         index = self.output_index.reshape(-1, 1, *(1 for _ in a.shape[2:]))
         return jnp.take_along_axis(a, index, axis=1)
 
+    def of_layer(self, number: int) -> "PassContext":
+        """The context in one layer."""
+        return self if self.per_layer is None else replace(self, per_layer=self.per_layer[:, :, number])
+
     def keep_output(self, *values: Float[Array, "B T D"]) -> tuple[list[Float[Array, "B _ D"]], "PassContext"]:
         """Keep only the wanted tokens of values, and the context of these."""
+        return [self.output_rows(x) for x in values], self.of_output()
+
+    def of_output(self) -> "PassContext":
+        """The context of the wanted tokens alone; the same if all are wanted."""
         if self.output_index is None:
-            return list(values), self
-        return [self.output_rows(x) for x in values], replace(self, n_valid=None, output_index=None)
+            return self
+        return replace(
+            self,
+            positions=self.output_rows(self.positions),
+            ropes=tuple((self.output_rows(cos), self.output_rows(sin)) for cos, sin in self.ropes),
+            per_layer=None if self.per_layer is None else self.output_rows(self.per_layer),
+            valid=None,
+            n_valid=None,
+            output_index=None,
+        )
 
 
 def pass_context(
@@ -86,6 +104,7 @@ def pass_context(
     length: Int[Array, "B"],
     tokens: int,
     *,
+    per_layer: Float[Array, "B T L P"] | None = None,
     n_valid: Int[Array, "B"] | None = None,
     see: See = unseen,
 ) -> PassContext:
@@ -93,7 +112,7 @@ def pass_context(
     positions = length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None]
     ropes = tuple(rope_cos_sin(rope, rope_factors if rope.has_factors else None, positions) for rope in config.ropes)
     one = None if n_valid is None or length.shape[0] > 1 else n_valid[0]  # kernels skip padding of one text only
-    return PassContext(positions, ropes, n_valid, one, None, config, see)
+    return PassContext(positions, ropes, n_valid, one, None, config, see, per_layer)
 
 
 def normed(

@@ -17,10 +17,12 @@ from minillama.model.cache import Cache, LayerState
 from minillama.model.collectives import all_gather, all_reduce, axis_index
 from minillama.model.config import Config
 from minillama.model.context import PassContext, See, normed, pass_context, unseen
-from minillama.model.layer_kinds import Layer
+from minillama.model.layer_kinds import Layer, source_of
 from minillama.model.layers.feed_forward import feed_forward
 from minillama.model.layers.mixers import mix
+from minillama.model.layers.per_layer_embeddings import add_per_layer_embedding, per_layer_embeddings
 from minillama.model.params import Block, Params
+from minillama.model.states.recurrent import NoState
 
 
 def transformer_block(
@@ -34,8 +36,10 @@ def transformer_block(
     x = ctx.see("ffn_inp", ctx.add(x, ctx.norm("attn_post_norm", out, p.post_attention_norm)))
     if not ctx.config.family.parallel:
         h = ctx.norm("ffn_norm", x, p.ffn_norm, p.ffn_norm_bias)
-    out = ctx.see("ffn_out", ctx.all_reduce(feed_forward(p, h, ctx)))
-    return ctx.see("l_out", ctx.add(x, ctx.norm("ffn_post_norm", out, p.post_ffw_norm))), state
+    out = ctx.see("ffn_out", feed_forward(p, h, x, ctx))
+    x = ctx.add(x, ctx.norm("ffn_post_norm", out, p.post_ffw_norm))
+    x = add_per_layer_embedding(p, x, ctx)
+    return ctx.see("l_out", x if p.layer_output_scale is None else x * p.layer_output_scale[0]), state
 
 
 def forward(
@@ -52,7 +56,8 @@ def forward(
     The cache must have room for T more positions. valid: tokens of each text that count; None for all.
     """
     x = embed_tokens(params.token_embd, config, ids, see)
-    x, after = run_layers(params.blocks, config, x, cache, params.rope_factors, valid=valid, see=see)
+    own = per_layer_embeddings(params.per_layer, config, ids, x)
+    x, after = run_layers(params.blocks, config, x, cache, params.rope_factors, per_layer=own, valid=valid, see=see)
     if valid is not None:
         after = replace(after, length=cache.length + valid)
     return output_norm(params, config, x, see), after
@@ -63,10 +68,11 @@ def forward_last(
 ) -> tuple[Float[Array, "B D"], Cache]:
     """Run the first `n_valid` of T tokens; the hidden state of each text's last one.
 
-    The last layer computes only keys and values for the tokens before it.
+    The last layer with a state of its own computes only that for the tokens before it, and later layers nothing.
     """
     x = embed_tokens(params.token_embd, config, ids)
-    x, after = run_layers(params.blocks, config, x, cache, params.rope_factors, n_valid=n_valid)
+    own = per_layer_embeddings(params.per_layer, config, ids, x)
+    x, after = run_layers(params.blocks, config, x, cache, params.rope_factors, per_layer=own, n_valid=n_valid)
     return output_norm(params, config, x)[:, 0], replace(after, length=cache.length + n_valid)
 
 
@@ -78,30 +84,41 @@ def run_layers(
     rope_factors: Float[Array, "pairs"] | None,
     first: int = 0,
     *,
+    per_layer: Float[Array, "B T L P"] | None = None,
     n_valid: Int[Array, "B"] | None = None,
     valid: Int[Array, "B"] | None = None,
     see: See = unseen,
 ) -> tuple[Float[Array, "B _ D"], Cache]:
     """Run consecutive layers from number `first`, with the cache of just these.
 
-    valid: valid tokens of each text, None for all. n_valid: the same; the result then holds only the last one of them,
-    [B, 1, D].
+    per_layer: of all layers of the model. valid: valid tokens of each text, None for all.
+    n_valid: the same; the result then holds only the last one of them, [B, 1, D].
     """
     valid = n_valid if valid is None else valid
-    ctx = pass_context(config, rope_factors, cache.length, x.shape[1], n_valid=valid, see=see)
-    states = list(cache.layers)
+    ctx = pass_context(config, rope_factors, cache.length, x.shape[1], per_layer=per_layer, n_valid=valid, see=see)
+    states, tokens = list(cache.layers), x.shape[1]
+    last_mixing = max((i for i, state in enumerate(states) if not isinstance(state, NoState)), default=-1)
+    if n_valid is not None and last_mixing < 0:
+        (x,), ctx = replace(ctx, output_index=n_valid - 1).keep_output(x)
     for i, p in enumerate(blocks):
-        if n_valid is not None and p is blocks[-1]:
+        layer, number = config.layer(first + i), first + i
+        if n_valid is not None and i == last_mixing:  # no later layer sees another token
             ctx = replace(ctx, output_index=n_valid - 1)
-        if ctx.is_traced:
-            traced = replace(ctx, see=partial(_see_in_layer, see, first + i))
-            x, states[i] = transformer_block(p, x, states[i], traced, config.layer(first + i))
-        else:
-            x, states[i] = _transformer_block(p, x, states[i], ctx, config.layer(first + i))
-    if n_valid is not None and not blocks:  # the stage of a pipeline that has only the output head
-        x = replace(ctx, output_index=n_valid - 1).output_rows(x)
-    length = cache.length + jnp.int32(ctx.positions.shape[1])
-    return x, replace(cache, layers=tuple(states), length=length)
+        source = source_of(layer)
+        place = i if source is None else source - first
+        x, state = _run_layer(p, x, states[place], ctx.of_layer(number), layer, number)
+        if source is None:
+            states[i] = state
+        ctx = ctx.of_output()
+    return x, replace(cache, layers=tuple(states), length=cache.length + jnp.int32(tokens))
+
+
+def _run_layer(
+    p: Block, x: Float[Array, "B T D"], state: LayerState, ctx: PassContext, layer: Layer, number: int
+) -> tuple[Float[Array, "B _ D"], LayerState]:
+    if not ctx.is_traced:
+        return _transformer_block(p, x, state, ctx, layer)
+    return transformer_block(p, x, state, replace(ctx, see=partial(_see_in_layer, ctx.see, number)), layer)
 
 
 # Equal layers are traced and lowered once; XLA inlines the calls.

@@ -25,6 +25,8 @@ class Attention(Layer):
     scale: the factor on q·k; rope: the number in `Config.ropes`, None for no rotation.
     sliding_window: positions that a query sees; 0 for all.
     has_gate: rows of attn_q hold, head by head, a query and a gate; the output is multiplied by sigmoid(gate).
+    norms_values: values are divided by their root mean square.
+    source: the number of the earlier layer whose keys and values this layer reads; None for its own.
     """
 
     head_count: int
@@ -35,6 +37,8 @@ class Attention(Layer):
     rope: int | None = 0
     sliding_window: int = 0
     has_gate: bool = False
+    norms_values: bool = False
+    source: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,8 @@ def attention_of(layer: Layer) -> Attention | None:
     if isinstance(layer, LatentAttention):
         return layer.absorbed
     return layer if isinstance(layer, Attention) else None
+
+
+def source_of(layer: Layer) -> int | None:
+    """The number of the layer whose state a layer reads; None for its own."""
+    return layer.source if isinstance(layer, Attention) else None

@@ -7,10 +7,10 @@ from jaxtyping import Array, Float
 from minillama.model.collectives import all_reduce, axis_index, axis_size
 
 
-def rms_norm(x: Float[Array, "*batch D"], weight: Float[Array, "D"], epsilon: float) -> Float[Array, "*batch D"]:
-    """x / sqrt(mean(x²) + ε) · weight (Zhang and Sennrich 2019)."""
+def rms_norm(x: Float[Array, "*batch D"], weight: Float[Array, "D"] | None, epsilon: float) -> Float[Array, "*batch D"]:
+    """x / sqrt(mean(x²) + ε) · weight (Zhang and Sennrich 2019); without a weight, 1."""
     scale = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
-    return x * scale * weight.reshape((1,) * (x.ndim - 1) + (-1,))
+    return x * scale if weight is None else x * scale * weight.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def shared_rms_norm(

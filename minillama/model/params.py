@@ -72,21 +72,40 @@ class Block:
     ffn_up: Linear | None = None  # without ffn_gate, in a gated network: gate and up rows in one
     ffn_down: Linear | None = None
     post_ffw_norm: Float[Array, "D"] | None = None
+    pre_ffw_norm_2: Float[Array, "D"] | None = None  # of experts next to a dense network, and the norms of both
+    post_ffw_norm_1: Float[Array, "D"] | None = None
+    post_ffw_norm_2: Float[Array, "D"] | None = None
     ffn_gate_inp: Linear | None = None  # the router
+    ffn_gate_inp_scale: Float[Array, "D"] | None = None  # of a router with a norm of its own
     exp_probs_b: Float[Array, "E"] | None = None  # added to probabilities only to choose experts
     ffn_gate_exps: Linear | None = None
     ffn_up_exps: Linear | None = None
+    ffn_gate_up_exps: Linear | None = None  # rows of gate and up in one
     ffn_down_exps: Linear | None = None
     ffn_gate_inp_shexp: Float[Array, "D"] | None = None
     ffn_gate_shexp: Linear | None = None
     ffn_up_shexp: Linear | None = None
     ffn_down_shexp: Linear | None = None
+    inp_gate: Linear | None = None  # of the layer's own embedding of a token
+    proj: Linear | None = None
+    post_norm: Float[Array, "D"] | None = None
+    layer_output_scale: Float[Array, "1"] | None = None
 
     @property
     def mixer_output(self) -> Linear:
         """The projection of the mixed tokens back to D."""
         outputs = (self.attn_output, self.ssm_out)
         return next(linear for linear in outputs if linear is not None)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PerLayerEmbeddings:
+    """Per-layer embeddings: rows of a table, and a projection of the token embedding."""
+
+    token_embd: Weight  # [V, L P]
+    model_proj: Linear  # [L P, D]
+    proj_norm: Float[Array, "P"]
 
 
 @jax.tree_util.register_dataclass
@@ -100,8 +119,9 @@ class Params:
     output_norm_bias: Float[Array, "D"] | None = None
     output: Linear | None = None
     rope_factors: Float[Array, "pairs"] | None = None
+    per_layer: PerLayerEmbeddings | None = None
 
     def head_only(self) -> "Params":
         """The parameters of `output_norm` and `unembed`, without those of other devices."""
         table = self.token_embd if self.output is None else self.output.weight
-        return replace(self, token_embd=table, blocks=(), rope_factors=None)
+        return replace(self, token_embd=table, blocks=(), rope_factors=None, per_layer=None)

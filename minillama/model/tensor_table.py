@@ -133,10 +133,13 @@ LINEAR: Mapping[str, Size] = {
     "ffn_gate_inp": lambda s: (s.config.expert_count, s.width),
     "ffn_gate_exps": _expert_rows,
     "ffn_up_exps": _expert_rows,
+    "ffn_gate_up_exps": lambda s: (s.config.expert_count, 2 * s.width_of("ffn_down_exps"), s.width),
     "ffn_down_exps": lambda s: (s.config.expert_count, s.width, s.width_of("ffn_down_exps")),
     "ffn_gate_shexp": _shared_rows,
     "ffn_up_shexp": _shared_rows,
     "ffn_down_shexp": lambda s: (s.width, s.width_of("ffn_down_shexp")),
+    "inp_gate": lambda s: (s.config.per_layer_length, s.width),
+    "proj": lambda s: (s.width, s.config.per_layer_length),
 }
 # Float arrays.
 ARRAYS: Mapping[str, Size] = {
@@ -155,8 +158,14 @@ ARRAYS: Mapping[str, Size] = {
     "ffn_norm": _d,
     "ffn_norm_bias": _d,
     "post_ffw_norm": _d,
+    "pre_ffw_norm_2": _d,
+    "post_ffw_norm_1": _d,
+    "post_ffw_norm_2": _d,
     "exp_probs_b": lambda s: (s.config.expert_count,),
+    "ffn_gate_inp_scale": _d,
     "ffn_gate_inp_shexp": _d,
+    "post_norm": _d,
+    "layer_output_scale": lambda s: (1,),
 }
 # Names in the file, after blk.N, where they are not the field's with .weight.
 _NAMES: Mapping[str, str] = {
@@ -165,6 +174,7 @@ _NAMES: Mapping[str, str] = {
     "exp_probs_b": "exp_probs_b.bias",
     "ssm_dt": "ssm_dt.bias",
     "ssm_a": "ssm_a",
+    "ffn_gate_inp_scale": "ffn_gate_inp.scale",
 }
 
 
@@ -177,14 +187,15 @@ def tensor_name(family: Family, layer: int, field: str) -> str | None:
     return f"blk.{layer}.{_NAMES.get(field, f'{field}.weight')}"
 
 
-def required(family: Family, layer: Layer, has: Callable[[str], bool]) -> set[str]:
+def required(config: Config, layer: Layer, has: Callable[[str], bool]) -> set[str]:
     """Fields without which a layer has no meaning.
 
     Of fused and separate tensors one form is enough.
     """
+    family = config.family
     needed = set[str]()
     if isinstance(layer, Attention):
-        needed |= {"attn_output"} | ({"attn_qkv"} if has("attn_qkv") else {"attn_q", "attn_k", "attn_v"})
+        needed |= _required_by_attention(layer, has)
     if isinstance(layer, DeltaNet):
         needed |= {"ssm_conv1d", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out"}
         needed |= {"ssm_in"} if has("ssm_in") else {"attn_qkv", "attn_gate"}
@@ -196,7 +207,21 @@ def required(family: Family, layer: Layer, has: Callable[[str], bool]) -> set[st
     needed |= {"attn_norm", "ffn_norm"} if family.pre_norms else {"post_attention_norm", "post_ffw_norm"}
     if family.parallel:
         needed.remove("ffn_norm")
-    if has("ffn_gate_inp"):
-        shared = {"ffn_up_shexp", "ffn_down_shexp"} if has("ffn_gate_shexp") else set()
-        return needed | {"ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"} | shared
-    return needed | {"ffn_up", "ffn_down"}
+    if config.per_layer_length:
+        needed |= {"inp_gate", "proj", "post_norm"}
+    if not has("ffn_gate_inp"):
+        return needed | {"ffn_up", "ffn_down"}
+    if has("ffn_gate_shexp"):
+        needed |= {"ffn_up_shexp", "ffn_down_shexp"}
+    if has("pre_ffw_norm_2"):
+        needed |= {"ffn_up", "ffn_down", "ffn_gate_inp_scale", "post_ffw_norm_1", "post_ffw_norm_2"}
+    opened = {"ffn_gate_up_exps"} if has("ffn_gate_up_exps") else {"ffn_gate_exps", "ffn_up_exps"}
+    return needed | {"ffn_gate_inp", "ffn_down_exps"} | opened
+
+
+def _required_by_attention(layer: Attention, has: Callable[[str], bool]) -> set[str]:
+    if has("attn_qkv"):
+        return {"attn_qkv", "attn_output"}
+    if layer.source is not None:
+        return {"attn_q", "attn_output"}
+    return {"attn_q", "attn_k", "attn_output"} | (set() if layer.norms_values else {"attn_v"})

@@ -13,7 +13,13 @@ from minillama.engine.backends.base import Backend
 from minillama.engine.backends.local import LocalBackend
 from minillama.engine.load_options import LoadOptions
 from minillama.engine.loading.device_sharing import DeviceSharing, SplitMode
-from minillama.engine.loading.layer_placement import Placement, first_devices, place_layers, summed_shares
+from minillama.engine.loading.layer_placement import (
+    Placement,
+    first_devices,
+    place_layers,
+    summed_shares,
+    with_sources,
+)
 from minillama.engine.loading.load_params import Advance, load_params
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
@@ -24,11 +30,12 @@ from minillama.model import Config
 logger = logging.getLogger("minillama")
 
 
-def place(sharing: DeviceSharing, block_count: int, n_gpu_layers: int | None) -> Placement:
+def place(sharing: DeviceSharing, config: Config, n_gpu_layers: int | None) -> Placement:
     """The device of each layer here; a shared layer counts as the first device's."""
     if _in_cluster() or sharing.mode is SplitMode.TENSOR:
-        return place_layers(block_count, n_gpu_layers, SplitMode.NONE)
-    return place_layers(block_count, n_gpu_layers, sharing.mode, sharing.tensor_split, sharing.main_gpu)
+        return place_layers(config.block_count, n_gpu_layers, SplitMode.NONE)
+    placement = place_layers(config.block_count, n_gpu_layers, sharing.mode, sharing.tensor_split, sharing.main_gpu)
+    return with_sources(placement, config)
 
 
 def open_here(

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from minillama.engine.backends.base import BackendDefaults, Handle
 from minillama.engine.backends.programs import Counts, Ids, Program
-from minillama.engine.loading.layer_placement import Placement, Segment, split_layers
+from minillama.engine.loading.layer_placement import Placement, Segment, split_layers, with_sources
 from minillama.engine.loading.load_params import Advance, load_segment
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
@@ -26,7 +26,8 @@ from minillama.kernels import Weight
 from minillama.model import Cache, Config, Params, empty_cache
 from minillama.model.cache import LayerState
 from minillama.model.forward import embed_tokens, output_norm, run_layers
-from minillama.model.params import Block
+from minillama.model.layers.per_layer_embeddings import per_layer_embeddings
+from minillama.model.params import Block, PerLayerEmbeddings
 from minillama.parallel.sharding.pipeline_transport import group_transport
 from minillama.sampling import Sampling, build_chain
 
@@ -148,18 +149,18 @@ class PipelineBackend(BackendDefaults):
         n_valid, valid: as of `run_layers`. keeps: do not take over the memory of the cache.
         """
         run_stage, valid = _run_stage_and_keep if keeps else _run_stage, n_valid if valid is None else valid
-        states = list(cache.layers)
-        if self.transport.is_first:
-            x = _embed(self.params.token_embd, self.config, jax.device_put(ids, self.placement.devices[0]))
-        else:
-            x = jnp.zeros((*ids.shape, self.config.embedding_length))
+        states, params = list(cache.layers), self.params
+        x, own = jnp.zeros((*ids.shape, self.config.embedding_length)), None
+        if self.transport.is_first or params.per_layer is not None:
+            ids = jax.device_put(ids, self.placement.devices[0])
+            x, own = _embed(params.token_embd, params.per_layer, self.config, ids)
         for number, stage in enumerate(self.stages):
             if (segment := stage.layers) is not None:
                 here = slice(segment.first, segment.last)
                 last = n_valid if self.transport.is_last and number + 1 == len(self.stages) else None
-                values = x, cache.length, self.params.rope_factors, last, valid
+                values = x, cache.length, params.rope_factors, own, last, valid
                 x, states[here] = run_stage(
-                    self.params.blocks[here], self.config, tuple(states[here]), stage.first_layer,
+                    params.blocks[here], self.config, tuple(states[here]), stage.first_layer,
                     *jax.device_put(values, segment.device),
                 )  # fmt: skip
             if number + 1 < len(self.stages):
@@ -171,8 +172,11 @@ class PipelineBackend(BackendDefaults):
 
 
 @partial(jax.jit, static_argnames="config")
-def _embed(token_embd: Weight, config: Config, ids: Ids) -> Float[Array, "B T D"]:
-    return embed_tokens(token_embd, config, ids)
+def _embed(
+    token_embd: Weight, per_layer: PerLayerEmbeddings | None, config: Config, ids: Ids
+) -> tuple[Float[Array, "B T D"], Float[Array, "B T L P"] | None]:
+    x = embed_tokens(token_embd, config, ids)
+    return x, per_layer_embeddings(per_layer, config, ids, x)
 
 
 def _layers_of_stage(
@@ -183,12 +187,15 @@ def _layers_of_stage(
     x: Float[Array, "B T D"],
     length: Int[Array, "B"],
     rope_factors: Float[Array, "pairs"] | None,
+    per_layer: Float[Array, "B T L P"] | None,
     n_valid: Int[Array, "B"] | None,
     valid: Int[Array, "B"] | None,
 ) -> tuple[Float[Array, "B _ D"], tuple[LayerState, ...]]:
     """Some consecutive layers, from number `first` of the model."""
     cache = Cache(states, length, 0)
-    x, cache = run_layers(blocks, config, x, cache, rope_factors, first, n_valid=n_valid, valid=valid)
+    x, cache = run_layers(
+        blocks, config, x, cache, rope_factors, first, per_layer=per_layer, n_valid=n_valid, valid=valid
+    )
     return x, cache.layers
 
 
@@ -221,7 +228,7 @@ def pipeline_of_processes(
     """
     group = group_transport()
     devices = tuple(group.mesh.devices.flat)
-    *placed, head = split_layers(config.block_count, None, devices[0], devices, shares).devices
+    *placed, head = with_sources(split_layers(config.block_count, None, devices[0], devices, shares), config).devices
     if head != devices[-1]:
         raise OptionError(f"the last of {group.n_stages} workers has a share of 0, but it has the head; leave it out")
     here = devices[group.stage]

@@ -90,7 +90,7 @@ def _open(path: Path, values: Mapping[str, object]) -> tuple[Backend, Callable[[
     file = open_gguf(path, use_mmap=values.get("use_mmap") is True)
     config = config_of(file)
     sharing = DeviceSharing("layer" if values.get("layers") is True else "tensor", shares)
-    backend = open_here(sharing, file, config, ctx_size, place(sharing, config.block_count, None))
+    backend = open_here(sharing, file, config, ctx_size, place(sharing, config, None))
     if values.get("use_mlock") is True:
         lock_weights(file)
     give_back()

@@ -170,6 +170,6 @@ def tensor_parallel(
             config.head_count_kv, len(devices), division.kv_replicas,
         )  # fmt: skip
     mesh = tensor_mesh(devices)
-    params = ShardedLoader(file, config, mesh, division, advance).load(ctx_size)
+    params = ShardedLoader(file, config, mesh, advance).load(ctx_size)
     specs = tuple(leaf.sharding.spec for leaf in jax.tree.leaves(params))
     return TensorParallelBackend(params, config, Layout(mesh, own, specs))

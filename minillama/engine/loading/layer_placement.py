@@ -9,6 +9,8 @@ import jax
 
 from minillama.engine.loading.device_sharing import SplitMode
 from minillama.errors import OptionError
+from minillama.model import Config
+from minillama.model.layer_kinds import source_of
 
 logger = logging.getLogger("minillama")
 
@@ -94,6 +96,18 @@ def split_layers(
         for number in range(offloaded)
     )
     return Placement((host,) * (total - offloaded) + tuple(chosen))
+
+
+def with_sources(placement: Placement, config: Config) -> Placement:
+    """Put layers that read another one's keys and values on its device.
+
+    All layers from the first that is read on go to the device of the last layer.
+    """
+    sources = [source for layer in config.layers if (source := source_of(layer)) is not None]
+    if not sources:
+        return placement
+    first, (*layers, head) = min(sources), placement.devices
+    return Placement((*layers[:first], *[layers[-1]] * (len(layers) - first), head))
 
 
 def summed_shares(count: int, shares: Sequence[float]) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from minillama.kernels.scaled_weight import ScaledWeight
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.config import Scaling
 from minillama.model.layer_kinds import LatentAttention
+from minillama.model.params import PerLayerEmbeddings
 from minillama.model.reading.read_config import config_from_keys, metadata_keys
 from minillama.model.tensor_table import ARRAYS, LINEAR, Sizes, required, tensor_name
 
@@ -21,6 +22,7 @@ Advance = Callable[[int], object]  # called with the number of bytes that were l
 
 # Tensors next to a matrix. llama.cpp reads the scale of activations, which has no effect.
 EXTRAS = ("bias", "scale", "input_scale")
+PER_LAYER = ("per_layer_token_embd", "per_layer_model_proj", "per_layer_proj_norm")
 ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
@@ -61,6 +63,7 @@ def load_params(
         output_norm_bias=source.optional("output_norm.bias", (width,), head),
         output=output,
         rope_factors=None if factors is None else source.array(factors, (pairs,), devices[0]),
+        per_layer=_load_per_layer(source, config, devices[0]),
     )
 
 
@@ -77,12 +80,13 @@ def load_segment(
 ) -> Params:
     """The parameters of some layers.
 
-    With the token embedding only where it embeds, with the head where it unembeds.
+    With the token embedding only where it embeds, or where layers have embeddings of their own, which begin with it;
+    with the head where it unembeds.
 
     Raises what `load_params` raises.
     """
     source, width = _Source(file, advance), config.embedding_length
-    tied = "output.weight" not in file.tensors
+    tied, embeds = "output.weight" not in file.tensors, embeds or bool(config.per_layer_length)
     nothing: Weight = Dense(jax.device_put(np.zeros((0, width), np.float32), device))
     factors, pairs = rope_factors(file, config, ctx_size), config.rope.dimension_count // 2
     whole = config.vocab_size, width
@@ -93,6 +97,7 @@ def load_segment(
         output_norm_bias=source.optional("output_norm.bias", (width,), device),
         output=source.linear("output", whole, device) if unembeds and not tied else None,
         rope_factors=None if factors is None else source.array(factors, (pairs,), device),
+        per_layer=_load_per_layer(source, config, device),
     )
 
 
@@ -111,6 +116,8 @@ def unread_tensors(file: GGUF, config: Config) -> list[str]:
     known = {"token_embd.weight", "output_norm.weight", "output_norm.bias", "output.weight"}
     known |= {f"output.{extra}" for extra in EXTRAS}
     known |= set(ROPE_FACTORS)
+    if config.per_layer_length:
+        known |= {f"{name}.weight" for name in PER_LAYER}
     for layer in range(config.block_count):
         names = [tensor_name(config.family, layer, field) for field in (*LINEAR, *ARRAYS)]
         known |= {name for name in names if name is not None}
@@ -180,6 +187,18 @@ class _Source:
         return self.array(name, shape, device) if name in self.file.tensors else None
 
 
+def _load_per_layer(source: _Source, config: Config, device: jax.Device) -> PerLayerEmbeddings | None:
+    """The per-layer embeddings; None in models without."""
+    if not config.per_layer_length:
+        return None
+    width, (table, model_proj, proj_norm) = config.block_count * config.per_layer_length, PER_LAYER
+    return PerLayerEmbeddings(
+        source.linear(table, (config.vocab_size, width), device).weight,
+        source.linear(model_proj, (width, config.embedding_length), device),
+        source.array(f"{proj_norm}.weight", (config.per_layer_length,), device),
+    )
+
+
 def _load_block(source: _Source, config: Config, layer: int, device: jax.Device) -> Block:
     """One layer: each field of Block that the file has, or that it must have."""
     present: dict[str, Linear | Array] = {}
@@ -204,7 +223,7 @@ def layer_tensors(file: GGUF, config: Config, layer: int) -> Iterator[tuple[str,
         return file.tensors[names[field]].shape[-1] if has(field) else 0
 
     kind = config.layer(layer)
-    sizes, needed = Sizes(config, kind, width_of, has), required(config.family, kind, has)
+    sizes, needed = Sizes(config, kind, width_of, has), required(config, kind, has)
     for field in names:
         name, shape = names[field], LINEAR.get(field) or ARRAYS[field]
         if name is not None and (name in file.tensors or field in needed):

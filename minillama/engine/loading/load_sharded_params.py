@@ -10,7 +10,14 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import UInt8
 
-from minillama.engine.loading.load_params import Advance, find_tensor, layer_tensors, rope_factors, scale_name
+from minillama.engine.loading.load_params import (
+    PER_LAYER,
+    Advance,
+    find_tensor,
+    layer_tensors,
+    rope_factors,
+    scale_name,
+)
 from minillama.engine.loading.split_kv_b import split_kv_b
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
@@ -19,6 +26,7 @@ from minillama.kernels import Files, Weight, check_supported, reads_in_place
 from minillama.kernels.scaled_weight import ScaledWeight
 from minillama.model import Block, Config, Linear, Params
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention
+from minillama.model.params import PerLayerEmbeddings
 from minillama.model.tensor_table import LINEAR
 from minillama.parallel.sharding.delta_net_shards import (
     DELTA_NET_FIELDS,
@@ -33,7 +41,7 @@ from minillama.parallel.sharding.partition_specs import (
     REPLICATED,
     ROWS,
     SPECS,
-    HeadAssignment,
+    assign_heads,
     head_shards,
 )
 from minillama.parallel.sharding.shards import (
@@ -49,16 +57,17 @@ from minillama.parallel.sharding.shards import (
 
 @dataclass(frozen=True)
 class ShardedLoader:
-    """Reads a model for the devices of a mesh of one axis.
-
-    `division` assigns heads to them.
-    """
+    """Reads a model for the devices of a mesh of one axis."""
 
     file: GGUF
     config: Config
     mesh: Mesh
-    division: HeadAssignment
     advance: Advance = lambda size: None
+
+    @property
+    def devices(self) -> int:
+        """Devices that share every layer."""
+        return self.mesh.devices.size
 
     @cached_property
     def _files(self) -> Files:
@@ -68,7 +77,7 @@ class ShardedLoader:
         """All parameters; raises what `load_params` does, and OptionError where columns do not divide."""
         config = self.config
         shape = config.vocab_size, config.embedding_length
-        share = math.ceil(config.vocab_size / self.mesh.devices.size)
+        share = math.ceil(config.vocab_size / self.devices)
         tied = "output.weight" not in self.file.tensors
         head = self._linear("token_embd" if tied else "output", shape, ROWS, share)
         device = local_mesh_devices(self.mesh)[0][1]
@@ -85,6 +94,19 @@ class ShardedLoader:
             output_norm_bias=self._array("output_norm.bias", shape[1:]) if biased else None,
             output=head,
             rope_factors=None if factors is None else self._array(factors, (config.rope.dimension_count // 2,)),
+            per_layer=self._per_layer(),
+        )
+
+    def _per_layer(self) -> PerLayerEmbeddings | None:
+        """The per-layer embeddings, the same on every device; None in models without."""
+        if not (size := self.config.per_layer_length):
+            return None
+        rows, (table, model_proj, proj_norm) = self.config.block_count * size, PER_LAYER
+        vocab, width = self.config.vocab_size, self.config.embedding_length
+        return PerLayerEmbeddings(
+            self._linear(table, (vocab, rows), REPLICATED, vocab).weight,
+            self._linear(model_proj, (rows, width), REPLICATED, rows),
+            self._array(f"{proj_norm}.weight", (size,)),
         )
 
     def _block(self, layer: int) -> Block:
@@ -97,6 +119,7 @@ class ShardedLoader:
         queries = heads.head_count * heads.key_length * (2 if heads.has_gate else 1)
         keys = heads.head_count_kv * heads.key_length
         values, is_gated = heads.head_count_kv * heads.value_length, self.config.family.gated
+        kv_shards = assign_heads(heads, self.devices).kv_shards
         fields = {field for field, _, _ in tensors}
         present: dict[str, Linear | Array] = {}
         for field, name, shape in tensors:
@@ -114,11 +137,14 @@ class ShardedLoader:
                 parts = {"attn_q": queries, "attn_k": keys, "attn_v": values}
             elif field == "ffn_up" and "ffn_gate" not in fields and is_gated:
                 parts = {"ffn_gate": shape[0] // 2, "ffn_up": shape[0] // 2}
+            elif field == "ffn_gate_up_exps":
+                parts = {"ffn_gate_exps": shape[1] // 2, "ffn_up_exps": shape[1] // 2}
             first = 0
             for part, rows in parts.items():
                 size = self._size(layer, part, rows if SPECS[part] == ROWS else shape[-1])
+                shares = kv_shards if part in ("attn_k", "attn_v") else None
                 present[part] = self._linear(
-                    name.removesuffix(".weight"), shape, SPECS[part], size, first, rows, part in ("attn_k", "attn_v")
+                    name.removesuffix(".weight"), shape, SPECS[part], size, first, rows, shares
                 )
                 first += rows
         return Block(**present)
@@ -135,7 +161,7 @@ class ShardedLoader:
 
     def _size(self, layer: int, field: str, whole: int) -> int:
         """Rows or columns of a device's shard of a field of this size."""
-        devices = self.division.devices
+        devices = self.devices
         sizes = head_shards(self.config.layer(layer), devices)
         if field in sizes:
             return sizes[field]
@@ -155,11 +181,11 @@ class ShardedLoader:
         size: int,
         first: int = 0,
         rows: int | None = None,
-        of_keys: bool = False,
+        shares: int | None = None,
     ) -> Linear:
         """Some rows of a tensor, and of its bias.
 
-        of_keys: cut by key/value heads, which devices may have in common.
+        shares: number of distinct parts, where devices have key/value heads in common; None for one a device.
         """
         tensor = find_tensor(self.file, f"{name}.weight", shape)
         check_supported(tensor)
@@ -167,10 +193,10 @@ class ShardedLoader:
         if spec == COLUMNS and size % block:
             raise OptionError(
                 f"{tensor.name}: a share of {size} columns is no whole number of {tensor.type.name} blocks of {block}, "
-                f"so {self.division.devices} devices are too many; use fewer, or split_mode=layer"
+                f"so {self.devices} devices are too many; use fewer, or split_mode=layer"
             )
         rows = shape[-2] if rows is None else rows
-        shares = self.division.kv_shards if of_keys else self.division.devices
+        shares = shares or self.devices
         part = RowRange(tensor, first, rows)
         weight = load_sharded_matrix(part, self._files, spec, self.mesh, size, shares)
         weight = self._scaled(weight, name, shape)
@@ -182,7 +208,7 @@ class ShardedLoader:
 
     def _key_and_value_maps(self, name: str, shape: tuple[int, ...], layer: LatentAttention) -> dict[str, Linear]:
         """The two maps in `attn_kv_b`, of each device's heads."""
-        tensor, share = find_tensor(self.file, name, shape), layer.head_count // self.division.devices
+        tensor, share = find_tensor(self.file, name, shape), layer.head_count // self.devices
         self.advance(tensor.nbytes)
 
         def of_device(index: int, device: jax.Device) -> tuple[Weight, Weight]:
@@ -198,7 +224,7 @@ class ShardedLoader:
 
     def _array(self, name: str, shape: tuple[int, ...], spec: PartitionSpec = REPLICATED) -> Array:
         """A float array, the same on every device, or the numbers of its heads."""
-        tensor, devices = find_tensor(self.file, name, shape), self.division.devices
+        tensor, devices = find_tensor(self.file, name, shape), self.devices
         self.advance(tensor.nbytes)
         if spec != HEADS:
             return load_sharded_vector(tensor, self.mesh, None, shape)
@@ -218,7 +244,7 @@ class ShardedLoader:
             if spec != ROWS:
                 return raw if place == 0 else np.zeros_like(raw)
             mine = raw.reshape(*shape, -1)[..., first : first + rows, :]
-            return pad_rows(mine, first_row_of_shard(place, self.division.devices, shares, piece), piece).reshape(-1)
+            return pad_rows(mine, first_row_of_shard(place, self.devices, shares, piece), piece).reshape(-1)
 
         own = (*shape[:-1], piece if spec == ROWS else shape[-1])
         return load_sharded_vector(tensor, self.mesh, None if spec == REPLICATED else cut, own)

@@ -17,6 +17,7 @@ from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.memory_pages import lock_pages
 from minillama.kernels import cpu_kernels_error
 from minillama.model import Config, cache_bytes
+from minillama.model.layer_kinds import attention_of
 from minillama.model.layers.attention import tile_size
 
 logger = logging.getLogger("minillama")
@@ -71,14 +72,23 @@ def predict(
     values; the processor's own kernel only the mean. So compute memory does not depend on the context.
     """
     chunk = batches.within(ctx_size).ubatch_size
-    attention = 4 * config.head_count * chunk * config.value_length
+    heads, mixed = _widest_attention(config)
+    attention = 4 * chunk * mixed
     if device is not None and (device.platform != "cpu" or cpu_kernels_error() is not None):
-        attention += (
-            4 * config.head_count * chunk * (2 * min(tile_size(device.platform), ctx_size) + config.value_length)
-        )
-    widest = 4 * chunk * (8 * config.embedding_length) + 4 * config.vocab_size
+        attention += 4 * chunk * (2 * heads * min(tile_size(device.platform), ctx_size) + mixed)
+    per_layer = 2 * config.block_count * config.per_layer_length
+    widest = 4 * chunk * (8 * config.embedding_length + per_layer) + 4 * config.vocab_size
     cache = cache_bytes(config, ctx_size, types, chunk=chunk) + all_checkpoint_bytes(config, ctx_size, types, chunk)
     return Memory(weights, cache, attention + widest)
+
+
+def _widest_attention(config: Config) -> tuple[int, int]:
+    """The most query heads of a layer, and the most numbers they give."""
+    layers = [attention for layer in config.layers if (attention := attention_of(layer)) is not None]
+    return (
+        max((layer.head_count for layer in layers), default=0),
+        max((layer.head_count * layer.value_length for layer in layers), default=0),
+    )
 
 
 def choose_context(

@@ -10,7 +10,9 @@ from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.measure.trial import Trial
 from minillama.model import Config
 from minillama.model.cache import position_bytes
-from minillama.model.layer_kinds import Attention, attention_of
+from minillama.model.layer_kinds import Attention, attention_of, source_of
+
+PER_LAYER_TABLE = "per_layer_token_embd.weight"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def weight_bytes(file: GGUF, config: Config, tokens: int = 1, *, head: bool = Tr
     """Bytes of weights that a pass over some tokens reads.
 
     A decode step has one token. All tensors count once, with two exceptions: only as many experts as the tokens can
-    select, and of a token embedding that is not also the head one row per token. head: whether logits are computed.
+    select, and one row per token of per-layer embeddings and of a token embedding that is not also the head.
+    head: whether logits are computed.
     """
     tied = "output.weight" not in file.tensors
     unread = set(unread_tensors(file, config))
@@ -62,7 +65,7 @@ def weight_bytes(file: GGUF, config: Config, tokens: int = 1, *, head: bool = Tr
     for name, tensor in file.tensors.items():
         if name in unread or (name.startswith("output.") and not head):
             continue
-        if name == "token_embd.weight" and not (tied and head):
+        if name == PER_LAYER_TABLE or (name == "token_embd.weight" and not (tied and head)):
             total += tokens * tensor.nbytes // tensor.shape[0]
         else:
             stored = _stored(name, config)
@@ -74,13 +77,15 @@ def prompt_weights(file: GGUF, config: Config) -> int:
     """Number of weights that each prompt token is multiplied with.
 
     These are the matrices of the layers, with active experts only. The head is left out, because only the last token of
-    a prompt needs logits.
+    a prompt needs logits; so are the last layers if they read the keys and values of earlier ones.
     """
-    unread = set(unread_tensors(file, config))
+    left_out = {*unread_tensors(file, config), PER_LAYER_TABLE, "token_embd.weight", "output.weight"}
+    sources = [source_of(layer) for layer in config.layers]
+    shared = tuple(f"blk.{layer}." for layer, source in enumerate(sources) if source is not None)
     return sum(
         prod(tensor.shape) * _used(name, config) // _stored(name, config)
         for name, tensor in file.tensors.items()
-        if name.startswith("blk.") and len(tensor.shape) > 1 and name not in unread
+        if len(tensor.shape) > 1 and name not in left_out and not name.startswith(shared)
     )
 
 

@@ -19,6 +19,7 @@ from minillama.engine.llm import LLM
 from minillama.errors import OptionError
 from minillama.model import Cache, Config, Params, empty_cache, forward
 from minillama.model.forward import embed_tokens, run_layers
+from minillama.model.layers.per_layer_embeddings import per_layer_embeddings
 
 MIN_LENGTH = 32  # shorter texts are padded to this length
 
@@ -110,7 +111,8 @@ def _batches(llm: LLM, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[in
 @partial(jax.jit, static_argnames="config")
 def _states(params: Params, config: Config, ids: Int[Array, "B T"], cache: Cache) -> Float[Array, "B T D"]:
     x = embed_tokens(params.token_embd, config, ids)
-    return run_layers(params.blocks, config, x, cache, params.rope_factors)[0]
+    own = per_layer_embeddings(params.per_layer, config, ids, x)
+    return run_layers(params.blocks, config, x, cache, params.rope_factors, per_layer=own)[0]
 
 
 @partial(jax.jit, static_argnames="config")

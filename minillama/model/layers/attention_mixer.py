@@ -18,9 +18,15 @@ from minillama.model.states.window import WindowKeyValues
 def attention_mixer(
     p: Block, h: Float[Array, "B T D"], state: KeyValues | WindowKeyValues, ctx: PassContext, layer: Attention
 ) -> tuple[Float[Array, "B _ NH"], KeyValues | WindowKeyValues]:
-    """Grouped-query attention over the earlier tokens and these; heads side by side, before `attn_output`."""
-    q, k, v, gate = project_qkv(p, h, ctx, layer)
-    state = state.write(k, v, ctx.positions[:, 0])
+    """Grouped-query attention over the earlier tokens and these; heads side by side, before `attn_output`.
+
+    state: of the layer, or of its source, which holds these tokens already.
+    """
+    if layer.source is None:
+        q, k, v, gate = project_qkv(p, h, ctx, layer)
+        state = state.write(k, v, ctx.positions[:, 0])
+    else:
+        q, gate = to_queries(p.attn_q(h, ctx.n_valid), p, ctx, layer), None
     q, positions = ctx.output_rows(q), state.places(ctx.output_rows(ctx.positions))
     options = layer.scale, ctx.config.attn_logit_softcapping, layer.sliding_window, p.attn_sinks
     if ctx.is_traced:  # `attention` never holds the weights
@@ -41,12 +47,22 @@ def project_qkv(
     if p.attn_qkv is not None:
         start = heads * layer.key_length * (2 if layer.has_gate else 1)
         q, k, v = jnp.split(p.attn_qkv(h, ctx.n_valid), (start, start + kv_heads * layer.key_length), axis=-1)
+    elif p.attn_v is None:  # values begin as the keys
+        q, k = fused_projections(h, p.attn_q, p.attn_k, n_valid=ctx.n_valid)
+        v = k
     else:
         q, k, v = fused_projections(h, p.attn_q, p.attn_k, p.attn_v, n_valid=ctx.n_valid)
     q, gate = split_gate(q, heads) if layer.has_gate else (q, None)
     v = v.reshape(*h.shape[:2], kv_heads, layer.value_length)
-    q = ctx.see("Qcur", with_temperature(turn_heads(q, p.attn_q_norm, heads, ctx, layer), ctx))
-    return q, ctx.see("Kcur", turn_heads(k, p.attn_k_norm, kv_heads, ctx, layer)), ctx.see("Vcur", v), gate
+    if layer.norms_values:
+        v = rms_norm(v, None, ctx.config.layer_norm_rms_epsilon)
+    q, k = to_queries(q, p, ctx, layer), turn_heads(k, p.attn_k_norm, kv_heads, ctx, layer)
+    return q, ctx.see("Kcur", k), ctx.see("Vcur", v), gate
+
+
+def to_queries(q: Float[Array, "B T NH"], p: Block, ctx: PassContext, layer: Attention) -> Float[Array, "B T N H"]:
+    """Projected queries as heads, normed, rotated, and with the temperature."""
+    return ctx.see("Qcur", with_temperature(turn_heads(q, p.attn_q_norm, layer.head_count, ctx, layer), ctx))
 
 
 def split_gate(x: Float[Array, "B T _"], heads: int) -> tuple[Float[Array, "B T NH"], Float[Array, "B T NH"]]:

@@ -13,20 +13,22 @@ from minillama.model.params import Block, Linear, fused_projections
 
 
 def mix_experts(
-    p: Block, config: Config, h: Float[Array, "B T D"], n_valid: Int[Array, ""] | None = None
+    p: Block,
+    config: Config,
+    h: Float[Array, "B T D"],
+    n_valid: Int[Array, ""] | None = None,
+    routed_by: Float[Array, "B T D"] | None = None,
 ) -> Float[Array, "B T D"]:
     """The weighted sum of the chosen experts' outputs, plus the shared expert's if any.
 
-    n_valid: tokens that count, where a prompt is padded; None for all.
+    n_valid: tokens that count, where a prompt is padded; None for all. routed_by: what the router reads; None for h.
     """
     flat = h.reshape(-1, h.shape[-1])
-    weights, chosen = route(p, config.experts, flat)
+    weights, chosen = route(p, config, flat if routed_by is None else routed_by.reshape(flat.shape))
     activation = config.family.activation
 
     def expert(index: Int[Array, ""], x: Float[Array, "n D"]) -> Float[Array, "n D"]:
-        stacks = p.ffn_gate_exps, p.ffn_up_exps
-        products = matmuls(x, [stack.weight.expert(index) for stack in stacks], n_valid)
-        gate, up = (_add_bias(y, stack, index) for y, stack in zip(products, stacks, strict=True))
+        gate, up = _open_expert(p, index, x, n_valid)
         y = matmul(gated(gate, up, activation), p.ffn_down_exps.weight.expert(index), n_valid)
         return _add_bias(y, p.ffn_down_exps, index)
 
@@ -53,6 +55,18 @@ def mix_experts(
             shared = jax.nn.sigmoid(flat @ p.ffn_gate_inp_shexp)[:, None] * shared
         mixed = mixed + shared
     return mixed.reshape(h.shape)
+
+
+def _open_expert(
+    p: Block, index: Int[Array, ""], x: Float[Array, "n D"], n_valid: Int[Array, ""] | None
+) -> list[Float[Array, "n F"]]:
+    """The products with an expert's gate and up rows."""
+    if p.ffn_gate_up_exps is not None:
+        both = _add_bias(matmul(x, p.ffn_gate_up_exps.weight.expert(index), n_valid), p.ffn_gate_up_exps, index)
+        return jnp.split(both, 2, axis=-1)
+    stacks = p.ffn_gate_exps, p.ffn_up_exps
+    products = matmuls(x, [stack.weight.expert(index) for stack in stacks], n_valid)
+    return [_add_bias(y, stack, index) for y, stack in zip(products, stacks, strict=True)]
 
 
 def _add_bias(y: Float[Array, "n N"], stack: Linear, index: Int[Array, ""]) -> Float[Array, "n N"]:

@@ -1,22 +1,29 @@
 """The router of a mixture of experts: the experts of each token, and their weights."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
 
 from minillama.model.architectures import Gating
-from minillama.model.config import Experts
+from minillama.model.config import Config, Experts
+from minillama.model.norm import rms_norm
 from minillama.model.params import Block
 
 LEAST_SUM = 6.103515625e-5  # of weights that are normalised: the smallest normal float16, as in llama.cpp
 
 
-def route(p: Block, experts: Experts, h: Float[Array, "T D"]) -> tuple[Float[Array, "T U"], Int[Array, "T U"]]:
+def route(p: Block, config: Config, h: Float[Array, "T D"]) -> tuple[Float[Array, "T U"], Int[Array, "T U"]]:
     """Weights and numbers of the U experts that each token uses.
 
+    h: what the router reads; with `ffn_gate_inp_scale`, it is normed here (Gemma 4).
     The bias `exp_probs_b` has a part in the choice only (DeepSeek-V3, arXiv:2412.19437).
     """
+    experts = config.experts
+    if p.ffn_gate_inp_scale is not None:
+        h = rms_norm(h, p.ffn_gate_inp_scale, config.layer_norm_rms_epsilon) / math.sqrt(h.shape[-1])
     logits = p.ffn_gate_inp(h)
     probabilities = _probabilities(logits, experts.gating)
     scores = probabilities if p.exp_probs_b is None else probabilities + p.exp_probs_b[None]

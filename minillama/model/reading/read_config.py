@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from minillama.errors import FormatError, UnsupportedError
 from minillama.model.architectures import Family, Gating, Scales, family
 from minillama.model.config import Config, Experts, Rope
+from minillama.model.reading.head_lengths import check_equal_heads, head_lengths, local_head_lengths
 from minillama.model.reading.metadata_keys import MetadataKeys
-from minillama.model.reading.read_layers import check_equal_heads, head_lengths, read_layers, read_windows
+from minillama.model.reading.read_layers import read_layers, read_windows
 from minillama.model.reading.read_rope import has_rope_sections, read_ropes
 
 MAX_LAYERS, MAX_EXPERTS = 512, 1024  # llama.cpp's
@@ -37,18 +38,18 @@ def config_from_keys(keys: MetadataKeys, vocab_size: int) -> Config:
     blocks -= keys.integer("nextn_predict_layers", 0, least=0, most=blocks - 1)
     if not keys.flag("attention.causal", True):
         raise UnsupportedError(f"{keys.prefix}.attention.causal is false: an embedding model, which writes no text")
-    key_length, value_length = head_lengths(keys, width, keys.integers("attention.head_count", blocks)[0])
-    windows = read_windows(keys, row, blocks)
-    ropes = read_ropes(keys, row, key_length, any(windows))
-    if row.window_period is not None:
-        check_equal_heads(keys, key_length, value_length, ropes[0].dimension_count)
+    lengths = head_lengths(keys, width, keys.integers("attention.head_count", blocks)[0])
+    local_lengths, windows = local_head_lengths(keys, row, lengths), read_windows(keys, row, blocks)
+    ropes = read_ropes(keys, row, lengths.key, local_lengths.key if any(windows) else None)
+    if row.window_period is not None and not row.local_heads:
+        check_equal_heads(keys, lengths, ropes[0].dimension_count)
     embedding, residual, logit = _read_scales(keys, row, width, blocks)
     temperature = _read_temperature(keys, row, ropes[0])
     return Config(
         architecture=keys.prefix,
         context_length=keys.integer("context_length"),
         embedding_length=width,
-        layers=read_layers(keys, row, width, blocks, windows, ropes[0], local_rope=len(ropes) > 1),
+        layers=read_layers(keys, row, windows, lengths, local_lengths, ropes),
         layer_norm_rms_epsilon=keys.number(f"attention.layer_norm_{'' if row.layer_norm else 'rms_'}epsilon"),
         ropes=ropes,
         vocab_size=vocab_size,
@@ -59,6 +60,7 @@ def config_from_keys(keys: MetadataKeys, vocab_size: int) -> Config:
         logit_scale=logit,
         temperature_scale=temperature[0],
         temperature_length=temperature[1],
+        per_layer_length=_read_per_layer_length(keys, row),
         experts=_read_experts(keys, row, (blocks, vocab_size)),
         rotates_halves=row.mrope_rotates_halves and has_rope_sections(keys),
     )
@@ -122,6 +124,12 @@ def _read_scales(keys: MetadataKeys, row: Family, width: int, blocks: int) -> tu
         return embedding or 1.0, residual or 1.0, 1 / (keys.number("logit_scale", 256 / width) or 1.0)
     logit = keys.number("logit_scale") or 1.0 if row.scales is Scales.LOGITS else 1.0
     return math.sqrt(width) if row.scale_embeddings else 1.0, 1.0, logit
+
+
+def _read_per_layer_length(keys: MetadataKeys, row: Family) -> int:
+    """The size of the embedding that each layer has of a token; 0 for none."""
+    name = "embedding_length_per_layer_input"
+    return keys.integer(name, 0, least=0) if name in row.layer_keys else 0
 
 
 def _read_softcap(keys: MetadataKeys, key: str, default: float | None) -> float:

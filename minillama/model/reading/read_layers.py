@@ -1,48 +1,63 @@
 """Read the kind of every layer from GGUF metadata: heads, windows, rotation."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
-from minillama.errors import FormatError, UnsupportedError
+from minillama.errors import FormatError
 from minillama.model.architectures import Family, Scales
 from minillama.model.config import Rope
 from minillama.model.layer_kinds import Attention, Layer
+from minillama.model.reading.head_lengths import HeadLengths
 from minillama.model.reading.metadata_keys import MetadataKeys
 from minillama.model.reading.read_delta_net import read_delta_net_layers
 from minillama.model.reading.read_latent_layers import read_latent_layers
+from minillama.model.reading.shared_layers import check_source, read_sources
 
 
 def read_layers(
-    keys: MetadataKeys, row: Family, width: int, blocks: int, windows: tuple[int, ...], rope: Rope, *, local_rope: bool
+    keys: MetadataKeys,
+    row: Family,
+    windows: tuple[int, ...],
+    lengths: HeadLengths,
+    local_lengths: HeadLengths,
+    ropes: tuple[Rope, ...],
 ) -> tuple[Layer, ...]:
-    """The kinds of `blocks` layers.
+    """The kinds of the layers.
 
-    windows: of each layer, see `read_windows`; local_rope: layers with one have the second rope of the config, others
-    the first, `rope`.
+    windows: of each layer, see `read_windows`. lengths, local_lengths: of heads without and with a window.
+    ropes: of layers without a window, then that of those with one if it differs.
     """
+    blocks, width = len(windows), keys.integer("embedding_length")
     if row.latent:
-        return read_latent_layers(keys, blocks, rope)
+        return read_latent_layers(keys, blocks, ropes[0])
     heads = keys.integers("attention.head_count", blocks)
     kv_heads = keys.integers("attention.head_count_kv", blocks, heads[0])
-    key_length, value_length = head_lengths(keys, width, heads[0])
-    scale = keys.number("attention.scale", 0.0) if row.scales is Scales.GRANITE else 0.0
-    rotates = _read_rotation(keys, row, windows)
-    layers = []
+    scale = keys.number("attention.scale", 0.0) if row.scales is Scales.GRANITE else row.attention_scale
+    rotates, sources = _read_rotation(keys, row, windows), read_sources(keys, row, windows)
+    layers: list[Layer] = []
     for i in range(blocks):
         if heads[i] % kv_heads[i]:
             raise FormatError(f"{heads[i]} query heads do not divide among {kv_heads[i]} key/value heads")
-        default = 1 / math.sqrt(width / heads[i] if blocks in row.wide_heads else key_length)
-        number = (1 if local_rope and windows[i] else 0) if rotates[i] else None
-        attention = Attention(heads[i], kv_heads[i], key_length, value_length, scale or default, number, windows[i])
-        layers.append(replace(attention, has_gate=row.gated_attention))
+        key, value = local_lengths if windows[i] else lengths
+        default = 1 / math.sqrt(width / heads[i] if blocks in row.wide_heads else key)
+        rope = (len(ropes) - 1 if windows[i] else 0) if rotates[i] else None
+        layer = Attention(
+            heads[i],
+            kv_heads[i],
+            key,
+            value,
+            scale or default,
+            rope,
+            windows[i],
+            has_gate=row.gated_attention,
+            norms_values=row.norms_values,
+            source=sources[i],
+        )
+        if layer.source is not None:
+            check_source(i, layer, layers[layer.source])
+        layers.append(layer)
     return tuple(layers) if row.delta_net is None else read_delta_net_layers(keys, row.delta_net, layers)
-
-
-def head_lengths(keys: MetadataKeys, width: int, heads: int) -> tuple[int, int]:
-    """Sizes of a key and of a value."""
-    return keys.integer("attention.key_length", width // heads), keys.integer("attention.value_length", width // heads)
 
 
 def _read_rotation(keys: MetadataKeys, row: Family, windows: tuple[int, ...]) -> list[bool]:
@@ -60,7 +75,7 @@ def read_windows(keys: MetadataKeys, row: Family, blocks: int) -> tuple[int, ...
     if row.window_period is None or (row.window_layers and blocks not in row.window_layers):
         return (0,) * blocks
     has_window = _read_pattern(keys, row.window_period, blocks)
-    size = keys.integer("attention.sliding_window", row.default_window, 0)
+    size = keys.integer("attention.sliding_window", row.default_window, 1 if row.default_window is None else 0)
     return tuple(size if is_local else 0 for is_local in has_window)
 
 
@@ -79,17 +94,3 @@ def _read_pattern(keys: MetadataKeys, period: int, blocks: int) -> tuple[bool, .
         return tuple(bool(value) for value in pattern[:blocks])
     period = keys.integer(name, period, least=0)
     return tuple(period == 0 or layer % period < period - 1 for layer in range(blocks))
-
-
-def check_equal_heads(keys: MetadataKeys, key_length: int, value_length: int, rotating: int) -> None:
-    """Raise UnsupportedError where heads of windowed layers have another size."""
-    lengths = {
-        "attention.key_length_swa": key_length,
-        "attention.value_length_swa": value_length,
-        "rope.dimension_count_swa": rotating,
-    }
-    for key, length in lengths.items():
-        if (found := keys.integer(key, length)) != length:
-            raise UnsupportedError(
-                f"metadata key {keys.prefix}.{key} is {found}, but {length} in layers without a window; not supported"
-            )

@@ -10,10 +10,13 @@ from minillama.model.config import Rope, Scaling
 from minillama.model.reading.metadata_keys import MetadataKeys
 
 
-def read_ropes(keys: MetadataKeys, row: Family, key_length: int, has_windows: bool) -> tuple[Rope, ...]:
-    """Rope of the layers, then that of layers with a sliding window if it differs."""
+def read_ropes(keys: MetadataKeys, row: Family, key_length: int, local_length: int | None) -> tuple[Rope, ...]:
+    """Rope of the layers, then that of layers with a sliding window if it differs.
+
+    key_length, local_length: sizes of a key without and with a window; None where no layer has one.
+    """
     rope = _read_rope(keys, row, key_length)
-    local = _read_local_rope(keys, row, rope) if has_windows else None
+    local = None if local_length is None else _read_local_rope(keys, row, rope, local_length)
     return (rope,) if local is None else (rope, local)
 
 
@@ -26,13 +29,8 @@ def _read_rope(keys: MetadataKeys, row: Family, key_length: int) -> Rope:
         raise UnsupportedError(
             f"unsupported rope scaling {quoted(name)} ({keys.prefix}.rope.scaling.type); supported: {known}"
         ) from None
-    rotating = keys.integer("rope.dimension_count", key_length)
-    if rotating > key_length or rotating % 2:
-        raise FormatError(
-            f"metadata key {keys.prefix}.rope.dimension_count is {rotating}; expected an even number up to {key_length}"
-        )
     rope = Rope(
-        dimension_count=rotating,
+        dimension_count=_read_rotating(keys, "rope.dimension_count", key_length),
         freq_base=keys.number("rope.freq_base", 10000.0, above=1.0 if scaling is Scaling.YARN else 0.0),
         scaling=scaling,
         factor=_read_factor(keys),
@@ -60,6 +58,14 @@ def _read_log_multiplier(keys: MetadataKeys, row: Family) -> float:
     return float(multiplier != 0) if row.latent else multiplier
 
 
+def _read_rotating(keys: MetadataKeys, key: str, key_length: int) -> int:
+    """Channels of a key that rotate; all by default."""
+    rotating = keys.integer(key, key_length)
+    if rotating > key_length or rotating % 2:
+        raise FormatError(f"metadata key {keys.prefix}.{key} is {rotating}; expected an even number up to {key_length}")
+    return rotating
+
+
 def _read_factor(keys: MetadataKeys) -> float:
     """The factor of the context; scale_linear is its old name, and 0 is none."""
     key = "rope.scale_linear" if keys.find("rope.scaling.factor") is None else "rope.scaling.factor"
@@ -68,12 +74,15 @@ def _read_factor(keys: MetadataKeys) -> float:
     return factor or 1.0
 
 
-def _read_local_rope(keys: MetadataKeys, row: Family, rope: Rope) -> Rope | None:
+def _read_local_rope(keys: MetadataKeys, row: Family, rope: Rope, key_length: int) -> Rope | None:
     """Rope of the layers with a sliding window, or None if it is the same."""
     if row.rope_local_freq_base is not None:  # not scaled
         base = keys.number("rope.freq_base_swa", row.rope_local_freq_base or rope.freq_base, above=0.0)
         factor = rope.attn_factor if row.rope_local_attn_factor else 1.0
-        return Rope(rope.dimension_count, base, attn_factor=factor, has_factors=False)
+        rotating = rope.dimension_count
+        if row.local_heads:
+            rotating = _read_rotating(keys, "rope.dimension_count_swa", key_length)
+        return Rope(rotating, base, attn_factor=factor, has_factors=False)
     base = keys.number("rope.freq_base_swa", rope.freq_base, above=0.0)
     return None if base == rope.freq_base else replace(rope, freq_base=base, has_factors=False)
 

@@ -67,6 +67,15 @@ SPECS = {
     "ffn_norm_bias": REPLICATED,
     "post_ffw_norm": REPLICATED,
     "ffn_gate_inp_shexp": REPLICATED,
+    "ffn_gate_up_exps": ROWS,  # each of its two parts, of every expert
+    "ffn_gate_inp_scale": REPLICATED,
+    "pre_ffw_norm_2": REPLICATED,
+    "post_ffw_norm_1": REPLICATED,
+    "post_ffw_norm_2": REPLICATED,
+    "inp_gate": REPLICATED,
+    "proj": REPLICATED,
+    "post_norm": REPLICATED,
+    "layer_output_scale": REPLICATED,
     "output_norm": REPLICATED,
 }
 

@@ -63,7 +63,8 @@ def load_sharded_matrix(
     def replicated(index: int, device: jax.Device) -> Weight:
         return place_weight(_rows(part, 0, part.rows), kind, device)
 
-    in_place = all(reads_in_place(device, kind) for _, device in local_mesh_devices(mesh))
+    whole = part.rows == part.tensor.shape[-2] or part.tensor.data.ndim < 3  # of stacks some rows are not adjacent
+    in_place = whole and all(reads_in_place(device, kind) for _, device in local_mesh_devices(mesh))
     if in_place and (spec not in (ROWS, COLUMNS) or (spec == ROWS and size * n_shards == part.rows)):
         memory = make_sharded(mesh, PartitionSpec(), lambda index, device: files.on(device, part.tensor.file))
         return map_rows(part.tensor, part.first, part.rows, memory, n_shards if spec == ROWS else 1)
