@@ -44,13 +44,15 @@ class Weight(ABC):
         """One matrix of a stack of experts."""
 
     def batched_product(
-        self, x: Float[Array, "P T K"], numbers: Int[Array, "P"], n_valid: Int[Array, ""] | None = None
+        self, x: Float[Array, "P T K"], first: Int[Array, ""] | int = 0, n_valid: Int[Array, ""] | None = None
     ) -> Float[Array, "P T N"]:
-        """Products of P matrices of a stack, each with rows of its own: x[p] W[numbers[p]]ᵀ.
+        """Products of P matrices of a stack, from number `first` on, each with rows of its own: x[p] W[first + p]ᵀ.
 
         n_valid: number of valid rows in each of x, None for all; kernels may skip the other rows.
         """
-        return jax.vmap(lambda rows, number: self.expert(number).product(rows))(x, numbers)
+        parts = x.shape[0]
+        stack = self if self.shape[0] == parts else jax.tree.map(lambda leaf: leaf[first : first + parts], self)
+        return jax.vmap(lambda matrix, rows: matrix.product(rows))(stack, x)
 
     def device_shard(self, index: Int[Array, ""], devices: int) -> "Weight":
         """The rows of one device; the matrix itself if each device has an array."""

@@ -71,7 +71,7 @@ RULES = (
     Rule("engine/test_remote_backend.py::TestSameNumbers::test_of_every_sampler", "greedy|penalties", ".*"),
     Rule("engine/test_executable_cache.py::test_what_jax_has_compiled_before", slow=".*"),
     # kernels: the processor's own instruction set quick, the generic one (seconds a kernel) for some types in CI
-    Rule("kernels/test_cpu_attention.py::TestEveryKernel", "(?!.*generic).*", ".*f16-f16.*|.*q8_0-f32.*"),
+    Rule("kernels/test_cpu_attention.py::TestEveryKernel", "(?!.*generic|288-).*", ".*f16-f16.*|.*q8_0-f32.*"),
     Rule("kernels/test_weight.py::TestEveryType", f"(?!.*{LOW_BITS}).*|.*IQ2_S.*", ".*"),
     Rule("kernels/test_weight.py::test_any_bytes", f"(?!{LOW_BITS}).*", ".*"),
     Rule("kernels/test_weight.py::test_any_finite_block", "NVFP4|TQ1_0|IQ1_M|IQ2_S", ".*"),

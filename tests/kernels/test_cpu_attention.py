@@ -44,6 +44,9 @@ HEADS = [
     AttentionSpec(20, 12, 8, F32, BF16, softcap=True),
     AttentionSpec(80, 96, 3, BF16, Q8, softcap=True),
     AttentionSpec(64, 64, 3, F16, Q8, softcap=False, sinks=True),
+    AttentionSpec(576, 512, 8, F16, F16, softcap=False, shared=True),
+    AttentionSpec(288, 272, 2, Q8, BF16, softcap=False),
+    AttentionSpec(96, 50, 6, Q8, Q8, softcap=False, shared=True),
 ]
 by_heads = pytest.mark.parametrize("heads", HEADS, ids=lambda heads: heads.name.removeprefix("minillama_attention_"))
 by_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
@@ -114,11 +117,14 @@ def stored(kind: CacheType, size: int, seed: int) -> Stored:
 
 
 def inputs(heads: AttentionSpec, case: Case, loud: float = 2.0) -> Inputs:
-    """Queries, positions and cache of a case; loud: standard deviation of the queries."""
+    """Queries, positions and cache of a case; loud: standard deviation of the queries, less of long ones."""
     shape = (len(case.starts), case.time, KV_HEADS * heads.groups, heads.key_size)
-    q = loud * np.random.default_rng(case.time).standard_normal(shape, np.float32)
+    q = loud * min(1, 128 / heads.key_size) ** 0.5 * np.random.default_rng(case.time).standard_normal(shape, np.float32)
     positions = np.array(case.starts, np.int32)[:, None] + np.arange(case.time, dtype=np.int32)
-    keys, values = stored(heads.key_type, heads.key_size, 1), stored(heads.value_type, heads.value_size, 2)
+    keys = stored(heads.key_type, heads.key_size, 1)
+    values = Stored([], keys.decoded[..., : heads.value_size])
+    if not heads.shared:
+        values = stored(heads.value_type, heads.value_size, 2)
     return Inputs(q.astype(np.float32), positions, keys.cut(case), values.cut(case))
 
 
@@ -166,7 +172,7 @@ def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.n
     )  # fmt: skip
     call = np.concatenate([args, np.array([leaf.ctypes.data for leaf in leaves], np.int64)])
     lanes = panel_lanes(time, heads.groups)
-    blocks = -(-time * heads.groups // lanes) if lanes else time
+    blocks = -(-time * heads.groups // lanes) if lanes else time * heads.splits
     task = callable_at(kernels(heads, isa)(f"prefill{lanes}" if lanes else "decode"), 2)
     for number in range(batch * KV_HEADS * blocks):
         task(call.ctypes.data, number)
@@ -179,7 +185,8 @@ class TestEveryKernel:
     def test_equals_the_formula_and_reads_no_hidden_position(self, heads: AttentionSpec, isa: Isa) -> None:
         for case in CASES:
             got = attention(heads, isa, case, inputs(heads, case))
-            np.testing.assert_allclose(got, expected(heads, case), atol=1e-5, err_msg=str(case))
+            rounding = 1e-5 * max(1, heads.key_size / 128)  # of a longer sum
+            np.testing.assert_allclose(got, expected(heads, case), atol=rounding, err_msg=str(case))
 
     def test_several_tokens_equal_single_tokens(self, heads: AttentionSpec, isa: Isa) -> None:
         """Bit for bit: the verification of a draft must not depend on its length."""

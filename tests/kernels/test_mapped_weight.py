@@ -88,6 +88,38 @@ class TestInsideJit:
             got = np.asarray(choose(jnp.asarray(x), stack, jnp.int32(i)))
             check(kind, raw[16 * i : 16 * i + 16], x, got)
 
+    @pytest.mark.parametrize("tokens", [1, 3, 8, 9, 40])
+    @pytest.mark.parametrize("kind", [Type.Q8_0, Type.Q4_K, Type.F16])
+    def test_matrices_of_a_stack_in_one_call_equal_single_calls_bit_for_bit(self, kind: Type, tokens: int) -> None:
+        """Of matrices from any number on; padded tokens give zeros."""
+        stack = in_file(random_bytes(kind, 5 * 40, 512), kind, (5, 40, 512))
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((3, tokens, 512)).astype(np.float32))
+        valid = jnp.int32(max(1, tokens - 2))
+        y = np.asarray(jax.jit(lambda x, stack, first: stack.batched_product(x, first, valid))(x, stack, jnp.int32(1)))
+        single = jax.jit(lambda x, stack, i: multiply(x, [stack.expert(i)], valid)[0])
+        for i in range(3):
+            np.testing.assert_array_equal(y[i], np.asarray(single(x[i], stack, jnp.int32(1 + i))))
+
+    def test_more_matrices_than_a_call_takes(self) -> None:
+        raw = random_bytes(Type.Q8_0, 300 * 2, 32)
+        x = np.random.default_rng(0).standard_normal((300, 1, 32)).astype(np.float32)
+        stack = in_file(raw, Type.Q8_0, (300, 2, 32))
+        y = np.asarray(jax.jit(lambda x, stack: stack.batched_product(x))(jnp.asarray(x), stack))
+        for i in (0, 255, 256, 299):
+            check(Type.Q8_0, raw[2 * i : 2 * i + 2], x[i], y[i])
+
+    @pytest.mark.parametrize("tokens", [1, 40])
+    def test_numbers_of_a_stack_are_limited_by_the_handler(self, tokens: int) -> None:
+        stack = in_file(random_bytes(Type.Q8_0, 48, 512), Type.Q8_0, (3, 16, 512))
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((1, tokens, 512)).astype(np.float32))
+        run = jax.jit(lambda x, stack, first, valid: stack.batched_product(x, first, valid))
+        for wrong, nearest in ((-1, 0), (-(2**31), 0), (3, 2), (2**31 - 1, 2)):
+            got, expected = (np.asarray(run(x, stack, jnp.int32(i), jnp.int32(tokens))) for i in (wrong, nearest))
+            np.testing.assert_array_equal(got, expected)
+        for wrong, nearest in ((-5, 0), (2**31 - 1, tokens)):
+            got, expected = (np.asarray(run(x, stack, jnp.int32(0), jnp.int32(n))) for n in (wrong, nearest))
+            np.testing.assert_array_equal(got, expected)
+
     def test_mapped_and_portable_weights_in_one_call(self) -> None:
         raw = random_bytes(Type.Q4_0, 20, 64)
         mixed = [in_file(raw, Type.Q4_0, (20, 64)), portable_weight(raw, Type.Q4_0, DEVICE)]

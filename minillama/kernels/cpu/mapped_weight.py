@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float, Int, UInt8
 
 from minillama import env
@@ -21,7 +21,7 @@ from minillama.gguf.types import row_bytes
 from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.matmul import activations_amx, gemm, gemm_amx
 from minillama.kernels.cpu.matmul.activations import PANEL_TOKENS, PanelLayout, RowLayout
-from minillama.kernels.cpu.runtime.ffi_handlers import MAX_MATRICES, PAGE, SCRATCH_UNIT, MatmulPlan
+from minillama.kernels.cpu.runtime.ffi_handlers import MAX_MATRICES, MAX_STACK, PAGE, SCRATCH_UNIT, MatmulPlan
 from minillama.kernels.cpu.runtime.registry import (
     GEMV_ROLES,
     GEMV_TOKENS,
@@ -80,9 +80,10 @@ class MappedWeight(Weight):
         return super().products(x, others, n_valid)
 
     def batched_product(
-        self, x: Float[Array, "P T K"], numbers: Int[Array, "P"], n_valid: Int[Array, ""] | None = None
+        self, x: Float[Array, "P T K"], first: Int[Array, ""] | int = 0, n_valid: Int[Array, ""] | None = None
     ) -> Float[Array, "P T N"]:
-        return lax.map(lambda pair: multiply(pair[0], [self.expert(pair[1])], n_valid)[0], (x, numbers))
+        starts = range(0, x.shape[0], MAX_STACK)
+        return jnp.concatenate([multiply_stack(x[i : i + MAX_STACK], self, first + i, n_valid) for i in starts])
 
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
         count, width = self.sizes[-2:]
@@ -129,12 +130,11 @@ def multiply(
     n_valid: number of valid tokens. With more than max(GEMV_TOKENS) tokens, the results of others are zeros.
     """
     tokens, width = x.shape
-    padded = next((count for count in GEMV_TOKENS if count >= tokens), tokens)
+    padded = _padded(tokens)
     if padded > tokens:
         x = jnp.pad(x, ((0, padded - tokens), (0, 0)))
     plans, scratch = _plans(weights, padded, width)
-    is_gemv = padded in GEMV_TOKENS
-    count = jnp.int32(padded) if is_gemv or n_valid is None else n_valid.astype(jnp.int32)
+    count = _count(padded, n_valid)
     experts = [jnp.int32(0) if weight.index is None else weight.index.astype(jnp.int32) for weight in weights]
     results = [jax.ShapeDtypeStruct((padded, weight.sizes[-2]), jnp.float32) for weight in weights]
     results.append(jax.ShapeDtypeStruct((scratch,), jnp.uint8))
@@ -142,6 +142,44 @@ def multiply(
         _table(plans), x, jnp.stack([*experts, count]), *(weight.memory for weight in weights)
     )
     return [y[:tokens] for y in products]
+
+
+def multiply_stack(
+    x: Float[Array, "P T K"], stack: MappedWeight, first: Int[Array, ""] | int, n_valid: Int[Array, ""] | None = None
+) -> Float[Array, "P T N"]:
+    """x[p] W[first + p]ᵀ for P matrices of a stack in one call; see `multiply`."""
+    parts, tokens, width = x.shape
+    padded = _padded(tokens)
+    x = jnp.pad(x, ((0, 0), (0, padded - tokens), (0, 0)))
+    chosen = _strategy(stack, padded, width, parts)
+    units = chosen.scratch_bytes // SCRATCH_UNIT + 2 if chosen.scratch_bytes else 0
+    prepare = kernel_number(stack.kind, chosen.prepare) if units else -1
+    plan = stack.plan(
+        chosen.role,
+        padded,
+        task_rows=chosen.task_rows,
+        prepare=prepare,
+        unit=chosen.unit,
+        scratch=units or -1,
+        is_prompt=int(padded not in GEMV_TOKENS),
+    )
+    numbers = stack.expert(first + jnp.arange(parts, dtype=jnp.int32)).index
+    result = jax.ShapeDtypeStruct((parts, padded, stack.sizes[-2]), jnp.float32)
+    scratch = jax.ShapeDtypeStruct((max(1, parts * units) * SCRATCH_UNIT,), jnp.uint8)
+    y, _ = jax.ffi.ffi_call("minillama_stack", (result, scratch))(
+        _table([plan]), x, jnp.concatenate([numbers, _count(padded, n_valid)[None]]), stack.memory
+    )
+    return y[:, :tokens]
+
+
+def _padded(tokens: int) -> int:
+    """The number of tokens that a kernel is compiled for."""
+    return next((count for count in GEMV_TOKENS if count >= tokens), tokens)
+
+
+def _count(padded: int, n_valid: Int[Array, ""] | None) -> Int[Array, ""]:
+    """The number of tokens to multiply."""
+    return jnp.int32(padded) if padded in GEMV_TOKENS or n_valid is None else n_valid.astype(jnp.int32)
 
 
 class _Strategy(NamedTuple):
@@ -155,10 +193,10 @@ class _Strategy(NamedTuple):
     task_rows: int
 
 
-def _gemv_strategy(weight: MappedWeight, tokens: int, width: int) -> _Strategy:
+def _gemv_strategy(weight: MappedWeight, tokens: int, width: int, parts: int) -> _Strategy:
     form, rows = FORMATS.get(weight.kind), weight.sizes[-2]
     size = 0 if form is None else tokens * RowLayout(width, form.group).size
-    task_rows = max(8, min(_DECODE_TASK_BYTES // weight.row_bytes, rows // _MIN_TASKS))
+    task_rows = max(8, min(_DECODE_TASK_BYTES // weight.row_bytes, rows, rows * parts // _MIN_TASKS))
     layout = None if form is None else (form.group, form.permutation)
     return _Strategy(GEMV_ROLES[tokens], Role.PREPARE_GEMV, 1, size, layout, task_rows)
 
@@ -180,9 +218,10 @@ def _gemm_strategy(weight: MappedWeight, tokens: int, width: int) -> _Strategy:
     return _Strategy(Role.GEMM, Role.PREPARE_GEMM, unit, size, layout, task_rows)
 
 
-def _strategy(weight: MappedWeight, tokens: int, width: int) -> _Strategy:
+def _strategy(weight: MappedWeight, tokens: int, width: int, parts: int = 1) -> _Strategy:
+    """The strategy of a product; parts: matrices like this one in the same call."""
     if tokens in GEMV_TOKENS:
-        return _gemv_strategy(weight, tokens, width)
+        return _gemv_strategy(weight, tokens, width, parts)
     terms = activation_terms(weight.kind, chosen_isa())
     return _gemm_strategy(weight, tokens, width) if terms is None else _amx_strategy(weight, tokens, width, terms)
 

@@ -19,7 +19,7 @@ from minillama.kernels import cpu_kernels_error
 from minillama.model.states.stores import FirstChannels, Store
 
 TILE = 128  # keys a step on a CPU: the scores of a head stay in the first cache
-LARGEST_HEAD, MOST_GROUPS = 512, 64  # limits of the CPU kernel
+LARGEST_HEAD = 576  # of the CPU kernel, whose tiles lie on the stack: that of a latent of DeepSeek
 LARGE_TILE = 1024  # elsewhere: every tile launches kernels
 
 
@@ -47,18 +47,16 @@ def attention(
     """
     form = partial(attention_in_tiles, scale=scale, softcap=softcap, window=window)
     on_cpu = partial(form, tile=TILE)
-    if cpu_kernels_error() is None and _fits_kernel(q, keys, values):
+    if cpu_kernels_error() is None and _fits_kernel(keys, values):
         on_cpu = partial(_kernel_attention, (scale, softcap, window))
     if jax.default_backend() == "cpu":
         return on_cpu(q, keys, values, positions, sinks)
     return lax.platform_dependent(q, keys, values, positions, sinks, cpu=on_cpu, default=partial(form, tile=LARGE_TILE))
 
 
-def _fits_kernel(q: Float[Array, "B T N H"], keys: Store, values: Store | FirstChannels) -> bool:
+def _fits_kernel(keys: Store, values: Store | FirstChannels) -> bool:
     """Whether the CPU kernel can keep these heads on its stack."""
-    if isinstance(values, FirstChannels):
-        return False
-    return max(keys.shape[-1], values.shape[-1]) <= LARGEST_HEAD and q.shape[2] // keys.shape[1] <= MOST_GROUPS
+    return max(keys.shape[-1], values.shape[-1]) <= LARGEST_HEAD
 
 
 def _kernel_attention(
@@ -75,8 +73,12 @@ def _kernel_attention(
 
     groups = q.shape[2] // keys.shape[1]
     sizes = keys.shape[-1], values.shape[-1], groups
-    spec = AttentionSpec(*sizes, keys.kind, values.kind, softcap=bool(constants[1]), sinks=sinks is not None)
-    return run_kernel(spec, q, positions, jax.tree.leaves(keys), jax.tree.leaves(values), *constants, sinks)
+    shared = isinstance(values, FirstChannels)
+    spec = AttentionSpec(
+        *sizes, keys.kind, values.kind, softcap=bool(constants[1]), sinks=sinks is not None, shared=shared
+    )
+    of_values = [] if shared else jax.tree.leaves(values)
+    return run_kernel(spec, q, positions, jax.tree.leaves(keys), of_values, *constants, sinks)
 
 
 def attention_in_tiles(

@@ -84,5 +84,5 @@ def _of_each_head(maps: Linear, x: Float[Array, "B T N H"], ctx: PassContext) ->
     rows = x.transpose(2, 0, 1, 3).reshape(heads, batch * time, size)
     first = axis_index(ctx.config.axis) * heads if maps.weight.shape[0] > heads else 0
     n_valid = ctx.n_valid if ctx.output_index is None else None  # only the wanted tokens are left
-    y = maps.weight.batched_product(rows, first + jnp.arange(heads, dtype=jnp.int32), n_valid)
+    y = maps.weight.batched_product(rows, first, n_valid)
     return y.reshape(heads, batch, time, -1).transpose(1, 2, 0, 3)

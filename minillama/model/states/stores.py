@@ -128,6 +128,11 @@ class FirstChannels:
         """(B, K, S, size)."""
         return (*self.store.shape[:3], self.size)
 
+    @property
+    def kind(self) -> CacheType:
+        """The storage type."""
+        return self.store.kind
+
     def decode(self) -> Float32[Array, "B K S size"]:
         """All positions."""
         return self.store.decode()[..., : self.size]

@@ -33,6 +33,7 @@ _FLOAT_FORMATS = {
     CacheType.F16: FLOAT_FORMATS[Type.F16],
     CacheType.BF16: FLOAT_FORMATS[Type.BF16],
 }
+_TASK_NUMBERS = 2304  # of the queries of a decode task: four heads of 576, or 18 of 128
 _Q8_BLOCK = 32  # values of q8_0 that share a scale
 
 
@@ -47,13 +48,31 @@ class AttentionSpec:
     value_type: CacheType
     softcap: bool
     sinks: bool = False
+    shared: bool = False  # values are the first numbers of the keys, and have no arrays
 
     @property
     def name(self) -> str:
         """Name of the XLA FFI target."""
         types = f"{self.key_type.value}-{self.value_type.value}"
         sizes = f"{self.key_size}-{self.value_size}-{self.groups}"
-        return f"minillama_attention_{sizes}-{types}-{int(self.softcap)}{'-sinks' if self.sinks else ''}"
+        more = f"{'-sinks' if self.sinks else ''}{'-shared' if self.shared else ''}"
+        return f"minillama_attention_{sizes}-{types}-{int(self.softcap)}{more}"
+
+    @property
+    def task_groups(self) -> int:
+        """Query heads of a decode task: a divisor of G that keeps the task short."""
+        most = max(1, _TASK_NUMBERS // self.key_size)
+        return next(count for count in range(min(most, self.groups), 0, -1) if self.groups % count == 0)
+
+    @property
+    def splits(self) -> int:
+        """Decode tasks of the query heads that share a key/value head."""
+        return self.groups // self.task_groups
+
+    @property
+    def leaves(self) -> int:
+        """Number of arrays of keys and values."""
+        return self.keys.leaves + (0 if self.shared else self.values.leaves)
 
     @property
     def keys(self) -> "CacheLayout":
@@ -63,6 +82,8 @@ class AttentionSpec:
     @property
     def values(self) -> "CacheLayout":
         """Layout of the values."""
+        if self.shared:
+            return self.keys
         return CacheLayout(self.value_type, self.value_size)
 
 
@@ -123,7 +144,7 @@ class AttentionArgs(Struct):
 
     def values(self, head: Value) -> list[Value]:
         """Addresses of the values of head b K + k."""
-        return self._leaves(self.spec.values, self.spec.keys.leaves, head)
+        return self._leaves(self.spec.values, 0 if self.spec.shared else self.spec.keys.leaves, head)
 
     def position(self, token: Value) -> Value:
         """Position of token b T + t, limited to those of the cache."""

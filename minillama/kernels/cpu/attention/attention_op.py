@@ -47,8 +47,8 @@ def attend(
 ) -> Float[Array, "B T NH"]:
     """Causal attention, softmax(q·k scale) v, with a sliding window if `window` is not 0.
 
-    keys, values: the arrays of the cache, [B, K, S, ...] each. sinks: a logit of each head; they are there if the
-    specification has them.
+    keys, values: the arrays of the cache, [B, K, S, ...] each; none of values if the specification shares them.
+    sinks: a logit of each head; they are there if the specification has them.
     """
     load_attention(spec)
     batch, time, query_heads, _ = q.shape
@@ -100,7 +100,7 @@ def _attention(module: Module, frame: Frame, spec: AttentionSpec) -> None:
     sizes, floats = frame.argument(0), frame.argument(1)
     batch, time, kv_heads, capacity, window, lanes = (load(I32, 1, sizes + 4 * i).to(I64) for i in range(6))
     scale, softcap = (load(I32, 1, floats + 4 * i).to(I64) for i in range(2))
-    count = spec.keys.leaves + spec.values.leaves
+    count = spec.leaves
     q, positions, out = frame.argument(2), frame.argument(3), frame.result(0)
     leaves = [frame.argument(4 + i) for i in range(count)]
     call = alloca(AttentionArgs.size() + 8 * count)
@@ -122,5 +122,5 @@ def _attention(module: Module, frame: Frame, spec: AttentionSpec) -> None:
     panels = (time * spec.groups + lanes - 1) // select(is_decode, const(1), lanes)
     narrow, full = (module.function_address(f"prefill{width}") for width in (LANES, 2 * LANES))
     function = select(is_decode, module.function_address("decode"), select(is_narrow, narrow, full))
-    tasks = batch * kv_heads * select(is_decode, time, panels)
+    tasks = batch * kv_heads * select(is_decode, time * spec.splits, panels)
     call_parallel(module, frame, function, call, tasks, is_decode)

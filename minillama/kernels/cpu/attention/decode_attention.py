@@ -1,10 +1,11 @@
 """Attention of a few tokens (decode): a vector holds consecutive values of a head.
 
-A task is the queries of one position that share a key/value head. So the result does not depend on how many tokens are
-computed at once. A tile of keys is dequantised to float32 and multiplied with the G queries. Its values are then
-accumulated in registers, some values of a head after the others.
+A task is the queries of one position that share a key/value head, or some of them where they are many. So the result
+does not depend on how many tokens are computed at once. A tile of keys is dequantised to float32 and multiplied with
+the queries. Its values are then accumulated in registers, some values of a head after the others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minillama.kernels.cpu.attention.attention_args import (
@@ -41,6 +42,7 @@ from minillama.kernels.cpu.simd import (
 )
 
 KEYS = 16  # of a tile: a vector holds the scores of a query
+_LONGEST_UNROLLED = 256  # numbers of a key
 _ACCUMULATORS = 16  # vectors of the result that are accumulated at a time
 
 
@@ -60,17 +62,22 @@ class _Task:
     row_max: list[Var]  # [G], m
     row_sum: list[Var]  # [G], l
 
-    def key_address(self, array: Value, row: int, at: int) -> Value:
+    def key_address(self, array: Value, row: int | Value, at: int | Value) -> Value:
         """Address of a value in an array with rows of H."""
-        return array + (row * self.args.spec.key_size + at) * 4
+        return array + row * (self.args.spec.key_size * 4) + at * 4
 
-    def value_address(self, array: Value, row: int, at: int) -> Value:
+    def value_address(self, array: Value, row: int, at: int | Value) -> Value:
         """Address of a value in an array with rows of H_v."""
-        return array + (row * self.args.spec.value_size + at) * 4
+        return array + row * (self.args.spec.value_size * 4) + at * 4
+
+
+def is_wide(spec: AttentionSpec) -> bool:
+    """Whether heads are so long that loops over them are not unrolled, which would take LLVM many seconds."""
+    return spec.key_size > _LONGEST_UNROLLED
 
 
 def define_decode(module: Module, name: str, spec: AttentionSpec) -> None:
-    """`name(args, task)`: compute one task; its number is (b T + t) K + k."""
+    """`name(args, task)`: compute one task; its number is ((b T + t) K + k) splits + split."""
 
     def body(address: Value, index: Value) -> None:
         task = _begin(AttentionArgs(address, spec), index)
@@ -86,9 +93,9 @@ def define_decode(module: Module, name: str, spec: AttentionSpec) -> None:
 
 def _begin(args: AttentionArgs, index: Value) -> _Task:
     """Scale the queries; set m and l to their first values, o to 0."""
-    spec, groups = args.spec, args.spec.groups
-    head, at = index % args.kv_heads, index // args.kv_heads  # at: b T + t
-    batch_head = at // args.time * args.kv_heads + head
+    spec, groups, tasks = args.spec, args.spec.task_groups, args.kv_heads * args.spec.splits
+    head, at = index % tasks, index // tasks  # at: b T + t
+    batch_head = at // args.time * args.kv_heads + head // spec.splits
     sinks = args.sinks + head * (groups * 4)
     task = _Task(
         args=args,
@@ -115,7 +122,7 @@ def _begin(args: AttentionArgs, index: Value) -> _Task:
 def _dequantise_keys(task: _Task, start: Value) -> None:
     """Load KEYS keys from `start` on; after the last visible one, that one again."""
     layout = task.args.spec.keys
-    for k in range(KEYS):
+    for k in loop(0, KEYS) if is_wide(task.args.spec) else range(KEYS):
         position = min_(start + k, task.position)
         for i, lanes in vectors_of(layout.size):
             key = layout.load_f32(lanes, task.keys, position, i)
@@ -130,8 +137,14 @@ def _softmax_step(task: _Task, start: Value) -> list[Value]:
     positions = splat(start.to(I32), KEYS) + const_vector(range(KEYS), I32)
     is_visible = positions < (task.position + 1).to(I32)
     rescales = []
-    for g in range(task.args.spec.groups):
-        score = softcapped(task.args, row_sums([_partial_dots(task, k, g) for k in range(KEYS)]))
+    if is_wide(task.args.spec):
+        _store_scores(task)
+    for g in range(task.args.spec.task_groups):
+        if is_wide(task.args.spec):
+            score = load(F32, KEYS, task.weights + g * KEYS * 4)
+        else:
+            score = row_sums([_partial_dots(task, k, g) for k in range(KEYS)])
+        score = softcapped(task.args, score)
         score = select(is_visible, score, LOWEST)
         new_max = max_(task.row_max[g].value, reduce(score, max_))
         weight = select(is_visible, exp(score - new_max), 0.0)
@@ -153,29 +166,58 @@ def _partial_dots(task: _Task, key: int, query: int) -> Value:
     return product
 
 
+def _store_scores(task: _Task) -> None:
+    """Store q·k of a tile where the weights will be: key by key, each loaded once for all queries."""
+    queries = range(task.args.spec.task_groups)
+    for k in loop(0, KEYS):
+        sums = [const(0.0, F32, LANES) for _ in queries]
+        for i, lanes in vectors_of(task.args.spec.key_size):
+            key = zero_pad(load(F32, lanes, task.key_address(task.dequantised, k, i)), LANES)
+            for g in queries:
+                q = zero_pad(load(F32, lanes, task.key_address(task.q, g, i)), LANES)
+                sums[g] = fma(key, q, sums[g])
+        for g in queries:
+            store(reduce_sum(sums[g]), task.weights + (k + g * KEYS) * 4)
+
+
 def _accumulate_values(task: _Task, start: Value, rescales: list[Value]) -> None:
     """o' = o e^(m-m') + sum e^(s-m') v."""
-    layout, queries = task.args.spec.values, range(task.args.spec.groups)
-    vectors, count = vectors_of(layout.size), max(1, _ACCUMULATORS // task.args.spec.groups)
-    for chunk in (vectors[i : i + count] for i in range(0, len(vectors), count)):
-        acc = [
-            [load(F32, lanes, task.value_address(task.acc, g, i)) * rescales[g] for i, lanes in chunk] for g in queries
-        ]
-        for k in range(KEYS):
+    spec = task.args.spec
+    count = max(1, _ACCUMULATORS // spec.task_groups)
+    first, step = 0, count * LANES
+    if is_wide(spec):
+        first = spec.value_size // step * step
+        for at in loop(0, first, step):
+            _accumulate_chunk(task, start, rescales, [(at + i * LANES, LANES) for i in range(count)])
+    vectors = [(i, lanes) for i, lanes in vectors_of(spec.value_size) if i >= first]
+    for i in range(0, len(vectors), count):
+        _accumulate_chunk(task, start, rescales, vectors[i : i + count])
+
+
+def _accumulate_chunk(
+    task: _Task, start: Value, rescales: list[Value], chunk: Sequence[tuple[int | Value, int]]
+) -> None:
+    """Some vectors of values, (first value, lanes) each."""
+    spec, queries = task.args.spec, range(task.args.spec.task_groups)
+    acc = [[load(F32, lanes, task.value_address(task.acc, g, i)) * rescales[g] for i, lanes in chunk] for g in queries]
+    for k in range(KEYS):
+        if spec.shared:
+            vs = [load(F32, lanes, task.key_address(task.dequantised, k, i)) for i, lanes in chunk]
+        else:
             position = min_(start + k, task.position)
-            vs = [layout.load_f32(lanes, task.values, position, i) for i, lanes in chunk]
-            for g in queries:
-                weight = load(F32, 1, task.weights + (g * KEYS + k) * 4)
-                acc[g] = [fma(splat(weight, v.lanes), v, o) for v, o in zip(vs, acc[g], strict=True)]
+            vs = [spec.values.load_f32(lanes, task.values, position, i) for i, lanes in chunk]
         for g in queries:
-            for (i, _), o in zip(chunk, acc[g], strict=True):
-                store(o, task.value_address(task.acc, g, i))
+            weight = load(F32, 1, task.weights + (g * KEYS + k) * 4)
+            acc[g] = [fma(splat(weight, v.lanes), v, o) for v, o in zip(vs, acc[g], strict=True)]
+    for g in queries:
+        for (i, _), o in zip(chunk, acc[g], strict=True):
+            store(o, task.value_address(task.acc, g, i))
 
 
 def _store_result(task: _Task) -> None:
     """The result is o / l."""
     spec = task.args.spec
-    for g in range(spec.groups):
+    for g in range(spec.task_groups):
         for i, lanes in vectors_of(spec.value_size):
             o = load(F32, lanes, task.value_address(task.acc, g, i))
             store(o / task.row_sum[g].value, task.value_address(task.out, g, i))

@@ -56,7 +56,7 @@ class _Task:
     q: Value  # [H, lanes], times the scale
     positions: Value  # int32 [lanes], of the rows
     keys: Value  # [KEYS, H], the tile
-    values: Value  # [KEYS, H_v]
+    values: Value  # [KEYS, H_v], or the keys themselves
     weights: Value  # [KEYS, lanes], s and then e^(s - m')
     acc: Value  # [H_v, lanes], o
     row_max: list[Var]  # m, 16 lanes each
@@ -97,7 +97,8 @@ def define_prefill(module: Module, name: str, spec: AttentionSpec, lanes: int) -
             count = min_(end - start, KEYS)
             for k in loop(0, count):
                 _dequantise(spec.keys, keys, start + k, task.keys + k * (spec.key_size * 4))
-                _dequantise(spec.values, values, start + k, task.values + k * (spec.value_size * 4))
+                if not spec.shared:
+                    _dequantise(spec.values, values, start + k, task.values + k * (spec.value_size * 4))
             new_max = _compute_scores(task, start, count)
             rescales = _softmax_step(task, count, new_max)
             _accumulate_values(task, count, rescales)
@@ -109,6 +110,7 @@ def define_prefill(module: Module, name: str, spec: AttentionSpec, lanes: int) -
 def _begin(args: AttentionArgs, lanes: int, first: Value, rows: Value, batch_head: Value) -> _Task:
     """Set m and l to their first values without sinks, o to 0."""
     spec, vectors = args.spec, range(lanes // LANES)
+    tile = alloca(KEYS * spec.key_size * 4)
     task = _Task(
         args=args,
         lanes=lanes,
@@ -118,8 +120,8 @@ def _begin(args: AttentionArgs, lanes: int, first: Value, rows: Value, batch_hea
         head=batch_head % args.kv_heads,
         q=alloca(spec.key_size * lanes * 4),
         positions=alloca(lanes * 4),
-        keys=alloca(KEYS * spec.key_size * 4),
-        values=alloca(KEYS * spec.value_size * 4),
+        keys=tile,
+        values=tile if spec.shared else alloca(KEYS * spec.value_size * 4),
         weights=alloca(KEYS * lanes * 4),
         acc=alloca(spec.value_size * lanes * 4),
         row_max=[Var(const(LOWEST, F32, LANES)) for _ in vectors],
@@ -223,6 +225,7 @@ def _softmax_step(task: _Task, count: Value, new_max: list[Value]) -> list[Value
 def _accumulate_values(task: _Task, count: Value, rescales: list[Value]) -> None:
     """o' = o e^(m-m') + sum e^(s-m') v, some values at a time."""
     size = task.args.spec.value_size
+    stride = task.args.spec.key_size if task.args.spec.shared else size
     rows = math.gcd(size, _rows_per_step())
     for h in loop(0, size, rows):
         addresses = [task.acc + h * task.lanes_bytes + r * task.lanes_bytes for r in range(rows)]
@@ -233,7 +236,7 @@ def _accumulate_values(task: _Task, count: Value, rescales: list[Value]) -> None
         for k in loop(0, count):
             weights = _load_lanes(task, task.weights + k * task.lanes_bytes)
             for r in range(rows):
-                value = load_splat(F32, LANES, task.values + (k * size + h + r) * 4)
+                value = load_splat(F32, LANES, task.values + (k * stride + h + r) * 4)
                 for o, weight in zip(acc[r], weights, strict=True):
                     o.value = fma(value, weight, o.value)
         for address, row in zip(addresses, acc, strict=True):

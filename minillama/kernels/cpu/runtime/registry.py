@@ -104,7 +104,7 @@ def chosen_isa() -> Isa:
 def register() -> None:
     """Register the FFI handlers with XLA, and set their numbers of threads."""
     find = handlers()
-    for name in ("product", "rows"):
+    for name in ("product", "stack", "rows"):
         register_target(f"minillama_{name}", find(name))
     threads = (ctypes.c_int64 * 2).from_address(find(ffi_handlers.THREADS))
     threads[0], threads[1] = env.thread_limits()
