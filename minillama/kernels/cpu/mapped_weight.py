@@ -63,8 +63,11 @@ class MappedWeight(Weight):
         return row_bytes(self.sizes[-1], self.kind)
 
     def expert(self, index: Int[Array, ""]) -> "MappedWeight":
-        share = 0 if self.index is None else self.index
-        return replace(self, index=index.astype(jnp.int32) * self.shares + share)
+        return replace(self, index=self.place(index.astype(jnp.int32)))
+
+    def place(self, number: Int[Array, "*axes"]) -> Int[Array, "*axes"]:
+        """The places of matrices in the stack: of this device's share of each."""
+        return number * self.shares + (0 if self.index is None else self.index)
 
     def device_shard(self, index: Int[Array, ""], devices: int) -> "MappedWeight":
         return self if self.shares == 1 else replace(self, index=index * self.shares // devices)
@@ -163,7 +166,7 @@ def multiply_stack(
         scratch=units or -1,
         is_prompt=int(padded not in GEMV_TOKENS),
     )
-    numbers = stack.expert(first + jnp.arange(parts, dtype=jnp.int32)).index
+    numbers = stack.place(first + jnp.arange(parts, dtype=jnp.int32))
     result = jax.ShapeDtypeStruct((parts, padded, stack.sizes[-2]), jnp.float32)
     scratch = jax.ShapeDtypeStruct((max(1, parts * units) * SCRATCH_UNIT,), jnp.uint8)
     y, _ = jax.ffi.ffi_call("minillama_stack", (result, scratch))(
