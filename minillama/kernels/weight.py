@@ -46,7 +46,7 @@ class Weight(ABC):
     def batched_product(
         self, x: Float[Array, "P T K"], first: Int[Array, ""] | int = 0, n_valid: Int[Array, ""] | None = None
     ) -> Float[Array, "P T N"]:
-        """Products of P matrices of a stack, from number `first` on, each with rows of its own: x[p] W[first + p]ᵀ.
+        """x[p] W[first + p]ᵀ for P matrices of a stack.
 
         n_valid: number of valid rows in each of x, None for all; kernels may skip the other rows.
         """

@@ -72,7 +72,7 @@ class _Task:
 
 
 def is_wide(spec: AttentionSpec) -> bool:
-    """Whether heads are so long that loops over them are not unrolled, which would take LLVM many seconds."""
+    """Whether heads are long: LLVM would take many seconds for unrolled loops."""
     return spec.key_size > _LONGEST_UNROLLED
 
 
@@ -167,7 +167,7 @@ def _partial_dots(task: _Task, key: int, query: int) -> Value:
 
 
 def _store_scores(task: _Task) -> None:
-    """Store q·k of a tile where the weights will be: key by key, each loaded once for all queries."""
+    """Store q·k of a tile, key by key, at the place of the weights."""
     queries = range(task.args.spec.task_groups)
     for k in loop(0, KEYS):
         sums = [const(0.0, F32, LANES) for _ in queries]

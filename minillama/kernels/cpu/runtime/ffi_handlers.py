@@ -1,4 +1,4 @@
-"""XLA FFI handlers: products with several matrices or with a stack of them, and embedding look-ups.
+"""XLA FFI handlers: products with several matrices or a stack, and embedding look-ups.
 
 A product is one job. Its first tasks convert the activations to the layouts of the kernels. The other tasks wait for
 them, then compute some rows each, of any of the matrices.
