@@ -1,7 +1,7 @@
 """The plan of a conversion: metadata and tensors, before any weight is read."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from gguf.constants import GGUFValueType
 from minillama.convert.families.family_table import find_family
 from minillama.convert.family_row import Family
 from minillama.convert.folder.folder_config import FolderConfig, read_config
+from minillama.convert.folder.json_files import checked
 from minillama.convert.folder.safetensors_files import StoredTensor, read_checkpoint
 from minillama.convert.general_metadata import read_card
 from minillama.convert.output_types import OutputType, named_output_type, tensor_type
@@ -70,18 +71,21 @@ def plan_folder(
     folder = Path(folder)
     if not folder.is_dir():
         raise ResourceError(f"{folder} is no folder; name the folder of a Hugging Face model")
-    config = read_config(folder)
-    family = find_family(config)
+    with checked("config.json"):
+        config = read_config(folder)
+        family = find_family(config)
     stored = [] if vocabulary_only else read_checkpoint(folder)
     kind = named_output_type(output, stored)
-    config = family.adjust(replace(config, tensor_names=frozenset(tensor.name for tensor in stored)))
-    config = replace(config, file_type=int(_file_type(config, kind)))
-    weights = tuple([] if vocabulary_only else [*family.extra(config), *_weights(stored, family, config)])
+    with checked("config.json"):
+        config = family.adjust(replace(config, tensor_names=frozenset(tensor.name for tensor in stored)))
+        config = replace(config, file_type=int(_file_type(config, kind)))
+        weights = tuple([] if vocabulary_only else [*family.extra(config), *_weights(stored, family, config)])
+        entries = {} if vocabulary_only else _model_entries(family, config)
     tensors = tuple(TensorSpec(weight.name, weight.shape, tensor_type(weight, kind)) for weight in weights)
     _check_names(tensors)
-    entries = {} if vocabulary_only else _model_entries(family, config)
     entries["general.quantization_version"] = identifier(gguf.GGML_QUANT_VERSION)
-    entries |= family.vocabulary(config, pretokenizer)
+    with checked("tokenizer.json, tokenizer_config.json or config.json"):
+        entries |= family.vocabulary(config, pretokenizer)
     return ConversionPlan(folder, family.name, kind, read_card(folder, name, tensors), entries, weights, tensors)
 
 
@@ -147,6 +151,12 @@ def _model_entries(family: Family, config: FolderConfig) -> Entries:
     return entries
 
 
+def _are_numbers(values: Sequence[object]) -> bool:
+    """True for whole numbers or booleans, all of one type; false for none."""
+    kinds = {type(value) for value in values}
+    return kinds == {bool} or (kinds == {int} and all(abs(value) < 2**31 for value in values))  # type: ignore[arg-type]
+
+
 def _entry(name: str, kind: GGUFValueType, value: object) -> Entry:
     """An entry with a value of its type; FormatError if config.json states another."""
     if kind is GGUFValueType.UINT32 and isinstance(value, list | tuple):
@@ -158,7 +168,7 @@ def _entry(name: str, kind: GGUFValueType, value: object) -> Entry:
         GGUFValueType.FLOAT32: number,
         GGUFValueType.BOOL: isinstance(value, bool),
         GGUFValueType.STRING: isinstance(value, str),
-        GGUFValueType.ARRAY: isinstance(value, list | tuple) and len(value) > 0,
+        GGUFValueType.ARRAY: isinstance(value, list | tuple) and _are_numbers(value),
     }
     if not fits[kind]:
         raise FormatError(f"config.json gives {name} the value {quoted(value)}; expected {kind.name.lower()}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from minillama.atomic_file import atomic_write, check_target
 from minillama.convert.conversion_plan import ConversionPlan
+from minillama.convert.folder.json_files import checked
 from minillama.convert.output_types import encode
 from minillama.errors import FormatError, ResourceError
 from minillama.gguf.header_writer import TensorSpec, padded_size
@@ -63,15 +64,17 @@ def output_path(plan: ConversionPlan, name: str | None) -> Path:
 def _write_header(path: Path, plan: ConversionPlan) -> None:
     writer = gguf.GGUFWriter(path, plan.architecture)
     try:
-        writer.add_type(gguf.GGUFType.MODEL)
-        plan.card.set_gguf_meta_model(writer)
-        for key, entry in plan.entries.items():
-            writer.add_key_value(key, entry.value, entry.type)
+        with checked("README.md, generation_config.json or tokenizer_config.json"):
+            writer.add_type(gguf.GGUFType.MODEL)
+            plan.card.set_gguf_meta_model(writer)
+            for key, entry in plan.entries.items():
+                writer.add_key_value(key, entry.value, entry.type)
         for tensor in plan.tensors:
             kind = np.dtype(np.float32)
             writer.add_tensor_info(tensor.name, tensor.shape, kind, tensor.nbytes, raw_dtype=tensor.type)
         writer.write_header_to_file()
-        writer.write_kv_data_to_file()
+        with checked("README.md, generation_config.json or tokenizer_config.json"):
+            writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
     finally:
         writer.close()
@@ -80,8 +83,8 @@ def _write_header(path: Path, plan: ConversionPlan) -> None:
 def _write_tensors(file: BinaryIO, plan: ConversionPlan, progress: Progress) -> None:
     for weight, tensor in zip(plan.weights, plan.tensors, strict=True):
         written = 0
-        for values in weight.pieces():
-            for part in _chunks(values):
+        with checked(f"config.json, for {tensor.name},"):
+            for part in (part for values in weight.pieces() for part in _chunks(values)):
                 raw = encode(part, tensor.type)
                 file.write(raw)
                 written += len(raw)

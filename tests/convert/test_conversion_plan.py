@@ -1,6 +1,7 @@
 """Whole folders: the files that llama.cpp's converter makes of them, names in the table, refused folders."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -127,3 +128,30 @@ def test_an_unknown_tensor(llama: Path) -> None:
     write_safetensors(llama / "model.safetensors", {name: values_of(name, *rest) for name, rest in tensors.items()})
     with pytest.raises(FormatError, match=r"the tensor model\.layers\.0\.extra\.weight has no known name"):
         plan_folder(llama)
+
+
+STRANGE = (None, True, 0, -1, 3, 2**40, 1.5, float("inf"), "", "yarn", [], [1], ["a"], {}, {"a": 1}, [[]], [None])
+
+
+@pytest.mark.parametrize(
+    "name", ["llama3", "qwen35-mtp", "gemma4", "granitehybrid", "deepseek3", "glm4moe", "qwen3-fp8"]
+)
+def test_strange_values_in_json_files(name: str, tmp_path: Path) -> None:
+    """Any value of config.json and the tokenizer's files may be of any kind: a file is written, or one line."""
+    folder, rng = write_folder(tmp_path / name, name), random.Random(name)
+    for file in ("config.json", "config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json") * 3:
+        text = (folder / file).read_text()
+        content = json.loads(text)
+        part = content
+        while True:
+            key = rng.choice(list(part) if isinstance(part, dict) else range(len(part)))
+            if not isinstance(part[key], dict | list) or not part[key] or rng.random() < 0.3:
+                break
+            part = part[key]
+        part[key] = rng.choice(STRANGE)
+        write_json(folder / file, content)
+        try:
+            write_plan(plan_folder(folder, "f16"), tmp_path / "out.gguf")
+        except MinillamaError as error:
+            assert "\n" not in str(error)
+        (folder / file).write_text(text)

@@ -9,6 +9,7 @@ from minillama.convert.folder.config_defaults import add_defaults
 from minillama.convert.folder.json_files import read_json
 from minillama.errors import FormatError, UnsupportedError, quoted
 
+MOST_LAYERS, MOST_TOKENS = 2**16, 2**24  # far more than any model has
 LAYER_COUNT = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")
 _TEXT_PARTS = ("text_config", "llm_config", "language_config")  # the language model in a model of several kinds
 _THETA = ("global_rope_theta", "rope_global_theta", "rope_theta_global", "rope_theta", "rotary_emb_base")
@@ -42,17 +43,22 @@ class FolderConfig:
             raise FormatError(f"config.json has no {' or '.join(names)}; download the folder again")
         return found
 
-    def size(self, *names: str) -> int:
+    def size(self, *names: str, most: int = 2**31) -> int:
         """A required setting that is a whole number above 0."""
         found = self.need(*names)
-        if isinstance(found, bool) or not isinstance(found, int) or found <= 0:
+        if isinstance(found, bool) or not isinstance(found, int) or not 0 < found <= most:
             raise FormatError(f"config.json: {names[0]} is {quoted(found)}; expected a whole number above 0")
         return found
 
     @property
     def own_layers(self) -> int:
         """Layers without those of multi-token prediction."""
-        return self.size(*LAYER_COUNT)
+        return self.size(*LAYER_COUNT, most=MOST_LAYERS)
+
+    @property
+    def tokens(self) -> int | None:
+        """Size of the vocabulary; None if it is not stated."""
+        return None if self.find("vocab_size") is None else self.size("vocab_size", most=MOST_TOKENS)
 
     @property
     def heads(self) -> int:

@@ -1,9 +1,12 @@
 """JSON files of a Hugging Face folder."""
 
 import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from minillama.errors import FormatError, ResourceError
+from minillama.errors import FormatError, ResourceError, first_line
 
 MOST_BYTES = 256 * 2**20  # the largest tokenizer.json has about 35 MB
 
@@ -23,6 +26,20 @@ def read_json(path: Path) -> dict:
 def read_json_if_there(path: Path) -> dict:
     """The object in a JSON file; empty without the file."""
     return read_json(path) if path.is_file() else {}
+
+
+@contextmanager
+def checked(files: str) -> Iterator[None]:
+    """Turn an error of a computation on JSON values into a FormatError.
+
+    files: the files with the values, for the message.
+
+    Such values may be of any kind, and the rows of the families compute with them.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, struct.error) as error:
+        raise FormatError(f"{files} has a value of a wrong kind ({first_line(error)}); download it again") from error
 
 
 def read_text(path: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minillama.convert.folder.folder_config import FolderConfig
+from minillama.convert.folder.folder_config import MOST_TOKENS, FolderConfig
 from minillama.convert.folder.json_files import read_json_if_there
 from minillama.convert.vocab.byte_pair_vocabulary import byte_pair_entries, load_tokenizer_json
 from minillama.convert.vocab.entries import PREFIX, Entries, boolean, identifier
@@ -27,10 +27,6 @@ _NO_SPACE: Entries = {f"{PREFIX}add_space_prefix": boolean(False)}
 _SHOWN = {"<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>'}
 
 
-def _size(config: FolderConfig) -> int | None:
-    return config.find("vocab_size")
-
-
 def _has_model(config: FolderConfig) -> bool:
     return (config.folder / "tokenizer.model").is_file()
 
@@ -45,7 +41,7 @@ def _table_entries(config: FolderConfig, table: TokenTable) -> Entries:
 
 def sentencepiece_tokenizer(config: FolderConfig, pretokenizer: str | None) -> Entries:
     """tokenizer.model."""
-    return _table_entries(config, sentencepiece_table(config.folder, _size(config)))
+    return _table_entries(config, sentencepiece_table(config.folder, config.tokens))
 
 
 def byte_pair_tokenizer(
@@ -58,7 +54,7 @@ def byte_pair_tokenizer(
 def _byte_pairs(
     config: FolderConfig, pretokenizer: str | None, special: SpecialTokens, size: int | None = None
 ) -> Entries:
-    tokens = byte_pair_entries(config.folder, size or _size(config), pretokenizer)
+    tokens = byte_pair_entries(config.folder, size or config.tokens, pretokenizer)
     return tokens | merge_entries(config.folder) | special.entries()
 
 
@@ -69,7 +65,7 @@ def sentencepiece_or_byte_pairs(config: FolderConfig, pretokenizer: str | None) 
 
 def padded_tokenizer(config: FolderConfig, pretokenizer: str | None) -> Entries:
     """Either, with a number of tokens that is a multiple of 8."""
-    size = -(-config.size("vocab_size") // 8) * 8
+    size = -(-config.size("vocab_size", most=MOST_TOKENS) // 8) * 8
     if _has_model(config):
         return _table_entries(config, sentencepiece_table(config.folder, size))
     return byte_pair_tokenizer(config, pretokenizer, size=size)
@@ -85,9 +81,9 @@ def llama_tokenizer(config: FolderConfig, pretokenizer: str | None) -> Entries:
         entries |= _table_entries(config, json_table(config.folder))
     else:
         entries |= sentencepiece_or_byte_pairs(config, pretokenizer)
-    if _size(config) == 32016:  # Code Llama
+    if config.tokens == 32016:  # Code Llama
         entries[f"{PREFIX}eot_token_id"] = identifier(32010)
-    if _size(config) == 49152:  # small Granite models
+    if config.tokens == 49152:  # small Granite models
         entries[f"{PREFIX}add_bos_token"] = boolean(False)
     return entries
 
@@ -96,7 +92,7 @@ def phi3_tokenizer(config: FolderConfig, pretokenizer: str | None) -> Entries:
     """SentencePiece with the added tokens of all files; Phi-4 has byte pairs."""
     if not _has_model(config) or _settings(config.folder).get("tokenizer_class") == "GPT2Tokenizer":
         return byte_pair_tokenizer(config, pretokenizer)
-    return _table_entries(config, sentencepiece_table(config.folder, _size(config), phi3=True))
+    return _table_entries(config, sentencepiece_table(config.folder, config.tokens, phi3=True))
 
 
 def ernie_tokenizer(config: FolderConfig, pretokenizer: str | None) -> Entries:
@@ -135,7 +131,7 @@ def gemma4_tokenizer(config: FolderConfig, pretokenizer: str | None) -> Entries:
 def vocabulary_rows(config: FolderConfig) -> int:
     """Number of tokens: rows of the embedding past it are never used."""
     if _has_model(config):
-        return len(sentencepiece_table(config.folder, _size(config)).texts)
+        return len(sentencepiece_table(config.folder, config.tokens).texts)
     content = read_json_if_there(config.folder / "tokenizer.json")
     return len((content.get("model") or {}).get("vocab") or ()) + len(content.get("added_tokens") or ())
 
@@ -155,7 +151,8 @@ def glm4_tokenizer(config: FolderConfig, pretokenizer: str | None) -> Entries:
 
 
 def chatglm_tokenizer(config: FolderConfig, pretokenizer: str | None) -> Entries:
-    end, size = "<|endoftext|>", config.find("padded_vocab_size")
+    end = "<|endoftext|>"
+    size = config.size("padded_vocab_size", "vocab_size", most=MOST_TOKENS)
     return _with_roles(config, pretokenizer, size, eos=end, eot="<|user|>", unk=end)
 
 

@@ -47,6 +47,6 @@ def _multiplied(weight: LazyWeight, scale: LazyWeight, block: Sequence[int] | No
 def _expanded(scale: np.ndarray, shape: tuple[int, ...], block: Sequence[int] | None) -> np.ndarray:
     if block is not None:
         for axis, size in enumerate(block, scale.ndim - len(block)):
-            scale = scale.repeat(size, axis)
+            scale = scale.repeat(min(size, shape[axis]), axis)
         scale = scale[tuple(slice(0, size) for size in shape)]
     return scale.reshape(*scale.shape, *[1] * (len(shape) - scale.ndim))

@@ -23,6 +23,8 @@ def tile_value_heads(weight: LazyWeight, config: FolderConfig) -> LazyWeight:
         raise FormatError(f"config.json: {values} value heads (linear_num_value_heads) are no multiple of {keys}")
 
     def tiled(head: int, axis: int = 0, start: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+        if weight.shape[axis] != start + values * head:
+            raise FormatError(f"{weight.name} has the shape {list(weight.shape)}, not that of config.json's heads")
         order = _tiled_order(keys, values, head, start)
         return lambda array: array.take(order, axis)
 
