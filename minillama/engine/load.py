@@ -9,7 +9,7 @@ from minillama.engine.backends.choose import open_here, open_on_workers, place
 from minillama.engine.compile.executable_cache import prefetch_executables
 from minillama.engine.llm import LLM
 from minillama.engine.load_options import LoadKeywords, LoadOptions
-from minillama.engine.loading.load_params import config_and_ignored_keys, nextn_tensors, unused_tensors
+from minillama.engine.loading.load_params import config_and_ignored_keys, unused_tensors
 from minillama.engine.loading.memory_budget import choose_context, logger, record_storage
 from minillama.engine.loading.model_files import resolve
 from minillama.errors import FormatError, OptionError
@@ -51,8 +51,7 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
     if placement is None:
         backend = open_on_workers(options, file, config, ctx_size)
     else:
-        known = set(nextn_tensors(file, config))
-        if unused := [name for name in unused_tensors(file, config) if name not in known]:
+        if unused := unused_tensors(file, config):
             logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
         backend = open_here(options.sharing, file, config, ctx_size, placement, progress=options.progress)
         memory = record_storage(memory, file, in_place=in_place, use_mmap=options.use_mmap, use_mlock=options.use_mlock)

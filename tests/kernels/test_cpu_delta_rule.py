@@ -21,13 +21,14 @@ from minillama.kernels.cpu.simd import Isa
 from minillama.model.layers import delta_rule as forms
 
 BATCH, KEY_HEADS, HEADS = 2, 2, 6
+EPSILON = 1e-3
 by_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
 
 
 def inputs(size: int, time: int, seed: int = 0) -> list[np.ndarray]:
     """q, k, v, log_decay, beta, memory; the last value head forgets everything."""
     rng = np.random.default_rng(seed)
-    q, k = rng.standard_normal((2, BATCH, time, KEY_HEADS, size)) / np.sqrt(size)
+    q, k = rng.standard_normal((2, BATCH, time, KEY_HEADS, size)) * 0.1
     v, memory = rng.standard_normal((BATCH, time, HEADS, size)), rng.standard_normal((BATCH, HEADS, size, size))
     log_decay, beta = -rng.exponential(size=(BATCH, time, HEADS)), rng.uniform(size=(BATCH, time, HEADS))
     log_decay[:, :, -1] = -1e4
@@ -37,6 +38,8 @@ def inputs(size: int, time: int, seed: int = 0) -> list[np.ndarray]:
 def expected(parts: list[np.ndarray], grouped: bool) -> list[np.ndarray]:
     of_head = np.arange(HEADS) // (HEADS // KEY_HEADS) if grouped else np.arange(HEADS) % KEY_HEADS
     q, k, *rest = parts
+    q, k = (x / np.sqrt((x.astype(np.float64) ** 2).sum(-1, keepdims=True) + EPSILON) for x in (q, k))
+    q = q / np.sqrt(q.shape[-1])
     rows = [slow_rule(q[b][:, of_head], k[b][:, of_head], *(x[b] for x in rest)) for b in range(BATCH)]
     return [np.stack(found) for found in zip(*rows, strict=True)]
 
@@ -54,10 +57,11 @@ def run(isa: Isa, parts: list[np.ndarray], grouped: bool) -> tuple[np.ndarray, n
     """Results and the memory after the tokens."""
     q, k, v, log_decay, beta, memory = (guarded(np.array(x)) for x in parts)
     decay, out = guarded(np.exp(log_decay)), guarded(np.full(v.shape, np.nan, np.float32))
+    epsilon, scale = (int(bits) for bits in np.array([EPSILON, v.shape[-1] ** -0.5], np.float32).view(np.int32))
     args = DeltaRuleArgs.pack(
-        time=v.shape[1], key_heads=KEY_HEADS, value_heads=HEADS, grouped=int(grouped), q=q.ctypes.data,
-        k=k.ctypes.data, v=v.ctypes.data, decay=decay.ctypes.data, beta=beta.ctypes.data, memory=memory.ctypes.data,
-        out=out.ctypes.data,
+        time=v.shape[1], key_heads=KEY_HEADS, value_heads=HEADS, grouped=int(grouped), epsilon=epsilon, scale=scale,
+        q=q.ctypes.data, k=k.ctypes.data, v=v.ctypes.data, decay=decay.ctypes.data, beta=beta.ctypes.data,
+        memory=memory.ctypes.data, out=out.ctypes.data,
     )  # fmt: skip
     for task in range(BATCH * HEADS * (v.shape[-1] // ROWS)):
         kernel(v.shape[-1], isa)(args.ctypes.data, task)
@@ -94,7 +98,7 @@ def test_in_a_program() -> None:
     parts = inputs(ROWS, 5)
     *tokens, memory = (jnp.asarray(x) for x in parts)
     tokens[3] = jnp.exp(tokens[3])
-    found = jax.jit(lambda *x: delta_rule(*x, grouped=False))(*tokens, memory)
+    found = jax.jit(lambda *x: delta_rule(*x, epsilon=EPSILON, grouped=False))(*tokens, memory)
     np.testing.assert_array_equal(np.asarray(memory), parts[-1])
     for got, right in zip(found, expected(parts, grouped=False), strict=True):
         np.testing.assert_allclose(np.asarray(got), right, atol=1e-5)
@@ -105,6 +109,6 @@ def test_padded_tokens_change_nothing() -> None:
     parts = inputs(ROWS, 5)
     for zeros in parts[3:5]:
         zeros[:, 2:] = 0
-    _, memory = forms.delta_rule(*(jnp.asarray(x) for x in parts), grouped=True)
+    _, memory = forms.delta_rule(*(jnp.asarray(x) for x in parts), epsilon=EPSILON, grouped=True)
     cut = [*(x[:, :2] for x in parts[:5]), parts[5]]
     np.testing.assert_allclose(np.asarray(memory), run(ISAS[0], cut, grouped=True)[1], atol=1e-6)

@@ -88,9 +88,9 @@ def test_value_heads_share_keys(grouped: bool) -> None:
     v, log_decay, beta = (np.concatenate([x, 0.5 * x, -x], axis=2) for x in (v, log_decay, np.abs(beta)))
     of_head = np.arange(3 * HEADS) // 3 if grouped else np.arange(3 * HEADS) % HEADS
     empty = np.zeros((3 * HEADS, SIZE, SIZE), np.float32)
-    expected, _ = slow_rule(q[0][:, of_head], k[0][:, of_head], v[0], log_decay[0], beta[0], empty)
+    expected, _ = slow_rule(q[0][:, of_head] / np.sqrt(SIZE), k[0][:, of_head], v[0], log_decay[0], beta[0], empty)
     arrays = (jnp.asarray(x) for x in (q, k, v, log_decay, beta, empty[None]))
-    got, _ = jax.jit(partial(delta_rule, grouped=grouped))(*arrays)
+    got, _ = jax.jit(partial(delta_rule, epsilon=0.0, grouped=grouped))(*arrays)
     np.testing.assert_allclose(np.asarray(got[0]), expected, atol=1e-5)
 
 

@@ -126,13 +126,6 @@ def unread_tensors(file: GGUF, config: Config) -> list[str]:
     return [name for name in file.tensors if name not in known]
 
 
-def nextn_tensors(file: GGUF, config: Config) -> list[str]:
-    """Tensors of blocks after the last layer, which predict further tokens (nextn_predict_layers)."""
-    extra = file.metadata.get(f"{config.architecture}.nextn_predict_layers", 0)
-    blocks = tuple(f"blk.{config.block_count + i}." for i in range(extra if isinstance(extra, int) else 0))
-    return [name for name in file.tensors if name.startswith(blocks)]
-
-
 def scale_name(file: GGUF, matrix: str) -> str | None:
     """Name of the scale of a matrix, if the file has one; routers have none."""
     name = f"{matrix}.scale"

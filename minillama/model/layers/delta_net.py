@@ -26,8 +26,7 @@ def delta_net_mixer(
     if ctx.valid is not None:  # padded tokens write nothing and forget nothing
         counts = (jnp.arange(h.shape[1], dtype=jnp.int32)[None] < ctx.valid[:, None])[:, :, None]
         beta, log_decay = jnp.where(counts, beta, 0.0), jnp.where(counts, log_decay, 0.0)
-    q, k = unit_length(q, epsilon) * layer.size**-0.5, unit_length(k, epsilon)
-    found, memory = delta_rule(q, k, v, log_decay, beta, state.memory, grouped=layer.grouped)
+    found, memory = delta_rule(q, k, v, log_decay, beta, state.memory, epsilon=epsilon, grouped=layer.grouped)
     found, gate = ctx.output_rows(found), ctx.output_rows(gate)
     mixed = rms_norm(found, p.ssm_norm, epsilon) * jax.nn.silu(gate.reshape(found.shape))
     return ctx.see("final_output", mixed.reshape(*mixed.shape[:2], -1)), RecurrentState(memory, tail)
@@ -71,8 +70,3 @@ def split_heads(
     parts = jnp.split(x, (layer.key_channels, 2 * layer.key_channels), axis=-1)
     q, k, v = (part.reshape(*x.shape[:2], -1, layer.size) for part in parts)
     return q, k, v
-
-
-def unit_length(x: Float[Array, "*batch size"], epsilon: float) -> Float[Array, "*batch size"]:
-    """x / sqrt(sum(x²) + ε)."""
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + epsilon)

@@ -33,39 +33,47 @@ def delta_rule(
     beta: Numbers,
     memory: Memory,
     *,
+    epsilon: float,
     grouped: bool,
 ) -> tuple[Vectors, Memory]:
     """Results of the queries of T tokens, and the memory after them.
 
+    q and k are divided by sqrt(sum of squares + epsilon), and the results by sqrt(size).
     log_decay: at most 0. grouped: which heads share a key, see `DeltaNet`.
     A token with beta and log_decay 0 leaves the memory as it is.
     """
-    form = on_cpu = partial(_by_products, grouped=grouped)
+    form = on_cpu = partial(_by_products, epsilon, grouped)
     if cpu_kernels_error() is None:
-        on_cpu = partial(_by_kernel, grouped=grouped)
+        on_cpu = partial(_by_kernel, epsilon, grouped)
     if jax.default_backend() == "cpu":
         return on_cpu(q, k, v, log_decay, beta, memory)
     return lax.platform_dependent(q, k, v, log_decay, beta, memory, cpu=on_cpu, default=form)
 
 
 def _by_kernel(
-    q: Array, k: Array, v: Array, log_decay: Array, beta: Array, memory: Array, *, grouped: bool
+    epsilon: float, grouped: bool, q: Array, k: Array, v: Array, log_decay: Array, beta: Array, memory: Array
 ) -> tuple[Vectors, Memory]:
     """The CPU kernel, where there is one for this size."""
     from minillama.kernels.cpu.delta_rule import delta_rule_op
 
     if not delta_rule_op.fits(q.shape[-1]):
-        return _by_products(q, k, v, log_decay, beta, memory, grouped=grouped)
-    return delta_rule_op.delta_rule(q, k, v, jnp.exp(log_decay), beta, memory, grouped=grouped)
+        return _by_products(epsilon, grouped, q, k, v, log_decay, beta, memory)
+    return delta_rule_op.delta_rule(q, k, v, jnp.exp(log_decay), beta, memory, epsilon=epsilon, grouped=grouped)
 
 
 def _by_products(
-    q: Array, k: Array, v: Array, log_decay: Array, beta: Array, memory: Array, *, grouped: bool
+    epsilon: float, grouped: bool, q: Array, k: Array, v: Array, log_decay: Array, beta: Array, memory: Array
 ) -> tuple[Vectors, Memory]:
+    q, k = unit_length(q, epsilon) * q.shape[-1] ** -0.5, unit_length(k, epsilon)
     share = v.shape[2] // q.shape[2]
     q, k = (jnp.repeat(x, share, axis=2) if grouped else jnp.tile(x, (1, 1, share, 1)) for x in (q, k))
     form = by_token if v.shape[1] <= FEW else by_chunk
     return form(q, k, v, log_decay, beta, memory)
+
+
+def unit_length(x: Float[Array, "*batch size"], epsilon: float) -> Float[Array, "*batch size"]:
+    """x / sqrt(sum(x²) + ε)."""
+    return x * lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + epsilon)
 
 
 def by_token(

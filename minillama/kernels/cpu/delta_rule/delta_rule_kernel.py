@@ -1,6 +1,7 @@
 """The gated delta rule, token after token, on rows of a memory.
 
-For a memory M [values, keys] of a head, and a token with query q, key k, value v (Yang et al. 2024, arXiv:2412.06464):
+For a memory M [values, keys] of a head, and a token with query q, key k, value v (Yang et al. 2024, arXiv:2412.06464),
+after q and k are divided by their lengths:
 
     d = beta (v - decay M k);  the result is decay M q + (k·q) d;  M' = decay M + d kᵀ
 
@@ -28,6 +29,7 @@ from minillama.kernels.cpu.simd import (
     reduce_sum,
     row_sums,
     select,
+    sqrt,
     store,
 )
 
@@ -52,6 +54,8 @@ class DeltaRuleArgs(Struct):
     time = Word()  # T
     key_heads = Word()
     value_heads = Word()
+    epsilon = Word(F32)  # added to the squares of lengths
+    scale = Word(F32)  # factor of the results
     grouped = Word()  # 1: value head j has key head j // (value heads / key heads); 0: j % key heads
     q = Word()  # address of [B, T, key heads, size]
     k = Word()
@@ -73,7 +77,7 @@ class _Panel:
     key_head: Value
     row: Value  # the first one
     memory: Value  # address of its rows
-    d: Value  # address of d of the last token, [ROWS]
+    d: Value  # address of d of the last token divided by the length of its key, [ROWS]
 
     @property
     def chunks(self) -> range:
@@ -128,15 +132,16 @@ def _read(panel: _Panel, token: Value, *, is_first: bool) -> None:
     args, group = panel.args, lanes() // 2  # rows whose sums with k and with q fill a vector
     q, k = panel.key(args.q, token), panel.key(args.k, token)
     place = panel.place(token) * 4
-    decay, beta, product = load(F32, 1, args.decay + place), load(F32, 1, args.beta + place), _dot(panel, q, k)
+    decay, beta = load(F32, 1, args.decay + place), load(F32, 1, args.beta + place)
+    per_key, per_query, product = _lengths(panel, q, k)
     values, out = panel.values(args.v, token), panel.values(args.out, token)
     for first in loop(0, ROWS, group):
         rows = panel.memory + first * (panel.size * 4)
         sums = row_sums(_sums(panel, rows, q, k, None if is_first else (token - 1, panel.d + first * 4), group))
         of_k, of_q = (sums.permute(range(start, start + group)) for start in (0, group))
-        d = (load(F32, group, values + first * 4) - of_k * decay) * beta
-        store(fma(d, product, of_q * decay), out + first * 4)
-        store(d, panel.d + first * 4)
+        d = (load(F32, group, values + first * 4) - of_k * (decay * per_key)) * beta
+        store(fma(d, product, of_q * (decay * per_query)), out + first * 4)
+        store(d * per_key, panel.d + first * 4)
 
 
 def _sums(
@@ -179,9 +184,14 @@ def _write(panel: _Panel, token: Value) -> None:
                 store(change(load(F32, lanes(), place), r, at), place)
 
 
-def _dot(panel: _Panel, a: Value, b: Value) -> Value:
-    """a·b of two vectors of a head."""
-    total = const(0.0, F32, lanes())
+def _lengths(panel: _Panel, q: Value, k: Value) -> tuple[Value, Value, Value]:
+    """Factors that give k length 1 and q the length `scale`, and q·k after that."""
+    squares_k, squares_q, products = (const(0.0, F32, lanes()) for _ in range(3))
     for at in panel.chunks:
-        total = fma(load(F32, lanes(), a + at * 4), load(F32, lanes(), b + at * 4), total)
-    return reduce_sum(total)
+        here_q, here_k = load(F32, lanes(), q + at * 4), load(F32, lanes(), k + at * 4)
+        squares_k, squares_q = fma(here_k, here_k, squares_k), fma(here_q, here_q, squares_q)
+        products = fma(here_q, here_k, products)
+    one = const(1.0, F32)
+    per_key = one / sqrt(reduce_sum(squares_k) + panel.args.epsilon)
+    per_query = panel.args.scale / sqrt(reduce_sum(squares_q) + panel.args.epsilon)
+    return per_key, per_query, reduce_sum(products) * per_key * per_query

@@ -33,19 +33,22 @@ def delta_rule(
     beta: Float[Array, "B T heads"],
     memory: Float[Array, "B heads size size"],
     *,
+    epsilon: float,
     grouped: bool,
 ) -> tuple[Float[Array, "B T heads size"], Float[Array, "B heads size size"]]:
     """Results of the queries of T tokens, and the memory after them.
 
+    q and k are divided by sqrt(sum of squares + epsilon), and the results by sqrt(size).
     grouped: which value heads share a key. The size is a multiple of ROWS. The same bits for any T.
     """
     spec = DeltaRuleSpec(q.shape[-1])
     load_delta_rule(spec)
     batch, time, key_heads, _ = q.shape
     sizes = jnp.asarray(np.array([batch, time, key_heads, v.shape[2], int(grouped), int(time <= FEW)], np.int32))
+    floats = jnp.asarray(np.array([epsilon, q.shape[-1] ** -0.5], np.float32))
     results = jax.ShapeDtypeStruct(v.shape, v.dtype), jax.ShapeDtypeStruct(memory.shape, memory.dtype)
-    call = jax.ffi.ffi_call(spec.name, results, input_output_aliases={6: 1})
-    found, after = call(sizes, q, k, v, decay, beta, memory)
+    call = jax.ffi.ffi_call(spec.name, results, input_output_aliases={7: 1})
+    found, after = call(sizes, floats, q, k, v, decay, beta, memory)
     return found, after
 
 
@@ -68,8 +71,8 @@ def load_delta_rule(spec: DeltaRuleSpec) -> None:
 def define_handlers(module: Module, spec: DeltaRuleSpec, api: Api) -> None:
     """`delta_rule(frame)`, the FFI handler.
 
-    Operands: i32 [batch, time, key heads, value heads, grouped, is_decode], q, k, v, decay, beta, memory. Results: what
-    the queries find, and the memory, which is the operand's.
+    Operands: i32 [batch, time, key heads, value heads, grouped, is_decode], f32 [epsilon, scale], q, k, v, decay, beta,
+    memory. Results: what the queries find, and the memory, which is the operand's.
     """
     import_pool(module)
     define_delta_rule(module, "panel", spec)
@@ -78,15 +81,18 @@ def define_handlers(module: Module, spec: DeltaRuleSpec, api: Api) -> None:
 
 def _delta_rule(module: Module, frame: Frame, spec: DeltaRuleSpec) -> None:
     """Store the arguments and run the tasks."""
-    sizes = frame.argument(0)
+    sizes, floats = frame.argument(0), frame.argument(1)
     batch, time, key_heads, heads, grouped, is_decode = (load(I32, 1, sizes + 4 * i).to(I64) for i in range(6))
-    q, k, v, decay, beta = (frame.argument(i) for i in range(1, 6))
+    q, k, v, decay, beta = (frame.argument(i) for i in range(2, 7))
     out, memory = frame.result(0), frame.result(1)
+    epsilon, scale = (load(I32, 1, floats + 4 * i).to(I64) for i in range(2))
     call = alloca(DeltaRuleArgs.size())
     DeltaRuleArgs(call).store(
         time=time,
         key_heads=key_heads,
         value_heads=heads,
+        epsilon=epsilon,
+        scale=scale,
         grouped=grouped,
         q=q,
         k=k,

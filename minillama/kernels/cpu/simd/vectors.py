@@ -102,6 +102,11 @@ def abs_(a: Value) -> Value:
     return call_float_intrinsic("llvm.fabs", a)
 
 
+def sqrt(a: Value) -> Value:
+    """Square root of floats."""
+    return call_float_intrinsic("llvm.sqrt", a)
+
+
 def round_(a: Value) -> Value:
     """Round floats below 2^22 to the nearest integer, halves to even; the result is I32."""
     shift = 1.5 * 2**23  # a float32 of this size has no bits left for a fraction
