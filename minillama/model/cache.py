@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model.config import Config
-from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer, source_of
 from minillama.model.states.key_values import KeyValues
 from minillama.model.states.latents import Latents
 from minillama.model.states.recurrent import ConvolutionState, NoState, RecurrentState

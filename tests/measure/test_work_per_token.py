@@ -10,6 +10,8 @@ from minillama.gguf import open_gguf
 from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.measure.limits.work_per_token import cache_bytes_read, prompt_weights, weight_bytes
 from minillama.model import Config, read_config
+from minillama.model.config import Rope
+from minillama.model.layer_kinds import Attention, DeltaNet
 
 
 def config_of(path: Path) -> Config:
@@ -58,3 +60,11 @@ def test_bytes_of_the_cache(tmp_path: Path) -> None:
     assert cache_bytes_read(local, read_cache_types("f16", "f16"), [100]) == 2 * K * 2 * H * (100 + 6 * 5)
     blocks = config_of(write_tiny(tmp_path / "blocks.gguf", "qwen3"))  # heads of 32
     assert cache_bytes_read(blocks, read_cache_types("q8_0", "q8_0"), [3]) == 3 * 2 * K * 2 * 34
+
+
+def test_a_recurrent_state_is_read_and_written_at_any_position() -> None:
+    attention, memory = Attention(4, 2, 16, 16, 0.25), DeltaNet(2, 4, 32, 4, grouped=False)
+    config = Config("qwen35", 256, 64, (memory, memory, attention), 1e-5, (Rope(16, 1e4),), 300)
+    types = read_cache_types("f16", "f16")
+    state = 4 * (4 * 32 * 32 + 256 * 3)
+    assert cache_bytes_read(config, types, [10, 20]) == 2 * 2 * state + 15 * 2 * 2 * (16 + 16)

@@ -9,7 +9,7 @@ from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.measure.trial import Trial
 from minillama.model import Config
-from minillama.model.cache import position_bytes
+from minillama.model.cache import position_bytes, state_bytes
 from minillama.model.layer_kinds import Attention, attention_of, source_of
 
 PER_LAYER_TABLE = "per_layer_token_embd.weight"
@@ -104,12 +104,14 @@ def attention_operations(config: Config, lengths: Sequence[int]) -> int:
 
 
 def cache_bytes_read(config: Config, types: CacheTypes, lengths: Sequence[int]) -> float:
-    """Bytes of keys and values that a decode step reads, on average over steps.
+    """Bytes of the states that a decode step reads, on average over steps.
 
-    lengths: attended positions of each step. Layers with a sliding window read at most the window.
+    lengths: attended positions of each step. Layers with a sliding window read at most the window. Recurrent layers
+    read and write a state of the same size at every position.
     """
     total = sum(position_bytes(layer, types) * _positions(attention_of(layer), lengths) for layer in config.layers)
-    return total / max(len(lengths), 1)
+    recurrent = sum(state_bytes(layer, 1, types) for layer in config.layers if layer.is_recurrent)
+    return total / max(len(lengths), 1) + 2 * recurrent
 
 
 def _positions(layer: Attention | None, lengths: Sequence[int]) -> int:
