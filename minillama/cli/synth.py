@@ -41,6 +41,7 @@ shapes:
   qwen2.5-0.5b     Qwen2.5 0.5B Instruct   494.03 M parameters, 24 layers of 896
   llama-2-7b       Llama 2 7B Chat         6.74 B parameters, 32 layers of 4096
   qwen3.5-0.8b     Qwen3.5 0.8B            752.39 M parameters, 24 layers of 1024
+  glm-4.7-flash-8l GLM-4.7-Flash, 8 of 47 layers 5.17 B parameters, 8 layers of 2048
   tiny             Tiny                    1.44 M parameters, 2 layers of 256
 types:
   F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL IQ4_XS

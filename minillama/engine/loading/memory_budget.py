@@ -17,7 +17,7 @@ from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.memory_pages import lock_pages
 from minillama.kernels import cpu_kernels_error
 from minillama.model import Config, cache_bytes
-from minillama.model.layer_kinds import attention_of
+from minillama.model.layer_kinds import LatentAttention, attention_of
 from minillama.model.layers.attention import tile_size
 
 logger = logging.getLogger("minillama")
@@ -83,12 +83,17 @@ def predict(
 
 
 def _widest_attention(config: Config) -> tuple[int, int]:
-    """The most query heads of a layer, and the most numbers they give."""
-    layers = [attention for layer in config.layers if (attention := attention_of(layer)) is not None]
-    return (
-        max((layer.head_count for layer in layers), default=0),
-        max((layer.head_count * layer.value_length for layer in layers), default=0),
-    )
+    """The most query heads of a layer, and the most numbers they give.
+
+    Of latent attention with the queries, which are as long as the latents.
+    """
+    heads, numbers = [0], [0]
+    for layer in set(config.layers):
+        if (attention := attention_of(layer)) is not None:
+            length = attention.value_length + (attention.key_length if isinstance(layer, LatentAttention) else 0)
+            heads.append(attention.head_count)
+            numbers.append(attention.head_count * length)
+    return max(heads), max(numbers)
 
 
 def choose_context(

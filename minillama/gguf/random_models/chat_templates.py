@@ -48,3 +48,14 @@ CHATML_QWEN_35 = (
     "{% else %}{{ '<think>\n' }}{% endif %}"
     "{% endif %}"
 )
+
+GLM_47 = (
+    "{{ '[gMASK]<sop>' }}"
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + ('</think>' if message['role'] == 'assistant' else '') "
+    "+ message['content'] | trim }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|assistant|>' + ('</think>' if enable_thinking is defined and enable_thinking is false else '<think>') }}"
+    "{% endif %}"
+)

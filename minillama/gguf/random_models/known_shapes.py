@@ -6,8 +6,9 @@ Numbers: the config.json of each model's repository.
 from minillama.errors import OptionError
 from minillama.gguf.random_models.chat_templates import LLAMA_2, ZEPHYR
 from minillama.gguf.random_models.delta_net_shape import DeltaNetShape
+from minillama.gguf.random_models.latent_shape import LatentShape
 from minillama.gguf.random_models.model_shapes import ModelShape, RopeFactors
-from minillama.gguf.random_models.vocabulary_specs import llama_3, qwen_2, qwen_35, sentencepiece
+from minillama.gguf.random_models.vocabulary_specs import glm_47, llama_3, qwen_2, qwen_35, sentencepiece
 
 
 def shape_named(name: str) -> ModelShape:
@@ -46,6 +47,12 @@ SHAPES: dict[str, ModelShape] = {
             layers=24, embedding=1024, heads=8, kv_heads=2, head_size=256, feed_forward=3584, context=262144,
             rms_epsilon=1e-6, rope_base=1e7, tied=True, vocabulary=qwen_35(), rotating=64,
             linear_key_heads=16, linear_value_heads=16, linear_head_size=128,
+        ),
+        LatentShape(
+            "glm-4.7-flash-8l", "GLM-4.7-Flash, 8 of 47 layers", "5B", "deepseek2",
+            layers=8, embedding=2048, heads=20, kv_heads=1, head_size=256, feed_forward=10240, context=202752,
+            rms_epsilon=1e-5, rope_base=1e6, tied=False, vocabulary=glm_47(), query_rank=768, kv_rank=512, rotating=64,
+            value_size=256, experts=64, experts_used=4, expert_size=1536, experts_scale=1.8,
         ),
         ModelShape(
             "tiny", "Tiny", "1.4M", "llama",

@@ -104,6 +104,8 @@ def _write_header(path: Path, shape: ModelShape, mix: Mix, planned: list[TensorS
 def _add_value(writer: gguf.GGUFWriter, key: str, value: int | float | list[int]) -> None:
     if isinstance(value, list):
         writer.add_array(key, value)
+    elif isinstance(value, bool):
+        writer.add_bool(key, value)
     elif isinstance(value, float):
         writer.add_float32(key, value)
     else:

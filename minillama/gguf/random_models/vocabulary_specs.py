@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from minillama.gguf.random_models.chat_templates import CHATML_QWEN, CHATML_QWEN_35, LLAMA_3
+from minillama.gguf.random_models.chat_templates import CHATML_QWEN, CHATML_QWEN_35, GLM_47, LLAMA_3
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,15 @@ def qwen_35() -> VocabularySpec:
     return _qwen(248044, 248320, _QWEN_DEFINED + _QWEN_35_DEFINED, "qwen35", CHATML_QWEN_35)
 
 
+def glm_47() -> VocabularySpec:
+    """GLM-4.7-Flash."""
+    first, size = 154820, 154880
+    texts = [(text, 3) for text in _GLM_CONTROL] + [(text, 4) for text in _GLM_DEFINED]
+    texts += [(f"[PAD{number}]", 5) for number in range(first + len(texts), size)]
+    special = tuple((first + place, text, kind) for place, (text, kind) in enumerate(texts))
+    return VocabularySpec(size, "glm4", special, first + 2, first, first, False, GLM_47)
+
+
 def _qwen(first: int, size: int, defined: tuple[str, ...], pre: str, template: str) -> VocabularySpec:
     """Special tokens from number `first` on, then unused ones."""
     texts = [(text, 3) for text in _QWEN_CONTROL] + [(text, 4) for text in defined]
@@ -70,4 +79,12 @@ _QWEN_DEFINED = (
 _QWEN_35_DEFINED = (
     "<tool_response>", "</tool_response>", "<think>", "</think>", "<|audio_start|>", "<|audio_end|>", "<tts_pad>",
     "<tts_text_bos>", "<tts_text_eod>", "<tts_text_bos_single>", "<|audio_pad|>",
+)  # fmt: skip
+_GLM_CONTROL = (
+    "<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>", "<|assistant|>",
+    "<|observation|>",
+)  # fmt: skip
+_GLM_DEFINED = (
+    "/nothink", "<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
+    "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>",
 )  # fmt: skip

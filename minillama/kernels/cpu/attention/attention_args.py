@@ -33,7 +33,7 @@ _FLOAT_FORMATS = {
     CacheType.F16: FLOAT_FORMATS[Type.F16],
     CacheType.BF16: FLOAT_FORMATS[Type.BF16],
 }
-_TASK_NUMBERS = 2304  # of the queries of a decode task: four heads of 576, or 18 of 128
+_TASK_HEADS, _TASK_NUMBERS = 8, 2304  # most query heads of a decode task, and numbers: four heads of 576
 _Q8_BLOCK = 32  # values of q8_0 that share a scale
 
 
@@ -61,8 +61,8 @@ class AttentionSpec:
     @property
     def task_groups(self) -> int:
         """Query heads of a decode task: a divisor of G that keeps the task short."""
-        most = max(1, _TASK_NUMBERS // self.key_size)
-        return next(count for count in range(min(most, self.groups), 0, -1) if self.groups % count == 0)
+        most = max(1, min(_TASK_NUMBERS // self.key_size, _TASK_HEADS, self.groups))
+        return next(count for count in range(most, 0, -1) if self.groups % count == 0)
 
     @property
     def splits(self) -> int:
