@@ -418,6 +418,22 @@ check.score()
 # | this model in numpy | none | `minillama/lab/llama_numpy.py` |
 # | the same in JAX, all families | `src/models/llama.cpp` and others | `minillama/model/forward.py`: read it now, you know its formulas |
 #
+# **What other families change.** Nearly every open model is your Llama with some of these differences. A file says the
+# sizes; the table in `minillama/model/architectures.py` has one row for each family with the rest.
+#
+# | part | in your Llama | elsewhere |
+# |---|---|---|
+# | norm | RMSNorm before attention and before the feed-forward network | also after both (Gemma 2 and 3, GLM-4), only after (OLMo 2, EXAONE 4), LayerNorm with the mean removed (Phi-2, StarCoder 2, Command R7B) |
+# | order | attention, then the feed-forward network | both at once from the same norm (Phi-2, Command R7B) |
+# | queries and keys | as projected | with biases (Qwen 2, Seed OSS), each head normed (Qwen 3, Gemma 3), all heads normed together (OLMo 2, MiniMax M2), normed after RoPE (Hunyuan) |
+# | RoPE | neighbouring pairs, all channels, every layer | halves (Qwen, Gemma, Phi), a part of the channels (GLM, Phi-2), not in every layer (SmolLM 3), only in layers with a window (Command R7B) |
+# | seen positions | all earlier ones | in some layers only a window (Gemma 2 and 3, OLMo 3, gpt-oss) |
+# | softmax | over the scores | scores are capped (Gemma 2); a learned logit takes a share and gives nothing (gpt-oss) |
+# | keys and values | K heads of each | one short latent for all heads (DeepSeek, GLM 4.7 Flash) |
+# | mixing tokens | attention | three of four layers keep a memory of fixed size (Qwen 3.5) |
+# | feed-forward | down(silu(gate) · up) | GELU (Gemma), no gate (Phi-2, StarCoder 2), a few of many experts for each token (Mixtral, Qwen 3 MoE, GLM 4.5) |
+# | constants | none | factors on embeddings, branches, scores and logits (Gemma, Granite, MiniCPM), capped logits (Gemma 2) |
+#
 # ## When you get an error
 #
 # * `ValueError: operands could not be broadcast together`: print the shapes. Usually a missing `keepdims=True`, or

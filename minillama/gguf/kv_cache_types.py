@@ -1,5 +1,6 @@
 """Storage types of the key/value cache, and its size from the metadata of a file."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -8,6 +9,8 @@ import numpy as np
 from minillama.errors import OptionError, quoted
 from minillama.gguf.reader import GGUF
 from minillama.gguf.types import BLOCKS, TensorType, row_bytes
+
+RECURRENT = re.compile(r"blk\.(\d{1,4})\.(?:ssm_out|shortconv\.out_proj)\.weight")  # of layers that keep no keys
 
 
 class CacheType(Enum):
@@ -64,15 +67,18 @@ def _read(option: str, name: str) -> CacheType:
 
 
 def cache_bytes_per_token(file: GGUF, types: CacheTypes) -> int | None:
-    """Bytes of keys and values per context token, over all layers.
+    """Bytes of keys and values per context token, over all layers that keep them.
 
-    None for a file without layers. Raises FormatError if the metadata lacks the sizes, OptionError if a head length is
-    not a multiple of a block size.
+    Sliding windows are counted as if they kept the whole text. None for a file without layers. Raises FormatError if
+    the metadata lacks the sizes, OptionError if a head length is not a multiple of a block size.
     """
     family = file.metadata.get("general.architecture")
     if f"{family}.attention.head_count" not in file.metadata:
         return None
+    predicting = f"{family}.nextn_predict_layers"  # of later tokens; these layers do not run
     layers = file.require(f"{family}.block_count", int)
+    layers -= file.require(predicting, int) if predicting in file.metadata else 0
+    without = {int(found[1]) for name in file.tensors if (found := RECURRENT.fullmatch(name))}
     if f"{family}.attention.kv_lora_rank" in file.metadata:  # latent attention keeps one row of numbers
         latent = file.require(f"{family}.attention.kv_lora_rank", int)
         return layers * types.head_bytes(latent + file.require(f"{family}.rope.dimension_count", int), 0)
@@ -81,15 +87,22 @@ def cache_bytes_per_token(file: GGUF, types: CacheTypes) -> int | None:
     heads = file.require(f"{family}.attention.head_count", (int, np.ndarray))
     grouped = f"{family}.attention.head_count_kv"
     kv_heads = file.require(grouped, (int, np.ndarray)) if grouped in file.metadata else heads
-    in_layers = [kv_heads] * layers if isinstance(kv_heads, int) else [int(count) for count in kv_heads[:layers]]
     embedding = file.require(f"{family}.embedding_length", int)
     default = embedding // max(int(np.max(heads, initial=1)), 1)
     lengths = _lengths(file, family, "", default)
     pattern = file.metadata.get(f"{family}.attention.sliding_window_pattern")
-    if not isinstance(pattern, np.ndarray) or f"{family}.attention.key_length_swa" not in file.metadata:
-        return sum(in_layers) * types.head_bytes(*lengths)
-    of_kind = types.head_bytes(*lengths), types.head_bytes(*_lengths(file, family, "_swa", lengths[0]))
-    return sum(count * of_kind[bool(is_local)] for count, is_local in zip(in_layers, pattern, strict=False))
+    whole, has_kinds = types.head_bytes(*lengths), f"{family}.attention.key_length_swa" in file.metadata
+    if not isinstance(pattern, np.ndarray) or not has_kinds:
+        if isinstance(kv_heads, int):
+            return max(layers - len(without), 0) * kv_heads * whole
+        pattern = np.zeros(kv_heads.size, bool)
+    local, windowed = (
+        pattern.reshape(-1)[: max(layers, 0)],
+        types.head_bytes(*_lengths(file, family, "_swa", lengths[0])),
+    )
+    counts = np.broadcast_to(kv_heads, local.size) if isinstance(kv_heads, int) else kv_heads.reshape(-1)
+    in_layers = enumerate(zip(counts.tolist(), local.tolist(), strict=False))
+    return sum(n * (windowed if is_local else whole) for layer, (n, is_local) in in_layers if layer not in without)
 
 
 def _lengths(file: GGUF, family: str, ending: str, default: int) -> tuple[int, int]:

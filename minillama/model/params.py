@@ -49,7 +49,7 @@ class Block:
     attn_k_norm: Float[Array, "KH"] | None = None
     attn_sinks: Float[Array, "N"] | None = None  # logits that take a share of the softmax, one a head
     attn_q_a: Linear | None = None  # latent attention: the latent of queries
-    attn_q_a_norm: Float[Array, "rank"] | None = None
+    attn_q_a_norm: Float[Array, "q_rank"] | None = None
     attn_q_b: Linear | None = None
     attn_kv_a_mqa: Linear | None = None  # the latent of keys and values, and the rotating channels of keys
     attn_kv_a_norm: Float[Array, "rank"] | None = None

@@ -16,7 +16,7 @@ from tiny_models import VARIANTS, VOCAB, write_tiny
 
 import minillama as ml
 from minillama.engine import llm as llm_module
-from minillama.engine import text_cache
+from minillama.engine import session, text_cache
 from minillama.engine.generation.stop_strings import StopStrings
 from minillama.engine.loading import memory_budget
 from minillama.engine.loading.layer_placement import place_layers

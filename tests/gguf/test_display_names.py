@@ -226,6 +226,9 @@ def test_cache_bytes_per_token(tmp_path: Path) -> None:
     assert measure(*common, heads, kv_heads, *sizes) == 16 * 8 * (128 + 64) * 2
     per_layer = pair("llama.attention.head_count_kv", 9, (5, list(range(16))))
     assert measure(*common, heads, per_layer) == int(np.sum(np.arange(16))) * 2 * 64 * 2
+    later = pair("llama.nextn_predict_layers", 4, 2)
+    assert measure(*common, heads, per_layer, later) == int(np.sum(np.arange(14))) * 2 * 64 * 2
+    assert measure(*common, heads, kv_heads, later) == 2 * 14 * 8 * 64 * 2
     assert measure(*common) is None
     with pytest.raises(FormatError, match=r"llama\.embedding_length is missing"):
         measure(common[0], heads)

@@ -61,8 +61,8 @@ def latent_attention(v: Variant, layer: int, width: int) -> Tensors:
         found = linear("attn_q", N * (nope + rotating), width)
         found |= linear("attn_kv_b", N * (nope + value), rank)
     else:
-        found = linear("attn_q_a", 32, width) | vector("attn_q_a_norm", 32)
-        found |= linear("attn_q_b", N * (nope + rotating), 32)
+        found = linear("attn_q_a", 64, width) | vector("attn_q_a_norm", 64)
+        found |= linear("attn_q_b", N * (nope + rotating), 64)
         found |= linear("attn_k_b", N, rank, nope) | linear("attn_v_b", N, value, rank)
     found |= linear("attn_kv_a_mqa", rank + rotating, width) | vector("attn_kv_a_norm", rank)
     return found | linear("attn_output", width, N * value)

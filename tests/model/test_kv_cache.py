@@ -69,6 +69,15 @@ def test_bytes_are_those_of_the_arrays(tmp_path: Path, keys: CacheType, values: 
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(cache.resize(96))) == 2 * held + cache.length.nbytes
 
 
+@pytest.mark.parametrize("name", ["qwen35", "glm4moe", "gemma", "deepseek2"])
+def test_bytes_a_token_by_metadata(tmp_path: Path, name: str) -> None:
+    """Recurrent layers, layers of later tokens, one key/value head, latents."""
+    file, types = open_gguf(write_tiny(tmp_path / "m.gguf", name)), CacheTypes()
+    config = read_config(file.metadata, 300)
+    grown = cache_bytes(config, 49, types) - cache_bytes(config, 48, types)
+    assert cache_bytes_per_token(file, types) == grown > 0
+
+
 @pytest.mark.parametrize("kind", CacheType)
 def test_growing_keeps_what_was_there(kind: CacheType) -> None:
     store = empty_store(kind, 2, 3, 4, H).write(jnp.asarray(random(2, 4, 3, H)), jnp.zeros(2, jnp.int32))
