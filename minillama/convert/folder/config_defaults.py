@@ -48,7 +48,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "glm4": {"head_dim": 128, "partial_rotary_factor": 0.5},
     "glm4_moe": {"partial_rotary_factor": 0.5, "num_nextn_predict_layers": 1, "first_k_dense_replace": 1},
     "cohere2": {"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "sliding_window": 4096, "rotary_pct": 1.0},
-    "deepseek_v3": {"rms_norm_eps": 1e-6, "num_experts_per_tok": 8, "norm_topk_prob": True},
+    "deepseek_v3": {
+        "rms_norm_eps": 1e-6, "num_experts_per_tok": 8, "norm_topk_prob": True, "scoring_func": "sigmoid",
+    },
+    "glm4_moe_lite": {"scoring_func": "sigmoid"},
     "minimax_m2": {"head_dim": 128, "num_key_value_heads": 8, "rope_theta": 5e6},
     "lfm2": {"norm_eps": 1e-5, "rope_theta": 1e6, "conv_L_cache": 3, "block_auto_adjust_ff_dim": True,
              "block_ffn_dim_multiplier": 1.0, "block_multiple_of": 256},
