@@ -53,6 +53,13 @@ class Scales(Enum):
     MINICPM = auto()  # as Granite's, with defaults of their own and without attention.scale
 
 
+class OtherMixer(Enum):
+    """The mixer of the layers without key/value heads, in families that mark layers so."""
+
+    SHORT_CONVOLUTION = auto()
+    MAMBA2 = auto()
+
+
 @dataclass(frozen=True)
 class Family:
     """One row of the table; the defaults are Llama's.
@@ -83,6 +90,9 @@ class Family:
     local_heads: layers with a window have head sizes and rotating channels of their own (keys with _swa).
     norms_values: values are divided by their root mean square, and begin as the keys where the file has no attn_v.
     layer_keys: the keys of shared keys and values and of per-layer embeddings that are obeyed.
+    other_mixer: of the layers without key/value heads.
+    one_branch: a layer is a mixer or a feed-forward network, by feed_forward_length, with the norm attn_norm.
+    output_norm: the tensor with the last norm.
     """
 
     rope_style: RopeStyle = RopeStyle.HALF
@@ -120,6 +130,9 @@ class Family:
     local_heads: bool = False
     norms_values: bool = False
     layer_keys: tuple[str, ...] = ()
+    other_mixer: OtherMixer | None = None
+    one_branch: bool = False
+    output_norm: str = "output_norm"
 
 
 _GEMMA = Activation.GELU
@@ -177,6 +190,23 @@ FAMILIES: dict[str, Family] = {
     "phi3": Family(),
     "granite": Family(rope_style=_PAIRS, scales=Scales.GRANITE, finetuned_is_rope=True),
     "granitemoe": Family(rope_style=_PAIRS, scales=Scales.GRANITE),
+    "granitehybrid": Family(
+        rope_style=_PAIRS, scales=Scales.GRANITE, finetuned_is_rope=True, other_mixer=OtherMixer.MAMBA2
+    ),
+    "nemotron_h": Family(
+        activation=Activation.RELU_SQUARED,
+        gated=False,
+        no_rope_period=1,
+        other_mixer=OtherMixer.MAMBA2,
+        one_branch=True,
+    ),
+    "lfm2": Family(other_mixer=OtherMixer.SHORT_CONVOLUTION, output_norm="token_embd_norm"),
+    "lfm2moe": Family(
+        gating=Gating.SIGMOID,
+        expert_keys=_EXPERT_KEYS[:1],
+        other_mixer=OtherMixer.SHORT_CONVOLUTION,
+        output_norm="token_embd_norm",
+    ),
     "minicpm": Family(rope_style=_PAIRS, scales=Scales.MINICPM),
     "ernie4_5": Family(rope_style=_PAIRS),
     "ernie4_5-moe": Family(rope_style=_PAIRS),

@@ -11,7 +11,15 @@ from jaxtyping import Array, Int
 
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model.config import Config
-from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer, source_of
+from minillama.model.layer_kinds import (
+    Attention,
+    DeltaNet,
+    LatentAttention,
+    Layer,
+    Mamba2,
+    ShortConvolution,
+    source_of,
+)
 from minillama.model.states.key_values import KeyValues
 from minillama.model.states.latents import Latents
 from minillama.model.states.recurrent import ConvolutionState, NoState, RecurrentState
@@ -74,6 +82,10 @@ def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1, 
         capacity = min(capacity, window_capacity(layer.sliding_window, chunk))
     if isinstance(layer, DeltaNet):
         return 4 * batch * (layer.value_channels * layer.size + layer.channels * (layer.taps - 1))
+    if isinstance(layer, Mamba2):
+        return 4 * batch * (layer.inner * layer.state_length + layer.channels * (layer.taps - 1))
+    if isinstance(layer, ShortConvolution):
+        return 4 * batch * layer.channels * (layer.taps - 1)
     return batch * capacity * position_bytes(layer, types)
 
 
@@ -134,6 +146,11 @@ def empty_state(layer: Layer, capacity: int, types: CacheTypes, batch: int, chun
     if isinstance(layer, DeltaNet):
         memory = zeros((batch, layer.value_heads, layer.size, layer.size), jnp.float32)
         return RecurrentState(memory, zeros((batch, layer.channels, layer.taps - 1), jnp.float32))
+    if isinstance(layer, Mamba2):
+        memory = zeros((batch, layer.heads, layer.head_length, layer.state_length), jnp.float32)
+        return RecurrentState(memory, zeros((batch, layer.channels, layer.taps - 1), jnp.float32))
+    if isinstance(layer, ShortConvolution):
+        return ConvolutionState(zeros((batch, layer.channels, layer.taps - 1), jnp.float32))
     if isinstance(layer, LatentAttention):
         return Latents(empty_store(types.keys, batch, 1, capacity, layer.cached_length))
     return NoState()

@@ -30,14 +30,16 @@ def transformer_block(
 ) -> tuple[Float[Array, "B _ D"], LayerState]:
     """One layer: mix the tokens, then the feed-forward network, each with a residual connection."""
     h = ctx.norm("attn_norm", x, p.attn_norm, p.attn_norm_bias)
-    mixed, state = mix(p, h, state, ctx, layer)
-    (x, h), ctx = ctx.keep_output(x, h)
-    out = ctx.see("attn_out", ctx.all_reduce(p.mixer_output(mixed, ctx.n_valid)))
-    x = ctx.see("ffn_inp", ctx.add(x, ctx.norm("attn_post_norm", out, p.post_attention_norm)))
-    if not ctx.config.family.parallel:
-        h = ctx.norm("ffn_norm", x, p.ffn_norm, p.ffn_norm_bias)
-    out = ctx.see("ffn_out", feed_forward(p, h, x, ctx))
-    x = ctx.add(x, ctx.norm("ffn_post_norm", out, p.post_ffw_norm))
+    if layer.has_mixer:
+        mixed, state = mix(p, h, state, ctx, layer)
+        (x, h), ctx = ctx.keep_output(x, h)
+        out = ctx.see("attn_out", ctx.all_reduce(p.mixer_output(mixed, ctx.n_valid)))
+        x = ctx.see("ffn_inp", ctx.add(x, ctx.norm("attn_post_norm", out, p.post_attention_norm)))
+        if not ctx.config.family.parallel:
+            h = ctx.norm("ffn_norm", x, p.ffn_norm, p.ffn_norm_bias)
+    if p.has_network:
+        out = ctx.see("ffn_out", feed_forward(p, h, x, ctx))
+        x = ctx.add(x, ctx.norm("ffn_post_norm", out, p.post_ffw_norm))
     x = add_per_layer_embedding(p, x, ctx)
     return ctx.see("l_out", x if p.layer_output_scale is None else x * p.layer_output_scale[0]), state
 

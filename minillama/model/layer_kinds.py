@@ -17,6 +17,11 @@ class Layer:
 
     is_recurrent: ClassVar[bool] = False
 
+    @property
+    def has_mixer(self) -> bool:
+        """Whether the tokens of a text exchange information here."""
+        return type(self) is not Layer
+
 
 @dataclass(frozen=True)
 class Attention(Layer):
@@ -71,6 +76,43 @@ class DeltaNet(Layer):
     def channels(self) -> int:
         """C: queries, keys and values, which pass the convolution together."""
         return 2 * self.key_channels + self.value_channels
+
+
+@dataclass(frozen=True)
+class ShortConvolution(Layer):
+    """A gated convolution over the last few tokens (LFM2, arXiv:2511.23404)."""
+
+    is_recurrent: ClassVar[bool] = True
+
+    channels: int
+    taps: int
+
+
+@dataclass(frozen=True)
+class Mamba2(Layer):
+    """Mamba-2 (Dao and Gu 2024, arXiv:2405.21060): a memory for each head.
+
+    head_length: P, channels of a head; state_length: N, numbers that each channel keeps; taps: of the convolution.
+    Head j reads group j // (heads / groups) of the projections to and from the memory.
+    """
+
+    is_recurrent: ClassVar[bool] = True
+
+    heads: int
+    groups: int
+    head_length: int
+    state_length: int
+    taps: int
+
+    @property
+    def inner(self) -> int:
+        """Channels of all heads, side by side."""
+        return self.heads * self.head_length
+
+    @property
+    def channels(self) -> int:
+        """C: the heads, and both projections of each group, which pass the convolution together."""
+        return self.inner + 2 * self.groups * self.state_length
 
 
 @dataclass(frozen=True)

@@ -58,13 +58,18 @@ class Block:
     attn_output: Linear | None = None
     ssm_in: Linear | None = None  # rows of attn_qkv and attn_gate in one, by key head
     ssm_conv1d: Float[Array, "C taps"] | None = None
+    ssm_conv1d_bias: Float[Array, "C"] | None = None
     ssm_beta: Linear | None = None  # how much of a value is written
     ssm_alpha: Linear | None = None  # how much is forgotten before
     ssm_ba: Linear | None = None  # rows of both in one, by key head
     ssm_dt: Float[Array, "heads"] | None = None
-    ssm_a: Float[Array, "heads"] | None = None
-    ssm_norm: Float[Array, "size"] | None = None
+    ssm_a: Float[Array, "heads *one"] | None = None
+    ssm_d: Float[Array, "heads *one"] | None = None  # the share of the input in the result
+    ssm_norm: Float[Array, "*groups size"] | None = None
     ssm_out: Linear | None = None
+    shortconv_in_proj: Linear | None = None  # rows of b, c and x
+    shortconv_conv: Float[Array, "C taps"] | None = None
+    shortconv_out_proj: Linear | None = None
     post_attention_norm: Float[Array, "D"] | None = None
     ffn_norm: Float[Array, "D"] | None = None
     ffn_norm_bias: Float[Array, "D"] | None = None
@@ -92,9 +97,14 @@ class Block:
     layer_output_scale: Float[Array, "1"] | None = None
 
     @property
+    def has_network(self) -> bool:
+        """Whether the layer has a feed-forward network."""
+        return self.ffn_down is not None or self.ffn_gate_inp is not None
+
+    @property
     def mixer_output(self) -> Linear:
         """The projection of the mixed tokens back to D."""
-        outputs = (self.attn_output, self.ssm_out)
+        outputs = (self.attn_output, self.ssm_out, self.shortconv_out_proj)
         return next(linear for linear in outputs if linear is not None)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32, Int
 from minillama.model.architectures import RopeStyle
 from minillama.model.config import Rope, Scaling
 
-CosSin = tuple[Float[Array, "B T pairs"], Float[Array, "B T pairs"]]
+CosSin = tuple[Float[Array, "B T _"], Float[Array, "B T _"]]  # of each pair of channels
 
 
 def frequencies(rope: Rope) -> tuple[Float32[np.ndarray, "pairs"], float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from minillama.model.architectures import Family
 from minillama.model.config import Config
-from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer, Mamba2, ShortConvolution
 
 Shape = tuple[int, ...]
 
@@ -33,6 +33,17 @@ class Sizes:
     def delta_net(self) -> DeltaNet:
         """The heads of a Gated DeltaNet layer; none in others."""
         return self.layer if isinstance(self.layer, DeltaNet) else DeltaNet(0, 0, 0, 0, False)
+
+    @property
+    def mamba(self) -> Mamba2:
+        """The heads of a Mamba-2 layer; none in others."""
+        return self.layer if isinstance(self.layer, Mamba2) else Mamba2(0, 1, 0, 0, 0)
+
+    @property
+    def convolution(self) -> ShortConvolution | DeltaNet | Mamba2:
+        """The layer with its convolution; none in others."""
+        kinds = ShortConvolution | DeltaNet | Mamba2
+        return self.layer if isinstance(self.layer, kinds) else ShortConvolution(0, 0)
 
     @property
     def latent(self) -> LatentAttention:
@@ -93,8 +104,23 @@ def _qkv_rows(s: Sizes) -> Shape:
     return s.query_rows + s.keys + s.values, s.width
 
 
-def _value_heads(s: Sizes) -> Shape:
-    return (s.delta_net.value_heads,)
+def _memories(s: Sizes) -> Shape:
+    """One number for each memory of a recurrent layer."""
+    return (s.mamba.heads or s.delta_net.value_heads,)
+
+
+def _decays(s: Sizes) -> Shape:
+    return (s.mamba.heads, 1) if s.mamba.heads else (s.delta_net.value_heads,)
+
+
+def _ssm_in(s: Sizes) -> Shape:
+    if s.mamba.heads:
+        return s.mamba.inner + s.mamba.channels + s.mamba.heads, s.width
+    return s.delta_net.channels + s.delta_net.value_channels, s.width
+
+
+def _ssm_norm(s: Sizes) -> Shape:
+    return (s.mamba.groups, s.mamba.inner // s.mamba.groups) if s.mamba.heads else (s.delta_net.size,)
 
 
 def _expert_rows(s: Sizes) -> Shape:
@@ -122,11 +148,13 @@ LINEAR: Mapping[str, Size] = {
         s.latent.kv_lora_rank,
     ),
     "attn_output": lambda s: (s.width, s.mixed),
-    "ssm_in": lambda s: (s.delta_net.channels + s.delta_net.value_channels, s.width),
+    "ssm_in": _ssm_in,
     "ssm_beta": lambda s: (s.delta_net.value_heads, s.width),
     "ssm_alpha": lambda s: (s.delta_net.value_heads, s.width),
     "ssm_ba": lambda s: (2 * s.delta_net.value_heads, s.width),
-    "ssm_out": lambda s: (s.width, s.delta_net.value_channels),
+    "ssm_out": lambda s: (s.width, s.mamba.inner or s.delta_net.value_channels),
+    "shortconv_in_proj": lambda s: (3 * s.convolution.channels, s.width),
+    "shortconv_out_proj": lambda s: (s.width, s.convolution.channels),
     "ffn_gate": lambda s: (s.width_of("ffn_down"), s.width),
     "ffn_up": lambda s: (s.up, s.width),
     "ffn_down": lambda s: (s.width, s.width_of("ffn_down")),
@@ -147,10 +175,13 @@ ARRAYS: Mapping[str, Size] = {
     "attn_norm_bias": _d,
     "attn_q_norm": lambda s: (s.head_norm("attn_q_norm", s.attention.key_length, s.queries),),
     "attn_k_norm": lambda s: (s.head_norm("attn_k_norm", s.attention.key_length, s.keys),),
-    "ssm_conv1d": lambda s: (s.delta_net.channels, s.delta_net.taps),
-    "ssm_dt": _value_heads,
-    "ssm_a": _value_heads,
-    "ssm_norm": lambda s: (s.delta_net.size,),
+    "ssm_conv1d": lambda s: (s.convolution.channels, s.convolution.taps),
+    "ssm_conv1d_bias": lambda s: (s.convolution.channels,),
+    "shortconv_conv": lambda s: (s.convolution.channels, s.convolution.taps),
+    "ssm_dt": _memories,
+    "ssm_a": _decays,
+    "ssm_d": _decays,
+    "ssm_norm": _ssm_norm,
     "attn_sinks": lambda s: (s.attention.head_count,),
     "attn_q_a_norm": lambda s: (s.width_of("attn_q_b"),),
     "attn_kv_a_norm": lambda s: (s.latent.kv_lora_rank,),
@@ -174,6 +205,11 @@ _NAMES: Mapping[str, str] = {
     "exp_probs_b": "exp_probs_b.bias",
     "ssm_dt": "ssm_dt.bias",
     "ssm_a": "ssm_a",
+    "ssm_d": "ssm_d",
+    "ssm_conv1d_bias": "ssm_conv1d.bias",
+    "shortconv_in_proj": "shortconv.in_proj.weight",
+    "shortconv_conv": "shortconv.conv.weight",
+    "shortconv_out_proj": "shortconv.out_proj.weight",
     "ffn_gate_inp_scale": "ffn_gate_inp.scale",
 }
 
@@ -200,13 +236,19 @@ def required(config: Config, layer: Layer, has: Callable[[str], bool]) -> set[st
         needed |= {"ssm_conv1d", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out"}
         needed |= {"ssm_in"} if has("ssm_in") else {"attn_qkv", "attn_gate"}
         needed |= {"ssm_ba"} if has("ssm_ba") else {"ssm_beta", "ssm_alpha"}
+    if isinstance(layer, Mamba2):
+        needed |= {"ssm_in", "ssm_conv1d", "ssm_dt", "ssm_a", "ssm_d", "ssm_norm", "ssm_out"}
+    if isinstance(layer, ShortConvolution):
+        needed |= {"shortconv_in_proj", "shortconv_conv", "shortconv_out_proj"}
     if isinstance(layer, LatentAttention):
         needed |= {"attn_output", "attn_kv_a_mqa", "attn_kv_a_norm"}
         needed |= {"attn_q_a", "attn_q_a_norm", "attn_q_b"} if has("attn_q_a") else {"attn_q"}
         needed |= {"attn_kv_b"} if has("attn_kv_b") else {"attn_k_b", "attn_v_b"}
     needed |= {"attn_norm", "ffn_norm"} if family.pre_norms else {"post_attention_norm", "post_ffw_norm"}
-    if family.parallel:
+    if family.parallel or family.one_branch:
         needed.remove("ffn_norm")
+    if family.one_branch and layer.has_mixer:
+        return needed
     if config.per_layer_length:
         needed |= {"inp_gate", "proj", "post_norm"}
     if not has("ffn_gate_inp"):

@@ -13,6 +13,7 @@ from device_processes import Check
 from gguf import GGMLQuantizationType as Type
 from scaled_models import write_scaled
 from tiny_models import LAYERS, VARIANTS, write_tiny
+from tiny_variants import UNSHARDED
 
 import minillama as ml
 from minillama.engine import text_cache
@@ -35,8 +36,9 @@ def load(path: Path, devices: int = 1, ctx_size: int = 0) -> ml.LLM:
 
 
 def some_variants(names: Sequence[str]) -> list[object]:
-    """All variants, those that are not named as slow ones."""
-    return [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in VARIANTS]
+    """All variants that devices share, those that are not named as slow ones."""
+    shared = [name for name in VARIANTS if name not in UNSHARDED]
+    return [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in shared]
 
 
 def check_same(path: Path, counts: Sequence[int], rounded: bool = False) -> None:

@@ -114,6 +114,10 @@ FACTS: Mapping[str, Facts] = {
     "ernie4_5": Facts(pairs=True),
     "ernie4_5-moe": Facts(pairs=True),
     "olmo2": Facts(is_local=of_three, local_rope={**PLAIN, "rope.scaling.attn_factor": 1.0}),
+    "gemma4": Facts(activation=gelu, embeds_by_width=True),
+    "granitehybrid": Facts(**SCALED),
+    "nemotron_h": Facts(activation=lambda x: np.maximum(x, 0) ** 2, rotates=no_layer),
+    "lfm2moe": Facts(gating=sigmoid),
     "hunyuan-dense": Facts(norm_after_rope=True),
     "seed_oss": Facts(ffn_norm="post_attention_norm"),
     "cohere2": Facts(pairs=True, layer_norm=True, parallel=True, is_local=of_three, rotates=None),
@@ -203,7 +207,8 @@ class Layer:
         return {name.removeprefix(prefix): x for name, x in self.model.tensors.items() if name.startswith(prefix)}
 
     def key(self, name: str, default: object = None) -> object:
-        return self.model.key(name, default)
+        found = self.model.key(name, default)
+        return found[self.number] if name.endswith("head_count_kv") and np.ndim(found) else found
 
     def has(self, name: str) -> bool:
         return f"blk.{self.number}.{name}.weight" in self.model.tensors

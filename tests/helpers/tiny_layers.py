@@ -27,6 +27,8 @@ def vector(name: str, size: int, *, bias: bool = False) -> Tensors:
 
 def layer_tensors(v: Variant, layer: int, width: int, feed: int) -> Tensors:
     """All tensors of one layer, without the layer's prefix."""
+    if v.layer is not None:
+        return v.layer(v, layer, width, feed)
     norms: Tensors = {}
     if v.pre_norms:
         norms |= vector("attn_norm", width, bias=v.norm_bias)

@@ -6,6 +6,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from gguf.quants import quantize
 from tiny_layers import H, K, N, Tensors, layer_tensors, linear, vector
+from tiny_other_layers import per_layer_tables
 from tiny_variants import LAYERS, VARIANTS, Metadata, Variant
 
 from minillama.gguf import open_gguf
@@ -13,11 +14,13 @@ from minillama.gguf import open_gguf
 __all__ = ["LAYERS", "VARIANTS", "VOCAB", "D", "F", "H", "K", "N", "Variant", "overwrite", "write_tiny"]
 
 VOCAB, D, F = 300, 64, 96
+_FLOATS = ("ssm_conv1d", "shortconv.conv", "ssm_norm", ".proj.", "per_layer_")  # matrices that are never quantised
 _RANGES = {  # of weights that are vectors; others lie between 0.5 and 1.5
     "rope_freqs": (1.0, 4.0),
     "rope_factors_long": (1.0, 4.0),
     "ffn_gate_inp_shexp": (-1.0, 1.0),
     "ssm_a": (-1.0, -0.1),
+    "layer_output_scale": (0.5, 1.0),
 }
 
 
@@ -42,7 +45,7 @@ def write_tiny(
     _write_metadata(writer, variant, width, feed, vocab)
     for tensor, shape in _tensors(variant, width, feed, vocab if rows is None else rows).items():
         values = numbers(tensor, shape, rng)
-        is_float = len(shape) < 2 or tensor.endswith(".bias") or "ssm_conv1d" in tensor
+        is_float = len(shape) < 2 or not tensor.endswith(".weight") or any(name in tensor for name in _FLOATS)
         if is_float or kind is GGMLQuantizationType.F32:
             writer.add_tensor(tensor, values)
         else:
@@ -56,7 +59,9 @@ def write_tiny(
 
 def _tensors(variant: Variant, width: int, feed: int, rows: int) -> Tensors:
     """All tensors of a file, in its order."""
-    found = linear("token_embd", rows, width) | vector("output_norm", width, bias=variant.norm_bias)
+    found = linear("token_embd", rows, width) | vector(variant.output_norm, width, bias=variant.norm_bias)
+    if variant.per_layer:
+        found |= per_layer_tables(variant.layers, width, rows)
     if not variant.tied:
         found |= linear("output", rows, width, bias=variant.biases)
     if variant.factors:
@@ -71,7 +76,7 @@ def numbers(tensor: str, shape: tuple[int, ...], rng: np.random.Generator) -> np
     """Random numbers of a tensor: small biases, vectors around 1, and matrices that keep the size of their input."""
     if tensor.endswith(".bias"):
         return 0.1 * rng.standard_normal(shape, np.float32)
-    if len(shape) == 1:
+    if len(shape) == 1 or not tensor.endswith(".weight") or "ssm_norm" in tensor:
         low, high = _RANGES.get(tensor.removesuffix(".weight").split(".")[-1], (0.5, 1.5))
         return rng.uniform(low, high, shape).astype(np.float32)
     return rng.standard_normal(shape, np.float32) / np.sqrt(shape[-1], dtype=np.float32)

@@ -4,6 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tiny_layers import H, K, N, Tensors, attention, delta_net, latent_attention
+from tiny_other_layers import (
+    GEMMA4_LOCAL,
+    GEMMA4_SHARED,
+    PER_LAYER,
+    gemma4_layer,
+    mamba2,
+    nemotron_layer,
+    short_convolution,
+)
 
 LAYERS = 2
 
@@ -17,6 +26,7 @@ class Variant:
     ffn_norm: the name of the norm before the feed-forward network; none in parallel layers.
     biases: of the matrices after attention, in the feed-forward networks, and of an own head.
     mixer: the tensors of a layer before the feed-forward network, by variant, layer and width.
+    layer: all tensors of a layer, where these are not those of the other families, also by feed-forward width.
     """
 
     architecture: str
@@ -45,7 +55,10 @@ class Variant:
     output_gate: bool = False  # in attn_q
     sinks: bool = False
     fused_latent: bool = False
+    output_norm: str = "output_norm"
+    per_layer: bool = False
     mixer: Callable[["Variant", int, int], Tensors] = attention
+    layer: Callable[["Variant", int, int, int], Tensors] | None = None
 
 
 _MOE = {"expert_count": 4, "expert_used_count": 2}
@@ -60,6 +73,17 @@ _LATENT = {
 _DELTA_NET = {
     "full_attention_interval": 2, "rope.dimension_count": 8, "ssm.group_count": 4, "ssm.time_step_rank": 8,
     "ssm.state_size": 8, "ssm.inner_size": 64, "ssm.conv_kernel": 4,
+}  # fmt: skip
+_MAMBA2 = {
+    "attention.head_count_kv": [0, K, 0], "ssm.group_count": 2, "ssm.time_step_rank": 4, "ssm.state_size": 8,
+    "ssm.inner_size": 64, "ssm.conv_kernel": 4,
+}  # fmt: skip
+_CONVOLUTION = {"attention.head_count_kv": [0, K, 0], "shortconv.l_cache": 3}
+_GEMMA4 = {
+    "attention.sliding_window": 5, "attention.sliding_window_pattern": list(GEMMA4_LOCAL), "rope.freq_base": 1e6,
+    "attention.key_length_swa": 16, "attention.value_length_swa": 16, "rope.dimension_count_swa": 16,
+    "rope.freq_base_swa": 10000.0, "attention.head_count_kv": [2 if local else 1 for local in GEMMA4_LOCAL],
+    "attention.shared_kv_layers": GEMMA4_SHARED, "final_logit_softcapping": 30.0,
 }  # fmt: skip
 _POST = "post_attention_norm"
 VARIANTS = {
@@ -213,6 +237,60 @@ VARIANTS = {
         ffn_norm=_POST,
         experts=4,
     ),
+    "gemma4": Variant(
+        "gemma4",
+        {**_GEMMA4, "embedding_length_per_layer_input": PER_LAYER},
+        layers=len(GEMMA4_LOCAL),
+        key_length=32,
+        tied=True,
+        factors="rope_freqs",
+        per_layer=True,
+        layer=gemma4_layer,
+    ),
+    "gemma4-experts": Variant(
+        "gemma4",
+        {**_GEMMA4, **_MOE},
+        layers=len(GEMMA4_LOCAL),
+        key_length=32,
+        tied=True,
+        factors="rope_freqs",
+        experts=4,
+        layer=gemma4_layer,
+    ),
+    "granitehybrid": Variant(
+        "granitehybrid",
+        {**_MAMBA2, **_SCALES, **_MOE, "rope.scaling.finetuned": False},
+        layers=3,
+        tied=True,
+        experts=4,
+        shared_expert=True,
+        shared_gate=False,
+        mixer=mamba2,
+    ),
+    "nemotron_h": Variant(
+        "nemotron_h", {**_MAMBA2, "feed_forward_length": [0, 0, 96]}, layers=3, gated=False, layer=nemotron_layer
+    ),
+    "lfm2": Variant(
+        "lfm2",
+        _CONVOLUTION,
+        layers=3,
+        tied=True,
+        head_norms=True,
+        output_norm="token_embd_norm",
+        mixer=short_convolution,
+    ),
+    "lfm2moe": Variant(
+        "lfm2moe",
+        {**_CONVOLUTION, **_MOE, "expert_gating_func": 2},
+        layers=3,
+        tied=True,
+        head_norms=True,
+        experts=4,
+        leading_dense=1,
+        choice_bias=True,
+        output_norm="token_embd_norm",
+        mixer=short_convolution,
+    ),
     "qwen35": Variant(
         "qwen35", _DELTA_NET, tied=True, head_norms=True, output_gate=True, ffn_norm=_POST, mixer=delta_net
     ),
@@ -237,3 +315,4 @@ VARIANTS = {
         mixer=delta_net,
     ),
 }  # fmt: skip
+UNSHARDED = ("granitehybrid", "nemotron_h", "lfm2", "lfm2moe")  # variants with layers that devices do not share

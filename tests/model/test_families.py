@@ -29,7 +29,11 @@ NAMES = (
 )
 # fmt: on
 # Beginnings of names that two devices refuse, with what they say.
-REFUSED_BY_TWO: dict[str, str] = {}
+REFUSED_BY_TWO: dict[str, str] = {
+    "granitehybrid": "layers of the kind Mamba2 do not divide among 2 devices; use split_mode=layer",
+    "nemotron": "layers of the kind Mamba2 do not divide among 2 devices; use split_mode=layer",
+    "lfm2": "layers of the kind ShortConvolution do not divide among 2 devices; use split_mode=layer",
+}
 CTX = 256
 EXACT = CacheTypes(CacheType.F32, CacheType.F32)
 

@@ -6,6 +6,7 @@ from gguf import MODEL_ARCH
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import VARIANTS, write_tiny
+from tiny_variants import UNSHARDED
 
 from minillama.errors import OptionError
 from minillama.gguf import open_gguf
@@ -76,7 +77,17 @@ def test_no_devices(devices: int) -> None:
         assign_heads(config_with(4, 2).attention, devices)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", UNSHARDED)
+def test_layers_that_do_not_divide(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
+    file = open_gguf(write_tiny(tmp_path / "m.gguf", name))
+    config = read_config(file.metadata, vocab_size=300)
+    kind = "ShortConvolution" if name.startswith("lfm2") else "Mamba2"
+    line = f"layers of the kind {kind} do not divide among 2 devices; use split_mode=layer"
+    with pytest.raises(OptionError, match=f"^{line}$"):
+        per_device_config(config, 2)
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in UNSHARDED])
 def test_per_device_config(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
     file = open_gguf(write_tiny(tmp_path / "m.gguf", name))
     config = read_config(file.metadata, vocab_size=300)
@@ -89,7 +100,7 @@ def test_per_device_config(tmp_path, name: str) -> None:  # type: ignore[no-unty
 def test_table_is_complete() -> None:
     fields = set(Block.__dataclass_fields__) - {"attn_qkv"}
     assert fields <= set(SPECS), fields - set(SPECS)
-    known = {name.split(".")[-1] for name in gguf.TENSOR_NAMES.values()}
+    known = {name.removeprefix("blk.{bid}.").replace(".", "_") for name in gguf.TENSOR_NAMES.values()}
     tensors = {name.removesuffix("_bias") for name in SPECS} - known  # scales belong to a matrix
     assert {name.removesuffix("_scale") for name in tensors} <= known
     assert gguf.MODEL_TENSORS[MODEL_ARCH.LLAMA]

@@ -59,7 +59,7 @@ def load_params(
     return Params(
         token_embd=token_embd,
         blocks=blocks,
-        output_norm=source.array("output_norm.weight", (width,), head),
+        output_norm=source.array(f"{config.family.output_norm}.weight", (width,), head),
         output_norm_bias=source.optional("output_norm.bias", (width,), head),
         output=output,
         rope_factors=None if factors is None else source.array(factors, (pairs,), devices[0]),
@@ -93,7 +93,7 @@ def load_segment(
     return Params(
         token_embd=source.linear("token_embd", whole, device).weight if embeds or (unembeds and tied) else nothing,
         blocks=tuple(_load_block(source, config, layer, device) for layer in layers),
-        output_norm=source.array("output_norm.weight", (width,), device),
+        output_norm=source.array(f"{config.family.output_norm}.weight", (width,), device),
         output_norm_bias=source.optional("output_norm.bias", (width,), device),
         output=source.linear("output", whole, device) if unembeds and not tied else None,
         rope_factors=None if factors is None else source.array(factors, (pairs,), device),
@@ -113,7 +113,7 @@ def unused_tensors(file: GGUF, config: Config) -> list[str]:
 
 def unread_tensors(file: GGUF, config: Config) -> list[str]:
     """Tensors that `load_params` does not read."""
-    known = {"token_embd.weight", "output_norm.weight", "output_norm.bias", "output.weight"}
+    known = {"token_embd.weight", f"{config.family.output_norm}.weight", "output_norm.bias", "output.weight"}
     known |= {f"output.{extra}" for extra in EXTRAS}
     known |= set(ROPE_FACTORS)
     if config.per_layer_length:

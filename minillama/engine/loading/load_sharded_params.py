@@ -90,7 +90,7 @@ class ShardedLoader:
         return Params(
             token_embd=table,
             blocks=tuple(self._block(layer) for layer in range(config.block_count)),
-            output_norm=self._array("output_norm.weight", shape[1:]),
+            output_norm=self._array(f"{config.family.output_norm}.weight", shape[1:]),
             output_norm_bias=self._array("output_norm.bias", shape[1:]) if biased else None,
             output=head,
             rope_factors=None if factors is None else self._array(factors, (config.rope.dimension_count // 2,)),

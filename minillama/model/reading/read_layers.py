@@ -12,6 +12,7 @@ from minillama.model.reading.head_lengths import HeadLengths
 from minillama.model.reading.metadata_keys import MetadataKeys
 from minillama.model.reading.read_delta_net import read_delta_net_layers
 from minillama.model.reading.read_latent_layers import read_latent_layers
+from minillama.model.reading.read_marked_layers import read_marked_layers
 from minillama.model.reading.shared_layers import check_source, read_sources
 
 
@@ -32,11 +33,15 @@ def read_layers(
     if row.latent:
         return read_latent_layers(keys, blocks, ropes[0])
     heads = keys.integers("attention.head_count", blocks)
-    kv_heads = keys.integers("attention.head_count_kv", blocks, heads[0])
+    others = read_marked_layers(keys, row, blocks)
+    kv_heads = keys.integers("attention.head_count_kv", blocks, heads[0], 0 if row.other_mixer else 1)
     scale = keys.number("attention.scale", 0.0) if row.scales is Scales.GRANITE else row.attention_scale
     rotates, sources = _read_rotation(keys, row, windows), read_sources(keys, row, windows)
     layers: list[Layer] = []
     for i in range(blocks):
+        if (other := others[i]) is not None:
+            layers.append(other)
+            continue
         if heads[i] % kv_heads[i]:
             raise FormatError(f"{heads[i]} query heads do not divide among {kv_heads[i]} key/value heads")
         key, value = local_lengths if windows[i] else lengths

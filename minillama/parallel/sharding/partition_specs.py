@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from minillama.errors import OptionError
 from minillama.model import Config
-from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
+from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer, Mamba2, ShortConvolution
 
 AXIS = "tensor"
 ROWS, COLUMNS, REPLICATED = PartitionSpec(AXIS, None), PartitionSpec(None, AXIS), PartitionSpec()
@@ -76,6 +76,11 @@ SPECS = {
     "proj": REPLICATED,
     "post_norm": REPLICATED,
     "layer_output_scale": REPLICATED,
+    "ssm_conv1d_bias": REPLICATED,
+    "ssm_d": REPLICATED,
+    "shortconv_in_proj": REPLICATED,
+    "shortconv_conv": REPLICATED,
+    "shortconv_out_proj": REPLICATED,
     "output_norm": REPLICATED,
 }
 
@@ -132,6 +137,10 @@ def _of_one_device(kind: Layer, devices: int) -> Layer:
         return share_of_delta_net(kind, devices)
     if isinstance(kind, LatentAttention):  # the latents are the same on every device
         return replace(kind, head_count=assign_heads(kind.absorbed, devices).head_count)
+    if isinstance(kind, Mamba2 | ShortConvolution):
+        raise OptionError(
+            f"layers of the kind {type(kind).__name__} do not divide among {devices} devices; use split_mode=layer"
+        )
     if not isinstance(kind, Attention):
         return kind
     division = assign_heads(kind, devices)

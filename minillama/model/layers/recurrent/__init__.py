@@ -1,0 +1,1 @@
+"""Layers that fold a text into a memory of fixed size."""

@@ -1,0 +1,36 @@
+"""Mamba-2 as a layer's mixer (Dao and Gu 2024): project, convolve, update the memories, gate."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from minillama.model.context import PassContext
+from minillama.model.layer_kinds import Mamba2
+from minillama.model.layers.causal_convolution import causal_convolution
+from minillama.model.layers.recurrent.state_space import state_space
+from minillama.model.norm import rms_norm
+from minillama.model.params import Block
+from minillama.model.states.recurrent import RecurrentState
+
+
+def mamba2_mixer(
+    p: Block, h: Float[Array, "B T D"], state: RecurrentState, ctx: PassContext, layer: Mamba2
+) -> tuple[Float[Array, "B _ inner"], RecurrentState]:
+    """The numbers that are read from the memories, gated and normed by groups; before `ssm_out`."""
+    inner, batch = layer.inner, h.shape[:2]
+    z, xbc, step = jnp.split(p.ssm_in(h, ctx.n_valid), (inner, inner + layer.channels), axis=-1)
+    xbc, tail = causal_convolution(xbc, state.tail, p.ssm_conv1d, p.ssm_conv1d_bias, ctx.valid)
+    x, b, c = jnp.split(jax.nn.silu(xbc), (inner, inner + layer.groups * layer.state_length), axis=-1)
+    x = x.reshape(*batch, layer.heads, layer.head_length)
+    b, c = (a.reshape(*batch, layer.groups, layer.state_length) for a in (b, c))
+    step = jax.nn.softplus(step + p.ssm_dt[None, None])
+    if ctx.valid is not None:  # padded tokens write nothing and forget nothing
+        counts = jnp.arange(h.shape[1], dtype=jnp.int32)[None] < ctx.valid[:, None]
+        step = jnp.where(counts[:, :, None], step, 0.0)
+    log_decay = step * p.ssm_a.reshape(1, 1, -1)
+    y, memory = state_space(x * step[..., None], b, c, log_decay, state.memory)
+    y = (y + x * p.ssm_d.reshape(1, 1, -1, 1)).reshape(*batch, inner)
+    y = ctx.output_rows(y) * jax.nn.silu(ctx.output_rows(z))
+    groups = rms_norm(y.reshape(*y.shape[:2], layer.groups, -1), None, ctx.config.layer_norm_rms_epsilon)
+    mixed = (groups * p.ssm_norm[None, None]).reshape(y.shape)
+    return ctx.see("final_output", mixed), RecurrentState(memory, tail)
