@@ -3,7 +3,7 @@
 The tests call the tasks of a kernel as its handler does, so that all instruction sets are tested.
 """
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from minillama.kernels.cpu.delta_rule.delta_rule_kernel import ROWS, DeltaRuleAr
 from minillama.kernels.cpu.delta_rule.delta_rule_op import delta_rule, fits
 from minillama.kernels.cpu.runtime.machine_code import callable_at, compile_kernels
 from minillama.kernels.cpu.simd import Isa
+from minillama.model.layer_kinds import DeltaNet
 from minillama.model.layers import delta_rule as forms
 
 BATCH, KEY_HEADS, HEADS = 2, 2, 6
@@ -55,17 +56,23 @@ def kernel(size: int, isa: Isa):  # type: ignore[no-untyped-def]
 
 def run(isa: Isa, parts: list[np.ndarray], grouped: bool) -> tuple[np.ndarray, np.ndarray]:
     """Results and the memory after the tokens."""
-    q, k, v, log_decay, beta, memory = (guarded(np.array(x)) for x in parts)
+    qkv, log_decay, beta, memory = (guarded(np.array(x)) for x in (side_by_side(parts), *parts[3:]))
+    v, width = parts[2], 4 * KEY_HEADS * parts[2].shape[-1]
     decay, out = guarded(np.exp(log_decay)), guarded(np.full(v.shape, np.nan, np.float32))
     epsilon, scale = (int(bits) for bits in np.array([EPSILON, v.shape[-1] ** -0.5], np.float32).view(np.int32))
     args = DeltaRuleArgs.pack(
         time=v.shape[1], key_heads=KEY_HEADS, value_heads=HEADS, grouped=int(grouped), epsilon=epsilon, scale=scale,
-        q=q.ctypes.data, k=k.ctypes.data, v=v.ctypes.data, decay=decay.ctypes.data, beta=beta.ctypes.data,
-        memory=memory.ctypes.data, out=out.ctypes.data,
+        channels=qkv.shape[-1], q=qkv.ctypes.data, k=qkv.ctypes.data + width, v=qkv.ctypes.data + 2 * width,
+        decay=decay.ctypes.data, beta=beta.ctypes.data, memory=memory.ctypes.data, out=out.ctypes.data,
     )  # fmt: skip
     for task in range(BATCH * HEADS * (v.shape[-1] // ROWS)):
         kernel(v.shape[-1], isa)(args.ctypes.data, task)
     return out, memory
+
+
+def side_by_side(parts: list[np.ndarray]) -> np.ndarray:
+    """Queries, keys and values, [B, T, C]."""
+    return np.concatenate([x.reshape(*x.shape[:2], -1) for x in parts[:3]], axis=-1)
 
 
 @by_isa
@@ -96,9 +103,9 @@ def test_sizes() -> None:
 def test_in_a_program() -> None:
     """Through JAX; the memory of an argument that is not donated stays as it was."""
     parts = inputs(ROWS, 5)
-    *tokens, memory = (jnp.asarray(x) for x in parts)
-    tokens[3] = jnp.exp(tokens[3])
-    found = jax.jit(lambda *x: delta_rule(*x, epsilon=EPSILON, grouped=False))(*tokens, memory)
+    log_decay, beta, memory = (jnp.asarray(x) for x in parts[3:])
+    call = partial(delta_rule, key_heads=KEY_HEADS, epsilon=EPSILON, grouped=False)
+    found = jax.jit(call)(jnp.asarray(side_by_side(parts)), jnp.exp(log_decay), beta, memory)
     np.testing.assert_array_equal(np.asarray(memory), parts[-1])
     for got, right in zip(found, expected(parts, grouped=False), strict=True):
         np.testing.assert_allclose(np.asarray(got), right, atol=1e-5)
@@ -109,6 +116,8 @@ def test_padded_tokens_change_nothing() -> None:
     parts = inputs(ROWS, 5)
     for zeros in parts[3:5]:
         zeros[:, 2:] = 0
-    _, memory = forms.delta_rule(*(jnp.asarray(x) for x in parts), epsilon=EPSILON, grouped=True)
+    layer = DeltaNet(KEY_HEADS, HEADS, ROWS, 4, grouped=True)
+    arrays = (jnp.asarray(x) for x in (side_by_side(parts), *parts[3:]))
+    _, memory = forms.delta_rule(*arrays, layer, EPSILON)
     cut = [*(x[:, :2] for x in parts[:5]), parts[5]]
     np.testing.assert_allclose(np.asarray(memory), run(ISAS[0], cut, grouped=True)[1], atol=1e-6)

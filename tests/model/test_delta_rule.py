@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy_delta_net import delta_rule as slow_rule
 
+from minillama.model.layer_kinds import DeltaNet
 from minillama.model.layers.delta_rule import CHUNK, by_chunk, by_token, delta_rule, unit_lower_inverse
 
 BATCH, TIME, HEADS, SIZE = 2, 2 * CHUNK + 9, 2, 8
@@ -89,8 +90,10 @@ def test_value_heads_share_keys(grouped: bool) -> None:
     of_head = np.arange(3 * HEADS) // 3 if grouped else np.arange(3 * HEADS) % HEADS
     empty = np.zeros((3 * HEADS, SIZE, SIZE), np.float32)
     expected, _ = slow_rule(q[0][:, of_head] / np.sqrt(SIZE), k[0][:, of_head], v[0], log_decay[0], beta[0], empty)
-    arrays = (jnp.asarray(x) for x in (q, k, v, log_decay, beta, empty[None]))
-    got, _ = jax.jit(partial(delta_rule, epsilon=0.0, grouped=grouped))(*arrays)
+    qkv = np.concatenate([x.reshape(1, 5, -1) for x in (q, k, v)], axis=-1)
+    layer = DeltaNet(HEADS, 3 * HEADS, SIZE, 4, grouped=grouped)
+    arrays = (jnp.asarray(x) for x in (qkv, log_decay, beta, empty[None]))
+    got, _ = jax.jit(partial(delta_rule, layer=layer, epsilon=0.0))(*arrays)
     np.testing.assert_allclose(np.asarray(got[0]), expected, atol=1e-5)
 
 

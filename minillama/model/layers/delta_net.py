@@ -19,14 +19,14 @@ def delta_net_mixer(
     """The values that the queries find in the memories, normed and gated; before `ssm_out`."""
     qkv, gate, beta, alpha = project(p, h, ctx, layer)
     qkv, tail = causal_convolution(ctx.see("linear_attn_qkv_mixed", qkv), state.tail, p.ssm_conv1d, valid=ctx.valid)
-    q, k, v = split_heads(ctx.see("conv_output_silu", jax.nn.silu(qkv)), layer)
+    qkv = ctx.see("conv_output_silu", jax.nn.silu(qkv))
     epsilon = ctx.config.layer_norm_rms_epsilon
     beta = jax.nn.sigmoid(beta)
     log_decay = p.ssm_a[None, None] * jax.nn.softplus(alpha + p.ssm_dt[None, None])
     if ctx.valid is not None:  # padded tokens write nothing and forget nothing
         counts = (jnp.arange(h.shape[1], dtype=jnp.int32)[None] < ctx.valid[:, None])[:, :, None]
         beta, log_decay = jnp.where(counts, beta, 0.0), jnp.where(counts, log_decay, 0.0)
-    found, memory = delta_rule(q, k, v, log_decay, beta, state.memory, epsilon=epsilon, grouped=layer.grouped)
+    found, memory = delta_rule(qkv, log_decay, beta, state.memory, layer, epsilon)
     found, gate = ctx.output_rows(found), ctx.output_rows(gate)
     mixed = rms_norm(found, p.ssm_norm, epsilon) * jax.nn.silu(gate.reshape(found.shape))
     return ctx.see("final_output", mixed.reshape(*mixed.shape[:2], -1)), RecurrentState(memory, tail)
@@ -59,14 +59,3 @@ def _by_key_head(x: Float[Array, "B T _"], layer: DeltaNet, sizes: list[int]) ->
     heads = x.reshape(*x.shape[:2], layer.key_heads, -1)
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
     return [part.reshape(*x.shape[:2], -1) for part in jnp.split(heads, ends, axis=-1)]
-
-
-def split_heads(
-    x: Float[Array, "B T C"], layer: DeltaNet
-) -> tuple[
-    Float[Array, "B T key_heads size"], Float[Array, "B T key_heads size"], Float[Array, "B T value_heads size"]
-]:
-    """Queries, keys and values of the convolution's channels."""
-    parts = jnp.split(x, (layer.key_channels, 2 * layer.key_channels), axis=-1)
-    q, k, v = (part.reshape(*x.shape[:2], -1, layer.size) for part in parts)
-    return q, k, v

@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from minillama.kernels import cpu_kernels_error
+from minillama.model.layer_kinds import DeltaNet
 
 CHUNK = 64  # tokens
 FEW = 16  # tokens, up to here one by one
@@ -26,47 +27,42 @@ Memory = Float[Array, "B heads size size"]
 
 
 def delta_rule(
-    q: Float[Array, "B T key_heads size"],
-    k: Float[Array, "B T key_heads size"],
-    v: Vectors,
-    log_decay: Numbers,
-    beta: Numbers,
-    memory: Memory,
-    *,
-    epsilon: float,
-    grouped: bool,
+    qkv: Float[Array, "B T C"], log_decay: Numbers, beta: Numbers, memory: Memory, layer: DeltaNet, epsilon: float
 ) -> tuple[Vectors, Memory]:
     """Results of the queries of T tokens, and the memory after them.
 
-    q and k are divided by sqrt(sum of squares + epsilon), and the results by sqrt(size).
-    log_decay: at most 0. grouped: which heads share a key, see `DeltaNet`.
+    qkv: queries, keys and values of all heads, side by side. Queries and keys are divided by sqrt(sum of squares +
+    epsilon), and the results by sqrt(size). log_decay: at most 0.
     A token with beta and log_decay 0 leaves the memory as it is.
     """
-    form = on_cpu = partial(_by_products, epsilon, grouped)
+    form = on_cpu = partial(_by_products, layer, epsilon)
     if cpu_kernels_error() is None:
-        on_cpu = partial(_by_kernel, epsilon, grouped)
+        on_cpu = partial(_by_kernel, layer, epsilon)
     if jax.default_backend() == "cpu":
-        return on_cpu(q, k, v, log_decay, beta, memory)
-    return lax.platform_dependent(q, k, v, log_decay, beta, memory, cpu=on_cpu, default=form)
+        return on_cpu(qkv, log_decay, beta, memory)
+    return lax.platform_dependent(qkv, log_decay, beta, memory, cpu=on_cpu, default=form)
 
 
 def _by_kernel(
-    epsilon: float, grouped: bool, q: Array, k: Array, v: Array, log_decay: Array, beta: Array, memory: Array
+    layer: DeltaNet, epsilon: float, qkv: Array, log_decay: Array, beta: Array, memory: Array
 ) -> tuple[Vectors, Memory]:
     """The CPU kernel, where there is one for this size."""
     from minillama.kernels.cpu.delta_rule import delta_rule_op
 
-    if not delta_rule_op.fits(q.shape[-1]):
-        return _by_products(epsilon, grouped, q, k, v, log_decay, beta, memory)
-    return delta_rule_op.delta_rule(q, k, v, jnp.exp(log_decay), beta, memory, epsilon=epsilon, grouped=grouped)
+    if not delta_rule_op.fits(layer.size):
+        return _by_products(layer, epsilon, qkv, log_decay, beta, memory)
+    constants = {"key_heads": layer.key_heads, "epsilon": epsilon, "grouped": layer.grouped}
+    return delta_rule_op.delta_rule(qkv, jnp.exp(log_decay), beta, memory, **constants)
 
 
 def _by_products(
-    epsilon: float, grouped: bool, q: Array, k: Array, v: Array, log_decay: Array, beta: Array, memory: Array
+    layer: DeltaNet, epsilon: float, qkv: Array, log_decay: Array, beta: Array, memory: Array
 ) -> tuple[Vectors, Memory]:
-    q, k = unit_length(q, epsilon) * q.shape[-1] ** -0.5, unit_length(k, epsilon)
-    share = v.shape[2] // q.shape[2]
-    q, k = (jnp.repeat(x, share, axis=2) if grouped else jnp.tile(x, (1, 1, share, 1)) for x in (q, k))
+    parts = jnp.split(qkv, (layer.key_channels, 2 * layer.key_channels), axis=-1)
+    q, k, v = (part.reshape(*qkv.shape[:2], -1, layer.size) for part in parts)
+    q, k = unit_length(q, epsilon) * layer.size**-0.5, unit_length(k, epsilon)
+    share = layer.value_heads // layer.key_heads
+    q, k = (jnp.repeat(x, share, axis=2) if layer.grouped else jnp.tile(x, (1, 1, share, 1)) for x in (q, k))
     form = by_token if v.shape[1] <= FEW else by_chunk
     return form(q, k, v, log_decay, beta, memory)
 

@@ -57,9 +57,10 @@ class DeltaRuleArgs(Struct):
     epsilon = Word(F32)  # added to the squares of lengths
     scale = Word(F32)  # factor of the results
     grouped = Word()  # 1: value head j has key head j // (value heads / key heads); 0: j % key heads
-    q = Word()  # address of [B, T, key heads, size]
-    k = Word()
-    v = Word()  # address of [B, T, value heads, size]
+    channels = Word()  # C: numbers of a token in the next three
+    q = Word()  # address of [B, T, C], of which the first key_heads size count
+    k = Word()  # address of the same for keys
+    v = Word()  # address of the same for values, value_heads size
     decay = Word()  # address of [B, T, value heads]
     beta = Word()
     memory = Word()  # address of [B, value heads, size, size], changed in place
@@ -86,15 +87,21 @@ class _Panel:
 
     def key(self, array: Value, token: Value) -> Value:
         """Address of a token's query or key."""
-        return array + ((self.batch * self.args.time + token) * self.args.key_heads + self.key_head) * (self.size * 4)
+        at = (self.batch * self.args.time + token) * self.args.channels
+        return array + (at + self.key_head * self.size) * 4
 
     def place(self, token: Value) -> Value:
         """Index of a token in arrays [B, T, value heads]."""
         return (self.batch * self.args.time + token) * self.args.value_heads + self.head
 
-    def values(self, array: Value, token: Value) -> Value:
+    def value(self, token: Value) -> Value:
         """Address of the panel's part of a token's value."""
-        return array + (self.place(token) * self.size + self.row) * 4
+        at = (self.batch * self.args.time + token) * self.args.channels
+        return self.args.v + (at + self.head * self.size + self.row) * 4
+
+    def result(self, token: Value) -> Value:
+        """Address of the panel's part of a token's result."""
+        return self.args.out + (self.place(token) * self.size + self.row) * 4
 
 
 def lanes() -> int:
@@ -134,7 +141,7 @@ def _read(panel: _Panel, token: Value, *, is_first: bool) -> None:
     place = panel.place(token) * 4
     decay, beta = load(F32, 1, args.decay + place), load(F32, 1, args.beta + place)
     per_key, per_query, product = _lengths(panel, q, k)
-    values, out = panel.values(args.v, token), panel.values(args.out, token)
+    values, out = panel.value(token), panel.result(token)
     for first in loop(0, ROWS, group):
         rows = panel.memory + first * (panel.size * 4)
         sums = row_sums(_sums(panel, rows, q, k, None if is_first else (token - 1, panel.d + first * 4), group))

@@ -26,29 +26,32 @@ FEW = 8  # tokens, up to here with the number of threads for decoding
 
 
 def delta_rule(
-    q: Float[Array, "B T key_heads size"],
-    k: Float[Array, "B T key_heads size"],
-    v: Float[Array, "B T heads size"],
+    qkv: Float[Array, "B T C"],
     decay: Float[Array, "B T heads"],
     beta: Float[Array, "B T heads"],
     memory: Float[Array, "B heads size size"],
     *,
+    key_heads: int,
     epsilon: float,
     grouped: bool,
 ) -> tuple[Float[Array, "B T heads size"], Float[Array, "B heads size size"]]:
     """Results of the queries of T tokens, and the memory after them.
 
-    q and k are divided by sqrt(sum of squares + epsilon), and the results by sqrt(size).
+    qkv: queries, keys and values side by side. q and k are divided by sqrt(sum of squares + epsilon), and the results
+    by sqrt(size).
     grouped: which value heads share a key. The size is a multiple of ROWS. The same bits for any T.
     """
-    spec = DeltaRuleSpec(q.shape[-1])
+    (batch, heads, size, _), time = memory.shape, qkv.shape[1]
+    spec = DeltaRuleSpec(size)
     load_delta_rule(spec)
-    batch, time, key_heads, _ = q.shape
-    sizes = jnp.asarray(np.array([batch, time, key_heads, v.shape[2], int(grouped), int(time <= FEW)], np.int32))
-    floats = jnp.asarray(np.array([epsilon, q.shape[-1] ** -0.5], np.float32))
-    results = jax.ShapeDtypeStruct(v.shape, v.dtype), jax.ShapeDtypeStruct(memory.shape, memory.dtype)
-    call = jax.ffi.ffi_call(spec.name, results, input_output_aliases={7: 1})
-    found, after = call(sizes, floats, q, k, v, decay, beta, memory)
+    sizes = jnp.asarray(np.array([batch, time, key_heads, heads, int(grouped), int(time <= FEW)], np.int32))
+    floats = jnp.asarray(np.array([epsilon, size**-0.5], np.float32))
+    results = (
+        jax.ShapeDtypeStruct((batch, time, heads, size), qkv.dtype),
+        jax.ShapeDtypeStruct(memory.shape, memory.dtype),
+    )
+    call = jax.ffi.ffi_call(spec.name, results, input_output_aliases={5: 1})
+    found, after = call(sizes, floats, qkv, decay, beta, memory)
     return found, after
 
 
@@ -71,7 +74,7 @@ def load_delta_rule(spec: DeltaRuleSpec) -> None:
 def define_handlers(module: Module, spec: DeltaRuleSpec, api: Api) -> None:
     """`delta_rule(frame)`, the FFI handler.
 
-    Operands: i32 [batch, time, key heads, value heads, grouped, is_decode], f32 [epsilon, scale], q, k, v, decay, beta,
+    Operands: i32 [batch, time, key heads, value heads, grouped, is_decode], f32 [epsilon, scale], qkv, decay, beta,
     memory. Results: what the queries find, and the memory, which is the operand's.
     """
     import_pool(module)
@@ -83,7 +86,8 @@ def _delta_rule(module: Module, frame: Frame, spec: DeltaRuleSpec) -> None:
     """Store the arguments and run the tasks."""
     sizes, floats = frame.argument(0), frame.argument(1)
     batch, time, key_heads, heads, grouped, is_decode = (load(I32, 1, sizes + 4 * i).to(I64) for i in range(6))
-    q, k, v, decay, beta = (frame.argument(i) for i in range(2, 7))
+    qkv, decay, beta = (frame.argument(i) for i in range(2, 5))
+    keys = key_heads * spec.size
     out, memory = frame.result(0), frame.result(1)
     epsilon, scale = (load(I32, 1, floats + 4 * i).to(I64) for i in range(2))
     call = alloca(DeltaRuleArgs.size())
@@ -94,9 +98,10 @@ def _delta_rule(module: Module, frame: Frame, spec: DeltaRuleSpec) -> None:
         epsilon=epsilon,
         scale=scale,
         grouped=grouped,
-        q=q,
-        k=k,
-        v=v,
+        channels=keys * 2 + heads * spec.size,
+        q=qkv,
+        k=qkv + keys * 4,
+        v=qkv + keys * 8,
         decay=decay,
         beta=beta,
         memory=memory,
