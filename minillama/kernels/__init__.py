@@ -6,6 +6,7 @@
 
 from minillama.kernels.cpu_available import cpu_kernels_error, instruction_set, reads_in_place
 from minillama.kernels.decode_blocks import DECODERS
+from minillama.kernels.grouped_products import RowGroups
 from minillama.kernels.load_weights import (
     SUPPORTED,
     Files,
@@ -17,7 +18,7 @@ from minillama.kernels.load_weights import (
     place_weight,
     portable_weight,
 )
-from minillama.kernels.weight import Blocks, Dense, Half, Portable, Weight, embed, matmul, matmuls
+from minillama.kernels.weight import Blocks, Dense, Half, Portable, Weight, embed, grouped_matmuls, matmul, matmuls
 
 __all__ = [
     "DECODERS",
@@ -27,11 +28,13 @@ __all__ = [
     "Files",
     "Half",
     "Portable",
+    "RowGroups",
     "Weight",
     "bytes_on",
     "check_supported",
     "cpu_kernels_error",
     "embed",
+    "grouped_matmuls",
     "instruction_set",
     "load_vector",
     "load_weight",

@@ -7,6 +7,7 @@ import jax
 from jax import Array, lax
 from jaxtyping import Float, Int
 
+from minillama.kernels.grouped_products import RowGroups
 from minillama.kernels.weight import Weight
 
 
@@ -44,6 +45,15 @@ class ScaledWeight(Weight):
         plain = [weight.weight if isinstance(weight, ScaledWeight) else weight for weight in weights]
         found = zip(weights, plain[0].products(x, plain[1:], n_valid), strict=True)
         return [weight._scaled(y) if isinstance(weight, ScaledWeight) else y for weight, y in found]
+
+    def grouped_products(
+        self, x: Float[Array, "R K"], others: Sequence[Weight], groups: RowGroups
+    ) -> list[Float[Array, "R N"]]:
+        stacks = [self, *others]
+        plain = [stack.weight if isinstance(stack, ScaledWeight) else stack for stack in stacks]
+        found = zip(stacks, plain[0].grouped_products(x, plain[1:], groups), strict=True)
+        numbers = groups.matrices_of(x.shape[0])
+        return [y * stack.scale[numbers][:, None] if isinstance(stack, ScaledWeight) else y for stack, y in found]
 
     def _scaled(self, y: Float[Array, "T N"]) -> Float[Array, "T N"]:
         return y * self.scale.reshape(1, 1)

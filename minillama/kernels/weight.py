@@ -18,6 +18,7 @@ from jax import Array, lax
 from jaxtyping import Float, Int, Int8, UInt8
 
 from minillama.kernels.decode_blocks import NIBBLE_TYPES, decode
+from minillama.kernels.grouped_products import RowGroups, products_in_tiles
 
 MAX_GEMV_ROWS = 4  # rows of x; up to here one GEMV a row is faster than decoding the matrix for a GEMM
 TILE_ROWS = 1024  # rows of W that are decoded at a time: they stay in the cache until they are multiplied
@@ -67,6 +68,16 @@ class Weight(ABC):
         """
         return [weight.product(x) for weight in (self, *others)]
 
+    def grouped_products(
+        self, x: Float[Array, "R K"], others: Sequence["Weight"], groups: RowGroups
+    ) -> list[Float[Array, "R N"]]:
+        """Products of every row with a matrix of this stack and of others; see `grouped_matmuls`."""
+        stacks = [self, *others]
+        widths = [stack.shape[-2] for stack in stacks]
+        return products_in_tiles(
+            x, widths, groups, lambda rows, e: matmuls(rows, [stack.expert(e) for stack in stacks])
+        )
+
 
 def matmul(x: Float[Array, "*batch K"], w: Weight, n_valid: Int[Array, ""] | None = None) -> Float[Array, "*batch N"]:
     """x Wᵀ in float32.
@@ -83,6 +94,15 @@ def matmuls(
     first, *others = weights
     found = first.products(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), others, n_valid)
     return [y.reshape(*x.shape[:-1], y.shape[-1]) for y in found]
+
+
+def grouped_matmuls(x: Float[Array, "R K"], stacks: Sequence[Weight], groups: RowGroups) -> list[Float[Array, "R N"]]:
+    """Products of rows with the matrices of their groups, of several stacks.
+
+    Only matrices with rows are read. Results of rows outside of all groups have no meaning, and may be no numbers.
+    """
+    first, *others = stacks
+    return first.grouped_products(x, others, groups)
 
 
 class Portable(Weight):

@@ -43,6 +43,7 @@ class Experts:
 
     normalise: divide the weights of the chosen experts by their sum; scale: then multiply them.
     groups: experts are chosen from the `groups_used` best groups only.
+    feed_forward_length: F of an expert; 0 if the file does not say.
     """
 
     count: int = 0
@@ -52,6 +53,7 @@ class Experts:
     scale: float = 1.0
     groups: int = 1
     groups_used: int = 1
+    feed_forward_length: int = 0
 
 
 @dataclass(frozen=True)

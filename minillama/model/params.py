@@ -12,7 +12,7 @@ from minillama.kernels import Weight, matmul, matmuls
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Linear:
-    """y = x Wᵀ + b; the bias is optional."""
+    """y = x Wᵀ + b; the bias is optional, and [E, N] of experts."""
 
     weight: Weight
     bias: Float[Array, "*experts N"] | None = None

@@ -24,7 +24,7 @@ LOW_BITS = "(NVFP4|TQ|IQ1_|IQ2_|IQ3_)"  # the types that are only read
 RULES = (
     # families: one of each feature (rope style, fused tensors, head norms, post norms, window, experts, factors)
     Rule("model/test_forward.py::TestEveryVariant::test_forward_is_the_formulas",
-         "llama3|qwen2moe|chatglm|gemma3|phi3-longrope|glm4moe|mistral3|olmo3|phi2", ".*"),
+         "llama3|qwen2moe|chatglm|gemma3|phi3-longrope|glm4moe|mistral3|olmo3|phi2|gpt-oss", ".*"),
     Rule("model/test_forward.py::TestEveryVariant", "llama3|qwen2moe|chatglm|gemma3|phi3-longrope", ".*"),
     Rule("model/test_forward.py::TestAgainstLlamaCpp::test_architecture",
          "llama3|qwen2moe|qwen3|chatglm|gemma2|phi3-longrope|qwen2-yarn", ".*"),
@@ -80,6 +80,7 @@ RULES = (
          "(?!.*generic).*|(IQ2_XXS|TQ1_0).*"),
     Rule("kernels/test_cpu_matmul.py::test_any_bytes", f"(?!.*generic|{LOW_BITS}).*",
          "(?!.*generic).*|(IQ2_XXS|TQ1_0).*"),
+    Rule("kernels/test_grouped_products.py::TestEveryType", ".*(Q6_K|F16).*", ".*"),
     Rule("kernels/test_cpu_matmul.py::TestEveryKernel",
          "(?!.*generic).*-(Q4_0|Q8_0|Q4_K|Q6_K|F16|IQ4_XS|IQ2_S)-.*",
          "(?!.*generic).*|.*(Q4_0|[^B]F16|Q6_K|IQ2_XXS|TQ1_0).*"),

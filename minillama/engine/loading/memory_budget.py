@@ -69,7 +69,8 @@ def predict(
     """Memory by formula: tensors, the cache with its checkpoints, the largest chunk's activations.
 
     Attention holds, of every query, the scores with one tile of keys and their exponentials, and twice the mean of the
-    values; the processor's own kernel only the mean. So compute memory does not depend on the context.
+    values; the processor's own kernel only the mean. So compute memory does not depend on the context. Experts hold
+    the input and three hidden states of every choice of every token.
     """
     chunk = batches.within(ctx_size).ubatch_size
     heads, mixed = _widest_attention(config)
@@ -77,7 +78,9 @@ def predict(
     if device is not None and (device.platform != "cpu" or cpu_kernels_error() is not None):
         attention += 4 * chunk * (2 * heads * min(tile_size(device.platform), ctx_size) + mixed)
     per_layer = 2 * config.block_count * config.per_layer_length
-    widest = 4 * chunk * (8 * config.embedding_length + per_layer) + 4 * config.vocab_size
+    width, experts = config.embedding_length, config.experts
+    choices = experts.used * (width + 3 * (experts.feed_forward_length or width))
+    widest = 4 * chunk * (2 * width + max(6 * width, choices) + per_layer) + 4 * config.vocab_size
     cache = cache_bytes(config, ctx_size, types, chunk=chunk) + all_checkpoint_bytes(config, ctx_size, types, chunk)
     return Memory(weights, cache, attention + widest)
 

@@ -7,7 +7,6 @@ microseconds.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,26 +15,13 @@ from gguf import GGMLQuantizationType as Type
 from jax import Array
 from jaxtyping import Float, Int, UInt8
 
-from minillama import env
 from minillama.gguf.types import row_bytes
-from minillama.kernels.cpu.formats import FORMATS
-from minillama.kernels.cpu.matmul import activations_amx, gemm, gemm_amx
-from minillama.kernels.cpu.matmul.activations import PANEL_TOKENS, PanelLayout, RowLayout
-from minillama.kernels.cpu.runtime.ffi_handlers import MAX_MATRICES, MAX_STACK, PAGE, SCRATCH_UNIT, MatmulPlan
-from minillama.kernels.cpu.runtime.registry import (
-    GEMV_ROLES,
-    GEMV_TOKENS,
-    Role,
-    activation_terms,
-    chosen_isa,
-    kernel_number,
-    load_kernels,
-)
+from minillama.kernels.cpu.matmul_strategies import gemm_strategy, gemv_strategy, strategy
+from minillama.kernels.cpu.runtime.ffi_handlers import MAX_MATRICES, PAGE, SCRATCH_UNIT, MatmulPlan
+from minillama.kernels.cpu.runtime.grouped_handler import GROUP_BYTES, GroupedPlan
+from minillama.kernels.cpu.runtime.registry import GEMV_TOKENS, Role, kernel_number, load_kernels
+from minillama.kernels.grouped_products import RowGroups
 from minillama.kernels.weight import Weight
-
-_DECODE_TASK_BYTES = 1 << 18  # weights of a task when decoding
-_MIN_TASKS = 16  # of a matrix, so that all threads finish at about the same time
-_TASKS_PER_THREAD = 4  # in a GEMM with AMX tiles, where larger tasks read the activations less often
 
 
 @jax.tree_util.register_dataclass
@@ -85,8 +71,21 @@ class MappedWeight(Weight):
     def batched_product(
         self, x: Float[Array, "P T K"], first: Int[Array, ""] | int = 0, n_valid: Int[Array, ""] | None = None
     ) -> Float[Array, "P T N"]:
-        starts = range(0, x.shape[0], MAX_STACK)
-        return jnp.concatenate([multiply_stack(x[i : i + MAX_STACK], self, first + i, n_valid) for i in starts])
+        matrices, tokens, width = x.shape
+        numbers, starts = (step * jnp.arange(matrices, dtype=jnp.int32) for step in (1, tokens))
+        count = jnp.int32(tokens) if tokens <= GEMV_TOKENS[-1] or n_valid is None else jnp.clip(n_valid, 0, tokens)
+        groups = RowGroups(first + numbers, starts, starts + count.astype(jnp.int32))
+        y = multiply_groups(x.reshape(-1, width), [self], groups)[0].reshape(matrices, tokens, -1)
+        is_valid = jnp.arange(tokens, dtype=jnp.int32) < count
+        return y if n_valid is None else jnp.where(is_valid[None, :, None], y, 0)
+
+    def grouped_products(
+        self, x: Float[Array, "R K"], others: Sequence[Weight], groups: RowGroups
+    ) -> list[Float[Array, "R N"]]:
+        stacks = [self, *others]
+        if all(isinstance(stack, MappedWeight) and _layouts(stack) == _layouts(self) for stack in stacks):
+            return multiply_groups(x, stacks, groups)
+        return [y for stack in stacks for y in stack.grouped_products(x, [], groups)]
 
     def rows(self, ids: Int[Array, "n"]) -> Float[Array, "n K"]:
         count, width = self.sizes[-2:]
@@ -133,11 +132,12 @@ def multiply(
     n_valid: number of valid tokens. With more than max(GEMV_TOKENS) tokens, the results of others are zeros.
     """
     tokens, width = x.shape
-    padded = _padded(tokens)
+    padded = next((count for count in GEMV_TOKENS if count >= tokens), tokens)
     if padded > tokens:
         x = jnp.pad(x, ((0, padded - tokens), (0, 0)))
     plans, scratch = _plans(weights, padded, width)
-    count = _count(padded, n_valid)
+    is_gemv = padded in GEMV_TOKENS
+    count = jnp.int32(padded) if is_gemv or n_valid is None else n_valid.astype(jnp.int32)
     experts = [jnp.int32(0) if weight.index is None else weight.index.astype(jnp.int32) for weight in weights]
     results = [jax.ShapeDtypeStruct((padded, weight.sizes[-2]), jnp.float32) for weight in weights]
     results.append(jax.ShapeDtypeStruct((scratch,), jnp.uint8))
@@ -147,86 +147,56 @@ def multiply(
     return [y[:tokens] for y in products]
 
 
-def multiply_stack(
-    x: Float[Array, "P T K"], stack: MappedWeight, first: Int[Array, ""] | int, n_valid: Int[Array, ""] | None = None
-) -> Float[Array, "P T N"]:
-    """x[p] W[first + p]ᵀ for P matrices of a stack in one call; see `multiply`."""
-    parts, tokens, width = x.shape
-    padded = _padded(tokens)
-    x = jnp.pad(x, ((0, 0), (0, padded - tokens), (0, 0)))
-    chosen = _strategy(stack, padded, width, parts)
-    units = chosen.scratch_bytes // SCRATCH_UNIT + 2 if chosen.scratch_bytes else 0
-    prepare = kernel_number(stack.kind, chosen.prepare) if units else -1
-    plan = stack.plan(
-        chosen.role,
-        padded,
-        task_rows=chosen.task_rows,
-        prepare=prepare,
-        unit=chosen.unit,
-        scratch=units or -1,
-        is_prompt=int(padded not in GEMV_TOKENS),
+def multiply_groups(
+    x: Float[Array, "R K"], stacks: Sequence[MappedWeight], groups: RowGroups
+) -> list[Float[Array, "R N"]]:
+    """Products of rows with the matrices of their groups, of several stacks in one call.
+
+    Rows outside of all groups are left as the memory was.
+    """
+    rows, (first, *_) = x.shape[0], stacks
+    small, large = (choose(first.kind, first.sizes[-2], first.sizes[-1]) for choose in (gemv_strategy, gemm_strategy))
+    numbers = jnp.stack([stack.place(groups.matrices.astype(jnp.int32)) for stack in stacks])
+    bounds = jnp.stack([groups.starts, groups.ends]).astype(jnp.int32)
+    row_size = max(small.unit_bytes, large.unit_bytes // large.unit)
+    partial_panels = min(groups.count, rows // (GEMV_TOKENS[-1] + 1))
+    scratch = rows * row_size + partial_panels * large.unit_bytes + groups.count * (GROUP_BYTES + SCRATCH_UNIT)
+    results = [jax.ShapeDtypeStruct((rows, stack.sizes[-2]), jnp.float32) for stack in stacks]
+    results.append(jax.ShapeDtypeStruct((scratch + SCRATCH_UNIT,), jnp.uint8))
+    plans = [_grouped_plan(stack, rows, groups.count) for stack in stacks]
+    *products, _ = jax.ffi.ffi_call("minillama_grouped_product", results)(
+        _table(plans), x, numbers, bounds, *(stack.memory for stack in stacks)
     )
-    numbers = stack.place(first + jnp.arange(parts, dtype=jnp.int32))
-    result = jax.ShapeDtypeStruct((parts, padded, stack.sizes[-2]), jnp.float32)
-    scratch = jax.ShapeDtypeStruct((max(1, parts * units) * SCRATCH_UNIT,), jnp.uint8)
-    y, _ = jax.ffi.ffi_call("minillama_stack", (result, scratch))(
-        _table([plan]), x, jnp.concatenate([numbers, _count(padded, n_valid)[None]]), stack.memory
+    return products
+
+
+def _grouped_plan(stack: MappedWeight, tokens: int, groups: int) -> GroupedPlan:
+    (rows, width), kind = stack.sizes[-2:], stack.kind
+    small, large = gemv_strategy(kind, rows, width, parts=min(tokens, groups)), gemm_strategy(kind, rows, width)
+    return GroupedPlan(
+        gemv=kernel_number(kind, small.role),
+        gemm=kernel_number(kind, large.role),
+        rows=rows,
+        row_bytes=stack.row_bytes,
+        page=stack.offset // PAGE,
+        page_offset=stack.offset % PAGE,
+        matrices=stack.sizes[0],
+        gemv_task_rows=small.task_rows,
+        gemm_task_rows=large.task_rows,
+        width=width,
+        prepare_gemv=kernel_number(kind, small.prepare),
+        prepare_gemm=kernel_number(kind, large.prepare),
+        row_size=small.unit_bytes,
+        panel_rows=large.unit,
+        panel_size=large.unit_bytes,
+        is_prompt=int(tokens > GEMV_TOKENS[-1] * groups),
     )
-    return y[:, :tokens]
 
 
-def _padded(tokens: int) -> int:
-    """The number of tokens that a kernel is compiled for."""
-    return next((count for count in GEMV_TOKENS if count >= tokens), tokens)
-
-
-def _count(padded: int, n_valid: Int[Array, ""] | None) -> Int[Array, ""]:
-    """The number of tokens to multiply."""
-    return jnp.int32(padded) if padded in GEMV_TOKENS or n_valid is None else n_valid.astype(jnp.int32)
-
-
-class _Strategy(NamedTuple):
-    """The kernels, the layout of the activations and the task size of a product."""
-
-    role: Role
-    prepare: Role
-    unit: int  # tokens that a preparation task converts
-    scratch_bytes: int  # of the converted activations; 0 if the kernel uses them as they are
-    layout: object  # equal for matrices that can share converted activations
-    task_rows: int
-
-
-def _gemv_strategy(weight: MappedWeight, tokens: int, width: int, parts: int) -> _Strategy:
-    form, rows = FORMATS.get(weight.kind), weight.sizes[-2]
-    size = 0 if form is None else tokens * RowLayout(width, form.group).size
-    task_rows = max(8, min(_DECODE_TASK_BYTES // weight.row_bytes, rows, rows * parts // _MIN_TASKS))
-    layout = None if form is None else (form.group, form.permutation)
-    return _Strategy(GEMV_ROLES[tokens], Role.PREPARE_GEMV, 1, size, layout, task_rows)
-
-
-def _amx_strategy(weight: MappedWeight, tokens: int, width: int, terms: int) -> _Strategy:
-    unit = activations_amx.PANEL_TOKENS
-    size = -(-tokens // unit) * activations_amx.TileLayout(width, terms).size
-    share = weight.sizes[-2] // (_TASKS_PER_THREAD * env.thread_limits()[1])
-    step = gemm_amx.MICROTILE_ROWS
-    task_rows = min(gemm_amx.MAX_UNPACKED_ROWS, max(step, share // step * step))
-    return _Strategy(Role.GEMM, Role.PREPARE_GEMM, unit, size, terms, task_rows)
-
-
-def _gemm_strategy(weight: MappedWeight, tokens: int, width: int) -> _Strategy:
-    form, unit = FORMATS.get(weight.kind), PANEL_TOKENS
-    size = -(-tokens // unit) * (4 * width * unit if form is None else PanelLayout(width, form.group).size)
-    task_rows = min(gemm.MAX_UNPACKED_ROWS, max(8, weight.sizes[-2] // 32 // 8 * 8))
-    layout = None if form is None else (form.group, form.zero_point)
-    return _Strategy(Role.GEMM, Role.PREPARE_GEMM, unit, size, layout, task_rows)
-
-
-def _strategy(weight: MappedWeight, tokens: int, width: int, parts: int = 1) -> _Strategy:
-    """The strategy of a product; parts: matrices like this one in the same call."""
-    if tokens in GEMV_TOKENS:
-        return _gemv_strategy(weight, tokens, width, parts)
-    terms = activation_terms(weight.kind, chosen_isa())
-    return _gemm_strategy(weight, tokens, width) if terms is None else _amx_strategy(weight, tokens, width, terms)
+def _layouts(stack: MappedWeight) -> tuple[object, ...]:
+    """Equal for stacks that can share converted activations."""
+    sizes = stack.kind, *stack.sizes[-2:]
+    return gemv_strategy(*sizes).layout, gemm_strategy(*sizes).layout, stack.sizes[-1]
 
 
 def _plans(weights: Sequence[MappedWeight], tokens: int, width: int) -> tuple[list[MatmulPlan], int]:
@@ -238,10 +208,11 @@ def _plans(weights: Sequence[MappedWeight], tokens: int, width: int) -> tuple[li
         raise ValueError(f"{len(weights)} matrices in one product; at most {MAX_MATRICES}")
     plans, places, end = [], {}, 0
     for weight in weights:
-        chosen = _strategy(weight, tokens, width)
-        is_new = chosen.layout not in places and chosen.scratch_bytes > 0
+        chosen = strategy(weight.kind, weight.sizes[-2], width, tokens)
+        size = chosen.scratch_bytes(tokens)
+        is_new = chosen.layout not in places and size > 0
         if is_new:
-            places[chosen.layout], end = end, end + chosen.scratch_bytes // SCRATCH_UNIT + 2
+            places[chosen.layout], end = end, end + size // SCRATCH_UNIT + 2
         plans.append(
             weight.plan(
                 chosen.role,
@@ -249,12 +220,12 @@ def _plans(weights: Sequence[MappedWeight], tokens: int, width: int) -> tuple[li
                 task_rows=chosen.task_rows,
                 prepare=kernel_number(weight.kind, chosen.prepare) if is_new else -1,
                 unit=chosen.unit,
-                scratch=places[chosen.layout] if chosen.scratch_bytes else -1,
+                scratch=places[chosen.layout] if size else -1,
                 is_prompt=int(tokens not in GEMV_TOKENS),
             )
         )
     return plans, max(1, end) * SCRATCH_UNIT
 
 
-def _table(plans: Sequence[MatmulPlan]) -> Array:
+def _table(plans: Sequence[MatmulPlan | GroupedPlan]) -> Array:
     return jnp.asarray(np.array([plan.row() for plan in plans], np.int32))

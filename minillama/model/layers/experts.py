@@ -1,74 +1,70 @@
-"""Mixture of experts: a router picks a few feed-forward networks for each token (Jiang et al. 2024, Mixtral)."""
+"""Mixture of experts: a router picks a few feed-forward networks for each token (Jiang et al. 2024, Mixtral).
+
+Choices are sorted by expert, so that each chosen expert is read once, for its own tokens only.
+"""
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
-from jaxtyping import Float, Int
+from jax import Array
+from jaxtyping import Bool, Float
 
-from minillama.kernels import matmul, matmuls
-from minillama.model.config import Config
+from minillama.kernels import grouped_matmuls
+from minillama.model.context import PassContext
 from minillama.model.layers.gating import gated
-from minillama.model.layers.routing import route
+from minillama.model.layers.routing import SortedChoices, route, sort_choices
 from minillama.model.params import Block, Linear, fused_projections
 
 
 def mix_experts(
-    p: Block,
-    config: Config,
-    h: Float[Array, "B T D"],
-    n_valid: Int[Array, ""] | None = None,
-    routed_by: Float[Array, "B T D"] | None = None,
+    p: Block, h: Float[Array, "B T D"], ctx: PassContext, routed_by: Float[Array, "B T D"] | None = None
 ) -> Float[Array, "B T D"]:
     """The weighted sum of the chosen experts' outputs, plus the shared expert's if any.
 
-    n_valid: tokens that count, where a prompt is padded; None for all. routed_by: what the router reads; None for h.
+    Padded tokens give zeros. routed_by: the input of the router; None for h.
     """
-    flat = h.reshape(-1, h.shape[-1])
-    weights, chosen = route(p, config, flat if routed_by is None else routed_by.reshape(flat.shape))
-    activation = config.family.activation
-
-    def expert(index: Int[Array, ""], x: Float[Array, "n D"]) -> Float[Array, "n D"]:
-        gate, up = _open_expert(p, index, x, n_valid)
-        y = matmul(gated(gate, up, activation), p.ffn_down_exps.weight.expert(index), n_valid)
-        return _add_bias(y, p.ffn_down_exps, index)
-
-    tokens, used = chosen.shape
-    if tokens * used <= config.expert_count:  # few tokens: read only the experts that they use
-
-        def add_choice(i: Int[Array, ""], acc: Float[Array, "T D"]) -> Float[Array, "T D"]:
-            t, u = i // used, i % used
-            y = expert(chosen[t, u], lax.dynamic_slice_in_dim(flat, t, 1)) * weights[t, u]
-            return lax.dynamic_update_slice_in_dim(acc, lax.dynamic_slice_in_dim(acc, t, 1) + y, t, 0)
-
-        mixed = lax.fori_loop(0, tokens * used, add_choice, jnp.zeros_like(flat))
-    else:
-
-        def add_expert(e: Int[Array, ""], acc: Float[Array, "T D"]) -> Float[Array, "T D"]:
-            share = jnp.sum(jnp.where(chosen == e, weights, 0.0), axis=-1)
-            return acc + expert(e, flat) * share[:, None]
-
-        mixed = lax.fori_loop(0, config.expert_count, add_expert, jnp.zeros_like(flat))
+    x = h.reshape(-1, h.shape[-1])
+    weights, chosen = route(p, ctx.config, x if routed_by is None else routed_by.reshape(x.shape))
+    is_counted = counted_tokens(ctx, h.shape[1])
+    choices = sort_choices(chosen, ctx.config.expert_count, is_counted)
+    gate, up = gate_and_up(p, x[choices.tokens], choices)
+    (y,) = biased_products(gated(gate, up, ctx.config.family.activation), [p.ffn_down_exps], choices)
+    mixed = jnp.einsum("TUD,TU->TD", y[choices.rows], weights)
+    if is_counted is not None:
+        mixed = jnp.where(is_counted[:, None], mixed, 0)
     if p.ffn_gate_shexp is not None:
-        gate, up = fused_projections(flat, p.ffn_gate_shexp, p.ffn_up_shexp, n_valid=n_valid)
-        shared = p.ffn_down_shexp(gated(gate, up, activation), n_valid)
-        if p.ffn_gate_inp_shexp is not None:
-            shared = jax.nn.sigmoid(flat @ p.ffn_gate_inp_shexp)[:, None] * shared
-        mixed = mixed + shared
+        mixed = mixed + shared_expert(p, x, ctx)
     return mixed.reshape(h.shape)
 
 
-def _open_expert(
-    p: Block, index: Int[Array, ""], x: Float[Array, "n D"], n_valid: Int[Array, ""] | None
-) -> list[Float[Array, "n F"]]:
-    """The products with an expert's gate and up rows."""
-    if p.ffn_gate_up_exps is not None:
-        both = _add_bias(matmul(x, p.ffn_gate_up_exps.weight.expert(index), n_valid), p.ffn_gate_up_exps, index)
-        return jnp.split(both, 2, axis=-1)
-    stacks = p.ffn_gate_exps, p.ffn_up_exps
-    products = matmuls(x, [stack.weight.expert(index) for stack in stacks], n_valid)
-    return [_add_bias(y, stack, index) for y, stack in zip(products, stacks, strict=True)]
+def counted_tokens(ctx: PassContext, tokens: int) -> Bool[Array, "BT"] | None:
+    """The tokens of a batch that count, where prompts are padded; None for all."""
+    if ctx.valid is None or tokens == 1:
+        return None
+    return (jnp.arange(tokens, dtype=jnp.int32)[None] < ctx.valid[:, None]).reshape(-1)
 
 
-def _add_bias(y: Float[Array, "n N"], stack: Linear, index: Int[Array, ""]) -> Float[Array, "n N"]:
-    """y + the bias of an expert, if the stack has biases."""
-    return y if stack.bias is None else y + lax.dynamic_slice_in_dim(stack.bias, index, 1)
+def gate_and_up(p: Block, x: Float[Array, "R D"], choices: SortedChoices) -> list[Float[Array, "R F"]]:
+    """The gate and the other factor of each row's expert.
+
+    Some files have both in one stack.
+    """
+    if p.ffn_gate_up_exps is None:
+        return biased_products(x, [p.ffn_gate_exps, p.ffn_up_exps], choices)
+    (both,) = biased_products(x, [p.ffn_gate_up_exps], choices)
+    return jnp.split(both, 2, axis=-1)
+
+
+def biased_products(x: Float[Array, "R K"], stacks: list[Linear], choices: SortedChoices) -> list[Float[Array, "R N"]]:
+    """Each row through its expert of several stacks, with the expert's bias if any."""
+    products = grouped_matmuls(x, [stack.weight for stack in stacks], choices.groups)
+    biases = [stack.bias for stack in stacks]
+    return [y if b is None else y + b[choices.experts] for y, b in zip(products, biases, strict=True)]
+
+
+def shared_expert(p: Block, x: Float[Array, "T D"], ctx: PassContext) -> Float[Array, "T D"]:
+    """The expert that every token uses, in some families with a gate of its own."""
+    gate, up = fused_projections(x, p.ffn_gate_shexp, p.ffn_up_shexp, n_valid=ctx.n_valid)
+    shared = p.ffn_down_shexp(gated(gate, up, ctx.config.family.activation), ctx.n_valid)
+    if p.ffn_gate_inp_shexp is None:
+        return shared
+    return jax.nn.sigmoid(x @ p.ffn_gate_inp_shexp)[:, None] * shared

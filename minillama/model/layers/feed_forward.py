@@ -18,7 +18,7 @@ def feed_forward(
     if p.pre_ffw_norm_2 is not None:
         return dense_and_experts(p, h, x, ctx)
     if p.ffn_gate_inp is not None:
-        return ctx.all_reduce(mix_experts(p, ctx.config, h, ctx.n_valid))
+        return ctx.all_reduce(mix_experts(p, h, ctx))
     return ctx.all_reduce(dense_feed_forward(p, h, ctx))
 
 
@@ -47,5 +47,5 @@ def dense_and_experts(
     """
     dense = ctx.all_reduce(dense_feed_forward(p, h, ctx))
     experts_input = ctx.norm("ffn_norm_2", x, p.pre_ffw_norm_2)
-    experts = ctx.all_reduce(mix_experts(p, ctx.config, experts_input, ctx.n_valid, routed_by=x))
+    experts = ctx.all_reduce(mix_experts(p, experts_input, ctx, routed_by=x))
     return ctx.norm("ffn_mlp", dense, p.post_ffw_norm_1) + ctx.norm("ffn_moe", experts, p.post_ffw_norm_2)

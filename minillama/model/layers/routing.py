@@ -1,12 +1,14 @@
-"""The router of a mixture of experts: the experts of each token, and their weights."""
+"""The router of a mixture of experts: experts of each token, tokens of each expert."""
 
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from minillama.kernels import RowGroups
 from minillama.model.architectures import Gating
 from minillama.model.config import Config, Experts
 from minillama.model.norm import rms_norm
@@ -57,3 +59,37 @@ def in_best_groups(scores: Float[Array, "T E"], experts: Experts) -> Float[Array
     _, kept = lax.top_k(jnp.sum(best_two, axis=-1), experts.groups_used)
     is_kept = jnp.any(kept[:, :, None] == jnp.arange(experts.groups)[None, None], axis=1)
     return jnp.where(is_kept[:, :, None], grouped, -jnp.inf).reshape(scores.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SortedChoices:
+    """The R = T U choices of T tokens, in rows sorted by expert.
+
+    Rows outside of all groups are of padded tokens.
+    """
+
+    tokens: Int[Array, "R"]  # of each row
+    experts: Int[Array, "R"]  # of each row
+    groups: RowGroups
+    rows: Int[Array, "T U"]  # of each choice
+
+
+def sort_choices(chosen: Int[Array, "T U"], experts: int, counted: Bool[Array, "T"] | None = None) -> SortedChoices:
+    """Sort choices by expert.
+
+    experts: E, their number. counted: tokens that count; the choices of others come last. None for all.
+    """
+    tokens, used = chosen.shape
+    place = jnp.arange(tokens * used, dtype=jnp.int32)
+    if tokens == 1 and counted is None:  # every expert has one row already
+        groups = RowGroups(chosen[0], place, place + 1)
+        return SortedChoices(jnp.zeros_like(place), chosen[0], groups, place[None])
+    flat = chosen.reshape(-1)
+    if counted is not None:
+        flat = jnp.where(jnp.repeat(counted, used), flat, experts)
+    sorted_experts, order = lax.sort((flat, place), num_keys=1)
+    _, rows = lax.sort((order, place), num_keys=1)
+    offsets = jnp.sum(flat[None] < jnp.arange(experts + 1, dtype=jnp.int32)[:, None], axis=1, dtype=jnp.int32)
+    groups = RowGroups(jnp.arange(experts, dtype=jnp.int32), offsets[:-1], offsets[1:])
+    return SortedChoices(order // used, jnp.minimum(sorted_experts, experts - 1), groups, rows.reshape(tokens, used))

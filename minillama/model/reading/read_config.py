@@ -96,7 +96,14 @@ def _read_experts(keys: MetadataKeys, row: Family, model: tuple[int, int]) -> Ex
         raise FormatError(f"metadata key {keys.prefix}.expert_used_count is {used}; expected 1 to {experts}")
     if groups > 1:
         _check_groups(keys, experts, used, groups, groups_used)
-    return Experts(experts, used, gating, normalise, scale, max(groups, 1), max(groups_used, 1))
+    width = _read_expert_width(keys, model[0]) if experts else 0
+    return Experts(experts, used, gating, normalise, scale, max(groups, 1), max(groups_used, 1), width)
+
+
+def _read_expert_width(keys: MetadataKeys, blocks: int) -> int:
+    """The largest feed-forward size of an expert, to predict memory; 0 if unknown."""
+    usual = max(keys.integers("feed_forward_length", blocks, 0, least=0))
+    return max(keys.integers("expert_feed_forward_length", blocks, usual, least=0))
 
 
 def _check_groups(keys: MetadataKeys, experts: int, used: int, groups: int, groups_used: int) -> None:

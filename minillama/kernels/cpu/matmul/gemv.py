@@ -34,6 +34,7 @@ from minillama.kernels.cpu.simd import (
 )
 from minillama.kernels.cpu.unpack_shuffled import ShuffledBlocks
 
+GEMV_TOKENS = (1, 2, 4, 8)  # numbers of tokens that kernels are compiled for; GEMM takes more tokens
 _UNROLL = 2  # independent accumulators of a row, to hide the latency of an FMA
 _FLOAT_ACCUMULATORS = 4  # rows times tokens that are computed at a time for float weights
 _PREFETCH_DISTANCE = 2048  # bytes ahead of the load: a memory access takes as long as some hundreds of instructions

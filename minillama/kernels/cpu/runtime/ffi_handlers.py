@@ -1,11 +1,10 @@
-"""XLA FFI handlers: products with several matrices or a stack, and embedding look-ups.
+"""XLA FFI handlers: products of activations with several matrices, and embedding look-ups.
 
 A product is one job. Its first tasks convert the activations to the layouts of the kernels. The other tasks wait for
 them, then compute some rows each, of any of the matrices.
 """
 
 from dataclasses import astuple, dataclass, fields
-from typing import NamedTuple
 
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
@@ -39,8 +38,7 @@ from minillama.kernels.cpu.simd import (
 KERNELS = "kernels"  # global array: addresses of the kernels, by number
 KERNEL_COUNT = 1024
 THREADS = "threads"  # global array: numbers of threads for decoding and for a prompt
-MAX_MATRICES = 8  # of a product
-MAX_STACK = 256  # of a stack in one call
+MAX_MATRICES = 8
 PAGE = 4096
 SCRATCH_UNIT = 64  # bytes
 
@@ -106,7 +104,6 @@ def define_handlers(module: Module, api: Api) -> None:
     define_thread_pool(module, api)
     module.define("product_task", 2, lambda call, task: _product_task(_Product(call), task))
     define_handler(module, "product", api, lambda frame: _product(module, frame))
-    define_handler(module, "stack", api, lambda frame: _stack(module, frame))
     define_handler(module, "rows", api, lambda frame: _rows(module, frame))
 
 
@@ -121,91 +118,41 @@ def _product(module: Module, frame: Frame) -> None:
     count = frame.dimension(0, 0)
     n_valid = load(I32, 1, numbers + count * 4).to(I64)
     scratch = frame.result(count)
-    call = _Call.begin(count, MAX_MATRICES)
+    call = alloca(_PARTS_OFFSET + MAX_MATRICES * _PART_BYTES)
+    _Product(call).store(done=const(0), parts=count)
+    prepare_tasks, row_tasks = Var(const(0)), Var(const(0))
     for i in loop(0, count):
-        plan = MatmulPlan.load(plans + i * _PLAN_BYTES)
-        x = select(plan.scratch < 0, source, scratch + plan.scratch * SCRATCH_UNIT)
-        expert, weights, y = load(I32, 1, numbers + i * 4).to(I64), frame.argument(i + 3), frame.result(i)
-        call.add(module, i, plan, _Place(expert, n_valid, weights, source, x, y))
-    call.run(module, frame, load(I32, 1, plans + (_PLAN_BYTES - 4)).to(I64))
-
-
-def _stack(module: Module, frame: Frame) -> None:
-    """Multiply activations with the matrices of a stack, each with its own.
-
-    Operands: plan [1, columns], x f32 [P, T, K], numbers i32 [P + 1], the weights. Results: y f32 [P, T, N], scratch.
-    Numbers and limits are those of `_product`. The plan's scratch is the size of one part.
-    """
-    plan, source, numbers = MatmulPlan.load(frame.argument(0)), frame.argument(1), frame.argument(2)
-    count = min_(frame.dimension(1, 0), MAX_STACK)
-    n_valid = load(I32, 1, numbers + count * 4).to(I64)
-    call = _Call.begin(count, MAX_STACK)
-    for i in loop(0, count):
-        rows = source + i * plan.tokens * plan.width * 4
-        x = select(plan.scratch < 0, rows, frame.result(1) + i * plan.scratch * SCRATCH_UNIT)
-        y = frame.result(0) + i * plan.tokens * plan.rows * 4
-        call.add(module, i, plan, _Place(load(I32, 1, numbers + i * 4).to(I64), n_valid, frame.argument(3), rows, x, y))
-    call.run(module, frame, plan.is_prompt)
-
-
-class _Place(NamedTuple):
-    """The numbers and addresses of a part that are not in its plan."""
-
-    expert: Value
-    n_valid: Value
-    memory: Value  # of the weights
-    source: Value  # of the activations
-    x: Value  # of the converted activations
-    y: Value
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A product that a handler prepares and runs."""
-
-    address: Value
-    prepare_tasks: Var
-    row_tasks: Var
-
-    @staticmethod
-    def begin(parts: Value, most: int) -> "_Call":
-        """Room for at most `most` parts."""
-        address = alloca(_PARTS_OFFSET + most * _PART_BYTES)
-        _Product(address).store(done=const(0), parts=parts)
-        return _Call(address, Var(const(0)), Var(const(0)))
-
-    def add(self, module: Module, number: Value, plan: MatmulPlan, place: _Place) -> None:
-        """Store the arguments of a part, and count its tasks."""
-        tokens = clamp(place.n_valid, 0, plan.tokens)
-        _store_zeros(place.y + tokens * plan.rows * 4, (plan.tokens - tokens) * plan.rows)
+        plan_address, part = plans + i * _PLAN_BYTES, _Part(call + _PARTS_OFFSET + i * _PART_BYTES)
+        plan = MatmulPlan.load(plan_address)
+        tokens = clamp(n_valid, 0, plan.tokens)
+        _store_zeros(frame.result(i) + tokens * plan.rows * 4, (plan.tokens - tokens) * plan.rows)
         units = select(plan.prepare < 0, const(0), (tokens + plan.unit - 1) // plan.unit)
-        expert = clamp(place.expert, 0, plan.matrices - 1)
-        first_row = place.memory + plan.page * PAGE + plan.page_offset
+        expert = clamp(load(I32, 1, numbers + i * 4).to(I64), 0, plan.matrices - 1)
+        x = select(plan.scratch < 0, source, scratch + plan.scratch * SCRATCH_UNIT)
+        first_row = frame.argument(i + 3) + plan.page * PAGE + plan.page_offset
         tasks = (plan.rows + plan.task_rows - 1) // plan.task_rows
-        _Part(self.address + _PARTS_OFFSET + number * _PART_BYTES).store(
+        part.store(
             weights=first_row + expert * plan.rows * plan.row_bytes,
             row_bytes=plan.row_bytes,
             width=plan.width,
             rows=plan.rows,
             tokens=tokens,
-            source=place.source,
-            x=place.x,
-            y=place.y,
-            kernel=_kernel(module, plan.kernel),
+            source=source,
+            x=x,
+            y=frame.result(i),
+            kernel=kernel_address(module, plan.kernel),
             task_rows=plan.task_rows,
-            prepare=_kernel(module, plan.prepare),
+            prepare=kernel_address(module, plan.prepare),
             prepare_tasks=units,
             row_tasks=tasks,
         )
-        self.prepare_tasks.value = self.prepare_tasks.value + units
-        self.row_tasks.value = self.row_tasks.value + tasks
-
-    def run(self, module: Module, frame: Frame, is_prompt: Value) -> None:
-        """Do all tasks."""
-        _Product(self.address).store(prepare_tasks=self.prepare_tasks.value)
-        threads = load(I64, 1, module.global_address(THREADS) + is_prompt * 8)
-        task, tasks = module.function_address("product_task"), self.prepare_tasks.value + self.row_tasks.value
-        module.call("parallel", frame.address, task, self.address, tasks, threads)
+        prepare_tasks.value = prepare_tasks.value + units
+        row_tasks.value = row_tasks.value + tasks
+    _Product(call).store(prepare_tasks=prepare_tasks.value)
+    is_prompt = load(I32, 1, plans + (_PLAN_BYTES - 4)).to(I64)
+    threads = load(I64, 1, module.global_address(THREADS) + is_prompt * 8)
+    task, tasks = module.function_address("product_task"), prepare_tasks.value + row_tasks.value
+    module.call("parallel", frame.address, task, call, tasks, threads)
 
 
 def _store_zeros(address: Value, count: Value) -> None:
@@ -256,8 +203,9 @@ def _rows(module: Module, frame: Frame) -> None:
         x=ids,
         y=frame.result(0),
     )
-    call_address(_kernel(module, plan.kernel), args.address, const(0), plan.tokens)
+    call_address(kernel_address(module, plan.kernel), args.address, const(0), plan.tokens)
 
 
-def _kernel(module: Module, number: Value) -> Value:
+def kernel_address(module: Module, number: Value) -> Value:
+    """Address of a kernel by its number."""
     return load(I64, 1, module.global_address(KERNELS) + select(number < 0, const(0), number) * 8)

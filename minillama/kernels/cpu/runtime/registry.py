@@ -15,13 +15,13 @@ from minillama import env
 from minillama.errors import OptionError
 from minillama.kernels.cpu.formats import FLOAT_FORMATS, FORMATS
 from minillama.kernels.cpu.matmul import activations, activations_amx, embedding_lookup, gemm, gemm_amx, gemv
-from minillama.kernels.cpu.runtime import ffi_handlers
+from minillama.kernels.cpu.matmul.gemv import GEMV_TOKENS
+from minillama.kernels.cpu.runtime import ffi_handlers, grouped_handler
 from minillama.kernels.cpu.runtime.ffi_frame import Api, read_api
 from minillama.kernels.cpu.runtime.machine_code import compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module, request_tile_permission
 
 TYPES = (*FORMATS, *FLOAT_FORMATS)
-GEMV_TOKENS = (1, 2, 4, 8)  # numbers of tokens that GEMV kernels are compiled for; GEMM takes more tokens
 _lock = threading.RLock()
 
 
@@ -104,7 +104,7 @@ def chosen_isa() -> Isa:
 def register() -> None:
     """Register the FFI handlers with XLA, and set their numbers of threads."""
     find = handlers()
-    for name in ("product", "stack", "rows"):
+    for name in ("product", "rows", "grouped_product"):
         register_target(f"minillama_{name}", find(name))
     threads = (ctypes.c_int64 * 2).from_address(find(ffi_handlers.THREADS))
     threads[0], threads[1] = env.thread_limits()
@@ -168,7 +168,12 @@ def register_target(name: str, address: int) -> None:
 @cache
 def handlers() -> Callable[[str], int]:
     """Addresses of the FFI handlers and of their global arrays, by name."""
-    return compile_handlers("handlers", ffi_handlers.define_handlers)
+
+    def define(module: Module, api: Api) -> None:
+        ffi_handlers.define_handlers(module, api)
+        grouped_handler.define_grouped_handler(module, api)
+
+    return compile_handlers("handlers", define)
 
 
 def compile_handlers(name: str, define: Callable[[Module, Api], None]) -> Callable[[str], int]:
