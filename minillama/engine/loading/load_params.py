@@ -207,7 +207,7 @@ def _load_block(source: _Source, config: Config, layer: int, device: jax.Device)
 
 def layer_tensors(file: GGUF, config: Config, layer: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Fields that a layer has or must have, with their tensors' names and shapes."""
-    names = {field: tensor_name(config.family, layer, field) for field in (*LINEAR, *ARRAYS)}
+    names = {field: tensor_name(config.family, layer, field) for field in (*ARRAYS, *LINEAR)}
 
     def has(field: str) -> bool:
         return names[field] in file.tensors
