@@ -38,7 +38,7 @@ class WindowKeyValues:
 
     keys: Store
     values: Store
-    first: Int[Array, "B 1"]
+    first: Int[Array, "B devices"]  # the same on each device that shares the layer
     most: int = field(metadata={"static": True})
 
     def write(
