@@ -1,5 +1,6 @@
 """A session: the key/value cache of one text between calls, and its tokens."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import SupportsIndex
 
@@ -83,8 +84,8 @@ class Session:
         """
         wanted = self.tokens[: _count(count, "count")]
         held = self._go_back(len(wanted))
-        for _ in self.prefill(wanted[held:]):
-            pass
+        if held < len(wanted):  # the states could not go back there
+            deque(self.prefill(wanted[held:]), maxlen=0)
 
     def reuse(self, ids: Sequence[int]) -> int:
         """Keep the longest common prefix with `ids`, short of the last token; its length.
