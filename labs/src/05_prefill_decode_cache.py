@@ -22,7 +22,6 @@
 
 # %%
 import logging
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -451,10 +450,8 @@ def kv_bytes(config, positions: int, type_k: str, type_v: str) -> int:
 check.kv_bytes(kv_bytes)
 
 # %% tags=["check-output"]
-llama_1b = replace(big.config, block_count=16, head_count=32, head_count_kv=8)
-llama_7b = replace(
-    big.config, block_count=32, head_count=32, head_count_kv=32, key_length=128, value_length=128
-)
+llama_1b = big.config.with_attention(16, head_count=32, head_count_kv=8)
+llama_7b = big.config.with_attention(32, head_count=32, head_count_kv=32, key_length=128, value_length=128)
 cases = (
     ("the storyteller", llm.config, 512, "f16"),
     ("Llama 3.2 1B", llama_1b, 131072, "f16"),

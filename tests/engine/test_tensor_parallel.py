@@ -178,7 +178,7 @@ def one_of_size(llm: ml.LLM, capacity: int, devices: int) -> int:
     """Bytes of a cache in one piece, with so many positions; each head as often as devices hold it."""
     kept, length = llm.session(), np.dtype(np.int32).itemsize
     kept.reserve(capacity)
-    return (kept.nbytes - length) * assign_heads(llm.config, devices).kv_replicas + length
+    return (kept.nbytes - length) * assign_heads(llm.config.attention, devices).kv_replicas + length
 
 
 def test_every_call_gives_the_same(apart: Check, tmp_path: Path) -> None:
