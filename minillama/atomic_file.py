@@ -4,6 +4,7 @@ Every writer of the package uses `atomic_write`. Nothing but a regular file is e
 """
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,21 @@ def check_target(path: str | Path) -> Path:
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise ResourceError(f"cannot write {path}: the folder {target.parent} is not writable; name another file")
     return target
+
+
+def check_room(path: str | Path, size: int, spare: int = 0) -> None:
+    """Check that a file of `size` bytes can be written.
+
+    spare: bytes that must stay free.
+
+    Raises ResourceError (see `check_target`; no room).
+    """
+    free = shutil.disk_usage(check_target(path).parent).free
+    if size + spare > free:
+        raise ResourceError(
+            f"{path} takes {size / 2**30:.2f} GiB and {Path(path).parent} has {free / 2**30:.2f} GiB free; "
+            "free some space"
+        )
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Write the GGUF file of a plan, tensor after tensor."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -9,16 +8,15 @@ from typing import BinaryIO
 import gguf
 import numpy as np
 
-from minillama.atomic_file import atomic_write, check_target
+from minillama.atomic_file import atomic_write, check_room
 from minillama.convert.conversion_plan import ConversionPlan
 from minillama.convert.folder.json_files import checked
 from minillama.convert.output_types import encode
-from minillama.errors import FormatError, ResourceError
-from minillama.gguf.header_writer import TensorSpec, padded_size
+from minillama.errors import FormatError
+from minillama.gguf.header_parser import DEFAULT_ALIGNMENT
+from minillama.gguf.header_writer import METADATA_ROOM, TensorSpec, padded_size
 
 Progress = Callable[[TensorSpec, int], None]  # (the tensor, bytes of it that were just written)
-ALIGNMENT = 32
-METADATA_ROOM = 64 * 2**20  # more than any vocabulary takes
 CHUNK_VALUES = 2**22  # values that are encoded at a time
 
 
@@ -29,17 +27,12 @@ def write_plan(plan: ConversionPlan, path: str | Path, progress: Progress | None
     touches. Raises ResourceError (no room, not writable) and FormatError (a tensor of another shape than its header).
     """
     path = Path(path)
-    needed = plan.nbytes + METADATA_ROOM
-    free = shutil.disk_usage(check_target(path).parent).free
-    if needed > free:
-        raise ResourceError(
-            f"{path} takes {needed / 2**30:.2f} GiB and {path.parent} has {free / 2**30:.2f} GiB free; free some space"
-        )
+    check_room(path, plan.nbytes + METADATA_ROOM)
     with atomic_write(path) as file:
         _write_header(Path(file.name), plan)
         file.seek(0, os.SEEK_END)
         if plan.tensors:
-            file.write(b"\0" * (-file.tell() % ALIGNMENT))
+            file.write(b"\0" * (-file.tell() % DEFAULT_ALIGNMENT))
         _write_tensors(file, plan, progress or (lambda tensor, count: None))
     return path
 

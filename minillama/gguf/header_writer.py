@@ -14,6 +14,7 @@ from minillama.gguf.header_parser import DEFAULT_ALIGNMENT, MetadataValue
 from minillama.gguf.types import NUMPY, TensorType, ValueType, row_bytes
 
 VERSION = 3
+METADATA_ROOM = 64 * 2**20  # bytes: more than any vocabulary takes
 
 
 @dataclass(frozen=True)

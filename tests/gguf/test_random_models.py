@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 from collections import namedtuple
 from dataclasses import replace
@@ -18,7 +19,6 @@ from minillama.gguf import TensorType, dequantize, open_gguf
 from minillama.gguf.byte_alphabet import BYTE_TO_CHARACTER
 from minillama.gguf.display_names import format_parameters, model_type
 from minillama.gguf.quantisation_mixes import ALL_MIX_NAMES, MIX_NAMES, Mix
-from minillama.gguf.random_models import model_writer
 from minillama.gguf.random_models.known_shapes import SHAPES, shape_named
 from minillama.gguf.random_models.model_writer import tensor_specs, write_random_model
 from minillama.gguf.random_models.random_blocks import random_blocks
@@ -212,7 +212,7 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         write_random_model(path, "tiny", "Q8_0", progress=interrupted)
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(model_writer.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 10**6))
     with pytest.raises(ResourceError, match=r"takes 0\.00 GiB and .* has 0\.00 GiB free; free some space"):
         write_random_model(path, "tiny", "Q8_0")
     assert list(tmp_path.iterdir()) == [path]

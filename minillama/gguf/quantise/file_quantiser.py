@@ -1,7 +1,6 @@
 """Quantise a GGUF file: read rows, quantise them on all cores, write them in order."""
 
 import math
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +11,8 @@ from typing import BinaryIO
 import numpy as np
 
 from minillama import env
-from minillama.atomic_file import atomic_write, check_target
-from minillama.errors import FormatError, OptionError, ResourceError, UnsupportedError
+from minillama.atomic_file import atomic_write, check_room
+from minillama.errors import FormatError, OptionError, UnsupportedError
 from minillama.gguf.header_writer import alignment_of, header_bytes, padded_size
 from minillama.gguf.imatrix_file import ImportanceMatrix
 from minillama.gguf.quantisation_mixes import Mix
@@ -75,12 +74,7 @@ def _check_target(file: GGUF, target: Path, plan: QuantisePlan) -> None:
     for part in file.mapped:
         if target.exists() and target.samefile(part):
             raise OptionError(f"{target} is the source file; name another target")
-    free = shutil.disk_usage(check_target(target).parent).free
-    if plan.bytes_after > free:
-        needed = plan.bytes_after / 2**30
-        raise ResourceError(
-            f"{target} takes {needed:.2f} GiB and {target.parent} has {free / 2**30:.2f} GiB free; free some space"
-        )
+    check_room(target, plan.bytes_after)
 
 
 def _write(out: BinaryIO, file: GGUF, plan: QuantisePlan, options: QuantiseOptions, progress: Progress) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import BinaryIO
 import gguf
 import numpy as np
 
-from minillama.atomic_file import atomic_write, check_target
-from minillama.errors import ResourceError
-from minillama.gguf.header_writer import TensorSpec, padded_size
+from minillama.atomic_file import atomic_write, check_room
+from minillama.gguf.header_parser import DEFAULT_ALIGNMENT
+from minillama.gguf.header_writer import METADATA_ROOM, TensorSpec, padded_size
 from minillama.gguf.quantisation_mixes import Mix, ModelTraits, tensor_type
 from minillama.gguf.random_models.known_shapes import shape_named
 from minillama.gguf.random_models.model_shapes import ModelShape
@@ -23,8 +22,6 @@ from minillama.gguf.random_models.random_vocabulary import random_tokens
 from minillama.gguf.types import BLOCKS, TensorType
 
 Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
-ALIGNMENT = 32
-METADATA_ROOM = 64 * 2**20  # more than any vocabulary takes
 
 # Primes: rows of a matrix start at different positions of a pool with a prime number of blocks. So no two rows of the
 # output head are equal and no two tokens tie. The pool must have more blocks than the matrix has rows.
@@ -52,15 +49,11 @@ def write_random_model(
     mix = Mix.named(file_type)
     planned = tensor_specs(shape, mix)
     total = sum(padded_size(tensor.nbytes) for tensor in planned)
-    free = shutil.disk_usage(check_target(path).parent).free
-    if total + METADATA_ROOM > free:
-        raise ResourceError(
-            f"{path} takes {total / 2**30:.2f} GiB and {path.parent} has {free / 2**30:.2f} GiB free; free some space"
-        )
+    check_room(path, total, METADATA_ROOM)
     rng = np.random.default_rng(seed)
     with atomic_write(path) as file:
         _write_header(Path(file.name), shape, mix, planned, rng)
-        file.write(b"\0" * (-file.seek(0, os.SEEK_END) % ALIGNMENT))
+        file.write(b"\0" * (-file.seek(0, os.SEEK_END) % DEFAULT_ALIGNMENT))
         _write_weights(file, shape, planned, rng, lambda done: progress(done, total) if progress else None)
         _drop_page_cache(file)
     return path
