@@ -3,16 +3,12 @@
 import logging
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING
 
 import jax
 from gguf import GGMLQuantizationType as Type
 
 from minillama import env
 from minillama.errors import OptionError, first_line
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("minillama")
 
@@ -64,7 +60,7 @@ def instruction_set() -> str:
     return chosen_isa().value
 
 
-def loaded_kernels() -> "tuple[tuple[Callable[..., None], object], ...]":
+def loaded_kernels() -> tuple[tuple[Callable[..., None], object], ...]:
     """The kernels that this process has loaded: a function that loads one, and its specification."""
     if cpu_kernels_error() is not None:
         return ()
@@ -73,7 +69,7 @@ def loaded_kernels() -> "tuple[tuple[Callable[..., None], object], ...]":
     return tuple(loaded)
 
 
-def load_again(kernels: "Iterable[tuple[Callable[..., None], object]]") -> None:
+def load_again(kernels: Iterable[tuple[Callable[..., None], object]]) -> None:
     """Load the kernels that a cached executable calls."""
     for load, spec in kernels:
         load(spec)

@@ -6,7 +6,6 @@ for scores s = q·k scale and values v of a tile; the result is o / l. At first 
 sinks, m is the sink of the head and l is 1. A kernel is compiled for the sizes of one model.
 """
 
-import ctypes
 from collections.abc import Sequence
 
 import jax
@@ -18,16 +17,8 @@ from jaxtyping import Float, Int
 from minillama.kernels.cpu.attention.attention_args import LANES, AttentionArgs, AttentionSpec
 from minillama.kernels.cpu.attention.decode_attention import define_decode
 from minillama.kernels.cpu.attention.prefill_attention import define_prefill
-from minillama.kernels.cpu.runtime import ffi_handlers, thread_pool
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
-from minillama.kernels.cpu.runtime.registry import (
-    compile_handlers,
-    handlers,
-    register,
-    register_target,
-    remember,
-    run_once,
-)
+from minillama.kernels.cpu.runtime.registry import load_handler, remember, run_once
 from minillama.kernels.cpu.runtime.thread_pool import call_parallel, import_pool
 from minillama.kernels.cpu.simd import I32, I64, Module, alloca, const, load, select, store
 
@@ -64,11 +55,7 @@ def attend(
 @run_once
 def load_attention(spec: AttentionSpec) -> None:
     """Compile the kernels of a specification and register them with XLA."""
-    register()
-    find = compile_handlers(spec.name, lambda module, api: define_attention(module, spec, api))
-    link = (ctypes.c_int64 * 2).from_address(find(thread_pool.POOL_LINK))
-    link[0], link[1] = handlers()("parallel"), handlers()(ffi_handlers.THREADS)
-    register_target(spec.name, find("attention"))
+    load_handler(spec.name, lambda module, api: define_attention(module, spec, api), "attention")
     remember(load_attention, spec)
 
 

@@ -58,7 +58,7 @@ class DeltaRuleArgs(Struct):
     scale = Word(F32)  # factor of the results
     grouped = Word()  # 1: value head j has key head j // (value heads / key heads); 0: j % key heads
     channels = Word()  # C: numbers of a token in the next three
-    q = Word()  # address of [B, T, C], of which the first key_heads size count
+    q = Word()  # address of [B, T, C], its first key_heads size channels
     k = Word()  # address of the same for keys
     v = Word()  # address of the same for values, value_heads size
     decay = Word()  # address of [B, T, value heads]

@@ -1,7 +1,5 @@
 """The gated delta rule as one XLA FFI call, which changes the memory in place."""
 
-import ctypes
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +7,8 @@ from jax import Array
 from jaxtyping import Float
 
 from minillama.kernels.cpu.delta_rule.delta_rule_kernel import ROWS, DeltaRuleArgs, DeltaRuleSpec, define_delta_rule
-from minillama.kernels.cpu.runtime import ffi_handlers, thread_pool
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
-from minillama.kernels.cpu.runtime.registry import (
-    compile_handlers,
-    handlers,
-    register,
-    register_target,
-    remember,
-    run_once,
-)
+from minillama.kernels.cpu.runtime.registry import load_handler, remember, run_once
 from minillama.kernels.cpu.runtime.thread_pool import call_parallel, import_pool
 from minillama.kernels.cpu.simd import I32, I64, Module, alloca, load
 
@@ -63,11 +53,7 @@ def fits(size: int) -> bool:
 @run_once
 def load_delta_rule(spec: DeltaRuleSpec) -> None:
     """Compile the kernel of a specification and register it with XLA."""
-    register()
-    find = compile_handlers(spec.name, lambda module, api: define_handlers(module, spec, api))
-    link = (ctypes.c_int64 * 2).from_address(find(thread_pool.POOL_LINK))
-    link[0], link[1] = handlers()("parallel"), handlers()(ffi_handlers.THREADS)
-    register_target(spec.name, find("delta_rule"))
+    load_handler(spec.name, lambda module, api: define_handlers(module, spec, api), "delta_rule")
     remember(load_delta_rule, spec)
 
 

@@ -16,7 +16,7 @@ from minillama.errors import OptionError
 from minillama.kernels.cpu.formats import FLOAT_FORMATS, FORMATS
 from minillama.kernels.cpu.matmul import activations, activations_amx, embedding_lookup, gemm, gemm_amx, gemv
 from minillama.kernels.cpu.matmul.gemv import GEMV_TOKENS
-from minillama.kernels.cpu.runtime import ffi_handlers, grouped_handler
+from minillama.kernels.cpu.runtime import ffi_handlers, grouped_handler, thread_pool
 from minillama.kernels.cpu.runtime.ffi_frame import Api, read_api
 from minillama.kernels.cpu.runtime.machine_code import compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module, request_tile_permission
@@ -58,6 +58,18 @@ def remember(load: Callable[..., None], spec: object) -> None:
     A process that reads a program from disk loads its kernels first.
     """
     loaded.append((load, spec))
+
+
+def load_handler(target: str, define: Callable[[Module, Api], None], handler: str) -> None:
+    """Compile a handler with kernels of its own, and register it with XLA as `target`.
+
+    Its kernels run on the common thread pool.
+    """
+    register()
+    find = compile_handlers(target, define)
+    link = (ctypes.c_int64 * 2).from_address(find(thread_pool.POOL_LINK))
+    link[0], link[1] = handlers()("parallel"), handlers()(ffi_handlers.THREADS)
+    register_target(target, find(handler))
 
 
 def kernel_number(kind: Type, role: Role) -> int:
