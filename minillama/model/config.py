@@ -123,7 +123,7 @@ class Config:
         """Size of a value in the first attention layer."""
         return self.attention.value_length
 
-    @property
+    @cached_property
     def sliding_window(self) -> int:
         """The window of the layers that have one; 0 for none."""
         return max((layer.sliding_window for layer in self.layers if isinstance(layer, Attention)), default=0)

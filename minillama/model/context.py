@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from minillama.model.collectives import all_reduce
 from minillama.model.config import Config
@@ -46,6 +46,13 @@ class PassContext:
     def is_traced(self) -> bool:
         """Whether the caller looks at activations."""
         return self.see is not unseen
+
+    @property
+    def counted(self) -> Bool[Array, "B T"] | None:
+        """The tokens that count, where prompts are padded; None for all."""
+        if self.valid is None:
+            return None
+        return jnp.arange(self.positions.shape[1], dtype=jnp.int32)[None] < self.valid[:, None]
 
     def norm(
         self,
@@ -105,14 +112,14 @@ def pass_context(
     tokens: int,
     *,
     per_layer: Float[Array, "B T L P"] | None = None,
-    n_valid: Int[Array, "B"] | None = None,
+    valid: Int[Array, "B"] | None = None,
     see: See = unseen,
 ) -> PassContext:
     """The context of `tokens` new tokens that follow the first `length` of each text."""
     positions = length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None]
     ropes = tuple(rope_cos_sin(rope, rope_factors if rope.has_factors else None, positions) for rope in config.ropes)
-    one = None if n_valid is None or length.shape[0] > 1 else n_valid[0]  # kernels skip padding of one text only
-    return PassContext(positions, ropes, n_valid, one, None, config, see, per_layer)
+    one = None if valid is None or length.shape[0] > 1 else valid[0]  # kernels skip padding of one text only
+    return PassContext(positions, ropes, valid, one, None, config, see, per_layer)
 
 
 def normed(

@@ -74,7 +74,9 @@ def forward_last(
     """
     x = embed_tokens(params.token_embd, config, ids)
     own = per_layer_embeddings(params.per_layer, config, ids, x)
-    x, after = run_layers(params.blocks, config, x, cache, params.rope_factors, per_layer=own, n_valid=n_valid)
+    x, after = run_layers(
+        params.blocks, config, x, cache, params.rope_factors, per_layer=own, valid=n_valid, last_only=True
+    )
     return output_norm(params, config, x)[:, 0], replace(after, length=cache.length + n_valid)
 
 
@@ -87,25 +89,25 @@ def run_layers(
     first: int = 0,
     *,
     per_layer: Float[Array, "B T L P"] | None = None,
-    n_valid: Int[Array, "B"] | None = None,
     valid: Int[Array, "B"] | None = None,
+    last_only: bool = False,
     see: See = unseen,
 ) -> tuple[Float[Array, "B _ D"], Cache]:
     """Run consecutive layers from number `first`, with the cache of just these.
 
     per_layer: of all layers of the model. valid: valid tokens of each text, None for all.
-    n_valid: the same; the result then holds only the last one of them, [B, 1, D].
+    last_only: the result holds only the last valid token of each text, [B, 1, D].
     """
-    valid = n_valid if valid is None else valid
-    ctx = pass_context(config, rope_factors, cache.length, x.shape[1], per_layer=per_layer, n_valid=valid, see=see)
+    ctx = pass_context(config, rope_factors, cache.length, x.shape[1], per_layer=per_layer, valid=valid, see=see)
     states, tokens = list(cache.layers), x.shape[1]
     last_mixing = max((i for i, state in enumerate(states) if not isinstance(state, NoState)), default=-1)
-    if n_valid is not None and last_mixing < 0:
-        (x,), ctx = replace(ctx, output_index=n_valid - 1).keep_output(x)
+    last = replace(ctx, output_index=valid - 1) if last_only else ctx
+    if last_mixing < 0:
+        (x,), ctx = last.keep_output(x)
     for i, p in enumerate(blocks):
         layer, number = config.layer(first + i), first + i
-        if n_valid is not None and i == last_mixing:  # no later layer sees another token
-            ctx = replace(ctx, output_index=n_valid - 1)
+        if i == last_mixing:  # no later layer sees another token
+            ctx = last
         source = source_of(layer)
         place = i if source is None else source - first
         x, state = _run_layer(p, x, states[place], ctx.of_layer(number), layer, number)

@@ -24,7 +24,7 @@ def test_a_stage_without_layers_keeps_the_last_valid_token(tmp_path: Path) -> No
     empty = Cache((), jnp.zeros(2, jnp.int32), 8)
     for rows in (slice(0, 1), slice(0, 2)):
         n_valid = jnp.array([4, 2], jnp.int32)[rows]
-        out, _ = run_layers((), config, x[rows], Cache((), empty.length[rows], 8), None, n_valid=n_valid)
+        out, _ = run_layers((), config, x[rows], Cache((), empty.length[rows], 8), None, valid=n_valid, last_only=True)
         expected = [x[row, count - 1] for row, count in enumerate(n_valid.tolist())]
         np.testing.assert_array_equal(np.asarray(out[:, 0]), np.asarray(expected))
 

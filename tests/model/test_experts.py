@@ -72,7 +72,7 @@ def block(given: dict[str, np.ndarray], *, in_place: bool) -> Block:
 
 def context(batch: int, time: int, valid: list[int] | None = None) -> PassContext:
     n_valid = None if valid is None else jnp.asarray(np.array(valid, np.int32))
-    return pass_context(CONFIG, None, jnp.zeros(batch, jnp.int32), time, n_valid=n_valid)
+    return pass_context(CONFIG, None, jnp.zeros(batch, jnp.int32), time, valid=n_valid)
 
 
 def hidden(batch: int, time: int) -> np.ndarray:

@@ -86,13 +86,13 @@ class PipelineBackend(BackendDefaults):
     def forward(
         self, cache: Cache, ids: Ids, valid: Counts | None = None, *, keeps: bool = False
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        x, after = self._run(cache, ids, valid=valid, keeps=keeps and self.config.is_recurrent)
+        x, after = self._run(cache, ids, valid, keeps=keeps and self.config.is_recurrent)
         if valid is not None:
             after = self._with_count(cache, after, valid)
         return (self._norm(x) if self.transport.is_last else x), after
 
     def forward_last(self, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B D"], Cache]:
-        x, after = self._run(cache, ids, n_valid)
+        x, after = self._run(cache, ids, n_valid, last_only=True)
         return (self._norm(x)[:, 0] if self.transport.is_last else x[:, 0]), self._with_count(cache, after, n_valid)
 
     def head(
@@ -112,7 +112,7 @@ class PipelineBackend(BackendDefaults):
 
     def advance(self, cache: Cache, after: Cache, ids: Ids, count: Counts) -> Cache:
         if self.config.is_recurrent:
-            _, after = self._run(cache, ids, count)
+            _, after = self._run(cache, ids, count, last_only=True)
         return self._with_count(cache, after, count)
 
     def _with_count(self, cache: Cache, after: Cache, count: Counts) -> Cache:
@@ -139,16 +139,16 @@ class PipelineBackend(BackendDefaults):
         self,
         cache: Cache,
         ids: Ids,
-        n_valid: Counts | None = None,
+        valid: Counts | None,
         *,
-        valid: Counts | None = None,
+        last_only: bool = False,
         keeps: bool = False,
     ) -> tuple[Float[Array, "B _ D"], Cache]:
         """Run all stages; only the last process can use the result.
 
-        n_valid, valid: as of `run_layers`. keeps: do not take over the memory of the cache.
+        valid, last_only: as of `run_layers`. keeps: do not take over the memory of the cache.
         """
-        run_stage, valid = _run_stage_and_keep if keeps else _run_stage, n_valid if valid is None else valid
+        run_stage = _run_stage_and_keep if keeps else _run_stage
         states, params = list(cache.layers), self.params
         x, own = jnp.zeros((*ids.shape, self.config.embedding_length)), None
         if self.transport.is_first or params.per_layer is not None:
@@ -157,10 +157,10 @@ class PipelineBackend(BackendDefaults):
         for number, stage in enumerate(self.stages):
             if (segment := stage.layers) is not None:
                 here = slice(segment.first, segment.last)
-                last = n_valid if self.transport.is_last and number + 1 == len(self.stages) else None
-                values = x, cache.length, params.rope_factors, own, last, valid
+                is_end = self.transport.is_last and number + 1 == len(self.stages)
+                values = x, cache.length, params.rope_factors, own, valid
                 x, states[here] = run_stage(
-                    params.blocks[here], self.config, tuple(states[here]), stage.first_layer,
+                    params.blocks[here], self.config, tuple(states[here]), stage.first_layer, last_only and is_end,
                     *jax.device_put(values, segment.device),
                 )  # fmt: skip
             if number + 1 < len(self.stages):
@@ -184,23 +184,23 @@ def _layers_of_stage(
     config: Config,
     states: tuple[LayerState, ...],
     first: int,
+    last_only: bool,
     x: Float[Array, "B T D"],
     length: Int[Array, "B"],
     rope_factors: Float[Array, "pairs"] | None,
     per_layer: Float[Array, "B T L P"] | None,
-    n_valid: Int[Array, "B"] | None,
     valid: Int[Array, "B"] | None,
 ) -> tuple[Float[Array, "B _ D"], tuple[LayerState, ...]]:
     """Some consecutive layers, from number `first` of the model."""
     cache = Cache(states, length, 0)
     x, cache = run_layers(
-        blocks, config, x, cache, rope_factors, first, per_layer=per_layer, n_valid=n_valid, valid=valid
+        blocks, config, x, cache, rope_factors, first, per_layer=per_layer, valid=valid, last_only=last_only
     )
     return x, cache.layers
 
 
-_run_stage_and_keep = jax.jit(_layers_of_stage, static_argnames=("config", "first"))
-_run_stage = jax.jit(_layers_of_stage, static_argnames=("config", "first"), donate_argnames="states")
+_run_stage_and_keep = jax.jit(_layers_of_stage, static_argnames=("config", "first", "last_only"))
+_run_stage = jax.jit(_layers_of_stage, static_argnames=("config", "first", "last_only"), donate_argnames="states")
 
 
 @partial(jax.jit, static_argnames="config")

@@ -23,9 +23,8 @@ def delta_net_mixer(
     epsilon = ctx.config.layer_norm_rms_epsilon
     beta = jax.nn.sigmoid(beta)
     log_decay = p.ssm_a[None, None] * jax.nn.softplus(alpha + p.ssm_dt[None, None])
-    if ctx.valid is not None:  # padded tokens write nothing and forget nothing
-        counts = (jnp.arange(h.shape[1], dtype=jnp.int32)[None] < ctx.valid[:, None])[:, :, None]
-        beta, log_decay = jnp.where(counts, beta, 0.0), jnp.where(counts, log_decay, 0.0)
+    if (counted := ctx.counted) is not None:  # padded tokens write nothing and forget nothing
+        beta, log_decay = (jnp.where(counted[:, :, None], x, 0.0) for x in (beta, log_decay))
     found, memory = delta_rule(qkv, log_decay, beta, state.memory, layer, epsilon)
     found, gate = ctx.output_rows(found), ctx.output_rows(gate)
     mixed = rms_norm(found, p.ssm_norm, epsilon) * jax.nn.silu(gate.reshape(found.shape))

@@ -6,7 +6,7 @@ Choices are sorted by expert, so that each chosen expert is read once, for its o
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from minillama.kernels import grouped_matmuls
 from minillama.model.context import PassContext
@@ -24,7 +24,7 @@ def mix_experts(
     """
     x = h.reshape(-1, h.shape[-1])
     weights, chosen = route(p, ctx.config, x if routed_by is None else routed_by.reshape(x.shape))
-    is_counted = counted_tokens(ctx, h.shape[1])
+    is_counted = ctx.counted.reshape(-1) if ctx.valid is not None and h.shape[1] > 1 else None
     choices = sort_choices(chosen, ctx.config.expert_count, is_counted)
     gate, up = gate_and_up(p, x[choices.tokens], choices)
     (y,) = biased_products(gated(gate, up, ctx.config.family.activation), [p.ffn_down_exps], choices)
@@ -34,13 +34,6 @@ def mix_experts(
     if p.ffn_gate_shexp is not None:
         mixed = mixed + shared_expert(p, x, ctx)
     return mixed.reshape(h.shape)
-
-
-def counted_tokens(ctx: PassContext, tokens: int) -> Bool[Array, "BT"] | None:
-    """The tokens of a batch that count, where prompts are padded; None for all."""
-    if ctx.valid is None or tokens == 1:
-        return None
-    return (jnp.arange(tokens, dtype=jnp.int32)[None] < ctx.valid[:, None]).reshape(-1)
 
 
 def gate_and_up(p: Block, x: Float[Array, "R D"], choices: SortedChoices) -> list[Float[Array, "R F"]]:

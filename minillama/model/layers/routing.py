@@ -31,11 +31,8 @@ def route(p: Block, config: Config, h: Float[Array, "T D"]) -> tuple[Float[Array
     scores = probabilities if p.exp_probs_b is None else probabilities + p.exp_probs_b[None]
     if experts.groups > 1:
         scores = in_best_groups(scores, experts)
-    if scores is probabilities:
-        weights, chosen = lax.top_k(scores, experts.used)
-    else:
-        _, chosen = lax.top_k(scores, experts.used)
-        weights = jnp.take_along_axis(probabilities, chosen, axis=-1)
+    _, chosen = lax.top_k(scores, experts.used)
+    weights = jnp.take_along_axis(probabilities, chosen, axis=-1)
     if experts.gating is Gating.SOFTMAX_OF_CHOSEN:
         weights = jax.nn.softmax(weights, axis=-1)
     if experts.normalise:

@@ -10,9 +10,21 @@ from minillama.model.states.recurrent import NoState
 from minillama.model.states.stores import Store
 
 
+class AllPositions:
+    """A state that keeps every position, and so can go back."""
+
+    def checkpoint(self) -> NoState:
+        """Nothing: earlier positions stay as they are."""
+        return NoState()
+
+    def restored(self, saved: NoState) -> "AllPositions":
+        """The same."""
+        return self
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class KeyValues:
+class KeyValues(AllPositions):
     """The state of an attention layer: its keys and values."""
 
     keys: Store
@@ -34,11 +46,3 @@ class KeyValues:
     def resize(self, capacity: int) -> "KeyValues":
         """The same positions with more room."""
         return KeyValues(self.keys.resize(capacity), self.values.resize(capacity))
-
-    def checkpoint(self) -> NoState:
-        """Nothing: earlier positions stay as they are."""
-        return NoState()
-
-    def restored(self, saved: object) -> "KeyValues":
-        """The same."""
-        return self

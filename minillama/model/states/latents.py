@@ -6,13 +6,13 @@ import jax
 from jax import Array
 from jaxtyping import Float32, Int
 
-from minillama.model.states.recurrent import NoState
+from minillama.model.states.key_values import AllPositions
 from minillama.model.states.stores import FirstChannels, Store
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Latents:
+class Latents(AllPositions):
     """The latents of every position, each followed by the rotated channels of keys."""
 
     keys: Store
@@ -33,11 +33,3 @@ class Latents:
     def resize(self, capacity: int) -> "Latents":
         """The same positions with more room."""
         return Latents(self.keys.resize(capacity))
-
-    def checkpoint(self) -> NoState:
-        """Nothing: earlier positions stay as they are."""
-        return NoState()
-
-    def restored(self, saved: object) -> "Latents":
-        """The same."""
-        return self

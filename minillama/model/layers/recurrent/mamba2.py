@@ -24,9 +24,8 @@ def mamba2_mixer(
     x = x.reshape(*batch, layer.heads, layer.head_length)
     b, c = (a.reshape(*batch, layer.groups, layer.state_length) for a in (b, c))
     step = jax.nn.softplus(step + p.ssm_dt[None, None])
-    if ctx.valid is not None:  # padded tokens write nothing and forget nothing
-        counts = jnp.arange(h.shape[1], dtype=jnp.int32)[None] < ctx.valid[:, None]
-        step = jnp.where(counts[:, :, None], step, 0.0)
+    if (counted := ctx.counted) is not None:  # padded tokens write nothing and forget nothing
+        step = jnp.where(counted[:, :, None], step, 0.0)
     log_decay = step * p.ssm_a.reshape(1, 1, -1)
     y, memory = state_space(x * step[..., None], b, c, log_decay, state.memory)
     y = (y + x * p.ssm_d.reshape(1, 1, -1, 1)).reshape(*batch, inner)
