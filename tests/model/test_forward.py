@@ -74,10 +74,11 @@ def rounded_bound(config: Config, kind: CacheType) -> float:
 
 
 def sharpness(config: Config) -> float:
-    """The size of attention scores, where 1 / sqrt(H) gives 1: so much more an error of a key moves a weight."""
-    return max(
-        (layer.scale * layer.key_length**0.5 for layer in config.layers if isinstance(layer, Attention)), default=1
-    )
+    """The size of attention scores, where 1 / sqrt(H) gives 1: so much more an error of a key moves a weight.
+
+    At least 1: smaller scores make no other part of a layer more exact.
+    """
+    return max(1, *(layer.scale * layer.key_length**0.5 for layer in config.layers if isinstance(layer, Attention)))
 
 
 def roundings(config: Config) -> list[CacheType]:
