@@ -19,7 +19,7 @@ from minillama.kernels.cpu.delta_rule.delta_rule_op import delta_rule, fits
 from minillama.kernels.cpu.runtime.machine_code import callable_at, compile_kernels
 from minillama.kernels.cpu.simd import Isa
 from minillama.model.layer_kinds import DeltaNet
-from minillama.model.layers import delta_rule as forms
+from minillama.model.layers.recurrent import delta_rule as forms
 
 BATCH, KEY_HEADS, HEADS = 2, 2, 6
 EPSILON = 1e-3

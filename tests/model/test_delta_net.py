@@ -16,7 +16,7 @@ from minillama.model.cache import empty_state, state_bytes
 from minillama.model.config import Config, Rope
 from minillama.model.context import pass_context
 from minillama.model.layer_kinds import DeltaNet
-from minillama.model.layers.delta_net import delta_net_mixer
+from minillama.model.layers.recurrent.delta_net import delta_net_mixer
 from minillama.model.params import Block, Linear
 from minillama.model.reading.metadata_keys import MetadataKeys
 from minillama.model.reading.read_delta_net import read_delta_net, read_recurrent_layers

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy_delta_net import delta_rule as slow_rule
 
 from minillama.model.layer_kinds import DeltaNet
-from minillama.model.layers.delta_rule import CHUNK, by_chunk, by_token, delta_rule, unit_lower_inverse
+from minillama.model.layers.recurrent.delta_rule import CHUNK, by_chunk, by_token, delta_rule, unit_lower_inverse
 
 BATCH, TIME, HEADS, SIZE = 2, 2 * CHUNK + 9, 2, 8
 FORMS = {"by_token": jax.jit(by_token), "by_chunk": jax.jit(by_chunk)}

@@ -13,8 +13,8 @@ from minillama.model.cache import LayerState
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer, Mamba2, ShortConvolution
 from minillama.model.layers.attention_mixer import attention_mixer
-from minillama.model.layers.delta_net import delta_net_mixer
 from minillama.model.layers.latent_attention_mixer import latent_attention_mixer
+from minillama.model.layers.recurrent.delta_net import delta_net_mixer
 from minillama.model.layers.recurrent.mamba2 import mamba2_mixer
 from minillama.model.layers.recurrent.short_convolution import short_convolution_mixer
 from minillama.model.params import Block

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import Mamba2
-from minillama.model.layers.causal_convolution import causal_convolution
+from minillama.model.layers.recurrent.causal_convolution import causal_convolution
 from minillama.model.layers.recurrent.state_space import state_space
 from minillama.model.norm import rms_norm
 from minillama.model.params import Block

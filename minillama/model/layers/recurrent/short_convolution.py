@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import ShortConvolution
-from minillama.model.layers.causal_convolution import causal_convolution
+from minillama.model.layers.recurrent.causal_convolution import causal_convolution
 from minillama.model.params import Block
 from minillama.model.states.recurrent import ConvolutionState
 

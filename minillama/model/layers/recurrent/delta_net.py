@@ -6,8 +6,8 @@ from jaxtyping import Array, Float
 
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import DeltaNet
-from minillama.model.layers.causal_convolution import causal_convolution
-from minillama.model.layers.delta_rule import delta_rule
+from minillama.model.layers.recurrent.causal_convolution import causal_convolution
+from minillama.model.layers.recurrent.delta_rule import delta_rule
 from minillama.model.norm import rms_norm
 from minillama.model.params import Block, fused_projections
 from minillama.model.states.recurrent import RecurrentState
