@@ -21,7 +21,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("shape", metavar="SHAPE", help="one of the shapes above")
     parser.add_argument(
-        "--type", default="Q4_0", metavar="TYPE", help="quantisation type, named as in llama-quantize (default: Q4_0)"
+        "--type", metavar="TYPE", help="type, named as in llama-quantize (default: Q4_0; gpt-oss-20b-4l: MXFP4_MOE)"
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="output file (default: SHAPE-TYPE.gguf in the current folder)"
@@ -42,10 +42,11 @@ shapes:
   llama-2-7b       Llama 2 7B Chat         6.74 B parameters, 32 layers of 4096
   qwen3.5-0.8b     Qwen3.5 0.8B            752.39 M parameters, 24 layers of 1024
   glm-4.7-flash-8l GLM-4.7-Flash, 8 of 47 layers 5.17 B parameters, 8 layers of 2048
+  gpt-oss-20b-4l   gpt-oss-20b, 4 of 24 layers 4.45 B parameters, 4 layers of 2880
   tiny             Tiny                    1.44 M parameters, 2 layers of 256
 types:
   F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL IQ4_XS
-  IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ3_XXS IQ3_XS IQ3_S IQ3_M TQ1_0 TQ2_0 NVFP4
+  IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ3_XXS IQ3_XS IQ3_S IQ3_M TQ1_0 TQ2_0 NVFP4 MXFP4_MOE
 """
 
 
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from minillama.gguf.random_models.known_shapes import shape_named
     from minillama.gguf.random_models.model_writer import write_random_model
 
-    shape, mix = shape_named(args.shape), Mix.named(args.type)
+    shape = shape_named(args.shape)
+    mix = Mix.named(args.type or shape.file_type)
     if args.seed < 0:
         raise OptionError(f"--seed {args.seed}: must be 0 or more")
     path = Path(args.output or f"{shape.name}-{mix.name}.gguf")

@@ -45,7 +45,7 @@ _READ_BASES: dict[str, TensorType] = {
     "IQ1_S": TensorType.IQ1_S, "IQ1_M": TensorType.IQ1_M, "IQ2_XXS": TensorType.IQ2_XXS, "IQ2_XS": TensorType.IQ2_XS,
     "IQ2_S": TensorType.IQ2_XS, "IQ2_M": TensorType.IQ2_S, "IQ3_XXS": TensorType.IQ3_XXS, "IQ3_XS": TensorType.IQ3_S,
     "IQ3_S": TensorType.IQ3_S, "IQ3_M": TensorType.IQ3_S, "TQ1_0": TensorType.TQ1_0, "TQ2_0": TensorType.TQ2_0,
-    "NVFP4": TensorType.NVFP4,
+    "NVFP4": TensorType.NVFP4, "MXFP4_MOE": TensorType.MXFP4,
 }  # fmt: skip
 _BASES = _WRITTEN_BASES | _READ_BASES
 
@@ -126,6 +126,8 @@ def preferred_type(mix: Mix, name: str, shape: tuple[int, ...], traits: ModelTra
     stem = name.removesuffix(".weight")
     if mix.name == "NVFP4" and stem in ("output", "token_embd"):
         return TensorType.BF16  # llama-quantize does not write NVFP4; converters leave these tensors as they are
+    if mix.name == "MXFP4_MOE":
+        return TensorType.MXFP4 if len(shape) > 2 and stem != "output" else TensorType.Q8_0
     if stem == "output" or (stem == "token_embd" and traits.tied):
         plain = mix.base is TensorType.Q8_0 or shape[-1] % BLOCKS[mix.base][0]
         small = TensorType.Q5_K if mix.name in (*_TWO_BITS, "IQ3_XXS") else TensorType.Q6_K

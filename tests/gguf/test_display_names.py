@@ -30,7 +30,7 @@ WORDS = {
     "IQ2_XS": "IQ2_XS - 2.3125 bpw", "IQ2_S": "IQ2_S - 2.5 bpw", "IQ2_M": "IQ2_M - 2.7 bpw",
     "IQ3_XXS": "IQ3_XXS - 3.0625 bpw", "IQ3_XS": "IQ3_XS - 3.3 bpw", "IQ3_S": "IQ3_S - 3.4375 bpw",
     "IQ3_M": "IQ3_S mix - 3.66 bpw", "TQ1_0": "TQ1_0 - 1.69 bpw ternary", "TQ2_0": "TQ2_0 - 2.06 bpw ternary",
-    "NVFP4": "NVFP4",
+    "NVFP4": "NVFP4", "MXFP4_MOE": "MXFP4 MoE",
 }  # fmt: skip
 
 

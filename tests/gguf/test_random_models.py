@@ -26,7 +26,12 @@ from minillama.gguf.random_models.random_vocabulary import RandomTokens, random_
 from minillama.gguf.types import BLOCKS
 
 WRITTEN_TYPES = sorted(
-    {tensor.type for name in ALL_MIX_NAMES for tensor in tensor_specs(SHAPES["tiny"], Mix.named(name))}
+    {
+        tensor.type
+        for name in ALL_MIX_NAMES
+        for shape in ("tiny", "gpt-oss-20b-4l")
+        for tensor in tensor_specs(SHAPES[shape], Mix.named(name))
+    }
 )
 
 # Parameter counts as the models' pages on the hub give them; llama 3.2 with the 32 rope factors of its GGUF file.
@@ -41,6 +46,18 @@ PARAMETERS = {
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_shapes_have_the_real_number_of_parameters(name: str) -> None:
     assert shape_named(name).parameters == PARAMETERS[name]
+
+
+def test_gpt_oss_is_the_published_file_but_for_its_layers() -> None:
+    """That of 24 layers has 20.91 B parameters in 11.27 GiB; its experts are MXFP4, other matrices Q8_0."""
+    shape = replace(shape_named("gpt-oss-20b-4l"), layers=24)
+    planned = tensor_specs(shape, Mix.named(shape.file_type))
+    assert shape.parameters == pytest.approx(20.91e9, rel=3e-4)
+    assert sum(tensor.nbytes for tensor in planned) == pytest.approx(11.27 * 2**30, rel=1e-3)
+    types = {tensor.name.removeprefix("blk.3."): tensor.type.name for tensor in planned}
+    assert [types[f"{name}.weight"] for name in ("ffn_down_exps", "attn_q", "output", "ffn_gate_inp")] == [
+        "MXFP4", "Q8_0", "Q8_0", "F32",
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked to forget pages")

@@ -59,3 +59,19 @@ GLM_47 = (
     "{{ '<|assistant|>' + ('</think>' if enable_thinking is defined and enable_thinking is false else '<think>') }}"
     "{% endif %}"
 )
+
+HARMONY = (
+    "{{ '<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
+    "Knowledge cutoff: 2024-06\nCurrent date: ' + strftime_now('%Y-%m-%d') + '\n\nReasoning: ' "
+    "+ (reasoning_effort if reasoning_effort is defined else 'medium') + '\n\n"
+    "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>' }}"
+    "{% if messages[0]['role'] in ('system', 'developer') %}"
+    "{{ '<|start|>developer<|message|># Instructions\n\n' + messages[0]['content'] + '\n\n<|end|>' }}"
+    "{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}"
+    "{% for message in rest %}"
+    "{% if message['role'] == 'user' %}{{ '<|start|>user<|message|>' + message['content'] + '<|end|>' }}"
+    "{% else %}{{ '<|start|>assistant<|channel|>final<|message|>' + message['content'] "
+    "+ ('<|return|>' if loop.last and not add_generation_prompt else '<|end|>') }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)

@@ -49,7 +49,7 @@ class DeltaNetShape(ModelShape):
         yield "ssm_norm.weight", (self.linear_head_size,)
         yield "ssm_out.weight", (self.embedding, values)
 
-    def metadata(self) -> dict[str, int | float | list[int]]:
+    def metadata(self) -> dict[str, int | float | str | list[int]]:
         half = self.rotating // 2
         return super().metadata() | {
             "rope.dimension_count": self.rotating,

@@ -6,9 +6,10 @@ Numbers: the config.json of each model's repository.
 from minillama.errors import OptionError
 from minillama.gguf.random_models.chat_templates import LLAMA_2, ZEPHYR
 from minillama.gguf.random_models.delta_net_shape import DeltaNetShape
+from minillama.gguf.random_models.gpt_oss_shape import GptOssShape
 from minillama.gguf.random_models.latent_shape import LatentShape
 from minillama.gguf.random_models.model_shapes import ModelShape, RopeFactors
-from minillama.gguf.random_models.vocabulary_specs import glm_47, llama_3, qwen_2, qwen_35, sentencepiece
+from minillama.gguf.random_models.vocabulary_specs import glm_47, gpt_oss, llama_3, qwen_2, qwen_35, sentencepiece
 
 
 def shape_named(name: str) -> ModelShape:
@@ -53,6 +54,12 @@ SHAPES: dict[str, ModelShape] = {
             layers=8, embedding=2048, heads=20, kv_heads=1, head_size=256, feed_forward=10240, context=202752,
             rms_epsilon=1e-5, rope_base=1e6, tied=False, vocabulary=glm_47(), query_rank=768, kv_rank=512, rotating=64,
             value_size=256, experts=64, experts_used=4, expert_size=1536, experts_scale=1.8,
+        ),
+        GptOssShape(
+            "gpt-oss-20b-4l", "gpt-oss-20b, 4 of 24 layers", "5B", "gpt-oss",
+            layers=4, embedding=2880, heads=64, kv_heads=8, head_size=64, feed_forward=2880, context=131072,
+            rms_epsilon=1e-5, rope_base=1.5e5, tied=False, vocabulary=gpt_oss(), qkv_bias=True, file_type="MXFP4_MOE",
+            experts=32, experts_used=4, window=128, rope_factor=32.0, original_context=4096,
         ),
         ModelShape(
             "tiny", "Tiny", "1.4M", "llama",

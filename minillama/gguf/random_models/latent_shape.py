@@ -47,7 +47,7 @@ class LatentShape(ModelShape):
             yield f"{name}_exps.weight", (self.experts, *shape)
             yield f"{name}_shexp.weight", shape
 
-    def metadata(self) -> dict[str, int | float | list[int]]:
+    def metadata(self) -> dict[str, int | float | str | list[int]]:
         return super().metadata() | {
             "attention.head_count_kv": 1,
             "attention.key_length": self.kv_rank + self.rotating,

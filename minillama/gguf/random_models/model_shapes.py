@@ -51,6 +51,7 @@ class ModelShape:
     vocabulary: VocabularySpec = field(repr=False)
     qkv_bias: bool = False
     rope_factors: RopeFactors | None = None
+    file_type: str = "Q4_0"  # of a file where none is asked for
 
     def tensors(self) -> Tensors:
         """Names and numpy shapes in the order of a converted file."""
@@ -86,7 +87,7 @@ class ModelShape:
         yield "ffn_up.weight", (self.feed_forward, self.embedding)
         yield "ffn_down.weight", (self.embedding, self.feed_forward)
 
-    def metadata(self) -> dict[str, int | float | list[int]]:
+    def metadata(self) -> dict[str, int | float | str | list[int]]:
         """Hyperparameters by their keys, without the architecture before them."""
         return {
             "block_count": self.layers,

@@ -94,9 +94,11 @@ def _write_header(path: Path, shape: ModelShape, mix: Mix, planned: list[TensorS
         writer.close()
 
 
-def _add_value(writer: gguf.GGUFWriter, key: str, value: int | float | list[int]) -> None:
+def _add_value(writer: gguf.GGUFWriter, key: str, value: int | float | str | list[int]) -> None:
     if isinstance(value, list):
         writer.add_array(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
     elif isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, float):

@@ -53,9 +53,18 @@ def _set_e4m3(blocks: Blocks, scales: np.ndarray) -> None:
     blocks[:, at : at + 4] = codes.astype(np.uint8)[:, None]
 
 
+def _set_exponents(blocks: Blocks, scales: np.ndarray) -> None:
+    """MXFP4: powers of two, below and above the scales, with the same mean square."""
+    low = np.floor(np.log2(np.abs(scales)))
+    share = (np.exp2(2 * (np.log2(np.abs(scales)) - low)) - 1) / 3  # of blocks with the power above
+    evenly_spread = np.arange(len(blocks)) * 0.618034 % 1
+    blocks[:, LAYOUTS[TensorType.MXFP4].exponent] = (low + 127 + (evenly_spread < share)).astype(np.uint8)
+
+
 _SET_SCALES: dict[TensorType, Callable[[Blocks, np.ndarray], None]] = {
     TensorType.IQ1_M: _set_scattered_half,
     TensorType.NVFP4: _set_e4m3,
+    TensorType.MXFP4: _set_exponents,
 }
 
 
@@ -116,6 +125,7 @@ _FILLS: dict[TensorType, tuple[float, Fill]] = {
     TensorType.IQ4_NL: (0.0, _keep_random),
     TensorType.IQ4_XS: (0.0, _keep_random),
     TensorType.NVFP4: (0.0, _keep_random),
+    TensorType.MXFP4: (0.0, _keep_random),
     TensorType.TQ1_0: (0.0, _ternary_bytes),
     TensorType.TQ2_0: (0.0, _ternary_fields),
     **{type: (0.0, _keep_random) for type in LAYOUTS if type.name.startswith(("IQ1_", "IQ2_", "IQ3_"))},

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from minillama.gguf.random_models.chat_templates import CHATML_QWEN, CHATML_QWEN_35, GLM_47, LLAMA_3
+from minillama.gguf.random_models.chat_templates import CHATML_QWEN, CHATML_QWEN_35, GLM_47, HARMONY, LLAMA_3
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,14 @@ def glm_47() -> VocabularySpec:
     return VocabularySpec(size, "glm4", special, first + 2, first, first, False, GLM_47)
 
 
+def gpt_oss() -> VocabularySpec:
+    """The o200k_harmony vocabulary of gpt-oss."""
+    first, size = 199998, 201088
+    named = {place: f"<|{name}|>" for place, name in _HARMONY.items()}
+    special = tuple((place, named.get(place, f"<|reserved_{place}|>"), 3) for place in range(first, size))
+    return VocabularySpec(size, "gpt-4o", special, first, 200002, first + 1, False, HARMONY)
+
+
 def _qwen(first: int, size: int, defined: tuple[str, ...], pre: str, template: str) -> VocabularySpec:
     """Special tokens from number `first` on, then unused ones."""
     texts = [(text, 3) for text in _QWEN_CONTROL] + [(text, 4) for text in defined]
@@ -80,6 +88,10 @@ _QWEN_35_DEFINED = (
     "<tool_response>", "</tool_response>", "<think>", "</think>", "<|audio_start|>", "<|audio_end|>", "<tts_pad>",
     "<tts_text_bos>", "<tts_text_eod>", "<tts_text_bos_single>", "<|audio_pad|>",
 )  # fmt: skip
+_HARMONY = {
+    199998: "startoftext", 199999: "endoftext", 200002: "return", 200003: "constrain", 200005: "channel",
+    200006: "start", 200007: "end", 200008: "message", 200012: "call", 200018: "endofprompt",
+}  # fmt: skip
 _GLM_CONTROL = (
     "<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>", "<|assistant|>",
     "<|observation|>",
