@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.model_from_args import find_model
 from minillama.cli.arguments.option import add_options
-from minillama.errors import OptionError
+from minillama.engine.load_options import LoadOptions
+from minillama.errors import FormatError, OptionError, UnsupportedError
 from minillama.measure.tables import plain_table
 from minillama.printable_text import printable, printable_line
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from minillama.gguf import GGUF
     from minillama.gguf.kv_cache_types import CacheTypes
+    from minillama.model import Config
 
 DESCRIPTION = """\
 Show the metadata, tensors and sizes of a GGUF file, and the memory that the model needs. With --metadata or --tensors
@@ -56,13 +58,18 @@ def run(args: argparse.Namespace) -> int:
 
     types = read_cache_types(args.cache_type_k, args.cache_type_v)
     with open_gguf(path) as file:
-        everything = not (args.metadata or args.tensors)
+        everything, (config, reason) = not (args.metadata or args.tensors), _config(file)
         if args.json:
-            print(json.dumps(_as_json(file, types, args.metadata or everything, args.tensors or everything), indent=1))
+            print(
+                json.dumps(
+                    _as_json(file, config, types, args.metadata or everything, args.tensors or everything), indent=1
+                )
+            )
             return 0
         sections = []
         if everything:
-            sections.append(_summary(file))
+            lines = [*_summary(file), f"cache   {_cache_text(config, types) if config else f'unknown: {reason}'}"]
+            sections.append("\n".join(map(printable_line, lines)))
         if args.metadata or everything:
             sections.append(plain_table(("metadata", "type", "value"), _metadata_rows(file)))
         if args.tensors or everything:
@@ -74,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             sections.append(
                 plain_table(
                     ("context", "weights", f"{types} KV cache", "together"),
-                    _memory_rows(file, types),
+                    _memory_rows(file, config, types) if config else [],
                     right=(0, 1, 2, 3),
                 )
             )
@@ -82,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(file: "GGUF") -> str:
+def _summary(file: "GGUF") -> list[str]:
     from minillama.gguf.display_names import format_bytes, format_parameters, model_type
 
     bits = f"{8 * file.nbytes / file.parameters:.2f} bits per weight" if file.parameters else "a vocabulary only"
@@ -90,13 +97,42 @@ def _summary(file: "GGUF") -> str:
     size = (
         f"{format_bytes(file.nbytes)} in {len(file.tensors)} tensors, {format_parameters(file.parameters)} parameters"
     )
-    lines = [
+    return [
         f"file    {file.path} (GGUF version {file.version}{many})",
         f"model   {model_type(file)}",
         f"name    {file.metadata.get('general.name', 'none')}",
         f"size    {size}, {bits}",
     ]
-    return "\n".join(map(printable_line, lines))
+
+
+def _config(file: "GGUF") -> "tuple[Config | None, str]":
+    """The configuration, or None and the reason."""
+    from minillama.model import read_config
+
+    if "token_embd.weight" not in file.tensors:
+        return None, "the file has no token_embd.weight"
+    try:
+        return read_config(file.metadata, file.tensors["token_embd.weight"].shape[0]), ""
+    except (FormatError, UnsupportedError) as error:
+        return None, str(error)
+
+
+def _cache_text(config: "Config", types: "CacheTypes") -> str:
+    """Bytes that each token adds to the states of layers, and bytes that do not grow."""
+    from minillama.gguf.display_names import format_bytes
+    from minillama.model.state_sizes import state_growth
+
+    found = state_growth(config, types, LoadOptions.ubatch_size)
+    growing, windows = _layers(found.growing_layers), _layers(found.window_layers)
+    parts = [f"{found.per_token} bytes a token in {growing}"] if found.growing_layers else []
+    parts += [f"at most {format_bytes(found.windows)} in {windows} with a sliding window"] if found.windows else []
+    if found.recurrent:
+        parts += [f"always {format_bytes(found.recurrent)} in {_layers(found.recurrent_layers)} with a recurrent state"]
+    return f"{types}: {', '.join(parts) or 'nothing'}"
+
+
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
 
 
 def _metadata_rows(file: "GGUF") -> list[Row]:
@@ -133,31 +169,25 @@ def _type_rows(file: "GGUF") -> list[Row]:
     return rows
 
 
-def _memory_rows(file: "GGUF", types: "CacheTypes") -> list[Row]:
-    """Weights and KV cache at a few context sizes, up to the trained one."""
+def _memory_rows(file: "GGUF", config: "Config", types: "CacheTypes") -> list[Row]:
+    """Weights and states of all layers at some context sizes, up to the trained one."""
     from minillama.gguf.display_names import format_bytes
-    from minillama.gguf.kv_cache_types import cache_bytes_per_token
+    from minillama.model import cache_bytes
 
-    per_token = cache_bytes_per_token(file, types)
-    trained = file.metadata.get(f"{file.metadata.get('general.architecture')}.context_length")
-    if per_token is None or type(trained) is not int or not file.tensors:
-        return []
-    contexts = [context for context in CONTEXTS if context < trained] + [trained]
-    return [
-        (
-            str(context),
-            format_bytes(file.nbytes),
-            format_bytes(per_token * context),
-            format_bytes(file.nbytes + per_token * context),
-        )
-        for context in contexts
-    ]
+    trained, rows = config.context_length, []
+    for context in [context for context in CONTEXTS if context < trained] + [trained]:
+        cache = cache_bytes(config, context, types, chunk=LoadOptions.ubatch_size)
+        rows.append((str(context), *map(format_bytes, (file.nbytes, cache, file.nbytes + cache))))
+    return rows
 
 
-def _as_json(file: "GGUF", types: "CacheTypes", metadata: bool, tensors: bool) -> dict[str, object]:
+def _as_json(
+    file: "GGUF", config: "Config | None", types: "CacheTypes", metadata: bool, tensors: bool
+) -> dict[str, object]:
     from minillama.gguf.display_names import model_type
-    from minillama.gguf.kv_cache_types import cache_bytes_per_token
+    from minillama.model.state_sizes import state_growth
 
+    growth = None if config is None else state_growth(config, types, LoadOptions.ubatch_size)
     found: dict[str, object] = {
         "path": str(file.path),
         "version": file.version,
@@ -166,7 +196,9 @@ def _as_json(file: "GGUF", types: "CacheTypes", metadata: bool, tensors: bool) -
         "nbytes": file.nbytes,
         "cache_type_k": types.keys.value,
         "cache_type_v": types.values.value,
-        "cache_bytes_per_token": cache_bytes_per_token(file, types),
+        "cache_bytes_per_token": None if growth is None else growth.per_token,
+        "cache_bytes_windows": None if growth is None else growth.windows,
+        "cache_bytes_recurrent": None if growth is None else growth.recurrent,
     }
     if metadata:
         found["metadata"] = {key: _plain(value) for key, value in file.metadata.items()}

@@ -9,8 +9,8 @@ from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.generation.checkpoints import Checkpoint, Checkpoints, needs_checkpoints
 from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.model.cache import checkpoint_bytes
-from minillama.model.states.window import can_go_back, first_held, window_capacity
+from minillama.model.state_sizes import checkpoint_bytes, window_capacity
+from minillama.model.states.window import can_go_back, first_held
 
 FIRST_CAPACITY = 512  # positions a cache starts with; it doubles when they are used up
 

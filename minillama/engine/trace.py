@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 
 from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.model import Cache, Config, Params, empty_cache, forward, unembed
+from minillama.model import Cache, Config, Params, empty_cache
+from minillama.model.forward import forward, unembed
 
 
 def trace(params: Params, config: Config, ids: Sequence[int], types: CacheTypes) -> dict[str, np.ndarray]:

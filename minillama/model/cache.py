@@ -1,8 +1,10 @@
-"""The cache as a value: a step takes one and returns the next."""
+"""The cache as a value: a step takes one and returns the next.
+
+`state_sizes.py` has its size in bytes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +20,13 @@ from minillama.model.layer_kinds import (
     Layer,
     Mamba2,
     ShortConvolution,
-    source_of,
 )
+from minillama.model.state_sizes import position_bytes, slides, window_capacity
 from minillama.model.states.key_values import KeyValues
 from minillama.model.states.latents import Latents
 from minillama.model.states.recurrent import ConvolutionState, NoState, RecurrentState
 from minillama.model.states.stores import empty_store, zeros
-from minillama.model.states.window import WindowKeyValues, window_capacity
+from minillama.model.states.window import WindowKeyValues
 
 # a layer's memory of earlier tokens
 LayerState = KeyValues | WindowKeyValues | Latents | RecurrentState | ConvolutionState | NoState
@@ -64,53 +66,6 @@ class Cache:
     def gather_rows(self, rows: Int[Array, "n"] | Int[np.ndarray, "n"]) -> "Cache":
         """The texts with these numbers, in this order; a text may occur several times."""
         return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), self)
-
-
-def cache_bytes(config: Config, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> int:
-    """Bytes of a cache: the states of all layers; see `empty_cache`."""
-    return sum(state_bytes(layer, capacity, types, batch, chunk) for layer in config.layers)
-
-
-def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> int:
-    """Bytes of one layer's state.
-
-    Of a recurrent layer the same for every capacity; 0 where a layer reads the state of another one.
-    """
-    if source_of(layer) is not None:
-        return 0
-    if slides(layer, chunk):
-        capacity = min(capacity, window_capacity(layer.sliding_window, chunk))
-    if isinstance(layer, DeltaNet):
-        return 4 * batch * (layer.value_channels * layer.size + layer.channels * (layer.taps - 1))
-    if isinstance(layer, Mamba2):
-        return 4 * batch * (layer.inner * layer.state_length + layer.channels * (layer.taps - 1))
-    if isinstance(layer, ShortConvolution):
-        return 4 * batch * layer.channels * (layer.taps - 1)
-    return batch * capacity * position_bytes(layer, types)
-
-
-def position_bytes(layer: Layer, types: CacheTypes) -> int:
-    """Bytes that a layer, or its source, keeps of each position.
-
-    Raises OptionError where a head does not divide into blocks of its type.
-    """
-    if isinstance(layer, Attention):
-        return layer.head_count_kv * types.head_bytes(layer.key_length, layer.value_length)
-    if isinstance(layer, LatentAttention):
-        return types.head_bytes(layer.cached_length, 0)
-    return 0
-
-
-def checkpoint_bytes(config: Config, types: CacheTypes, chunk: int) -> int:
-    """Bytes of the states that cannot go back, of one text."""
-    layers = [layer for layer in config.layers if layer.is_recurrent or slides(layer, chunk)]
-    return sum(state_bytes(layer, 1 << 30, types, chunk=chunk) for layer in layers)
-
-
-def slides(layer: Layer, chunk: int | None) -> TypeGuard[Attention]:
-    """Whether a layer keeps a sliding window only."""
-    has_window = isinstance(layer, Attention) and layer.sliding_window > 0 and layer.source is None
-    return chunk is not None and has_window
 
 
 def empty_cache(

@@ -8,10 +8,14 @@ from pathlib import Path
 import gguf_bytes
 import pytest
 from gguf_bytes import pair
+from tiny_models import write_tiny
 
 from minillama.cli import main
 from minillama.gguf import open_gguf
+from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.gguf.random_models.model_writer import write_random_model
+from minillama.model import read_config
+from minillama.model.state_sizes import state_growth
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +190,39 @@ def test_no_jax_is_imported(model: Path) -> None:
         f"assert main(['inspect', {str(model)!r}]) == 0; assert 'jax' not in sys.modules, 'jax'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("llama", "f16: 256 bytes a token in 2 layers"),
+        ("qwen35", "with a recurrent state"),
+        ("gemma2", "with a sliding window"),
+        ("deepseek2", "f16: 192 bytes a token in 2 layers"),
+    ],
+)
+def test_states_by_kind_of_layer(tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_tiny(tmp_path / "m.gguf", name)
+    config = read_config(open_gguf(path).metadata, 300)
+    growth = state_growth(config, CacheTypes(), 512)
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith("cache "))
+    assert said in line
+    for context, _, cache, _ in table(out, "context"):
+        size = min(int(context), config.context_length) * growth.per_token + growth.windows + growth.recurrent
+        assert cache == f"{size / 2**20:.2f} MiB"
+    assert main(["inspect", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    names = ("per_token", "windows", "recurrent")
+    assert [found[f"cache_bytes_{name}"] for name in names] == [getattr(growth, name) for name in names]
+
+
+def test_a_model_that_does_not_run_has_no_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.gguf"
+    tensors = [gguf_bytes.tensor("token_embd.weight", [32], 0, 0)]
+    path.write_bytes(gguf_bytes.build([pair("general.architecture", 8, "bert")], tensors, bytes(128)))
+    assert main(["inspect", str(path)]) == 0
+    assert "cache   unknown: " in capsys.readouterr().out
+    assert main(["inspect", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cache_bytes_per_token"] is None

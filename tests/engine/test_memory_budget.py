@@ -19,7 +19,8 @@ from minillama.errors import ResourceError
 from minillama.gguf import memory_pages
 from minillama.gguf.kv_cache_types import CacheTypes, read_cache_types
 from minillama.kernels import cpu_kernels_error
-from minillama.model import empty_cache, forward, unembed
+from minillama.model import empty_cache
+from minillama.model.forward import forward, unembed
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from minillama.engine.generation import checkpoints
 from minillama.engine.generation.checkpoints import Checkpoint, Checkpoints
 from minillama.engine.session import Session
 from minillama.model import cache_bytes
-from minillama.model.states.window import can_go_back, first_held, window_capacity
+from minillama.model.state_sizes import window_capacity
+from minillama.model.states.window import can_go_back, first_held
 
 WINDOW = 5  # of the tiny model
 IDS = np.random.default_rng(0).integers(3, 300, 400).tolist()

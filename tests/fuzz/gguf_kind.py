@@ -18,7 +18,8 @@ from minillama.engine.loading.memory_budget import choose_context, predict
 from minillama.gguf import GGUF, dequantize, open_gguf
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.kernels import SUPPORTED, reads_in_place
-from minillama.model import Config, Params, empty_cache, forward
+from minillama.model import Config, Params, empty_cache
+from minillama.model.forward import forward
 from minillama.tokenizer import load_chat_template, load_tokenizer
 from tests.fuzz.case_kind import Finding, Kind
 from tests.fuzz.gguf_mutations import mutate

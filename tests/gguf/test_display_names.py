@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import gguf_bytes
-import numpy as np
 import pytest
 from gguf_bytes import pair
 
-from minillama.errors import FormatError, OptionError
+from minillama.errors import OptionError
 from minillama.gguf import FileType, TensorType, open_gguf
 from minillama.gguf.display_names import (
     FILE_TYPE_NAMES,
@@ -17,7 +16,6 @@ from minillama.gguf.display_names import (
     model_type,
     size_class,
 )
-from minillama.gguf.kv_cache_types import CacheTypes, cache_bytes_per_token
 from minillama.gguf.quantisation_mixes import ALL_MIX_NAMES, Mix, ModelTraits, tensor_type
 
 # llama-quantize's name -> llama-bench's name
@@ -212,23 +210,3 @@ def test_narrow_rows_fall_back() -> None:
     assert found("Q6_K", 896) is TensorType.Q8_0
     assert found("Q4_K_M", 40) is TensorType.F16
     assert found("Q4_0", 40) is TensorType.F16
-
-
-def test_cache_bytes_per_token(tmp_path: Path) -> None:
-    def measure(*pairs: bytes) -> int | None:
-        return cache_bytes_per_token(open_gguf(write(tmp_path, "llama", *pairs)), CacheTypes())
-
-    common = (pair("llama.block_count", 4, 16), pair("llama.embedding_length", 4, 2048))
-    heads, kv_heads = pair("llama.attention.head_count", 4, 32), pair("llama.attention.head_count_kv", 4, 8)
-    assert measure(*common, heads, kv_heads) == 2 * 16 * 8 * 64 * 2
-    assert measure(*common, heads) == 2 * 16 * 32 * 64 * 2
-    sizes = (pair("llama.attention.key_length", 4, 128), pair("llama.attention.value_length", 4, 64))
-    assert measure(*common, heads, kv_heads, *sizes) == 16 * 8 * (128 + 64) * 2
-    per_layer = pair("llama.attention.head_count_kv", 9, (5, list(range(16))))
-    assert measure(*common, heads, per_layer) == int(np.sum(np.arange(16))) * 2 * 64 * 2
-    later = pair("llama.nextn_predict_layers", 4, 2)
-    assert measure(*common, heads, per_layer, later) == int(np.sum(np.arange(14))) * 2 * 64 * 2
-    assert measure(*common, heads, kv_heads, later) == 2 * 14 * 8 * 64 * 2
-    assert measure(*common) is None
-    with pytest.raises(FormatError, match=r"llama\.embedding_length is missing"):
-        measure(common[0], heads)

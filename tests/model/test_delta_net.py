@@ -12,7 +12,7 @@ from minillama.errors import FormatError
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.kernels import Dense
 from minillama.model.architectures import KeySharing
-from minillama.model.cache import empty_state, state_bytes
+from minillama.model.cache import empty_state
 from minillama.model.config import Config, Rope
 from minillama.model.context import pass_context
 from minillama.model.layer_kinds import DeltaNet
@@ -20,6 +20,7 @@ from minillama.model.layers.recurrent.delta_net import delta_net_mixer
 from minillama.model.params import Block, Linear
 from minillama.model.reading.metadata_keys import MetadataKeys
 from minillama.model.reading.read_delta_net import read_delta_net, read_recurrent_layers
+from minillama.model.state_sizes import state_bytes
 from minillama.model.states.recurrent import RecurrentState
 
 D, TIME, EPSILON = 32, 19, 1e-5

@@ -17,7 +17,8 @@ from minillama.engine.session import Session
 from minillama.errors import OptionError
 from minillama.gguf import open_gguf
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
-from minillama.model import FAMILIES, Cache, Config, Params, empty_cache, forward, read_config, unembed
+from minillama.model import FAMILIES, Cache, Config, Params, empty_cache, read_config
+from minillama.model.forward import forward, unembed
 
 # fmt: off
 NAMES = (

@@ -15,16 +15,8 @@ from minillama.engine.loading.load_params import load_params, unused_tensors
 from minillama.errors import FormatError
 from minillama.gguf import GGUF, dequantize, open_gguf
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
-from minillama.model import (
-    Cache,
-    Config,
-    Params,
-    empty_cache,
-    forward,
-    read_config,
-    unembed,
-)
-from minillama.model.forward import run_layers
+from minillama.model import Cache, Config, Params, empty_cache, read_config
+from minillama.model.forward import forward, run_layers, unembed
 from minillama.model.layer_kinds import Attention
 
 CTX = 256

@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-import gguf_bytes
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 from gguf.quants import quantize
-from gguf_bytes import pair
 from tiny_models import write_tiny
 
-from minillama.errors import FormatError, OptionError
+from minillama.errors import OptionError
 from minillama.gguf import open_gguf
-from minillama.gguf.kv_cache_types import CacheType, CacheTypes, cache_bytes_per_token, read_cache_types
+from minillama.gguf.kv_cache_types import CacheType, CacheTypes, read_cache_types
 from minillama.model import cache_bytes, empty_cache, read_config
 from minillama.model.states.stores import BLOCK, Q8, Plain, empty_store
 
@@ -65,17 +63,8 @@ def test_bytes_are_those_of_the_arrays(tmp_path: Path, keys: CacheType, values: 
         kind is not CacheType.Q8_0 for kind in (keys, values)
     ]
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(cache.layers))
-    assert cache_bytes(config, 48, types, batch=2) == held == 2 * 48 * cache_bytes_per_token(file, types)
+    assert cache_bytes(config, 48, types, batch=2) == held
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(cache.resize(96))) == 2 * held + cache.length.nbytes
-
-
-@pytest.mark.parametrize("name", ["qwen35", "glm4moe", "gemma", "deepseek2"])
-def test_bytes_a_token_by_metadata(tmp_path: Path, name: str) -> None:
-    """Recurrent layers, layers of later tokens, one key/value head, latents."""
-    file, types = open_gguf(write_tiny(tmp_path / "m.gguf", name)), CacheTypes()
-    config = read_config(file.metadata, 300)
-    grown = cache_bytes(config, 49, types) - cache_bytes(config, 48, types)
-    assert cache_bytes_per_token(file, types) == grown > 0
 
 
 @pytest.mark.parametrize("kind", CacheType)
@@ -102,15 +91,3 @@ def test_a_head_that_does_not_divide_into_blocks(tmp_path: Path) -> None:
     types = CacheTypes(values=CacheType.Q8_0)
     with pytest.raises(OptionError, match=message):
         empty_cache(read_config(file.metadata, 300), 32, types)
-    with pytest.raises(OptionError, match=message):
-        cache_bytes_per_token(file, types)
-
-
-@pytest.mark.parametrize("key", ["head_count_kv", "key_length"])
-def test_a_size_that_is_no_number_is_named(tmp_path: Path, key: str) -> None:
-    path = tmp_path / "m.gguf"
-    sizes = [pair(f"llama.{name}", 4, 4) for name in ("block_count", "embedding_length", "attention.head_count")]
-    odd = pair(f"llama.attention.{key}", 8, "many")
-    path.write_bytes(gguf_bytes.build([pair("general.architecture", 8, "llama"), *sizes, odd]))
-    with pytest.raises(FormatError, match=f"llama.attention.{key} is string, not int"):
-        cache_bytes_per_token(open_gguf(path), CacheTypes())

@@ -18,15 +18,17 @@ from minillama.engine.loading.load_params import load_params
 from minillama.engine.loading.split_kv_b import split_kv_b
 from minillama.errors import FormatError, OptionError
 from minillama.gguf import Tensor, open_gguf
-from minillama.gguf.kv_cache_types import CacheType, CacheTypes, cache_bytes_per_token
+from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.gguf.random_models.known_shapes import SHAPES
 from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.measure.limits.work_per_token import attention_operations, cache_bytes_read
-from minillama.model import Config, cache_bytes, empty_cache, forward, read_config
+from minillama.model import Config, cache_bytes, empty_cache, read_config
 from minillama.model.architectures import Gating
 from minillama.model.config import Rope
+from minillama.model.forward import forward
 from minillama.model.layer_kinds import LatentAttention
 from minillama.model.layers.attention import attend, attention, attention_in_tiles, attention_weights
+from minillama.model.state_sizes import position_bytes
 from minillama.model.states.latents import Latents
 from minillama.model.states.stores import empty_store
 
@@ -114,8 +116,8 @@ def test_bytes_of_the_latents(tmp_path: Path, kind: CacheType) -> None:
             cache_bytes(config, 64, types)
         return
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(empty_cache(config, 64, types, batch=2).layers))
-    assert cache_bytes(config, 64, types, batch=2) == held == 2 * 64 * cache_bytes_per_token(file, types)
-    assert cache_bytes_read(config, types, [10]) == 10 * cache_bytes_per_token(file, types)
+    assert cache_bytes(config, 64, types, batch=2) == held == 2 * 64 * 2 * position_bytes(config.layers[0], types)
+    assert cache_bytes_read(config, types, [10]) == 10 * 2 * position_bytes(config.layers[0], types)
     assert attention_operations(config, [10]) == 2 * 2 * 10 * 4 * (48 + 32)  # layers, multiply-adds, positions, heads
 
 

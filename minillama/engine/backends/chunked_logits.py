@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int, Shaped
 
-from minillama.model import Config, Params, unembed
+from minillama.model import Config, Params
+from minillama.model.forward import unembed
 
 LOGIT_BYTES = 1 << 26  # of logits that are in memory at a time
 LEAST_ROWS = 32  # least positions of a product; with fewer the kernels idle

@@ -18,9 +18,9 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int, UInt32
 
 from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
-from minillama.model import Cache, Config, Params, forward, unembed
+from minillama.model import Cache, Config, Params
 from minillama.model.collectives import all_gather
-from minillama.model.forward import forward_last, unembed_shard
+from minillama.model.forward import forward, forward_last, unembed, unembed_shard
 from minillama.sampling import Chain, SamplerState, logprob
 from minillama.sampling.sampler_state import new_state
 from minillama.sampling.sharded_sampling import sample_sharded, shardable_stages

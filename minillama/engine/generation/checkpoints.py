@@ -11,8 +11,7 @@ from typing import Any
 
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config
-from minillama.model.cache import checkpoint_bytes
-from minillama.model.states.window import window_capacity
+from minillama.model.state_sizes import checkpoint_bytes, window_capacity
 
 MOST = 32  # as llama.cpp's --ctx-checkpoints
 MOST_BYTES = 256 << 20

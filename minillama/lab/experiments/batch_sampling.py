@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from minillama.engine.llm import LLM
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.measure.texts.diversity import distinct
-from minillama.model import Config, Params, empty_cache, forward, unembed
+from minillama.model import Config, Params, empty_cache
+from minillama.model.forward import forward, unembed
 from minillama.sampling import Chain, SamplerState, Sampling, build_chain, logprob
 
 

@@ -23,7 +23,8 @@ from minillama.gguf.random_models.known_shapes import shape_named
 from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial
-from minillama.model import Cache, Config, Params, empty_cache, forward, unembed
+from minillama.model import Cache, Config, Params, empty_cache
+from minillama.model.forward import forward, unembed
 
 
 class CountedModel:

@@ -9,8 +9,8 @@ from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.measure.trial import Trial
 from minillama.model import Config
-from minillama.model.cache import position_bytes, state_bytes
 from minillama.model.layer_kinds import Attention, attention_of, source_of
+from minillama.model.state_sizes import position_bytes, state_bytes
 
 PER_LAYER_TABLE = "per_layer_token_embd.weight"
 

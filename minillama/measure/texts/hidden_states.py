@@ -17,8 +17,8 @@ from minillama.engine.backends.chunked_logits import negative_log_likelihood, ov
 from minillama.engine.backends.finite import check_finite
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
-from minillama.model import Cache, Config, Params, empty_cache, forward
-from minillama.model.forward import embed_tokens, run_layers
+from minillama.model import Cache, Config, Params, empty_cache
+from minillama.model.forward import embed_tokens, forward, run_layers
 from minillama.model.layers.per_layer_embeddings import per_layer_embeddings
 
 MIN_LENGTH = 32  # shorter texts are padded to this length

@@ -10,15 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
+from minillama.model.state_sizes import MARGIN
 from minillama.model.states.stores import Store
-
-MARGIN = 64  # positions before the window that stay when it slides, so that a draft can be dropped
-STEP = 128  # its capacity is a multiple of this
-
-
-def window_capacity(window: int, chunk: int) -> int:
-    """Positions that are held for a sliding window, and for chunks of `chunk` tokens."""
-    return -(-(window + MARGIN + chunk) // STEP) * STEP
 
 
 def first_held(window: int, length: int) -> int:
