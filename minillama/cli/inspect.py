@@ -118,7 +118,7 @@ def _config(file: "GGUF") -> "tuple[Config | None, str]":
 
 
 def _cache_text(config: "Config", types: "CacheTypes") -> str:
-    """Bytes that each token adds to the states of layers, and bytes that do not grow."""
+    """Bytes that a token adds to the states, and bytes that do not grow."""
     from minillama.gguf.display_names import format_bytes
     from minillama.model.state_sizes import state_growth
 

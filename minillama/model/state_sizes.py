@@ -1,4 +1,4 @@
-"""Bytes of the states of layers: those that grow with a text, and those that do not.
+"""Bytes of the states of layers: those that grow with a text, and others.
 
 Nothing here imports JAX.
 """
