@@ -30,7 +30,8 @@ class LoadOptions:
     all it has. worker_timeout: seconds without a sign of life until a worker is lost; 0 for no limit.
     batch_size, ubatch_size: tokens of a prompt that are submitted at once, and of these computed at once; cut to
     ubatch_size <= batch_size <= ctx_size.
-    cache_type_k, cache_type_v: storage of keys and values: f32, f16, bf16 or q8_0.
+    cache_type_k, cache_type_v: storage of keys and values: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl,
+    q5_0 or q5_1.
     use_mmap: compute with the mapped file; False reads it into memory.
     use_mlock: lock the weights in memory; a warning where the system forbids it.
     chat_template: one of the built-in names, or Jinja source, in place of the file's own.

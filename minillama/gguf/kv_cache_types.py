@@ -14,6 +14,21 @@ class CacheType(Enum):
     F16 = "f16"
     BF16 = "bf16"
     Q8_0 = "q8_0"
+    Q4_0 = "q4_0"
+    Q4_1 = "q4_1"
+    IQ4_NL = "iq4_nl"
+    Q5_0 = "q5_0"
+    Q5_1 = "q5_1"
+
+    @property
+    def tensor_type(self) -> TensorType:
+        """The same type in a file."""
+        return TensorType[self.name]
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether numbers are stored in blocks that share a scale."""
+        return BLOCKS[self.tensor_type][0] > 1
 
 
 @dataclass(frozen=True)
@@ -37,11 +52,10 @@ class CacheTypes:
 
 
 def _row_bytes(option: str, kind: CacheType, length: int) -> int:
-    stored = TensorType[kind.name]
     try:
-        return row_bytes(length, stored)
+        return row_bytes(length, kind.tensor_type)
     except ValueError:
-        block, _ = BLOCKS[stored]
+        block, _ = BLOCKS[kind.tensor_type]
         raise OptionError(
             f"{option} is {kind.value}, in blocks of {block} values, but a head of this model has {length}; use f16"
         ) from None

@@ -156,8 +156,8 @@ def test_names_do_not_control_the_terminal(
 
 
 def test_refusals(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(model), "-ctk", "q4_0"]) == 2
-    assert "cache_type_k is 'q4_0'; supported: f32, f16, bf16, q8_0" in capsys.readouterr().err
+    assert main(["inspect", str(model), "-ctk", "q4_k"]) == 2
+    assert "cache_type_k is 'q4_k'; supported: f32, f16, bf16, q8_0" in capsys.readouterr().err
     assert main(["inspect", str(model), "-m", "other.gguf"]) == 2
     assert "both a file" in capsys.readouterr().err
     bad = tmp_path / "bad.gguf"

@@ -315,7 +315,7 @@ def test_command_line_is_stronger_than_environment(
         (["run", "-p", "x", "-t", "many"], "-t many: expected a whole number"),
         (["run", "-p", "x", "-lm", "fast"], "-lm fast: use one of auto, mmap"),
         (["run", "-p", "x", "-m", ""], "-m '': expected a file"),
-        (["run", "-p", "x", "-ctk", "q4_0"], "cache_type_k is 'q4_0'; supported: f32, f16, bf16, q8_0"),
+        (["run", "-p", "x", "-ctk", "q4_k"], "cache_type_k is 'q4_k'; supported: f32, f16, bf16, q8_0"),
         (["run", "--color", "maybe"], "--color maybe: use on, off or auto"),
         (["cli", "--host", "0.0.0.0"], "--host: an option of llama-server, and minillama has no server yet"),
         (["quantize", "--color"], "--color: not an option of minillama quantize, but of minillama run, cli"),

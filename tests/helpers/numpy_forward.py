@@ -41,9 +41,15 @@ MIXERS: Mapping[str, Callable[[Layer, np.ndarray], np.ndarray]] = {
 }
 
 
-def forward(metadata: Mapping, tensors: Mapping[str, np.ndarray], tokens: list[int], ctx_size: int) -> np.ndarray:
-    """Logits [T, V] of all positions."""
-    model = Model(metadata, tensors, ctx_size)
+def forward(
+    metadata: Mapping,
+    tensors: Mapping[str, np.ndarray],
+    tokens: list[int],
+    ctx_size: int,
+    through_cache: Callable[[np.ndarray], np.ndarray] = lambda x: x,
+) -> np.ndarray:
+    """Logits [T, V] of all positions; through_cache: see `Model`."""
+    model = Model(metadata, tensors, ctx_size, through_cache)
     facts, layers = model.facts, model.key("block_count") - model.key("nextn_predict_layers", 0)
     scale = math.sqrt(model.key("embedding_length")) if facts.embeds_by_width else model.key("embedding_scale", 1.0)
     x = tensors["token_embd.weight"][tokens] * scale

@@ -139,11 +139,12 @@ FACTS: Mapping[str, Facts] = {
 
 @dataclass(frozen=True)
 class Model:
-    """A whole file."""
+    """A whole file; through_cache: keys or values [T, K, H] as the cache gives them back."""
 
     metadata: Mapping[str, object]
     tensors: Mapping[str, np.ndarray]
     ctx_size: int
+    through_cache: Function = lambda x: x
 
     @cached_property
     def facts(self) -> Facts:

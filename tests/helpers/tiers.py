@@ -73,7 +73,8 @@ RULES = (
     Rule("engine/test_remote_backend.py::TestSameNumbers::test_of_every_sampler", "greedy|penalties", ".*"),
     Rule("engine/test_executable_cache.py::test_what_jax_has_compiled_before", slow=".*"),
     # kernels: the processor's own instruction set quick, the generic one (seconds a kernel) for some types in CI
-    Rule("kernels/test_cpu_attention.py::TestEveryKernel", "(?!.*generic|288-).*", ".*f16-f16.*|.*q8_0-f32.*"),
+    Rule("kernels/test_cpu_attention.py::TestEveryKernel", "(?!.*generic|288-|96-64|32-|64-32|64-64-2|320).*",
+         ".*f16-f16.*|.*q8_0-f32.*|(?!.*generic).*"),
     Rule("kernels/test_weight.py::TestEveryType", f"(?!.*{LOW_BITS}).*|.*IQ2_S.*", ".*"),
     Rule("kernels/test_weight.py::test_any_bytes", f"(?!{LOW_BITS}).*", ".*"),
     Rule("kernels/test_weight.py::test_any_finite_block", "NVFP4|TQ1_0|IQ1_M|IQ2_S", ".*"),
@@ -128,6 +129,10 @@ RULES = (
     Rule("test_data.py::test_a_few_steps_on_one_batch", slow=".*"),
     Rule("sampling/test_sampling_chain.py::test_mirostat_keeps_the_surprise", slow=".*"),
     Rule("model/test_attention.py::test_attention_is_the_formula", "16-.*", ".*"),
+    Rule("model/test_attention.py::test_every_type_is_read", ".*(F32|F16|BF16|Q8_0|Q4_0)", ".*"),
+    Rule("model/test_quantised_caches.py::TestLogits::test_of_pieces", slow=".*"),
+    Rule("model/test_quantised_caches.py::TestLogits", "q4_0", ".*"),
+    Rule("model/test_quantised_caches.py::test_loud", "q4_0", ".*"),
     # matrices of faults: each signal, phase, process, cache and writer in CI, all combinations nightly
     Rule("parallel/test_fault_matrix.py::test_fault",
          slow="SIGKILL-load-worker|SIGSTOP-generation-worker|SIGINT-prompt-leader|SIGKILL-generation-supervisor"),

@@ -36,6 +36,7 @@ from minillama.kernels.cpu.simd import Isa, Module
 from minillama.model.states.stores import empty_store
 
 F32, F16, BF16, Q8 = CacheType.F32, CacheType.F16, CacheType.BF16, CacheType.Q8_0
+Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL = CacheType.Q4_0, CacheType.Q4_1, CacheType.Q5_0, CacheType.Q5_1, CacheType.IQ4_NL
 KV_HEADS, SOFTCAP = 2, 5.0
 BATCH, CAPACITY = 2, 147  # the largest of all cases
 HEADS = [
@@ -47,6 +48,12 @@ HEADS = [
     AttentionSpec(576, 512, 8, F16, F16, softcap=False, shared=True),
     AttentionSpec(288, 272, 2, Q8, BF16, softcap=False),
     AttentionSpec(96, 50, 6, Q8, Q8, softcap=False, shared=True),
+    AttentionSpec(64, 96, 2, Q4_0, Q5_1, softcap=False),
+    AttentionSpec(96, 64, 2, Q4_1, IQ4_NL, softcap=False),
+    AttentionSpec(32, 64, 2, Q5_0, Q4_0, softcap=False),
+    AttentionSpec(64, 32, 2, IQ4_NL, Q4_1, softcap=False),
+    AttentionSpec(64, 64, 2, Q5_1, Q5_0, softcap=False),
+    AttentionSpec(320, 288, 16, Q4_0, Q5_0, softcap=False),
 ]
 by_heads = pytest.mark.parametrize("heads", HEADS, ids=lambda heads: heads.name.removeprefix("minillama_attention_"))
 by_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
@@ -78,26 +85,25 @@ CASES = [
 
 @dataclass(frozen=True)
 class Stored:
-    """Keys or values: the arrays of the cache, and their values."""
+    """Keys or values: the array of the cache, and its values."""
 
-    leaves: list[np.ndarray]
+    array: np.ndarray
     decoded: np.ndarray
 
     def cut(self, case: Case) -> "Stored":
         """The part that a case uses."""
         room = slice(len(case.starts)), slice(None), slice(case.capacity)
-        return Stored([leaf[room] for leaf in self.leaves], self.decoded[room])
+        return Stored(self.array[room], self.decoded[room])
 
-    def with_unseen_spoilt(self, case: Case) -> list[np.ndarray]:
-        """The arrays, with nan at all positions that no query of a sequence sees."""
-        leaves = [leaf.copy() for leaf in self.leaves]
+    def with_unseen_spoilt(self, case: Case) -> np.ndarray:
+        """The array, with nan at all positions that no query of a sequence sees."""
+        array = self.array.copy()
+        spoilt = 255 if array.dtype == np.uint8 else np.nan  # two such bytes are a scale of nan
         for b, start in enumerate(case.starts):
             first = max(0, start - case.window + 1) if case.window else 0
-            for leaf in leaves:
-                spoilt = 99 if leaf.dtype == np.int8 else np.nan
-                leaf[b, :, :first] = spoilt
-                leaf[b, :, start + case.time :] = spoilt
-        return leaves
+            array[b, :, :first] = spoilt
+            array[b, :, start + case.time :] = spoilt
+        return array
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ def stored(kind: CacheType, size: int, seed: int) -> Stored:
     shape = (BATCH, KV_HEADS, CAPACITY, size)
     numbers = jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
     store = empty_store(kind, *shape).encode(numbers)
-    return Stored([np.asarray(leaf) for leaf in jax.tree.leaves(store)], np.asarray(store.decode()))
+    (array,) = jax.tree.leaves(store)
+    return Stored(np.asarray(array), np.asarray(store.decode()))
 
 
 def inputs(heads: AttentionSpec, case: Case, loud: float = 2.0) -> Inputs:
@@ -122,7 +129,7 @@ def inputs(heads: AttentionSpec, case: Case, loud: float = 2.0) -> Inputs:
     q = loud * min(1, 128 / heads.key_size) ** 0.5 * np.random.default_rng(case.time).standard_normal(shape, np.float32)
     positions = np.array(case.starts, np.int32)[:, None] + np.arange(case.time, dtype=np.int32)
     keys = stored(heads.key_type, heads.key_size, 1)
-    values = Stored([], keys.decoded[..., : heads.value_size])
+    values = Stored(keys.array, keys.decoded[..., : heads.value_size])
     if not heads.shared:
         values = stored(heads.value_type, heads.value_size, 2)
     return Inputs(q.astype(np.float32), positions, keys.cut(case), values.cut(case))
@@ -159,7 +166,7 @@ def kernels(heads: AttentionSpec, isa: Isa):
 
 def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.ndarray:
     """Store the arguments as the handler does, and run all tasks."""
-    leaves = [guarded(leaf) for store in (given.keys, given.values) for leaf in store.with_unseen_spoilt(case)]
+    keys, values = (guarded(stored.with_unseen_spoilt(case)) for stored in (given.keys, given.values))
     q, positions = guarded(np.ascontiguousarray(given.q)), guarded(np.ascontiguousarray(given.positions))
     batch, time = positions.shape
     out = guarded(np.full((batch, time, KV_HEADS * heads.groups * heads.value_size), np.nan, np.float32))
@@ -167,15 +174,15 @@ def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.n
     scale, cap = (int(bits) for bits in np.array([SCALE, softcap(heads)], np.float32).view(np.int32))
     args = AttentionArgs.pack(
         time=time, kv_heads=KV_HEADS, capacity=case.capacity, window=case.window, scale=scale, softcap=cap,
-        q=q.ctypes.data, positions=positions.ctypes.data, out=out.ctypes.data,
+        q=q.ctypes.data, positions=positions.ctypes.data, out=out.ctypes.data, key_cache=keys.ctypes.data,
+        value_cache=values.ctypes.data,
         sinks=0 if logits is None else logits.ctypes.data,
     )  # fmt: skip
-    call = np.concatenate([args, np.array([leaf.ctypes.data for leaf in leaves], np.int64)])
     lanes = panel_lanes(time, heads.groups)
     blocks = -(-time * heads.groups // lanes) if lanes else time * heads.splits
     task = callable_at(kernels(heads, isa)(f"prefill{lanes}" if lanes else "decode"), 2)
     for number in range(batch * KV_HEADS * blocks):
-        task(call.ctypes.data, number)
+        task(args.ctypes.data, number)
     return out
 
 
@@ -232,12 +239,12 @@ def test_any_number_of_threads_gives_the_same(time: int, threads: ctypes.Array) 
     """Through JAX: the result does not depend on the number of threads."""
     heads, case = HEADS[1], Case(time, (55, 7), 101, window=30)
     given = inputs(heads, case)
-    leaves = [[jnp.asarray(leaf) for leaf in store.with_unseen_spoilt(case)] for store in (given.keys, given.values)]
+    arrays = [jnp.asarray(stored.with_unseen_spoilt(case)) for stored in (given.keys, given.values)]
     found = []
     for count in (1, 2, 5):
         threads[:] = [count, count]
         q, positions = jnp.asarray(given.q), jnp.asarray(given.positions)
-        found.append(np.asarray(attend(heads, q, positions, *leaves, SCALE, softcap(heads), case.window)))
+        found.append(np.asarray(attend(heads, q, positions, *arrays, SCALE, softcap(heads), case.window)))
     np.testing.assert_allclose(found[0], expected(heads, case), atol=1e-5)
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])

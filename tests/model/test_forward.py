@@ -77,7 +77,7 @@ def roundings(config: Config) -> list[CacheType]:
     """The types that a model can be held to; coarse ones may choose another expert, which no bound covers."""
     if config.expert_count:
         return [CacheType.F16]
-    return [kind for kind in ROUNDING if kind is not CacheType.Q8_0 or config.key_length % 32 == 0]
+    return [kind for kind in ROUNDING if not kind.is_quantised or config.key_length % 32 == 0]
 
 
 def worst(got: np.ndarray, expected: np.ndarray) -> float:

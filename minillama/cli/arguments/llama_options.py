@@ -132,9 +132,10 @@ CONTEXT = (
 )  # fmt: skip
 
 CACHE = (
-    Option(("-ctk", "--cache-type-k"), "KV cache type of the keys: f32, f16, bf16 or q8_0 (default: f16)", str,
+    Option(("-ctk", "--cache-type-k"), "KV cache type of the keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0 or "
+           "q5_1 (default: f16)", str,
            LoadOptions.cache_type_k, "LLAMA_ARG_CACHE_TYPE_K", "TYPE"),
-    Option(("-ctv", "--cache-type-v"), "KV cache type of the values: f32, f16, bf16 or q8_0 (default: f16)", str,
+    Option(("-ctv", "--cache-type-v"), "KV cache type of the values: the same types (default: f16)", str,
            LoadOptions.cache_type_v, "LLAMA_ARG_CACHE_TYPE_V", "TYPE"),
 )  # fmt: skip
 

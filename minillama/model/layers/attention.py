@@ -77,8 +77,9 @@ def _kernel_attention(
     spec = AttentionSpec(
         *sizes, keys.kind, values.kind, softcap=bool(constants[1]), sinks=sinks is not None, shared=shared
     )
-    of_values = [] if shared else jax.tree.leaves(values)
-    return run_kernel(spec, q, positions, jax.tree.leaves(keys), of_values, *constants, sinks)
+    (key_array,) = jax.tree.leaves(keys)
+    value_array = None if shared else jax.tree.leaves(values)[0]
+    return run_kernel(spec, q, positions, key_array, value_array, *constants, sinks)
 
 
 def attention_in_tiles(

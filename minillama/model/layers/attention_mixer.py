@@ -11,6 +11,7 @@ from minillama.model.layers.attention import attend, attention, attention_weight
 from minillama.model.norm import rms_norm, shared_rms_norm
 from minillama.model.params import Block, fused_projections
 from minillama.model.rope import apply_rope
+from minillama.model.states.hadamard import hadamard, key_rotation, value_rotation
 from minillama.model.states.key_values import KeyValues
 from minillama.model.states.window import WindowKeyValues
 
@@ -20,13 +21,15 @@ def attention_mixer(
 ) -> tuple[Float[Array, "B _ NH"], KeyValues | WindowKeyValues]:
     """Grouped-query attention over the earlier tokens and these; heads side by side, before `attn_output`.
 
-    state: of the layer, or of its source, which holds these tokens already.
+    state: of the layer, or of its source, which holds these tokens already. Where it is quantised, heads are rotated.
     """
+    of_keys, of_values = key_rotation(state.keys), value_rotation(state.values)
     if layer.source is None:
         q, k, v, gate = project_qkv(p, h, ctx, layer)
-        state = state.write(k, v, ctx.positions[:, 0])
+        state = state.write(hadamard(k, of_keys), hadamard(v, of_values), ctx.positions[:, 0])
     else:
         q, gate = to_queries(p.attn_q(h, ctx.n_valid), p, ctx, layer), None
+    q = hadamard(q, of_keys)
     q, positions = ctx.output_rows(q), state.places(ctx.output_rows(ctx.positions))
     options = layer.scale, ctx.config.attn_logit_softcapping, layer.sliding_window, p.attn_sinks
     if ctx.is_traced:  # `attention` never holds the weights
@@ -34,6 +37,7 @@ def attention_mixer(
         mixed = attend(weights, state.values)
     else:
         mixed = attention(q, state.keys, state.values, positions, *options)
+    mixed = hadamard(mixed, of_values)  # back
     if gate is not None:
         mixed = mixed * jax.nn.sigmoid(ctx.output_rows(gate))
     return ctx.see("kqv_out", mixed), state

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Float16, Float32, Int, Int8
+from jaxtyping import Float, Float32, Int, UInt8
 
 from minillama.gguf.kv_cache_types import CacheType
+from minillama.gguf.types import BLOCKS, row_bytes
+from minillama.kernels.decode_blocks import decode, dequantize
+from minillama.kernels.encode_blocks import encode
 
-BLOCK = 32  # values that share a scale in q8_0
 _DTYPES = {CacheType.F32: jnp.float32, CacheType.F16: jnp.float16, CacheType.BF16: jnp.bfloat16}
 
 
@@ -86,33 +88,26 @@ class Plain(Store):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Q8(Store):
-    """ggml's q8_0: codes from -127 to 127, and one scale for 32 numbers.
+class Quantised(Store):
+    """Blocks of 32 numbers that share a scale, with ggml's bytes."""
 
-    llama.cpp also rotates heads (Hadamard) before it quantises them where H is a multiple of 64; this does not.
-    """
-
-    codes: Int8[Array, "B K S H"]
-    scales: Float16[Array, "B K S H/32"]
+    blocks: UInt8[Array, "B K S bytes"]
+    type: CacheType = field(metadata={"static": True})
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.codes.shape
+        weights, size = BLOCKS[self.type.tensor_type]
+        return (*self.blocks.shape[:3], self.blocks.shape[3] // size * weights)
 
     @property
     def kind(self) -> CacheType:
-        return CacheType.Q8_0
+        return self.type
 
-    def encode(self, numbers: Float32[Array, "B K T H"]) -> "Q8":
-        blocks = numbers.reshape(*numbers.shape[:-1], -1, BLOCK)
-        scales = jnp.max(jnp.abs(blocks), axis=-1) / 127
-        inverse = jnp.where(scales > 0, 1 / scales, 0)
-        codes = jnp.round(blocks * inverse[..., None]).astype(jnp.int8)
-        return Q8(codes.reshape(numbers.shape), scales.astype(jnp.float16))
+    def encode(self, numbers: Float32[Array, "B K T H"]) -> "Quantised":
+        return Quantised(encode(numbers, self.type.tensor_type), self.type)
 
     def decode(self) -> Float32[Array, "B K S H"]:
-        blocks = self.codes.reshape(*self.scales.shape, BLOCK).astype(jnp.float32)
-        return (blocks * self.scales.astype(jnp.float32)[..., None]).reshape(self.codes.shape)
+        return dequantize(decode(self.blocks, self.type.tensor_type))
 
 
 @jax.tree_util.register_dataclass
@@ -145,8 +140,8 @@ class FirstChannels:
 def empty_store(kind: CacheType, batch: int, heads: int, capacity: int, size: int) -> Store:
     """Room for the keys or values of one layer."""
     shape = (batch, heads, capacity)
-    if kind is CacheType.Q8_0:
-        return Q8(zeros((*shape, size), jnp.int8), zeros((*shape, size // BLOCK), jnp.float16))
+    if kind.is_quantised:
+        return Quantised(zeros((*shape, row_bytes(size, kind.tensor_type)), jnp.uint8), kind)
     return Plain(zeros((*shape, size), _DTYPES[kind]))
 
 

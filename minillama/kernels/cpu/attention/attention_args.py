@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass
 
-from gguf import GGMLQuantizationType as Type
-
 from minillama.gguf.kv_cache_types import CacheType
-from minillama.kernels.cpu.formats import FLOAT_FORMATS
+from minillama.gguf.types import BLOCKS, row_bytes
+from minillama.kernels.cpu.formats import FLOAT_FORMATS, FORMATS
 from minillama.kernels.cpu.simd import (
     F32,
-    I8,
     I32,
     I64,
-    U16,
     Struct,
     Value,
     Word,
@@ -19,22 +16,14 @@ from minillama.kernels.cpu.simd import (
     clamp,
     const,
     exp,
-    f16_to_f32,
     load,
-    load_splat,
     select,
     splat,
 )
 
 LANES = 16  # floats of a vector
 LOWEST = -3.0e38  # below all scores, yet finite: sums of nothing are scaled to 0, not to nan
-_FLOAT_FORMATS = {
-    CacheType.F32: FLOAT_FORMATS[Type.F32],
-    CacheType.F16: FLOAT_FORMATS[Type.F16],
-    CacheType.BF16: FLOAT_FORMATS[Type.BF16],
-}
 _TASK_HEADS, _TASK_NUMBERS = 8, 2304  # most query heads of a decode task, and numbers: four heads of 576
-_Q8_BLOCK = 32  # values of q8_0 that share a scale
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ class AttentionSpec:
     value_type: CacheType
     softcap: bool
     sinks: bool = False
-    shared: bool = False  # values are the first numbers of the keys, and have no arrays
+    shared: bool = False  # values are the first numbers of the keys, and have no array
 
     @property
     def name(self) -> str:
@@ -70,11 +59,6 @@ class AttentionSpec:
         return self.groups // self.task_groups
 
     @property
-    def leaves(self) -> int:
-        """Number of arrays of keys and values."""
-        return self.keys.leaves + (0 if self.shared else self.values.leaves)
-
-    @property
     def keys(self) -> "CacheLayout":
         """Layout of the keys."""
         return CacheLayout(self.key_type, self.key_size)
@@ -91,37 +75,45 @@ class AttentionSpec:
 class CacheLayout:
     """Layout of keys or values [B, K, S, H].
 
-    One array; with q8_0 two, the codes and the scales [B, K, S, H/32].
+    A position of a head is H numbers, or H / 32 blocks.
     """
 
     kind: CacheType
     size: int  # H
 
     @property
-    def leaves(self) -> int:
-        """Number of arrays."""
-        return 2 if self.kind is CacheType.Q8_0 else 1
+    def row_bytes(self) -> int:
+        """Bytes of a position of a head."""
+        return row_bytes(self.size, self.kind.tensor_type)
 
-    def of_head(self, leaves: list[Value], head: Value, capacity: Value) -> list[Value]:
-        """Addresses of position 0 of head b K + k in each array."""
-        if self.kind is not CacheType.Q8_0:
-            return [leaves[0] + head * capacity * (self.size * _FLOAT_FORMATS[self.kind].bytes)]
-        codes, scales = leaves
-        return [codes + head * capacity * self.size, scales + head * capacity * (self.size // _Q8_BLOCK * 2)]
+    def load_f32(self, lanes: int, head: Value, position: Value, at: int | Value) -> Value:
+        """Values at .. at + lanes - 1 of a position, as float32.
 
-    def load_f32(self, lanes: int, head: list[Value], position: Value, at: int) -> Value:
-        """Values at .. at + lanes - 1 of a position, as float32."""
-        if self.kind is not CacheType.Q8_0:
-            form = _FLOAT_FORMATS[self.kind]
-            return form.load_f32(lanes, head[0] + (position * self.size + at) * form.bytes)
-        codes, scales = head
-        block = position * (self.size // _Q8_BLOCK) + at // _Q8_BLOCK
-        scale = f16_to_f32(load_splat(U16, lanes, scales + block * 2))
-        return load(I8, lanes, codes + position * self.size + at).to(F32) * scale
+        Those of a quantised type are within one block.
+        """
+        weights, size = BLOCKS[self.kind.tensor_type]
+        address = head + (position * self.row_bytes + at // weights * size)
+        if not self.kind.is_quantised:
+            return FLOAT_FORMATS[self.kind.tensor_type].load_f32(lanes, address)
+        form = FORMATS[self.kind.tensor_type]
+        block = form.unpack([address])
+        codes = _part(block.codes[0], lanes, at % weights).to(I32) - form.zero_point
+        values = codes.to(F32) * splat(block.scale, lanes)
+        return values if block.minimum is None else values - splat(block.minimum, lanes)
+
+
+def _part(codes: Value, lanes: int, first: int | Value) -> Value:
+    """Some of the 32 codes of a block.
+
+    Where their place is a run-time value: the first or the last 16.
+    """
+    if isinstance(first, int):
+        return codes.permute(range(first, first + lanes))
+    return select(first.equals(0), codes.permute(range(lanes)), codes.permute(range(lanes, 2 * lanes)))
 
 
 class AttentionArgs(Struct):
-    """Arguments of a call. The addresses of the cache's arrays follow in memory."""
+    """Arguments of a call."""
 
     time = Word()  # T
     kv_heads = Word()  # K
@@ -132,27 +124,25 @@ class AttentionArgs(Struct):
     q = Word()  # address of the queries, float32 [B, T, N, H]
     positions = Word()  # address of the positions of the queries, int32 [B, T]
     out = Word()  # address of the result, float32 [B, T, N, H_v]
+    key_cache = Word()  # address of the keys [B, K, S, H]
+    value_cache = Word()  # address of the values [B, K, S, H_v], or that of the keys
     sinks = Word()  # address of a logit of each query head, float32 [N]; 0 for none
 
     def __init__(self, address: Value, spec: AttentionSpec) -> None:
         super().__init__(address)
         self.spec = spec
 
-    def keys(self, head: Value) -> list[Value]:
-        """Addresses of the keys of head b K + k."""
-        return self._leaves(self.spec.keys, 0, head)
+    def keys(self, head: Value) -> Value:
+        """Address of the keys of head b K + k."""
+        return self.key_cache + head * self.capacity * self.spec.keys.row_bytes
 
-    def values(self, head: Value) -> list[Value]:
-        """Addresses of the values of head b K + k."""
-        return self._leaves(self.spec.values, 0 if self.spec.shared else self.spec.keys.leaves, head)
+    def values(self, head: Value) -> Value:
+        """Address of the values of head b K + k."""
+        return self.value_cache + head * self.capacity * self.spec.values.row_bytes
 
     def position(self, token: Value) -> Value:
         """Position of token b T + t, limited to those of the cache."""
         return clamp(load(I32, 1, self.positions + token * 4).to(I64), 0, self.capacity - 1)
-
-    def _leaves(self, layout: CacheLayout, first: int, head: Value) -> list[Value]:
-        addresses = [self.address + (self.size() + 8 * (first + i)) for i in range(layout.leaves)]
-        return layout.of_head([load(I64, 1, address, align=8) for address in addresses], head, self.capacity)
 
 
 def vectors_of(size: int) -> list[tuple[int, int]]:

@@ -6,8 +6,6 @@ for scores s = q·k scale and values v of a tile; the result is o / l. At first 
 sinks, m is the sink of the head and l is 1. A kernel is compiled for the sizes of one model.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +18,7 @@ from minillama.kernels.cpu.attention.prefill_attention import define_prefill
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
 from minillama.kernels.cpu.runtime.registry import load_handler, remember, run_once
 from minillama.kernels.cpu.runtime.thread_pool import call_parallel, import_pool
-from minillama.kernels.cpu.simd import I32, I64, Module, alloca, const, load, select, store
+from minillama.kernels.cpu.simd import I32, I64, Module, alloca, const, load, select
 
 MAX_DECODE_TOKENS = 8  # up to here `decode_attention` computes each position by itself
 
@@ -29,8 +27,8 @@ def attend(
     spec: AttentionSpec,
     q: Float[Array, "B T N H"],
     positions: Int[Array, "B T"],
-    keys: Sequence[Array],
-    values: Sequence[Array],
+    keys: Array,
+    values: Array | None,
     scale: float,
     softcap: float,
     window: int,
@@ -38,18 +36,19 @@ def attend(
 ) -> Float[Array, "B T NH"]:
     """Causal attention, softmax(q·k scale) v, with a sliding window if `window` is not 0.
 
-    keys, values: the arrays of the cache, [B, K, S, ...] each; none of values if the specification shares them.
+    keys, values: the arrays of the cache, [B, K, S, _] each; None for values if the specification shares them.
     sinks: a logit of each head; they are there if the specification has them.
     """
     load_attention(spec)
     batch, time, query_heads, _ = q.shape
-    kv_heads, capacity = keys[0].shape[1:3]
+    kv_heads, capacity = keys.shape[1:3]
     lanes = panel_lanes(time, spec.groups)
     sizes = jnp.asarray(np.array([batch, time, kv_heads, capacity, window, lanes], np.int32))
     floats = jnp.asarray(np.array([scale, softcap], np.float32))
     out = jax.ShapeDtypeStruct((batch, time, query_heads * spec.value_size), jnp.float32)
-    last = () if sinks is None else (sinks.astype(jnp.float32),)
-    return jax.ffi.ffi_call(spec.name, out)(sizes, floats, q, positions.astype(jnp.int32), *keys, *values, *last)
+    more = [] if values is None else [values]
+    more += [] if sinks is None else [sinks.astype(jnp.float32)]
+    return jax.ffi.ffi_call(spec.name, out)(sizes, floats, q, positions.astype(jnp.int32), keys, *more)
 
 
 @run_once
@@ -73,7 +72,7 @@ def define_attention(module: Module, spec: AttentionSpec, api: Api) -> None:
     """`attention(frame)`, the FFI handler.
 
     Operands: i32 [batch, time, kv_heads, capacity, window, panel_lanes], f32 [scale, softcap], q f32 [B, T, N, H],
-    positions i32 [B, T], arrays of keys [B, K, S, ...] and of values, sinks f32 [N] if any. Result: f32 [B, T, N H_v].
+    positions i32 [B, T], keys [B, K, S, _], values unless shared, sinks f32 [N] if any. Result: f32 [B, T, N H_v].
     """
     import_pool(module)
     define_decode(module, "decode", spec)
@@ -87,10 +86,9 @@ def _attention(module: Module, frame: Frame, spec: AttentionSpec) -> None:
     sizes, floats = frame.argument(0), frame.argument(1)
     batch, time, kv_heads, capacity, window, lanes = (load(I32, 1, sizes + 4 * i).to(I64) for i in range(6))
     scale, softcap = (load(I32, 1, floats + 4 * i).to(I64) for i in range(2))
-    count = spec.leaves
-    q, positions, out = frame.argument(2), frame.argument(3), frame.result(0)
-    leaves = [frame.argument(4 + i) for i in range(count)]
-    call = alloca(AttentionArgs.size() + 8 * count)
+    q, positions, keys = (frame.argument(2 + i) for i in range(3))
+    values = keys if spec.shared else frame.argument(5)
+    call = alloca(AttentionArgs.size())
     AttentionArgs(call, spec).store(
         time=time,
         kv_heads=kv_heads,
@@ -100,11 +98,11 @@ def _attention(module: Module, frame: Frame, spec: AttentionSpec) -> None:
         softcap=softcap,
         q=q,
         positions=positions,
-        out=out,
-        sinks=frame.argument(4 + count) if spec.sinks else const(0),
+        out=frame.result(0),
+        key_cache=keys,
+        value_cache=values,
+        sinks=frame.argument(5 if spec.shared else 6) if spec.sinks else const(0),
     )
-    for i, leaf in enumerate(leaves):
-        store(leaf, call + (AttentionArgs.size() + 8 * i))
     is_decode, is_narrow = lanes.equals(0), lanes.equals(LANES)
     panels = (time * spec.groups + lanes - 1) // select(is_decode, const(1), lanes)
     narrow, full = (module.function_address(f"prefill{width}") for width in (LANES, 2 * LANES))

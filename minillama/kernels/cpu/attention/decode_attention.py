@@ -52,8 +52,8 @@ class _Task:
 
     args: AttentionArgs
     position: Value
-    keys: list[Value]
-    values: list[Value]
+    keys: Value  # of the head, in the cache
+    values: Value
     out: Value  # [G, H_v]
     q: Value  # [G, H], times the scale
     dequantised: Value  # [KEYS, H], a tile of keys

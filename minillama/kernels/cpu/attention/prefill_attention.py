@@ -162,7 +162,7 @@ def _start_with_sinks(task: _Task) -> None:
         task.row_max[v].value, task.row_sum[v].value = sink, const(1.0, F32, LANES)
 
 
-def _dequantise(layout: CacheLayout, head: list[Value], position: Value, to: Value) -> None:
+def _dequantise(layout: CacheLayout, head: Value, position: Value, to: Value) -> None:
     """Store a position's values as float32."""
     for i, lanes in vectors_of(layout.size):
         store(layout.load_f32(lanes, head, position, i), to + i * 4)
