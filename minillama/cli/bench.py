@@ -11,6 +11,7 @@ from minillama import env
 from minillama.cli.arguments.bench_flags import device_flags, setup_flags, sharing_flags, workload_flags
 from minillama.cli.arguments.bench_options import add_bench_options
 from minillama.cli.arguments.model_from_args import (
+    check_flash_attention,
     check_sharing,
     find_model,
     in_cluster,
@@ -124,6 +125,9 @@ def _check(args: argparse.Namespace) -> None:
         if value is not None and not 0 <= value < float("inf"):
             raise OptionError(f"{name} {value}: should be a number of seconds, 0 or more")
     platform_of(args.device)
+    for flash_attn in getattr(args, "other_flash_attn", ()):
+        for cache_type_v in _flat(args.cache_type_v, ("f16",)):
+            check_flash_attention(flash_attn, cache_type_v)
 
 
 def _plan(args: argparse.Namespace) -> Plan:

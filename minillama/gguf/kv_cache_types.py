@@ -50,6 +50,18 @@ class CacheTypes:
         sides = ("cache_type_k", self.keys, key_length), ("cache_type_v", self.values, value_length)
         return sum(_row_bytes(option, kind, length) for option, kind, length in sides)
 
+    def latent_bytes(self, length: int) -> int:
+        """Bytes of one position of latent attention, whose values are a part of the keys.
+
+        Raises OptionError for two types, as llama.cpp does, and if the length is not a multiple of the block size.
+        """
+        if self.keys is not self.values:
+            raise OptionError(
+                f"cache_type_k is {self.keys.value} and cache_type_v is {self.values.value}, but this model keeps one "
+                "array for both (latent attention); use one type"
+            )
+        return _row_bytes("cache_type_k", self.keys, length)
+
 
 def _row_bytes(option: str, kind: CacheType, length: int) -> int:
     try:

@@ -84,12 +84,12 @@ def state_bytes(layer: Layer, capacity: int, types: CacheTypes, batch: int = 1, 
 def position_bytes(layer: Layer, types: CacheTypes) -> int:
     """Bytes that a layer, or its source, keeps of each position.
 
-    Raises OptionError where a head does not divide into blocks of its type.
+    Raises OptionError where a head does not divide into blocks of its type, and for latents of two types.
     """
     if isinstance(layer, Attention):
         return layer.head_count_kv * types.head_bytes(layer.key_length, layer.value_length)
     if isinstance(layer, LatentAttention):
-        return types.head_bytes(layer.cached_length, 0)
+        return types.latent_bytes(layer.cached_length)
     return 0
 
 

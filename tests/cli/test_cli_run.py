@@ -306,6 +306,13 @@ def test_command_line_is_stronger_than_environment(
     assert "mine.gguf: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["run", "-p", "x"], ["bench", "-p", "8"]])
+def test_quantised_values_want_flash_attention(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "-fa", "off", "-ctv", "q4_0"]) == 2
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error == "minillama: error: -fa off: -ctv q4_0 requires flash attention; leave -fa out, or use -ctv f16"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

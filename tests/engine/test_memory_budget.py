@@ -47,7 +47,8 @@ def test_predicted_compute_is_what_xla_sets_aside(llm: ml.LLM, ctx_size: int) ->
 
 
 @pytest.mark.parametrize(
-    ("keys", "values", "per_pair"), [("f32", "f32", 8), ("f16", "f32", 6), ("q8_0", "bf16", 3.0625)]
+    ("keys", "values", "per_pair"),
+    [("f32", "f32", 8), ("f16", "f32", 6), ("q8_0", "bf16", 3.0625), ("q4_0", "q5_1", 1.3125)],
 )
 def test_the_cache_in_the_sum_is_of_the_types_asked_for(llm: ml.LLM, keys: str, values: str, per_pair: float) -> None:
     """Two layers with two key/value heads of 32."""

@@ -108,10 +108,10 @@ def states_of(path: Path) -> tuple:
 
 @pytest.mark.parametrize("kind", CacheType)
 def test_bytes_of_the_latents(tmp_path: Path, kind: CacheType) -> None:
-    """One array for keys and values, of the type of keys."""
-    file, types = open_gguf(write_tiny(tmp_path / "m.gguf", "deepseek2")), CacheTypes(kind, CacheType.F32)
+    """One array for keys and values, of one type."""
+    file, types = open_gguf(write_tiny(tmp_path / "m.gguf", "deepseek2")), CacheTypes(kind, kind)
     config = read_config(file.metadata, 300)
-    if kind is CacheType.Q8_0:  # 48 numbers
+    if kind.is_quantised:  # 48 numbers
         with pytest.raises(OptionError, match="in blocks of 32 values, but a head of this model has 48"):
             cache_bytes(config, 64, types)
         return
@@ -119,6 +119,13 @@ def test_bytes_of_the_latents(tmp_path: Path, kind: CacheType) -> None:
     assert cache_bytes(config, 64, types, batch=2) == held == 2 * 64 * 2 * position_bytes(config.layers[0], types)
     assert cache_bytes_read(config, types, [10]) == 10 * 2 * position_bytes(config.layers[0], types)
     assert attention_operations(config, [10]) == 2 * 2 * 10 * 4 * (48 + 32)  # layers, multiply-adds, positions, heads
+
+
+def test_keys_and_values_of_two_types_are_refused(tmp_path: Path) -> None:
+    config = read_config(open_gguf(write_tiny(tmp_path / "m.gguf", "deepseek2")).metadata, 300)
+    message = r"cache_type_k is q8_0 and cache_type_v is f16, but this model .* \(latent attention\); use one type"
+    with pytest.raises(OptionError, match=message):
+        empty_cache(config, 64, CacheTypes(CacheType.Q8_0, CacheType.F16))
 
 
 class TestConfig:

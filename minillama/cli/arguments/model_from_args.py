@@ -68,6 +68,7 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
     if args.load_mode == "dio":
         logger.warning("-lm dio has no effect: the file is read as with auto")
     check_sharing(args)
+    check_flash_attention(getattr(args, "other_flash_attn", None), args.cache_type_v)
     path = find_model(args)
     prepare_machine(args.device, args.threads, args.threads_batch, virtual_devices(args), in_cluster(args))
 
@@ -108,6 +109,14 @@ def check_sharing(args: argparse.Namespace) -> None:
     for name, given in (("-tp", args.tensor_parallel > 1), ("-mg", args.main_gpu)):
         if given:
             raise OptionError(f"{name} and --workers: the workers named compute together; leave {name} out")
+
+
+def check_flash_attention(flash_attn: bool | None, cache_type_v: str) -> None:
+    """Raise OptionError for quantised values with -fa off, as llama.cpp does."""
+    from minillama.gguf.kv_cache_types import read_cache_types
+
+    if flash_attn is False and read_cache_types("f16", cache_type_v).values.is_quantised:
+        raise OptionError(f"-fa off: -ctv {cache_type_v} requires flash attention; leave -fa out, or use -ctv f16")
 
 
 class Cluster(NamedTuple):

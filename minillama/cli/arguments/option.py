@@ -92,7 +92,7 @@ def add_other_options(parser: Parser, options: Iterable[OtherOption]) -> None:
 
 def _add_other(parser: Parser, option: OtherOption, names: list[str], count: str | int | None, *, value: bool) -> None:
     """value: the value of a switch."""
-    dest = f"other_{option.names.split()[-1].lstrip('-')}"
+    dest = f"other_{option.names.split()[-1].lstrip('-').replace('-', '_')}"
     parser.add_argument(
         *names, action=_Other, option=option, type=option.kind, nargs=count, const=value, dest=dest,
         default=argparse.SUPPRESS, help=argparse.SUPPRESS,
@@ -119,6 +119,7 @@ class _Other(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         option, value = self._option, self.const if self.nargs == 0 else values
+        setattr(namespace, self.dest, value)
         silent = all(each in option.silent for each in (value if isinstance(value, tuple) else (value,)))
         if silent or not option.reason:
             return
