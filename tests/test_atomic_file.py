@@ -20,9 +20,9 @@ from minillama.errors import ResourceError
 from minillama.gguf.imatrix_file import write_imatrix
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.quantise import quantise_file
-from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.lab import build
 from minillama.measure.quality.kld_base_file import create_base, record_words
+from minillama.random_models.model_writer import write_random_model
 
 OLD = b"the old content"
 

@@ -11,7 +11,7 @@ from minillama.printable_text import printable
 
 DESCRIPTION = """\
 Write a GGUF file with random weights and the exact shape of a real model. Size, speed and memory usage are the same;
-the generated text is noise. llama.cpp loads the file too.
+the generated text is noise. llama.cpp loads the file too. tiny-ARCH is a small model of any architecture.
 """
 
 
@@ -20,11 +20,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "synth", help="write a model with random weights", description=f"{DESCRIPTION}\n{_LISTING}"
     )
     parser.add_argument("shape", metavar="SHAPE", help="one of the shapes above")
+    parser.add_argument("output", nargs="?", default=argparse.SUPPRESS, metavar="FILE", help="output file")
     parser.add_argument(
-        "--type", metavar="TYPE", help="type, named as in llama-quantize (default: Q4_0; gpt-oss-20b-4l: MXFP4_MOE)"
+        "--type", metavar="TYPE", help="type, named as in llama-quantize (default: Q4_0; gpt-oss: MXFP4_MOE)"
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="output file (default: SHAPE-TYPE.gguf in the current folder)"
+        "-o", "--output", metavar="FILE", help="the same (default: SHAPE-TYPE.gguf in the current folder)"
     )
     parser.add_argument(
         "-s", "--seed", type=integer, default=0, metavar="N", help="seed of the random weights (default: 0)"
@@ -44,6 +45,11 @@ shapes:
   glm-4.7-flash-8l GLM-4.7-Flash, 8 of 47 layers 5.17 B parameters, 8 layers of 2048
   gpt-oss-20b-4l   gpt-oss-20b, 4 of 24 layers 4.45 B parameters, 4 layers of 2880
   tiny             Tiny                    1.44 M parameters, 2 layers of 256
+  tiny-ARCH        a small model of one of these architectures, with all its kinds of layers and tensors:
+    llama mistral3 smollm3 qwen2 qwen3 qwen2vl qwen3vl qwen3vlmoe qwen2moe qwen3moe qwen3next qwen35 qwen35moe
+    chatglm glm4 glm4moe gemma gemma2 gemma3 gemma4 phi2 phi3 granite granitemoe granitehybrid nemotron_h lfm2
+    lfm2moe minicpm ernie4_5 ernie4_5-moe olmo2 hunyuan-dense seed_oss exaone4 cohere2 starcoder2 gpt-oss deepseek2
+    minimax-m2
 types:
   F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL IQ4_XS
   IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ3_XXS IQ3_XS IQ3_S IQ3_M TQ1_0 TQ2_0 NVFP4 MXFP4_MOE
@@ -52,8 +58,8 @@ types:
 
 def run(args: argparse.Namespace) -> int:
     from minillama.gguf.quantisation_mixes import Mix
-    from minillama.gguf.random_models.known_shapes import shape_named
-    from minillama.gguf.random_models.model_writer import write_random_model
+    from minillama.random_models.known_shapes import shape_named
+    from minillama.random_models.model_writer import write_random_model
 
     shape = shape_named(args.shape)
     mix = Mix.named(args.type or shape.file_type)

@@ -13,9 +13,9 @@ from tiny_models import write_tiny
 from minillama.cli import main
 from minillama.gguf import open_gguf
 from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.model import read_config
 from minillama.model.state_sizes import state_growth
+from minillama.random_models.model_writer import write_random_model
 
 
 @pytest.fixture(scope="module")

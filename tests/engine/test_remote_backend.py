@@ -23,12 +23,12 @@ from minillama.engine.backends.remote import RemoteBackend
 from minillama.engine.backends.remote_worker import CALLS, RemoteWorker
 from minillama.engine.result import Reason, State
 from minillama.errors import FormatError, MinillamaError, OptionError, ResourceError
-from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.measure.quality.multiple_choice import running_choices
 from minillama.measure.quality.perplexity import running_perplexity
 from minillama.measure.quality.task_files import Task
 from minillama.parallel.workers.wire import Connection, Message
 from minillama.parallel.workers.worker_group import WorkerGroup
+from minillama.random_models.model_writer import write_random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}

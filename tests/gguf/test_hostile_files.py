@@ -17,7 +17,7 @@ from minillama.errors import FormatError, MinillamaError, ResourceError, Unsuppo
 from minillama.gguf import dequantize, header_cursor, open_gguf
 from minillama.gguf.header_parser import parse_header
 from minillama.gguf.imatrix_file import read_imatrix
-from minillama.gguf.random_models.model_writer import write_random_model
+from minillama.random_models.model_writer import write_random_model
 
 F32, Q4_0, Q4_K = 0, 2, 12
 HUGE = 2**63 + 5

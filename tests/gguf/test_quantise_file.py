@@ -26,7 +26,7 @@ from minillama.gguf.quantise import (
     quantise_file,
     quantise_rows,
 )
-from minillama.gguf.random_models.model_writer import write_random_model
+from minillama.random_models.model_writer import write_random_model
 
 ONE_THREAD = QuantiseOptions(threads=1)
 

@@ -19,8 +19,6 @@ from minillama.engine.loading.split_kv_b import split_kv_b
 from minillama.errors import FormatError, OptionError
 from minillama.gguf import Tensor, open_gguf
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
-from minillama.gguf.random_models.known_shapes import SHAPES
-from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.measure.limits.work_per_token import attention_operations, cache_bytes_read
 from minillama.model import Config, cache_bytes, empty_cache, read_config
 from minillama.model.architectures import Gating
@@ -31,6 +29,8 @@ from minillama.model.layers.attention import attend, attention, attention_in_til
 from minillama.model.state_sizes import position_bytes
 from minillama.model.states.latents import Latents
 from minillama.model.states.stores import empty_store
+from minillama.random_models.known_shapes import SHAPES
+from minillama.random_models.model_writer import write_random_model
 
 RANK, ROPE, CAPACITY = 32, 16, 300
 CPU = jax.devices("cpu")[0]

@@ -12,9 +12,9 @@ from test_forward import CTX, EXACT, IDS, logits_of, open_model, worst
 from minillama.engine.loading.load_params import unused_tensors
 from minillama.gguf import dequantize
 from minillama.gguf.quantisation_mixes import ALL_MIX_NAMES, MIX_NAMES
-from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.kernels import load_weights
 from minillama.model import empty_cache
+from minillama.random_models.model_writer import write_random_model
 
 # the CPU kernels round activations to 8 bits, XLA does not
 BOUNDS = {"kernels": 0.03, "xla": 1e-4}

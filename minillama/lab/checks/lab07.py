@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from minillama.gguf.quantisation_mixes import Mix
-from minillama.gguf.random_models.known_shapes import shape_named
-from minillama.gguf.random_models.model_writer import tensor_specs
 from minillama.gguf.types import BLOCKS, TensorType
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.random_models.known_shapes import shape_named
+from minillama.random_models.model_writer import tensor_specs
 
 LAB = "07"
 

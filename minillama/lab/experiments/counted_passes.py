@@ -19,12 +19,12 @@ from jaxtyping import Float, Float32, Int
 from minillama.engine.llm import LLM
 from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes
-from minillama.gguf.random_models.known_shapes import shape_named
-from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial
 from minillama.model import Cache, Config, Params, empty_cache
 from minillama.model.forward import forward, unembed
+from minillama.random_models.known_shapes import shape_named
+from minillama.random_models.model_writer import write_random_model
 
 
 class CountedModel:

@@ -17,14 +17,14 @@ import plotly.graph_objects as go
 import minillama as ml
 from minillama import env
 from minillama.gguf import TensorType
-from minillama.gguf.random_models.known_shapes import shape_named
-from minillama.gguf.random_models.model_writer import write_random_model
 from minillama.gguf.types import row_bytes
 from minillama.lab import lab_record
 from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Figure, apply_layout, format_number, text_table
 from minillama.measure.limits.roofline import Roofline, matmul_flops, measure_roofline, model_work
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial
+from minillama.random_models.known_shapes import shape_named
+from minillama.random_models.model_writer import write_random_model
 
 KIND = TensorType.Q8_0  # quantisation type of the labs' models
 SIDE = 8192  # of the sweep's matrix: 71 MB in Q8_0, larger than most CPU caches

@@ -15,11 +15,12 @@ from minillama.atomic_file import atomic_write, check_room
 from minillama.gguf.header_parser import DEFAULT_ALIGNMENT
 from minillama.gguf.header_writer import METADATA_ROOM, TensorSpec, padded_size
 from minillama.gguf.quantisation_mixes import Mix, ModelTraits, tensor_type
-from minillama.gguf.random_models.known_shapes import shape_named
-from minillama.gguf.random_models.model_shapes import ModelShape
-from minillama.gguf.random_models.random_blocks import Blocks, random_blocks
-from minillama.gguf.random_models.random_vocabulary import random_tokens
 from minillama.gguf.types import BLOCKS, TensorType
+from minillama.random_models.known_shapes import shape_named
+from minillama.random_models.model_shape import ModelShape, Value
+from minillama.random_models.random_blocks import Blocks, random_blocks
+from minillama.random_models.random_vectors import is_vector, random_vector
+from minillama.random_models.vocabularies.random_vocabulary import UNKNOWN, random_tokens
 
 Progress = Callable[[int, int], None]  # (bytes written, bytes in all)
 
@@ -31,7 +32,10 @@ POOL_SIZES = (4099, 32771, 262147)
 def tensor_specs(shape: ModelShape, mix: Mix) -> list[TensorSpec]:
     """Specifications of all tensors of the file, in order."""
     important = mix.name.startswith("IQ3_")  # published files of these mixes are made with an importance matrix
-    traits = ModelTraits(shape.layers, shape.heads, shape.kv_heads, shape.tied, important=important)
+    config = shape.config
+    traits = ModelTraits(
+        shape.layers, shape.heads, shape.kv_heads, shape.tied, experts=config.expert_count, important=important
+    )
     return [TensorSpec(name, sizes, tensor_type(mix, name, sizes, traits)) for name, sizes in shape.tensors()]
 
 
@@ -73,15 +77,15 @@ def _drop_page_cache(file: BinaryIO) -> None:
 
 
 def _write_header(path: Path, shape: ModelShape, mix: Mix, planned: list[TensorSpec], rng: np.random.Generator) -> None:
-    writer = gguf.GGUFWriter(path, shape.family)
+    writer = gguf.GGUFWriter(path, shape.architecture)
     try:
         writer.add_type(gguf.GGUFType.MODEL)
         writer.add_name(f"{shape.title} (random weights)")
         writer.add_size_label(shape.size_label)
         writer.add_file_type(mix.file_type)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        for key, value in shape.metadata().items():
-            _add_value(writer, f"{shape.family}.{key}", value)
+        for key, value in shape.metadata.items():
+            _add_value(writer, f"{shape.architecture}.{key}", value)
         _add_vocabulary(writer, shape, rng)
         for tensor in planned:
             writer.add_tensor_info(
@@ -94,7 +98,7 @@ def _write_header(path: Path, shape: ModelShape, mix: Mix, planned: list[TensorS
         writer.close()
 
 
-def _add_value(writer: gguf.GGUFWriter, key: str, value: int | float | str | list[int]) -> None:
+def _add_value(writer: gguf.GGUFWriter, key: str, value: Value) -> None:
     if isinstance(value, list):
         writer.add_array(key, value)
     elif isinstance(value, str):
@@ -110,13 +114,13 @@ def _add_value(writer: gguf.GGUFWriter, key: str, value: int | float | str | lis
 def _add_vocabulary(writer: gguf.GGUFWriter, shape: ModelShape, rng: np.random.Generator) -> None:
     vocabulary = shape.vocabulary
     tokens = random_tokens(vocabulary, rng)
-    writer.add_tokenizer_model("llama" if vocabulary.pre is None else "gpt2")
+    writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre or "default")
     writer.add_token_list(tokens.texts)
     writer.add_token_types(tokens.types)
     if vocabulary.pre is None:
         writer.add_token_scores(tokens.scores)
-        writer.add_unk_token_id(0)
+        writer.add_unk_token_id(tokens.types.index(UNKNOWN))
     else:
         writer.add_token_merges(tokens.merges)
     if vocabulary.bos is not None:
@@ -125,7 +129,8 @@ def _add_vocabulary(writer: gguf.GGUFWriter, shape: ModelShape, rng: np.random.G
     if vocabulary.padding is not None:
         writer.add_pad_token_id(vocabulary.padding)
     writer.add_add_bos_token(vocabulary.add_bos)
-    writer.add_chat_template(vocabulary.chat_template)
+    if vocabulary.chat_template is not None:
+        writer.add_chat_template(vocabulary.chat_template)
 
 
 def _write_weights(
@@ -138,8 +143,10 @@ def _write_weights(
     pools: dict[tuple[TensorType, int, int], memoryview] = {}
     done = 0
     for tensor in planned:
-        if len(tensor.shape) == 1:
-            file.write(shape.vector(tensor.name, tensor.shape[0], rng).tobytes())
+        if tensor.name == "rope_freqs.weight" and shape.rope_factors is not None:
+            file.write(shape.rope_factors.values(2 * tensor.shape[0], shape.rope_base).tobytes())
+        elif is_vector(tensor.name, tensor.shape):
+            file.write(random_vector(tensor.name, tensor.shape, rng).tobytes())
         else:
             rows = math.prod(tensor.shape[:-1])
             count = next((size for size in POOL_SIZES if size > rows), POOL_SIZES[-1])

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from minillama.gguf.byte_alphabet import BYTE_TO_CHARACTER
-from minillama.gguf.random_models.vocabulary_specs import VocabularySpec
+from minillama.random_models.vocabularies.vocabulary_specs import VocabularySpec
 
-NORMAL, BYTE = 1, 6
+NORMAL, UNKNOWN, BYTE = 1, 2, 6
 LETTERS = "etaoinshrdlcumwfgypbvkjxqz"  # by frequency in English, so that early pieces are plausible
 LONGEST_PIECE = 12
 
@@ -24,9 +24,8 @@ class RandomTokens:
 
 def random_tokens(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
     """Tokens of the whole vocabulary, with the real ids of special tokens."""
-    if vocabulary.pre is None:
-        return _sentencepiece(vocabulary, rng)
-    return _byte_pairs(vocabulary, rng)
+    make = {"llama": _sentencepiece, "gemma4": _character_pairs}.get(vocabulary.model, _byte_pairs)
+    return make(vocabulary, rng)
 
 
 def _byte_pairs(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
@@ -41,13 +40,28 @@ def _byte_pairs(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomT
 
 def _sentencepiece(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
     """Special tokens, 256 bytes, pieces with decreasing scores, then single characters, as in real models."""
+    texts, types, _ = _bytes_and_pieces(vocabulary, rng)
+    first = texts.index("<0xFF>") + 1
+    scores = [0.0] * first + [float(-place) for place in range(len(texts) - first)]
+    return RandomTokens(texts, types, scores, [])
+
+
+def _character_pairs(vocabulary: VocabularySpec, rng: np.random.Generator) -> RandomTokens:
+    """The same tokens with merges in place of scores."""
+    texts, types, merges = _bytes_and_pieces(vocabulary, rng)
+    return RandomTokens(texts, types, [], [f"{left} {right}" for left, right in merges])
+
+
+def _bytes_and_pieces(
+    vocabulary: VocabularySpec, rng: np.random.Generator
+) -> tuple[list[str], list[int], list[tuple[str, str]]]:
+    """Texts, types, and the merges that make the pieces."""
     texts = [text for _, text, _ in vocabulary.special] + [f"<0x{byte:02X}>" for byte in range(256)]
     types = [kind for _, _, kind in vocabulary.special] + [BYTE] * 256
     characters = ["▁", *LETTERS, *(chr(code) for code in range(ord("!"), 127) if chr(code) not in LETTERS)]
-    count = vocabulary.size - len(texts) - len(characters)
-    pieces = [left + right for left, right in _merges("▁", count, set(characters), rng)] + characters
-    scores = [0.0] * len(texts) + [float(-place) for place in range(len(pieces))]
-    return RandomTokens(texts + pieces, types + [NORMAL] * len(pieces), scores, [])
+    merges = _merges("▁", vocabulary.size - len(texts) - len(characters), set(characters), rng)
+    pieces = [left + right for left, right in merges] + characters
+    return texts + pieces, types + [NORMAL] * len(pieces), merges
 
 
 def _merges(space: str, count: int, taken: set[str], rng: np.random.Generator) -> list[tuple[str, str]]:

@@ -19,11 +19,12 @@ from minillama.gguf import TensorType, dequantize, open_gguf
 from minillama.gguf.byte_alphabet import BYTE_TO_CHARACTER
 from minillama.gguf.display_names import format_parameters, model_type
 from minillama.gguf.quantisation_mixes import ALL_MIX_NAMES, MIX_NAMES, Mix
-from minillama.gguf.random_models.known_shapes import SHAPES, shape_named
-from minillama.gguf.random_models.model_writer import tensor_specs, write_random_model
-from minillama.gguf.random_models.random_blocks import random_blocks
-from minillama.gguf.random_models.random_vocabulary import RandomTokens, random_tokens
 from minillama.gguf.types import BLOCKS
+from minillama.model import FAMILIES
+from minillama.random_models.known_shapes import SHAPES, shape_named
+from minillama.random_models.model_writer import tensor_specs, write_random_model
+from minillama.random_models.random_blocks import random_blocks
+from minillama.random_models.vocabularies.random_vocabulary import random_tokens
 
 WRITTEN_TYPES = sorted(
     {
@@ -74,7 +75,7 @@ def test_a_file_system_without_fadvise_works(tmp_path: Path, monkeypatch: pytest
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(OptionError, match=r"unknown model shape gpt-5; known: tinyllama-1\.1b"):
+    with pytest.raises(OptionError, match=r"unknown model shape gpt-5; the nearest of 48 known ones: tiny-gpt-oss, "):
         shape_named("gpt-5")
 
 
@@ -146,14 +147,10 @@ def test_metadata_of_a_written_file(tmp_path: Path) -> None:
     assert model_type(file) == "qwen2 ?B Q8_0"
 
 
-@pytest.fixture(scope="module")
-def vocabularies() -> dict[str, RandomTokens]:
-    return {name: random_tokens(shape.vocabulary, np.random.default_rng(1)) for name, shape in SHAPES.items()}
-
-
 @pytest.mark.parametrize("name", SHAPES)
-def test_vocabularies_are_complete(vocabularies: dict[str, RandomTokens], name: str) -> None:
-    tokens, vocabulary = vocabularies[name], SHAPES[name].vocabulary
+def test_vocabularies_are_complete(name: str) -> None:
+    vocabulary = SHAPES[name].vocabulary
+    tokens = random_tokens(vocabulary, np.random.default_rng(1))
     assert len(tokens.texts) == len(tokens.types) == len(set(tokens.texts)) == vocabulary.size
     for place, text, kind in vocabulary.special:
         assert (tokens.texts[place], tokens.types[place]) == (text, kind)
@@ -251,7 +248,8 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert digest(tmp_path / "tiny-Q4_K_M.gguf") == before
     assert main(["synth", "tiny", "--type", "Q4_K_M", "--force"]) == 0
     assert digest(tmp_path / "tiny-Q4_K_M.gguf") != before
-    assert main(["synth", "tiny", "-o", "other.gguf"]) == 0
+    assert main(["synth", "tiny", "other.gguf"]) == main(["synth", "tiny", "-o", "third.gguf"]) == 0
+    assert digest(tmp_path / "other.gguf") == digest(tmp_path / "third.gguf")
     assert model_type(open_gguf(tmp_path / "other.gguf")) == "llama ?B Q4_0"
     capsys.readouterr()
     assert main(["inspect", "other.gguf", "--json"]) == 0
@@ -261,7 +259,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["gpt-5"], "unknown model shape gpt-5; known: tinyllama-1.1b"),
+        (["tiny-qwen3.5"], "unknown model shape tiny-qwen3.5; the nearest of 48 known ones: tiny-qwen35, "),
         (["tiny", "--type", "Q9"], "unknown file type Q9; known: F32"),
         (["tiny", "--seed", "-1"], "--seed -1: must be 0 or more"),
         (["tiny", "-o", "."], "is a folder; name a file in it"),
@@ -282,7 +280,10 @@ def test_command_refuses(
 def test_help_lists_every_shape_and_type(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["synth", "--help"])
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    text = capsys.readouterr().out
+    lines = [line.split() for line in text.splitlines()]
+    listed = text.partition("  tiny-ARCH ")[2].partition(":")[2].partition("types:")[0]
+    assert listed.split() == list(FAMILIES)
     for shape in SHAPES.values():
         size = f"{format_parameters(shape.parameters)} parameters, {shape.layers} layers of {shape.embedding}"
         words = f"{shape.name} {shape.title} {size}"

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from minillama.gguf.random_models.chat_templates import CHATML_QWEN, CHATML_QWEN_35, GLM_47, HARMONY, LLAMA_3
+from minillama.random_models.vocabularies.chat_templates import CHATML_QWEN, CHATML_QWEN_35, GLM_47, HARMONY, LLAMA_3
 
 
 @dataclass(frozen=True)
 class VocabularySpec:
     """Specification of a synthetic vocabulary.
 
-    pre: pre-tokenizer of a byte-level BPE vocabulary; None for SentencePiece. special: (id, text, type) with
-    llama.cpp's token types: 3 control, 4 user-defined, 5 unused.
+    pre: pre-tokenizer of a byte-level BPE vocabulary, `gemma4` for its BPE of characters; None for SentencePiece.
+    special: (id, text, type) with llama.cpp's token types: 3 control, 4 user-defined, 5 unused.
     """
 
     size: int
@@ -20,7 +20,12 @@ class VocabularySpec:
     eos: int
     padding: int | None
     add_bos: bool
-    chat_template: str
+    chat_template: str | None
+
+    @property
+    def model(self) -> str:
+        """The kind of tokenizer, as GGUF names it."""
+        return {None: "llama", "gemma4": "gemma4"}.get(self.pre, "gpt2")
 
 
 def sentencepiece(size: int, chat_template: str) -> VocabularySpec:

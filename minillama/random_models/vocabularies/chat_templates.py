@@ -75,3 +75,47 @@ HARMONY = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
 )
+
+ERNIE = (
+    "{{ '<|begin_of_sentence|>' }}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + '<|end_of_sentence|>' }}"
+    "{% else %}{{ message['content'] + '\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+)
+
+HUNYUAN = (
+    "{{ '<｜hy_begin▁of▁sentence｜>' }}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '<｜hy_User｜>' + message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ '<｜hy_Assistant｜>' + message['content'] + '<｜hy_place▁holder▁no▁2｜>' }}"
+    "{% else %}{{ message['content'] + '<｜hy_place▁holder▁no▁3｜>' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<｜hy_Assistant｜>' }}{% endif %}"
+)
+
+NEMOTRON = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ '<SPECIAL_10>System\n' + message['content'] + '\n' }}"
+    "{% elif message['role'] == 'user' %}{{ '<SPECIAL_11>User\n' + message['content'] + '\n' }}"
+    "{% else %}{{ '<SPECIAL_11>Assistant\n' + message['content'] + '\n<SPECIAL_12>\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<SPECIAL_11>Assistant\n<think>\n' }}{% endif %}"
+)
+
+
+def turns(begin: str, after_role: str, end: str, assistant: str = "assistant") -> str:
+    """A template whose turns have one form: marks around role and message.
+
+    assistant: the name of that role in the text.
+    """
+    return (
+        "{% for message in messages %}"
+        f"{{% set role = '{assistant}' if message['role'] == 'assistant' else message['role'] %}}"
+        f"{{{{ '{begin}' + role + '{after_role}' + message['content'] + '{end}' }}}}"
+        "{% endfor %}"
+        f"{{% if add_generation_prompt %}}{{{{ '{begin}{assistant}{after_role}' }}}}{{% endif %}}"
+    )
