@@ -17,7 +17,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 FIRST = {
     "printable_text", "start_guard", "errors", "atomic_file", "option_values", "private_files", "machine", "env",
 }  # fmt: skip
-WITHOUT_JAX = FIRST | {"gguf", "tokenizer", "convert"}
+WITHOUT_JAX = FIRST | {"gguf", "tokenizer", "convert", "random_models"}
 LIGHT_ROOMS = FIRST | {"cli"}  # importing these is quick: `minillama --help` imports no numpy
 HEAVY = {
     "jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "safetensors", "jinja2", "regex", "tqdm",

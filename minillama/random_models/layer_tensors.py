@@ -4,10 +4,10 @@ They are those that every file needs, and those that the files of its family add
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from minillama.model import Block, Config
+from minillama.model import Config
 from minillama.model.layer_kinds import Attention, Layer
 from minillama.model.tensor_table import ARRAYS, LINEAR, Sizes, required, tensor_name
 
@@ -78,6 +78,8 @@ FILES: Mapping[str, FileTensors] = {
     "minimax-m2": FileTensors((*_HEAD_NORMS, *_CHOICE), whole_norms=True),
 }
 _OF_EXPERTS = ("_exps", "_shexp", "exp_probs_b", "ffn_gate_inp")
+_FIELDS = (*ARRAYS, *LINEAR)
+_ORDER = ("attn_norm", "attn_", "ssm_", "shortconv_", "post_attention_norm", "ffn_norm", "ffn_", "")  # beginnings
 _OF_KEYS_AND_VALUES = ("attn_k", "attn_v", "attn_k_norm")
 
 
@@ -97,13 +99,19 @@ def layer_tensors(config: Config, metadata: Mapping[str, Any], number: int) -> I
 
     sizes = Sizes(config, layer, width_of, listed.__contains__)
     wanted = required(config, layer, listed.__contains__) | listed
-    for field in (one.name for one in fields(Block) if one.name in wanted):
+    for field in sorted(wanted, key=_place):
         name, shape = tensor_name(config.family, number, field), (LINEAR.get(field) or ARRAYS[field])(sizes)
         if name is None or 0 in shape or (field in _OF_KEYS_AND_VALUES and _reads_another(layer)):
             continue
         yield name, shape
         if field in files.biases:
             yield f"{name.removesuffix('weight')}bias", shape[:-1]
+
+
+def _place(field: str) -> tuple[int, int]:
+    """The place of a field in a file: as a token passes the layer."""
+    part = next(number for number, begin in enumerate(_ORDER) if field.startswith(begin))
+    return part, _FIELDS.index(field)
 
 
 def _listed_fields(config: Config, metadata: Mapping[str, Any], number: int) -> set[str]:

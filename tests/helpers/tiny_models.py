@@ -11,7 +11,7 @@ from tiny_variants import LAYERS, VARIANTS, Metadata, Variant
 
 from minillama.gguf import open_gguf
 
-__all__ = ["LAYERS", "VARIANTS", "VOCAB", "D", "F", "H", "K", "N", "Variant", "overwrite", "write_tiny"]
+__all__ = ["LAYERS", "VARIANTS", "VOCAB", "D", "F", "H", "K", "N", "Variant", "all_tensors", "overwrite", "write_tiny"]
 
 VOCAB, D, F = 300, 64, 96
 _FLOATS = ("ssm_conv1d", "shortconv.conv", "ssm_norm", ".proj.", "per_layer_")  # matrices that are never quantised
@@ -43,7 +43,7 @@ def write_tiny(
     feed = usual if feed is None else feed
     writer = GGUFWriter(path, variant.architecture)
     _write_metadata(writer, variant, width, feed, vocab)
-    for tensor, shape in _tensors(variant, width, feed, vocab if rows is None else rows).items():
+    for tensor, shape in all_tensors(variant, width, feed, vocab if rows is None else rows).items():
         values = numbers(tensor, shape, rng)
         is_float = len(shape) < 2 or not tensor.endswith(".weight") or any(name in tensor for name in _FLOATS)
         if is_float or kind is GGMLQuantizationType.F32:
@@ -57,7 +57,7 @@ def write_tiny(
     return path
 
 
-def _tensors(variant: Variant, width: int, feed: int, rows: int) -> Tensors:
+def all_tensors(variant: Variant, width: int, feed: int, rows: int) -> Tensors:
     """All tensors of a file, in its order."""
     found = linear("token_embd", rows, width) | vector(variant.output_norm, width, bias=variant.norm_bias)
     if variant.per_layer:

@@ -1,9 +1,12 @@
 """Small models of every architecture: the tensors of published files, tokens, and the commands."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import VARIANTS, all_tensors
 
 from minillama.cli import main
 from minillama.engine.loading.load_params import config_of, unread_tensors
@@ -41,6 +44,22 @@ def test_tensors_are_those_of_converted_files(reference: Path, architecture: str
     got = kinds_of_tensors([tensor for tensor, _ in shape.tensors()])
     head = {"output.weight"}  # some sizes of a family share it with the embedding, others do not
     assert got - head == expected - head
+
+
+@pytest.mark.parametrize("architecture", sorted(FAMILIES.keys() - {"glm4"}))  # its files have q, k, v apart, or in one
+def test_tensors_are_those_of_the_models_of_other_tests(architecture: str) -> None:
+    """Those are written down by hand, the ones here follow from the tables of the reader."""
+    variant = VARIANTS[{"llama": "llama3"}.get(architecture, architecture)]
+    expected = kinds_of_tensors(list(all_tensors(variant, width=64, feed=96, rows=300)))
+    got = kinds_of_tensors([tensor for tensor, _ in shape_named(f"tiny-{architecture}").tensors()])
+    head = {"output.weight", "output.bias"}
+    assert got - head == expected - head
+
+
+def test_no_jax_is_needed(tmp_path: Path) -> None:
+    source = f"from minillama.cli import main; main(['synth', 'tiny-gemma', {str(tmp_path / 'm.gguf')!r}])"
+    check = "import sys; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", f"{source}; {check}"], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
