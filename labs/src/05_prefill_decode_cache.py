@@ -43,7 +43,6 @@ from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.measurement_plots import power_laws, sweep, timeline
 from minillama.measure.limits.work_per_token import cache_bytes_read, prompt_weights, weight_bytes
-from minillama.model import cache_bytes
 
 # The storyteller was trained on 512 tokens and warns about more. This lab only measures times.
 logging.getLogger("minillama").setLevel(logging.ERROR)
@@ -421,53 +420,147 @@ show(
 #
 # ## 6. The size of the cache
 #
-# ### Exercise 5: bytes of the KV cache
-# For every layer, position and **key/value** head a key of `key_length` numbers and a value of `value_length`. `config`
-# has the names of the GGUF metadata: `block_count`, `head_count`, `head_count_kv`, `key_length`, `value_length`. Types
-# are `f32`, `f16`, `bf16` and `q8_0` (lab 02: blocks of 32 numbers after a scale of two bytes). The result must be
-# exact: llama.cpp and minillama allocate this many bytes.
+# A layer keeps what its mixer needs of earlier tokens. There are four kinds:
+#
+# | kind of layer | for example in | it keeps |
+# |---|---|---|
+# | `Attention` | Llama 3, Qwen 3 | of each position, for every **key/value** head, a key of `key_length` and a value of `value_length` numbers |
+# | `Attention` with a `sliding_window` | Gemma 3, gpt-oss | the same, of the last positions only |
+# | `LatentAttention` | DeepSeek V2 and V3 | of each position *one* row of `kv_lora_rank + rope_length` numbers: the keys and values of all heads are made of it |
+# | `DeltaNet` (recurrent) | Qwen 3.5 | no positions: a matrix of `size` × `size` for each of `value_heads` heads, and the last `taps - 1` inputs of a convolution over `channels` channels |
+#
+# The first three grow with the text, the second only up to its window. The last has the same size for a word and for a
+# book.
+
+# %%
+from collections import Counter
+
+from minillama.lab.experiments.cache_models import CACHE_MODELS, allocated_bytes
+from minillama.lab.plots.lab_plots import lines
+from minillama.model.layer_kinds import DeltaNet, LatentAttention
+from minillama.model.state_sizes import window_capacity
+
+for name, config in CACHE_MODELS.items():
+    print(name)
+    for layer, count in Counter(config.layers).items():
+        print(f"  {count:2} x {layer}")
+
+# %% [markdown]
+# ### Exercise 5: bytes of a layer's state
+# Return the exact bytes that a layer keeps of a text of `positions` tokens: llama.cpp and minillama allocate this many.
+#
+# * The types `type_k` and `type_v` are `f32`, `f16`, `bf16` or `q8_0` (lab 02: blocks of 32 numbers after a scale of two
+#   bytes). A row of latents has the type of keys. A recurrent state is always f32.
+# * A layer with a window (`layer.sliding_window > 0`) also needs room for the tokens of the next pass. It holds at most
+#   `window_capacity(layer.sliding_window, 512)` positions.
 
 
 # %% tags=["exercise"]
-def kv_bytes(config, positions: int, type_k: str, type_v: str) -> int:
-    """Bytes of keys and values for that many positions."""
+def layer_bytes(layer, positions: int, type_k: str, type_v: str) -> int:
+    """Bytes that a layer keeps; isinstance(layer, DeltaNet) and the like tell the kind."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
-def kv_bytes(config, positions: int, type_k: str, type_v: str) -> int:
-    """Bytes of keys and values for that many positions."""
+def layer_bytes(layer, positions: int, type_k: str, type_v: str) -> int:
+    """Bytes that a layer keeps; isinstance(layer, DeltaNet) and the like tell the kind."""
     block = {"f32": 32 * 4, "f16": 32 * 2, "bf16": 32 * 2, "q8_0": 2 + 32}  # bytes of 32 numbers
-    head = config.key_length * block[type_k] // 32 + config.value_length * block[type_v] // 32
-    return config.block_count * config.head_count_kv * positions * head
+    if isinstance(layer, DeltaNet):
+        return 4 * (layer.value_heads * layer.size**2 + layer.channels * (layer.taps - 1))
+    if isinstance(layer, LatentAttention):
+        return positions * (layer.kv_lora_rank + layer.rope_length) * block[type_k] // 32
+    if layer.sliding_window:
+        positions = min(positions, window_capacity(layer.sliding_window, 512))
+    head = layer.key_length * block[type_k] // 32 + layer.value_length * block[type_v] // 32
+    return positions * layer.head_count_kv * head
 
 
 # %% [markdown] tags=["hint"]
-# layers × KV heads × positions × (bytes of a key + bytes of a value). 32 numbers take 34 bytes in q8_0. Query heads
-# (`head_count`) store nothing.
+# Attention: positions × KV heads × (bytes of a key + bytes of a value); query heads (`head_count`) store nothing. 32
+# numbers take 34 bytes in q8_0. A window: the same with `min(positions, window_capacity(...))`. Latents: positions ×
+# bytes of one row. DeltaNet: 4 × (`value_heads * size**2` + `channels * (taps - 1)`).
 
 # %% tags=["check"]
-check.kv_bytes(kv_bytes)
+check.layer_bytes(layer_bytes)
 
-# %% tags=["check-output"]
-llama_1b = big.config.with_attention(16, head_count=32, head_count_kv=8)
-llama_7b = big.config.with_attention(32, head_count=32, head_count_kv=32, key_length=128, value_length=128)
-cases = (
-    ("the storyteller", llm.config, 512, "f16"),
-    ("Llama 3.2 1B", llama_1b, 131072, "f16"),
-    ("Llama 3.2 1B", llama_1b, 131072, "q8_0"),
-    ("Llama 2 7B", llama_7b, 4096, "f16"),
-)
-for name, config, positions, kind in cases:
-    engine = cache_bytes(config, positions, read_cache_types(kind, kind))
-    print(
-        f"{name:16} {positions:6} positions, {kind:4}: {engine / 2**20:8.2f} MiB; you say",
-        attempt(kv_bytes, config, positions, kind, kind),
-    )
 
 # %% [markdown]
-# Llama 3.2 1B in 4 bits is a file of 0.8 GB. Its cache at the full context is five times as large. Llama 2 7B has no
-# grouped heads and needs 2 GiB for 4096 tokens.
+# The sum over all layers, next to the arrays that the engine makes:
+
+
+# %% tags=["check-output"]
+def model_bytes(config, positions, kind="f16"):
+    """The cache of a model: the sum over its layers."""
+    return sum(layer_bytes(layer, positions, kind, kind) for layer in config.layers)
+
+
+for name, config in CACHE_MODELS.items():
+    for kind in ("f16", "q8_0"):
+        engine = allocated_bytes(config, 2048, read_cache_types(kind, kind))
+        said = attempt(model_bytes, config, 2048, kind)
+        print(f"{name:16} 2048 positions, {kind:4}: {engine:9} bytes; you say", said)
+
+# %% [markdown]
+# So a recurrent layer costs its whole state at the first token, and an attention layer nearly nothing. Where do they
+# meet?
+
+# %%
+meeting = Prediction(
+    "05",
+    "tokens from which a recurrent layer is smaller",
+    "Qwen3.5 0.8B: from how many tokens on does a DeltaNet layer take fewer bytes than an attention layer (f16)?",
+    "tokens",
+)
+meeting.ask()
+
+# %% tags=["solution"]
+meeting.record(100)  # "one matrix, how large can it be?"
+
+# %%
+recurrent, *_, attention = CACHE_MODELS["Qwen3.5 0.8B"].layers[:4]
+
+
+def first_smaller():
+    """The shortest text for which the recurrent layer is smaller."""
+    fixed = layer_bytes(recurrent, 1, "f16", "f16")
+    return next(n for n in range(1, 10_000) if layer_bytes(attention, n, "f16", "f16") > fixed)
+
+
+found = attempt(first_smaller)
+if isinstance(found, int):
+    show(meeting.compare(found))
+else:
+    print(found)
+
+# %%
+CONTEXTS = [2**power for power in range(7, 18)]
+curves = attempt(
+    lambda: {name: [model_bytes(config, n) / 2**20 for n in CONTEXTS] for name, config in CACHE_MODELS.items()}
+)
+if isinstance(curves, dict):
+    show(
+        lines(
+            curves,
+            [f"{n // 1024}k" if n >= 1024 else str(n) for n in CONTEXTS],
+            "The cache of four models, f16",
+            "tokens of context",
+            "MiB",
+            logarithmic=True,
+        )
+    )
+else:
+    print(curves)
+
+# %% [markdown]
+# * **Llama 3.2 1B**: a straight line. In 4 bits the model is a file of 0.8 GB; its cache at 128k tokens is 4 GiB.
+# * **Gemma 3 1B**: 22 of 26 layers stop at their window, so the curve bends. The four others go on, at a sixth of the
+#   slope.
+# * **DeepSeek V2 Lite** has twelve times as many weights as Llama 3.2 1B and the same cache. With the keys and values of
+#   its 16 heads it would be nine times as large.
+# * **Qwen3.5 0.8B**: 18 of 24 layers are the flat part on the left. Short texts cost more than elsewhere, long ones
+#   little more than a third of Llama's.
+#
+# `minillama inspect FILE` prints the same for any file: bytes a token, bytes of windows, and bytes of recurrent states.
 #
 # ## 7. Depth: try it yourself
 #
@@ -553,6 +646,8 @@ check.score()
 # * A pass reads its weights once for all its tokens. Batching, chunked prefill and speculative decoding (`--lookup`,
 #   lab 08) all use this.
 # * Shapes are compiled, values are not. So use a fixed capacity, a length, and a mask.
+# * Grouped heads, latents, windows and recurrent states all make the cache smaller. Only a recurrent state does not grow
+#   at all.
 #
 # | what | llama.cpp | minillama |
 # |---|---|---|

@@ -8,18 +8,19 @@
 # # Lab 07 · Quantise: bits against quality against speed
 #
 # Decode waits for the weights from memory (lab 05). With fewer bits per weight it is faster, and a model that was too
-# large fits. The price: every weight is rounded. In this lab you round weights yourself, see why GGUF's formats are
-# made of *blocks*, and measure size, quality and speed of each type.
+# large fits. The price: every weight is rounded. In this lab you convert a published model to a GGUF file, round weights
+# yourself, see why GGUF's formats are made of *blocks*, and measure size, quality and speed of each type.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | quantise with a bound on the error, explain the bits of a format, predict a file's size, and choose a type for a reason |
+# | **Afterwards you can** | convert a model, quantise with a bound on the error, explain the bits of a format, predict a file's size, and choose a type for a reason |
 # | **Time** | 60 minutes |
 # | **You should know** | lab 02 (blocks), lab 05 (why bytes are time), lab 06 (perplexity, KL divergence, pairs) |
 # | **Runs on** | any laptop, a minute of computing at most, no network; 500 MB of disk for temporary files |
-# | **In llama.cpp** | `llama-quantize IN OUT Q4_K_M`, `llama-imatrix`, `--imatrix`, `--tensor-type`, `--pure` |
+# | **In llama.cpp** | `convert_hf_to_gguf.py DIR`, `llama-quantize IN OUT Q4_K_M`, `llama-imatrix`, `--imatrix`, `--tensor-type`, `--pure` |
 
 # %%
+import json
 from collections import Counter
 
 import numpy as np
@@ -27,11 +28,12 @@ import numpy as np
 import minillama as ml
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.quantise.quantise_plan import plan_file
-from minillama.gguf.reader import dequantize
+from minillama.gguf.reader import dequantize, open_gguf
 from minillama.lab import Dropdown, Panel, Prediction, show
 from minillama.lab.checks import lab07 as check
 from minillama.lab.checks.lab07 import BITS, weights_by_type
 from minillama.lab.experiments.counted_passes import decode_speed_ratio
+from minillama.lab.experiments.hugging_face_folder import hugging_face_name, storyteller_folder
 from minillama.lab.experiments.quantisation_tradeoff import (
     CTX,
     importance_matrix,
@@ -40,6 +42,7 @@ from minillama.lab.experiments.quantisation_tradeoff import (
     quantised_by_importance,
 )
 from minillama.lab.experiments.quantised_storytellers import distance, heldout_text, load_quantised
+from minillama.lab.experiments.shown_command import show_command
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, lines
@@ -47,12 +50,88 @@ from minillama.lab.plots.measurement_plots import pareto
 from minillama.lab.widgets.figure import text_table
 from minillama.measure.quality.perplexity import perplexity
 
+# %% [markdown]
+# ## 1. From a Hugging Face folder to a GGUF file
+#
+# Models are published as folders: `config.json` has the sizes, `model.safetensors` the weights, `tokenizer.json` the
+# words. Here is the storyteller as such a folder, made on this machine:
+
+# %% tags=["check-output"]
+folder = storyteller_folder()
+for path in sorted(folder.iterdir()):
+    print(f"{path.name:22} {path.stat().st_size:9,} bytes")
+config = json.loads((folder / "config.json").read_text())
+print(json.dumps(config, indent=1))
+
+# %% [markdown]
+# A GGUF file holds all of this in one. The weights keep their values: with `--outtype f16` each number of a matrix has
+# 16 bits, and a norm's have 32. How large will the file be? `config.json` is all you need: a table of `vocab_size` rows
+# (also the head, because `tie_word_embeddings` is true), and in each layer the matrices of lab 03.
+
+# %%
+converted_size = Prediction("07", "the storyteller as F16", "How large is the GGUF file of this model with 16 bits a weight?", "MB")
+converted_size.ask()
+
+# %% tags=["solution"]
+converted_size.record(3.7)  # the table and the feed-forward matrices: 2048 * 256 + 3 * 3 * 256 * 512 weights, two bytes each
+
+# %% tags=["check-output"]
+show_command(folder.parent, "convert", folder.name, "--outtype", "f16", "-o", "storyteller-f16.gguf", "--force")
+show_command(folder.parent, "convert", folder.name, "--outtype", "q8_0", "-o", "storyteller-q8_0.gguf", "--force")
+
+# %%
+V, D, F, L = (config[name] for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"))
+N, K, H = (config[name] for name in ("num_attention_heads", "num_key_value_heads", "head_dim"))
+matrices = V * D + L * (D * N * H + 2 * D * K * H + N * H * D + 3 * D * F)  # table; q, k and v, output, feed-forward
+norms = (2 * L + 1) * D
+by_formula = {"f16": 2 * matrices + 4 * norms, "q8_0": matrices * 34 // 32 + 4 * norms}
+size = (folder.parent / "storyteller-f16.gguf").stat().st_size
+show(converted_size.compare(size / 1e6, model=by_formula["f16"] / 1e6))
+
+# %% [markdown]
+# *Model says* is the formula in the cell. It gives the exact bytes of the tensors; the rest of the file is the metadata,
+# mostly the vocabulary:
+
+# %% tags=["check-output"]
+files = {kind: open_gguf(folder.parent / f"storyteller-{kind}.gguf") for kind in by_formula}
+for kind, file in files.items():
+    print(f"{kind:5} tensors {file.nbytes:9,} bytes, by the formula {by_formula[kind]:9,}; the file {file.path.stat().st_size:9,}")
+
+# %% [markdown]
+# What does a converter do? It copies the sizes and the vocabulary into metadata (`llama.block_count` is
+# `num_hidden_layers`), and gives the tensors GGUF's names:
+
+# %% tags=["check-output"]
+show_command(folder.parent, "inspect", "storyteller-f16.gguf", "--metadata")
+
+# %% tags=["check-output"]
+rows = [
+    (hugging_face_name(name), name, " x ".join(map(str, tensor.shape)), tensor.type.name, f"{tensor.nbytes:,}", f"{files['q8_0'].tensors[name].nbytes:,}")
+    for name, tensor in files["f16"].tensors.items()
+    if not name.startswith(("blk.1", "blk.2"))
+]
+print(text_table(("in the folder", "in the file", "shape", "type", "bytes", "as Q8_0"), rows))
+
+# %% [markdown]
+# One thing more: in the files of the Llama family the rows of `attn_q` and `attn_k` are in another order. Transformers
+# rotates the two *halves* of a head, llama.cpp *neighbouring* rows (lab 03, RoPE), so a converter puts the rows next to
+# each other. A converter without this step makes a file that loads and writes nonsense. With it, the storyteller's own
+# file and the converted one have the same weights, bit by bit:
+
+# %% tags=["check-output"]
 llm = load_quantised("F16")
+same = [np.array_equal(tensor.data, files["f16"].tensors[name].data) for name, tensor in llm.file.tensors.items()]
+print(f"{sum(same)} of {len(same)} tensors are equal")
+
+# %% [markdown]
+# From here on, one of its matrices:
+
+# %% tags=["check-output"]
 weights = dequantize(llm.file.tensors["blk.0.ffn_down.weight"])
 print(f"{weights.shape[0]} rows of {weights.shape[1]} real weights; the first: {weights[0, :5]}")
 
 # %% [markdown]
-# ## 1. Round to a grid
+# ## 2. Round to a grid
 #
 # The simplest quantisation: whole numbers from −127 to 127 and one step d, so that x ≈ d · q. *Symmetric* means that
 # zero stays zero.
@@ -210,7 +289,7 @@ for name, numbers in FORMATS.items():
 # Q4_K needs as many bits as Q4_0, but each block has a minimum and a scale, and `llama-quantize` searches for the pair
 # with the least error.
 #
-# ## 2. A file is a mix
+# ## 3. A file is a mix
 #
 # `llama-quantize IN OUT Q4_K_M` does not store everything as Q4_K: norms stay F32, and the most sensitive tensors get
 # more bits. The plan for the storyteller:
@@ -267,7 +346,7 @@ for name in ("F16", "Q8_0", "Q4_K_M", "Q2_K"):
     print(f"Llama 2 7B in {name:6}: you say", attempt(lambda name=name: round(gigabytes(weights_by_type("llama-2-7b", name), BITS), 2)), "GB")
 
 # %% [markdown]
-# ## 3. Faster?
+# ## 4. Faster?
 #
 # If decode only waits for bytes, a file of a quarter of the size is four times as fast. The storyteller is too small
 # for this test (it fits in the processor's cache), so we measure a shape of 69 million random weights. Its text is
@@ -288,7 +367,7 @@ show(faster.compare(decode_speed_ratio("Q4_0", "F16"), model=137.4 / 38.8))
 # *Model says* is the ratio of the bytes. If your value is lower, unpacking the codes costs arithmetic: the machine no
 # longer waits for bytes only. If it is higher, F16 waited for more than bytes.
 #
-# ## 4. Bits against quality against speed
+# ## 5. Bits against quality against speed
 #
 # Now measure nine types: bytes and quality of the storyteller, quantised from its F16 file and evaluated on the
 # held-out text, and the speed of the large shape in the same type. **Quality** is the KL divergence to F16 (lab 06: how
@@ -362,7 +441,7 @@ for point in trades.values():
 #   differences are noise. KL divergence has the right order.
 # * F32 is twice the bytes of F16 and changes nothing: the original weights have 16 bits.
 #
-# ## 5. The importance matrix
+# ## 6. The importance matrix
 #
 # The rounding error of a weight does more harm if its activations are large. `llama-imatrix` runs a text through the
 # model and adds up the squared inputs of each column of each matrix. `llama-quantize --imatrix` then weights the
@@ -417,6 +496,8 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
+# * A converter changes names, the order of a few rows and types, not the model. A 16-bit file has two bytes a weight,
+#   which `config.json` tells before you download it.
 # * Rounding to the nearest has an error of at most d / 2, and d comes from the largest weight that shares it. Therefore
 #   formats have blocks, and scales of scales.
 # * A type's name is not its bits per weight: scales need bits, and a file is a mix. Multiply weights by bits, type by
@@ -428,6 +509,7 @@ check.score()
 #
 # | what | llama.cpp | minillama |
 # |---|---|---|
+# | convert a folder | `convert_hf_to_gguf.py DIR --outtype f16 --outfile OUT` | `minillama convert DIR --outtype f16 -o OUT` |
 # | make a file | `llama-quantize IN OUT Q4_K_M` | `minillama quantize IN OUT Q4_K_M` |
 # | only print the plan | `--dry-run` | the same |
 # | all tensors in one type | `--pure` | the same |
@@ -437,6 +519,7 @@ check.score()
 #
 # ## When you get an error
 #
+# * `... has no model.safetensors`: name the folder that has `config.json`, not a file or a folder above it.
 # * `... is Q8_0 already, and rounding twice costs quality`: quantise the F16 or F32 file, not a quantised one.
 # * `... takes ... GiB and ... has ... GiB free`: the largest temporary file has 275 MB; free some disk space, or set
 #   `TMPDIR` to another folder.

@@ -103,6 +103,8 @@ def _report(error: BaseException) -> int:
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename is not None else ""
         error = ResourceError(f"{name}{error.strerror or error}")
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("minillama"):
+        error = ResourceError(f"the Python package {error.name} is missing; install it: pip install {error.name}")
     if not isinstance(error, MinillamaError):
         raise error
     note(f"minillama: error: {error}")

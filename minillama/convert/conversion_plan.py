@@ -69,6 +69,8 @@ def plan_folder(
     (architecture, pre-tokenizer, quantised weights), FormatError (damaged files), ResourceError (missing files).
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ResourceError(f"{folder} is a file; name the folder that holds config.json and model.safetensors")
     if not folder.is_dir():
         raise ResourceError(f"{folder} is no folder; name the folder of a Hugging Face model")
     with checked("config.json"):

@@ -1,6 +1,6 @@
 """Hyperparameters of a model: a frozen value, static under jit."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
@@ -157,10 +157,6 @@ class Config:
     def rope_style(self) -> RopeStyle:
         """The channel pairs that rotate together."""
         return RopeStyle.HALF if self.rotates_halves else self.family.rope_style
-
-    def with_attention(self, layers: int, **sizes: int) -> "Config":
-        """The same model with that many equal attention layers of other sizes."""
-        return replace(self, layers=(replace(self.attention, **sizes),) * layers)
 
     def layer(self, number: int) -> Layer:
         """The kind of a layer."""

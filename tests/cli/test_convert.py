@@ -1,5 +1,6 @@
 """`minillama convert` on the command line, and other commands on the file that it makes."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,26 @@ def test_dry_run_and_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ):
         assert main(["convert", str(folder), *words]) == 2
         assert message in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    for path, message in (
+        (folder / "config.json", "config.json is a file; name the folder that holds config.json and model.safetensors"),
+        (tmp_path / "empty", "empty has no config.json; name the folder of a Hugging Face model"),
+    ):
+        assert main(["convert", str(path)]) == 2
+        assert capsys.readouterr().err.endswith(f"{message}\n")
     assert main(["convert", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.endswith("nowhere is no folder; name the folder of a Hugging Face model\n")
+
+
+def test_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("minillama.convert", "safetensors"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    assert main(["convert", str(tmp_path)]) == 2
+    expected = "minillama: error: the Python package safetensors is missing; install it: pip install safetensors\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_the_help_lists_the_architectures() -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from minillama.lab.grading.check import Item, comparisons
+from minillama.model.layer_kinds import DeltaNet, LatentAttention
+from minillama.model.state_sizes import window_capacity
 
 SOURCES = Path(__file__).resolve().parents[2] / "labs" / "src"
 
@@ -22,6 +24,7 @@ def solutions(lab: str) -> dict[str, Callable[..., object]]:
     (source,) = SOURCES.glob(f"{lab}_*.py")
     names: dict[str, object] = {
         "np": np, "jnp": jnp, "jax": jax, "math": math, "struct": struct, "median": median, "P": PartitionSpec,
+        "DeltaNet": DeltaNet, "LatentAttention": LatentAttention, "window_capacity": window_capacity,
     }  # fmt: skip
     for cell in jupytext.read(source, fmt="py:percent").cells:
         if "solution" in cell.metadata.get("tags", ()) and "def " in cell.source:

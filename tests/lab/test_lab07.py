@@ -5,14 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
+from minillama.convert import plan_folder, write_plan
+from minillama.engine.loading.model_files import data_file
+from minillama.gguf import open_gguf
 from minillama.lab.checks import lab07
 from minillama.lab.experiments.counted_passes import decode_speed_ratio
+from minillama.lab.experiments.hugging_face_folder import storyteller_folder
 from minillama.lab.experiments.quantisation_tradeoff import importance_matrix, quantised_by_importance
 from minillama.lab.experiments.quantised_storytellers import heldout_text, load_quantised, quantised
+from minillama.lab.experiments.shown_command import show_command
 from minillama.lab.grading.check import Item
 from minillama.lab.plots import measurement_plots
 from minillama.lab.widgets.figure import PLOTLY_MIME
+from minillama.model import read_config
+from minillama.tokenizer import load_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +55,28 @@ def test_importance_changes_weights_and_not_the_size() -> None:
     plain, weighed = quantised("Q4_0"), Path(quantised_by_importance("Q4_0", importance))
     assert plain.read_bytes() != weighed.read_bytes()
     assert abs(plain.stat().st_size - weighed.stat().st_size) < 4096  # metadata says where the importances come from
+
+
+def test_the_folder_converts_back_to_the_storyteller() -> None:
+    folder, own = storyteller_folder(), open_gguf(data_file("storyteller-f16.gguf"))
+    path = write_plan(plan_folder(folder, "f16"), Path("again.gguf"))
+    again = open_gguf(path)
+    assert list(again.tensors) != [] and again.tensors.keys() == own.tensors.keys()
+    for name, tensor in own.tensors.items():
+        np.testing.assert_array_equal(again.tensors[name].data, tensor.data, err_msg=name)
+        assert again.tensors[name].type is tensor.type
+    ids = load_tokenizer(again.metadata).encode(heldout_text())
+    assert ids == load_tokenizer(own.metadata).encode(heldout_text())
+    assert ids == Tokenizer.from_file(str(folder / "tokenizer.json")).encode(heldout_text()).ids
+    assert read_config(again.metadata, 2048) == read_config(own.metadata, 2048)
+
+
+def test_a_command_is_shown_with_its_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    show_command(Path(), "convert", "nowhere")
+    shown = capsys.readouterr().out
+    assert shown == (
+        "$ minillama convert nowhere\nminillama: error: nowhere is no folder; name the folder of a Hugging Face model\n"
+    )
 
 
 def test_speeds_by_turns() -> None:

@@ -1,6 +1,7 @@
 """Labs 05 and 08: counted passes, figures, and checks that name mistakes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,8 +14,10 @@ from minillama.engine.llm import LLM
 from minillama.gguf.kv_cache_types import CacheTypes, read_cache_types
 from minillama.lab import Figure, IntSlider, Panel, lab_record
 from minillama.lab.checks import lab05, lab08
+from minillama.lab.checks.items.lab05_layer_bytes import flat_bytes
 from minillama.lab.experiments import ab_measurement
 from minillama.lab.experiments.ab_measurement import KERNELS, Change
+from minillama.lab.experiments.cache_models import CACHE_MODELS, allocated_bytes
 from minillama.lab.experiments.counted_passes import (
     CountedModel,
     big_model,
@@ -26,7 +29,7 @@ from minillama.lab.grading.check import Item
 from minillama.lab.plots import measurement_plots
 from minillama.lab.widgets.background_job import State
 from minillama.lab.widgets.figure import PLOTLY_MIME
-from minillama.model import Config
+from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 
 WAIT = 20.0  # seconds; only a hang is this long
 Tokens = Sequence[int]
@@ -201,12 +204,26 @@ def least_squares(x: np.ndarray, y: np.ndarray) -> float:
 SIZES = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34)}
 
 
-def counted_bytes(config: Config, positions: int, type_k: str, type_v: str, *, heads: int = 0, parts: int = 2) -> int:
-    total = 0
-    for length, kind in ((config.key_length, type_k), (config.value_length, type_v))[:parts]:
-        block, size = SIZES[kind]
-        total += config.block_count * (heads or config.head_count_kv) * positions * length // block * size
-    return total
+def row(length: int, kind: str) -> int:
+    block, size = SIZES[kind]
+    return length // block * size
+
+
+def counted_bytes(layer: Layer, positions: int, type_k: str, type_v: str) -> int:
+    if isinstance(layer, DeltaNet):
+        matrices = layer.value_heads * layer.size * layer.size
+        inputs = (2 * layer.key_heads + layer.value_heads) * layer.size
+        return 4 * matrices + 4 * inputs * (layer.taps - 1)
+    if isinstance(layer, LatentAttention):
+        return positions * row(layer.kv_lora_rank + layer.rope_length, type_k)
+    if layer.sliding_window:
+        positions = min(positions, -(-(layer.sliding_window + 64 + 512) // 128) * 128)
+    return positions * layer.head_count_kv * (row(layer.key_length, type_k) + row(layer.value_length, type_v))
+
+
+def on(kind: type[Layer], wrong: Callable[..., int]) -> Callable[..., int]:
+    """A mistake with one kind of layer."""
+    return lambda layer, *rest: wrong(layer, *rest) if isinstance(layer, kind) else counted_bytes(layer, *rest)
 
 
 RIGHT: dict[Item, Callable] = {
@@ -214,7 +231,7 @@ RIGHT: dict[Item, Callable] = {
     lab05.slope: least_squares,
     lab05.step: attention(),
     lab05.intensity: lambda w, b, c, t: t * (w + w) / (c + b),
-    lab05.kv_bytes: counted_bytes,
+    lab05.layer_bytes: counted_bytes,
 }
 
 
@@ -239,11 +256,11 @@ def test_lab05_accepts_dynamic_update_slice() -> None:
     assert lab05.step(by_update_slice).passed, lab05.step(by_update_slice).message
 
 
-def test_lab05_wants_what_the_engine_allocates(llm: LLM) -> None:
-    for kind in SIZES:
-        from minillama.model import cache_bytes
-
-        assert counted_bytes(llm.config, 512, kind, kind) == cache_bytes(llm.config, 512, read_cache_types(kind, kind))
+def test_lab05_wants_what_the_engine_allocates() -> None:
+    for config in CACHE_MODELS.values():
+        for kind in SIZES:
+            counted = sum(counted_bytes(layer, 256, kind, kind) for layer in config.layers)
+            assert counted == allocated_bytes(config, 256, read_cache_types(kind, kind))
 
 
 WRONG: list[tuple[Item, Callable, str]] = [
@@ -280,11 +297,29 @@ WRONG: list[tuple[Item, Callable, str]] = [
     (lab05.intensity, lambda w, b, c, t: 2 * w / (b + c), "every token of the pass"),
     (lab05.intensity, lambda w, b, c, t: 2 * w * t / b, "cache is read too"),
     (lab05.intensity, lambda w, b, c, t: (b + c) / (2 * w * t), "not bytes per operation"),
-    (lab05.kv_bytes, lambda c, *rest: counted_bytes(c, *rest, heads=c.head_count), "grouped-query"),
-    (lab05.kv_bytes, lambda c, *rest: counted_bytes(c, *rest, parts=1), "keys *and* values|length of their own"),
-    (lab05.kv_bytes, lab05._flat_bytes, "scale of 2 bytes"),
-    (lab05.kv_bytes, lambda c, n, k, v: 8 * counted_bytes(c, n, k, v), "bits"),
-    (lab05.kv_bytes, lambda c, n, k, v: counted_bytes(c, 1, k, v), "multiply by `positions`"),
+    (
+        lab05.layer_bytes,
+        on(Attention, lambda c, *rest: counted_bytes(c, *rest) * c.head_count // c.head_count_kv),
+        "grouped-query",
+    ),
+    (
+        lab05.layer_bytes,
+        on(Attention, lambda c, n, k, v: n * c.head_count_kv * row(c.key_length, k)),
+        "keys *and* values",
+    ),
+    (lab05.layer_bytes, on(Attention, flat_bytes), "scale of 2 bytes"),
+    (lab05.layer_bytes, on(Attention, lambda c, *rest: 8 * counted_bytes(c, *rest)), "bits"),
+    (lab05.layer_bytes, on(Attention, lambda c, n, k, v: counted_bytes(c, 1, k, v)), "multiply by `positions`"),
+    (lab05.layer_bytes, on(Attention, lambda c, *r: counted_bytes(replace(c, sliding_window=0), *r)), "forgets"),
+    (
+        lab05.layer_bytes,
+        on(LatentAttention, lambda c, n, k, v: 2 * counted_bytes(c, n, k, k)),
+        "count it once",
+    ),
+    (lab05.layer_bytes, on(LatentAttention, lambda c, n, k, v: n * row(c.kv_lora_rank, k)), "rotated part"),
+    (lab05.layer_bytes, on(DeltaNet, lambda c, n, k, v: 4 * c.value_heads * c.size**2), "last inputs"),
+    (lab05.layer_bytes, on(DeltaNet, lambda c, n, k, v: n * counted_bytes(c, n, k, v)), "does not grow"),
+    (lab05.layer_bytes, lambda c, n, k, v: n * c.head_count_kv * c.key_length, "numbers, not bytes|for attention"),
 ]
 
 

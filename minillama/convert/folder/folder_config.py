@@ -7,7 +7,7 @@ from typing import Any
 
 from minillama.convert.folder.config_defaults import add_defaults
 from minillama.convert.folder.json_files import read_json
-from minillama.errors import FormatError, UnsupportedError, quoted
+from minillama.errors import FormatError, ResourceError, UnsupportedError, quoted
 
 MOST_LAYERS, MOST_TOKENS = 2**16, 2**24  # far more than any model has
 LAYER_COUNT = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")
@@ -88,6 +88,8 @@ class FolderConfig:
 
 def read_config(folder: Path) -> FolderConfig:
     """Read config.json; raises FormatError, ResourceError and UnsupportedError (quantised weights)."""
+    if not (folder / "config.json").exists():
+        raise ResourceError(f"{folder} has no config.json; name the folder of a Hugging Face model")
     root = read_json(folder / "config.json")
     text = next((_settings(root[part]) for part in _TEXT_PARTS if part in root), {})
     names = text.get("architectures") or root.get("architectures")

@@ -1,12 +1,11 @@
 """Graded items of lab 05: decode with a cache, compile once, bytes, intensity, slopes."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from minillama.gguf.kv_cache_types import CacheType, CacheTypes
+from minillama.lab.checks.items.lab05_layer_bytes import layer_bytes
 from minillama.lab.checks.items.lab05_step import step
 from minillama.lab.checks.items.toy_model import ToyModel, decode_naively, decode_with, toy_logits
 from minillama.lab.grading.check import (
@@ -22,9 +21,6 @@ from minillama.lab.grading.check import (
     graded,
 )
 from minillama.lab.grading.check import score as score_of
-from minillama.model import Config, cache_bytes
-from minillama.model.config import Rope
-from minillama.model.layer_kinds import Attention
 
 LAB = "05"
 
@@ -99,68 +95,6 @@ def _decode(prompt: Sequence[int], n: int, function: Answer) -> object:
     return function(prompt, n)
 
 
-def _config(layers: int, heads: int, kv_heads: int, key: int, value: int) -> Config:
-    layer = Attention(heads, kv_heads, key, value, scale=key**-0.5)
-    return Config(
-        architecture="llama", context_length=4096, embedding_length=heads * key, layers=(layer,) * layers,
-        layer_norm_rms_epsilon=1e-5, ropes=(Rope(key, 1e4),), vocab_size=32000,
-    )  # fmt: skip
-
-
-def _with(config: Config, **changed: int) -> Config:
-    """The configuration with other heads in every layer."""
-    return replace(config, layers=tuple(replace(layer, **changed) for layer in config.layers))
-
-
-CONFIGS = (
-    _config(3, 8, 4, 32, 32),
-    _config(16, 32, 8, 64, 64),
-    _config(32, 32, 32, 128, 128),
-    _config(5, 12, 3, 96, 64),
-)
-
-
-def _bytes(config: Config, positions: int, type_k: str, type_v: str) -> int:
-    return cache_bytes(config, positions, CacheTypes(CacheType(type_k), CacheType(type_v)))
-
-
-def _flat_bytes(config: Config, positions: int, type_k: str, type_v: str) -> int:
-    """Bytes with q8_0 as one byte per number."""
-    sizes = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 1}
-    heads = config.block_count * config.head_count_kv * positions
-    return heads * (sizes[type_k] * config.key_length + sizes[type_v] * config.value_length)
-
-
-@graded(LAB, "5. bytes of the KV cache")
-def kv_bytes(answer: Answer) -> str:
-    """`kv_bytes(config, positions, type_k, type_v) -> bytes`, exact."""
-    mistakes = (
-        Mistake(
-            "only head_count_kv heads have keys and values: this is grouped-query attention",
-            lambda c, *rest: _bytes(_with(c, head_count_kv=c.head_count), *rest),
-        ),
-        Mistake("q8_0 has a scale of 2 bytes with every 32 numbers: 34 bytes, not 32", _flat_bytes),
-        Mistake("keys *and* values are kept", lambda c, *rest: _bytes(_with(c, value_length=0), *rest)),
-        Mistake("every layer has a cache of its own", lambda c, *rest: _bytes(replace(c, layers=c.layers[:1]), *rest)),
-        Mistake("values have a type and a length of their own", lambda c, n, k, v: _bytes(c, n, k, k)),
-        Mistake(
-            "values have a length of their own, value_length",
-            lambda c, *r: _bytes(_with(c, value_length=c.key_length), *r),
-        ),
-        Mistake("these are numbers, not bytes: f16 takes two", lambda c, n, k, v: _bytes(c, n, "f16", "f16") // 2),
-        Mistake("q8_0 is not f16: 34 bytes for 32 numbers", lambda c, n, k, v: _bytes(c, n, "f16", "f16")),
-        Mistake("bytes, not bits", lambda c, *rest: 8 * _bytes(c, *rest)),
-        Mistake("these are the bytes of one position; multiply by `positions`", lambda c, n, k, v: _bytes(c, 1, k, v)),
-    )
-    # Two types first: with one type, half the bytes has two explanations.
-    types = (("q8_0", "f16"), ("f16", "f16"), ("f32", "f32"), ("q8_0", "q8_0"), ("bf16", "q8_0"))
-    for type_k, type_v in types:
-        for config in CONFIGS:
-            label = f"{config.block_count} layers, {config.head_count_kv} KV heads, {type_k}/{type_v}"
-            expect_equal(answer, (config, 1000, type_k, type_v), _bytes, mistakes, case=label)
-    return "exact for grouped heads, unequal lengths, and every type."
-
-
 def _intensity(weights: float, weight_bytes: float, cache_bytes: float, tokens: int) -> float:
     return 2 * weights * tokens / (weight_bytes + cache_bytes)
 
@@ -214,7 +148,7 @@ def slope(answer: Answer) -> str:
     return "one number separates constant, linear and quadratic."
 
 
-ITEMS = (generate, slope, step, intensity, kv_bytes)
+ITEMS = (generate, slope, step, intensity, layer_bytes)
 
 
 def score() -> Score:
