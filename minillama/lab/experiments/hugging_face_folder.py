@@ -38,7 +38,7 @@ _CONTROL = 3  # the type of a special token
 
 @once
 def storyteller_folder() -> Path:
-    """A folder of the storyteller's weights and words, as transformers would write it; made once per process."""
+    """The storyteller as transformers would write it, made once per process."""
     file, folder = open_gguf(data_file("storyteller-f16.gguf")), temporary_folder() / "convert" / FOLDER
     folder.mkdir(parents=True)
     config = config_json(file.metadata)
