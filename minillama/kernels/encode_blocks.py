@@ -103,9 +103,16 @@ def _codes(x: Array, scale: Array, low: int, high: int, shift: float, last: int)
 
 
 def _signed_absmax(x: Array) -> Array:
-    """The number of largest magnitude with its sign; the first of equal ones."""
-    first = jnp.argmax(jnp.abs(x), axis=-1, keepdims=True)
-    return jnp.take_along_axis(x, first, axis=-1)[..., 0]
+    """The number of largest magnitude with its sign; the first of equal ones.
+
+    By two reductions of single numbers: XLA computes an argmax on a CPU number by number.
+    """
+    size = jnp.abs(x)
+    largest = jnp.max(size, axis=-1, keepdims=True)
+    places = 2 * lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1) + (x < 0).astype(jnp.int32)
+    # an odd place is that of a number below 0
+    first = jnp.min(jnp.where(size == largest, places, 2 * BLOCK), axis=-1)
+    return jnp.where(first % 2 == 1, -largest[..., 0], largest[..., 0])
 
 
 def _divide(x: Array, by: int) -> Array:

@@ -1,5 +1,6 @@
 """Quantised KV caches: the rotation of heads, and the logits of the float64 twin whose keys and values are rounded."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +16,7 @@ from tiny_models import VARIANTS, write_tiny
 from minillama.gguf import GGUF, dequantize
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.model import Config, Params, empty_cache
-from minillama.model.states.hadamard import hadamard, key_rotation, value_rotation
+from minillama.model.states.hadamard import hadamard, hadamard_product, key_rotation, value_rotation
 from minillama.model.states.stores import Store, empty_store
 
 QUANTISED = [kind for kind in CacheType if kind.is_quantised]
@@ -23,12 +24,13 @@ by_kind = pytest.mark.parametrize("kind", QUANTISED, ids=lambda kind: kind.value
 
 
 @pytest.mark.parametrize("size", [1, 64, 256])
-def test_hadamard_is_the_matrix(size: int) -> None:
+@pytest.mark.parametrize("form", [hadamard, hadamard_product])
+def test_hadamard_is_the_matrix(form: Callable[[jax.Array, int], jax.Array], size: int) -> None:
     x = np.random.default_rng(0).standard_normal((3, 2, 2 * size), np.float32)
     expected = (x.reshape(3, 2, 2, size) @ hadamard_matrix(size)).reshape(x.shape)
-    got = hadamard(jnp.asarray(x), size)
+    got = form(jnp.asarray(x), size)
     np.testing.assert_allclose(np.asarray(got), expected, atol=2e-6)
-    np.testing.assert_allclose(np.asarray(hadamard(got, size)), x, atol=2e-6)
+    np.testing.assert_allclose(np.asarray(form(got, size)), x, atol=2e-6)
 
 
 @pytest.mark.parametrize(

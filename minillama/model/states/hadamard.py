@@ -6,12 +6,15 @@ So queries are rotated like keys, and the mean of rotated values is rotated back
 """
 
 import math
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
+from minillama.kernels import cpu_kernels_error
 from minillama.model.states.stores import Store
 
 SMALLEST = 64  # channels that are rotated together; heads of other lengths stay as they are
@@ -35,14 +38,23 @@ def _rotates(store: Store) -> bool:
     return store.kind.is_quantised and store.shape[-1] % SMALLEST == 0
 
 
-def hadamard(x: Float[Array, "*axes C"], size: int) -> Float[Array, "*axes C"]:
-    """W x / sqrt(size) of every `size` channels, a power of two.
+def hadamard(x: Float[Array, "B T *axes"], size: int) -> Float[Array, "B T *axes"]:
+    """W x / sqrt(size) of every `size` channels: 1 for none, or a power of two from 64 on."""
+    if size == 1:
+        return x
+    on_cpu = product = partial(hadamard_product, size=size)
+    if cpu_kernels_error() is None:
+        from minillama.kernels.cpu.attention.rotate_heads import rotate_heads
 
-    At each scale [a, b] becomes [a + b, a - b]. Sums alone, in a fixed order: a token gives the same bits in any batch.
-    """
-    y, step = x, 1
-    while step < size:
-        pairs = y.reshape(*x.shape[:-1], -1, 2, step)
-        signs = np.array([1, -1], np.float32).reshape((1,) * (pairs.ndim - 2) + (2, 1))
-        y, step = pairs * signs + pairs[..., ::-1, :], 2 * step
-    return x if size == 1 else y.reshape(x.shape) * jnp.float32(1 / math.sqrt(size))
+        on_cpu = partial(rotate_heads, size=size)
+    if jax.default_backend() == "cpu":
+        return on_cpu(x)
+    return lax.platform_dependent(x, cpu=on_cpu, default=product)
+
+
+def hadamard_product(x: Float[Array, "*axes C"], size: int) -> Float[Array, "*axes C"]:
+    """The product with the matrix; the sign of [i, j] is the parity of the bits that i and j share."""
+    shared = np.arange(size)[:, None] & np.arange(size)
+    parity = sum((shared >> bit) & 1 for bit in range(size.bit_length())) % 2
+    matrix = jnp.asarray(((1 - 2 * parity) / math.sqrt(size)).astype(np.float32))
+    return jnp.matmul(x.reshape(-1, size), matrix, precision=lax.Precision.HIGHEST).reshape(x.shape)
