@@ -19,7 +19,7 @@ def attention(p: Layer, h: np.ndarray) -> np.ndarray:
         gate = sigmoid(gate)
     q, k = turned(p, q, "attn_q_norm", heads), turned(p, k, "attn_k_norm", kv_heads)
     q = q * temperature(p, len(h))
-    k, v = (p.model.through_cache(x.reshape(len(h), kv_heads, -1)) for x in (k, v))
+    k, v = p.model.through_cache(*(x.reshape(len(h), kv_heads, -1) for x in (k, v)))
     k, v = (np.repeat(x, heads // kv_heads, 1) for x in (k, v))
     mixed = attend(p, q, k, v, p.key("attention.scale", 1 / math.sqrt(size)))
     return p.linear(mixed * gate, "attn_output")

@@ -9,7 +9,7 @@ from numpy_delta_net import delta_net
 from numpy_experts import feed_forward
 from numpy_gemma4 import gemma4
 from numpy_latent_attention import latent_attention
-from numpy_model import Layer, Model
+from numpy_model import Layer, Model, ThroughCache, unchanged
 from numpy_state_space import mamba2, short_convolution
 
 
@@ -46,7 +46,7 @@ def forward(
     tensors: Mapping[str, np.ndarray],
     tokens: list[int],
     ctx_size: int,
-    through_cache: Callable[[np.ndarray], np.ndarray] = lambda x: x,
+    through_cache: ThroughCache = unchanged,
 ) -> np.ndarray:
     """Logits [T, V] of all positions; through_cache: see `Model`."""
     model = Model(metadata, tensors, ctx_size, through_cache)

@@ -42,7 +42,8 @@ def attention(p: Layer, h: np.ndarray, kept: Kept) -> np.ndarray:
     if p.number < own:
         k = p.linear(h, "attn_k").reshape(len(h), -1, size)
         v = p.linear(h, "attn_v").reshape(k.shape) if p.has("attn_v") else k
-        kept[p.number] = rotate(p, p.norm("attn_k_norm", k)), rms_norm(v, np.ones(size), p.model.epsilon)
+        v = rms_norm(v, np.ones(size), p.model.epsilon)
+        kept[p.number] = p.model.through_cache(rotate(p, p.norm("attn_k_norm", k)), v)
     found = kept[p.number if p.number < own else own - (2 if p.is_local else 1)]
     k, v = (np.repeat(x, q.shape[1] // x.shape[1], 1) for x in found)
     return p.linear(attend(p, q, k, v, 1.0), "attn_output")

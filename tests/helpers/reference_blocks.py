@@ -31,8 +31,19 @@ def hadamard_matrix(size: int) -> np.ndarray:
     return (-1.0) ** np.bitwise_count(shared) / np.sqrt(size)
 
 
-def through_cache(x: np.ndarray, kind: GGMLQuantizationType, rotation: int) -> np.ndarray:
-    """Heads [..., H] as attention sees them: rotated, quantised, and rotated back."""
+def through_cache(
+    k: np.ndarray, v: np.ndarray, kinds: tuple[GGMLQuantizationType, GGMLQuantizationType]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and values [..., H] as attention sees them; H is a multiple of 64.
+
+    Keys are rotated by the largest power of two that divides H, values by 64, as in llama.cpp.
+    """
+    size = k.shape[-1]
+    return rotated_and_rounded(k, kinds[0], size & -size), rotated_and_rounded(v, kinds[1], 64)
+
+
+def rotated_and_rounded(x: np.ndarray, kind: GGMLQuantizationType, rotation: int) -> np.ndarray:
+    """Heads [..., H], rotated, quantised, and rotated back."""
     groups, matrix = (*x.shape[:-1], -1, rotation), hadamard_matrix(rotation)
     rotated = (x.reshape(groups) @ matrix).reshape(x.shape).astype(np.float32)
     kept = dequantize(block_bytes(rotated, kind), kind).astype(np.float64)

@@ -15,9 +15,9 @@ GEMMA4_SHARED = 2  # the last layers read the keys and values of layers 1 and 2
 
 
 def gemma4_layer(v: Variant, layer: int, width: int, feed: int) -> Tensors:
-    """Small heads in layers with a window, values that are the keys in others; experts where the variant has some."""
+    """Half as long heads in layers with a window, values that are the keys in others; experts of some variants."""
     is_local, has_keys = GEMMA4_LOCAL[layer], layer < len(GEMMA4_LOCAL) - GEMMA4_SHARED
-    size, kv_heads = (16, 2) if is_local else (32, 1)
+    size, kv_heads = (v.key_length // 2, 2) if is_local else (v.key_length, 1)
     found = vector("attn_norm", width) | linear("attn_q", N * size, width) | vector("attn_q_norm", size)
     if has_keys:
         found |= linear("attn_k", kv_heads * size, width) | vector("attn_k_norm", size)

@@ -1,7 +1,7 @@
 """The variants of tiny models: one of every architecture, and of every feature that files differ in."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tiny_layers import H, K, N, Tensors, attention, delta_net, latent_attention
 from tiny_other_layers import (
@@ -86,6 +86,14 @@ _GEMMA4 = {
     "attention.shared_kv_layers": GEMMA4_SHARED, "final_logit_softcapping": 30.0,
 }  # fmt: skip
 _POST = "post_attention_norm"
+
+
+def with_heads(variant: "Variant", size: int) -> "Variant":
+    """A variant with heads of another length; in windows of Gemma 4 of half of it."""
+    half = {key: size // 2 for key in variant.metadata if key.endswith("_swa") and "freq" not in key}
+    return replace(variant, key_length=size, metadata={**variant.metadata, **half})
+
+
 VARIANTS = {
     "llama": Variant("llama"),
     "llama3": Variant("llama", {"rope.freq_base": 500000.0}, factors="rope_freqs"),

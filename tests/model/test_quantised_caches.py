@@ -1,8 +1,8 @@
 """Quantised KV caches: the rotation of heads, and the logits of the float64 twin whose keys and values are rounded."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from numpy_forward import forward as slow_forward
 from reference_blocks import hadamard_matrix, through_cache
 from test_forward import CTX, IDS, logits_of, open_model
 from tiny_models import VARIANTS, write_tiny
+from tiny_variants import with_heads
 
 from minillama.gguf import GGUF, dequantize
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
@@ -44,29 +45,42 @@ def test_heads_rotate_as_in_llama_cpp(kind: str, size: int, keys: int, values: i
     assert (key_rotation(store), value_rotation(store)) == (keys, values)
 
 
+def open_wide(folder: Path, name: str, size: int) -> tuple[GGUF, Config, Params]:
+    """A tiny model with longer heads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VARIANTS, "wide", with_heads(VARIANTS[name], size))
+        return open_model(write_tiny(folder / "m.gguf", "wide"))
+
+
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[GGUF, Config, Params]:
-    """A model with heads of 64."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(VARIANTS, "wide", replace(VARIANTS["qwen3"], key_length=64))
-        return open_model(write_tiny(tmp_path_factory.mktemp("wide") / "m.gguf", "wide"))
+    return open_wide(tmp_path_factory.mktemp("wide"), "qwen3", 64)
 
 
 def rms(difference: np.ndarray) -> float:
     return float(np.sqrt((difference**2).mean()))
 
 
+def check_twin(file: GGUF, config: Config, params: Params, types: CacheTypes) -> None:
+    """A number between two codes may fall to either, so a tenth of what rounding does is left."""
+    tensors = {name: dequantize(tensor).astype(np.float64) for name, tensor in file.tensors.items()}
+    twin = partial(slow_forward, file.metadata, tensors, IDS.tolist(), CTX)
+    kinds = types.keys.tensor_type, types.values.tensor_type
+    rounded, exact = twin(partial(through_cache, kinds=kinds)), twin()
+    got, _ = logits_of(params, config, jnp.asarray(IDS[None]), empty_cache(config, 32, types))
+    assert 0 < rms(rounded - exact) / exact.std() < 0.15
+    assert rms(np.asarray(got[0]) - rounded) < 0.1 * rms(rounded - exact)
+
+
 class TestLogits:
     @by_kind
     def test_are_those_of_rounded_keys_and_values(self, wide: tuple[GGUF, Config, Params], kind: CacheType) -> None:
-        """A number between two codes may fall to either, so a tenth of what rounding does is left."""
-        file, config, params = wide
-        tensors = {name: dequantize(tensor).astype(np.float64) for name, tensor in file.tensors.items()}
-        twin = partial(slow_forward, file.metadata, tensors, IDS.tolist(), CTX)
-        rounded, exact = twin(partial(through_cache, kind=kind.tensor_type, rotation=64)), twin()
-        got, _ = logits_of(params, config, jnp.asarray(IDS[None]), empty_cache(config, 32, CacheTypes(kind, kind)))
-        assert 0 < rms(rounded - exact) / exact.std() < 0.15
-        assert rms(np.asarray(got[0]) - rounded) < 0.1 * rms(rounded - exact)
+        check_twin(*wide, CacheTypes(kind, kind))
+
+    def test_of_windows_and_shared_layers(self, tmp_path: Path) -> None:
+        """Gemma 4: heads of two lengths, values that begin as the keys, layers that read those of others."""
+        exact_enough = CacheTypes(CacheType.Q8_0, CacheType.Q8_0)  # for scores without a factor
+        check_twin(*open_wide(tmp_path, "gemma4", 128), exact_enough)
 
     def test_of_pieces_are_those_of_the_whole(self, wide: tuple[GGUF, Config, Params]) -> None:
         _, config, params = wide

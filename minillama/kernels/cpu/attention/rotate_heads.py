@@ -45,7 +45,10 @@ class RotationArgs(Struct):
 
 
 def rotate_heads(x: Float[Array, "B T *axes"], size: int) -> Float[Array, "B T *axes"]:
-    """Rotate every `size` numbers, a power of two from 16 on. The same bits in any batch."""
+    """Rotate every `size` numbers, a power of two from 16 on.
+
+    A token gives the same bits in any batch.
+    """
     load_rotation(size)
     sizes = jnp.asarray(np.array([x.size // size, int(x.shape[1] <= MAX_DECODE_TOKENS)], np.int32))
     return jax.ffi.ffi_call(target(size), jax.ShapeDtypeStruct(x.shape, x.dtype))(sizes, x)
