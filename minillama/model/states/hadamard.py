@@ -53,7 +53,10 @@ def hadamard(x: Float[Array, "B T *axes"], size: int) -> Float[Array, "B T *axes
 
 
 def hadamard_product(x: Float[Array, "*axes C"], size: int) -> Float[Array, "*axes C"]:
-    """The product with the matrix; the sign of [i, j] is the parity of the bits that i and j share."""
+    """`hadamard` as a product with the matrix.
+
+    The sign of [i, j] is the parity of the bits that i and j share.
+    """
     shared = np.arange(size)[:, None] & np.arange(size)
     parity = sum((shared >> bit) & 1 for bit in range(size.bit_length())) % 2
     matrix = jnp.asarray(((1 - 2 * parity) / math.sqrt(size)).astype(np.float32))

@@ -67,7 +67,10 @@ def load_rotation(size: int) -> None:
 
 
 def define_handlers(module: Module, size: int, api: Api) -> None:
-    """`rotation(frame)`, the FFI handler: operands i32 [rows, is_decode], x; the result has the shape of x."""
+    """`rotation(frame)`, the FFI handler.
+
+    Operands: i32 [rows, is_decode], x. The result has the shape of x.
+    """
     import_pool(module)
     define_rotation(module, "rotate", size)
     define_handler(module, "rotation", api, lambda frame: _rotation(module, frame, size))
