@@ -39,7 +39,10 @@ def _rotates(store: Store) -> bool:
 
 
 def hadamard(x: Float[Array, "B T *axes"], size: int) -> Float[Array, "B T *axes"]:
-    """W x / sqrt(size) of every `size` channels: 1 for none, or a power of two from 64 on."""
+    """W x / sqrt(size) of every `size` channels.
+
+    size: 1 for no rotation, or a power of two from 64 on.
+    """
     if size == 1:
         return x
     on_cpu = product = partial(hadamard_product, size=size)
