@@ -70,7 +70,8 @@ def sharpness(config: Config) -> float:
 
     At least 1: smaller scores make no other part of a layer more exact.
     """
-    return max(1, *(layer.scale * layer.key_length**0.5 for layer in config.layers if isinstance(layer, Attention)))
+    sizes = [layer.scale * layer.key_length**0.5 for layer in config.layers if isinstance(layer, Attention)]
+    return max([1.0, *sizes])
 
 
 def roundings(config: Config) -> list[CacheType]:
