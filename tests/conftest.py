@@ -9,7 +9,7 @@ import pytest
 import strict_jax  # first of all, for it sets what JAX reads when it is imported
 from device_processes import Check, process_with_devices
 from hypothesis import HealthCheck, settings
-from tiers import assign
+from tiers import assign, is_shorter
 
 from minillama.kernels.cpu_available import instruction_set
 
@@ -27,6 +27,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         assign(item)
+    items.sort(key=is_shorter)
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,7 @@ def test_texts_together_are_texts_alone(tmp_path: Path, sampling: Sampling) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mixtral", "gemma3", "glm4"])
+@pytest.mark.parametrize("name", ["mixtral", "gemma2", "gemma3", "glm4"])
 def test_of_other_models(tmp_path: Path, name: str) -> None:
     check_batch(write_tiny(tmp_path / "m.gguf", name), 1, SAMPLINGS[1])
 

@@ -1,7 +1,7 @@
-"""Operands next to a page that no access survives: a debug mode of the kernels' tests.
+"""Operands next to a page that no access survives.
 
-With `GUARD_PAGES=end` or `start` in the environment, `guarded` copies an array so that it ends before such a
-page or starts after one. A kernel that reads or writes past it ends the process with SIGSEGV.
+`guarded` copies an array so that it ends before such a page, or starts after one with `GUARD_PAGES=start` in the
+environment. A kernel that reads or writes past it ends the process with SIGSEGV.
 """
 
 import ctypes
@@ -15,10 +15,8 @@ PROT_NONE = 0
 _PAGE = mmap.PAGESIZE
 
 
-def guarded(array: np.ndarray, side: str | None = os.environ.get("GUARD_PAGES")) -> np.ndarray:
-    """A copy next to a guard page; the array itself without the debug mode."""
-    if side is None:
-        return array
+def guarded(array: np.ndarray, side: str = os.environ.get("GUARD_PAGES", "end")) -> np.ndarray:
+    """A copy next to a guard page."""
     if side not in MODES:
         raise ValueError(f"GUARD_PAGES is {side!r}; expected {' or '.join(MODES)}")
     pages = -(-array.nbytes // _PAGE)

@@ -80,13 +80,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=10)
-@given(st.sets(st.integers(1, 6)))
+@given(st.sets(st.integers(1, 3)))
 def test_any_split_of_a_text_gives_the_same_state(tiny: Path, cuts: set[int]) -> None:
     config, run = states_of(tiny)
-    ids = np.arange(3, 10, dtype=np.int32)[None]
+    ids = np.arange(3, 7, dtype=np.int32)[None]  # few, for every length of a part is compiled
     exact = CacheTypes(CacheType.F32, CacheType.F32)
     whole, cache = run(ids, empty_cache(config, 16, exact)), empty_cache(config, 16, exact)
-    for first, last in zip([0, *sorted(cuts)], [*sorted(cuts), 7], strict=True):
+    for first, last in zip([0, *sorted(cuts)], [*sorted(cuts), 4], strict=True):
         cache = run(ids[:, first:last], cache)
     for one, other in zip(jax.tree.leaves(cache), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-5)
