@@ -24,7 +24,7 @@ PROMPT = 230
 
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> ml.LLM:
-    path = write_tiny(tmp_path_factory.mktemp("tiny") / "gemma3.gguf", "gemma3")
+    path = write_tiny(tmp_path_factory.mktemp("tiny") / "gemma2.gguf", "gemma2")
     return ml.load(path, ctx_size=512, ubatch_size=32, progress=False, cache_type_k="f32", cache_type_v="f32")
 
 
