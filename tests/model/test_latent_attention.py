@@ -196,10 +196,11 @@ def test_a_random_model_of_its_shape_runs(tmp_path: Path) -> None:
     """GLM-4.7-Flash with fewer and smaller parts, quantised: a dense layer and one of experts."""
     shape = SHAPES["glm-4.7-flash-8l"]
     vocabulary = replace(shape.vocabulary, size=512, special=((0, "<|endoftext|>", 3),), bos=0, eos=0, padding=0)
-    small = replace(
-        shape, layers=2, embedding=256, heads=4, feed_forward=256, experts=4, expert_size=256, query_rank=256,
-        kv_rank=256, vocabulary=vocabulary,
-    )  # fmt: skip
+    keys = {
+        **shape.keys, "expert_count": 4, "expert_feed_forward_length": 256, "attention.q_lora_rank": 256,
+        "attention.kv_lora_rank": 256, "attention.key_length": 256 + 64, "attention.value_length": 256,
+    }  # fmt: skip
+    small = replace(shape, layers=2, embedding=256, heads=4, feed_forward=256, keys=keys, vocabulary=vocabulary)
     file = open_gguf(write_random_model(tmp_path / "m.gguf", small, "Q4_K_M"))
     config = read_config(file.metadata, 512)
     assert config.experts.gating is Gating.SIGMOID and config.experts.scale == pytest.approx(1.8)
