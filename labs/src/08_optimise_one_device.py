@@ -473,7 +473,7 @@ check.score()
 # | context size | `-c` | memory; time only for the used part | the same |
 # | sampling | `--samplers`, `--top-k` ... | the text; almost no time | the same |
 # | batch sizes | `-b`, `-ub` | prompts | the same |
-# | cache types | `-ctk`, `-ctv` | memory; decode at depth | f32, f16, bf16, q8_0 |
+# | cache types | `-ctk`, `-ctv` | memory; decode at depth | f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, iq4_nl, q4_0; quantised heads are rotated |
 # | lookup decoding | `--spec-type ngram-simple` | text that repeats itself | `--lookup` |
 # | a smaller file | another quantisation | decoding | lab 07 |
 #
