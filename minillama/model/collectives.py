@@ -27,6 +27,14 @@ def all_reduce(x: Float[Array, "*axes"], axis: str | None) -> Float[Array, "*axe
     return jnp.sum(lax.all_gather(x, axis), axis=0)
 
 
+def mean_of_neighbours(x: Float[Array, "*axes"], axis: str | None, count: int) -> Float[Array, "*axes"]:
+    """The mean over `count` devices that share something: the first ones of an axis, the next ones, and so on."""
+    if axis is None or count == 1:
+        return x
+    first = lax.axis_index(axis) // count * count
+    return jnp.mean(lax.dynamic_slice_in_dim(lax.all_gather(x, axis), first, count), axis=0)
+
+
 def all_gather(x: Float[Array, "*batch R"], axis: str | None) -> Float[Array, "*batch V"]:
     """The devices' shards of the last axis, concatenated."""
     return x if axis is None else lax.all_gather(x, axis, axis=x.ndim - 1, tiled=True)

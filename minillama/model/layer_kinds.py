@@ -94,6 +94,7 @@ class Mamba2(Layer):
 
     head_length: P, channels of a head; state_length: N, numbers that each channel keeps; taps: of the convolution.
     Head j reads group j // (heads / groups) of the projections to and from the memory.
+    devices_per_group: devices that have some heads each of the same group; 1 where groups are whole.
     """
 
     is_recurrent: ClassVar[bool] = True
@@ -103,6 +104,7 @@ class Mamba2(Layer):
     head_length: int
     state_length: int
     taps: int
+    devices_per_group: int = 1
 
     @property
     def inner(self) -> int:

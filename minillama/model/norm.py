@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from minillama.model.collectives import all_reduce, axis_index, axis_size
+from minillama.model.collectives import all_reduce, axis_index, axis_size, mean_of_neighbours
 
 
 def rms_norm(x: Float[Array, "*batch D"], weight: Float[Array, "D"] | None, epsilon: float) -> Float[Array, "*batch D"]:
@@ -25,6 +25,17 @@ def shared_rms_norm(
     first = axis_index(axis) * (weight.shape[0] // size) // axis_size(axis) * size
     mine = jax.lax.dynamic_slice_in_dim(weight, first, size)
     return x * jax.lax.rsqrt(mean + epsilon) * mine.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def rms_norm_in_parts(
+    x: Float[Array, "*batch P"], weight: Float[Array, "*groups P"], epsilon: float, axis: str | None, devices: int
+) -> Float[Array, "*batch P"]:
+    """RMSNorm of channels of which this device has P, with their weights.
+
+    devices: neighbours on the axis that share the channels evenly; 1 where x has all of them.
+    """
+    mean = mean_of_neighbours(jnp.mean(jnp.square(x), axis=-1, keepdims=True), axis, devices)
+    return x * jax.lax.rsqrt(mean + epsilon) * weight.reshape((1,) * (x.ndim - weight.ndim) + weight.shape)
 
 
 def layer_norm(

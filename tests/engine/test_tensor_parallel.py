@@ -13,7 +13,6 @@ from device_processes import Check
 from gguf import GGMLQuantizationType as Type
 from scaled_models import write_scaled
 from tiny_models import LAYERS, VARIANTS, write_tiny
-from tiny_variants import UNSHARDED
 
 import minillama as ml
 from minillama.engine import text_cache
@@ -21,7 +20,7 @@ from minillama.errors import OptionError
 from minillama.measure.quality.multiple_choice import running_choices
 from minillama.measure.quality.perplexity import running_perplexity
 from minillama.measure.quality.task_files import Task
-from minillama.parallel.sharding.partition_specs import assign_heads
+from minillama.parallel.sharding.head_assignment import assign_heads
 
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}
 IDS = [5, 17, 250, 3, 99, 41, 7, 8, 120]
@@ -36,9 +35,8 @@ def load(path: Path, devices: int = 1, ctx_size: int = 0) -> ml.LLM:
 
 
 def some_variants(names: Sequence[str]) -> list[object]:
-    """All variants that devices share, those that are not named as slow ones."""
-    shared = [name for name in VARIANTS if name not in UNSHARDED]
-    return [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in shared]
+    """All variants, those that are not named as slow ones."""
+    return [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in VARIANTS]
 
 
 def check_same(path: Path, counts: Sequence[int], rounded: bool = False) -> None:
@@ -190,6 +188,32 @@ def test_every_call_gives_the_same_elsewhere(apart: Check, without_kernels: Chec
     path = write_tiny(tmp_path / "m.gguf", "mixtral")
     apart(check_calls, path, 4)
     without_kernels(check_calls, path, 4)
+
+
+@pytest.mark.parametrize("name", ["nemotron_h", "lfm2moe"])
+def test_so_do_recurrent_layers(apart: Check, tmp_path: Path, name: str) -> None:
+    apart(check_calls, write_tiny(tmp_path / "m.gguf", name), 2)
+
+
+def bytes_of_recurrent_layer(path: Path, count: int) -> dict[str, int]:
+    """Bytes that the first device holds of the first layer's mixer and of its state."""
+    llm = load(path, count)
+    block, layers = llm.backend.params.blocks[0], llm.session()._cache.handle.layers
+    fields = {name: getattr(block, name) for name in ("ssm_in", "ssm_conv1d", "ssm_a", "ssm_norm", "ssm_out")}
+    return {name: held_by_first(tree) for name, tree in {**fields, "state": layers[0]}.items()}
+
+
+def held_by_first(tree: object) -> int:
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.slow
+def test_a_device_holds_its_part_of_a_recurrent_layer(without_kernels: Check, tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "m.gguf", "granitehybrid")  # four heads in two groups
+    whole, half, quarter = (without_kernels(bytes_of_recurrent_layer, path, count) for count in (1, 2, 4))
+    assert half == {name: size // 2 for name, size in whole.items()}
+    again = {"ssm_in": 32 * 4 * 64, "ssm_conv1d": 32 * 4 * 4, "state": 32 * 4 * 3}  # b and c: 32 channels of float32
+    assert quarter == {name: (size + again.get(name, 0)) // 4 for name, size in whole.items()}
 
 
 def exchanges(path: Path, count: int, options: dict[str, float]) -> list[str]:

@@ -42,6 +42,7 @@ RULES = (
     Rule("model/test_families.py::test_after_another_text", slow=ONE_OF_EACH_STATE),
     Rule("model/test_families.py::test_in_chunks", "cohere2",
          f"{ONE_OF_EACH_STATE}|glm4moe|nemotron-h|deepseek2-lite|olmo3"),
+    Rule("model/test_families.py::test_going_back_on_two_devices", slow="qwen35moe|nemotron-h|lfm2moe"),
     Rule("model/test_families.py",  # one of each kind of layer and of expert
          slow="glm4moe|gpt-oss|gemma4-e2b|deepseek2-v3|qwen35moe|granitehybrid|lfm2moe|olmo3|mistral3"),
     Rule("model/test_forward.py::TestAgainstLlamaCpp::test_quantised",
@@ -59,7 +60,8 @@ RULES = (
          "(llama3|mixtral|qwen2moe|qwen3|qwen3vlmoe|qwen35-mtp|qwen3next|gemma3-4b|gemma4|phi3-128k|glm4|deepseek3)-f32|"
          "(granite|granitehybrid|gpt-oss-mxfp4|qwen3-fp8|hunyuan-dense|lfm2|nemotron_h|cohere2)-f32|llama-q8_0", ".*"),
     # devices: one family quick, some in CI
-    Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_every_variant", "llama", "qwen2moe|gemma2|glm4"),
+    Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_every_variant", "llama",
+         "qwen2moe|gemma2|glm4|nemotron_h|lfm2moe"),
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_quantised_weights_where", slow="qwen3"),
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_quantised_weights", slow="llama|qwen3moe"),
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_where_xla_multiplies", slow="llama"),
@@ -67,6 +69,7 @@ RULES = (
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_widths", slow="three blocks for two|experts"),
     Rule("engine/test_tensor_parallel.py::test_every_call_gives_the_same_elsewhere"),
     Rule("engine/test_tensor_parallel.py::test_every_call_gives_the_same", slow=".*"),
+    Rule("engine/test_tensor_parallel.py::test_so_do_recurrent_layers", slow="lfm2moe"),
     Rule("engine/test_tensor_parallel.py::test_so_does_one_of_other_models", slow="mixtral"),
     Rule("engine/test_tensor_parallel.py::test_the_built_in_model_writes_the_same", slow="2"),
     Rule("engine/test_programs.py::test_texts_together", "penalties", ".*"),

@@ -323,4 +323,3 @@ VARIANTS = {
         mixer=delta_net,
     ),
 }  # fmt: skip
-UNSHARDED = ("granitehybrid", "nemotron_h", "lfm2", "lfm2moe")  # variants with layers that devices do not share

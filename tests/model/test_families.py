@@ -14,7 +14,6 @@ from device_processes import Check
 import minillama as ml
 from minillama.engine.loading.load_params import load_params, unused_tensors
 from minillama.engine.session import Session
-from minillama.errors import OptionError
 from minillama.gguf import open_gguf
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.model import FAMILIES, Cache, Config, Params, empty_cache, read_config
@@ -29,12 +28,6 @@ NAMES = (
     "qwen35-mtp", "qwen35moe", "qwen3next", "qwen3vl", "qwen3vlmoe", "seed-oss", "smollm3", "starcoder2",
 )
 # fmt: on
-# Beginnings of names that two devices refuse, with what they say.
-REFUSED_BY_TWO: dict[str, str] = {
-    "granitehybrid": "layers of the kind Mamba2 do not divide among 2 devices; use split_mode=layer",
-    "nemotron": "layers of the kind Mamba2 do not divide among 2 devices; use split_mode=layer",
-    "lfm2": "layers of the kind ShortConvolution do not divide among 2 devices; use split_mode=layer",
-}
 CTX = 256
 EXACT = CacheTypes(CacheType.F32, CacheType.F32)
 
@@ -124,15 +117,21 @@ def last_logits(session: Session, ids: Sequence[int]) -> np.ndarray:
     return np.asarray(logits)
 
 
-def test_after_another_text_with_the_same_beginning(golden: Golden) -> None:
-    """The session goes back to the end of the common beginning, or before it, and reads the rest."""
-    ids, session = golden.ids.tolist(), load(golden.path).session()
+def check_going_back(golden: Golden, devices: int = 1) -> None:
+    """The session goes back to the end of a common beginning, or before it, and reads the rest."""
+    ids, session = golden.ids.tolist(), load(golden.path, devices).session()
     golden.check(last_logits(session, ids[:48]), slice(47, 48))
     last_logits(session, ids[:64] + ids[:32])
     golden.check(last_logits(session, ids), slice(-1, None))
     golden.check(last_logits(session, ids[:72]), slice(71, 72))
     for place in range(72, 76):
         golden.check(np.asarray(session.decode(ids[place])), slice(place, place + 1))
+    assert session.reuse(ids[:74]) >= 72  # a recurrent layer goes back to the prompt's end
+    golden.check(last_logits(session, ids[:80]), slice(79, 80))
+
+
+def test_after_another_text_with_the_same_beginning(golden: Golden) -> None:
+    check_going_back(golden)
 
 
 def logits_of_two(path: Path, ids: Sequence[int]) -> np.ndarray:
@@ -140,9 +139,8 @@ def logits_of_two(path: Path, ids: Sequence[int]) -> np.ndarray:
 
 
 def test_on_two_devices(golden: Golden, apart: Check) -> None:
-    message = next((line for name, line in REFUSED_BY_TWO.items() if golden.name.startswith(name)), None)
-    if message is not None:
-        with pytest.raises(OptionError, match=message):
-            apart(logits_of_two, golden.path, golden.ids.tolist())
-    else:
-        golden.check(apart(logits_of_two, golden.path, golden.ids.tolist()))
+    golden.check(apart(logits_of_two, golden.path, golden.ids.tolist()))
+
+
+def test_going_back_on_two_devices(golden: Golden, apart: Check) -> None:
+    apart(check_going_back, golden, 2)

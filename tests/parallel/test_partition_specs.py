@@ -6,13 +6,13 @@ from gguf import MODEL_ARCH
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import VARIANTS, write_tiny
-from tiny_variants import UNSHARDED
 
 from minillama.errors import OptionError
 from minillama.gguf import open_gguf
 from minillama.model import Config, read_config
 from minillama.model.params import Block
-from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, ROWS, SPECS, assign_heads, per_device_config
+from minillama.parallel.sharding.head_assignment import assign_heads
+from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, ROWS, SPECS, per_device_config
 
 
 def config_with(heads: int, kv_heads: int, **others: object) -> Config:
@@ -77,17 +77,7 @@ def test_no_devices(devices: int) -> None:
         assign_heads(config_with(4, 2).attention, devices)
 
 
-@pytest.mark.parametrize("name", UNSHARDED)
-def test_layers_that_do_not_divide(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
-    file = open_gguf(write_tiny(tmp_path / "m.gguf", name))
-    config = read_config(file.metadata, vocab_size=300)
-    kind = "ShortConvolution" if name.startswith("lfm2") else "Mamba2"
-    line = f"layers of the kind {kind} do not divide among 2 devices; use split_mode=layer"
-    with pytest.raises(OptionError, match=f"^{line}$"):
-        per_device_config(config, 2)
-
-
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in UNSHARDED])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_per_device_config(tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
     file = open_gguf(write_tiny(tmp_path / "m.gguf", name))
     config = read_config(file.metadata, vocab_size=300)

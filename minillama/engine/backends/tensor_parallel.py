@@ -25,7 +25,8 @@ from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.kernels import Weight
 from minillama.model import Cache, Config, Params, empty_cache
-from minillama.parallel.sharding.partition_specs import AXIS, assign_heads, per_device_config, tensor_mesh
+from minillama.parallel.sharding.head_assignment import assign_heads
+from minillama.parallel.sharding.partition_specs import AXIS, per_device_config, tensor_mesh
 from minillama.parallel.sharding.pipeline_transport import group_transport
 from minillama.parallel.sharding.shards import make_sharded
 from minillama.sampling import Sampling, build_chain

@@ -25,15 +25,10 @@ from minillama.gguf.types import BLOCKS
 from minillama.kernels import Files, Weight, check_supported, reads_in_place
 from minillama.kernels.scaled_weight import ScaledWeight
 from minillama.model import Block, Config, Linear, Params
-from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention
+from minillama.model.layer_kinds import Attention, LatentAttention, Layer
 from minillama.model.params import PerLayerEmbeddings
 from minillama.model.tensor_table import LINEAR
-from minillama.parallel.sharding.delta_net_shards import (
-    DELTA_NET_FIELDS,
-    load_array_of_heads,
-    load_columns_of_heads,
-    load_rows_of_heads,
-)
+from minillama.parallel.sharding.head_assignment import assign_heads
 from minillama.parallel.sharding.partition_specs import (
     AXIS,
     COLUMNS,
@@ -41,8 +36,13 @@ from minillama.parallel.sharding.partition_specs import (
     REPLICATED,
     ROWS,
     SPECS,
-    assign_heads,
     head_shards,
+)
+from minillama.parallel.sharding.recurrent_shards import (
+    PICKED_FIELDS,
+    load_columns_of_heads,
+    load_picked_array,
+    load_picked_rows,
 )
 from minillama.parallel.sharding.shards import (
     RowRange,
@@ -126,8 +126,8 @@ class ShardedLoader:
             if field == "attn_kv_b":
                 present |= self._key_and_value_maps(name, shape, kind)
                 continue
-            if isinstance(kind, DeltaNet) and field in DELTA_NET_FIELDS:
-                present[field] = self._by_key_heads(field, name, shape, kind)
+            if field in PICKED_FIELDS.get(type(kind), ()):
+                present[field] = self._picked(field, name, shape, kind)
                 continue
             if field not in LINEAR:
                 present[field] = self._array(name, shape, SPECS[field])
@@ -149,14 +149,14 @@ class ShardedLoader:
                 first += rows
         return Block(**present)
 
-    def _by_key_heads(self, field: str, name: str, shape: tuple[int, ...], kind: DeltaNet) -> Linear | Array:
-        """A field of a Gated DeltaNet layer, as each device needs it for its heads."""
+    def _picked(self, field: str, name: str, shape: tuple[int, ...], kind: Layer) -> Linear | Array:
+        """A field of a recurrent layer, as each device needs it for its heads."""
         tensor = find_tensor(self.file, name, shape)
         self.advance(tensor.nbytes)
         if field not in LINEAR:
-            return load_array_of_heads(tensor, kind, field, self.mesh)
+            return load_picked_array(tensor, kind, field, self.mesh)
         check_supported(tensor)
-        load = load_columns_of_heads if SPECS[field] == COLUMNS else load_rows_of_heads
+        load = load_columns_of_heads if SPECS[field] == COLUMNS else load_picked_rows
         return Linear(self._scaled(load(tensor, kind, field, self.mesh), name.removesuffix(".weight"), shape))
 
     def _size(self, layer: int, field: str, whole: int) -> int:

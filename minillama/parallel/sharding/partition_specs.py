@@ -6,15 +6,15 @@ shard and gives partial sums. A row-sharded matrix followed by a column-sharded 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from minillama.errors import OptionError
 from minillama.model import Config
-from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer, Mamba2, ShortConvolution
+from minillama.model.layer_kinds import Attention, LatentAttention, Layer, Mamba2, ShortConvolution
+from minillama.parallel.sharding.head_assignment import assign_heads, layer_of_device
 
 AXIS = "tensor"
 ROWS, COLUMNS, REPLICATED = PartitionSpec(AXIS, None), PartitionSpec(None, AXIS), PartitionSpec()
@@ -34,7 +34,7 @@ SPECS = {
     "attn_k_b": MATRICES,
     "attn_v_b": MATRICES,
     "attn_output": COLUMNS,
-    "attn_gate": ROWS,  # of a recurrent layer: by key heads, see `delta_net_shards.py`
+    "attn_gate": ROWS,  # of a recurrent layer: by heads, as all below, see `recurrent_shards.py`
     "ssm_in": ROWS,
     "ssm_beta": ROWS,
     "ssm_alpha": ROWS,
@@ -42,8 +42,13 @@ SPECS = {
     "ssm_conv1d": ROWS,
     "ssm_dt": ROWS,
     "ssm_a": ROWS,
-    "ssm_norm": REPLICATED,
+    "ssm_d": ROWS,
+    "ssm_conv1d_bias": ROWS,
+    "ssm_norm": REPLICATED,  # of Mamba-2, by channels
     "ssm_out": COLUMNS,
+    "shortconv_in_proj": ROWS,
+    "shortconv_conv": ROWS,
+    "shortconv_out_proj": COLUMNS,
     "ffn_gate": ROWS,
     "ffn_up": ROWS,
     "ffn_down": COLUMNS,
@@ -76,11 +81,6 @@ SPECS = {
     "proj": REPLICATED,
     "post_norm": REPLICATED,
     "layer_output_scale": REPLICATED,
-    "ssm_conv1d_bias": REPLICATED,
-    "ssm_d": REPLICATED,
-    "shortconv_in_proj": REPLICATED,
-    "shortconv_conv": REPLICATED,
-    "shortconv_out_proj": REPLICATED,
     "output_norm": REPLICATED,
 }
 
@@ -90,72 +90,10 @@ def tensor_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-@dataclass(frozen=True)
-class HeadAssignment:
-    """Numbers of attention heads on each device."""
-
-    devices: int
-    head_count: int  # query heads of each device
-    head_count_kv: int  # key/value heads of each device
-    kv_shards: int  # shards of the key/value heads; fewer than devices if some are replicated
-
-    @property
-    def kv_replicas(self) -> int:
-        """Number of devices that hold the same key/value heads."""
-        return self.devices // self.kv_shards
-
-
-def assign_heads(layer: Attention, devices: int) -> HeadAssignment:
-    """Assign a layer's query heads evenly to devices, with their key/value heads.
-
-    With more devices than key/value heads, each key/value head is replicated on several devices.
-    Raises OptionError if the heads do not divide evenly.
-    """
-    heads, kv_heads = layer.head_count, layer.head_count_kv
-    if devices < 1:
-        raise OptionError(f"tensor_parallel is {devices}; expected at least 1 device")
-    fits = heads % devices == 0 and (kv_heads % devices == 0 or devices % kv_heads == 0)
-    if not fits:
-        possible = [n for n in range(1, heads + 1) if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)]
-        raise OptionError(
-            f"{heads} query heads over {kv_heads} key/value heads do not divide among {devices} devices; "
-            f"use {', '.join(map(str, possible))} devices, or split_mode=layer"
-        )
-    shares = min(devices, kv_heads)
-    return HeadAssignment(devices, heads // devices, kv_heads // shares, shares)
-
-
 def per_device_config(config: Config, devices: int) -> Config:
     """Config of the model part on one device: its heads, and the axis of all-reduces."""
-    kinds = {kind: _of_one_device(kind, devices) for kind in dict.fromkeys(config.layers)}
+    kinds = {kind: layer_of_device(kind, devices) for kind in dict.fromkeys(config.layers)}
     return replace(config, layers=tuple(kinds[kind] for kind in config.layers), axis=AXIS)
-
-
-def _of_one_device(kind: Layer, devices: int) -> Layer:
-    """A layer with the heads of one device; raises OptionError where they do not divide."""
-    if isinstance(kind, DeltaNet):
-        return share_of_delta_net(kind, devices)
-    if isinstance(kind, LatentAttention):  # the latents are the same on every device
-        return replace(kind, head_count=assign_heads(kind.absorbed, devices).head_count)
-    if isinstance(kind, Mamba2 | ShortConvolution):
-        raise OptionError(
-            f"layers of the kind {type(kind).__name__} do not divide among {devices} devices; use split_mode=layer"
-        )
-    if not isinstance(kind, Attention):
-        return kind
-    division = assign_heads(kind, devices)
-    return replace(kind, head_count=division.head_count, head_count_kv=division.head_count_kv)
-
-
-def share_of_delta_net(layer: DeltaNet, devices: int) -> DeltaNet:
-    """The layer of one device; raises OptionError where the key heads do not divide."""
-    if layer.key_heads % devices:
-        possible = [n for n in range(1, layer.key_heads + 1) if layer.key_heads % n == 0]
-        raise OptionError(
-            f"{layer.key_heads} key heads of Gated DeltaNet do not divide among {devices} devices; "
-            f"use {', '.join(map(str, possible))} devices, or split_mode=layer"
-        )
-    return replace(layer, key_heads=layer.key_heads // devices, value_heads=layer.value_heads // devices)
 
 
 def head_shards(kind: Layer, devices: int) -> dict[str, int]:
@@ -165,6 +103,10 @@ def head_shards(kind: Layer, devices: int) -> dict[str, int]:
         queries = heads * kind.key_length
         sizes = {"attn_q": queries, "attn_q_b": queries, "attn_k_b": heads, "attn_v_b": heads}
         return {**sizes, "attn_output": heads * kind.value_length}
+    if isinstance(kind, Mamba2):
+        return {"ssm_out": kind.inner // devices}
+    if isinstance(kind, ShortConvolution):
+        return {"shortconv_out_proj": kind.channels // devices}
     if not isinstance(kind, Attention):
         return {}
     division = assign_heads(kind, devices)

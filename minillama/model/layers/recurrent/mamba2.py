@@ -8,7 +8,7 @@ from minillama.model.context import PassContext
 from minillama.model.layer_kinds import Mamba2
 from minillama.model.layers.recurrent.causal_convolution import causal_convolution
 from minillama.model.layers.recurrent.state_space import state_space
-from minillama.model.norm import rms_norm
+from minillama.model.norm import rms_norm_in_parts
 from minillama.model.params import Block
 from minillama.model.states.recurrent import RecurrentState
 
@@ -30,6 +30,7 @@ def mamba2_mixer(
     y, memory = state_space(x * step[..., None], b, c, log_decay, state.memory)
     y = (y + x * p.ssm_d.reshape(1, 1, -1, 1)).reshape(*batch, inner)
     y = ctx.output_rows(y) * jax.nn.silu(ctx.output_rows(z))
-    groups = rms_norm(y.reshape(*y.shape[:2], layer.groups, -1), None, ctx.config.layer_norm_rms_epsilon)
-    mixed = (groups * p.ssm_norm[None, None]).reshape(y.shape)
+    groups, weight = y.reshape(*y.shape[:2], layer.groups, -1), p.ssm_norm.reshape(layer.groups, -1)
+    epsilon, axis = ctx.config.layer_norm_rms_epsilon, ctx.config.axis
+    mixed = rms_norm_in_parts(groups, weight, epsilon, axis, layer.devices_per_group).reshape(y.shape)
     return ctx.see("final_output", mixed), RecurrentState(memory, tail)
