@@ -83,7 +83,8 @@ def test_mamba2(groups: int, devices: int) -> None:
     inner, channels = layer.inner, layer.channels
     shapes = {
         "ssm_in.weight": (inner + channels + 8, D), "ssm_conv1d.weight": (channels, 4), "ssm_conv1d.bias": (channels,),
-        "ssm_dt.bias": (8,), "ssm_a": (8, 1), "ssm_d": (8, 1), "ssm_norm.weight": (inner,), "ssm_out.weight": (D, inner),
+        "ssm_dt.bias": (8,), "ssm_a": (8, 1), "ssm_d": (8, 1), "ssm_norm.weight": (inner,),
+        "ssm_out.weight": (D, inner),
     }  # fmt: skip
     whole = {name: RNG.standard_normal(shape) for name, shape in shapes.items()}
     whole["ssm_a"] = -np.abs(whole["ssm_a"])
