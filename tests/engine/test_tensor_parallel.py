@@ -43,7 +43,7 @@ def check_same(path: Path, counts: Sequence[int], rounded: bool = False) -> None
     """Logits and greedy tokens of several devices are those of one.
 
     rounded: to 8 bits, as kernels do with what they multiply quantised weights by; now and then a sum in another order
-    falls to the other side, of a number in some position.
+    falls to the other side, of a number in some position. So the tokens may differ from where two are nearly as likely.
     """
     one = load(path)
     logits, tokens = one.logits(IDS), one.generate(IDS, n=12, temp=0, ignore_eos=True).tokens
@@ -53,7 +53,18 @@ def check_same(path: Path, counts: Sequence[int], rounded: bool = False) -> None
         differences = np.abs(spread.logits(IDS) - logits).max(axis=1) / logits.std()
         assert differences.max() < (0.1 if rounded else 1e-3), differences
         assert np.median(differences) < 1e-3, differences
-        assert spread.generate(IDS, n=12, temp=0, ignore_eos=True).tokens == tokens
+        found = spread.generate(IDS, n=12, temp=0, ignore_eos=True).tokens
+        assert nearly_the_same(one, tokens, found) if rounded else found == tokens
+
+
+def nearly_the_same(llm: ml.LLM, tokens: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether two texts first differ where the two best logits lie closer than rounding moves them, or nowhere."""
+    differs = [here != there for here, there in zip(tokens, others, strict=True)]
+    if not any(differs):
+        return True
+    logits = llm.logits([*IDS, *tokens[: differs.index(True)]])
+    second, first = np.sort(logits[-1])[-2:]
+    return bool(first - second < 0.1 * logits.std())
 
 
 class TestSameNumbers:

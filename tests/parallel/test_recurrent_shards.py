@@ -127,7 +127,7 @@ def test_short_convolution(devices: int) -> None:
     ("layer", "line"),
     [
         (
-            DeltaNet(6, 12, SIZE, 4, False),
+            DeltaNet(6, 12, 8, 4, False),
             "6 key heads of Gated DeltaNet do not divide among 4 devices; use 1, 2, 3, 6",
         ),
         (Mamba2(6, 2, 4, 3, 4), "6 heads of Mamba-2 over 2 groups do not divide among 4 devices; use 1, 2, 6"),
