@@ -28,7 +28,10 @@ def all_reduce(x: Float[Array, "*axes"], axis: str | None) -> Float[Array, "*axe
 
 
 def mean_of_neighbours(x: Float[Array, "*axes"], axis: str | None, count: int) -> Float[Array, "*axes"]:
-    """The mean over `count` devices that share something: the first ones of an axis, the next ones, and so on."""
+    """The mean over this device and its neighbours, `count` in all.
+
+    Neighbours are the first devices of an axis, the next ones, and so on.
+    """
     if axis is None or count == 1:
         return x
     first = lax.axis_index(axis) // count * count

@@ -30,9 +30,9 @@ def shared_rms_norm(
 def rms_norm_in_parts(
     x: Float[Array, "*batch P"], weight: Float[Array, "*groups P"], epsilon: float, axis: str | None, devices: int
 ) -> Float[Array, "*batch P"]:
-    """RMSNorm of channels of which this device has P, with their weights.
+    """RMSNorm where each of some devices has P of the channels, with their weights.
 
-    devices: neighbours on the axis that share the channels evenly; 1 where x has all of them.
+    devices: neighbours on the axis that share the channels; 1 where x has all of them.
     """
     mean = mean_of_neighbours(jnp.mean(jnp.square(x), axis=-1, keepdims=True), axis, devices)
     return x * jax.lax.rsqrt(mean + epsilon) * weight.reshape((1,) * (x.ndim - weight.ndim) + weight.shape)

@@ -1,4 +1,4 @@
-"""The heads of each device: a layer with fewer of them, and what several devices must hold."""
+"""The heads of each device, in every kind of layer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

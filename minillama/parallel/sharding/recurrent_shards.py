@@ -69,7 +69,7 @@ def key_heads_of(layer: DeltaNet, field: str) -> Rows:
 
 
 def _rows_of_mamba2(layer: Mamba2, field: str, index: int, devices: int) -> Rows:
-    """Rows of z, x and the steps by heads, those of b and c by groups."""
+    """Rows of z, x and the steps by heads, of b and c by groups."""
     heads, channels = (_part(count, index, devices) for count in (layer.heads, layer.inner))
     shards, numbers = assign_groups(layer, devices).kv_shards, layer.groups * layer.state_length
     b = _part(numbers, first_row_of_shard(index, devices, shards, 1), shards)
@@ -91,7 +91,7 @@ def _part(count: int, index: int, parts: int) -> Rows:
 
 
 def load_picked_rows(tensor: Tensor, layer: Layer, field: str, mesh: Mesh) -> Weight:
-    """A matrix of which each device has the rows that it needs."""
+    """A matrix with the rows that each device needs."""
 
     def rows(index: int, device: jax.Device) -> Weight:
         mine = rows_of_device(layer, field, index, mesh.devices.size)
@@ -101,7 +101,10 @@ def load_picked_rows(tensor: Tensor, layer: Layer, field: str, mesh: Mesh) -> We
 
 
 def load_picked_array(tensor: Tensor, layer: Layer, field: str, mesh: Mesh) -> Array:
-    """A float array of which each device has the rows that it needs; Mamba-2's ssm_norm as [channels]."""
+    """A float array with the rows that each device needs.
+
+    Mamba-2's ssm_norm is flat then, [channels].
+    """
     devices, shape = mesh.devices.size, tensor.shape
     if isinstance(layer, Mamba2) and field == "ssm_norm":
         shape = (layer.inner,)
