@@ -427,7 +427,7 @@ show(
 # | `Attention` | Llama 3, Qwen 3 | of each position, for every **key/value** head, a key of `key_length` and a value of `value_length` numbers |
 # | `Attention` with a `sliding_window` | Gemma 3, gpt-oss | the same, of the last positions only |
 # | `LatentAttention` | DeepSeek V2 and V3 | of each position *one* row of `kv_lora_rank + rope_length` numbers: the keys and values of all heads are made of it |
-# | `DeltaNet` (recurrent) | Qwen 3.5 | no positions: a matrix of `size` × `size` for each of `value_heads` heads, and the last `taps - 1` inputs of a convolution over `channels` channels |
+# | `DeltaNet`, recurrent | Qwen 3.5 | no positions: a matrix of `size` × `size` for each of `value_heads` heads, and the last `taps - 1` inputs of a convolution over `channels` channels |
 #
 # The first three grow with the text, the second only up to its window. The last has the same size for a word and for a
 # book.
@@ -443,14 +443,15 @@ from minillama.model.state_sizes import window_capacity
 for name, config in CACHE_MODELS.items():
     print(name)
     for layer, count in Counter(config.layers).items():
-        print(f"  {count:2} x {layer}")
+        sizes = [f"{name}={value}" for name, value in vars(layer).items() if type(value) is int and value]
+        print(f"  {count:2} x {type(layer).__name__}\n       {' '.join(sizes)}")
 
 # %% [markdown]
 # ### Exercise 5: bytes of a layer's state
 # Return the exact bytes that a layer keeps of a text of `positions` tokens: llama.cpp and minillama allocate this many.
 #
 # * The types `type_k` and `type_v` are `f32`, `f16`, `bf16` or `q8_0` (lab 02: blocks of 32 numbers after a scale of two
-#   bytes). A row of latents has the type of keys. A recurrent state is always f32.
+#   bytes). For latents both are the same type. A recurrent state is always f32.
 # * A layer with a window (`layer.sliding_window > 0`) also needs room for the tokens of the next pass. It holds at most
 #   `window_capacity(layer.sliding_window, 512)` positions.
 
@@ -508,7 +509,7 @@ for name, config in CACHE_MODELS.items():
 meeting = Prediction(
     "05",
     "tokens from which a recurrent layer is smaller",
-    "Qwen3.5 0.8B: from how many tokens on does a DeltaNet layer take fewer bytes than an attention layer (f16)?",
+    "Qwen3.5 0.8B: from how many tokens on is a DeltaNet layer smaller than an attention layer (f16)?",
     "tokens",
 )
 meeting.ask()
@@ -534,9 +535,17 @@ else:
 
 # %%
 CONTEXTS = [2**power for power in range(7, 18)]
-curves = attempt(
-    lambda: {name: [model_bytes(config, n) / 2**20 for n in CONTEXTS] for name, config in CACHE_MODELS.items()}
-)
+
+
+def mebibytes():
+    """The cache of each model at each context."""
+    return {
+        name: [model_bytes(config, n) / 2**20 for n in CONTEXTS]
+        for name, config in CACHE_MODELS.items()
+    }
+
+
+curves = attempt(mebibytes)
 if isinstance(curves, dict):
     show(
         lines(

@@ -69,20 +69,28 @@ print(json.dumps(config, indent=1))
 # (also the head, because `tie_word_embeddings` is true), and in each layer the matrices of lab 03.
 
 # %%
-converted_size = Prediction("07", "the storyteller as F16", "How large is the GGUF file of this model with 16 bits a weight?", "MB")
+converted_size = Prediction(
+    "07",
+    "the storyteller as F16",
+    "How large is the GGUF file of this model with 16 bits a weight?",
+    "MB",
+)
 converted_size.ask()
 
 # %% tags=["solution"]
-converted_size.record(3.7)  # the table and the feed-forward matrices: 2048 * 256 + 3 * 3 * 256 * 512 weights, two bytes each
+converted_size.record(3.4)  # the table and the feed-forward matrices: 2 * (2048 * 256 + 3 * 3 * 256 * 512) bytes
 
 # %% tags=["check-output"]
-show_command(folder.parent, "convert", folder.name, "--outtype", "f16", "-o", "storyteller-f16.gguf", "--force")
-show_command(folder.parent, "convert", folder.name, "--outtype", "q8_0", "-o", "storyteller-q8_0.gguf", "--force")
+for kind in ("f16", "q8_0"):
+    words = ["--outtype", kind, "-o", f"storyteller-{kind}.gguf", "--force"]
+    show_command(folder.parent, "convert", folder.name, *words)
 
 # %%
-V, D, F, L = (config[name] for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"))
+V, L = config["vocab_size"], config["num_hidden_layers"]
+D, F = config["hidden_size"], config["intermediate_size"]
 N, K, H = (config[name] for name in ("num_attention_heads", "num_key_value_heads", "head_dim"))
-matrices = V * D + L * (D * N * H + 2 * D * K * H + N * H * D + 3 * D * F)  # table; q, k and v, output, feed-forward
+attention = D * N * H + 2 * D * K * H + N * H * D  # q, k and v, output
+matrices = V * D + L * (attention + 3 * D * F)
 norms = (2 * L + 1) * D
 by_formula = {"f16": 2 * matrices + 4 * norms, "q8_0": matrices * 34 // 32 + 4 * norms}
 size = (folder.parent / "storyteller-f16.gguf").stat().st_size
@@ -95,7 +103,8 @@ show(converted_size.compare(size / 1e6, model=by_formula["f16"] / 1e6))
 # %% tags=["check-output"]
 files = {kind: open_gguf(folder.parent / f"storyteller-{kind}.gguf") for kind in by_formula}
 for kind, file in files.items():
-    print(f"{kind:5} tensors {file.nbytes:9,} bytes, by the formula {by_formula[kind]:9,}; the file {file.path.stat().st_size:9,}")
+    size = file.path.stat().st_size
+    print(f"{kind:4}: tensors {file.nbytes:9,} bytes, by formula {by_formula[kind]:9,}; file {size:9,}")
 
 # %% [markdown]
 # What does a converter do? It copies the sizes and the vocabulary into metadata (`llama.block_count` is
@@ -105,12 +114,13 @@ for kind, file in files.items():
 show_command(folder.parent, "inspect", "storyteller-f16.gguf", "--metadata")
 
 # %% tags=["check-output"]
-rows = [
-    (hugging_face_name(name), name, " x ".join(map(str, tensor.shape)), tensor.type.name, f"{tensor.nbytes:,}", f"{files['q8_0'].tensors[name].nbytes:,}")
-    for name, tensor in files["f16"].tensors.items()
-    if not name.startswith(("blk.1", "blk.2"))
-]
-print(text_table(("in the folder", "in the file", "shape", "type", "bytes", "as Q8_0"), rows))
+rows = []
+for name, tensor in files["f16"].tensors.items():
+    if not name.startswith(("blk.1", "blk.2")):
+        names = [each.removesuffix(".weight") for each in (hugging_face_name(name), name)]
+        shape = " x ".join(map(str, tensor.shape))
+        rows.append((*names, shape, f"{tensor.nbytes:,}", f"{files['q8_0'].tensors[name].nbytes:,}"))
+print(text_table(("in the folder (.weight)", "in the file", "shape", "F16", "Q8_0"), rows))
 
 # %% [markdown]
 # One thing more: in the files of the Llama family the rows of `attn_q` and `attn_k` are in another order. Transformers
@@ -120,7 +130,8 @@ print(text_table(("in the folder", "in the file", "shape", "type", "bytes", "as 
 
 # %% tags=["check-output"]
 llm = load_quantised("F16")
-same = [np.array_equal(tensor.data, files["f16"].tensors[name].data) for name, tensor in llm.file.tensors.items()]
+converted = files["f16"].tensors
+same = [np.array_equal(tensor.data, converted[name].data) for name, tensor in llm.file.tensors.items()]
 print(f"{sum(same)} of {len(same)} tensors are equal")
 
 # %% [markdown]
@@ -128,7 +139,7 @@ print(f"{sum(same)} of {len(same)} tensors are equal")
 
 # %% tags=["check-output"]
 weights = dequantize(llm.file.tensors["blk.0.ffn_down.weight"])
-print(f"{weights.shape[0]} rows of {weights.shape[1]} real weights; the first: {weights[0, :5]}")
+print(f"{weights.shape[0]} rows of {weights.shape[1]} real weights; the first: {weights[0, :4]}")
 
 # %% [markdown]
 # ## 2. Round to a grid

@@ -30,6 +30,7 @@ LAYERS: dict[str, tuple[Layer, ...]] = {
 }
 # Two types first: with one type, half the bytes has two explanations.
 TYPES = (("q8_0", "f16"), ("f16", "f16"), ("f32", "f32"), ("q8_0", "q8_0"), ("bf16", "q8_0"))
+ONE_TYPE = tuple(pair for pair in TYPES if pair[0] == pair[1])  # latents are keys and values at once
 POSITIONS = (5000, 100)
 
 
@@ -103,7 +104,6 @@ MISTAKES: dict[str, tuple[Mistake, ...]] = {
             "one row serves keys and values: count it once",
             lambda c, *rest: _bytes(_as_attention(c, 1, c.cached_length, c.cached_length), *rest),
         ),
-        Mistake("one row serves keys and values: count it once", lambda c, *rest: 2 * _bytes(c, *rest)),
         Mistake(
             "the values are the first numbers of the same row: count it once",
             lambda c, *rest: _bytes(_as_attention(c, 1, c.cached_length, c.kv_lora_rank), *rest),
@@ -112,7 +112,6 @@ MISTAKES: dict[str, tuple[Mistake, ...]] = {
             "the rotated part of the key is kept too: kv_lora_rank + rope_length numbers",
             lambda c, *rest: _bytes(replace(c, rope_length=0), *rest),
         ),
-        Mistake("the row has the type of keys", lambda c, n, k, v: _bytes(c, n, v, v)),
     ),
     "DeltaNet": (
         Mistake("a recurrent state does not grow: no factor `positions`", lambda c, n, *rest: n * _bytes(c, n, *rest)),
@@ -141,7 +140,7 @@ MISTAKES: dict[str, tuple[Mistake, ...]] = {
 def layer_bytes(answer: Answer) -> str:
     """`layer_bytes(layer, positions, type_k, type_v) -> bytes`, exact for each kind of layer."""
     for kind, layers in LAYERS.items():
-        for type_k, type_v in TYPES:
+        for type_k, type_v in ONE_TYPE if kind == "latents" else TYPES:
             for layer in layers:
                 for positions in POSITIONS:
                     label = f"{kind}, {positions} positions, {type_k}/{type_v}"
