@@ -443,12 +443,14 @@ from minillama.model.state_sizes import window_capacity
 for name, config in CACHE_MODELS.items():
     print(name)
     for layer, count in Counter(config.layers).items():
-        sizes = [f"{name}={value}" for name, value in vars(layer).items() if type(value) is int and value]
+        numbers = {name: value for name, value in vars(layer).items() if type(value) is int}
+        sizes = [f"{name}={value}" for name, value in numbers.items() if value]
         print(f"  {count:2} x {type(layer).__name__}\n       {' '.join(sizes)}")
 
 # %% [markdown]
 # ### Exercise 5: bytes of a layer's state
-# Return the exact bytes that a layer keeps of a text of `positions` tokens: llama.cpp and minillama allocate this many.
+# Return the exact bytes that minillama keeps in a layer for a text of `positions` tokens. (llama.cpp keeps the same, but
+# for a little other room in windows.)
 #
 # * The types `type_k` and `type_v` are `f32`, `f16`, `bf16` or `q8_0` (lab 02: blocks of 32 numbers after a scale of two
 #   bytes). For latents both are the same type. A recurrent state is always f32.
