@@ -98,8 +98,11 @@ def test_wrong_settings(change: dict[str, object], kind: type[MinillamaError], m
 
 
 def test_damaged_folders(llama: Path, tmp_path: Path) -> None:
-    for name, error in (("config.json", "has no config.json"), ("tokenizer.model", "no tokenizer.json or tokenizer.model"),
-                        ("model.safetensors", "has no model.safetensors")):  # fmt: skip
+    for name, error in (
+        ("config.json", "has no config.json"),
+        ("tokenizer.model", "no tokenizer.json or tokenizer.model"),
+        ("model.safetensors", "has no model.safetensors"),
+    ):
         copy = tmp_path / f"without {name}"
         shutil.copytree(llama, copy)
         (copy / name).unlink()

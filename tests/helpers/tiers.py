@@ -90,8 +90,8 @@ RULES = (
     Rule("engine/test_executable_cache.py::test_what_jax_has_compiled_before", slow=".*"),
     Rule("engine/test_executable_cache.py::test_a_new_process", slow=".*"),
     # kernels: the processor's own instruction set quick, the generic one (seconds a kernel) for some types in CI
-    Rule("kernels/test_cpu_attention.py::TestEveryKernel", "(64-64-4|20-12-8|64-64-3|576-512-8|64-96-2)-(?!.*generic).*",
-         ".*f16-f16.*|.*q8_0-f32.*|(?!.*generic).*"),
+    Rule("kernels/test_cpu_attention.py::TestEveryKernel",
+         "(64-64-4|20-12-8|64-64-3|576-512-8|64-96-2)-(?!.*generic).*", ".*f16-f16.*|.*q8_0-f32.*|(?!.*generic).*"),
     Rule("kernels/test_weight.py::TestEveryType", f"(?!.*{LOW_BITS}).*|.*IQ2_S.*", ".*"),
     Rule("kernels/test_weight.py::test_any_bytes", f"(?!{LOW_BITS}).*", ".*"),
     Rule("kernels/test_weight.py::test_any_finite_block", "NVFP4|TQ1_0|IQ1_M|IQ2_S", ".*"),
