@@ -8,7 +8,6 @@
 from minillama import start_guard as _start_guard  # noqa: F401  (first, so that Ctrl-C is handled from here)
 
 # ruff: isort: split
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from minillama import env
@@ -20,6 +19,7 @@ from minillama.errors import (
     ResourceError,
     UnsupportedError,
 )
+from minillama.lazy_imports import import_on_use
 
 if TYPE_CHECKING:
     from minillama.engine.llm import LLM
@@ -41,15 +41,12 @@ __all__ = [
 
 env.prepare()  # XLA reads its flags once, when its backend starts
 
-_LAZY_MODULES = {
-    "LLM": "minillama.engine.llm",
-    "load": "minillama.engine.load",
-    "Sampling": "minillama.sampling.sampling_params",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import LLM, load and Sampling on first use: `minillama --help` must not import JAX."""
-    if name not in _LAZY_MODULES:
-        raise AttributeError(f"module 'minillama' has no attribute {name!r}")
-    return getattr(import_module(_LAZY_MODULES[name]), name)
+# Imported on first use: `minillama --help` must not import JAX.
+__getattr__ = import_on_use(
+    __name__,
+    {
+        "LLM": "engine.llm",
+        "load": "engine.load",
+        "Sampling": "sampling.sampling_params",
+    },
+)

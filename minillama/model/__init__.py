@@ -4,9 +4,9 @@ A configuration and the sizes of its states need no JAX: the other names are imp
 module of its name.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from minillama.lazy_imports import import_on_use
 from minillama.model.architectures import FAMILIES
 from minillama.model.config import Config
 from minillama.model.reading.read_config import read_config
@@ -32,19 +32,16 @@ __all__ = [
     "read_config",
 ]
 
-_WITH_JAX = {
-    "Block": "params",
-    "Cache": "cache",
-    "KeyValues": "states.key_values",
-    "Linear": "params",
-    "Params": "params",
-    "Store": "states.stores",
-    "empty_cache": "cache",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import what needs JAX on first use: `minillama inspect` reads a configuration without it."""
-    if name not in _WITH_JAX:
-        raise AttributeError(f"module 'minillama.model' has no attribute {name!r}")
-    return getattr(import_module(f"minillama.model.{_WITH_JAX[name]}"), name)
+# Imported on first use, as they need JAX: `minillama inspect` reads a configuration without it.
+__getattr__ = import_on_use(
+    __name__,
+    {
+        "Block": "params",
+        "Cache": "cache",
+        "KeyValues": "states.key_values",
+        "Linear": "params",
+        "Params": "params",
+        "Store": "states.stores",
+        "empty_cache": "cache",
+    },
+)

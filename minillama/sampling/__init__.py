@@ -7,9 +7,9 @@
 `Sampling` and the names of `sampling_params` and `sampler_order` do not import JAX.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from minillama.lazy_imports import import_on_use
 from minillama.sampling.sampler_order import Sampler, parse_order, sequence_to_names
 from minillama.sampling.sampling_params import Sampling, SamplingOptions, resolve_seed
 
@@ -36,20 +36,17 @@ __all__ = [
     "sequence_to_names",
 ]
 
-_LAZY_MODULES = {
-    "Candidates": "candidates",
-    "Chain": "chain",
-    "SamplerState": "sampler_state",
-    "StageReport": "chain_report",
-    "build_chain": "chain",
-    "distribution": "chain_report",
-    "explain": "chain_report",
-    "logprob": "chain",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import the chain (and JAX) on first use: the command line needs only the options."""
-    if name not in _LAZY_MODULES:
-        raise AttributeError(f"module 'minillama.sampling' has no attribute {name!r}")
-    return getattr(import_module(f"minillama.sampling.{_LAZY_MODULES[name]}"), name)
+# The chain (and JAX) is imported on first use: the command line needs only the options.
+__getattr__ = import_on_use(
+    __name__,
+    {
+        "Candidates": "candidates",
+        "Chain": "chain",
+        "SamplerState": "sampler_state",
+        "StageReport": "chain_report",
+        "build_chain": "chain",
+        "distribution": "chain_report",
+        "explain": "chain_report",
+        "logprob": "chain",
+    },
+)
