@@ -6,34 +6,20 @@ from functools import cache as once
 from pathlib import Path
 
 import numpy as np
+from gguf.constants import TokenType
 from safetensors.numpy import save
 
 from minillama.atomic_file import atomic_write
+from minillama.convert.vocab.known_pretokenizer import EXPRESSIONS
+from minillama.convert.weights.tensor_names import LAYER, TOP
 from minillama.engine.loading.model_files import data_file
 from minillama.gguf import GGUF, open_gguf
 from minillama.gguf.reader import dequantize
 from minillama.lab.experiments.quantised_storytellers import temporary_folder
 
 FOLDER = "storyteller-hf"
-# GGUF's names -> transformers' names, of the model and of a layer.
-MODEL_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
-LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-# The expression by which Llama 3 splits a text before it merges bytes.
-_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_CONTROL = 3  # the type of a special token
+# GGUF's names -> paths in transformers' models: of the names that `convert` knows, the first.
+MODEL_PATHS, LAYER_PATHS = ({name: path for path, name in reversed(table.items())} for table in (TOP, LAYER))
 
 
 @once
@@ -53,9 +39,9 @@ def hugging_face_name(name: str) -> str:
     """The name in the folder of a tensor of the GGUF file."""
     stem, _, ending = name.rpartition(".")
     if not stem.startswith("blk."):
-        return f"{MODEL_NAMES[stem]}.{ending}"
+        return f"model.{MODEL_PATHS[stem]}.{ending}"
     _, layer, part = stem.split(".")
-    return f"model.layers.{layer}.{LAYER_NAMES[part]}.{ending}"
+    return f"model.layers.{layer}.{LAYER_PATHS[part]}.{ending}"
 
 
 def config_json(metadata: Mapping[str, object]) -> dict[str, object]:
@@ -108,13 +94,14 @@ def _tokenizer(metadata: Mapping[str, object]) -> dict[str, object]:
     looks = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     before = {"SpecialToken": {"id": first, "type_id": 0}}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": _SPLIT}, "behavior": "Isolated", "invert": False}
+    (expression,) = next(known for known, name in EXPRESSIONS.items() if name == metadata["tokenizer.ggml.pre"])
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
     return {
         "version": "1.0",
         "added_tokens": [
             {"id": index, "content": token, **looks}
             for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
-            if kind == _CONTROL
+            if kind == TokenType.CONTROL
         ],
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},

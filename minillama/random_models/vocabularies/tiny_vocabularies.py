@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from gguf.constants import TokenType
+
 from minillama.random_models.vocabularies.chat_templates import (
     CHATML_QWEN,
     CHATML_QWEN_35,
@@ -16,7 +18,6 @@ from minillama.random_models.vocabularies.vocabulary_specs import VocabularySpec
 from minillama.tokenizer.chat.chat_formats import BUILTIN_TEMPLATES
 
 SIZE = 512  # tokens that are not special in a vocabulary of byte pairs, all tokens in others
-CONTROL, UNKNOWN = 3, 2
 
 
 def tiny_vocabulary(architecture: str) -> VocabularySpec:
@@ -32,7 +33,7 @@ def _pairs(
     special: texts with a space between them. eos, bos: two of them.
     """
     texts = special.split()
-    placed = tuple((SIZE + place, text, CONTROL) for place, text in enumerate(texts))
+    placed = tuple((SIZE + place, text, TokenType.CONTROL) for place, text in enumerate(texts))
     ids = {text: place for place, text, _ in placed}
     begin = None if bos is None else ids[bos]
     return VocabularySpec(SIZE + len(texts), pre, placed, begin, ids[eos], None, add_bos, template)
@@ -43,7 +44,9 @@ def _pieces(
 ) -> VocabularySpec:
     """SentencePiece, or Gemma 4's pairs of characters, with the special tokens at the front."""
     texts = special.split()
-    placed = tuple((place, text, UNKNOWN if text == "<unk>" else CONTROL) for place, text in enumerate(texts))
+    placed = tuple(
+        (place, text, TokenType.UNKNOWN if text == "<unk>" else TokenType.CONTROL) for place, text in enumerate(texts)
+    )
     return VocabularySpec(SIZE, pre, placed, texts.index(bos), texts.index(eos), None, True, template)
 
 
