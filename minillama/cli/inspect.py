@@ -58,13 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
     types = read_cache_types(args.cache_type_k, args.cache_type_v)
     with open_gguf(path) as file:
-        everything, (config, reason) = not (args.metadata or args.tensors), _config(file)
+        everything = not (args.metadata or args.tensors)
+        config, reason = _config(file) if everything or args.json else (None, "")
         if args.json:
-            print(
-                json.dumps(
-                    _as_json(file, config, types, args.metadata or everything, args.tensors or everything), indent=1
-                )
-            )
+            metadata, tensors = args.metadata or everything, args.tensors or everything
+            print(json.dumps(_as_json(file, config, types, metadata, tensors), indent=1))
             return 0
         sections = []
         if everything:

@@ -40,6 +40,6 @@ class FirstPairsRotate:
     share: float
 
     def values(self, rotating: int, base: float) -> np.ndarray:
-        """1 for pairs that rotate; 1e30, which stops them, for the others."""
+        """1 for pairs that rotate, and 1e30 for others, which stops them."""
         pairs = rotating // 2
         return np.where(np.arange(pairs) < self.share * pairs, 1.0, 1e30).astype(np.float32)

@@ -27,7 +27,7 @@ def kernel(size: int, isa: Isa):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)
 @pytest.mark.parametrize("size", [16, 64, 512])
 def test_the_matrix(isa: Isa, size: int) -> None:
-    """In two tasks, the second of which is not full."""
+    """In two tasks; the second one is not full."""
     rows = task_rows(size) + 3
     x = guarded(np.random.default_rng(0).standard_normal((rows, size), np.float32))
     out = guarded(np.full(x.shape, np.nan, np.float32))

@@ -83,7 +83,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.sets(st.integers(1, 3)))
 def test_any_split_of_a_text_gives_the_same_state(tiny: Path, cuts: set[int]) -> None:
     config, run = states_of(tiny)
-    ids = np.arange(3, 7, dtype=np.int32)[None]  # few, for every length of a part is compiled
+    ids = np.arange(3, 7, dtype=np.int32)[None]  # few: every length of a part is compiled
     exact = CacheTypes(CacheType.F32, CacheType.F32)
     whole, cache = run(ids, empty_cache(config, 16, exact)), empty_cache(config, 16, exact)
     for first, last in zip([0, *sorted(cuts)], [*sorted(cuts), 4], strict=True):

@@ -11,7 +11,7 @@ EPSILON = 1e-5
 
 @pytest.mark.parametrize("sharing", [1, 2, 4])
 def test_devices_with_parts_of_the_same_channels(sharing: int) -> None:
-    """Four devices with 6 channels each, of which `sharing` neighbours have those of one norm."""
+    """Four devices with 6 channels each; `sharing` neighbours have the channels of one norm."""
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((4, 2, 3, 6)).astype(np.float32), rng.uniform(1, 2, (4, 6)).astype(np.float32)
 

@@ -78,7 +78,7 @@ def test_delta_net(grouped: bool, absent: tuple[str, ...], devices: int) -> None
 
 @pytest.mark.parametrize(("groups", "devices"), [(4, 2), (2, 2), (2, 4), (1, 2), (1, 8), (8, 8)])
 def test_mamba2(groups: int, devices: int) -> None:
-    """Where devices share a group, with an epsilon beside which its norm is the same of any part."""
+    """Where devices share a group: with a large epsilon, every part has the same norm."""
     layer, state, epsilon = Mamba2(8, groups, 4, 3, 4), 3, EPSILON if devices <= groups else 1e30
     inner, channels = layer.inner, layer.channels
     shapes = {

@@ -21,7 +21,7 @@ from minillama.parallel.sharding.head_assignment import assign_groups
 from minillama.parallel.sharding.partition_specs import AXIS
 from minillama.parallel.sharding.shards import first_row_of_shard, load_sharded_vector, make_sharded
 
-# Fields of which a device needs other rows than one range; of Gated DeltaNet's ssm_out, columns.
+# Fields whose rows on a device are not one range; for Gated DeltaNet's ssm_out, columns.
 PICKED_FIELDS: Mapping[type[Layer], tuple[str, ...]] = {
     DeltaNet: (
         "attn_qkv", "attn_gate", "ssm_in", "ssm_conv1d", "ssm_beta", "ssm_alpha", "ssm_ba", "ssm_dt", "ssm_a",
