@@ -16,6 +16,7 @@ from minillama.engine.text_cache import TextCache
 from minillama.errors import OptionError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.option_values import as_int
+from minillama.sampling.mersenne_twister import seed_words
 from minillama.tokenizer.token_ids import checked_id, checked_ids
 
 CHUNKS = (16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # other sizes are padded: each one is a compilation
@@ -148,7 +149,7 @@ class Session:
         recent = np.zeros((1, chain.window), np.int32)
         recent[0, : len(tail)] = tail
         count = np.full(1, len(tail), np.int32)
-        return self._backend.call(programs.start, chain, np.full(1, seed, np.uint32), recent, count, logits)
+        return self._backend.call(programs.start, chain, seed_words(seed)[None], recent, count, logits)
 
     def generate(
         self, chain: Handle, state: Handle, token: Handle | int, draft: Sequence[int] = ()

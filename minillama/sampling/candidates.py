@@ -14,7 +14,7 @@ _FIRST_TRY = 1024  # candidates to rank before ranking all of them
 
 
 class Order(Enum):
-    """Order of a list of candidates."""
+    """Order in which a list of candidates is stored."""
 
     VOCABULARY = "by token id: position i holds token i, or token i of a range"
     DESCENDING = "by logit, largest first"
@@ -28,11 +28,15 @@ class Candidates:
 
     llama.cpp shortens its list. Compiled code has fixed shapes: a dropped candidate stays in place with a logit of
     -inf. A kept candidate can also have a logit of -inf (a bias of -inf, top-n-sigma): it counts but is never drawn.
+
+    llama.cpp draws in the order of its list, which some stages sort. Here such a stage only says by what: `sort_key`.
     """
 
     ids: Int[Array, "M"]
     logits: Float[Array, "M"]
     kept: Bool[Array, "M"]
+    sort_key: Float[Array, "M"] | None  # llama.cpp's list has the largest first; None: its order is the stored one
+    xtc_numbers: Int[Array, ""]  # random numbers that xtc has drawn
     order: Order = field(metadata=STATIC)
     vocab_size: int = field(metadata=STATIC)
 
@@ -48,7 +52,7 @@ class Candidates:
         ids = first + jnp.arange(logits.shape[0], dtype=jnp.int32)
         real = ids < vocab_size
         clean = jnp.where(jnp.isnan(logits) | ~real, -jnp.inf, logits)
-        return Candidates(ids, clean, real, Order.VOCABULARY, vocab_size)
+        return Candidates(ids, clean, real, None, jnp.int32(0), Order.VOCABULARY, vocab_size)
 
     @property
     def count(self) -> Int[Array, ""]:
@@ -81,7 +85,22 @@ class Candidates:
     def top_k(self, width: int) -> "Candidates":
         """The `width` candidates with the largest logits, in descending order."""
         logits, positions = lax.top_k(self.logits, width)
-        return replace(self, ids=self.ids[positions], logits=logits, kept=self.kept[positions], order=Order.DESCENDING)
+        ids, kept = self.ids[positions], self.kept[positions]
+        return replace(self, ids=ids, logits=logits, kept=kept, sort_key=None, order=Order.DESCENDING)
+
+    def sorted_by(self, key: Float[Array, "M"], condition: Bool[Array, ""] | bool = True) -> "Candidates":
+        """Sort llama.cpp's list by a key, largest first, where a condition holds.
+
+        Equal ones are in the stored order.
+        """
+        stored = -jnp.arange(key.shape[0], dtype=jnp.float32)
+        before = stored if self.sort_key is None else self.sort_key
+        return replace(self, sort_key=jnp.where(condition, key, before))
+
+    def sorted_by_logit(self, condition: Bool[Array, ""] | bool = True) -> "Candidates":
+        """Sort llama.cpp's list by logit, where a condition holds."""
+        is_sorted = self.order is Order.DESCENDING and self.sort_key is None
+        return self if is_sorted else self.sorted_by(self.logits, condition)
 
     def best_until(
         self,

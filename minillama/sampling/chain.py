@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from minillama.errors import OptionError
 from minillama.sampling.candidates import Candidates, bucket
+from minillama.sampling.mersenne_twister import seed_words
 from minillama.sampling.pytree import STATIC, pytree
 from minillama.sampling.sampler_order import Sampler
 from minillama.sampling.sampler_state import SamplerState, StepContext, new_state
@@ -49,7 +50,7 @@ class Chain:
         """The state before the first token, from a seed (0 to 2**32 - 1, see `resolve_seed`)."""
         if not 0 <= seed < 2**32:
             raise OptionError(f"seed is {seed}; expected 0 to {2**32 - 1} (resolve_seed picks one for -1)")
-        return new_state(seed, self.window, self.sampler.initial_mu())
+        return new_state(seed_words(seed), self.window, self.sampler.initial_mu())
 
     def accept(self, state: SamplerState, token: Int[Array, ""]) -> SamplerState:
         """Add a token that the chain did not draw to the penalty window."""
@@ -65,11 +66,12 @@ class Chain:
 
     def draw(self, candidates: Candidates, state: SamplerState) -> tuple[Int[Array, ""], SamplerState]:
         """Draw one token from the output of all stages, and accept it."""
-        next_key, draw_key, _ = _split_keys(state)
-        position = draw(candidates.probs, jax.random.uniform(draw_key))
+        position = draw(candidates, state.draws.float64())
         token = candidates.ids[position]
+        draws = state.draws.skip(2 * self.sampler.numbers(candidates))
+        xtc = state.xtc.skip(candidates.xtc_numbers)
         mu = self.sampler.update_mu(state.mu, candidates.probs[position])
-        return token, SamplerState(next_key, state.accept(token).recent, mu)
+        return token, SamplerState(draws, xtc, state.accept(token).recent, mu)
 
     def candidates(self, logits: Float[Array, "V"], state: SamplerState) -> Candidates:
         """The output of all stages, from which `draw` samples."""
@@ -88,7 +90,7 @@ class Chain:
 
         with_sampler: append those after the truncation of the final sampler.
         """
-        step = StepContext(state.recent, jax.random.uniform(_split_keys(state)[2]), state.mu)
+        step = StepContext(state.recent, state.xtc.float32(), state.mu)
         found = [candidates]
         for stage in stages:
             found.append(stage(found[-1], step))
@@ -125,15 +127,6 @@ def logprob(logits: Float[Array, "V"], token: Int[Array, ""]) -> Float[Array, ""
     """Log-probability (natural) of a token under the model, before any stage of the chain."""
     logits = logits.astype(jnp.float32)
     return logits[token] - jax.nn.logsumexp(logits)
-
-
-def _split_keys(state: SamplerState) -> tuple[Array, Array, Array]:
-    """Keys of the next step, of the draw and of xtc.
-
-    A stage that is switched on or off does not change the random numbers of the draws.
-    """
-    next_key, draw_key, xtc_key = jax.random.split(state.key, 3)
-    return next_key, draw_key, xtc_key
 
 
 def _is_included(sampler: Sampler, sampling: Sampling, bounded: bool) -> bool:

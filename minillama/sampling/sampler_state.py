@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt32
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt32
 
+from minillama.sampling.mersenne_twister import MersenneTwister
 from minillama.sampling.pytree import pytree
 
 NO_TOKEN = -1  # fills the positions of the window without a token
@@ -14,12 +15,14 @@ NO_TOKEN = -1  # fills the positions of the window without a token
 @pytree
 @dataclass(frozen=True)
 class SamplerState:
-    """Random key, penalty window and mirostat's mu.
+    """Random numbers, penalty window and mirostat's mu.
 
+    draws: random numbers of the draws. xtc: those of xtc, as llama.cpp a second generator of the same seed.
     recent: the last W accepted tokens, newest first; NO_TOKEN if there are fewer.
     """
 
-    key: Key[Array, ""]
+    draws: MersenneTwister
+    xtc: MersenneTwister
     recent: Int[Array, "W"]
     mu: Float[Array, ""]
 
@@ -50,6 +53,10 @@ class StepContext:
     mu: Float[Array, ""]
 
 
-def new_state(seed: int | UInt32[Array, ""], width: int, mu: Float[Array, ""]) -> SamplerState:
-    """The state before the first token, with an empty window of the given width."""
-    return SamplerState(jax.random.key(seed), jnp.full(width, NO_TOKEN, jnp.int32), mu)
+def new_state(words: UInt32[Array | np.ndarray, "624"], width: int, mu: Float[Array, ""]) -> SamplerState:
+    """The state before the first token, with an empty window of the given width.
+
+    words: of `seed_words`.
+    """
+    generators = (MersenneTwister(jnp.asarray(words), jnp.int32(0)) for _ in range(2))
+    return SamplerState(*generators, jnp.full(width, NO_TOKEN, jnp.int32), mu)

@@ -47,7 +47,8 @@ def sample_sharded(
     packed = jnp.concatenate([best.logits, shard.logits[best.ids - first], ids, kept, shard_sum[None]])
     gathered = lax.all_gather(packed, axis)
     rows = gathered[:, :-1].reshape(gathered.shape[0], 4, -1).swapaxes(0, 1).reshape(4, -1)
-    merged = Candidates(rows[2].astype(jnp.int32), rows[0], rows[3] > 0, Order.NONE, chain.vocab_size)
+    ids, kept = rows[2].astype(jnp.int32), rows[3] > 0
+    merged = Candidates(ids, rows[0], kept, None, jnp.int32(0), Order.NONE, chain.vocab_size)
     found = chain.run(merged, state, chain.stages[len(stages) - 1 :])[-1]
     token, state = chain.draw(found, state)
     raw = rows[1][jnp.argmax(merged.ids == token)]

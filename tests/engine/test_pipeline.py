@@ -16,6 +16,7 @@ from minillama.engine.loading.layer_placement import Placement
 from minillama.model import Cache
 from minillama.model.forward import run_layers
 from minillama.sampling import Sampling
+from minillama.sampling.mersenne_twister import seed_words
 
 
 def test_a_stage_without_layers_keeps_the_last_valid_token(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_what_a_process_without_the_head_stores_is_accepted_back(tmp_path: Path)
     one = np.ones(1, np.int32)
     logits, cache = backend.call(programs.prefill, cache, np.zeros((1, 16), np.int32), 5 * one)
     recent = np.zeros((1, chain.window), np.int32)
-    draft, state = backend.call(programs.start, chain, one.astype(np.uint32), recent, one, logits)
+    draft, state = backend.call(programs.start, chain, seed_words(1)[None], recent, one, logits)
     for n_draft, ids in ((None, draft.tokens), (one, np.zeros((1, 2), np.int32))):
         draft, state, cache = backend.call(programs.generate, cache, chain, state, ids, n_draft)
         assert draft.tokens.shape == ids.shape

@@ -15,6 +15,7 @@ from minillama.engine.backends import programs
 from minillama.engine.backends.programs import PROGRAMS, Kind
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.sampling import Sampling
+from minillama.sampling.mersenne_twister import seed_words
 
 EXACT = CacheTypes(CacheType.F32, CacheType.F32)
 TEXTS = ([5, 17, 250, 3, 99], [41, 7], [8, 120, 33, 34, 35, 36, 37])
@@ -44,7 +45,7 @@ class Batch:
         for row, text in enumerate(texts):
             recent[row, : len(text)] = text
         draft, self.state = backend.call(
-            programs.start, self.chain, np.array(seeds, np.uint32), recent, n_valid, logits
+            programs.start, self.chain, np.stack([seed_words(seed) for seed in seeds]), recent, n_valid, logits
         )
         self.last = draft.tokens
         return self

@@ -29,6 +29,7 @@ from minillama.measure.quality.task_files import Task
 from minillama.parallel.workers.wire import Connection, Message
 from minillama.parallel.workers.worker_group import WorkerGroup
 from minillama.random_models.model_writer import write_random_model
+from minillama.sampling.mersenne_twister import seed_words
 
 ROOT = Path(__file__).resolve().parents[2]
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}
@@ -243,7 +244,7 @@ def test_values_of_another_kind_are_refused(llm: ml.LLM) -> None:
     worker = RemoteWorker(llm.backend, None)
     kinds = {"number": 1, "types": ["f16", "f16"], "capacity": 64, "batch": 1}
     worker.obey(Message("new_cache", kinds))
-    seeds, recent = np.ones(1, np.uint32), np.zeros((1, 64), np.int32)
+    seeds, recent = seed_words(1)[None], np.zeros((1, 64), np.int32)
     for message in (
         call("start", 1, "array", "array", "array", 1, arrays=(seeds, recent, COUNT)),
         call("generate", 1, 1, 1, 1, None),

@@ -13,12 +13,13 @@ from minillama.engine.backends.remote_worker import RemoteWorker, _open
 from minillama.errors import FormatError, OptionError, ResourceError
 from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.parallel.workers.wire import Message
+from minillama.sampling.mersenne_twister import seed_words
 from minillama.sampling.sampler_order import MOST_STAGES
 
 # Shapes and types are those of test_remote_backend.py, so that both share compiled programs.
 CAPACITY, PADDED, FAR = 512, 32, 2_000_000_000
 TYPES = read_cache_types("f32", "f32")
-SEEDS, WINDOW = np.ones(1, np.uint32), np.zeros((1, 64), np.int32)
+SEEDS, WINDOW = seed_words(1)[None], np.zeros((1, 64), np.int32)
 
 # The numbers of the worker's values. A program's results have consecutive ones.
 CACHE, SMALL, CHAIN, LOGITS, USED, DRAFT, STATE, LATER, NEXT_STATE, HELD, HIDDEN, FULL = (
@@ -130,7 +131,7 @@ HOSTILE = {
     "a negative number of recent tokens": call("start", CHAIN, SEEDS, WINDOW, whole(-1), LOGITS),
     "a negative recent token": call("start", CHAIN, SEEDS, WINDOW - 5, whole(1), LOGITS),
     "a recent token after the vocabulary": call("start", CHAIN, SEEDS, WINDOW + FAR, whole(1), LOGITS),
-    "two seeds": call("start", CHAIN, np.ones(2, np.uint32), WINDOW, whole(1), LOGITS),
+    "two seeds": call("start", CHAIN, np.repeat(SEEDS, 2, axis=0), WINDOW, whole(1), LOGITS),
     "hidden states as logits": call("start", CHAIN, SEEDS, WINDOW, whole(1), HIDDEN),
     "a smaller cache": call("resize", HELD, CAPACITY - 1),
     "a negative cache": call("resize", HELD, -1),

@@ -17,6 +17,7 @@ from minillama.errors import FormatError, MinillamaError
 from minillama.parallel.workers.model_transfer import receive_model
 from minillama.parallel.workers.secret import verify_leader
 from minillama.parallel.workers.wire import Connection, Message, encode
+from minillama.sampling.mersenne_twister import seed_words
 from tests.fuzz.byte_mutations import mutate_bytes
 from tests.fuzz.case_kind import Finding, Kind
 from tests.fuzz.wire_mutations import mutate_message
@@ -108,7 +109,7 @@ def _row(numbers: Sequence[int]) -> np.ndarray:
 def _session() -> list[Message]:
     """Every call of the worker's table, in an order that works."""
     new = {"types": ["f32", "f32"], "batch": 1}
-    padded, seeds, window = _row(range(PADDED)), np.ones(1, np.uint32), np.zeros((1, 64), np.int32)
+    padded, seeds, window = _row(range(PADDED)), seed_words(1)[None], np.zeros((1, 64), np.int32)
     twelve = np.array([12], np.int32)
 
     def call(op: str, number: int, *args: object) -> Message:

@@ -163,7 +163,7 @@ def mirostat1(pairs: Pairs, mu: float, vocab_size: int) -> Pairs:
     assume(s > 0.05 and abs(s - 1) > 0.01)
     k = ((s - 1) * 2**mu / (1 - vocab_size ** (1 - s))) ** (1 / s)
     clear(np.array([(k - round(k)) / max(k, 1) / 20]))
-    return pairs[: max(int(min(k, len(pairs))), 1)]
+    return pairs[: max(int(k), 1) if k < 2**31 else 1]
 
 
 def mirostat2(pairs: Pairs, mu: float) -> Pairs:

@@ -45,7 +45,7 @@ class Kind(Enum):
     IDS = auto()  # int32 [B, T]; or the tokens of a VerifiedDraft
     COUNTS = auto()  # int32 [B] or [n], or None
     WINDOW = auto()  # int32 [B, W]
-    SEEDS = auto()  # uint32 [B]
+    SEEDS = auto()  # uint32 [B, 624]: the first words of the random numbers of B texts
     STATIC = auto()  # a Python int that the program is compiled for
 
 
@@ -184,13 +184,14 @@ def generate(
 def start(
     m: Model,
     chain: Chain,
-    seeds: UInt32[Array | np.ndarray, "B"],
+    seeds: UInt32[Array | np.ndarray, "B 624"],
     recent: Int[Array | np.ndarray, "B W"],
     count: Counts,
     logits: Float[Array, "B V"],
 ) -> tuple[VerifiedDraft, SamplerState | None]:
     """Sample each text's first token, with a new sampler that has seen `count` tokens.
 
+    seeds: the `seed_words` of each text.
     One program, because each one costs a new process as much as a token.
     """
     return m.head(_start, chain, seeds, recent, count, logits, blank=partial(_blank_draft, len(seeds), 1))
@@ -262,13 +263,13 @@ def _start(
     params: Params,
     config: Config,
     chain: Chain,
-    seeds: UInt32[Array, "B"],
+    seeds: UInt32[Array, "B 624"],
     recent: Int[Array, "B W"],
     count: Int[Array, "B"],
     logits: Float[Array, "B R"],
 ) -> tuple[VerifiedDraft, SamplerState]:
-    def first_state(seed: Array, recent: Array, count: Array) -> SamplerState:
-        return chain.accept_many(new_state(seed, chain.window, chain.sampler.initial_mu()), recent, count)
+    def first_state(words: Array, recent: Array, count: Array) -> SamplerState:
+        return chain.accept_many(new_state(words, chain.window, chain.sampler.initial_mu()), recent, count)
 
     return _draw(config, chain, _each_text(first_state, seeds, recent, count), logits)
 

@@ -18,6 +18,7 @@ from minillama.measure.limits.collective_traffic import Collective, list_collect
 from minillama.model import Cache
 from minillama.parallel.sharding.partition_specs import AXIS, tensor_mesh
 from minillama.sampling import SamplerState, Sampling
+from minillama.sampling.mersenne_twister import seed_words
 
 DEVICES = 8
 TOKENS, WIDTH, HEADS, HEAD, FEED = 4, 128, 8, 16, 256
@@ -80,7 +81,7 @@ def step_ledger(llm: LLM) -> tuple[Collective, ...]:
     chain, one = backend.chain(Sampling()), np.ones(1, np.int32)
     cache = backend.new_cache(64, llm.cache_types)
     logits, cache = backend.call(programs.prefill, cache, np.zeros((1, 1), np.int32), one)
-    recent, seed = np.zeros((1, chain.window), np.int32), np.ones(1, np.uint32)
+    recent, seed = np.zeros((1, chain.window), np.int32), seed_words(1)[None]
     draft, state = backend.call(programs.start, chain, seed, recent, one, logits)
 
     def step(cache: Cache, state: SamplerState, ids: Array) -> object:

@@ -12,18 +12,30 @@ from jaxtyping import Array, Float, Int
 
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import pytree
+from minillama.sampling.threshold_search import first_reaching
 
 _ZIPF_CANDIDATES = 100  # mirostat 1 fits Zipf's exponent to the likeliest candidates only
+_MOST_TO_SORT = 1024  # candidates; a search among more is faster
 
 
-def draw(probs: Float[Array, "M"], uniform: Float[Array, ""]) -> Int[Array, ""]:
+def draw(candidates: Candidates, uniform: Float[Array, ""]) -> Int[Array, ""]:
     """Invert the cumulative distribution at a number in [0, 1).
 
-    Returns the first position whose running sum exceeds the number, and never a position of probability 0, however the
-    sums round.
+    The candidates are in the order of llama.cpp's list. Returns the first position whose running sum reaches the
+    number, and never one of probability 0, however the sums round.
     """
+    probs, key = candidates.probs, candidates.sort_key
+    if key is None:
+        return _draw_as_stored(probs, uniform)
+    if key.shape[0] > _MOST_TO_SORT:
+        return first_reaching(probs, key, uniform * jnp.sum(probs))
+    positions = lax.top_k(key, key.shape[0])[1]
+    return positions[_draw_as_stored(probs[positions], uniform)]
+
+
+def _draw_as_stored(probs: Float[Array, "M"], uniform: Float[Array, ""]) -> Int[Array, ""]:
     running = jnp.cumsum(probs)
-    reached = (running > uniform * running[-1]) & (probs > 0)
+    reached = (running >= uniform * running[-1]) & (probs > 0)
     return jnp.where(jnp.any(reached), jnp.argmax(reached), jnp.argmax(probs)).astype(jnp.int32)
 
 
@@ -33,6 +45,10 @@ class Dist:
     """Draw a candidate according to the probabilities."""
 
     name: ClassVar[str] = "dist"
+
+    def numbers(self, candidates: Candidates) -> Int[Array, ""]:
+        """Return 1: the random numbers that a draw takes, also among one candidate."""
+        return jnp.int32(1)
 
     def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
         """Return the candidates unchanged."""
@@ -54,6 +70,10 @@ class _Mirostat:
 
     tau: Float[Array, ""]
     eta: Float[Array, ""]
+
+    def numbers(self, candidates: Candidates) -> Int[Array, ""]:
+        """Return the random numbers that a draw takes: 0 among one candidate (std::discrete_distribution), else 1."""
+        return (candidates.count > 1).astype(jnp.int32)
 
     def initial_mu(self) -> Float[Array, ""]:
         """Return mu before the first token: twice the target."""
@@ -85,8 +105,9 @@ class Mirostat1(_Mirostat):
         flat = jnp.abs(epsilon) < 1e-6  # use the limit of the quotient, because the formula is 0 / 0
         quotient = jnp.where(flat, 1 / jnp.log(n), epsilon / (1 - n ** -jnp.where(flat, 1.0, epsilon)))
         k = (quotient * 2.0**mu) ** (1 / s)
-        whole = jnp.clip(jnp.where(jnp.isnan(k), 1.0, k), 1.0, jnp.float32(size)).astype(jnp.int32)
-        return candidates.keep(candidates.best_until(lambda total, number: number >= whole))
+        overflows = jnp.isnan(k) | (k >= 2.0**31)  # then llama.cpp's conversion to int gives the smallest one, on x86
+        whole = jnp.clip(jnp.where(overflows, 1.0, k), 1.0, jnp.float32(size)).astype(jnp.int32)
+        return candidates.keep(candidates.best_until(lambda total, number: number >= whole)).sorted_by_logit()
 
 
 @pytree
@@ -97,10 +118,10 @@ class Mirostat2(_Mirostat):
     name: ClassVar[str] = "mirostat-v2"
 
     def truncate(self, candidates: Candidates, mu: Float[Array, ""]) -> Candidates:
-        """Apply a threshold to the surprise; this needs no sorting."""
+        """Apply a threshold to the surprise."""
         probs = candidates.probs
         likeliest = jnp.arange(probs.shape[0], dtype=jnp.int32) == jnp.argmax(candidates.logits)
-        return candidates.keep(candidates.kept & ((-jnp.log2(probs) <= mu) | likeliest))
+        return candidates.keep(candidates.kept & ((-jnp.log2(probs) <= mu) | likeliest)).sorted_by_logit()
 
 
 FinalSampler = Dist | Mirostat1 | Mirostat2

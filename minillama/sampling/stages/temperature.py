@@ -57,4 +57,4 @@ class DynamicTemperature:
         low = jnp.maximum(0.0, self.temp - self.range)
         high = self.temp + self.range
         chosen = low + (high - low) * jnp.maximum(share, 0.0) ** self.exponent
-        return apply_temperature(candidates, jnp.where(count > 1, chosen, 1.0))
+        return apply_temperature(candidates.sorted_by_logit(count > 1), jnp.where(count > 1, chosen, 1.0))

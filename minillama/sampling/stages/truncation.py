@@ -3,7 +3,7 @@
 With min_keep, the min_keep best candidates in the order of the stage are always kept.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ class TopP:
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Find the nucleus; after a top-k this needs no sorting."""
         nucleus = candidates.best_until(lambda total, number: (total >= self.p) & (number >= self.min_keep))
-        return candidates.keep(nucleus | (self.p >= 1))
+        return candidates.sorted_by_logit(self.p < 1).keep(nucleus | (self.p >= 1))
 
 
 @pytree
@@ -80,6 +80,8 @@ class MinP:
         """Apply a threshold to the logits; only a min_keep above 1 needs a ranking."""
         likely = candidates.logits >= jnp.max(candidates.logits) + jnp.log(self.p)
         if self.by_rank:
+            too_few = jnp.sum(likely & candidates.kept, dtype=jnp.int32) < self.min_keep
+            candidates = candidates.sorted_by_logit(too_few & (self.p > 0))
             likely = likely | candidates.best_until(lambda total, number: number >= self.min_keep)
         return candidates.keep(likely | (self.p <= 0))
 
@@ -103,7 +105,7 @@ class Typical:
         entropy = jnp.sum(probs * surprise)
         distance = jnp.where(probs > 0, jnp.abs(surprise - entropy), jnp.inf)
         typical = candidates.best_until(lambda total, number: (total > self.p) & (number >= self.min_keep), -distance)
-        return candidates.keep(typical | (self.p >= 1))
+        return candidates.sorted_by(-distance, self.p < 1).keep(typical | (self.p >= 1))
 
 
 @pytree
@@ -120,11 +122,17 @@ class Xtc:
     min_keep: Int[Array, ""]
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """Find the least likely of the strong candidates, the last of equals."""
+        """Find the least likely of the strong candidates, the last of equals.
+
+        One candidate alone draws no random number.
+        """
         probs = candidates.probs
         strong = (probs >= self.threshold) & (probs > 0)
         size = probs.shape[0]
         weakest = size - 1 - jnp.argmin(jnp.where(strong, probs, jnp.inf)[::-1])
         survivors = candidates.kept & (~strong | (jnp.arange(size, dtype=jnp.int32) == weakest))
-        happens = (step.xtc_uniform <= self.probability) & (jnp.sum(survivors, dtype=jnp.int32) >= self.min_keep)
+        draws = (self.probability > 0) & (self.threshold <= 0.5) & (candidates.count > 1)
+        happens = draws & (step.xtc_uniform <= self.probability)
+        candidates = replace(candidates.sorted_by_logit(happens), xtc_numbers=draws.astype(jnp.int32))
+        happens = happens & (jnp.sum(survivors, dtype=jnp.int32) >= self.min_keep)
         return candidates.keep(jnp.where(happens, survivors, candidates.kept))

@@ -16,7 +16,7 @@ from minillama.parallel.workers.wire import Message
 from minillama.sampling import Chain, SamplerState
 
 MOST_NUMBER = 1 << 53  # of a value
-ARRAYS = {Kind.IDS: (np.int32, 2), Kind.COUNTS: (np.int32, 1), Kind.WINDOW: (np.int32, 2), Kind.SEEDS: (np.uint32, 1)}
+ARRAYS = {Kind.IDS: (np.int32, 2), Kind.COUNTS: (np.int32, 1), Kind.WINDOW: (np.int32, 2), Kind.SEEDS: (np.uint32, 2)}
 HANDLES: Mapping[Kind, type | UnionType] = {
     Kind.CACHE: HeldCache,
     Kind.CHAIN: Chain,

@@ -18,6 +18,7 @@ from minillama.errors import ResourceError
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Cache, Config, cache_bytes
 from minillama.sampling import Chain, SamplerState
+from minillama.sampling.mersenne_twister import WORDS
 
 MOST_POSITIONS = 1 << 30  # of a cache: positions are int32
 MOST_TEXTS = 1 << 20
@@ -128,7 +129,7 @@ def _generate(
 def _start(
     config: Config,
     chain: Chain,
-    seeds: Shaped[np.ndarray, "n"],
+    seeds: Shaped[np.ndarray, "n words"],
     recent: Int[np.ndarray, "n W"],
     count: Int[np.ndarray, "n"],
     logits: jax.Array,
@@ -136,7 +137,7 @@ def _start(
     if logits.ndim != 2:
         raise ValueError(f"logits of {logits.ndim} axes")
     batch = logits.shape[0]
-    _shape(seeds, "seeds", (batch,))
+    _shape(seeds, "seeds", (batch, WORDS))
     _shape(recent, "recent", (batch, chain.window))
     _within(recent, "a recent token", 0, config.vocab_size - 1)
     _each(count, "count", batch, 0, chain.window)
