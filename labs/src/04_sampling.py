@@ -130,9 +130,10 @@ for setting in (
     print(setting, "->", repr(str(llm.generate(PROMPT, n=16, **setting))))
 
 # %% [markdown]
-# The same seed gives the same text only *on the same machine with the same version*. Another processor adds
-# floating-point numbers in another order. Two tokens of almost equal probability can then change order, and the story
-# continues differently.
+# The random numbers are those of llama.cpp: one generator, `mt19937`, started with the seed, and one number for each
+# token. The sampler adds up the probabilities, likeliest first, and takes the token at which the sum reaches the number.
+# Still, another processor or program rounds differently. Where a number falls between two sums that differ in the last
+# digits only, or two tokens of almost equal probability change order, the story continues differently.
 #
 # ## 3. Temperature
 #
@@ -420,7 +421,8 @@ check.score()
 #
 # The same story on the command line: `minillama completion -p "Once upon a time" -n 100 --temp 0.8 --seed 1`, and with
 # llama.cpp: `llama-completion -no-cnv -m storyteller-q8_0.gguf -p "Once upon a time" -n 100 --temp 0.8 --seed 1`. The
-# settings are the same, but the random generators differ, so the same seed gives another story there.
+# settings and the random numbers are the same, so both stories begin alike. They part where rounding decides, early
+# with the 8-bit weights of this file. With F32 weights and caches they are the same to the end.
 #
 # ## When you get an error
 #
