@@ -34,6 +34,7 @@ COMMANDS = {
     "quantize": "quantize",
     "imatrix": "imatrix",
     "bench": "bench",
+    "bench-serve": "bench_serve",
     "latency": "latency",
     "perplexity": "perplexity",
     "quality": "quality",
