@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from minillama.errors import OptionError
 from minillama.tokenizer import BUILTIN_TEMPLATES
 from minillama.tokenizer.chat.answer_parts import Parts, Splitter, overlap
+from minillama.tokenizer.chat.chat_template import ChatTemplate
 from minillama.tokenizer.chat.harmony_splitter import HarmonySplitter
-from minillama.tokenizer.chat.reasoning_format import FORMS, REASONING_FORMATS, THINK, answer_splitter
+from minillama.tokenizer.chat.reasoning_format import (
+    FORMS,
+    REASONING_FORMATS,
+    THINK,
+    answer_splitter,
+    end_thoughts,
+)
 from minillama.tokenizer.chat.tag_splitter import TagSplitter
 
 RESTART = "<|end|><|start|>assistant"
@@ -184,6 +191,22 @@ OTHER_TAGS = {
     "mistralai-Ministral-3-14B-Reasoning-2512": "[THINK]", "unsloth-mistral-Devstral-Small-2507": "[THINK]",
     "Mistral-Small-3.2-24B-Instruct-2506": "[THINK]",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "prompt", "expected"),
+    [
+        (QWEN, "assistant\n<think>\n", "assistant\n<think>\n</think>"),
+        (QWEN, "assistant\n<think>\n\n</think>\n\n", "assistant\n<think>\n\n</think>\n\n"),
+        (QWEN, "assistant\n", "assistant\n"),
+        ("<|START_THINKING|>", "<|START_THINKING|>", "<|START_THINKING|><|END_THINKING|>"),
+        (GPT_OSS, "<|start|>assistant", "<|start|>assistant"),
+    ],
+)
+def test_thinking_off_ends_the_thoughts_that_a_prompt_begins(source: str, prompt: str, expected: str) -> None:
+    assert end_thoughts(source, prompt) == expected
+    template = ChatTemplate(f"{{{{ {prompt!r} }}}}{{# {source} #}}", "", "")
+    assert template.render([{"role": "user", "content": "x"}], extra={"enable_thinking": False}) == expected
 
 
 def test_real_templates() -> None:

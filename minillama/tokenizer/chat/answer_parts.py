@@ -71,6 +71,22 @@ class Copied:
         return Parts("", self.splitter.flush().reasoning_content)
 
 
+@dataclass(frozen=True)
+class Marked:
+    """A splitter with more markers, which its text then has."""
+
+    splitter: Splitter
+    markers: tuple[str, ...]
+
+    def push(self, text: str) -> Parts:
+        """Add text; the parts that are certain now."""
+        return self.splitter.push(text)
+
+    def flush(self) -> Parts:
+        """The rest, when the answer has ended."""
+        return self.splitter.flush()
+
+
 class Blanks:
     """Removes blanks around thoughts, and before an answer that follows thoughts.
 

@@ -12,8 +12,10 @@ from functools import cached_property
 from minillama.errors import FormatError, OptionError, UnsupportedError, quoted
 from minillama.printable_text import printable
 from minillama.tokenizer.chat.answer_parts import Splitter
-from minillama.tokenizer.chat.reasoning_format import answer_splitter
+from minillama.tokenizer.chat.reasoning_format import answer_splitter, end_thoughts
 from minillama.tokenizer.chat.template_process import SHARED, TemplateRefused
+from minillama.tokenizer.chat.tool_calls.call_formats import CallFormat, call_format
+from minillama.tokenizer.chat.tool_messages import EXAMPLE_CALL, EXAMPLE_KEY, adapt_messages
 from minillama.tokenizer.vocabulary import read_texts, special_id
 
 MAX_SOURCE = 500_000  # characters
@@ -48,9 +50,10 @@ class ChatTemplate:
 
         messages: as in OpenAI's API, with `role`, `content` and more. The template sees them unchanged; only text parts
         become one text if the template takes none. add_generation_prompt: end with the start of an answer. tools:
-        functions that the model may call, as in OpenAI's API. extra: more variables of the template
-        (`enable_thinking`). Raises OptionError for an invalid message, UnsupportedError if the template is broken,
-        rejects the messages or takes too much time, memory or text.
+        functions that the model may call, as in OpenAI's API. extra: more variables of the template; with
+        `enable_thinking` false, the prompt also ends thoughts that the template began. Raises OptionError for an
+        invalid message, UnsupportedError if the template is broken, rejects the messages or takes too much time, memory
+        or text.
         """
         if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
             raise OptionError(
@@ -65,14 +68,33 @@ class ChatTemplate:
         if any(isinstance(message.get("content"), list) for message in checked) and not self._takes_parts:
             checked = [_joined(message, place) for place, message in enumerate(checked)]
         source = self.tool_source if tools and self.tool_source is not None else self.source
-        return self._render(source, checked, add_generation_prompt, {**extra, "tools": list(tools) if tools else None})
+        text = self._render(source, checked, add_generation_prompt, {**extra, "tools": list(tools) if tools else None})
+        return end_thoughts(self._all_sources, text) if extra.get("enable_thinking") is False else text
 
-    def answer_splitter(self, prompt: str, reasoning_format: str) -> Splitter:
+    def adapt(self, messages: Sequence[object]) -> list[object]:
+        """Messages as OpenAI's clients write them, in the form that the template takes.
+
+        A developer is a system, unless the format has developers. A message with tool calls has a text, and their
+        arguments, which are JSON text, are objects if the template writes these.
+        """
+        return adapt_messages(messages, developers="<|channel|>" in self.source, as_objects=lambda: self._takes_objects)
+
+    @property
+    def call_format(self) -> CallFormat:
+        """The form of tool calls in answers."""
+        return call_format(self._all_sources)
+
+    def answer_splitter(self, prompt: str, reasoning_format: str, calls: CallFormat | None = None) -> Splitter:
         """The splitter of an answer to a rendered prompt into text and thoughts.
 
-        reasoning_format: `auto`, `deepseek`, `deepseek-legacy` or `none`; raises OptionError for another one.
+        reasoning_format: `auto`, `deepseek`, `deepseek-legacy` or `none`; raises OptionError for another one. calls:
+        the form of tool calls, where the request has tools; they stay in the text.
         """
-        return answer_splitter(self.source + (self.tool_source or ""), prompt, reasoning_format)
+        return answer_splitter(self._all_sources, prompt, reasoning_format, calls)
+
+    @property
+    def _all_sources(self) -> str:
+        return self.source + (self.tool_source or "")
 
     def _render(
         self, source: str, messages: list[dict[str, object]], generation: bool, extra: Mapping[str, object]
@@ -101,6 +123,17 @@ class ChatTemplate:
         except UnsupportedError:
             return False
         return _NEEDLE in text and f"'{_NEEDLE}'" not in text and f'"{_NEEDLE}"' not in text
+
+    @cached_property
+    def _takes_objects(self) -> bool:
+        """True if the template writes the arguments of a call as JSON itself."""
+        messages: list[dict[str, object]] = [{"role": "user", "content": _NEEDLE}, EXAMPLE_CALL]
+        source = self.tool_source if self.tool_source is not None else self.source
+        try:
+            text = self._render(source, messages, True, {"tools": None})
+        except UnsupportedError:
+            return False
+        return EXAMPLE_KEY in text.replace(f"'{EXAMPLE_KEY}'", "")  # in quotes of Python, it wrote the object itself
 
     def _refusal(self, reason: str) -> UnsupportedError:
         one_line = printable(" ".join(reason.split()))  # the template may raise any text

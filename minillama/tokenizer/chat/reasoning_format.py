@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from minillama.errors import OptionError, quoted
-from minillama.tokenizer.chat.answer_parts import Copied, Splitter, Uncut
+from minillama.tokenizer.chat.answer_parts import Copied, Marked, Splitter, Uncut
 from minillama.tokenizer.chat.harmony_splitter import HarmonySplitter
 from minillama.tokenizer.chat.tag_splitter import Tags, TagSplitter
+from minillama.tokenizer.chat.tool_calls.call_formats import CallFormat
 
 REASONING_FORMATS = ("none", "auto", "deepseek", "deepseek-legacy")
 
@@ -31,20 +32,32 @@ FORMS: Mapping[str, Tags | None] = MappingProxyType(
 )
 
 
-def answer_splitter(source: str, prompt: str, reasoning_format: str = "auto") -> Splitter:
+def answer_splitter(
+    source: str, prompt: str, reasoning_format: str = "auto", calls: CallFormat | None = None
+) -> Splitter:
     """The splitter of an answer, in its initial state.
 
-    source: of the chat template. prompt: rendered by it; it may begin the thoughts. Raises OptionError for an unknown
-    reasoning_format.
+    source: of the chat template. prompt: rendered by it; it may begin the thoughts. calls: the format of tool calls, if
+    the request has tools; they stay in the text. Raises OptionError for an unknown reasoning_format.
     """
     if reasoning_format not in REASONING_FORMATS:
         raise OptionError(f"reasoning_format is {quoted(reasoning_format)}; use one of {', '.join(REASONING_FORMATS)}")
-    splitter = _splitter(source, prompt)
+    tags = _tags(source)
+    splitter: Splitter = HarmonySplitter()
+    if tags is not None:
+        splitter = TagSplitter(tags, prompt, calls.ends_thoughts if calls else ())
     if reasoning_format == "none":
-        return Uncut(splitter.markers)
-    return Copied(splitter) if reasoning_format == "deepseek-legacy" else splitter
+        splitter = Uncut(splitter.markers)
+    elif reasoning_format == "deepseek-legacy":
+        splitter = Copied(splitter)
+    return Marked(splitter, (*splitter.markers, *calls.markers)) if calls else splitter
 
 
-def _splitter(source: str, prompt: str) -> Splitter:
-    tags = next((tags for text, tags in FORMS.items() if text in source), THINK)
-    return HarmonySplitter() if tags is None else TagSplitter(tags, prompt)
+def end_thoughts(source: str, prompt: str) -> str:
+    """End the thoughts that a prompt begins, as llama.cpp does where thinking is off."""
+    tags = _tags(source)
+    return prompt + tags.end if tags and prompt.rstrip().endswith(tags.start) else prompt
+
+
+def _tags(source: str) -> Tags | None:
+    return next((tags for text, tags in FORMS.items() if text in source), THINK)

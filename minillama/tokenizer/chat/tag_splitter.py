@@ -30,9 +30,12 @@ class Place(Enum):
 class TagSplitter:
     """The splitter of such an answer."""
 
-    def __init__(self, tags: Tags, prompt: str) -> None:
-        """prompt: the rendered one; it begins the thoughts if it ends with the first tag."""
-        self._tags, self._blanks, self._held = tags, Blanks(), ""
+    def __init__(self, tags: Tags, prompt: str, calls: tuple[str, ...] = ()) -> None:
+        """prompt: the rendered one; it begins the thoughts if it ends with the first tag.
+
+        calls: texts that begin a tool call, which ends thoughts too; they belong to the answer.
+        """
+        self._tags, self._calls, self._blanks, self._held = tags, calls, Blanks(), ""
         self._place = Place.BEGIN
         if prompt.rstrip().endswith(tags.start):
             self._pass(tags.start)
@@ -55,7 +58,7 @@ class TagSplitter:
                 held_back = max((overlap(self._held, tag) for tag in tags), default=0)
                 return found + self._release(len(self._held) - held_back)
             found += self._release(at)
-            self._held = self._held[len(tag) :]
+            self._held = self._held[0 if tag in self._calls else len(tag) :]
             self._pass(tag)
 
     def flush(self) -> Parts:
@@ -83,7 +86,7 @@ class TagSplitter:
     def _tags_ahead(self) -> tuple[str, ...]:
         """Tags that end the current part."""
         if self._place is Place.THOUGHTS:
-            return (self._tags.end,)
+            return self._tags.end, *self._calls
         return self.markers if self._place is Place.BEGIN or self._tags.repeats else ()
 
     def _release(self, count: int) -> Parts:
