@@ -23,6 +23,19 @@ ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% 
 DOUBLING = "{% set ns = namespace(s=START) %}{% for i in range(60) %}{% set ns.s = ns.s OPERATOR ns.s %}{% endfor %}"
 
 
+def test_a_prepared_process_is_the_one_that_renders() -> None:
+    process = TemplateProcess(Limits())
+    process.prepare()
+    (child,) = (child for child in psutil.Process().children() if "template_child" in " ".join(child.cmdline()))
+    process.prepare()
+    assert process.render("{{ x }}", {"x": 1}) == "1"
+    assert child in psutil.Process().children()
+    process.stop()
+    assert not child.is_running()
+    assert process.render("{{ x }}", {"x": 2}) == "2"
+    process.stop()
+
+
 @pytest.fixture(scope="module")
 def process() -> Iterator[TemplateProcess]:
     """A process with small limits."""
@@ -199,7 +212,7 @@ def test_the_memory_of_a_process_is_watched(process: TemplateProcess) -> None:
     """For systems that do not limit it."""
     process.render("", {})
     watched = TemplateProcess(replace(process.limits, megabytes=1))
-    watched._child, process._child = process._child, None
+    watched._child, watched._is_ready, process._child = process._child, True, None
     with pytest.raises(TemplateRefused, match="was stopped at 1 MB of memory"):
         watched.render(ENDLESS, {})
 

@@ -55,10 +55,18 @@ def find_model(args: argparse.Namespace) -> "Path":
 
 
 def load_model(args: argparse.Namespace) -> "LLM":
-    """Load a model for sampling; wrong options raise before any slow step."""
+    """Load a model for sampling; wrong options raise before any slow step.
+
+    Where a chat may follow, the process that renders its template starts meanwhile.
+    """
     set_verbosity(args)
     check_sampling(args)
-    return open_model(args, read_template(args))
+    template = read_template(args)
+    if getattr(args, "conversation", False) is not False:
+        from minillama.tokenizer.chat.template_process import SHARED
+
+        SHARED.prepare()
+    return open_model(args, template)
 
 
 def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "LLM":

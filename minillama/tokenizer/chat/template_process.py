@@ -51,6 +51,15 @@ class TemplateProcess:
         self._lock = Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._lost: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
+
+    def prepare(self) -> None:
+        """Start the child without waiting, so that the first rendering waits less.
+
+        Raises ResourceError if it cannot start.
+        """
+        with self._lock:
+            self._spawn()
 
     def render(self, source: str, variables: Mapping[str, object]) -> str:
         """Render a template with JSON values.
@@ -91,15 +100,21 @@ class TemplateProcess:
             else:
                 _close(child)
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
             self.stop()
-            self._child = _start(self.limits)
+            self._child, self._is_ready = _start(self.limits), False
+        return self._child
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        child = self._spawn()
+        if not self._is_ready:
             try:
-                _exchange(self._child, b"", Limits(START_SECONDS))
+                _exchange(child, b"", Limits(START_SECONDS))
             except TemplateRefused as error:
                 raise ResourceError(f"the process that renders chat templates {error}") from None
-        return self._child
+            self._is_ready = True
+        return child
 
 
 def _start(limits: Limits) -> subprocess.Popen[bytes]:
