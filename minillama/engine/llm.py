@@ -1,22 +1,25 @@
 """The open model of the Python API: generate, stream, chat, measure, and look inside."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
-from jaxtyping import Float32, Integer
+from jaxtyping import Float32
 
 from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend
 from minillama.engine.backends.finite import check_finite
 from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
-from minillama.engine.generate_options import GenerateOptions, Request
-from minillama.engine.generation.option_names import check_option_names, check_template_variables
-from minillama.engine.generation.sampling_defaults import file_defaults, suppressed_tokens
+from minillama.engine.batching.batch_engine import BatchEngine
+from minillama.engine.batching.batch_stream import finish_all
+from minillama.engine.batching.open_batch_engine import SlotOptions, open_batch_engine
+from minillama.engine.generate_options import GenerateOptions
+from minillama.engine.generation.option_names import check_template_variables
+from minillama.engine.generation.text_request import RequestReader, TextOrIds
 from minillama.engine.loading.memory_budget import Memory
 from minillama.engine.memory_usage import Measured, memory_usage
 from minillama.engine.result import Completion
@@ -30,11 +33,8 @@ from minillama.model import Config, Params
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer
 from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
-from minillama.tokenizer.token_ids import checked_ids
 
 Messages = Sequence[Mapping[str, object]]
-TextOrIds = str | Sequence[int] | Integer[np.ndarray, "T"]  # ids: checked by `checked_ids`
-DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,11 @@ class LLM:
         """The file, the first one of a split model."""
         return self.file.path
 
+    @cached_property
+    def requests(self) -> RequestReader:
+        """The reader of prompts and options."""
+        return RequestReader(self.tokenizer, self.metadata)
+
     def __repr__(self) -> str:
         shape = f"{self.config.architecture}, {self.config.block_count} layers, context {self.ctx_size}"
         return f"<LLM {self.path.name}: {shape}>"
@@ -123,29 +128,20 @@ class LLM:
     def _stream(
         self, prompt: TextOrIds, session: Session | None, options: GenerateOptions, splitter: Splitter
     ) -> Stream:
-        names = {field.name for field in fields(Request)}
-        request = Request(**{name: value for name, value in options.items() if name in names})
-        sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
-        ids = self._ids(prompt, "the prompt")
-        if len(ids) > self.ctx_size - 4:
+        text = self.requests.read(prompt, options)
+        if len(text.ids) > self.ctx_size - 4:
             raise OptionError(
-                f"the prompt has {len(ids)} tokens, too many for a context of {self.ctx_size}; raise ctx_size"
+                f"the prompt has {len(text.ids)} tokens, too many for a context of {self.ctx_size}; raise ctx_size"
             )
-        never = {*suppressed_tokens(self.metadata, self.tokenizer.size)}
-        if request.ignore_eos:
-            never |= self.tokenizer.eog
-        if never:
-            forbidden = tuple((token, -np.inf) for token in sorted(never))
-            sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *forbidden))
-        chain = self.backend.chain(sampling)
+        chain = self.backend.chain(text.sampling)
         if session is None:
             session = self.session()
         if not isinstance(session, Session):
             raise OptionError(f"session is of type {type(session).__name__}; expected one that session() made")
         session.check_model(self.backend)
         self.check_file()
-        seed = self.backend.broadcast(resolve_seed(sampling.seed))
-        return Stream(session, self.tokenizer, chain, ids, request, seed, self.load_seconds, splitter)
+        seed = self.backend.broadcast(resolve_seed(text.sampling.seed))
+        return Stream(session, self.tokenizer, chain, text.ids, text.request, seed, self.load_seconds, splitter)
 
     def generate(
         self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -155,6 +151,37 @@ class LLM:
         An interrupt ends it and keeps the text so far.
         """
         return self.stream(prompt, session=session, **options).finish()
+
+    def batch_engine(
+        self,
+        slots: int = 8,
+        *,
+        ctx_size: int | None = None,
+        max_waiting: int = 1024,
+        slot_prompt_similarity: float = 0.1,
+    ) -> BatchEngine:
+        """Open an engine for many requests at once; close it, or use it in a `with` block.
+
+        slots: texts that are generated at once; others wait, `max_waiting` at most.
+        ctx_size: tokens of context of each slot; None for the model's, or less if memory is short.
+        slot_prompt_similarity: share of a prompt that a slot must hold more than, to be chosen for that.
+        Raises ResourceError where the slots do not fit in memory.
+        """
+        options = SlotOptions(slots, ctx_size, max_waiting, slot_prompt_similarity)
+        self.check_file()
+        return open_batch_engine(
+            self.backend, self.requests, self.ctx_size, self.batches, self.cache_types, options, self.check_file
+        )
+
+    def generate_many(
+        self, prompts: Sequence[TextOrIds], *, slots: int = 8, **options: Unpack[GenerateOptions]
+    ) -> list[Completion]:
+        """Continue texts together; each is the text that `generate` gives for it.
+
+        slots: texts that are generated at once. An interrupt ends all of them and keeps the texts so far.
+        """
+        with self.batch_engine(max(1, min(slots, len(prompts))), max_waiting=len(prompts) + 1) as engine:
+            return finish_all([engine.submit(prompt, **options) for prompt in prompts])
 
     def measure(
         self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -261,32 +288,11 @@ class LLM:
 
     def sampling(self, **options: Unpack[SamplingOptions]) -> Sampling:
         """Sampling options in force: those given, else the file's own, else llama.cpp's defaults."""
-        check_option_names(options)
-        chosen = Sampling(**{**file_defaults(self.metadata), **options})
-        if chosen.dry_multiplier and not chosen.dry_sequence_breakers:
-            chosen = replace(chosen, dry_sequence_breakers=self._breakers)
-        return chosen
-
-    @cached_property
-    def _breakers(self) -> tuple[int, ...]:
-        """Tokens that hold one of llama.cpp's sequence breakers."""
-        marks = [mark.encode() for mark in DRY_BREAKERS]
-        pieces = ((token, self.tokenizer.piece(token)) for token in range(self.tokenizer.size))
-        return tuple(token for token, piece in pieces if any(mark in piece for mark in marks))
-
-    def _ids(self, prompt: TextOrIds, name: str = "ids") -> tuple[int, ...]:
-        """Token ids of a text or of ids; BOS for an empty prompt."""
-        is_text = isinstance(prompt, str | bytes | bytearray)  # `encode` refuses bytes, which are no ids either
-        ids = self.tokenizer.encode(prompt) if is_text else checked_ids(prompt, self.config.vocab_size, name)
-        if not ids:
-            if self.tokenizer.bos is None or not self.tokenizer.add_bos:
-                raise OptionError("the prompt is empty and the model has no BOS token to start from; give a prompt")
-            return (self.tokenizer.bos,)
-        return tuple(ids)
+        return self.requests.sampling(**options)
 
     def _fitting_ids(self, prompt: TextOrIds) -> tuple[int, ...]:
         """Token ids that the context has room for, evaluated now from an unchanged file."""
-        ids = self._ids(prompt)
+        ids = self.requests.ids(prompt)
         if len(ids) > self.ctx_size:
             raise OptionError(
                 f"{len(ids)} tokens do not fit in a context of {self.ctx_size}; load with a larger ctx_size"

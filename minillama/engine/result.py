@@ -17,10 +17,19 @@ class Reason(Enum):
 class State(Enum):
     """The current activity of a stream."""
 
+    WAITING = "waiting for a slot"
     PROMPT = "reading the prompt"
     COMPILING = "compiling"
     GENERATING = "generating"
     DONE = "done"
+
+
+@dataclass(frozen=True)
+class TokenProb:
+    """A token and its log-probability (natural)."""
+
+    token: int
+    logprob: float
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class Piece:
     logprob: float  # natural logarithm of the token's probability before any sampling filter
     seconds: float  # since the previous token, compilation not counted; tokens of one verification share its time
     reasoning_content: str = ""  # of a chat: thoughts, which are not part of `text`
+    top: tuple[TokenProb, ...] = ()  # of a batch engine: the likeliest tokens in its place, where wanted
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class Stream:
             following = None
             if self._may_run_ahead():  # the device runs the next step while this token becomes text
                 following = self._generate(state, sampled.tokens)
-            tokens, logprobs = _numbers(sampled)
+            tokens, logprobs = sampled_numbers(sampled)
             seconds = stopwatch.seconds() / len(tokens)
             for token, logprob in zip(tokens[:-1], logprobs[:-1], strict=True):  # accepted tokens of a draft
                 self._accepted += 1
@@ -179,7 +179,7 @@ class Stream:
     def _may_run_ahead(self) -> bool:
         """Whether the next step is certain and compiled, so that nothing waits for it."""
         is_last = 0 < self._request.n <= len(self._tokens) + 1
-        has_room = self._session.room > 0
+        has_room = self._session.room > 1
         return self._lookup is None and has_room and not is_last and self._program(1) in _compiled
 
     def _propose(self, draft: Sequence[int], tokens: Sequence[int]) -> Sequence[int]:
@@ -195,7 +195,7 @@ class Stream:
 
     def _make_room(self) -> None:
         """Shift a full context, and run the tokens that stay."""
-        if self._session.room == 0:
+        if self._session.room <= 1:
             keep = kept_tokens(
                 self._request.keep, len(self._ids), self._session.ctx_size, add_bos=self._tokenizer.add_bos
             )
@@ -234,7 +234,7 @@ class Stream:
             return Reason.WORD
         if 0 < self._request.n <= len(self._tokens):
             return Reason.LIMIT
-        if self._session.room == 0 and (not self._request.context_shift or self._request.n == -2):
+        if self._session.room <= 1 and (not self._request.context_shift or self._request.n == -2):
             return Reason.LENGTH
         return None
 
@@ -257,7 +257,7 @@ class Stream:
         self.state = State.GENERATING
 
 
-def _numbers(sampled: VerifiedDraft) -> tuple[list[int], list[float]]:
+def sampled_numbers(sampled: VerifiedDraft) -> tuple[list[int], list[float]]:
     """The tokens and log-probabilities of the one text of a pass.
 
     Raises NonFiniteError where a logit is NaN or infinite: the log-probability of the token then is not finite.

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tiny_models import VARIANTS, VOCAB, write_tiny
 
 import minillama as ml
-from minillama.engine import llm as llm_module
 from minillama.engine import session, text_cache
+from minillama.engine.generation.sampling_defaults import file_defaults
 from minillama.engine.generation.stop_strings import StopStrings
 from minillama.engine.loading import memory_budget
 from minillama.engine.loading.layer_placement import place_layers
@@ -141,7 +141,7 @@ class TestEnds:
         ids = np.random.default_rng(4).integers(3, 300, 245).tolist()
         done = small.generate(ids, temp=0, ignore_eos=True)
         assert done.reason is Reason.LENGTH
-        assert len(ids) + len(done.tokens) == 256 + 1  # the last token is shown, but there is no room to run it
+        assert len(ids) + len(done.tokens) == 256  # as llama.cpp
 
     def test_context_shift_goes_on(self, llm: ml.LLM) -> None:
         small = ml.load(llm.path, ctx_size=256, progress=False)
@@ -150,8 +150,8 @@ class TestEnds:
         done = small.generate(ids, n=30, temp=0, ignore_eos=True, context_shift=True, keep=4, session=kept)
         assert done.reason is Reason.LIMIT and len(done.tokens) == 30
         assert kept.tokens[:5] == ids[:5]  # keep=4 and BOS's place
-        before = ids + list(done.tokens[:11])
-        shifted = before[:5] + before[5 + (256 - 5) // 2 :]
+        before = ids + list(done.tokens[:10])
+        shifted = before[:5] + before[5 + (255 - 5) // 2 :]
         assert kept.tokens[: len(shifted)] == shifted
 
     def test_stop_string(self, llm: ml.LLM) -> None:
@@ -218,7 +218,7 @@ class TestSampling:
 
     def test_the_files_own_defaults_come_between(self, llm: ml.LLM) -> None:
         file = dict(llm.metadata) | {"general.sampling.temp": 0.25, "general.sampling.penalty_repeat": 1.5}
-        assert llm_module.file_defaults(file) == {"temp": 0.25, "repeat_penalty": 1.5}
+        assert file_defaults(file) == {"temp": 0.25, "repeat_penalty": 1.5}
         assert llm.sampling().temp == 0.8
 
     def test_tokens_that_the_file_suppresses(self, llm: ml.LLM) -> None:

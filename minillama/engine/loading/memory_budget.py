@@ -46,8 +46,8 @@ class Memory:
     def __str__(self) -> str:
         storage = self.storage.value + (", locked" if self.locked else "")
         return (
-            f"weights {_shown(self.weights)} ({storage}), cache {_shown(self.cache)} when full, "
-            f"compute {_shown(self.compute)}"
+            f"weights {shown_bytes(self.weights)} ({storage}), cache {shown_bytes(self.cache)} when full, "
+            f"compute {shown_bytes(self.compute)}"
         )
 
     @property
@@ -123,13 +123,13 @@ def choose_context(
         if wanted < config.context_length:
             logger.warning(
                 "context of %d tokens in place of the model's %d, to fit %s of free memory; ask for more with ctx_size",
-                wanted, config.context_length, _shown(free),
+                wanted, config.context_length, shown_bytes(free),
             )  # fmt: skip
     if memory.total > free:
         raise ResourceError(
-            f"a context of {wanted} tokens needs {_shown(memory.total)} (weights {_shown(memory.weights)}, cache "
-            f"{_shown(memory.cache)}, compute {_shown(memory.compute)}), but {_shown(free)} are free; "
-            "choose a smaller ctx_size, ubatch_size or model"
+            f"a context of {wanted} tokens needs {shown_bytes(memory.total)} (weights {shown_bytes(memory.weights)}, "
+            f"cache {shown_bytes(memory.cache)}, compute {shown_bytes(memory.compute)}), but {shown_bytes(free)} are "
+            "free; choose a smaller ctx_size, ubatch_size or model"
         )
     if wanted > round_up(config.context_length):
         logger.warning("ctx_size=%d exceeds the %d tokens the model was trained on", wanted, config.context_length)
@@ -175,5 +175,6 @@ def round_up(positions: int) -> int:
     return -(-positions // CONTEXT_STEP) * CONTEXT_STEP
 
 
-def _shown(size: int) -> str:
+def shown_bytes(size: int) -> str:
+    """A number of bytes in MiB or GiB."""
     return f"{size / (1 << 30):.2f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MiB"

@@ -1,0 +1,21 @@
+"""Requests that a batch engine refuses, with the numbers that a server passes on."""
+
+from minillama.errors import OptionError, ResourceError
+
+
+class ContextSizeError(OptionError):
+    """A prompt that does not fit in a slot."""
+
+    def __init__(self, prompt_tokens: int, ctx_size: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens, too many for a slot of {ctx_size}; shorten it or raise ctx_size"
+        )
+        self.prompt_tokens, self.ctx_size = prompt_tokens, ctx_size
+
+
+class QueueFullError(ResourceError):
+    """A request beyond the bounded queue."""
+
+    def __init__(self, waiting: int, max_waiting: int) -> None:
+        super().__init__(f"{waiting} requests are waiting, as many as max_waiting allows; send this one again later")
+        self.waiting, self.max_waiting = waiting, max_waiting

@@ -1,0 +1,76 @@
+"""Counters of a batch engine, and the log of its last turns."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Counters:
+    """Sums since the engine was opened, of requests, tokens and seconds."""
+
+    submitted: int = 0
+    completed: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0  # evaluated, without cached ones
+    prompt_seconds: float = 0.0  # from a slot to the first token, summed over requests
+    cached_tokens: int = 0  # of prompts, that slots held
+    copied_tokens: int = 0  # of these, copied from another slot
+    generated_tokens: int = 0
+    generated_seconds: float = 0.0  # after the first token, summed over requests
+    steps: int = 0
+    step_rows: int = 0  # texts in all steps
+    chunks: int = 0
+    longest_text: int = 0  # tokens
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Counters of an engine, and its state now."""
+
+    counters: Counters
+    slots: int
+    processing: int  # requests in slots
+    waiting: int  # requests in the queue
+
+    @property
+    def rows_per_step(self) -> float:
+        """Mean number of texts in a step."""
+        return self.counters.step_rows / self.counters.steps if self.counters.steps else 0.0
+
+
+@dataclass(frozen=True)
+class SlotInfo:
+    """A slot as it is now."""
+
+    number: int
+    capacity: int  # tokens
+    tokens: int  # in the cache
+    request: int | None  # number of the request that it has
+    prompt_left: int  # tokens of the prompt that are not read yet
+    generated: int
+
+
+@dataclass(frozen=True)
+class ChunkRecord:
+    """A part of a prompt that a turn ran."""
+
+    slot: int
+    request: int
+    start: int  # position of its first token
+    tokens: int
+
+
+@dataclass(frozen=True)
+class TurnRecord:
+    """One turn of the scheduler.
+
+    rows: (slot, request) of each text in its step. seconds: of the whole turn, with the wait for the last one's tokens.
+    """
+
+    number: int
+    began: float  # seconds since the engine was opened, on its clock
+    seconds: float = 0.0
+    rows: tuple[tuple[int, int], ...] = ()
+    chunk: ChunkRecord | None = None
+    waiting: int = 0  # requests in the queue
+    notes: tuple[str, ...] = field(default=())  # what else happened, such as a context shift

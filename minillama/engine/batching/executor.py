@@ -1,0 +1,48 @@
+"""The interface between the scheduler and the device: slots, chunks, steps and draws."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from minillama.engine.result import TokenProb
+
+Logits = Any  # a handle of [1, V] on the device
+Draw = Any  # a handle of the tokens that one call has sampled
+
+
+@dataclass(frozen=True)
+class SampledToken:
+    """A token, its log-probability, and the likeliest tokens in its place."""
+
+    token: int
+    logprob: float
+    top: tuple[TokenProb, ...] = ()
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """N slots of fixed capacity on the device.
+
+    Calls return before the device has computed; `read` and `wait` wait. Work is done in the order of the calls.
+    """
+
+    capacity: int  # positions of a slot
+    rewinds: bool  # whether a slot can go back to any earlier position
+
+    def prefill(self, slot: int, start: int, ids: Sequence[int]) -> Logits:
+        """Run tokens of a prompt at positions `start`.. of a slot; logits of the last one."""
+
+    def join(self, slot: int, chain: Any, seed: int, recent_ids: Sequence[int], logits: Logits) -> Draw:
+        """Put a request's sampler into a slot and draw its first token."""
+
+    def step(self, slots: Sequence[int], positions: Sequence[int]) -> Draw:
+        """Run the latest token of some slots at these positions, and draw the next one of each."""
+
+    def read(self, draw: Draw) -> list[SampledToken]:
+        """Wait for the tokens of a draw, in the order of its slots."""
+
+    def wait(self, logits: Logits) -> None:
+        """Wait for a chunk."""
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Copy the first `count` positions of a slot to another one."""

@@ -1,0 +1,1 @@
+"""Decisions of the scheduler: which slot, how many tokens of a prompt."""

@@ -1,0 +1,44 @@
+"""The size of the next chunk of a prompt: it bounds the gap between tokens of the other texts."""
+
+FIRST_CHUNK = 64  # tokens, before anything is measured
+LEAST_CHUNK = 16
+STEPS = 2.0  # a chunk may cost as much as that many steps
+MOST_SECONDS = 1.0  # of a chunk while no text is generated, so that a request can be cancelled
+MEMORY = 0.8  # weight of the earlier measurements in the mean
+
+
+class ChunkRule:
+    """Chunks that cost about two steps, or up to a second while no text is generated.
+
+    The cost of a step and of a prompt's token are running means of the measured turns.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._step: float | None = None  # seconds
+        self._token: float | None = None  # seconds
+
+    def size(self, *, generating: bool) -> int:
+        """Most tokens of the next chunk: a power of two, or all that the device runs at once."""
+        if not generating:
+            return self._largest if self._token is None else self._within(MOST_SECONDS, FIRST_CHUNK)
+        if self._step is None or self._token is None:
+            return min(FIRST_CHUNK, self._largest)
+        return self._within(STEPS * self._step, LEAST_CHUNK)
+
+    def _within(self, seconds: float, least: int) -> int:
+        assert self._token is not None
+        fitting = int(seconds / max(self._token, 1e-9))
+        return min(max(1 << max(fitting.bit_length() - 1, 0), least), self._largest)
+
+    def measured(self, seconds: float, *, rows: int, tokens: int) -> None:
+        """Learn the seconds of a step of some rows and a chunk of some tokens."""
+        if rows and not tokens:
+            self._step = _mean(self._step, seconds)
+        elif tokens and (self._step is not None or not rows):
+            step = self._step if rows and self._step is not None else 0.0
+            self._token = _mean(self._token, max(seconds - step, 0.0) / tokens)
+
+
+def _mean(old: float | None, new: float) -> float:
+    return new if old is None else MEMORY * old + (1 - MEMORY) * new

@@ -1,0 +1,289 @@
+"""The scheduler of a batch engine: which request gets a slot, which tokens run next.
+
+Read `Scheduler.turn` first. Nothing here knows the device: `Executor` is the interface.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from minillama.engine.batching.batch_task import BatchTask
+from minillama.engine.batching.counters import ChunkRecord, Counters, SlotInfo, TurnRecord
+from minillama.engine.batching.executor import Draw, Executor
+from minillama.engine.batching.policy.chunk_rule import ChunkRule
+from minillama.engine.batching.policy.slot_choice import choose_slot, common_tokens
+from minillama.engine.batching.slots import ChunkUnderWay, DrawUnderWay, Slot
+from minillama.engine.generation.context_shift import kept_tokens, shift
+from minillama.engine.result import Reason
+from minillama.errors import ResourceError, first_line
+
+LOGGED_TURNS = 1000
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The limits of a scheduler."""
+
+    slots: int
+    ubatch_size: int  # most tokens of a chunk
+    similarity: float = 0.1  # llama.cpp's --slot-prompt-similarity
+
+
+class Scheduler:
+    """Requests in a queue, requests in slots, and the work of the device.
+
+    One thread calls it. `make_executor` opens the device side, again after a failed call.
+    """
+
+    def __init__(self, make_executor: Callable[[], Executor], rules: Rules, clock: Callable[[], float]) -> None:
+        self.waiting: deque[BatchTask] = deque()
+        self.slots = [Slot(number) for number in range(rules.slots)]
+        self.counters = Counters()
+        self.log: deque[TurnRecord] = deque(maxlen=LOGGED_TURNS)
+        self.executor = make_executor()
+        self.capacity = self.executor.capacity
+        self._make_executor, self._rules, self._clock = make_executor, rules, clock
+        self._chunk_rule = ChunkRule(rules.ubatch_size)
+        self._under_way: list[ChunkUnderWay | DrawUnderWay] = []
+        self._turn = TurnRecord(0, 0.0)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a turn would do anything."""
+        return bool(self.waiting or self._under_way or any(slot.task for slot in self.slots))
+
+    def add(self, task: BatchTask) -> None:
+        """Put a request at the end of the queue."""
+        self.counters.submitted += 1
+        self.waiting.append(task)
+
+    def turn(self) -> None:
+        """One step of all texts and at most one chunk of a prompt; the last turn's tokens become text meanwhile.
+
+        A failed call of the device fails the requests in slots, and the slots start anew.
+        """
+        self._turn = TurnRecord(self._turn.number + 1, self._clock())
+        tasks = [slot.task for slot in self.slots if slot.task is not None]
+        try:
+            self._drop_cancelled()
+            self._admit()
+            before, self._under_way = self._under_way, []
+            self._step()
+            self._prefill()
+            for work in before:
+                self._receive(work)
+        except Exception as error:
+            self._start_anew(error)
+        self._record()
+        for task in {*tasks, *(slot.task for slot in self.slots if slot.task is not None)}:
+            task.stream.notify()
+
+    def stop(self, error: Exception | None = None) -> None:
+        """End all requests: as interrupted ones, or with an error."""
+        tasks = [*self.waiting, *(slot.task for slot in self.slots if slot.task is not None)]
+        self.waiting.clear()
+        for slot in self.slots:
+            slot.clear()
+        self._under_way = []
+        for task in tasks:
+            if error is None:
+                task.end(Reason.INTERRUPTED, self._clock())
+            else:
+                task.fail(error)
+            task.stream.notify()
+
+    def slots_info(self) -> list[SlotInfo]:
+        """The state of every slot."""
+        return [
+            SlotInfo(
+                slot.number,
+                self.capacity,
+                len(slot.text),
+                None if slot.task is None else slot.task.number,
+                len(slot.prompt),
+                slot.drawn,
+            )
+            for slot in self.slots
+        ]
+
+    # ---- requests come and go ----
+
+    def _drop_cancelled(self) -> None:
+        for task in [task for task in self.waiting if task.stream.is_cancelled]:
+            self.waiting.remove(task)
+            self._end(task, Reason.INTERRUPTED)
+            task.stream.notify()
+        for slot in self.slots:
+            if slot.task is not None and slot.task.stream.is_cancelled:
+                self._end(slot.task, Reason.INTERRUPTED)
+                self._release(slot)
+
+    def _admit(self) -> None:
+        """First come, first served; a request that waits for one slot lets the others pass, and keeps that slot."""
+        kept: set[int] = set()
+        for task in list(self.waiting):
+            idle = [slot for slot in self.slots if slot.task is None and slot.number not in kept]
+            slot = choose_slot(idle, task, self._rules.similarity, rewinds=self.executor.rewinds)
+            if slot is not None:
+                self.waiting.remove(task)
+                self._begin(slot, task)
+            elif task.options.slot is None:
+                return
+            else:
+                kept.add(task.options.slot)
+
+    def _begin(self, slot: Slot, task: BatchTask) -> None:
+        cached = self._reuse(slot, task) if task.options.cache_prompt else 0
+        self.counters.cached_tokens += cached
+        slot.begin(task, cached)
+        task.begin(slot.number, cached, self._clock())
+
+    def _reuse(self, slot: Slot, task: BatchTask) -> int:
+        """The beginning of the prompt that the slot holds, or a longer one that is copied from another slot."""
+        rewinds = self.executor.rewinds
+        own = common_tokens(slot.text, task.ids, rewinds=rewinds)
+        if not rewinds:
+            return own
+        source = max(self.slots, key=lambda other: common_tokens(other.text, task.ids, rewinds=True))
+        common = common_tokens(source.text, task.ids, rewinds=True)
+        if common <= own:
+            return own
+        self.executor.copy(source.number, slot.number, common)
+        self.counters.copied_tokens += common - own
+        return common
+
+    def _release(self, slot: Slot) -> None:
+        slot.release(self._clock(), rewinds=self.executor.rewinds)
+
+    def _end(self, task: BatchTask, reason: Reason) -> None:
+        """End a request that no token ends."""
+        task.end(reason, self._clock())
+        self._count_end(task, reason)
+
+    def _count_end(self, task: BatchTask, reason: Reason) -> None:
+        if reason is Reason.INTERRUPTED:
+            self.counters.cancelled += 1
+        else:
+            self.counters.completed += 1
+        self.counters.generated_seconds += task.generated_seconds
+        self.counters.prompt_seconds += task.prompt_seconds
+
+    # ---- work for the device ----
+
+    def _step(self) -> None:
+        """Run the latest token of every text that goes on."""
+        rows = [slot for slot in self.slots if slot.is_generating and self._goes_on(slot)]
+        if not rows:
+            return
+        draw = self.executor.step([slot.number for slot in rows], [len(slot.text) for slot in rows])
+        for slot in rows:
+            slot.run_latest()
+        self._under_way.append(self._draw_under_way(draw, rows))
+        self.counters.steps += 1
+        self.counters.step_rows += len(rows)
+        self._turn = replace(self._turn, rows=tuple((slot.number, slot.task.number) for slot in rows if slot.task))
+
+    def _goes_on(self, slot: Slot) -> bool:
+        """Whether a text needs a token after those that are drawn; a full slot drops its older half first."""
+        assert slot.task is not None
+        if 0 < slot.task.request.n <= slot.drawn:
+            return False
+        if not self._is_full(slot):
+            return True
+        if slot.task.shifts:
+            self._shift(slot, slot.task)
+        return False
+
+    def _is_full(self, slot: Slot) -> bool:
+        """Whether the text and its latest token fill the slot."""
+        return len(slot.text) + 1 >= self.capacity
+
+    def _shift(self, slot: Slot, task: BatchTask) -> None:
+        """Drop the older half of a text, and run the rest again; all its tokens have been read."""
+        keep = kept_tokens(task.request.keep, len(task.ids), self.capacity, add_bos=task.add_bos)
+        rest = shift(slot.text, keep)
+        cached = common_tokens(slot.text, rest, rewinds=self.executor.rewinds)
+        slot.go_on_with(rest, cached)
+        task.stream.is_shifted = True
+        self._turn = replace(self._turn, notes=(*self._turn.notes, f"context shift in slot {slot.number}"))
+
+    def _prefill(self) -> None:
+        """Run a chunk of the oldest prompt that is not read yet; draw the first token at its end."""
+        reading = [slot for slot in self.slots if slot.task is not None and slot.prompt]
+        if not reading:
+            return
+        slot = min(reading, key=lambda slot: slot.task.number if slot.task else 0)
+        task = slot.task
+        assert task is not None
+        start = len(slot.text)
+        chunk = slot.next_chunk(self._chunk_rule.size(generating=bool(self._turn.rows)))
+        logits = self.executor.prefill(slot.number, start, chunk)
+        is_first_reading, ends_prompt = slot.drawn == 0, not slot.prompt
+        self._under_way.append(ChunkUnderWay(task, logits, len(chunk) if is_first_reading else 0, ends_prompt))
+        self.counters.chunks += 1
+        self.counters.prompt_tokens += len(chunk)
+        self._turn = replace(self._turn, chunk=ChunkRecord(slot.number, task.number, start, len(chunk)))
+        if ends_prompt and is_first_reading and task.request.n != 0:
+            draw = self.executor.join(slot.number, task.chain, task.seed, task.ids, logits)
+            slot.drawn = 1
+            self._under_way.append(self._draw_under_way(draw, [slot]))
+
+    def _draw_under_way(self, draw: Draw, slots: list[Slot]) -> DrawUnderWay:
+        return DrawUnderWay(draw, tuple((slot, slot.task, self._is_full(slot)) for slot in slots if slot.task))
+
+    # ---- the device's answers ----
+
+    def _receive(self, work: ChunkUnderWay | DrawUnderWay) -> None:
+        if isinstance(work, ChunkUnderWay):
+            self._receive_chunk(work)
+            return
+        for (slot, task, is_full), sampled in zip(work.rows, self.executor.read(work.draw), strict=True):
+            if slot.task is not task:  # cancelled, or ended by its last token, while this one was under way
+                continue
+            slot.learn(sampled.token)
+            self.counters.generated_tokens += 1
+            self.counters.longest_text = max(self.counters.longest_text, len(slot.text) + 1)
+            try:
+                reason = task.accept(sampled, self._clock(), is_full=is_full)
+            except Exception as error:  # one text that has no next token; the others go on
+                self._fail(task, error)
+                slot.clear()
+                continue
+            if reason is not None:
+                self._count_end(task, reason)
+                self._release(slot)
+
+    def _receive_chunk(self, work: ChunkUnderWay) -> None:
+        self.executor.wait(work.logits)
+        slot = next((slot for slot in self.slots if slot.task is work.task), None)
+        if slot is None:
+            return
+        work.task.stream.progress(work.tokens)
+        if work.ends_prompt and work.task.request.n == 0:
+            self._end(work.task, Reason.LIMIT)
+            self._release(slot)
+
+    def _fail(self, task: BatchTask, error: Exception) -> None:
+        self.counters.failed += 1
+        task.fail(error)
+
+    def _start_anew(self, error: Exception) -> None:
+        """Fail the requests in slots, and open new slots."""
+        failure = ResourceError(f"the step failed ({first_line(error, with_type=True)}); send the request again")
+        failure.__cause__ = error
+        self._under_way = []
+        for slot in self.slots:
+            task = slot.task
+            slot.clear()
+            if task is not None:
+                self._fail(task, failure)
+        del self.executor  # its memory first
+        self.executor = self._make_executor()
+
+    def _record(self) -> None:
+        """Log the turn, which has waited for the work of the one before."""
+        seconds = self._clock() - self._turn.began
+        if self.log:
+            chunk = self.log[-1].chunk
+            self._chunk_rule.measured(seconds, rows=len(self.log[-1].rows), tokens=chunk.tokens if chunk else 0)
+        self.log.append(replace(self._turn, seconds=seconds, waiting=len(self.waiting)))

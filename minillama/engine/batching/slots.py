@@ -1,0 +1,89 @@
+"""A slot as the scheduler sees it: the text in its cache, its request, and its work under way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from minillama.engine.batching.batch_task import BatchTask
+from minillama.engine.batching.executor import Draw, Logits
+
+UNREAD = -1  # a token that the device has sampled and run, and the host has not read yet
+
+
+@dataclass(eq=False)
+class Slot:
+    """One slot.
+
+    text: the tokens in its cache; at most the last one is UNREAD. prompt: tokens to run before the next draw.
+    """
+
+    number: int
+    text: list[int] = field(default_factory=list)
+    task: BatchTask | None = None
+    prompt: list[int] = field(default_factory=list)
+    drawn: int = 0  # tokens that the device was told to draw for the task
+    latest: int = UNREAD  # the last drawn token, which is not in the cache
+    last_used: float = 0.0
+
+    @property
+    def is_generating(self) -> bool:
+        """Whether its prompt is read and its first token drawn."""
+        return self.task is not None and self.drawn > 0 and not self.prompt
+
+    def begin(self, task: BatchTask, cached: int) -> None:
+        """Take a task, with the first `cached` tokens of its prompt in the cache."""
+        self.task, self.drawn, self.latest = task, 0, UNREAD
+        self.go_on_with(task.ids, cached)
+
+    def go_on_with(self, tokens: Sequence[int], cached: int) -> None:
+        """Hold the first `cached` tokens, and run the others next."""
+        self.text, self.prompt = list(tokens[:cached]), list(tokens[cached:])
+
+    def next_chunk(self, size: int) -> list[int]:
+        """At most `size` tokens of the prompt, from now on in the cache."""
+        chunk, self.prompt = self.prompt[:size], self.prompt[size:]
+        self.text += chunk
+        return chunk
+
+    def run_latest(self) -> None:
+        """The latest token is in the cache from now on, and one more is drawn."""
+        self.text.append(self.latest)
+        self.latest = UNREAD
+        self.drawn += 1
+
+    def learn(self, token: int) -> None:
+        """The token of the last draw that had not been read."""
+        if self.text and self.text[-1] == UNREAD:
+            self.text[-1] = token
+        else:
+            self.latest = token
+
+    def release(self, now: float, *, rewinds: bool) -> None:
+        """Be idle, and keep the text for requests that begin like it.
+
+        rewinds: whether the cache can go back a token, where the last one is not known.
+        """
+        if self.text and self.text[-1] == UNREAD:
+            self.text = self.text[:-1] if rewinds else []
+        self.task, self.prompt, self.drawn, self.last_used = None, [], 0, now
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.text, self.task, self.prompt, self.drawn = [], None, [], 0
+
+
+@dataclass(frozen=True)
+class ChunkUnderWay:
+    """A chunk that the device is computing."""
+
+    task: BatchTask
+    logits: Logits
+    tokens: int
+    ends_prompt: bool
+
+
+@dataclass(frozen=True)
+class DrawUnderWay:
+    """Tokens that the device is sampling; each row is a slot, its task, and whether the text then fills the slot."""
+
+    draw: Draw
+    rows: tuple[tuple[Slot, BatchTask, bool], ...]

@@ -1,0 +1,79 @@
+"""A prompt and its options as the engine runs them: token ids, a checked request, a sampler."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Unpack
+
+import numpy as np
+from jaxtyping import Integer
+
+from minillama.engine.generate_options import GenerateOptions, Request
+from minillama.engine.generation.option_names import check_option_names
+from minillama.engine.generation.sampling_defaults import file_defaults, suppressed_tokens
+from minillama.errors import OptionError
+from minillama.sampling import Sampling, SamplingOptions
+from minillama.tokenizer import Tokenizer
+from minillama.tokenizer.token_ids import checked_ids
+
+TextOrIds = str | Sequence[int] | Integer[np.ndarray, "T"]  # ids: checked by `checked_ids`
+DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """One text to continue."""
+
+    ids: tuple[int, ...]  # of the prompt, at least one
+    request: Request
+    sampling: Sampling  # with the tokens that are never sampled
+
+
+@dataclass(frozen=True, eq=False)
+class RequestReader:
+    """Reads prompts and options for one model."""
+
+    tokenizer: Tokenizer
+    metadata: Mapping[str, object]  # of the model's file
+
+    def read(self, prompt: TextOrIds, options: GenerateOptions) -> TextRequest:
+        """Check a prompt and its options.
+
+        Raises OptionError for impossible ones; the caller checks that the prompt fits.
+        """
+        names = {field.name for field in fields(Request)}
+        request = Request(**{name: value for name, value in options.items() if name in names})
+        sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
+        ids = self.ids(prompt, "the prompt")
+        never = {*suppressed_tokens(self.metadata, self.tokenizer.size)}
+        if request.ignore_eos:
+            never |= self.tokenizer.eog
+        if never:
+            forbidden = tuple((token, -np.inf) for token in sorted(never))
+            sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *forbidden))
+        return TextRequest(ids, request, sampling)
+
+    def ids(self, prompt: TextOrIds, name: str = "ids") -> tuple[int, ...]:
+        """Token ids of a text or of ids; BOS for an empty prompt."""
+        is_text = isinstance(prompt, str | bytes | bytearray)  # `encode` refuses bytes, which are no ids either
+        ids = self.tokenizer.encode(prompt) if is_text else checked_ids(prompt, self.tokenizer.size, name)
+        if not ids:
+            if self.tokenizer.bos is None or not self.tokenizer.add_bos:
+                raise OptionError("the prompt is empty and the model has no BOS token to start from; give a prompt")
+            return (self.tokenizer.bos,)
+        return tuple(ids)
+
+    def sampling(self, **options: Unpack[SamplingOptions]) -> Sampling:
+        """Sampling options in force: those given, else the file's own, else llama.cpp's defaults."""
+        check_option_names(options)
+        chosen = Sampling(**{**file_defaults(self.metadata), **options})
+        if chosen.dry_multiplier and not chosen.dry_sequence_breakers:
+            chosen = replace(chosen, dry_sequence_breakers=self._breakers)
+        return chosen
+
+    @cached_property
+    def _breakers(self) -> tuple[int, ...]:
+        """Tokens that hold one of llama.cpp's sequence breakers."""
+        marks = [mark.encode() for mark in DRY_BREAKERS]
+        pieces = ((token, self.tokenizer.piece(token)) for token in range(self.tokenizer.size))
+        return tuple(token for token, piece in pieces if any(mark in piece for mark in marks))

@@ -1,0 +1,163 @@
+"""Many texts at once: each is the text that it is alone, and everything ends."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tiny_models import write_tiny
+
+import minillama as ml
+from minillama.engine.batching.batch_engine import BatchEngine
+from minillama.engine.batching.batch_errors import ContextSizeError, QueueFullError
+from minillama.engine.batching.batch_stream import BatchStream
+from minillama.engine.result import Reason, State
+
+CTX = 256
+PROMPTS = ["the ant sat on", "the ant sat on the north end ", "a", "north north north north", "the ant ate"]
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> ml.LLM:
+    path = write_tiny(tmp_path_factory.mktemp("tiny") / "llama.gguf", "llama")
+    return ml.load(path, ctx_size=CTX, progress=False, cache_type_k="f32", cache_type_v="f32")
+
+
+@pytest.fixture(scope="module")
+def engine(llm: ml.LLM) -> Iterator[BatchEngine]:
+    with llm.batch_engine(3, max_waiting=50) as engine:
+        yield engine
+
+
+def test_a_text_is_the_same_in_any_company(llm: ml.LLM, engine: BatchEngine) -> None:
+    settings = [{"n": 12, "seed": seed, "temp": 0.9, "ignore_eos": True} for seed in range(len(PROMPTS))]
+    alone = [llm.generate(prompt, **one) for prompt, one in zip(PROMPTS, settings, strict=True)]
+    streams = [engine.submit(prompt, **one) for prompt, one in zip(PROMPTS, settings, strict=True)]
+    for one, stream in zip(alone, streams, strict=True):
+        done = stream.finish()
+        assert (done.tokens, done.logprobs, done.text) == (one.tokens, one.logprobs, one.text)
+        assert (done.reason, done.prompt_tokens, done.seed) == (one.reason, one.prompt_tokens, one.seed)
+
+
+@pytest.mark.parametrize("cache_prompt", [True, False])
+def test_a_text_does_not_depend_on_the_cache(llm: ml.LLM, engine: BatchEngine, cache_prompt: bool) -> None:
+    ids = np.random.default_rng(0).integers(3, 300, 60).tolist()
+    alone = llm.generate(ids, n=8, seed=5, temp=0.9)
+    engine.submit(ids, n=8, seed=6).finish()
+    stream = engine.submit(ids, n=8, seed=5, temp=0.9, cache_prompt=cache_prompt)
+    done = stream.finish()
+    assert (done.tokens, done.logprobs) == (alone.tokens, alone.logprobs)
+    assert stream.cached_tokens == (59 if cache_prompt else 0)
+    assert done.timings.prompt_tokens == 60 - stream.cached_tokens
+
+
+def test_generate_many(llm: ml.LLM) -> None:
+    done = llm.generate_many(PROMPTS, slots=2, n=6, temp=0)
+    assert [one.tokens for one in done] == [llm.generate(prompt, n=6, temp=0).tokens for prompt in PROMPTS]
+    assert llm.generate_many([]) == []
+
+
+def test_pieces_arrive_one_by_one(engine: BatchEngine) -> None:
+    changes: list[State] = []
+    stream = engine.submit(
+        "the ant", n=5, temp=0, ignore_eos=True, on_change=lambda stream: changes.append(stream.state)
+    )
+    pieces = list(stream)
+    assert [piece.token for piece in pieces] == list(stream.completion.tokens)
+    assert "".join(piece.text for piece in pieces) == stream.text == stream.completion.text
+    assert changes[-1] is State.DONE and State.GENERATING in changes
+    assert stream.take() == [] and list(stream) == []
+
+
+def test_a_stop_string_ends_one_text_only(llm: ml.LLM, engine: BatchEngine) -> None:
+    options = {"n": 40, "seed": 3, "ignore_eos": True}
+    free = llm.generate("the ant", **options)
+    word = free.text[5:8]
+    stopped, whole = engine.submit("the ant", stop=[word], **options), engine.submit("the ant", **options)
+    assert stopped.finish().text == llm.generate("the ant", stop=[word], **options).text
+    assert stopped.completion.reason is Reason.WORD and whole.finish().tokens == free.tokens
+
+
+def test_full_context(llm: ml.LLM, engine: BatchEngine) -> None:
+    ids = np.random.default_rng(4).integers(3, 300, CTX - 11).tolist()
+    done = engine.submit(ids, temp=0, ignore_eos=True).finish()
+    assert done.reason is Reason.LENGTH and len(ids) + len(done.tokens) == CTX
+    options = {"n": 30, "temp": 0, "ignore_eos": True, "context_shift": True, "keep": 4}
+    shifted = engine.submit(ids, **options)
+    assert shifted.finish().tokens == llm.generate(ids, **options).tokens
+    assert shifted.is_shifted
+
+
+def test_a_prompt_that_only_fills_the_cache(engine: BatchEngine) -> None:
+    stream = engine.submit("north of the ant", n=0)
+    done = stream.finish()
+    assert done.tokens == () and done.reason is Reason.LIMIT
+    assert stream.read_tokens == stream.prompt_tokens
+
+
+def test_cancelled_from_another_thread(engine: BatchEngine) -> None:
+    streams = [engine.submit("the ant", n=200, temp=0, ignore_eos=True, context_shift=True) for _ in range(5)]
+    next(streams[0])
+    for stream in (streams[0], streams[4]):  # one runs, one waits
+        threading.Thread(target=stream.cancel).start()
+    done = streams[0].finish()
+    assert done.reason is Reason.INTERRUPTED and 0 < len(done.tokens) < 200
+    assert streams[4].finish().tokens == ()
+    for stream in streams[1:4]:
+        stream.close()
+    assert engine.metrics().processing == 0
+
+
+def test_refusals(llm: ml.LLM, engine: BatchEngine) -> None:
+    with pytest.raises(ContextSizeError, match=f"the prompt has {CTX} tokens, too many for a slot of {CTX}") as caught:
+        engine.submit([5] * CTX)
+    assert (caught.value.prompt_tokens, caught.value.ctx_size) == (CTX, CTX)
+    with pytest.raises(ml.OptionError, match="slot is 3; expected 0 to 2, or None for any"):
+        engine.submit("a", slot=3)
+    with pytest.raises(ml.OptionError, match="max_tokens is not an option here; use n"):
+        engine.submit("a", max_tokens=3)
+    with pytest.raises(ml.ResourceError, match=r"200 slots of 10000128 tokens need .* GiB of cache, but .* are free"):
+        llm.batch_engine(200, ctx_size=10**7)
+    with pytest.raises(ml.OptionError, match="slots is 0; expected 1 to 256"):
+        llm.batch_engine(0)
+
+
+def test_the_queue_is_bounded(llm: ml.LLM) -> None:
+    with llm.batch_engine(1, max_waiting=2) as engine:
+        streams: list[BatchStream] = []
+        with pytest.raises(QueueFullError, match="2 requests are waiting, as many as max_waiting allows"):
+            for _ in range(5):
+                streams.append(engine.submit("the ant", temp=0, ignore_eos=True, context_shift=True))
+        assert 2 <= len(streams) <= 3
+
+
+def test_close_ends_everything(llm: ml.LLM) -> None:
+    engine = llm.batch_engine(2)
+    streams = [engine.submit("the ant", temp=0, ignore_eos=True, context_shift=True) for _ in range(4)]
+    next(streams[0])
+    started = time.perf_counter()
+    engine.close()
+    assert time.perf_counter() - started < 5
+    assert {stream.finish().reason for stream in streams} == {Reason.INTERRUPTED}
+    assert not [thread for thread in threading.enumerate() if "batch-engine" in thread.name and thread.is_alive()][1:]
+    with pytest.raises(ml.ResourceError, match="the batch engine is closed; open another one with"):
+        engine.submit("a")
+    engine.close()
+
+
+def test_an_engine_that_is_dropped_ends_its_thread(llm: ml.LLM) -> None:
+    before = threading.active_count()
+    llm.batch_engine(2).submit("the ant", n=3).finish()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_requests_from_many_threads(llm: ml.LLM, engine: BatchEngine) -> None:
+    alone = {seed: llm.generate("the ant", n=6, seed=seed).tokens for seed in range(4)}
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda seed: engine.submit("the ant", n=6, seed=seed % 4).finish().tokens, range(24))
+    assert list(found) == [alone[seed % 4] for seed in range(24)]
