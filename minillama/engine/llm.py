@@ -160,7 +160,9 @@ class LLM:
         max_waiting: int = 1024,
         slot_prompt_similarity: float = 0.1,
     ) -> BatchEngine:
-        """Open an engine for many requests at once; close it, or use it in a `with` block.
+        """Open an engine for many requests at once.
+
+        Close it, or use it in a `with` block.
 
         slots: texts that are generated at once; others wait, `max_waiting` at most.
         ctx_size: tokens of context of each slot; None for the model's, or less if memory is short.

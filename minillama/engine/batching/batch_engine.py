@@ -58,7 +58,10 @@ class BatchEngine:
         self.close()
 
     def close(self) -> None:
-        """Cancel all requests and end the thread; waits for the work that the device has begun."""
+        """Cancel all requests and end the thread.
+
+        Waits for the work that the device has begun.
+        """
         self._close()
 
     @property

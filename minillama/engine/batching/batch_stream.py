@@ -105,7 +105,10 @@ class BatchStream:
 
     @property
     def completion(self) -> Completion:
-        """The result; raises ValueError while it is still running, and the error of one that failed."""
+        """The result.
+
+        Raises ValueError while it is still running, and the error of one that failed.
+        """
         if self._error is not None:
             raise self._error
         if self._completion is None:

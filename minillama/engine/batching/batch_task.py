@@ -19,7 +19,7 @@ UNCUT = Uncut()
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """The options of `BatchEngine.submit` besides those of `generate`."""
+    """The options of `BatchEngine.submit` that `generate` does not have."""
 
     cache_prompt: bool = True  # go on from a beginning that a slot holds
     slot: int | None = None  # wait for this slot; None for any

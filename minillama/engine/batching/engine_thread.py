@@ -48,7 +48,10 @@ class EngineThread:
         return len(self._scheduler.waiting) + self._inbox.qsize()
 
     def send(self, message: Message) -> None:
-        """Call a function between two turns; does not wait. Raises ResourceError where the thread has ended."""
+        """Call a function between two turns; does not wait.
+
+        Raises ResourceError where the thread has ended.
+        """
         with self._lock:
             if self._ended is not None:
                 raise ResourceError(f"{self._ended}; open another one with batch_engine()")
@@ -79,7 +82,10 @@ class EngineThread:
         self._scheduler.stop(error)
 
     def _read_messages(self) -> bool:
-        """Act on the messages, and wait for one while there is no work; False at the end."""
+        """Act on the messages; False at the end.
+
+        Waits for one while there is no work.
+        """
         while not self._inbox.empty() or not self._scheduler.has_work:
             message = self._inbox.get()
             if message is None:

@@ -30,13 +30,13 @@ class Executor(Protocol):
     rewinds: bool  # whether a slot can go back to any earlier position
 
     def prefill(self, slot: int, start: int, ids: Sequence[int]) -> Logits:
-        """Run tokens of a prompt at positions `start`.. of a slot; logits of the last one."""
+        """Run tokens in a slot, from position `start` on; logits of the last one."""
 
     def join(self, slot: int, chain: Any, seed: int, recent_ids: Sequence[int], logits: Logits) -> Draw:
         """Put a request's sampler into a slot and draw its first token."""
 
     def step(self, slots: Sequence[int], positions: Sequence[int]) -> Draw:
-        """Run the latest token of some slots at these positions, and draw the next one of each."""
+        """Run the latest token of some slots at these positions; draw the next of each."""
 
     def read(self, draw: Draw) -> list[SampledToken]:
         """Wait for the tokens of a draw, in the order of its slots."""

@@ -66,7 +66,7 @@ def open_batch_engine(
 
 
 def slot_capacity(backend: Backend, ctx_size: int, types: CacheTypes, options: SlotOptions) -> int:
-    """Tokens of each slot: those wanted, else those of the model, halved while memory is short.
+    """Tokens of each slot: those wanted, else the model's, halved while memory is short.
 
     Raises ResourceError where the slots do not fit in memory.
     """

@@ -58,9 +58,9 @@ class Scheduler:
         self.waiting.append(task)
 
     def turn(self) -> None:
-        """One step of all texts and at most one chunk of a prompt; the last turn's tokens become text meanwhile.
+        """Dispatch one step of all texts and at most one chunk of a prompt.
 
-        A failed call of the device fails the requests in slots, and the slots start anew.
+        Meanwhile the tokens of the last turn become text. A failed call of the device fails the requests in slots, and the slots start anew.
         """
         self._turn = TurnRecord(self._turn.number + 1, self._clock())
         tasks = [slot.task for slot in self.slots if slot.task is not None]
@@ -119,7 +119,10 @@ class Scheduler:
                 self._release(slot)
 
     def _admit(self) -> None:
-        """First come, first served; a request that waits for one slot lets the others pass, and keeps that slot."""
+        """First come, first served.
+
+        A request that waits for a certain slot lets others pass, but not into that slot.
+        """
         kept: set[int] = set()
         for task in list(self.waiting):
             idle = [slot for slot in self.slots if slot.task is None and slot.number not in kept]
@@ -139,7 +142,7 @@ class Scheduler:
         task.begin(slot.number, cached, self._clock())
 
     def _reuse(self, slot: Slot, task: BatchTask) -> int:
-        """The beginning of the prompt that the slot holds, or a longer one that is copied from another slot."""
+        """Length of the cached prefix: the slot's own, or a longer one copied from another slot."""
         rewinds = self.executor.rewinds
         own = common_tokens(slot.text, task.ids, rewinds=rewinds)
         if not rewinds:
@@ -184,7 +187,7 @@ class Scheduler:
         self._turn = replace(self._turn, rows=tuple((slot.number, slot.task.number) for slot in rows if slot.task))
 
     def _goes_on(self, slot: Slot) -> bool:
-        """Whether a text needs a token after those that are drawn; a full slot drops its older half first."""
+        """Whether a text needs one more token; a full slot first drops its older half."""
         assert slot.task is not None
         if 0 < slot.task.request.n <= slot.drawn:
             return False
@@ -199,7 +202,7 @@ class Scheduler:
         return len(slot.text) + 1 >= self.capacity
 
     def _shift(self, slot: Slot, task: BatchTask) -> None:
-        """Drop the older half of a text, and run the rest again; all its tokens have been read."""
+        """Drop the older half of a text, and run the rest again."""
         keep = kept_tokens(task.request.keep, len(task.ids), self.capacity, add_bos=task.add_bos)
         rest = shift(slot.text, keep)
         cached = common_tokens(slot.text, rest, rewinds=self.executor.rewinds)
@@ -208,7 +211,7 @@ class Scheduler:
         self._turn = replace(self._turn, notes=(*self._turn.notes, f"context shift in slot {slot.number}"))
 
     def _prefill(self) -> None:
-        """Run a chunk of the oldest prompt that is not read yet; draw the first token at its end."""
+        """Run a chunk of the oldest unread prompt; draw the first token at its end."""
         reading = [slot for slot in self.slots if slot.task is not None and slot.prompt]
         if not reading:
             return

@@ -1,4 +1,4 @@
-"""A simple executor: one session for each slot, one call of the model for each text."""
+"""A simple executor: one session for each slot."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A slot as the scheduler sees it: the text in its cache, its request, and its work under way."""
+"""The host's state of a slot: the text in its cache, and its request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -83,7 +83,10 @@ class ChunkUnderWay:
 
 @dataclass(frozen=True)
 class DrawUnderWay:
-    """Tokens that the device is sampling; each row is a slot, its task, and whether the text then fills the slot."""
+    """Tokens that the device is sampling.
+
+    rows: slot, task, and whether the text then fills the slot.
+    """
 
     draw: Draw
     rows: tuple[tuple[Slot, BatchTask, bool], ...]

@@ -1,4 +1,4 @@
-"""A prompt and its options as the engine runs them: token ids, a checked request, a sampler."""
+"""A prompt and its options, checked: token ids, limits, sampling."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -1,4 +1,4 @@
-"""The size of the next chunk of a prompt: it bounds the gap between tokens of the other texts."""
+"""The size of a prompt's next chunk, which bounds the gap between other texts' tokens."""
 
 FIRST_CHUNK = 64  # tokens, before anything is measured
 LEAST_CHUNK = 16
@@ -8,7 +8,7 @@ MEMORY = 0.8  # weight of the earlier measurements in the mean
 
 
 class ChunkRule:
-    """Chunks that cost about two steps, or up to a second while no text is generated.
+    """Chunks that cost about two steps; up to a second while no text is generated.
 
     The cost of a step and of a prompt's token are running means of the measured turns.
     """
@@ -19,7 +19,7 @@ class ChunkRule:
         self._token: float | None = None  # seconds
 
     def size(self, *, generating: bool) -> int:
-        """Most tokens of the next chunk: a power of two, or all that the device runs at once."""
+        """Most tokens of the next chunk: a power of two, or the largest size."""
         if not generating:
             return self._largest if self._token is None else self._within(MOST_SECONDS, FIRST_CHUNK)
         if self._step is None or self._token is None:

@@ -1,4 +1,4 @@
-"""The slot of a request: the idle one that holds most of its prompt, else the one that is idle longest."""
+"""The slot of a request: the longest common prefix, else the least recently used."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,9 @@ from minillama.engine.batching.slots import Slot
 
 
 def common_tokens(text: Sequence[int], ids: Sequence[int], *, rewinds: bool) -> int:
-    """Tokens at the beginning of `ids` that a cache with `text` can go on from, short of the last one.
+    """Length of the common prefix that a cache with `text` can go on from.
+
+    Short of the last of `ids`, which is run for its logits.
 
     rewinds: whether the cache can go back; otherwise it is all of its text or nothing.
     """
