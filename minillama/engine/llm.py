@@ -160,20 +160,15 @@ class LLM:
         max_waiting: int = 1024,
         slot_prompt_similarity: float = 0.1,
     ) -> BatchEngine:
-        """Open an engine for many requests at once.
-
-        Close it, or use it in a `with` block.
+        """Open an engine for many requests at once; a context manager.
 
         slots: texts that are generated at once; others wait, `max_waiting` at most.
-        ctx_size: tokens of context of each slot; None for the model's, or less if memory is short.
+        ctx_size: tokens of context of each slot; None for the model's own.
         slot_prompt_similarity: share of a prompt that a slot must hold more than, to be chosen for that.
         Raises ResourceError where the slots do not fit in memory.
         """
-        options = SlotOptions(slots, ctx_size, max_waiting, slot_prompt_similarity)
-        self.check_file()
-        return open_batch_engine(
-            self.backend, self.requests, self.ctx_size, self.batches, self.cache_types, options, self.check_file
-        )
+        options = SlotOptions(slots, ctx_size or self.ctx_size, max_waiting, slot_prompt_similarity)
+        return open_batch_engine(self.backend, self.requests, self.batches, self.cache_types, options, self.check_file)
 
     def generate_many(
         self, prompts: Sequence[TextOrIds], *, slots: int = 8, **options: Unpack[GenerateOptions]

@@ -10,7 +10,7 @@ from minillama.engine.batching.executor import Executor
 from minillama.engine.batching.scheduler import Rules
 from minillama.engine.batching.session_executor import SessionExecutor
 from minillama.engine.generation.text_request import RequestReader
-from minillama.engine.loading.memory_budget import CONTEXT_STEP, available_bytes, logger, round_up, shown_bytes
+from minillama.engine.loading.memory_budget import available_bytes, round_up, shown_bytes
 from minillama.engine.session import Session
 from minillama.errors import OptionError, ResourceError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
@@ -24,16 +24,13 @@ MOST_SLOTS = 256
 class SlotOptions:
     """The options of `LLM.batch_engine`. Raises OptionError for impossible values."""
 
-    slots: int = 8
-    ctx_size: int | None = None
-    max_waiting: int = 1024
-    slot_prompt_similarity: float = 0.1
+    slots: int
+    ctx_size: int  # tokens of each slot
+    max_waiting: int
+    slot_prompt_similarity: float
 
     def __post_init__(self) -> None:
-        most = 1 << 31
-        bounds = {"slots": (1, MOST_SLOTS), "max_waiting": (1, most)} | (
-            {} if self.ctx_size is None else {"ctx_size": (1, most)}
-        )
+        bounds = {"slots": (1, MOST_SLOTS), "ctx_size": (1, 1 << 31), "max_waiting": (1, 1 << 31)}
         for name, (low, high) in bounds.items():
             value = as_int(getattr(self, name))
             if value is None or not low <= value <= high:
@@ -45,17 +42,18 @@ class SlotOptions:
 def open_batch_engine(
     backend: Backend,
     requests: RequestReader,
-    ctx_size: int,
     batches: Batches,
     types: CacheTypes,
     options: SlotOptions,
     check_file: Callable[[], None],
 ) -> BatchEngine:
-    """Open a batch engine on a model whose texts have `ctx_size` tokens.
+    """Open a batch engine on a model.
 
-    Raises ResourceError where the slots do not fit in memory.
+    Raises ResourceError where the slots do not fit in memory, or the model's file has changed.
     """
-    capacity = slot_capacity(backend, ctx_size, types, options)
+    check_file()
+    capacity = round_up(options.ctx_size)
+    check_slots_fit(backend, capacity, types, options.slots)
     batches = batches.within(capacity)
 
     def make_executor() -> Executor:
@@ -65,26 +63,14 @@ def open_batch_engine(
     return BatchEngine(backend, requests, make_executor, rules, options.max_waiting, check_file)
 
 
-def slot_capacity(backend: Backend, ctx_size: int, types: CacheTypes, options: SlotOptions) -> int:
-    """Tokens of each slot: those wanted, else the model's, halved while memory is short.
-
-    Raises ResourceError where the slots do not fit in memory.
-    """
-    devices, slots = backend.devices, options.slots
-    free = min(map(available_bytes, devices)) if devices else 1 << 62  # nothing is known of workers' memory
-    capacity = ctx_size if options.ctx_size is None else round_up(options.ctx_size)
-
-    def needed() -> int:
-        return cache_bytes(backend.config, capacity, types, batch=slots) // max(1, len(devices))
-
-    if options.ctx_size is None:
-        while needed() > 0.8 * free and capacity > CONTEXT_STEP:
-            capacity = round_up(capacity // 2)
-        if capacity < ctx_size:
-            logger.warning("slots of %d tokens in place of %d, to fit %s", capacity, ctx_size, shown_bytes(free))
-    if needed() > free:
+def check_slots_fit(backend: Backend, capacity: int, types: CacheTypes, slots: int) -> None:
+    """Raise ResourceError where slots of that many tokens do not fit in memory."""
+    if not backend.devices:  # workers, whose memory is unknown
+        return
+    free = min(map(available_bytes, backend.devices))
+    needed = cache_bytes(backend.config, capacity, types, batch=slots) // len(backend.devices)
+    if needed > free:
         raise ResourceError(
-            f"{slots} slots of {capacity} tokens need {shown_bytes(needed())} of cache, but {shown_bytes(free)} are "
-            "free; choose fewer slots or a smaller ctx_size"
+            f"{slots} slots of {capacity} tokens need {shown_bytes(needed)} of cache, but {shown_bytes(free)} are free; "
+            "choose fewer slots or a smaller ctx_size"
         )
-    return capacity

@@ -60,7 +60,8 @@ class Scheduler:
     def turn(self) -> None:
         """Dispatch one step of all texts and at most one chunk of a prompt.
 
-        Meanwhile the tokens of the last turn become text. A failed call of the device fails the requests in slots, and the slots start anew.
+        Meanwhile the tokens of the last turn become text. A failed call of the device fails the requests in slots, and
+        the slots start anew.
         """
         self._turn = TurnRecord(self._turn.number + 1, self._clock())
         tasks = [slot.task for slot in self.slots if slot.task is not None]
@@ -142,7 +143,7 @@ class Scheduler:
         task.begin(slot.number, cached, self._clock())
 
     def _reuse(self, slot: Slot, task: BatchTask) -> int:
-        """Length of the cached prefix: the slot's own, or a longer one copied from another slot."""
+        """Length of the cached prefix, the slot's own or copied from another slot."""
         rewinds = self.executor.rewinds
         own = common_tokens(slot.text, task.ids, rewinds=rewinds)
         if not rewinds:
