@@ -71,6 +71,6 @@ def check_slots_fit(backend: Backend, capacity: int, types: CacheTypes, slots: i
     needed = cache_bytes(backend.config, capacity, types, batch=slots) // len(backend.devices)
     if needed > free:
         raise ResourceError(
-            f"{slots} slots of {capacity} tokens need {shown_bytes(needed)} of cache, but {shown_bytes(free)} are free; "
-            "choose fewer slots or a smaller ctx_size"
+            f"{slots} slots of {capacity} tokens need {shown_bytes(needed)} of cache, but {shown_bytes(free)} are "
+            "free; choose fewer slots or a smaller ctx_size"
         )
