@@ -25,6 +25,7 @@ from minillama.model.state_sizes import position_bytes, slides, window_capacity
 from minillama.model.states.key_values import KeyValues
 from minillama.model.states.latents import Latents
 from minillama.model.states.recurrent import ConvolutionState, NoState, RecurrentState
+from minillama.model.states.rows import put_row, take_row
 from minillama.model.states.stores import empty_store, zeros
 from minillama.model.states.window import WindowKeyValues
 
@@ -38,15 +39,51 @@ class Cache:
     """The state of every layer, and the length of each of B texts.
 
     Positions from `length` on are unspecified: attention masks them, the next step overwrites them.
+    slots: the rows of the states that belong to the texts; None where text b has row b. See `select`.
     """
 
     layers: tuple[LayerState, ...]
     length: Int[Array, "B"]
     capacity: int = field(metadata={"static": True})  # S: positions that fit
+    slots: Int[Array, "B"] | None = None
 
     def resize(self, capacity: int) -> "Cache":
         """The same cache with more room."""
         return replace(self, layers=tuple(layer.resize(capacity) for layer in self.layers), capacity=capacity)
+
+    def select(self, slots: Int[Array, "n"], length: Int[Array, "n"]) -> "Cache":
+        """The same states, for a pass over n texts in these rows.
+
+        length: tokens of each text. A row outside of the states stands for no text: nothing is written, and the result
+        means nothing.
+        """
+        return replace(self, slots=slots, length=length)
+
+    def after(self, selected: "Cache") -> "Cache":
+        """This cache with the states after a pass over some rows."""
+        return replace(self, layers=selected.layers)
+
+    def take_row(self, slot: Int[Array, ""], count: int) -> "Cache":
+        """A copy of one text: `count` positions, and the states of fixed size."""
+        layers = tuple(layer.take_row(slot, count) for layer in self.layers)
+        return Cache(layers, take_row(self.length, slot), count)
+
+    def put_row(self, row: "Cache", slot: Int[Array, ""]) -> "Cache":
+        """This cache with a text of `take_row` in a row."""
+        return replace(self, layers=tuple(map(put_row, self.layers, row.layers, [slot] * len(self.layers))))
+
+    def copy_row(self, source: Int[Array, ""], target: Int[Array, ""], count: Int[Array, ""]) -> "Cache":
+        """This cache with `count` positions of a text also in another row."""
+        return replace(self, layers=tuple(layer.copy_row(source, target, count) for layer in self.layers))
+
+    def slide_row(self, slot: Int[Array, ""], first: Int[Array, "1"]) -> "Cache":
+        """This cache, where the sliding windows of one text begin at a position."""
+
+        def slide(layer: LayerState) -> LayerState:
+            return put_row(layer, take_row(layer, slot).slide(first), slot)
+
+        layers = (slide(layer) if isinstance(layer, WindowKeyValues) else layer for layer in self.layers)
+        return replace(self, layers=tuple(layers))
 
     def slide(self, first: Int[Array, "B"] | Int[np.ndarray, "B"]) -> "Cache":
         """The cache whose sliding windows begin at these positions."""

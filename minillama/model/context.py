@@ -30,6 +30,7 @@ class PassContext:
     whose products skip the others.
     output_index: the only token of each text that is wanted after this layer; None for all.
     per_layer: embeddings of each token for all layers, in a layer its own; None in models without.
+    slots: the row of the cache of each text; None where text b has row b.
     see: called with the name and value of every activation, under llama.cpp's names; it may replace the value.
     """
 
@@ -41,6 +42,7 @@ class PassContext:
     config: Config = field(metadata={"static": True})
     see: See = field(metadata={"static": True})
     per_layer: Float[Array, "B T *layers P"] | None = None
+    slots: Int[Array, "B"] | None = None
 
     @property
     def is_traced(self) -> bool:
@@ -113,13 +115,14 @@ def pass_context(
     *,
     per_layer: Float[Array, "B T L P"] | None = None,
     valid: Int[Array, "B"] | None = None,
+    slots: Int[Array, "B"] | None = None,
     see: See = unseen,
 ) -> PassContext:
     """The context of `tokens` new tokens that follow the first `length` of each text."""
     positions = length[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None]
     ropes = tuple(rope_cos_sin(rope, rope_factors if rope.has_factors else None, positions) for rope in config.ropes)
     one = None if valid is None or length.shape[0] > 1 else valid[0]  # kernels skip padding of one text only
-    return PassContext(positions, ropes, valid, one, None, config, see, per_layer)
+    return PassContext(positions, ropes, valid, one, None, config, see, per_layer, slots)
 
 
 def normed(

@@ -98,7 +98,8 @@ def run_layers(
     per_layer: of all layers of the model. valid: valid tokens of each text, None for all.
     last_only: the result holds only the last valid token of each text, [B, 1, D].
     """
-    ctx = pass_context(config, rope_factors, cache.length, x.shape[1], per_layer=per_layer, valid=valid, see=see)
+    shared = {"per_layer": per_layer, "valid": valid, "slots": cache.slots, "see": see}
+    ctx = pass_context(config, rope_factors, cache.length, x.shape[1], **shared)
     states, tokens = list(cache.layers), x.shape[1]
     last_mixing = max((i for i, state in enumerate(states) if not isinstance(state, NoState)), default=-1)
     last = replace(ctx, output_index=valid - 1) if last_only else ctx

@@ -4,7 +4,7 @@ The sequence of stages is static structure of the pytree. The options of each st
 nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -45,6 +45,12 @@ class Chain:
     sampler: FinalSampler
     vocab_size: int = field(metadata=STATIC)
     window: int = field(metadata=STATIC)
+
+    @property
+    def structure(self) -> Hashable:
+        """The key of the programs that run the chain: equal for chains that share them."""
+        leaves, structure = jax.tree.flatten(self)
+        return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
     def init(self, seed: int) -> SamplerState:
         """The state before the first token, from a seed (0 to 2**32 - 1, see `resolve_seed`)."""

@@ -171,11 +171,12 @@ def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.n
     batch, time = positions.shape
     out = guarded(np.full((batch, time, KV_HEADS * heads.groups * heads.value_size), np.nan, np.float32))
     logits = None if sinks(heads) is None else guarded(sinks(heads))
+    slots = guarded(np.arange(batch, dtype=np.int32))
     scale, cap = (int(bits) for bits in np.array([SCALE, softcap(heads)], np.float32).view(np.int32))
     args = AttentionArgs.pack(
-        time=time, kv_heads=KV_HEADS, capacity=case.capacity, window=case.window, scale=scale, softcap=cap,
-        q=q.ctypes.data, positions=positions.ctypes.data, out=out.ctypes.data, key_cache=keys.ctypes.data,
-        value_cache=values.ctypes.data,
+        time=time, rows=len(keys), kv_heads=KV_HEADS, capacity=case.capacity, window=case.window, scale=scale,
+        softcap=cap, q=q.ctypes.data, positions=positions.ctypes.data, out=out.ctypes.data, key_cache=keys.ctypes.data,
+        value_cache=values.ctypes.data, slots=slots.ctypes.data,
         sinks=0 if logits is None else logits.ctypes.data,
     )  # fmt: skip
     lanes = panel_lanes(time, heads.groups)

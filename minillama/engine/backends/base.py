@@ -4,6 +4,7 @@ Caches, samplers, states and logits belong to the backend that made them. Caller
 log-probabilities and logits as numbers.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -16,6 +17,20 @@ from minillama.model import Config
 from minillama.sampling import Sampling
 
 Handle = Any  # a cache, chain, state or array where the backend computes
+
+
+@dataclass(frozen=True)
+class HostCopy:
+    """Arrays of devices in the host's memory, and the way back to their devices."""
+
+    arrays: tuple[np.ndarray, ...]
+    shardings: tuple[jax.sharding.Sharding, ...]
+    structure: jax.tree_util.PyTreeDef
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self.arrays)
 
 
 @runtime_checkable
@@ -58,6 +73,15 @@ class Backend(Protocol):
     def restore(self, cache: Handle, saved: Handle, length: Int[np.ndarray, "B"]) -> Handle:
         """The cache as at a checkpoint, with `length` tokens of each text."""
 
+    def to_host(self, saved: Handle) -> Any:
+        """A saved text in the host's memory, with its `nbytes`.
+
+        Of workers: in their memory.
+        """
+
+    def from_host(self, copy: Any) -> Handle:
+        """A saved text from the host's memory."""
+
     def broadcast(self, number: int) -> int:
         """The number of one process, for all that run this program."""
 
@@ -82,6 +106,14 @@ class BackendDefaults:
 
     def restore(self, cache: Handle, saved: Handle, length: Int[np.ndarray, "B"]) -> Handle:
         return self.truncate(cache.restored(saved), length)
+
+    def to_host(self, saved: Handle) -> HostCopy:
+        leaves, structure = jax.tree.flatten(saved)
+        arrays = tuple(np.asarray(leaf) for leaf in leaves)
+        return HostCopy(arrays, tuple(leaf.sharding for leaf in leaves), structure)
+
+    def from_host(self, copy: HostCopy) -> Handle:
+        return jax.tree.unflatten(copy.structure, jax.device_put(list(copy.arrays), list(copy.shardings)))
 
     def broadcast(self, number: int) -> int:
         return number

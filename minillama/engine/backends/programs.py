@@ -36,13 +36,16 @@ class Kind(Enum):
     """The kinds of values that programs take and give."""
 
     CACHE = auto()  # Cache
+    SAVED = auto()  # Cache of one text, kept
     CHAIN = auto()  # Chain of samplers
+    CHAINS = auto()  # Chain of each of N slots; None in a process without the output head
     STATE = auto()  # SamplerState of B texts; None in a process without the output head
     LOGITS = auto()  # float32 [B, V]; sharded over the vocabulary where devices share the model
     HIDDEN = auto()  # float32 [B, T, D], on the device that has the output head
     NUMBERS = auto()  # float32, the same everywhere
     DRAFT = auto()  # VerifiedDraft
     IDS = auto()  # int32 [B, T]; or the tokens of a VerifiedDraft
+    LATEST = auto()  # int32 [N, 1], the latest token of each slot
     COUNTS = auto()  # int32 [B] or [n], or None
     WINDOW = auto()  # int32 [B, W]
     SEEDS = auto()  # uint32 [B, 624]: the first words of the random numbers of B texts
@@ -135,7 +138,7 @@ def program(
 def prefill(m: Model, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B V"], Cache]:
     """Run the first `n_valid` of T tokens of each text; logits of the last one."""
     x, cache = m.forward_last(cache, ids, n_valid)
-    return m.head(_logits_shard, x)[1], cache
+    return m.head(logits_shard, x)[1], cache
 
 
 @program(takes=(Kind.CACHE, Kind.IDS, Kind.COUNTS), gives=(Kind.HIDDEN, Kind.CACHE))
@@ -172,7 +175,7 @@ def generate(
     probabilities). n_draft: None for no draft; T is 1 then.
     """
     x, after = m.forward(cache, ids, keeps=n_draft is not None)
-    blank = partial(_blank_draft, *ids.shape, counted=n_draft is not None)
+    blank = partial(blank_draft, *ids.shape, counted=n_draft is not None)
     if n_draft is None:
         draft, state = m.head(_sample, chain, state, x, blank=blank)
         return draft, state, after
@@ -194,7 +197,7 @@ def start(
     seeds: the `seed_words` of each text.
     One program, because each one costs a new process as much as a token.
     """
-    return m.head(_start, chain, seeds, recent, count, logits, blank=partial(_blank_draft, len(seeds), 1))
+    return m.head(_start, chain, seeds, recent, count, logits, blank=partial(blank_draft, len(seeds), 1))
 
 
 @program(takes=(Kind.CACHE, Kind.STATIC), gives=(Kind.CACHE,), donates=False)
@@ -239,7 +242,8 @@ class WholeModel:
         return replace(after, length=cache.length + count)
 
 
-def _logits_shard(params: Params, config: Config, x: Float[Array, "B D"]) -> tuple[None, Float[Array, "B R"]]:
+def logits_shard(params: Params, config: Config, x: Float[Array, "B D"]) -> tuple[None, Float[Array, "B R"]]:
+    """Logits that stay where the output head is; this device's R rows of the vocabulary."""
     return None, unembed_shard(params, config, x)
 
 
@@ -268,10 +272,7 @@ def _start(
     count: Int[Array, "B"],
     logits: Float[Array, "B R"],
 ) -> tuple[VerifiedDraft, SamplerState]:
-    def first_state(words: Array, recent: Array, count: Array) -> SamplerState:
-        return chain.accept_many(new_state(words, chain.window, chain.sampler.initial_mu()), recent, count)
-
-    return _draw(config, chain, _each_text(first_state, seeds, recent, count), logits)
+    return _draw(config, chain, each_text(partial(first_state, chain), seeds, recent, count), logits)
 
 
 def _draw(
@@ -279,15 +280,26 @@ def _draw(
 ) -> tuple[VerifiedDraft, SamplerState]:
     """Sample one token of each text; a sharded vocabulary sends only its best candidates."""
 
-    def draw(logits: Float[Array, "R"], state: SamplerState) -> tuple[Array, Array, SamplerState]:
-        if config.axis is not None and shardable_stages(chain):
-            return sample_sharded(chain, state, logits, config.axis)
-        whole = all_gather(logits, config.axis)[: config.vocab_size]
-        token, state = chain(whole, state)
-        return token, logprob(whole, token), state
-
-    tokens, logprobs, state = _each_text(draw, logits, state)
+    tokens, logprobs, state = each_text(partial(draw_token, config, chain), state, logits)
     return VerifiedDraft(tokens[:, None], logprobs[:, None]), state
+
+
+def first_state(
+    chain: Chain, words: UInt32[Array, "624"], recent: Int[Array, "W"], count: Int[Array, ""]
+) -> SamplerState:
+    """The state of a new sampler that has seen `count` tokens; words: of `seed_words`."""
+    return chain.accept_many(new_state(words, chain.window, chain.sampler.initial_mu()), recent, count)
+
+
+def draw_token(
+    config: Config, chain: Chain, state: SamplerState, logits: Float[Array, "R"]
+) -> tuple[Int[Array, ""], Float[Array, ""], SamplerState]:
+    """Sample a token of one text; it, its log-probability, and the next state."""
+    if config.axis is not None and shardable_stages(chain):
+        return sample_sharded(chain, state, logits, config.axis)
+    whole = all_gather(logits, config.axis)[: config.vocab_size]
+    token, state = chain(whole, state)
+    return token, logprob(whole, token), state
 
 
 def _verify(
@@ -301,7 +313,7 @@ def _verify(
 ) -> tuple[VerifiedDraft, SamplerState]:
     """Sample position after position of each text until a sample differs from the draft."""
     verify = partial(_verify_text, chain)
-    return _each_text(verify, unembed(params, config, x), state, ids, n_draft)
+    return each_text(verify, unembed(params, config, x), state, ids, n_draft)
 
 
 def _verify_text(
@@ -329,13 +341,14 @@ def _verify_text(
     return draft, state
 
 
-def _blank_draft(batch: int, tokens: int, *, counted: bool = False) -> VerifiedDraft:
+def blank_draft(batch: int, tokens: int, *, counted: bool = False) -> VerifiedDraft:
+    """Arrays of the shapes of a draft, in processes without the output head."""
     shape = (batch, tokens)
     count = jnp.zeros(batch, jnp.int32) if counted else None
     return VerifiedDraft(jnp.zeros(shape, jnp.int32), jnp.zeros(shape), count)
 
 
-def _each_text(function: Callable[..., Result], *batched: Any) -> Result:
+def each_text(function: Callable[..., Result], *batched: Any) -> Result:
     """`function` of each text; a single one runs without the cost of `vmap`."""
     if len(jax.tree.leaves(batched)[0]) > 1:
         return jax.vmap(function)(*batched)

@@ -17,15 +17,14 @@ import numpy as np
 from jaxtyping import Int
 
 from minillama.engine.backends.base import BackendDefaults, Handle
-from minillama.engine.backends.programs import ARRAY, Kind, Program, VerifiedDraft, gather_rows, generate, resize
+from minillama.engine.backends.programs import ARRAY, Kind, Program, VerifiedDraft, gather_rows, generate
 from minillama.engine.compile.compile_timer import count_seconds
 from minillama.errors import FormatError
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, cache_bytes
 from minillama.parallel.workers.wire import Message
 from minillama.parallel.workers.worker_group import WorkerGroup
-from minillama.sampling import Sampling
-from minillama.sampling.chain import penalty_window
+from minillama.sampling import Chain, Sampling, build_chain
 
 
 class RemoteHandle:
@@ -71,11 +70,11 @@ class RemoteCache(RemoteHandle):
 
 
 class RemoteChain(RemoteHandle):
-    """A chain of samplers of the workers, with its window of recent tokens."""
+    """A chain of the workers, with its window of recent tokens and its structure."""
 
-    def __init__(self, backend: "RemoteBackend", number: int, window: int) -> None:
+    def __init__(self, backend: "RemoteBackend", number: int, chain: Chain) -> None:
         super().__init__(backend, number)
-        self.window = window
+        self.window, self.structure = chain.window, chain.structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +146,7 @@ class RemoteBackend(BackendDefaults):
     def chain(self, sampling: Sampling) -> Handle:
         biases = [(token, None if bias == -np.inf else bias) for token, bias in sampling.logit_bias]
         number = self._send("chain", sampling={**asdict(sampling), "logit_bias": biases})
-        return RemoteChain(self, number, penalty_window(sampling))
+        return RemoteChain(self, number, build_chain(sampling, self.config.vocab_size))
 
     def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
         names = [types.keys.value, types.values.value]
@@ -162,6 +161,12 @@ class RemoteBackend(BackendDefaults):
 
     def restore(self, cache: Handle, saved: Handle, length: Int[np.ndarray, "B"]) -> Handle:
         return RemoteCache(self, self._send("restore", cache, saved, length), cache.shape)
+
+    def to_host(self, saved: Handle) -> Handle:
+        return saved
+
+    def from_host(self, copy: Handle) -> Handle:
+        return copy
 
     def close(self) -> None:
         self.group.close()
@@ -211,16 +216,16 @@ class RemoteBackend(BackendDefaults):
         return first
 
     def _result(self, program: Program, args: Sequence[Any], kind: Kind, number: int) -> Any:
-        if kind is Kind.CACHE:
+        if kind in (Kind.CACHE, Kind.SAVED):
             cache = args[program.takes.index(Kind.CACHE)]
-            capacity = args[1] if program is resize else cache.capacity
-            batch = len(args[1]) if program is gather_rows else cache.batch
+            capacity = next((args[place] for place in program.positions(Kind.STATIC)), cache.capacity)
+            batch = 1 if kind is Kind.SAVED else len(args[1]) if program is gather_rows else cache.batch
             return RemoteCache(self, number, replace(cache.shape, capacity=capacity, batch=batch))
         if kind is not Kind.DRAFT:
             return RemoteHandle(self, number)
         draft = RemoteHandle(self, number)
         counted = program is generate and args[-1] is not None
-        batch = args[0].batch if program is generate else len(args[1])
+        batch = args[0].batch if program is generate else len(args[program.positions(Kind.SEEDS, Kind.COUNTS)[0]])
         self._awaited[number] = DraftShape(batch, args[3].shape[1] if counted else 1, counted)
         return VerifiedDraft(*(RemoteFuture(draft, field) for field in range(3 if counted else 2)))
 

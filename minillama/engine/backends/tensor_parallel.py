@@ -34,6 +34,7 @@ from minillama.sampling import Sampling, build_chain
 logger = logging.getLogger("minillama")
 
 REPLICATED = PartitionSpec()
+CACHES = (Kind.CACHE, Kind.SAVED)
 HEADS = PartitionSpec(None, AXIS)  # of a layer's state: [B, K, S, ...]
 VOCABULARY = PartitionSpec(None, AXIS)  # of logits [B, V], which stay where they were computed
 
@@ -135,7 +136,7 @@ def _sharded(program: Program, layout: Layout, params: Params, args: Sequence[An
         on_device,
         mesh=layout.mesh,
         in_specs=(list(layout.specs), *specs),
-        out_specs=[cache_specs if kind is Kind.CACHE else _spec(kind) for kind in program.gives],
+        out_specs=[cache_specs if kind in CACHES else _spec(kind) for kind in program.gives],
         check_vma=False,  # the CPU kernels have no rule for it
     )(weights, *(leaves for leaves, _ in split))
     results = tuple(map(jax.tree.unflatten, structures, found))
@@ -151,7 +152,7 @@ def _specs(kind: Kind, leaves: Sequence[Array]) -> list[PartitionSpec]:
 
     Of a cache, all but the lengths are sharded by heads.
     """
-    if kind is Kind.CACHE:
+    if kind in CACHES:
         return [HEADS if leaf.ndim > 1 else REPLICATED for leaf in leaves]
     return [_spec(kind)] * len(leaves)
 

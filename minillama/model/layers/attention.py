@@ -38,20 +38,23 @@ def attention(
     softcap: float,
     window: int,
     sinks: Float[Array, "N"] | None = None,
+    slots: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B T NH"]:
     """softmax(q·k scale) v over the visible positions; heads concatenated.
 
     positions: of the queries, whose own keys and values the cache holds already.
     softcap: bound of the scores, by softcap · tanh(score / softcap); window: positions that a query sees; 0 for none.
     sinks: a logit of each head that joins the softmax; None for none.
+    slots: the row of the cache of each text; None where text b has row b.
     """
     form = partial(attention_in_tiles, scale=scale, softcap=softcap, window=window)
     on_cpu = partial(form, tile=TILE)
     if cpu_kernels_error() is None and _fits_kernel(keys, values):
         on_cpu = partial(_kernel_attention, (scale, softcap, window))
     if jax.default_backend() == "cpu":
-        return on_cpu(q, keys, values, positions, sinks)
-    return lax.platform_dependent(q, keys, values, positions, sinks, cpu=on_cpu, default=partial(form, tile=LARGE_TILE))
+        return on_cpu(q, keys, values, positions, sinks, slots)
+    default = partial(form, tile=LARGE_TILE)
+    return lax.platform_dependent(q, keys, values, positions, sinks, slots, cpu=on_cpu, default=default)
 
 
 def _fits_kernel(keys: Store, values: Store | FirstChannels) -> bool:
@@ -66,6 +69,7 @@ def _kernel_attention(
     values: Store | FirstChannels,
     positions: Int[Array, "B T"],
     sinks: Float[Array, "N"] | None,
+    slots: Int[Array, "B"] | None,
 ) -> Float[Array, "B T NH"]:
     """The CPU kernel, compiled for these sizes."""
     from minillama.kernels.cpu.attention.attention_args import AttentionSpec
@@ -79,7 +83,7 @@ def _kernel_attention(
     )
     (key_array,) = jax.tree.leaves(keys)
     value_array = None if shared else jax.tree.leaves(values)[0]
-    return run_kernel(spec, q, positions, key_array, value_array, *constants, sinks)
+    return run_kernel(spec, q, positions, key_array, value_array, *constants, sinks, slots)
 
 
 def attention_in_tiles(
@@ -88,6 +92,7 @@ def attention_in_tiles(
     values: Store | FirstChannels,
     positions: Int[Array, "B T"],
     sinks: Float[Array, "N"] | None = None,
+    slots: Int[Array, "B"] | None = None,
     *,
     scale: float,
     softcap: float,
@@ -95,8 +100,8 @@ def attention_in_tiles(
     tile: int,
 ) -> Float[Array, "B T NH"]:
     """`attention` with a running softmax over tiles of keys."""
-    batch, kv_heads, capacity, size = keys.shape
-    time, tile = q.shape[1], min(tile, capacity)
+    _, kv_heads, capacity, size = keys.shape
+    batch, time, tile = *q.shape[:2], min(tile, capacity)
     per_query = (batch, kv_heads, q.shape[2] // kv_heads, time)  # [B, K, G, T]
     rows = _grouped(q, kv_heads).transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, size) * scale
     first = jnp.maximum(jnp.min(positions) - (window - 1), 0) // tile if window else jnp.int32(0)
@@ -108,11 +113,11 @@ def attention_in_tiles(
         start = jnp.minimum(number * tile, capacity - tile)  # the last tile may overlap the one before it
         span = start + jnp.arange(tile, dtype=jnp.int32)
         seen = _visible(positions, span, window) & (span >= number * tile)[None, None, None, None]
-        scores = jnp.einsum("BKRH,BKSH->BKRS", rows, keys.read(start, tile)).reshape(*per_query, tile)
+        scores = jnp.einsum("BKRH,BKSH->BKRS", rows, keys.read(start, tile, slots)).reshape(*per_query, tile)
         scores = jnp.where(seen, _softcapped(scores, softcap), -jnp.inf)
         new_max = jnp.maximum(row_max, jnp.max(scores, axis=-1))
         rescale, weights = jnp.exp(row_max - new_max), jnp.exp(scores - new_max[..., None])
-        added = jnp.einsum("BKRS,BKSH->BKRH", weights.reshape(*rows.shape[:3], tile), values.read(start, tile))
+        added = jnp.einsum("BKRS,BKSH->BKRH", weights.reshape(*rows.shape[:3], tile), values.read(start, tile, slots))
         acc = acc * rescale[..., None] + added.reshape(*per_query, -1)
         return new_max, row_sum * rescale + jnp.sum(weights, axis=-1), acc
 

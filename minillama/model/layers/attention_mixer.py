@@ -26,17 +26,17 @@ def attention_mixer(
     of_keys, of_values = key_rotation(state.keys), value_rotation(state.values)
     if layer.source is None:
         q, k, v, gate = project_qkv(p, h, ctx, layer)
-        state = state.write(hadamard(k, of_keys), hadamard(v, of_values), ctx.positions[:, 0])
+        state = state.write(hadamard(k, of_keys), hadamard(v, of_values), ctx.positions[:, 0], ctx.slots)
     else:
         q, gate = to_queries(p.attn_q(h, ctx.n_valid), p, ctx, layer), None
     q = hadamard(q, of_keys)
-    q, positions = ctx.output_rows(q), state.places(ctx.output_rows(ctx.positions))
+    q, positions = ctx.output_rows(q), state.places(ctx.output_rows(ctx.positions), ctx.slots)
     options = layer.scale, ctx.config.attn_logit_softcapping, layer.sliding_window, p.attn_sinks
     if ctx.is_traced:  # `attention` never holds the weights
-        weights = ctx.see("kq_soft_max", attention_weights(q, state.keys, positions, *options))
-        mixed = attend(weights, state.values)
+        weights = ctx.see("kq_soft_max", attention_weights(q, state.keys.of_rows(ctx.slots), positions, *options))
+        mixed = attend(weights, state.values.of_rows(ctx.slots))
     else:
-        mixed = attention(q, state.keys, state.values, positions, *options)
+        mixed = attention(q, state.keys, state.values, positions, *options, ctx.slots)
     mixed = hadamard(mixed, of_values)  # back
     if gate is not None:
         mixed = mixed * jax.nn.sigmoid(ctx.output_rows(gate))

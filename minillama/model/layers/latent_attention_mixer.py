@@ -25,15 +25,15 @@ def latent_attention_mixer(
 ) -> tuple[Float[Array, "B _ NV"], Latents]:
     """Attention over the latents of earlier tokens and these; heads side by side, before `attn_output`."""
     q, latents = project_latents(p, h, ctx, layer)
-    state = state.write(ctx.see("Kcur", latents), ctx.positions[:, 0])
+    state = state.write(ctx.see("Kcur", latents), ctx.positions[:, 0], ctx.slots)
     q, positions = ctx.output_rows(q), ctx.output_rows(ctx.positions)
     q = ctx.see("Qcur", absorb_keys(p, q, ctx, layer))
-    values, constants = state.values(layer.kv_lora_rank), (layer.scale, ctx.config.attn_logit_softcapping, 0)
+    values, constants = state.values(layer.kv_lora_rank), (layer.scale, ctx.config.attn_logit_softcapping, 0, None)
     if ctx.is_traced:  # `attention` never holds the weights
-        weights = ctx.see("kq_soft_max", attention_weights(q, state.keys, positions, *constants))
-        mixed = attend(weights, values)
+        weights = ctx.see("kq_soft_max", attention_weights(q, state.keys.of_rows(ctx.slots), positions, *constants))
+        mixed = attend(weights, values.of_rows(ctx.slots))
     else:
-        mixed = attention(q, state.keys, values, positions, *constants)
+        mixed = attention(q, state.keys, values, positions, *constants, ctx.slots)
     return ctx.see("kqv_out", apply_values(p, mixed, ctx, layer)), state
 
 

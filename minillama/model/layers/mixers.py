@@ -18,6 +18,7 @@ from minillama.model.layers.recurrent.delta_net import delta_net_mixer
 from minillama.model.layers.recurrent.mamba2 import mamba2_mixer
 from minillama.model.layers.recurrent.short_convolution import short_convolution_mixer
 from minillama.model.params import Block
+from minillama.model.states.recurrent import FixedState
 
 
 @runtime_checkable
@@ -42,5 +43,12 @@ MIXERS: Mapping[type[Layer], Mixer] = {
 def mix(
     p: Block, h: Float[Array, "B T D"], state: LayerState, ctx: PassContext, layer: Layer
 ) -> tuple[Float[Array, "B _ M"], LayerState]:
-    """Mix tokens with the mixer that belongs to the layer's kind."""
-    return MIXERS[type(layer)](p, h, state, ctx, layer)
+    """Mix tokens with the mixer that belongs to the layer's kind.
+
+    Mixers of attention read and write rows of the cache in place. States of fixed size are copied out and back.
+    """
+    mixer = MIXERS[type(layer)]
+    if ctx.slots is None or not isinstance(state, FixedState):
+        return mixer(p, h, state, ctx, layer)
+    mixed, after = mixer(p, h, state.of_rows(ctx.slots, ctx.positions[:, 0]), ctx, layer)
+    return mixed, state.with_rows(after, ctx.slots)

@@ -26,9 +26,11 @@ class Latents(AllPositions):
         """The latents alone."""
         return FirstChannels(self.keys, kv_lora_rank)
 
-    def write(self, new: Float32[Array, "B T 1 H"], start: Int[Array, "B"]) -> "Latents":
+    def write(
+        self, new: Float32[Array, "B T 1 H"], start: Int[Array, "B"], slots: Int[Array, "B"] | None = None
+    ) -> "Latents":
         """Put T new positions after the first `start` of each text."""
-        return Latents(self.keys.write(new, start))
+        return Latents(self.keys.write(new, start, slots))
 
     def resize(self, capacity: int) -> "Latents":
         """The same positions with more room."""

@@ -4,14 +4,40 @@ Such a state cannot go back to an earlier position: a caller that will need one 
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, Int
+
+from minillama.model.states.rows import put_row, take_row
+
+State = TypeVar("State", bound="FixedState")
 
 
 class FixedState:
     """A state whose size does not depend on the context."""
+
+    def take_row(self: State, slot: Int[Array, ""], count: int) -> State:
+        """The state of one text, whatever its number of positions."""
+        return take_row(self, slot)
+
+    def copy_row(self: State, source: Int[Array, ""], target: Int[Array, ""], count: Int[Array, ""]) -> State:
+        """These states with that of one text also in another row."""
+        return put_row(self, take_row(self, source), target)
+
+    def of_rows(self: State, slots: Int[Array, "B"], start: Int[Array, "B"]) -> State:
+        """The states of texts in these rows; that of an empty text at position 0."""
+
+        def take(leaf: Array) -> Array:
+            is_begun = (start > 0).reshape(-1, *(1 for _ in leaf.shape[1:]))
+            return jnp.where(is_begun, jnp.take(leaf, slots, axis=0, mode="clip"), 0)
+
+        return jax.tree.map(take, self)
+
+    def with_rows(self: State, new: State, slots: Int[Array, "B"]) -> State:
+        """These states with new ones in some rows; one outside of them writes nothing."""
+        return jax.tree.map(lambda leaf, rows: leaf.at[slots].set(rows, mode="drop"), self, new)
 
     def resize(self, capacity: int) -> "FixedState":
         """The same."""

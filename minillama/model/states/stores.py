@@ -47,16 +47,25 @@ class Store(ABC):
     def decode(self) -> Float32[Array, "B K S H"]:
         """All positions."""
 
-    def read(self, start: Int[Array, ""], count: int) -> Float32[Array, "B K count H"]:
-        """`count` positions from `start` on, of every text."""
-        return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, count, axis=2), self).decode()
+    def of_rows(self, slots: Int[Array, "B"] | None) -> "Store":
+        """A copy of some rows; the store itself where `slots` is None."""
+        return self if slots is None else jax.tree.map(lambda leaf: jnp.take(leaf, slots, axis=0, mode="clip"), self)
 
-    def write(self, new: Float32[Array, "B T K H"], start: Int[Array, "B"]) -> "Store":
+    def read(
+        self, start: Int[Array, ""], count: int, slots: Int[Array, "B"] | None = None
+    ) -> Float32[Array, "B K count H"]:
+        """`count` positions from `start` on, of every text or of some rows."""
+        some = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, count, axis=2), self)
+        return some.of_rows(slots).decode()
+
+    def write(
+        self, new: Float32[Array, "B T K H"], start: Int[Array, "B"], slots: Int[Array, "B"] | None = None
+    ) -> "Store":
         """Put T new positions after the first `start` of each text.
 
-        Start + T must not exceed S.
+        Start + T must not exceed S. slots: the row of each text; one outside of the store writes nothing.
         """
-        return jax.tree.map(partial(_put, start=start), self, self.encode(new.swapaxes(1, 2)))
+        return jax.tree.map(partial(_put, start=start, slots=slots), self, self.encode(new.swapaxes(1, 2)))
 
     def resize(self, capacity: int) -> "Store":
         """The same positions with more room."""
@@ -132,9 +141,15 @@ class FirstChannels:
         """All positions."""
         return self.store.decode()[..., : self.size]
 
-    def read(self, start: Int[Array, ""], count: int) -> Float32[Array, "B K count size"]:
-        """`count` positions from `start` on, of every text."""
-        return self.store.read(start, count)[..., : self.size]
+    def of_rows(self, slots: Int[Array, "B"] | None) -> "FirstChannels":
+        """A copy of some rows; the store itself where `slots` is None."""
+        return FirstChannels(self.store.of_rows(slots), self.size)
+
+    def read(
+        self, start: Int[Array, ""], count: int, slots: Int[Array, "B"] | None = None
+    ) -> Float32[Array, "B K count size"]:
+        """`count` positions from `start` on, of every text or of some rows."""
+        return self.store.read(start, count, slots)[..., : self.size]
 
 
 def empty_store(kind: CacheType, batch: int, heads: int, capacity: int, size: int) -> Store:
@@ -153,9 +168,15 @@ def zeros(shape: tuple[int, ...], dtype: type) -> Array:
     return jax.device_put(np.zeros(shape, dtype), may_alias=False)
 
 
-def _put(leaf: Array, new: Array, start: Int[Array, "B"]) -> Array:
+def _put(leaf: Array, new: Array, start: Int[Array, "B"], slots: Int[Array, "B"] | None) -> Array:
     """Write T new positions of a leaf after the first `start` of each text."""
     zero = jnp.int32(0)
-    if leaf.shape[0] == 1:  # the batched form lowers to a scatter, which is slower
-        return lax.dynamic_update_slice(leaf, new, (zero, zero, start[0], zero))
+    if new.shape[0] == 1:  # the batched forms lower to a scatter, which is slower
+        place = (zero if slots is None else slots[0], zero, start[0], zero)
+        if slots is not None:
+            new = jnp.where(slots[0] < leaf.shape[0], new, lax.dynamic_slice(leaf, place, new.shape))
+        return lax.dynamic_update_slice(leaf, new, place)
+    if slots is not None:
+        places = start[:, None] + jnp.arange(new.shape[2], dtype=jnp.int32)[None]
+        return leaf.at[slots[:, None], :, places].set(new.swapaxes(1, 2), mode="drop")
     return jax.vmap(lambda one, n, at: lax.dynamic_update_slice(one, n, (zero, at, zero)))(leaf, new, start)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
 from minillama.model.state_sizes import MARGIN
+from minillama.model.states.rows import put_row, take_row
 from minillama.model.states.stores import Store
 
 
@@ -35,15 +36,21 @@ class WindowKeyValues:
     most: int = field(metadata={"static": True})
 
     def write(
-        self, k: Float32[Array, "B T K H"], v: Float32[Array, "B T K H"], start: Int[Array, "B"]
+        self,
+        k: Float32[Array, "B T K H"],
+        v: Float32[Array, "B T K H"],
+        start: Int[Array, "B"],
+        slots: Int[Array, "B"] | None = None,
     ) -> "WindowKeyValues":
         """Put T new positions after the first `start` of each text."""
-        place = start - self.first[:, 0]
-        return WindowKeyValues(self.keys.write(k, place), self.values.write(v, place), self.first, self.most)
+        place = self.places(start[:, None], slots)[:, 0]
+        keys, values = self.keys.write(k, place, slots), self.values.write(v, place, slots)
+        return WindowKeyValues(keys, values, self.first, self.most)
 
-    def places(self, positions: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    def places(self, positions: Int[Array, "B T"], slots: Int[Array, "B"] | None = None) -> Int[Array, "B T"]:
         """The places of positions of the text."""
-        return positions - self.first
+        first = self.first if slots is None else jnp.take(self.first, slots, axis=0, mode="clip")
+        return positions - first
 
     def resize(self, capacity: int) -> "WindowKeyValues":
         """The same positions with more room, if the window needs it."""
@@ -60,6 +67,14 @@ class WindowKeyValues:
 
         keys, values = jax.tree.map(moved, (self.keys, self.values))
         return WindowKeyValues(keys, values, first[:, None], self.most)
+
+    def take_row(self, slot: Int[Array, ""], count: int) -> "WindowKeyValues":
+        """The window of one text, whatever its number of positions."""
+        return take_row(self, slot)
+
+    def copy_row(self, source: Int[Array, ""], target: Int[Array, ""], count: Int[Array, ""]) -> "WindowKeyValues":
+        """These windows with that of one text also in another row."""
+        return put_row(self, take_row(self, source), target)
 
     def checkpoint(self) -> "WindowKeyValues":
         """A copy."""

@@ -16,11 +16,20 @@ from minillama.parallel.workers.wire import Message
 from minillama.sampling import Chain, SamplerState
 
 MOST_NUMBER = 1 << 53  # of a value
-ARRAYS = {Kind.IDS: (np.int32, 2), Kind.COUNTS: (np.int32, 1), Kind.WINDOW: (np.int32, 2), Kind.SEEDS: (np.uint32, 2)}
+ARRAYS = {
+    Kind.IDS: (np.int32, 2),
+    Kind.LATEST: (np.int32, 2),
+    Kind.COUNTS: (np.int32, 1),
+    Kind.WINDOW: (np.int32, 2),
+    Kind.SEEDS: (np.uint32, 2),
+}
 HANDLES: Mapping[Kind, type | UnionType] = {
     Kind.CACHE: HeldCache,
+    Kind.SAVED: HeldCache,
     Kind.CHAIN: Chain,
+    Kind.CHAINS: Chain | None,
     Kind.STATE: SamplerState | None,  # None in the stages of a pipeline that do not sample
+    Kind.LATEST: jax.Array,
     Kind.LOGITS: jax.Array,
     Kind.HIDDEN: jax.Array,
 }

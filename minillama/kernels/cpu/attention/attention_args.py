@@ -73,7 +73,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class CacheLayout:
-    """Layout of keys or values [B, K, S, H].
+    """Layout of keys or values [R, K, S, H].
 
     A position of a head is H numbers, or H / 32 blocks.
     """
@@ -113,32 +113,42 @@ def _part(codes: Value, lanes: int, first: int | Value) -> Value:
 
 
 class AttentionArgs(Struct):
-    """Arguments of a call."""
+    """Arguments of a call.
+
+    The keys and values of B texts are some of the R rows of a cache.
+    """
 
     time = Word()  # T
     kv_heads = Word()  # K
+    rows = Word()  # R
     capacity = Word()  # S
     window = Word()  # length of the sliding window; 0 for none
     scale = Word(F32)  # factor of the scores
     softcap = Word(F32)  # scores are limited to ±softcap
     q = Word()  # address of the queries, float32 [B, T, N, H]
     positions = Word()  # address of the positions of the queries, int32 [B, T]
+    slots = Word()  # address of the row of each text, int32 [B]
     out = Word()  # address of the result, float32 [B, T, N, H_v]
-    key_cache = Word()  # address of the keys [B, K, S, H]
-    value_cache = Word()  # address of the values [B, K, S, H_v], or that of the keys
+    key_cache = Word()  # address of the keys [R, K, S, H]
+    value_cache = Word()  # address of the values [R, K, S, H_v], or that of the keys
     sinks = Word()  # address of a logit of each query head, float32 [N]; 0 for none
 
     def __init__(self, address: Value, spec: AttentionSpec) -> None:
         super().__init__(address)
         self.spec = spec
 
-    def keys(self, head: Value) -> Value:
-        """Address of the keys of head b K + k."""
-        return self.key_cache + head * self.capacity * self.spec.keys.row_bytes
+    def cache_head(self, text: Value, head: Value) -> Value:
+        """Number r K + k of a text's head, with r limited to the rows."""
+        row = clamp(load(I32, 1, self.slots + text * 4).to(I64), 0, self.rows - 1)
+        return row * self.kv_heads + head
 
-    def values(self, head: Value) -> Value:
-        """Address of the values of head b K + k."""
-        return self.value_cache + head * self.capacity * self.spec.values.row_bytes
+    def keys(self, cache_head: Value) -> Value:
+        """Address of the keys of head r K + k."""
+        return self.key_cache + cache_head * self.capacity * self.spec.keys.row_bytes
+
+    def values(self, cache_head: Value) -> Value:
+        """Address of the values of head r K + k."""
+        return self.value_cache + cache_head * self.capacity * self.spec.values.row_bytes
 
     def position(self, token: Value) -> Value:
         """Position of token b T + t, limited to those of the cache."""

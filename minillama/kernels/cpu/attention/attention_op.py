@@ -33,22 +33,25 @@ def attend(
     softcap: float,
     window: int,
     sinks: Float[Array, "N"] | None = None,
+    slots: Int[Array, "B"] | None = None,
 ) -> Float[Array, "B T NH"]:
     """Causal attention, softmax(q·k scale) v, with a sliding window if `window` is not 0.
 
-    keys, values: the arrays of the cache, [B, K, S, _] each; None for values if the specification shares them.
+    keys, values: the arrays of the cache, [R, K, S, _] each; None for values if the specification shares them.
     sinks: a logit of each head; they are there if the specification has them.
+    slots: the row of the cache of each text; None where text b has row b.
     """
     load_attention(spec)
     batch, time, query_heads, _ = q.shape
-    kv_heads, capacity = keys.shape[1:3]
+    rows, kv_heads, capacity = keys.shape[:3]
     lanes = panel_lanes(time, spec.groups)
-    sizes = jnp.asarray(np.array([batch, time, kv_heads, capacity, window, lanes], np.int32))
+    sizes = jnp.asarray(np.array([batch, time, rows, kv_heads, capacity, window, lanes], np.int32))
     floats = jnp.asarray(np.array([scale, softcap], np.float32))
     out = jax.ShapeDtypeStruct((batch, time, query_heads * spec.value_size), jnp.float32)
+    slots = jnp.arange(batch, dtype=jnp.int32) if slots is None else slots.astype(jnp.int32)
     more = [] if values is None else [values]
     more += [] if sinks is None else [sinks.astype(jnp.float32)]
-    return jax.ffi.ffi_call(spec.name, out)(sizes, floats, q, positions.astype(jnp.int32), keys, *more)
+    return jax.ffi.ffi_call(spec.name, out)(sizes, floats, q, positions.astype(jnp.int32), slots, keys, *more)
 
 
 @run_once
@@ -71,8 +74,9 @@ def panel_lanes(time: int, groups: int) -> int:
 def define_attention(module: Module, spec: AttentionSpec, api: Api) -> None:
     """`attention(frame)`, the FFI handler.
 
-    Operands: i32 [batch, time, kv_heads, capacity, window, panel_lanes], f32 [scale, softcap], q f32 [B, T, N, H],
-    positions i32 [B, T], keys [B, K, S, _], values unless shared, sinks f32 [N] if any. Result: f32 [B, T, N H_v].
+    Operands: i32 [batch, time, rows, kv_heads, capacity, window, panel_lanes], f32 [scale, softcap], q f32
+    [B, T, N, H], positions i32 [B, T], slots i32 [B], keys [R, K, S, _], values unless shared, sinks f32 [N] if any.
+    Result: f32 [B, T, N H_v].
     """
     import_pool(module)
     define_decode(module, "decode", spec)
@@ -84,13 +88,14 @@ def define_attention(module: Module, spec: AttentionSpec, api: Api) -> None:
 def _attention(module: Module, frame: Frame, spec: AttentionSpec) -> None:
     """Store the arguments and run the tasks."""
     sizes, floats = frame.argument(0), frame.argument(1)
-    batch, time, kv_heads, capacity, window, lanes = (load(I32, 1, sizes + 4 * i).to(I64) for i in range(6))
+    batch, time, rows, kv_heads, capacity, window, lanes = (load(I32, 1, sizes + 4 * i).to(I64) for i in range(7))
     scale, softcap = (load(I32, 1, floats + 4 * i).to(I64) for i in range(2))
-    q, positions, keys = (frame.argument(2 + i) for i in range(3))
-    values = keys if spec.shared else frame.argument(5)
+    q, positions, slots, keys = (frame.argument(2 + i) for i in range(4))
+    values = keys if spec.shared else frame.argument(6)
     call = alloca(AttentionArgs.size())
     AttentionArgs(call, spec).store(
         time=time,
+        rows=rows,
         kv_heads=kv_heads,
         capacity=capacity,
         window=window,
@@ -98,10 +103,11 @@ def _attention(module: Module, frame: Frame, spec: AttentionSpec) -> None:
         softcap=softcap,
         q=q,
         positions=positions,
+        slots=slots,
         out=frame.result(0),
         key_cache=keys,
         value_cache=values,
-        sinks=frame.argument(5 if spec.shared else 6) if spec.sinks else const(0),
+        sinks=frame.argument(6 if spec.shared else 7) if spec.sinks else const(0),
     )
     is_decode, is_narrow = lanes.equals(0), lanes.equals(LANES)
     panels = (time * spec.groups + lanes - 1) // select(is_decode, const(1), lanes)

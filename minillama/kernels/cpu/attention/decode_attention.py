@@ -95,13 +95,13 @@ def _begin(args: AttentionArgs, index: Value) -> _Task:
     """Scale the queries; set m and l to their first values, o to 0."""
     spec, groups, tasks = args.spec, args.spec.task_groups, args.kv_heads * args.spec.splits
     head, at = index % tasks, index // tasks  # at: b T + t
-    batch_head = at // args.time * args.kv_heads + head // spec.splits
+    cache_head = args.cache_head(at // args.time, head // spec.splits)
     sinks = args.sinks + head * (groups * 4)
     task = _Task(
         args=args,
         position=args.position(at),
-        keys=args.keys(batch_head),
-        values=args.values(batch_head),
+        keys=args.keys(cache_head),
+        values=args.values(cache_head),
         out=args.out + index * (groups * spec.value_size * 4),
         q=alloca(groups * spec.key_size * 4),
         dequantised=alloca(KEYS * spec.key_size * 4),

@@ -87,7 +87,8 @@ def define_prefill(module: Module, name: str, spec: AttentionSpec, lanes: int) -
         rows = args.time * spec.groups
         panels = (rows + (lanes - 1)) // lanes
         batch_head = index // panels  # b K + k
-        keys, values = args.keys(batch_head), args.values(batch_head)
+        cache_head = args.cache_head(batch_head // args.kv_heads, batch_head % args.kv_heads)
+        keys, values = args.keys(cache_head), args.values(cache_head)
         task = _begin(args, lanes, index % panels * lanes, rows, batch_head)
         lowest, highest = _gather_queries(task)
         if spec.sinks:

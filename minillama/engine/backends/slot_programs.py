@@ -1,0 +1,178 @@
+"""The programs of continuous batching: texts in the slots of one cache.
+
+A cache of N slots never moves. A pass over B texts reads and writes the rows `slots` of it, and a sampler and a latest
+token of each slot are kept where the model computes. A row that is slot N stands for no text: it pads B to a size that
+is compiled already, and changes nothing.
+"""
+
+from functools import partial
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int, UInt32
+
+from minillama.engine.backends.programs import (
+    Counts,
+    Ids,
+    Kind,
+    Model,
+    VerifiedDraft,
+    blank_draft,
+    draw_token,
+    each_text,
+    first_state,
+    logits_shard,
+    program,
+)
+from minillama.model import Cache, Config, Params
+from minillama.sampling import Chain, SamplerState
+
+Tree = TypeVar("Tree")
+Latest = Int[Array, "N 1"] | Int[np.ndarray, "N 1"]
+
+
+@program(takes=(Kind.CACHE, Kind.IDS, Kind.COUNTS, Kind.COUNTS, Kind.COUNTS), gives=(Kind.LOGITS, Kind.CACHE))
+def prefill_slot(
+    m: Model, cache: Cache, ids: Ids, n_valid: Counts, slot: Counts, start: Counts
+) -> tuple[Float[Array, "1 V"], Cache]:
+    """Run `n_valid` of T tokens of a slot from position `start` on; the last logits."""
+    x, after = m.forward_last(cache.select(slot, start), ids, n_valid)
+    return m.head(logits_shard, x)[1], cache.after(after)
+
+
+@program(takes=(Kind.CACHE, Kind.LATEST, Kind.COUNTS, Kind.COUNTS), gives=(Kind.LOGITS, Kind.CACHE))
+def decode_slots(
+    m: Model, cache: Cache, latest: Latest, slots: Counts, positions: Counts
+) -> tuple[Float[Array, "B V"], Cache]:
+    """Run the latest token of each of some slots; logits after it."""
+    x, after = m.forward(cache.select(slots, positions), _rows(latest, slots))
+    return m.head(logits_shard, x[:, 0])[1], cache.after(after)
+
+
+@program(
+    takes=(Kind.CHAINS, Kind.STATE, Kind.LATEST, Kind.COUNTS, Kind.LOGITS),
+    gives=(Kind.DRAFT, Kind.STATE, Kind.LATEST),
+)
+def draw_slots(
+    m: Model,
+    chains: Chain | None,
+    states: SamplerState | None,
+    latest: Latest,
+    slots: Counts,
+    logits: Float[Array, "B V"],
+) -> tuple[VerifiedDraft, SamplerState | None, Latest]:
+    """Sample a token of each row with its slot's sampler, as the latest one."""
+    blank = partial(blank_draft, len(slots), 1)
+    draft, states = m.head(_draw_slots, slots, chains, states, logits, blank=blank)
+    return draft, states, _with_rows(latest, draft.tokens, slots)
+
+
+@program(
+    takes=(
+        Kind.CHAINS, Kind.STATE, Kind.LATEST, Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS, Kind.COUNTS,
+        Kind.LOGITS,
+    ),
+    gives=(Kind.DRAFT, Kind.CHAINS, Kind.STATE, Kind.LATEST),
+)  # fmt: skip
+def join_slot(
+    m: Model,
+    chains: Chain | None,
+    states: SamplerState | None,
+    latest: Latest,
+    chain: Chain,
+    seeds: UInt32[Array | np.ndarray, "1 624"],
+    recent: Int[Array | np.ndarray, "1 W"],
+    count: Counts,
+    slot: Counts,
+    logits: Float[Array, "1 V"],
+) -> tuple[VerifiedDraft, Chain | None, SamplerState | None, Latest]:
+    """Put a new sampler into a slot, and sample the first token.
+
+    recent: the tokens before; the sampler sees the first `count` of them.
+    """
+    given = slot, chains, states, chain, seeds, recent, count, logits
+    draft, kept = m.head(_join_slot, *given, blank=partial(blank_draft, 1, 1))
+    chains, states = (None, None) if kept is None else kept
+    return draft, chains, states, _with_rows(latest, draft.tokens, slot)
+
+
+@program(takes=(Kind.CHAIN, Kind.STATIC), gives=(Kind.CHAINS, Kind.STATE), donates=False)
+def new_samplers(m: Model, chain: Chain, slots: int) -> tuple[Chain, SamplerState]:
+    """Samplers of the structure of a chain, one for each slot, until others join."""
+
+    def for_each(leaf: Array) -> Array:
+        return jnp.broadcast_to(leaf, (slots, *leaf.shape))
+
+    state = first_state(chain, jnp.zeros(624, jnp.uint32), jnp.zeros(chain.window, jnp.int32), jnp.int32(0))
+    return jax.tree.map(for_each, chain), jax.tree.map(for_each, state)
+
+
+@program(takes=(Kind.CACHE, Kind.COUNTS, Kind.COUNTS, Kind.COUNTS), gives=(Kind.CACHE,))
+def copy_slot(m: Model, cache: Cache, source: Counts, target: Counts, count: Counts) -> Cache:
+    """The cache with the first `count` tokens of a slot also in another one."""
+    return cache.copy_row(source[0], target[0], count[0])
+
+
+@program(takes=(Kind.CACHE, Kind.COUNTS, Kind.STATIC), gives=(Kind.SAVED,), donates=False)
+def save_slot(m: Model, cache: Cache, slot: Counts, count: int) -> Cache:
+    """A copy of `count` positions of a slot and of its other states."""
+    return cache.take_row(slot[0], count)
+
+
+@program(takes=(Kind.CACHE, Kind.SAVED, Kind.COUNTS), gives=(Kind.CACHE,))
+def load_slot(m: Model, cache: Cache, saved: Cache, slot: Counts) -> Cache:
+    """The cache with a saved text in a slot."""
+    return cache.put_row(saved, slot[0])
+
+
+@program(takes=(Kind.CACHE, Kind.COUNTS, Kind.COUNTS), gives=(Kind.CACHE,))
+def slide_slot(m: Model, cache: Cache, slot: Counts, first: Counts) -> Cache:
+    """The cache where the sliding windows of a slot begin at a position."""
+    return cache.slide_row(slot[0], first)
+
+
+def _draw_slots(
+    params: Params,
+    config: Config,
+    slots: Int[Array, "B"],
+    chains: Chain,
+    states: SamplerState,
+    logits: Float[Array, "B R"],
+) -> tuple[VerifiedDraft, SamplerState]:
+    own_chains, own_states = _rows(chains, slots), _rows(states, slots)
+    tokens, logprobs, after = each_text(partial(draw_token, config), own_chains, own_states, logits)
+    return VerifiedDraft(tokens[:, None], logprobs[:, None]), _with_rows(states, after, slots)
+
+
+def _join_slot(
+    params: Params,
+    config: Config,
+    slot: Int[Array, "1"],
+    chains: Chain,
+    states: SamplerState,
+    chain: Chain,
+    seeds: UInt32[Array, "1 624"],
+    recent: Int[Array, "1 W"],
+    count: Int[Array, "1"],
+    logits: Float[Array, "1 R"],
+) -> tuple[VerifiedDraft, tuple[Chain, SamplerState]]:
+    state = first_state(chain, seeds[0], recent[0], count[0])
+    token, logprob, state = draw_token(config, chain, state, logits[0])
+    chain, state = jax.tree.map(lambda leaf: leaf[None], (chain, state))
+    draft = VerifiedDraft(token.reshape(1, 1), logprob.reshape(1, 1))
+    return draft, (_with_rows(chains, chain, slot), _with_rows(states, state, slot))
+
+
+@jax.jit
+def _rows(tree: Tree, slots: Counts) -> Tree:
+    """Rows of all arrays [N, ...]; the last row for slots outside."""
+    return jax.tree.map(lambda leaf: jnp.take(leaf, slots, axis=0, mode="clip"), tree)
+
+
+@jax.jit
+def _with_rows(tree: Tree, rows: Tree, slots: Counts) -> Tree:
+    """All arrays [N, ...] with other rows in some slots; nothing for slots outside."""
+    return jax.tree.map(lambda leaf, new: leaf.at[slots].set(new, mode="drop"), tree, rows)

@@ -1,0 +1,169 @@
+"""Texts in slots against lone sessions: the same tokens and, with kernels, the same bits in any company."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import write_tiny
+
+import minillama as ml
+from minillama.engine.backends.local import _compiled
+from minillama.engine.backends.programs import PROGRAMS
+from minillama.engine.batching.slot_executor import SlotExecutor
+from minillama.sampling import Sampling
+
+SLOTS, CAPACITY, CHUNK = 4, 128, 32
+SAMPLINGS = (Sampling(temp=0.9), Sampling(temp=0.7, repeat_penalty=1.3))  # of two structures
+STEPS = 6
+Numbers = list[tuple[int, float]]  # tokens with their log-probabilities
+
+
+def prompt(number: int) -> list[int]:
+    """One of some prompts of different lengths."""
+    return np.random.default_rng(number).integers(3, 299, (5, 40, 70, 17, 33)[number]).tolist()
+
+
+def alone(llm: ml.LLM, ids: list[int], sampling: Sampling, seed: int) -> Numbers:
+    """The text of a session: the reference implementation."""
+    session, chain = llm.session(), llm.backend.chain(sampling)
+    (*_, logits) = session.prefill(ids)
+    draft, state = session.start(chain, seed, logits)
+    found = [(int(np.asarray(draft.tokens)[0, 0]), float(np.asarray(draft.logprobs)[0, 0]))]
+    for _ in range(STEPS):
+        draft, state = session.generate(chain, state, draft.tokens)
+        session.commit(found[-1][0])
+        found.append((int(np.asarray(draft.tokens)[0, 0]), float(np.asarray(draft.logprobs)[0, 0])))
+    return found
+
+
+@dataclass
+class Text:
+    """A text on its way through a slot."""
+
+    number: int
+    sampling: int
+    slot: int
+    done: int = 0  # tokens in the cache
+    sampled: Numbers = field(default_factory=list)
+
+    @property
+    def is_generating(self) -> bool:
+        return bool(self.sampled)
+
+
+class Crowd:
+    """Texts that come and go in the slots of an executor."""
+
+    def __init__(self, executor: SlotExecutor, chains: list[object]) -> None:
+        self.executor, self.chains = executor, chains
+        self.texts: dict[int, Text] = {}  # by slot
+        self.ended: list[Text] = []
+
+    def chunk(self, text: Text, size: int) -> None:
+        """Run the next tokens of a prompt; after the last one the text joins."""
+        ids = prompt(text.number)
+        part = ids[text.done : text.done + size]
+        logits = self.executor.prefill(text.slot, text.done, part)
+        text.done += len(part)
+        if text.done == len(ids):
+            draw = self.executor.join(text.slot, self.chains[text.sampling], text.number, ids, logits)
+            (first,) = self.executor.read(draw)
+            text.sampled.append((first.token, first.logprob))
+
+    def step(self, texts: list[Text]) -> None:
+        draw = self.executor.step([text.slot for text in texts], [text.done for text in texts])
+        for text, found in zip(texts, self.executor.read(draw), strict=True):
+            text.done += 1
+            text.sampled.append((found.token, found.logprob))
+            if len(text.sampled) > STEPS:
+                self.ended.append(self.texts.pop(text.slot))
+
+
+def programs_compiled() -> dict[str, int]:
+    return {name: _compiled(program).jitted._cache_size() for name, program in PROGRAMS.items()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with its executor, and what each prompt gives alone."""
+
+    llm: ml.LLM
+    executor: SlotExecutor
+    expected: dict[tuple[int, int], Numbers]
+
+
+def case_of(path: Path) -> Case:
+    llm = ml.load(path, progress=False, ctx_size=CAPACITY)
+    executor = SlotExecutor(llm.backend, SLOTS, CAPACITY, CHUNK, llm.cache_types)
+    for sampling in SAMPLINGS:
+        executor.warm_up(sampling)
+    wanted = [(number, sampling) for number in range(5) for sampling in range(2)]
+    return Case(llm, executor, {key: alone(llm, prompt(key[0]), SAMPLINGS[key[1]], key[0]) for key in wanted})
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case_of(write_tiny(tmp_path_factory.mktemp("tiny") / "m.gguf", "llama", GGMLQuantizationType.Q8_0))
+
+
+def come_and_go(case: Case, seed: int) -> None:
+    """Random chunks, joins and steps; every text must be as alone, and nothing is compiled."""
+    order = random.Random(seed)
+    crowd = Crowd(case.executor, [case.llm.backend.chain(sampling) for sampling in SAMPLINGS])
+    waiting = [(order.randrange(5), order.randrange(2)) for _ in range(order.randrange(1, 8))]
+    texts, compiled = len(waiting), programs_compiled()
+    while waiting or crowd.texts:
+        free = sorted(set(range(SLOTS)) - set(crowd.texts))
+        if waiting and free and order.random() < 0.7:
+            text = Text(*waiting.pop(), order.choice(free))
+            crowd.texts[text.slot] = text
+        reading = [text for text in crowd.texts.values() if not text.is_generating]
+        if reading and order.random() < 0.7:
+            crowd.chunk(order.choice(reading), order.randint(1, CHUNK))
+        if rows := [text for text in crowd.texts.values() if text.is_generating]:
+            crowd.step(order.sample(rows, len(rows)))
+    assert len(crowd.ended) == texts
+    for text in crowd.ended:
+        assert text.sampled == case.expected[text.number, text.sampling]
+    assert programs_compiled() == compiled
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10**6))
+def test_texts_come_and_go(case: Case, seed: int) -> None:
+    come_and_go(case, seed)
+
+
+def test_a_prefix_is_copied_saved_and_loaded(case: Case) -> None:
+    executor, ids, seed = case.executor, prompt(2), 2
+    chain, compiled = case.llm.backend.chain(SAMPLINGS[0]), programs_compiled()
+    executor.prefill(0, 0, ids[:50])
+    saved = executor.save(0, 50)
+    executor.copy(0, 3, 50)
+    executor.prefill(0, 0, prompt(1))  # what comes to the slot later changes neither
+    executor.load(1, saved)
+    for slot in (3, 1):
+        logits = executor.prefill(slot, 50, ids[50:])
+        (first,) = executor.read(executor.join(slot, chain, seed, ids, logits))
+        assert (first.token, first.logprob) == case.expected[2, 0][0]
+    assert saved.nbytes >= 50 * case.llm.config.block_count * 2 * 2 * 16
+    assert programs_compiled() == compiled
+
+
+def test_the_last_positions_of_a_slot(case: Case) -> None:
+    """Padding goes beyond the capacity, and to no other slot."""
+    executor = case.executor
+    ids = np.random.default_rng(9).integers(3, 299, CAPACITY).tolist()
+    executor.prefill(2, 0, prompt(0))
+    whole = executor.prefill(1, 0, ids)
+    for start in (CAPACITY - 1, CAPACITY - 7, CAPACITY - 20):
+        np.testing.assert_array_equal(np.asarray(executor.prefill(1, start, ids[start:])), np.asarray(whole))
+    chain = case.llm.backend.chain(SAMPLINGS[0])
+    logits = executor.prefill(2, 4, prompt(0)[4:])
+    (first,) = executor.read(executor.join(2, chain, 0, prompt(0), logits))
+    assert (first.token, first.logprob) == case.expected[0, 0][0]
