@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
 LAYERS = [
     {"printable_text", "start_guard", "lazy_imports"}, {"errors"}, {"atomic_file", "option_values", "private_files"},
     {"machine"}, {"env"}, {"gguf"}, {"tokenizer"}, {"convert"}, {"kernels"}, {"model"},
-    {"sampling", "random_models"}, {"parallel"}, {"engine"}, {"measure"}, {"cli", "lab", "server"},
+    {"sampling", "random_models"}, {"parallel"}, {"engine"}, {"measure"}, {"server"}, {"cli", "lab"},
 ]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 FIRST = {

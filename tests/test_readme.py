@@ -36,7 +36,7 @@ def test_lists_are_complete() -> None:
 
 @pytest.mark.parametrize("text", [TEXT, LLAMA_CPP], ids=["README", "llama-cpp"])
 def test_commands_exist(text: str) -> None:
-    used = set(re.findall(r"(?:`|bin/|\| )minillama ([a-z]+)\b", text))
+    used = set(re.findall(r"(?:`|bin/|\| )minillama ([a-z][a-z-]*)\b", text))
     assert used and used <= set(COMMANDS) | set(ALIASES)
     assert set(COMMANDS) <= used, "a command is not in the text"
     build_parser()

@@ -15,7 +15,6 @@ from importlib import import_module
 
 from minillama import env
 from minillama.cli.arguments.parser import Parser, UnknownOptionError
-from minillama.cli.arguments.server_options import SERVER_OPTIONS
 from minillama.cli.end_signals import Terminated, end_status, exit_now, exit_on_signal, handle_end_signals
 from minillama.cli.output.standard_streams import OutputError, open_standard_streams
 from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED, TERMINATED, note
@@ -26,6 +25,7 @@ from minillama.printable_text import printable_line
 COMMANDS = {
     "run": "run",
     "cli": "chat",
+    "serve": "server",
     "simple": "simple",
     "tokenize": "tokenize",
     "inspect": "inspect",
@@ -42,13 +42,14 @@ COMMANDS = {
     "doctor": "doctor",
     "lab": "lab",
 }
-ALIASES = {"main": "run", "completion": "run", "chat": "cli", "rpc-server": "worker"}
+ALIASES = {"main": "run", "completion": "run", "chat": "cli", "server": "serve", "rpc-server": "worker"}
 
 EPILOG = """\
 Flags and defaults are llama.cpp's; LLAMA_ARG_* environment variables set them too.
 examples:
   minillama run -p "Once upon a time" -n 64       the built-in model continues a story
   minillama cli -hf user/model-GGUF:Q4_K_M        chat with a model from the Hugging Face hub
+  minillama serve -m model.gguf                   an HTTP server for OpenAI's clients
   minillama doctor                                check the installation and the machine
 """
 
@@ -158,8 +159,6 @@ def _parser_of(command: str | None) -> Parser:
 def _explain(error: UnknownOptionError, command: str | None) -> str:
     """Name the commands or the tool of llama.cpp that have an option."""
     name = error.name.replace("_", "-") if error.name.startswith("--") else error.name
-    if name in SERVER_OPTIONS:
-        return f"{error.name}: an option of llama-server, and minillama has no server yet"
     owners = [owner for owner, names in _options_of_commands().items() if name in names]
     if owners and command is not None:
         return f"{error.name}: not an option of minillama {command}, but of minillama {', '.join(owners)}"

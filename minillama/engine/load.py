@@ -75,7 +75,7 @@ def _choose_template(metadata: Mapping[str, object], wanted: str | None, tokeniz
     """The named or given template, else the file's own."""
     if wanted is None:
         return load_chat_template(metadata)
-    if wanted not in BUILTIN_TEMPLATES and "{" not in wanted:
+    if wanted not in BUILTIN_TEMPLATES and not any(character in wanted for character in "{ \n"):  # no name has one
         names = ", ".join(sorted(BUILTIN_TEMPLATES))
         raise OptionError(f"unknown chat template {wanted!r}; give jinja source or one of: {names}")
 

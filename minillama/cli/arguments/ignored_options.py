@@ -3,7 +3,7 @@
 from argparse import ArgumentTypeError
 
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.option import MODEL_COMMANDS, SHARED, OtherOption, add_other_options
+from minillama.cli.arguments.option import MODEL_COMMANDS, ONE_TEXT, SHARED, OtherOption, add_other_options
 from minillama.cli.arguments.parser import Parser
 from minillama.cli.arguments.refused_options import GENERATION, REFUSED
 from minillama.cli.arguments.values import (
@@ -33,6 +33,7 @@ _NO_DRAFT_MODEL = "draft models are not supported yet; use --lookup"
 _LOOKUP = "use --lookup to draft tokens from repeated text"
 _NO_CACHES = "one conversation has one KV cache"
 _IN_CHATS = "run cli"
+_IN_SERVER_TOO = "run cli serve"
 
 _PRIORITY, _COUNT = integer_in(0, 3), integer_in(0)
 _NGRAM, _HITS, _NGRAMS = integer_in(1, 1024), integer_in(1), integer_in(0, 1024)
@@ -63,10 +64,12 @@ MEMORY = (
                 silent=(True, None), once_a_switch=True),
     OtherOption("--swa-full", None, "the KV cache of every layer has the whole context", "LLAMA_ARG_SWA_FULL"),
     OtherOption("-kvo --kv-offload", None, _CACHE, "LLAMA_ARG_KV_OFFLOAD", "-nkvo --no-kv-offload", silent=(True,)),
-    OtherOption("-kvu --kv-unified", None, _NO_CACHES, "LLAMA_ARG_KV_UNIFIED", "-no-kvu --no-kv-unified"),
-    OtherOption("-np --parallel", _sequences, _ONE_ANSWER, "LLAMA_ARG_N_PARALLEL", silent=(1, -1)),
+    OtherOption("-kvu --kv-unified", None, _NO_CACHES, "LLAMA_ARG_KV_UNIFIED", "-no-kvu --no-kv-unified",
+                ONE_TEXT),
+    OtherOption("-np --parallel", _sequences, _ONE_ANSWER, "LLAMA_ARG_N_PARALLEL", commands=ONE_TEXT,
+                silent=(1, -1)),
     OtherOption("-cb --cont-batching", None, _ONE_ANSWER, "LLAMA_ARG_CONT_BATCHING", "-nocb --no-cont-batching",
-                silent=(False,)),
+                ONE_TEXT, (False,)),
     OtherOption("-dt --defrag-thold", str, "the KV cache has no holes", "LLAMA_ARG_DEFRAG_THOLD"),
     OtherOption("--repack", None, "weights stay as they are in the file", "LLAMA_ARG_REPACK", "-nr --no-repack"),
     OtherOption("--no-host", None, _XLA, "LLAMA_ARG_NO_HOST"),
@@ -84,7 +87,7 @@ MEMORY = (
     OtherOption("-fitc --fit-ctx", integer, _FIT, "LLAMA_ARG_FIT_CTX"),
     OtherOption("--check-tensors", None, "weights are not checked before they are used"),
     OtherOption("-bs --backend-sampling", None, "", "LLAMA_ARG_BACKEND_SAMPLING"),  # always on the device
-    OtherOption("--warmup", None, "", off="--no-warmup"),  # compile time is reported separately
+    OtherOption("--warmup", None, "", off="--no-warmup", commands=ONE_TEXT),  # compile time is reported separately
     OtherOption("-ctxcp --ctx-checkpoints --swa-checkpoints", integer, _NO_CACHES, "LLAMA_ARG_CTX_CHECKPOINTS",
                 commands=_IN_CHATS),
     OtherOption("-cram --cache-ram", integer, _NO_CACHES, "LLAMA_ARG_CACHE_RAM", commands=_IN_CHATS),
@@ -98,7 +101,7 @@ MESSAGES = (
     OtherOption("--log-prefix", None, _STDERR, "LLAMA_ARG_LOG_PREFIX", "--no-log-prefix", SHARED, (False,)),
     OtherOption("--log-timestamps", None, _STDERR, "LLAMA_ARG_LOG_TIMESTAMPS", "--no-log-timestamps", SHARED,
                 (False,)),
-    OtherOption("--log-prompts-dir", str, "use --verbose-prompt", commands=_IN_CHATS),
+    OtherOption("--log-prompts-dir", str, "use --verbose-prompt", commands=_IN_SERVER_TOO),
     OtherOption("-ptc --print-token-count", integer, "the timings have the counts of tokens", commands=_IN_CHATS,
                 silent=(-1,)),
 )  # fmt: skip
@@ -112,18 +115,19 @@ CHAT = (
                 commands=_IN_CHATS),
 )  # fmt: skip
 IMAGES = (
-    OtherOption("--mmproj-auto", None, "", "LLAMA_ARG_MMPROJ_AUTO", "--no-mmproj --no-mmproj-auto", _IN_CHATS),
-    OtherOption("--mmproj-offload", None, _NO_IMAGES, "LLAMA_ARG_MMPROJ_OFFLOAD", "--no-mmproj-offload", _IN_CHATS),
-    OtherOption("-mmdev --mmproj-device", str, _NO_IMAGES, "MTMD_BACKEND_DEVICE", commands=_IN_CHATS),
-    OtherOption("--image-min-tokens", integer, _NO_IMAGES, "LLAMA_ARG_IMAGE_MIN_TOKENS", commands=_IN_CHATS),
-    OtherOption("--image-max-tokens", integer, _NO_IMAGES, "LLAMA_ARG_IMAGE_MAX_TOKENS", commands=_IN_CHATS),
-    OtherOption("--video-fps", number, _NO_IMAGES, "LLAMA_ARG_VIDEO_FPS", commands=_IN_CHATS),
+    OtherOption("--mmproj-auto", None, "", "LLAMA_ARG_MMPROJ_AUTO", "--no-mmproj --no-mmproj-auto", _IN_SERVER_TOO),
+    OtherOption("--mmproj-offload", None, _NO_IMAGES, "LLAMA_ARG_MMPROJ_OFFLOAD", "--no-mmproj-offload",
+                _IN_SERVER_TOO),
+    OtherOption("-mmdev --mmproj-device", str, _NO_IMAGES, "MTMD_BACKEND_DEVICE", commands=_IN_SERVER_TOO),
+    OtherOption("--image-min-tokens", integer, _NO_IMAGES, "LLAMA_ARG_IMAGE_MIN_TOKENS", commands=_IN_SERVER_TOO),
+    OtherOption("--image-max-tokens", integer, _NO_IMAGES, "LLAMA_ARG_IMAGE_MAX_TOKENS", commands=_IN_SERVER_TOO),
+    OtherOption("--video-fps", number, _NO_IMAGES, "LLAMA_ARG_VIDEO_FPS", commands=_IN_SERVER_TOO),
     OtherOption("--video-timestamp-interval", integer, _NO_IMAGES, "LLAMA_ARG_VIDEO_TIMESTAMP_INTERVAL",
-                commands=_IN_CHATS),
-    OtherOption("--video-ffmpeg-dir", str, _NO_IMAGES, "LLAMA_ARG_VIDEO_FFMPEG_DIR", commands=_IN_CHATS),
+                commands=_IN_SERVER_TOO),
+    OtherOption("--video-ffmpeg-dir", str, _NO_IMAGES, "LLAMA_ARG_VIDEO_FFMPEG_DIR", commands=_IN_SERVER_TOO),
 )  # fmt: skip
 DRAFTS = tuple(
-    OtherOption(names, kind, _NO_DRAFT_MODEL, variable, off, _IN_CHATS)
+    OtherOption(names, kind, _NO_DRAFT_MODEL, variable, off, _IN_SERVER_TOO)
     for names, kind, variable, off in (
         ("--spec-draft-threads -td --threads-draft", integer, "", ""),
         ("--spec-draft-threads-batch -tbd --threads-batch-draft", integer, "", ""),
@@ -161,14 +165,14 @@ DRAFTS = tuple(
     )
 )  # fmt: skip
 NGRAMS = (
-    OtherOption("--spec-type", str, _LOOKUP, "LLAMA_ARG_SPEC_TYPE", "", _IN_CHATS, ("none",)),
-    OtherOption("--spec-default", None, _LOOKUP, commands=_IN_CHATS),
-    OtherOption("--spec-ngram-mod-n-min", _NGRAMS, _LOOKUP, commands=_IN_CHATS),
-    OtherOption("--spec-ngram-mod-n-max", _NGRAMS, _LOOKUP, commands=_IN_CHATS),
-    OtherOption("--spec-ngram-mod-n-match", _NGRAM, _LOOKUP, commands=_IN_CHATS),
+    OtherOption("--spec-type", str, _LOOKUP, "LLAMA_ARG_SPEC_TYPE", "", _IN_SERVER_TOO, ("none",)),
+    OtherOption("--spec-default", None, _LOOKUP, commands=_IN_SERVER_TOO),
+    OtherOption("--spec-ngram-mod-n-min", _NGRAMS, _LOOKUP, commands=_IN_SERVER_TOO),
+    OtherOption("--spec-ngram-mod-n-max", _NGRAMS, _LOOKUP, commands=_IN_SERVER_TOO),
+    OtherOption("--spec-ngram-mod-n-match", _NGRAM, _LOOKUP, commands=_IN_SERVER_TOO),
     *(
         OtherOption(f"--spec-ngram-{method}-{size}", _HITS if size == "min-hits" else _NGRAM, _LOOKUP,
-                    commands=_IN_CHATS)
+                    commands=_IN_SERVER_TOO)
         for method in ("simple", "map-k", "map-k4v")
         for size in ("size-n", "size-m", "min-hits")
     ),
@@ -190,7 +194,7 @@ WITH_MODEL = (
     *(option for option in llama_options.GENERATION if option.dest in ("predict", "ignore_eos")),
     *llama_options.SAMPLING,
     *(option for option in llama_options.OUTPUT if option.dest != "color"),
-    *(option for option in OTHERS if option.commands == MODEL_COMMANDS),
+    *(option for option in OTHERS if option.commands in (MODEL_COMMANDS, ONE_TEXT)),
     *GENERATION,
 )
 

@@ -14,8 +14,9 @@ logger = logging.getLogger("minillama")
 Kind = Callable[[str], object]  # parses a value; raises ArgumentTypeError or ValueError
 
 # Commands whose tools in llama.cpp share one table of options (its arg.cpp).
-SHARED = "run cli perplexity imatrix tokenize"
-MODEL_COMMANDS = "run cli perplexity imatrix"
+SHARED = "run cli serve perplexity imatrix tokenize"
+MODEL_COMMANDS = "run cli serve perplexity imatrix"
+ONE_TEXT = "run cli perplexity imatrix"  # commands that compute one text at a time
 
 
 @dataclass(frozen=True)

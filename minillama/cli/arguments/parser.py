@@ -14,13 +14,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from minillama import __version__
-from minillama.cli.arguments.server_options import SERVER_OPTIONS
 from minillama.cli.arguments.values import FALSE, TRUE, switch
 from minillama.errors import OptionError
 
 logger = logging.getLogger("minillama")
 
 _PREFIX, _NEGATED = "LLAMA_ARG_", "LLAMA_ARG_NO_"
+_UNPREFIXED = {"LLAMA_API_KEY"}
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -171,7 +171,7 @@ class Parser(argparse.ArgumentParser):
     def _report_variables(self) -> None:
         """Warn of the variables of llama.cpp that no option of this command has."""
         negated = {variable.replace(_PREFIX, _NEGATED) for variable, (_, off) in self._variables.items() if off}
-        theirs = {name for name in os.environ if name.startswith(_PREFIX) or name in SERVER_OPTIONS}
+        theirs = {name for name in os.environ if name.startswith(_PREFIX) or name in _UNPREFIXED}
         unused = sorted(theirs - self._variables.keys() - negated)
         if unused:
             more = f" and {len(unused) - 8} more" if len(unused) > 8 else ""

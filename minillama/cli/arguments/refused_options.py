@@ -18,6 +18,7 @@ _DRAFT = "draft models are not supported yet; use --lookup"
 _IMAGES = "only text is supported"
 _PRESET = "name the model with -hf, and its options"
 _IN_CHATS = "run cli"
+_IN_SERVER_TOO = "run cli serve"
 
 
 _refused = partial(OtherOption, refused=True)
@@ -45,13 +46,13 @@ MODEL = (
              commands=_IN_CHATS, silent=(1,)),
 )  # fmt: skip
 GENERATION = (
-    _refused("--grammar", str, _GRAMMAR, commands=_IN_CHATS),
-    _refused("--grammar-file", str, _GRAMMAR, commands=_IN_CHATS),
-    _refused("-j --json-schema", str, _SCHEMA, commands=_IN_CHATS),
-    _refused("-jf --json-schema-file", str, _SCHEMA, commands=_IN_CHATS),
-    _refused("--adaptive-target", number, "the adaptive-p sampler is not supported", commands=_IN_CHATS,
+    _refused("--grammar", str, _GRAMMAR, commands=_IN_SERVER_TOO),
+    _refused("--grammar-file", str, _GRAMMAR, commands=_IN_SERVER_TOO),
+    _refused("-j --json-schema", str, _SCHEMA, commands=_IN_SERVER_TOO),
+    _refused("-jf --json-schema-file", str, _SCHEMA, commands=_IN_SERVER_TOO),
+    _refused("--adaptive-target", number, "the adaptive-p sampler is not supported", commands=_IN_SERVER_TOO,
              silent=(-1,)),
-    OtherOption("--adaptive-decay", number, "the adaptive-p sampler is not supported", commands=_IN_CHATS),
+    OtherOption("--adaptive-decay", number, "the adaptive-p sampler is not supported", commands=_IN_SERVER_TOO),
 )  # fmt: skip
 CHAT = (
     _refused("-i --interactive", None, _CONVERSATION, commands=_IN_CHATS),
@@ -63,20 +64,20 @@ CHAT = (
     _refused("--prompt-cache-all", None, _PROMPT_CACHE, commands=_IN_CHATS),
     _refused("--prompt-cache-ro", None, _PROMPT_CACHE, commands=_IN_CHATS),
     _refused("--reasoning-budget-message", str, "a limit of thinking tokens is not supported",
-             variable="LLAMA_ARG_THINK_BUDGET_MESSAGE", commands=_IN_CHATS),
+             variable="LLAMA_ARG_THINK_BUDGET_MESSAGE", commands=_IN_SERVER_TOO),
     _refused("--server-base", str, "minillama computes itself, and is no client of a server", commands="cli"),
     _refused("-o --output --output-file", str, "only answers are on stdout; redirect it with > FILE", commands="cli"),
-    _refused("-mm --mmproj", str, _IMAGES, variable="LLAMA_ARG_MMPROJ", commands=_IN_CHATS),
-    _refused("-mmu --mmproj-url", str, _IMAGES, variable="LLAMA_ARG_MMPROJ_URL", commands=_IN_CHATS),
+    _refused("-mm --mmproj", str, _IMAGES, variable="LLAMA_ARG_MMPROJ", commands=_IN_SERVER_TOO),
+    _refused("-mmu --mmproj-url", str, _IMAGES, variable="LLAMA_ARG_MMPROJ_URL", commands=_IN_SERVER_TOO),
     _refused("--image --audio --video", str, _IMAGES, commands=_IN_CHATS),
     _refused("--spec-draft-model -md --model-draft", str, _DRAFT, variable="LLAMA_ARG_SPEC_DRAFT_MODEL",
-             commands=_IN_CHATS),
+             commands=_IN_SERVER_TOO),
     _refused("--spec-draft-hf -hfd -hfrd --hf-repo-draft", str, _DRAFT, variable="LLAMA_ARG_SPEC_DRAFT_HF_REPO",
-             commands=_IN_CHATS),
-    _refused("--gpt-oss-20b-default", None, _PRESET, commands="cli"),
-    _refused("--gpt-oss-120b-default", None, _PRESET, commands="cli"),
-    _refused("--vision-gemma-4b-default", None, _IMAGES, commands="cli"),
-    _refused("--vision-gemma-12b-default", None, _IMAGES, commands="cli"),
+             commands=_IN_SERVER_TOO),
+    _refused("--gpt-oss-20b-default", None, _PRESET, commands="cli serve"),
+    _refused("--gpt-oss-120b-default", None, _PRESET, commands="cli serve"),
+    _refused("--vision-gemma-4b-default", None, _IMAGES, commands="cli serve"),
+    _refused("--vision-gemma-12b-default", None, _IMAGES, commands="cli serve"),
 )  # fmt: skip
 PROGRAM = (
     _refused("-cl --cache-list", None, "downloaded files are in the cache of huggingface_hub", commands=SHARED),

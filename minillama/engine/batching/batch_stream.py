@@ -32,6 +32,8 @@ class BatchStream:
         self.slot: int | None = None  # None while it waits
         self.read_tokens = 0  # of the prompt, those in the cache included
         self.cached_tokens = 0  # of the prompt, that were in the cache already
+        self.waited_seconds = 0.0  # until it had a slot
+        self.stop_string = ""  # the one that ended the text
         self.is_cancelled = False
         self.is_shifted = False  # whether a full context has dropped tokens
         self._cancel, self._on_change = cancel, on_change
@@ -130,8 +132,9 @@ class BatchStream:
         """The thoughts so far, of a chat."""
         return "".join(piece.reasoning_content for piece in list(self._shown))
 
-    def begin(self, slot: int, cached: int) -> None:
-        """For the engine: the stream has a slot, which holds a part of the prompt."""
+    def begin(self, slot: int, cached: int, waited: float) -> None:
+        """For the engine: after `waited` seconds, a slot with a part of the prompt."""
+        self.waited_seconds = waited
         self.slot, self.cached_tokens, self.read_tokens, self.state = slot, cached, cached, State.PROMPT
         self._has_news = True
 

@@ -75,7 +75,7 @@ class BatchTask:
     def begin(self, slot: int, cached: int, now: float) -> None:
         """The task has a slot that holds the first `cached` tokens of its prompt."""
         self._began = now
-        self.stream.begin(slot, cached)
+        self.stream.begin(slot, cached, now - self._submitted)
 
     def accept(self, sampled: SampledToken, now: float, *, is_full: bool) -> Reason | None:
         """Add a token; the reason if it is the last one.
@@ -100,6 +100,7 @@ class BatchTask:
         piece = Piece(shown.text, sampled.token, sampled.logprob, seconds, shown.reasoning_content, sampled.top)
         self.stream.deliver(piece)
         if reason is not None:
+            self.stream.stop_string = self._output.found or ""
             self.end(reason, now)
         return reason
 

@@ -1,0 +1,1 @@
+"""From the pieces of running completions to JSON answers and server-sent events."""

@@ -1,0 +1,129 @@
+"""The model of a server and its batch engine, loaded while HTTP already answers."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+
+from minillama import __version__
+from minillama.sampling import SamplingOptions
+from minillama.server.metrics_text import MetricsText
+from minillama.server.requests.token_options import read_breakers
+from minillama.server.settings import ServerSettings
+from minillama.tokenizer.chat.chat_formats import BUILTIN_TEMPLATES
+from minillama.tokenizer.chat.chat_template import ChatTemplate
+
+if TYPE_CHECKING:
+    from minillama.engine.batching.batch_engine import BatchEngine
+    from minillama.engine.llm import LLM
+    from minillama.server.answers.generation import Generation
+
+logger = logging.getLogger("minillama")
+
+BUILD_INFO = f"b{__version__}-minillama"  # llama-server's begins with a b, too
+DEFAULT_THREADS = 4
+Result = TypeVar("Result")
+
+
+class ModelHost:
+    """Loads the model on a thread of its own.
+
+    `llm` and `engine` are there when it `is_ready`.
+
+    open_model: loads the model. on_ready, on_error: called on that thread at the end.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        open_model: Callable[[], "LLM"],
+        on_ready: Callable[["ModelHost"], None] = lambda host: None,
+        on_error: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        self.settings = settings
+        self.started_at = time.time()
+        self.is_ready = self.is_closed = False
+        self.llm: LLM
+        self.engine: BatchEngine
+        self._open_model, self._on_ready, self._on_error = open_model, on_ready, on_error
+        self._resources = ExitStack()
+        self._lock = threading.Lock()
+        self.latest: dict[int, Generation] = {}  # slot -> its last completion
+        self.metrics_text = MetricsText()
+        threads = settings.http_threads
+        self._limiter_size = threads if threads > 0 else DEFAULT_THREADS
+
+    def start(self) -> threading.Thread:
+        """Load the model on a new thread."""
+        thread = threading.Thread(target=self._run, name="load-model", daemon=True)
+        thread.start()
+        return thread
+
+    def load(self) -> None:
+        """Load the model on this thread; raises its error."""
+        llm = self._open_model()
+        if self.settings.breakers:  # tokens are known only now
+            breakers = read_breakers(list(self.settings.breakers), llm.tokenizer)
+            sampling = SamplingOptions(**{**self.settings.sampling, "dry_sequence_breakers": breakers})
+            self.settings = replace(self.settings, sampling=sampling)
+        engine = llm.batch_engine(
+            slots=self.settings.slots,
+            ctx_size=self.slot_context(llm),
+            slot_prompt_similarity=self.settings.slot_similarity,
+        )
+        with self._lock:
+            self._resources.callback(llm.close)
+            self._resources.callback(engine.close)
+            if self.is_closed:
+                self._resources.close()
+                return
+            self.llm, self.engine, self.is_ready = llm, engine, True
+
+    def slot_context(self, llm: "LLM") -> int:
+        """Tokens of context of each slot."""
+        share = llm.ctx_size if self.settings.shared_context else llm.ctx_size // self.settings.slots
+        return min(-(-share // 256) * 256, llm.ctx_size)
+
+    def close(self) -> None:
+        """End all streams, and release the model."""
+        with self._lock:
+            self.is_ready, self.is_closed = False, True
+            self._resources.close()
+
+    @property
+    def model_name(self) -> str:
+        """The first alias by alphabet, else the name of the file."""
+        return min(self.settings.aliases, default=self.llm.path.name)
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The model's chat template; chatml where it has none, as in llama-server."""
+        tokenizer = self.llm.tokenizer
+        bos, eos = ("" if token is None else tokenizer.tokens[token] for token in (tokenizer.bos, tokenizer.eos))
+        return self.llm.template or ChatTemplate(BUILTIN_TEMPLATES["chatml"], bos, eos)
+
+    @cached_property
+    def _limiter(self) -> CapacityLimiter:
+        return CapacityLimiter(self._limiter_size)
+
+    async def ask_engine(self, function: Callable[[], Result]) -> Result:
+        """Call a function that waits for the engine, on another thread."""
+        return await to_thread.run_sync(function)
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """Run slow work on one of a few threads; others wait for their turn."""
+        return await to_thread.run_sync(function, limiter=self._limiter)
+
+    def _run(self) -> None:
+        try:
+            self.load()
+        except BaseException as error:
+            self._on_error(error)
+        else:
+            self._on_ready(self)

@@ -1,0 +1,178 @@
+"""Messages of a chat request, checked and rendered to a prompt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from minillama.server.http_errors import invalid, not_supported
+from minillama.server.requests.fields import json_type, read_flag, wrong_type
+from minillama.server.requests.generation_request import ChatFormat, shown_format
+from minillama.server.requests.prompt_input import text_of
+from minillama.server.settings import ChatSettings
+from minillama.tokenizer.chat.reasoning_format import REASONING_FORMATS
+
+if TYPE_CHECKING:
+    from minillama.tokenizer import ChatTemplate
+
+Message = dict[str, object]
+MOST_MESSAGES = 10_000
+
+
+@dataclass(frozen=True)
+class ChatInput:
+    """A rendered conversation: prompt, form of the answer, and fields of the completion."""
+
+    prompt: str
+    format: ChatFormat
+    fields: Mapping[str, object]
+
+
+def read_chat(body: Mapping[str, object], template: "ChatTemplate", settings: ChatSettings) -> ChatInput:
+    """Render the messages of a request; raises RequestError for wrong ones.
+
+    A last message of the assistant is continued: it is not rendered, but ends the prompt.
+    """
+    messages = read_messages(body.get("messages"), has_channels="<|channel|>" in template.source)
+    tools = _tools(body, settings)
+    add_prompt = body.get("add_generation_prompt") is not False
+    continued = _continued(body, messages, settings)
+    variables = _variables(body, settings)
+    if continued is not None:
+        messages, add_prompt = messages[:-1], True
+    rendered = template.render(messages, add_generation_prompt=add_prompt, tools=tools or None, extra=variables)
+    prompt = text_of(rendered) + (continued or "")
+    return ChatInput(prompt, _format(body, template, prompt, settings), _fields(body))
+
+
+def read_messages(value: object, *, has_channels: bool = False) -> list[Message]:
+    """Messages with a role and a content.
+
+    Raises RequestError for others, and for images and sound.
+
+    has_channels: the template knows the role `developer`; in others it becomes `system`.
+    """
+    if value is None:
+        raise invalid("'messages' is required")
+    if not isinstance(value, list):
+        raise invalid("Expected 'messages' to be an array")
+    if not 0 < len(value) <= MOST_MESSAGES:
+        raise invalid(f"'messages' has {len(value)} messages; give 1 to {MOST_MESSAGES}")
+    return [_message(each, has_channels) for each in value]
+
+
+def message_text(message: Message, delimiter: str) -> str:
+    """The content of a message, its text parts joined."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return delimiter.join(str(part["text"]) for part in content)
+    return str(content or "")
+
+
+def _message(message: object, has_channels: bool) -> Message:
+    role = message.get("role") if isinstance(message, dict) else None
+    if not isinstance(message, dict) or (role != "assistant" and "content" not in message):
+        raise invalid("All non-assistant messages must contain 'content'")
+    if "content" not in message and "tool_calls" not in message:
+        raise invalid("Assistant message must contain either 'content' or 'tool_calls'!")
+    if not isinstance(role, str) or not role:
+        raise invalid(f"Failed to parse messages: 'role' must be a string, but is {json_type(role)}")
+    content = message.get("content")
+    if isinstance(content, list):
+        for part in content:
+            _check_part(part)
+    elif content is not None and not isinstance(content, str):
+        raise invalid("Expected 'content' to be a string or an array")
+    return {**message, "role": "system"} if role == "developer" and not has_channels else message
+
+
+def _check_part(part: object) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in ("image_url", "input_audio", "input_video"):
+        raise not_supported(f"{kind} input is not supported; only text is")
+    if kind != "text" or not isinstance(part, dict) or not isinstance(part.get("text"), str):
+        raise invalid("unsupported content[].type")
+
+
+def _tools(body: Mapping[str, object], settings: ChatSettings) -> list[object]:
+    tools = body.get("tools")
+    if tools is not None and not isinstance(tools, list):
+        raise wrong_type("tools", "array", tools)
+    if not settings.use_jinja:
+        if tools:
+            raise invalid("tools param requires --jinja flag")
+        if body.get("tool_choice") not in (None, "auto"):
+            raise invalid("tool_choice param requires --jinja flag")
+    return tools or []
+
+
+def _continued(body: Mapping[str, object], messages: list[Message], settings: ChatSettings) -> str | None:
+    """The text of a last message that the answer goes on with, or None."""
+    wanted = body.get("continue_final_message")
+    is_wanted = wanted is True or wanted in ("content", "reasoning_content")
+    is_answer = messages[-1]["role"] == "assistant"
+    if not is_wanted and settings.prefill_assistant and is_answer:
+        if len(messages) > 1 and messages[-2]["role"] == "assistant":
+            raise invalid("Cannot have 2 or more assistant messages at the end of the list.")
+        is_wanted = True
+    elif is_wanted and body.get("add_generation_prompt", True) is not False:
+        raise invalid("Cannot set both add_generation_prompt and continue_final_message to true.")
+    if not is_wanted:
+        return None
+    if not is_answer or len(messages) < 2:
+        raise invalid("continue_final_message needs a last message of the assistant, and one before it")
+    if messages[-1].get("tool_calls"):
+        raise invalid("Cannot continue an assistant message that contains tool calls.")
+    return text_of(message_text(messages[-1], "\n\n"))
+
+
+def _variables(body: Mapping[str, object], settings: ChatSettings) -> dict[str, object]:
+    """Variables of the template: today, those of the command, those of the request."""
+    now = datetime.now()
+    today = {"date_string": now.strftime("%d %b %Y"), "datetime": now.strftime("%b %d %Y")}
+    given = body.get("chat_template_kwargs")
+    if given is not None and not isinstance(given, dict):
+        raise wrong_type("chat_template_kwargs", "object", given)
+    variables = {**today, **settings.template_variables, **(given or {})}
+    if isinstance(variables.get("enable_thinking"), str):
+        raise invalid('invalid type for "enable_thinking" (expected boolean, got string)')
+    effort = body.get("reasoning_effort")
+    if effort == "none":
+        variables.pop("reasoning_effort", None)
+        variables["enable_thinking"] = False
+    elif isinstance(effort, str) and effort:
+        variables["reasoning_effort"] = effort
+    return variables
+
+
+def _format(body: Mapping[str, object], template: "ChatTemplate", prompt: str, settings: ChatSettings) -> ChatFormat:
+    wanted = body.get("reasoning_format", settings.reasoning_format)
+    if wanted not in REASONING_FORMATS:
+        raise invalid(f"Unknown reasoning format: {wanted!s:.60}")
+    reasoning_format = str(wanted)
+    return ChatFormat(
+        splitter=lambda: template.answer_splitter(prompt, reasoning_format),
+        reasoning_format=shown_format(reasoning_format),
+    )
+
+
+def _fields(body: Mapping[str, object]) -> dict[str, object]:
+    """The fields of the completion; a chat has a flag `logprobs` and a count `top_logprobs`."""
+    _check_response_format(body)
+    fields = dict(body)
+    is_wanted = read_flag(body, "logprobs", False)
+    fields.pop("logprobs", None)
+    if is_wanted:
+        if body.get("tools") and body.get("stream"):
+            raise invalid("logprobs is not supported with tools + stream")
+        fields["n_probs"] = 20 if body.get("top_logprobs") is None else body["top_logprobs"]
+    elif body.get("top_logprobs") is not None:
+        raise invalid("top_logprobs requires logprobs to be set to true")
+    return fields
+
+
+def _check_response_format(body: Mapping[str, object]) -> None:
+    wanted = body.get("response_format")
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if kind not in (None, "", "text", "json_object", "json_schema"):
+        raise invalid(f'response_format type must be one of "text" or "json_object", but got: {kind!s:.60}')
