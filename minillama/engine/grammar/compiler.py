@@ -1,0 +1,55 @@
+"""Grammars of a model: compiled once, kept for later texts."""
+
+from collections import OrderedDict
+from functools import cached_property
+from threading import Lock
+
+from minillama.engine.grammar.grammar import Grammar, GrammarVocabulary
+from minillama.engine.grammar.json_schema.schema_grammar import schema_to_gbnf
+from minillama.engine.grammar.triggers import LazyGrammar, Triggers
+from minillama.errors import OptionError
+from minillama.tokenizer import Tokenizer
+
+MOST_KEPT = 16
+MOST_STATES_KEPT = 50_000  # of one grammar; a larger one is made anew
+
+
+class GrammarCompiler:
+    """Compiles grammars for a tokenizer. Several threads may use it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._kept: OrderedDict[str, Grammar] = OrderedDict()
+        self._lock = Lock()
+
+    @cached_property
+    def vocabulary(self) -> GrammarVocabulary:
+        """The tokens as a trie, made on first use: about a second for 128,000 tokens."""
+        return GrammarVocabulary(self._tokenizer)
+
+    def compile(
+        self, grammar: str | None = None, json_schema: object = None, triggers: Triggers | None = None
+    ) -> Grammar | LazyGrammar | None:
+        """The grammar of a text in GBNF, or of a JSON schema (a mapping, or its text); None for neither.
+
+        triggers: the text before one of them is free.
+        Raises OptionError for both, for a malformed grammar, and for a schema that cannot be kept.
+        """
+        if grammar is not None and json_schema is not None:
+            raise OptionError("grammar and json_schema are both given; use one of them")
+        text = grammar if json_schema is None else schema_to_gbnf(json_schema)
+        if text is None:
+            return None
+        compiled = self._compiled(text)
+        return compiled if triggers is None else LazyGrammar(compiled, triggers)
+
+    def _compiled(self, text: str) -> Grammar:
+        with self._lock:
+            found = self._kept.get(text)
+            if found is None or found.machine.state_count > MOST_STATES_KEPT:
+                found = Grammar(text, self.vocabulary)
+            self._kept[text] = found
+            self._kept.move_to_end(text)
+            if len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        return found

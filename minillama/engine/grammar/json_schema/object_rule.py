@@ -1,0 +1,118 @@
+"""The rule of an object: required properties in order, then any of the others in order, then additional ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from minillama.engine.grammar.json_schema.gbnf_text import json_text, literal, set_member
+from minillama.engine.grammar.json_schema.keywords import failure
+
+OTHERS = None  # stands for the properties that have no name in the schema
+LONGEST_NAME = 200  # of a property in a schema that allows others
+END = ""  # in a tree of names: one ends here
+
+
+@dataclass(frozen=True)
+class ObjectProperty:
+    """A property that the schema describes."""
+
+    name: str
+    schema: object
+    path: str
+    required: bool
+
+
+@runtime_checkable
+class RuleWriter(Protocol):
+    """What writes the rules of the parts."""
+
+    def visit(self, schema: object, name: str, path: str) -> str: ...
+
+    def add(self, name: str, rule: str) -> str: ...
+
+    def primitive(self, kind: str, name: str | None = None) -> str: ...
+
+
+def object_rule(writer: RuleWriter, properties: Sequence[ObjectProperty], others: object, name: str, path: str) -> str:
+    """The rule of an object with these properties.
+
+    others: the schema of all other properties, True for any, False for none.
+    """
+    prefix = f"{name}-" if name else ""
+    pairs: dict[str | None, str] = {}
+    for one in properties:
+        value = writer.visit(one.schema, prefix + one.name, one.path)
+        pairs[one.name] = writer.add(
+            f"{prefix}{one.name}-kv", f'{literal(json_text(one.name))} space ":" space {value}'
+        )
+    required = [one.name for one in properties if one.required]
+    optional: list[str | None] = [one.name for one in properties if not one.required]
+    if others is not False:
+        sub = f"{prefix}additional"
+        here = f"{path}/additionalProperties"
+        value = writer.primitive("value") if others in (True, {}) else writer.visit(others, f"{sub}-value", here)
+        if any(len(one.name) > LONGEST_NAME for one in properties):
+            raise failure(path, f"a property has a name of more than {LONGEST_NAME} characters")
+        names = [one.name for one in properties]
+        key = writer.add(f"{sub}-k", other_strings(writer, names, f"{sub}-k")) if names else writer.primitive("string")
+        pairs[OTHERS] = writer.add(f"{sub}-kv", f'{key} ":" space {value}')
+        optional.append(OTHERS)
+    if not pairs:
+        return '"{" space "}"'
+    rule = '"{" space ' + ' "," space '.join(pairs[one] for one in required)
+    if optional:
+        starts = " | ".join(_from(writer, pairs, optional[i:], prefix) for i in range(len(optional)))
+        rule += f' ( "," space ( {starts} ) )?' if required else f" ({starts} )?"
+    return rule + ' space "}"'
+
+
+def _from(writer: RuleWriter, pairs: Mapping[str | None, str], names: Sequence[str | None], prefix: str) -> str:
+    """The first of some optional properties, then any of the rest."""
+    first, rest = names[0], _rest(writer, pairs, names[1:], names[0], prefix)
+    more = f' ( "," space {pairs[first]} )*' if first == OTHERS else ""
+    return pairs[first] + more + rest
+
+
+def _rest(
+    writer: RuleWriter, pairs: Mapping[str | None, str], names: Sequence[str | None], before: str | None, prefix: str
+) -> str:
+    """A reference to the rule of any of some properties, each after a comma."""
+    rule = ""
+    for place in range(len(names) - 1, -1, -1):
+        one = names[place]
+        after = names[place - 1] if place else before
+        rule = f'( "," space {pairs[one]} ){"*" if one == OTHERS else "?"}{rule}'
+        rule = " " + writer.add(f"{prefix}{after}-rest", rule)
+    return rule
+
+
+def other_strings(writer: RuleWriter, names: Sequence[str], rule_name: str) -> str:
+    """JSON strings that are none of these names: a tree of their characters, each with what does not follow it.
+
+    A character that JSON escapes is in no branch: escapes follow only where a name has been left.
+    """
+    char = writer.primitive("char")
+    tree: dict[str, dict] = {}
+    for name in names:
+        node = tree
+        for character in name:
+            if json_text(character) != f'"{character}"':
+                break
+            node = node.setdefault(character, {})
+        else:
+            node[END] = {}
+
+    def left_at(node: dict[str, dict]) -> str:
+        parts, refused = [], ""
+        for character, child in node.items():
+            if character == END:
+                continue
+            member = set_member(ord(character))
+            refused += member
+            ends_here = child.keys() == {END}
+            after = f"{char}+" if ends_here else writer.add(f"{rule_name}-{len(parts)}", left_at(child))
+            parts.append(f"[{member}] {after}")
+        parts.append(rf'[^"\\\x7F\x00-\x1F{refused}] {char}*')
+        return " | ".join(parts)
+
+    return f'["] ( {left_at(tree)} ){"" if END in tree else "?"} ["]'

@@ -1,0 +1,111 @@
+"""Grammars that begin late: free text up to a trigger, such as the beginning of a tool call."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import regex
+from jaxtyping import UInt32
+
+from minillama.engine.grammar.grammar import Grammar, GrammarState
+from minillama.errors import OptionError, quoted
+
+SEARCH_SECONDS = 1.0  # of one pattern in a text
+
+
+@dataclass(frozen=True)
+class Triggers:
+    """What begins the grammar: a token, a word, or a pattern (a regular expression) found in the text.
+
+    The text under the grammar begins with the word or the match; with the first group of a pattern that has one.
+    Raises OptionError if there is none, or for a malformed pattern.
+    """
+
+    words: Sequence[str] = ()
+    patterns: Sequence[str] = ()
+    tokens: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if not self.words and not self.patterns and not self.tokens:
+            raise OptionError("a lazy grammar has no triggers; give words, patterns or tokens")
+        self._compiled()
+
+    def _compiled(self) -> list["regex.Pattern[bytes]"]:
+        try:
+            return [regex.compile(text.encode()) for text in (*map(re.escape, self.words), *self.patterns)]
+        except regex.error as error:
+            raise OptionError(f"a trigger pattern of the grammar is malformed: {error}") from None
+
+    def find(self, text: bytes) -> int | None:
+        """Where in a text the grammar begins; None if no trigger is there yet."""
+        for pattern in self._compiled():  # the module keeps what it compiled
+            try:
+                match = pattern.search(text, timeout=SEARCH_SECONDS)
+            except TimeoutError:
+                raise OptionError(
+                    f"the trigger pattern {quoted(pattern.pattern)} takes too long; simplify it"
+                ) from None
+            if match is not None:
+                groups = (number for number in range(1, pattern.groups + 1) if match.start(number) < match.end(number))
+                return match.start(next(groups, 0))
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class LazyGrammar:
+    """A grammar with triggers; used as a `Grammar`."""
+
+    grammar: Grammar
+    triggers: Triggers
+
+    def start(self) -> "LazyState":
+        """The state before the first token."""
+        return LazyState(self)
+
+
+@dataclass(frozen=True)
+class LazyState:
+    """The state before the trigger: every token is allowed. `accept` returns a `GrammarState` behind the trigger."""
+
+    lazy: LazyGrammar
+    text: bytes = b""
+    tokens: tuple[tuple[int, int], ...] = ()  # tokens, and where in the text they begin
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text may end here: always, the grammar has not begun."""
+        return True
+
+    def allowed(self) -> UInt32[np.ndarray, "W"]:
+        """All tokens, as bits; see `GrammarState.allowed`."""
+        return self.lazy.grammar.vocabulary.all_bits
+
+    def allows(self, token: int) -> bool:
+        """Always true."""
+        return True
+
+    def accept(self, token: int) -> "LazyState | GrammarState":
+        """The state after a token; raises OptionError if the text behind the trigger does not fit the grammar."""
+        grammar, triggers = self.lazy.grammar, self.lazy.triggers
+        if token in triggers.tokens:
+            return grammar.start().accept(token)
+        piece = grammar.vocabulary.pieces[token]
+        waiting = replace(self, text=self.text + piece, tokens=(*self.tokens, (token, len(self.text))))
+        start = triggers.find(waiting.text)
+        return waiting if start is None else waiting.replay(start)
+
+    def replay(self, start: int) -> GrammarState:
+        """The state of the grammar after the text from a place on, token after token."""
+        state: GrammarState | None = self.lazy.grammar.start()
+        ends = [*(begin for _, begin in self.tokens[1:]), len(self.text)]
+        for (token, begin), end in zip(self.tokens, ends, strict=True):
+            if end > start:
+                assert state is not None
+                state = state.accept_part(token, self.text[max(begin, start) : end])
+                if state is None:
+                    raise OptionError(
+                        f"the text {quoted(self.text[start:end])} after a trigger does not fit the grammar"
+                    )
+        assert state is not None
+        return state
