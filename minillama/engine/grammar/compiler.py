@@ -30,9 +30,9 @@ class GrammarCompiler:
     def compile(
         self, grammar: str | None = None, json_schema: object = None, triggers: Triggers | None = None
     ) -> Grammar | LazyGrammar | None:
-        """The grammar of a text in GBNF, or of a JSON schema (a mapping, or its text); None for neither.
+        """Compile a text in GBNF or a JSON schema; None for neither.
 
-        triggers: the text before one of them is free.
+        json_schema: a mapping, or its text. triggers: the text before one of them is free.
         Raises OptionError for both, for a malformed grammar, and for a schema that cannot be kept.
         """
         if grammar is not None and json_schema is not None:

@@ -241,7 +241,7 @@ class _Parser:
         self._place = match.end()
 
     def _take(self, mark: str) -> bool:
-        """Whether a mark follows, which is then behind."""
+        """Step over a mark if it follows; whether it did."""
         follows = self._text.startswith(mark, self._place)
         self._place += len(mark) * follows
         return follows

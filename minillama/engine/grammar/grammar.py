@@ -39,7 +39,9 @@ class GrammarVocabulary:
 
 
 class Grammar:
-    """A grammar in GBNF for the tokens of a model; texts share what it has worked out.
+    """A grammar in GBNF for the tokens of a model.
+
+    Texts share the states and masks that it has made.
 
     Raises OptionError for a text that is no grammar. Several threads may use it.
     """
@@ -57,7 +59,9 @@ class Grammar:
 
 @dataclass(frozen=True)
 class GrammarState:
-    """What has been read of a text under a grammar; a value: `accept` returns the next one."""
+    """State of one text under a grammar.
+
+    It is a value: `accept` returns the next one."""
 
     grammar: Grammar
     state: int
@@ -70,7 +74,9 @@ class GrammarState:
         return self.ended or (self.tail == WHOLE and self.grammar.machine.is_complete(self.state))
 
     def allowed(self) -> UInt32[np.ndarray, "W"]:
-        """The tokens that may follow: bit i % 32 of word i // 32 for token i, ceil(V / 32) words. Read-only."""
+        """The tokens that may follow, as bits.
+
+        Token i is bit i % 32 of word i // 32; there are ceil(V / 32) words, which are read-only."""
         vocabulary = self.grammar.vocabulary
         if self.ended:
             return vocabulary.end_bits
@@ -91,7 +97,9 @@ class GrammarState:
         return following
 
     def accept_text(self, text: str) -> "GrammarState":
-        """The state after a text that is there already; raises OptionError if it does not fit."""
+        """The state after a text that is there already.
+
+        Raises OptionError if it does not fit."""
         with self.grammar.lock:
             state = self.grammar.machine.read(self.state, text)
         if state == DEAD or self.tail != WHOLE:
@@ -99,7 +107,7 @@ class GrammarState:
         return replace(self, state=state)
 
     def accept_part(self, token: int, piece: bytes) -> "GrammarState | None":
-        """The state after a token of which only a part of the bytes counts; None if it may not follow."""
+        """The state after a part of the bytes of a token; None if it may not follow."""
         vocabulary, machine = self.grammar.vocabulary, self.grammar.machine
         if token in vocabulary.eog or self.ended:
             return replace(self, ended=True) if self.is_complete and token in vocabulary.eog else None

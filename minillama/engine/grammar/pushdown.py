@@ -1,4 +1,4 @@
-"""The machine of a grammar: states that characters lead to, made when they are first needed.
+"""The machine of a grammar: states, and the steps between them.
 
 A stack says what is still to come: an element, then what follows in the rules around it. A state is the set of all
 stacks that fit the text so far, as in llama.cpp (src/llama-grammar.cpp). Equal stacks and equal states have one number,
@@ -79,7 +79,7 @@ class Pushdown:
         return state
 
     def accepts(self, place: int) -> bytes | None:
-        """For each class, whether the character set at a place has it; None for a token."""
+        """One byte a class: whether the set at a place has it; None for a token."""
         return self._members[place]
 
     def state_of(self, stacks: set[int]) -> int:
@@ -136,7 +136,7 @@ class Pushdown:
         return self.closure(places)
 
     def stack_numbers(self, state: int) -> frozenset[int]:
-        """The stacks of a state, for `state_of`."""
+        """Numbers of the stacks of a state."""
         return self._states[state]
 
     def waiting(self, state: int) -> int:
@@ -156,7 +156,7 @@ class Pushdown:
         return self.state_of(self.closure([self._stacks[under]]) if under != BOTTOM else {BOTTOM})
 
     def closure(self, todo: list[Stack]) -> set[int]:
-        """Stacks whose top takes a character or a token, for places in rules: rules are opened and closed."""
+        """Open and close rules until each stack begins with a character or a token."""
         found: set[int] = set()
         todo, seen = list(todo), set(todo)
         while todo:
@@ -197,7 +197,9 @@ class Pushdown:
 def _character_classes(
     elements: list[Element | None],
 ) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"], list[bytes | None]]:
-    """Intervals of characters, by their first ones; the class of each; and the classes of the set at each place."""
+    """Group the characters that no set tells apart.
+
+    Returns intervals by their first characters, the class of each, and the classes of the set at each place."""
     sets = list(dict.fromkeys(element for element in elements if isinstance(element, CharSet)))
     edges = {0}.union(*({low, high + 1} for found in sets for low, high in found.ranges))
     bounds = np.array(sorted(edge for edge in edges if edge <= LARGEST_CHARACTER), np.int64)

@@ -1,4 +1,4 @@
-"""Which tokens a state of a grammar allows: a walk of the vocabulary's trie and of the grammar's states at once.
+"""Masks of tokens: a walk of the vocabulary's trie and the grammar's states.
 
 Inside a JSON string nearly all tokens fit, and those that do not leave the string fit whatever stands around it. So
 the walk from such a wide character set is made once, with nothing under it; only its ends go on in the rules around.
@@ -19,7 +19,7 @@ WIDE = 0.25  # of the first characters of all tokens
 
 
 class TokenMasks:
-    """Masks of tokens for the states of one grammar; a mask that was made once is kept."""
+    """Masks of tokens for the states of one grammar; they are kept."""
 
     def __init__(self, machine: Pushdown, trie: TokenTrie) -> None:
         self._machine, self._trie = machine, trie
@@ -31,7 +31,7 @@ class TokenMasks:
         self._kept: OrderedDict[tuple[int, Tail], Bool[np.ndarray, V]] = OrderedDict()
 
     def mask(self, state: int, tail: Tail = WHOLE) -> UInt32[np.ndarray, "W"]:
-        """The tokens that fit, bit i % 32 of word i // 32, without those that end a text.
+        """The tokens that fit, as bits, without those that end a text.
 
         tail: the beginning of a character that is there already. The array is read-only.
         """
@@ -82,7 +82,9 @@ class TokenMasks:
         return float(self._first_kinds[has].sum()) > WIDE * float(self._first_kinds.sum())
 
     def _walk_alone(self, place: int) -> tuple[Bool[np.ndarray, "V"], Nodes]:
-        """The tokens that fit a character set and what follows in its rule, and the nodes where the rule can end."""
+        """The tokens that fit a rule from a place on.
+
+        Returns them, and the nodes where the rule can end."""
         if place not in self._alone:
             allowed = np.zeros(len(self._trie.pieces), bool)
             ends = self._walk(allowed, np.zeros(1, np.int64), self._machine.state_at(place))
@@ -90,9 +92,9 @@ class TokenMasks:
         return self._alone[place]
 
     def _walk(self, allowed: Bool[np.ndarray, "V"], nodes: Nodes, state: int) -> Nodes:
-        """Mark the tokens that go on from some nodes; returns the nodes below them where the text can end.
+        """Mark the tokens that go on from some nodes.
 
-        nodes: different ones, all reached in this state.
+        Returns the nodes below them where the text can end. nodes: different ones, all reached in this state.
         """
         trie, machine = self._trie, self._machine
         states = np.full(len(nodes), state, np.int64)
@@ -123,7 +125,7 @@ class TokenMasks:
             allowed[trie.cut_tokens[cuts]] |= table[rows.reshape(-1), trie.cut_tails[cuts]]
 
     def _fitting_tails(self, state: int) -> Bool[np.ndarray, "K"]:
-        """Which beginnings of a character fit in a state."""
+        """True for the beginnings of a character that fit in a state."""
         fitting = np.zeros(len(self._trie.tails), bool)
         for element in {self._machine.elements[place] for place, _ in self._machine.stacks(state)}:
             if isinstance(element, CharSet):

@@ -1,4 +1,4 @@
-"""The texts of a vocabulary as a trie of characters, in numpy arrays: one walk answers for all tokens."""
+"""The texts of a vocabulary as a trie of characters, in numpy arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ class DecodedPiece:
 
 
 def decode_piece(piece: bytes, tail: Tail = WHOLE) -> DecodedPiece | None:
-    """Decode the bytes of a token after the beginning of a character; None if they are not UTF-8."""
+    """Decode the bytes of a token; None if they are not UTF-8.
+
+    tail: the beginning of a character before them."""
     value, missing = tail
     if missing:
         head, piece = piece[:missing], piece[missing:]
@@ -61,8 +63,9 @@ def _begun(first_bytes: bytes) -> Tail | None:
 
 @dataclass(frozen=True, eq=False)
 class TokenTrie:
-    """Nodes are numbered level by level: the children of a node follow each other. Node 0 is the empty text.
+    """A trie, whose nodes are numbered level by level.
 
+    The children of a node follow each other. Node 0 is the empty text.
     characters: the code point that leads to a node. first_child, child_count: its children. first_token, token_count:
     places in `tokens` of those that end here. first_cut, cut_count: places in `cut_tokens` of those that end within the
     next character, and in `cut_tails` of the number of its beginning in `tails`. late: tokens that begin within a

@@ -1,4 +1,7 @@
-"""Grammars that begin late: free text up to a trigger, such as the beginning of a tool call."""
+"""Grammars that begin late: free text up to a trigger.
+
+A trigger is, for example, the beginning of a tool call.
+"""
 
 import re
 from collections.abc import Sequence
@@ -16,8 +19,9 @@ SEARCH_SECONDS = 1.0  # of one pattern in a text
 
 @dataclass(frozen=True)
 class Triggers:
-    """What begins the grammar: a token, a word, or a pattern (a regular expression) found in the text.
+    """Tokens, words and patterns that begin the grammar.
 
+    A pattern is a regular expression, found in the text.
     The text under the grammar begins with the word or the match; with the first group of a pattern that has one.
     Raises OptionError if there is none, or for a malformed pattern.
     """
@@ -38,7 +42,7 @@ class Triggers:
             raise OptionError(f"a trigger pattern of the grammar is malformed: {error}") from None
 
     def find(self, text: bytes) -> int | None:
-        """Where in a text the grammar begins; None if no trigger is there yet."""
+        """The place in a text where the grammar begins; None without a trigger."""
         for pattern in self._compiled():  # the module keeps what it compiled
             try:
                 match = pattern.search(text, timeout=SEARCH_SECONDS)
@@ -66,7 +70,9 @@ class LazyGrammar:
 
 @dataclass(frozen=True)
 class LazyState:
-    """The state before the trigger: every token is allowed. `accept` returns a `GrammarState` behind the trigger."""
+    """The state before the trigger: every token is allowed.
+
+    `accept` returns a `GrammarState` where a trigger is complete."""
 
     lazy: LazyGrammar
     text: bytes = b""
@@ -86,7 +92,9 @@ class LazyState:
         return True
 
     def accept(self, token: int) -> "LazyState | GrammarState":
-        """The state after a token; raises OptionError if the text behind the trigger does not fit the grammar."""
+        """The state after a token.
+
+        Raises OptionError if the text after the trigger does not fit the grammar."""
         grammar, triggers = self.lazy.grammar, self.lazy.triggers
         if token in triggers.tokens:
             return grammar.start().accept(token)

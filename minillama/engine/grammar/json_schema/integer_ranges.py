@@ -1,4 +1,6 @@
-"""Integers between two bounds as a GBNF expression over their digits, of as many digits as llama.cpp allows."""
+"""Integers between two bounds, as a GBNF expression over their digits.
+
+They have as many digits as llama.cpp allows."""
 
 from minillama.engine.grammar.json_schema.keywords import Schema, failure
 from minillama.errors import quoted
@@ -30,7 +32,9 @@ def integer_bounds(schema: Schema, path: str) -> tuple[int | None, int | None]:
 
 
 def integer_range(low: int | None, high: int | None) -> str:
-    """Integers from low to high, both included; None for no bound on that side, but not on both."""
+    """Integers from low to high, both included.
+
+    None: no bound on that side. One of them is given."""
     if low is not None and high is not None:
         return _between(low, high)
     if low is not None:

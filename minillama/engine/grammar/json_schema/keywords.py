@@ -41,7 +41,7 @@ def failure(path: str, problem: str) -> OptionError:
 
 
 def check_keywords(schema: Schema, kept: set[str], path: str) -> None:
-    """Raise OptionError if the schema has a limit that is not among those that are kept.
+    """Raise OptionError if the schema has a limit that is not kept.
 
     A value that limits nothing (`uniqueItems: false`) is allowed.
     """
@@ -51,7 +51,7 @@ def check_keywords(schema: Schema, kept: set[str], path: str) -> None:
 
 
 def check_typed(schema: Schema, kind: str, path: str) -> None:
-    """Raise OptionError if a schema of a type has a limit for that type that is not kept.
+    """Raise OptionError if the schema limits its type in a way that is not kept.
 
     Limits for other types do not matter, as JSON schema has it.
     """

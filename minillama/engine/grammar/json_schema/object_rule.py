@@ -1,4 +1,6 @@
-"""The rule of an object: required properties in order, then any of the others in order, then additional ones."""
+"""The rule of an object.
+
+Required properties come in order, then any of the others in order, then additional ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ class ObjectProperty:
 
 @runtime_checkable
 class RuleWriter(Protocol):
-    """What writes the rules of the parts."""
+    """Writer of the rules of the parts."""
 
     def visit(self, schema: object, name: str, path: str) -> str: ...
 
@@ -87,9 +89,9 @@ def _rest(
 
 
 def other_strings(writer: RuleWriter, names: Sequence[str], rule_name: str) -> str:
-    """JSON strings that are none of these names: a tree of their characters, each with what does not follow it.
+    """JSON strings that are none of these names.
 
-    A character that JSON escapes is in no branch: escapes follow only where a name has been left.
+    They follow the tree of the names and leave it.     A character that JSON escapes is in no branch: escapes follow only where a name has been left.
     """
     char = writer.primitive("char")
     tree: dict[str, dict] = {}

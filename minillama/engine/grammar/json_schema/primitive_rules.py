@@ -1,4 +1,7 @@
-"""Rules of the JSON types that need no schema, and of the formats of strings; llama.cpp's, so that texts are equal."""
+"""Rules of plain JSON types and of the formats of strings.
+
+They are llama.cpp's, so that texts are equal.
+"""
 
 SPACE_RULE = r'| " " | "\n"{1,2} [ \t]{0,20}'
 

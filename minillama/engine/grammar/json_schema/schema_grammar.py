@@ -1,4 +1,4 @@
-"""A JSON schema as a grammar in GBNF: one rule for each part of the schema.
+"""A JSON schema as a grammar in GBNF, one rule for each part.
 
 Properties are written in the schema's order, first those that are required. Names and forms of the rules are
 llama.cpp's (common/json-schema-to-grammar.cpp), so that a model writes the same text. What no grammar can keep is an
@@ -227,7 +227,7 @@ class _Converter:
         return found
 
     def _resolved(self, schema: object, path: str) -> Schema:
-        """The schema itself, behind references."""
+        """The schema that references lead to."""
         for _ in range(DEEPEST):
             if not isinstance(schema, Mapping):
                 raise failure(path, f"expected an object with keywords, not {quoted(schema)}")

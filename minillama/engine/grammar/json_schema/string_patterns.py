@@ -25,7 +25,7 @@ NUMBERS = frozenset(map(str, range(MOST_REPETITIONS + 1)))
 
 
 def string_pattern(pattern: str, path: str) -> str:
-    """The GBNF expression of the JSON strings, with their quotation marks, in which a pattern is found.
+    """GBNF of the JSON strings, with quotation marks, that have a pattern.
 
     Raises OptionError for a pattern that has no grammar (look-around, back references, anchors inside).
     """
