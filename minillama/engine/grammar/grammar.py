@@ -107,7 +107,7 @@ class GrammarState:
         return replace(self, state=state)
 
     def accept_part(self, token: int, piece: bytes) -> "GrammarState | None":
-        """The state after a part of the bytes of a token; None if it may not follow."""
+        """The state after a part of a token's bytes; None if they do not fit."""
         vocabulary, machine = self.grammar.vocabulary, self.grammar.machine
         if token in vocabulary.eog or self.ended:
             return replace(self, ended=True) if self.is_complete and token in vocabulary.eog else None

@@ -79,7 +79,7 @@ class Pushdown:
         return state
 
     def accepts(self, place: int) -> bytes | None:
-        """One byte a class: whether the set at a place has it; None for a token."""
+        """Membership of each class in the set at a place; None for a token."""
         return self._members[place]
 
     def state_of(self, stacks: set[int]) -> int:

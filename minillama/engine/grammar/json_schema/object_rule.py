@@ -91,7 +91,8 @@ def _rest(
 def other_strings(writer: RuleWriter, names: Sequence[str], rule_name: str) -> str:
     """JSON strings that are none of these names.
 
-    They follow the tree of the names and leave it.     A character that JSON escapes is in no branch: escapes follow only where a name has been left.
+    They follow the tree of the names and leave it. A character that JSON escapes is in no branch:
+    escapes follow only where a name has been left.
     """
     char = writer.primitive("char")
     tree: dict[str, dict] = {}
