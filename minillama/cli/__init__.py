@@ -35,6 +35,7 @@ COMMANDS = {
     "imatrix": "imatrix",
     "bench": "bench",
     "bench-serve": "bench_serve",
+    "batched-bench": "batched_bench",
     "latency": "latency",
     "perplexity": "perplexity",
     "quality": "quality",
