@@ -32,7 +32,7 @@ WRITING = {
     "shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.move", "np.save", "np.savez", "nbformat.write",
 }  # fmt: skip
 WRITING_METHODS = {".write_text", ".write_bytes", ".tofile", ".rename"}
-MOST_FILES = 12  # modules of one folder, without __init__ and the commands of cli
+MOST_FILES = 12  # modules of one folder, without __init__, the commands of cli and the checks, one for each lab
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in LEVEL)
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
@@ -200,7 +200,8 @@ def test_names_and_sizes_of_rooms() -> None:
         for name, count in sorted(counts.items())
         if count > 1
     ]
-    sizes = Counter(path.parent for path in modules if path.parent != PACKAGE)
+    listed = [path for path in modules if path.parent != PACKAGE / "lab" / "checks"]
+    sizes = Counter(path.parent for path in listed if path.parent != PACKAGE)
     problems += [
         f"{place(folder)} has {count} modules; at most {MOST_FILES}"
         for folder, count in sorted(sizes.items())

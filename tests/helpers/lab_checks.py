@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from minillama.lab.grading.check import Item, comparisons
+from minillama.lab.serving.batch_simulator import common_prefix
 from minillama.model.layer_kinds import DeltaNet, LatentAttention
 from minillama.model.state_sizes import window_capacity
 
@@ -25,6 +26,7 @@ def solutions(lab: str) -> dict[str, Callable[..., object]]:
     names: dict[str, object] = {
         "np": np, "jnp": jnp, "jax": jax, "math": math, "struct": struct, "median": median, "P": PartitionSpec,
         "DeltaNet": DeltaNet, "LatentAttention": LatentAttention, "window_capacity": window_capacity,
+        "common_prefix": common_prefix,
     }  # fmt: skip
     for cell in jupytext.read(source, fmt="py:percent").cells:
         if "solution" in cell.metadata.get("tags", ()) and "def " in cell.source:

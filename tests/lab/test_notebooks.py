@@ -21,7 +21,15 @@ NAMES = [source.stem for source in SOURCES]
 CELL_SECONDS = 180  # a cell takes seconds; this is for a machine that is very busy
 
 # A minute each, and more on a busy machine: they measure memory or a large model, or in process after process.
-LONG = {"01_roofline", "05_prefill_decode_cache", "06_evaluate", "07_quantise", "08_optimise_one_device", "09_shard"}
+LONG = {
+    "01_roofline",
+    "05_prefill_decode_cache",
+    "06_evaluate",
+    "07_quantise",
+    "08_optimise_one_device",
+    "09_shard",
+    "13_many_readers",
+}
 
 each_lab = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 each_lab_run = pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""Figures of labs 13 and 14: slots over time, latency by load, prompts and blocks."""
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from minillama.lab.serving.batch_simulator import SimulatedRun
+from minillama.lab.widgets.figure import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    SYMBOLS,
+    Figure,
+    apply_layout,
+    format_number,
+    text_table,
+)
+
+LOOKS = {"prompt": (BLUE, "prompt", ""), "decode": (GREEN, "decode", ""), "wasted": ("#BDBDBD", "wasted row", "/")}
+TEXT_COLUMNS = 64
+LETTERS = {"prompt": "P", "decode": "d", "wasted": "-"}
+
+
+def gantt(run: SimulatedRun, title: str, *, seconds: float | None = None) -> Figure:
+    """The work of each slot over time. seconds: end of the axis, to compare two runs."""
+    figure = go.Figure()
+    for kind, (colour, name, shape) in LOOKS.items():
+        chosen = [span for span in run.spans if span.kind == kind]
+        if not chosen:
+            continue
+        marker = {"color": colour, "line": {"color": "white", "width": 0.5}}
+        if shape:
+            marker["pattern"] = {"shape": shape, "fillmode": "overlay", "fgcolor": "white"}
+        figure.add_bar(
+            y=[f"slot {span.slot}" for span in chosen], x=[span.end - span.begin for span in chosen],
+            base=[span.begin for span in chosen], orientation="h", name=name, marker=marker,
+            hovertext=[f"request {span.request}" for span in chosen],
+        )  # fmt: skip
+    apply_layout(figure, title, "seconds", height=170 + 34 * run.slots)
+    figure.update_layout(showlegend=True, barmode="overlay", bargap=0.2)
+    names = [f"slot {slot}" for slot in range(run.slots)]
+    figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=names)
+    figure.update_xaxes(range=[0, seconds or run.seconds])
+    facts = f"{run.seconds:.2f} s, {run.tokens_per_second:.0f} tokens/s, {run.utilisation:.0%} of the slots' time used"
+    return Figure(figure, f"{title}\n{facts}\n{_gantt_text(run, seconds or run.seconds)}")
+
+
+def _gantt_text(run: SimulatedRun, seconds: float) -> str:
+    """A line of letters for each slot: P prompt, d decode, - wasted."""
+    lines = []
+    for slot in range(run.slots):
+        letters = [" "] * TEXT_COLUMNS
+        for span in run.spans:
+            if span.slot == slot:
+                first = int(TEXT_COLUMNS * span.begin / seconds)
+                last = max(first + 1, round(TEXT_COLUMNS * span.end / seconds))
+                letters[first:last] = LETTERS[span.kind] * (min(last, TEXT_COLUMNS) - first)
+        lines.append(f"slot {slot} |{''.join(letters).rstrip()}")
+    return "\n".join([*lines, "P prompt, d decode, - wasted row"])
+
+
+def rows_curves(
+    measured: Mapping[int, float], roof: Mapping[int, float], said: Mapping[int, float], title: str
+) -> Figure:
+    """Tokens a second by texts in a step, with the roofline's bound and predictions."""
+    figure = go.Figure()
+    figure.add_scatter(x=list(roof), y=list(roof.values()), mode="lines", name="roofline",
+                       line={"color": GREY, "dash": "dash"})  # fmt: skip
+    figure.add_scatter(x=list(measured), y=list(measured.values()), mode="lines+markers", name="measured",
+                       line={"color": BLUE}, marker={"symbol": "circle", "size": 9})  # fmt: skip
+    if said:
+        figure.add_scatter(x=list(said), y=list(said.values()), mode="markers", name="you predicted",
+                           marker={"color": ORANGE, "symbol": "diamond", "size": 13})  # fmt: skip
+    apply_layout(figure, title, "texts in a step", "tokens a second", height=420)
+    figure.update_layout(showlegend=True)
+    figure.update_xaxes(type="log", tickvals=list(measured), ticktext=[str(rows) for rows in measured])
+    figure.update_yaxes(type="log", exponentformat="none", dtick="D2")
+    rows = [(str(count), format_number(speed), format_number(roof[count]), f"{speed / roof[count]:.0%}")
+            for count, speed in measured.items()]  # fmt: skip
+    return Figure(figure, f"{title}\n" + text_table(("texts", "measured", "roofline", "share"), rows))
+
+
+def two_sided(
+    x: Sequence[float], left: Mapping[str, Sequence[float]], title: str, x_title: str, y_title: str,
+    *, marked: float | None = None, logarithmic: bool = False,
+) -> Figure:  # fmt: skip
+    """Several curves over one axis, with a vertical line at `marked`."""
+    figure = go.Figure()
+    for index, (name, values) in enumerate(left.items()):
+        figure.add_scatter(
+            x=list(x), y=list(values), mode="lines+markers", name=name, line={"color": PALETTE[index]},
+            marker={"symbol": SYMBOLS[index], "size": 8},
+        )  # fmt: skip
+    apply_layout(figure, title, x_title, y_title, height=400)
+    figure.update_layout(showlegend=True)
+    if logarithmic:
+        figure.update_xaxes(type="log", tickvals=list(x), ticktext=[format_number(value) for value in x])
+    figure.update_yaxes(rangemode="tozero")
+    if marked is not None:
+        figure.add_vline(x=marked, line={"color": GREY, "dash": "dot"})
+    rows = [
+        (format_number(at), *(format_number(values[index]) for values in left.values())) for index, at in enumerate(x)
+    ]
+    return Figure(figure, f"{title}\n{y_title}\n" + text_table((x_title, *left), rows))
