@@ -24,7 +24,7 @@ LETTERS = {"prompt": "P", "decode": "d", "wasted": "-"}
 
 
 def gantt(run: SimulatedRun, title: str, *, seconds: float | None = None) -> Figure:
-    """The work of each slot over time. seconds: end of the axis, to compare two runs."""
+    """The work of each slot over time; `seconds` is the end of the axis."""
     figure = go.Figure()
     for kind, (colour, name, shape) in LOOKS.items():
         chosen = [span for span in run.spans if span.kind == kind]

@@ -19,7 +19,7 @@ class StalledError(Exception):
 
 @dataclass(frozen=True)
 class SimulatedRequest:
-    """A request: its arrival in seconds, the tokens of its prompt, the number of tokens of its answer."""
+    """A request: arrival in seconds, tokens of the prompt, number of answer tokens."""
 
     number: int
     arrived: float
@@ -37,13 +37,13 @@ class Costs:
     ubatch: int = 512
 
     def step_seconds(self, rows: int) -> float:
-        """Seconds of a step of so many texts; 0 without a text."""
+        """Seconds of a step; 0 without a text."""
         return self.step + rows * self.row if rows else 0.0
 
 
 @dataclass(frozen=True)
 class SlotView:
-    """A slot, as `admit` sees it. tokens: those in its cache, in use or left over."""
+    """A slot, as `admit` sees it; `tokens` are those in its cache."""
 
     number: int
     is_free: bool
@@ -249,12 +249,15 @@ def admit_any(waiting: Sequence[SimulatedRequest], slots: Sequence[SlotView]) ->
 
 
 def whole_prompt(left: int, rows: int, limit: float, costs: Costs) -> int:
-    """As many tokens as a pass takes, whoever waits for them."""
+    """As many tokens as a pass takes, however long the others wait."""
     return min(left, costs.ubatch)
 
 
 def mixed_requests(count: int = 20, *, rate: float | None = None, seed: int = 13) -> list[SimulatedRequest]:
-    """Requests with prompts of 20 to 200 tokens and answers of 4 to 80; rate: arrivals a second, None: all at 0."""
+    """Requests with prompts of 20 to 199 tokens and answers of 4 to 80.
+
+    rate: arrivals per second; None: all at 0.
+    """
     random = np.random.default_rng(seed)
     arrived = np.zeros(count) if rate is None else np.cumsum(random.exponential(1 / rate, count))
     lengths, answers = random.integers(20, 200, count), random.integers(4, 81, count)

@@ -1,4 +1,4 @@
-"""An open loop on a batch engine in this process: requests arrive at a rate, and each token has its time."""
+"""An open loop on a batch engine in this process, with Poisson arrivals."""
 
 import threading
 import time

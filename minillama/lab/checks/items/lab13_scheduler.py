@@ -1,4 +1,4 @@
-"""Graded items of lab 13: the two decisions of a scheduler, alone and in the simulator."""
+"""Graded items of lab 13: two decisions of a scheduler."""
 
 from collections.abc import Sequence
 
@@ -64,7 +64,7 @@ ADMIT_MISTAKES = (
 
 
 def _texts(seed: int) -> tuple[list[SimulatedRequest], list[SlotView]]:
-    """Waiting requests and slots: prompts that share much, little or nothing with what the slots hold."""
+    """Requests and slots that share much, little or nothing."""
     random = np.random.default_rng(seed)
 
     def tokens(count: int) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ Texts = list[str]
 
 
 def _held(text: str, stop: str) -> int:
-    """Characters at the end of a text that may be the beginning of the stop string."""
+    """Characters at the end that may begin the stop string."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if stop.startswith(text[-size:])), 0)
 
 
