@@ -1,6 +1,7 @@
 """`minillama serve`: an HTTP server with OpenAI's interface (llama.cpp: llama-server)."""
 
 import argparse
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +17,12 @@ from minillama.cli.arguments.model_from_args import (
 )
 from minillama.cli.arguments.option import add_options
 from minillama.cli.arguments.prompt_text import process_escapes, read_file
+from minillama.cli.arguments.values import integer_in
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
 
 if TYPE_CHECKING:
-    from minillama.server.settings import Listening, ServerSettings
+    from minillama.server.settings import Listening, ServerSettings, VertexSettings
 
 DESCRIPTION = """\
 Serve a model over HTTP, with OpenAI's interface and llama-server's. Many requests are written at once.
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def server_settings(args: argparse.Namespace) -> "ServerSettings":
     """The settings of a server from parsed arguments."""
-    from minillama.server.settings import ChatSettings, Cors, ServerSettings
+    from minillama.server.settings import ChatSettings, Cors, EmbeddingSettings, ServerSettings
 
     is_default = args.parallel < 0
     return ServerSettings(
@@ -87,6 +89,10 @@ def server_settings(args: argparse.Namespace) -> "ServerSettings":
             "none" if args.skip_chat_parsing else args.reasoning_format,
             template_variables(args),
         ),
+        embeddings=EmbeddingSettings(args.embedding, args.pooling, args.embd_normalize),
+        vertex=_vertex(),
+        slot_save_path=_folder("--slot-save-path", args.slot_save_path),
+        idle_seconds=args.sleep_idle_seconds,
         slots=DEFAULT_SLOTS if is_default else args.parallel,
         shared_context=is_default if args.kv_unified is None else args.kv_unified,
         slot_similarity=args.slot_prompt_similarity,
@@ -94,7 +100,7 @@ def server_settings(args: argparse.Namespace) -> "ServerSettings":
         has_metrics=args.metrics,
         has_props=args.props,
         has_page=args.ui,
-        static_path=_folder(args.path),
+        static_path=_folder("--path", args.path),
         sampling=sampling_options(args),
         breakers=tuple(process_escapes(text) for text in args.dry_sequence_breaker or () if text != "none"),
         n=args.predict,
@@ -117,7 +123,10 @@ def listening_options(args: argparse.Namespace) -> "Listening":
     hosts = tuple(_names(args.host))
     if not hosts:
         raise OptionError("--host '': give an address, such as 127.0.0.1")
-    return Listening(hosts, args.port, args.reuse_port, args.ssl_key_file, args.ssl_cert_file)
+    port = args.port
+    if os.environ.get("AIP_MODE") == "PREDICTION":
+        port = integer_in(0, 65535)(os.environ.get("AIP_HTTP_PORT", "8080"))
+    return Listening(hosts, port, args.reuse_port, args.ssl_key_file, args.ssl_cert_file)
 
 
 def _names(text: str | None) -> list[str]:
@@ -134,7 +143,21 @@ def _key_file(name: str | None) -> list[str]:
     return keys
 
 
-def _folder(name: str | None) -> str | None:
+def _folder(option: str, name: str | None) -> str | None:
     if name is not None and not Path(name).is_dir():
-        raise OptionError(f"--path {name}: not a folder")
+        raise OptionError(f"{option} {name}: not a folder")
     return name
+
+
+def _vertex() -> "VertexSettings | None":
+    """Google Vertex AI's variables of the environment; None where it did not start this program."""
+    from minillama.server.settings import VertexSettings
+
+    if os.environ.get("AIP_MODE") != "PREDICTION":
+        return None
+    health, predict = (os.environ.get(name, "") for name in ("AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"))
+    return VertexSettings(_path(predict or "/predict"), _path(health) if health else "")
+
+
+def _path(text: str) -> str:
+    return text if text.startswith("/") else f"/{text}"

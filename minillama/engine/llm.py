@@ -17,6 +17,7 @@ from minillama.engine.batches import Batches
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.engine.batching.batch_stream import finish_all
 from minillama.engine.batching.open_batch_engine import SlotOptions, open_batch_engine
+from minillama.engine.embeddings.text_embeddings import check_normalize, check_pooling, hidden_states, pooled
 from minillama.engine.generate_options import GenerateOptions
 from minillama.engine.generation.option_names import check_template_variables
 from minillama.engine.generation.text_request import RequestReader, TextOrIds
@@ -271,6 +272,18 @@ class LLM:
         found = np.concatenate(parts)[: len(ids)]
         check_finite(found)
         return found
+
+    def embed(
+        self, texts: Sequence[TextOrIds], *, pooling: str = "mean", normalize: int = 2
+    ) -> list[Float32[np.ndarray, "..."]]:
+        """Embeddings of texts: a vector [D] of each; with pooling="none" [T, D].
+
+        pooling: mean, last, cls (first token) or none. normalize: 2 for Euclidean norm 1; see `scaled`.
+        Raises OptionError for other values and for a text that does not fit, NonFiniteError for NaN and infinity.
+        """
+        how = check_pooling(pooling), check_normalize(normalize)
+        given, size = [self._fitting_ids(text) for text in texts], self.batches.ubatch_size
+        return [pooled(hidden_states(self.backend, self.cache_types, ids, size), *how) for ids in given]
 
     def trace(self, ids: TextOrIds) -> dict[str, np.ndarray]:
         """Every named activation of one forward pass, without the batch axis, under llama.cpp's names.

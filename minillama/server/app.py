@@ -15,6 +15,7 @@ from minillama.errors import MinillamaError
 from minillama.server.access_control import AccessControl
 from minillama.server.endpoints.endpoint import Endpoint
 from minillama.server.endpoints.endpoint_table import TABLES
+from minillama.server.endpoints.vertex import vertex_endpoints
 from minillama.server.http_errors import ErrorKind, RequestError, error_response
 from minillama.server.model_host import ModelHost
 
@@ -24,7 +25,9 @@ logger = logging.getLogger("minillama")
 def build_app(host: ModelHost, tables: Iterable[Iterable[Endpoint]] = TABLES) -> Starlette:
     """The application of a model host."""
     endpoints = [endpoint for table in tables for endpoint in table]
-    prefix = host.settings.api_prefix
+    prefix, vertex = host.settings.api_prefix, host.settings.vertex
+    if vertex is not None:
+        endpoints += vertex_endpoints(endpoints, vertex.predict_path, vertex.health_path, prefix)
     routes: list[BaseRoute] = [
         Route(prefix + path, Answering(endpoint, host), methods=[endpoint.method])
         for endpoint in endpoints

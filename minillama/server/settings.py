@@ -45,6 +45,23 @@ class ChatSettings:
 
 
 @dataclass(frozen=True)
+class EmbeddingSettings:
+    """Options of embeddings; pooling None: the file's. normalize: see `LLM.embed`."""
+
+    is_on: bool = False
+    pooling: str | None = None
+    normalize: int = 2
+
+
+@dataclass(frozen=True)
+class VertexSettings:
+    """Paths of Google Vertex AI's protocol; an empty one is left out."""
+
+    predict_path: str = "/predict"
+    health_path: str = ""
+
+
+@dataclass(frozen=True)
 class ServerSettings:
     """Everything that a request cannot change.
 
@@ -57,6 +74,10 @@ class ServerSettings:
     api_prefix: str = ""
     cors: Cors = field(default_factory=Cors)
     chat: ChatSettings = field(default_factory=ChatSettings)
+    embeddings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+    vertex: VertexSettings | None = None
+    slot_save_path: str | None = None  # folder of slots on disk
+    idle_seconds: float = -1  # after these the model is unloaded until the next request; -1: never
     slots: int = 4
     shared_context: bool = True  # each slot may fill the whole context; False: the slots divide it
     slot_similarity: float = 0.1  # least shared part of a prompt that chooses a slot

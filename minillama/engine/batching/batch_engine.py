@@ -112,6 +112,13 @@ class BatchEngine:
         self._thread.send(lambda scheduler: scheduler.add(task))
         return stream
 
+    def call(self, function: Callable[[], Result]) -> Result:
+        """The result of a function that uses the model between two steps.
+
+        It is called in the engine's thread, so that it must be short. Waits for it.
+        """
+        return self._between_turns(lambda scheduler: function())
+
     def slots_info(self) -> list[SlotInfo]:
         """The state of every slot, between two turns."""
         return self._between_turns(Scheduler.slots_info)

@@ -45,6 +45,11 @@ def data_event(value: object) -> bytes:
     return b"data: " + encode_json(value) + b"\n\n"
 
 
+def named_event(event: Event) -> bytes:
+    """A server-sent event with the name that is its `type`."""
+    return f"event: {event['type']}\n".encode() + data_event(event)
+
+
 def prompt_progress(generation: Generation) -> dict[str, object]:
     """The value of `prompt_progress`."""
     stream, progress = generation.stream, generation.progress

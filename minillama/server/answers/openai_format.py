@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from minillama.engine.result import Piece
 from minillama.server.answers.answer_format import Event, data_event, prompt_progress
 from minillama.server.answers.generation import Generation, unix_time
+from minillama.server.answers.message_deltas import MessageCollector, MessageDelta, MessageParts, whole_message
 from minillama.server.answers.native_format import NativeFormat
 from minillama.server.answers.token_probs import shown_pieces, token_probs
 from minillama.server.model_host import BUILD_INFO
@@ -118,6 +119,10 @@ class OpenAIChatFormat(OpenAIFormat):
 
     whole_object, chunk_object = "chat.completion", "chat.completion.chunk"
 
+    def __init__(self, tokenizer: Tokenizer, model: str) -> None:
+        super().__init__(tokenizer, model)
+        self._messages = MessageCollector()
+
     def progress(self, generation: Generation) -> Iterable[Event]:
         """One event with the role and `prompt_progress`."""
         return [self._delta(generation, _role()) | self._details(generation, is_progress=True)]
@@ -125,7 +130,7 @@ class OpenAIChatFormat(OpenAIFormat):
     def piece(self, generation: Generation, piece: Piece) -> Iterable[Event]:
         """The role before the first token; then an event for each token that has text."""
         deltas = [_role()] if len(generation.pieces) == 1 else []
-        deltas += self.deltas(generation, piece)
+        deltas += map(_change, self._messages.push(generation, piece))
         chunks = [self._delta(generation, delta) for delta in deltas]
         if chunks:
             logprobs = self._logprobs(generation, [piece])
@@ -136,7 +141,9 @@ class OpenAIChatFormat(OpenAIFormat):
 
     def end(self, generation: Generation) -> Iterable[Event]:
         """The event with the reason of the end, and usage if it was asked for."""
-        chunks = [self._delta(generation, {}, self.finish_reason(generation))]
+        message = self._messages.of(generation)
+        chunks = [self._delta(generation, _change(change)) for change in message.flush()]
+        chunks.append(self._delta(generation, {}, message.finish_reason(generation)))
         if generation.request.include_usage:
             chunks.append(self._envelope(self.chunk_object, []) | {"usage": generation.usage})
         chunks[-1]["timings"] = generation.timings()
@@ -144,31 +151,12 @@ class OpenAIChatFormat(OpenAIFormat):
             chunks[0]["__verbose"] = self._native.final(generation)
         return chunks
 
-    def deltas(self, generation: Generation, piece: Piece) -> list[Event]:
-        """Changes of the message by a piece."""
-        found: list[Event] = []
-        if piece.reasoning_content:
-            found.append({"reasoning_content": piece.reasoning_content})
-        if piece.text:
-            found.append({"content": piece.text})
-        return found
-
-    def message(self, generation: Generation) -> Event:
-        """The message of a completion."""
-        message: Event = {"role": "assistant", "content": generation.text}
-        if generation.reasoning_content:
-            message["reasoning_content"] = generation.reasoning_content
-        return message
-
-    def finish_reason(self, generation: Generation) -> str:
-        """The reason of the end of a message."""
-        return generation.finish_reason
-
     def _choice(self, generation: Generation) -> Event:
+        message = whole_message(generation)
         choice: Event = {
-            "finish_reason": self.finish_reason(generation),
+            "finish_reason": message.finish_reason(generation),
             "index": generation.index,
-            "message": self.message(generation),
+            "message": _message(message),
         }
         logprobs = self._logprobs(generation, shown_pieces(generation, self._tokenizer))
         return choice if logprobs is None else choice | {"logprobs": logprobs}
@@ -180,3 +168,25 @@ class OpenAIChatFormat(OpenAIFormat):
 
 def _role() -> Event:
     return {"role": "assistant", "content": None}
+
+
+def _message(message: MessageParts) -> Event:
+    found: Event = {"role": "assistant", "content": message.text}
+    if message.reasoning_content:
+        found["reasoning_content"] = message.reasoning_content
+    if message.calls:
+        functions = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in message.calls]
+        found["tool_calls"] = [{"type": "function", "function": function, "id": id} for id, function in functions]
+    return found
+
+
+def _change(change: MessageDelta) -> Event:
+    """The `delta` of a chunk."""
+    if change.reasoning_content:
+        return {"reasoning_content": change.reasoning_content}
+    call = change.call
+    if call is None:
+        return {"content": change.text}
+    function = {"name": call.name, "arguments": call.arguments} if call.name else {"arguments": call.arguments}
+    begin: Event = {"id": call.id, "type": "function"} if call.name else {}
+    return {"tool_calls": [{"index": call.index, **begin, "function": function}]}

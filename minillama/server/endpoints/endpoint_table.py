@@ -1,11 +1,14 @@
 """All endpoints of the server. A module of endpoints adds its table here."""
 
-from minillama.server.endpoints import completions, refused, status, text
+from minillama.server.endpoints import completions, embedding_vectors, messages, refused, responses, status, text
 from minillama.server.endpoints.endpoint import Endpoint
 
 TABLES: tuple[tuple[Endpoint, ...], ...] = (
     status.ENDPOINTS,
     text.ENDPOINTS,
     completions.ENDPOINTS,
+    messages.ENDPOINTS,
+    responses.ENDPOINTS,
+    embedding_vectors.ENDPOINTS,
     refused.ENDPOINTS,
 )

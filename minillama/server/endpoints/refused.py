@@ -15,7 +15,6 @@ INFILL = "Infill is not supported; write the prompt with the model's own infill 
 LORA = "LoRA adapters are not supported; merge the adapter into the GGUF file"
 RESUMED = "resumable streams are not supported; send the request again"
 CONTROL = "control of a running answer is not supported; close the connection to end it"
-EMBEDDINGS = "This server does not support embeddings"
 
 
 def refuse(reason: str) -> Handler:
@@ -42,6 +41,5 @@ _ROWS = (
     ("DELETE", RESUMED, ("/v1/stream",)),
     ("POST", RESUMED, ("/v1/streams/lookup",)),
     ("POST", CONTROL, ("/v1/chat/completions/control",)),
-    ("POST", EMBEDDINGS, ("/embedding", "/embeddings", "/v1/embeddings")),
 )
 ENDPOINTS = tuple(Endpoint(method, paths, refuse(reason)) for method, reason, paths in _ROWS)

@@ -11,6 +11,7 @@ from minillama.server.requests.generation_request import ChatFormat, shown_forma
 from minillama.server.requests.prompt_input import text_of
 from minillama.server.settings import ChatSettings
 from minillama.tokenizer.chat.reasoning_format import REASONING_FORMATS
+from minillama.tokenizer.chat.tool_calls.call_formats import CallSplitter, parameter_schemas
 
 if TYPE_CHECKING:
     from minillama.tokenizer import ChatTemplate
@@ -33,24 +34,23 @@ def read_chat(body: Mapping[str, object], template: "ChatTemplate", settings: Ch
 
     A last message of the assistant is continued: it is not rendered, but ends the prompt.
     """
-    messages = read_messages(body.get("messages"), has_channels="<|channel|>" in template.source)
+    messages = read_messages(body.get("messages"))
     tools = _tools(body, settings)
     add_prompt = body.get("add_generation_prompt") is not False
     continued = _continued(body, messages, settings)
     variables = _variables(body, settings)
     if continued is not None:
         messages, add_prompt = messages[:-1], True
-    rendered = template.render(messages, add_generation_prompt=add_prompt, tools=tools or None, extra=variables)
+    adapted = template.adapt(messages)
+    rendered = template.render(adapted, add_generation_prompt=add_prompt, tools=tools or None, extra=variables)
     prompt = text_of(rendered) + (continued or "")
-    return ChatInput(prompt, _format(body, template, prompt, settings), _fields(body))
+    return ChatInput(prompt, _format(body, template, prompt, settings, tools), _fields(body))
 
 
-def read_messages(value: object, *, has_channels: bool = False) -> list[Message]:
+def read_messages(value: object) -> list[Message]:
     """Messages with a role and a content.
 
     Raises RequestError for others, and for images and sound.
-
-    has_channels: the template knows the role `developer`; in others it becomes `system`.
     """
     if value is None:
         raise invalid("'messages' is required")
@@ -58,7 +58,7 @@ def read_messages(value: object, *, has_channels: bool = False) -> list[Message]
         raise invalid("Expected 'messages' to be an array")
     if not 0 < len(value) <= MOST_MESSAGES:
         raise invalid(f"'messages' has {len(value)} messages; give 1 to {MOST_MESSAGES}")
-    return [_message(each, has_channels) for each in value]
+    return [_message(each) for each in value]
 
 
 def message_text(message: Message, delimiter: str) -> str:
@@ -69,7 +69,7 @@ def message_text(message: Message, delimiter: str) -> str:
     return str(content or "")
 
 
-def _message(message: object, has_channels: bool) -> Message:
+def _message(message: object) -> Message:
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(message, dict) or (role != "assistant" and "content" not in message):
         raise invalid("All non-assistant messages must contain 'content'")
@@ -83,7 +83,7 @@ def _message(message: object, has_channels: bool) -> Message:
             _check_part(part)
     elif content is not None and not isinstance(content, str):
         raise invalid("Expected 'content' to be a string or an array")
-    return {**message, "role": "system"} if role == "developer" and not has_channels else message
+    return message
 
 
 def _check_part(part: object) -> None:
@@ -133,7 +133,7 @@ def _variables(body: Mapping[str, object], settings: ChatSettings) -> dict[str, 
     given = body.get("chat_template_kwargs")
     if given is not None and not isinstance(given, dict):
         raise wrong_type("chat_template_kwargs", "object", given)
-    variables = {**today, **settings.template_variables, **(given or {})}
+    variables = {**today, "enable_thinking": True, **settings.template_variables, **(given or {})}
     if isinstance(variables.get("enable_thinking"), str):
         raise invalid('invalid type for "enable_thinking" (expected boolean, got string)')
     effort = body.get("reasoning_effort")
@@ -145,13 +145,22 @@ def _variables(body: Mapping[str, object], settings: ChatSettings) -> dict[str, 
     return variables
 
 
-def _format(body: Mapping[str, object], template: "ChatTemplate", prompt: str, settings: ChatSettings) -> ChatFormat:
+def _format(
+    body: Mapping[str, object], template: "ChatTemplate", prompt: str, settings: ChatSettings, tools: list[object]
+) -> ChatFormat:
     wanted = body.get("reasoning_format", settings.reasoning_format)
     if wanted not in REASONING_FORMATS:
         raise invalid(f"Unknown reasoning format: {wanted!s:.60}")
     reasoning_format = str(wanted)
+    choice = body.get("tool_choice") or "auto"
+    if not isinstance(choice, dict) and choice not in ("auto", "none", "required"):
+        raise invalid(f"Invalid tool_choice: {choice!s:.60}")
+    calls = template.call_format if tools and choice != "none" else None
+    most = None if read_flag(body, "parallel_tool_calls", True) else 1
+    schemas = parameter_schemas(tools)
     return ChatFormat(
-        splitter=lambda: template.answer_splitter(prompt, reasoning_format),
+        splitter=lambda: template.answer_splitter(prompt, reasoning_format, calls),
+        calls=None if calls is None else lambda: CallSplitter(calls, schemas, most),
         reasoning_format=shown_format(reasoning_format),
     )
 

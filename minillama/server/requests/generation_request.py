@@ -17,6 +17,7 @@ from minillama.server.requests.token_options import (
 )
 from minillama.server.settings import ServerSettings
 from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
+from minillama.tokenizer.chat.tool_calls.call_formats import CallSplitter
 
 if TYPE_CHECKING:
     from minillama.engine.llm import LLM
@@ -29,10 +30,12 @@ RANDOM_SEED = 2**32 - 1
 class ChatFormat:
     """The form of a chat's answer.
 
-    splitter: makes the splitter of one answer. generation_prompt: the end of the prompt, which begins the answer.
+    splitter, calls: make the splitters of one answer, into thoughts and text, and into text and tool calls; without
+    `calls` there are none. generation_prompt: the end of the prompt, which begins the answer.
     """
 
     splitter: Callable[[], Splitter] = Uncut
+    calls: Callable[[], CallSplitter] | None = None
     name: str = "Content-only"
     reasoning_format: str = "deepseek"
     generation_prompt: str = ""

@@ -1,0 +1,1 @@
+"""Embeddings: vectors of texts."""
