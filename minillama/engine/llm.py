@@ -16,7 +16,7 @@ from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.engine.batching.batch_stream import finish_all
-from minillama.engine.batching.open_batch_engine import SlotOptions, open_batch_engine
+from minillama.engine.batching.open_batch_engine import SlotOptions, fitting_slots, open_batch_engine
 from minillama.engine.embeddings.text_embeddings import check_normalize, check_pooling, hidden_states, pooled
 from minillama.engine.generate_options import GenerateOptions
 from minillama.engine.generation.option_names import check_template_variables
@@ -160,15 +160,17 @@ class LLM:
         ctx_size: int | None = None,
         max_waiting: int = 1024,
         slot_prompt_similarity: float = 0.1,
+        cache_ram: int = 256,
     ) -> BatchEngine:
         """Open an engine for many requests at once; a context manager.
 
         slots: texts that are generated at once; others wait, `max_waiting` at most.
         ctx_size: tokens of context of each slot; None for the model's own.
         slot_prompt_similarity: share of a prompt that a slot must hold more than, to be chosen for that.
+        cache_ram: most MiB of copies of slots, for prompts that begin as an earlier text did.
         Raises ResourceError where the slots do not fit in memory.
         """
-        options = SlotOptions(slots, ctx_size or self.ctx_size, max_waiting, slot_prompt_similarity)
+        options = SlotOptions(slots, ctx_size or self.ctx_size, max_waiting, slot_prompt_similarity, cache_ram)
         return open_batch_engine(self.backend, self.requests, self.batches, self.cache_types, options, self.check_file)
 
     def generate_many(
@@ -178,7 +180,7 @@ class LLM:
 
         slots: texts that are generated at once. An interrupt ends all of them and keeps the texts so far.
         """
-        with self.batch_engine(max(1, min(slots, len(prompts))), max_waiting=len(prompts) + 1) as engine:
+        with self.batch_engine(fitting_slots(slots, len(prompts)), max_waiting=len(prompts) + 1) as engine:
             return finish_all([engine.submit(prompt, **options) for prompt in prompts])
 
     def measure(

@@ -144,7 +144,7 @@ class Stream:
             following = None
             if self._may_run_ahead():  # the device runs the next step while this token becomes text
                 following = self._generate(state, sampled.tokens)
-            tokens, logprobs = sampled_numbers(sampled)
+            tokens, logprobs = _numbers(sampled)
             seconds = stopwatch.seconds() / len(tokens)
             for token, logprob in zip(tokens[:-1], logprobs[:-1], strict=True):  # accepted tokens of a draft
                 self._accepted += 1
@@ -257,7 +257,7 @@ class Stream:
         self.state = State.GENERATING
 
 
-def sampled_numbers(sampled: VerifiedDraft) -> tuple[list[int], list[float]]:
+def _numbers(sampled: VerifiedDraft) -> tuple[list[int], list[float]]:
     """The tokens and log-probabilities of the one text of a pass.
 
     Raises NonFiniteError where a logit is NaN or infinite: the log-probability of the token then is not finite.

@@ -15,7 +15,7 @@ from minillama.engine.batching.batch_errors import ContextSizeError, QueueFullEr
 from minillama.engine.batching.batch_stream import BatchStream
 from minillama.engine.result import Reason, State
 
-CTX = 256
+CTX, SLOTS = 256, 4  # one number of slots: each one compiles programs of its own
 PROMPTS = ["the ant sat on", "the ant sat on the north end ", "a", "north north north north", "the ant ate"]
 
 
@@ -27,7 +27,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> ml.LLM:
 
 @pytest.fixture(scope="module")
 def engine(llm: ml.LLM) -> Iterator[BatchEngine]:
-    with llm.batch_engine(3, max_waiting=50) as engine:
+    with llm.batch_engine(SLOTS, max_waiting=50) as engine:
         yield engine
 
 
@@ -54,7 +54,7 @@ def test_a_text_does_not_depend_on_the_cache(llm: ml.LLM, engine: BatchEngine, c
 
 
 def test_generate_many(llm: ml.LLM) -> None:
-    done = llm.generate_many(PROMPTS, slots=2, n=6, temp=0)
+    done = llm.generate_many(PROMPTS, slots=4, n=6, temp=0)
     assert [one.tokens for one in done] == [llm.generate(prompt, n=6, temp=0).tokens for prompt in PROMPTS]
     assert llm.generate_many([]) == []
 
@@ -98,14 +98,14 @@ def test_a_prompt_that_only_fills_the_cache(engine: BatchEngine) -> None:
 
 
 def test_cancelled_from_another_thread(engine: BatchEngine) -> None:
-    streams = [engine.submit("the ant", n=200, temp=0, ignore_eos=True, context_shift=True) for _ in range(5)]
+    streams = [engine.submit("the ant", n=200, temp=0, ignore_eos=True, context_shift=True) for _ in range(SLOTS + 1)]
     next(streams[0])
-    for stream in (streams[0], streams[4]):  # one runs, one waits
+    for stream in (streams[0], streams[-1]):  # one runs, one waits
         threading.Thread(target=stream.cancel).start()
     done = streams[0].finish()
     assert done.reason is Reason.INTERRUPTED and 0 < len(done.tokens) < 200
-    assert streams[4].finish().tokens == ()
-    for stream in streams[1:4]:
+    assert streams[-1].finish().tokens == ()
+    for stream in streams[1:-1]:
         stream.close()
     assert engine.metrics().processing == 0
 
@@ -114,8 +114,8 @@ def test_refusals(llm: ml.LLM, engine: BatchEngine) -> None:
     with pytest.raises(ContextSizeError, match=f"the prompt has {CTX} tokens, too many for a slot of {CTX}") as caught:
         engine.submit([5] * CTX)
     assert (caught.value.prompt_tokens, caught.value.ctx_size) == (CTX, CTX)
-    with pytest.raises(ml.OptionError, match="slot is 3; expected 0 to 2, or None for any"):
-        engine.submit("a", slot=3)
+    with pytest.raises(ml.OptionError, match="slot is 4; expected 0 to 3, or None for any"):
+        engine.submit("a", slot=SLOTS)
     with pytest.raises(ml.OptionError, match="max_tokens is not an option here; use n"):
         engine.submit("a", max_tokens=3)
     with pytest.raises(ml.ResourceError, match=r"200 slots of 10000128 tokens need .* GiB of cache, but .* are free"):
@@ -125,17 +125,17 @@ def test_refusals(llm: ml.LLM, engine: BatchEngine) -> None:
 
 
 def test_the_queue_is_bounded(llm: ml.LLM) -> None:
-    with llm.batch_engine(1, max_waiting=2) as engine:
+    with llm.batch_engine(SLOTS, max_waiting=2) as engine:
         streams: list[BatchStream] = []
         with pytest.raises(QueueFullError, match="2 requests are waiting, as many as max_waiting allows"):
-            for _ in range(5):
+            for _ in range(SLOTS + 3):
                 streams.append(engine.submit("the ant", temp=0, ignore_eos=True, context_shift=True))
-        assert 2 <= len(streams) <= 3
+        assert 2 <= len(streams) <= SLOTS + 2
 
 
 def test_close_ends_everything(llm: ml.LLM) -> None:
-    engine = llm.batch_engine(2)
-    streams = [engine.submit("the ant", temp=0, ignore_eos=True, context_shift=True) for _ in range(4)]
+    engine = llm.batch_engine(SLOTS)
+    streams = [engine.submit("the ant", temp=0, ignore_eos=True, context_shift=True) for _ in range(SLOTS + 2)]
     next(streams[0])
     started = time.perf_counter()
     engine.close()
@@ -149,7 +149,7 @@ def test_close_ends_everything(llm: ml.LLM) -> None:
 
 def test_an_engine_that_is_dropped_ends_its_thread(llm: ml.LLM) -> None:
     before = threading.active_count()
-    llm.batch_engine(2).submit("the ant", n=3).finish()
+    llm.batch_engine(SLOTS).submit("the ant", n=3).finish()
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)

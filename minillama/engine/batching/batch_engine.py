@@ -119,6 +119,12 @@ class BatchEngine:
         """
         return self._between_turns(lambda scheduler: function())
 
+    def warm_up(self) -> None:
+        """Compile all programs that default options need, one after another; requests run in between."""
+        programs = self._between_turns(lambda scheduler: scheduler.executor.warm_ups())
+        while self._between_turns(lambda scheduler: next(programs, None)) is not None:
+            pass
+
     def slots_info(self) -> list[SlotInfo]:
         """The state of every slot, between two turns."""
         return self._between_turns(Scheduler.slots_info)
@@ -128,7 +134,9 @@ class BatchEngine:
 
         def read(scheduler: Scheduler) -> Metrics:
             processing = sum(slot.task is not None for slot in scheduler.slots)
-            return Metrics(replace(scheduler.counters), self.slots, processing, len(scheduler.waiting))
+            cache = scheduler.prefix_cache
+            counters, waiting = replace(scheduler.counters), len(scheduler.waiting)
+            return Metrics(counters, self.slots, processing, waiting, len(cache), cache.nbytes)
 
         return self._between_turns(read)
 

@@ -15,6 +15,8 @@ class Counters:
     prompt_seconds: float = 0.0  # from a slot to the first token, summed over requests
     cached_tokens: int = 0  # of prompts, that slots held
     copied_tokens: int = 0  # of these, copied from another slot
+    ram_tokens: int = 0  # of these, from the prefix cache
+    ram_hits: int = 0  # prompts that began with a copy of the prefix cache
     generated_tokens: int = 0
     generated_seconds: float = 0.0  # after the first token, summed over requests
     steps: int = 0
@@ -31,6 +33,8 @@ class Metrics:
     slots: int
     processing: int  # requests in slots
     waiting: int  # requests in the queue
+    ram_entries: int  # copies in the prefix cache
+    ram_bytes: int
 
     @property
     def rows_per_step(self) -> float:

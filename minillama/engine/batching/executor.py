@@ -1,6 +1,6 @@
 """The interface between the scheduler and the device: slots, chunks, steps and draws."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,4 +45,13 @@ class Executor(Protocol):
         """Wait for a chunk."""
 
     def copy(self, source: int, target: int, count: int) -> None:
-        """Copy the first `count` positions of a slot to another one."""
+        """Copy the first `count` tokens of a slot to another one; all, where not `rewinds`."""
+
+    def warm_ups(self) -> Iterator[str]:
+        """Compile one program after another; yields their names. No slot changes."""
+
+    def save(self, slot: int, count: int) -> Any:
+        """A copy of the first `count` tokens of a slot, outside of the cache."""
+
+    def load(self, slot: int, saved: Any) -> None:
+        """Put a saved copy into a slot."""

@@ -8,10 +8,9 @@ from minillama.engine.batches import Batches
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.engine.batching.executor import Executor
 from minillama.engine.batching.scheduler import Rules
-from minillama.engine.batching.session_executor import SessionExecutor
+from minillama.engine.batching.slot_executor import SlotExecutor
 from minillama.engine.generation.text_request import RequestReader
 from minillama.engine.loading.memory_budget import available_bytes, round_up, shown_bytes
-from minillama.engine.session import Session
 from minillama.errors import OptionError, ResourceError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import cache_bytes
@@ -28,9 +27,15 @@ class SlotOptions:
     ctx_size: int  # tokens of each slot
     max_waiting: int
     slot_prompt_similarity: float
+    cache_ram: int  # MiB of the prefix cache
 
     def __post_init__(self) -> None:
-        bounds = {"slots": (1, MOST_SLOTS), "ctx_size": (1, 1 << 31), "max_waiting": (1, 1 << 31)}
+        bounds = {
+            "slots": (1, MOST_SLOTS),
+            "ctx_size": (1, 1 << 31),
+            "max_waiting": (1, 1 << 31),
+            "cache_ram": (0, 1 << 31),
+        }
         for name, (low, high) in bounds.items():
             value = as_int(getattr(self, name))
             if value is None or not low <= value <= high:
@@ -57,9 +62,9 @@ def open_batch_engine(
     batches = batches.within(capacity)
 
     def make_executor() -> Executor:
-        return SessionExecutor([Session(backend, capacity, batches, types) for _ in range(options.slots)])
+        return SlotExecutor(backend, options.slots, capacity, batches.ubatch_size, types)
 
-    rules = Rules(options.slots, batches.ubatch_size, options.slot_prompt_similarity)
+    rules = Rules(options.slots, batches.ubatch_size, options.slot_prompt_similarity, options.cache_ram << 20)
     return BatchEngine(backend, requests, make_executor, rules, options.max_waiting, check_file)
 
 
@@ -74,3 +79,11 @@ def check_slots_fit(backend: Backend, capacity: int, types: CacheTypes, slots: i
             f"{slots} slots of {capacity} tokens need {shown_bytes(needed)} of cache, but {shown_bytes(free)} are "
             "free; choose fewer slots or a smaller ctx_size"
         )
+
+
+def fitting_slots(slots: int, texts: int) -> int:
+    """Slots for a number of texts: a power of two, at most `slots`.
+
+    Each number of slots is a compilation.
+    """
+    return min(slots, 1 << max(texts - 1, 0).bit_length())

@@ -11,7 +11,9 @@ from minillama.engine.batching.batch_task import BatchTask
 from minillama.engine.batching.counters import ChunkRecord, Counters, SlotInfo, TurnRecord
 from minillama.engine.batching.executor import Draw, Executor
 from minillama.engine.batching.policy.chunk_rule import ChunkRule
+from minillama.engine.batching.policy.prefix_reuse import PrefixReuse
 from minillama.engine.batching.policy.slot_choice import choose_slot, common_tokens
+from minillama.engine.batching.prefix_cache import PrefixCache
 from minillama.engine.batching.slots import ChunkUnderWay, DrawUnderWay, Slot
 from minillama.engine.generation.context_shift import kept_tokens, shift
 from minillama.engine.result import Reason
@@ -27,6 +29,7 @@ class Rules:
     slots: int
     ubatch_size: int  # most tokens of a chunk
     similarity: float = 0.1  # llama.cpp's --slot-prompt-similarity
+    cache_bytes: int = 0  # of the prefix cache
 
 
 class Scheduler:
@@ -44,6 +47,8 @@ class Scheduler:
         self.capacity = self.executor.capacity
         self._make_executor, self._rules, self._clock = make_executor, rules, clock
         self._chunk_rule = ChunkRule(rules.ubatch_size)
+        self.prefix_cache = PrefixCache(rules.cache_bytes)
+        self._prefixes = PrefixReuse(self.prefix_cache, self.counters)
         self._under_way: list[ChunkUnderWay | DrawUnderWay] = []
         self._turn = TurnRecord(0, 0.0)
 
@@ -137,24 +142,11 @@ class Scheduler:
                 kept.add(task.options.slot)
 
     def _begin(self, slot: Slot, task: BatchTask) -> None:
-        cached = self._reuse(slot, task) if task.options.cache_prompt else 0
+        slot.task = task  # first of all, so that a failed call finds it
+        cached = self._prefixes.fill(self.executor, self.slots, slot, task)
         self.counters.cached_tokens += cached
         slot.begin(task, cached)
         task.begin(slot.number, cached, self._clock())
-
-    def _reuse(self, slot: Slot, task: BatchTask) -> int:
-        """Length of the cached prefix, the slot's own or copied from another slot."""
-        rewinds = self.executor.rewinds
-        own = common_tokens(slot.text, task.ids, rewinds=rewinds)
-        if not rewinds:
-            return own
-        source = max(self.slots, key=lambda other: common_tokens(other.text, task.ids, rewinds=True))
-        common = common_tokens(source.text, task.ids, rewinds=True)
-        if common <= own:
-            return own
-        self.executor.copy(source.number, slot.number, common)
-        self.counters.copied_tokens += common - own
-        return common
 
     def _release(self, slot: Slot) -> None:
         slot.release(self._clock(), rewinds=self.executor.rewinds)
@@ -220,7 +212,7 @@ class Scheduler:
         task = slot.task
         assert task is not None
         start = len(slot.text)
-        chunk = slot.next_chunk(self._chunk_rule.size(generating=bool(self._turn.rows)))
+        chunk = slot.next_chunk(self._chunk_size(slot, task))
         logits = self.executor.prefill(slot.number, start, chunk)
         is_first_reading, ends_prompt = slot.drawn == 0, not slot.prompt
         self._under_way.append(ChunkUnderWay(task, logits, len(chunk) if is_first_reading else 0, ends_prompt))
@@ -231,6 +223,21 @@ class Scheduler:
             draw = self.executor.join(slot.number, task.chain, task.seed, task.ids, logits)
             slot.drawn = 1
             self._under_way.append(self._draw_under_way(draw, [slot]))
+
+    def _chunk_size(self, slot: Slot, task: BatchTask) -> int:
+        """Tokens of the next chunk.
+
+        Where the states cannot go back, the last token is a chunk of its own, and the slot is saved before it: a
+        prompt with the same beginning goes on from there.
+        """
+        size = self._chunk_rule.size(generating=bool(self._turn.rows))
+        snapshots = not self.executor.rewinds and slot.drawn == 0 and task.options.cache_prompt
+        if not snapshots or self.prefix_cache.limit == 0:
+            return size
+        if len(slot.prompt) > 1:
+            return min(size, len(slot.prompt) - 1)
+        self._prefixes.save(self.executor, slot)
+        return 1
 
     def _draw_under_way(self, draw: Draw, slots: list[Slot]) -> DrawUnderWay:
         return DrawUnderWay(draw, tuple((slot, slot.task, self._is_full(slot)) for slot in slots if slot.task))

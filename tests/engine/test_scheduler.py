@@ -1,0 +1,229 @@
+"""The scheduler on a device without a model and a virtual clock: whatever comes, every token reaches its owner."""
+
+from dataclasses import dataclass
+
+import pytest
+from fake_executor import END, DeviceError, FakeClock, FakeExecutor, lone_text, next_token
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import write_tiny
+
+from minillama.engine.batching.batch_stream import BatchStream
+from minillama.engine.batching.batch_task import BatchTask, SubmitOptions
+from minillama.engine.batching.policy.chunk_rule import ChunkRule
+from minillama.engine.batching.scheduler import Rules, Scheduler
+from minillama.engine.batching.slots import UNREAD
+from minillama.engine.generate_options import Request
+from minillama.engine.generation.text_request import TextRequest
+from minillama.engine.result import Reason, State
+from minillama.errors import ResourceError
+from minillama.gguf import open_gguf
+from minillama.sampling import Sampling
+from minillama.tokenizer import Tokenizer, load_tokenizer
+
+CAPACITY = 24
+MOST_TURNS = 3000
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A request of a test: when it comes, what it is, and when it is cancelled."""
+
+    turn: int
+    ids: tuple[int, ...]
+    n: int
+    seed: int
+    shifts: bool = False
+    keep: int = 0
+    slot: int | None = None
+    cache_prompt: bool = True
+    cancelled: int | None = None
+
+    def expected(self) -> tuple[list[int], Reason]:
+        options = {"n": self.n, "seed": self.seed, "shifts": self.shifts, "keep": self.keep}
+        return lone_text(self.ids, capacity=CAPACITY, **options)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = write_tiny(tmp_path_factory.mktemp("tiny") / "llama.gguf", "llama")
+    found = load_tokenizer(open_gguf(path).metadata)
+    assert found.eog == {END} and found.add_bos
+    return found
+
+
+class Played:
+    """A scheduler that is played arrival by arrival."""
+
+    def __init__(self, tokenizer: Tokenizer, slots: int, *, rewinds: bool, cached: int, fails: set[int]) -> None:
+        self.clock, self.tokenizer, self.fails, self.rewinds = FakeClock(), tokenizer, fails, rewinds
+        self.device: FakeExecutor
+
+        def make_executor() -> FakeExecutor:
+            self.device = FakeExecutor(slots, CAPACITY, self.clock, rewinds, self.fails)
+            self.fails = set()
+            return self.device
+
+        self.scheduler = Scheduler(make_executor, Rules(slots, 8, cache_bytes=8 * cached), self.clock)
+        self.began: list[int] = []  # numbers of requests, in the order of their slots
+        self.streams: dict[int, tuple[Arrival, BatchStream]] = {}
+
+    def add(self, arrival: Arrival) -> None:
+        number = len(self.streams)
+        stream = BatchStream(number, len(arrival.ids), arrival.seed, lambda stream: None)
+        request = Request(n=arrival.n, context_shift=arrival.shifts, keep=arrival.keep)
+        text = TextRequest(arrival.ids, request, Sampling())
+        options = SubmitOptions(cache_prompt=arrival.cache_prompt, slot=arrival.slot)
+        self.streams[number] = arrival, stream
+        self.scheduler.add(BatchTask(stream, text, options, None, self.tokenizer, self.clock()))
+
+    def turn(self, turn: int) -> None:
+        for arrival, stream in self.streams.values():
+            if arrival.cancelled is not None and arrival.turn + arrival.cancelled <= turn:
+                stream.cancel()
+        self.scheduler.turn()
+        for number, (_, stream) in self.streams.items():
+            if stream.slot is not None and number not in self.began:
+                self.began.append(number)
+        self.check()
+
+    def check(self) -> None:
+        """What holds after every turn."""
+        scheduler = self.scheduler
+        owners = [slot.task.number for slot in scheduler.slots if slot.task is not None]
+        waiting = [task.number for task in scheduler.waiting]
+        open_ones = [number for number, (_, stream) in self.streams.items() if stream.state is not State.DONE]
+        assert sorted([*owners, *waiting]) == open_ones, "no request is lost, none is there twice"
+        for slot, cells in zip(scheduler.slots, self.device.cells, strict=True):
+            known = slot.text[:-1] if slot.text and slot.text[-1] == UNREAD else slot.text
+            assert UNREAD not in known and len(slot.text) <= CAPACITY
+            assert known == cells[: len(known)], "a slot holds what the scheduler believes"
+        assert scheduler.prefix_cache.nbytes <= scheduler.prefix_cache.limit
+
+    def play(self, arrivals: list[Arrival]) -> None:
+        left = sorted(arrivals, key=lambda arrival: arrival.turn)
+        for turn in range(MOST_TURNS):
+            while left and left[0].turn <= turn:
+                self.add(left.pop(0))
+            if not left and not self.scheduler.has_work:
+                return
+            self.turn(turn)
+        raise AssertionError("starved")
+
+
+def arrivals() -> st.SearchStrategy[list[Arrival]]:
+    beginnings = st.sampled_from([(1, 5, 6, 7, 8, 9), (1, 5, 6, 7), (1, 9), (1,)])
+    ids = st.builds(lambda a, b: (*a, *b), beginnings, st.lists(st.integers(3, 8), max_size=15).map(tuple))
+    one = st.builds(
+        Arrival,
+        turn=st.integers(0, 40),
+        ids=ids,
+        n=st.one_of(st.integers(0, 30), st.just(-1)),
+        seed=st.integers(0, 50),
+        keep=st.integers(-1, 6),
+        slot=st.one_of(st.none(), st.none(), st.integers(0, 1)),
+        cache_prompt=st.booleans(),
+        cancelled=st.one_of(st.none(), st.none(), st.integers(0, 12)),
+    )
+    shifting = st.builds(lambda one: Arrival(**{**vars(one), "n": abs(one.n), "shifts": True}), one)
+    return st.lists(st.one_of(one, shifting), max_size=14)
+
+
+@given(arrivals(), st.integers(2, 4), st.booleans(), st.sampled_from([0, 40, 1000]))
+@settings(max_examples=30)
+def test_every_token_reaches_its_owner(
+    tokenizer: Tokenizer, arrivals: list[Arrival], slots: int, rewinds: bool, cached: int
+) -> None:
+    """The text of each request is that of the request alone, or its beginning where it was cancelled."""
+    played = Played(tokenizer, slots, rewinds=rewinds, cached=cached, fails=set())
+    played.play(arrivals)
+    for arrival, stream in played.streams.values():
+        tokens, reason = arrival.expected()
+        done = stream.finish()
+        if arrival.cancelled is not None and done.reason is Reason.INTERRUPTED:
+            assert list(done.tokens) == tokens[: len(done.tokens)]
+        else:
+            assert (list(done.tokens), done.reason) == (tokens, reason)
+            assert stream.read_tokens == stream.prompt_tokens
+    counters = played.scheduler.counters
+    assert counters.completed + counters.cancelled == counters.submitted == len(arrivals)
+    assert counters.failed == 0
+
+
+@given(arrivals(), st.integers(2, 3))
+@settings(max_examples=15)
+def test_first_come_first_served(tokenizer: Tokenizer, arrivals: list[Arrival], slots: int) -> None:
+    """Requests for any slot get one in the order of their arrival, also past requests for a certain slot."""
+    played = Played(tokenizer, slots, rewinds=True, cached=0, fails=set())
+    played.play(arrivals)
+    free = [number for number in played.began if played.streams[number][0].slot is None]
+    assert free == sorted(free)
+
+
+@given(arrivals(), st.sets(st.integers(1, 120), max_size=3), st.booleans())
+@settings(max_examples=20)
+def test_a_failed_call_fails_the_requests_in_slots(
+    tokenizer: Tokenizer, arrivals: list[Arrival], fails: set[int], rewinds: bool
+) -> None:
+    """They get a clear error; those that wait are served from a fresh cache."""
+    played = Played(tokenizer, 2, rewinds=rewinds, cached=40, fails=fails)
+    played.play(arrivals)
+    failed = 0
+    for arrival, stream in played.streams.values():
+        if stream.error is not None:
+            failed += 1
+            assert isinstance(stream.error, ResourceError) and isinstance(stream.error.__cause__, DeviceError)
+            assert "the step failed (DeviceError: out of order); send the request again" in str(stream.error)
+        elif stream.completion.reason is not Reason.INTERRUPTED:
+            assert (list(stream.completion.tokens), stream.completion.reason) == arrival.expected()
+    assert failed == played.scheduler.counters.failed <= 2 * len(fails)
+
+
+def test_a_step_for_all_and_one_chunk(tokenizer: Tokenizer) -> None:
+    """While a long prompt is read, the text that is generated moves in every turn."""
+    seed = next(seed for seed in range(99) if END not in lone_text([1], n=15, seed=seed, capacity=24, shifts=False)[0])
+    played = Played(tokenizer, 2, rewinds=True, cached=0, fails=set())
+    played.play([Arrival(0, (1,), 15, seed), Arrival(3, (1, *range(10, 30)), 1, 0)])
+    chunks = [turn for turn in played.scheduler.log if turn.chunk is not None and turn.chunk.request == 1]
+    assert [turn.chunk.start for turn in chunks if turn.chunk] == [1, 9, 17]  # the first token was copied
+    assert all(turn.rows == ((0, 0),) for turn in chunks)
+    assert played.scheduler.counters.copied_tokens == 1
+
+
+def test_the_longest_prefix_then_the_least_recently_used(tokenizer: Tokenizer) -> None:
+    played = Played(tokenizer, 3, rewinds=True, cached=0, fails=set())
+    texts = [(1, *range(start, start + 11)) for start in (10, 30, 50)]
+    for ids in texts:
+        played.play([Arrival(0, ids, 1, 0)])
+    played.play([Arrival(0, (*texts[1], 25), 1, 0)])
+    played.play([Arrival(0, (1, *range(70, 90)), 1, 0)])
+    streams = [stream for _, stream in played.streams.values()]
+    assert [stream.slot for stream in streams] == [0, 1, 2, 1, 0]
+    assert [stream.cached_tokens for stream in streams] == [0, 1, 1, 12, 1]
+
+
+@pytest.mark.parametrize("rewinds", [True, False])
+def test_an_evicted_text_comes_back_from_memory(tokenizer: Tokenizer, rewinds: bool) -> None:
+    played = Played(tokenizer, 1, rewinds=rewinds, cached=100, fails=set())
+    first, other = (1, *range(10, 20)), (1, *range(50, 60))
+    for ids in (first, other, first):
+        played.play([Arrival(0, ids, 1, 0)])
+    assert [stream.cached_tokens for _, stream in played.streams.values()] == [0, int(rewinds), len(first) - 1]
+    assert played.scheduler.counters.ram_hits == 1
+
+
+def test_chunks_cost_about_two_steps() -> None:
+    rule = ChunkRule(512)
+    assert rule.size(generating=False) == 512 and rule.size(generating=True) == 64
+    for _ in range(30):
+        rule.measured(0.050, rows=4, tokens=0)
+        rule.measured(0.050 + 64 * 0.001, rows=4, tokens=64)
+    assert rule.size(generating=True) == 64  # 100 ms are two steps
+    assert rule.size(generating=False) == 512
+    for _ in range(50):
+        rule.measured(512 * 0.010, rows=0, tokens=512)  # a slower machine
+    assert rule.size(generating=False) == 64 and rule.size(generating=True) == 16
+
+
+def test_texts_of_the_fake_device_differ() -> None:
+    assert len({next_token(seed, [1, 2]) for seed in range(50)}) > 30

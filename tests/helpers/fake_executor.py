@@ -1,0 +1,141 @@
+"""A device without a model: the next token is a hash of the seed and of the tokens in the slot."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minillama.engine.batching.executor import SampledToken
+from minillama.engine.generation.context_shift import kept_tokens, shift
+from minillama.engine.result import Reason
+
+END = 2  # the end token
+EMPTY = -7  # an unspecified position
+
+
+def next_token(seed: int, tokens: Sequence[int]) -> int:
+    """The token after some others: the end token once in 16."""
+    found = zlib.crc32(np.array([seed, *tokens], np.int64).tobytes())
+    return END if found % 16 == 0 else 3 + found // 16 % 290
+
+
+def lone_text(
+    ids: Sequence[int], *, n: int, seed: int, capacity: int, shifts: bool, keep: int = 0, add_bos: bool = True
+) -> tuple[list[int], Reason]:
+    """The tokens and the reason of a request that is alone: the reference implementation."""
+    tokens, written = list(ids), []
+    while n < 0 or len(written) < n:
+        written.append(next_token(seed, tokens))
+        if written[-1] == END:
+            return written, Reason.STOP
+        if len(written) == n:
+            break
+        if len(tokens) + 1 >= capacity:
+            if not shifts:
+                return written, Reason.LENGTH
+            tokens = shift(tokens, kept_tokens(keep, len(ids), capacity, add_bos=add_bos))
+        tokens.append(written[-1])
+    return written, Reason.LIMIT
+
+
+@dataclass
+class FakeClock:
+    """Seconds that pass only when the device works."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class DeviceError(Exception):
+    """A failure of the device."""
+
+
+@dataclass
+class FakeExecutor:
+    """Slots of tokens; every call checks that it could be served by a real cache.
+
+    fails: numbers of the calls that fail. A slot that does not rewind goes on where it is, or begins anew.
+    """
+
+    slots: int
+    capacity: int
+    clock: FakeClock
+    rewinds: bool = True
+    fails: set[int] = field(default_factory=set)
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        self.cells: list[list[int]] = [[] for _ in range(self.slots)]
+        self._seeds = [0] * self.slots
+        self._latest = [EMPTY] * self.slots
+        self._unread: list[object] = []
+
+    def prefill(self, slot: int, start: int, ids: Sequence[int]) -> tuple[int, list[int]]:
+        self._call(len(ids))
+        assert len(ids) > 0 and start + len(ids) <= self.capacity
+        self._go_back(slot, start)
+        self.cells[slot] += ids
+        return slot, list(self.cells[slot])
+
+    def join(self, slot: int, chain: Any, seed: int, recent_ids: Sequence[int], logits: Any) -> list[SampledToken]:
+        self._call(1)
+        assert logits == (slot, self.cells[slot]) and list(recent_ids) == self.cells[slot]
+        self._seeds[slot] = seed
+        return self._draw([slot])
+
+    def step(self, slots: Sequence[int], positions: Sequence[int]) -> list[SampledToken]:
+        self._call(10)
+        assert len(set(slots)) == len(slots) > 0
+        for slot, position in zip(slots, positions, strict=True):
+            assert position < self.capacity
+            self._go_back(slot, position)
+            self.cells[slot].append(self._latest[slot])
+        return self._draw(slots)
+
+    def read(self, draw: list[SampledToken]) -> list[SampledToken]:
+        assert self._unread.pop(0) is draw, "draws are read once, in order"
+        return draw
+
+    def wait(self, logits: Any) -> None:
+        return
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        self._call(1)
+        assert source != target and count <= len(self.cells[source])
+        assert self.rewinds or count == len(self.cells[source])
+        self.cells[target] = self.cells[source][:count]
+
+    def warm_ups(self) -> Iterator[str]:
+        yield "nothing to compile"
+
+    def save(self, slot: int, count: int) -> np.ndarray:
+        self._call(1)
+        assert count <= len(self.cells[slot])
+        assert self.rewinds or count == len(self.cells[slot])
+        return np.array(self.cells[slot][:count], np.int64)
+
+    def load(self, slot: int, saved: np.ndarray) -> None:
+        self._call(1)
+        self.cells[slot] = saved.tolist()
+
+    def _call(self, cost: int) -> None:
+        self.calls += 1
+        self.clock.now += cost
+        if self.calls in self.fails:
+            raise DeviceError("out of order")
+
+    def _go_back(self, slot: int, position: int) -> None:
+        held = len(self.cells[slot])
+        assert position <= held if self.rewinds else position in (0, held)
+        self.cells[slot] = self.cells[slot][:position]
+
+    def _draw(self, slots: Sequence[int]) -> list[SampledToken]:
+        for slot in slots:
+            self._latest[slot] = next_token(self._seeds[slot], self.cells[slot])
+        draw = [SampledToken(self._latest[slot], -1.0) for slot in slots]
+        self._unread.append(draw)
+        return draw
