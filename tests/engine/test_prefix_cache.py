@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillama.engine.batching.policy.token_trie import TokenTrie
+from minillama.engine.batching.policy.radix_tree import RadixTree
 from minillama.engine.batching.prefix_cache import PrefixCache
 
 sequences = st.lists(st.integers(0, 2), min_size=1, max_size=8).map(tuple)
@@ -17,7 +17,7 @@ def common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
 
 @given(st.lists(st.tuples(st.booleans(), sequences), max_size=30), sequences)
 def test_trie_against_a_plain_list(changes: list[tuple[bool, tuple[int, ...]]], wanted: tuple[int, ...]) -> None:
-    trie, plain = TokenTrie[tuple[int, ...]](), set()
+    trie, plain = RadixTree[tuple[int, ...]](), set()
     for is_new, tokens in changes:
         if is_new:
             trie.insert(tokens, tokens)

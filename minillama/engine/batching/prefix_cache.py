@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from minillama.engine.batching.policy.token_trie import TokenTrie
+from minillama.engine.batching.policy.radix_tree import RadixTree
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class PrefixCache:
     def __init__(self, limit: int) -> None:
         self.limit, self.nbytes = limit, 0
         self._saved: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # the least recently used first
-        self._trie: TokenTrie[tuple[int, ...]] = TokenTrie()
+        self._tree: RadixTree[tuple[int, ...]] = RadixTree()
 
     def __len__(self) -> int:
         return len(self._saved)
@@ -42,7 +42,7 @@ class PrefixCache:
         if key in self._saved:
             self._drop(key)
         self._saved[key] = saved
-        self._trie.insert(key, key)
+        self._tree.insert(key, key)
         self.nbytes += saved.nbytes
         while self.nbytes > self.limit:
             self._drop(next(iter(self._saved)))
@@ -67,8 +67,8 @@ class PrefixCache:
             self._drop(key)
 
     def _find(self, ids: Sequence[int], rewinds: bool) -> tuple[int, tuple[int, ...] | None]:
-        return self._trie.longest(ids) if rewinds else self._trie.longest_whole(ids)
+        return self._tree.longest(ids) if rewinds else self._tree.longest_whole(ids)
 
     def _drop(self, key: tuple[int, ...]) -> None:
         self.nbytes -= self._saved.pop(key).nbytes
-        self._trie.remove(key)
+        self._tree.remove(key)

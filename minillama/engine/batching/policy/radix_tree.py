@@ -16,7 +16,7 @@ class _Node(Generic[Value]):
     children: "dict[int, _Node[Value]]" = field(default_factory=dict)
 
 
-class TokenTrie(Generic[Value]):
+class RadixTree(Generic[Value]):
     """Values by token sequence; an edge holds all tokens up to the next fork."""
 
     def __init__(self) -> None:
