@@ -29,6 +29,8 @@ from minillama.model.states.rows import put_row, take_row
 from minillama.model.states.stores import empty_store, zeros
 from minillama.model.states.window import WindowKeyValues
 
+Counts = Int[Array, "n"] | Int[np.ndarray, "n"]
+
 # a layer's memory of earlier tokens
 LayerState = KeyValues | WindowKeyValues | Latents | RecurrentState | ConvolutionState | NoState
 
@@ -51,13 +53,13 @@ class Cache:
         """The same cache with more room."""
         return replace(self, layers=tuple(layer.resize(capacity) for layer in self.layers), capacity=capacity)
 
-    def select(self, slots: Int[Array, "n"], length: Int[Array, "n"]) -> "Cache":
+    def select(self, slots: Counts, length: Counts) -> "Cache":
         """The same states, for a pass over n texts in these rows.
 
         length: tokens of each text. A row outside of the states stands for no text: nothing is written, and the result
         means nothing.
         """
-        return replace(self, slots=slots, length=length)
+        return replace(self, slots=jnp.asarray(slots), length=jnp.asarray(length))
 
     def after(self, selected: "Cache") -> "Cache":
         """This cache with the states after a pass over some rows."""

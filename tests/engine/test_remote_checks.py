@@ -9,7 +9,9 @@ from minillama.engine.backends import programs
 from minillama.engine.backends.programs import PROGRAMS, Kind
 from minillama.engine.backends.remote_calls import remote_checks
 from minillama.engine.backends.remote_calls.remote_checks import CHECKS, check_new_cache, check_shares, in_range
+from minillama.engine.backends.remote_calls.slot_checks import SLOT_CHECKS
 from minillama.engine.backends.remote_worker import RemoteWorker, _open
+from minillama.engine.backends.slot_programs import ALL_PROGRAMS
 from minillama.errors import FormatError, OptionError, ResourceError
 from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.parallel.workers.wire import Message
@@ -226,7 +228,7 @@ def test_a_chain_of_endless_stages_is_refused(llm: ml.LLM) -> None:
 
 
 def test_every_program_is_checked() -> None:
-    assert CHECKS.keys() == PROGRAMS.keys()
+    assert {**CHECKS, **SLOT_CHECKS}.keys() == ALL_PROGRAMS.keys()
 
 
 class TestWithoutTheChecks:

@@ -1,19 +1,24 @@
 """Texts in slots against lone sessions: the same tokens and, with kernels, the same bits in any company."""
 
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from device_processes import Check
 from gguf import GGMLQuantizationType
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_remote_backend import Pair
 from tiny_models import write_tiny
 
 import minillama as ml
 from minillama.engine.backends.local import _compiled
 from minillama.engine.backends.programs import PROGRAMS
+from minillama.engine.backends.remote import RemoteBackend
 from minillama.engine.batching.slot_executor import SlotExecutor
 from minillama.sampling import Sampling
 
@@ -104,6 +109,60 @@ def case_of(path: Path) -> Case:
         executor.warm_up(sampling)
     wanted = [(number, sampling) for number in range(5) for sampling in range(2)]
     return Case(llm, executor, {key: alone(llm, prompt(key[0]), SAMPLINGS[key[1]], key[0]) for key in wanted})
+
+
+def check_on_devices(path: Path, options: dict[str, object]) -> None:
+    """Texts on several devices write what lone sessions write there."""
+    check_few(ml.load(path, progress=False, ctx_size=CAPACITY, cache_type_k="f32", cache_type_v="f32", **options))
+
+
+def check_few(llm: ml.LLM) -> None:
+    """Two texts in three slots, each with a beginning that was copied, saved and loaded."""
+    executor = SlotExecutor(llm.backend, 3, CAPACITY, CHUNK, llm.cache_types)
+    chain, numbers, drawn = llm.backend.chain(SAMPLINGS[1]), (0, 3), []
+    for slot, number in enumerate(numbers):
+        executor.prefill(slot, 0, prompt(number)[:4])
+        executor.copy(slot, 2, 4)
+        saved = executor.save(2, 4)
+        executor.prefill(slot, 0, prompt(1)[:20])
+        executor.load(slot, saved)
+        logits = executor.prefill(slot, 4, prompt(number)[4:])
+        drawn += executor.read(executor.join(slot, chain, number, prompt(number), logits))
+    positions = [len(prompt(number)) for number in numbers]
+    draws = [executor.step([1, 0], [positions[1] + step, positions[0] + step]) for step in range(STEPS)]
+    found = [executor.read(draw)[::-1] for draw in draws]  # all steps were under way before the first one is read
+    for place, number in enumerate(numbers):
+        mine = [drawn[place], *(row[place] for row in found)]
+        expected = alone(llm, prompt(number), SAMPLINGS[1], number)
+        assert [one.token for one in mine] == [token for token, _ in expected]
+        np.testing.assert_allclose([one.logprob for one in mine], [logprob for _, logprob in expected], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen35", "granitehybrid", "lfm2", "deepseek2"])
+def test_of_other_layers(tmp_path: Path, name: str) -> None:
+    check_on_devices(write_tiny(tmp_path / "m.gguf", name), {})
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen35"])
+@pytest.mark.parametrize("options", [{"tensor_parallel": 2}, {"split_mode": "layer"}], ids=["mesh", "pipeline"])
+def test_over_devices(apart: Check, tmp_path: Path, name: str, options: dict[str, object]) -> None:
+    apart(check_on_devices, write_tiny(tmp_path / "m.gguf", name), options)
+
+
+@contextmanager
+def led_by(llm: ml.LLM) -> Iterator[ml.LLM]:
+    """The same model, computed by a worker."""
+    pair = Pair(llm.backend)
+    try:
+        yield replace(llm, backend=RemoteBackend(pair, llm.config))
+    finally:
+        pair.close()
+
+
+def test_on_a_worker(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "m.gguf", "llama")
+    with led_by(ml.load(path, progress=False, ctx_size=512, cache_type_k="f32", cache_type_v="f32")) as llm:
+        check_few(llm)
 
 
 @pytest.fixture(scope="module")

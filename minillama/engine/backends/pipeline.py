@@ -158,7 +158,7 @@ class PipelineBackend(BackendDefaults):
             if (segment := stage.layers) is not None:
                 here = slice(segment.first, segment.last)
                 is_end = self.transport.is_last and number + 1 == len(self.stages)
-                values = x, cache.length, params.rope_factors, own, valid
+                values = x, cache.length, params.rope_factors, own, valid, cache.slots
                 x, states[here] = run_stage(
                     params.blocks[here], self.config, tuple(states[here]), stage.first_layer, last_only and is_end,
                     *jax.device_put(values, segment.device),
@@ -190,9 +190,10 @@ def _layers_of_stage(
     rope_factors: Float[Array, "pairs"] | None,
     per_layer: Float[Array, "B T L P"] | None,
     valid: Int[Array, "B"] | None,
+    slots: Int[Array, "B"] | None,
 ) -> tuple[Float[Array, "B _ D"], tuple[LayerState, ...]]:
     """Some consecutive layers, from number `first` of the model."""
-    cache = Cache(states, length, 0)
+    cache = Cache(states, length, 0, slots)
     x, cache = run_layers(
         blocks, config, x, cache, rope_factors, first, per_layer=per_layer, valid=valid, last_only=last_only
     )

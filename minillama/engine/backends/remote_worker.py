@@ -17,7 +17,7 @@ import numpy as np
 
 from minillama import env
 from minillama.engine.backends.base import Backend
-from minillama.engine.backends.programs import PROGRAMS, Kind, Program
+from minillama.engine.backends.programs import Kind, Program
 from minillama.engine.backends.remote_calls.remote_arguments import Arguments, instance
 from minillama.engine.backends.remote_calls.remote_checks import (
     CHECKS,
@@ -29,6 +29,8 @@ from minillama.engine.backends.remote_calls.remote_checks import (
     check_truncate,
     in_range,
 )
+from minillama.engine.backends.remote_calls.slot_checks import SLOT_CHECKS
+from minillama.engine.backends.slot_programs import ALL_PROGRAMS
 from minillama.engine.compile.compile_timer import compile_seconds
 from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.engine.loading.memory_budget import give_back, lock_weights
@@ -38,6 +40,8 @@ from minillama.parallel.workers.model_transfer import receive_model
 from minillama.parallel.workers.wire import Connection, Message
 from minillama.parallel.workers.worker_process import JoinedGroup
 
+ALL_CHECKS = {**CHECKS, **SLOT_CHECKS}
+CACHES = (Kind.CACHE, Kind.SAVED)
 _POLL_SECONDS = 0.1  # between checks, while waiting for the leader, that the answering thread still works
 
 
@@ -223,14 +227,14 @@ def _fetch(worker: RemoteWorker, given: Arguments) -> None:
 def _run_program(program: Program) -> Callable[[RemoteWorker, Arguments], None]:
     def run(worker: RemoteWorker, given: Arguments) -> None:
         args = given.of(program.takes)
-        lengths = CHECKS[program.name](worker.backend.config, *args)
+        lengths = ALL_CHECKS[program.name](worker.backend.config, *args)
         held = next((arg for arg in args if isinstance(arg, HeldCache)), None)
         found = worker.backend.call(program, *(arg.cache if isinstance(arg, HeldCache) else arg for arg in args))
         for place in program.donated:
             worker.drop(given.args[place])
         results = found if len(program.gives) > 1 else (found,)
         for number, (kind, result) in enumerate(zip(program.gives, results, strict=True), given.number):
-            worker.store(number, replace(held, cache=result, lengths=lengths) if kind is Kind.CACHE else result)
+            worker.store(number, replace(held, cache=result, lengths=lengths) if kind in CACHES else result)
         if program.gives[0] is Kind.DRAFT:
             worker.tell(given.number, *(field for field in results[0] if field is not None))
 
@@ -245,5 +249,5 @@ CALLS: Mapping[str, Callable[[RemoteWorker, Arguments], None]] = {
     "restore": _restore,
     "ready": _ready,
     "fetch": _fetch,
-    **{name: _run_program(program) for name, program in PROGRAMS.items()},
+    **{name: _run_program(program) for name, program in ALL_PROGRAMS.items()},
 }

@@ -15,6 +15,7 @@ from jax import Array
 from jaxtyping import Float, Int, UInt32
 
 from minillama.engine.backends.programs import (
+    PROGRAMS,
     Counts,
     Ids,
     Kind,
@@ -113,25 +114,28 @@ def new_samplers(m: Model, chain: Chain, slots: int) -> tuple[Chain, SamplerStat
 @program(takes=(Kind.CACHE, Kind.COUNTS, Kind.COUNTS, Kind.COUNTS), gives=(Kind.CACHE,))
 def copy_slot(m: Model, cache: Cache, source: Counts, target: Counts, count: Counts) -> Cache:
     """The cache with the first `count` tokens of a slot also in another one."""
-    return cache.copy_row(source[0], target[0], count[0])
+    return cache.copy_row(*(jnp.asarray(number)[0] for number in (source, target, count)))
 
 
 @program(takes=(Kind.CACHE, Kind.COUNTS, Kind.STATIC), gives=(Kind.SAVED,), donates=False)
 def save_slot(m: Model, cache: Cache, slot: Counts, count: int) -> Cache:
     """A copy of `count` positions of a slot and of its other states."""
-    return cache.take_row(slot[0], count)
+    return cache.take_row(jnp.asarray(slot)[0], count)
 
 
 @program(takes=(Kind.CACHE, Kind.SAVED, Kind.COUNTS), gives=(Kind.CACHE,))
 def load_slot(m: Model, cache: Cache, saved: Cache, slot: Counts) -> Cache:
     """The cache with a saved text in a slot."""
-    return cache.put_row(saved, slot[0])
+    return cache.put_row(saved, jnp.asarray(slot)[0])
 
 
 @program(takes=(Kind.CACHE, Kind.COUNTS, Kind.COUNTS), gives=(Kind.CACHE,))
 def slide_slot(m: Model, cache: Cache, slot: Counts, first: Counts) -> Cache:
     """The cache where the sliding windows of a slot begin at a position."""
-    return cache.slide_row(slot[0], first)
+    return cache.slide_row(jnp.asarray(slot)[0], jnp.asarray(first))
+
+
+ALL_PROGRAMS = PROGRAMS  # with those of this module
 
 
 def _draw_slots(

@@ -82,7 +82,7 @@ def check_new_cache(
 
 def check_truncate(cache: HeldCache, length: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
     """The new lengths, within the cache."""
-    return _each(length, "length", cache.batch, 0, cache.capacity)
+    return check_each(length, "length", cache.batch, 0, cache.capacity)
 
 
 def check_restore(cache: HeldCache, saved: HeldCache, length: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
@@ -93,14 +93,14 @@ def check_restore(cache: HeldCache, saved: HeldCache, length: Int[np.ndarray, "n
 
 def _prefill(config: Config, cache: HeldCache, ids: Any, n_valid: Int[np.ndarray, "n"]) -> Int[np.ndarray, "B"]:
     _new_tokens(config, cache, ids)
-    return cache.lengths + _each(n_valid, "valid", cache.batch, 1, ids.shape[1])
+    return cache.lengths + check_each(n_valid, "valid", cache.batch, 1, ids.shape[1])
 
 
 def _hidden(config: Config, cache: HeldCache, ids: Any, valid: Any) -> Int[np.ndarray, "B"]:
     _new_tokens(config, cache, ids)
     if valid is None:
         return cache.lengths + np.int32(ids.shape[1])
-    return cache.lengths + _each(valid, "valid", cache.batch, 0, ids.shape[1])
+    return cache.lengths + check_each(valid, "valid", cache.batch, 0, ids.shape[1])
 
 
 def _logits(config: Config, states: jax.Array) -> None:
@@ -109,7 +109,7 @@ def _logits(config: Config, states: jax.Array) -> None:
 
 def _nll(config: Config, states: jax.Array, targets: Any, first: int) -> None:
     _states(config, states)
-    _tokens(config, targets, states.shape[0])
+    check_tokens(config, targets, states.shape[0])
     in_range(first, "first", 0, states.shape[1] - targets.shape[1])
 
 
@@ -120,9 +120,9 @@ def _generate(
     if n_draft is None:
         in_range(ids.shape[1], "tokens without a draft", 1, 1)
     else:
-        _each(n_draft, "draft", cache.batch, 0, ids.shape[1] - 1)
+        check_each(n_draft, "draft", cache.batch, 0, ids.shape[1] - 1)
     if state is not None:
-        _shape(state.recent, "the sampler's window", (cache.batch, chain.window))
+        check_shape(state.recent, "the sampler's window", (cache.batch, chain.window))
     return cache.lengths + np.int32(1)
 
 
@@ -137,10 +137,10 @@ def _start(
     if logits.ndim != 2:
         raise ValueError(f"logits of {logits.ndim} axes")
     batch = logits.shape[0]
-    _shape(seeds, "seeds", (batch, WORDS))
-    _shape(recent, "recent", (batch, chain.window))
-    _within(recent, "a recent token", 0, config.vocab_size - 1)
-    _each(count, "count", batch, 0, chain.window)
+    check_shape(seeds, "seeds", (batch, WORDS))
+    check_shape(recent, "recent", (batch, chain.window))
+    check_within(recent, "a recent token", 0, config.vocab_size - 1)
+    check_each(count, "count", batch, 0, chain.window)
 
 
 def _resize(config: Config, cache: HeldCache, capacity: int) -> Int[np.ndarray, "B"]:
@@ -150,13 +150,13 @@ def _resize(config: Config, cache: HeldCache, capacity: int) -> Int[np.ndarray, 
 
 
 def _gather_rows(config: Config, cache: HeldCache, rows: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    _each(rows, "row", in_range(len(rows), "rows", 1, MOST_TEXTS), 0, cache.batch - 1)
+    check_each(rows, "row", in_range(len(rows), "rows", 1, MOST_TEXTS), 0, cache.batch - 1)
     check_new_cache(config, cache.capacity, cache.types, len(rows), cache.chunk)
     return cache.lengths[rows]
 
 
 def _slide(config: Config, cache: HeldCache, first: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
-    _each(first, "first", cache.batch, 0, cache.capacity)
+    check_each(first, "first", cache.batch, 0, cache.capacity)
     return cache.lengths
 
 
@@ -175,16 +175,16 @@ CHECKS: Mapping[str, Callable[..., Int[np.ndarray, "_"] | None]] = {
 
 def _new_tokens(config: Config, cache: HeldCache, ids: Any) -> None:
     """Token ids [B, T] that the cache has room for."""
-    _tokens(config, ids, cache.batch)
+    check_tokens(config, ids, cache.batch)
     in_range(int(cache.lengths.max()) + ids.shape[1], "length", 1, cache.capacity)
 
 
-def _tokens(config: Config, ids: Any, batch: int) -> None:
+def check_tokens(config: Config, ids: Any, batch: int) -> None:
     """Token ids [batch, T] of the vocabulary; those that were sampled here are."""
     in_range(ids.shape[1], "tokens", 1, MOST_POSITIONS)
-    _shape(ids, "ids", (batch, ids.shape[1]))
+    check_shape(ids, "ids", (batch, ids.shape[1]))
     if isinstance(ids, np.ndarray):
-        _within(ids, "a token", 0, config.vocab_size - 1)
+        check_within(ids, "a token", 0, config.vocab_size - 1)
 
 
 def _states(config: Config, states: jax.Array) -> None:
@@ -193,19 +193,21 @@ def _states(config: Config, states: jax.Array) -> None:
         raise ValueError(f"hidden states of shape {states.shape}")
 
 
-def _each(values: Shaped[np.ndarray, "_"], name: str, batch: int, low: int, high: int) -> Shaped[np.ndarray, "_"]:
+def check_each(values: Shaped[np.ndarray, "_"], name: str, batch: int, low: int, high: int) -> Shaped[np.ndarray, "_"]:
     """A number in a range for each text."""
-    _shape(values, name, (batch,))
-    _within(values, name, low, high)
+    check_shape(values, name, (batch,))
+    check_within(values, name, low, high)
     return values
 
 
-def _shape(array: Any, name: str, shape: tuple[int, ...]) -> None:
+def check_shape(array: Any, name: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for an array of another shape."""
     if array.shape != shape:
         raise ValueError(f"{name} of shape {array.shape}, not {shape}")
 
 
-def _within(values: Shaped[np.ndarray, "*axes"], name: str, low: int, high: int) -> None:
+def check_within(values: Shaped[np.ndarray, "*axes"], name: str, low: int, high: int) -> None:
+    """Raise ValueError for a number below `low` or above `high`."""
     if values.size and not (low <= int(values.min()) and int(values.max()) <= high):
         wrong = int(values.min()) if values.min() < low else int(values.max())
         raise ValueError(f"{name} is {wrong}, not {low} to {high}")
