@@ -133,7 +133,7 @@ def _slots(slots: Numbers, count: int) -> None:
 
 
 def _samplers(chains: Chain | None, states: SamplerState | None, latest: Any) -> None:
-    """Samplers of as many slots as there are latest tokens; none in stages that do not sample."""
+    """Samplers of the slots of `latest`; None in stages that do not sample."""
     _latest(latest, latest.shape[0])
     if chains is not None and states is not None:
         check_shape(states.recent, "the windows of samplers", (latest.shape[0], chains.window))
