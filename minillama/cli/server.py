@@ -99,6 +99,8 @@ def server_settings(args: argparse.Namespace) -> "ServerSettings":
         has_slots=args.slots,
         has_metrics=args.metrics,
         has_props=args.props,
+        has_schedule=args.schedule,
+        has_trace=args.trace,
         has_page=args.ui,
         static_path=_folder("--path", args.path),
         sampling=sampling_options(args),

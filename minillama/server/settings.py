@@ -84,6 +84,8 @@ class ServerSettings:
     has_slots: bool = True  # GET /slots
     has_metrics: bool = False  # GET /metrics
     has_props: bool = False  # POST /props
+    has_schedule: bool = False  # GET /schedule
+    has_trace: bool = False  # POST /trace
     has_page: bool = True  # GET /
     static_path: str | None = None  # folder of files in place of the page
     sampling: SamplingOptions = field(default_factory=SamplingOptions)

@@ -71,6 +71,8 @@ ENDPOINTS = (
            "FOLDER"),
     Option(("--sleep-idle-seconds",), "unload the model after these seconds without a request; -1: never (default: -1)",
            integer, -1),
+    Option(("--schedule",), "the last steps of the scheduler at /schedule (default: off)", None, False),
+    Option(("--trace",), "summaries of the activations of a prompt at /trace (default: off)", None, False),
     Option(("--ui", "--webui"), "a page at / (default: on)", None, True, "LLAMA_ARG_UI", off=("--no-ui", "--no-webui")),
     Option(("--path",), "folder of files to serve in place of the page", str, None, "LLAMA_ARG_STATIC_PATH", "FOLDER"),
 )  # fmt: skip

@@ -1,6 +1,16 @@
 """All endpoints of the server. A module of endpoints adds its table here."""
 
-from minillama.server.endpoints import completions, embedding_vectors, messages, refused, responses, status, text
+from minillama.server.endpoints import (
+    completions,
+    embedding_vectors,
+    messages,
+    observation,
+    page,
+    refused,
+    responses,
+    status,
+    text,
+)
 from minillama.server.endpoints.endpoint import Endpoint
 
 TABLES: tuple[tuple[Endpoint, ...], ...] = (
@@ -11,4 +21,7 @@ TABLES: tuple[tuple[Endpoint, ...], ...] = (
     responses.ENDPOINTS,
     embedding_vectors.ENDPOINTS,
     refused.ENDPOINTS,
+    page.ENDPOINTS,
+    observation.ENDPOINTS,
+    page.OTHER_FILES,  # last: it matches every path
 )
