@@ -1,4 +1,4 @@
-"""Endpoints to look inside: the last steps of the scheduler, activations of a prompt. Off unless an option is given."""
+"""Endpoints to look inside: steps of the scheduler, activations; off by default."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ _one_trace = threading.Lock()
 
 
 async def get_schedule(request: Request, host: ModelHost) -> Response:
-    """The last steps, the oldest first: texts in each step, chunk, milliseconds, requests that wait."""
+    """The last steps, the oldest first: texts, chunk, milliseconds, waiting requests."""
     if not host.settings.has_schedule:
         raise not_supported("This server does not show its schedule. Start it with `--schedule`")
     turns = await host.ask_engine(host.engine.schedule)
@@ -49,7 +49,7 @@ async def post_trace(request: Request, host: ModelHost) -> Response:
 
 
 def summaries(found: Mapping[str, np.ndarray]) -> Iterator[dict[str, object]]:
-    """Name, shape, mean, standard deviation, smallest and largest value, sum; over the finite values."""
+    """Name, shape and figures of each array, over its finite values."""
     for name, value in found.items():
         finite = value[np.isfinite(value)].astype(np.float64)
         figures = {"mean": 0.0, "std": 0.0, "min": 0.0, "max": 0.0, "sum": 0.0}
