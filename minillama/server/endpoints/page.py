@@ -50,7 +50,7 @@ async def _own_file(name: str, host: ModelHost) -> Response:
 
 
 async def _file_of(folder: str, name: str) -> Response:
-    """A regular file inside of a folder; links that lead out of it are not followed."""
+    """A regular file inside of a folder; links out of it are not followed."""
     base = Path(folder).resolve()
     path = (base / name).resolve()
     if not path.is_relative_to(base) or not path.is_file():
