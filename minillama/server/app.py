@@ -17,6 +17,8 @@ from minillama.server.endpoints.endpoint import Endpoint
 from minillama.server.endpoints.endpoint_table import TABLES
 from minillama.server.endpoints.vertex import vertex_endpoints
 from minillama.server.http_errors import ErrorKind, RequestError, error_response
+from minillama.server.idle_sleep import SleepFacts
+from minillama.server.model_facts import model_list, properties
 from minillama.server.model_host import ModelHost
 
 logger = logging.getLogger("minillama")
@@ -24,6 +26,7 @@ logger = logging.getLogger("minillama")
 
 def build_app(host: ModelHost, tables: Iterable[Iterable[Endpoint]] = TABLES) -> Starlette:
     """The application of a model host."""
+    host.sleep.describe = lambda: SleepFacts(model_list(host), properties(host))
     endpoints = [endpoint for table in tables for endpoint in table]
     prefix, vertex = host.settings.api_prefix, host.settings.vertex
     if vertex is not None:
@@ -52,6 +55,13 @@ class Answering:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if self._endpoint.wakes and not self._endpoint.is_early:
+            async with self._host.sleep.awake():
+                await self._answer(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer: ASGIApp
         try:
             answer = await self._endpoint.handler(Request(scope, receive), self._host)

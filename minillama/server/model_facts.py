@@ -74,7 +74,7 @@ def properties(host: ModelHost) -> dict[str, object]:
         "bos_token": template.bos_token,
         "eos_token": template.eos_token,
         "build_info": BUILD_INFO,
-        "is_sleeping": False,
+        "is_sleeping": host.sleep.is_asleep,
         "cors_proxy_enabled": False,
     }
     if settings.chat.use_jinja and template.tool_source:

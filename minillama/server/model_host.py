@@ -1,5 +1,6 @@
 """The model of a server and its batch engine, loaded while HTTP already answers."""
 
+import gc
 import logging
 import threading
 import time
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from minillama import __version__
+from minillama.engine.batching.counters import Counters, Metrics, sum_counters
+from minillama.engine.batching.device.slot_file import model_fingerprint
 from minillama.sampling import SamplingOptions
+from minillama.server.idle_sleep import IdleSleep
 from minillama.server.metrics_text import MetricsText
 from minillama.server.requests.token_options import read_breakers
 from minillama.server.settings import ServerSettings
@@ -56,6 +60,8 @@ class ModelHost:
         self._lock = threading.Lock()
         self.latest: dict[int, Generation] = {}  # slot -> its last completion
         self.metrics_text = MetricsText()
+        self.sleep = IdleSleep(settings.idle_seconds, self.unload, self.load)
+        self._counters = Counters()  # of engines before this one
         threads = settings.http_threads
         self._limiter_size = threads if threads > 0 else DEFAULT_THREADS
 
@@ -90,11 +96,35 @@ class ModelHost:
         share = llm.ctx_size if self.settings.shared_context else llm.ctx_size // self.settings.slots
         return min(-(-share // 256) * 256, llm.ctx_size)
 
+    def unload(self) -> None:
+        """Release the model, which `load` opens again."""
+        with self._lock:
+            if self.is_closed:
+                return
+            self._counters = sum_counters(self._counters, self.engine.metrics().counters)
+            self._resources.close()
+            self.latest.clear()
+            del self.llm, self.engine
+        gc.collect()
+
+    def metrics(self) -> Metrics:
+        """Counters since the start of the server, and the state now."""
+        if self.sleep.is_asleep:
+            return Metrics(self._counters, self.settings.slots, 0, 0)
+        now = self.engine.metrics()
+        return replace(now, counters=sum_counters(self._counters, now.counters))
+
     def close(self) -> None:
         """End all streams, and release the model."""
+        self.sleep.stop()
         with self._lock:
             self.is_ready, self.is_closed = False, True
             self._resources.close()
+
+    @cached_property
+    def model_fingerprint(self) -> str:
+        """A hash of the model file and the cache types; slots on disk have it."""
+        return model_fingerprint(self.llm.path, self.llm.cache_types)
 
     @property
     def model_name(self) -> str:
@@ -123,6 +153,7 @@ class ModelHost:
     def _run(self) -> None:
         try:
             self.load()
+            self.sleep.start()
         except BaseException as error:
             self._on_error(error)
         else:

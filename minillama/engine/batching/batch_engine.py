@@ -2,19 +2,23 @@
 
 import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar, Unpack
+
+import numpy as np
 
 from minillama.engine.backends.base import Backend
 from minillama.engine.batching.batch_errors import ContextSizeError, QueueFullError
 from minillama.engine.batching.batch_stream import BatchStream
 from minillama.engine.batching.batch_task import UNCUT, BatchTask, SubmitOptions
 from minillama.engine.batching.counters import Metrics, SlotInfo, TurnRecord
+from minillama.engine.batching.device.saved_slot import SavedSlot
 from minillama.engine.batching.engine_thread import EngineClock, EngineThread
 from minillama.engine.batching.executor import Executor
+from minillama.engine.batching.policy.slot_actions import erase_slot, restore_slot, save_slot, saved_like
 from minillama.engine.batching.scheduler import Rules, Scheduler
 from minillama.engine.generate_options import GenerateOptions
 from minillama.engine.generation.text_request import RequestReader, TextOrIds
@@ -90,7 +94,8 @@ class BatchEngine:
         """Put a request into the queue; its text comes through the stream. Does not wait.
 
         prompt, options: as of `LLM.stream`; `lookup` has no effect here. n=0 reads the prompt only.
-        cache_prompt: go on from the beginning that a slot holds. slot: wait for this one.
+        cache_prompt: go on from the beginning that a slot holds. slot: wait for this one, and go on
+        from its own text only.
         n_probs: likeliest tokens of each position, in `Piece.top`; with post_sampling_probs after the sampler chain.
         time_limit: seconds from the first token on, after which the text ends.
         on_change: called in the engine's thread when the stream has news; it must not wait.
@@ -128,6 +133,22 @@ class BatchEngine:
     def slots_info(self) -> list[SlotInfo]:
         """The state of every slot, between two turns."""
         return self._between_turns(Scheduler.slots_info)
+
+    def save_slot(self, number: int) -> tuple[tuple[int, ...], SavedSlot]:
+        """The tokens of a slot and a copy of its cache; raises SlotBusyError."""
+        return self._between_turns(lambda scheduler: save_slot(scheduler.slots[number], scheduler.executor))
+
+    def slot_like(self, count: int) -> SavedSlot:
+        """A copy in the shapes that a text of `count` tokens has."""
+        return self._between_turns(lambda scheduler: saved_like(scheduler.slots[0], scheduler.executor, count))
+
+    def restore_slot(self, number: int, tokens: Sequence[int], arrays: Sequence[np.ndarray]) -> None:
+        """Put a saved text into a slot; raises SlotBusyError, FormatError for other shapes."""
+        self._between_turns(lambda scheduler: restore_slot(scheduler.slots[number], scheduler.executor, tokens, arrays))
+
+    def erase_slot(self, number: int) -> int:
+        """Drop the text of a slot, and return the number of its tokens; raises SlotBusyError."""
+        return self._between_turns(lambda scheduler: erase_slot(scheduler.slots[number]))
 
     def metrics(self) -> Metrics:
         """Counters since the engine was opened, and its state now."""

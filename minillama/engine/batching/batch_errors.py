@@ -13,6 +13,14 @@ class ContextSizeError(OptionError):
         self.prompt_tokens, self.ctx_size = prompt_tokens, ctx_size
 
 
+class SlotBusyError(ResourceError):
+    """A slot that has a request, where an idle one is needed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"slot {number} has a request; try again when it has ended")
+        self.number = number
+
+
 class QueueFullError(ResourceError):
     """A request beyond the bounded queue."""
 

@@ -1,6 +1,6 @@
 """Counters of a batch engine, and the log of its last turns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass
@@ -23,6 +23,12 @@ class Counters:
     step_rows: int = 0  # texts in all steps
     chunks: int = 0
     longest_text: int = 0  # tokens
+
+
+def sum_counters(first: Counters, second: Counters) -> Counters:
+    """The counters of two engines together."""
+    sums = {field.name: getattr(first, field.name) + getattr(second, field.name) for field in fields(Counters)}
+    return Counters(**{**sums, "longest_text": max(first.longest_text, second.longest_text)})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ Handler = Callable[[Request, ModelHost], Awaitable[ASGIApp]]  # the answer is a 
 class Endpoint:
     """A handler and its paths; `{name}` in a path is a parameter.
 
-    is_public: it needs no API key. is_early: it answers before the model is loaded.
+    is_public: it needs no API key. is_early: it answers before the model is loaded. wakes: it uses the model, which is
+    loaded again if it sleeps.
     """
 
     method: str
@@ -23,3 +24,4 @@ class Endpoint:
     handler: Handler
     is_public: bool = False
     is_early: bool = False
+    wakes: bool = True

@@ -8,6 +8,7 @@ from minillama.server.endpoints import (
     page,
     refused,
     responses,
+    slot_files,
     status,
     text,
 )
@@ -19,6 +20,7 @@ TABLES: tuple[tuple[Endpoint, ...], ...] = (
     completions.ENDPOINTS,
     messages.ENDPOINTS,
     responses.ENDPOINTS,
+    slot_files.ENDPOINTS,
     embedding_vectors.ENDPOINTS,
     refused.ENDPOINTS,
     page.ENDPOINTS,

@@ -19,12 +19,12 @@ async def get_health(request: Request, host: ModelHost) -> Response:
 
 async def get_models(request: Request, host: ModelHost) -> Response:
     """The one model of the server."""
-    return json_response(model_list(host))
+    return json_response(host.sleep.facts.models if host.sleep.is_asleep else model_list(host))
 
 
 async def get_props(request: Request, host: ModelHost) -> Response:
     """Defaults of requests, and facts of the model."""
-    return json_response(properties(host))
+    return json_response(host.sleep.facts.properties if host.sleep.is_asleep else properties(host))
 
 
 async def post_props(request: Request, host: ModelHost) -> Response:
@@ -44,26 +44,20 @@ async def get_slots(request: Request, host: ModelHost) -> Response:
     return json_response(slots)
 
 
-async def post_slot_action(request: Request, host: ModelHost) -> Response:
-    """Refuse to save, restore or erase a slot."""
-    raise not_supported("This server does not support slots action. Start it with `--slot-save-path`")
-
-
 async def get_metrics(request: Request, host: ModelHost) -> Response:
     """Counters in Prometheus' text form."""
     if not host.settings.has_metrics:
         raise not_supported("This server does not support metrics endpoint. Start it with `--metrics`")
     headers = {"Process-Start-Time-Unix": str(int(host.started_at))}
-    metrics = await host.ask_engine(host.engine.metrics)
+    metrics = await host.ask_engine(host.metrics)
     return Response(host.metrics_text.write(metrics), headers=headers, media_type=METRICS_TYPE)
 
 
 ENDPOINTS = (
-    Endpoint("GET", ("/health", "/v1/health"), get_health, is_public=True),
-    Endpoint("GET", ("/models", "/v1/models"), get_models),
-    Endpoint("GET", ("/props",), get_props),
+    Endpoint("GET", ("/health", "/v1/health"), get_health, is_public=True, wakes=False),
+    Endpoint("GET", ("/models", "/v1/models"), get_models, wakes=False),
+    Endpoint("GET", ("/props",), get_props, wakes=False),
     Endpoint("POST", ("/props",), post_props),
     Endpoint("GET", ("/slots",), get_slots),
-    Endpoint("POST", ("/slots/{id_slot}",), post_slot_action),
-    Endpoint("GET", ("/metrics",), get_metrics),
+    Endpoint("GET", ("/metrics",), get_metrics, wakes=False),
 )

@@ -1,8 +1,14 @@
 """A saved slot: the beginning of a text, outside of the cache."""
 
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
-from minillama.engine.backends.base import Backend, Handle
+import numpy as np
+
+from minillama.engine.backends.base import Backend, Handle, HostCopy
+from minillama.errors import FormatError, UnsupportedError
 
 LEAST_SAVED = 64  # positions; sizes are powers of two, because each one is a compilation
 
@@ -30,6 +36,22 @@ class SavedSlot:
     def nbytes(self) -> int:
         """Bytes that it takes."""
         return self._content.nbytes
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """Its arrays; raises UnsupportedError where workers have them."""
+        if not isinstance(self._content, HostCopy):
+            raise UnsupportedError("slots of remote workers cannot be saved to a file; serve the model without workers")
+        return self._content.arrays
+
+    def with_arrays(self, arrays: Sequence[np.ndarray]) -> "SavedSlot":
+        """The same copy with other numbers, in arrays of the same shapes and types."""
+        shapes = [(array.shape, array.dtype) for array in self.arrays]
+        if [(array.shape, array.dtype) for array in arrays] != shapes:
+            raise FormatError("the arrays of a saved slot have other shapes than those of this engine")
+        other = copy(self)
+        other._content = replace(self._content, arrays=tuple(arrays))
+        return other
 
     def handle(self) -> Handle:
         """The text where programs find it."""

@@ -29,8 +29,20 @@ MAGIC, VERSION = b"MLSS", 1
 PACKED = (-1, 1)  # the words before the number of tokens
 MOST_JSON = 1 << 20
 DIGEST = 32
+SAMPLES, SAMPLE_BYTES = 64, 4096  # of a model file
 
 Array = np.ndarray  # of any shape and type
+
+
+def model_fingerprint(path: Path, cache_types: object) -> str:
+    """A hash of samples of a model file, and of the cache types."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size} {cache_types}".encode())
+    with open(path, "rb") as file:
+        for sample in range(SAMPLES):
+            file.seek(sample * max(size - SAMPLE_BYTES, 0) // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def write_slot(path: Path, tokens: Sequence[int], model: str, arrays: Sequence[Array]) -> int:

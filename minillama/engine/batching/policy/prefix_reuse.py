@@ -21,14 +21,15 @@ class PrefixReuse:
     def fill(self, executor: Executor, slots: Sequence[Slot], slot: Slot, task: BatchTask) -> int:
         """Tokens of the prompt that the slot then holds.
 
-        The slot's own prefix, a longer one of another slot, or a longer one of the prefix cache.
+        The slot's own prefix, a longer one of another slot, or a longer one of the prefix cache. A request that names a
+        slot goes on from what that slot holds.
         """
         rewinds, wanted = executor.rewinds, task.options.cache_prompt
         own = common_tokens(slot.text, task.ids, rewinds=rewinds) if wanted else 0
         if own < KEPT_SHARE * len(slot.text):
             self.save(executor, slot)
-        if not wanted:
-            return 0
+        if not wanted or task.options.slot is not None:
+            return own
         source = max(slots, key=lambda other: common_tokens(other.text, task.ids, rewinds=rewinds))
         copied = common_tokens(source.text, task.ids, rewinds=rewinds)
         stored = self.cache.length(task.ids[:-1], rewinds=rewinds)
