@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from minillama import __version__
-from minillama.engine.batching.counters import Counters, Metrics, sum_counters
+from minillama.engine.batching.counters import Metrics, sum_counters
 from minillama.engine.batching.device.slot_file import model_fingerprint
 from minillama.sampling import SamplingOptions
 from minillama.server.idle_sleep import IdleSleep
@@ -61,7 +61,7 @@ class ModelHost:
         self.latest: dict[int, Generation] = {}  # slot -> its last completion
         self.metrics_text = MetricsText()
         self.sleep = IdleSleep(settings.idle_seconds, self.unload, self.load)
-        self._counters = Counters()  # of engines before this one
+        self._past: Metrics | None = None  # of engines before this one
         threads = settings.http_threads
         self._limiter_size = threads if threads > 0 else DEFAULT_THREADS
 
@@ -101,7 +101,7 @@ class ModelHost:
         with self._lock:
             if self.is_closed:
                 return
-            self._counters = sum_counters(self._counters, self.engine.metrics().counters)
+            self._past = replace(self._summed(), processing=0, waiting=0)
             self._resources.close()
             self.latest.clear()
             del self.llm, self.engine
@@ -109,10 +109,11 @@ class ModelHost:
 
     def metrics(self) -> Metrics:
         """Counters since the start of the server, and the state now."""
-        if self.sleep.is_asleep:
-            return Metrics(self._counters, self.settings.slots, 0, 0)
+        return self._past if self.sleep.is_asleep and self._past is not None else self._summed()
+
+    def _summed(self) -> Metrics:
         now = self.engine.metrics()
-        return replace(now, counters=sum_counters(self._counters, now.counters))
+        return now if self._past is None else replace(now, counters=sum_counters(self._past.counters, now.counters))
 
     def close(self) -> None:
         """End all streams, and release the model."""
