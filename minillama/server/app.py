@@ -15,7 +15,7 @@ from minillama.errors import MinillamaError
 from minillama.server.access_control import AccessControl
 from minillama.server.endpoints.endpoint import Endpoint
 from minillama.server.endpoints.endpoint_table import TABLES
-from minillama.server.endpoints.vertex import vertex_endpoints
+from minillama.server.endpoints.protocols.vertex import vertex_endpoints
 from minillama.server.http_errors import ErrorKind, RequestError, error_response
 from minillama.server.idle_sleep import SleepFacts
 from minillama.server.model_facts import model_list, properties
@@ -30,7 +30,7 @@ def build_app(host: ModelHost, tables: Iterable[Iterable[Endpoint]] = TABLES) ->
     endpoints = [endpoint for table in tables for endpoint in table]
     prefix, vertex = host.settings.api_prefix, host.settings.vertex
     if vertex is not None:
-        endpoints += vertex_endpoints(endpoints, vertex.predict_path, vertex.health_path, prefix)
+        endpoints = [*vertex_endpoints(endpoints, vertex.predict_path, vertex.health_path, prefix), *endpoints]
     routes: list[BaseRoute] = [
         Route(prefix + path, Answering(endpoint, host), methods=[endpoint.method])
         for endpoint in endpoints

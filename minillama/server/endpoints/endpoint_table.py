@@ -3,16 +3,15 @@
 from minillama.server.endpoints import (
     completions,
     embedding_vectors,
-    messages,
     observation,
     page,
     refused,
-    responses,
     slot_files,
     status,
     text,
 )
 from minillama.server.endpoints.endpoint import Endpoint
+from minillama.server.endpoints.protocols import messages, responses
 
 TABLES: tuple[tuple[Endpoint, ...], ...] = (
     status.ENDPOINTS,

@@ -63,4 +63,6 @@ ENDPOINTS = (
     Endpoint("GET", ("/", "/index.html"), get_page, is_public=True, is_early=True),
     Endpoint("GET", _PATHS, get_page_file, is_public=True, is_early=True),
 )
-OTHER_FILES = (Endpoint("GET", ("/{file:path}",), get_other_file),)  # after all others: it matches every path
+OTHER_FILES = (
+    Endpoint("GET", ("/{file:path}",), get_other_file, wakes=False),
+)  # after all others: it matches every path

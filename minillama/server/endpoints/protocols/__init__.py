@@ -1,0 +1,1 @@
+"""Endpoints in the form of other services: Anthropic, OpenAI's responses, Google Vertex AI."""
