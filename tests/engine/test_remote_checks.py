@@ -21,23 +21,10 @@ from minillama.sampling.sampler_order import MOST_STAGES
 # Shapes and types are those of test_remote_backend.py, so that both share compiled programs.
 CAPACITY, PADDED, FAR = 512, 32, 2_000_000_000
 TYPES = read_cache_types("f32", "f32")
-SEEDS, WINDOW = seed_words(1)[None], np.zeros((1, 64), np.int32)
+SEEDS, WINDOW, LATEST = seed_words(1)[None], np.zeros((1, 64), np.int32), np.ones((2, 1), np.int32)
 
 # The numbers of the worker's values. A program's results have consecutive ones.
-CACHE, SMALL, CHAIN, LOGITS, USED, DRAFT, STATE, LATER, NEXT_STATE, HELD, HIDDEN, FULL = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    10,
-    11,
-    12,
-)
+CACHE, SMALL, CHAIN, LOGITS, USED, DRAFT, STATE, LATER, NEXT_STATE, HELD, HIDDEN, FULL, SAMPLERS, STATES = range(1, 15)
 
 
 def whole(*numbers: int) -> np.ndarray:
@@ -75,11 +62,13 @@ def worker(llm: ml.LLM) -> RemoteWorker:
         Message("start", {"number": DRAFT, "args": [CHAIN, *["array"] * 3, LOGITS]}, (SEEDS, WINDOW, whole(12))),
         Message("generate", {"number": LATER, "args": [USED, CHAIN, STATE, DRAFT, None]}),
         Message("hidden", {"number": HIDDEN, "args": [SMALL, "array", None]}, (padded,)),
+        Message("new_samplers", {"number": SAMPLERS, "args": [CHAIN, 2]}),
     ):
         found.obey(message)
     return found
 
 
+NEW = SEEDS, WINDOW, whole(1)  # of a sampler
 HOSTILE = {
     "a cache of no positions": call("new_cache", types=["f16", "f16"], capacity=0, batch=1),
     "a cache of -1 positions": call("new_cache", types=["f16", "f16"], capacity=-1, batch=1),
@@ -140,7 +129,7 @@ HOSTILE = {
     "a huge cache": call("resize", HELD, 2**40),
     "a row after the texts": call("gather_rows", HELD, whole(0, 1)),
     "a negative row": call("gather_rows", HELD, whole(-1)),
-    "a far row": call("gather_rows", HELD, whole(FAR)),
+    "a far row to gather": call("gather_rows", HELD, whole(FAR)),
     "no rows": call("gather_rows", HELD, whole()),
     "None as rows": call("gather_rows", HELD, None),
     "a window before the text": call("slide", HELD, whole(-1)),
@@ -154,6 +143,42 @@ HOSTILE = {
     "a chain as checkpoint": call("restore", HELD, CHAIN, whole(0)),
     "a cache that a program has taken over": call("prefill", CACHE, row(1), whole(1)),
     "a state that a program has taken over": call("generate", HELD, CHAIN, STATE, row(1), None),
+    "a chunk of a far slot": call("prefill_slot", HELD, row(1, 2), whole(1), whole(2), whole(0)),
+    "a chunk of a negative slot": call("prefill_slot", HELD, row(1, 2), whole(1), whole(-1), whole(0)),
+    "a chunk after the slot": call("prefill_slot", HELD, row(1, 2), whole(1), whole(0), whole(CAPACITY - 1)),
+    "a chunk before the slot": call("prefill_slot", HELD, row(1, 2), whole(1), whole(0), whole(-1)),
+    "a chunk of no valid token": call("prefill_slot", HELD, row(1, 2), whole(0), whole(0), whole(0)),
+    "a far row": call("decode_slots", HELD, row(1), whole(2), whole(0)),
+    "a row at a negative position": call("decode_slots", HELD, row(1), whole(0), whole(-1)),
+    "a row after the slot": call("decode_slots", HELD, row(1), whole(0), whole(CAPACITY)),
+    "rows without positions": call("decode_slots", HELD, row(1), whole(0, 1), whole(0)),
+    "no rows of slots": call("decode_slots", HELD, row(1), whole(), whole()),
+    "latest tokens of two slots": call("decode_slots", HELD, np.ones((2, 1), np.int32), whole(0), whole(0)),
+    "a latest token after the vocabulary": call("decode_slots", HELD, row(VOCAB), whole(0), whole(0)),
+    "logits as latest tokens": call("decode_slots", HELD, LOGITS, whole(0), whole(0)),
+    "a chain as samplers": call("draw_slots", CHAIN, NEXT_STATE, row(1), whole(0), LOGITS),
+    "a draw of a far slot": call("draw_slots", SAMPLERS, STATES, LATEST, whole(3), LOGITS),
+    "a draw of two rows of one": call("draw_slots", SAMPLERS, STATES, LATEST, whole(0, 1), LOGITS),
+    "a draw for three slots of two": call("draw_slots", SAMPLERS, STATES, np.ones((3, 1), np.int32), whole(0), LOGITS),
+    "a draw from hidden states": call("draw_slots", SAMPLERS, STATES, LATEST, whole(0), HIDDEN),
+    "a new sampler of a far slot": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(3), LOGITS),
+    "a new sampler of two slots": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(0, 1), LOGITS),
+    "a new sampler among none": call("join_slot", CHAIN, STATES, LATEST, CHAIN, *NEW, whole(0), LOGITS),
+    "samplers of 0 slots": call("new_samplers", CHAIN, 0),
+    "samplers of -1 slots": call("new_samplers", CHAIN, -1),
+    "samplers of too many slots": call("new_samplers", CHAIN, FAR),
+    "a copy of too many positions": call("copy_slot", HELD, whole(0), whole(0), whole(CAPACITY + 1)),
+    "a copy to a far slot": call("copy_slot", HELD, whole(0), whole(2), whole(1)),
+    "a copy of a negative slot": call("copy_slot", HELD, whole(-1), whole(0), whole(1)),
+    "a saved far slot": call("save_slot", HELD, whole(2), 64),
+    "a saved slot for a far one": call("load_slot", HELD, HELD, whole(2)),
+    "a window after the slot": call("slide_slot", HELD, whole(0), whole(CAPACITY + 1)),
+    "a window before the slot": call("slide_slot", HELD, whole(0), whole(-1)),
+    "a saved slot of no positions": call("save_slot", HELD, whole(0), 0),
+    "a saved slot of too many": call("save_slot", HELD, whole(0), CAPACITY + 1),
+    "a chain as a saved slot": call("load_slot", HELD, CHAIN, whole(0)),
+    "a larger saved slot": call("load_slot", FULL, HELD, whole(0)),
+    "a window of a far slot": call("slide_slot", HELD, whole(2), whole(0)),
     "a negative number of the result": call("truncate", HELD, whole(1), number=-1),
     "a huge number of the result": call("truncate", HELD, whole(1), number=10**30),
     "a negative handle": call("truncate", -HELD, whole(1)),

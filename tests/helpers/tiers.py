@@ -75,6 +75,8 @@ RULES = (
     Rule("engine/test_programs.py::test_texts_together", "penalties", ".*"),
     Rule("engine/test_programs.py::test_of_other_models", slow="gemma2"),
     Rule("engine/test_programs.py::test_over_devices", slow="penalties"),
+    Rule("engine/test_slot_executor.py::test_of_other_layers", slow="gemma3|qwen35"),
+    Rule("engine/test_slot_executor.py::test_over_devices", slow="mesh-llama|pipeline-qwen35"),
     Rule("engine/test_slot_executor.py", slow=".*"),
     Rule("engine/test_prompt_lookup.py::TestSameText::test_of_every_sampler", "penalties", "greedy|dry|mirostat 2"),
     Rule("engine/test_prompt_lookup.py::TestSameText::test_of_every_kind_of_model", "gemma2", ".*"),

@@ -104,3 +104,16 @@ def test_memory_does_not_grow_with_the_context() -> None:
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary_bytes(64 * TILE) <= temporary_bytes(2 * TILE) + 4096
+
+
+@pytest.mark.parametrize("time", [1, 20])
+def test_rows_of_a_cache_are_read_where_they_are(time: int) -> None:
+    """As copies of the rows, bit for bit; a row outside of the cache reads some other one."""
+    keys, values = filled(CacheType.F16, 5, 200, H, 0), filled(CacheType.F16, 5, 200, V, 1)
+    slots, q, positions = jnp.array([3, 0, 5], jnp.int32), queries(3, time), at(150, 7, 0, time=time)
+    tiled = partial(attention_in_tiles, scale=SCALE, softcap=0.0, window=0, tile=TILE)
+    for form in (partial(attention, scale=SCALE, softcap=0.0, window=0), jax.jit(tiled)):
+        got = np.asarray(form(q, keys, values, positions, sinks=None, slots=slots))
+        expected = np.asarray(form(q, keys.of_rows(slots), values.of_rows(slots), positions))
+        np.testing.assert_array_equal(got[:2], expected[:2])
+        assert np.isfinite(got).all()

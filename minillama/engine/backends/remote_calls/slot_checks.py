@@ -40,9 +40,7 @@ def _prefill_slot(
 
 
 def _decode_slots(config: Config, cache: HeldCache, latest: Any, slots: Numbers, positions: Numbers) -> Numbers:
-    _latest(latest, cache.batch)
-    if isinstance(latest, np.ndarray):
-        check_within(latest, "a token", 0, config.vocab_size - 1)
+    _latest(config, latest, cache.batch)
     _slots(slots, cache.batch)
     check_each(positions, "position", len(slots), 0, cache.capacity - 1)
     return cache.lengths
@@ -51,9 +49,9 @@ def _decode_slots(config: Config, cache: HeldCache, latest: Any, slots: Numbers,
 def _draw_slots(
     config: Config, chains: Chain | None, states: SamplerState | None, latest: Any, slots: Numbers, logits: jax.Array
 ) -> None:
-    _samplers(chains, states, latest)
+    _samplers(config, chains, states, latest)
     _slots(slots, latest.shape[0])
-    in_range(logits.shape[0], "rows of logits", len(slots), len(slots))
+    _logits(logits, len(slots))
 
 
 def _join_slot(
@@ -68,14 +66,14 @@ def _join_slot(
     slot: Numbers,
     logits: jax.Array,
 ) -> None:
-    _samplers(chains, states, latest)
+    _samplers(config, chains, states, latest)
     _same_arrays(chains, chain)
     check_shape(seeds, "seeds", (1, WORDS))
     check_shape(recent, "recent", (1, chain.window))
     check_within(recent, "a recent token", 0, config.vocab_size - 1)
     check_each(count, "count", 1, 0, chain.window)
     check_each(slot, "slot", 1, 0, latest.shape[0])
-    in_range(logits.shape[0], "rows of logits", 1, 1)
+    _logits(logits, 1)
 
 
 def _new_samplers(config: Config, chain: Chain, slots: int) -> None:
@@ -124,17 +122,25 @@ SLOT_CHECKS: Mapping[str, Callable[..., Numbers | None]] = {
 }
 
 
-def _latest(latest: Any, slots: int) -> None:
+def _latest(config: Config, latest: Any, slots: int) -> None:
+    """A token of each slot; those that were sampled here are of the vocabulary."""
     check_shape(latest, "the latest tokens", (slots, 1))
+    if isinstance(latest, np.ndarray):
+        check_within(latest, "a token", 0, config.vocab_size - 1)
+
+
+def _logits(logits: jax.Array, rows: int) -> None:
+    if logits.ndim != 2 or logits.shape[0] != rows:
+        raise ValueError(f"logits of shape {logits.shape} for {rows} rows")
 
 
 def _slots(slots: Numbers, count: int) -> None:
     check_each(slots, "slot", in_range(len(slots), "rows", 1, MOST_TEXTS), 0, count)
 
 
-def _samplers(chains: Chain | None, states: SamplerState | None, latest: Any) -> None:
+def _samplers(config: Config, chains: Chain | None, states: SamplerState | None, latest: Any) -> None:
     """Samplers of the slots of `latest`; None in stages that do not sample."""
-    _latest(latest, latest.shape[0])
+    _latest(config, latest, latest.shape[0])
     if chains is not None and states is not None:
         check_shape(states.recent, "the windows of samplers", (latest.shape[0], chains.window))
         in_range(min(leaf.shape[0] for leaf in jax.tree.leaves((chains, states))), "samplers", *2 * latest.shape[:1])
