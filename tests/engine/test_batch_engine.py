@@ -1,9 +1,11 @@
 """Many texts at once: each is the text that it is alone, and everything ends."""
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from tiny_models import write_tiny
 import minillama as ml
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.engine.batching.batch_errors import ContextSizeError, QueueFullError
-from minillama.engine.batching.batch_stream import BatchStream
+from minillama.engine.batching.batch_stream import BatchStream, finish_all
 from minillama.engine.result import Reason, State
 
 CTX, SLOTS = 256, 4  # one number of slots: each one compiles programs of its own
@@ -161,3 +163,33 @@ def test_requests_from_many_threads(llm: ml.LLM, engine: BatchEngine) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = pool.map(lambda seed: engine.submit("the ant", n=6, seed=seed % 4).finish().tokens, range(24))
     assert list(found) == [alone[seed % 4] for seed in range(24)]
+
+
+def test_an_interrupt_keeps_the_text_so_far(engine: BatchEngine) -> None:
+    """Ctrl-C in a notebook while it waits: the stream ends, and the engine goes on."""
+    options = {"n": -1, "temp": 0, "ignore_eos": True, "context_shift": True}
+    streams = [engine.submit("the ant", **options) for _ in range(2)]
+    next(streams[0])
+    threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,)).start()
+    done = finish_all(streams)
+    assert [one.reason for one in done] == [Reason.INTERRUPTED] * 2 and done[0].tokens
+    assert engine.submit("the ant", n=2, ignore_eos=True).finish().reason is Reason.LIMIT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lfm2", "granitehybrid", "qwen3next"])
+def test_recurrent_texts_go_on_from_copies(tmp_path: Path, name: str) -> None:
+    """States that cannot go back: prompts with the same beginning, alone and from snapshots, give the same bits."""
+    llm = ml.load(write_tiny(tmp_path / "m.gguf", name), ctx_size=CTX, progress=False)
+    rng = np.random.default_rng(0)
+    shared = rng.integers(3, 299, 40).tolist()
+    prompts = [shared + rng.integers(3, 299, count).tolist() for count in (1, 5, 20)]
+    options = {"n": 8, "seed": 1, "temp": 0.9, "ignore_eos": True}
+    alone = [llm.generate(prompt, **options) for prompt in prompts]
+    with llm.batch_engine(2) as engine:
+        for expected_cached in ([0, 40, 40], [40, 44, 59]):
+            for prompt, one, cached in zip(prompts, alone, expected_cached, strict=True):
+                stream = engine.submit(prompt, **options)
+                assert (stream.finish().tokens, stream.completion.logprobs) == (one.tokens, one.logprobs)
+                assert stream.cached_tokens == cached
+        assert engine.metrics().counters.ram_hits >= 3
