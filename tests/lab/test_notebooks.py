@@ -29,6 +29,7 @@ LONG = {
     "08_optimise_one_device",
     "09_shard",
     "13_many_readers",
+    "14_same_beginning",
 }
 
 each_lab = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
