@@ -130,7 +130,7 @@ class ModelHost:
     @property
     def model_name(self) -> str:
         """The first alias by alphabet, else the name of the file."""
-        return min(self.settings.aliases, default=self.llm.path.name)
+        return min(self.settings.aliases) if self.settings.aliases else self.llm.path.name
 
     @cached_property
     def template(self) -> ChatTemplate:
