@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabularies import CONTROL, spm_metadata
 
@@ -98,6 +98,7 @@ def test_ignored_ends_are_biases() -> None:
     assert read({"ignore_eos": True, "logit_bias": [[4, 1]]}).sampling.logit_bias == ((4, 1.0), (2, -math.inf))
 
 
+@settings(max_examples=25)
 @given(st.dictionaries(st.sampled_from(NAMES + OTHERS), JSON, max_size=6))
 def test_wild_bodies_give_a_request_or_an_error(body: dict[str, object]) -> None:
     try:
@@ -108,6 +109,7 @@ def test_wild_bodies_give_a_request_or_an_error(body: dict[str, object]) -> None
         assert isinstance(found.sampling, Sampling) and found.most_tokens >= -1
 
 
+@settings(max_examples=25)
 @given(JSON)
 def test_wild_prompts(prompt: object) -> None:
     try:
@@ -118,6 +120,7 @@ def test_wild_prompts(prompt: object) -> None:
         assert found and all(ids and all(0 <= token < TOKENIZER.size for token in ids) for ids in found)
 
 
+@settings(max_examples=25)
 @given(JSON, st.sampled_from(["logit_bias", "stop", "samplers", "breakers"]))
 def test_wild_lists(value: object, name: str) -> None:
     readers = {
