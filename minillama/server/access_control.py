@@ -35,6 +35,7 @@ class AccessControl:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(extra)
+                message["headers"] = [(name.title(), value) for name, value in message["headers"]]  # Content-Type
             await send(message)
 
         answer = self._answer(scope, headers)

@@ -42,7 +42,9 @@ async def post_apply_template(request: Request, host: ModelHost) -> Response:
     """The prompt that messages become."""
     body = await read_object(request)
     chat = await host.in_thread(lambda: read_chat(body, host.template, host.settings.chat))
-    return json_response({"prompt": chat.prompt})
+    tokenizer = host.llm.tokenizer
+    bos = tokenizer.tokens[tokenizer.bos] if tokenizer.add_bos and tokenizer.bos is not None else ""
+    return json_response({"prompt": chat.prompt.removeprefix(bos)})  # tokenising the prompt adds BOS
 
 
 async def post_input_tokens(request: Request, host: ModelHost) -> Response:

@@ -1,5 +1,6 @@
 """Messages of a chat request, checked and rendered to a prompt."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +39,7 @@ def read_chat(body: Mapping[str, object], template: "ChatTemplate", settings: Ch
     tools = _tools(body, settings)
     add_prompt = body.get("add_generation_prompt") is not False
     continued = _continued(body, messages, settings)
-    variables = _variables(body, settings)
+    variables = _variables(body, settings) | _function_texts(tools, template)
     if continued is not None:
         messages, add_prompt = messages[:-1], True
     adapted = template.adapt(messages)
@@ -143,6 +144,13 @@ def _variables(body: Mapping[str, object], settings: ChatSettings) -> dict[str, 
     elif isinstance(effort, str) and effort:
         variables["reasoning_effort"] = effort
     return variables
+
+
+def _function_texts(tools: list[object], template: "ChatTemplate") -> dict[str, object]:
+    """The tools as JSON text, for templates that write the variable `functions`."""
+    if "functions" not in template.source:
+        return {}
+    return {"functions": json.dumps(tools, indent=2, ensure_ascii=False) if tools else ""}
 
 
 def _format(
