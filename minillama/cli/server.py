@@ -29,6 +29,7 @@ Serve a model over HTTP, with OpenAI's interface and llama-server's. Many reques
 Ctrl-C ends it.
 """
 DEFAULT_SLOTS = 4
+NO_LIMIT = 1 << 20  # MiB
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -95,6 +96,8 @@ def server_settings(args: argparse.Namespace) -> "ServerSettings":
         idle_seconds=args.sleep_idle_seconds,
         slots=DEFAULT_SLOTS if is_default else args.parallel,
         shared_context=is_default if args.kv_unified is None else args.kv_unified,
+        ctx_size=args.ctx_size,
+        cache_ram=args.cache_ram if args.cache_ram >= 0 else NO_LIMIT,
         slot_similarity=args.slot_prompt_similarity,
         has_slots=args.slots,
         has_metrics=args.metrics,

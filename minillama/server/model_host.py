@@ -82,6 +82,7 @@ class ModelHost:
             slots=self.settings.slots,
             ctx_size=self.slot_context(llm),
             slot_prompt_similarity=self.settings.slot_similarity,
+            cache_ram=self.settings.cache_ram,
         )
         with self._lock:
             self._resources.callback(llm.close)
@@ -91,9 +92,11 @@ class ModelHost:
                 return
             self.llm, self.engine, self.is_ready = llm, engine, True
 
-    def slot_context(self, llm: "LLM") -> int:
-        """Tokens of context of each slot."""
-        share = llm.ctx_size if self.settings.shared_context else llm.ctx_size // self.settings.slots
+    def slot_context(self, llm: "LLM") -> int | None:
+        """Tokens of context of each slot; None: the model's own, or less if memory is short."""
+        if self.settings.shared_context:
+            return llm.ctx_size if self.settings.ctx_size > 0 else None
+        share = llm.ctx_size // self.settings.slots
         return min(-(-share // 256) * 256, llm.ctx_size)
 
     def unload(self) -> None:

@@ -80,6 +80,8 @@ class ServerSettings:
     idle_seconds: float = -1  # after these the model is unloaded until the next request; -1: never
     slots: int = 4
     shared_context: bool = True  # each slot may fill the whole context; False: the slots divide it
+    ctx_size: int = 0  # as given; 0: the model's own, as far as memory allows
+    cache_ram: int = 256  # MiB of prompts kept in memory next to the slots
     slot_similarity: float = 0.1  # least shared part of a prompt that chooses a slot
     has_slots: bool = True  # GET /slots
     has_metrics: bool = False  # GET /metrics

@@ -43,7 +43,7 @@ class FakeEngine:
 
     def metrics(self) -> Metrics:
         """Fixed counters."""
-        return Metrics(Counters(prompt_tokens=10, generated_tokens=4, steps=3, step_rows=4, chunks=1), 2, 0, 0)
+        return Metrics(Counters(prompt_tokens=10, generated_tokens=4, steps=3, step_rows=4, chunks=1), 2, 0, 0, 0, 0)
 
     def close(self) -> None:
         """Nothing to release."""

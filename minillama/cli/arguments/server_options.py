@@ -83,6 +83,8 @@ SLOTS = (
            "LLAMA_ARG_KV_UNIFIED", off=("-no-kvu", "--no-kv-unified")),
     Option(("--cache-prompt",), "reuse what a slot holds of a prompt's beginning (default: on)", None, True,
            "LLAMA_ARG_CACHE_PROMPT", off=("--no-cache-prompt",)),
+    Option(("-cram", "--cache-ram"), "most MiB of prompts kept in memory next to the slots; 0: none, -1: no limit "
+           "(default: 256)", integer, 256, "LLAMA_ARG_CACHE_RAM"),
     Option(("-sps", "--slot-prompt-similarity"), "share of a prompt that a slot must hold to be chosen for it "
            "(default: 0.10)", number, 0.1),
     Option(("-sp", "--special"), "control tokens are a part of the text", None, False),
@@ -113,7 +115,6 @@ OTHERS = (
     _ignored("--kv-unified-per-slot", integer, "give the whole context with -c", "LLAMA_ARG_KV_UNIFIED_PER_SLOT"),
     _ignored("-ctxcp --ctx-checkpoints --swa-checkpoints", integer, _OFF, "LLAMA_ARG_CTX_CHECKPOINTS"),
     _ignored("-cms --checkpoint-min-step", integer, _OFF, "LLAMA_ARG_CHECKPOINT_MIN_SPACING_NT"),
-    _ignored("-cram --cache-ram", integer, "only slots keep prompts", "LLAMA_ARG_CACHE_RAM", silent=(0,)),
     _ignored("--cache-idle-slots", None, "only slots keep prompts", "LLAMA_ARG_CACHE_IDLE_SLOTS",
              "--no-cache-idle-slots", silent=(False,)),
     _ignored("-cb --cont-batching", None, "requests are always batched", "LLAMA_ARG_CONT_BATCHING",
