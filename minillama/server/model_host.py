@@ -93,7 +93,7 @@ class ModelHost:
             self.llm, self.engine, self.is_ready = llm, engine, True
 
     def slot_context(self, llm: "LLM") -> int | None:
-        """Tokens of context of each slot; None: the model's own, or less if memory is short."""
+        """Tokens of context of each slot; None for as many as memory allows."""
         if self.settings.shared_context:
             return llm.ctx_size if self.settings.ctx_size > 0 else None
         share = llm.ctx_size // self.settings.slots

@@ -58,7 +58,9 @@ def test_the_documented_example(server: Server) -> None:
 
 
 def test_many_clients_get_their_own_texts(server: Server) -> None:
-    bodies = [{"prompt": f"Once {word}", "n_predict": 12, "seed": 3, "ignore_eos": True} for word in ("a", "upon", "the")]
+    bodies = [
+        {"prompt": f"Once {word}", "n_predict": 12, "seed": 3, "ignore_eos": True} for word in ("a", "upon", "the")
+    ]
     alone = [httpx.post(f"{server.url}/completion", json=body, timeout=60).json()["content"] for body in bodies]
 
     import asyncio

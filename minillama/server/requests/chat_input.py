@@ -147,7 +147,7 @@ def _variables(body: Mapping[str, object], settings: ChatSettings) -> dict[str, 
 
 
 def _function_texts(tools: list[object], template: "ChatTemplate") -> dict[str, object]:
-    """The tools as JSON text, for templates that write the variable `functions`."""
+    """The tools as JSON text, where the template has the variable `functions`."""
     if "functions" not in template.source:
         return {}
     return {"functions": json.dumps(tools, indent=2, ensure_ascii=False) if tools else ""}
