@@ -6,7 +6,7 @@ from typing import SupportsIndex
 
 import jax
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Integer, UInt32
 
 from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
@@ -21,6 +21,9 @@ from minillama.tokenizer.token_ids import checked_id, checked_ids
 
 CHUNKS = (16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # other sizes are padded: each one is a compilation
 LEAST_CHUNK = CHUNKS[0]
+
+
+Mask = UInt32[np.ndarray, "1 words"]
 
 
 def pass_size(count: int) -> int:
@@ -143,16 +146,26 @@ class Session:
             self._ends_prompt = done == len(ids)
             yield logits
 
-    def start(self, chain: Handle, seed: int, logits: Handle) -> tuple[VerifiedDraft, Handle]:
-        """Sample the first token after `prefill`, with a new sampler."""
+    def start(
+        self, chain: Handle, seed: int, logits: Handle, allowed: Mask | None = None
+    ) -> tuple[VerifiedDraft, Handle]:
+        """Sample the first token after `prefill`, with a new sampler.
+
+        allowed: bits of the tokens that it may be, as of `sampling.sample`; None for all.
+        """
         tail = self.tokens[-chain.window :]
         recent = np.zeros((1, chain.window), np.int32)
         recent[0, : len(tail)] = tail
         count = np.full(1, len(tail), np.int32)
-        return self._backend.call(programs.start, chain, seed_words(seed)[None], recent, count, logits)
+        return self._backend.call(programs.start, chain, seed_words(seed)[None], recent, count, logits, allowed)
 
     def generate(
-        self, chain: Handle, state: Handle, token: Handle | int, draft: Sequence[int] = ()
+        self,
+        chain: Handle,
+        state: Handle,
+        token: Handle | int,
+        draft: Sequence[int] = (),
+        allowed: Mask | None = None,
     ) -> tuple[VerifiedDraft, Handle]:
         """Run a sampled token and a draft of what may follow it.
 
@@ -160,7 +173,7 @@ class Session:
 
         The sampled tokens and the sampler's next state; the last token is not in the cache. A token may still
         be on the device, [1, 1]. `commit` is to follow for the token and all sampled ones but the last. There must be
-        room for as many tokens as `pass_size` says.
+        room for as many tokens as `pass_size` says. allowed: as of `start`; not with a draft.
         """
         self._discard_ahead()
         size = pass_size(1 + len(draft))
@@ -170,12 +183,16 @@ class Session:
         cache = self._cache
         if not draft:
             ids = self._backend.put(np.array([[token]], np.int32)) if isinstance(token, int) else token
-            result, state, cache.handle = self._backend.call(programs.generate, cache.handle, chain, state, ids, None)
+            result, state, cache.handle = self._backend.call(
+                programs.generate, cache.handle, chain, state, ids, None, allowed
+            )
             return result, state
         ids = np.zeros((1, size), np.int32)
         ids[0, : 1 + len(draft)] = token, *draft
         n_draft = np.full(1, len(draft), np.int32)
-        result, state, cache.handle = self._backend.call(programs.generate, cache.handle, chain, state, ids, n_draft)
+        result, state, cache.handle = self._backend.call(
+            programs.generate, cache.handle, chain, state, ids, n_draft, None
+        )
         self._ahead = int(np.asarray(result.count)[0])
         self._ran = ids[0, : self._ahead]
         return result, state

@@ -15,24 +15,31 @@ from minillama.sampling.sampling_params import Sampling, SamplingOptions, resolv
 
 if TYPE_CHECKING:
     from minillama.sampling.candidates import Candidates
-    from minillama.sampling.chain import Chain, build_chain, logprob
+    from minillama.sampling.chain import Chain, logprob
+    from minillama.sampling.chain_builder import ChainStructure, build_chain, chain_structure
     from minillama.sampling.chain_report import StageReport, distribution, explain
+    from minillama.sampling.sampled_token import SampledToken, sample, sample_rows
     from minillama.sampling.sampler_state import SamplerState
 
 __all__ = [
     "Candidates",
     "Chain",
+    "ChainStructure",
+    "SampledToken",
     "Sampler",
     "SamplerState",
     "Sampling",
     "SamplingOptions",
     "StageReport",
     "build_chain",
+    "chain_structure",
     "distribution",
     "explain",
     "logprob",
     "parse_order",
     "resolve_seed",
+    "sample",
+    "sample_rows",
     "sequence_to_names",
 ]
 
@@ -42,11 +49,16 @@ __getattr__ = import_on_use(
     {
         "Candidates": "candidates",
         "Chain": "chain",
+        "ChainStructure": "chain_builder",
+        "SampledToken": "sampled_token",
         "SamplerState": "sampler_state",
         "StageReport": "chain_report",
-        "build_chain": "chain",
+        "build_chain": "chain_builder",
+        "chain_structure": "chain_builder",
         "distribution": "chain_report",
         "explain": "chain_report",
         "logprob": "chain",
+        "sample": "sampled_token",
+        "sample_rows": "sampled_token",
     },
 )

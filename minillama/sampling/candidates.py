@@ -1,6 +1,5 @@
 """Candidate tokens: the value that the stages of the sampler chain transform."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -9,8 +8,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from minillama.sampling.pytree import STATIC, pytree
+from minillama.sampling.stages.threshold_search import ONE, best_reaching, shares
 
-_FIRST_TRY = 1024  # candidates to rank before ranking all of them
+MOST_TO_SORT = 1024  # candidates; a search among more is faster
 
 
 class Order(Enum):
@@ -88,13 +88,20 @@ class Candidates:
         ids, kept = self.ids[positions], self.kept[positions]
         return replace(self, ids=ids, logits=logits, kept=kept, sort_key=None, order=Order.DESCENDING)
 
+    def with_sort_key(self) -> "Candidates":
+        """The same candidates with a sort key, which says the same order."""
+        return self if self.sort_key is not None else replace(self, sort_key=self._stored_order)
+
+    @property
+    def _stored_order(self) -> Float[Array, "M"]:
+        return -jnp.arange(self.logits.shape[0], dtype=jnp.float32)
+
     def sorted_by(self, key: Float[Array, "M"], condition: Bool[Array, ""] | bool = True) -> "Candidates":
         """Sort llama.cpp's list by a key, largest first, where a condition holds.
 
         Equal ones are in the stored order.
         """
-        stored = -jnp.arange(key.shape[0], dtype=jnp.float32)
-        before = stored if self.sort_key is None else self.sort_key
+        before = self._stored_order if self.sort_key is None else self.sort_key
         return replace(self, sort_key=jnp.where(condition, key, before))
 
     def sorted_by_logit(self, condition: Bool[Array, ""] | bool = True) -> "Candidates":
@@ -102,34 +109,36 @@ class Candidates:
         is_sorted = self.order is Order.DESCENDING and self.sort_key is None
         return self if is_sorted else self.sorted_by(self.logits, condition)
 
-    def best_until(
-        self,
-        enough: Callable[[Float[Array, "R"], Int[Array, "R"]], Bool[Array, "R"]],
-        score: Float[Array, "M"] | None = None,
+    def best(
+        self, share: Float[Array, ""] | None, count: Int[Array, ""], score: Float[Array, "M"] | None = None
     ) -> Bool[Array, "M"]:
-        """Mask of the best by score, up to the first one at which `enough(sum of probs, count)` holds.
+        """Mask of the fewest best ones that have a share of the probability and are `count` or more.
 
-        score: the logits by default. The _FIRST_TRY best candidates are nearly always enough. Only if they are not, all
-        candidates are ranked.
+        share: None for any. score: the logits by default. All are chosen if they are too few.
         """
-        size, probs = self.logits.shape[0], self.probs
         sorted_already = self.order is Order.DESCENDING and score is None
+        key = self.logits if score is None else score
+        if not sorted_already and len(key) > MOST_TO_SORT:
+            return self._best_of_many(share, count, key)
+        places = jnp.arange(len(key), dtype=jnp.int32)
+        ranked = places if sorted_already else lax.top_k(key, len(key))[1]
+        kept = self.kept[ranked]
+        done = kept & (jnp.cumsum(kept, dtype=jnp.int32) >= count)
+        if share is not None:
+            done = done & (jnp.cumsum(self.probs[ranked]) >= share)
+        last = jnp.where(jnp.any(done), jnp.argmax(done), len(key) - 1)
+        return jnp.zeros(len(key), bool).at[ranked].set(places <= last)
 
-        def among(width: int) -> tuple[Bool[Array, "M"], Bool[Array, ""]]:
-            ranked = jnp.arange(size, dtype=jnp.int32)
-            if not sorted_already:
-                ranked = lax.top_k(self.logits if score is None else score, width)[1]
-            kept = self.kept[ranked]
-            done = kept & enough(jnp.cumsum(probs[ranked]), jnp.cumsum(kept, dtype=jnp.int32))
-            found = jnp.any(done)
-            last = jnp.where(found, jnp.argmax(done), width - 1)
-            chosen = jnp.arange(width, dtype=jnp.int32) <= last
-            return jnp.zeros(size, bool).at[ranked].set(chosen), found
+    def _best_of_many(
+        self, share: Float[Array, ""] | None, count: Int[Array, ""], key: Float[Array, "M"]
+    ) -> Bool[Array, "M"]:
+        def enough() -> Bool[Array, "M"]:
+            return best_reaching(self.kept.astype(jnp.uint32), key, count.astype(jnp.float32))
 
-        if sorted_already or size <= 4 * _FIRST_TRY:
-            return among(size)[0]
-        head, found = among(_FIRST_TRY)
-        return lax.cond(found, lambda: head, lambda: among(size)[0])
+        if share is None:
+            return enough()
+        likely = best_reaching(shares(self.probs), key, share * ONE)
+        return lax.cond(count > 1, lambda: likely | enough(), lambda: likely)
 
     def positions(self, tokens: Int[Array, "W"]) -> Int[Array, "W"]:
         """Position of each token in the list; M (out of range) if it is absent."""

@@ -8,9 +8,14 @@ from collections.abc import Hashable, Iterable
 from dataclasses import fields
 from typing import Any, TypeVar
 
+import numpy as np
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
+from jaxtyping import Array, Float, Int
 
 Class = TypeVar("Class")
+
+Number = Float[Array | np.ndarray, ""]  # an option of a stage, on the host until a program runs
+Whole = Int[Array | np.ndarray, ""]
 
 STATIC = {"static": True}  # metadata of a static field: another value causes another compilation
 

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import TypedDict, no_type_check
 
 from minillama.errors import OptionError
+from minillama.option_values import check_flag
 from minillama.sampling.sampler_order import DEFAULT_ORDER, Sampler, parse_order
 
 MAX_SEED = 2**32 - 1
@@ -21,6 +22,7 @@ _INT_RANGES = {
     "dry_penalty_last_n": (0, MAX_WINDOW),
     "mirostat": (0, 2),
     "min_keep": (0, 2**31 - 1),
+    "n_probs": (0, 2**31 - 1),
 }
 _FLOAT_RANGES = {
     "temp": (-_FLOAT32_MAX, _FLOAT32_MAX),
@@ -71,6 +73,8 @@ class SamplingOptions(TypedDict, total=False):
     logit_bias: tuple[tuple[int, float], ...]
     samplers: str
     min_keep: int
+    n_probs: int
+    post_sampling_probs: bool
 
 
 @no_type_check  # __post_init__ checks the values, and accepts 1 for 1.0
@@ -107,12 +111,15 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, bias); -inf: never
     samplers: str = DEFAULT_ORDER  # names separated by ;, or letters
     min_keep: int = 0  # top_p, min_p, typical and xtc leave at least this many candidates
+    n_probs: int = 0  # likeliest tokens to report for each sampled one
+    post_sampling_probs: bool = False  # report those after the chain instead of the model's own
 
     def __post_init__(self) -> None:
         for name, (low, high) in _INT_RANGES.items():
             self._set(name, _checked_int(name, getattr(self, name), low, high))
         for name, (low, high) in _FLOAT_RANGES.items():
             self._set(name, _checked_float(name, getattr(self, name), low, high))
+        check_flag("post_sampling_probs", self.post_sampling_probs)
         if not isinstance(self.samplers, str):
             raise OptionError(f"samplers is {self.samplers!r}; it should be names with ';' between them, or letters")
         parse_order(self.samplers)

@@ -8,10 +8,11 @@ same token.
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from minillama.sampling.candidates import Candidates, Order
 from minillama.sampling.chain import Chain, Stage
+from minillama.sampling.sampled_token import SampledToken
 from minillama.sampling.sampler_state import SamplerState
 from minillama.sampling.stages.dry import Dry
 from minillama.sampling.stages.penalties import LogitBias, Penalties
@@ -21,19 +22,24 @@ PER_TOKEN_STAGES = (LogitBias, Penalties, Dry)  # stages that ignore the logits 
 
 
 def shardable_stages(chain: Chain) -> tuple[Stage, ...]:
-    """Leading stages, up to a top-k, that devices can run on shards; () if none."""
+    """Leading stages, up to a top-k, that devices can run on shards; () if none.
+
+    None in a chain of all stages, and where the likeliest tokens of the whole vocabulary are reported.
+    """
+    if chain.is_shared or chain.report is not None:
+        return ()
     for place, stage in enumerate(chain.stages):
         if isinstance(stage, TopK):
-            return chain.stages[: place + 1]
+            return () if stage.width is None else chain.stages[: place + 1]
         if not isinstance(stage, PER_TOKEN_STAGES):
             return ()
     return ()
 
 
 def sample_sharded(
-    chain: Chain, state: SamplerState, logits: Float[Array, "R"], axis: str
-) -> tuple[Int[Array, ""], Float[Array, ""], SamplerState]:
-    """Sample a token; returns it, its log-probability under the model, and the state.
+    chain: Chain, logits: Float[Array, "R"], state: SamplerState, axis: str
+) -> tuple[SampledToken, SamplerState]:
+    """Sample a token, as `sample` does.
 
     logits: this device's shard, R consecutive tokens. The result is the same on all devices of the axis.
     The chain must have `shardable_stages`.
@@ -52,4 +58,4 @@ def sample_sharded(
     found = chain.run(merged, state, chain.stages[len(stages) - 1 :])[-1]
     token, state = chain.draw(found, state)
     raw = rows[1][jnp.argmax(merged.ids == token)]
-    return token, raw - jax.nn.logsumexp(gathered[:, -1]), state
+    return SampledToken(token, raw - jax.nn.logsumexp(gathered[:, -1]), None), state

@@ -45,7 +45,7 @@ class Batch:
         for row, text in enumerate(texts):
             recent[row, : len(text)] = text
         draft, self.state = backend.call(
-            programs.start, self.chain, np.stack([seed_words(seed) for seed in seeds]), recent, n_valid, logits
+            programs.start, self.chain, np.stack([seed_words(seed) for seed in seeds]), recent, n_valid, logits, None
         )
         self.last = draft.tokens
         return self
@@ -56,7 +56,7 @@ class Batch:
         if draft is not None:
             ids, count = np.concatenate([np.asarray(self.last), draft], axis=1), np.array(n_draft, np.int32)
         result, self.state, self.cache = self.backend.call(
-            programs.generate, self.cache, self.chain, self.state, ids, count
+            programs.generate, self.cache, self.chain, self.state, ids, count, None
         )
         counts = np.ones(len(self.last), int) if result.count is None else np.asarray(result.count)
         self.last = np.asarray(result.tokens)[np.arange(len(counts)), counts - 1][:, None].astype(np.int32)

@@ -191,8 +191,8 @@ HOSTILE = [
     call("new_cache", types=5, capacity=64, batch=1),
     call("new_cache", types=[5, 6], capacity=64, batch=1),
     call("new_cache", types=["f16", "f16"], capacity="64", batch=1),
-    call("generate", 1, 1, 1, 1.5, None),
-    call("generate", 1, 1, 1, 1, None),  # 1 is no draft
+    call("generate", 1, 1, 1, 1.5, None, None),
+    call("generate", 1, 1, 1, 1, None, None),  # 1 is no draft
     call("chain", sampling=5),
     call("chain", sampling={}),
     call("chain", sampling={"logit_bias": 5}),
@@ -246,9 +246,9 @@ def test_values_of_another_kind_are_refused(llm: ml.LLM) -> None:
     worker.obey(Message("new_cache", kinds))
     seeds, recent = seed_words(1)[None], np.zeros((1, 64), np.int32)
     for message in (
-        call("start", 1, "array", "array", "array", 1, arrays=(seeds, recent, COUNT)),
-        call("generate", 1, 1, 1, 1, None),
-        call("generate", 1, 1, 1, "array", None, arrays=(IDS[:, :1],)),
+        call("start", 1, "array", "array", "array", 1, None, arrays=(seeds, recent, COUNT)),
+        call("generate", 1, 1, 1, 1, None, None),
+        call("generate", 1, 1, 1, "array", None, None, arrays=(IDS[:, :1],)),
     ):
         with pytest.raises(FormatError, match=f"the leader's {message.op} cannot be understood"):
             worker.obey(message)

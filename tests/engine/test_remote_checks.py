@@ -16,12 +16,14 @@ from minillama.errors import FormatError, OptionError, ResourceError
 from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.parallel.workers.wire import Message
 from minillama.sampling.mersenne_twister import seed_words
+from minillama.sampling.sampled_token import mask_words
 from minillama.sampling.sampler_order import MOST_STAGES
 
 # Shapes and types are those of test_remote_backend.py, so that both share compiled programs.
 CAPACITY, PADDED, FAR = 512, 32, 2_000_000_000
 TYPES = read_cache_types("f32", "f32")
 SEEDS, WINDOW, LATEST = seed_words(1)[None], np.zeros((1, 64), np.int32), np.ones((2, 1), np.int32)
+MASK = np.ones((1, mask_words(VOCAB)), np.uint32)
 
 # The numbers of the worker's values. A program's results have consecutive ones.
 CACHE, SMALL, CHAIN, LOGITS, USED, DRAFT, STATE, LATER, NEXT_STATE, HELD, HIDDEN, FULL, SAMPLERS, STATES = range(1, 15)
@@ -59,8 +61,8 @@ def worker(llm: ml.LLM) -> RemoteWorker:
         Message("new_cache", {"number": SMALL, "capacity": PADDED, **new}),
         Message("chain", {"number": CHAIN, "sampling": {"logit_bias": [], "temp": 0.0}}),
         Message("prefill", {"number": LOGITS, "args": [CACHE, "array", "array"]}, (padded, whole(12))),
-        Message("start", {"number": DRAFT, "args": [CHAIN, *["array"] * 3, LOGITS]}, (SEEDS, WINDOW, whole(12))),
-        Message("generate", {"number": LATER, "args": [USED, CHAIN, STATE, DRAFT, None]}),
+        Message("start", {"number": DRAFT, "args": [CHAIN, *["array"] * 3, LOGITS, None]}, (SEEDS, WINDOW, whole(12))),
+        Message("generate", {"number": LATER, "args": [USED, CHAIN, STATE, DRAFT, None, None]}),
         Message("hidden", {"number": HIDDEN, "args": [SMALL, "array", None]}, (padded,)),
         Message("new_samplers", {"number": SAMPLERS, "args": [CHAIN, 2]}),
     ):
@@ -109,21 +111,26 @@ HOSTILE = {
     "a target after the vocabulary": call("nll", HIDDEN, row(VOCAB), 0),
     "more targets than states": call("nll", HIDDEN, np.ones((1, PADDED + 1), np.int32), 0),
     "targets of two texts": call("nll", HIDDEN, np.ones((2, 2), np.int32), 0),
-    "two tokens without a draft": call("generate", HELD, CHAIN, NEXT_STATE, row(1, 2), None),
-    "a draft of all tokens": call("generate", HELD, CHAIN, NEXT_STATE, row(1, 2), whole(2)),
-    "a far draft": call("generate", HELD, CHAIN, NEXT_STATE, row(0, 0), whole(FAR)),
-    "a negative draft": call("generate", HELD, CHAIN, NEXT_STATE, row(1, 2), whole(-1)),
-    "a draft of a negative token": call("generate", HELD, CHAIN, NEXT_STATE, row(1, -2), whole(1)),
-    "a chain as state": call("generate", HELD, CHAIN, CHAIN, row(1), None),
-    "a wide window": call("start", CHAIN, SEEDS, np.zeros((1, 65), np.int32), whole(1), LOGITS),
-    "a narrow window": call("start", CHAIN, SEEDS, np.zeros((1, 0), np.int32), whole(0), LOGITS),
-    "a window of two texts": call("start", CHAIN, SEEDS, np.zeros((2, 64), np.int32), whole(1), LOGITS),
-    "more recent tokens than the window": call("start", CHAIN, SEEDS, WINDOW, whole(65), LOGITS),
-    "a negative number of recent tokens": call("start", CHAIN, SEEDS, WINDOW, whole(-1), LOGITS),
-    "a negative recent token": call("start", CHAIN, SEEDS, WINDOW - 5, whole(1), LOGITS),
-    "a recent token after the vocabulary": call("start", CHAIN, SEEDS, WINDOW + FAR, whole(1), LOGITS),
-    "two seeds": call("start", CHAIN, np.repeat(SEEDS, 2, axis=0), WINDOW, whole(1), LOGITS),
-    "hidden states as logits": call("start", CHAIN, SEEDS, WINDOW, whole(1), HIDDEN),
+    "two tokens without a draft": call("generate", HELD, CHAIN, NEXT_STATE, row(1, 2), None, None),
+    "a draft of all tokens": call("generate", HELD, CHAIN, NEXT_STATE, row(1, 2), whole(2), None),
+    "a far draft": call("generate", HELD, CHAIN, NEXT_STATE, row(0, 0), whole(FAR), None),
+    "a negative draft": call("generate", HELD, CHAIN, NEXT_STATE, row(1, 2), whole(-1), None),
+    "a draft of a negative token": call("generate", HELD, CHAIN, NEXT_STATE, row(1, -2), whole(1), None),
+    "a chain as state": call("generate", HELD, CHAIN, CHAIN, row(1), None, None),
+    "a wide window": call("start", CHAIN, SEEDS, np.zeros((1, 65), np.int32), whole(1), LOGITS, None),
+    "a narrow window": call("start", CHAIN, SEEDS, np.zeros((1, 0), np.int32), whole(0), LOGITS, None),
+    "a window of two texts": call("start", CHAIN, SEEDS, np.zeros((2, 64), np.int32), whole(1), LOGITS, None),
+    "more recent tokens than the window": call("start", CHAIN, SEEDS, WINDOW, whole(65), LOGITS, None),
+    "a negative number of recent tokens": call("start", CHAIN, SEEDS, WINDOW, whole(-1), LOGITS, None),
+    "a negative recent token": call("start", CHAIN, SEEDS, WINDOW - 5, whole(1), LOGITS, None),
+    "a recent token after the vocabulary": call("start", CHAIN, SEEDS, WINDOW + FAR, whole(1), LOGITS, None),
+    "masks of two texts": call("start", CHAIN, SEEDS, WINDOW, whole(1), LOGITS, MASK.repeat(2, axis=0)),
+    "a mask of a word too many": call("generate", HELD, CHAIN, NEXT_STATE, row(1), None, np.ones((1, 11), np.uint32)),
+    "a mask of no token": call("generate", HELD, CHAIN, NEXT_STATE, row(1), None, 0 * MASK),
+    "a mask with a draft": call("generate", HELD, CHAIN, NEXT_STATE, row(1, 2), whole(1), MASK),
+    "a mask of signed words": call("generate", HELD, CHAIN, NEXT_STATE, row(1), None, MASK.astype(np.int32)),
+    "two seeds": call("start", CHAIN, np.repeat(SEEDS, 2, axis=0), WINDOW, whole(1), LOGITS, None),
+    "hidden states as logits": call("start", CHAIN, SEEDS, WINDOW, whole(1), HIDDEN, None),
     "a smaller cache": call("resize", HELD, CAPACITY - 1),
     "a negative cache": call("resize", HELD, -1),
     "a huge cache": call("resize", HELD, 2**40),
@@ -142,7 +149,7 @@ HOSTILE = {
     "a checkpoint after the cache": call("restore", HELD, HELD, whole(FAR)),
     "a chain as checkpoint": call("restore", HELD, CHAIN, whole(0)),
     "a cache that a program has taken over": call("prefill", CACHE, row(1), whole(1)),
-    "a state that a program has taken over": call("generate", HELD, CHAIN, STATE, row(1), None),
+    "a state that a program has taken over": call("generate", HELD, CHAIN, STATE, row(1), None, None),
     "a chunk of a far slot": call("prefill_slot", HELD, row(1, 2), whole(1), whole(2), whole(0)),
     "a chunk of a negative slot": call("prefill_slot", HELD, row(1, 2), whole(1), whole(-1), whole(0)),
     "a chunk after the slot": call("prefill_slot", HELD, row(1, 2), whole(1), whole(0), whole(CAPACITY - 1)),
@@ -156,14 +163,16 @@ HOSTILE = {
     "latest tokens of two slots": call("decode_slots", HELD, np.ones((2, 1), np.int32), whole(0), whole(0)),
     "a latest token after the vocabulary": call("decode_slots", HELD, row(VOCAB), whole(0), whole(0)),
     "logits as latest tokens": call("decode_slots", HELD, LOGITS, whole(0), whole(0)),
-    "a chain as samplers": call("draw_slots", CHAIN, NEXT_STATE, row(1), whole(0), LOGITS),
-    "a draw of a far slot": call("draw_slots", SAMPLERS, STATES, LATEST, whole(3), LOGITS),
-    "a draw of two rows of one": call("draw_slots", SAMPLERS, STATES, LATEST, whole(0, 1), LOGITS),
-    "a draw for three slots of two": call("draw_slots", SAMPLERS, STATES, np.ones((3, 1), np.int32), whole(0), LOGITS),
-    "a draw from hidden states": call("draw_slots", SAMPLERS, STATES, LATEST, whole(0), HIDDEN),
-    "a new sampler of a far slot": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(3), LOGITS),
-    "a new sampler of two slots": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(0, 1), LOGITS),
-    "a new sampler among none": call("join_slot", CHAIN, STATES, LATEST, CHAIN, *NEW, whole(0), LOGITS),
+    "a chain as samplers": call("draw_slots", CHAIN, NEXT_STATE, row(1), whole(0), LOGITS, None),
+    "a draw of a far slot": call("draw_slots", SAMPLERS, STATES, LATEST, whole(3), LOGITS, None),
+    "a draw of two rows of one": call("draw_slots", SAMPLERS, STATES, LATEST, whole(0, 1), LOGITS, None),
+    "a draw for three slots of two": call(
+        "draw_slots", SAMPLERS, STATES, np.ones((3, 1), np.int32), whole(0), LOGITS, None
+    ),
+    "a draw from hidden states": call("draw_slots", SAMPLERS, STATES, LATEST, whole(0), HIDDEN, None),
+    "a new sampler of a far slot": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(3), LOGITS, None),
+    "a new sampler of two slots": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(0, 1), LOGITS, None),
+    "a new sampler among none": call("join_slot", CHAIN, STATES, LATEST, CHAIN, *NEW, whole(0), LOGITS, None),
     "samplers of 0 slots": call("new_samplers", CHAIN, 0),
     "samplers of -1 slots": call("new_samplers", CHAIN, -1),
     "samplers of too many slots": call("new_samplers", CHAIN, FAR),
@@ -281,8 +290,10 @@ class TestWithoutTheChecks:
         chain = llm.backend.chain(llm.sampling(temp=0.0, logit_bias=((0, 1e30),)))
         cache = llm.backend.new_cache(512, llm.cache_types)
         logits, cache = llm.backend.call(programs.prefill, cache, np.ones((1, 32), np.int32), whole(32))
-        _, state = llm.backend.call(programs.start, chain, SEEDS, WINDOW, whole(0), logits)
-        draft, _, _ = llm.backend.call(programs.generate, cache, chain, state, np.zeros((1, 4), np.int32), whole(FAR))
+        _, state = llm.backend.call(programs.start, chain, SEEDS, WINDOW, whole(0), logits, None)
+        draft, _, _ = llm.backend.call(
+            programs.generate, cache, chain, state, np.zeros((1, 4), np.int32), whole(FAR), None
+        )
         assert np.asarray(draft.count).tolist() == [4]
 
 

@@ -59,8 +59,8 @@ def draw_sharded(chain: Chain, logits: np.ndarray, state: SamplerState, devices:
 
 def _on_device(chain: Chain, logits: Array, state: SamplerState) -> Any:
     def step(state: SamplerState, row: Array) -> tuple[SamplerState, tuple[Array, Array]]:
-        token, logprob, state = sample_sharded(chain, state, row, AXIS)
-        return state, (token, logprob)
+        sampled, state = sample_sharded(chain, row, state, AXIS)
+        return state, (sampled.token, sampled.logprob)
 
     state, found = lax.scan(step, state, logits)
     return jax.tree.map(lambda leaf: leaf[None], (state, found))  # of each device

@@ -49,8 +49,8 @@ class Backend(Protocol):
         A cache or sampler state that is passed cannot be used again.
         """
 
-    def chain(self, sampling: Sampling) -> Handle:
-        """The chain of samplers of these options."""
+    def chain(self, sampling: Sampling, *, is_shared: bool = False) -> Handle:
+        """The chain of samplers of these options; see `build_chain`."""
 
     def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
         """An empty cache with room for `capacity` tokens in each of `batch` texts.

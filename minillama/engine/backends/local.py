@@ -16,7 +16,8 @@ from minillama.engine.backends.programs import Kind, Program, WholeModel
 from minillama.engine.compile.executable_cache import CachedJit
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, Params, empty_cache
-from minillama.sampling import Sampling, build_chain
+from minillama.sampling import Sampling
+from minillama.sampling.chain_builder import build_packed_chain
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,8 @@ class LocalBackend(BackendDefaults):
     def call(self, program: Program, *args: Any) -> Any:
         return _compiled(program)(self._packed, self.config, *args)
 
-    def chain(self, sampling: Sampling) -> Handle:
-        return jax.device_put(build_chain(sampling, self.config.vocab_size), self.device)
+    def chain(self, sampling: Sampling, *, is_shared: bool = False) -> Handle:
+        return jax.device_put(build_packed_chain(sampling, self.config.vocab_size, is_shared=is_shared), self.device)
 
     def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
         return jax.device_put(empty_cache(self.config, capacity, types, batch, chunk=chunk), self.device)

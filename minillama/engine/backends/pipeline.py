@@ -29,7 +29,8 @@ from minillama.model.forward import embed_tokens, output_norm, run_layers
 from minillama.model.layers.per_layer_embeddings import per_layer_embeddings
 from minillama.model.params import Block, PerLayerEmbeddings
 from minillama.parallel.sharding.pipeline_transport import group_transport
-from minillama.sampling import Sampling, build_chain
+from minillama.sampling import Sampling
+from minillama.sampling.chain_builder import build_packed_chain
 
 
 @runtime_checkable
@@ -118,8 +119,10 @@ class PipelineBackend(BackendDefaults):
     def _with_count(self, cache: Cache, after: Cache, count: Counts) -> Cache:
         return replace(after, length=cache.length + jax.device_put(count, *cache.length.devices()))
 
-    def chain(self, sampling: Sampling) -> Handle:
-        return jax.device_put(build_chain(sampling, self.config.vocab_size), self.placement.devices[-1])
+    def chain(self, sampling: Sampling, *, is_shared: bool = False) -> Handle:
+        return jax.device_put(
+            build_packed_chain(sampling, self.config.vocab_size, is_shared=is_shared), self.placement.devices[-1]
+        )
 
     def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
         devices = self.placement.devices[:-1]

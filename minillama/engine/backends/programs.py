@@ -21,12 +21,15 @@ from minillama.engine.backends.chunked_logits import negative_log_likelihood, ov
 from minillama.model import Cache, Config, Params
 from minillama.model.collectives import all_gather
 from minillama.model.forward import forward, forward_last, unembed, unembed_shard
-from minillama.sampling import Chain, SamplerState, logprob
+from minillama.sampling import Chain, SamplerState, sample
+from minillama.sampling.packed_chain import PackedChain
 from minillama.sampling.sampler_state import new_state
 from minillama.sampling.sharded_sampling import sample_sharded, shardable_stages
+from minillama.sampling.stages.top_tokens import TopTokens
 
 Ids = Int[Array | np.ndarray, "B T"]
 Counts = Int[Array | np.ndarray, "B"]
+Masks = UInt32[Array | np.ndarray, "B words"]
 Result = TypeVar("Result")
 
 ARRAY = "array"  # stands in a message to workers for the next of its arrays
@@ -37,8 +40,8 @@ class Kind(Enum):
 
     CACHE = auto()  # Cache
     SAVED = auto()  # Cache of one text, kept
-    CHAIN = auto()  # Chain of samplers
-    CHAINS = auto()  # Chain of each of N slots; None in a process without the output head
+    CHAIN = auto()  # PackedChain of samplers
+    CHAINS = auto()  # PackedChain of each of N slots
     STATE = auto()  # SamplerState of B texts; None in a process without the output head
     LOGITS = auto()  # float32 [B, V]; sharded over the vocabulary where devices share the model
     HIDDEN = auto()  # float32 [B, T, D], on the device that has the output head
@@ -49,18 +52,21 @@ class Kind(Enum):
     COUNTS = auto()  # int32 [B] or [n], or None
     WINDOW = auto()  # int32 [B, W]
     SEEDS = auto()  # uint32 [B, 624]: the first words of the random numbers of B texts
+    MASKS = auto()  # uint32 [B, ceil(V / 32)]: bits of the tokens that B texts may go on with; or None
     STATIC = auto()  # a Python int that the program is compiled for
 
 
 class VerifiedDraft(NamedTuple):
     """Tokens sampled in one pass, and their log-probabilities before the sampling filters.
 
-    count: tokens of each text that are there; None for all T.
+    count: tokens of each text that are there; None for all T. top: the likeliest tokens [B, T, n], where the chain
+    reports them.
     """
 
     tokens: Int[Array, "B T"]
     logprobs: Float[Array, "B T"]
     count: Int[Array, "B"] | None = None
+    top: TopTokens | None = None
 
 
 @runtime_checkable
@@ -164,40 +170,53 @@ def nll(m: Model, states: Float[Array, "B S D"], targets: Ids, first: int) -> Fl
     return m.head(_nll, states, targets, blank=lambda: jnp.zeros(targets.shape))[0]
 
 
-@program(takes=(Kind.CACHE, Kind.CHAIN, Kind.STATE, Kind.IDS, Kind.COUNTS), gives=(Kind.DRAFT, Kind.STATE, Kind.CACHE))
+@program(
+    takes=(Kind.CACHE, Kind.CHAIN, Kind.STATE, Kind.IDS, Kind.COUNTS, Kind.MASKS),
+    gives=(Kind.DRAFT, Kind.STATE, Kind.CACHE),
+)
 def generate(
-    m: Model, cache: Cache, chain: Chain, state: SamplerState | None, ids: Ids, n_draft: Counts | None
+    m: Model,
+    cache: Cache,
+    chain: PackedChain,
+    state: SamplerState | None,
+    ids: Ids,
+    n_draft: Counts | None,
+    allowed: Masks | None,
 ) -> tuple[VerifiedDraft, SamplerState | None, Cache]:
     """Run a token and a draft; sample after each token while the draft is right.
 
     The cache then holds the token and the right part of the draft, and the state is the one after the last sample, as
     if the tokens had been run one by one (Leviathan et al. 2023, with the target's own samples in place of a test of
-    probabilities). n_draft: None for no draft; T is 1 then.
+    probabilities). n_draft: None for no draft; T is 1 then. allowed: as of `sample`; there is no draft then.
     """
     x, after = m.forward(cache, ids, keeps=n_draft is not None)
-    blank = partial(blank_draft, *ids.shape, counted=n_draft is not None)
+    blank = partial(blank_draft, chain, *ids.shape, counted=n_draft is not None)
     if n_draft is None:
-        draft, state = m.head(_sample, chain, state, x, blank=blank)
+        draft, state = m.head(_sample, chain, state, x, allowed, blank=blank)
         return draft, state, after
     draft, state = m.head(_verify, chain, state, x, ids, n_draft, blank=blank)
     return draft, state, m.advance(cache, after, ids, draft.count)
 
 
-@program(takes=(Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS, Kind.LOGITS), gives=(Kind.DRAFT, Kind.STATE))
+@program(
+    takes=(Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS, Kind.LOGITS, Kind.MASKS), gives=(Kind.DRAFT, Kind.STATE)
+)
 def start(
     m: Model,
-    chain: Chain,
+    chain: PackedChain,
     seeds: UInt32[Array | np.ndarray, "B 624"],
     recent: Int[Array | np.ndarray, "B W"],
     count: Counts,
     logits: Float[Array, "B V"],
+    allowed: Masks | None,
 ) -> tuple[VerifiedDraft, SamplerState | None]:
     """Sample each text's first token, with a new sampler that has seen `count` tokens.
 
-    seeds: the `seed_words` of each text.
+    seeds: the `seed_words` of each text. allowed: as of `sample`.
     One program, because each one costs a new process as much as a token.
     """
-    return m.head(_start, chain, seeds, recent, count, logits, blank=partial(blank_draft, len(seeds), 1))
+    blank = partial(blank_draft, chain, len(seeds), 1)
+    return m.head(_start, chain, seeds, recent, count, logits, allowed, blank=blank)
 
 
 @program(takes=(Kind.CACHE, Kind.STATIC), gives=(Kind.CACHE,), donates=False)
@@ -258,30 +277,48 @@ def _nll(
 
 
 def _sample(
-    params: Params, config: Config, chain: Chain, state: SamplerState, x: Float[Array, "B 1 D"]
+    params: Params,
+    config: Config,
+    chain: PackedChain,
+    state: SamplerState,
+    x: Float[Array, "B 1 D"],
+    allowed: Masks | None,
 ) -> tuple[VerifiedDraft, SamplerState]:
-    return _draw(config, chain, state, unembed_shard(params, config, x[:, 0]))
+    logits = unembed_shard(params, config, x[:, 0])
+    return draw_tokens(config, _for_each(chain, len(logits)), state, logits, allowed)
 
 
 def _start(
     params: Params,
     config: Config,
-    chain: Chain,
+    packed: PackedChain,
     seeds: UInt32[Array, "B 624"],
     recent: Int[Array, "B W"],
     count: Int[Array, "B"],
     logits: Float[Array, "B R"],
+    allowed: Masks | None,
 ) -> tuple[VerifiedDraft, SamplerState]:
-    return _draw(config, chain, each_text(partial(first_state, chain), seeds, recent, count), logits)
+    state = each_text(partial(first_state, packed.unpack()), seeds, recent, count)
+    return draw_tokens(config, _for_each(packed, len(logits)), state, logits, allowed)
 
 
-def _draw(
-    config: Config, chain: Chain, state: SamplerState, logits: Float[Array, "B R"]
+def draw_tokens(
+    config: Config, chains: PackedChain, states: SamplerState, logits: Float[Array, "B R"], allowed: Masks | None
 ) -> tuple[VerifiedDraft, SamplerState]:
-    """Sample one token of each text; a sharded vocabulary sends only its best candidates."""
+    """Sample one token of each text with its chain; a sharded vocabulary sends only its best candidates."""
+    chain = chains.unpack()
+    if config.axis is not None and allowed is None and shardable_stages(chain):
+        sampled, states = each_text(partial(sample_sharded, axis=config.axis), chain, logits, states)
+    else:
+        whole = all_gather(logits, config.axis)[:, : config.vocab_size]
+        sampled, states = one_by_one(sample, chain, whole, states, allowed)
+    tokens, logprobs, top = jax.tree.map(lambda leaf: leaf[:, None], sampled)  # T is 1
+    return VerifiedDraft(tokens, logprobs, top=top), states
 
-    tokens, logprobs, state = each_text(partial(draw_token, config, chain), state, logits)
-    return VerifiedDraft(tokens[:, None], logprobs[:, None]), state
+
+def _for_each(chain: PackedChain, batch: int) -> PackedChain:
+    """The same chain for each text."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (batch, *leaf.shape)), chain)
 
 
 def first_state(
@@ -291,29 +328,18 @@ def first_state(
     return chain.accept_many(new_state(words, chain.window, chain.sampler.initial_mu()), recent, count)
 
 
-def draw_token(
-    config: Config, chain: Chain, state: SamplerState, logits: Float[Array, "R"]
-) -> tuple[Int[Array, ""], Float[Array, ""], SamplerState]:
-    """Sample a token of one text; it, its log-probability, and the next state."""
-    if config.axis is not None and shardable_stages(chain):
-        return sample_sharded(chain, state, logits, config.axis)
-    whole = all_gather(logits, config.axis)[: config.vocab_size]
-    token, state = chain(whole, state)
-    return token, logprob(whole, token), state
-
-
 def _verify(
     params: Params,
     config: Config,
-    chain: Chain,
+    chain: PackedChain,
     state: SamplerState,
     x: Float[Array, "B T D"],
     ids: Int[Array, "B T"],
     n_draft: Int[Array, "B"],
 ) -> tuple[VerifiedDraft, SamplerState]:
     """Sample position after position of each text until a sample differs from the draft."""
-    verify = partial(_verify_text, chain)
-    return each_text(verify, unembed(params, config, x), state, ids, n_draft)
+    verify = partial(_verify_text, chain.unpack())
+    return one_by_one(verify, unembed(params, config, x), state, ids, n_draft)
 
 
 def _verify_text(
@@ -328,29 +354,41 @@ def _verify_text(
     def sample_next(
         carry: tuple[VerifiedDraft, Bool[Array, ""], SamplerState],
     ) -> tuple[VerifiedDraft, Bool[Array, ""], SamplerState]:
-        (tokens, logprobs, count), _, state = carry
-        token, state = chain(logits[count], state)
-        tokens = tokens.at[count].set(token)
-        logprobs = logprobs.at[count].set(logprob(logits[count], token))
-        is_right = (count < n_draft) & (token == drafted[count])
-        return VerifiedDraft(tokens, logprobs, count + 1), is_right, state
+        (*drawn, count, top), _, state = carry
+        sampled, state = sample(chain, logits[count], state)
+        tokens, logprobs, top = jax.tree.map(lambda all, one: all.at[count].set(one), (*drawn, top), tuple(sampled))
+        is_right = (count < n_draft) & (sampled.token == drafted[count])
+        return VerifiedDraft(tokens, logprobs, count + 1, top), is_right, state
 
     size = len(ids)
-    empty = VerifiedDraft(jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32), jnp.int32(0))
+    top = None if chain.report is None else chain.report.blank(size)
+    empty = VerifiedDraft(jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32), jnp.int32(0), top)
     draft, _, state = lax.while_loop(goes_on, sample_next, (empty, jnp.bool_(True), state))
     return draft, state
 
 
-def blank_draft(batch: int, tokens: int, *, counted: bool = False) -> VerifiedDraft:
+def blank_draft(chain: PackedChain, batch: int, tokens: int, *, counted: bool = False) -> VerifiedDraft:
     """Arrays of the shapes of a draft, in processes without the output head."""
-    shape = (batch, tokens)
+    shape, report = (batch, tokens), chain.unpack().report
     count = jnp.zeros(batch, jnp.int32) if counted else None
-    return VerifiedDraft(jnp.zeros(shape, jnp.int32), jnp.zeros(shape), count)
+    top = None if report is None else report.blank(batch, tokens)
+    return VerifiedDraft(jnp.zeros(shape, jnp.int32), jnp.zeros(shape), count, top)
 
 
 def each_text(function: Callable[..., Result], *batched: Any) -> Result:
     """`function` of each text; a single one runs without the cost of `vmap`."""
-    if len(jax.tree.leaves(batched)[0]) > 1:
-        return jax.vmap(function)(*batched)
+    return jax.vmap(function)(*batched) if _batch_size(batched) > 1 else _alone(function, batched)
+
+
+def one_by_one(function: Callable[..., Result], *batched: Any) -> Result:
+    """`function` of one text after another: a branch that one of them does not take costs it nothing."""
+    return lax.map(lambda text: function(*text), batched) if _batch_size(batched) > 1 else _alone(function, batched)
+
+
+def _alone(function: Callable[..., Result], batched: tuple[Any, ...]) -> Result:
     result = function(*jax.tree.map(lambda leaf: leaf[0], batched))
     return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), result)
+
+
+def _batch_size(batched: tuple[Any, ...]) -> int:
+    return len(jax.tree.leaves(batched)[0])

@@ -24,7 +24,9 @@ from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, cache_bytes
 from minillama.parallel.workers.wire import Message
 from minillama.parallel.workers.worker_group import WorkerGroup
-from minillama.sampling import Chain, Sampling, build_chain
+from minillama.sampling import Sampling
+from minillama.sampling.chain_builder import ChainStructure, chain_structure
+from minillama.sampling.stages.top_tokens import TopTokens
 
 
 class RemoteHandle:
@@ -72,9 +74,9 @@ class RemoteCache(RemoteHandle):
 class RemoteChain(RemoteHandle):
     """A chain of the workers, with its window of recent tokens and its structure."""
 
-    def __init__(self, backend: "RemoteBackend", number: int, chain: Chain) -> None:
+    def __init__(self, backend: "RemoteBackend", number: int, structure: ChainStructure) -> None:
         super().__init__(backend, number)
-        self.window, self.structure = chain.window, chain.structure
+        self.window, self.structure = structure.window, structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +97,26 @@ class DraftShape(NamedTuple):
     batch: int
     tokens: int
     counted: bool
+    top: int  # likeliest tokens in the place of each; 0 where they are not reported
 
     def fits(self, arrays: Sequence[np.ndarray], vocab_size: int) -> bool:
         """Whether arrays are such a draft: tokens of the vocabulary, log-probabilities, and their number."""
         kinds = [(array.dtype, array.shape) for array in arrays]
         each, count = (self.batch, self.tokens), [(np.int32, (self.batch,))] * self.counted
-        if kinds != [(np.int32, each), (np.float32, each), *count]:
+        several = (*each, self.top)
+        top = [(np.int32, several), (np.float32, several), (np.float32, each)] if self.top else []
+        if kinds != [(np.int32, each), (np.float32, each), *count, *top]:
             return False
         counts = arrays[2] if self.counted else np.int32(self.tokens)
-        is_token = (arrays[0] >= 0) & (arrays[0] < vocab_size)
-        return bool(np.all(is_token) and np.all((counts >= 1) & (counts <= self.tokens)))
+        ids = [arrays[0], *([arrays[-3]] if self.top else [])]
+        is_token = all(np.all((array >= 0) & (array < vocab_size)) for array in ids)
+        return bool(is_token and np.all((counts >= 1) & (counts <= self.tokens)))
+
+    def draft(self, handle: RemoteHandle) -> VerifiedDraft:
+        """The draft whose arrays the first worker will send."""
+        fields = [RemoteFuture(handle, place) for place in range(2 + self.counted + 3 * (self.top > 0))]
+        count = fields[2] if self.counted else None
+        return VerifiedDraft(*fields[:2], count, TopTokens(*fields[-3:]) if self.top else None)
 
 
 class RemoteBackend(BackendDefaults):
@@ -143,10 +155,10 @@ class RemoteBackend(BackendDefaults):
                 cache.donated = True
         return results if len(results) > 1 else results[0]
 
-    def chain(self, sampling: Sampling) -> Handle:
+    def chain(self, sampling: Sampling, *, is_shared: bool = False) -> Handle:
         biases = [(token, None if bias == -np.inf else bias) for token, bias in sampling.logit_bias]
-        number = self._send("chain", sampling={**asdict(sampling), "logit_bias": biases})
-        return RemoteChain(self, number, build_chain(sampling, self.config.vocab_size))
+        number = self._send("chain", sampling={**asdict(sampling), "logit_bias": biases}, is_shared=is_shared)
+        return RemoteChain(self, number, chain_structure(sampling, self.config.vocab_size, is_shared=is_shared))
 
     def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
         names = [types.keys.value, types.values.value]
@@ -221,13 +233,17 @@ class RemoteBackend(BackendDefaults):
             capacity = next((args[place] for place in program.positions(Kind.STATIC)), cache.capacity)
             batch = 1 if kind is Kind.SAVED else len(args[1]) if program is gather_rows else cache.batch
             return RemoteCache(self, number, replace(cache.shape, capacity=capacity, batch=batch))
+        if kind is Kind.CHAINS:
+            return RemoteChain(self, number, args[program.positions(Kind.CHAIN)[0]].structure)
         if kind is not Kind.DRAFT:
             return RemoteHandle(self, number)
         draft = RemoteHandle(self, number)
-        counted = program is generate and args[-1] is not None
+        counted = program is generate and args[4] is not None
         batch = args[0].batch if program is generate else len(args[program.positions(Kind.SEEDS, Kind.COUNTS)[0]])
-        self._awaited[number] = DraftShape(batch, args[3].shape[1] if counted else 1, counted)
-        return VerifiedDraft(*(RemoteFuture(draft, field) for field in range(3 if counted else 2)))
+        top = args[program.positions(Kind.CHAIN, Kind.CHAINS)[-1]].structure.top
+        shape = DraftShape(batch, args[3].shape[1] if counted else 1, counted, top)
+        self._awaited[number] = shape
+        return shape.draft(draft)
 
 
 def _is_seconds(value: object) -> bool:

@@ -180,7 +180,8 @@ def _chain(worker: RemoteWorker, given: Arguments) -> None:
     worker.check_file()
     options = dict(given.value("sampling"))
     options["logit_bias"] = [(token, -math.inf if bias is None else bias) for token, bias in options["logit_bias"]]
-    worker.store(given.number, worker.backend.chain(Sampling(**options)))
+    is_shared = given.optional("is_shared") is True
+    worker.store(given.number, worker.backend.chain(Sampling(**options), is_shared=is_shared))
 
 
 def _new_cache(worker: RemoteWorker, given: Arguments) -> None:
@@ -236,7 +237,7 @@ def _run_program(program: Program) -> Callable[[RemoteWorker, Arguments], None]:
         for number, (kind, result) in enumerate(zip(program.gives, results, strict=True), given.number):
             worker.store(number, replace(held, cache=result, lengths=lengths) if kind in CACHES else result)
         if program.gives[0] is Kind.DRAFT:
-            worker.tell(given.number, *(field for field in results[0] if field is not None))
+            worker.tell(given.number, *jax.tree.leaves(results[0]))
 
     return run
 

@@ -19,17 +19,18 @@ from minillama.engine.backends.programs import (
     Counts,
     Ids,
     Kind,
+    Masks,
     Model,
     VerifiedDraft,
     blank_draft,
-    draw_token,
-    each_text,
+    draw_tokens,
     first_state,
     logits_shard,
     program,
 )
 from minillama.model import Cache, Config, Params
-from minillama.sampling import Chain, SamplerState
+from minillama.sampling import SamplerState
+from minillama.sampling.packed_chain import PackedChain
 
 Tree = TypeVar("Tree")
 Latest = Int[Array, "N 1"] | Int[np.ndarray, "N 1"]
@@ -54,60 +55,66 @@ def decode_slots(
 
 
 @program(
-    takes=(Kind.CHAINS, Kind.STATE, Kind.LATEST, Kind.COUNTS, Kind.LOGITS),
+    takes=(Kind.CHAINS, Kind.STATE, Kind.LATEST, Kind.COUNTS, Kind.LOGITS, Kind.MASKS),
     gives=(Kind.DRAFT, Kind.STATE, Kind.LATEST),
 )
 def draw_slots(
     m: Model,
-    chains: Chain | None,
+    chains: PackedChain,
     states: SamplerState | None,
     latest: Latest,
     slots: Counts,
     logits: Float[Array, "B V"],
+    allowed: Masks | None,
 ) -> tuple[VerifiedDraft, SamplerState | None, Latest]:
-    """Sample a token of each row with its slot's sampler, as the latest one."""
-    blank = partial(blank_draft, len(slots), 1)
-    draft, states = m.head(_draw_slots, slots, chains, states, logits, blank=blank)
+    """Sample a token of each row with its slot's sampler, as the latest one.
+
+    allowed: bits of the tokens that each row may go on with, as of `sample`; None for all.
+    """
+    blank = partial(blank_draft, chains, len(slots), 1)
+    draft, states = m.head(_draw_slots, slots, chains, states, logits, allowed, blank=blank)
     return draft, states, _with_rows(latest, draft.tokens, slots)
 
 
 @program(
     takes=(
         Kind.CHAINS, Kind.STATE, Kind.LATEST, Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS, Kind.COUNTS,
-        Kind.LOGITS,
+        Kind.LOGITS, Kind.MASKS,
     ),
     gives=(Kind.DRAFT, Kind.CHAINS, Kind.STATE, Kind.LATEST),
 )  # fmt: skip
 def join_slot(
     m: Model,
-    chains: Chain | None,
+    chains: PackedChain,
     states: SamplerState | None,
     latest: Latest,
-    chain: Chain,
+    chain: PackedChain,
     seeds: UInt32[Array | np.ndarray, "1 624"],
     recent: Int[Array | np.ndarray, "1 W"],
     count: Counts,
     slot: Counts,
     logits: Float[Array, "1 V"],
-) -> tuple[VerifiedDraft, Chain | None, SamplerState | None, Latest]:
+    allowed: Masks | None,
+) -> tuple[VerifiedDraft, PackedChain, SamplerState | None, Latest]:
     """Put a new sampler into a slot, and sample the first token.
 
-    recent: the tokens before; the sampler sees the first `count` of them.
+    recent: the tokens before; the sampler sees the first `count` of them. allowed: as of `draw_slots`.
     """
-    given = slot, chains, states, chain, seeds, recent, count, logits
-    draft, kept = m.head(_join_slot, *given, blank=partial(blank_draft, 1, 1))
-    chains, states = (None, None) if kept is None else kept
+    given = slot, chains, states, chain, seeds, recent, count, logits, allowed
+    draft, kept = m.head(_join_slot, *given, blank=partial(blank_draft, chain, 1, 1))
+    chains, states = (chains, None) if kept is None else kept
     return draft, chains, states, _with_rows(latest, draft.tokens, slot)
 
 
 @program(takes=(Kind.CHAIN, Kind.STATIC), gives=(Kind.CHAINS, Kind.STATE), donates=False)
-def new_samplers(m: Model, chain: Chain, slots: int) -> tuple[Chain, SamplerState]:
+def new_samplers(m: Model, chain: PackedChain, slots: int) -> tuple[PackedChain, SamplerState]:
     """Samplers of the structure of a chain, one for each slot, until others join."""
 
     def for_each(leaf: Array) -> Array:
         return jnp.broadcast_to(leaf, (slots, *leaf.shape))
 
-    state = first_state(chain, jnp.zeros(624, jnp.uint32), jnp.zeros(chain.window, jnp.int32), jnp.int32(0))
+    recent = jnp.zeros(chain.window, jnp.int32)
+    state = first_state(chain.unpack(), jnp.zeros(624, jnp.uint32), recent, jnp.int32(0))
     return jax.tree.map(for_each, chain), jax.tree.map(for_each, state)
 
 
@@ -142,31 +149,32 @@ def _draw_slots(
     params: Params,
     config: Config,
     slots: Int[Array, "B"],
-    chains: Chain,
+    chains: PackedChain,
     states: SamplerState,
     logits: Float[Array, "B R"],
+    allowed: Masks | None,
 ) -> tuple[VerifiedDraft, SamplerState]:
     own_chains, own_states = _rows(chains, slots), _rows(states, slots)
-    tokens, logprobs, after = each_text(partial(draw_token, config), own_chains, own_states, logits)
-    return VerifiedDraft(tokens[:, None], logprobs[:, None]), _with_rows(states, after, slots)
+    draft, after = draw_tokens(config, own_chains, own_states, logits, allowed)
+    return draft, _with_rows(states, after, slots)
 
 
 def _join_slot(
     params: Params,
     config: Config,
     slot: Int[Array, "1"],
-    chains: Chain,
+    chains: PackedChain,
     states: SamplerState,
-    chain: Chain,
+    chain: PackedChain,
     seeds: UInt32[Array, "1 624"],
     recent: Int[Array, "1 W"],
     count: Int[Array, "1"],
     logits: Float[Array, "1 R"],
-) -> tuple[VerifiedDraft, tuple[Chain, SamplerState]]:
-    state = first_state(chain, seeds[0], recent[0], count[0])
-    token, logprob, state = draw_token(config, chain, state, logits[0])
+    allowed: Masks | None,
+) -> tuple[VerifiedDraft, tuple[PackedChain, SamplerState]]:
+    state = first_state(chain.unpack(), seeds[0], recent[0], count[0])
     chain, state = jax.tree.map(lambda leaf: leaf[None], (chain, state))
-    draft = VerifiedDraft(token.reshape(1, 1), logprob.reshape(1, 1))
+    draft, state = draw_tokens(config, chain, state, logits, allowed)
     return draft, (_with_rows(chains, chain, slot), _with_rows(states, state, slot))
 
 

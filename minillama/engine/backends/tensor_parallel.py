@@ -29,7 +29,8 @@ from minillama.parallel.sharding.head_assignment import assign_heads
 from minillama.parallel.sharding.partition_specs import AXIS, per_device_config, tensor_mesh
 from minillama.parallel.sharding.pipeline_transport import group_transport
 from minillama.parallel.sharding.shards import make_sharded
-from minillama.sampling import Sampling, build_chain
+from minillama.sampling import Sampling
+from minillama.sampling.chain_builder import build_packed_chain
 
 logger = logging.getLogger("minillama")
 
@@ -71,8 +72,8 @@ class TensorParallelBackend(BackendDefaults):
     def call(self, program: Program, *args: Any) -> Any:
         return _compiled(program)(self.layout, self.params, *args)
 
-    def chain(self, sampling: Sampling) -> Handle:
-        return self._replicated(build_chain(sampling, self.config.vocab_size))
+    def chain(self, sampling: Sampling, *, is_shared: bool = False) -> Handle:
+        return self._replicated(build_packed_chain(sampling, self.config.vocab_size, is_shared=is_shared))
 
     def new_cache(self, capacity: int, types: CacheTypes, batch: int = 1, chunk: int | None = None) -> Handle:
         def layers(place: int, device: jax.Device) -> Any:

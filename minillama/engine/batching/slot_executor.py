@@ -78,7 +78,7 @@ class SlotExecutor:
         """
         pool, tail = self._samplers.join(slot, chain), list(recent_ids)[-chain.window :]
         recent = np.array([[*tail, *[0] * (chain.window - len(tail))]], np.int32)
-        given = chain, seed_words(seed)[None], recent, _one(len(tail)), _one(slot), logits
+        given = chain, seed_words(seed)[None], recent, _one(len(tail)), _one(slot), logits, None
         draft, pool.chains, pool.states, self._latest = self._backend.call(
             slot_programs.join_slot, pool.chains, pool.states, self._latest, *given
         )
@@ -95,7 +95,7 @@ class SlotExecutor:
             is_mine = np.array([slot in pool.slots for slot in slots] + [False] * len(padding))
             own = np.where(is_mine, rows, np.int32(self.slots))
             draft, pool.states, self._latest = self._backend.call(
-                slot_programs.draw_slots, pool.chains, pool.states, self._latest, own, logits
+                slot_programs.draw_slots, pool.chains, pool.states, self._latest, own, logits, None
             )
             chosen |= {row: (len(drafts), row) for row in np.flatnonzero(is_mine).tolist()}
             drafts.append(draft)
@@ -145,7 +145,7 @@ class SlotExecutor:
 
         No slot changes, so that requests may be served between two of them.
         """
-        chain, nobody = self._backend.chain(sampling), self.slots
+        chain, nobody = self._backend.chain(sampling, is_shared=True), self.slots
         for size in self.chunk_sizes:
             logits = self.prefill(nobody, 0, [0] * size)
             yield f"prefill of {size}"

@@ -82,10 +82,10 @@ def step_ledger(llm: LLM) -> tuple[Collective, ...]:
     cache = backend.new_cache(64, llm.cache_types)
     logits, cache = backend.call(programs.prefill, cache, np.zeros((1, 1), np.int32), one)
     recent, seed = np.zeros((1, chain.window), np.int32), seed_words(1)[None]
-    draft, state = backend.call(programs.start, chain, seed, recent, one, logits)
+    draft, state = backend.call(programs.start, chain, seed, recent, one, logits, None)
 
     def step(cache: Cache, state: SamplerState, ids: Array) -> object:
-        return backend.call(programs.generate, cache, chain, state, ids, None)
+        return backend.call(programs.generate, cache, chain, state, ids, None, None)
 
     program = jax.jit(step).lower(cache, state, draft.tokens)
     return list_collectives(program.compile().as_text())

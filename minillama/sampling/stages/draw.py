@@ -10,12 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from minillama.sampling.candidates import Candidates
-from minillama.sampling.pytree import pytree
-from minillama.sampling.threshold_search import first_reaching
+from minillama.sampling.candidates import MOST_TO_SORT, Candidates
+from minillama.sampling.pytree import Number, pytree
+from minillama.sampling.stages.threshold_search import first_in_order, first_reaching, shares
 
 _ZIPF_CANDIDATES = 100  # mirostat 1 fits Zipf's exponent to the likeliest candidates only
-_MOST_TO_SORT = 1024  # candidates; a search among more is faster
 
 
 def draw(candidates: Candidates, uniform: Float[Array, ""]) -> Int[Array, ""]:
@@ -25,11 +24,13 @@ def draw(candidates: Candidates, uniform: Float[Array, ""]) -> Int[Array, ""]:
     number, and never one of probability 0, however the sums round.
     """
     probs, key = candidates.probs, candidates.sort_key
+    if len(probs) > MOST_TO_SORT:
+        weights = shares(probs)
+        target = uniform * jnp.sum(weights, dtype=jnp.uint32).astype(jnp.float32)
+        return first_in_order(weights, target) if key is None else first_reaching(weights, key, target)
     if key is None:
         return _draw_as_stored(probs, uniform)
-    if key.shape[0] > _MOST_TO_SORT:
-        return first_reaching(probs, key, uniform * jnp.sum(probs))
-    positions = lax.top_k(key, key.shape[0])[1]
+    positions = lax.top_k(key, len(key))[1]
     return positions[_draw_as_stored(probs[positions], uniform)]
 
 
@@ -68,8 +69,8 @@ class Dist:
 class _Mirostat:
     """Common part of both versions: mu, the maximum surprise in bits, and its update."""
 
-    tau: Float[Array, ""]
-    eta: Float[Array, ""]
+    tau: Number
+    eta: Number
 
     def numbers(self, candidates: Candidates) -> Int[Array, ""]:
         """Return the random numbers that a draw takes: 0 among one candidate (std::discrete_distribution), else 1."""
@@ -107,7 +108,7 @@ class Mirostat1(_Mirostat):
         k = (quotient * 2.0**mu) ** (1 / s)
         overflows = jnp.isnan(k) | (k >= 2.0**31)  # then llama.cpp's conversion to int gives the smallest one, on x86
         whole = jnp.clip(jnp.where(overflows, 1.0, k), 1.0, jnp.float32(size)).astype(jnp.int32)
-        return candidates.keep(candidates.best_until(lambda total, number: number >= whole)).sorted_by_logit()
+        return candidates.keep(candidates.best(None, whole)).sorted_by_logit()
 
 
 @pytree

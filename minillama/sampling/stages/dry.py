@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from minillama.sampling.candidates import Candidates
-from minillama.sampling.pytree import pytree
+from minillama.sampling.pytree import Number, Whole, pytree
 from minillama.sampling.sampler_state import NO_TOKEN, StepContext
 
 _LOG_FLOAT32_MAX = 88.7228391
@@ -55,11 +56,16 @@ class Dry:
     """
 
     name: ClassVar[str] = "dry"
-    multiplier: Float[Array, ""]
-    base: Float[Array, ""]
-    allowed_length: Int[Array, ""]
-    last_n: Int[Array, ""]
-    breakers: Bool[Array, "V"]
+    multiplier: Number
+    base: Number
+    allowed_length: Whole
+    last_n: Whole
+    breakers: Bool[Array | np.ndarray, "V"]
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return (self.multiplier != 0) & (self.base >= 1) & (self.last_n > 0)
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Find repeats in the window and lower the logits of the tokens after them."""

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from minillama.sampling.candidates import Candidates
-from minillama.sampling.pytree import pytree
+from minillama.sampling.pytree import Number, Whole, pytree
 from minillama.sampling.sampler_state import StepContext
 
 
@@ -20,8 +21,13 @@ class LogitBias:
     """
 
     name: ClassVar[str] = "logit-bias"
-    tokens: Int[Array, "W"]
-    biases: Float[Array, "W"]
+    tokens: Int[Array | np.ndarray, "W"]
+    biases: Float[Array | np.ndarray, "W"]
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return jnp.any(self.biases != 0)
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Add the biases; several biases of one token add up."""
@@ -39,10 +45,15 @@ class Penalties:
     """
 
     name: ClassVar[str] = "penalties"
-    last_n: Int[Array, ""]
-    repeat: Float[Array, ""]
-    frequency: Float[Array, ""]
-    presence: Float[Array, ""]
+    last_n: Whole
+    repeat: Number
+    frequency: Number
+    presence: Number
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return (self.last_n > 0) & ((self.repeat != 1) | (self.frequency != 0) | (self.presence != 0))
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Gather the logits of the tokens in the window, change them, scatter them back."""

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from minillama.sampling.candidates import Candidates
-from minillama.sampling.pytree import pytree
+from minillama.sampling.pytree import Number, pytree
 from minillama.sampling.sampler_state import StepContext
 
 _MIN_TEMPERATURE = 1e-30  # a smaller divisor could overflow; this one is already greedy
@@ -28,7 +28,12 @@ class Temperature:
     """Divide the logits by the temperature; greedy at 0."""
 
     name: ClassVar[str] = "temp-ext"
-    temp: Float[Array, ""]
+    temp: Number
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return self.temp != 1
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Scale the logits."""
@@ -41,9 +46,14 @@ class DynamicTemperature:
     """Temperature from temp - range to temp + range that grows with the entropy (kalomaze)."""
 
     name: ClassVar[str] = "temp-ext"
-    temp: Float[Array, ""]
-    range: Float[Array, ""]
-    exponent: Float[Array, ""]
+    temp: Number
+    range: Number
+    exponent: Number
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return self.range > 0
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Compute the entropy as a share of its maximum ln(count), raised to the exponent.

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool
 
 from minillama.sampling.candidates import Candidates
-from minillama.sampling.pytree import STATIC, pytree
+from minillama.sampling.pytree import STATIC, Number, Whole, pytree
 from minillama.sampling.sampler_state import StepContext
 
 
@@ -23,7 +24,12 @@ class TopNSigma:
     """
 
     name: ClassVar[str] = "top-n-sigma"
-    n: Float[Array, ""]
+    n: Number
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return self.n > 0
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Use the mean and the population standard deviation of the finite logits."""
@@ -39,14 +45,24 @@ class TopNSigma:
 @pytree
 @dataclass(frozen=True)
 class TopK:
-    """Keep the k largest logits in descending order, in a list of fixed width."""
+    """Keep the k largest logits in descending order.
+
+    width: of the list that is left; None for the whole one, where k may be large or 0 (off).
+    """
 
     name: ClassVar[str] = "top-k"
-    k: Int[Array, ""]
-    width: int = field(metadata=STATIC)
+    k: Whole
+    width: int | None = field(metadata=STATIC)
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return self.k > 0
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Keep `width` candidates, so that later stages do not process the whole vocabulary."""
+        if self.width is None:
+            return candidates.keep(candidates.best(None, self.k)).sorted_by_logit()
         ranked = candidates.top_k(min(self.width, candidates.logits.shape[0]))
         return ranked.keep(ranked.kept & (ranked.rank < self.k))
 
@@ -57,12 +73,17 @@ class TopP:
     """Nucleus sampling: the fewest likeliest candidates that sum to p (Holtzman et al., arXiv:1904.09751)."""
 
     name: ClassVar[str] = "top-p"
-    p: Float[Array, ""]
-    min_keep: Int[Array, ""]
+    p: Number
+    min_keep: Whole
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return self.p < 1
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
-        """Find the nucleus; after a top-k this needs no sorting."""
-        nucleus = candidates.best_until(lambda total, number: (total >= self.p) & (number >= self.min_keep))
+        """Find the nucleus; after a short top-k this needs no sorting."""
+        nucleus = candidates.best(self.p, self.min_keep)
         return candidates.sorted_by_logit(self.p < 1).keep(nucleus | (self.p >= 1))
 
 
@@ -72,17 +93,24 @@ class MinP:
     """Keep candidates at least p times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)."""
 
     name: ClassVar[str] = "min-p"
-    p: Float[Array, ""]
-    min_keep: Int[Array, ""]
-    by_rank: bool = field(metadata=STATIC)
+    p: Number
+    min_keep: Whole
+    by_rank: bool = field(metadata=STATIC)  # whether min_keep may be above 1
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return self.p > 0
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Apply a threshold to the logits; only a min_keep above 1 needs a ranking."""
         likely = candidates.logits >= jnp.max(candidates.logits) + jnp.log(self.p)
         if self.by_rank:
             too_few = jnp.sum(likely & candidates.kept, dtype=jnp.int32) < self.min_keep
-            candidates = candidates.sorted_by_logit(too_few & (self.p > 0))
-            likely = likely | candidates.best_until(lambda total, number: number >= self.min_keep)
+            candidates = candidates.sorted_by_logit(too_few & self.is_on)
+            likely = likely | lax.cond(
+                self.min_keep > 1, lambda: candidates.best(None, self.min_keep), lambda: jnp.zeros_like(likely)
+            )
         return candidates.keep(likely | (self.p <= 0))
 
 
@@ -95,8 +123,13 @@ class Typical:
     """
 
     name: ClassVar[str] = "typical"
-    p: Float[Array, ""]
-    min_keep: Int[Array, ""]
+    p: Number
+    min_keep: Whole
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return self.p < 1
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Rank by -|-ln p - H|."""
@@ -104,7 +137,8 @@ class Typical:
         surprise = -jnp.log(jnp.where(probs > 0, probs, 1.0))
         entropy = jnp.sum(probs * surprise)
         distance = jnp.where(probs > 0, jnp.abs(surprise - entropy), jnp.inf)
-        typical = candidates.best_until(lambda total, number: (total > self.p) & (number >= self.min_keep), -distance)
+        more = jnp.nextafter(self.p, jnp.float32(2))  # the sum is to exceed p
+        typical = candidates.best(more, self.min_keep, -distance)
         return candidates.sorted_by(-distance, self.p < 1).keep(typical | (self.p >= 1))
 
 
@@ -117,9 +151,14 @@ class Xtc:
     """
 
     name: ClassVar[str] = "xtc"
-    probability: Float[Array, ""]
-    threshold: Float[Array, ""]
-    min_keep: Int[Array, ""]
+    probability: Number
+    threshold: Number
+    min_keep: Whole
+
+    @property
+    def is_on(self) -> Bool[Array, ""]:
+        """Whether it has an effect."""
+        return (self.probability > 0) & (self.threshold <= 0.5)
 
     def __call__(self, candidates: Candidates, step: StepContext) -> Candidates:
         """Find the least likely of the strong candidates, the last of equals.
@@ -131,7 +170,7 @@ class Xtc:
         size = probs.shape[0]
         weakest = size - 1 - jnp.argmin(jnp.where(strong, probs, jnp.inf)[::-1])
         survivors = candidates.kept & (~strong | (jnp.arange(size, dtype=jnp.int32) == weakest))
-        draws = (self.probability > 0) & (self.threshold <= 0.5) & (candidates.count > 1)
+        draws = self.is_on & (candidates.count > 1)
         happens = draws & (step.xtc_uniform <= self.probability)
         candidates = replace(candidates.sorted_by_logit(happens), xtc_numbers=draws.astype(jnp.int32))
         happens = happens & (jnp.sum(survivors, dtype=jnp.int32) >= self.min_keep)

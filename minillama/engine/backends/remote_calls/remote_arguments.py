@@ -13,7 +13,8 @@ import numpy as np
 from minillama.engine.backends.programs import ARRAY, Kind, VerifiedDraft
 from minillama.engine.backends.remote_calls.remote_checks import HeldCache, in_range
 from minillama.parallel.workers.wire import Message
-from minillama.sampling import Chain, SamplerState
+from minillama.sampling import SamplerState
+from minillama.sampling.packed_chain import PackedChain
 
 MOST_NUMBER = 1 << 53  # of a value
 ARRAYS = {
@@ -22,12 +23,14 @@ ARRAYS = {
     Kind.COUNTS: (np.int32, 1),
     Kind.WINDOW: (np.int32, 2),
     Kind.SEEDS: (np.uint32, 2),
+    Kind.MASKS: (np.uint32, 2),
 }
+MAY_BE_NONE = (Kind.COUNTS, Kind.MASKS)
 HANDLES: Mapping[Kind, type | UnionType] = {
     Kind.CACHE: HeldCache,
     Kind.SAVED: HeldCache,
-    Kind.CHAIN: Chain,
-    Kind.CHAINS: Chain | None,
+    Kind.CHAIN: PackedChain,
+    Kind.CHAINS: PackedChain,
     Kind.STATE: SamplerState | None,  # None in the stages of a pipeline that do not sample
     Kind.LATEST: jax.Array,
     Kind.LOGITS: jax.Array,
@@ -70,7 +73,7 @@ class Arguments:
     def _argument(self, kind: Kind, arg: Any) -> Any:
         if kind is Kind.STATIC:
             return _whole(arg, "a static argument")
-        if arg is None and kind is Kind.COUNTS:
+        if arg is None and kind in MAY_BE_NONE:
             return None
         if arg == ARRAY and kind in ARRAYS:
             return self._array(*ARRAYS[kind])

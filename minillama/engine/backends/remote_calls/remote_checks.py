@@ -17,8 +17,10 @@ from minillama.engine.loading.memory_budget import available_bytes
 from minillama.errors import ResourceError
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Cache, Config, cache_bytes
-from minillama.sampling import Chain, SamplerState
+from minillama.sampling import SamplerState
 from minillama.sampling.mersenne_twister import WORDS
+from minillama.sampling.packed_chain import PackedChain
+from minillama.sampling.sampled_token import mask_words
 
 MOST_POSITIONS = 1 << 30  # of a cache: positions are int32
 MOST_TEXTS = 1 << 20
@@ -114,13 +116,22 @@ def _nll(config: Config, states: jax.Array, targets: Any, first: int) -> None:
 
 
 def _generate(
-    config: Config, cache: HeldCache, chain: Chain, state: SamplerState | None, ids: Any, n_draft: Any
+    config: Config,
+    cache: HeldCache,
+    chain: PackedChain,
+    state: SamplerState | None,
+    ids: Any,
+    n_draft: Any,
+    allowed: Any,
 ) -> Int[np.ndarray, "B"]:
     _new_tokens(config, cache, ids)
     if n_draft is None:
         in_range(ids.shape[1], "tokens without a draft", 1, 1)
     else:
         check_each(n_draft, "draft", cache.batch, 0, ids.shape[1] - 1)
+        if allowed is not None:
+            raise ValueError("masks with a draft")
+    check_masks(config, allowed, cache.batch)
     if state is not None:
         check_shape(state.recent, "the sampler's window", (cache.batch, chain.window))
     return cache.lengths + np.int32(1)
@@ -128,11 +139,12 @@ def _generate(
 
 def _start(
     config: Config,
-    chain: Chain,
+    chain: PackedChain,
     seeds: Shaped[np.ndarray, "n words"],
     recent: Int[np.ndarray, "n W"],
     count: Int[np.ndarray, "n"],
     logits: jax.Array,
+    allowed: Any,
 ) -> None:
     if logits.ndim != 2:
         raise ValueError(f"logits of {logits.ndim} axes")
@@ -141,6 +153,7 @@ def _start(
     check_shape(recent, "recent", (batch, chain.window))
     check_within(recent, "a recent token", 0, config.vocab_size - 1)
     check_each(count, "count", batch, 0, chain.window)
+    check_masks(config, allowed, batch)
 
 
 def _resize(config: Config, cache: HeldCache, capacity: int) -> Int[np.ndarray, "B"]:
@@ -185,6 +198,15 @@ def check_tokens(config: Config, ids: Any, batch: int) -> None:
     check_shape(ids, "ids", (batch, ids.shape[1]))
     if isinstance(ids, np.ndarray):
         check_within(ids, "a token", 0, config.vocab_size - 1)
+
+
+def check_masks(config: Config, allowed: Any, batch: int) -> None:
+    """Bits of allowed tokens of each text, at least one."""
+    if allowed is None:
+        return
+    check_shape(allowed, "masks", (batch, mask_words(config.vocab_size)))
+    if not allowed.any(axis=1).all():
+        raise ValueError("a mask of no token")
 
 
 def _states(config: Config, states: jax.Array) -> None:
