@@ -16,7 +16,6 @@ SAME = MappingProxyType(
         "max_new_tokens": "n",
         "max_tokens": "n",
         "n_predict": "n",
-        "n_probs": "llm.logits(ids)",
         "num_predict": "n",
         "random_seed": "seed",
         "repetition_penalty": "repeat_penalty",
