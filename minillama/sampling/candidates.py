@@ -112,9 +112,9 @@ class Candidates:
     def best(
         self, share: Float[Array, ""] | None, count: Int[Array, ""], score: Float[Array, "M"] | None = None
     ) -> Bool[Array, "M"]:
-        """Mask of the fewest best ones that have a share of the probability and are `count` or more.
+        """Mask of the fewest best ones with a share of the probability.
 
-        share: None for any. score: the logits by default. All are chosen if they are too few.
+        They are `count` or more. share: None for any. score: the logits by default. All are chosen if they are too few.
         """
         sorted_already = self.order is Order.DESCENDING and score is None
         key = self.logits if score is None else score

@@ -28,9 +28,9 @@ _MAY_BE_OFF = frozenset(Sampler) - {Sampler.DRY}  # cheap enough for every share
 
 
 class ChainStructure(NamedTuple):
-    """The part of the options that a compiled program depends on; all others are numbers that it is given.
+    """The part of the options that a compiled program depends on.
 
-    Chains of one structure can be stacked.
+    All others are numbers that it is given. Chains of one structure can be stacked.
     """
 
     order: tuple[Sampler, ...]  # of the stages that are in the chain
@@ -106,7 +106,7 @@ def _host_chain(sampling: Sampling, vocab_size: int, *, is_shared: bool) -> Chai
 
 
 def _list_width(top_k: int, vocab_size: int, *, is_shared: bool) -> int | None:
-    """The width of the list after a top-k; None where there is no list, or a long one."""
+    """The width of the list after a top-k; None for no list or a long one."""
     if top_k <= 0:
         return None
     minimum = _MANY if is_shared and top_k > _FEW else _FEW
@@ -154,7 +154,10 @@ def _stages(sampler: Sampler, s: Sampling, vocab_size: int, structure: ChainStru
 
 
 def _temperatures(s: Sampling, structure: ChainStructure) -> list[Stage]:
-    """The temperature; in a shared chain a fixed one and one that depends on the entropy: one of both is on."""
+    """The stage of the temperature.
+
+    In a shared chain a fixed one and one that depends on the entropy; one of both is on.
+    """
     is_dynamic = s.dynatemp_range > 0 and not s.mirostat
     fixed = Temperature(_real(1.0 if is_dynamic else s.temp))
     dynamic = DynamicTemperature(_real(s.temp), _real(s.dynatemp_range), _real(s.dynatemp_exp))

@@ -1,5 +1,6 @@
-"""A chain as one vector of numbers: each argument of a program costs every call microseconds.
+"""A chain as one vector of numbers.
 
+Each argument of a program costs every call microseconds.
 The chains of several texts are the rows of a matrix, if they have one structure.
 """
 
@@ -20,7 +21,10 @@ from minillama.sampling.pytree import STATIC, pytree
 
 @dataclass(frozen=True)
 class ChainLayout:
-    """The structure of a chain, and the shape and type of each of its values; a table has none."""
+    """The structure of a chain, and shape and type of each value.
+
+    A table has none.
+    """
 
     structure: PyTreeDef
     values: tuple[tuple[tuple[int, ...], np.dtype] | None, ...]
@@ -38,9 +42,9 @@ class ChainLayout:
 @pytree
 @dataclass(frozen=True)
 class PackedChain:
-    """The numbers of a chain, or with a first axis those of several; whole numbers are below 2**24.
+    """The numbers of a chain, or with a first axis those of several.
 
-    tables: arrays as long as the vocabulary.
+    Whole numbers are below 2**24. tables: arrays as long as the vocabulary.
     """
 
     numbers: Float32[Array | np.ndarray, "*B n"]
@@ -86,5 +90,5 @@ def pack_chain(chain: Chain) -> PackedChain:
 
 
 def stack_chains(chains: Sequence[PackedChain]) -> PackedChain:
-    """The chains of several texts, for `sample_rows`; they have one structure."""
+    """Stack the chains of several texts; they have one structure."""
     return jax.tree.map(lambda *rows: np.stack(rows), *chains)

@@ -1,4 +1,7 @@
-"""One draw of a text: a token, its log-probability, and on request the likeliest tokens and a grammar's mask."""
+"""One draw of a text: a token, its log-probability, and more on request.
+
+That is: the likeliest tokens in its place, and the mask of the tokens that a grammar allows.
+"""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,7 +20,10 @@ Mask = UInt32[Array, "words"]
 
 
 class SampledToken(NamedTuple):
-    """A sampled token and its log-probability (natural) under the model, before any stage of the chain."""
+    """A sampled token and its log-probability (natural) under the model.
+
+    That is before any stage of the chain.
+    """
 
     token: Int[Array, "*B"]
     logprob: Float[Array, "*B"]
@@ -61,8 +67,9 @@ def sample(
 def sample_rows(
     chains: Chain, logits: Float[Array, "B V"], states: SamplerState, allowed: UInt32[Array, "B words"] | None = None
 ) -> tuple[SampledToken, SamplerState]:
-    """Sample a token of each of B texts, each with its own chain; all chains have one structure.
+    """Sample a token of each of B texts, each with its own chain.
 
+    All chains have one structure.
     One text after another: a stage that is off for a text costs it nothing, and its numbers are those of that text
     alone. A chain and a state are stacked: every leaf has a first axis B.
     """

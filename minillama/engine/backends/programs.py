@@ -305,7 +305,10 @@ def _start(
 def draw_tokens(
     config: Config, chains: PackedChain, states: SamplerState, logits: Float[Array, "B R"], allowed: Masks | None
 ) -> tuple[VerifiedDraft, SamplerState]:
-    """Sample one token of each text with its chain; a sharded vocabulary sends only its best candidates."""
+    """Sample one token of each text with its chain.
+
+    A sharded vocabulary sends only its best candidates.
+    """
     chain = chains.unpack()
     if config.axis is not None and allowed is None and shardable_stages(chain):
         sampled, states = each_text(partial(sample_sharded, axis=config.axis), chain, logits, states)
@@ -381,7 +384,10 @@ def each_text(function: Callable[..., Result], *batched: Any) -> Result:
 
 
 def one_by_one(function: Callable[..., Result], *batched: Any) -> Result:
-    """`function` of one text after another: a branch that one of them does not take costs it nothing."""
+    """`function` of one text after another.
+
+    A branch that a text does not take costs it nothing.
+    """
     return lax.map(lambda text: function(*text), batched) if _batch_size(batched) > 1 else _alone(function, batched)
 
 
