@@ -106,7 +106,7 @@ def _host_chain(sampling: Sampling, vocab_size: int, *, is_shared: bool) -> Chai
 
 
 def _list_width(top_k: int, vocab_size: int, *, is_shared: bool) -> int | None:
-    """The width of the list after a top-k; None for no list or a long one."""
+    """The width of the list after a top-k, None for no short list."""
     if top_k <= 0:
         return None
     minimum = _MANY if is_shared and top_k > _FEW else _FEW

@@ -36,7 +36,10 @@ def best_reaching(weights: UInt32[Array, "M"], key: Float[Array, "M"], target: F
 
 
 def first_in_order(weights: UInt32[Array, "M"], target: Float[Array, ""]) -> Int[Array, ""]:
-    """Position where the running sum of weights in their own order reaches a target, which is limited likewise."""
+    """Position where the running sum of weights, in their own order, reaches a target.
+
+    It is limited as in `first_reaching`.
+    """
     return _first_in_order(weights, _limited(target, jnp.sum(weights, dtype=jnp.uint32)))
 
 

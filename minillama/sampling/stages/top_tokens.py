@@ -1,4 +1,4 @@
-"""The likeliest tokens in the place of each sampled one, for answers with log-probabilities."""
+"""The likeliest tokens in the place of each sampled one."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
