@@ -142,7 +142,8 @@ class LLM:
         session.check_model(self.backend)
         self.check_file()
         seed = self.backend.broadcast(resolve_seed(text.sampling.seed))
-        return Stream(session, self.tokenizer, chain, text.ids, text.request, seed, self.load_seconds, splitter)
+        given = text.ids, text.request, text.sampling, seed, self.load_seconds, splitter
+        return Stream(session, self.tokenizer, chain, *given)
 
     def generate(
         self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]

@@ -44,7 +44,8 @@ class Piece:
     logprob: float  # natural logarithm of the token's probability before any sampling filter
     seconds: float  # since the previous token, compilation not counted; tokens of one verification share its time
     reasoning_content: str = ""  # of a chat: thoughts, which are not part of `text`
-    top: tuple[TokenProb, ...] = ()  # of a batch engine: the likeliest tokens in its place, where wanted
+    top: tuple[TokenProb, ...] = ()  # the n_probs likeliest tokens in its place
+    post_logprob: float | None = None  # the token's log-probability after the sampler chain, with post_sampling_probs
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Completion:
     seed: int  # the actual one, also where a random one was wanted
     timings: Timings
     reasoning_content: str = ""  # the thoughts before the answer of a chat
+    top: tuple[tuple[TokenProb, ...], ...] = ()  # of each token, with n_probs
 
     @property
     def message(self) -> dict[str, str]:

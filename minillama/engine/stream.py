@@ -20,12 +20,14 @@ from minillama.engine.generate_options import Request
 from minillama.engine.generation.context_shift import kept_tokens, shift
 from minillama.engine.generation.prompt_lookup import PromptLookup
 from minillama.engine.generation.text_output import TextOutput
-from minillama.engine.result import Completion, Piece, Reason, State, Timings
+from minillama.engine.generation.top_probs import ReportedTop
+from minillama.engine.result import Completion, Piece, Reason, State, Timings, TokenProb
 from minillama.engine.session import Session, pass_size
+from minillama.sampling import Sampling
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.chat.answer_parts import Splitter
 
-SampledToken = tuple[int, float, float]  # a token, its log-probability, its seconds
+SampledToken = tuple[int, float, float, ReportedTop]  # a token, its log-probability, its seconds, likely others
 
 _compiled: set[object] = set()  # keys of programs that have run, to show "compiling" before the others do
 
@@ -43,6 +45,7 @@ class Stream:
         chain: Handle,
         ids: tuple[int, ...],
         request: Request,
+        sampling: Sampling,
         seed: int,
         load_seconds: float,
         splitter: Splitter,
@@ -57,6 +60,7 @@ class Stream:
         self._lookup = PromptLookup(request.ngram_max, request.draft_max) if request.lookup else None
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
+        self._sampling, self._top = sampling, list[tuple[TokenProb, ...]]()
         self._token_seconds: list[float] = []
         self._prompt_seconds = self._first_seconds = 0.0
         self._evaluated = self._drafted = self._accepted = 0
@@ -116,6 +120,7 @@ class Stream:
             prompt_tokens=self.prompt_tokens,
             seed=self.seed,
             reasoning_content=self.reasoning_content,
+            top=tuple(self._top),
             timings=Timings(
                 load=self._load_seconds,
                 compile=self._compiling,
@@ -146,11 +151,11 @@ class Stream:
                 following = self._generate(state, sampled.tokens)
             tokens, logprobs = _numbers(sampled)
             seconds = stopwatch.seconds() / len(tokens)
-            for token, logprob in zip(tokens[:-1], logprobs[:-1], strict=True):  # accepted tokens of a draft
+            for place, token in enumerate(tokens[:-1]):  # accepted tokens of a draft
                 self._accepted += 1
-                yield token, logprob, seconds
+                yield token, logprobs[place], seconds, ReportedTop(sampled, 0, place)
                 self._session.commit(token)
-            yield tokens[-1], logprobs[-1], seconds
+            yield tokens[-1], logprobs[-1], seconds, ReportedTop(sampled, 0, len(tokens) - 1)
             if following is None:
                 self._make_room()
                 draft = self._propose(draft, tokens)
@@ -208,24 +213,32 @@ class Stream:
             if self._request.n == 0:
                 self._finish(Reason.LIMIT)
                 return
-            for token, logprob, seconds in self._sample():
+            for token, logprob, seconds, report in self._sample():
                 if self._tokens:
                     self._token_seconds.append(seconds)
                 else:
                     self._first_seconds = seconds = self._prompt_seconds + seconds
                 self._tokens.append(token)
                 self._logprobs.append(logprob)
+                likely = self._likely(report)
                 shown = self._output.push(token)
                 reason = self._why_stop()
                 if reason is not None:
                     shown += self._output.end(reason)
                     self._finish(reason)
-                yield Piece(shown.text, token, logprob, seconds, shown.reasoning_content)
+                yield Piece(shown.text, token, logprob, seconds, shown.reasoning_content, *likely)
                 if reason is not None:
                     return
         except BaseException:
             self._finish(Reason.INTERRUPTED)
             raise
+
+    def _likely(self, report: ReportedTop) -> tuple[tuple[TokenProb, ...], float | None]:
+        """The likeliest tokens, and the sampled one's log-probability after the chain, where they are wanted."""
+        if not self._sampling.n_probs:
+            return (), None
+        self._top.append(report.likeliest(self._sampling.n_probs))
+        return self._top[-1], report.chosen if self._sampling.post_sampling_probs else None
 
     def _why_stop(self) -> Reason | None:
         if self._output.ended:

@@ -10,7 +10,7 @@ from minillama.engine.batching.batch_stream import BatchStream
 from minillama.engine.batching.executor import SampledToken
 from minillama.engine.generation.text_output import TextOutput
 from minillama.engine.generation.text_request import TextRequest
-from minillama.engine.result import Completion, Piece, Reason, Timings
+from minillama.engine.result import Completion, Piece, Reason, Timings, TokenProb
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
 
@@ -48,6 +48,7 @@ class BatchTask:
         self._output = TextOutput(tokenizer, text.request.stop, text.request.ignore_eos, options.splitter)
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
+        self._top: list[tuple[TokenProb, ...]] = []
         self._token_seconds: list[float] = []
         self._submitted = self._began = self._last = now
         self._first_at: float | None = None
@@ -97,12 +98,20 @@ class BatchTask:
         reason = self._why_stop(is_full)
         if reason is not None:
             shown += self._output.end(reason)
-        piece = Piece(shown.text, sampled.token, sampled.logprob, seconds, shown.reasoning_content, sampled.top)
+        likely = self._likely(sampled)
+        piece = Piece(shown.text, sampled.token, sampled.logprob, seconds, shown.reasoning_content, *likely)
         self.stream.deliver(piece)
         if reason is not None:
             self.stream.stop_string = self._output.found or ""
             self.end(reason, now)
         return reason
+
+    def _likely(self, sampled: SampledToken) -> tuple[tuple[TokenProb, ...], float | None]:
+        """The likeliest tokens, and the sampled one's log-probability after the chain, where they are wanted."""
+        if not self.options.n_probs or sampled.report is None:
+            return (), None
+        self._top.append(sampled.report.likeliest(self.options.n_probs))
+        return self._top[-1], sampled.report.chosen if self.options.post_sampling_probs else None
 
     def end(self, reason: Reason, now: float) -> None:
         """The text is complete, or was cancelled."""
@@ -140,6 +149,7 @@ class BatchTask:
             prompt_tokens=len(self.ids),
             seed=self.seed,
             reasoning_content=self._output.reasoning_content,
+            top=tuple(self._top),
             timings=Timings(
                 load=0.0,
                 compile=0.0,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from minillama.engine.result import TokenProb
+from minillama.engine.generation.top_probs import ReportedTop
 
 Logits = Any  # a handle of [1, V] on the device
 Draw = Any  # a handle of the tokens that one call has sampled
@@ -12,11 +12,11 @@ Draw = Any  # a handle of the tokens that one call has sampled
 
 @dataclass(frozen=True)
 class SampledToken:
-    """A token, its log-probability, and the likeliest tokens in its place."""
+    """A token, its log-probability, and the report of the likeliest tokens in its place."""
 
     token: int
     logprob: float
-    top: tuple[TokenProb, ...] = ()
+    report: ReportedTop | None = None
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.batching.device.sampler_pool import SamplerPools
 from minillama.engine.batching.device.saved_slot import SavedSlot, saved_sizes
 from minillama.engine.batching.executor import SampledToken
+from minillama.engine.generation.top_probs import ReportedTop
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.sampling import Sampling
 from minillama.sampling.mersenne_twister import seed_words
@@ -107,8 +108,12 @@ class SlotExecutor:
         The log-probability is NaN where a logit is.
         """
         arrays = [(np.asarray(draft.tokens), np.asarray(draft.logprobs)) for draft in draw.drafts]
-        found = [(arrays[draft][0][row, 0], arrays[draft][1][row, 0]) for draft, row in draw.chosen]
-        return [SampledToken(int(token), float(logprob)) for token, logprob in found]
+        found = []
+        for draft, row in draw.chosen:
+            tokens, logprobs = arrays[draft]
+            report = ReportedTop(draw.drafts[draft], row)
+            found.append(SampledToken(int(tokens[row, 0]), float(logprobs[row, 0]), report))
+        return found
 
     def wait(self, logits: Handle) -> None:
         """Wait for a chunk."""

@@ -36,7 +36,7 @@ def shown_pieces(generation: Generation, tokenizer: Tokenizer) -> Sequence[Piece
 
 def _logprob_after(piece: Piece) -> float:
     """The log-probability of the sampled token after the sampler chain."""
-    return next((each.logprob for each in piece.top if each.token == piece.token), piece.logprob)
+    return piece.logprob if piece.post_logprob is None else piece.post_logprob
 
 
 def _entry(token: int, logprob: float, tokenizer: Tokenizer, after: bool) -> dict[str, object]:

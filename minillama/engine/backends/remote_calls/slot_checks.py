@@ -14,6 +14,7 @@ from minillama.engine.backends.remote_calls.remote_checks import (
     MOST_TEXTS,
     HeldCache,
     check_each,
+    check_masks,
     check_new_cache,
     check_shape,
     check_tokens,
@@ -21,8 +22,9 @@ from minillama.engine.backends.remote_calls.remote_checks import (
     in_range,
 )
 from minillama.model import Config
-from minillama.sampling import Chain, SamplerState
+from minillama.sampling import SamplerState
 from minillama.sampling.mersenne_twister import WORDS
+from minillama.sampling.packed_chain import PackedChain
 
 MOST_SLOTS = 4096  # of samplers: each may hold a number for every token of the vocabulary
 
@@ -47,24 +49,32 @@ def _decode_slots(config: Config, cache: HeldCache, latest: Any, slots: Numbers,
 
 
 def _draw_slots(
-    config: Config, chains: Chain | None, states: SamplerState | None, latest: Any, slots: Numbers, logits: jax.Array
+    config: Config,
+    chains: PackedChain,
+    states: SamplerState | None,
+    latest: Any,
+    slots: Numbers,
+    logits: jax.Array,
+    allowed: Any,
 ) -> None:
     _samplers(config, chains, states, latest)
     _slots(slots, latest.shape[0])
     _logits(logits, len(slots))
+    check_masks(config, allowed, len(slots))
 
 
 def _join_slot(
     config: Config,
-    chains: Chain | None,
+    chains: PackedChain,
     states: SamplerState | None,
     latest: Any,
-    chain: Chain,
+    chain: PackedChain,
     seeds: Shaped[np.ndarray, "n words"],
     recent: Int[np.ndarray, "n W"],
     count: Numbers,
     slot: Numbers,
     logits: jax.Array,
+    allowed: Any,
 ) -> None:
     _samplers(config, chains, states, latest)
     _same_arrays(chains, chain)
@@ -74,9 +84,10 @@ def _join_slot(
     check_each(count, "count", 1, 0, chain.window)
     check_each(slot, "slot", 1, 0, latest.shape[0])
     _logits(logits, 1)
+    check_masks(config, allowed, 1)
 
 
-def _new_samplers(config: Config, chain: Chain, slots: int) -> None:
+def _new_samplers(config: Config, chain: PackedChain, slots: int) -> None:
     in_range(slots, "slots", 1, MOST_SLOTS)
 
 
@@ -138,18 +149,16 @@ def _slots(slots: Numbers, count: int) -> None:
     check_each(slots, "slot", in_range(len(slots), "rows", 1, MOST_TEXTS), 0, count)
 
 
-def _samplers(config: Config, chains: Chain | None, states: SamplerState | None, latest: Any) -> None:
-    """Samplers of the slots of `latest`; None in stages that do not sample."""
+def _samplers(config: Config, chains: PackedChain, states: SamplerState | None, latest: Any) -> None:
+    """Samplers of the slots of `latest`; no states in stages that do not sample."""
     _latest(config, latest, latest.shape[0])
-    if chains is not None and states is not None:
+    if states is not None:
         check_shape(states.recent, "the windows of samplers", (latest.shape[0], chains.window))
         in_range(min(leaf.shape[0] for leaf in jax.tree.leaves((chains, states))), "samplers", *2 * latest.shape[:1])
 
 
-def _same_arrays(chains: Chain | None, chain: Chain) -> None:
+def _same_arrays(chains: PackedChain, chain: PackedChain) -> None:
     """Raise ValueError where a chain does not belong to these."""
-    if chains is None:
-        return
     (all_leaves, structure), (leaves, own) = jax.tree.flatten(chains), jax.tree.flatten(chain)
     if structure != own or any(many.shape[1:] != one.shape for many, one in zip(all_leaves, leaves, strict=True)):
         raise ValueError("a chain of another structure than those of the slots")
