@@ -153,9 +153,9 @@ class Stream:
             seconds = stopwatch.seconds() / len(tokens)
             for place, token in enumerate(tokens[:-1]):  # accepted tokens of a draft
                 self._accepted += 1
-                yield token, logprobs[place], seconds, ReportedTop(sampled, 0, place)
+                yield token, logprobs[place], seconds, ReportedTop(sampled.top, 0, place)
                 self._session.commit(token)
-            yield tokens[-1], logprobs[-1], seconds, ReportedTop(sampled, 0, len(tokens) - 1)
+            yield tokens[-1], logprobs[-1], seconds, ReportedTop(sampled.top, 0, len(tokens) - 1)
             if following is None:
                 self._make_room()
                 draft = self._propose(draft, tokens)

@@ -61,6 +61,24 @@ def test_generate_many(llm: ml.LLM) -> None:
     assert llm.generate_many([]) == []
 
 
+@pytest.mark.parametrize("post_sampling_probs", [False, True])
+def test_likeliest_tokens(llm: ml.LLM, engine: BatchEngine, post_sampling_probs: bool) -> None:
+    """In a batch and alone: the n likeliest in the place of each token, the first one of a greedy text."""
+    options = {"n": 3, "temp": 0, "ignore_eos": True, "n_probs": 4, "post_sampling_probs": post_sampling_probs}
+    alone = llm.generate(PROMPTS[0], **options)
+    together = engine.submit(PROMPTS[0], **options).finish()
+    for done in (alone, together):
+        assert [top[0].token for top in done.top] == list(done.tokens)
+        assert [len(top) for top in done.top] == [1 if post_sampling_probs else 4] * 3
+    for mine, other in zip(together.top, alone.top, strict=True):
+        assert [each.token for each in mine] == [each.token for each in other]
+        np.testing.assert_allclose([each.logprob for each in mine], [each.logprob for each in other], atol=1e-4)
+    if not post_sampling_probs:
+        np.testing.assert_allclose([top[0].logprob for top in alone.top], alone.logprobs, atol=1e-5)
+    piece = next(iter(llm.stream(PROMPTS[0], **options)))
+    assert piece.top == alone.top[0] and piece.post_logprob == (0.0 if post_sampling_probs else None)
+
+
 def test_pieces_arrive_one_by_one(engine: BatchEngine) -> None:
     changes: list[State] = []
     stream = engine.submit(

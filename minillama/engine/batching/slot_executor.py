@@ -111,7 +111,7 @@ class SlotExecutor:
         found = []
         for draft, row in draw.chosen:
             tokens, logprobs = arrays[draft]
-            report = ReportedTop(draw.drafts[draft], row)
+            report = ReportedTop(draw.drafts[draft].top, row)
             found.append(SampledToken(int(tokens[row, 0]), float(logprobs[row, 0]), report))
         return found
 
