@@ -13,7 +13,10 @@ from minillama.sampling.stages.top_tokens import TopTokens
 
 @dataclass(frozen=True)
 class ReportedTop:
-    """The report of one token of a draft; top: of the whole draft [B, T, n], None without a report."""
+    """The report of one token of a draft.
+
+    top: of the whole draft, [B, T, n]; None without a report.
+    """
 
     top: TopTokens | None
     row: int
