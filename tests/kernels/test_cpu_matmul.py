@@ -19,6 +19,7 @@ two bfloat16 terms each, and all products except low times low are added up:
 from collections.abc import Iterable
 from functools import cache
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES
@@ -36,10 +37,13 @@ from minillama.kernels.cpu.matmul import activations_amx, gemm_amx
 from minillama.kernels.cpu.matmul.activations import PANEL_TOKENS, PanelLayout, RowLayout
 from minillama.kernels.cpu.matmul.gemm import MAX_UNPACKED_ROWS
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
+from minillama.kernels.cpu.matmul_strategies import DECODE_TOKENS
 from minillama.kernels.cpu.runtime import registry
 from minillama.kernels.cpu.runtime.machine_code import callable_at
-from minillama.kernels.cpu.runtime.registry import GEMV_TOKENS, TYPES, Role, activation_terms
-from minillama.kernels.cpu.simd import Isa
+from minillama.kernels.cpu.runtime.registry import TYPES, Role, activation_terms
+from minillama.kernels.cpu.simd import Isa, Module, Value
+from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS, Record, tile_bytes
+from minillama.kernels.decode_blocks import decode
 
 FLOAT_ROUNDING = 3e-6  # of a sum of some thousand products, relative to the sum of their absolute values
 QUICK = (Type.Q4_0, Type.Q6_K, Type.F16)  # types whose tests are quick with all instruction sets
@@ -67,12 +71,24 @@ def kernels(kind: Type, isa: Isa):
     return registry.type_kernels(kind, isa, env.kernel_cache_dir())
 
 
-def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Call the kernels of a type as the handler does: prepare, then multiply."""
+def role_of(tokens: int) -> Role:
+    """The kernel that decodes up to 8 tokens, or reads a longer prompt."""
+    return {1: Role.GEMV, 2: Role.GEMV_2}.get(tokens, Role.SKINNY_GEMM if tokens <= TILE_TOKENS else Role.GEMM)
+
+
+def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray, role: Role | None = None) -> np.ndarray:
+    """Call the kernels of a type as the handler does: prepare, then multiply.
+
+    role: the kernel, None for `role_of`.
+    """
     (tokens, width), rows = x.shape, len(raw)
-    if tokens in GEMV_TOKENS:
-        prepare, kernel, units, step = Role.PREPARE_GEMV, Role[f"GEMV_{tokens}"], tokens, 7
+    role = role_of(tokens) if role is None else role
+    if role in (Role.GEMV, Role.GEMV_2):
+        prepare, kernel, units, step = Role.PREPARE_GEMV, role, tokens, 7
         size = tokens * RowLayout(width, FORMATS[kind].group).size if kind in FORMATS else 0
+    elif role is Role.SKINNY_GEMM:
+        prepare, kernel, units, step = Role.PREPARE_SKINNY_GEMM, role, tokens, 19
+        size = -(-tokens // TILE_TOKENS) * tile_bytes(FORMATS.get(kind), width)
     elif (parts := activation_terms(kind, isa)) is not None:
         prepare, kernel, units, step = (
             Role.PREPARE_GEMM,
@@ -107,7 +123,7 @@ def steps(x: np.ndarray) -> np.ndarray:
 
 def tile_rounding(kind: Type, isa: Isa, tokens: int) -> float:
     """Largest relative error of a product with AMX tiles."""
-    if tokens in GEMV_TOKENS or (parts := activation_terms(kind, isa)) is None:
+    if role_of(tokens) is not Role.GEMM or (parts := activation_terms(kind, isa)) is None:
         return 0.0
     return 2.0**-8 if parts == 1 else 2.0**-17
 
@@ -159,6 +175,51 @@ class TestEveryKernel:
         )  # fmt: skip
         callable_at(kernels(kind, isa)(Role.EMBED.name), 3)(args.ctypes.data, 0, 3)
         np.testing.assert_allclose(out, dequantize(raw, kind).reshape(8, -1)[ids], rtol=3e-7, atol=3e-8)
+
+
+@cases(TYPES)
+class TestRowsOfABatch:
+    """The bits of a token's results do not depend on the tokens that are multiplied with it."""
+
+    def check(self, kind: Type, isa: Isa, width: int, rows: int, counts: Iterable[int]) -> None:
+        raw = random_bytes(kind, rows, width)
+        x = np.random.default_rng(width).standard_normal((DECODE_TOKENS, width)).astype(np.float32)
+        alone = np.concatenate([product(kind, isa, raw, token[None]) for token in x])
+        y = product(kind, isa, raw, x[:2], Role.GEMV_2)
+        np.testing.assert_array_equal(y.view(np.uint32), alone[:2].view(np.uint32))
+        for tokens in counts:
+            y = product(kind, isa, raw, x[:tokens], Role.SKINNY_GEMM)
+            np.testing.assert_array_equal(y.view(np.uint32), alone[:tokens].view(np.uint32))
+
+    def test_any_number_of_tokens(self, kind: Type, isa: Isa) -> None:
+        self.check(kind, isa, 768, 21, (2, 3, 4, 5, 6, 7, 8, 9, 17, DECODE_TOKENS))
+
+    def test_a_row_that_ends_in_single_blocks(self, kind: Type, isa: Isa) -> None:
+        """Or, of a float type, in single weights."""
+        block = GGML_QUANT_SIZES[kind][0]
+        self.check(kind, isa, 9 * block if block > 1 else 1101, 6, (3, 10))
+
+
+@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+def test_codes_are_as_small_as_the_kernels_assume(kind: Type) -> None:
+    """Sums of four products of codes below 64 fit in 16 bits."""
+    form = FORMATS[kind]
+    groups = decode(jnp.asarray(random_bytes(kind, 64, 512)), kind)
+    largest = (np.asarray(groups.codes).astype(int) + form.zero_point - groups.zero_point).max()
+    assert largest < (64 if form.codes_below_64 else 256 if form.codes_above_127 else 128)
+
+
+@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+def test_code_groups_have_the_shapes_of_the_unpacked_blocks(kind: Type) -> None:
+    form = FORMATS[kind]
+
+    def compare(address: Value) -> None:
+        for blocks in form.blocks_of_records:
+            unpacked = form.unpack_gemv([address + i * form.bytes for i in range(blocks)])
+            found = [(len(group.codes), tuple(group.groups)) for group in unpacked.code_groups]
+            assert found == [tuple(shape) for shape in Record(form, blocks, 1).code_groups]
+
+    Module(ISAS[0]).define("compare", 1, compare)
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.value)

@@ -12,7 +12,9 @@ from weights_in_memory import in_file
 
 from minillama.kernels import matmuls, portable_weight
 from minillama.kernels.cpu.mapped_weight import map_weight, multiply
-from minillama.kernels.cpu.runtime.registry import GEMV_TOKENS, Role
+from minillama.kernels.cpu.matmul_strategies import DECODE_TOKENS, SHORT_PROMPT
+from minillama.kernels.cpu.runtime.registry import Role
+from minillama.kernels.grouped_products import RowGroups
 
 DEVICE = jax.devices("cpu")[0]
 
@@ -50,6 +52,29 @@ class TestInsideJit:
         for y, raw, (kind, _) in zip(found, raws, kinds, strict=True):
             check(kind, raw, x, np.asarray(y))
 
+    @pytest.mark.parametrize("tokens", [3, DECODE_TOKENS])
+    def test_rows_of_a_batch_have_the_bits_of_lone_rows(self, tokens: int) -> None:
+        kinds = [(Type.Q4_K, 64), (Type.F16, 7), (Type.Q8_0, 33)]
+        weights = [in_file(random_bytes(kind, rows, 512), kind, (rows, 512)) for kind, rows in kinds]
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((tokens, 512)).astype(np.float32))
+        run = jax.jit(lambda x, ws: multiply(x, ws))
+        lone = [run(row[None], weights) for row in x]
+        for i, y in enumerate(run(x, weights)):
+            np.testing.assert_array_equal(np.asarray(y), np.concatenate([products[i] for products in lone]))
+
+    @pytest.mark.parametrize("kind", [Type.Q4_0, Type.F16])
+    def test_rows_of_a_group_have_the_bits_of_lone_rows(self, kind: Type) -> None:
+        """Groups of one row, some, none and as many as a batch has."""
+        stack = in_file(random_bytes(kind, 4 * 24, 512), kind, (4, 24, 512))
+        ends = np.cumsum([1, 5, 0, DECODE_TOKENS])
+        groups = RowGroups(*(jnp.asarray(a, jnp.int32) for a in (np.arange(4), ends - [1, 5, 0, DECODE_TOKENS], ends)))
+        x = jnp.asarray(np.random.default_rng(0).standard_normal((ends[-1], 512)).astype(np.float32))
+        (y,) = jax.jit(lambda x, stack: stack.grouped_products(x, [], groups))(x, stack)
+        choose = jax.jit(lambda x, stack, i: stack.expert(i).product(x))
+        for row, expert in enumerate(np.searchsorted(ends, np.arange(ends[-1]), side="right")):
+            alone = choose(x[row : row + 1], stack, jnp.int32(expert))
+            np.testing.assert_array_equal(np.asarray(y[row]), np.asarray(alone[0]))
+
     @pytest.mark.parametrize("tokens", [5, 16, 40, 96])
     def test_invalid_tokens_are_not_multiplied_and_give_zeros(self, tokens: int) -> None:
         kinds = [(Type.Q4_K, 512), (Type.Q8_0, 130), (Type.F16, 7), (Type.F32, 9)]
@@ -62,7 +87,7 @@ class TestInsideJit:
             untold[valid:] = np.nan
             for y, expected in zip(run(jnp.asarray(untold), weights, jnp.int32(valid)), whole, strict=True):
                 np.testing.assert_array_equal(np.asarray(y)[:valid], expected[:valid])
-                assert tokens <= max(GEMV_TOKENS) or not np.asarray(y)[valid:].any()
+                assert tokens <= SHORT_PROMPT or not np.asarray(y)[valid:].any()
 
     def test_one_call_equals_single_calls_bit_for_bit(self) -> None:
         weights = [in_file(random_bytes(Type.Q4_0, rows, 2048), Type.Q4_0, (rows, 2048)) for rows in (300, 2000)]

@@ -70,6 +70,39 @@ class TestOnEveryInstructionSet:
         got = mapped(isa, lambda s, c, v: simd.dot(s, c, v, above_127), np.zeros_like(start), start, codes, x)
         np.testing.assert_array_equal(got, expected)
 
+    @pytest.mark.parametrize("lanes", [16, 32, 64])
+    def test_dot_of_narrow_codes_is_exact(self, isa: Isa, lanes: int, rng: np.random.Generator) -> None:
+        codes = rng.integers(0, 64, (2, lanes)).astype(np.uint8)
+        xs = rng.integers(-127, 128, (2, lanes)).astype(np.int8)
+        codes[:, :4], xs[:, :4] = 63, -127
+        for count in (1, 2):
+            expected = (codes[:count].astype(int) * xs[:count]).reshape(count, -1, 4).sum((0, 2)).astype(np.int32)
+            parts = *codes[:count], *xs[:count]
+            got = mapped(isa, lambda *v, n=count: simd.dot_narrow(v[:n], v[n:]), np.zeros_like(expected), *parts)
+            np.testing.assert_array_equal(got, expected)
+
+    @pytest.mark.parametrize("lanes", [32, 64])
+    def test_dot_of_signed_codes_is_exact(self, isa: Isa, lanes: int, rng: np.random.Generator) -> None:
+        if isa is not Isa.AVX2:
+            pytest.skip("an operation of AVX2")
+        codes = rng.integers(-128, 128, lanes).astype(np.int8)
+        x = rng.integers(-127, 128, lanes).astype(np.int8)
+        codes[:8], x[:8] = -128, (127, 127, 127, 127, -127, -127, -127, -127)
+        expected = (codes.astype(np.int32) * x).reshape(-1, 4).sum(1)
+        got = mapped(isa, simd.dot_signed, np.zeros(lanes // 4, np.int32), codes, x)
+        np.testing.assert_array_equal(got, expected)
+
+    def test_an_opaque_value_is_the_same(self, isa: Isa) -> None:
+        numbers = np.array([-(2**62), -1, 0, 7], np.int64)
+        got = np.zeros_like(numbers)
+
+        def body(source: Value, to: Value) -> None:
+            for i in loop(0, 4):
+                store(simd.opaque(load(I64, 1, source + i * 8)), to + i * 8)
+
+        run(isa, 2, body)(numbers.ctypes.data, got.ctypes.data)
+        np.testing.assert_array_equal(got, numbers)
+
     def test_every_half_becomes_its_float_and_comes_back(self, isa: Isa) -> None:
         bits = np.arange(2**16, dtype=np.uint16)
         floats, back = np.zeros(2**16, np.float32), np.zeros(2**16, np.uint16)

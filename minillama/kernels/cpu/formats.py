@@ -66,6 +66,23 @@ class Format:
         """Whether codes exceed 127."""
         return self.zero_point == SIGNED_OFFSET
 
+    @property
+    def codes_below_64(self) -> bool:
+        """Whether no code exceeds 63.
+
+        Only codes of grids and signed bytes do; these types have larger zero points.
+        """
+        return self.zero_point <= 32
+
+    @property
+    def blocks_of_records(self) -> tuple[int, ...]:
+        """Numbers of blocks that are unpacked together: many, then one."""
+        return (1,) if self.blocks_per_load == 1 else (self.blocks_per_load, 1)
+
+    def code_order(self, blocks: int) -> tuple[int, ...]:
+        """Permutation of the codes that `unpack_gemv` gives for `blocks_per_load` blocks or for one."""
+        return self.permutation if blocks == self.blocks_per_load else IN_ORDER
+
 
 def _block_32(
     kind: Type,

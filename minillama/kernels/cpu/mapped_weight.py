@@ -16,10 +16,19 @@ from jax import Array
 from jaxtyping import Float, Int, UInt8
 
 from minillama.gguf.types import row_bytes
-from minillama.kernels.cpu.matmul_strategies import gemm_strategy, gemv_strategy, strategy
+from minillama.kernels.cpu.matmul_strategies import (
+    DECODE_TOKENS,
+    SHORT_PROMPT,
+    Strategy,
+    gemm_strategy,
+    gemv_strategy,
+    skinny_gemm_strategy,
+    strategy,
+)
 from minillama.kernels.cpu.runtime.ffi_handlers import MAX_MATRICES, PAGE, SCRATCH_UNIT, MatmulPlan
 from minillama.kernels.cpu.runtime.grouped_handler import GROUP_BYTES, GroupedPlan
-from minillama.kernels.cpu.runtime.registry import GEMV_TOKENS, Role, kernel_number, load_kernels
+from minillama.kernels.cpu.runtime.registry import Role, kernel_number, load_kernels
+from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS
 from minillama.kernels.grouped_products import RowGroups
 from minillama.kernels.weight import Weight
 
@@ -73,9 +82,10 @@ class MappedWeight(Weight):
     ) -> Float[Array, "P T N"]:
         matrices, tokens, width = x.shape
         numbers, starts = (step * jnp.arange(matrices, dtype=jnp.int32) for step in (1, tokens))
-        count = jnp.int32(tokens) if tokens <= GEMV_TOKENS[-1] or n_valid is None else jnp.clip(n_valid, 0, tokens)
+        is_prompt = n_valid is not None
+        count = jnp.clip(n_valid, 0, tokens) if is_prompt and tokens > SHORT_PROMPT else jnp.int32(tokens)
         groups = RowGroups(first + numbers, starts, starts + count.astype(jnp.int32))
-        y = multiply_groups(x.reshape(-1, width), [self], groups)[0].reshape(matrices, tokens, -1)
+        y = multiply_groups(x.reshape(-1, width), [self], groups, is_prompt)[0].reshape(matrices, tokens, -1)
         is_valid = jnp.arange(tokens, dtype=jnp.int32) < count
         return y if n_valid is None else jnp.where(is_valid[None, :, None], y, 0)
 
@@ -129,77 +139,86 @@ def multiply(
 ) -> list[Float[Array, "T N"]]:
     """x Wᵀ for several matrices in one call, without a barrier between them.
 
-    n_valid: number of valid tokens. With more than max(GEMV_TOKENS) tokens, the results of others are zeros.
+    n_valid: number of valid tokens of a prompt; None for tokens of several texts, or for a draft. The results of up to
+    DECODE_TOKENS tokens without it have the same bits, however many they are. With more than SHORT_PROMPT tokens of a
+    prompt, the results of others are zeros.
     """
     tokens, width = x.shape
-    padded = next((count for count in GEMV_TOKENS if count >= tokens), tokens)
-    if padded > tokens:
-        x = jnp.pad(x, ((0, padded - tokens), (0, 0)))
-    plans, scratch = _plans(weights, padded, width)
-    is_gemv = padded in GEMV_TOKENS
-    count = jnp.int32(padded) if is_gemv or n_valid is None else n_valid.astype(jnp.int32)
+    plans, scratch = _plans(weights, tokens, width, is_prompt=n_valid is not None)
+    count = jnp.int32(tokens) if n_valid is None or tokens <= SHORT_PROMPT else n_valid.astype(jnp.int32)
     experts = [jnp.int32(0) if weight.index is None else weight.index.astype(jnp.int32) for weight in weights]
-    results = [jax.ShapeDtypeStruct((padded, weight.sizes[-2]), jnp.float32) for weight in weights]
+    results = [jax.ShapeDtypeStruct((tokens, weight.sizes[-2]), jnp.float32) for weight in weights]
     results.append(jax.ShapeDtypeStruct((scratch,), jnp.uint8))
     *products, _ = jax.ffi.ffi_call("minillama_product", results)(
         _table(plans), x, jnp.stack([*experts, count]), *(weight.memory for weight in weights)
     )
-    return [y[:tokens] for y in products]
+    return products
 
 
 def multiply_groups(
-    x: Float[Array, "R K"], stacks: Sequence[MappedWeight], groups: RowGroups
+    x: Float[Array, "R K"], stacks: Sequence[MappedWeight], groups: RowGroups, is_prompt: bool = False
 ) -> list[Float[Array, "R N"]]:
     """Products of rows with the matrices of their groups, of several stacks in one call.
 
-    Rows outside of all groups are left as the memory was.
+    Rows outside of all groups are left as the memory was. is_prompt: whether the rows of a group are of one prompt.
     """
     rows, (first, *_) = x.shape[0], stacks
-    small, large = (choose(first.kind, first.sizes[-2], first.sizes[-1]) for choose in (gemv_strategy, gemm_strategy))
+    largest = SHORT_PROMPT if is_prompt else DECODE_TOKENS
+    small, middle, large = _strategies(first)
     numbers = jnp.stack([stack.place(groups.matrices.astype(jnp.int32)) for stack in stacks])
     bounds = jnp.stack([groups.starts, groups.ends]).astype(jnp.int32)
-    row_size = max(small.unit_bytes, large.unit_bytes // large.unit)
-    partial_panels = min(groups.count, rows // (GEMV_TOKENS[-1] + 1))
-    scratch = rows * row_size + partial_panels * large.unit_bytes + groups.count * (GROUP_BYTES + SCRATCH_UNIT)
+    row_size = max(choice.panel_bytes // choice.panel for choice in (small, middle, large))
+    partial_tiles, partial_panels = (min(groups.count, rows // count) for count in (2, largest + 1))
+    scratch = rows * row_size + partial_tiles * middle.panel_bytes + partial_panels * large.panel_bytes
+    scratch += groups.count * (GROUP_BYTES + SCRATCH_UNIT)
     results = [jax.ShapeDtypeStruct((rows, stack.sizes[-2]), jnp.float32) for stack in stacks]
     results.append(jax.ShapeDtypeStruct((scratch + SCRATCH_UNIT,), jnp.uint8))
-    plans = [_grouped_plan(stack, rows, groups.count) for stack in stacks]
+    plans = [_grouped_plan(stack, rows, groups.count, largest) for stack in stacks]
     *products, _ = jax.ffi.ffi_call("minillama_grouped_product", results)(
         _table(plans), x, numbers, bounds, *(stack.memory for stack in stacks)
     )
     return products
 
 
-def _grouped_plan(stack: MappedWeight, tokens: int, groups: int) -> GroupedPlan:
-    (rows, width), kind = stack.sizes[-2:], stack.kind
-    small, large = gemv_strategy(kind, rows, width, parts=min(tokens, groups)), gemm_strategy(kind, rows, width)
+def _grouped_plan(stack: MappedWeight, tokens: int, groups: int, largest: int) -> GroupedPlan:
+    kind, parts = stack.kind, min(tokens, groups)
+    small, middle, large = _strategies(stack, parts)
     return GroupedPlan(
         gemv=kernel_number(kind, small.role),
+        skinny=kernel_number(kind, middle.role),
         gemm=kernel_number(kind, large.role),
-        rows=rows,
+        rows=stack.sizes[-2],
         row_bytes=stack.row_bytes,
         page=stack.offset // PAGE,
         page_offset=stack.offset % PAGE,
         matrices=stack.sizes[0],
-        gemv_task_rows=small.task_rows,
+        decode_task_rows=small.task_rows,
         gemm_task_rows=large.task_rows,
-        width=width,
+        width=stack.sizes[-1],
         prepare_gemv=kernel_number(kind, small.prepare),
+        prepare_skinny=kernel_number(kind, middle.prepare),
         prepare_gemm=kernel_number(kind, large.prepare),
-        row_size=small.unit_bytes,
-        panel_rows=large.unit,
-        panel_size=large.unit_bytes,
-        is_prompt=int(tokens > GEMV_TOKENS[-1] * groups),
+        row_size=small.panel_bytes,
+        tile_size=middle.panel_bytes,
+        panel_rows=large.panel,
+        panel_size=large.panel_bytes,
+        skinny_rows=largest,
+        is_prompt=int(tokens > TILE_TOKENS * groups),
     )
+
+
+def _strategies(stack: MappedWeight, parts: int = 1) -> tuple[Strategy, Strategy, Strategy]:
+    """Those of a group with one row, some and many."""
+    sizes = stack.kind, *stack.sizes[-2:]
+    return gemv_strategy(*sizes, parts), skinny_gemm_strategy(*sizes, parts), gemm_strategy(*sizes)
 
 
 def _layouts(stack: MappedWeight) -> tuple[object, ...]:
     """Equal for stacks that can share converted activations."""
-    sizes = stack.kind, *stack.sizes[-2:]
-    return gemv_strategy(*sizes).layout, gemm_strategy(*sizes).layout, stack.sizes[-1]
+    return *(choice.layout for choice in _strategies(stack)), stack.sizes[-1]
 
 
-def _plans(weights: Sequence[MappedWeight], tokens: int, width: int) -> tuple[list[MatmulPlan], int]:
+def _plans(weights: Sequence[MappedWeight], tokens: int, width: int, is_prompt: bool) -> tuple[list[MatmulPlan], int]:
     """The plans of a product and the bytes of its scratch memory.
 
     Matrices share converted activations if these have one layout.
@@ -208,7 +227,7 @@ def _plans(weights: Sequence[MappedWeight], tokens: int, width: int) -> tuple[li
         raise ValueError(f"{len(weights)} matrices in one product; at most {MAX_MATRICES}")
     plans, places, end = [], {}, 0
     for weight in weights:
-        chosen = strategy(weight.kind, weight.sizes[-2], width, tokens)
+        chosen = strategy(weight.kind, weight.sizes[-2], width, tokens, is_prompt)
         size = chosen.scratch_bytes(tokens)
         is_new = chosen.layout not in places and size > 0
         if is_new:
@@ -221,7 +240,7 @@ def _plans(weights: Sequence[MappedWeight], tokens: int, width: int) -> tuple[li
                 prepare=kernel_number(weight.kind, chosen.prepare) if is_new else -1,
                 unit=chosen.unit,
                 scratch=places[chosen.layout] if size else -1,
-                is_prompt=int(tokens not in GEMV_TOKENS),
+                is_prompt=int(chosen.role is Role.GEMM),
             )
         )
     return plans, max(1, end) * SCRATCH_UNIT

@@ -9,8 +9,12 @@ from minillama.gguf.types import row_bytes
 from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.matmul import activations_amx, gemm, gemm_amx
 from minillama.kernels.cpu.matmul.activations import PANEL_TOKENS, PanelLayout, RowLayout
-from minillama.kernels.cpu.runtime.registry import GEMV_ROLES, GEMV_TOKENS, Role, activation_terms, chosen_isa
+from minillama.kernels.cpu.runtime.registry import Role, activation_terms, chosen_isa
+from minillama.kernels.cpu.skinny_gemm import row_blocks
+from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS, tile_bytes
 
+DECODE_TOKENS = row_blocks.MAX_TOKENS  # each token of so many has the bits that it would have alone
+SHORT_PROMPT = 8  # tokens; a longer prompt is multiplied by the GEMM
 _DECODE_TASK_BYTES = 1 << 18  # weights of a task when decoding
 _MIN_TASKS = 16  # of a product, so that all threads finish at about the same time
 _TASKS_PER_THREAD = 4  # in a GEMM with AMX tiles, where larger tasks read the activations less often
@@ -22,32 +26,48 @@ class Strategy(NamedTuple):
     role: Role
     prepare: Role
     unit: int  # tokens that a preparation task converts
-    unit_bytes: int  # of the converted activations of a unit; 0 if the kernel uses them as they are
+    panel: int  # tokens that are together in memory
+    panel_bytes: int  # of the converted activations of a panel; 0 if the kernel uses them as they are
     layout: object  # equal for matrices that can share converted activations
     task_rows: int
 
     def scratch_bytes(self, tokens: int) -> int:
         """Bytes of the converted activations."""
-        return -(-tokens // self.unit) * self.unit_bytes
+        return -(-tokens // self.panel) * self.panel_bytes
 
 
-def strategy(kind: Type, rows: int, width: int, tokens: int) -> Strategy:
+def strategy(kind: Type, rows: int, width: int, tokens: int, is_prompt: bool) -> Strategy:
     """The strategy for a matrix [rows, width] of a type."""
-    if tokens in GEMV_TOKENS:
-        return gemv_strategy(kind, rows, width, tokens)
-    return gemm_strategy(kind, rows, width)
+    if tokens > (SHORT_PROMPT if is_prompt else DECODE_TOKENS):
+        return gemm_strategy(kind, rows, width)
+    if tokens > 2:
+        return skinny_gemm_strategy(kind, rows, width)
+    return gemv_strategy(kind, rows, width)._replace(role=Role.GEMV if tokens == 1 else Role.GEMV_2)
 
 
-def gemv_strategy(kind: Type, rows: int, width: int, tokens: int = 1, parts: int = 1) -> Strategy:
-    """Few tokens: 1, 2, 4 or 8.
+def gemv_strategy(kind: Type, rows: int, width: int, parts: int = 1) -> Strategy:
+    """One token; two take another kernel.
 
     parts: matrices like this one in the same call.
     """
     form = FORMATS.get(kind)
     size = 0 if form is None else RowLayout(width, form.group).size
-    task_rows = max(8, min(_DECODE_TASK_BYTES // row_bytes(width, kind), rows, rows * parts // _MIN_TASKS))
     layout = None if form is None else (form.group, form.permutation)
-    return Strategy(GEMV_ROLES[tokens], Role.PREPARE_GEMV, 1, size, layout, task_rows)
+    return Strategy(Role.GEMV, Role.PREPARE_GEMV, 1, 1, size, layout, _decode_task_rows(kind, rows, width, parts))
+
+
+def skinny_gemm_strategy(kind: Type, rows: int, width: int, parts: int = 1) -> Strategy:
+    """Some tokens, at most `DECODE_TOKENS`."""
+    form = FORMATS.get(kind)
+    size = tile_bytes(form, width)
+    layout = None if form is None else (form.weights, form.blocks_per_load, form.group, form.permutation)
+    task_rows = _decode_task_rows(kind, rows, width, parts)
+    return Strategy(Role.SKINNY_GEMM, Role.PREPARE_SKINNY_GEMM, 1, TILE_TOKENS, size, layout, task_rows)
+
+
+def _decode_task_rows(kind: Type, rows: int, width: int, parts: int) -> int:
+    most = min(_DECODE_TASK_BYTES // row_bytes(width, kind), rows, rows * parts // _MIN_TASKS)
+    return max(8, most // row_blocks.ROWS * row_blocks.ROWS)
 
 
 def gemm_strategy(kind: Type, rows: int, width: int) -> Strategy:
@@ -59,12 +79,12 @@ def gemm_strategy(kind: Type, rows: int, width: int) -> Strategy:
     size = 4 * width * PANEL_TOKENS if form is None else PanelLayout(width, form.group).size
     task_rows = min(gemm.MAX_UNPACKED_ROWS, max(8, rows // 32 // 8 * 8))
     layout = None if form is None else (form.group, form.zero_point)
-    return Strategy(Role.GEMM, Role.PREPARE_GEMM, PANEL_TOKENS, size, layout, task_rows)
+    return Strategy(Role.GEMM, Role.PREPARE_GEMM, PANEL_TOKENS, PANEL_TOKENS, size, layout, task_rows)
 
 
 def _amx_strategy(rows: int, width: int, terms: int) -> Strategy:
-    size = activations_amx.TileLayout(width, terms).size
+    size, panel = activations_amx.TileLayout(width, terms).size, activations_amx.PANEL_TOKENS
     share = rows // (_TASKS_PER_THREAD * env.thread_limits()[1])
     step = gemm_amx.MICROTILE_ROWS
     task_rows = min(gemm_amx.MAX_UNPACKED_ROWS, max(step, share // step * step))
-    return Strategy(Role.GEMM, Role.PREPARE_GEMM, activations_amx.PANEL_TOKENS, size, terms, task_rows)
+    return Strategy(Role.GEMM, Role.PREPARE_GEMM, panel, panel, size, terms, task_rows)

@@ -30,9 +30,9 @@ from minillama.kernels.cpu.simd import (
     store,
     transpose,
 )
+from minillama.kernels.cpu.unpack_shuffled import SEGMENT
 
 BLOCK = 32  # values that share a scale
-SEGMENT = 16  # codes that a permutation moves as one
 PANEL_TOKENS = 32  # tokens of a whole panel
 PANEL_STEP = 8  # the last panel may have fewer tokens, a multiple of this
 
@@ -101,7 +101,7 @@ def define_quantised_rows(module: Module, name: str, group: int, permutation: tu
     chunk = max(SEGMENT * len(permutation), BLOCK)
 
     def put(source: Value, token: Value, layout: RowLayout, first: Value, k: int, permuted: bool) -> None:
-        d, codes = _quantise_block(source + (first + k) * 4)
+        d, codes = quantise_block(source + (first + k) * 4)
         for half in range(segments):
             segment = k // SEGMENT + half
             at = SEGMENT * (permutation.index(segment) if permuted else segment)
@@ -153,7 +153,7 @@ def define_quantised_panels(module: Module, name: str, group: int, zero_point: i
                 is_token = t < args.tokens
                 source = args.source + args.width * select(is_token, t, 0) * 4
                 for k in loop(0, args.width, BLOCK):
-                    d, codes = _quantise_block(source + k * 4)
+                    d, codes = quantise_block(source + k * 4)
                     d = select(is_token, d, 0.0)
                     words = codes.to(I8).bitcast(U32)
                     for i in range(BLOCK // 4):
@@ -207,7 +207,7 @@ def define_no_op(module: Module, name: str) -> None:
     module.define(name, 3, lambda args, first, last: None)
 
 
-def _quantise_block(address: Value) -> tuple[Value, Value]:
+def quantise_block(address: Value) -> tuple[Value, Value]:
     """d and the 32 codes (I32) of 32 float32 values in memory."""
     x = load(F32, BLOCK, address)
     amax = reduce(abs_(x), max_)

@@ -1,4 +1,4 @@
-"""GEMV: the product with 1, 2, 4 or 8 tokens (decode).
+"""GEMV: the product with one token or two (decode).
 
 Memory bandwidth limits decoding. So a row's blocks are unpacked in registers, multiplied as bytes, four products a sum,
 and scaled group by group:
@@ -6,23 +6,23 @@ and scaled group by group:
     y = sum over groups of  scale dx (codes · x_codes - zero_point sum(x_codes)) - minimum dx sum(x_codes)
 
 No type has both a zero point and minima. Several rows are computed at a time, so that each load of activations serves
-all of them. These rows are far apart, so that the hardware prefetcher sees separate sequential streams.
+all of them. These rows are far apart, so that the hardware prefetcher sees separate sequential streams. The skinny GEMM
+has the same order of float operations.
 """
 
 from collections.abc import Callable
 
 from minillama.kernels.cpu.formats import FloatFormat, Format
 from minillama.kernels.cpu.matmul.activations import RowLayout
+from minillama.kernels.cpu.matmul.code_products import code_products, has_offsets, multiplied_codes, zero_point
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.simd import (
     F32,
     I8,
-    I32,
     Module,
     Value,
     Var,
     const,
-    dot,
     fma,
     load,
     loop,
@@ -34,15 +34,15 @@ from minillama.kernels.cpu.simd import (
 )
 from minillama.kernels.cpu.unpack_shuffled import ShuffledBlocks
 
-GEMV_TOKENS = (1, 2, 4, 8)  # numbers of tokens that kernels are compiled for; GEMM takes more tokens
 _UNROLL = 2  # independent accumulators of a row, to hide the latency of an FMA
-_FLOAT_ACCUMULATORS = 4  # rows times tokens that are computed at a time for float weights
+_FLOAT_PRODUCTS = 4  # rows times tokens that are computed at a time for float weights
 _PREFETCH_DISTANCE = 2048  # bytes ahead of the load: a memory access takes as long as some hundreds of instructions
 
 
 def define_quantised(module: Module, name: str, form: Format, tokens: int) -> None:
-    """`name(args, first, last)`: rows first to last - 1 for a fixed number of tokens."""
-    rows = 4 if tokens == 1 and form.blocks_per_load > 1 else form.rows
+    """`name(args, first, last)`: rows first to last - 1 for one token or two."""
+    alone = 4 if form.blocks_per_load > 1 else form.rows
+    rows = alone if tokens == 1 else 1  # the sums of two tokens and more rows do not fit in the registers of AVX2
     _define_by_rows(module, name, rows, lambda args, rows: _dot_rows(args, form, tokens, rows))
 
 
@@ -67,21 +67,23 @@ def _dot_rows(args: MatmulArgs, form: Format, tokens: int, rows: list[Value]) ->
     bulk = blocks - blocks % form.blocks_per_load
     weights = [args.weights + row * args.row_bytes for row in rows]
     xs = [args.x + layout.size * t for t in range(tokens)]
-    sums = [[_Accumulator(form) for _ in xs] for _ in rows]
+    sums = [[_Accumulator(form) for _ in rows] for _ in xs]
     for block in loop(0, bulk, form.blocks_per_load):
         unpacked = []
         for start in (address + block * form.bytes for address in weights):
             for line in range(0, form.bytes * form.blocks_per_load, 64):
                 prefetch(start + (_PREFETCH_DISTANCE + line))
             unpacked.append(form.unpack_gemv([start + i * form.bytes for i in range(form.blocks_per_load)]))
-        _accumulate(sums, unpacked, layout, form, xs, block)
+        for x, of_token in zip(xs, sums, strict=True):
+            _accumulate(of_token, unpacked, layout, form, x, block)
     if form.blocks_per_load > 1:
         for block in loop(bulk, blocks):
             unpacked = [form.unpack_gemv([address + block * form.bytes]) for address in weights]
-            _accumulate(sums, unpacked, layout, form, xs, block)
-    for row, row_sums in zip(rows, sums, strict=True):
-        for t, s in enumerate(row_sums):
-            store(s.result(form), args.y + (args.rows * t + row) * 4)
+            for x, of_token in zip(xs, sums, strict=True):
+                _accumulate(of_token, unpacked, layout, form, x, block)
+    for t, of_token in enumerate(sums):
+        for row, accumulator in zip(rows, of_token, strict=True):
+            store(accumulator.result(form), args.y + (args.rows * t + row) * 4)
 
 
 class _Accumulator:
@@ -97,43 +99,39 @@ class _Accumulator:
 
     def result(self, form: Format) -> Value:
         """The dot product."""
-        factor = 1.0 if form.has_minimum else float(form.zero_point)
-        return reduce_sum(self.dots.value) - reduce_sum(self.offsets.value) * factor
+        dots = reduce_sum(self.dots.value)
+        if not has_offsets(form):
+            return dots
+        factor = 1.0 if form.has_minimum else float(zero_point(form))
+        return dots - reduce_sum(self.offsets.value) * factor
 
 
 def _accumulate(
-    sums: list[list[_Accumulator]],
-    unpacked: list[ShuffledBlocks],
-    layout: RowLayout,
-    form: Format,
-    xs: list[Value],
-    block: Value,
+    sums: list[_Accumulator], unpacked: list[ShuffledBlocks], layout: RowLayout, form: Format, x: Value, block: Value
 ) -> None:
-    """Add the products of some blocks of every row with every token."""
+    """Add the products of some blocks of every row with a token."""
     weight = block * form.weights
     first = unpacked[0]
     lanes = first.scale.lanes
-    for t, x in enumerate(xs):
-        d, x_sums = (load(F32, lanes, address(x, weight)) for address in (layout.scales, layout.scaled_sums))
-        at, codes = 0, []
-        for vector in (codes for group in first.code_groups for codes in group.codes):
-            codes.append(load(I8, vector.lanes, layout.codes(x, weight + at)))
-            at += vector.lanes
-        for row, row_sums in zip(unpacked, sums, strict=True):
-            scale, acc, x_codes = row.scale * d, row_sums[t].dots.value, iter(codes)
-            for group in row.code_groups:
-                products = const(0, I32, group.codes[0].lanes // 4)
-                for vector in group.codes:
-                    products = dot(products, vector, next(x_codes), form.codes_above_127)
-                scales = _scale_per_lane(scale, group.groups)
-                acc = fma(zero_pad(products.to(F32), 16), zero_pad(scales, 16), acc)
-            row_sums[t].dots.value = acc
-            factor = row.scale if row.minimum is None else row.minimum
-            offsets = row_sums[t].offsets
-            offsets.value = fma(zero_pad(factor, offsets.lanes), zero_pad(x_sums, offsets.lanes), offsets.value)
+    d, x_sums = (load(F32, lanes, address(x, weight)) for address in (layout.scales, layout.scaled_sums))
+    at, codes = 0, []
+    for vector in (codes for group in first.code_groups for codes in group.codes):
+        codes.append(load(I8, vector.lanes, layout.codes(x, weight + at)))
+        at += vector.lanes
+    for row, row_sums in zip(unpacked, sums, strict=True):
+        scale, acc, x_codes = row.scale * d, row_sums.dots.value, iter(codes)
+        for group in row.code_groups:
+            vectors = [multiplied_codes(form, vector) for vector in group.codes]
+            products = code_products(form, vectors, [next(x_codes) for _ in vectors])
+            scales = scale_per_lane(scale, group.groups)
+            acc = fma(zero_pad(products.to(F32), 16), zero_pad(scales, 16), acc)
+        row_sums.dots.value = acc
+        factor = row.scale if row.minimum is None else row.minimum
+        offsets = row_sums.offsets
+        offsets.value = fma(zero_pad(factor, offsets.lanes), zero_pad(x_sums, offsets.lanes), offsets.value)
 
 
-def _scale_per_lane(scale: Value, groups: list[int]) -> Value:
+def scale_per_lane(scale: Value, groups: list[int]) -> Value:
     """The scale of each group in the four lanes that hold its sums."""
     if scale.lanes == 1:
         return splat(scale, 4 * len(groups))
@@ -145,7 +143,7 @@ def define_float(module: Module, name: str, form: FloatFormat, tokens: int) -> N
 
     A float32 activation takes at least as many bytes as a weight. Loading it for each row would dominate the time.
     """
-    rows = max(1, _FLOAT_ACCUMULATORS // tokens)
+    rows = _FLOAT_PRODUCTS // tokens
     _define_by_rows(module, name, rows, lambda args, rows: _dot_float_rows(args, form, tokens, rows))
 
 
@@ -154,24 +152,20 @@ def _dot_float_rows(args: MatmulArgs, form: FloatFormat, tokens: int, rows: list
     bulk = args.width - args.width % step
     weights = [args.weights + row * args.row_bytes for row in rows]
     xs = [args.x + args.width * t * 4 for t in range(tokens)]
-    sums = [[[Var(const(0.0, F32, 16)) for _ in range(_UNROLL)] for _ in xs] for _ in rows]
-    tails = [[Var(const(0.0, F32)) for _ in xs] for _ in rows]
+    products = [(address, x) for x in xs for address in weights]
+    sums = [[Var(const(0.0, F32, 16)) for _ in range(_UNROLL)] for _ in products]
+    tails = [Var(const(0.0, F32)) for _ in products]
     for k in loop(0, bulk, step):
         for address in weights:
             for line in range(0, step * form.bytes, 64):
                 prefetch(address + k * form.bytes + (_PREFETCH_DISTANCE + line))
         for u in range(_UNROLL):
-            x = [load(F32, 16, address + (k + 16 * u) * 4) for address in xs]
-            for address, row_sums in zip(weights, sums, strict=True):
+            for (address, x), accumulators in zip(products, sums, strict=True):
                 w = form.load_f32(16, address + (k + 16 * u) * form.bytes)
-                for t, accumulators in enumerate(row_sums):
-                    accumulators[u].value = fma(w, x[t], accumulators[u].value)
+                accumulators[u].value = fma(w, load(F32, 16, x + (k + 16 * u) * 4), accumulators[u].value)
     for k in loop(bulk, args.width):
-        for address, row_tails in zip(weights, tails, strict=True):
-            w = form.load_f32(1, address + k * form.bytes)
-            for x_address, tail in zip(xs, row_tails, strict=True):
-                tail.value = fma(w, load(F32, 1, x_address + k * 4), tail.value)
-    for row, row_sums, row_tails in zip(rows, sums, tails, strict=True):
-        for t, accumulators in enumerate(row_sums):
-            total = reduce_sum(accumulators[0].value + accumulators[1].value) + row_tails[t].value
-            store(total, args.y + (args.rows * t + row) * 4)
+        for (address, x), tail in zip(products, tails, strict=True):
+            tail.value = fma(form.load_f32(1, address + k * form.bytes), load(F32, 1, x + k * 4), tail.value)
+    places = [args.rows * t + row for t in range(tokens) for row in rows]
+    for place, accumulators, tail in zip(places, sums, tails, strict=True):
+        store(reduce_sum(accumulators[0].value + accumulators[1].value) + tail.value, args.y + place * 4)

@@ -1,13 +1,13 @@
 """The XLA FFI handler of grouped products: consecutive rows times the matrix of their group.
 
 Rows of a group are the tokens of an expert. All groups with rows are one job. Its first tasks convert the activations
-of the groups, to the layout of a GEMV for few rows and of the GEMM for more. The other tasks wait for them and compute
-some rows of a matrix each, for all rows of its group. Matrices of groups without rows are not read.
+of the groups, to the layout of the GEMV for one row, of the skinny GEMM for some, and of the GEMM for many. The other
+tasks wait for them and compute some rows of a matrix each, for all rows of its group. Matrices of groups without rows
+are not read.
 """
 
 from dataclasses import astuple, dataclass, fields
 
-from minillama.kernels.cpu.matmul.gemv import GEMV_TOKENS
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
 from minillama.kernels.cpu.runtime.ffi_handlers import MAX_MATRICES, PAGE, SCRATCH_UNIT, THREADS, kernel_address
@@ -34,6 +34,7 @@ from minillama.kernels.cpu.simd import (
     select,
     while_,
 )
+from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,26 @@ class GroupedPlan:
     Stacks of a call share converted activations.
     """
 
-    gemv: ValueLike  # number of the kernel for one row; those for 2, 4 and 8 follow
-    gemm: ValueLike  # number of the kernel for more rows
+    gemv: ValueLike  # number of the kernel for one row
+    skinny: ValueLike  # number of the kernel for some rows
+    gemm: ValueLike  # number of the kernel for many rows
     rows: ValueLike  # N
     row_bytes: ValueLike
     page: ValueLike  # address of the first row in pages from the start of the memory, and the bytes after the page
     page_offset: ValueLike
     matrices: ValueLike  # of the stack
-    gemv_task_rows: ValueLike
+    decode_task_rows: ValueLike  # of the kernels for one row and for some
     gemm_task_rows: ValueLike
     # the same in all plans of a call
     width: ValueLike  # K
     prepare_gemv: ValueLike  # number of the kernel that converts activations
+    prepare_skinny: ValueLike
     prepare_gemm: ValueLike
-    row_size: ValueLike  # bytes of a converted row; 0: a GEMV uses them as they are
+    row_size: ValueLike  # bytes of a converted row; 0: the GEMV uses it as it is
+    tile_size: ValueLike  # bytes of a tile of converted rows
     panel_rows: ValueLike  # rows that a GEMM's preparation task converts
     panel_size: ValueLike  # bytes of these
+    skinny_rows: ValueLike  # largest number of rows that is not many
     is_prompt: ValueLike  # 1: use the number of threads for a prompt
 
     def row(self) -> tuple[int, ...]:
@@ -105,10 +110,10 @@ class _Group(Struct):
     first_prepare_task = Word()
     first_task = Word()
 
-    @property
-    def is_gemm(self) -> Value:
-        """Whether the rows are too many for GEMV kernels."""
-        return const(GEMV_TOKENS[-1]) < self.tokens
+    def pick(self, plan: GroupedPlan, one: Value, some: Value, many: Value) -> Value:
+        """The value of a group with one row, with some rows (at most `skinny_rows`), or with many."""
+        few = select(self.tokens.equals(1), one, some)
+        return select(plan.skinny_rows < self.tokens, many, few)
 
 
 GROUP_BYTES = 64  # of a `_Group`, in a cache line of its own
@@ -132,7 +137,7 @@ def _grouped_product(module: Module, frame: Frame) -> None:
     plans, source, numbers, bounds = (frame.argument(i) for i in range(4))
     stacks, rows, groups = frame.dimension(0, 0), frame.dimension(1, 0), frame.dimension(3, 1)
     scratch, address = frame.result(stacks), alloca(_STACKS_OFFSET + MAX_MATRICES * _Stack.size())
-    gemv_tasks, gemm_tasks = Var(const(0)), Var(const(0))
+    decode_tasks, gemm_tasks = Var(const(0)), Var(const(0))
     for i in loop(0, stacks):
         plan = GroupedPlan.load(plans + i * _PLAN_BYTES)
         _stack(address, i).store(
@@ -140,7 +145,7 @@ def _grouped_product(module: Module, frame: Frame) -> None:
             numbers=numbers + i * groups * 4,
             y=frame.result(i),
         )
-        gemv_tasks.value = gemv_tasks.value + _ceil(plan.rows, plan.gemv_task_rows)
+        decode_tasks.value = decode_tasks.value + _ceil(plan.rows, plan.decode_task_rows)
         gemm_tasks.value = gemm_tasks.value + _ceil(plan.rows, plan.gemm_task_rows)
     plan = GroupedPlan.load(plans)
     place, end = Var(scratch + groups * GROUP_BYTES), Var(const(0))
@@ -152,14 +157,15 @@ def _grouped_product(module: Module, frame: Frame) -> None:
         with if_(const(0) < count):
             group, own = _Group(scratch + found.value * GROUP_BYTES), source + first * plan.width * 4
             group.store(number=g, first=first, tokens=count, source=own)
-            is_gemm = group.is_gemm
-            units = select(is_gemm, _ceil(count, plan.panel_rows), select(const(0) < plan.row_size, count, 0))
-            size = units * select(is_gemm, plan.panel_size, plan.row_size)
+            panels = _ceil(count, plan.panel_rows)
+            units = group.pick(plan, select(const(0) < plan.row_size, const(1), 0), count, panels)
+            tiles = _ceil(count, const(TILE_TOKENS)) * plan.tile_size
+            size = group.pick(plan, plan.row_size, tiles, panels * plan.panel_size)
             x = select(const(0) < size, place.value, own)
             group.store(x=x, first_prepare_task=prepare_tasks.value, first_task=tasks.value)
             place.value = place.value + _ceil(size, const(SCRATCH_UNIT)) * SCRATCH_UNIT
             prepare_tasks.value = prepare_tasks.value + units
-            tasks.value = tasks.value + select(is_gemm, gemm_tasks.value, gemv_tasks.value)
+            tasks.value = tasks.value + group.pick(plan, decode_tasks.value, decode_tasks.value, gemm_tasks.value)
             found.value = found.value + 1
     _Call(address).store(
         done=const(0),
@@ -191,7 +197,7 @@ def _task(module: Module, call: _Call, task: Value) -> None:
         left = Var(index - group.first_task)
         for i in loop(0, call.stacks):
             plan = GroupedPlan.load(call.plans + i * _PLAN_BYTES)
-            task_rows = select(group.is_gemm, plan.gemm_task_rows, plan.gemv_task_rows)
+            task_rows = group.pick(plan, plan.decode_task_rows, plan.decode_task_rows, plan.gemm_task_rows)
             tasks, number = _ceil(plan.rows, task_rows), left.value
             with if_((number < tasks) & (number >= 0)):
                 _multiply(module, call, plan, _stack(call.address, i), group, number * task_rows, task_rows)
@@ -213,41 +219,28 @@ def _convert(module: Module, plan: GroupedPlan, group: _Group, unit: Value) -> N
     """Convert one unit of activations to the layout of the group's kernel."""
     args = MatmulArgs(alloca(MatmulArgs.size()))
     args.store(width=plan.width, tokens=group.tokens, source=group.source, x=group.x)
-    kernel = select(group.is_gemm, plan.prepare_gemm, plan.prepare_gemv)
+    kernel = group.pick(plan, plan.prepare_gemv, plan.prepare_skinny, plan.prepare_gemm)
     call_address(kernel_address(module, kernel), args.address, unit, unit + 1)
 
 
 def _multiply(
     module: Module, call: _Call, plan: GroupedPlan, stack: _Stack, group: _Group, first: Value, task_rows: Value
 ) -> None:
-    """Compute some rows of a matrix for all rows of a group.
-
-    With the GEMM, or with the GEMVs of 8, 4, 2 and 1 rows.
-    """
+    """Compute some rows of a matrix for all rows of a group."""
     matrix = clamp(load(I32, 1, stack.numbers + group.number * 4).to(I64), 0, plan.matrices - 1)
-    last, tokens = min_(first + task_rows, plan.rows), group.tokens
-    x, y = Var(group.x), Var(stack.y + group.first * plan.rows * 4)
     args = MatmulArgs(alloca(MatmulArgs.size()))
     args.store(
         weights=stack.weights + matrix * plan.rows * plan.row_bytes,
         row_bytes=plan.row_bytes,
         width=plan.width,
         rows=plan.rows,
-        tokens=tokens,
+        tokens=group.tokens,
         source=group.source,
-        x=x.value,
-        y=y.value,
+        x=group.x,
+        y=stack.y + group.first * plan.rows * 4,
     )
-    is_gemm = group.is_gemm
-    with if_(is_gemm):
-        call_address(kernel_address(module, plan.gemm), args.address, first, last)
-    with if_(is_gemm ^ 1):
-        step = select(const(0) < plan.row_size, plan.row_size, plan.width * 4)
-        for number, count in reversed(list(enumerate(GEMV_TOKENS))):
-            with if_((tokens & count).equals(count)):
-                args.store(tokens=const(count), x=x.value, y=y.value)
-                call_address(kernel_address(module, plan.gemv + number), args.address, first, last)
-                x.value, y.value = x.value + step * count, y.value + plan.rows * (4 * count)
+    kernel = kernel_address(module, group.pick(plan, plan.gemv, plan.skinny, plan.gemm))
+    call_address(kernel, args.address, first, min_(first + task_rows, plan.rows))
 
 
 def _stack(call: Value, index: Value) -> _Stack:

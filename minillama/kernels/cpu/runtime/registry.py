@@ -14,12 +14,19 @@ from llvmlite import binding
 from minillama import env
 from minillama.errors import OptionError
 from minillama.kernels.cpu.formats import FLOAT_FORMATS, FORMATS
-from minillama.kernels.cpu.matmul import activations, activations_amx, embedding_lookup, gemm, gemm_amx, gemv
-from minillama.kernels.cpu.matmul.gemv import GEMV_TOKENS
+from minillama.kernels.cpu.matmul import (
+    activations,
+    activations_amx,
+    embedding_lookup,
+    gemm,
+    gemm_amx,
+    gemv,
+)
 from minillama.kernels.cpu.runtime import ffi_handlers, grouped_handler, thread_pool
 from minillama.kernels.cpu.runtime.ffi_frame import Api, read_api
 from minillama.kernels.cpu.runtime.machine_code import compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module, request_tile_permission
+from minillama.kernels.cpu.skinny_gemm import float_rows, quantised_rows, token_tiles
 
 TYPES = (*FORMATS, *FLOAT_FORMATS)
 _lock = threading.RLock()
@@ -28,10 +35,7 @@ _lock = threading.RLock()
 class Role(IntEnum):
     """The kernels of a type."""
 
-    PREPARE_GEMV, GEMV_1, GEMV_2, GEMV_4, GEMV_8, PREPARE_GEMM, GEMM, EMBED = range(8)
-
-
-GEMV_ROLES = dict(zip(GEMV_TOKENS, (Role.GEMV_1, Role.GEMV_2, Role.GEMV_4, Role.GEMV_8), strict=True))
+    PREPARE_GEMV, GEMV, GEMV_2, PREPARE_SKINNY_GEMM, SKINNY_GEMM, PREPARE_GEMM, GEMM, EMBED = range(8)
 
 
 def run_once(load: Callable[..., None]) -> Callable[..., None]:
@@ -144,8 +148,10 @@ def define_block_kernels(module: Module, kind: Type) -> None:
     if terms is not None:
         activations_amx.define_activations(module, Role.PREPARE_GEMM.name, terms)
     activations.define_quantised_rows(module, Role.PREPARE_GEMV.name, form.group, form.permutation)
-    for tokens, role in GEMV_ROLES.items():
-        gemv.define_quantised(module, role.name, form, tokens)
+    gemv.define_quantised(module, Role.GEMV.name, form, 1)
+    gemv.define_quantised(module, Role.GEMV_2.name, form, 2)
+    token_tiles.define_quantised_tiles(module, Role.PREPARE_SKINNY_GEMM.name, form)
+    quantised_rows.define_quantised(module, Role.SKINNY_GEMM.name, form)
     if terms is None:
         activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form.group, form.zero_point)
         gemm.define_quantised(module, Role.GEMM.name, form)
@@ -160,8 +166,10 @@ def define_float_kernels(module: Module, kind: Type) -> None:
     if terms is not None:
         activations_amx.define_activations(module, Role.PREPARE_GEMM.name, terms)
     activations.define_no_op(module, Role.PREPARE_GEMV.name)
-    for tokens, role in GEMV_ROLES.items():
-        gemv.define_float(module, role.name, form, tokens)
+    gemv.define_float(module, Role.GEMV.name, form, 1)
+    gemv.define_float(module, Role.GEMV_2.name, form, 2)
+    token_tiles.define_float_tiles(module, Role.PREPARE_SKINNY_GEMM.name)
+    float_rows.define_float(module, Role.SKINNY_GEMM.name, form)
     if terms is None:
         activations.define_float_panels(module, Role.PREPARE_GEMM.name)
         gemm.define_float(module, Role.GEMM.name, form)

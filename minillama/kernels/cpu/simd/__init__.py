@@ -29,6 +29,7 @@ from minillama.kernels.cpu.simd.builder import (
     current_isa,
 )
 from minillama.kernels.cpu.simd.control import call_address, if_, loop, while_
+from minillama.kernels.cpu.simd.dot_products import dot, dot_narrow, dot_signed
 from minillama.kernels.cpu.simd.memory import (
     alloca,
     atomic_add,
@@ -53,14 +54,13 @@ from minillama.kernels.cpu.simd.tiles import (
     tile_dot_bf16,
     zero_tile,
 )
-from minillama.kernels.cpu.simd.value import Value, ValueLike, Var, const, shuffle, splat
+from minillama.kernels.cpu.simd.value import Value, ValueLike, Var, const, opaque, shuffle, splat
 from minillama.kernels.cpu.simd.vectors import (
     abs_,
     bf16_to_f32,
     clamp,
     concat,
     const_vector,
-    dot,
     exp,
     f16_to_f32,
     f32_to_bf16,
@@ -117,6 +117,8 @@ __all__ = [
     "constant_table",
     "current_isa",
     "dot",
+    "dot_narrow",
+    "dot_signed",
     "exp",
     "f16_to_f32",
     "f32_to_bf16",
@@ -130,6 +132,7 @@ __all__ = [
     "loop",
     "max_",
     "min_",
+    "opaque",
     "pause",
     "prefetch",
     "reduce",

@@ -145,6 +145,15 @@ def splat(value: Value, lanes: int) -> Value:
     )
 
 
+def opaque(value: Value) -> Value:
+    """The same I64, hidden from the optimiser.
+
+    Otherwise it would hold each address at a constant offset from this one in a register.
+    """
+    kind = value.ir.type
+    return Value(builder().asm(ir.FunctionType(kind, [kind]), "", "=r,0", [value.ir], side_effect=False), value.element)
+
+
 def shuffle(a: Value, b: Value, indices: Sequence[int]) -> Value:
     """Select lanes of two vectors; indices of `b` start at `a.lanes`."""
     mask = ir.Constant(vector_type(I32, len(indices)), list(indices))

@@ -1,14 +1,13 @@
-"""Vector operations: construction, reduction, transpose, int8 dot products, float conversions, exp."""
+"""Vector operations: construction, reduction, transpose, float conversions, exp."""
 
 from collections.abc import Callable, Sequence
 
-from llvmlite import binding, ir
+from llvmlite import ir
 
 from minillama.kernels.cpu.simd.builder import (
     BF16,
     F16,
     F32,
-    I16,
     I32,
     U8,
     U16,
@@ -179,34 +178,6 @@ def _transposed_square(rows: Sequence[Value]) -> list[Value]:
             upper, lower = quarters(w, x, picked), quarters(y, z, picked)
             columns[start + c], columns[start + 8 + c] = (quarters(upper, lower, half) for half in (even, odd))
     return columns
-
-
-def dot(start: Value, codes: Value, x: Value, codes_above_127: bool = False) -> Value:
-    """Exact dot products of four bytes: lane j is start[j] + codes[4j..4j+3] · x[4j..4j+3].
-
-    codes: U8, at most 127 unless `codes_above_127`; x: I8 except -128; start: I32, a quarter of the lanes.
-    """
-    if current_isa().has_avx512 and codes.lanes in (16, 32, 64):
-        name = f"llvm.x86.avx512.vpdpbusd.{8 * codes.lanes}"
-        if binding.llvm_version_info[0] < 22:
-            codes, x = codes.bitcast(I32), x.bitcast(I32)
-        return call_intrinsic(name, start.element, start.lanes, start, codes, x)
-    if current_isa() is Isa.AVX2 and codes.lanes > 32:
-        half, lanes = codes.lanes // 2, codes.lanes
-        parts = [(range(half), range(half // 4)), (range(half, lanes), range(half // 4, lanes // 4))]
-        return concat(*(dot(start.permute(s), codes.permute(c), x.permute(c), codes_above_127) for c, s in parts))
-    if current_isa() is Isa.AVX2 and codes.lanes == 32:
-        ones = const(1, I16, 16)
-        # pmaddubsw saturates: the sum of two products must fit in 16 bits, as 2 * 128 * 127 does
-        parts = (codes & 127, codes & 128) if codes_above_127 else (codes,)
-        for part in parts:
-            pairs = call_intrinsic("llvm.x86.avx2.pmadd.ub.sw", I16, 16, part, x)
-            start = start + call_intrinsic("llvm.x86.avx2.pmadd.wd", I32, 8, pairs, ones)
-        return start
-    products = (codes.to(I16) * x.to(I16)).to(I32)
-    for i in range(4):
-        start = start + products.permute(range(i, products.lanes, 4))
-    return start
 
 
 def lookup(entries: Sequence[int], codes: Value) -> Value:

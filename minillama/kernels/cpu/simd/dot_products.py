@@ -1,0 +1,78 @@
+"""Exact integer dot products of bytes, four products a lane."""
+
+from collections.abc import Sequence
+
+from llvmlite import binding
+
+from minillama.kernels.cpu.simd.builder import BIT, I8, I16, I32, Isa, current_isa
+from minillama.kernels.cpu.simd.value import Value, call_intrinsic, const
+from minillama.kernels.cpu.simd.vectors import concat
+
+
+def dot(start: Value, codes: Value, x: Value, codes_above_127: bool = False) -> Value:
+    """Exact dot products of four bytes: lane j is start[j] + codes[4j..4j+3] · x[4j..4j+3].
+
+    codes: U8, at most 127 unless `codes_above_127`; x: I8 except -128; start: I32, a quarter of the lanes.
+    """
+    if current_isa().has_avx512 and codes.lanes in (16, 32, 64):
+        name = f"llvm.x86.avx512.vpdpbusd.{8 * codes.lanes}"
+        if binding.llvm_version_info[0] < 22:
+            codes, x = codes.bitcast(I32), x.bitcast(I32)
+        return call_intrinsic(name, start.element, start.lanes, start, codes, x)
+    if current_isa() is Isa.AVX2 and codes.lanes > 32:
+        half, lanes = codes.lanes // 2, codes.lanes
+        parts = [(range(half), range(half // 4)), (range(half, lanes), range(half // 4, lanes // 4))]
+        return concat(*(dot(start.permute(s), codes.permute(c), x.permute(c), codes_above_127) for c, s in parts))
+    if current_isa() is Isa.AVX2 and codes.lanes == 32:
+        # pmaddubsw saturates: the sum of two products must fit in 16 bits, as 2 * 128 * 127 does
+        parts = (codes & 127, codes & 128) if codes_above_127 else (codes,)
+        for part in parts:
+            start = start + _add_pairs(_multiply_bytes(part, x))
+        return start
+    products = (codes.to(I16) * x.to(I16)).to(I32)
+    for i in range(4):
+        start = start + products.permute(range(i, products.lanes, 4))
+    return start
+
+
+def dot_signed(codes: Value, x: Value) -> Value:
+    """Exact dot products of four signed bytes, on AVX2.
+
+    The unsigned factor is |code|, and x takes the sign of the code.
+
+    codes: I8 x 32 or 64; x: I8 except -128.
+    """
+    if codes.lanes > 32:
+        halves = (range(32), range(32, 64))
+        return concat(*(dot_signed(codes.permute(half), x.permute(half)) for half in halves))
+    size = call_intrinsic("llvm.abs.v32i8", I8, 32, codes, const(0, BIT))
+    return _add_pairs(_multiply_bytes(size, call_intrinsic("llvm.x86.avx2.psign.b", I8, 32, x, codes)))
+
+
+def dot_narrow(codes: Sequence[Value], xs: Sequence[Value]) -> Value:
+    """The sum of exact dot products of one or two vectors of small codes.
+
+    On AVX2 it takes fewer instructions.
+
+    codes: U8, at most 63, so that four products add up in 16 bits; xs: I8 except -128.
+    """
+    if current_isa() is Isa.AVX2 and codes[0].lanes > 32:
+        halves = (range(32), range(32, 64))
+        return concat(*(dot_narrow([c.permute(h) for c in codes], [x.permute(h) for x in xs]) for h in halves))
+    if current_isa() is Isa.AVX2 and codes[0].lanes == 32:
+        pairs = [_multiply_bytes(c, x) for c, x in zip(codes, xs, strict=True)]
+        return _add_pairs(pairs[0] if len(pairs) == 1 else pairs[0] + pairs[1])
+    total = const(0, I32, codes[0].lanes // 4)
+    for c, x in zip(codes, xs, strict=True):
+        total = dot(total, c, x)
+    return total
+
+
+def _multiply_bytes(codes: Value, x: Value) -> Value:
+    """Sums of two products of unsigned and signed bytes, I16 x 16; saturating."""
+    return call_intrinsic("llvm.x86.avx2.pmadd.ub.sw", I16, 16, codes, x)
+
+
+def _add_pairs(pairs: Value) -> Value:
+    """Sums of two neighbours, I32 x 8."""
+    return call_intrinsic("llvm.x86.avx2.pmadd.wd", I32, 8, pairs, const(1, I16, 16))
