@@ -195,9 +195,12 @@ def test_an_interrupt_keeps_the_text_so_far(engine: BatchEngine) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lfm2", "granitehybrid", "qwen3next"])
-def test_recurrent_texts_go_on_from_copies(tmp_path: Path, name: str) -> None:
-    """States that cannot go back: prompts with the same beginning, alone and from snapshots, give the same bits."""
+@pytest.mark.parametrize(("name", "tolerance"), [("lfm2", 0), ("granitehybrid", 1e-3), ("qwen3next", 1e-3)])
+def test_recurrent_texts_go_on_from_copies(tmp_path: Path, name: str, tolerance: float) -> None:
+    """States that cannot go back: prompts with the same beginning, alone and from snapshots, give the same texts.
+
+    Mamba-2 and Gated DeltaNet sum over blocks of a chunk, so that the cut of a prompt changes the last bits.
+    """
     llm = ml.load(write_tiny(tmp_path / "m.gguf", name), ctx_size=CTX, progress=False)
     rng = np.random.default_rng(0)
     shared = rng.integers(3, 299, 40).tolist()
@@ -208,6 +211,6 @@ def test_recurrent_texts_go_on_from_copies(tmp_path: Path, name: str) -> None:
         for expected_cached in ([0, 40, 40], [40, 44, 59]):
             for prompt, one, cached in zip(prompts, alone, expected_cached, strict=True):
                 stream = engine.submit(prompt, **options)
-                assert (stream.finish().tokens, stream.completion.logprobs) == (one.tokens, one.logprobs)
-                assert stream.cached_tokens == cached
+                assert stream.finish().tokens == one.tokens and stream.cached_tokens == cached
+                np.testing.assert_allclose(stream.completion.logprobs, one.logprobs, rtol=0, atol=tolerance)
         assert engine.metrics().counters.ram_hits >= 3
