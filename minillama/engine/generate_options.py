@@ -48,7 +48,10 @@ class Request:
 
 
 class GenerateOptions(SamplingOptions, total=False):
-    """The fields of `Request` and of `Sampling` as keyword arguments."""
+    """The fields of `Request` and of `Sampling` as keyword arguments, and a grammar.
+
+    grammar: a text in GBNF, or what `GrammarCompiler` made of one. json_schema: a mapping, or its text.
+    """
 
     n: int
     stop: Sequence[str]
@@ -58,3 +61,5 @@ class GenerateOptions(SamplingOptions, total=False):
     lookup: bool
     draft_max: int
     ngram_max: int
+    grammar: object
+    json_schema: object

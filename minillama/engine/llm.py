@@ -121,6 +121,7 @@ class LLM:
         session: what it shares with earlier calls at the start is not evaluated again. One of this model.
         options: the fields of `Request` (n, stop, context_shift, keep, ignore_eos, lookup, ...) and of `Sampling`
         (temp, top_k, seed, ...); sampling options not given come from the file, then from llama.cpp's defaults.
+        grammar, json_schema: the form of the text, in GBNF or as a JSON schema; `lookup` has no effect then.
         Raises OptionError for impossible options and for a prompt that does not fit, ResourceError for a model file
         that has changed since it was loaded. The stream raises NonFiniteError if a logit is NaN or infinite.
         """
@@ -142,8 +143,7 @@ class LLM:
         session.check_model(self.backend)
         self.check_file()
         seed = self.backend.broadcast(resolve_seed(text.sampling.seed))
-        given = text.ids, text.request, text.sampling, seed, self.load_seconds, splitter
-        return Stream(session, self.tokenizer, chain, *given)
+        return Stream(session, self.tokenizer, chain, text, seed, self.load_seconds, splitter)
 
     def generate(
         self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]

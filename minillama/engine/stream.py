@@ -11,19 +11,20 @@ from types import TracebackType
 
 import jax
 import numpy as np
+from jaxtyping import UInt32
 
 from minillama.engine.backends.base import Handle
 from minillama.engine.backends.finite import non_finite
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.compile.compile_timer import Stopwatch, compile_seconds
-from minillama.engine.generate_options import Request
 from minillama.engine.generation.context_shift import kept_tokens, shift
 from minillama.engine.generation.prompt_lookup import PromptLookup
 from minillama.engine.generation.text_output import TextOutput
+from minillama.engine.generation.text_request import TextRequest
 from minillama.engine.generation.top_probs import ReportedTop
+from minillama.engine.grammar import Constraint
 from minillama.engine.result import Completion, Piece, Reason, State, Timings, TokenProb
 from minillama.engine.session import Session, pass_size
-from minillama.sampling import Sampling
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.chat.answer_parts import Splitter
 
@@ -43,13 +44,12 @@ class Stream:
         session: Session,
         tokenizer: Tokenizer,
         chain: Handle,
-        ids: tuple[int, ...],
-        request: Request,
-        sampling: Sampling,
+        text: TextRequest,
         seed: int,
         load_seconds: float,
         splitter: Splitter,
     ) -> None:
+        ids, request = text.ids, text.request
         self.state = State.PROMPT
         self.read_tokens = 0  # of the prompt, to show progress
         self.prompt_tokens = len(ids)
@@ -57,14 +57,17 @@ class Stream:
         self._session, self._tokenizer, self._chain, self._request = session, tokenizer, chain, request
         self._ids, self._load_seconds = ids, load_seconds
         self._output = TextOutput(tokenizer, request.stop, request.ignore_eos, splitter)
-        self._lookup = PromptLookup(request.ngram_max, request.draft_max) if request.lookup else None
+        has_ends = bool(tokenizer.eog) and not request.ignore_eos
+        self._grammar = None if text.grammar is None else Constraint(text.grammar, has_ends=has_ends)
+        has_lookup = request.lookup and self._grammar is None
+        self._lookup = PromptLookup(request.ngram_max, request.draft_max) if has_lookup else None
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
-        self._sampling, self._top = sampling, list[tuple[TokenProb, ...]]()
+        self._sampling, self._top = text.sampling, list[tuple[TokenProb, ...]]()
         self._token_seconds: list[float] = []
         self._prompt_seconds = self._first_seconds = 0.0
         self._evaluated = self._drafted = self._accepted = 0
-        self._kind = hash((session.config, jax.tree.structure(chain)))
+        self._kind = hash((session.config, jax.tree.structure(chain), self._grammar is None))
         self._reason: Reason | None = None
         self._started, self._compile_started = time.perf_counter(), compile_seconds()
         self._total = self._compiling = 0.0
@@ -141,7 +144,7 @@ class Stream:
         logits = self._prefill(self._ids)
         self._prompt_seconds = stopwatch.seconds()
         with self._compiling_if_new(self._kind):
-            sampled, state = self._session.start(self._chain, self.seed, logits)
+            sampled, state = self._session.start(self._chain, self.seed, logits, self._mask)
         draft: Sequence[int] = ()
         if self._lookup is not None:
             self._lookup.extend(self._ids)
@@ -167,7 +170,12 @@ class Stream:
         """Run a token, with a draft of what may follow it, and sample."""
         self._drafted += len(draft)
         with self._compiling_if_new(self._program(pass_size(1 + len(draft)))):
-            return self._session.generate(self._chain, state, token, draft)
+            return self._session.generate(self._chain, state, token, draft, self._mask)
+
+    @property
+    def _mask(self) -> UInt32[np.ndarray, "1 W"] | None:
+        """The tokens that the grammar allows next, as bits; None for all."""
+        return None if self._grammar is None else self._grammar.allowed[None]
 
     def _prefill(self, ids: Sequence[int]) -> Handle:
         """Run the tokens that the session does not hold yet; logits of the last one."""
@@ -185,7 +193,8 @@ class Stream:
         """Whether the next step is certain and compiled, so that nothing waits for it."""
         is_last = 0 < self._request.n <= len(self._tokens) + 1
         has_room = self._session.room > 1
-        return self._lookup is None and has_room and not is_last and self._program(1) in _compiled
+        is_free = self._lookup is None and self._grammar is None
+        return is_free and has_room and not is_last and self._program(1) in _compiled
 
     def _propose(self, draft: Sequence[int], tokens: Sequence[int]) -> Sequence[int]:
         """A draft of what may follow: nothing without lookup. The last draft gave `tokens`."""
@@ -220,6 +229,8 @@ class Stream:
                     self._first_seconds = seconds = self._prompt_seconds + seconds
                 self._tokens.append(token)
                 self._logprobs.append(logprob)
+                if self._grammar is not None:
+                    self._grammar.accept(token)
                 likely = self._likely(report)
                 shown = self._output.push(token)
                 reason = self._why_stop()
@@ -241,7 +252,7 @@ class Stream:
         return self._top[-1], report.chosen if self._sampling.post_sampling_probs else None
 
     def _why_stop(self) -> Reason | None:
-        if self._output.ended:
+        if self._output.ended or (self._grammar is not None and self._grammar.is_over):
             return Reason.STOP
         if self._output.found is not None:
             return Reason.WORD

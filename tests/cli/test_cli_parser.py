@@ -153,8 +153,8 @@ def test_ignored_options(caplog: pytest.LogCaptureFixture) -> None:
     assert args.prompt == "x"
     assert [message.split(" has no effect: ")[0] for message in caplog.messages] == ["-fa off", "--numa isolate"]
     assert parser.parse_args(["--rpc", "10.0.0.1:50052", "-ts", "3,1"]).workers == "10.0.0.1:50052"
-    with pytest.raises(UnsupportedError, match=r"^--grammar: grammars are not supported yet$"):
-        parser.parse_args(["--grammar", "root ::= a"])
+    with pytest.raises(UnsupportedError, match=r"^--lora: LoRA adapters are not supported yet"):
+        parser.parse_args(["--lora", "a.gguf"])
 
 
 @pytest.mark.parametrize("name", ["--color", "-fa", "--numa", "--log-colors"])

@@ -229,6 +229,13 @@ SAMPLING = (
            "order of the samplers as letters (default: edskypmxt)", value="LETTERS"),
 )  # fmt: skip
 
+GRAMMAR = (
+    Option(("--grammar",), "the form of the answer, in GBNF (see docs/grammars.md)", value="TEXT"),
+    Option(("--grammar-file",), "file with a grammar in GBNF", value="FILE"),
+    Option(("-j", "--json-schema"), "the form of the answer, a JSON schema; {} for any JSON", value="SCHEMA"),
+    Option(("-jf", "--json-schema-file"), "file with a JSON schema", value="FILE"),
+)  # fmt: skip
+
 OUTPUT = (
     Option(("-co", "--color"), "colour the prompt, dim thoughts: on, off or auto (default: auto)", switch_or_auto,
            value="WHEN", once_a_switch=True),

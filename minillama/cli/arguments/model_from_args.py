@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minillama import env
 from minillama.cli.arguments.parser import shown_value
-from minillama.cli.arguments.prompt_text import process_escapes, read_file, text_bytes
+from minillama.cli.arguments.prompt_text import process_escapes, read_file, read_grammar, text_bytes
 from minillama.engine.load_options import LoadOptions
 from minillama.engine.loading.device_sharing import SplitMode
 from minillama.errors import OptionError, ResourceError, first_line
@@ -268,7 +268,7 @@ def generate_options(args: argparse.Namespace, llm: "LLM") -> "GenerateOptions":
     }
     if args.dry_sequence_breaker:  # without it the engine uses llama.cpp's breakers
         chosen["dry_sequence_breakers"] = _breaker_tokens(args, llm)
-    return chosen
+    return chosen | read_grammar(args)
 
 
 def stop_texts(args: argparse.Namespace) -> tuple[str, ...]:

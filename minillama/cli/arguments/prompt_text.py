@@ -5,8 +5,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minillama.errors import OptionError, ResourceError
+
+if TYPE_CHECKING:
+    from minillama.engine.generate_options import GenerateOptions
 
 _ESCAPE = re.compile(r"""((?:\\x[0-9a-fA-F]{2})+)|\\([nrt'"\\])""")
 _PLAIN = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
@@ -91,3 +95,21 @@ def read_system_prompt(args: argparse.Namespace) -> str | None:
     if args.system_prompt is not None and args.escape:
         return process_escapes(args.system_prompt)
     return args.system_prompt
+
+
+def read_grammar(args: argparse.Namespace) -> "GenerateOptions":
+    """The grammar or JSON schema of the command line; nothing without one."""
+    given = {
+        "--grammar": args.grammar,
+        "--grammar-file": args.grammar_file,
+        "--json-schema": args.json_schema,
+        "--json-schema-file": args.json_schema_file,
+    }
+    chosen = {name: value for name, value in given.items() if value}
+    if len(chosen) > 1:
+        raise OptionError(f"{' and '.join(chosen)} contradict each other; use one of them")
+    found: GenerateOptions = {}
+    for name, value in chosen.items():
+        text = read_file(value) if name.endswith("file") else value
+        found["json_schema" if "schema" in name else "grammar"] = text
+    return found

@@ -8,8 +8,7 @@ from minillama.cli.arguments.values import choice, integer, number
 _ROPE = "the model file sets the position encoding; overriding it is not supported yet"
 _LORA = "LoRA adapters are not supported yet; merge the adapter into the GGUF file"
 _VECTOR = "control vectors are not supported"
-_GRAMMAR = "grammars are not supported yet"
-_SCHEMA = "JSON schemas are not supported yet"
+_GRAMMAR = "requests give their own grammar or json_schema"
 _PROMPT_CACHE = "prompt caches on disk are not supported yet"
 _CONVERSATION = "for a conversation use: minillama cli"
 _TEMPLATE = "the chat template does this; see --chat-template"
@@ -46,10 +45,10 @@ MODEL = (
              commands=_IN_CHATS, silent=(1,)),
 )  # fmt: skip
 GENERATION = (
-    _refused("--grammar", str, _GRAMMAR, commands=_IN_SERVER_TOO),
-    _refused("--grammar-file", str, _GRAMMAR, commands=_IN_SERVER_TOO),
-    _refused("-j --json-schema", str, _SCHEMA, commands=_IN_SERVER_TOO),
-    _refused("-jf --json-schema-file", str, _SCHEMA, commands=_IN_SERVER_TOO),
+    _refused("--grammar", str, _GRAMMAR, commands="serve"),
+    _refused("--grammar-file", str, _GRAMMAR, commands="serve"),
+    _refused("-j --json-schema", str, _GRAMMAR, commands="serve"),
+    _refused("-jf --json-schema-file", str, _GRAMMAR, commands="serve"),
     _refused("--adaptive-target", number, "the adaptive-p sampler is not supported", commands=_IN_SERVER_TOO,
              silent=(-1,)),
     OtherOption("--adaptive-decay", number, "the adaptive-p sampler is not supported", commands=_IN_SERVER_TOO),

@@ -5,11 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt32
+
 from minillama.engine.backends.finite import non_finite
 from minillama.engine.batching.batch_stream import BatchStream
 from minillama.engine.batching.executor import SampledToken
 from minillama.engine.generation.text_output import TextOutput
 from minillama.engine.generation.text_request import TextRequest
+from minillama.engine.grammar import Constraint
 from minillama.engine.result import Completion, Piece, Reason, Timings, TokenProb
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
@@ -45,6 +49,12 @@ class BatchTask:
         self.stream, self.options, self.chain = stream, options, chain
         self.ids, self.request, self.seed = text.ids, text.request, stream.seed
         self.add_bos = tokenizer.add_bos
+        self._grammar: Constraint | None = None
+        self.allowed: UInt32[np.ndarray, W] | None = None  # tokens that may come next, as bits; None for all
+        if text.grammar is not None:
+            has_ends = bool(tokenizer.eog) and not text.request.ignore_eos
+            self._grammar = Constraint(text.grammar, has_ends=has_ends)
+            self.allowed = self._grammar.allowed
         self._output = TextOutput(tokenizer, text.request.stop, text.request.ignore_eos, options.splitter)
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
@@ -81,7 +91,8 @@ class BatchTask:
     def accept(self, sampled: SampledToken, now: float, *, is_full: bool) -> Reason | None:
         """Add a token; the reason if it is the last one.
 
-        is_full: whether there is no room to run it. Raises NonFiniteError where a logit is NaN or infinite.
+        is_full: whether there is no room to run it. Raises NonFiniteError where a logit is NaN or infinite, OptionError
+        where the grammar allows no token.
         """
         if not math.isfinite(sampled.logprob):
             raise non_finite()
@@ -95,7 +106,11 @@ class BatchTask:
         self._tokens.append(sampled.token)
         self._logprobs.append(sampled.logprob)
         shown = self._output.push(sampled.token)
+        if self._grammar is not None:
+            self._grammar.accept(sampled.token)
         reason = self._why_stop(is_full)
+        if self._grammar is not None and reason is None:
+            self.allowed = self._grammar.allowed
         if reason is not None:
             shown += self._output.end(reason)
         likely = self._likely(sampled)
@@ -124,7 +139,7 @@ class BatchTask:
         self.stream.fail(error)
 
     def _why_stop(self, is_full: bool) -> Reason | None:
-        if self._output.ended:
+        if self._output.ended or (self._grammar is not None and self._grammar.is_over):
             return Reason.STOP
         if self._output.found is not None:
             return Reason.WORD

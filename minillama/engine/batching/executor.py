@@ -4,8 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import UInt32
+
 from minillama.engine.generation.top_probs import ReportedTop
 
+Masks = Sequence["UInt32[np.ndarray, 'W'] | None"] | None  # of each text, see `GrammarState.allowed`; None for all
 Logits = Any  # a handle of [1, V] on the device
 Draw = Any  # a handle of the tokens that one call has sampled
 
@@ -32,11 +36,19 @@ class Executor(Protocol):
     def prefill(self, slot: int, start: int, ids: Sequence[int]) -> Logits:
         """Run tokens in a slot, from position `start` on; logits of the last one."""
 
-    def join(self, slot: int, chain: Any, seed: int, recent_ids: Sequence[int], logits: Logits) -> Draw:
-        """Put a request's sampler into a slot and draw its first token."""
+    def join(
+        self, slot: int, chain: Any, seed: int, recent_ids: Sequence[int], logits: Logits, allowed: Masks = None
+    ) -> Draw:
+        """Put a request's sampler into a slot and draw its first token.
 
-    def step(self, slots: Sequence[int], positions: Sequence[int]) -> Draw:
-        """Run the latest token of some slots at these positions; draw the next of each."""
+        allowed: the mask of tokens that a grammar allows; None for all.
+        """
+
+    def step(self, slots: Sequence[int], positions: Sequence[int], allowed: Masks = None) -> Draw:
+        """Run the latest token of some slots at these positions; draw the next of each.
+
+        allowed: a mask for each slot, or None for all tokens.
+        """
 
     def read(self, draw: Draw) -> list[SampledToken]:
         """Wait for the tokens of a draw, in the order of its slots."""

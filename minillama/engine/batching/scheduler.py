@@ -4,7 +4,7 @@ Read `Scheduler.turn` first. Nothing here knows the device: `Executor` is the in
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from minillama.engine.batching.batch_task import BatchTask
@@ -14,7 +14,7 @@ from minillama.engine.batching.policy.chunk_rule import ChunkRule
 from minillama.engine.batching.policy.prefix_reuse import PrefixReuse
 from minillama.engine.batching.policy.slot_choice import choose_slot, common_tokens
 from minillama.engine.batching.prefix_cache import PrefixCache
-from minillama.engine.batching.slots import ChunkUnderWay, DrawUnderWay, Slot
+from minillama.engine.batching.slots import ChunkUnderWay, DrawUnderWay, Slot, grammar_masks
 from minillama.engine.generation.context_shift import kept_tokens, shift
 from minillama.engine.result import Reason
 from minillama.errors import ResourceError, first_line
@@ -74,10 +74,12 @@ class Scheduler:
             self._drop_cancelled()
             self._admit()
             before, self._under_way = self._under_way, []
+            if grammar_masks(self.slots):  # the next token depends on the text of the last one
+                self._receive_all(before)
+                before = []
             self._step()
             self._prefill()
-            for work in before:
-                self._receive(work)
+            self._receive_all(before)
         except Exception as error:
             self._start_anew(error)
         self._record()
@@ -171,7 +173,8 @@ class Scheduler:
         rows = [slot for slot in self.slots if slot.is_generating and self._goes_on(slot)]
         if not rows:
             return
-        draw = self.executor.step([slot.number for slot in rows], [len(slot.text) for slot in rows])
+        places = [slot.number for slot in rows], [len(slot.text) for slot in rows]
+        draw = self.executor.step(*places, **grammar_masks(rows))
         for slot in rows:
             slot.run_latest()
         self._under_way.append(self._draw_under_way(draw, rows))
@@ -220,7 +223,7 @@ class Scheduler:
         self.counters.prompt_tokens += len(chunk)
         self._turn = replace(self._turn, chunk=ChunkRecord(slot.number, task.number, start, len(chunk)))
         if ends_prompt and is_first_reading and task.request.n != 0:
-            draw = self.executor.join(slot.number, task.chain, task.seed, task.ids, logits)
+            draw = self.executor.join(slot.number, task.chain, task.seed, task.ids, logits, **grammar_masks([slot]))
             slot.drawn = 1
             self._under_way.append(self._draw_under_way(draw, [slot]))
 
@@ -243,6 +246,10 @@ class Scheduler:
         return DrawUnderWay(draw, tuple((slot, slot.task, self._is_full(slot)) for slot in slots if slot.task))
 
     # ---- the device's answers ----
+
+    def _receive_all(self, under_way: Sequence[ChunkUnderWay | DrawUnderWay]) -> None:
+        for work in under_way:
+            self._receive(work)
 
     def _receive(self, work: ChunkUnderWay | DrawUnderWay) -> None:
         if isinstance(work, ChunkUnderWay):

@@ -10,17 +10,19 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt32
 
 from minillama.engine.backends import slot_programs
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.batching.device.sampler_pool import SamplerPools
 from minillama.engine.batching.device.saved_slot import SavedSlot, saved_sizes
-from minillama.engine.batching.executor import SampledToken
+from minillama.engine.batching.executor import Masks, SampledToken
 from minillama.engine.generation.top_probs import ReportedTop
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.sampling import Sampling
 from minillama.sampling.mersenne_twister import seed_words
+from minillama.sampling.sampled_token import mask_words
 
 CHUNKS = (16, 32, 64, 128, 256, 512, 1024, 2048)  # tokens of a chunk, padded; each one is a compilation
 
@@ -72,31 +74,37 @@ class SlotExecutor:
             done += len(part)
         return logits
 
-    def join(self, slot: int, chain: Handle, seed: int, recent_ids: Sequence[int], logits: Handle) -> Draw:
+    def join(
+        self, slot: int, chain: Handle, seed: int, recent_ids: Sequence[int], logits: Handle, allowed: Masks = None
+    ) -> Draw:
         """Put a new sampler into a slot and draw the first token.
 
-        recent_ids: the tokens before, of which it sees the last ones. logits: of `prefill`.
+        recent_ids: the tokens before, of which it sees the last ones. logits: of `prefill`. allowed: as of `step`.
         """
         pool, tail = self._samplers.join(slot, chain), list(recent_ids)[-chain.window :]
         recent = np.array([[*tail, *[0] * (chain.window - len(tail))]], np.int32)
-        given = chain, seed_words(seed)[None], recent, _one(len(tail)), _one(slot), logits, None
+        given = chain, seed_words(seed)[None], recent, _one(len(tail)), _one(slot), logits, self._mask_rows(allowed, 1)
         draft, pool.chains, pool.states, self._latest = self._backend.call(
             slot_programs.join_slot, pool.chains, pool.states, self._latest, *given
         )
         return Draw((draft,), ((0, 0),))
 
-    def step(self, slots: Sequence[int], positions: Sequence[int]) -> Draw:
-        """Run the latest token of some slots at these positions; draw the next ones."""
+    def step(self, slots: Sequence[int], positions: Sequence[int], allowed: Masks = None) -> Draw:
+        """Run the latest token of some slots at these positions; draw the next ones.
+
+        allowed: for each slot the bits of the tokens that may come next, None for all of them.
+        """
         padding = [self.slots] * (self._row_count(len(slots)) - len(slots))
         rows = np.array([*slots, *padding], np.int32)
         places = np.array([*positions, *[0] * len(padding)], np.int32)
         logits, self._cache = self._backend.call(slot_programs.decode_slots, self._cache, self._latest, rows, places)
+        masks = self._mask_rows(allowed, len(rows))
         drafts, chosen = [], {}
         for pool in self._samplers.of(slots):
             is_mine = np.array([slot in pool.slots for slot in slots] + [False] * len(padding))
             own = np.where(is_mine, rows, np.int32(self.slots))
             draft, pool.states, self._latest = self._backend.call(
-                slot_programs.draw_slots, pool.chains, pool.states, self._latest, own, logits, None
+                slot_programs.draw_slots, pool.chains, pool.states, self._latest, own, logits, masks
             )
             chosen |= {row: (len(drafts), row) for row in np.flatnonzero(is_mine).tolist()}
             drafts.append(draft)
@@ -178,6 +186,16 @@ class SlotExecutor:
         """The size of the next chunk, which fits into the cache with its padding."""
         fitting = [size for size in self.chunk_sizes if start + size <= self._room]
         return next((size for size in fitting if size >= left), fitting[-1])
+
+    def _mask_rows(self, allowed: Masks, rows: int) -> UInt32[np.ndarray, "B W"] | None:
+        """One mask a row; rows without one allow every token."""
+        if allowed is None:
+            return None
+        masks = np.full((rows, mask_words(self._backend.config.vocab_size)), 0xFFFFFFFF, np.uint32)
+        for row, mask in zip(masks, allowed, strict=False):
+            if mask is not None:
+                row[:] = mask
+        return masks
 
     def _row_count(self, count: int) -> int:
         return next(size for size in self.row_counts if size >= count)

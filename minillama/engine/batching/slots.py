@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minillama.engine.batching.batch_task import BatchTask
-from minillama.engine.batching.executor import Draw, Logits
+from minillama.engine.batching.executor import Draw, Logits, Masks
 
 UNREAD = -1  # a token that the device has sampled and run, and the host has not read yet
 
@@ -90,3 +90,9 @@ class DrawUnderWay:
 
     draw: Draw
     rows: tuple[tuple[Slot, BatchTask, bool], ...]
+
+
+def grammar_masks(slots: Sequence[Slot]) -> dict[str, Masks]:
+    """`allowed` of a draw: the masks of the texts' grammars; nothing where no text has one."""
+    masks = [None if slot.task is None else slot.task.allowed for slot in slots]
+    return {"allowed": masks} if any(mask is not None for mask in masks) else {}

@@ -11,6 +11,7 @@ from jaxtyping import Integer
 from minillama.engine.generate_options import GenerateOptions, Request
 from minillama.engine.generation.option_names import check_option_names
 from minillama.engine.generation.sampling_defaults import file_defaults, suppressed_tokens
+from minillama.engine.grammar import Grammar, GrammarCompiler, GrammarState, LazyGrammar, LazyState
 from minillama.errors import OptionError
 from minillama.sampling import Sampling, SamplingOptions
 from minillama.tokenizer import Tokenizer
@@ -27,6 +28,7 @@ class TextRequest:
     ids: tuple[int, ...]  # of the prompt, at least one
     request: Request
     sampling: Sampling  # with the tokens that are never sampled
+    grammar: GrammarState | LazyState | None = None  # before the first token
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,9 @@ class RequestReader:
         """
         names = {field.name for field in fields(Request)}
         request = Request(**{name: value for name, value in options.items() if name in names})
-        sampling = self.sampling(**{name: value for name, value in options.items() if name not in names})
+        others = {name: value for name, value in options.items() if name not in names}
+        grammar = self.grammar(others.pop("grammar", None), others.pop("json_schema", None))
+        sampling = self.sampling(**others)
         ids = self.ids(prompt, "the prompt")
         never = {*suppressed_tokens(self.metadata, self.tokenizer.size)}
         if request.ignore_eos:
@@ -51,7 +55,21 @@ class RequestReader:
         if never:
             forbidden = tuple((token, -np.inf) for token in sorted(never))
             sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *forbidden))
-        return TextRequest(ids, request, sampling)
+        return TextRequest(ids, request, sampling, grammar)
+
+    @cached_property
+    def grammars(self) -> GrammarCompiler:
+        """The compiler of grammars for this model."""
+        return GrammarCompiler(self.tokenizer)
+
+    def grammar(self, grammar: object, json_schema: object) -> GrammarState | LazyState | None:
+        """The state of a grammar before the first token; None for neither."""
+        if isinstance(grammar, GrammarState | LazyState) and json_schema is None:
+            return grammar
+        if isinstance(grammar, Grammar | LazyGrammar) and json_schema is None:
+            return grammar.start()
+        compiled = self.grammars.compile(grammar, json_schema)
+        return None if compiled is None else compiled.start()
 
     def ids(self, prompt: TextOrIds, name: str = "ids") -> tuple[int, ...]:
         """Token ids of a text or of ids; BOS for an empty prompt."""

@@ -7,7 +7,17 @@
 """
 
 from minillama.engine.grammar.compiler import GrammarCompiler
+from minillama.engine.grammar.constraint import Constraint
 from minillama.engine.grammar.grammar import Grammar, GrammarState, GrammarVocabulary
 from minillama.engine.grammar.triggers import LazyGrammar, LazyState, Triggers
 
-__all__ = ["Grammar", "GrammarCompiler", "GrammarState", "GrammarVocabulary", "LazyGrammar", "LazyState", "Triggers"]
+__all__ = [
+    "Constraint",
+    "Grammar",
+    "GrammarCompiler",
+    "GrammarState",
+    "GrammarVocabulary",
+    "LazyGrammar",
+    "LazyState",
+    "Triggers",
+]

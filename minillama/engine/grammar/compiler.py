@@ -38,7 +38,7 @@ class GrammarCompiler:
         if grammar is not None and json_schema is not None:
             raise OptionError("grammar and json_schema are both given; use one of them")
         text = grammar if json_schema is None else schema_to_gbnf(json_schema)
-        if text is None:
+        if text is None or text == "":  # llama.cpp's way to say none
             return None
         compiled = self._compiled(text)
         return compiled if triggers is None else LazyGrammar(compiled, triggers)
