@@ -74,6 +74,7 @@ def submit_options(request: GenerationRequest, host: ModelHost, number: int, rea
         "keep": request.number("n_keep"),
         "context_shift": host.settings.context_shift,
         "ignore_eos": request.is_on("ignore_eos"),
+        "grammar": request.grammar,
         "cache_prompt": request.is_on("cache_prompt"),
         "slot": request.slot if request.completions == 1 else None,
         "splitter": request.chat.splitter(),

@@ -175,7 +175,6 @@ def _format(
 
 def _fields(body: Mapping[str, object]) -> dict[str, object]:
     """The fields of the completion; a chat has a flag `logprobs` and a count `top_logprobs`."""
-    _check_response_format(body)
     fields = dict(body)
     is_wanted = read_flag(body, "logprobs", False)
     fields.pop("logprobs", None)
@@ -186,10 +185,3 @@ def _fields(body: Mapping[str, object]) -> dict[str, object]:
     elif body.get("top_logprobs") is not None:
         raise invalid("top_logprobs requires logprobs to be set to true")
     return fields
-
-
-def _check_response_format(body: Mapping[str, object]) -> None:
-    wanted = body.get("response_format")
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if kind not in (None, "", "text", "json_object", "json_schema"):
-        raise invalid(f'response_format type must be one of "text" or "json_object", but got: {kind!s:.60}')

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from minillama.sampling import Sampling
 from minillama.server.http_errors import invalid, not_supported
 from minillama.server.requests.fields import COUNTS, FLAGS, SAMPLING, Field, Kind, read_fields
+from minillama.server.requests.grammar_fields import read_grammar
 from minillama.server.requests.token_options import (
     read_biases,
     read_breakers,
@@ -20,6 +21,7 @@ from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
 from minillama.tokenizer.chat.tool_calls.call_formats import CallSplitter
 
 if TYPE_CHECKING:
+    from minillama.engine.grammar import GrammarState, LazyState
     from minillama.engine.llm import LLM
 
 MOST_PROBS = 100  # likeliest tokens of one position
@@ -57,7 +59,7 @@ class GenerationRequest:
     slot: int | None = None
     completions: int = 1
     include_usage: bool = False
-    grammar: object = None
+    grammar: "GrammarState | LazyState | None" = None
     grammar_text: str = ""
     chat: ChatFormat = field(default_factory=ChatFormat)
 
@@ -97,6 +99,7 @@ def read_request(
     usage = read_fields(options, (Field(("include_usage",), Kind.BOOL),)) if isinstance(options, dict) else {}
     slot = body.get("id_slot")
     breakers = body.get("dry_sequence_breakers")
+    grammar_text, grammar = read_grammar(body, llm)
     return GenerationRequest(
         ids=ids,
         sampling=_sampling(body, values, llm, settings),
@@ -107,6 +110,8 @@ def read_request(
         slot=slot if isinstance(slot, int) and not isinstance(slot, bool) and 0 <= slot < settings.slots else None,
         completions=int(read_fields(body, (completions,)).get("n_cmpl", 1)),
         include_usage=bool(usage.get("include_usage", False)),
+        grammar=grammar,
+        grammar_text=grammar_text,
         chat=chat or ChatFormat(reasoning_format=shown_format(settings.chat.reasoning_format)),
     )
 
