@@ -68,6 +68,8 @@ class RequestReader:
             return grammar
         if isinstance(grammar, Grammar | LazyGrammar) and json_schema is None:
             return grammar.start()
+        if not isinstance(grammar, str | None):
+            raise OptionError(f"grammar is of type {type(grammar).__name__}; expected a text in GBNF")
         compiled = self.grammars.compile(grammar, json_schema)
         return None if compiled is None else compiled.start()
 
