@@ -33,6 +33,7 @@ def test_a_text_that_fits_is_the_text_without_a_grammar(llm: LLM) -> None:
     assert bound.tokens == free.tokens
 
 
+@pytest.mark.slow
 def test_among_others(llm: LLM) -> None:
     options = [{"json_schema": LIST}, {}, {"grammar": 'root ::= " yes" | " no"'}]
     alone = [llm.generate("Once", n=20, seed=5, **chosen).text for chosen in options]
