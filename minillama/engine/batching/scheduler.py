@@ -4,7 +4,7 @@ Read `Scheduler.turn` first. Nothing here knows the device: `Executor` is the in
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from minillama.engine.batching.batch_task import BatchTask
@@ -75,11 +75,12 @@ class Scheduler:
             self._admit()
             before, self._under_way = self._under_way, []
             if grammar_masks(self.slots):  # the next token depends on the text of the last one
-                self._receive_all(before)
-                before = []
+                while before:
+                    self._receive(before.pop(0))
             self._step()
             self._prefill()
-            self._receive_all(before)
+            for work in before:
+                self._receive(work)
         except Exception as error:
             self._start_anew(error)
         self._record()
@@ -246,10 +247,6 @@ class Scheduler:
         return DrawUnderWay(draw, tuple((slot, slot.task, self._is_full(slot)) for slot in slots if slot.task))
 
     # ---- the device's answers ----
-
-    def _receive_all(self, under_way: Sequence[ChunkUnderWay | DrawUnderWay]) -> None:
-        for work in under_way:
-            self._receive(work)
 
     def _receive(self, work: ChunkUnderWay | DrawUnderWay) -> None:
         if isinstance(work, ChunkUnderWay):
