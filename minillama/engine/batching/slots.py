@@ -93,6 +93,6 @@ class DrawUnderWay:
 
 
 def grammar_masks(slots: Sequence[Slot]) -> dict[str, Masks]:
-    """`allowed` of a draw: the masks of the texts' grammars; nothing where no text has one."""
+    """`allowed` of a draw: the masks of grammars; empty without one."""
     masks = [None if slot.task is None else slot.task.allowed for slot in slots]
     return {"allowed": masks} if any(mask is not None for mask in masks) else {}

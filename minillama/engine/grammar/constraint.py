@@ -1,4 +1,4 @@
-"""The grammar of one text while it is generated: the mask of the next token, and the end."""
+"""The grammar of one text while it is generated."""
 
 import numpy as np
 from jaxtyping import UInt32
@@ -32,7 +32,7 @@ class Constraint:
 
     @property
     def is_over(self) -> bool:
-        """Whether the text is complete and goes on with no token but an end token, which is not there."""
+        """Whether the text is complete and no token can follow."""
         if self._has_ends or not self._state.is_complete or isinstance(self._state, LazyState):
             return False
         return not (self.allowed & ~self._state.grammar.vocabulary.end_bits).any()

@@ -13,7 +13,7 @@ TOKEN, WORD, PATTERN, WHOLE_PATTERN = range(4)  # llama.cpp's types of triggers
 
 
 def read_grammar(body: Mapping[str, object], llm: "LLM") -> "tuple[str, GrammarState | LazyState | None]":
-    """The text of the grammar in GBNF and its state before the first token; "" and None without one.
+    """The grammar in GBNF and its first state; "" and None without one.
 
     Raises RequestError or OptionError for a grammar or schema that cannot be kept.
     """
