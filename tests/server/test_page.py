@@ -171,3 +171,31 @@ def test_a_stop_ends_the_answer_and_a_narrow_window_fits(server: str) -> None:
         else:
             pytest.fail("the slot is not free")
         browser.close()
+
+
+@pytest.mark.browser
+def test_the_card_lists_the_alternatives_of_a_token(server: str) -> None:
+    """On an answer in llama-server's form."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    tops = [(7, " cat", -0.5), (8, " <i>dog</i>", -1.5)]
+    likeliest = [{"id": token, "token": text, "logprob": logprob} for token, text, logprob in tops]
+    entry = {"id": 8, "token": " <i>dog</i>", "logprob": -1.5, "top_logprobs": likeliest}
+    events = [
+        {"content": " <i>dog</i>", "stop": False, "completion_probabilities": [entry]},
+        {"content": "", "stop": True},
+    ]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.route("**/completion", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+        page.goto(server)
+        page.locator("[name=mode][value=text]").check()
+        page.fill("#input", "a")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".facts", state="attached")
+        page.locator(".token").first.hover()
+        assert page.locator("#alternatives .piece").all_text_contents() == ["␣cat", "␣<i>dog</i>"]
+        assert page.locator("#alternatives .share").all_text_contents() == ["60.7 %", "22.3 %"]
+        assert page.locator("#alternatives .taken .piece").text_content() == "␣<i>dog</i>"
+        browser.close()
