@@ -111,7 +111,7 @@ def test_sampling_flags_name_every_field() -> None:
     """A default in the help is the sampler's default."""
     known = {option.dest: option for option in llama_options.SAMPLING}
     known["dry_sequence_breakers"] = known.pop("dry_sequence_breaker")
-    assert set(FIELDS) - set(known) == {"min_keep"}
+    assert set(FIELDS) - set(known) == {"min_keep", "n_probs", "post_sampling_probs"}
     for name, option in known.items():
         if "(default: " in option.meaning and option.kind is not str and name != "logit_bias":
             stated = option.meaning.rpartition("(default: ")[2].rstrip(")")

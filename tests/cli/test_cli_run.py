@@ -324,7 +324,7 @@ def test_quantised_values_want_flash_attention(words: list[str], capsys: pytest.
         (["run", "-p", "x", "-m", ""], "-m '': expected a file"),
         (["run", "-p", "x", "-ctk", "q4_k"], "cache_type_k is 'q4_k'; supported: f32, f16, bf16, q8_0"),
         (["run", "--color", "maybe"], "--color maybe: use on, off or auto"),
-        (["cli", "--host", "0.0.0.0"], "--host: an option of llama-server, and minillama has no server yet"),
+        (["cli", "--host", "0.0.0.0"], "--host: not an option of minillama cli, but of minillama serve"),
         (["quantize", "--color"], "--color: not an option of minillama quantize, but of minillama run, cli"),
         (["run", "-p", "x", "--samplers", "top_k;top_q"], "top_q"),
         (["run", "-p", "x", "-f", "y"], "given more than once"),
