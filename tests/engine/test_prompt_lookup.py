@@ -22,9 +22,13 @@ from minillama.cli import main
 from minillama.cli.output.terminal import timing_lines, turn_line
 from minillama.engine import stream as stream_module
 from minillama.engine import text_cache
+from minillama.engine.backends.base import Handle
 from minillama.engine.generation.prompt_lookup import PromptLookup
 from minillama.engine.result import Completion, Reason
 from minillama.engine.session import Session, pass_size
+
+Tokens = Sequence[int]
+Mask = np.ndarray | None
 
 EXACT = {"cache_type_k": "f32", "cache_type_v": "f32"}  # a 16-bit cache makes much of the last bit
 PROMPT = [1, *range(20, 32), *range(20, 26)]
@@ -169,9 +173,9 @@ assert 0 < done.timings.accepted_tokens < done.timings.drafted_tokens, done.timi
         monkeypatch.setattr(stream_module, "PromptLookup", silent)
         generate = Session.generate
 
-        def undrafted(self: Session, chain: object, state: object, token: object, draft: Sequence[int] = ()) -> object:
+        def undrafted(self: Session, chain: Handle, state: Handle, token: Handle, draft: Tokens, mask: Mask) -> object:
             assert not draft
-            return generate(self, chain, state, token, draft)
+            return generate(self, chain, state, token, draft, mask)
 
         monkeypatch.setattr(Session, "generate", undrafted)
         done = llm.generate(PROMPT, n=20, temp=0, ignore_eos=True, lookup=True)
@@ -290,9 +294,9 @@ class TestReport:
         calls: list[int] = []
         generate = Session.generate
 
-        def counted(self: Session, chain: object, state: object, token: object, draft: Sequence[int] = ()) -> object:
+        def counted(self: Session, chain: Handle, state: Handle, token: Handle, draft: Tokens, mask: Mask) -> object:
             calls.extend([len(draft)] * bool(draft))
-            return generate(self, chain, state, token, draft)
+            return generate(self, chain, state, token, draft, mask)
 
         monkeypatch.setattr(Session, "generate", counted)
         done = llm.generate([1, 50, 50], lookup=True, draft_max=7, **circle)
