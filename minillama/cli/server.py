@@ -118,6 +118,7 @@ def server_settings(args: argparse.Namespace) -> "ServerSettings":
         timeout=float(args.timeout),
         ping_interval=args.sse_ping_interval,
         http_threads=args.threads_http,
+        warm_up=args.warmup,
     )
 
 

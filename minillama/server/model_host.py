@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from minillama import __version__
 from minillama.engine.batching.counters import Metrics, sum_counters
 from minillama.engine.batching.device.slot_file import model_fingerprint
+from minillama.errors import ResourceError
 from minillama.sampling import SamplingOptions
 from minillama.server.idle_sleep import IdleSleep
 from minillama.server.metrics_text import MetricsText
@@ -162,3 +163,10 @@ class ModelHost:
             self._on_error(error)
         else:
             self._on_ready(self)
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Compile the programs of default options; requests are served in between."""
+        if self.settings.warm_up:
+            with suppress(ResourceError):  # the engine was closed meanwhile
+                self.engine.warm_up()

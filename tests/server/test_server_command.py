@@ -35,7 +35,8 @@ class Server:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(END_SECONDS)
+        self.process.communicate(timeout=END_SECONDS)
+        return self.process.returncode
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def server(builtin_model: Path) -> Iterator[Server]:
     found = Server("-m", str(builtin_model), "-c", "1024", "-np", "2", "--metrics", "-t", "1")
     yield found
     found.process.kill()
-    found.process.wait()
+    found.process.communicate()
 
 
 def test_the_documented_example(server: Server) -> None:
