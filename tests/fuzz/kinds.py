@@ -15,7 +15,7 @@ class Row(NamedTuple):
 
 
 KINDS = {
-    "gguf": Row("gguf_kind", 60),
+    "gguf": Row("gguf_kind", 55),
     # `tokenizers` 0.23 keeps about a kilobyte of every model that it has encoded a text with, more for a long text
     "tokenizer": Row("tokenizer_kind", 15, limits=Limits(growth=20_000)),
     "template": Row("template_kind", 7),
@@ -24,6 +24,8 @@ KINDS = {
     # one in a hundred computes
     "cli": Row("cli_kind", 5, limits=Limits(cpu_seconds=60.0, hang_seconds=240.0, memory=512 << 20, growth=50_000)),
     "side_file": Row("side_file_kind", 5),
+    # the client of a case is a thread and an event loop
+    "request": Row("request_kind", 5, limits=Limits(growth=20_000)),
 }
 # Of the harness's own tests
 TOY = Row("toy_kind", 0, batch=20, limits=Limits(cpu_seconds=0.3, hang_seconds=3.0, memory=16 << 20))
