@@ -203,7 +203,8 @@ class Stream:
         if draft:
             self._lookup.learn(len(tokens) - 1)
         self._lookup.extend(tokens)
-        fitting = (1 << (self._session.room.bit_length() - 1)) - 1
+        room = self._session.room - 1  # the last token of a full context is not run
+        fitting = (1 << (room.bit_length() - 1)) - 1
         wanted = self._request.n - len(self._tokens) - 1
         return self._lookup.draft(min(fitting, wanted) if self._request.n > 0 else fitting)
 

@@ -230,7 +230,7 @@ class TestEnds:
                 use_oracle(patch, [*ids, *plain.tokens, *range(3, 20)], sizes=(7, 7))
                 kept = small.session()
                 same(small.generate(ids, temp=0, ignore_eos=True, lookup=True, session=kept), plain)
-            assert plain.reason is Reason.LENGTH and kept.room == 0 and held(kept) == 256
+            assert plain.reason is Reason.LENGTH and kept.room == 1 and held(kept) == 255
 
     def test_context_shift(self, small: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         ids = np.random.default_rng(5).integers(3, 300, 245).tolist()
