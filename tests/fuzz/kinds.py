@@ -15,7 +15,7 @@ class Row(NamedTuple):
 
 
 KINDS = {
-    # a traced pass, one case in 200, leaves up to two megabytes in caches of JAX
+    # a traced pass leaves up to two megabytes in caches of JAX
     "gguf": Row("gguf_kind", 55, limits=Limits(growth=12_000)),
     # `tokenizers` 0.23 keeps about a kilobyte of every model that it has encoded a text with, more for a long text
     "tokenizer": Row("tokenizer_kind", 15, limits=Limits(growth=20_000)),
