@@ -6,8 +6,7 @@ Read `Stream._sample` first: it is the loop.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import TracebackType
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -17,13 +16,13 @@ from minillama.engine.backends.base import Handle
 from minillama.engine.backends.finite import non_finite
 from minillama.engine.backends.programs import VerifiedDraft
 from minillama.engine.compile.compile_timer import Stopwatch, compile_seconds
+from minillama.engine.generation.answer import Answer
 from minillama.engine.generation.context_shift import kept_tokens, shift
+from minillama.engine.generation.piece_stream import PieceStream
 from minillama.engine.generation.prompt_lookup import PromptLookup
-from minillama.engine.generation.text_output import TextOutput
 from minillama.engine.generation.text_request import TextRequest
 from minillama.engine.generation.top_probs import ReportedTop
-from minillama.engine.grammar import Constraint
-from minillama.engine.result import Completion, Piece, Reason, State, Timings, TokenProb
+from minillama.engine.result import Completion, Piece, Reason, State, Timings
 from minillama.engine.session import Session, pass_size
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.chat.answer_parts import Splitter
@@ -33,7 +32,7 @@ SampledToken = tuple[int, float, float, ReportedTop]  # a token, its log-probabi
 _compiled: set[object] = set()  # keys of programs that have run, to show "compiling" before the others do
 
 
-class Stream:
+class Stream(PieceStream):
     """An iterator of pieces and a context manager; `completion` is there when it has ended.
 
     `state` is the current activity, for a display. An interrupt (Ctrl-C) closes the stream and is raised again.
@@ -56,19 +55,15 @@ class Stream:
         self.seed = seed  # the actual one, also where a random one was wanted
         self._session, self._tokenizer, self._chain, self._request = session, tokenizer, chain, request
         self._ids, self._load_seconds = ids, load_seconds
-        self._output = TextOutput(tokenizer, request.stop, request.ignore_eos, splitter)
-        has_ends = bool(tokenizer.eog) and not request.ignore_eos
-        self._grammar = None if text.grammar is None else Constraint(text.grammar, has_ends=has_ends)
-        has_lookup = request.lookup and self._grammar is None
+        sampling = text.sampling
+        self._answer = Answer(
+            tokenizer, text, splitter, sampling.n_probs, post_sampling_probs=sampling.post_sampling_probs
+        )
+        has_lookup = request.lookup and not self._answer.has_grammar
         self._lookup = PromptLookup(request.ngram_max, request.draft_max) if has_lookup else None
-        self._tokens: list[int] = []
-        self._logprobs: list[float] = []
-        self._sampling, self._top = text.sampling, list[tuple[TokenProb, ...]]()
-        self._token_seconds: list[float] = []
-        self._prompt_seconds = self._first_seconds = 0.0
+        self._prompt_seconds = 0.0
         self._evaluated = self._drafted = self._accepted = 0
-        self._kind = hash((session.config, jax.tree.structure(chain), self._grammar is None))
-        self._reason: Reason | None = None
+        self._kind = hash((session.config, jax.tree.structure(chain), self._answer.has_grammar))
         self._started, self._compile_started = time.perf_counter(), compile_seconds()
         self._total = self._compiling = 0.0
         self._pieces = self._write()
@@ -79,64 +74,39 @@ class Stream:
     def __next__(self) -> Piece:
         return next(self._pieces)
 
-    def __enter__(self) -> "Stream":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Stop generating; `completion` keeps what was written, and the session can go on."""
         self._pieces.close()
         self._finish(Reason.INTERRUPTED)
 
-    def finish(self) -> Completion:
-        """Run to the end; an interrupt ends it and keeps the text so far."""
-        with suppress(KeyboardInterrupt):
-            for _ in self:
-                pass
-        self.close()
-        return self.completion
-
     @property
     def text(self) -> str:
         """The text so far."""
-        return self._output.text
+        return self._answer.text
 
     @property
     def reasoning_content(self) -> str:
         """The thoughts so far, of a chat."""
-        return self._output.reasoning_content
+        return self._answer.reasoning_content
 
     @property
     def completion(self) -> Completion:
         """The result; raises ValueError while the stream is still running."""
-        if self._reason is None:
+        if self.state is not State.DONE:
             raise ValueError("the stream has not ended; iterate over it to its end or close it")
-        return Completion(
-            text=self.text,
-            tokens=tuple(self._tokens),
-            logprobs=tuple(self._logprobs),
-            reason=self._reason,
-            prompt_tokens=self.prompt_tokens,
-            seed=self.seed,
-            reasoning_content=self.reasoning_content,
-            top=tuple(self._top),
-            timings=Timings(
-                load=self._load_seconds,
-                compile=self._compiling,
-                prompt=self._prompt_seconds,
-                first_token=self._first_seconds,
-                total=self._total,
-                prompt_tokens=self._evaluated,
-                generated_tokens=len(self._tokens),
-                token_seconds=tuple(self._token_seconds),
-                drafted_tokens=self._drafted,
-                accepted_tokens=self._accepted,
-            ),
+        timings = Timings(
+            load=self._load_seconds,
+            compile=self._compiling,
+            prompt=self._prompt_seconds,
+            first_token=self._answer.first_seconds,
+            total=self._total,
+            prompt_tokens=self._evaluated,
+            generated_tokens=len(self._answer),
+            token_seconds=tuple(self._answer.token_seconds),
+            drafted_tokens=self._drafted,
+            accepted_tokens=self._accepted,
         )
+        return self._answer.completion(self.prompt_tokens, self.seed, timings)
 
     def _sample(self) -> Iterator[SampledToken]:
         """Yield sampled tokens. Requesting the next token commits the previous one to the session."""
@@ -175,7 +145,8 @@ class Stream:
     @property
     def _mask(self) -> UInt32[np.ndarray, "1 W"] | None:
         """The tokens that the grammar allows next, as bits; None for all."""
-        return None if self._grammar is None else self._grammar.allowed[None]
+        allowed = self._answer.allowed
+        return None if allowed is None else allowed[None]
 
     def _prefill(self, ids: Sequence[int]) -> Handle:
         """Run the tokens that the session does not hold yet; logits of the last one."""
@@ -191,9 +162,9 @@ class Stream:
 
     def _may_run_ahead(self) -> bool:
         """Whether the next step is certain and compiled, so that nothing waits for it."""
-        is_last = 0 < self._request.n <= len(self._tokens) + 1
+        is_last = 0 < self._request.n <= len(self._answer) + 1
         has_room = self._session.room > 1
-        is_free = self._lookup is None and self._grammar is None
+        is_free = self._lookup is None and not self._answer.has_grammar
         return is_free and has_room and not is_last and self._program(1) in _compiled
 
     def _propose(self, draft: Sequence[int], tokens: Sequence[int]) -> Sequence[int]:
@@ -205,7 +176,7 @@ class Stream:
         self._lookup.extend(tokens)
         room = self._session.room - 1  # the last token of a full context is not run
         fitting = (1 << (room.bit_length() - 1)) - 1
-        wanted = self._request.n - len(self._tokens) - 1
+        wanted = self._request.n - len(self._answer) - 1
         return self._lookup.draft(min(fitting, wanted) if self._request.n > 0 else fitting)
 
     def _make_room(self) -> None:
@@ -224,49 +195,21 @@ class Stream:
                 self._finish(Reason.LIMIT)
                 return
             for token, logprob, seconds, report in self._sample():
-                if self._tokens:
-                    self._token_seconds.append(seconds)
-                else:
-                    self._first_seconds = seconds = self._prompt_seconds + seconds
-                self._tokens.append(token)
-                self._logprobs.append(logprob)
-                if self._grammar is not None:
-                    self._grammar.accept(token)
-                likely = self._likely(report)
-                shown = self._output.push(token)
-                reason = self._why_stop()
-                if reason is not None:
-                    shown += self._output.end(reason)
-                    self._finish(reason)
-                yield Piece(shown.text, token, logprob, seconds, shown.reasoning_content, *likely)
-                if reason is not None:
+                seconds += 0 if len(self._answer) else self._prompt_seconds
+                piece = self._answer.add(token, logprob, seconds, report, is_full=self._session.room <= 1)
+                if self._answer.reason is not None:
+                    self._finish(self._answer.reason)
+                yield piece
+                if self._answer.reason is not None:
                     return
         except BaseException:
             self._finish(Reason.INTERRUPTED)
             raise
 
-    def _likely(self, report: ReportedTop) -> tuple[tuple[TokenProb, ...], float | None]:
-        """The likeliest tokens, and the sampled one's log-probability after the chain, where they are wanted."""
-        if not self._sampling.n_probs:
-            return (), None
-        self._top.append(report.likeliest(self._sampling.n_probs))
-        return self._top[-1], report.chosen if self._sampling.post_sampling_probs else None
-
-    def _why_stop(self) -> Reason | None:
-        if self._output.ended or (self._grammar is not None and self._grammar.is_over):
-            return Reason.STOP
-        if self._output.found is not None:
-            return Reason.WORD
-        if 0 < self._request.n <= len(self._tokens):
-            return Reason.LIMIT
-        if self._session.room <= 1 and (not self._request.context_shift or self._request.n == -2):
-            return Reason.LENGTH
-        return None
-
     def _finish(self, reason: Reason) -> None:
-        if self._reason is None:
-            self._reason, self.state = reason, State.DONE
-            self._output.end(reason)
+        if self.state is not State.DONE:
+            self.state = State.DONE
+            self._answer.end(reason)
             self._total = time.perf_counter() - self._started
             self._compiling = compile_seconds() - self._compile_started
 

@@ -3,15 +3,14 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from types import TracebackType
 
+from minillama.engine.generation.piece_stream import PieceStream
 from minillama.engine.result import Completion, Piece, State
 
 LONGEST_WAIT = 0.5  # seconds without a look at signals, where a wait cannot be interrupted
 
 
-class BatchStream:
+class BatchStream(PieceStream):
     """An iterator of pieces and a context manager; `completion` is there when it has ended.
 
     Any thread may read it and cancel it. An interrupt (Ctrl-C) while it is read cancels it and is raised again.
@@ -61,14 +60,6 @@ class BatchStream:
             raise self._error
         raise StopIteration
 
-    def __enter__(self) -> "BatchStream":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def take(self) -> list[Piece]:
         """The pieces that are there; does not wait.
 
@@ -93,17 +84,6 @@ class BatchStream:
         with self._changed:
             while self.state is not State.DONE:
                 self._changed.wait(LONGEST_WAIT)
-
-    def finish(self) -> Completion:
-        """Wait for the end; an interrupt ends it and keeps the text so far.
-
-        Raises the error of a stream that failed.
-        """
-        with suppress(KeyboardInterrupt):
-            for _ in self:
-                pass
-        self.close()
-        return self.completion
 
     @property
     def completion(self) -> Completion:

@@ -5,16 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt32
-
 from minillama.engine.backends.finite import non_finite
 from minillama.engine.batching.batch_stream import BatchStream
 from minillama.engine.batching.executor import SampledToken
-from minillama.engine.generation.text_output import TextOutput
+from minillama.engine.generation.answer import Answer
 from minillama.engine.generation.text_request import TextRequest
-from minillama.engine.grammar import Constraint
-from minillama.engine.result import Completion, Piece, Reason, Timings, TokenProb
+from minillama.engine.result import Reason, Timings
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
 
@@ -49,17 +45,10 @@ class BatchTask:
         self.stream, self.options, self.chain = stream, options, chain
         self.ids, self.request, self.seed = text.ids, text.request, stream.seed
         self.add_bos = tokenizer.add_bos
-        self._grammar: Constraint | None = None
-        self.allowed: UInt32[np.ndarray, W] | None = None  # tokens that may come next, as bits; None for all
-        if text.grammar is not None:
-            has_ends = bool(tokenizer.eog) and not text.request.ignore_eos
-            self._grammar = Constraint(text.grammar, has_ends=has_ends)
-            self.allowed = self._grammar.allowed
-        self._output = TextOutput(tokenizer, text.request.stop, text.request.ignore_eos, options.splitter)
-        self._tokens: list[int] = []
-        self._logprobs: list[float] = []
-        self._top: list[tuple[TokenProb, ...]] = []
-        self._token_seconds: list[float] = []
+        self._answer = Answer(
+            tokenizer, text, options.splitter, options.n_probs, post_sampling_probs=options.post_sampling_probs
+        )
+        self.allowed = self._answer.allowed  # tokens that may come next, as bits; None for all
         self._submitted = self._began = self._last = now
         self._first_at: float | None = None
 
@@ -71,7 +60,7 @@ class BatchTask:
     @property
     def shifts(self) -> bool:
         """Whether a full context drops its older half, so that the text goes on."""
-        return self.request.context_shift and self.request.n != -2
+        return self._answer.shifts
 
     @property
     def prompt_seconds(self) -> float:
@@ -81,7 +70,7 @@ class BatchTask:
     @property
     def generated_seconds(self) -> float:
         """Seconds of the tokens after the first."""
-        return sum(self._token_seconds, 0.0)
+        return sum(self._answer.token_seconds, 0.0)
 
     def begin(self, slot: int, cached: int, now: float) -> None:
         """The task has a slot that holds the first `cached` tokens of its prompt."""
@@ -96,83 +85,42 @@ class BatchTask:
         """
         if not math.isfinite(sampled.logprob):
             raise non_finite()
-        if self._first_at is None:
-            self._first_at = now
-            seconds = now - self._submitted
-        else:
-            seconds = now - self._last
-            self._token_seconds.append(seconds)
+        is_first = self._first_at is None
+        self._first_at = now if self._first_at is None else self._first_at
+        seconds = now - (self._submitted if is_first else self._last)
         self._last = now
-        self._tokens.append(sampled.token)
-        self._logprobs.append(sampled.logprob)
-        shown = self._output.push(sampled.token)
-        if self._grammar is not None:
-            self._grammar.accept(sampled.token)
-        reason = self._why_stop(is_full)
-        if self._grammar is not None and reason is None:
-            self.allowed = self._grammar.allowed
-        if reason is not None:
-            shown += self._output.end(reason)
-        likely = self._likely(sampled)
-        piece = Piece(shown.text, sampled.token, sampled.logprob, seconds, shown.reasoning_content, *likely)
+        piece = self._answer.add(
+            sampled.token, sampled.logprob, seconds, sampled.report, is_full=is_full, is_late=self._is_late
+        )
+        reason = self._answer.reason
+        if reason is None:
+            self.allowed = self._answer.allowed
         self.stream.deliver(piece)
         if reason is not None:
-            self.stream.stop_string = self._output.found or ""
+            self.stream.stop_string = self._answer.stop_string
             self.end(reason, now)
         return reason
 
-    def _likely(self, sampled: SampledToken) -> tuple[tuple[TokenProb, ...], float | None]:
-        """The likeliest tokens, and the sampled one's log-probability after the chain, where they are wanted."""
-        if not self.options.n_probs or sampled.report is None:
-            return (), None
-        self._top.append(sampled.report.likeliest(self.options.n_probs))
-        return self._top[-1], sampled.report.chosen if self.options.post_sampling_probs else None
-
     def end(self, reason: Reason, now: float) -> None:
         """The text is complete, or was cancelled."""
-        if reason is Reason.INTERRUPTED:
-            self._output.end(reason)
-        self.stream.end(self._completion(reason, now))
+        self._answer.end(reason)
+        timings = Timings(
+            load=0.0,
+            compile=0.0,
+            prompt=self.prompt_seconds,
+            first_token=self._answer.first_seconds,
+            total=now - self._submitted,
+            prompt_tokens=self.stream.read_tokens - self.stream.cached_tokens,
+            generated_tokens=len(self._answer),
+            token_seconds=tuple(self._answer.token_seconds),
+        )
+        self.stream.end(self._answer.completion(len(self.ids), self.seed, timings))
 
     def fail(self, error: Exception) -> None:
         """The text cannot go on."""
         self.stream.fail(error)
 
-    def _why_stop(self, is_full: bool) -> Reason | None:
-        if self._output.ended or (self._grammar is not None and self._grammar.is_over):
-            return Reason.STOP
-        if self._output.found is not None:
-            return Reason.WORD
-        if 0 < self.request.n <= len(self._tokens) or self._is_late:
-            return Reason.LIMIT
-        if is_full and not self.shifts:
-            return Reason.LENGTH
-        return None
-
     @property
     def _is_late(self) -> bool:
         limit = self.options.time_limit
         return limit is not None and self._first_at is not None and self._last - self._first_at > limit
-
-    def _completion(self, reason: Reason, now: float) -> Completion:
-        first = 0.0 if self._first_at is None else self._first_at - self._submitted
-        return Completion(
-            text=self._output.text,
-            tokens=tuple(self._tokens),
-            logprobs=tuple(self._logprobs),
-            reason=reason,
-            prompt_tokens=len(self.ids),
-            seed=self.seed,
-            reasoning_content=self._output.reasoning_content,
-            top=tuple(self._top),
-            timings=Timings(
-                load=0.0,
-                compile=0.0,
-                prompt=self.prompt_seconds,
-                first_token=first,
-                total=now - self._submitted,
-                prompt_tokens=self.stream.read_tokens - self.stream.cached_tokens,
-                generated_tokens=len(self._tokens),
-                token_seconds=tuple(self._token_seconds),
-            ),
-        )

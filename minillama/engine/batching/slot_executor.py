@@ -79,7 +79,7 @@ class SlotExecutor:
     ) -> Draw:
         """Put a new sampler into a slot and draw the first token.
 
-        recent_ids: the tokens before, of which it sees the last ones. logits: of `prefill`. allowed: as of `step`.
+        recent_ids: the tokens before; it sees the last ones. logits: of `prefill`. allowed: as of `step`.
         """
         pool, tail = self._samplers.join(slot, chain), list(recent_ids)[-chain.window :]
         recent = np.array([[*tail, *[0] * (chain.window - len(tail))]], np.int32)
@@ -158,9 +158,9 @@ class SlotExecutor:
 
         No slot changes, so that requests may be served between two of them.
         """
-        chain, nobody = self._backend.chain(sampling, is_shared=True), self.slots
+        chain, no_slot = self._backend.chain(sampling, is_shared=True), self.slots
         for size in self.chunk_sizes:
-            logits = self.prefill(nobody, 0, [0] * size)
+            logits = self.prefill(no_slot, 0, [0] * size)
             yield f"prefill of {size}"
             if size == self.chunk_sizes[0]:
                 self._warm_up_samplers(chain, logits)
@@ -168,10 +168,10 @@ class SlotExecutor:
         for count in self.row_counts:
             self._warm_up_step(chain, count)
             yield f"step of {count}"
-        self.copy(nobody, nobody, 0)
+        self.copy(no_slot, no_slot, 0)
         yield "copy"
         for size in saved_sizes(self._room):
-            self.load(nobody, self.save(nobody, size))
+            self.load(no_slot, self.save(no_slot, size))
             yield f"saved slot of {size}"
 
     def _warm_up_samplers(self, chain: Handle, logits: Handle) -> None:

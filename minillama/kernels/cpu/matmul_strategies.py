@@ -13,7 +13,7 @@ from minillama.kernels.cpu.runtime.registry import Role, activation_terms, chose
 from minillama.kernels.cpu.skinny_gemm import row_blocks
 from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS, tile_bytes
 
-DECODE_TOKENS = row_blocks.MAX_TOKENS  # each token of so many has the bits that it would have alone
+DECODE_TOKENS = row_blocks.MAX_TOKENS  # up to this many, each token has the bits that it would have alone
 SHORT_PROMPT = 8  # tokens; a longer prompt is multiplied by the GEMM
 _DECODE_TASK_BYTES = 1 << 18  # weights of a task when decoding
 _MIN_TASKS = 16  # of a product, so that all threads finish at about the same time

@@ -1,4 +1,4 @@
-"""Grammars that begin behind a trigger."""
+"""Grammars that begin after a trigger."""
 
 import pytest
 from grammar_oracle import readable_tokenizer, readable_vocabulary, tokens_of
