@@ -6,7 +6,7 @@ import re
 
 import pytest
 from grammar_oracle import random_text, readable_vocabulary
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minillama.engine.grammar import Grammar
@@ -109,6 +109,7 @@ def is_valid(value: object, schema: dict) -> bool:
 
 @settings(max_examples=10)
 @given(SCHEMAS, st.integers(0, 2**32))
+@example({"type": "object", "properties": {"": {}}, "required": []}, 0)
 def test_random_texts_are_valid(schema: dict, seed: int) -> None:
     grammar = Grammar(schema_to_gbnf({**schema, **DEFS}), readable_vocabulary())
     rng = random.Random(seed)

@@ -43,7 +43,8 @@ def object_rule(writer: RuleWriter, properties: Sequence[ObjectProperty], others
     prefix = f"{name}-" if name else ""
     pairs: dict[str | None, str] = {}
     for one in properties:
-        value = writer.visit(one.schema, prefix + one.name, one.path)
+        # "" names the rule of the whole schema, which a property with an empty name must not replace
+        value = writer.visit(one.schema, prefix + one.name or "property", one.path)
         pairs[one.name] = writer.add(
             f"{prefix}{one.name}-kv", f'{literal(json_text(one.name))} space ":" space {value}'
         )
