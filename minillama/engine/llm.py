@@ -9,24 +9,23 @@ from typing import Unpack
 import numpy as np
 from jaxtyping import Float32
 
-from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend
-from minillama.engine.backends.finite import check_finite
 from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.engine.batching.batch_stream import finish_all
 from minillama.engine.batching.open_batch_engine import SlotOptions, fitting_slots, open_batch_engine
-from minillama.engine.embeddings.text_embeddings import check_normalize, check_pooling, hidden_states, pooled
+from minillama.engine.evaluation.text_embeddings import check_normalize, check_pooling, hidden_states, pooled
+from minillama.engine.evaluation.text_logits import text_logits
+from minillama.engine.evaluation.trace import trace
 from minillama.engine.generate_options import GenerateOptions
 from minillama.engine.generation.option_names import check_template_variables
 from minillama.engine.generation.text_request import RequestReader, TextOrIds
 from minillama.engine.loading.memory_budget import Memory
 from minillama.engine.memory_usage import Measured, memory_usage
 from minillama.engine.result import Completion
-from minillama.engine.session import LEAST_CHUNK, Session
+from minillama.engine.session import Session
 from minillama.engine.stream import Stream
-from minillama.engine.trace import trace
 from minillama.errors import OptionError, UnsupportedError
 from minillama.gguf import GGUF
 from minillama.gguf.kv_cache_types import CacheTypes
@@ -131,10 +130,7 @@ class LLM:
         self, prompt: TextOrIds, session: Session | None, options: GenerateOptions, splitter: Splitter
     ) -> Stream:
         text = self.requests.read(prompt, options)
-        if len(text.ids) > self.ctx_size - 4:
-            raise OptionError(
-                f"the prompt has {len(text.ids)} tokens, too many for a context of {self.ctx_size}; raise ctx_size"
-            )
+        text.check_fits(self.ctx_size)
         chain = self.backend.chain(text.sampling)
         if session is None:
             session = self.session()
@@ -262,19 +258,7 @@ class LLM:
         ids: token ids, or a text as in `stream`. Raises NonFiniteError for NaN and infinite logits; `trace` shows where
         they begin.
         """
-        ids = self._fitting_ids(ids)
-        padded = -(-len(ids) // LEAST_CHUNK) * LEAST_CHUNK
-        cache = self.backend.new_cache(padded, self.cache_types)
-        row = np.zeros((1, padded), np.int32)
-        row[0, : len(ids)] = ids
-        parts = []
-        for start in range(0, padded, self.batches.ubatch_size):
-            part = row[:, start : start + self.batches.ubatch_size]
-            states, cache = self.backend.call(programs.hidden, cache, part, None)
-            parts.append(np.asarray(self.backend.call(programs.logits, states))[0])
-        found = np.concatenate(parts)[: len(ids)]
-        check_finite(found)
-        return found
+        return text_logits(self.backend, self.cache_types, self._fitting_ids(ids), self.batches.ubatch_size)
 
     def embed(
         self, texts: Sequence[TextOrIds], *, pooling: str = "mean", normalize: int = 2

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Integer, UInt32
 
-from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
-from minillama.engine.backends.programs import VerifiedDraft
+from minillama.engine.backends.programs import text_programs
+from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.batches import Batches
 from minillama.engine.text_cache import TextCache
 from minillama.errors import OptionError, quoted
@@ -138,7 +138,7 @@ class Session:
             chunk = list(ids[done : done + count])
             self._prepare(padded)
             row, valid = np.array([chunk + [0] * (padded - count)], np.int32), np.full(1, count, np.int32)
-            logits, self._cache.handle = self._backend.call(programs.prefill, self._cache.handle, row, valid)
+            logits, self._cache.handle = self._backend.call(text_programs.prefill, self._cache.handle, row, valid)
             self.tokens += chunk
             done += count
             if done % batch_size == 0:
@@ -157,7 +157,7 @@ class Session:
         recent = np.zeros((1, chain.window), np.int32)
         recent[0, : len(tail)] = tail
         count = np.full(1, len(tail), np.int32)
-        return self._backend.call(programs.start, chain, seed_words(seed)[None], recent, count, logits, allowed)
+        return self._backend.call(text_programs.start, chain, seed_words(seed)[None], recent, count, logits, allowed)
 
     def generate(
         self,
@@ -184,14 +184,14 @@ class Session:
         if not draft:
             ids = self._backend.put(np.array([[token]], np.int32)) if isinstance(token, int) else token
             result, state, cache.handle = self._backend.call(
-                programs.generate, cache.handle, chain, state, ids, None, allowed
+                text_programs.generate, cache.handle, chain, state, ids, None, allowed
             )
             return result, state
         ids = np.zeros((1, size), np.int32)
         ids[0, : 1 + len(draft)] = token, *draft
         n_draft = np.full(1, len(draft), np.int32)
         result, state, cache.handle = self._backend.call(
-            programs.generate, cache.handle, chain, state, ids, n_draft, None
+            text_programs.generate, cache.handle, chain, state, ids, n_draft, None
         )
         self._ahead = int(np.asarray(result.count)[0])
         self._ran = ids[0, : self._ahead]
@@ -215,7 +215,7 @@ class Session:
         self._ensure(len(self.tokens) + 1)
         self._prepare(1)
         ids, one = np.array([[token]], np.int32), np.ones(1, np.int32)
-        logits, self._cache.handle = self._backend.call(programs.prefill, self._cache.handle, ids, one)
+        logits, self._cache.handle = self._backend.call(text_programs.prefill, self._cache.handle, ids, one)
         self.tokens.append(token)
         return logits
 

@@ -14,7 +14,7 @@ from jaxtyping import UInt32
 
 from minillama.engine.backends.base import Handle
 from minillama.engine.backends.finite import non_finite
-from minillama.engine.backends.programs import VerifiedDraft
+from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.compile.compile_timer import Stopwatch, compile_seconds
 from minillama.engine.generation.answer import Answer
 from minillama.engine.generation.context_shift import kept_tokens, shift

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend, Handle
+from minillama.engine.backends.programs import text_programs
 from minillama.engine.generation.checkpoints import Checkpoint, Checkpoints, needs_checkpoints
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model.state_sizes import checkpoint_bytes, window_capacity
@@ -64,7 +64,7 @@ class TextCache:
         """Make room for that many positions, at most the context."""
         capacity = self.capacity_for(positions)
         if capacity > self.capacity:
-            self.handle = self._backend.call(programs.resize, self.handle, capacity)
+            self.handle = self._backend.call(text_programs.resize, self.handle, capacity)
 
     def prepare(self, length: int, count: int, *, ends_prompt: bool) -> None:
         """Get ready for `count` tokens after the first `length`.
@@ -76,7 +76,7 @@ class TextCache:
         window = self._backend.config.sliding_window
         if window and length + count > self._first + window_capacity(window, self._chunk):
             self._first = first_held(window, length)
-            self.handle = self._backend.call(programs.slide, self.handle, _one(self._first))
+            self.handle = self._backend.call(text_programs.slide, self.handle, _one(self._first))
 
     def go_back(self, length: int) -> int:
         """Drop all but the first `length` tokens; the number left.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minillama as ml
-from minillama.engine.embeddings.text_embeddings import file_pooling, scaled
+from minillama.engine.evaluation.text_embeddings import file_pooling, scaled
 
 TEXT = "Once upon a time there was a cat"
 # First numbers of llama-server's vectors of stories260K (-ctk f32 -ctv f32 -fa off), by pooling, not scaled.

@@ -182,14 +182,14 @@ class TestBatches:
     def test_a_prompt_is_computed_in_chunks_of_ubatch_size_and_handed_over_in_batches(
         self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from minillama.engine.backends import programs
         from minillama.engine.backends.local import LocalBackend
+        from minillama.engine.backends.programs import text_programs
 
         opened = ml.load(llm.path, batch_size=50, ubatch_size=20, progress=False)
         shapes, call = [], LocalBackend.call
 
         def watched(self, program, *args):
-            if program is programs.prefill:
+            if program is text_programs.prefill:
                 _, ids, n_valid = args
                 shapes.append((ids.shape[1], int(n_valid[0])))
             return call(self, program, *args)

@@ -8,9 +8,9 @@ import numpy as np
 from tiny_models import write_tiny
 
 import minillama as ml
-from minillama.engine.backends import programs
 from minillama.engine.backends.pipeline import PipelineBackend, Stage
-from minillama.engine.backends.programs import Kind
+from minillama.engine.backends.programs import text_programs
+from minillama.engine.backends.programs.program import Kind
 from minillama.engine.backends.remote_calls.remote_arguments import HANDLES
 from minillama.engine.loading.layer_placement import Placement
 from minillama.model import Cache
@@ -51,11 +51,11 @@ def test_what_a_process_without_the_head_stores_is_accepted_back(tmp_path: Path)
     backend = PipelineBackend(whole.params, whole.config, stages, FirstOfTwo(), placement, (device,))
     chain, cache = backend.chain(Sampling()), backend.new_cache(64, whole.cache_types)
     one = np.ones(1, np.int32)
-    logits, cache = backend.call(programs.prefill, cache, np.zeros((1, 16), np.int32), 5 * one)
+    logits, cache = backend.call(text_programs.prefill, cache, np.zeros((1, 16), np.int32), 5 * one)
     recent = np.zeros((1, chain.window), np.int32)
-    draft, state = backend.call(programs.start, chain, seed_words(1)[None], recent, one, logits, None)
+    draft, state = backend.call(text_programs.start, chain, seed_words(1)[None], recent, one, logits, None)
     for n_draft, ids in ((None, draft.tokens), (one, np.zeros((1, 2), np.int32))):
-        draft, state, cache = backend.call(programs.generate, cache, chain, state, ids, n_draft, None)
+        draft, state, cache = backend.call(text_programs.generate, cache, chain, state, ids, n_draft, None)
         assert draft.tokens.shape == ids.shape
         assert isinstance(cache, Cache)
         for kind, value in ((Kind.STATE, state), (Kind.LOGITS, logits)):

@@ -11,8 +11,9 @@ from device_processes import Check
 from tiny_models import write_tiny
 
 import minillama as ml
-from minillama.engine.backends import programs
-from minillama.engine.backends.programs import PROGRAMS, Kind
+from minillama.engine.backends.programs import text_programs
+from minillama.engine.backends.programs.program import Kind
+from minillama.engine.backends.programs.program_table import ALL_PROGRAMS
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.sampling import Sampling
 from minillama.sampling.mersenne_twister import seed_words
@@ -40,12 +41,18 @@ class Batch:
         self = Batch(backend, backend.chain(sampling), backend.new_cache(64, EXACT, len(texts)))
         ids = np.array([text + [0] * (size - len(text)) for text in texts], np.int32)
         n_valid = np.array([len(text) for text in texts], np.int32)
-        logits, self.cache = backend.call(programs.prefill, self.cache, ids, n_valid)
+        logits, self.cache = backend.call(text_programs.prefill, self.cache, ids, n_valid)
         recent = np.zeros((len(texts), self.chain.window), np.int32)
         for row, text in enumerate(texts):
             recent[row, : len(text)] = text
         draft, self.state = backend.call(
-            programs.start, self.chain, np.stack([seed_words(seed) for seed in seeds]), recent, n_valid, logits, None
+            text_programs.start,
+            self.chain,
+            np.stack([seed_words(seed) for seed in seeds]),
+            recent,
+            n_valid,
+            logits,
+            None,
         )
         self.last = draft.tokens
         return self
@@ -56,7 +63,7 @@ class Batch:
         if draft is not None:
             ids, count = np.concatenate([np.asarray(self.last), draft], axis=1), np.array(n_draft, np.int32)
         result, self.state, self.cache = self.backend.call(
-            programs.generate, self.cache, self.chain, self.state, ids, count, None
+            text_programs.generate, self.cache, self.chain, self.state, ids, count, None
         )
         counts = np.ones(len(self.last), int) if result.count is None else np.asarray(result.count)
         self.last = np.asarray(result.tokens)[np.arange(len(counts)), counts - 1][:, None].astype(np.int32)
@@ -106,7 +113,7 @@ def test_over_devices(apart: Check, tmp_path: Path, sampling: Sampling) -> None:
 
 def test_every_program_declares_what_it_takes_and_gives() -> None:
     """The table is what the worker checks a leader's calls with."""
-    for name, program in PROGRAMS.items():
+    for name, program in ALL_PROGRAMS.items():
         assert program.name == name
         assert len(inspect.signature(program.function).parameters) == 1 + len(program.takes), "the model comes first"
         assert Kind.CACHE not in program.gives or Kind.CACHE in program.takes

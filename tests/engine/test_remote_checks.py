@@ -5,13 +5,13 @@ import pytest
 from tiny_models import VOCAB, write_tiny
 
 import minillama as ml
-from minillama.engine.backends import programs
-from minillama.engine.backends.programs import PROGRAMS, Kind
+from minillama.engine.backends.programs import text_programs
+from minillama.engine.backends.programs.program import Kind
+from minillama.engine.backends.programs.program_table import ALL_PROGRAMS
 from minillama.engine.backends.remote_calls import remote_checks
 from minillama.engine.backends.remote_calls.remote_checks import CHECKS, check_new_cache, check_shares, in_range
 from minillama.engine.backends.remote_calls.slot_checks import SLOT_CHECKS
 from minillama.engine.backends.remote_worker import RemoteWorker, _open
-from minillama.engine.backends.slot_programs import ALL_PROGRAMS
 from minillama.errors import FormatError, OptionError, ResourceError
 from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.parallel.workers.wire import Message
@@ -271,17 +271,17 @@ class TestWithoutTheChecks:
     @pytest.mark.parametrize("length", [FAR, -FAR, 512, -1])
     def test_a_length_outside_of_the_cache(self, llm: ml.LLM, length: int) -> None:
         cache = llm.backend.new_cache(512, llm.cache_types)
-        _, cache = llm.backend.call(programs.prefill, cache, np.ones((1, 32), np.int32), whole(32))
+        _, cache = llm.backend.call(text_programs.prefill, cache, np.ones((1, 32), np.int32), whole(32))
         cache = llm.backend.truncate(cache, whole(length))
-        logits, cache = llm.backend.call(programs.prefill, cache, row(1), whole(1))
+        logits, cache = llm.backend.call(text_programs.prefill, cache, row(1), whole(1))
         assert np.isfinite(np.asarray(logits)).all()
-        logits, _ = llm.backend.call(programs.prefill, cache, np.ones((1, 32), np.int32), whole(32))
+        logits, _ = llm.backend.call(text_programs.prefill, cache, np.ones((1, 32), np.int32), whole(32))
         assert np.isfinite(np.asarray(logits)).all()
 
     @pytest.mark.parametrize("valid", [-100_000, -FAR, -1, 33, FAR])
     def test_a_number_of_valid_tokens_outside_of_the_ids(self, llm: ml.LLM, valid: int) -> None:
         cache = llm.backend.new_cache(512, llm.cache_types)
-        logits, _ = llm.backend.call(programs.prefill, cache, np.ones((1, 32), np.int32), whole(valid))
+        logits, _ = llm.backend.call(text_programs.prefill, cache, np.ones((1, 32), np.int32), whole(valid))
         assert np.asarray(logits).shape == (1, VOCAB)
 
     @pytest.mark.slow
@@ -289,10 +289,10 @@ class TestWithoutTheChecks:
         """Token 0 is the only one that may follow, and pads the ids: no sample differs from the draft."""
         chain = llm.backend.chain(llm.sampling(temp=0.0, logit_bias=((0, 1e30),)))
         cache = llm.backend.new_cache(512, llm.cache_types)
-        logits, cache = llm.backend.call(programs.prefill, cache, np.ones((1, 32), np.int32), whole(32))
-        _, state = llm.backend.call(programs.start, chain, SEEDS, WINDOW, whole(0), logits, None)
+        logits, cache = llm.backend.call(text_programs.prefill, cache, np.ones((1, 32), np.int32), whole(32))
+        _, state = llm.backend.call(text_programs.start, chain, SEEDS, WINDOW, whole(0), logits, None)
         draft, _, _ = llm.backend.call(
-            programs.generate, cache, chain, state, np.zeros((1, 4), np.int32), whole(FAR), None
+            text_programs.generate, cache, chain, state, np.zeros((1, 4), np.int32), whole(FAR), None
         )
         assert np.asarray(draft.count).tolist() == [4]
 
@@ -300,6 +300,6 @@ class TestWithoutTheChecks:
 def test_kinds_of_arrays_have_a_check() -> None:
     """Every program that takes numbers of the leader is in the table above, with some that are wrong."""
     numbers = {Kind.IDS, Kind.COUNTS, Kind.WINDOW, Kind.SEEDS, Kind.STATIC}
-    for name, program in PROGRAMS.items():
+    for name, program in ALL_PROGRAMS.items():
         if numbers & set(program.takes):
             assert sum(message.op == name for message in HOSTILE.values()) >= 3, name

@@ -15,7 +15,7 @@ from tiny_models import write_tiny
 
 import minillama as ml
 from minillama.engine.backends.local import _compiled
-from minillama.engine.backends.programs import PROGRAMS
+from minillama.engine.backends.programs.program_table import ALL_PROGRAMS
 from minillama.engine.backends.remote import RemoteBackend
 from minillama.engine.batching.slot_executor import SlotExecutor
 from minillama.sampling import Sampling
@@ -88,7 +88,7 @@ class Crowd:
 
 
 def programs_compiled() -> dict[str, int]:
-    return {name: _compiled(program).jitted._cache_size() for name, program in PROGRAMS.items()}
+    return {name: _compiled(program).jitted._cache_size() for name, program in ALL_PROGRAMS.items()}
 
 
 @dataclass(frozen=True)

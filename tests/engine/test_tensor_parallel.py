@@ -229,15 +229,16 @@ def test_a_device_holds_its_part_of_a_recurrent_layer(without_kernels: Check, tm
 
 def exchanges(path: Path, count: int, options: dict[str, float]) -> list[str]:
     """The collectives in the program of a step, as XLA has compiled it."""
-    from minillama.engine.backends import programs
+    from minillama.engine.backends.programs import text_programs
+    from minillama.engine.backends.programs.program import Program
     from minillama.engine.backends.tensor_parallel import TensorParallelBackend
 
     llm = load(path, count)
     compiled: list[str] = []
     call = TensorParallelBackend.call
 
-    def watched(self: TensorParallelBackend, program: programs.Program, *args: object) -> object:
-        if program is programs.generate:
+    def watched(self: TensorParallelBackend, program: Program, *args: object) -> object:
+        if program is text_programs.generate:
             leaves, structure = jax.tree.flatten(args)  # `lower` would rebuild trees with leaves that are no arrays
             whole = jax.jit(lambda leaves: call(self, program, *jax.tree.unflatten(structure, leaves)))
             compiled.append(whole.lower(leaves).compile().as_text())

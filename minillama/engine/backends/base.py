@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from minillama.engine.backends.programs import Program
+from minillama.engine.backends.programs.program import Program
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config
 from minillama.sampling import Sampling

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from minillama.engine.backends import programs
 from minillama.engine.backends.base import BackendDefaults, Handle
 from minillama.engine.backends.packed_params import PackedParams, pack
-from minillama.engine.backends.programs import Kind, Program, WholeModel
+from minillama.engine.backends.programs import text_programs
+from minillama.engine.backends.programs.program import Kind, Program
+from minillama.engine.backends.programs.whole_model import WholeModel
 from minillama.engine.compile.executable_cache import CachedJit
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config, Params, empty_cache
@@ -52,7 +53,7 @@ class LocalBackend(BackendDefaults):
         return replace(cache, length=jax.device_put(length, self.device))  # no program to compile
 
     def temporary_bytes(self, size: int, cache: Handle) -> int | None:
-        function = _compiled(programs.prefill).function
+        function = _compiled(text_programs.prefill).function
         weights, weights_structure = jax.tree.flatten(self._packed)
         states, cache_structure = jax.tree.flatten(cache)
 

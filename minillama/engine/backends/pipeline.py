@@ -16,7 +16,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from minillama.engine.backends.base import BackendDefaults, Handle
-from minillama.engine.backends.programs import Counts, Ids, Program
+from minillama.engine.backends.programs.program import Counts, Ids, Program
 from minillama.engine.loading.layer_placement import Placement, Segment, split_layers, with_sources
 from minillama.engine.loading.load_params import Advance, load_segment
 from minillama.errors import OptionError

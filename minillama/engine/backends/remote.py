@@ -17,7 +17,10 @@ import numpy as np
 from jaxtyping import Int
 
 from minillama.engine.backends.base import BackendDefaults, Handle
-from minillama.engine.backends.programs import ARRAY, Kind, Program, VerifiedDraft, gather_rows, generate
+from minillama.engine.backends.programs.program import Kind, Program
+from minillama.engine.backends.programs.text_programs import gather_rows, generate
+from minillama.engine.backends.programs.verified_draft import VerifiedDraft
+from minillama.engine.backends.remote_calls.remote_arguments import ARRAY
 from minillama.engine.compile.compile_timer import count_seconds
 from minillama.errors import FormatError
 from minillama.gguf.kv_cache_types import CacheTypes

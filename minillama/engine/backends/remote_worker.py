@@ -17,7 +17,8 @@ import numpy as np
 
 from minillama import env
 from minillama.engine.backends.base import Backend
-from minillama.engine.backends.programs import Kind, Program
+from minillama.engine.backends.programs.program import Kind, Program
+from minillama.engine.backends.programs.program_table import ALL_PROGRAMS
 from minillama.engine.backends.remote_calls.remote_arguments import Arguments, instance
 from minillama.engine.backends.remote_calls.remote_checks import (
     CHECKS,
@@ -30,7 +31,6 @@ from minillama.engine.backends.remote_calls.remote_checks import (
     in_range,
 )
 from minillama.engine.backends.remote_calls.slot_checks import SLOT_CHECKS
-from minillama.engine.backends.slot_programs import ALL_PROGRAMS
 from minillama.engine.compile.compile_timer import compile_seconds
 from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.engine.loading.memory_budget import give_back, lock_weights

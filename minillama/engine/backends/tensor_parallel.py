@@ -18,7 +18,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Int
 
 from minillama.engine.backends.base import BackendDefaults, Handle
-from minillama.engine.backends.programs import Kind, Program, WholeModel
+from minillama.engine.backends.programs.program import Kind, Program
+from minillama.engine.backends.programs.whole_model import WholeModel
 from minillama.engine.loading.load_params import Advance
 from minillama.engine.loading.load_sharded_params import ShardedLoader
 from minillama.gguf import GGUF

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import UInt32
 
-from minillama.engine.backends import slot_programs
 from minillama.engine.backends.base import Backend, Handle
-from minillama.engine.backends.programs import VerifiedDraft
+from minillama.engine.backends.programs import slot_programs
+from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.batching.device.sampler_pool import SamplerPools
 from minillama.engine.batching.device.saved_slot import SavedSlot, saved_sizes
 from minillama.engine.batching.executor import Masks, SampledToken

@@ -19,6 +19,7 @@ from minillama.tokenizer.token_ids import checked_ids
 
 TextOrIds = str | Sequence[int] | Integer[np.ndarray, "T"]  # ids: checked by `checked_ids`
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
+LEAST_ANSWER = 4  # tokens that a context must have room for after a prompt, as in llama-completion
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class TextRequest:
     request: Request
     sampling: Sampling  # with the tokens that are never sampled
     grammar: GrammarState | LazyState | None = None  # before the first token
+
+    def check_fits(self, ctx_size: int) -> None:
+        """Raise OptionError if the context has no room for the prompt and an answer."""
+        if len(self.ids) > ctx_size - LEAST_ANSWER:
+            raise OptionError(
+                f"the prompt has {len(self.ids)} tokens, too many for a context of {ctx_size}; raise ctx_size"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32
 
-from minillama.engine.backends import programs
+from minillama.engine.backends.programs import text_programs
 from minillama.engine.backends.tensor_parallel import TensorParallelBackend
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError, ResourceError
@@ -80,12 +80,12 @@ def step_ledger(llm: LLM) -> tuple[Collective, ...]:
         raise OptionError("the model is on one device and sends nothing; load it with tensor_parallel=2")
     chain, one = backend.chain(Sampling()), np.ones(1, np.int32)
     cache = backend.new_cache(64, llm.cache_types)
-    logits, cache = backend.call(programs.prefill, cache, np.zeros((1, 1), np.int32), one)
+    logits, cache = backend.call(text_programs.prefill, cache, np.zeros((1, 1), np.int32), one)
     recent, seed = np.zeros((1, chain.window), np.int32), seed_words(1)[None]
-    draft, state = backend.call(programs.start, chain, seed, recent, one, logits, None)
+    draft, state = backend.call(text_programs.start, chain, seed, recent, one, logits, None)
 
     def step(cache: Cache, state: SamplerState, ids: Array) -> object:
-        return backend.call(programs.generate, cache, chain, state, ids, None, None)
+        return backend.call(text_programs.generate, cache, chain, state, ids, None, None)
 
     program = jax.jit(step).lower(cache, state, draft.tokens)
     return list_collectives(program.compile().as_text())

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from minillama.engine.backends import programs
 from minillama.engine.backends.base import Handle
 from minillama.engine.backends.finite import check_finite
+from minillama.engine.backends.programs import text_programs
 from minillama.engine.llm import LLM
 from minillama.errors import OptionError
 from minillama.measure.quality.task_files import Task
@@ -161,8 +161,8 @@ def _scores(llm: LLM, group: Sequence[TokenisedTask]) -> Iterator[tuple[float, .
     owners = padded(owners, _bucket(len(owners)))
     ids, targets, scored = _suffixes(group, len(owners))
     cache = _prefill_shared(llm, group, owners, ids.shape[1])
-    states, _ = llm.backend.call(programs.hidden, cache, ids, None)
-    nll = np.asarray(llm.backend.call(programs.nll, states, targets, 0)).astype(np.float64)
+    states, _ = llm.backend.call(text_programs.hidden, cache, ids, None)
+    nll = np.asarray(llm.backend.call(text_programs.nll, states, targets, 0)).astype(np.float64)
     check_finite(nll[scored])
     means = -np.sum(nll, axis=1, where=scored) / np.maximum(1, np.sum(scored, axis=1))
     row = 0
@@ -182,8 +182,8 @@ def _prefill_shared(llm: LLM, group: Sequence[TokenisedTask], owners: Int32[np.n
     for start in range(0, longest, llm.batches.ubatch_size):
         part = ids[:, start : start + llm.batches.ubatch_size]
         valid = np.clip(lengths - start, 0, part.shape[1]).astype(np.int32)
-        _, cache = llm.backend.call(programs.hidden, cache, part, valid)
-    return llm.backend.call(programs.gather_rows, cache, owners)
+        _, cache = llm.backend.call(text_programs.hidden, cache, part, valid)
+    return llm.backend.call(text_programs.gather_rows, cache, owners)
 
 
 def _suffixes(

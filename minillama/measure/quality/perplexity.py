@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from minillama.engine.backends import programs
 from minillama.engine.backends.finite import check_finite
+from minillama.engine.backends.programs import text_programs
 from minillama.engine.compile.compile_timer import Stopwatch
 from minillama.engine.llm import LLM
 from minillama.measure.quality.text_windows import (
@@ -107,7 +107,9 @@ def estimates(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterator[E
     """The perplexity of windows, refined with each window."""
     tally, found, stopwatch = Tally(windows.count), [], Stopwatch()
     for piece in hidden_states(llm, windows, stop):
-        found.append(np.asarray(llm.backend.call(programs.nll, piece.states, piece.of(windows.targets), piece.first)))
+        found.append(
+            np.asarray(llm.backend.call(text_programs.nll, piece.states, piece.of(windows.targets), piece.first))
+        )
         if piece.stop == windows.scored:
             seconds = stopwatch.seconds() / piece.count
             for row in np.concatenate(found, axis=1)[: piece.count]:

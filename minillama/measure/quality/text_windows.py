@@ -13,8 +13,8 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int32, Shaped
 
-from minillama.engine.backends import programs
 from minillama.engine.backends.base import Handle
+from minillama.engine.backends.programs import text_programs
 from minillama.engine.llm import LLM
 from minillama.engine.loading.memory_budget import round_up
 from minillama.errors import OptionError, UnsupportedError
@@ -180,7 +180,9 @@ def hidden_states(llm: LLM, windows: Windows, stop: Stop = never_stop) -> Iterat
         for at in range(0, end, part):
             if stop():
                 return
-            hidden, cache = llm.backend.call(programs.hidden, cache, ids[:, at : min(at + part, windows.size)], None)
+            hidden, cache = llm.backend.call(
+                text_programs.hidden, cache, ids[:, at : min(at + part, windows.size)], None
+            )
             low, high = max(at, windows.first), min(at + part, end)
             if low < high:
                 yield ScoredStates(window, count, low - windows.first, high - windows.first, batch, hidden, low - at)

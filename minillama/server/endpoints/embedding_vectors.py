@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from starlette.requests import Request
 from starlette.responses import Response
 
-from minillama.engine.embeddings.text_embeddings import file_pooling
+from minillama.engine.evaluation.text_embeddings import file_pooling
 from minillama.server.endpoints.endpoint import Endpoint
 from minillama.server.http_errors import ErrorKind, RequestError, invalid, json_response, not_supported
 from minillama.server.model_host import ModelHost

@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from minillama.engine.backends.programs import ARRAY, Kind, VerifiedDraft
+from minillama.engine.backends.programs.program import Kind
+from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.backends.remote_calls.remote_checks import HeldCache, in_range
 from minillama.parallel.workers.wire import Message
 from minillama.sampling import SamplerState
 from minillama.sampling.packed_chain import PackedChain
 
+ARRAY = "array"  # stands in a message for the next of its arrays
 MOST_NUMBER = 1 << 53  # of a value
 ARRAYS = {
     Kind.IDS: (np.int32, 2),

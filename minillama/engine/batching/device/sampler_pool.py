@@ -7,8 +7,8 @@ draws, and never one that runs the model.
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from minillama.engine.backends import slot_programs
 from minillama.engine.backends.base import Backend, Handle
+from minillama.engine.backends.programs import slot_programs
 
 MOST_POOLS = 8  # kept without slots; the least recently used goes
 

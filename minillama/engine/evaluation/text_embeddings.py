@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from minillama.engine.backends import programs
 from minillama.engine.backends.base import Backend
 from minillama.engine.backends.finite import check_finite
+from minillama.engine.backends.programs import text_programs
 from minillama.engine.session import LEAST_CHUNK
 from minillama.errors import OptionError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
@@ -37,7 +37,7 @@ def hidden_states(
         part = ids[start : start + chunk]
         row = np.zeros((1, chunk), np.int32)
         row[0, : len(part)] = part
-        states, cache = backend.call(programs.hidden, cache, row, np.array([len(part)], np.int32))
+        states, cache = backend.call(text_programs.hidden, cache, row, np.array([len(part)], np.int32))
         parts.append(np.asarray(states)[0, : len(part)])
     found = np.concatenate(parts).astype(np.float32)
     check_finite(found, "hidden states")

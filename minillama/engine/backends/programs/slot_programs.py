@@ -14,20 +14,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, UInt32
 
-from minillama.engine.backends.programs import (
-    PROGRAMS,
-    Counts,
-    Ids,
-    Kind,
-    Masks,
-    Model,
-    VerifiedDraft,
-    blank_draft,
-    draw_tokens,
-    first_state,
-    logits_shard,
-    program,
-)
+from minillama.engine.backends.programs.output_head import draw_tokens, first_state, logits_shard
+from minillama.engine.backends.programs.program import Counts, Ids, Kind, Masks, Model, program
+from minillama.engine.backends.programs.verified_draft import VerifiedDraft, blank_draft
 from minillama.model import Cache, Config, Params
 from minillama.sampling import SamplerState
 from minillama.sampling.packed_chain import PackedChain
@@ -140,9 +129,6 @@ def load_slot(m: Model, cache: Cache, saved: Cache, slot: Counts) -> Cache:
 def slide_slot(m: Model, cache: Cache, slot: Counts, first: Counts) -> Cache:
     """The cache where the sliding windows of a slot begin at a position."""
     return cache.slide_row(jnp.asarray(slot)[0], jnp.asarray(first))
-
-
-ALL_PROGRAMS = PROGRAMS  # with those of this module
 
 
 def _draw_slots(

@@ -1,0 +1,1 @@
+"""The programs of a model, defined once for all backends."""

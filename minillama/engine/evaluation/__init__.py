@@ -1,0 +1,1 @@
+"""A given text, evaluated once: its logits, embeddings and activations."""
