@@ -46,6 +46,7 @@ class Session:
         self._ahead = 0  # positions after `tokens` that the cache has, not committed yet
         self._ran: Handle | Sequence[int] = ()  # the tokens of the last `generate`, whose end they are
         self._ends_prompt = False  # whether `tokens` end with a prompt
+        self._read = 0  # tokens before the last one of a prompt, which `generate` ran
         self._batches = batches
         self._cache = TextCache(backend, ctx_size, batches.within(ctx_size).ubatch_size, cache_types)
 
@@ -94,11 +95,14 @@ class Session:
     def reuse(self, ids: Sequence[int]) -> int:
         """Keep the longest common prefix with `ids`, short of the last token; its length.
 
-        With recurrent layers it ends at a checkpoint, or where the text ends.
+        With recurrent layers it ends at a checkpoint, or where the text ends. It does not end with the last token of
+        the earlier prompt, which `generate` ran: `prefill` computes it with other last bits.
         """
         if self._cache.is_lost:
             self.clear()
         common = common_prefix(self.tokens, ids[:-1])
+        if common == self._read + 1 and not self.config.is_recurrent:
+            common = self._read
         if self.config.is_recurrent and common == len(self.tokens) and self._ahead:
             for token in np.asarray(self._ran).reshape(-1)[-self._ahead :].tolist():
                 if common == len(ids) - 1 or token != ids[common]:
@@ -146,18 +150,17 @@ class Session:
             self._ends_prompt = done == len(ids)
             yield logits
 
-    def start(
-        self, chain: Handle, seed: int, logits: Handle, allowed: Mask | None = None
-    ) -> tuple[VerifiedDraft, Handle]:
-        """Sample the first token after `prefill`, with a new sampler.
+    def start(self, chain: Handle, seed: int, ids: Sequence[int]) -> Handle:
+        """A new sampler that has seen a prompt.
 
-        allowed: bits of the tokens that it may be, as of `sampling.sample`; None for all.
+        `generate` runs the last token of the prompt with it.
         """
-        tail = self.tokens[-chain.window :]
+        self._read = len(ids) - 1
+        tail = ids[-chain.window :]
         recent = np.zeros((1, chain.window), np.int32)
         recent[0, : len(tail)] = tail
         count = np.full(1, len(tail), np.int32)
-        return self._backend.call(text_programs.start, chain, seed_words(seed)[None], recent, count, logits, allowed)
+        return self._backend.call(text_programs.start, chain, seed_words(seed)[None], recent, count)
 
     def generate(
         self,
@@ -173,7 +176,8 @@ class Session:
 
         The sampled tokens and the sampler's next state; the last token is not in the cache. A token may still
         be on the device, [1, 1]. `commit` is to follow for the token and all sampled ones but the last. There must be
-        room for as many tokens as `pass_size` says. allowed: as of `start`; not with a draft.
+        room for as many tokens as `pass_size` says.
+        allowed: bits of the tokens that may be sampled, as of `sampling.sample`; None for all; not with a draft.
         """
         self._discard_ahead()
         size = pass_size(1 + len(draft))

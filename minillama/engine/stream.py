@@ -111,10 +111,8 @@ class Stream(PieceStream):
     def _sample(self) -> Iterator[SampledToken]:
         """Yield sampled tokens. Requesting the next token commits the previous one to the session."""
         stopwatch = Stopwatch()
-        logits = self._prefill(self._ids)
+        sampled, state = self._run_prompt()
         self._prompt_seconds = stopwatch.seconds()
-        with self._compiling_if_new(self._kind):
-            sampled, state = self._session.start(self._chain, self.seed, logits, self._mask)
         draft: Sequence[int] = ()
         if self._lookup is not None:
             self._lookup.extend(self._ids)
@@ -136,6 +134,20 @@ class Stream(PieceStream):
             self._session.commit(tokens[-1])
             sampled, state = following
 
+    def _run_prompt(self) -> tuple[VerifiedDraft, Handle]:
+        """Read the prompt and sample the first token.
+
+        The last token of the prompt is a step, as in a batch: a text has the same bits in both.
+        """
+        self._read(self._ids, len(self._ids) - 1)
+        with self._compiling_if_new(self._kind):
+            state = self._session.start(self._chain, self.seed, self._ids)
+        sampled, state = self._generate(state, self._ids[-1])
+        self._session.commit(self._ids[-1])
+        self.read_tokens = self.prompt_tokens
+        jax.block_until_ready(sampled.tokens)
+        return sampled, state
+
     def _generate(self, state: Handle, token: Handle | int, draft: Sequence[int] = ()) -> tuple[VerifiedDraft, Handle]:
         """Run a token, with a draft of what may follow it, and sample."""
         self._drafted += len(draft)
@@ -148,17 +160,17 @@ class Stream(PieceStream):
         allowed = self._answer.allowed
         return None if allowed is None else allowed[None]
 
-    def _prefill(self, ids: Sequence[int]) -> Handle:
-        """Run the tokens that the session does not hold yet; logits of the last one."""
+    def _read(self, ids: Sequence[int], count: int) -> None:
+        """Run the first `count` tokens, without those that the session holds."""
         reused = self._session.reuse(ids)
         self._evaluated += len(ids) - reused
         self.read_tokens = reused
         self.state = State.PROMPT
         logits = None
-        for chunk_logits in self._session.prefill(ids[reused:]):
+        for chunk_logits in self._session.prefill(ids[reused:count]):
             logits = chunk_logits
             self.read_tokens = len(self._session.tokens)
-        return jax.block_until_ready(logits)
+        jax.block_until_ready(logits)
 
     def _may_run_ahead(self) -> bool:
         """Whether the next step is certain and compiled, so that nothing waits for it."""
@@ -185,7 +197,8 @@ class Stream(PieceStream):
             keep = kept_tokens(
                 self._request.keep, len(self._ids), self._session.ctx_size, add_bos=self._tokenizer.add_bos
             )
-            self._prefill(shift(self._session.tokens, keep))
+            rest = shift(self._session.tokens, keep)
+            self._read(rest, len(rest))
             self.state = State.GENERATING
 
     def _write(self) -> Iterator[Piece]:

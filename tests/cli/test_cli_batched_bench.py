@@ -29,14 +29,13 @@ class FakeExecutor:
 
     def prefill(self, slot: int, start: int, ids: list[int]) -> str:
         self.calls.append(("prefill", slot, start, len(ids)))
-        return "logits"
+        return "chunk"
 
     def copy(self, source: int, target: int, count: int) -> None:
         self.calls.append(("copy", source, target, count))
 
-    def join(self, slot: int, *_: object) -> str:
+    def join(self, slot: int, *_: object) -> None:
         self.calls.append(("join", slot))
-        return f"first {slot}"
 
     def step(self, slots: list[int], positions: list[int]) -> str:
         self.calls.append(("step", tuple(slots), tuple(positions)))
@@ -61,7 +60,8 @@ def calls_of(bench: BatchedBench, trial: BatchedTrial) -> list[tuple[object, ...
 
 def test_all_texts_step_together_and_the_next_step_comes_before_the_read(bench: BatchedBench) -> None:
     assert calls_of(bench, BatchedTrial(6, 3, 2)) == [
-        ("prefill", 0, 0, 6), ("join", 0), ("prefill", 1, 0, 6), ("join", 1), ("read", "first"), ("read", "first"),
+        ("prefill", 0, 0, 5), ("join", 0), ("prefill", 1, 0, 5), ("join", 1),
+        ("step", (0, 1), (5, 5)), ("read", "step"),
         ("step", (0, 1), (6, 6)), ("step", (0, 1), (7, 7)), ("read", "step"), ("step", (0, 1), (8, 8)),
         ("read", "step"), ("read", "step"),
     ]  # fmt: skip
@@ -69,7 +69,7 @@ def test_all_texts_step_together_and_the_next_step_comes_before_the_read(bench: 
 
 def test_a_shared_prompt_is_copied_and_separate_texts_step_alone(bench: BatchedBench) -> None:
     assert calls_of(bench, BatchedTrial(6, 1, 2, shared=True, separate=True)) == [
-        ("prefill", 0, 0, 6), ("join", 0), ("copy", 0, 1, 6), ("join", 1), ("read", "first"), ("read", "first"),
+        ("prefill", 0, 0, 5), ("join", 0), ("copy", 0, 1, 5), ("join", 1), ("step", (0, 1), (5, 5)), ("read", "step"),
         ("step", (0,), (6,)), ("read", "step"), ("step", (1,), (6,)), ("read", "step"),
     ]  # fmt: skip
 

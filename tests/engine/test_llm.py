@@ -187,7 +187,7 @@ class TestEnds:
 
         def interrupted(self: session.Session, *arguments: object) -> object:
             calls.append(1)
-            if len(calls) == 3:
+            if len(calls) == 4:
                 raise KeyboardInterrupt
             return steps(self, *arguments)
 

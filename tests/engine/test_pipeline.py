@@ -53,8 +53,8 @@ def test_what_a_process_without_the_head_stores_is_accepted_back(tmp_path: Path)
     one = np.ones(1, np.int32)
     logits, cache = backend.call(text_programs.prefill, cache, np.zeros((1, 16), np.int32), 5 * one)
     recent = np.zeros((1, chain.window), np.int32)
-    draft, state = backend.call(text_programs.start, chain, seed_words(1)[None], recent, one, logits, None)
-    for n_draft, ids in ((None, draft.tokens), (one, np.zeros((1, 2), np.int32))):
+    state = backend.call(text_programs.start, chain, seed_words(1)[None], recent, one)
+    for n_draft, ids in ((None, np.zeros((1, 1), np.int32)), (one, np.zeros((1, 2), np.int32))):
         draft, state, cache = backend.call(text_programs.generate, cache, chain, state, ids, n_draft, None)
         assert draft.tokens.shape == ids.shape
         assert isinstance(cache, Cache)

@@ -42,12 +42,12 @@ def test_cache_against_a_plain_list(uses: list[tuple[bool, tuple[int, ...]]], li
     cache, plain = PrefixCache(limit), []
     for is_new, tokens in uses:
         if is_new and 8 * len(tokens) <= limit:
-            cache.add(tokens, np.array(tokens, np.int64))
+            cache.add(tokens, np.array(tokens, np.int64), len(tokens))
             plain = [one for one in plain if one != tokens] + [tokens]
             while sum(8 * len(one) for one in plain) > limit:
                 plain.pop(0)
         elif is_new:
-            cache.add(tokens, np.array(tokens, np.int64))
+            cache.add(tokens, np.array(tokens, np.int64), len(tokens))
         elif length := cache.length(tokens, rewinds=False):
             assert cache.take(tokens, rewinds=False).tolist() == list(tokens[:length])
             plain = [one for one in plain if one != tokens[:length]] + [tokens[:length]]
@@ -58,8 +58,10 @@ def test_cache_against_a_plain_list(uses: list[tuple[bool, tuple[int, ...]]], li
 
 def test_a_part_of_a_copy_where_slots_go_back() -> None:
     cache = PrefixCache(1000)
-    cache.add((1, 2, 3, 4), np.arange(4))
+    cache.add((1, 2, 3, 4), np.arange(4), 4)
     assert cache.length((1, 2, 9), rewinds=True) == 2 and cache.length((1, 2, 9), rewinds=False) == 0
     assert cache.take((1, 2, 9), rewinds=True).tolist() == [0, 1, 2, 3]
+    cache.add((1, 2, 3, 4), np.arange(4), 1)
+    assert cache.length((1, 2, 9), rewinds=True) == 1, "a step ran the second token, which ended a prompt"
     cache.clear()
     assert len(cache) == cache.nbytes == 0

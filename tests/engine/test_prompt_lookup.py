@@ -261,7 +261,7 @@ class TestSession:
         assert kept.tokens == PROMPT + written[:-1]
         longer = PROMPT + written + [40, 41]
         again = llm.generate(longer, n=10, session=kept, **options)
-        assert again.timings.prompt_tokens == 3
+        assert again.timings.prompt_tokens == (4 if count == 1 else 3), "a step ran the last token of the prompt"
         same(again, llm.generate(longer, n=10, **options))
 
     def test_a_step_that_nobody_holds_is_forgotten(self, llm: ml.LLM) -> None:

@@ -26,7 +26,7 @@ SEEDS, WINDOW, LATEST = seed_words(1)[None], np.zeros((1, 64), np.int32), np.one
 MASK = np.ones((1, mask_words(VOCAB)), np.uint32)
 
 # The numbers of the worker's values. A program's results have consecutive ones.
-CACHE, SMALL, CHAIN, LOGITS, USED, DRAFT, STATE, LATER, NEXT_STATE, HELD, HIDDEN, FULL, SAMPLERS, STATES = range(1, 15)
+CACHE, SMALL, CHAIN, LOGITS, USED, STATE, LATER, NEXT_STATE, HELD, HIDDEN, FULL, SAMPLERS, STATES = range(1, 14)
 
 
 def whole(*numbers: int) -> np.ndarray:
@@ -61,8 +61,8 @@ def worker(llm: ml.LLM) -> RemoteWorker:
         Message("new_cache", {"number": SMALL, "capacity": PADDED, **new}),
         Message("chain", {"number": CHAIN, "sampling": {"logit_bias": [], "temp": 0.0}}),
         Message("prefill", {"number": LOGITS, "args": [CACHE, "array", "array"]}, (padded, whole(12))),
-        Message("start", {"number": DRAFT, "args": [CHAIN, *["array"] * 3, LOGITS, None]}, (SEEDS, WINDOW, whole(12))),
-        Message("generate", {"number": LATER, "args": [USED, CHAIN, STATE, DRAFT, None, None]}),
+        Message("start", {"number": STATE, "args": [CHAIN, *["array"] * 3]}, (SEEDS, WINDOW, whole(12))),
+        Message("generate", {"number": LATER, "args": [USED, CHAIN, STATE, "array", None, None]}, (row(1),)),
         Message("hidden", {"number": HIDDEN, "args": [SMALL, "array", None]}, (padded,)),
         Message("new_samplers", {"number": SAMPLERS, "args": [CHAIN, 2]}),
     ):
@@ -117,20 +117,20 @@ HOSTILE = {
     "a negative draft": call("generate", HELD, CHAIN, NEXT_STATE, row(1, 2), whole(-1), None),
     "a draft of a negative token": call("generate", HELD, CHAIN, NEXT_STATE, row(1, -2), whole(1), None),
     "a chain as state": call("generate", HELD, CHAIN, CHAIN, row(1), None, None),
-    "a wide window": call("start", CHAIN, SEEDS, np.zeros((1, 65), np.int32), whole(1), LOGITS, None),
-    "a narrow window": call("start", CHAIN, SEEDS, np.zeros((1, 0), np.int32), whole(0), LOGITS, None),
-    "a window of two texts": call("start", CHAIN, SEEDS, np.zeros((2, 64), np.int32), whole(1), LOGITS, None),
-    "more recent tokens than the window": call("start", CHAIN, SEEDS, WINDOW, whole(65), LOGITS, None),
-    "a negative number of recent tokens": call("start", CHAIN, SEEDS, WINDOW, whole(-1), LOGITS, None),
-    "a negative recent token": call("start", CHAIN, SEEDS, WINDOW - 5, whole(1), LOGITS, None),
-    "a recent token after the vocabulary": call("start", CHAIN, SEEDS, WINDOW + FAR, whole(1), LOGITS, None),
-    "masks of two texts": call("start", CHAIN, SEEDS, WINDOW, whole(1), LOGITS, MASK.repeat(2, axis=0)),
+    "a wide window": call("start", CHAIN, SEEDS, np.zeros((1, 65), np.int32), whole(1)),
+    "a narrow window": call("start", CHAIN, SEEDS, np.zeros((1, 0), np.int32), whole(0)),
+    "a window of two texts": call("start", CHAIN, SEEDS, np.zeros((2, 64), np.int32), whole(1)),
+    "more recent tokens than the window": call("start", CHAIN, SEEDS, WINDOW, whole(65)),
+    "a negative number of recent tokens": call("start", CHAIN, SEEDS, WINDOW, whole(-1)),
+    "a negative recent token": call("start", CHAIN, SEEDS, WINDOW - 5, whole(1)),
+    "a recent token after the vocabulary": call("start", CHAIN, SEEDS, WINDOW + FAR, whole(1)),
+    "masks of two texts": call("generate", HELD, CHAIN, NEXT_STATE, row(1), None, MASK.repeat(2, axis=0)),
     "a mask of a word too many": call("generate", HELD, CHAIN, NEXT_STATE, row(1), None, np.ones((1, 11), np.uint32)),
     "a mask of no token": call("generate", HELD, CHAIN, NEXT_STATE, row(1), None, 0 * MASK),
     "a mask with a draft": call("generate", HELD, CHAIN, NEXT_STATE, row(1, 2), whole(1), MASK),
     "a mask of signed words": call("generate", HELD, CHAIN, NEXT_STATE, row(1), None, MASK.astype(np.int32)),
-    "two seeds": call("start", CHAIN, np.repeat(SEEDS, 2, axis=0), WINDOW, whole(1), LOGITS, None),
-    "hidden states as logits": call("start", CHAIN, SEEDS, WINDOW, whole(1), HIDDEN, None),
+    "two seeds": call("start", CHAIN, np.repeat(SEEDS, 2, axis=0), WINDOW, whole(1)),
+    "samplers of no text": call("start", CHAIN, SEEDS[:0], WINDOW[:0], whole()),
     "a smaller cache": call("resize", HELD, CAPACITY - 1),
     "a negative cache": call("resize", HELD, -1),
     "a huge cache": call("resize", HELD, 2**40),
@@ -170,9 +170,13 @@ HOSTILE = {
         "draw_slots", SAMPLERS, STATES, np.ones((3, 1), np.int32), whole(0), LOGITS, None
     ),
     "a draw from hidden states": call("draw_slots", SAMPLERS, STATES, LATEST, whole(0), HIDDEN, None),
-    "a new sampler of a far slot": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(3), LOGITS, None),
-    "a new sampler of two slots": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(0, 1), LOGITS, None),
-    "a new sampler among none": call("join_slot", CHAIN, STATES, LATEST, CHAIN, *NEW, whole(0), LOGITS, None),
+    "a new sampler of a far slot": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(3), row(1)),
+    "a new sampler of two slots": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(0, 1), row(1)),
+    "a new sampler among none": call("join_slot", CHAIN, STATES, LATEST, CHAIN, *NEW, whole(0), row(1)),
+    "two tokens of a slot": call("join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(0), row(1, 2)),
+    "a token of a slot after the vocabulary": call(
+        "join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(0), row(VOCAB)
+    ),
     "samplers of 0 slots": call("new_samplers", CHAIN, 0),
     "samplers of -1 slots": call("new_samplers", CHAIN, -1),
     "samplers of too many slots": call("new_samplers", CHAIN, FAR),

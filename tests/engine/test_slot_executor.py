@@ -34,13 +34,13 @@ def prompt(number: int) -> list[int]:
 def alone(llm: ml.LLM, ids: list[int], sampling: Sampling, seed: int) -> Numbers:
     """The text of a session: the reference implementation."""
     session, chain = llm.session(), llm.backend.chain(sampling)
-    (*_, logits) = session.prefill(ids)
-    draft, state = session.start(chain, seed, logits)
-    found = [(int(np.asarray(draft.tokens)[0, 0]), float(np.asarray(draft.logprobs)[0, 0]))]
-    for _ in range(STEPS):
-        draft, state = session.generate(chain, state, draft.tokens)
-        session.commit(found[-1][0])
-        found.append((int(np.asarray(draft.tokens)[0, 0]), float(np.asarray(draft.logprobs)[0, 0])))
+    list(session.prefill(ids[:-1]))
+    state, token, found = session.start(chain, seed, ids), ids[-1], []
+    for _ in range(STEPS + 1):
+        draft, state = session.generate(chain, state, token)
+        session.commit(token)
+        token = int(np.asarray(draft.tokens)[0, 0])
+        found.append((token, float(np.asarray(draft.logprobs)[0, 0])))
     return found
 
 
@@ -56,7 +56,7 @@ class Text:
 
     @property
     def is_generating(self) -> bool:
-        return bool(self.sampled)
+        return self.done >= len(prompt(self.number)) - 1
 
 
 class Crowd:
@@ -68,15 +68,13 @@ class Crowd:
         self.ended: list[Text] = []
 
     def chunk(self, text: Text, size: int) -> None:
-        """Run the next tokens of a prompt; after the last one the text joins."""
+        """Run the next tokens of a prompt; the text joins when only the last one is left."""
         ids = prompt(text.number)
-        part = ids[text.done : text.done + size]
-        logits = self.executor.prefill(text.slot, text.done, part)
+        part = ids[text.done : -1][:size]
+        self.executor.prefill(text.slot, text.done, part)
         text.done += len(part)
-        if text.done == len(ids):
-            draw = self.executor.join(text.slot, self.chains[text.sampling], text.number, ids, logits)
-            (first,) = self.executor.read(draw)
-            text.sampled.append((first.token, first.logprob))
+        if text.is_generating:
+            self.executor.join(text.slot, self.chains[text.sampling], text.number, ids)
 
     def step(self, texts: list[Text]) -> None:
         draw = self.executor.step([text.slot for text in texts], [text.done for text in texts])
@@ -117,20 +115,20 @@ def check_on_devices(path: Path, options: dict[str, object]) -> None:
 def check_few(llm: ml.LLM) -> None:
     """Two texts in three slots, each with a beginning that was copied, saved and loaded."""
     executor = SlotExecutor(llm.backend, 3, CAPACITY, CHUNK, llm.cache_types)
-    chain, numbers, drawn = llm.backend.chain(SAMPLINGS[1]), (0, 3), []
+    chain, numbers = llm.backend.chain(SAMPLINGS[1]), (0, 3)
     for slot, number in enumerate(numbers):
         executor.prefill(slot, 0, prompt(number)[:4])
         executor.copy(slot, 2, 4)
         saved = executor.save(2, 4)
         executor.prefill(slot, 0, prompt(1)[:20])
         executor.load(slot, saved)
-        logits = executor.prefill(slot, 4, prompt(number)[4:])
-        drawn += executor.read(executor.join(slot, chain, number, prompt(number), logits))
-    positions = [len(prompt(number)) for number in numbers]
-    draws = [executor.step([1, 0], [positions[1] + step, positions[0] + step]) for step in range(STEPS)]
+        executor.prefill(slot, 4, prompt(number)[4:-1])
+        executor.join(slot, chain, number, prompt(number))
+    positions = [len(prompt(number)) - 1 for number in numbers]
+    draws = [executor.step([1, 0], [positions[1] + step, positions[0] + step]) for step in range(STEPS + 1)]
     found = [executor.read(draw)[::-1] for draw in draws]  # all steps were under way before the first one is read
     for place, number in enumerate(numbers):
-        mine = [drawn[place], *(row[place] for row in found)]
+        mine = [row[place] for row in found]
         expected = alone(llm, prompt(number), SAMPLINGS[1], number)
         assert [one.token for one in mine] == [token for token, _ in expected]
         np.testing.assert_allclose([one.logprob for one in mine], [logprob for _, logprob in expected], atol=1e-4)
@@ -205,8 +203,9 @@ def test_a_prefix_is_copied_saved_and_loaded(case: Case) -> None:
     executor.prefill(0, 0, prompt(1))  # what comes to the slot later changes neither
     executor.load(1, saved)
     for slot in (3, 1):
-        logits = executor.prefill(slot, 50, ids[50:])
-        (first,) = executor.read(executor.join(slot, chain, seed, ids, logits))
+        executor.prefill(slot, 50, ids[50:-1])
+        executor.join(slot, chain, seed, ids)
+        (first,) = executor.read(executor.step([slot], [len(ids) - 1]))
         assert (first.token, first.logprob) == case.expected[2, 0][0]
     assert saved.nbytes >= 50 * case.llm.config.block_count * 2 * 2 * 16
     assert programs_compiled() == compiled
@@ -221,6 +220,6 @@ def test_the_last_positions_of_a_slot(case: Case) -> None:
     for start in (CAPACITY - 1, CAPACITY - 7, CAPACITY - 20):
         np.testing.assert_array_equal(np.asarray(executor.prefill(1, start, ids[start:])), np.asarray(whole))
     chain = case.llm.backend.chain(SAMPLINGS[0], is_shared=True)
-    logits = executor.prefill(2, 4, prompt(0)[4:])
-    (first,) = executor.read(executor.join(2, chain, 0, prompt(0), logits))
+    executor.join(2, chain, 0, prompt(0))
+    (first,) = executor.read(executor.step([2], [len(prompt(0)) - 1]))
     assert (first.token, first.logprob) == case.expected[0, 0][0]

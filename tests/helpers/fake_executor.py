@@ -74,18 +74,15 @@ class FakeExecutor:
         self._latest = [EMPTY] * self.slots
         self._unread: list[object] = []
 
-    def prefill(self, slot: int, start: int, ids: Sequence[int]) -> tuple[int, list[int]]:
+    def prefill(self, slot: int, start: int, ids: Sequence[int]) -> None:
         self._call(len(ids))
         assert len(ids) > 0 and start + len(ids) <= self.capacity
         self._go_back(slot, start)
         self.cells[slot] += ids
-        return slot, list(self.cells[slot])
 
-    def join(self, slot: int, chain: Any, seed: int, recent_ids: Sequence[int], logits: Any) -> list[SampledToken]:
+    def join(self, slot: int, chain: Any, seed: int, ids: Sequence[int]) -> None:
         self._call(1)
-        assert logits == (slot, self.cells[slot]) and list(recent_ids) == self.cells[slot]
-        self._seeds[slot] = seed
-        return self._draw([slot])
+        self._seeds[slot], self._latest[slot] = seed, ids[-1]
 
     def step(self, slots: Sequence[int], positions: Sequence[int]) -> list[SampledToken]:
         self._call(10)
@@ -94,13 +91,16 @@ class FakeExecutor:
             assert position < self.capacity
             self._go_back(slot, position)
             self.cells[slot].append(self._latest[slot])
-        return self._draw(slots)
+            self._latest[slot] = next_token(self._seeds[slot], self.cells[slot])
+        draw = [SampledToken(self._latest[slot], -1.0) for slot in slots]
+        self._unread.append(draw)
+        return draw
 
     def read(self, draw: list[SampledToken]) -> list[SampledToken]:
         assert self._unread.pop(0) is draw, "draws are read once, in order"
         return draw
 
-    def wait(self, logits: Any) -> None:
+    def wait(self, chunk: Any) -> None:
         return
 
     def copy(self, source: int, target: int, count: int) -> None:
@@ -132,10 +132,3 @@ class FakeExecutor:
         held = len(self.cells[slot])
         assert position <= held if self.rewinds else position in (0, held)
         self.cells[slot] = self.cells[slot][:position]
-
-    def _draw(self, slots: Sequence[int]) -> list[SampledToken]:
-        for slot in slots:
-            self._latest[slot] = next_token(self._seeds[slot], self.cells[slot])
-        draw = [SampledToken(self._latest[slot], -1.0) for slot in slots]
-        self._unread.append(draw)
-        return draw

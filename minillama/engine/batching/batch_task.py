@@ -86,6 +86,8 @@ class BatchTask:
         if not math.isfinite(sampled.logprob):
             raise non_finite()
         is_first = self._first_at is None
+        if is_first:
+            self.stream.progress(1)  # the last token of the prompt
         self._first_at = now if self._first_at is None else self._first_at
         seconds = now - (self._submitted if is_first else self._last)
         self._last = now

@@ -10,7 +10,7 @@ from jaxtyping import UInt32
 from minillama.engine.generation.top_probs import ReportedTop
 
 Masks = Sequence["UInt32[np.ndarray, 'W'] | None"] | None  # of each text, see `GrammarState.allowed`; None for all
-Logits = Any  # a handle of [1, V] on the device
+Chunk = Any  # a handle of a chunk that the device computes
 Draw = Any  # a handle of the tokens that one call has sampled
 
 
@@ -33,27 +33,22 @@ class Executor(Protocol):
     capacity: int  # positions of a slot
     rewinds: bool  # whether a slot can go back to any earlier position
 
-    def prefill(self, slot: int, start: int, ids: Sequence[int]) -> Logits:
-        """Run tokens in a slot, from position `start` on; logits of the last one."""
+    def prefill(self, slot: int, start: int, ids: Sequence[int]) -> Chunk:
+        """Run tokens in a slot, from position `start` on."""
 
-    def join(
-        self, slot: int, chain: Any, seed: int, recent_ids: Sequence[int], logits: Logits, allowed: Masks = None
-    ) -> Draw:
-        """Put a request's sampler into a slot and draw its first token.
-
-        allowed: the mask of tokens that a grammar allows; None for all.
-        """
+    def join(self, slot: int, chain: Any, seed: int, ids: Sequence[int]) -> None:
+        """Put a request's sampler into a slot, and its last token as the latest one."""
 
     def step(self, slots: Sequence[int], positions: Sequence[int], allowed: Masks = None) -> Draw:
         """Run the latest token of some slots at these positions; draw the next of each.
 
-        allowed: a mask for each slot, or None for all tokens.
+        allowed: the tokens of each slot that a grammar allows; None for all.
         """
 
     def read(self, draw: Draw) -> list[SampledToken]:
         """Wait for the tokens of a draw, in the order of its slots."""
 
-    def wait(self, logits: Logits) -> None:
+    def wait(self, chunk: Chunk) -> None:
         """Wait for a chunk."""
 
     def copy(self, source: int, target: int, count: int) -> None:

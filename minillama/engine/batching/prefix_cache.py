@@ -5,9 +5,10 @@ The least recently used ones go where their bytes exceed the limit.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from minillama.engine.batching.policy.radix_tree import RadixTree
+from minillama.engine.batching.policy.slot_choice import reusable
 
 
 @runtime_checkable
@@ -20,6 +21,13 @@ class Saved(Protocol):
         ...
 
 
+class _Entry(NamedTuple):
+    """A copy, and the number of its first tokens that chunks ran."""
+
+    saved: Any
+    read: int
+
+
 class PrefixCache:
     """Saved slots in a radix tree of their tokens.
 
@@ -28,20 +36,20 @@ class PrefixCache:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.nbytes = limit, 0
-        self._saved: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # the least recently used first
+        self._saved: OrderedDict[tuple[int, ...], _Entry] = OrderedDict()  # the least recently used first
         self._tree: RadixTree[tuple[int, ...]] = RadixTree()
 
     def __len__(self) -> int:
         return len(self._saved)
 
-    def add(self, tokens: Sequence[int], saved: Saved) -> None:
-        """Keep a copy of a slot that holds these tokens."""
+    def add(self, tokens: Sequence[int], saved: Saved, read: int) -> None:
+        """Keep a copy of a slot that holds these tokens; `read` as of `Slot`."""
         key = tuple(tokens)
         if not key or saved.nbytes > self.limit:
             return
         if key in self._saved:
             self._drop(key)
-        self._saved[key] = saved
+        self._saved[key] = _Entry(saved, read)
         self._tree.insert(key, key)
         self.nbytes += saved.nbytes
         while self.nbytes > self.limit:
@@ -59,7 +67,7 @@ class PrefixCache:
         key = self._find(ids, rewinds)[1]
         assert key is not None
         self._saved.move_to_end(key)
-        return self._saved[key]
+        return self._saved[key].saved
 
     def clear(self) -> None:
         """Drop all copies."""
@@ -67,8 +75,11 @@ class PrefixCache:
             self._drop(key)
 
     def _find(self, ids: Sequence[int], rewinds: bool) -> tuple[int, tuple[int, ...] | None]:
-        return self._tree.longest(ids) if rewinds else self._tree.longest_whole(ids)
+        if not rewinds:
+            return self._tree.longest_whole(ids)
+        length, key = self._tree.longest(ids)
+        return (length, None) if key is None else (reusable(length, self._saved[key].read), key)
 
     def _drop(self, key: tuple[int, ...]) -> None:
-        self.nbytes -= self._saved.pop(key).nbytes
+        self.nbytes -= self._saved.pop(key).saved.nbytes
         self._tree.remove(key)

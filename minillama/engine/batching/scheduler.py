@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from minillama.engine.batching.batch_task import BatchTask
 from minillama.engine.batching.counters import ChunkRecord, Counters, SlotInfo, TurnRecord
-from minillama.engine.batching.executor import Draw, Executor
+from minillama.engine.batching.executor import Executor
 from minillama.engine.batching.policy.chunk_rule import ChunkRule
 from minillama.engine.batching.policy.prefix_reuse import PrefixReuse
 from minillama.engine.batching.policy.slot_choice import choose_slot, common_tokens
@@ -149,6 +149,8 @@ class Scheduler:
         cached = self._prefixes.fill(self.executor, self.slots, slot, task)
         self.counters.cached_tokens += cached
         slot.begin(task, cached)
+        self.executor.join(slot.number, task.chain, task.seed, task.ids)
+        self._save_snapshot(slot, task)
         task.begin(slot.number, cached, self._clock())
 
     def _release(self, slot: Slot) -> None:
@@ -176,9 +178,11 @@ class Scheduler:
             return
         places = [slot.number for slot in rows], [len(slot.text) for slot in rows]
         draw = self.executor.step(*places, **grammar_masks(rows))
+        self.counters.prompt_tokens += sum(slot.drawn == 0 for slot in rows)
         for slot in rows:
             slot.run_latest()
-        self._under_way.append(self._draw_under_way(draw, rows))
+        owners = tuple((slot, slot.task, self._is_full(slot)) for slot in rows if slot.task)
+        self._under_way.append(DrawUnderWay(draw, owners))
         self.counters.steps += 1
         self.counters.step_rows += len(rows)
         self._turn = replace(self._turn, rows=tuple((slot.number, slot.task.number) for slot in rows if slot.task))
@@ -186,7 +190,7 @@ class Scheduler:
     def _goes_on(self, slot: Slot) -> bool:
         """Whether a text needs one more token; a full slot first drops its older half."""
         assert slot.task is not None
-        if 0 < slot.task.request.n <= slot.drawn:
+        if slot.drawn and 0 <= slot.task.request.n <= slot.drawn:
             return False
         if not self._is_full(slot):
             return True
@@ -202,13 +206,13 @@ class Scheduler:
         """Drop the older half of a text, and run the rest again."""
         keep = kept_tokens(task.request.keep, len(task.ids), self.capacity, add_bos=task.add_bos)
         rest = shift(slot.text, keep)
-        cached = common_tokens(slot.text, rest, rewinds=self.executor.rewinds)
+        cached = common_tokens(slot, rest, rewinds=self.executor.rewinds)
         slot.go_on_with(rest, cached)
         task.stream.is_shifted = True
         self._turn = replace(self._turn, notes=(*self._turn.notes, f"context shift in slot {slot.number}"))
 
     def _prefill(self) -> None:
-        """Run a chunk of the oldest unread prompt; draw the first token at its end."""
+        """Run a chunk of the oldest unread prompt."""
         reading = [slot for slot in self.slots if slot.task is not None and slot.prompt]
         if not reading:
             return
@@ -216,35 +220,19 @@ class Scheduler:
         task = slot.task
         assert task is not None
         start = len(slot.text)
-        chunk = slot.next_chunk(self._chunk_size(slot, task))
-        logits = self.executor.prefill(slot.number, start, chunk)
-        is_first_reading, ends_prompt = slot.drawn == 0, not slot.prompt
-        self._under_way.append(ChunkUnderWay(task, logits, len(chunk) if is_first_reading else 0, ends_prompt))
+        tokens = slot.next_chunk(self._chunk_rule.size(generating=bool(self._turn.rows)))
+        chunk = self.executor.prefill(slot.number, start, tokens)
+        self._under_way.append(ChunkUnderWay(task, chunk, len(tokens) if slot.drawn == 0 else 0))
         self.counters.chunks += 1
-        self.counters.prompt_tokens += len(chunk)
-        self._turn = replace(self._turn, chunk=ChunkRecord(slot.number, task.number, start, len(chunk)))
-        if ends_prompt and is_first_reading and task.request.n != 0:
-            draw = self.executor.join(slot.number, task.chain, task.seed, task.ids, logits, **grammar_masks([slot]))
-            slot.drawn = 1
-            self._under_way.append(self._draw_under_way(draw, [slot]))
+        self.counters.prompt_tokens += len(tokens)
+        self._turn = replace(self._turn, chunk=ChunkRecord(slot.number, task.number, start, len(tokens)))
+        self._save_snapshot(slot, task)
 
-    def _chunk_size(self, slot: Slot, task: BatchTask) -> int:
-        """Tokens of the next chunk.
-
-        Where the states cannot go back, the last token is a chunk of its own, and the slot is saved before it: a
-        prompt with the same beginning goes on from there.
-        """
-        size = self._chunk_rule.size(generating=bool(self._turn.rows))
-        snapshots = not self.executor.rewinds and slot.drawn == 0 and task.options.cache_prompt
-        if not snapshots or self.prefix_cache.limit == 0:
-            return size
-        if len(slot.prompt) > 1:
-            return min(size, len(slot.prompt) - 1)
-        self._prefixes.save(self.executor, slot)
-        return 1
-
-    def _draw_under_way(self, draw: Draw, slots: list[Slot]) -> DrawUnderWay:
-        return DrawUnderWay(draw, tuple((slot, slot.task, self._is_full(slot)) for slot in slots if slot.task))
+    def _save_snapshot(self, slot: Slot, task: BatchTask) -> None:
+        """Save a slot whose states cannot go back, before the last token of a prompt."""
+        is_there = not slot.prompt and slot.drawn == 0
+        if is_there and not self.executor.rewinds and task.options.cache_prompt:
+            self._prefixes.save(self.executor, slot)
 
     # ---- the device's answers ----
 
@@ -254,6 +242,11 @@ class Scheduler:
             return
         for (slot, task, is_full), sampled in zip(work.rows, self.executor.read(work.draw), strict=True):
             if slot.task is not task:  # cancelled, or ended by its last token, while this one was under way
+                continue
+            if task.request.n == 0:  # only its prompt was wanted
+                task.stream.progress(1)
+                self._end(task, Reason.LIMIT)
+                self._release(slot)
                 continue
             slot.learn(sampled.token)
             self.counters.generated_tokens += 1
@@ -269,14 +262,9 @@ class Scheduler:
                 self._release(slot)
 
     def _receive_chunk(self, work: ChunkUnderWay) -> None:
-        self.executor.wait(work.logits)
-        slot = next((slot for slot in self.slots if slot.task is work.task), None)
-        if slot is None:
-            return
-        work.task.stream.progress(work.tokens)
-        if work.ends_prompt and work.task.request.n == 0:
-            self._end(work.task, Reason.LIMIT)
-            self._release(slot)
+        self.executor.wait(work.chunk)
+        if any(slot.task is work.task for slot in self.slots):
+            work.task.stream.progress(work.tokens)
 
     def _fail(self, task: BatchTask, error: Exception) -> None:
         self.counters.failed += 1

@@ -63,31 +63,28 @@ class SlotExecutor:
         self._samplers = SamplerPools(self._backend, self.slots)
 
     def prefill(self, slot: int, start: int, ids: Sequence[int]) -> Handle:
-        """Run tokens in a slot from position `start` on; the last logits, [1, V]."""
-        done, logits = 0, None
+        """Run tokens in a slot from position `start` on; a handle to wait for."""
+        done, last = 0, None
         while done < len(ids):
             size = self._chunk_size(start + done, len(ids) - done)
             part = ids[done : done + size]
             row = np.array([[*part, *[0] * (size - len(part))]], np.int32)
             given = row, _one(len(part)), _one(slot), _one(start + done)
-            logits, self._cache = self._backend.call(slot_programs.prefill_slot, self._cache, *given)
+            last, self._cache = self._backend.call(slot_programs.prefill_slot, self._cache, *given)
             done += len(part)
-        return logits
+        return last
 
-    def join(
-        self, slot: int, chain: Handle, seed: int, recent_ids: Sequence[int], logits: Handle, allowed: Masks = None
-    ) -> Draw:
-        """Put a new sampler into a slot and draw the first token.
+    def join(self, slot: int, chain: Handle, seed: int, ids: Sequence[int]) -> None:
+        """Put a new sampler and the last token of a prompt into a slot.
 
-        recent_ids: the tokens before; it sees the last ones. logits: of `prefill`. allowed: as of `step`.
+        The slot's next step runs that token. ids: the prompt; the sampler sees its last tokens.
         """
-        pool, tail = self._samplers.join(slot, chain), list(recent_ids)[-chain.window :]
+        pool, tail = self._samplers.join(slot, chain), list(ids)[-chain.window :]
         recent = np.array([[*tail, *[0] * (chain.window - len(tail))]], np.int32)
-        given = chain, seed_words(seed)[None], recent, _one(len(tail)), _one(slot), logits, self._mask_rows(allowed, 1)
-        draft, pool.chains, pool.states, self._latest = self._backend.call(
+        given = chain, seed_words(seed)[None], recent, _one(len(tail)), _one(slot), _one(ids[-1])[None]
+        pool.chains, pool.states, self._latest = self._backend.call(
             slot_programs.join_slot, pool.chains, pool.states, self._latest, *given
         )
-        return Draw((draft,), ((0, 0),))
 
     def step(self, slots: Sequence[int], positions: Sequence[int], allowed: Masks = None) -> Draw:
         """Run the latest token of some slots at these positions; draw the next ones.
@@ -123,9 +120,9 @@ class SlotExecutor:
             found.append(SampledToken(int(tokens[row, 0]), float(logprobs[row, 0]), report))
         return found
 
-    def wait(self, logits: Handle) -> None:
+    def wait(self, chunk: Handle) -> None:
         """Wait for a chunk."""
-        jax.block_until_ready(logits)
+        jax.block_until_ready(chunk)
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Copy the first `count` tokens of a slot to another one.
@@ -159,28 +156,27 @@ class SlotExecutor:
         No slot changes, so that requests may be served between two of them.
         """
         chain, no_slot = self._backend.chain(sampling, is_shared=True), self.slots
-        for size in self.chunk_sizes:
-            logits = self.prefill(no_slot, 0, [0] * size)
-            yield f"prefill of {size}"
-            if size == self.chunk_sizes[0]:
-                self._warm_up_samplers(chain, logits)
-                yield "first token"
+        for size in self.chunk_sizes[:1]:
+            yield self._warm_up_chunk(size)
         for count in self.row_counts:
-            self._warm_up_step(chain, count)
-            yield f"step of {count}"
+            yield self._warm_up_step(chain, count)
+        for size in self.chunk_sizes[1:]:
+            yield self._warm_up_chunk(size)
         self.copy(no_slot, no_slot, 0)
         yield "copy"
         for size in saved_sizes(self._room):
             self.load(no_slot, self.save(no_slot, size))
             yield f"saved slot of {size}"
 
-    def _warm_up_samplers(self, chain: Handle, logits: Handle) -> None:
-        for _ in range(2):  # the second time with what the first one has returned
-            self.read(self.join(self.slots, chain, 0, [], logits))
+    def _warm_up_chunk(self, size: int) -> str:
+        self.wait(self.prefill(self.slots, 0, [0] * size))
+        return f"prefill of {size}"
 
-    def _warm_up_step(self, chain: Handle, count: int) -> None:
-        self._samplers.join(self.slots, chain)
-        self.read(self.step([self.slots] * count, [0] * count))
+    def _warm_up_step(self, chain: Handle, count: int) -> str:
+        for _ in range(2):  # the second time with what the first one has returned
+            self.join(self.slots, chain, 0, [0])
+            self.read(self.step([self.slots] * count, [0] * count))
+        return f"step of {count}"
 
     def _chunk_size(self, start: int, left: int) -> int:
         """The size of the next chunk, which fits into the cache with its padding."""

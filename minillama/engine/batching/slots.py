@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minillama.engine.batching.batch_task import BatchTask
-from minillama.engine.batching.executor import Draw, Logits, Masks
+from minillama.engine.batching.executor import Chunk, Draw, Masks
 
 UNREAD = -1  # a token that the device has sampled and run, and the host has not read yet
 
@@ -13,30 +13,32 @@ UNREAD = -1  # a token that the device has sampled and run, and the host has not
 class Slot:
     """One slot.
 
-    text: the tokens in its cache; at most the last one is UNREAD. prompt: tokens to run before the next draw.
+    text: the tokens in its cache; at most the last one is UNREAD. prompt: tokens to run in chunks before the next step.
+    read: number of the first tokens that chunks run; steps run those after them.
     """
 
     number: int
     text: list[int] = field(default_factory=list)
     task: BatchTask | None = None
     prompt: list[int] = field(default_factory=list)
+    read: int = 0
     drawn: int = 0  # tokens that the device was told to draw for the task
-    latest: int = UNREAD  # the last drawn token, which is not in the cache
+    latest: int = UNREAD  # the token of the next step: the last one of the prompt, then the last drawn one
     last_used: float = 0.0
 
     @property
     def is_generating(self) -> bool:
-        """Whether its prompt is read and its first token drawn."""
-        return self.task is not None and self.drawn > 0 and not self.prompt
+        """Whether steps run it: chunks have run all of its prompt but the last token."""
+        return self.task is not None and not self.prompt
 
     def begin(self, task: BatchTask, cached: int) -> None:
         """Take a task, with the first `cached` tokens of its prompt in the cache."""
-        self.task, self.drawn, self.latest = task, 0, UNREAD
-        self.go_on_with(task.ids, cached)
+        self.task, self.drawn, self.latest = task, 0, task.ids[-1]
+        self.go_on_with(task.ids[:-1], cached)
 
     def go_on_with(self, tokens: Sequence[int], cached: int) -> None:
         """Hold the first `cached` tokens, and run the others next."""
-        self.text, self.prompt = list(tokens[:cached]), list(tokens[cached:])
+        self.text, self.prompt, self.read = list(tokens[:cached]), list(tokens[cached:]), len(tokens)
 
     def next_chunk(self, size: int) -> list[int]:
         """At most `size` tokens of the prompt, from now on in the cache."""
@@ -68,7 +70,7 @@ class Slot:
 
     def clear(self) -> None:
         """Hold nothing."""
-        self.text, self.task, self.prompt, self.drawn = [], None, [], 0
+        self.text, self.task, self.prompt, self.read, self.drawn = [], None, [], 0, 0
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,8 @@ class ChunkUnderWay:
     """A chunk that the device is computing."""
 
     task: BatchTask
-    logits: Logits
-    tokens: int
-    ends_prompt: bool
+    chunk: Chunk
+    tokens: int  # of the prompt
 
 
 @dataclass(frozen=True)

@@ -80,14 +80,13 @@ def step_ledger(llm: LLM) -> tuple[Collective, ...]:
         raise OptionError("the model is on one device and sends nothing; load it with tensor_parallel=2")
     chain, one = backend.chain(Sampling()), np.ones(1, np.int32)
     cache = backend.new_cache(64, llm.cache_types)
-    logits, cache = backend.call(text_programs.prefill, cache, np.zeros((1, 1), np.int32), one)
     recent, seed = np.zeros((1, chain.window), np.int32), seed_words(1)[None]
-    draft, state = backend.call(text_programs.start, chain, seed, recent, one, logits, None)
+    state = backend.call(text_programs.start, chain, seed, recent, one)
 
     def step(cache: Cache, state: SamplerState, ids: Array) -> object:
         return backend.call(text_programs.generate, cache, chain, state, ids, None, None)
 
-    program = jax.jit(step).lower(cache, state, draft.tokens)
+    program = jax.jit(step).lower(cache, state, np.zeros((1, 1), np.int32))
     return list_collectives(program.compile().as_text())
 
 

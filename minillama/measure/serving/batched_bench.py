@@ -103,25 +103,23 @@ class BatchedBench:
     def _run(self, trial: BatchedTrial) -> tuple[float, float]:
         """Seconds of the prompts and of the steps."""
         started = time.perf_counter()
-        self._prefill(trial)
-        read = time.perf_counter()
         slots = range(trial.pl)
+        self._prefill(trial)
+        self._executor.read(self._executor.step(list(slots), [trial.pp - 1] * trial.pl))
+        read = time.perf_counter()
         for group in [[slot] for slot in slots] if trial.separate else [list(slots)]:
             self._decode(group, trial)
         return read - started, time.perf_counter() - read
 
     def _prefill(self, trial: BatchedTrial) -> None:
-        executor, draws = self._executor, []
-        logits = executor.prefill(0, 0, self._prompt(trial.pp))
-        draws.append(executor.join(0, self._chain, 0, [], logits))
-        for slot in range(1, trial.pl):
-            if trial.shared:
-                executor.copy(0, slot, trial.pp)
+        executor = self._executor
+        for slot in range(trial.pl):
+            *ids, last = self._prompt(trial.pp)
+            if trial.shared and slot:
+                executor.copy(0, slot, len(ids))
             else:
-                logits = executor.prefill(slot, 0, self._prompt(trial.pp))
-            draws.append(executor.join(slot, self._chain, 0, [], logits))
-        for draw in draws:
-            executor.read(draw)
+                executor.prefill(slot, 0, ids)
+            executor.join(slot, self._chain, 0, [last])
 
     def _decode(self, group: list[int], trial: BatchedTrial) -> None:
         before = None

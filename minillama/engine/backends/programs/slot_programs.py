@@ -25,13 +25,16 @@ Tree = TypeVar("Tree")
 Latest = Int[Array, "N 1"] | Int[np.ndarray, "N 1"]
 
 
-@program(takes=(Kind.CACHE, Kind.IDS, Kind.COUNTS, Kind.COUNTS, Kind.COUNTS), gives=(Kind.LOGITS, Kind.CACHE))
+@program(takes=(Kind.CACHE, Kind.IDS, Kind.COUNTS, Kind.COUNTS, Kind.COUNTS), gives=(Kind.HIDDEN, Kind.CACHE))
 def prefill_slot(
     m: Model, cache: Cache, ids: Ids, n_valid: Counts, slot: Counts, start: Counts
-) -> tuple[Float[Array, "1 V"], Cache]:
-    """Run `n_valid` of T tokens of a slot from position `start` on; the last logits."""
+) -> tuple[Float[Array, "1 1 D"], Cache]:
+    """Run `n_valid` of T tokens of a slot; the last hidden state.
+
+    start: the position of the first one.
+    """
     x, after = m.forward_last(cache.select(slot, start), ids, n_valid)
-    return m.head(logits_shard, x)[1], cache.after(after)
+    return x[:, None], cache.after(after)
 
 
 @program(takes=(Kind.CACHE, Kind.LATEST, Kind.COUNTS, Kind.COUNTS), gives=(Kind.LOGITS, Kind.CACHE))
@@ -67,10 +70,9 @@ def draw_slots(
 
 @program(
     takes=(
-        Kind.CHAINS, Kind.STATE, Kind.LATEST, Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS, Kind.COUNTS,
-        Kind.LOGITS, Kind.MASKS,
+        Kind.CHAINS, Kind.STATE, Kind.LATEST, Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS, Kind.COUNTS, Kind.IDS,
     ),
-    gives=(Kind.DRAFT, Kind.CHAINS, Kind.STATE, Kind.LATEST),
+    gives=(Kind.CHAINS, Kind.STATE, Kind.LATEST),
 )  # fmt: skip
 def join_slot(
     m: Model,
@@ -82,17 +84,16 @@ def join_slot(
     recent: Int[Array | np.ndarray, "1 W"],
     count: Counts,
     slot: Counts,
-    logits: Float[Array, "1 V"],
-    allowed: Masks | None,
-) -> tuple[VerifiedDraft, PackedChain, SamplerState | None, Latest]:
-    """Put a new sampler into a slot, and sample the first token.
+    token: Ids,
+) -> tuple[PackedChain, SamplerState | None, Latest]:
+    """Put a new sampler and a prompt's last token into a slot.
 
-    recent: the tokens before; the sampler sees the first `count` of them. allowed: as of `draw_slots`.
+    The next step runs that token. recent: the tokens up to that one; the sampler sees the first `count` of them.
     """
-    given = slot, chains, states, chain, seeds, recent, count, logits, allowed
-    draft, kept = m.head(_join_slot, *given, blank=partial(blank_draft, chain, 1, 1))
+    given = slot, chains, states, chain, seeds, recent, count
+    kept = m.head(_join_slot, *given, blank=lambda: None)[1]
     chains, states = (chains, None) if kept is None else kept
-    return draft, chains, states, _with_rows(latest, draft.tokens, slot)
+    return chains, states, _with_rows(latest, jnp.asarray(token), slot)
 
 
 @program(takes=(Kind.CHAIN, Kind.STATIC), gives=(Kind.CHAINS, Kind.STATE), donates=False)
@@ -155,13 +156,10 @@ def _join_slot(
     seeds: UInt32[Array, "1 624"],
     recent: Int[Array, "1 W"],
     count: Int[Array, "1"],
-    logits: Float[Array, "1 R"],
-    allowed: Masks | None,
-) -> tuple[VerifiedDraft, tuple[PackedChain, SamplerState]]:
+) -> tuple[None, tuple[PackedChain, SamplerState]]:
     state = first_state(chain.unpack(), seeds[0], recent[0], count[0])
     chain, state = jax.tree.map(lambda leaf: leaf[None], (chain, state))
-    draft, state = draw_tokens(config, chain, state, logits, allowed)
-    return draft, (_with_rows(chains, chain, slot), _with_rows(states, state, slot))
+    return None, (_with_rows(chains, chain, slot), _with_rows(states, state, slot))
 
 
 @jax.jit

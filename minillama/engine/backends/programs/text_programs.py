@@ -80,25 +80,19 @@ def generate(
     return draft, state, m.advance(cache, after, ids, draft.count)
 
 
-@program(
-    takes=(Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS, Kind.LOGITS, Kind.MASKS), gives=(Kind.DRAFT, Kind.STATE)
-)
+@program(takes=(Kind.CHAIN, Kind.SEEDS, Kind.WINDOW, Kind.COUNTS), gives=(Kind.STATE,))
 def start(
     m: Model,
     chain: PackedChain,
     seeds: UInt32[Array | np.ndarray, "B 624"],
     recent: Int[Array | np.ndarray, "B W"],
     count: Counts,
-    logits: Float[Array, "B V"],
-    allowed: Masks | None,
-) -> tuple[VerifiedDraft, SamplerState | None]:
-    """Sample each text's first token, with a new sampler that has seen `count` tokens.
+) -> SamplerState | None:
+    """A new sampler of each text, which has seen `count` tokens.
 
-    seeds: the `seed_words` of each text. allowed: as of `sample`.
-    One program, because each one costs a new process as much as a token.
+    seeds: the `seed_words` of each text.
     """
-    blank = partial(blank_draft, chain, len(seeds), 1)
-    return m.head(_start, chain, seeds, recent, count, logits, allowed, blank=blank)
+    return m.head(_start, chain, seeds, recent, count, blank=lambda: None)[1]
 
 
 @program(takes=(Kind.CACHE, Kind.STATIC), gives=(Kind.CACHE,), donates=False)
@@ -148,11 +142,8 @@ def _start(
     seeds: UInt32[Array, "B 624"],
     recent: Int[Array, "B W"],
     count: Int[Array, "B"],
-    logits: Float[Array, "B R"],
-    allowed: Masks | None,
-) -> tuple[VerifiedDraft, SamplerState]:
-    state = each_text(partial(first_state, packed.unpack()), seeds, recent, count)
-    return draw_tokens(config, _for_each(packed, len(logits)), state, logits, allowed)
+) -> tuple[None, SamplerState]:
+    return None, each_text(partial(first_state, packed.unpack()), seeds, recent, count)
 
 
 def _for_each(chain: PackedChain, batch: int) -> PackedChain:

@@ -143,17 +143,12 @@ def _start(
     seeds: Shaped[np.ndarray, "n words"],
     recent: Int[np.ndarray, "n W"],
     count: Int[np.ndarray, "n"],
-    logits: jax.Array,
-    allowed: Any,
 ) -> None:
-    if logits.ndim != 2:
-        raise ValueError(f"logits of {logits.ndim} axes")
-    batch = logits.shape[0]
+    batch = in_range(len(seeds), "texts", 1, MOST_TEXTS)
     check_shape(seeds, "seeds", (batch, WORDS))
     check_shape(recent, "recent", (batch, chain.window))
     check_within(recent, "a recent token", 0, config.vocab_size - 1)
     check_each(count, "count", batch, 0, chain.window)
-    check_masks(config, allowed, batch)
 
 
 def _resize(config: Config, cache: HeldCache, capacity: int) -> Int[np.ndarray, "B"]:

@@ -73,8 +73,7 @@ def _join_slot(
     recent: Int[np.ndarray, "n W"],
     count: Numbers,
     slot: Numbers,
-    logits: jax.Array,
-    allowed: Any,
+    token: Any,
 ) -> None:
     _samplers(config, chains, states, latest)
     _same_arrays(chains, chain)
@@ -83,8 +82,8 @@ def _join_slot(
     check_within(recent, "a recent token", 0, config.vocab_size - 1)
     check_each(count, "count", 1, 0, chain.window)
     check_each(slot, "slot", 1, 0, latest.shape[0])
-    _logits(logits, 1)
-    check_masks(config, allowed, 1)
+    check_tokens(config, token, 1)
+    in_range(token.shape[1], "tokens", 1, 1)
 
 
 def _new_samplers(config: Config, chain: PackedChain, slots: int) -> None:

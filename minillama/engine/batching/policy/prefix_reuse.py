@@ -25,13 +25,13 @@ class PrefixReuse:
         slot goes on from what that slot holds.
         """
         rewinds, wanted = executor.rewinds, task.options.cache_prompt
-        own = common_tokens(slot.text, task.ids, rewinds=rewinds) if wanted else 0
+        own = common_tokens(slot, task.ids, rewinds=rewinds) if wanted else 0
         if own < KEPT_SHARE * len(slot.text):
             self.save(executor, slot)
         if not wanted or task.options.slot is not None:
             return own
-        source = max(slots, key=lambda other: common_tokens(other.text, task.ids, rewinds=rewinds))
-        copied = common_tokens(source.text, task.ids, rewinds=rewinds)
+        source = max(slots, key=lambda other: common_tokens(other, task.ids, rewinds=rewinds))
+        copied = common_tokens(source, task.ids, rewinds=rewinds)
         stored = self.cache.length(task.ids[:-1], rewinds=rewinds)
         if stored > max(own, copied):
             executor.load(slot.number, self.cache.take(task.ids[:-1], rewinds=rewinds))
@@ -47,4 +47,4 @@ class PrefixReuse:
     def save(self, executor: Executor, slot: Slot) -> None:
         """Put a copy of a slot, whose tokens are all known, into the prefix cache."""
         if slot.text and self.cache.limit > 0:
-            self.cache.add(slot.text, executor.save(slot.number, len(slot.text)))
+            self.cache.add(slot.text, executor.save(slot.number, len(slot.text)), slot.read)

@@ -28,7 +28,7 @@ def restore_slot(slot: Slot, executor: Executor, tokens: Sequence[int], arrays: 
     saved = saved_like(slot, executor, len(tokens)).with_arrays(arrays)
     slot.clear()
     executor.load(slot.number, saved)
-    slot.text = list(tokens)
+    slot.go_on_with(tokens, len(tokens))
 
 
 def erase_slot(slot: Slot) -> int:

@@ -6,16 +6,28 @@ from minillama.engine.batching.batch_task import BatchTask
 from minillama.engine.batching.slots import Slot
 
 
-def common_tokens(text: Sequence[int], ids: Sequence[int], *, rewinds: bool) -> int:
-    """Length of the common prefix that a cache with `text` can go on from.
+def common_tokens(slot: Slot, ids: Sequence[int], *, rewinds: bool) -> int:
+    """Length of the common prefix that a slot can go on from.
 
-    Short of the last of `ids`, which is run for its logits.
+    Short of the last of `ids`.
 
     rewinds: whether the cache can go back; otherwise it is all of its text or nothing.
     """
+    text = slot.text
     most = min(len(text), len(ids) - 1)
     place = next((place for place in range(most) if text[place] != ids[place]), most)
-    return place if rewinds or place == len(text) else 0
+    if not rewinds:
+        return place if place == len(text) else 0
+    return reusable(place, slot.read)
+
+
+def reusable(common: int, read: int) -> int:
+    """A common prefix without the last token of an earlier prompt, where it ends there.
+
+    A step ran that token; a chunk, which runs it in a longer prompt, gives other last bits.
+    read: tokens of the earlier prompt before that.
+    """
+    return read if common == read + 1 else common
 
 
 def choose_slot(idle: Sequence[Slot], task: BatchTask, similarity: float, *, rewinds: bool) -> Slot | None:
@@ -30,7 +42,7 @@ def choose_slot(idle: Sequence[Slot], task: BatchTask, similarity: float, *, rew
     if task.options.cache_prompt:
 
         def common(slot: Slot) -> int:
-            return common_tokens(slot.text, task.ids, rewinds=rewinds)
+            return common_tokens(slot, task.ids, rewinds=rewinds)
 
         best = max(idle, key=common)
         if common(best) > similarity * len(task.ids):
