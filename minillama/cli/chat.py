@@ -176,6 +176,8 @@ def _stream(args: argparse.Namespace, conversation: Conversation) -> "Completion
             conversation.messages,
             chat_template_kwargs=conversation.variables,
             reasoning_format=reasoning_format(args),
+            reasoning_budget=args.reasoning_budget,
+            reasoning_budget_message=args.reasoning_budget_message,
             session=conversation.session,
             **chosen,
         )

@@ -73,7 +73,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         form = reasoning_format(args)
         messages = _messages(system, prompt)
-        stream = llm.chat_stream(messages, chat_template_kwargs=variables, reasoning_format=form, **chosen)
+        stream = llm.chat_stream(
+            messages,
+            chat_template_kwargs=variables,
+            reasoning_format=form,
+            reasoning_budget=args.reasoning_budget,
+            reasoning_budget_message=args.reasoning_budget_message,
+            **chosen,
+        )
     decoder = llm.tokenizer.decoder(special=True) if args.special else None
     completion = show_stream(stream, AnswerWriter(use_colour(args.color)), decoder)
     if args.perf and not is_quiet(args):

@@ -16,7 +16,7 @@ from minillama.cli.arguments.model_from_args import (
     template_variables,
 )
 from minillama.cli.arguments.option import add_options
-from minillama.cli.arguments.prompt_text import process_escapes, read_file
+from minillama.cli.arguments.prompt_text import process_escapes, read_file, read_grammar
 from minillama.cli.arguments.values import integer_in
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError
@@ -40,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_options(parser, "slots", server_options.SLOTS)
     add_options(parser, "defaults of requests", server_options.GENERATION)
     add_options(parser, "chat", server_options.CHAT)
-    add_options(parser, "sampling", llama_options.SAMPLING)
+    add_options(parser, "sampling", llama_options.SAMPLING + llama_options.GRAMMAR)
     add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
     add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)
     add_options(parser, "output", server_options.OUTPUT)
@@ -88,6 +88,8 @@ def server_settings(args: argparse.Namespace) -> "ServerSettings":
             args.jinja,
             args.prefill_assistant,
             "none" if args.skip_chat_parsing else args.reasoning_format,
+            args.reasoning_budget,
+            args.reasoning_budget_message,
             template_variables(args),
         ),
         embeddings=EmbeddingSettings(args.embedding, args.pooling, args.embd_normalize),
@@ -107,6 +109,7 @@ def server_settings(args: argparse.Namespace) -> "ServerSettings":
         has_page=args.ui,
         static_path=_folder("--path", args.path),
         sampling=sampling_options(args),
+        grammar=_grammar(args),
         breakers=tuple(process_escapes(text) for text in args.dry_sequence_breaker or () if text != "none"),
         n=args.predict,
         stop=stop_texts(args),
@@ -153,6 +156,19 @@ def _folder(option: str, name: str | None) -> str | None:
     if name is not None and not Path(name).is_dir():
         raise OptionError(f"{option} {name}: not a folder")
     return name
+
+
+def _grammar(args: argparse.Namespace) -> str:
+    """The grammar of requests that give none, in GBNF.
+
+    Raises OptionError for a schema that cannot be kept.
+    """
+    found = read_grammar(args)
+    if "json_schema" not in found:
+        return str(found.get("grammar", ""))
+    from minillama.engine.grammar.json_schema.schema_grammar import schema_to_gbnf
+
+    return schema_to_gbnf(found["json_schema"])
 
 
 def _vertex() -> "VertexSettings | None":

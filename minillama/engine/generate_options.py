@@ -50,7 +50,8 @@ class Request:
 class GenerateOptions(SamplingOptions, total=False):
     """The fields of `Request` and of `Sampling` as keyword arguments, and a grammar.
 
-    grammar: a text in GBNF, or what `GrammarCompiler` made of one. json_schema: a mapping, or its text.
+    grammar: a text in GBNF, or what `GrammarCompiler` made of one. json_schema: a mapping, or its text. thinking: a
+    `ThinkingBudget`.
     """
 
     n: int
@@ -63,3 +64,4 @@ class GenerateOptions(SamplingOptions, total=False):
     ngram_max: int
     grammar: object
     json_schema: object
+    thinking: object

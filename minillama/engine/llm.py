@@ -21,6 +21,7 @@ from minillama.engine.evaluation.trace import trace
 from minillama.engine.generate_options import GenerateOptions
 from minillama.engine.generation.option_names import check_template_variables
 from minillama.engine.generation.text_request import RequestReader, TextOrIds
+from minillama.engine.grammar.thinking_budget import thinking_budget
 from minillama.engine.loading.memory_budget import Memory
 from minillama.engine.memory_usage import Measured, memory_usage
 from minillama.engine.result import Completion
@@ -197,6 +198,8 @@ class LLM:
         tools: Sequence[object] | None = None,
         chat_template_kwargs: Mapping[str, object] = {},
         reasoning_format: str = "auto",
+        reasoning_budget: int = -1,
+        reasoning_budget_message: str = "",
         session: Session | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Stream:
@@ -205,12 +208,16 @@ class LLM:
         tools and chat_template_kwargs: see `render`.
         reasoning_format: thoughts are apart in `reasoning_content` (auto, deepseek), in the text (none), or in both
         (deepseek-legacy).
+        reasoning_budget: most tokens of thoughts, -1 for no limit; the message comes before the tag that ends them.
         Raises UnsupportedError where the model has no chat template or it cannot be rendered.
         """
         check_template_variables(chat_template_kwargs)
         prompt = self.render(messages, **{"tools": tools, **chat_template_kwargs})
         assert self.template is not None
         splitter = self.template.answer_splitter(prompt, reasoning_format)
+        thoughts = self.template.thoughts(prompt)
+        if thoughts is not None and reasoning_budget != -1:
+            options["thinking"] = thinking_budget(thoughts, reasoning_budget, reasoning_budget_message)
         return self._stream(self.tokenizer.encode_rendered(prompt), session, options, splitter)
 
     def chat(
@@ -220,12 +227,15 @@ class LLM:
         tools: Sequence[object] | None = None,
         chat_template_kwargs: Mapping[str, object] = {},
         reasoning_format: str = "auto",
+        reasoning_budget: int = -1,
+        reasoning_budget_message: str = "",
         session: Session | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Completion:
         """Answer a conversation and give the answer back whole; see `chat_stream`."""
         chosen = {"tools": tools, "chat_template_kwargs": chat_template_kwargs, "reasoning_format": reasoning_format}
-        return self.chat_stream(messages, session=session, **chosen, **options).finish()
+        budget = {"reasoning_budget": reasoning_budget, "reasoning_budget_message": reasoning_budget_message}
+        return self.chat_stream(messages, session=session, **chosen, **budget, **options).finish()
 
     def render(
         self,

@@ -79,6 +79,7 @@ class ModelHost:
             breakers = read_breakers(list(self.settings.breakers), llm.tokenizer)
             sampling = SamplingOptions(**{**self.settings.sampling, "dry_sequence_breakers": breakers})
             self.settings = replace(self.settings, sampling=sampling)
+        llm.requests.grammars.compile(self.settings.grammar or None)  # raises its error now
         engine = llm.batch_engine(
             slots=self.settings.slots,
             ctx_size=self.slot_context(llm),

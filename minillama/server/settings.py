@@ -41,6 +41,8 @@ class ChatSettings:
     use_jinja: bool = True  # tools need it
     prefill_assistant: bool = True  # a last message of the assistant is continued
     reasoning_format: str = "auto"
+    reasoning_budget: int = -1  # most tokens of thoughts; -1: no limit
+    reasoning_budget_message: str = ""  # before the end of thoughts where the budget ends
     template_variables: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -65,7 +67,7 @@ class VertexSettings:
 class ServerSettings:
     """Everything that a request cannot change.
 
-    sampling, n, stop, keep, ignore_eos, cache_prompt: defaults of requests.
+    sampling, grammar, n, stop, keep, ignore_eos, cache_prompt: defaults of requests.
     """
 
     aliases: tuple[str, ...] = ()
@@ -91,6 +93,7 @@ class ServerSettings:
     has_page: bool = True  # GET /
     static_path: str | None = None  # folder of files in place of the page
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    grammar: str = ""  # in GBNF
     breakers: tuple[str, ...] = ()  # DRY sequence breakers; empty: llama.cpp's
     n: int = -1
     stop: tuple[str, ...] = ()

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 from minillama.engine.batching.batch_errors import ContextSizeError
 from minillama.engine.batching.batch_stream import BatchStream
 from minillama.engine.batching.counters import Counters, Metrics, SlotInfo
+from minillama.engine.grammar.compiler import GrammarCompiler
 from minillama.engine.result import Completion, Piece, Reason, Timings, TokenProb
+from minillama.tokenizer import Tokenizer
 
 TIMINGS = Timings(0.0, 0.0, 0.25, 0.3, 0.5, 3, 3, (0.1, 0.1))
 
@@ -71,9 +73,9 @@ class FakeEngine:
         stream.notify()
 
 
-def fake_llm(tokenizer: object, sampling: Callable[..., object]) -> SimpleNamespace:
+def fake_llm(tokenizer: Tokenizer, sampling: Callable[..., object]) -> SimpleNamespace:
     """What the server asks of a model, around a tokenizer."""
     return SimpleNamespace(
         tokenizer=tokenizer, sampling=sampling, template=None, batches=SimpleNamespace(batch_size=2048),
-        close=lambda: None,
+        close=lambda: None, requests=SimpleNamespace(grammars=GrammarCompiler(tokenizer)),
     )  # fmt: skip

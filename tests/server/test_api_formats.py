@@ -10,7 +10,8 @@ from minillama.engine.result import Piece
 from minillama.server.answers.anthropic_format import AnthropicFormat
 from minillama.server.answers.message_deltas import new_message, whole_message
 from minillama.server.answers.responses_format import ResponsesFormat
-from minillama.tokenizer.chat.tool_calls.call_formats import GENERIC, CallSplitter, parameter_schemas
+from minillama.tokenizer.chat.tool_calls.call_formats import GENERIC
+from minillama.tokenizer.chat.tool_calls.call_splitter import CallSplitter, parameter_schemas
 
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'

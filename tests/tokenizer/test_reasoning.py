@@ -154,7 +154,10 @@ def test_no_half_of_a_marker_is_shown(text: str, data: st.DataObject) -> None:
         rest = text[place + 1 :]
         for size in range(1, len(THINK.end)):
             assert not (
-                shown.endswith(THINK.end[:size]) and rest.startswith(THINK.end[size:]) and THINK.end not in text[:place]
+                len(shown) == place + 1
+                and shown.endswith(THINK.end[:size])
+                and rest.startswith(THINK.end[size:])
+                and THINK.end not in text[:place]
             )
 
 

@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 from minillama.tokenizer.chat.answer_parts import Splitter
 from minillama.tokenizer.chat.chat_template import ChatTemplate
 from minillama.tokenizer.chat.reasoning_format import answer_splitter
-from minillama.tokenizer.chat.tool_calls.call_formats import (
-    FORMATS,
-    GENERIC,
-    CallSplitter,
-    call_format,
-    parameter_schemas,
-)
+from minillama.tokenizer.chat.tool_calls.call_formats import FORMATS, GENERIC, call_format
 from minillama.tokenizer.chat.tool_calls.call_parts import CallCollector, CallParts, ToolCall
+from minillama.tokenizer.chat.tool_calls.call_splitter import CallSplitter, parameter_schemas
 
 
 def tool(name: str, **types: str) -> dict[str, Any]:

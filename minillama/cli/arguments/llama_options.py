@@ -36,13 +36,6 @@ def json_object(text: str) -> dict[str, object]:
     return found
 
 
-def reasoning_budget(text: str) -> int:
-    """Parse --reasoning-budget: 0 or -1."""
-    if integer(text) not in (0, -1):
-        raise ArgumentTypeError("a limit of thinking tokens is not supported; use 0 or -1")
-    return integer(text)
-
-
 def dry_base(text: str) -> float | None:
     """Parse --dry-base; below 1 the default stays, as in llama.cpp."""
     base = number(text)
@@ -184,8 +177,10 @@ CHAT = (
            switch_or_auto, variable="LLAMA_ARG_REASONING", value="WHEN"),
     Option(("--reasoning-effort",), "the template's reasoning_effort: low, medium, high ... (default: its own)",
            variable="LLAMA_ARG_REASONING_EFFORT", value="LEVEL"),
-    Option(("--reasoning-budget",), "0: no thinking, as -rea off; -1: no limit (default: -1)",
-           reasoning_budget, variable="LLAMA_ARG_THINK_BUDGET"),
+    Option(("--reasoning-budget",), "most tokens of thoughts; 0: no thinking, -1: no limit (default: -1)",
+           integer_in(-1), -1, "LLAMA_ARG_THINK_BUDGET"),
+    Option(("--reasoning-budget-message",), "text before the end of thoughts where the budget ends (default: none)",
+           str, "", "LLAMA_ARG_THINK_BUDGET_MESSAGE", "TEXT"),
     Option(("--reasoning-preserve",), "keep the thoughts of earlier answers, if the template can (default: its own)",
            None, None, "LLAMA_ARG_REASONING_PRESERVE", off=("--no-reasoning-preserve",)),
 )  # fmt: skip

@@ -8,7 +8,6 @@ from minillama.cli.arguments.values import choice, integer, number
 _ROPE = "the model file sets the position encoding; overriding it is not supported yet"
 _LORA = "LoRA adapters are not supported yet; merge the adapter into the GGUF file"
 _VECTOR = "control vectors are not supported"
-_GRAMMAR = "requests give their own grammar or json_schema"
 _PROMPT_CACHE = "prompt caches on disk are not supported yet"
 _CONVERSATION = "for a conversation use: minillama cli"
 _TEMPLATE = "the chat template does this; see --chat-template"
@@ -45,10 +44,6 @@ MODEL = (
              commands=_IN_CHATS, silent=(1,)),
 )  # fmt: skip
 GENERATION = (
-    _refused("--grammar", str, _GRAMMAR, commands="serve"),
-    _refused("--grammar-file", str, _GRAMMAR, commands="serve"),
-    _refused("-j --json-schema", str, _GRAMMAR, commands="serve"),
-    _refused("-jf --json-schema-file", str, _GRAMMAR, commands="serve"),
     _refused("--adaptive-target", number, "the adaptive-p sampler is not supported", commands=_IN_SERVER_TOO,
              silent=(-1,)),
     OtherOption("--adaptive-decay", number, "the adaptive-p sampler is not supported", commands=_IN_SERVER_TOO),
@@ -62,8 +57,6 @@ CHAT = (
     _refused("--prompt-cache", str, _PROMPT_CACHE, commands=_IN_CHATS),
     _refused("--prompt-cache-all", None, _PROMPT_CACHE, commands=_IN_CHATS),
     _refused("--prompt-cache-ro", None, _PROMPT_CACHE, commands=_IN_CHATS),
-    _refused("--reasoning-budget-message", str, "a limit of thinking tokens is not supported",
-             variable="LLAMA_ARG_THINK_BUDGET_MESSAGE", commands=_IN_SERVER_TOO),
     _refused("--server-base", str, "minillama computes itself, and is no client of a server", commands="cli"),
     _refused("-o --output --output-file", str, "only answers are on stdout; redirect it with > FILE", commands="cli"),
     _refused("-mm --mmproj", str, _IMAGES, variable="LLAMA_ARG_MMPROJ", commands=_IN_SERVER_TOO),

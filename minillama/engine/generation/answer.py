@@ -29,8 +29,10 @@ class Answer:
         self.token_seconds: list[float] = []
         self._request, self._n_probs, self._has_chosen = request, n_probs, post_sampling_probs
         self._output = TextOutput(tokenizer, request.stop, request.ignore_eos, splitter)
-        has_ends = bool(tokenizer.eog) and not request.ignore_eos
-        self._grammar = None if text.grammar is None else Constraint(text.grammar, has_ends=has_ends)
+        self._constraint: Constraint | None = None
+        if text.grammar is not None or text.thinking is not None:
+            has_ends = bool(tokenizer.eog) and not request.ignore_eos
+            self._constraint = Constraint(text.grammar, text.thinking, tokenizer, has_ends=has_ends)
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
         self._top: list[tuple[TokenProb, ...]] = []
@@ -41,16 +43,16 @@ class Answer:
 
     @property
     def has_grammar(self) -> bool:
-        """Whether a grammar decides which tokens may follow."""
-        return self._grammar is not None
+        """Whether a grammar or a budget of thoughts decides which tokens may follow."""
+        return self._constraint is not None
 
     @property
     def allowed(self) -> UInt32[np.ndarray, "W"] | None:
-        """The tokens that the grammar allows next, as bits; None for all.
+        """The tokens that may come next, as bits; None for all.
 
         Raises OptionError if there is none.
         """
-        return None if self._grammar is None else self._grammar.allowed
+        return None if self._constraint is None else self._constraint.allowed
 
     @property
     def shifts(self) -> bool:
@@ -93,8 +95,8 @@ class Answer:
             self.first_seconds = seconds
         self._tokens.append(token)
         self._logprobs.append(logprob)
-        if self._grammar is not None:
-            self._grammar.accept(token)
+        if self._constraint is not None:
+            self._constraint.accept(token)
         likely = self._likely(report)
         shown = self._output.push(token)
         self.reason = self._why_stop(is_full=is_full, is_late=is_late)
@@ -131,7 +133,7 @@ class Answer:
         return self._top[-1], report.chosen if self._has_chosen else None
 
     def _why_stop(self, *, is_full: bool, is_late: bool) -> Reason | None:
-        if self._output.ended or (self._grammar is not None and self._grammar.is_over):
+        if self._output.ended or (self._constraint is not None and self._constraint.is_over):
             return Reason.STOP
         if self._output.found is not None:
             return Reason.WORD

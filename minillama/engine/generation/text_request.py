@@ -11,7 +11,7 @@ from jaxtyping import Integer
 from minillama.engine.generate_options import GenerateOptions, Request
 from minillama.engine.generation.option_names import check_option_names
 from minillama.engine.generation.sampling_defaults import file_defaults, suppressed_tokens
-from minillama.engine.grammar import Grammar, GrammarCompiler, GrammarState, LazyGrammar, LazyState
+from minillama.engine.grammar import Grammar, GrammarCompiler, GrammarState, LazyGrammar, LazyState, ThinkingBudget
 from minillama.errors import OptionError
 from minillama.sampling import Sampling, SamplingOptions
 from minillama.tokenizer import Tokenizer
@@ -30,6 +30,7 @@ class TextRequest:
     request: Request
     sampling: Sampling  # with the tokens that are never sampled
     grammar: GrammarState | LazyState | None = None  # before the first token
+    thinking: ThinkingBudget | None = None
 
     def check_fits(self, ctx_size: int) -> None:
         """Raise OptionError if the context has no room for the prompt and an answer."""
@@ -55,6 +56,9 @@ class RequestReader:
         request = Request(**{name: value for name, value in options.items() if name in names})
         others = {name: value for name, value in options.items() if name not in names}
         grammar = self.grammar(others.pop("grammar", None), others.pop("json_schema", None))
+        thinking = others.pop("thinking", None)
+        if not isinstance(thinking, ThinkingBudget | None):
+            raise OptionError(f"thinking is of type {type(thinking).__name__}; expected a ThinkingBudget")
         sampling = self.sampling(**others)
         ids = self.ids(prompt, "the prompt")
         never = {*suppressed_tokens(self.metadata, self.tokenizer.size)}
@@ -63,7 +67,7 @@ class RequestReader:
         if never:
             forbidden = tuple((token, -np.inf) for token in sorted(never))
             sampling = replace(sampling, logit_bias=(*sampling.logit_bias, *forbidden))
-        return TextRequest(ids, request, sampling, grammar)
+        return TextRequest(ids, request, sampling, grammar, thinking)
 
     @cached_property
     def grammars(self) -> GrammarCompiler:

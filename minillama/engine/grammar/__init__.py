@@ -9,6 +9,7 @@
 from minillama.engine.grammar.compiler import GrammarCompiler
 from minillama.engine.grammar.constraint import Constraint
 from minillama.engine.grammar.grammar import Grammar, GrammarState, GrammarVocabulary
+from minillama.engine.grammar.thinking_budget import ThinkingBudget
 from minillama.engine.grammar.triggers import LazyGrammar, LazyState, Triggers
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "GrammarVocabulary",
     "LazyGrammar",
     "LazyState",
+    "ThinkingBudget",
     "Triggers",
 ]

@@ -22,6 +22,11 @@ class GrammarCompiler:
         self._kept: OrderedDict[str, Grammar] = OrderedDict()
         self._lock = Lock()
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of the model."""
+        return self._tokenizer
+
     @cached_property
     def vocabulary(self) -> GrammarVocabulary:
         """The tokens as a trie, made on first use: about a second for 128,000 tokens."""

@@ -23,17 +23,29 @@ class Triggers:
 
     A pattern is a regular expression, found in the text.
     The text under the grammar begins with the word or the match; with the first group of a pattern that has one.
+    looks_back: bytes that a match of a pattern may have, None for any number. before: the end of the prompt, where a
+    match may begin. must_fit: whether a token that runs on after a trigger and does not fit is an error; otherwise that
+    trigger is skipped. in_thoughts: whether triggers also count in the thoughts of a chat.
     Raises OptionError if there is none, or for a malformed pattern.
     """
 
     words: Sequence[str] = ()
     patterns: Sequence[str] = ()
     tokens: Sequence[int] = ()
+    looks_back: int | None = None
+    before: str = ""
+    must_fit: bool = True
+    in_thoughts: bool = False
 
     def __post_init__(self) -> None:
         if not self.words and not self.patterns and not self.tokens:
             raise OptionError("a lazy grammar has no triggers; give words, patterns or tokens")
         self._compiled()
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes before the next token that a trigger may begin in; None for all."""
+        return self.looks_back if self.patterns else max((len(word.encode()) for word in self.words), default=0)
 
     def _compiled(self) -> list["regex.Pattern[bytes]"]:
         try:
@@ -65,7 +77,7 @@ class LazyGrammar:
 
     def start(self) -> "LazyState":
         """The state before the first token."""
-        return LazyState(self)
+        return LazyState(self, self.triggers.before.encode())
 
 
 @dataclass(frozen=True)
@@ -101,19 +113,30 @@ class LazyState:
         piece = grammar.vocabulary.pieces[token]
         waiting = replace(self, text=self.text + piece, tokens=(*self.tokens, (token, len(self.text))))
         start = triggers.find(waiting.text)
-        return waiting if start is None else waiting.replay(start)
+        if start is None:
+            return waiting.shortened()
+        state = waiting.replay(start)
+        if state is None and triggers.must_fit:
+            raise OptionError(f"the text {quoted(waiting.text[start:])} after a trigger does not fit the grammar")
+        return LazyState(self.lazy) if state is None else state
 
-    def replay(self, start: int) -> GrammarState:
-        """The state of the grammar after the text from a place on, token after token."""
+    def shortened(self) -> "LazyState":
+        """The same state without the text that no trigger can begin in."""
+        size = self.lazy.triggers.memory
+        if size is None or len(self.text) <= 2 * size:
+            return self
+        cut = max((begin for _, begin in self.tokens if begin <= len(self.text) - size), default=0)
+        kept = tuple((token, begin - cut) for token, begin in self.tokens if begin >= cut)
+        return replace(self, text=self.text[cut:], tokens=kept)
+
+    def replay(self, start: int) -> GrammarState | None:
+        """The state of the grammar after the text from a place on, token after token.
+
+        None if it does not fit.
+        """
         state: GrammarState | None = self.lazy.grammar.start()
         ends = [*(begin for _, begin in self.tokens[1:]), len(self.text)]
         for (token, begin), end in zip(self.tokens, ends, strict=True):
-            if end > start:
-                assert state is not None
+            if end > start and state is not None:
                 state = state.accept_part(token, self.text[max(begin, start) : end])
-                if state is None:
-                    raise OptionError(
-                        f"the text {quoted(self.text[start:end])} after a trigger does not fit the grammar"
-                    )
-        assert state is not None
         return state

@@ -46,7 +46,7 @@ def _long(request: GenerationRequest) -> dict[str, object]:
         "dry_sequence_breakers": list(request.breakers),
         "stop": list(request.stop),
         "logit_bias": biases,
-        "grammar": request.grammar_text,
+        "grammar": request.constraint.gbnf,
         "grammar_lazy": request.is_on("grammar_lazy"),
         "grammar_triggers": [],
         "preserved_tokens": [],

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from minillama.engine.result import Piece
 from minillama.server.answers.generation import Generation
-from minillama.tokenizer.chat.tool_calls.call_formats import CallSplitter
 from minillama.tokenizer.chat.tool_calls.call_parts import CallCollector, CallDelta, CallParts, ToolCall
+from minillama.tokenizer.chat.tool_calls.call_splitter import CallSplitter
 
 ID_LENGTH = 9  # Mistral's templates take no other one
 LETTERS = string.ascii_letters + string.digits

@@ -54,7 +54,7 @@ async def read_chat_request(body: Mapping[str, object], host: ModelHost) -> Gene
     def read() -> GenerationRequest:
         chat = read_chat(body, host.template, host.settings.chat)
         ids = host.llm.tokenizer.encode_rendered(chat.prompt)
-        return read_request(chat.fields, tuple(ids), host.llm, host.settings, chat.format)
+        return read_request(chat.fields, tuple(ids), host.llm, host.settings, chat.format, chat.shape)
 
     return await host.in_thread(read)
 

@@ -34,8 +34,12 @@ def anthropic_to_chat(body: JsonObject) -> dict[str, object]:
         chat["tools"] = [_tool(tool) for tool in _objects(body["tools"], "tools")]
     chat |= _tool_choice(body.get("tool_choice"))
     thinking = body.get("thinking")
-    if isinstance(thinking, dict) and thinking.get("type") == "enabled":
+    kind = thinking.get("type") if isinstance(thinking, dict) else None
+    if kind == "enabled":
         chat["thinking_budget_tokens"] = thinking.get("budget_tokens", DEFAULT_THINKING_TOKENS)
+    elif kind == "disabled":
+        given = body.get("chat_template_kwargs")
+        chat["chat_template_kwargs"] = {"enable_thinking": False, **(given if isinstance(given, dict) else {})}
     return chat
 
 

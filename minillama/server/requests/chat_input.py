@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from minillama.server.http_errors import invalid, not_supported
+from minillama.server.requests.constraints.answer_constraint import ChatShape
+from minillama.server.requests.constraints.tool_choice import read_tool_choice
 from minillama.server.requests.fields import json_type, read_flag, wrong_type
 from minillama.server.requests.generation_request import ChatFormat, shown_format
 from minillama.server.requests.prompt_input import text_of
 from minillama.server.settings import ChatSettings
 from minillama.tokenizer.chat.reasoning_format import REASONING_FORMATS
-from minillama.tokenizer.chat.tool_calls.call_formats import CallSplitter, parameter_schemas
+from minillama.tokenizer.chat.tool_calls.call_splitter import CallSplitter, parameter_schemas
 
 if TYPE_CHECKING:
     from minillama.tokenizer import ChatTemplate
@@ -23,10 +25,11 @@ MOST_MESSAGES = 10_000
 
 @dataclass(frozen=True)
 class ChatInput:
-    """A rendered conversation: prompt, form of the answer, and fields of the completion."""
+    """A rendered conversation: prompt, form and shape of the answer, and fields of the completion."""
 
     prompt: str
     format: ChatFormat
+    shape: ChatShape
     fields: Mapping[str, object]
 
 
@@ -36,16 +39,18 @@ def read_chat(body: Mapping[str, object], template: "ChatTemplate", settings: Ch
     A last message of the assistant is continued: it is not rendered, but ends the prompt.
     """
     messages = read_messages(body.get("messages"))
-    tools = _tools(body, settings)
+    choice = read_tool_choice(body, settings)
     add_prompt = body.get("add_generation_prompt") is not False
     continued = _continued(body, messages, settings)
-    variables = _variables(body, settings) | _function_texts(tools, template)
+    variables = _variables(body, settings) | _function_texts(choice.tools, template)
     if continued is not None:
         messages, add_prompt = messages[:-1], True
     adapted = template.adapt(messages)
-    rendered = template.render(adapted, add_generation_prompt=add_prompt, tools=tools or None, extra=variables)
+    rendered = template.render(adapted, add_generation_prompt=add_prompt, tools=choice.tools or None, extra=variables)
     prompt = text_of(rendered) + (continued or "")
-    return ChatInput(prompt, _format(body, template, prompt, settings, tools), _fields(body))
+    may_think = continued is None and variables.get("enable_thinking") is not False
+    shape = ChatShape(template.thoughts(prompt, may_think=may_think), choice, template.call_format)
+    return ChatInput(prompt, _format(body, template, prompt, settings, shape), shape, _fields(body))
 
 
 def read_messages(value: object) -> list[Message]:
@@ -95,18 +100,6 @@ def _check_part(part: object) -> None:
         raise invalid("unsupported content[].type")
 
 
-def _tools(body: Mapping[str, object], settings: ChatSettings) -> list[object]:
-    tools = body.get("tools")
-    if tools is not None and not isinstance(tools, list):
-        raise wrong_type("tools", "array", tools)
-    if not settings.use_jinja:
-        if tools:
-            raise invalid("tools param requires --jinja flag")
-        if body.get("tool_choice") not in (None, "auto"):
-            raise invalid("tool_choice param requires --jinja flag")
-    return tools or []
-
-
 def _continued(body: Mapping[str, object], messages: list[Message], settings: ChatSettings) -> str | None:
     """The text of a last message that the answer goes on with, or None."""
     wanted = body.get("continue_final_message")
@@ -154,18 +147,15 @@ def _function_texts(tools: list[object], template: "ChatTemplate") -> dict[str, 
 
 
 def _format(
-    body: Mapping[str, object], template: "ChatTemplate", prompt: str, settings: ChatSettings, tools: list[object]
+    body: Mapping[str, object], template: "ChatTemplate", prompt: str, settings: ChatSettings, shape: ChatShape
 ) -> ChatFormat:
     wanted = body.get("reasoning_format", settings.reasoning_format)
     if wanted not in REASONING_FORMATS:
         raise invalid(f"Unknown reasoning format: {wanted!s:.60}")
     reasoning_format = str(wanted)
-    choice = body.get("tool_choice") or "auto"
-    if not isinstance(choice, dict) and choice not in ("auto", "none", "required"):
-        raise invalid(f"Invalid tool_choice: {choice!s:.60}")
-    calls = template.call_format if tools and choice != "none" else None
-    most = None if read_flag(body, "parallel_tool_calls", True) else 1
-    schemas = parameter_schemas(tools)
+    calls = shape.calls if shape.choice.may_call else None
+    most = None if shape.choice.is_parallel else 1
+    schemas = parameter_schemas(shape.choice.tools)
     return ChatFormat(
         splitter=lambda: template.answer_splitter(prompt, reasoning_format, calls),
         calls=None if calls is None else lambda: CallSplitter(calls, schemas, most),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from minillama.sampling import Sampling
 from minillama.server.http_errors import invalid, not_supported
+from minillama.server.requests.constraints.answer_constraint import AnswerConstraint, ChatShape, read_constraint
 from minillama.server.requests.fields import COUNTS, FLAGS, SAMPLING, Field, Kind, read_fields
-from minillama.server.requests.grammar_fields import read_grammar
 from minillama.server.requests.token_options import (
     read_biases,
     read_breakers,
@@ -18,10 +18,9 @@ from minillama.server.requests.token_options import (
 )
 from minillama.server.settings import ServerSettings
 from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
-from minillama.tokenizer.chat.tool_calls.call_formats import CallSplitter
+from minillama.tokenizer.chat.tool_calls.call_splitter import CallSplitter
 
 if TYPE_CHECKING:
-    from minillama.engine.grammar import GrammarState, LazyState
     from minillama.engine.llm import LLM
 
 MOST_PROBS = 100  # likeliest tokens of one position
@@ -59,8 +58,7 @@ class GenerationRequest:
     slot: int | None = None
     completions: int = 1
     include_usage: bool = False
-    grammar: "GrammarState | LazyState | None" = None
-    grammar_text: str = ""
+    constraint: AnswerConstraint = field(default_factory=AnswerConstraint)
     chat: ChatFormat = field(default_factory=ChatFormat)
 
     def is_on(self, name: str) -> bool:
@@ -88,8 +86,12 @@ def read_request(
     llm: "LLM",
     settings: ServerSettings,
     chat: ChatFormat | None = None,
+    shape: ChatShape | None = None,
 ) -> GenerationRequest:
-    """Check all fields of a completion request; raises RequestError for a wrong one."""
+    """Check all fields of a completion request; raises RequestError for a wrong one.
+
+    chat, shape: of a chat's answer.
+    """
     values = {**_defaults(settings), **read_fields(body, (*FLAGS, *COUNTS))}
     if values.get("n_predict") == -1:
         values["n_predict"] = settings.n
@@ -99,7 +101,6 @@ def read_request(
     usage = read_fields(options, (Field(("include_usage",), Kind.BOOL),)) if isinstance(options, dict) else {}
     slot = body.get("id_slot")
     breakers = body.get("dry_sequence_breakers")
-    grammar_text, grammar = read_grammar(body, llm)
     return GenerationRequest(
         ids=ids,
         sampling=_sampling(body, values, llm, settings),
@@ -110,8 +111,7 @@ def read_request(
         slot=slot if isinstance(slot, int) and not isinstance(slot, bool) and 0 <= slot < settings.slots else None,
         completions=int(read_fields(body, (completions,)).get("n_cmpl", 1)),
         include_usage=bool(usage.get("include_usage", False)),
-        grammar=grammar,
-        grammar_text=grammar_text,
+        constraint=read_constraint(body, llm, settings, shape),
         chat=chat or ChatFormat(reasoning_format=shown_format(settings.chat.reasoning_format)),
     )
 

@@ -12,9 +12,11 @@ from functools import cached_property
 from minillama.errors import FormatError, OptionError, UnsupportedError, quoted
 from minillama.printable_text import printable
 from minillama.tokenizer.chat.answer_parts import Splitter
-from minillama.tokenizer.chat.reasoning_format import answer_splitter, end_thoughts
+from minillama.tokenizer.chat.prompt_thoughts import PromptThoughts, prompt_thoughts
+from minillama.tokenizer.chat.reasoning_format import answer_splitter, end_thoughts, thought_tags
 from minillama.tokenizer.chat.template_process import SHARED, TemplateRefused
-from minillama.tokenizer.chat.tool_calls.call_formats import CallFormat, call_format
+from minillama.tokenizer.chat.tool_calls.call_format import CallFormat
+from minillama.tokenizer.chat.tool_calls.call_formats import call_format
 from minillama.tokenizer.chat.tool_messages import EXAMPLE_CALL, EXAMPLE_KEY, adapt_messages
 from minillama.tokenizer.vocabulary import read_texts, special_id
 
@@ -83,6 +85,10 @@ class ChatTemplate:
     def call_format(self) -> CallFormat:
         """The form of tool calls in answers."""
         return call_format(self._all_sources)
+
+    def thoughts(self, prompt: str, *, may_think: bool = True) -> PromptThoughts | None:
+        """The thoughts of an answer to a rendered prompt; see `prompt_thoughts`."""
+        return prompt_thoughts(thought_tags(self._all_sources), prompt, may_think=may_think)
 
     def answer_splitter(self, prompt: str, reasoning_format: str, calls: CallFormat | None = None) -> Splitter:
         """The splitter of an answer to a rendered prompt into text and thoughts.

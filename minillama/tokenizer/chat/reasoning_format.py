@@ -11,12 +11,16 @@ from minillama.errors import OptionError, quoted
 from minillama.tokenizer.chat.answer_parts import Copied, Marked, Splitter, Uncut
 from minillama.tokenizer.chat.harmony_splitter import HarmonySplitter
 from minillama.tokenizer.chat.tag_splitter import Tags, TagSplitter
-from minillama.tokenizer.chat.tool_calls.call_formats import CallFormat
+from minillama.tokenizer.chat.tool_calls.call_format import CallFormat
 
 REASONING_FORMATS = ("none", "auto", "deepseek", "deepseek-legacy")
 
 # Most thinking models: Qwen, DeepSeek, GLM, Granite, LFM2, MiniMax, Nemotron, SmolLM ...
 THINK = Tags("<think>", "</think>")
+HARMONY = Tags(
+    "<|channel|>analysis<|message|>", "<|end|>", repeats=True, never=("<|start|>",), next="<|start|>assistant",
+    answer="<|channel|>final<|message|>",
+)  # fmt: skip
 # A text in the template, and the form of the answers if it is not THINK; None is harmony.
 FORMS: Mapping[str, Tags | None] = MappingProxyType(
     {
@@ -57,6 +61,12 @@ def end_thoughts(source: str, prompt: str) -> str:
     """End the thoughts that a prompt begins, as llama.cpp does where thinking is off."""
     tags = _tags(source)
     return prompt + tags.end if tags and prompt.rstrip().endswith(tags.start) else prompt
+
+
+def thought_tags(source: str) -> Tags | None:
+    """The tags around thoughts; None for a template that names none."""
+    tags = _tags(source) or HARMONY
+    return tags if tags is not THINK or THINK.start in source or THINK.end in source else None
 
 
 def _tags(source: str) -> Tags | None:

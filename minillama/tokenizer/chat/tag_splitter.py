@@ -12,11 +12,17 @@ from minillama.tokenizer.chat.answer_parts import Blanks, Parts, overlap
 
 @dataclass(frozen=True)
 class Tags:
-    """The texts around thoughts. repeats: thoughts may also follow a part of the answer."""
+    """The texts around thoughts. repeats: thoughts may also follow a part of the answer.
+
+    For grammars: texts that are never in thoughts, the text after their end, and the one that begins an answer.
+    """
 
     start: str
     end: str
     repeats: bool = False
+    never: tuple[str, ...] = ()
+    next: str = ""
+    answer: str = ""
 
 
 class Place(Enum):

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from minillama.engine.grammar.json_schema.gbnf_text import json_text, literal, set_member
+from minillama.engine.grammar.json_schema.gbnf_text import json_text, set_member
 from minillama.engine.grammar.json_schema.keywords import failure
+from minillama.engine.grammar.json_schema.notation import Notation
 
 OTHERS = None  # stands for the properties that have no name in the schema
 LONGEST_NAME = 200  # of a property in a schema that allows others
@@ -28,6 +29,8 @@ class ObjectProperty:
 class RuleWriter(Protocol):
     """Writer of the rules of the parts."""
 
+    notation: Notation
+
     def visit(self, schema: object, name: str, path: str) -> str: ...
 
     def add(self, name: str, rule: str) -> str: ...
@@ -45,19 +48,22 @@ def object_rule(writer: RuleWriter, properties: Sequence[ObjectProperty], others
     for one in properties:
         # "" names the rule of the whole schema, which a property with an empty name must not replace
         value = writer.visit(one.schema, prefix + one.name or "property", one.path)
-        pairs[one.name] = writer.add(
-            f"{prefix}{one.name}-kv", f'{literal(json_text(one.name))} space ":" space {value}'
-        )
+        key = writer.notation.key(one.name, one.path)
+        pairs[one.name] = writer.add(f"{prefix}{one.name}-kv", f'{key} space ":" space {value}')
     required = [one.name for one in properties if one.required]
     optional: list[str | None] = [one.name for one in properties if not one.required]
-    if others is not False:
+    if others is not False and (writer.notation.has_other_keys or not properties):
         sub = f"{prefix}additional"
         here = f"{path}/additionalProperties"
         value = writer.primitive("value") if others in (True, {}) else writer.visit(others, f"{sub}-value", here)
         if any(len(one.name) > LONGEST_NAME for one in properties):
             raise failure(path, f"a property has a name of more than {LONGEST_NAME} characters")
         names = [one.name for one in properties]
-        key = writer.add(f"{sub}-k", other_strings(writer, names, f"{sub}-k")) if names else writer.primitive("string")
+        key = (
+            writer.add(f"{sub}-k", other_strings(writer, names, f"{sub}-k"))
+            if names
+            else writer.primitive(writer.notation.any_key)
+        )
         pairs[OTHERS] = writer.add(f"{sub}-kv", f'{key} ":" space {value}')
         optional.append(OTHERS)
     if not pairs:

@@ -3,10 +3,13 @@
 They are llama.cpp's, so that texts are equal.
 """
 
+from collections.abc import Mapping
+
+PrimitiveRules = Mapping[str, tuple[str, tuple[str, ...]]]  # a rule's text, and the rules that it uses
+
 SPACE_RULE = r'| " " | "\n"{1,2} [ \t]{0,20}'
 
-# A rule's text and the rules that it uses.
-PRIMITIVE_RULES: dict[str, tuple[str, tuple[str, ...]]] = {
+PRIMITIVE_RULES: PrimitiveRules = {
     "boolean": ('("true" | "false")', ()),
     "decimal-part": ("[0-9]{1,16}", ()),
     "integral-part": ("[0] | [1-9] [0-9]{0,15}", ()),

@@ -9,9 +9,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from minillama.engine.grammar.json_schema.gbnf_text import json_text, literal, repeated, separated
+from minillama.engine.grammar.json_schema.gbnf_text import repeated, separated
 from minillama.engine.grammar.json_schema.integer_ranges import integer_bounds, integer_range
 from minillama.engine.grammar.json_schema.keywords import (
+    CHOICES,
     TYPES,
     Schema,
     check_keywords,
@@ -22,9 +23,10 @@ from minillama.engine.grammar.json_schema.keywords import (
     kind_by_keywords,
     text,
 )
+from minillama.engine.grammar.json_schema.notation import JSON, Notation
 from minillama.engine.grammar.json_schema.object_rule import ObjectProperty, object_rule
-from minillama.engine.grammar.json_schema.primitive_rules import FORMATS, PRIMITIVE_RULES, SPACE_RULE
-from minillama.engine.grammar.json_schema.string_patterns import string_pattern
+from minillama.engine.grammar.json_schema.primitive_rules import FORMATS, SPACE_RULE
+from minillama.engine.grammar.json_schema.references import part_of, resolved
 from minillama.errors import OptionError, quoted
 
 DEEPEST = 40  # parts of a schema in each other
@@ -36,24 +38,69 @@ def schema_to_gbnf(schema: object) -> str:
 
     Raises OptionError for a schema that cannot be kept, with the part of it.
     """
-    try:
-        copy = json.loads(schema if isinstance(schema, str) else json.dumps(schema))
-        json.dumps(copy, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(f"the JSON schema is not JSON: {error}") from None
-    converter = _Converter(copy)
-    converter.visit(copy, "", "#")
-    return converter.text()
+    rules = SchemaRules()
+    rules.add_schema(schema, "")
+    return rules.text()
 
 
-class _Converter:
-    def __init__(self, root: object) -> None:
-        self._root = root
+class SchemaRules:
+    """The rules of one grammar, with those of one or more schemas."""
+
+    def __init__(self, notation: Notation = JSON) -> None:
+        self.notation = notation
+        self._root: object = None  # of the schema that is being written
+        self._prefix = ""  # of the rules of its references
         self._rules = {"space": SPACE_RULE}
         self._opened: set[str] = set()  # references whose rule is being written
         self._depth = 0
 
+    def add_schema(self, schema: object, name: str) -> str:
+        """Write the rules of a schema (a mapping, or its text); the first one's name.
+
+        name: with "" it is `root`. Raises OptionError for a schema that cannot be kept.
+        """
+        self._open(schema, name)
+        return self.visit(self._root, name, "#")
+
+    def add_object(self, schema: object, name: str) -> str:
+        """As `add_schema`, for a schema that allows objects only; raises OptionError for another one."""
+        self._open(schema, name)
+        self._object_schema({"allOf"})
+        return self.visit(self._root, name, "#")
+
+    def object_parts(self, schema: object, name: str) -> tuple[list[ObjectProperty], object]:
+        """The properties of a schema of objects, and the schema of all others; see `object_rule`.
+
+        The caller visits the parts. Raises OptionError for another schema.
+        """
+        self._open(schema, name)
+        found = self._object_schema(set())
+        check_typed(found, "object", "#")
+        return self._properties(found, "#")
+
+    def _object_schema(self, choices: set[str]) -> Schema:
+        """The schema that is being written, if it is one of objects.
+
+        choices: those of `CHOICES` that it may have. Raises OptionError for another one.
+        """
+        found = resolved(self._root, self._root, "#")
+        has_type = found.get("type") == "object" or kind_by_keywords(found) == "object" or choices & found.keys()
+        if not has_type or (CHOICES - choices) & found.keys():
+            raise failure("#", "the parameters of a function are to be an object with properties")
+        return found
+
+    def _open(self, schema: object, name: str) -> None:
+        try:
+            self._root = json.loads(schema if isinstance(schema, str) else json.dumps(schema))
+            json.dumps(self._root, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise OptionError(f"the JSON schema is not JSON: {error}") from None
+        self._prefix = f"{name}-" if name else ""
+        self._opened.clear()
+        self._depth = 0
+
     def text(self) -> str:
+        """The grammar in GBNF."""
         return "".join(f"{name} ::= {rule}\n" for name, rule in sorted(self._rules.items()))
 
     def visit(self, schema: object, name: str, path: str) -> str:
@@ -65,7 +112,7 @@ class _Converter:
         self._depth += 1
         if self._depth > DEEPEST:
             raise failure(path, f"more than {DEEPEST} parts in each other")
-        rule_name = f"{name}-" if name == "root" or name in PRIMITIVE_RULES else name or "root"
+        rule_name = f"{name}-" if name == "root" or name in self.notation.primitives else name or "root"
         found = self._visit(schema, name, rule_name, path)
         self._depth -= 1
         return found
@@ -113,6 +160,12 @@ class _Converter:
         return self.primitive(kind, "root" if rule_name == "root" else kind)
 
     def _object(self, schema: Schema, name: str, rule_name: str, path: str) -> str:
+        properties, others = self._properties(schema, path)
+        if others in (True, {}) and not properties:
+            return self.add(rule_name, self.primitive("object"))
+        return self.add(rule_name, object_rule(self, properties, others, name, path))
+
+    def _properties(self, schema: Schema, path: str) -> tuple[list[ObjectProperty], object]:
         described, required = schema.get("properties", {}), schema.get("required", ())
         if not isinstance(described, Mapping):
             raise failure(path, "properties is not an object")
@@ -122,12 +175,10 @@ class _Converter:
             if wanted not in described:
                 raise failure(path, f"required names {quoted(wanted)}, which properties does not describe")
         others = schema.get("additionalProperties", "properties" not in schema)
-        if others in (True, {}) and not described:
-            return self.add(rule_name, self.primitive("object"))
         properties = [
             ObjectProperty(key, part, f"{path}/properties/{key}", key in required) for key, part in described.items()
         ]
-        return self.add(rule_name, object_rule(self, properties, others, name, path))
+        return properties, others
 
     def _array(self, schema: Schema, name: str, rule_name: str, path: str) -> str:
         least, most = count(schema, "minItems", path) or 0, count(schema, "maxItems", path)
@@ -157,14 +208,15 @@ class _Converter:
         if (pattern is not None) + is_known + has_length > 1:
             raise failure(path, "only one of pattern, format, and minLength with maxLength is supported; remove others")
         if pattern is not None:
-            return self.add(rule_name, string_pattern(pattern, path))
+            return self.add(rule_name, self.notation.pattern(pattern, path))
         if is_known:
             rule = FORMATS[str(form)]
             return self._whole_type(rule_name, rule) if rule == "uuid" else self.add(rule_name, self.primitive(rule))
         if has_length:
             if most is not None and most < least:
                 raise failure(path, f"minLength is {least}, more than maxLength, {most}")
-            return self.add(rule_name, rf'"\"" {repeated(self.primitive("char"), least, most)} "\""')
+            quote = self.notation.quote
+            return self.add(rule_name, f"{quote} {repeated(self.primitive('char'), least, most)} {quote}")
         return self._whole_type(rule_name, "string")
 
     def _constants(self, schema: Schema, kinds: Sequence[object], rule_name: str, path: str) -> str:
@@ -177,12 +229,12 @@ class _Converter:
         for value in values:
             if kinds and not any(has_type(value, str(kind)) for kind in kinds):
                 raise failure(path, f"{quoted(value)} is not of the type {quoted(schema['type'])}; remove it")
-        literals = [literal(json_text(value)) for value in values]
+        literals = [self.notation.constant(value, path) for value in values]
         return self.add(rule_name, literals[0] if "const" in schema else f"({' | '.join(literals)})")
 
     def _all_of(self, parts: Sequence[object], name: str, rule_name: str, path: str) -> str:
         """Objects, whose properties are put together, or enumerations, whose common values are."""
-        parts = [self._resolved(part, f"{path}/allOf/{i}") for i, part in enumerate(parts)]
+        parts = [resolved(self._root, part, f"{path}/allOf/{i}") for i, part in enumerate(parts)]
         if len(parts) == 1:
             return self.visit(parts[0], name, f"{path}/allOf/0")
         if all("enum" in part for part in parts):
@@ -218,40 +270,17 @@ class _Converter:
             raise failure(
                 path, f"$ref is {quoted(reference)}; only parts of this schema are supported, as in #/$defs/a"
             )
-        name = "ref" + re.sub("[^a-zA-Z0-9-]+", "-", reference[1:])
+        name = f"{self._prefix}ref" + re.sub("[^a-zA-Z0-9-]+", "-", reference[1:])
         if name in self._rules or reference in self._opened:
             return name
         self._opened.add(reference)
-        found = self.visit(self._part(reference, path), name, reference)
+        found = self.visit(part_of(self._root, reference, path), name, reference)
         self._opened.discard(reference)
         return found
 
-    def _resolved(self, schema: object, path: str) -> Schema:
-        """The schema that references lead to."""
-        for _ in range(DEEPEST):
-            if not isinstance(schema, Mapping):
-                raise failure(path, f"expected an object with keywords, not {quoted(schema)}")
-            if "$ref" not in schema:
-                return schema
-            check_keywords(schema, {"$ref"}, path)
-            schema = self._part(str(schema["$ref"]), path)
-        raise failure(path, "$ref leads to itself")
-
-    def _part(self, reference: str, path: str) -> object:
-        part = self._root
-        for step in reference.split("/")[1:]:
-            step = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(part, Mapping) and step in part:
-                part = part[step]
-            elif isinstance(part, list) and step.isdecimal() and int(step) < len(part):
-                part = part[int(step)]
-            else:
-                raise failure(path, f"$ref is {quoted(reference)}, and {quoted(step)} is not there")
-        return part
-
     def primitive(self, kind: str, name: str | None = None) -> str:
         """The name of a rule of `PRIMITIVE_RULES`, which is added with those that it uses."""
-        rule, uses = PRIMITIVE_RULES[kind]
+        rule, uses = self.notation.primitives[kind]
         added = self.add(name or kind, rule)
         for used in uses:
             if used not in self._rules:

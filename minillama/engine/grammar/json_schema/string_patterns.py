@@ -3,6 +3,8 @@
 A character that JSON has to escape is written as its escape, so that what fits is always valid JSON.
 """
 
+from collections.abc import Callable
+
 from minillama.engine.grammar.gbnf_parser import MOST_REPETITIONS
 from minillama.engine.grammar.json_schema.gbnf_text import set_member
 from minillama.engine.grammar.json_schema.keywords import failure
@@ -20,6 +22,7 @@ CLASSES = {"d": (DIGITS, False), "w": (WORD, False), "s": (SPACES, False),
 CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
 JSON_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 RAW: Ranges = [(0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7E), (0x80, LARGEST_CHARACTER)]  # what JSON strings hold as it is
+TEXT: Ranges = [(1, 0x3B), (0x3D, LARGEST_CHARACTER)]  # all but NUL and <
 DEEPEST = 50  # groups in each other
 NUMBERS = frozenset(map(str, range(MOST_REPETITIONS + 1)))
 
@@ -29,21 +32,35 @@ def string_pattern(pattern: str, path: str) -> str:
 
     Raises OptionError for a pattern that has no grammar (look-around, back references, anchors inside).
     """
-    parser = _Parser(pattern, path)
+    any_character = f"({_gbnf_set(RAW)} | {_escapes([(0, LARGEST_CHARACTER)])})"
+    return f'"\\"" {_pattern(pattern, path, _json_characters, any_character)} "\\""'
+
+
+def text_pattern(pattern: str, path: str) -> str:
+    """GBNF of the texts that have a pattern, without `<`, because a tag may begin there.
+
+    Raises as `string_pattern`.
+    """
+    return _pattern(pattern, path, _text_characters, _gbnf_set(TEXT))
+
+
+def _pattern(pattern: str, path: str, write: Callable[[Ranges], str], any_character: str) -> str:
+    """write: GBNF of one of some characters."""
+    parser = _Parser(pattern, path, write)
     anchored = parser.take("^")
     body = parser.alternatives()
     if parser.rest():
         raise parser.error("unbalanced )")
     if len(parser.top) > 1 and (anchored or parser.ended):
         raise parser.error("an anchor of one alternative only; put the alternatives into (...)")
-    any_text = f"({_gbnf_set(RAW)} | {_escapes([(0, LARGEST_CHARACTER)])})*"
+    any_text = f"{any_character}*"
     parts = ["" if anchored else any_text, f"({body})", "" if parser.ended else any_text]
-    return f'"\\"" {" ".join(filter(None, parts))} "\\""'
+    return " ".join(filter(None, parts))
 
 
 class _Parser:
-    def __init__(self, pattern: str, path: str) -> None:
-        self._text, self._path, self._place, self._depth = pattern, path, 0, 0
+    def __init__(self, pattern: str, path: str, write: Callable[[Ranges], str]) -> None:
+        self._text, self._path, self._place, self._depth, self._write = pattern, path, 0, 0, write
         self.ended = False  # by $
         self.top: list[str] = []  # the outer alternatives
 
@@ -83,16 +100,16 @@ class _Parser:
         if character == "[":
             return self._set()
         if character == ".":
-            return _gbnf(_complement(LINE_ENDS))
+            return self._write(_complement(LINE_ENDS))
         if character == "\\":
-            return _gbnf(self._escape())
+            return self._write(self._escape())
         if character in "^$":
             raise self.error("an anchor inside the pattern is not supported")
         if character in "*+?":
             raise self.error("nothing to repeat")
         if character in "{}":
             raise self.error(f"write \\{character} for the character itself")
-        return _gbnf([(ord(character), ord(character))])
+        return self._write([(ord(character), ord(character))])
 
     def _group(self) -> str:
         if self.take("?") and not self.take(":"):
@@ -122,7 +139,7 @@ class _Parser:
         ranges = _complement(found) if negated else found
         if not ranges:
             raise self.error("a set of no characters")
-        return _gbnf(ranges)
+        return self._write(ranges)
 
     def _set_member(self) -> Ranges:
         character = self._next()
@@ -169,7 +186,13 @@ class _Parser:
         return self._text[self._place - 1]
 
 
-def _gbnf(ranges: Ranges) -> str:
+def _text_characters(ranges: Ranges) -> str:
+    """One of some characters, as they are."""
+    inside = _intersection(ranges, TEXT)
+    return _gbnf_set(inside) if inside else "[]"
+
+
+def _json_characters(ranges: Ranges) -> str:
     """One of some characters, as a JSON string holds them."""
     raw = _intersection(ranges, RAW)
     parts = [_gbnf_set(raw)] if raw else []

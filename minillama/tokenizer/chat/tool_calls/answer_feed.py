@@ -66,8 +66,12 @@ class AnswerFeed:
     # Reading with a way back.
 
     def record(self) -> None:
-        """Remember what is read from now on, until `announce` or `give_back`."""
+        """Remember what is read from now on, until `announce`, `keep` or `give_back`."""
         self._record = []
+
+    def keep(self) -> None:
+        """Forget the record: its text stays read."""
+        self._record = None
 
     def give_back(self) -> None:
         """Undo what was read since `record`."""

@@ -19,12 +19,17 @@ class HeaderCalls:
     It ends with `separator`, or before the first `{`.
 
     header: an expression with the groups `name` and perhaps `id`. ends: texts after a call that are dropped.
+    The other fields are for grammars: texts that may follow the name, and, in formats with ids, the id (an expression
+    of GBNF) and the text after it.
     """
 
     starts: tuple[str, ...]
     header: re.Pattern[str]
     ends: tuple[str, ...] = ()
     separator: str = ""
+    after_names: tuple[str, ...] = ()
+    id_gbnf: str = ""
+    before_arguments: str = ""
 
     def read(self, feed: AnswerFeed, start: str, tools: Container[str]) -> Generator[None, None, bool]:
         """Read a call; False if there is none."""

@@ -17,10 +17,19 @@ IDS = {"id", "tool_call_id"}
 
 @dataclass(frozen=True)
 class JsonCalls:
-    """Calls as JSON after one of the texts `starts`; texts `ends` after them are dropped."""
+    """Calls as JSON after one of the texts `starts`; texts `ends` after them are dropped.
+
+    The other fields are for grammars. keys: of the name and of the arguments. is_array: calls stand in an array.
+    id_key, id_gbnf: an id, as an expression of GBNF; is_id_first: before the name, not after the arguments.
+    """
 
     starts: tuple[str, ...]
     ends: tuple[str, ...] = ()
+    is_array: bool = False
+    keys: tuple[str, str] = ("name", "arguments")
+    id_key: str = "id"
+    id_gbnf: str = ""
+    is_id_first: bool = False
 
     def read(self, feed: AnswerFeed, start: str, tools: Container[str]) -> Generator[None, None, bool]:
         """Read one object or an array of them; False if there is no call."""

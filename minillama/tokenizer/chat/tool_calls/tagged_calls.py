@@ -18,6 +18,8 @@ from minillama.tokenizer.chat.tool_calls.answer_feed import AnswerFeed, Wait
 
 Schemas = Mapping[str, Mapping[str, Any]]  # JSON schemas of the parameters, by the tool's name
 CONSTANTS = {"True": "true", "False": "false", "None": "null"}
+CDATA = ("<![CDATA[", "]]>")
+IS_TEXT, IS_JSON = ' string="true"', ' string="false"'  # DeepSeek's attributes
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class TaggedCalls:
 
     name: texts before and after the name; the first of the second ones is read, unless it begins an argument or ends
     the call. argument: text before a key, text after it, and the text before the value. value_end, call_end: tags.
-    lines: values stand on lines of their own. ends: texts after a call that are dropped.
+    lines: values stand on lines of their own. ends: texts after a call that are dropped. states_text: an attribute
+    states if a value is text. cdata: a text may stand in a CDATA section.
     """
 
     starts: tuple[str, ...]
@@ -36,6 +39,8 @@ class TaggedCalls:
     call_end: str
     lines: bool = False
     ends: tuple[str, ...] = ()
+    states_text: bool = False
+    cdata: bool = False
 
     def read(self, feed: AnswerFeed, start: str, tools: Schemas) -> Generator[None, None, bool]:
         """Read a call; False if there is none."""
@@ -82,24 +87,45 @@ class TaggedCalls:
         ends = (f"\n{self.value_end}", self.value_end) if self.lines else (self.value_end,)
         if self.lines:
             yield from feed.accept("\n")
+        if not is_text and (yield from _read_json(feed, ends)):
+            return True
+        if self.cdata and (yield from feed.accept(CDATA[0])):
+            ends = (CDATA[1] + self.value_end,)
         if is_text:
             feed.add_arguments('"')
-            end = yield from feed.until(ends, lambda text: feed.add_arguments(_quoted(text)))
+            end = yield from feed.until(ends, lambda text: feed.add_arguments(quoted_part(text)))
         else:
             pieces: list[str] = []
             end = yield from feed.until(ends, pieces.append)
             if end:
-                feed.add_arguments(_as_json("".join(pieces)))
+                feed.add_arguments(as_json("".join(pieces)))
         yield from feed.accept(end)
         if end and is_text:
             feed.add_arguments('"')
         return bool(end)
 
 
-def _is_text(attributes: str, schema: object) -> bool:
-    """Whether an argument is text: by DeepSeek's attribute `string`, else by its schema."""
-    if 'string="' in attributes:
-        return 'string="true"' in attributes
+def _read_json(feed: AnswerFeed, ends: tuple[str, ...]) -> Generator[None, None, bool]:
+    """Read a string, an array or an object of JSON, which may hold the end tag.
+
+    False, and nothing read, without one.
+    """
+    feed.record()
+    yield from feed.blanks()
+    pieces: list[str] = []
+    if (yield from feed.peek()) in ('"', "[", "{"):
+        yield from feed.json_value(pieces.append)
+        yield from feed.blanks()
+        if is_json(text := "".join(pieces)) and (yield from feed.accept(ends[-1])):
+            feed.keep()
+            feed.add_arguments(text)
+            return True
+    feed.give_back()
+    return False
+
+
+def is_text(schema: object) -> bool:
+    """Whether an argument of this JSON schema is text."""
     if not isinstance(schema, Mapping):
         return False
     kind, values = schema.get("type"), schema.get("enum")
@@ -108,20 +134,32 @@ def _is_text(attributes: str, schema: object) -> bool:
     return kind == "string" or (isinstance(kind, list) and "string" in kind)
 
 
-def _as_json(text: str) -> str:
+def _is_text(attributes: str, schema: object) -> bool:
+    """Whether an argument is text: by DeepSeek's attribute `string`, else by its schema."""
+    if 'string="' in attributes:
+        return IS_TEXT.strip() in attributes
+    return is_text(schema)
+
+
+def as_json(text: str) -> str:
     """JSON as it is, constants in JSON's names, anything else as a string."""
     text = text.strip()
+    return text if is_json(text) else CONSTANTS.get(text) or json.dumps(text, ensure_ascii=False)
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is a JSON value."""
     try:
         json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        return CONSTANTS.get(text) or json.dumps(text, ensure_ascii=False)
-    return text
+        return False
+    return True
 
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _quoted(text: str) -> str:
+def quoted_part(text: str) -> str:
     """A piece of a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]

@@ -6,36 +6,15 @@ from typing import TYPE_CHECKING
 from minillama.server.http_errors import invalid
 
 if TYPE_CHECKING:
-    from minillama.engine.grammar import GrammarState, LazyState, Triggers
-    from minillama.engine.llm import LLM
+    from minillama.engine.grammar import Triggers
 
 TOKEN, WORD, PATTERN, WHOLE_PATTERN = range(4)  # llama.cpp's types of triggers
 
 
-def read_grammar(body: Mapping[str, object], llm: "LLM") -> "tuple[str, GrammarState | LazyState | None]":
-    """The grammar in GBNF and its first state; "" and None without one.
+def read_schema(body: Mapping[str, object]) -> object:
+    """The JSON schema of the fields json_schema and response_format; an empty one means any object.
 
-    Raises RequestError or OptionError for a grammar or schema that cannot be kept.
-    """
-    grammar, schema = body.get("grammar"), _schema(body)
-    if grammar not in (None, "") and schema is not None:
-        raise invalid("Cannot use both json_schema and grammar")
-    if grammar in (None, "") and schema is None:
-        return "", None
-    triggers = _triggers(body) if body.get("grammar_lazy") else None
-    if grammar in (None, ""):
-        from minillama.engine.grammar.json_schema.schema_grammar import schema_to_gbnf
-
-        grammar = schema_to_gbnf(schema)
-    elif not isinstance(grammar, str):
-        raise invalid("Field 'grammar': type must be string")
-    compiled = llm.requests.grammars.compile(grammar, triggers=triggers)
-    assert compiled is not None
-    return grammar, compiled.start()
-
-
-def _schema(body: Mapping[str, object]) -> object:
-    """The JSON schema of the fields json_schema and response_format; an empty one means any object."""
+    None without one; raises RequestError for an unknown type."""
     schema, wanted = body.get("json_schema"), body.get("response_format")
     kind = wanted.get("type") if isinstance(wanted, dict) else None
     if kind == "json_object" and (wanted.get("schema") is not None or schema is None):
@@ -48,8 +27,10 @@ def _schema(body: Mapping[str, object]) -> object:
     return {"type": "object"} if schema == {} else schema
 
 
-def _triggers(body: Mapping[str, object]) -> "Triggers":
-    """The triggers of a lazy grammar."""
+def read_triggers(body: Mapping[str, object]) -> "Triggers | None":
+    """The triggers of a grammar where the field grammar_lazy is set."""
+    if not body.get("grammar_lazy"):
+        return None
     from minillama.engine.grammar import Triggers
 
     words, patterns, tokens = [], [], []

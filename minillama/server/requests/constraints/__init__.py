@@ -1,0 +1,1 @@
+"""Fields that bind an answer: grammars, tool calls, budgets of thoughts."""
