@@ -87,7 +87,7 @@ def test_the_last_one_counts(caplog: pytest.LogCaptureFixture) -> None:
         (["-l", "17"], "-l 17: expected a token id, \\+ or -, and a number, as in 15043\\+1"),
         (["-l", "a+1"], "-l a\\+1: expected a whole number"),
         (["--ignore-eos=3"], "--ignore-eos takes no value, but 3 is given"),
-        (["--reasoning-budget", "100"], "--reasoning-budget 100: a limit of thinking tokens is not supported"),
+        (["--reasoning-budget", "-2"], "--reasoning-budget -2: expected at least -1"),
         (["--chat-template-kwargs", "{"], "--chat-template-kwargs {: Expecting property name"),
     ],
 )

@@ -113,6 +113,15 @@ def test_thoughts(llm: LLM, capsys: pytest.CaptureFixture[str], words: list[str]
     assert capsys.readouterr().out == before + (told.strip() if before else told) + after
 
 
+def test_a_budget_of_thoughts(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    told = llm.generate(f"{STORY}<think>", n=4, temp=0.0).text
+    budget = ["--reasoning-budget", "4", "--reasoning-budget-message", " Enough."]
+    given = ["run", "-p", STORY, "-n", "16", "--temp", "0", "--chat-template", THINK, "--no-perf", *budget]
+    assert main(given) == 0
+    thoughts = f"[Start thinking]\n\n{told.strip()} Enough."
+    assert capsys.readouterr().out.startswith(f"{thoughts}\n[End thinking]")
+
+
 def test_formats_of_thoughts_are_those_of_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "-p", "x", "--reasoning-format", "xml"]) == 2
     assert f"use one of {', '.join(REASONING_FORMATS)}" in capsys.readouterr().err
@@ -137,7 +146,7 @@ def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
         ["--chat-template-kwargs", "{"],
         ["--chat-template-kwargs", "[1]"],
         ["-rea", "maybe"],
-        ["--reasoning-budget", "100"],
+        ["--reasoning-budget", "-2"],
     ],
 )
 def test_invalid_variables_of_the_chat_template(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,21 @@
 import json
 
 import pytest
+from call_texts import read_calls
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_schemas import DEFS, SCHEMAS, is_valid
 
 import minillama as ml
 from minillama.engine.grammar import Triggers
+from minillama.engine.grammar.tool_calls.call_grammar import CallGrammarWriter
+from minillama.engine.grammar.tool_calls.function_tools import read_functions
 from minillama.engine.llm import LLM
 from minillama.engine.result import Reason
 from minillama.errors import OptionError
+from minillama.tokenizer.chat.answer_parts import Uncut
+from minillama.tokenizer.chat.tool_calls.call_format import CallFormat
+from minillama.tokenizer.chat.tool_calls.call_formats import FORMATS, GENERIC
 
 LIST = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "minItems": 2, "maxItems": 3}
 
@@ -58,6 +67,32 @@ def test_behind_a_trigger(llm: LLM) -> None:
     completion = llm.generate("Once upon a time there was", n=60, seed=1, grammar=grammar)
     assert completion.reason is Reason.STOP
     assert completion.text.endswith(" a.")
+
+
+KEYS = st.sampled_from(["a", "b_1", "city", "note"])
+
+
+@pytest.mark.slow
+@settings(max_examples=12)
+@given(
+    st.sampled_from([*(form for _, form in FORMATS), GENERIC]), st.dictionaries(KEYS, SCHEMAS, max_size=3), st.data()
+)
+def test_a_required_call_of_any_schema(llm: LLM, form: CallFormat, properties: dict, data: st.DataObject) -> None:
+    """Whatever the model writes, a whole answer is a call that the schema accepts."""
+    schema = {"type": "object", "properties": properties, "required": sorted(properties)[:1], **DEFS}
+    tools: list[object] = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    writer = CallGrammarWriter(llm.tokenizer, form, is_parallel=False)
+    try:
+        gbnf = writer.required(read_functions(tools), None).gbnf
+    except OptionError:  # the form cannot write a property
+        return
+    options = {"temp": data.draw(st.sampled_from([0.0, 0.8, 3.0])), "seed": data.draw(st.integers(0, 1000))}
+    splitter = Uncut(form.markers)
+    stream = llm._stream("Once", None, {"grammar": gbnf, "n": 200, **options}, splitter)
+    completion = stream.finish()
+    if completion.reason is Reason.STOP:
+        text, ((name, arguments),) = read_calls(form, tools, completion.text)
+        assert name == "f" and is_valid(arguments, schema) and not text.strip()
 
 
 @pytest.mark.parametrize(

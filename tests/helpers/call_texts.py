@@ -61,6 +61,8 @@ def random_answer(gbnf: str, rng: random.Random, most: int = 500) -> str | None:
         if 1 in allowed and (len(allowed) == 1 or rng.random() < 0.5):
             return text
         texts = [call_tokenizer().tokens[token] for token in allowed if token != 1]
+        if not texts:  # the vocabulary lacks what comes next
+            return None
         closers = [each for each in texts if each in CLOSERS]
         chosen = rng.choice(closers if closers and len(texts) > 15 and rng.random() < 0.4 else texts)
         state = state.accept(call_tokenizer().vocabulary.ids[chosen])

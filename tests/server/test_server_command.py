@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,39 +11,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from server_process import Server
 
 pytestmark = pytest.mark.slow
 
-START_SECONDS, END_SECONDS = 120, 5
-
-
-class Server:
-    """A running command, with its URL."""
-
-    def __init__(self, *words: str) -> None:
-        command = [sys.executable, "-m", "minillama", "serve", "--port", "0", *words]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        assert self.process.stderr is not None
-        self.lines: list[str] = []
-        for line in self.process.stderr:
-            self.lines.append(line)
-            if found := re.search(r"http://\S+", line):
-                self.url = found[0].rstrip(",")
-                return
-        raise AssertionError("".join(self.lines))
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=END_SECONDS)
-        return self.process.returncode
+START_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
 def server(builtin_model: Path) -> Iterator[Server]:
-    found = Server("-m", str(builtin_model), "-c", "1024", "-np", "2", "--metrics", "-t", "1")
-    yield found
-    found.process.kill()
-    found.process.communicate()
+    with Server("-m", str(builtin_model), "-c", "1024", "-np", "2", "--metrics", "-t", "1") as found:
+        yield found
 
 
 def test_the_documented_example(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""The tokens that may come next in one text: its grammar, and its budget of thoughts."""
+"""The tokens that may come next in a text: its grammar and its budget."""
 
 import numpy as np
 from jaxtyping import UInt32
@@ -12,7 +12,9 @@ from minillama.tokenizer import Tokenizer
 
 
 class Constraint:
-    """The state of a grammar and of a budget after some tokens; one of them may be None.
+    """The state of a grammar and of a budget after some tokens.
+
+    One of them may be None.
 
     has_ends: whether the text can be ended by a token. Without one it is over where nothing else may follow.
     In thoughts, a grammar that waits for a trigger does not read, unless its triggers count there too.

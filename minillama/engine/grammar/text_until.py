@@ -1,4 +1,4 @@
-"""Rules of any text up to one of some words: an Aho-Corasick automaton as a grammar."""
+"""Rules of any text up to one of some words: an Aho-Corasick automaton."""
 
 from collections.abc import Sequence
 

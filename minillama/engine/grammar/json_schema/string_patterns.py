@@ -37,7 +37,7 @@ def string_pattern(pattern: str, path: str) -> str:
 
 
 def text_pattern(pattern: str, path: str) -> str:
-    """GBNF of the texts that have a pattern, without `<`, because a tag may begin there.
+    """GBNF of the texts that have a pattern, without `<`, which may begin a tag.
 
     Raises as `string_pattern`.
     """

@@ -1,4 +1,4 @@
-"""The constraint of an answer: a grammar or that of tool calls, and a budget of thoughts."""
+"""The constraint of an answer: a grammar, and a budget of thoughts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -73,7 +73,7 @@ def _read_call(feed: AnswerFeed, tools: Container[str]) -> Generator[None, None,
 
 
 def _read_value(feed: AnswerFeed, sink: Callable[[str], None]) -> Generator[None, None, bool]:
-    """Pass a value on as it is written, up to a comma or the end of the call.
+    """Pass a value on, up to a comma or the end of the call.
 
     False at the end of the answer.
     """
