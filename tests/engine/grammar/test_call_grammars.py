@@ -32,7 +32,8 @@ PARAMETERS = st.dictionaries(KEYS, SCHEMAS, max_size=4).flatmap(
 )
 
 
-@settings(max_examples=6)
+@pytest.mark.slow
+@settings(max_examples=25)
 @given(st.sampled_from(FORMS), st.lists(PARAMETERS, min_size=1, max_size=2), st.booleans(), st.integers(0, 2**32))
 def test_random_texts_are_valid_calls(form: object, parameters: list, is_parallel: bool, seed: int) -> None:
     tools = [tool(f"f{i}", found, *required) for i, (found, required) in enumerate(parameters)]
@@ -60,12 +61,21 @@ EVERY_KIND = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("form", [HERMES, QWEN_XML, GEMMA, call_format("<|tool_list_start|>")])
+def test_every_kind_of_argument(form: object) -> None:
+    check_form(form, range(2))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.starts[0])
 def test_every_form(form: object) -> None:
+    check_form(form, range(6))
+
+
+def check_form(form: object, seeds: range) -> None:
     tools = [tool("f", EVERY_KIND, "a", "s"), {"type": "function", "function": {"name": "any", "parameters": ANY}}]
     gbnf = CallGrammarWriter(call_tokenizer(), form).required(read_functions(tools), None).gbnf
-    texts = [text for seed in range(6) if (text := random_answer(gbnf, random.Random(seed))) is not None]
+    texts = [text for seed in seeds if (text := random_answer(gbnf, random.Random(seed))) is not None]
     assert texts
     for text in texts:
         rest, calls = read_calls(form, tools, text)

@@ -106,7 +106,7 @@ class TaggedCalls:
 
 
 def _read_json(feed: AnswerFeed, ends: tuple[str, ...]) -> Generator[None, None, bool]:
-    """Read a string, an array or an object of JSON; it may hold the end tag.
+    """Read a string, array or object of JSON; it may hold the end tag.
 
     False, and nothing read, without one.
     """
