@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,15 @@ import pytest
 import strict_jax  # first of all, for it sets what JAX reads when it is imported
 from device_processes import Check, process_with_devices
 from hypothesis import HealthCheck, settings
+from memory_bound import bound_memory
 from tiers import assign, is_shorter
 
 from minillama.kernels.cpu_available import instruction_set
 
 ROOT = strict_jax.ROOT
+
+# nbformat imports jsonschema, which compiles the grammar of Internet addresses: three seconds a process.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
 # Under nohup, and in some CI runners, Ctrl-C is ignored, and child processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         assign(item)
     items.sort(key=is_shorter)
+
+
+@pytest.hookimpl(trylast=True)  # after the fixtures of the module
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is not None and nextitem.path != item.path:
+        bound_memory()
 
 
 @pytest.fixture(scope="session")

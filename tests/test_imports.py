@@ -3,6 +3,7 @@
 import ast
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
@@ -35,7 +36,12 @@ WRITING_METHODS = {".write_text", ".write_bytes", ".tofile", ".rename"}
 MOST_FILES = 12  # modules of one folder, without __init__, the commands of cli and the checks, one for each lab
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in LEVEL)
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The tree of a module; collection of the suite does not pay for it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def module_name(path: Path) -> str:
@@ -55,22 +61,26 @@ def place(path: Path, line: int = 0) -> str:
     return f"{path.relative_to(PACKAGE.parent)}:{line}" if line else str(path.relative_to(PACKAGE.parent))
 
 
+def statements(node: ast.AST, everywhere: bool) -> Iterator[ast.AST]:
+    """The statements below a node, in order; see `imports`."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            continue  # an expression contains no import
+        if not everywhere and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if not everywhere and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from statements(child, everywhere)
+
+
 def imports(path: Path, *, everywhere: bool = True) -> Iterator[tuple[str, int]]:
     """Full names of imported modules with their lines.
 
     everywhere: also those inside functions and under TYPE_CHECKING; otherwise only what runs on import.
     """
 
-    def walk(node: ast.AST) -> Iterator[ast.AST]:
-        for child in ast.iter_child_nodes(node):
-            if not everywhere and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                continue
-            if not everywhere and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-                continue
-            yield child
-            yield from walk(child)
-
-    for node in walk(TREES[path]):
+    for node in statements(parsed(path), everywhere):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -136,7 +146,7 @@ def test_only_the_outer_rooms_touch_the_outside_world() -> None:
         room = room_of(path)
         if room in OUTSIDE_WORLD:
             continue
-        for node in ast.walk(TREES[path]):
+        for node in ast.walk(parsed(path)):
             where = place(path, getattr(node, "lineno", 0))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "input"):
                 problems.append(f"{where}: {node.func.id}()")
@@ -153,7 +163,7 @@ def test_only_the_outer_rooms_touch_the_outside_world() -> None:
 def test_one_module_writes_files() -> None:
     problems = []
     for path in SOURCES:
-        for node in ast.walk(TREES[path]):
+        for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.Call) or path.stem in WRITERS:
                 continue
             called = ast.unparse(node.func)

@@ -165,13 +165,13 @@ def test_only_the_command_changes_signals(
     assert start_guard._is_command() == command
 
 
-@pytest.mark.slow
 @both_signals
-def test_at_many_moments(number: signal.Signals) -> None:
-    """From the start of Python, about 0.1 s, to the middle of the answer."""
+@pytest.mark.parametrize("first", [0, 1])
+def test_at_many_moments(number: signal.Signals, first: int) -> None:
+    """From the start of Python, about 0.1 s, to the middle of the answer; every other moment of fifty."""
     command = [sys.executable, "-m", "minillama", *RUN]
     problems = []
-    for moment in range(50):
+    for moment in range(first, 50, 2):
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
