@@ -8,6 +8,7 @@ from minillama.option_values import as_int, check_flag
 from minillama.sampling import SamplingOptions
 
 LARGEST_DRAFT, LARGEST_NGRAM = 63, 16
+LIMITS = (("draft_max", 0, LARGEST_DRAFT), ("draft_min", 0, LARGEST_DRAFT), ("ngram_max", 1, LARGEST_NGRAM))
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Request:
     keep: int = 0  # tokens at the start that a context shift spares; -1: the whole prompt
     ignore_eos: bool = False  # never end by an end token
     lookup: bool = False  # guess tokens from the context's own repeats and check them in one pass; the text is the same
-    draft_max: int = 7  # most tokens of one guess; up to 7 a pass rounds as single tokens do on a processor
+    draft_max: int | None = None  # most tokens of one guess, 0: none; None: 7 of lookup, 3 of a draft model
+    draft_min: int = 0  # a shorter guess of the draft model is dropped
+    draft_p_min: float = 0.0  # least probability, among the ten likeliest, of a token that the draft model guesses
     ngram_max: int = 4  # most tokens at the end of the context that are looked for earlier in it
 
     def __post_init__(self) -> None:
@@ -34,10 +37,12 @@ class Request:
             )
         if keep is None or keep < -1:
             raise OptionError(f"keep is {quoted(self.keep)}; expected a number of tokens, or -1 for the whole prompt")
-        for name, most in (("draft_max", LARGEST_DRAFT), ("ngram_max", LARGEST_NGRAM)):
+        for name, least, most in LIMITS:
             value = as_int(getattr(self, name))
-            if value is None or not 1 <= value <= most:
-                raise OptionError(f"{name} is {quoted(getattr(self, name))}; expected 1 to {most}")
+            if getattr(self, name) is not None and (value is None or not least <= value <= most):
+                raise OptionError(f"{name} is {quoted(getattr(self, name))}; expected {least} to {most}")
+        if not isinstance(self.draft_p_min, int | float) or not 0 <= self.draft_p_min <= 1:
+            raise OptionError(f"draft_p_min is {quoted(self.draft_p_min)}; expected a probability, 0 to 1")
         for name in ("context_shift", "ignore_eos", "lookup"):
             check_flag(name, getattr(self, name))
         words = (self.stop,) if isinstance(self.stop, str) else self.stop
@@ -60,7 +65,9 @@ class GenerateOptions(SamplingOptions, total=False):
     keep: int
     ignore_eos: bool
     lookup: bool
-    draft_max: int
+    draft_max: int | None
+    draft_min: int
+    draft_p_min: float
     ngram_max: int
     grammar: object
     json_schema: object

@@ -15,6 +15,7 @@ from minillama.engine.batches import Batches
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.engine.batching.batch_stream import finish_all
 from minillama.engine.batching.open_batch_engine import SlotOptions, fitting_slots, open_batch_engine
+from minillama.engine.drafting.draft_model import DraftModel
 from minillama.engine.evaluation.text_embeddings import check_normalize, check_pooling, hidden_states, pooled
 from minillama.engine.evaluation.text_logits import text_logits
 from minillama.engine.evaluation.trace import trace
@@ -52,6 +53,7 @@ class LLM:
     memory: Memory
     load_seconds: float
     in_place: bool = False  # whether the weights are used where the file is mapped
+    draft: DraftModel | None = None  # guesses tokens that this model verifies
 
     @property
     def config(self) -> Config:
@@ -106,10 +108,13 @@ class LLM:
         """
         if self.in_place:
             self.file.check_unchanged()
+        if self.draft is not None:
+            self.draft.check_file()
 
     def session(self) -> Session:
         """State for several calls: the beginning that they have in common is evaluated once."""
-        return Session(self.backend, self.ctx_size, self.batches, self.cache_types)
+        guesser = None if self.draft is None else self.draft.for_one_text()
+        return Session(self.backend, self.ctx_size, self.batches, self.cache_types, guesser)
 
     def stream(
         self, prompt: TextOrIds, *, session: Session | None = None, **options: Unpack[GenerateOptions]
@@ -159,6 +164,7 @@ class LLM:
         max_waiting: int = 1024,
         slot_prompt_similarity: float = 0.1,
         cache_ram: int = 256,
+        draft_max: int | None = None,
     ) -> BatchEngine:
         """Open an engine for many requests at once; a context manager.
 
@@ -166,10 +172,12 @@ class LLM:
         ctx_size: tokens of context of each slot; None for the model's own.
         slot_prompt_similarity: share of a prompt that a slot must hold more than, to be chosen for that.
         cache_ram: most MiB of copies of slots, for prompts that begin as an earlier text did.
+        draft_max: most tokens of a guess of the draft model, for all requests; None for 3.
         Raises ResourceError where the slots do not fit in memory.
         """
-        options = SlotOptions(slots, ctx_size or self.ctx_size, max_waiting, slot_prompt_similarity, cache_ram)
-        return open_batch_engine(self.backend, self.requests, self.batches, self.cache_types, options, self.check_file)
+        limits = slots, ctx_size or self.ctx_size, max_waiting, slot_prompt_similarity, cache_ram, draft_max
+        given = self.backend, self.requests, self.batches, self.cache_types, SlotOptions(*limits), self.check_file
+        return open_batch_engine(*given, self.draft)
 
     def generate_many(
         self, prompts: Sequence[TextOrIds], *, slots: int = 8, **options: Unpack[GenerateOptions]

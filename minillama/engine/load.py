@@ -2,17 +2,22 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+import jax
+
 from minillama.engine.backends.choose import open_here, open_on_workers, place
 from minillama.engine.compile.executable_cache import prefetch_executables
+from minillama.engine.drafting.draft_model import DraftModel
+from minillama.engine.drafting.draft_vocabulary import check_draft_vocabulary
 from minillama.engine.llm import LLM
 from minillama.engine.load_options import LoadKeywords, LoadOptions
 from minillama.engine.loading.load_params import config_and_ignored_keys, unused_tensors
 from minillama.engine.loading.memory_budget import choose_context, logger, record_storage
 from minillama.engine.loading.model_files import resolve
-from minillama.errors import FormatError, OptionError
+from minillama.errors import FormatError, OptionError, UnsupportedError
 from minillama.gguf import GGUF, open_gguf
 from minillama.kernels import bytes_on, reads_in_place
 from minillama.model import Config
@@ -31,11 +36,15 @@ def load(model: str | Path | None = None, **options: Unpack[LoadKeywords]) -> LL
 
 def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
     """Open a model with checked options; see `load`."""
-    started = time.perf_counter()
     path = resolve(model, hf_repo=options.hf_repo, hf_file=options.hf_file, offline=options.offline)
     if options.workers is None:
         hints = options.ctx_size, options.n_gpu_layers, options.sharing, options.batches, options.cache_types
         prefetch_executables(path, *hints)
+    return _open(path, options)
+
+
+def _open(path: Path, options: LoadOptions) -> LLM:
+    started = time.perf_counter()
     file = open_gguf(path)
     config, ignored = config_and_ignored_keys(file)
     placement = None if options.workers is not None else place(options.sharing, config, options.n_gpu_layers)
@@ -48,6 +57,7 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
     if in_place and not options.use_mmap:  # a device's own copy of the weights needs no second one in memory
         file = open_gguf(file.path, use_mmap=False)
     tokenizer, template = _text_side(file, config, options.chat_template)  # refuses before anything slow starts
+    draft = None if options.draft is None else _open_draft(options, file, tokenizer, ctx_size)
     if placement is None:
         backend = open_on_workers(options, file, config, ctx_size)
     else:
@@ -57,7 +67,26 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
         memory = record_storage(memory, file, in_place=in_place, use_mmap=options.use_mmap, use_mlock=options.use_mlock)
     batches, seconds = options.batches.within(ctx_size), time.perf_counter() - started
     in_place = in_place and options.use_mmap
-    return LLM(backend, tokenizer, template, file, ctx_size, batches, options.cache_types, memory, seconds, in_place)
+    cache_types = options.cache_types
+    return LLM(backend, tokenizer, template, file, ctx_size, batches, cache_types, memory, seconds, in_place, draft)
+
+
+def _open_draft(options: LoadOptions, target: GGUF, tokenizer: Tokenizer, ctx_size: int) -> DraftModel:
+    """The draft model; refused before the weights of the other model are read."""
+    own = options.draft
+    assert own is not None
+    path = resolve(options.model_draft, hf_repo=own.hf_repo, hf_file=None, offline=own.offline)
+    file = open_gguf(path)
+    if config_and_ignored_keys(file)[0].is_recurrent:
+        raise UnsupportedError(
+            f"{path.name} has recurrent layers, which cannot go back after a wrong guess; choose another draft model"
+        )
+    if jax.process_count() > 1:
+        raise OptionError("model_draft and a cluster: a draft model runs in one process; leave one of them out")
+    check_draft_vocabulary(target, tokenizer, file, load_tokenizer(file.metadata))
+    llm = _open(path, replace(own, ctx_size=min(options.ctx_size_draft or ctx_size, ctx_size)))
+    size, chunk = llm.ctx_size, llm.batches.ubatch_size
+    return DraftModel(llm.backend, path.name, size, llm.cache_types, chunk, tokenizer.size, llm.check_file)
 
 
 def _text_side(file: GGUF, config: Config, chat_template: str | None) -> tuple[Tokenizer, ChatTemplate | None]:

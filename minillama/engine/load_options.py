@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from minillama.engine.batches import Batches
@@ -12,6 +13,10 @@ from minillama.option_values import check_flag, check_int, check_text
 
 if TYPE_CHECKING:
     from minillama.gguf.kv_cache_types import CacheTypes
+
+_WHOLE_NUMBERS = (
+    "ctx_size", "main_gpu", "tensor_parallel", "threads", "batch_size", "ubatch_size", "ctx_size_draft",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class LoadOptions:
     use_mmap: compute with the mapped file; False reads it into memory.
     use_mlock: lock the weights in memory; a warning where the system forbids it.
     chat_template: one of the built-in names, or Jinja source, in place of the file's own.
+    model_draft: a small model with the same vocabulary, which guesses tokens that this one verifies; or hf_repo_draft.
+    ctx_size_draft: longer texts get no guesses; 0 for no limit. n_gpu_layers_draft, cache_type_k_draft,
+    cache_type_v_draft: as those of the model.
     Raises OptionError for impossible values and for options that contradict each other.
     """
 
@@ -59,19 +67,42 @@ class LoadOptions:
     use_mlock: bool = False
     chat_template: str | None = None
     progress: bool = True
+    model_draft: str | Path | None = None
+    hf_repo_draft: str | None = None
+    ctx_size_draft: int = 0
+    n_gpu_layers_draft: int | None = None
+    cache_type_k_draft: str = "f16"
+    cache_type_v_draft: str = "f16"
 
     def __post_init__(self) -> None:
-        for name in ("ctx_size", "main_gpu", "tensor_parallel", "threads", "batch_size", "ubatch_size"):
+        for name in _WHOLE_NUMBERS:
             object.__setattr__(self, name, check_int(name, getattr(self, name)))
-        if self.n_gpu_layers is not None:
-            object.__setattr__(self, "n_gpu_layers", check_int("n_gpu_layers", self.n_gpu_layers))
+        for name in ("n_gpu_layers", "n_gpu_layers_draft"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, check_int(name, getattr(self, name)))
         for name in ("offline", "use_mmap", "use_mlock", "progress"):
             check_flag(name, getattr(self, name))
-        for name in ("hf_repo", "hf_file", "workers", "chat_template"):
+        for name in ("hf_repo", "hf_file", "workers", "chat_template", "hf_repo_draft"):
             check_text(name, getattr(self, name))
-        _ = self.batches, self.cache_types, self.sharing
+        _ = self.batches, self.cache_types, self.sharing, self.draft
         if not (self.worker_timeout == 0 or 1 <= self.worker_timeout <= 3600):
             raise OptionError(f"worker_timeout is {self.worker_timeout!r:.40}; expected 1 to 3600 seconds, or 0")
+
+    @cached_property
+    def draft(self) -> "LoadOptions | None":
+        """The options of the draft model; None without one."""
+        if self.model_draft is None and self.hf_repo_draft is None:
+            return None
+        if self.ctx_size_draft < 0:
+            raise OptionError(
+                f"ctx_size_draft is {self.ctx_size_draft}; expected a number of tokens, or 0 for no limit"
+            )
+        return LoadOptions(
+            hf_repo=self.hf_repo_draft, offline=self.offline, n_gpu_layers=self.n_gpu_layers_draft,
+            batch_size=self.batch_size, ubatch_size=self.ubatch_size, cache_type_k=self.cache_type_k_draft,
+            cache_type_v=self.cache_type_v_draft, use_mmap=self.use_mmap, use_mlock=self.use_mlock,
+            progress=self.progress,
+        )  # fmt: skip
 
     @classmethod
     def from_args(cls, args: object, **others: object) -> "LoadOptions":
@@ -124,3 +155,9 @@ class LoadKeywords(TypedDict, total=False):
     use_mlock: bool
     chat_template: str | None
     progress: bool
+    model_draft: str | Path | None
+    hf_repo_draft: str | None
+    ctx_size_draft: int
+    n_gpu_layers_draft: int | None
+    cache_type_k_draft: str
+    cache_type_v_draft: str

@@ -63,7 +63,7 @@ class Timings:
     prompt_tokens: int  # evaluated, not counting those that a session had in its cache
     generated_tokens: int
     token_seconds: tuple[float, ...]  # of each token after the first
-    drafted_tokens: int = 0  # guessed by prompt lookup
+    drafted_tokens: int = 0  # guessed by prompt lookup or a draft model
     accepted_tokens: int = 0  # of these, written: the model chose the same
 
     @property

@@ -12,6 +12,7 @@ from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import text_programs
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.batches import Batches
+from minillama.engine.drafting.guesser import Guesser
 from minillama.engine.text_cache import TextCache
 from minillama.errors import OptionError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
@@ -38,7 +39,14 @@ class Session:
     keeps what it ran; otherwise the next call discards it.
     """
 
-    def __init__(self, backend: Backend, ctx_size: int, batches: Batches, cache_types: CacheTypes) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        ctx_size: int,
+        batches: Batches,
+        cache_types: CacheTypes,
+        guesser: Guesser | None = None,
+    ) -> None:
         self.ctx_size = ctx_size
         self.config = backend.config
         self.tokens: list[int] = []
@@ -47,6 +55,7 @@ class Session:
         self._ran: Handle | Sequence[int] = ()  # the tokens of the last `generate`, whose end they are
         self._ends_prompt = False  # whether `tokens` end with a prompt
         self._read = 0  # tokens before the last one of a prompt, which `generate` ran
+        self.guesser = guesser  # a draft model's cache of the text; None without one
         self._batches = batches
         self._cache = TextCache(backend, ctx_size, batches.within(ctx_size).ubatch_size, cache_types)
 

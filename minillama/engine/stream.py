@@ -16,10 +16,10 @@ from minillama.engine.backends.base import Handle
 from minillama.engine.backends.finite import non_finite
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.compile.compile_timer import Stopwatch, compile_seconds
+from minillama.engine.drafting.text_drafter import text_drafter
 from minillama.engine.generation.answer import Answer
 from minillama.engine.generation.context_shift import kept_tokens, shift
 from minillama.engine.generation.piece_stream import PieceStream
-from minillama.engine.generation.prompt_lookup import PromptLookup
 from minillama.engine.generation.text_request import TextRequest
 from minillama.engine.generation.top_probs import ReportedTop
 from minillama.engine.result import Completion, Piece, Reason, State, Timings
@@ -59,8 +59,7 @@ class Stream(PieceStream):
         self._answer = Answer(
             tokenizer, text, splitter, sampling.n_probs, post_sampling_probs=sampling.post_sampling_probs
         )
-        has_lookup = request.lookup and not self._answer.has_grammar
-        self._lookup = PromptLookup(request.ngram_max, request.draft_max) if has_lookup else None
+        self._drafter = None if self._answer.has_grammar else text_drafter(session, request)
         self._prompt_seconds = 0.0
         self._evaluated = self._drafted = self._accepted = 0
         self._kind = hash((session.config, jax.tree.structure(chain), self._answer.has_grammar))
@@ -114,8 +113,8 @@ class Stream(PieceStream):
         sampled, state = self._run_prompt()
         self._prompt_seconds = stopwatch.seconds()
         draft: Sequence[int] = ()
-        if self._lookup is not None:
-            self._lookup.extend(self._ids)
+        if self._drafter is not None:
+            self._drafter.extend(self._ids)
         while True:
             following = None
             if self._may_run_ahead():  # the device runs the next step while this token becomes text
@@ -130,7 +129,7 @@ class Stream(PieceStream):
             if following is None:
                 self._make_room()
                 draft = self._propose(draft, tokens)
-                following = self._generate(state, tokens[-1] if self._lookup else sampled.tokens, draft)
+                following = self._generate(state, tokens[-1] if self._drafter else sampled.tokens, draft)
             self._session.commit(tokens[-1])
             sampled, state = following
 
@@ -176,20 +175,20 @@ class Stream(PieceStream):
         """Whether the next step is certain and compiled, so that nothing waits for it."""
         is_last = 0 < self._request.n <= len(self._answer) + 1
         has_room = self._session.room > 1
-        is_free = self._lookup is None and not self._answer.has_grammar
+        is_free = self._drafter is None and not self._answer.has_grammar
         return is_free and has_room and not is_last and self._program(1) in _compiled
 
     def _propose(self, draft: Sequence[int], tokens: Sequence[int]) -> Sequence[int]:
-        """A draft of what may follow: nothing without lookup. The last draft gave `tokens`."""
-        if self._lookup is None:
+        """A draft of what may follow: nothing without a drafter. The last draft gave `tokens`."""
+        if self._drafter is None:
             return ()
         if draft:
-            self._lookup.learn(len(tokens) - 1)
-        self._lookup.extend(tokens)
+            self._drafter.learn(len(tokens) - 1)
+        self._drafter.extend(tokens)
         room = self._session.room - 1  # the last token of a full context is not run
         fitting = (1 << (room.bit_length() - 1)) - 1
         wanted = self._request.n - len(self._answer) - 1
-        return self._lookup.draft(min(fitting, wanted) if self._request.n > 0 else fitting)
+        return self._drafter.draft(min(fitting, wanted) if self._request.n > 0 else fitting)
 
     def _make_room(self) -> None:
         """Shift a full context, and run the tokens that stay."""

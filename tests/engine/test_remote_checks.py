@@ -177,6 +177,22 @@ HOSTILE = {
     "a token of a slot after the vocabulary": call(
         "join_slot", SAMPLERS, STATES, LATEST, CHAIN, *NEW, whole(0), row(VOCAB)
     ),
+    "a guess after the slot": call("guess_first", HELD, row(1), row(1, 2), whole(1), whole(0), whole(CAPACITY - 1)),
+    "a guess of a far slot": call("guess_first", HELD, row(1), row(1, 2), whole(1), whole(2), whole(0)),
+    "a guess after no token": call("guess_first", HELD, row(1), row(1, 2), whole(0), whole(0), whole(0)),
+    "a guess after a token that is none": call("guess_first", HELD, row(VOCAB), row(1), whole(1), whole(0), whole(0)),
+    "a next guess of a far slot": call("guess_next", HELD, row(1), whole(2), whole(0)),
+    "a next guess after the slot": call("guess_next", HELD, row(1), whole(0), whole(CAPACITY)),
+    "a next guess after a token that is none": call("guess_next", HELD, row(-1), whole(0), whole(0)),
+    "a draft after the slot": call("run_drafts", HELD, row(1, 2), whole(0), whole(CAPACITY - 1)),
+    "a draft of a far slot": call("run_drafts", HELD, row(1, 2), whole(2), whole(0)),
+    "a draft of a token that is none": call("run_drafts", HELD, row(1, VOCAB), whole(0), whole(0)),
+    "a draft longer than its ids": call(
+        "verify_slots", SAMPLERS, STATES, LATEST, whole(0), HIDDEN, row(*[1] * 16), whole(16)
+    ),
+    "a draft of -1 tokens": call("verify_slots", SAMPLERS, STATES, LATEST, whole(0), HIDDEN, row(*[1] * 16), whole(-1)),
+    "a draft in a far slot": call("verify_slots", SAMPLERS, STATES, LATEST, whole(3), HIDDEN, row(*[1] * 16), whole(1)),
+    "a draft of other tokens": call("verify_slots", SAMPLERS, STATES, LATEST, whole(0), HIDDEN, row(1, 2), whole(1)),
     "samplers of 0 slots": call("new_samplers", CHAIN, 0),
     "samplers of -1 slots": call("new_samplers", CHAIN, -1),
     "samplers of too many slots": call("new_samplers", CHAIN, FAR),

@@ -1,6 +1,8 @@
 """The scheduler on a device without a model and a virtual clock: whatever comes, every token reaches its owner."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 
 import pytest
 from fake_executor import END, DeviceError, FakeClock, FakeExecutor, lone_text, next_token
@@ -11,8 +13,10 @@ from tiny_models import write_tiny
 from minillama.engine.batching.batch_stream import BatchStream
 from minillama.engine.batching.batch_task import BatchTask, SubmitOptions
 from minillama.engine.batching.policy.chunk_rule import ChunkRule
+from minillama.engine.batching.policy.slot_drafter import SlotDrafter
 from minillama.engine.batching.scheduler import Rules, Scheduler
 from minillama.engine.batching.slots import UNREAD
+from minillama.engine.drafting.guesser import DraftText
 from minillama.engine.generate_options import Request
 from minillama.engine.generation.text_request import TextRequest
 from minillama.engine.result import Reason, State
@@ -55,7 +59,16 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 class Played:
     """A scheduler that is played arrival by arrival."""
 
-    def __init__(self, tokenizer: Tokenizer, slots: int, *, rewinds: bool, cached: int, fails: set[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        slots: int,
+        *,
+        rewinds: bool,
+        cached: int,
+        fails: set[int],
+        luck: Random | None = None,
+    ) -> None:
         self.clock, self.tokenizer, self.fails, self.rewinds = FakeClock(), tokenizer, fails, rewinds
         self.device: FakeExecutor
 
@@ -64,7 +77,8 @@ class Played:
             self.fails = set()
             return self.device
 
-        self.scheduler = Scheduler(make_executor, Rules(slots, 8, cache_bytes=8 * cached), self.clock)
+        drafter = None if luck is None else SlotDrafter(FakeGuesser(self, luck), 5, slots, CAPACITY)
+        self.scheduler = Scheduler(make_executor, Rules(slots, 8, cache_bytes=8 * cached), self.clock, drafter)
         self.began: list[int] = []  # numbers of requests, in the order of their slots
         self.streams: dict[int, tuple[Arrival, BatchStream]] = {}
 
@@ -148,6 +162,54 @@ def test_every_token_reaches_its_owner(
     counters = played.scheduler.counters
     assert counters.completed + counters.cancelled == counters.submitted == len(arrivals)
     assert counters.failed == 0
+
+
+@dataclass
+class FakeGuesser:
+    """Guesses of a device's next tokens, of which some are wrong; it needs a chunk now and then."""
+
+    played: Played
+    luck: Random
+
+    def lacks(self, text: DraftText) -> int:
+        return self.luck.randrange(2)
+
+    def read(self, text: DraftText) -> None:
+        assert UNREAD not in text.tokens
+
+    def guess(self, texts: Sequence[DraftText]) -> list[list[int]]:
+        found = []
+        for text in texts:
+            assert text.most > 0 and UNREAD not in text.tokens
+            tokens, seed = list(text.tokens), self.played.device.seeds[text.slot]
+            for _ in range(self.luck.randint(0, text.most)):
+                tokens.append(next_token(seed, tokens) if self.luck.random() < 0.8 else 5)
+            found.append(tokens[len(text.tokens) :])
+        return found
+
+    def warm_ups(self) -> Iterator[str]:
+        yield from ()
+
+
+@given(arrivals(), st.integers(2, 4), st.integers(0, 1000), st.sets(st.integers(1, 120), max_size=1))
+@settings(max_examples=30)
+def test_drafts_change_no_text(
+    tokenizer: Tokenizer, arrivals: list[Arrival], slots: int, seed: int, fails: set[int]
+) -> None:
+    """Whatever is guessed: every text is that of the request alone, or its beginning where it was cut."""
+    played = Played(tokenizer, slots, rewinds=True, cached=40, fails=fails, luck=Random(seed))
+    played.play(arrivals)
+    for arrival, stream in played.streams.values():
+        if stream.error is None:
+            tokens, reason = arrival.expected()
+            done = stream.completion
+            assert list(done.tokens) == tokens[: len(done.tokens)]
+            assert done.reason is reason or arrival.cancelled is not None
+            assert stream.accepted_tokens <= min(stream.drafted_tokens, len(done.tokens))
+    counters = played.scheduler.counters
+    streams = [stream for _, stream in played.streams.values()]
+    assert counters.draft_tokens == sum(stream.drafted_tokens for stream in streams)
+    assert counters.accepted_drafts == sum(stream.accepted_tokens for stream in streams)
 
 
 @given(arrivals(), st.integers(2, 3))

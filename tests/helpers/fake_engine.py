@@ -26,6 +26,7 @@ class FakeEngine:
         self.submitted: list[dict[str, object]] = []
         self.streams: list[BatchStream] = []
         self.error: Exception | None = None
+        self.drafted = 0, 0  # tokens guessed and accepted for each request
 
     def submit(self, ids: list[int], **options: object) -> BatchStream:
         """Start a thread that writes the answer."""
@@ -52,6 +53,7 @@ class FakeEngine:
 
     def _write(self, stream: BatchStream, options: dict[str, object]) -> None:
         stream.begin(0, 1, 0.05)
+        stream.drafted_tokens, stream.accepted_tokens = self.drafted
         stream.notify()
         stream.progress(stream.prompt_tokens - 1)
         pieces: list[Piece] = []
@@ -76,6 +78,6 @@ class FakeEngine:
 def fake_llm(tokenizer: Tokenizer, sampling: Callable[..., object]) -> SimpleNamespace:
     """What the server asks of a model, around a tokenizer."""
     return SimpleNamespace(
-        tokenizer=tokenizer, sampling=sampling, template=None, batches=SimpleNamespace(batch_size=2048),
+        tokenizer=tokenizer, sampling=sampling, template=None, draft=None, batches=SimpleNamespace(batch_size=2048),
         close=lambda: None, requests=SimpleNamespace(grammars=GrammarCompiler(tokenizer)),
     )  # fmt: skip

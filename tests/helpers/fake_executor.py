@@ -1,7 +1,7 @@
 """A device without a model: the next token is a hash of the seed and of the tokens in the slot."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,7 @@ class FakeExecutor:
 
     def __post_init__(self) -> None:
         self.cells: list[list[int]] = [[] for _ in range(self.slots)]
-        self._seeds = [0] * self.slots
+        self.seeds = [0] * self.slots
         self._latest = [EMPTY] * self.slots
         self._unread: list[object] = []
 
@@ -82,7 +82,7 @@ class FakeExecutor:
 
     def join(self, slot: int, chain: Any, seed: int, ids: Sequence[int]) -> None:
         self._call(1)
-        self._seeds[slot], self._latest[slot] = seed, ids[-1]
+        self.seeds[slot], self._latest[slot] = seed, ids[-1]
 
     def step(self, slots: Sequence[int], positions: Sequence[int]) -> list[SampledToken]:
         self._call(10)
@@ -91,14 +91,34 @@ class FakeExecutor:
             assert position < self.capacity
             self._go_back(slot, position)
             self.cells[slot].append(self._latest[slot])
-            self._latest[slot] = next_token(self._seeds[slot], self.cells[slot])
+            self._latest[slot] = next_token(self.seeds[slot], self.cells[slot])
         draw = [SampledToken(self._latest[slot], -1.0) for slot in slots]
         self._unread.append(draw)
         return draw
 
-    def read(self, draw: list[SampledToken]) -> list[SampledToken]:
+    def verify(
+        self, slots: Sequence[int], positions: Sequence[int], texts: Sequence[Sequence[int]], size: int
+    ) -> list[list[SampledToken]]:
+        self._call(12)
+        assert self.rewinds and max(map(len, texts)) <= size and size * len(slots) <= 32
+        found = []
+        for slot, position, text in zip(slots, positions, texts, strict=True):
+            assert text[0] == self._latest[slot] and position + len(text) <= self.capacity
+            self._go_back(slot, position)
+            tokens = []
+            for token, guess in zip(text, [*text[1:], None], strict=True):
+                self.cells[slot].append(token)
+                tokens.append(next_token(self.seeds[slot], self.cells[slot]))
+                if tokens[-1] != guess:
+                    break
+            self._latest[slot] = tokens[-1]
+            found.append([SampledToken(token, -1.0) for token in tokens])
+        self._unread.append(found)
+        return found
+
+    def read_all(self, draw: list[SampledToken] | list[list[SampledToken]]) -> list[list[SampledToken]]:
         assert self._unread.pop(0) is draw, "draws are read once, in order"
-        return draw
+        return [[each] if isinstance(each, SampledToken) else each for each in draw]
 
     def wait(self, chunk: Any) -> None:
         return
@@ -109,7 +129,7 @@ class FakeExecutor:
         assert self.rewinds or count == len(self.cells[source])
         self.cells[target] = self.cells[source][:count]
 
-    def warm_ups(self) -> Iterator[str]:
+    def warm_ups(self, draft_sizes: Iterable[tuple[int, int]] = ()) -> Iterator[str]:
         yield "nothing to compile"
 
     def save(self, slot: int, count: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from minillama.engine.batching.device.saved_slot import SavedSlot
 from minillama.engine.batching.engine_thread import EngineClock, EngineThread
 from minillama.engine.batching.executor import Executor
 from minillama.engine.batching.policy.slot_actions import erase_slot, restore_slot, save_slot, saved_like
+from minillama.engine.batching.policy.slot_drafter import SlotDrafter
 from minillama.engine.batching.scheduler import Rules, Scheduler
 from minillama.engine.generate_options import GenerateOptions
 from minillama.engine.generation.text_request import RequestReader, TextOrIds
@@ -44,11 +45,12 @@ class BatchEngine:
         rules: Rules,
         max_waiting: int,
         check_file: Callable[[], None],
+        drafter: SlotDrafter | None = None,
     ) -> None:
         self._backend, self._requests, self._rules = backend, requests, rules
         self._max_waiting, self._check_file = max_waiting, check_file
         self._clock = EngineClock()
-        self._scheduler = Scheduler(make_executor, rules, self._clock)
+        self._scheduler = Scheduler(make_executor, rules, self._clock, drafter)
         self._thread = EngineThread(self._scheduler)
         self._numbers = itertools.count()
         self._close = weakref.finalize(self, self._thread.stop)  # also at the end of the process
@@ -127,7 +129,7 @@ class BatchEngine:
 
     def warm_up(self) -> None:
         """Compile all programs that default options need, one after another; requests run in between."""
-        programs = self._between_turns(lambda scheduler: scheduler.executor.warm_ups())
+        programs = self._between_turns(Scheduler.warm_ups)
         while self._between_turns(lambda scheduler: next(programs, None)) is not None:
             pass
 

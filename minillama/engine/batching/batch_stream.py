@@ -32,6 +32,7 @@ class BatchStream(PieceStream):
         self.read_tokens = 0  # of the prompt, those in the cache included
         self.cached_tokens = 0  # of the prompt, that were in the cache already
         self.waited_seconds = 0.0  # until it had a slot
+        self.drafted_tokens = self.accepted_tokens = 0  # guessed by the draft model; of these, written
         self.stop_string = ""  # the one that ended the text
         self.is_cancelled = False
         self.is_shifted = False  # whether a full context has dropped tokens

@@ -115,6 +115,8 @@ class BatchTask:
             prompt_tokens=self.stream.read_tokens - self.stream.cached_tokens,
             generated_tokens=len(self._answer),
             token_seconds=tuple(self._answer.token_seconds),
+            drafted_tokens=self.stream.drafted_tokens,
+            accepted_tokens=self.stream.accepted_tokens,
         )
         self.stream.end(self._answer.completion(len(self.ids), self.seed, timings))
 

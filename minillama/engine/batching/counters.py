@@ -23,6 +23,18 @@ class Counters:
     step_rows: int = 0  # texts in all steps
     chunks: int = 0
     longest_text: int = 0  # tokens
+    drafts: int = 0  # guesses of the draft model that were verified
+    draft_tokens: int = 0  # tokens of these
+    accepted_drafts: int = 0  # of these, what the model chose too
+
+    def count_end(self, prompt_seconds: float, generated_seconds: float, *, is_cancelled: bool) -> None:
+        """Count a request that has ended without an error."""
+        if is_cancelled:
+            self.cancelled += 1
+        else:
+            self.completed += 1
+        self.prompt_seconds += prompt_seconds
+        self.generated_seconds += generated_seconds
 
 
 def sum_counters(first: Counters, second: Counters) -> Counters:
@@ -58,6 +70,7 @@ class SlotInfo:
     request: int | None  # number of the request that it has
     prompt_left: int  # tokens of the prompt that are not read yet
     generated: int
+    is_drafted: bool = False  # whether a draft model guesses for it
 
 
 @dataclass(frozen=True)

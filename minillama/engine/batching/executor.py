@@ -1,6 +1,6 @@
 """The interface between the scheduler and the device: slots, chunks, steps and draws."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,8 +45,17 @@ class Executor(Protocol):
         allowed: the tokens of each slot that a grammar allows; None for all.
         """
 
-    def read(self, draw: Draw) -> list[SampledToken]:
-        """Wait for the tokens of a draw, in the order of its slots."""
+    def verify(self, slots: Sequence[int], positions: Sequence[int], texts: Sequence[Sequence[int]], size: int) -> Draw:
+        """Run the latest token of some slots and a draft; draw while it is right.
+
+        texts: the latest token and the draft of each slot, at most `size` tokens. Only where `rewinds`.
+        """
+
+    def read_all(self, draw: Draw) -> list[tuple[SampledToken, ...]]:
+        """Wait for all tokens of a draw, in the order of its slots.
+
+        Several where a draft was right.
+        """
 
     def wait(self, chunk: Chunk) -> None:
         """Wait for a chunk."""
@@ -54,8 +63,11 @@ class Executor(Protocol):
     def copy(self, source: int, target: int, count: int) -> None:
         """Copy the first `count` tokens of a slot to another one; all, where not `rewinds`."""
 
-    def warm_ups(self) -> Iterator[str]:
-        """Compile one program after another; yields their names. No slot changes."""
+    def warm_ups(self, draft_sizes: Iterable[tuple[int, int]] = ()) -> Iterator[str]:
+        """Compile one program after another; yields their names. No slot changes.
+
+        draft_sizes: texts in a pass over drafts, and tokens of each.
+        """
 
     def save(self, slot: int, count: int) -> Any:
         """A copy of the first `count` tokens of a slot, outside of the cache."""

@@ -7,11 +7,14 @@ from minillama.engine.backends.base import Backend
 from minillama.engine.batches import Batches
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.engine.batching.executor import Executor
+from minillama.engine.batching.policy.slot_drafter import SlotDrafter
 from minillama.engine.batching.scheduler import Rules
 from minillama.engine.batching.slot_executor import SlotExecutor
+from minillama.engine.drafting.draft_model import DEFAULT_GUESS, DraftModel
+from minillama.engine.generate_options import LARGEST_DRAFT
 from minillama.engine.generation.text_request import RequestReader
 from minillama.engine.loading.memory_budget import available_bytes, round_up, shown_bytes
-from minillama.errors import OptionError, ResourceError, quoted
+from minillama.errors import OptionError, ResourceError, UnsupportedError, quoted
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import cache_bytes
 from minillama.option_values import as_int
@@ -28,6 +31,7 @@ class SlotOptions:
     max_waiting: int
     slot_prompt_similarity: float
     cache_ram: int  # MiB of the prefix cache
+    draft_max: int | None = None  # most tokens of a guess of the draft model
 
     def __post_init__(self) -> None:
         bounds = {
@@ -35,9 +39,12 @@ class SlotOptions:
             "ctx_size": (1, 1 << 31),
             "max_waiting": (1, 1 << 31),
             "cache_ram": (0, 1 << 31),
+            "draft_max": (0, LARGEST_DRAFT),
         }
         for name, (low, high) in bounds.items():
             value = as_int(getattr(self, name))
+            if name == "draft_max" and self.draft_max is None:
+                continue
             if value is None or not low <= value <= high:
                 raise OptionError(f"{name} is {quoted(getattr(self, name))}; expected {low} to {high}")
         if not 0 <= self.slot_prompt_similarity <= 1:
@@ -51,6 +58,7 @@ def open_batch_engine(
     types: CacheTypes,
     options: SlotOptions,
     check_file: Callable[[], None],
+    draft: DraftModel | None = None,
 ) -> BatchEngine:
     """Open a batch engine on a model.
 
@@ -58,22 +66,38 @@ def open_batch_engine(
     """
     check_file()
     capacity = round_up(options.ctx_size)
-    check_slots_fit(backend, capacity, types, options.slots)
+    check_slots_fit(backend, capacity, types, options.slots, draft)
     batches = batches.within(capacity)
 
     def make_executor() -> Executor:
         return SlotExecutor(backend, options.slots, capacity, batches.ubatch_size, types)
 
     rules = Rules(options.slots, batches.ubatch_size, options.slot_prompt_similarity, options.cache_ram << 20)
-    return BatchEngine(backend, requests, make_executor, rules, options.max_waiting, check_file)
+    drafter, draft_max = None, DEFAULT_GUESS if options.draft_max is None else options.draft_max
+    if draft is not None and draft_max > 0:
+        if backend.config.is_recurrent:
+            raise UnsupportedError(
+                "a draft model and slots: the model's recurrent layers cannot go back there after a wrong guess; open "
+                "the engine with draft_max=0, or the model without a draft model"
+            )
+        drafter = SlotDrafter(draft.for_slots(options.slots, capacity), draft_max, options.slots, capacity)
+    return BatchEngine(backend, requests, make_executor, rules, options.max_waiting, check_file, drafter)
 
 
-def check_slots_fit(backend: Backend, capacity: int, types: CacheTypes, slots: int) -> None:
-    """Raise ResourceError where slots of that many tokens do not fit in memory."""
+def check_slots_fit(
+    backend: Backend, capacity: int, types: CacheTypes, slots: int, draft: DraftModel | None = None
+) -> None:
+    """Raise ResourceError where slots of that many tokens do not fit in memory.
+
+    A draft model has as many.
+    """
     if not backend.devices:  # workers, whose memory is unknown
         return
     free = min(map(available_bytes, backend.devices))
     needed = cache_bytes(backend.config, capacity, types, batch=slots) // len(backend.devices)
+    if draft is not None:
+        limit = min(capacity, draft.ctx_size)
+        needed += cache_bytes(draft.backend.config, limit, draft.cache_types, batch=slots)
     if needed > free:
         raise ResourceError(
             f"{slots} slots of {capacity} tokens need {shown_bytes(needed)} of cache, but {shown_bytes(free)} are "

@@ -4,15 +4,18 @@ Read `Scheduler.turn` first. Nothing here knows the device: `Executor` is the in
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from minillama.engine.batching.batch_task import BatchTask
 from minillama.engine.batching.counters import ChunkRecord, Counters, SlotInfo, TurnRecord
-from minillama.engine.batching.executor import Executor
+from minillama.engine.batching.executor import Executor, SampledToken
 from minillama.engine.batching.policy.chunk_rule import ChunkRule
 from minillama.engine.batching.policy.prefix_reuse import PrefixReuse
 from minillama.engine.batching.policy.slot_choice import choose_slot, common_tokens
+from minillama.engine.batching.policy.slot_drafter import SlotDrafter
+from minillama.engine.batching.policy.step_plan import plan_steps
 from minillama.engine.batching.prefix_cache import PrefixCache
 from minillama.engine.batching.slots import ChunkUnderWay, DrawUnderWay, Slot, grammar_masks
 from minillama.engine.generation.context_shift import kept_tokens, shift
@@ -38,7 +41,13 @@ class Scheduler:
     One thread calls it. `make_executor` opens the device side, again after a failed call.
     """
 
-    def __init__(self, make_executor: Callable[[], Executor], rules: Rules, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        make_executor: Callable[[], Executor],
+        rules: Rules,
+        clock: Callable[[], float],
+        drafter: SlotDrafter | None = None,
+    ) -> None:
         self.waiting: deque[BatchTask] = deque()
         self.slots = [Slot(number) for number in range(rules.slots)]
         self.counters = Counters()
@@ -46,6 +55,7 @@ class Scheduler:
         self.executor = make_executor()
         self.capacity = self.executor.capacity
         self._make_executor, self._rules, self._clock = make_executor, rules, clock
+        self._drafter = drafter
         self._chunk_rule = ChunkRule(rules.ubatch_size)
         self.prefix_cache = PrefixCache(rules.cache_bytes)
         self._prefixes = PrefixReuse(self.prefix_cache, self.counters)
@@ -56,6 +66,12 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether a turn would do anything."""
         return bool(self.waiting or self._under_way or any(slot.task for slot in self.slots))
+
+    def warm_ups(self) -> Iterator[str]:
+        """Compile one program after another; yields their names."""
+        if self._drafter is None:
+            return self.executor.warm_ups()
+        return chain(self._drafter.warm_ups(), self.executor.warm_ups(self._drafter.pass_sizes()))
 
     def add(self, task: BatchTask) -> None:
         """Put a request at the end of the queue."""
@@ -74,7 +90,7 @@ class Scheduler:
             self._drop_cancelled()
             self._admit()
             before, self._under_way = self._under_way, []
-            if grammar_masks(self.slots):  # the next token depends on the text of the last one
+            if self._needs_last_tokens:
                 while before:
                     self._receive(before.pop(0))
             self._step()
@@ -86,6 +102,12 @@ class Scheduler:
         self._record()
         for task in {*tasks, *(slot.task for slot in self.slots if slot.task is not None)}:
             task.stream.notify()
+
+    @property
+    def _needs_last_tokens(self) -> bool:
+        """Whether a grammar or a draft goes on from the text of the last tokens."""
+        drafter = self._drafter
+        return bool(grammar_masks(self.slots)) or (drafter is not None and any(map(drafter.wants, self.slots)))
 
     def stop(self, error: Exception | None = None) -> None:
         """End all requests: as interrupted ones, or with an error."""
@@ -103,17 +125,7 @@ class Scheduler:
 
     def slots_info(self) -> list[SlotInfo]:
         """The state of every slot."""
-        return [
-            SlotInfo(
-                slot.number,
-                self.capacity,
-                len(slot.text),
-                None if slot.task is None else slot.task.number,
-                len(slot.prompt),
-                slot.drawn,
-            )
-            for slot in self.slots
-        ]
+        return [slot.info(self.capacity, is_drafted=self._drafter is not None) for slot in self.slots]
 
     # ---- requests come and go ----
 
@@ -162,29 +174,19 @@ class Scheduler:
         self._count_end(task, reason)
 
     def _count_end(self, task: BatchTask, reason: Reason) -> None:
-        if reason is Reason.INTERRUPTED:
-            self.counters.cancelled += 1
-        else:
-            self.counters.completed += 1
-        self.counters.generated_seconds += task.generated_seconds
-        self.counters.prompt_seconds += task.prompt_seconds
+        self.counters.count_end(task.prompt_seconds, task.generated_seconds, is_cancelled=reason is Reason.INTERRUPTED)
 
     # ---- work for the device ----
 
     def _step(self) -> None:
-        """Run the latest token of every text that goes on."""
+        """Run the latest token of every text that goes on, and its draft."""
         rows = [slot for slot in self.slots if slot.is_generating and self._goes_on(slot)]
-        if not rows:
-            return
-        places = [slot.number for slot in rows], [len(slot.text) for slot in rows]
-        draw = self.executor.step(*places, **grammar_masks(rows))
-        self.counters.prompt_tokens += sum(slot.drawn == 0 for slot in rows)
-        for slot in rows:
-            slot.run_latest()
-        owners = tuple((slot, slot.task, self._is_full(slot)) for slot in rows if slot.task)
-        self._under_way.append(DrawUnderWay(draw, owners))
-        self.counters.steps += 1
-        self.counters.step_rows += len(rows)
+        for step in plan_steps(rows, self._drafter):
+            draw = step.dispatch(self.executor, self.counters)
+            for slot in step.rows:
+                slot.run_latest()
+            owners = tuple((slot, slot.task, self._is_full(slot)) for slot in step.rows if slot.task)
+            self._under_way.append(DrawUnderWay(draw, owners))
         self._turn = replace(self._turn, rows=tuple((slot.number, slot.task.number) for slot in rows if slot.task))
 
     def _goes_on(self, slot: Slot) -> bool:
@@ -240,26 +242,35 @@ class Scheduler:
         if isinstance(work, ChunkUnderWay):
             self._receive_chunk(work)
             return
-        for (slot, task, is_full), sampled in zip(work.rows, self.executor.read(work.draw), strict=True):
-            if slot.task is not task:  # cancelled, or ended by its last token, while this one was under way
-                continue
-            if task.request.n == 0:  # only its prompt was wanted
-                task.stream.progress(1)
-                self._end(task, Reason.LIMIT)
-                self._release(slot)
-                continue
-            slot.learn(sampled.token)
-            self.counters.generated_tokens += 1
-            self.counters.longest_text = max(self.counters.longest_text, len(slot.text) + 1)
-            try:
-                reason = task.accept(sampled, self._clock(), is_full=is_full)
-            except Exception as error:  # one text that has no next token; the others go on
-                self._fail(task, error)
-                slot.clear()
-                continue
-            if reason is not None:
-                self._count_end(task, reason)
-                self._release(slot)
+        for (slot, task, is_full), tokens in zip(work.rows, self.executor.read_all(work.draw), strict=True):
+            for place, sampled in enumerate(tokens):
+                if slot.task is not task:  # cancelled, or ended by its last token, while this one was under way
+                    break
+                if place > 0:  # the token before was a right guess, which the pass has run
+                    slot.run_latest()
+                    is_full = self._is_full(slot)
+                    task.stream.accepted_tokens += 1
+                    self.counters.accepted_drafts += 1
+                self._receive_token(slot, task, sampled, is_full=is_full)
+
+    def _receive_token(self, slot: Slot, task: BatchTask, sampled: SampledToken, *, is_full: bool) -> None:
+        if task.request.n == 0:  # only its prompt was wanted
+            task.stream.progress(1)
+            self._end(task, Reason.LIMIT)
+            self._release(slot)
+            return
+        slot.learn(sampled.token)
+        self.counters.generated_tokens += 1
+        self.counters.longest_text = max(self.counters.longest_text, len(slot.text) + 1)
+        try:
+            reason = task.accept(sampled, self._clock(), is_full=is_full)
+        except Exception as error:  # one text that has no next token; the others go on
+            self._fail(task, error)
+            slot.clear()
+            return
+        if reason is not None:
+            self._count_end(task, reason)
+            self._release(slot)
 
     def _receive_chunk(self, work: ChunkUnderWay) -> None:
         self.executor.wait(work.chunk)

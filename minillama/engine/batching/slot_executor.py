@@ -4,16 +4,17 @@ All calls return before the device has computed; only `read` and `wait` wait. Sh
 and rows are padded to a few sizes, and `warm_up` compiles them all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import UInt32
+from jaxtyping import Int, UInt32
 
 from minillama.engine.backends.base import Backend, Handle
-from minillama.engine.backends.programs import slot_programs
+from minillama.engine.backends.programs import draft_programs, slot_programs
+from minillama.engine.backends.programs.program import Program
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.batching.device.sampler_pool import SamplerPools
 from minillama.engine.batching.device.saved_slot import SavedSlot, saved_sizes
@@ -26,7 +27,10 @@ from minillama.sampling.sampled_token import mask_words
 
 CHUNKS = (16, 32, 64, 128, 256, 512, 1024, 2048)  # tokens of a chunk, padded; each one is a compilation
 
+LONGEST_ROW = 16  # tokens of one text in a pass over drafts
+
 DEFAULT = Sampling()
+Rows = Int[np.ndarray, "B"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class SlotExecutor:
         self.row_counts = tuple(1 << power for power in range((slots - 1).bit_length() + 1))
         self.rewinds = not backend.config.is_recurrent
         self._backend, self._types = backend, cache_types
-        self._room = capacity + self.chunk_sizes[0]  # the last chunk is padded beyond the capacity
+        self._room = capacity + max(LONGEST_ROW, self.chunk_sizes[0])  # the last pass is padded beyond the capacity
         self.reset()
 
     def reset(self) -> None:
@@ -91,33 +95,42 @@ class SlotExecutor:
 
         allowed: for each slot the bits of the tokens that may come next, None for all of them.
         """
-        padding = [self.slots] * (self._row_count(len(slots)) - len(slots))
-        rows = np.array([*slots, *padding], np.int32)
-        places = np.array([*positions, *[0] * len(padding)], np.int32)
+        rows, places = self._padded(slots), self._padded(positions, 0)
         logits, self._cache = self._backend.call(slot_programs.decode_slots, self._cache, self._latest, rows, places)
-        masks = self._mask_rows(allowed, len(rows))
-        drafts, chosen = [], {}
-        for pool in self._samplers.of(slots):
-            is_mine = np.array([slot in pool.slots for slot in slots] + [False] * len(padding))
-            own = np.where(is_mine, rows, np.int32(self.slots))
-            draft, pool.states, self._latest = self._backend.call(
-                slot_programs.draw_slots, pool.chains, pool.states, self._latest, own, logits, masks
-            )
-            chosen |= {row: (len(drafts), row) for row in np.flatnonzero(is_mine).tolist()}
-            drafts.append(draft)
-        return Draw(tuple(drafts), tuple(chosen[row] for row in range(len(slots))))
+        return self._draw(slots, rows, slot_programs.draw_slots, logits, self._mask_rows(allowed, len(rows)))
+
+    def verify(self, slots: Sequence[int], positions: Sequence[int], texts: Sequence[Sequence[int]], size: int) -> Draw:
+        """Run the latest token of some slots and a draft; draw while it is right.
+
+        texts: the latest token and the draft of each slot, at most `size` tokens. Only where `rewinds`.
+        """
+        rows, places = self._padded(slots), self._padded(positions, 0)
+        ids, n_draft = np.zeros((len(rows), size), np.int32), np.zeros_like(rows)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)], n_draft[row] = text, len(text) - 1
+        hidden, self._cache = self._backend.call(draft_programs.run_drafts, self._cache, ids, rows, places)
+        return self._draw(slots, rows, draft_programs.verify_slots, hidden, ids, n_draft)
 
     def read(self, draw: Draw) -> list[SampledToken]:
-        """Wait for the tokens of a draw, in the order of its slots.
+        """Wait for the tokens of a draw without drafts, in the order of its slots."""
+        return [tokens[0] for tokens in self.read_all(draw)]
 
-        The log-probability is NaN where a logit is.
+    def read_all(self, draw: Draw) -> list[tuple[SampledToken, ...]]:
+        """Wait for all tokens of a draw, in the order of its slots.
+
+        Several where a draft was right. The log-probability is NaN where a logit is.
         """
-        arrays = [(np.asarray(draft.tokens), np.asarray(draft.logprobs)) for draft in draw.drafts]
+        arrays = [tuple(map(np.asarray, (draft.tokens, draft.logprobs))) for draft in draw.drafts]
+        counts = [None if draft.count is None else np.asarray(draft.count) for draft in draw.drafts]
         found = []
-        for draft, row in draw.chosen:
-            tokens, logprobs = arrays[draft]
-            report = ReportedTop(draw.drafts[draft].top, row)
-            found.append(SampledToken(int(tokens[row, 0]), float(logprobs[row, 0]), report))
+        for place, row in draw.chosen:
+            (tokens, logprobs), count, top = arrays[place], counts[place], draw.drafts[place].top
+            found.append(
+                tuple(
+                    SampledToken(int(tokens[row, i]), float(logprobs[row, i]), ReportedTop(top, row, i))
+                    for i in range(1 if count is None else count[row])
+                )
+            )
         return found
 
     def wait(self, chunk: Handle) -> None:
@@ -147,12 +160,13 @@ class SlotExecutor:
 
     def warm_up(self, sampling: Sampling = DEFAULT) -> None:
         """Compile all programs, with a sampler chain of these options."""
-        for _ in self.warm_ups(sampling):
+        for _ in self.warm_ups(sampling=sampling):
             pass
 
-    def warm_ups(self, sampling: Sampling = DEFAULT) -> Iterator[str]:
+    def warm_ups(self, draft_sizes: Iterable[tuple[int, int]] = (), sampling: Sampling = DEFAULT) -> Iterator[str]:
         """Compile one program after another, the most needed first; yields their names.
 
+        draft_sizes: texts in a pass over drafts, and tokens of each.
         No slot changes, so that requests may be served between two of them.
         """
         chain, no_slot = self._backend.chain(sampling, is_shared=True), self.slots
@@ -164,6 +178,9 @@ class SlotExecutor:
             yield self._warm_up_chunk(size)
         self.copy(no_slot, no_slot, 0)
         yield "copy"
+        for count, size in draft_sizes:
+            self.verify([no_slot] * count, [0] * count, [[0]] * count, size)
+            yield f"drafts of {count} texts"
         for size in saved_sizes(self._room):
             self.load(no_slot, self.save(no_slot, size))
             yield f"saved slot of {size}"
@@ -177,6 +194,27 @@ class SlotExecutor:
             self.join(self.slots, chain, 0, [0])
             self.read(self.step([self.slots] * count, [0] * count))
         return f"step of {count}"
+
+    def _draw(self, slots: Sequence[int], rows: Rows, program: Program, *given: Any) -> Draw:
+        """Sample with a program, once for each structure of samplers."""
+        drafts, chosen = [], {}
+        for pool in self._samplers.of(slots):
+            is_mine = np.isin(rows, list(pool.slots))
+            own = np.where(is_mine, rows, np.int32(self.slots))
+            draft, pool.states, self._latest = self._backend.call(
+                program, pool.chains, pool.states, self._latest, own, *given
+            )
+            chosen |= {row: (len(drafts), row) for row in np.flatnonzero(is_mine).tolist()}
+            drafts.append(draft)
+        return Draw(tuple(drafts), tuple(chosen[row] for row in range(len(slots))))
+
+    def _padded(self, numbers: Sequence[int], filler: int | None = None) -> Rows:
+        """Numbers of rows, padded to a size that is compiled.
+
+        filler: None for the slot that stands for none.
+        """
+        missing = self._row_count(len(numbers)) - len(numbers)
+        return np.array([*numbers, *[self.slots if filler is None else filler] * missing], np.int32)
 
     def _chunk_size(self, start: int, left: int) -> int:
         """The size of the next chunk, which fits into the cache with its padding."""

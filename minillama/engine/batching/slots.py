@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from minillama.engine.batching.batch_task import BatchTask
+from minillama.engine.batching.counters import SlotInfo
 from minillama.engine.batching.executor import Chunk, Draw, Masks
 
 UNREAD = -1  # a token that the device has sampled and run, and the host has not read yet
@@ -67,6 +68,11 @@ class Slot:
         if self.text and self.text[-1] == UNREAD:
             self.text = self.text[:-1] if rewinds else []
         self.task, self.prompt, self.drawn, self.last_used = None, [], 0, now
+
+    def info(self, capacity: int, *, is_drafted: bool) -> SlotInfo:
+        """Its state now."""
+        task = None if self.task is None else self.task.number
+        return SlotInfo(self.number, capacity, len(self.text), task, len(self.prompt), self.drawn, is_drafted)
 
     def clear(self) -> None:
         """Hold nothing."""

@@ -42,7 +42,7 @@ def decode_slots(
     m: Model, cache: Cache, latest: Latest, slots: Counts, positions: Counts
 ) -> tuple[Float[Array, "B V"], Cache]:
     """Run the latest token of each of some slots; logits after it."""
-    x, after = m.forward(cache.select(slots, positions), _rows(latest, slots))
+    x, after = m.forward(cache.select(slots, positions), rows_of(latest, slots))
     return m.head(logits_shard, x[:, 0])[1], cache.after(after)
 
 
@@ -65,7 +65,7 @@ def draw_slots(
     """
     blank = partial(blank_draft, chains, len(slots), 1)
     draft, states = m.head(_draw_slots, slots, chains, states, logits, allowed, blank=blank)
-    return draft, states, _with_rows(latest, draft.tokens, slots)
+    return draft, states, with_rows(latest, draft.tokens, slots)
 
 
 @program(
@@ -93,7 +93,7 @@ def join_slot(
     given = slot, chains, states, chain, seeds, recent, count
     kept = m.head(_join_slot, *given, blank=lambda: None)[1]
     chains, states = (chains, None) if kept is None else kept
-    return chains, states, _with_rows(latest, jnp.asarray(token), slot)
+    return chains, states, with_rows(latest, jnp.asarray(token), slot)
 
 
 @program(takes=(Kind.CHAIN, Kind.STATIC), gives=(Kind.CHAINS, Kind.STATE), donates=False)
@@ -141,9 +141,9 @@ def _draw_slots(
     logits: Float[Array, "B R"],
     allowed: Masks | None,
 ) -> tuple[VerifiedDraft, SamplerState]:
-    own_chains, own_states = _rows(chains, slots), _rows(states, slots)
+    own_chains, own_states = rows_of(chains, slots), rows_of(states, slots)
     draft, after = draw_tokens(config, own_chains, own_states, logits, allowed)
-    return draft, _with_rows(states, after, slots)
+    return draft, with_rows(states, after, slots)
 
 
 def _join_slot(
@@ -159,16 +159,16 @@ def _join_slot(
 ) -> tuple[None, tuple[PackedChain, SamplerState]]:
     state = first_state(chain.unpack(), seeds[0], recent[0], count[0])
     chain, state = jax.tree.map(lambda leaf: leaf[None], (chain, state))
-    return None, (_with_rows(chains, chain, slot), _with_rows(states, state, slot))
+    return None, (with_rows(chains, chain, slot), with_rows(states, state, slot))
 
 
 @jax.jit
-def _rows(tree: Tree, slots: Counts) -> Tree:
+def rows_of(tree: Tree, slots: Counts) -> Tree:
     """Rows of all arrays [N, ...]; the last row for slots outside."""
     return jax.tree.map(lambda leaf: jnp.take(leaf, slots, axis=0, mode="clip"), tree)
 
 
 @jax.jit
-def _with_rows(tree: Tree, rows: Tree, slots: Counts) -> Tree:
+def with_rows(tree: Tree, rows: Tree, slots: Counts) -> Tree:
     """All arrays [N, ...] with other rows in some slots; nothing for slots outside."""
     return jax.tree.map(lambda leaf, new: leaf.at[slots].set(new, mode="drop"), tree, rows)

@@ -47,13 +47,14 @@ def verify_draft(
     n_draft: Int[Array, "B"],
 ) -> tuple[VerifiedDraft, SamplerState]:
     """Sample position after position of each text until a sample differs from the draft."""
-    verify = partial(_verify_text, chain.unpack())
+    verify = partial(verify_text, chain.unpack())
     return one_by_one(verify, unembed(params, config, x), state, ids, n_draft)
 
 
-def _verify_text(
+def verify_text(
     chain: Chain, logits: Float[Array, "T V"], state: SamplerState, ids: Int[Array, "T"], n_draft: Int[Array, ""]
 ) -> tuple[VerifiedDraft, SamplerState]:
+    """Sample position after position of one text; `ids` are its token and the draft."""
     drafted = jnp.append(ids[1:], jnp.int32(0))  # the last one is never compared
     n_draft = jnp.minimum(n_draft, len(ids) - 1)  # so that the loop ends, whatever a caller says
 

@@ -86,6 +86,39 @@ def _join_slot(
     in_range(token.shape[1], "tokens", 1, 1)
 
 
+def _guess_first(
+    config: Config, cache: HeldCache, latest: Any, ids: Any, n_valid: Numbers, slots: Numbers, start: Numbers
+) -> Numbers:
+    rows = _run_drafts(config, cache, ids, slots, start)
+    _latest(config, latest, cache.batch)
+    check_each(n_valid, "valid", len(slots), 1, ids.shape[1])
+    return rows
+
+
+def _run_drafts(config: Config, cache: HeldCache, ids: Any, slots: Numbers, positions: Numbers) -> Numbers:
+    _slots(slots, cache.batch)
+    check_tokens(config, ids, len(slots))
+    check_each(positions, "position", len(slots), 0, cache.capacity - ids.shape[1])
+    return cache.lengths
+
+
+def _verify_slots(
+    config: Config,
+    chains: PackedChain,
+    states: SamplerState | None,
+    latest: Any,
+    slots: Numbers,
+    hidden: jax.Array,
+    ids: Any,
+    n_draft: Numbers,
+) -> None:
+    _samplers(config, chains, states, latest)
+    _slots(slots, latest.shape[0])
+    check_tokens(config, ids, len(slots))
+    check_shape(hidden, "hidden states", (*ids.shape, config.embedding_length))
+    check_each(n_draft, "draft", len(slots), 0, ids.shape[1] - 1)
+
+
 def _new_samplers(config: Config, chain: PackedChain, slots: int) -> None:
     in_range(slots, "slots", 1, MOST_SLOTS)
 
@@ -123,6 +156,10 @@ SLOT_CHECKS: Mapping[str, Callable[..., Numbers | None]] = {
     "prefill_slot": _prefill_slot,
     "decode_slots": _decode_slots,
     "draw_slots": _draw_slots,
+    "guess_first": _guess_first,
+    "guess_next": _decode_slots,
+    "run_drafts": _run_drafts,
+    "verify_slots": _verify_slots,
     "join_slot": _join_slot,
     "new_samplers": _new_samplers,
     "copy_slot": _copy_slot,
