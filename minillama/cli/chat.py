@@ -50,6 +50,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser("cli", help="chat with a model", description=DESCRIPTION)
     add_options(parser, "model", llama_options.MODEL)
     add_options(parser, "conversation", llama_options.PROMPT + llama_options.CHAT + llama_options.GENERATION + _OPTIONS)
+    add_options(parser, "guessed tokens", llama_options.DRAFT)
     add_options(parser, "sampling", llama_options.SAMPLING + llama_options.GRAMMAR)
     add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
     add_options(parser, "devices and workers", llama_options.MULTI_DEVICE)

@@ -40,6 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("words", nargs="*", metavar="WORD", help="the prompt, instead of -p")
     add_options(parser, "model", llama_options.MODEL)
     add_options(parser, "prompt and answer", llama_options.PROMPT + llama_options.GENERATION + _DISPLAY)
+    add_options(parser, "guessed tokens", llama_options.DRAFT)
     add_options(parser, "chat", llama_options.CHAT)
     add_options(parser, "sampling", llama_options.SAMPLING + llama_options.GRAMMAR)
     add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)

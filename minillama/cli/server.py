@@ -39,6 +39,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_options(parser, "endpoints", server_options.ENDPOINTS)
     add_options(parser, "slots", server_options.SLOTS)
     add_options(parser, "defaults of requests", server_options.GENERATION)
+    add_options(parser, "guessed tokens", llama_options.DRAFT)
     add_options(parser, "chat", server_options.CHAT)
     add_options(parser, "sampling", llama_options.SAMPLING + llama_options.GRAMMAR)
     add_options(parser, "machine", llama_options.DEVICE + llama_options.CONTEXT + llama_options.CACHE)
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 def server_settings(args: argparse.Namespace) -> "ServerSettings":
     """The settings of a server from parsed arguments."""
-    from minillama.server.settings import ChatSettings, Cors, EmbeddingSettings, ServerSettings
+    from minillama.server.settings import ChatSettings, Cors, DraftSettings, EmbeddingSettings, ServerSettings
 
     is_default = args.parallel < 0
     return ServerSettings(
@@ -116,6 +117,7 @@ def server_settings(args: argparse.Namespace) -> "ServerSettings":
         keep=args.keep,
         ignore_eos=args.ignore_eos,
         context_shift=args.context_shift,
+        draft=DraftSettings(args.draft_max, args.draft_min, args.draft_p_min),
         cache_prompt=args.cache_prompt,
         verbose=args.verbose,
         timeout=float(args.timeout),

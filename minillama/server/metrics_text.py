@@ -31,9 +31,13 @@ def _counters(metrics: Metrics) -> Sequence[Row]:
         ("tokens_predicted_seconds_total", "Total time spent generating tokens", now.generated_seconds),
         ("n_decode_total", "Total number of passes of the model: prompt chunks and steps", now.chunks + now.steps),
         ("n_tokens_max", "Largest observed sequence length (prompt + generation)", now.longest_text),
-        ("spec_decode_num_draft_tokens_total", "Speculative: Total draft tokens generated", 0),
-        ("spec_decode_num_accepted_tokens_total", "Speculative: Total draft tokens accepted", 0),
-        ("spec_decode_num_drafts_total", "Speculative: Total verification steps", 0),
+        ("spec_decode_num_draft_tokens_total", "Speculative: Total draft tokens generated", now.draft_tokens),
+        (
+            "spec_decode_num_accepted_tokens_total",
+            "Speculative: Total draft tokens accepted",
+            now.accepted_drafts,
+        ),
+        ("spec_decode_num_drafts_total", "Speculative: Total verification steps", now.drafts),
     )
 
 

@@ -85,6 +85,7 @@ class ModelHost:
             ctx_size=self.slot_context(llm),
             slot_prompt_similarity=self.settings.slot_similarity,
             cache_ram=self.settings.cache_ram,
+            draft_max=self.settings.draft.most,
         )
         with self._lock:
             self._resources.callback(llm.close)

@@ -56,6 +56,18 @@ class EmbeddingSettings:
 
 
 @dataclass(frozen=True)
+class DraftSettings:
+    """Defaults of requests where there is a draft model.
+
+    most: tokens of a guess, for all requests at most; None: the engine's own.
+    """
+
+    most: int | None = None
+    least: int = 0
+    p_min: float = 0.0
+
+
+@dataclass(frozen=True)
 class VertexSettings:
     """Paths of Google Vertex AI's protocol; an empty one is left out."""
 
@@ -77,6 +89,7 @@ class ServerSettings:
     cors: Cors = field(default_factory=Cors)
     chat: ChatSettings = field(default_factory=ChatSettings)
     embeddings: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+    draft: DraftSettings = field(default_factory=DraftSettings)
     vertex: VertexSettings | None = None
     slot_save_path: str | None = None  # folder of slots on disk
     idle_seconds: float = -1  # after these the model is unloaded until the next request; -1: never

@@ -19,7 +19,7 @@ def _slot(info: SlotInfo, latest: Generation | None) -> dict[str, object]:
     shown: dict[str, object] = {
         "id": info.number,
         "n_ctx": info.capacity,
-        "speculative": False,
+        "speculative": info.is_drafted,
         "is_processing": is_processing,
     }
     if latest is None:

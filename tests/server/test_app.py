@@ -251,3 +251,15 @@ def test_a_closed_connection_cancels(host: ModelHost, stream: bool) -> None:
     asyncio.run(run())
     (submitted,) = host.engine.streams
     assert submitted.is_cancelled
+
+
+def test_counts_of_drafts(client: TestClient, host: ModelHost) -> None:
+    """They are there where anything was guessed, as in llama-server."""
+    assert "draft_n" not in client.post("/completion", json=PROMPT).json()["timings"]
+    body = {**PROMPT, "speculative.n_max": 2, "speculative.n_min": 1, "speculative.p_min": 0.5}
+    host.engine.drafted = 5, 3
+    answer = client.post("/completion", json=body).json()
+    assert (answer["timings"]["draft_n"], answer["timings"]["draft_n_accepted"]) == (5, 3)
+    submitted = host.engine.submitted[-1]
+    assert [submitted[name] for name in ("draft_max", "draft_min", "draft_p_min")] == [2, 1, 0.5]
+    assert answer["generation_settings"]["speculative.types"] == "none"

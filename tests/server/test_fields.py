@@ -39,7 +39,7 @@ OTHERS = ["seed", "stop", "logit_bias", "samplers", "dry_sequence_breakers", "n"
 class Llm:
     """The part of a model that reads requests."""
 
-    tokenizer = TOKENIZER
+    tokenizer, draft = TOKENIZER, None
 
     def sampling(self, **options: object) -> Sampling:
         return Sampling(**{"dry_sequence_breakers": (5,), **options})

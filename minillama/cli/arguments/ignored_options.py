@@ -29,7 +29,10 @@ _FIT = "the model is not fitted to memory; give -c or -ngl"
 _ONE_ANSWER = "one answer at a time"
 _STDERR = "messages go to stderr as plain lines"
 _NO_IMAGES = "only text is supported"
-_NO_DRAFT_MODEL = "draft models are not supported yet; use --lookup"
+_SAME_CORES = "the draft model uses the cores of the model"
+_SAME_DEVICE = "the draft model is on the same kind of device; give its layers there with -ngld"
+_GREEDY = "a guess is one sequence of likeliest tokens"
+_NO_DRAFTS = "this command drafts no tokens"
 _LOOKUP = "use --lookup to draft tokens from repeated text"
 _NO_CACHES = "one conversation has one KV cache"
 _IN_CHATS = "run cli"
@@ -127,45 +130,40 @@ IMAGES = (
     OtherOption("--video-ffmpeg-dir", str, _NO_IMAGES, "LLAMA_ARG_VIDEO_FFMPEG_DIR", commands=_IN_SERVER_TOO),
 )  # fmt: skip
 DRAFTS = tuple(
-    OtherOption(names, kind, _NO_DRAFT_MODEL, variable, off, _IN_SERVER_TOO)
-    for names, kind, variable, off in (
-        ("--spec-draft-threads -td --threads-draft", integer, "", ""),
-        ("--spec-draft-threads-batch -tbd --threads-batch-draft", integer, "", ""),
-        ("--spec-draft-cpu-mask -Cd --cpu-mask-draft", cpu_mask, "", ""),
-        ("--spec-draft-cpu-range -Crd --cpu-range-draft", cpu_range, "", ""),
-        ("--spec-draft-cpu-strict --cpu-strict-draft", integer, "", ""),
-        ("--spec-draft-prio --prio-draft", _PRIORITY, "", ""),
-        ("--spec-draft-poll --poll-draft", integer, "", ""),
-        ("--spec-draft-cpu-mask-batch -Cbd --cpu-mask-batch-draft", cpu_mask, "", ""),
-        ("--spec-draft-cpu-range-batch -Crbd --cpu-range-batch-draft", cpu_range, "", ""),
-        ("--spec-draft-cpu-strict-batch --cpu-strict-batch-draft", integer, "", ""),
-        ("--spec-draft-prio-batch --prio-batch-draft", _PRIORITY, "", ""),
-        ("--spec-draft-poll-batch --poll-batch-draft", integer, "", ""),
-        ("--spec-draft-override-tensor -otd --override-tensor-draft", tensor_placement, "", ""),
-        ("--spec-draft-cpu-moe -cmoed --cpu-moe-draft", None, "LLAMA_ARG_SPEC_DRAFT_CPU_MOE", ""),
-        ("--spec-draft-n-cpu-moe --spec-draft-ncmoe -ncmoed --n-cpu-moe-draft", _COUNT,
+    OtherOption(names, kind, reason, variable, off, _IN_SERVER_TOO)
+    for names, kind, reason, variable, off in (
+        ("--spec-draft-threads -td --threads-draft", integer, _SAME_CORES, "", ""),
+        ("--spec-draft-threads-batch -tbd --threads-batch-draft", integer, _SAME_CORES, "", ""),
+        ("--spec-draft-cpu-mask -Cd --cpu-mask-draft", cpu_mask, _SAME_CORES, "", ""),
+        ("--spec-draft-cpu-range -Crd --cpu-range-draft", cpu_range, _SAME_CORES, "", ""),
+        ("--spec-draft-cpu-strict --cpu-strict-draft", integer, _SAME_CORES, "", ""),
+        ("--spec-draft-prio --prio-draft", _PRIORITY, _SAME_CORES, "", ""),
+        ("--spec-draft-poll --poll-draft", integer, _SAME_CORES, "", ""),
+        ("--spec-draft-cpu-mask-batch -Cbd --cpu-mask-batch-draft", cpu_mask, _SAME_CORES, "", ""),
+        ("--spec-draft-cpu-range-batch -Crbd --cpu-range-batch-draft", cpu_range, _SAME_CORES, "", ""),
+        ("--spec-draft-cpu-strict-batch --cpu-strict-batch-draft", integer, _SAME_CORES, "", ""),
+        ("--spec-draft-prio-batch --prio-batch-draft", _PRIORITY, _SAME_CORES, "", ""),
+        ("--spec-draft-poll-batch --poll-batch-draft", integer, _SAME_CORES, "", ""),
+        ("--spec-draft-override-tensor -otd --override-tensor-draft", tensor_placement, _SAME_DEVICE, "", ""),
+        ("--spec-draft-cpu-moe -cmoed --cpu-moe-draft", None, _SAME_DEVICE, "LLAMA_ARG_SPEC_DRAFT_CPU_MOE", ""),
+        ("--spec-draft-n-cpu-moe --spec-draft-ncmoe -ncmoed --n-cpu-moe-draft", _COUNT, _SAME_DEVICE,
          "LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE", ""),
-        ("--spec-draft-n-max", _COUNT, "LLAMA_ARG_SPEC_DRAFT_N_MAX", ""),
-        ("--spec-draft-n-min", integer, "LLAMA_ARG_SPEC_DRAFT_N_MIN", ""),
-        ("--draft-min --draft-n-min", integer, "LLAMA_ARG_DRAFT_MIN", ""),
-        ("--spec-synth-len", number, "LLAMA_ARG_SPEC_SYNTH_LEN", ""),
-        ("--spec-synth-rates", list_of(number), "LLAMA_ARG_SPEC_SYNTH_RATES", ""),
-        ("--spec-draft-p-split --draft-p-split", number, "LLAMA_ARG_SPEC_DRAFT_P_SPLIT", ""),
-        ("--spec-draft-p-min --draft-p-min", number, "LLAMA_ARG_SPEC_DRAFT_P_MIN", ""),
-        ("--spec-draft-backend-sampling", None, "LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
+        ("--spec-synth-len", number, _GREEDY, "LLAMA_ARG_SPEC_SYNTH_LEN", ""),
+        ("--spec-synth-rates", list_of(number), _GREEDY, "LLAMA_ARG_SPEC_SYNTH_RATES", ""),
+        ("--spec-draft-p-split --draft-p-split", number, _GREEDY, "LLAMA_ARG_SPEC_DRAFT_P_SPLIT", ""),
+        ("--spec-draft-backend-sampling", None, "", "LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
          "--no-spec-draft-backend-sampling"),
-        ("--spec-draft-device -devd --device-draft", str, "", ""),
-        ("--spec-draft-ngl -ngld --gpu-layers-draft --n-gpu-layers-draft", str, "LLAMA_ARG_N_GPU_LAYERS_DRAFT", ""),
+        ("--spec-draft-device -devd --device-draft", str, _SAME_DEVICE, "", ""),
     )
 ) + tuple(
-    OtherOption(names, str, _NO_DRAFT_MODEL, variable)
+    OtherOption(names, str, _NO_DRAFTS, variable, commands="perplexity imatrix")
     for names, variable in (
         ("--spec-draft-type-k -ctkd --cache-type-k-draft", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K"),
         ("--spec-draft-type-v -ctvd --cache-type-v-draft", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V"),
     )
 )  # fmt: skip
 NGRAMS = (
-    OtherOption("--spec-type", str, _LOOKUP, "LLAMA_ARG_SPEC_TYPE", "", _IN_SERVER_TOO, ("none",)),
+    OtherOption("--spec-type", str, _LOOKUP, "LLAMA_ARG_SPEC_TYPE", "", _IN_SERVER_TOO, ("none", "draft-simple")),
     OtherOption("--spec-default", None, _LOOKUP, commands=_IN_SERVER_TOO),
     OtherOption("--spec-ngram-mod-n-min", _NGRAMS, _LOOKUP, commands=_IN_SERVER_TOO),
     OtherOption("--spec-ngram-mod-n-max", _NGRAMS, _LOOKUP, commands=_IN_SERVER_TOO),

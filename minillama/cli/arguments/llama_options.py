@@ -10,6 +10,7 @@ from argparse import ArgumentTypeError
 
 from minillama.cli.arguments.option import Option
 from minillama.cli.arguments.values import choice, integer, integer_in, number, seed, switch_or_auto
+from minillama.engine.generate_options import LARGEST_DRAFT
 from minillama.engine.load_options import LoadOptions
 
 logger = logging.getLogger("minillama")
@@ -141,10 +142,28 @@ GENERATION = (
     Option(("--ignore-eos",), "continue after the end token", None, False),
     Option(("--lookup",), "prompt lookup decoding: draft tokens from repeated text; same output",
            None, False),
-    Option(("--draft-max", "--draft", "--draft-n"),
-           "with --lookup: most drafted tokens; above 7 rounding may change ties (default: 7)", integer, 7,
-           "LLAMA_ARG_DRAFT_MAX"),
     Option(("--ngram-max",), "with --lookup: longest n-gram to search for (default: 4)", integer, 4),
+)  # fmt: skip
+
+DRAFT = (
+    Option(("-md", "--model-draft", "--spec-draft-model"), "draft model: a small one with the same vocabulary guesses "
+           "tokens, which the model verifies; same output", variable="LLAMA_ARG_SPEC_DRAFT_MODEL", value="FILE"),
+    Option(("-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf"), "Hugging Face repository of the draft model",
+           variable="LLAMA_ARG_SPEC_DRAFT_HF_REPO", value="USER/REPO[:QUANT]"),
+    Option(("--draft-max", "--draft", "--draft-n", "--spec-draft-n-max"), "most guessed tokens; 0: none; above 7 "
+           "rounding may change ties (default: 3, with --lookup 7)", integer_in(0, LARGEST_DRAFT), None,
+           "LLAMA_ARG_DRAFT_MAX LLAMA_ARG_SPEC_DRAFT_N_MAX"),
+    Option(("--draft-min", "--draft-n-min", "--spec-draft-n-min"), "drop shorter guesses of the draft model "
+           "(default: 0)", integer_in(0, LARGEST_DRAFT), 0, "LLAMA_ARG_DRAFT_MIN LLAMA_ARG_SPEC_DRAFT_N_MIN"),
+    Option(("--draft-p-min", "--spec-draft-p-min"), "end a guess before a token that the draft model finds less likely "
+           "(default: 0.00)", number, 0.0, "LLAMA_ARG_SPEC_DRAFT_P_MIN", "P"),
+    Option(("-cd", "--ctx-size-draft"), "context of the draft model; 0: the model's (default: 0)", integer, 0),
+    Option(("-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "--spec-draft-ngl"),
+           "layers of the draft model on the GPU (default: auto)", layers, None, "LLAMA_ARG_N_GPU_LAYERS_DRAFT"),
+    Option(("-ctkd", "--cache-type-k-draft", "--spec-draft-type-k"), "KV cache type of its keys (default: f16)", str,
+           LoadOptions.cache_type_k_draft, "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K", "TYPE"),
+    Option(("-ctvd", "--cache-type-v-draft", "--spec-draft-type-v"), "KV cache type of its values (default: f16)", str,
+           LoadOptions.cache_type_v_draft, "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V", "TYPE"),
 )  # fmt: skip
 
 PROMPT = (

@@ -92,10 +92,22 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
         use_mlock=args.mlock or "mlock" in args.load_mode,
         chat_template=chat_template,
         secret=None if args.workers is None else take_secret(args.token_file),
+        **draft_options(args),
         threads=max(args.threads, 0),
         progress=sys.stderr.isatty() and not is_quiet(args),
     )
     return open_with(path, options)
+
+
+def draft_options(args: argparse.Namespace) -> dict[str, object]:
+    """Options of `load` for the draft model, whose file is downloaded if needed."""
+    from minillama.engine.loading.model_files import resolve
+
+    model, repository = getattr(args, "model_draft", None), getattr(args, "hf_repo_draft", None)
+    if model is None and repository is None:
+        return {}
+    path = resolve(model, hf_repo=repository, hf_file=None, offline=args.offline)
+    return {"model_draft": path, "hf_repo_draft": None, "n_gpu_layers_draft": args.gpu_layers_draft}
 
 
 def check_sharing(args: argparse.Namespace) -> None:
@@ -264,6 +276,8 @@ def generate_options(args: argparse.Namespace, llm: "LLM") -> "GenerateOptions":
         "ignore_eos": args.ignore_eos,
         "lookup": args.lookup,
         "draft_max": args.draft_max,
+        "draft_min": args.draft_min,
+        "draft_p_min": args.draft_p_min,
         "ngram_max": args.ngram_max,
     }
     if args.dry_sequence_breaker:  # without it the engine uses llama.cpp's breakers

@@ -12,7 +12,6 @@ _PROMPT_CACHE = "prompt caches on disk are not supported yet"
 _CONVERSATION = "for a conversation use: minillama cli"
 _TEMPLATE = "the chat template does this; see --chat-template"
 _DOWNLOAD = "download the file and name it with -m, or use -hf"
-_DRAFT = "draft models are not supported yet; use --lookup"
 _IMAGES = "only text is supported"
 _PRESET = "name the model with -hf, and its options"
 _IN_CHATS = "run cli"
@@ -62,10 +61,6 @@ CHAT = (
     _refused("-mm --mmproj", str, _IMAGES, variable="LLAMA_ARG_MMPROJ", commands=_IN_SERVER_TOO),
     _refused("-mmu --mmproj-url", str, _IMAGES, variable="LLAMA_ARG_MMPROJ_URL", commands=_IN_SERVER_TOO),
     _refused("--image --audio --video", str, _IMAGES, commands=_IN_CHATS),
-    _refused("--spec-draft-model -md --model-draft", str, _DRAFT, variable="LLAMA_ARG_SPEC_DRAFT_MODEL",
-             commands=_IN_SERVER_TOO),
-    _refused("--spec-draft-hf -hfd -hfrd --hf-repo-draft", str, _DRAFT, variable="LLAMA_ARG_SPEC_DRAFT_HF_REPO",
-             commands=_IN_SERVER_TOO),
     _refused("--gpt-oss-20b-default", None, _PRESET, commands="cli serve"),
     _refused("--gpt-oss-120b-default", None, _PRESET, commands="cli serve"),
     _refused("--vision-gemma-4b-default", None, _IMAGES, commands="cli serve"),

@@ -9,7 +9,7 @@ from minillama.cli.arguments.values import choice, integer, integer_in, number
 _REFUSE_ROUTER = "router mode is not supported; start one server for each model"
 _REFUSE_TOOLS = "built-in tools and MCP servers are not supported; run tools in the client"
 _PRESET = "name the model with -hf, and its options"
-_LOOKUP = "the server drafts no tokens"
+_LOOKUP = "the server drafts with a draft model only: -md"
 _IMAGES = "only text is supported"
 _UI = "the page has no settings"
 _refused = partial(OtherOption, refused=True, commands="serve")
@@ -108,7 +108,6 @@ _OFF = "minillama keeps no checkpoints of slots"
 OTHERS = (
     _ignored("-lcs --lookup-cache-static", str, _LOOKUP),
     _ignored("-lcd --lookup-cache-dynamic", str, _LOOKUP),
-    _ignored("--draft --draft-n --draft-max", integer, _LOOKUP, "LLAMA_ARG_DRAFT_MAX"),
     _ignored("--spec-ngram-size-n", integer, _LOOKUP),
     _ignored("--spec-ngram-size-m", integer, _LOOKUP),
     _ignored("--spec-ngram-min-hits", integer, _LOOKUP),

@@ -116,7 +116,7 @@ def timing_lines(timings: "Timings") -> list[str]:
     prompt_ms = 1000 * timings.prompt
     prompt_each, step_each = _each(prompt_ms, timings.prompt_tokens), _each(steps_ms, steps)
     tokens = timings.prompt_tokens + steps  # as llama.cpp counts: the first token belongs to the prompt
-    lookup = [f"   prompt lookup = {draft_counts(timings)}"] if timings.drafted_tokens else []
+    drafts = [f"          drafts = {draft_counts(timings)}"] if timings.drafted_tokens else []
     return [
         f"       load time = {1000 * timings.load:10.2f} ms",
         f"    compile time = {1000 * timings.compile:10.2f} ms",
@@ -124,7 +124,7 @@ def timing_lines(timings: "Timings") -> list[str]:
         f"({prompt_each:8.2f} ms per token, {timings.prompt_per_second:8.2f} tokens per second)",
         f"       eval time = {steps_ms:10.2f} ms / {steps:5d} runs   "
         f"({step_each:8.2f} ms per token, {timings.generated_per_second:8.2f} tokens per second)",
-        *lookup,
+        *drafts,
         f"      total time = {1000 * timings.total:10.2f} ms / {tokens:5d} tokens",
     ]
 
@@ -140,11 +140,11 @@ def show_timings(completion: "Completion") -> None:
 def turn_line(timings: "Timings") -> str:
     """llama-cli's line of speeds after each answer."""
     speeds = f"Prompt: {timings.prompt_per_second:.1f} t/s | Generation: {timings.generated_per_second:.1f} t/s"
-    return f"[ {speeds} | Lookup: {draft_counts(timings)} ]" if timings.drafted_tokens else f"[ {speeds} ]"
+    return f"[ {speeds} | Drafts: {draft_counts(timings)} ]" if timings.drafted_tokens else f"[ {speeds} ]"
 
 
 def draft_counts(timings: "Timings") -> str:
-    """Drafted and accepted tokens of prompt lookup, under llama.cpp's names."""
+    """Drafted and accepted tokens, under llama.cpp's names."""
     accepted = f"n_accept {timings.accepted_tokens}, accept {100 * timings.accept_rate:.1f} %"
     return f"n_drafted {timings.drafted_tokens}, {accepted}"
 

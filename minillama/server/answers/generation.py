@@ -105,7 +105,13 @@ class Generation:
             "predicted_ms": step_ms or (0.001 if written else 0.0),
             "predicted_per_token_ms": step_ms / steps if steps else 0.0,
             "predicted_per_second": 1000 * steps / step_ms if step_ms else 0.0,
+            **self._draft_counts(),
         }
+
+    def _draft_counts(self) -> dict[str, float]:
+        """Guessed and accepted tokens, where there are any."""
+        drafted = self.stream.drafted_tokens
+        return {"draft_n": drafted, "draft_n_accepted": self.stream.accepted_tokens} if drafted else {}
 
     @property
     def _prompt_seconds(self) -> float:

@@ -29,7 +29,7 @@ def generation_settings(request: GenerationRequest, *, short: bool = False) -> d
         "n_discard": request.number("n_discard"),
         "n_probs": request.number("n_probs"),
         "samplers": [sampler.option for sampler in sampling.order],
-        "speculative.types": "none",
+        "speculative.types": request.drafting,
         "lora": [],
         **_chat(request.chat, is_stream=request.is_on("stream")),
     }

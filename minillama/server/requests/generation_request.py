@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from minillama.sampling import Sampling
 from minillama.server.http_errors import invalid, not_supported
 from minillama.server.requests.constraints.answer_constraint import AnswerConstraint, ChatShape, read_constraint
+from minillama.server.requests.draft_fields import read_draft
 from minillama.server.requests.fields import COUNTS, FLAGS, SAMPLING, Field, Kind, read_fields
 from minillama.server.requests.token_options import (
     read_biases,
@@ -16,7 +17,7 @@ from minillama.server.requests.token_options import (
     read_samplers,
     read_stop,
 )
-from minillama.server.settings import ServerSettings
+from minillama.server.settings import DraftSettings, ServerSettings
 from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
 from minillama.tokenizer.chat.tool_calls.call_splitter import CallSplitter
 
@@ -59,6 +60,8 @@ class GenerationRequest:
     completions: int = 1
     include_usage: bool = False
     constraint: AnswerConstraint = field(default_factory=AnswerConstraint)
+    draft: DraftSettings = field(default_factory=DraftSettings)
+    drafting: str = "none"  # llama-server's name of the kind of guesses
     chat: ChatFormat = field(default_factory=ChatFormat)
 
     def is_on(self, name: str) -> bool:
@@ -112,6 +115,8 @@ def read_request(
         completions=int(read_fields(body, (completions,)).get("n_cmpl", 1)),
         include_usage=bool(usage.get("include_usage", False)),
         constraint=read_constraint(body, llm, settings, shape),
+        draft=read_draft(body, settings.draft),
+        drafting="none" if llm.draft is None else "draft-simple",
         chat=chat or ChatFormat(reasoning_format=shown_format(settings.chat.reasoning_format)),
     )
 
