@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from minillama.engine import stream as stream_module
+from minillama.engine.drafting import text_drafter
 from minillama.engine.generation.prompt_lookup import PromptLookup
 
 
@@ -24,4 +24,4 @@ def use_oracle(
                 guess[rng.integers(len(guess))] = 7
             return guess
 
-    monkeypatch.setattr(stream_module, "PromptLookup", Oracle)
+    monkeypatch.setattr(text_drafter, "PromptLookup", Oracle)
