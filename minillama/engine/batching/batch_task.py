@@ -58,6 +58,11 @@ class BatchTask:
         return self.stream.number
 
     @property
+    def is_constrained(self) -> bool:
+        """Whether a grammar or a budget of thoughts rules the text, now or later."""
+        return self._answer.has_grammar
+
+    @property
     def shifts(self) -> bool:
         """Whether a full context drops its older half, so that the text goes on."""
         return self._answer.shifts

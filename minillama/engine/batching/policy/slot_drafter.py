@@ -23,7 +23,7 @@ class SlotDrafter:
     def wants(self, slot: Slot) -> bool:
         """Whether a slot's text gets drafts; one with a grammar gets none."""
         task = slot.task
-        return task is not None and task.allowed is None and task.request.draft_max != 0
+        return task is not None and not task.is_constrained and task.request.draft_max != 0
 
     def warm_ups(self) -> Iterator[str]:
         """Compile the programs of guesses; yields a name after each."""
