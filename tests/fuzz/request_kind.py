@@ -25,7 +25,18 @@ from tests.fuzz.case_kind import Finding, Kind
 
 VOCABULARY = {"▁once": -1.0, "▁upon": -2.0, "▁a": -3.0, "▁t": -4.0, "▁": -5.0, '{"': -6.0, "}": -7.0}
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
-TOOL = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer", "minimum": 3}}}}
+TOOL = {
+    "name": "f",
+    "strict": True,
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer", "minimum": 3},
+            "b": {"anyOf": [{"type": "string", "pattern": "^x+$"}, {"$ref": "#/$defs/c"}]},
+        },
+        "$defs": {"c": {"const": 1}},
+    },
+}
 SAMPLING = {
     "n_predict": 3, "temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.05, "typical_p": 1.0, "seed": 1,
     "repeat_penalty": 1.1, "repeat_last_n": 64, "dry_multiplier": 0.8, "dry_sequence_breakers": ["\n"], "mirostat": 2,
@@ -34,6 +45,8 @@ SAMPLING = {
     "stream": True, "timings_per_token": True, "return_progress": True, "return_tokens": True, "id_slot": 1,
     "t_max_predict_ms": 100, "response_fields": ["content"], "grammar": 'root ::= "a" [b-z]{2,3}',
     "json_schema": {"type": "array", "items": {"enum": ["x", 1, None]}, "maxItems": 3}, "min_keep": 1,
+    "tool_choice": "auto", "reasoning_budget_tokens": 0, "reasoning_budget_start_tag": "<a>",
+    "reasoning_budget_end_tags": ["</a>"], "reasoning_budget_message": "so",
 }  # fmt: skip
 BODIES = (
     ("/completion", {"prompt": "once upon a", **SAMPLING}),
@@ -42,10 +55,14 @@ BODIES = (
     ("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 2, "stream": True, "logprobs": True,
                               "top_logprobs": 2, "stream_options": {"include_usage": True}}),
     ("/v1/chat/completions", {"messages": MESSAGES, "tools": [{"type": "function", "function": TOOL}],
-                              "tool_choice": "auto", "parallel_tool_calls": False, "reasoning_format": "auto",
+                              "tool_choice": "required", "parallel_tool_calls": False, "reasoning_format": "auto",
+                              "reasoning_budget_tokens": 3, "reasoning_budget_message": "so",
                               "chat_template_kwargs": {"enable_thinking": False}, "n": 2,
                               "response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}),
+    ("/v1/chat/completions", {"messages": MESSAGES, "tools": [{"type": "function", "function": TOOL}], "max_tokens": 2,
+                              "tool_choice": {"type": "function", "function": {"name": "f"}}}),
     ("/v1/messages", {"messages": [{"role": "user", "content": "Hi"}], "system": "x", "max_tokens": 2, "stream": True,
+                      "tool_choice": {"type": "any"}, "thinking": {"type": "enabled", "budget_tokens": 3},
                       "tools": [{"name": "f", "input_schema": {"type": "object"}}], "stop_sequences": ["t"]}),
     ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "Hi"}]}),
     ("/v1/responses", {"input": [{"role": "user", "content": "Hi"}], "instructions": "x", "max_output_tokens": 2,

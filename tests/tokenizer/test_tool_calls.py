@@ -35,6 +35,9 @@ TOOLS = [
 ]
 QWEN_XML, HERMES, LLAMA = "<think> <tool_call> <function= <parameter=", "<tool_call>", "<|python_tag|>"
 GLM, MISTRAL, HARMONY = "<think> <arg_key> <tool_call>", "[TOOL_CALLS]", "<|channel|>"
+GEMMA, LFM2, OLMO = "<|channel> <|tool_call>", "<think> <|tool_list_start|>", "<function_calls>"
+MINIMAX, SEED, FUNCTIONARY = "<think> <minimax:tool_call>", "<seed:tool_call>", "<function="
+MINICPM, APRIEL = '<function name=" <param name="', "<tool_calls>["
 DEEPSEEK, DSML, COMMAND = "<think> <｜tool▁call▁begin｜>", "<think> ｜DSML｜", "<|START_ACTION|> <|START_THINKING|>"
 ONE = ("special_function", {"arg1": 1}, "")
 TWO = [ONE, ("special_function_with_opt", {"arg1": 1, "arg2": 2}, "")]
@@ -110,6 +113,45 @@ VECTORS: list[tuple[str, str, str, str, str, list[Any]]] = [
      "R", "", [ONE]),
     (COMMAND, "", '<|START_THINKING|>r<|END_THINKING|><|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": '
      '"special_function", "parameters": {"arg1": 1}}\n]<|END_ACTION|>', "r", "", [(*ONE[:2], "0")]),
+    (GEMMA, "", '<|tool_call>call:get_time{city:<|"|>San Francisco<|"|>}<tool_call|>', "", "",
+     [("get_time", {"city": "San Francisco"}, "")]),
+    (GEMMA, "", "<|tool_call>call:empty_args{}<tool_call|>", "", "", [("empty_args", {}, "")]),
+    (GEMMA, "", '<|channel>thought\nI\'m\nthinking<channel|>'
+     '<|tool_call>call:get_time{city:<|"|>Paris<|"|>}<tool_call|>',
+     "I'm\nthinking", "", [("get_time", {"city": "Paris"}, "")]),
+    (GEMMA, "", 'Hello<|tool_call>call:get_time{city:<|"|>London<|"|>}<tool_call|>'
+     '<|tool_call>call:special_function{arg1:-7}<tool_call|>', "", "Hello",
+     [("get_time", {"city": "London"}, ""), ("special_function", {"arg1": -7}, "")]),
+    (GEMMA, "", '<|tool_call>call:todo_list{todos:[<|"|>buy "milk"<|"|>,{a:true,b:[null,1.5]},[]]}<tool_call|>', "", "",
+     [("todo_list", {"todos": ['buy "milk"', {"a": True, "b": [None, 1.5]}, []]}, "")]),
+    (GEMMA, "", "<|tool_call>call:unknown{a:1}<tool_call|>", "", "<|tool_call>call:unknown{a:1}<tool_call|>", []),
+    (LFM2, "", "<|tool_call_start|>[special_function(arg1=1)]<|tool_call_end|>", "", "", [ONE]),
+    (LFM2, "", "<|tool_call_start|>[special_function(arg1=1), special_function_with_opt(arg1=1, arg2=2)]"
+     "<|tool_call_end|>", "", "", TWO),
+    (LFM2, "", '<|tool_call_start|>[python(code="def hello():\\n    print(\'hey, you\')")]<|tool_call_end|>', "", "",
+     [("python", {"code": "def hello():\n    print('hey, you')"}, "")]),
+    (LFM2, "", '<|tool_call_start|>[todo_list(todos=[{"a": True, "b": null}, \'x)\', (1, 2)])]<|tool_call_end|>', "",
+     "",
+     [("todo_list", {"todos": [{"a": True, "b": None}, "x)", [1, 2]]}, "")]),
+    (LFM2, "", "Let me check.<|tool_call_start|>[empty_args()]<|tool_call_end|>", "", "Let me check.",
+     [("empty_args", {}, "")]),
+    (LFM2, "", "Use [link text](url), [Wikipedia](https://www.wikipedia.org).", "",
+     "Use [link text](url), [Wikipedia](https://www.wikipedia.org).", []),
+    (OLMO, "", "<function_calls>\nspecial_function(arg1=1)\nspecial_function_with_opt(arg1=1, arg2=2)\n"
+     "</function_calls>", "", "", TWO),
+    (MINIMAX, "", '<minimax:tool_call>\n<invoke name="special_function">\n<parameter name="arg1">1</parameter>\n'
+     '</invoke>\n<invoke name="special_function_with_opt">\n<parameter name="arg1">1</parameter>\n'
+     '<parameter name="arg2">2</parameter>\n</invoke>\n</minimax:tool_call>', "", "", TWO),
+    (SEED, "", "<seed:tool_call>\n<function=special_function>\n<parameter=arg1>1</parameter>\n</function>\n"
+     "<function=empty_args>\n</function>\n</seed:tool_call>", "", "", [ONE, ("empty_args", {}, "")]),
+    (MINICPM, "", '<function name="python"><param name="code"><![CDATA[if a < b:\n  pass]]></param></function>'
+     '<function name="special_function"><param name="arg1">1</param></function>', "", "",
+     [("python", {"code": "if a < b:\n  pass"}, ""), ONE]),
+    (FUNCTIONARY, "", '<function=special_function>{"arg1": 1}</function>', "", "", [ONE]),
+    (APRIEL, "", '<tool_calls>[{"name": "special_function", "arguments": {"arg1": 1}}, '
+     '{"name": "empty_args", "arguments": {}}]</tool_calls>', "", "", [ONE, ("empty_args", {}, "")]),
+    (QWEN_XML, "", '<tool_call>\n<function=todo_list>\n<parameter=todos>\n["</parameter>", 1]\n</parameter>\n'
+     "</function>\n</tool_call>", "", "", [("todo_list", {"todos": ["</parameter>", 1]}, "")]),
     (HARMONY, "", "<|channel|>final<|message|>Hello, world!\nWhat's up?", "", "Hello, world!\nWhat's up?", []),
     (HARMONY, "", f' {TO_SPECIAL}<|channel|>analysis<|message|>{{"arg1": 1}}', "", "", [ONE]),
     (HARMONY, "", f'<|channel|>analysis {TO_SPECIAL}<|message|>{{"arg1": 1}}', "", "", [ONE]),
@@ -169,7 +211,8 @@ def test_any_cut_gives_the_same_calls(vector: Any, cuts: list[int]) -> None:
 FRAGMENTS = [
     "<tool_call>", "</tool_call>", "<function=", "python>", "<parameter=", "code>", "</parameter>", "</function>", "\n",
     '{"name": "python", "arguments": ', '{"code": "x"}', "}", "[", "]", ",", '"', "\\", " ", "text", "[TOOL_CALLS]",
-    "python[ARGS]", "<arg_key>", "<|channel|>", "<|message|>", " to=functions.python", CALL, SEP, "<|python_tag|>",
+    "python[ARGS]", "<arg_key>", "<|tool_call>", "call:python{", 'code:<|"|>', '<|"|>', "python(", "code=", ")", "(",
+    "<|channel|>", "<|message|>", " to=functions.python", CALL, SEP, "<|python_tag|>",
 ]  # fmt: skip
 
 
