@@ -61,9 +61,12 @@ def as_request_error(error: BaseException) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, ContextSizeError):
-        read, size = error.prompt_tokens, error.ctx_size
-        message = f"request ({read} tokens) exceeds the available context size ({size} tokens), try increasing it"
-        return RequestError(ErrorKind.EXCEED_CONTEXT_SIZE, message, {"n_prompt_tokens": read, "n_ctx": size})
+        message = (
+            f"request ({error.count} tokens) exceeds the available context size ({error.ctx_size} tokens), "
+            "try increasing it"
+        )
+        numbers = {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.ctx_size}
+        return RequestError(ErrorKind.EXCEED_CONTEXT_SIZE, message, numbers)
     if isinstance(error, QueueFullError):
         return RequestError(ErrorKind.UNAVAILABLE, str(error))
     if isinstance(error, OptionError | UnsupportedError):

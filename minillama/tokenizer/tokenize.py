@@ -4,10 +4,10 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 from minillama.errors import OptionError
-from minillama.tokenizer.split_special_tokens import SpecialToken, split_special
+from minillama.tokenizer.split_special_tokens import BLANKS, SpecialToken, split_special
 from minillama.tokenizer.streaming_decoder import StreamDecoder
 from minillama.tokenizer.token_ids import checked_id, checked_ids
 from minillama.tokenizer.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Vocabulary
@@ -91,6 +91,19 @@ class Tokenizer:
         if add_special and self.add_eos and self.eos is not None:
             ids.append(self.eos)
         return ids
+
+    def fewest_tokens(self, text: str) -> int:
+        """A lower bound of the tokens of a text, found without encoding it.
+
+        No token is longer than the longest of the vocabulary. Blanks do not count: some special tokens remove them.
+        """
+        blanks = sum(map(text.count, BLANKS))
+        return (len(text) - blanks) // self._longest
+
+    @cached_property
+    def _longest(self) -> int:
+        """Characters of the longest token."""
+        return max(map(len, self.tokens), default=1) or 1
 
     def encode_rendered(self, text: str) -> list[int]:
         """Token ids of a rendered conversation, with one BOS only: templates often write it too."""

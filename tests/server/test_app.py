@@ -15,7 +15,7 @@ from minillama.server.app import build_app
 from minillama.server.model_host import ModelHost
 from minillama.server.request_body import MOST_BYTES
 from minillama.server.settings import Cors, ServerSettings
-from minillama.tokenizer import load_tokenizer
+from minillama.tokenizer import Tokenizer, load_tokenizer
 
 TOKENIZER = load_tokenizer(spm_metadata({"▁once": -1.0, "▁upon": -2.0, "▁a": -3.0, "▁t": -4.0, "▁": -5.0}))
 PROMPT = {"prompt": "once upon a", "n_predict": 3}
@@ -126,6 +126,24 @@ def test_a_continued_answer(client: TestClient) -> None:
     ]
     prompt = client.post("/apply-template", json={"messages": messages}).json()["prompt"]
     assert prompt.endswith("<|im_start|>assistant\nWh\n\nill")  # chatml, where the model has no template
+
+
+@pytest.mark.parametrize("path, key", [("/completion", "prompt"), ("/v1/chat/completions", "messages")])
+def test_a_text_that_cannot_fit_is_not_encoded(
+    client: TestClient, path: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "a cat " * 50_000
+    body = {key: text if key == "prompt" else [{"role": "user", "content": text}]}
+    monkeypatch.setattr(Tokenizer, "encode", lambda *args, **options: pytest.fail("encoded"))
+    response = client.post(path, json=body)
+    error = response.json()["error"]
+    assert response.status_code == 400 and error["type"] == "exceed_context_size_error"
+    assert error["n_prompt_tokens"] > error["n_ctx"] and "(at least " in error["message"]
+
+
+def test_long_texts_are_counted(client: TestClient) -> None:
+    body = {"messages": [{"role": "user", "content": "a cat " * 2000}]}
+    assert client.post("/v1/chat/completions/input_tokens", json=body).json()["input_tokens"] > 4000
 
 
 def test_a_prompt_that_is_too_long(client: TestClient) -> None:

@@ -113,7 +113,7 @@ def test_wild_bodies_give_a_request_or_an_error(body: dict[str, object]) -> None
 @given(JSON)
 def test_wild_prompts(prompt: object) -> None:
     try:
-        found = read_prompts(prompt, TOKENIZER)
+        found = read_prompts(prompt, TOKENIZER, 64)
     except RequestError as error:
         assert error.kind.status == 400
     else:
@@ -148,7 +148,7 @@ def test_wild_lists(value: object, name: str) -> None:
     ],
 )
 def test_prompts(prompt: object, expected: list[list[int]]) -> None:
-    assert [list(ids) for ids in read_prompts(prompt, TOKENIZER)] == expected
+    assert [list(ids) for ids in read_prompts(prompt, TOKENIZER, 64)] == expected
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_prompts(prompt: object, expected: list[list[int]]) -> None:
 )
 def test_refused_prompts(prompt: object) -> None:
     with pytest.raises(RequestError):
-        read_prompts(prompt, TOKENIZER)
+        read_prompts(prompt, TOKENIZER, 64)
 
 
 def test_biases_by_text_and_id() -> None:

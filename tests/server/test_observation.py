@@ -25,6 +25,9 @@ class Tokenizer:
     def encode(self, text: str, **_: Any) -> list[int]:
         return list(text.encode())
 
+    def fewest_tokens(self, text: str) -> int:
+        return len(text)
+
     def piece(self, token: int, *, special: bool) -> bytes:
         return bytes([token])
 
@@ -36,7 +39,7 @@ def client(**settings: Any) -> TestClient:
 
     host = ModelHost(ServerSettings(**settings), lambda: pytest.fail("no model is loaded"))
     host.engine = SimpleNamespace(slots=2, schedule=lambda: TURNS)  # type: ignore[assignment]
-    host.llm = SimpleNamespace(tokenizer=Tokenizer(), trace=trace)  # type: ignore[assignment]
+    host.llm = SimpleNamespace(tokenizer=Tokenizer(), trace=trace, ctx_size=512)  # type: ignore[assignment]
     host.is_ready = True
     return TestClient(build_app(host))
 

@@ -41,6 +41,7 @@ def check_vectors(folder: Path, name: str) -> None:
     for text, line in zip(texts, lines, strict=True):
         ids = [int(word) for word in line.split()]
         assert tokenizer.encode(text, add_special=False, parse_special=False) == ids, text
+        assert tokenizer.fewest_tokens(text) <= len(ids)
         decoder = tokenizer.decoder()
         streamed = "".join([decoder.push(token) for token in ids] + [decoder.flush()])
         assert streamed == b"".join(map(tokenizer.piece, ids)).decode()

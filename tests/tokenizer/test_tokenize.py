@@ -168,3 +168,10 @@ def test_a_stream_gives_what_decoding_all_bytes_gives(ids: list[int]) -> None:
         pushed = [decoder.push(index % tokenizer.size) for index in ids]
         whole = b"".join(tokenizer.piece(index % tokenizer.size) for index in ids)
         assert "".join([*pushed, decoder.flush()]) == whole.decode("utf-8", "replace")
+
+
+@given(st.text("the ca").map(lambda text: text.replace("ca", "<|end|>")), st.sampled_from(["spm", "bpe"]))
+def test_no_text_has_fewer_tokens_than_the_bound(text: str, kind: str) -> None:
+    tokenizer = spm() if kind == "spm" else bpe()
+    assert tokenizer.fewest_tokens(text) <= len(tokenizer.encode(text, add_special=False))
+    assert tokenizer.fewest_tokens("x" * 700) == 700 // max(map(len, tokenizer.tokens))

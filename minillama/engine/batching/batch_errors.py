@@ -4,11 +4,15 @@ from minillama.errors import OptionError, ResourceError
 
 
 class ContextSizeError(OptionError):
-    """A prompt that does not fit in a slot."""
+    """A prompt that does not fit in a slot.
 
-    def __init__(self, prompt_tokens: int, ctx_size: int) -> None:
+    is_bound: the prompt has at least `prompt_tokens`; so long a text is not encoded.
+    """
+
+    def __init__(self, prompt_tokens: int, ctx_size: int, *, is_bound: bool = False) -> None:
+        self.count = f"{'at least ' * is_bound}{prompt_tokens}"
         super().__init__(
-            f"the prompt has {prompt_tokens} tokens, too many for a slot of {ctx_size}; shorten it or raise ctx_size"
+            f"the prompt has {self.count} tokens, too many for a slot of {ctx_size}; shorten it or raise ctx_size"
         )
         self.prompt_tokens, self.ctx_size = prompt_tokens, ctx_size
 

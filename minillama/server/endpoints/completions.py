@@ -14,7 +14,7 @@ from minillama.server.model_host import ModelHost
 from minillama.server.request_body import read_object
 from minillama.server.requests.chat_input import read_chat
 from minillama.server.requests.generation_request import GenerationRequest, read_request
-from minillama.server.requests.prompt_input import read_prompts
+from minillama.server.requests.prompt_input import check_length, in_turn, read_prompts
 
 
 async def post_completion(request: Request, host: ModelHost) -> ASGIApp:
@@ -41,19 +41,26 @@ async def read_completions(body: Mapping[str, object], host: ModelHost) -> list[
         raise invalid("key 'prompt' not found")
 
     def read() -> list[GenerationRequest]:
-        prompts = read_prompts(body["prompt"], host.llm.tokenizer)
+        prompts = read_prompts(body["prompt"], host.llm.tokenizer, host.engine.ctx_size)
         first = read_request(body, prompts[0], host.llm, host.settings)
         return [first.with_ids(ids) for ids in prompts]
 
     return await host.in_thread(read)
 
 
-async def read_chat_request(body: Mapping[str, object], host: ModelHost) -> GenerationRequest:
-    """Check a chat request, and render its messages on another thread."""
+async def read_chat_request(
+    body: Mapping[str, object], host: ModelHost, *, is_count: bool = False
+) -> GenerationRequest:
+    """Check a chat request, and render its messages on another thread.
+
+    is_count: only its tokens are counted, so that it may be longer than the context.
+    """
 
     def read() -> GenerationRequest:
         chat = read_chat(body, host.template, host.settings.chat)
-        ids = host.llm.tokenizer.encode_rendered(chat.prompt)
+        if not is_count:
+            check_length(chat.prompt, host.llm.tokenizer, host.engine.ctx_size)
+        ids = in_turn(host.llm.tokenizer.encode_rendered, chat.prompt)
         return read_request(chat.fields, tuple(ids), host.llm, host.settings, chat.format, chat.shape)
 
     return await host.in_thread(read)

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 from starlette.requests import Request
 from starlette.responses import Response
 
+from minillama.engine.batching.batch_errors import ContextSizeError
 from minillama.engine.evaluation.text_embeddings import file_pooling
 from minillama.server.endpoints.endpoint import Endpoint
 from minillama.server.http_errors import ErrorKind, RequestError, invalid, json_response, not_supported
@@ -35,11 +36,16 @@ async def _answer(body: Mapping[str, object], host: ModelHost, *, is_openai: boo
     pooling = settings.pooling or file_pooling(host.llm.metadata)
     if is_openai and pooling == "none":
         raise invalid("Pooling type 'none' is not OAI compatible. Please use a different pooling type")
-    wanted = await host.in_thread(lambda: read_embedding_request(body, host.llm.tokenizer, settings.normalize))
-    for ids in wanted.texts:
-        if len(ids) > host.llm.ctx_size:
-            message = f"input ({len(ids)} tokens) is too large to process; the context has {host.llm.ctx_size} tokens"
-            raise RequestError(ErrorKind.SERVER, message)
+    most = host.llm.ctx_size
+    read = partial(read_embedding_request, body, host.llm.tokenizer, settings.normalize, most)
+    try:
+        wanted = await host.in_thread(read)
+        for ids in wanted.texts:
+            if len(ids) > most:
+                raise ContextSizeError(len(ids), most)
+    except ContextSizeError as error:
+        message = f"input ({error.count} tokens) is too large to process; the context has {most} tokens"
+        raise RequestError(ErrorKind.SERVER, message) from None
     vectors = []
     for ids in wanted.texts:  # one turn of the engine for each, so that texts that are written do not wait for all
         embed = partial(host.llm.embed, [ids], pooling=pooling, normalize=wanted.normalize)

@@ -36,7 +36,7 @@ async def post_trace(request: Request, host: ModelHost) -> Response:
 
     def run() -> dict[str, object]:
         tokenizer = host.llm.tokenizer
-        ids = read_prompt(body["prompt"], tokenizer)
+        ids = read_prompt(body["prompt"], tokenizer, host.llm.ctx_size)
         if len(ids) > MOST_TRACED_TOKENS:
             raise invalid(f"the prompt has {len(ids)} tokens, and at most {MOST_TRACED_TOKENS} are traced")
         with _one_trace:

@@ -49,7 +49,7 @@ async def post_apply_template(request: Request, host: ModelHost) -> Response:
 
 async def post_input_tokens(request: Request, host: ModelHost) -> Response:
     """The number of tokens of a chat request's prompt."""
-    wanted = await read_chat_request(await read_object(request), host)
+    wanted = await read_chat_request(await read_object(request), host, is_count=True)
     return json_response({"object": "response.input_tokens", "input_tokens": len(wanted.ids)})
 
 

@@ -17,7 +17,9 @@ class EmbeddingRequest:
     is_base64: bool
 
 
-def read_embedding_request(body: Mapping[str, object], tokenizer: Tokenizer, normalize: int) -> EmbeddingRequest:
+def read_embedding_request(
+    body: Mapping[str, object], tokenizer: Tokenizer, normalize: int, ctx_size: int
+) -> EmbeddingRequest:
     """Check a request; raises RequestError for wrong values.
 
     An input is a text, token ids, a mixture, `{"content": [text parts]}`, or a list of these.
@@ -34,7 +36,7 @@ def read_embedding_request(body: Mapping[str, object], tokenizer: Tokenizer, nor
     if not isinstance(wanted, int) or isinstance(wanted, bool) or not -1 <= wanted <= 1000:
         raise invalid(f"embd_normalize must be a whole number from -1 to 1000, but is {wanted!s:.60}")
     inputs = [_plain(each) for each in given] if isinstance(given, list) else _plain(given)
-    return EmbeddingRequest(read_prompts(inputs, tokenizer), wanted, form == "base64")
+    return EmbeddingRequest(read_prompts(inputs, tokenizer, ctx_size), wanted, form == "base64")
 
 
 def _plain(value: object) -> object:

@@ -22,7 +22,7 @@ async def post_messages(request: Request, host: ModelHost) -> ASGIApp:
 
 async def post_count_tokens(request: Request, host: ModelHost) -> Response:
     """The number of tokens of a conversation."""
-    wanted = await read_chat_request(anthropic_to_chat(await read_object(request)), host)
+    wanted = await read_chat_request(anthropic_to_chat(await read_object(request)), host, is_count=True)
     return json_response({"input_tokens": len(wanted.ids)})
 
 

@@ -22,7 +22,7 @@ async def post_responses(request: Request, host: ModelHost) -> ASGIApp:
 
 async def post_input_tokens(request: Request, host: ModelHost) -> Response:
     """The number of tokens of a conversation."""
-    wanted = await read_chat_request(responses_to_chat(await read_object(request)), host)
+    wanted = await read_chat_request(responses_to_chat(await read_object(request)), host, is_count=True)
     return json_response({"object": "response.input_tokens", "input_tokens": len(wanted.ids)})
 
 
