@@ -27,6 +27,7 @@ import minillama as ml
 from minillama.lab import IntSlider, Panel, Prediction, Slider, show
 from minillama.lab.checks import lab13 as check
 from minillama.lab.experiments.counted_passes import big_model
+from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
 from minillama.lab.plots.roofline_plots import measure_own_roofline, recorded_roofline
@@ -63,8 +64,9 @@ big = ml.load(big_model(), ctx_size=512, progress=False)  # 73 MB of random weig
 roof = recorded_roofline() or measure_own_roofline()
 weights, size = prompt_weights(big.file, big.config) + head_weights(big.config), weight_bytes(big.file, big.config)
 ROWS = (1, 2, 4, 8, 16)
-bound = {rows: rows / max(size / roof.bandwidth, 2 * weights * rows / roof.flops) for rows in ROWS}
 bend = size / roof.bandwidth * roof.flops / (2 * weights)
+places = (*ROWS, min(max(bend, 1), 16))
+bound = {rows: rows / max(size / roof.bandwidth, 2 * weights * rows / roof.flops) for rows in places}
 print(f"{size / 1e6:.0f} MB of weights; {roof.bandwidth / 1e9:.1f} GB/s and {roof.flops / 1e9:.0f} billion operations a second")
 print(f"the roofline bends at {bend:.1f} texts")
 
@@ -81,7 +83,8 @@ eight.ask()
 eight.record(8)  # "the weights are read anyway"
 
 # %%
-seconds = step_seconds(big, ROWS)
+with watched_load():
+    seconds = step_seconds(big, ROWS)
 speeds = {rows: rows / taken for rows, taken in seconds.items()}
 show(eight.compare(speeds[8] / speeds[1], model=bound[8] / bound[1]))
 # %%
@@ -89,14 +92,19 @@ said = None if eight.recorded() is None else eight.recorded() * speeds[1]
 show(rows_curves(speeds, bound, {8: said} if said else {}, "Tokens a second by texts in a step, 73 MB model"))
 
 # %% [markdown]
-# Why is the measured bend softer than the roofline's? Three reasons, each of which you can look up in this project:
+# The measured curve lies below the roofline, and it has no sharp bend. Three reasons, each of which you can look up in
+# this project:
 #
 # * The products of few texts are not the products of many. One text runs through a kernel that waits for memory
-#   (`minillama/kernels/cpu/matmul/gemv.py`), many texts through one that fills the arithmetic units (`gemm.py`), and two
-#   to eight texts have kernels in between.
+#   (`minillama/kernels/cpu/matmul/gemv.py`), the many tokens of a prompt through one that fills the arithmetic units
+#   (`gemm.py`). The roofline has its operations a second from the second one. Two to 32 texts have kernels in between
+#   (`minillama/kernels/cpu/skinny_gemm/`).
 # * Attention is not shared: each text has a cache of its own, and reads it for itself.
 # * Sampling, dispatch and small operations take the same time for each text or each step. On the storyteller (2 MB, all in
 #   the processor's cache) they are nearly everything, so batching gains less there.
+#
+# The ratio of eight texts over one can still be larger than the roofline's: one text alone may be farther from its bound
+# than eight are. Compare the shares `speeds[1] / bound[1]` and `speeds[8] / bound[8]`.
 #
 # On a GPU the bend is at hundreds of texts: it has far more arithmetic for each byte. This is why GPU servers are
 # profitable with many readers only.
@@ -127,7 +135,8 @@ rows = [
 print(plain_table(("batching", "seconds", "tokens/s", "slots in use", "mean TTFT s"), rows, right=(1, 2, 3, 4)))
 
 # %% [markdown]
-# The dashes are the gain. But look at the blue bars: while a prompt is read, *all* texts wait. Section 3 repairs it.
+# The grey rows are the gain. But look at the blue bars: while a prompt is read, *all* texts wait. (The thin green lines
+# are single steps between two prompts.) Section 3 repairs it.
 #
 # ### Exercise 1: which requests begin, and where
 # Between two steps the scheduler looks at the queue. `waiting` holds requests in the order of their arrival; each has a
@@ -211,7 +220,7 @@ check.next_chunk(next_chunk)
 
 # %% [markdown]
 # Small chunks are not free: while a prompt is read in small parts, its own reader waits for the steps between them. Move
-# the limit, and the arrivals.
+# the arrivals, and the costs of a step and of a token. Both axes are logarithmic.
 
 # %%
 SIZES = (8, 16, 32, 64, 128, 256, 512)
@@ -231,7 +240,7 @@ def gaps_by_chunk(settings):
         "p95 TTFT": [1e3 * np.percentile(run.first_tokens, 95) for run in runs],
     }
     title = f"Gap and first token by chunk size, {settings['rate']} requests a second"
-    return two_sided(SIZES, curves, title, "tokens of a chunk", "milliseconds", logarithmic=True)
+    return two_sided(SIZES, curves, title, "tokens of a chunk", "milliseconds", logarithmic="xy")
 
 
 panel = Panel(
@@ -244,7 +253,7 @@ panel = Panel(
 ).show()
 
 # %% [markdown]
-# The same without widgets: the chunk whose p95 gap is at most 100 ms, and what it costs in time to first token.
+# The same without widgets. Find the largest chunk whose p95 gap is at most 100 ms, and its price in time to first token.
 
 # %% tags=["check-output"]
 for size in SIZES:
@@ -340,13 +349,14 @@ else:
 # Eight clients that wait for their answers (a *closed loop*) never send more than the server can do. Real readers do not
 # wait for each other: they arrive. In an *open loop* requests come at a rate, at random times, whatever the server does.
 #
-# First the capacity of this machine: 24 requests at once, on the real engine with 8 slots (`LLM.batch_engine`).
+# First the capacity of this machine: 48 requests at once, on the real engine with 8 slots (`LLM.batch_engine`).
 
 # %%
 PROMPTS = [f"Once upon a time, there was a {word}" for word in ("fox", "bear", "girl", "boy", "bird", "cat", "dog", "fish")]
 engine = storyteller.batch_engine(slots=8, ctx_size=512)
 run_open_loop(engine, PROMPTS, rate=1000.0, count=24)  # the first time compiles
-capacity = run_open_loop(engine, PROMPTS, rate=1000.0, count=48).throughput
+with watched_load():
+    capacity = run_open_loop(engine, PROMPTS, rate=1000.0, count=48).throughput
 print(f"{capacity:.0f} requests a second, {24 * capacity:.0f} tokens a second")
 
 # %%
@@ -363,7 +373,8 @@ overload.record(3)  # "three times the rate"
 
 # %%
 SHARES = (0.3, 0.5, 0.7, 0.9, 1.1, 1.5)
-runs = {share: run_open_loop(engine, PROMPTS, rate=share * capacity, count=60) for share in SHARES}
+with watched_load():
+    runs = {share: run_open_loop(engine, PROMPTS, rate=share * capacity, count=60) for share in SHARES}
 first = {share: float(np.median(run.first_tokens)) for share, run in runs.items()}
 show(overload.compare(first[1.5] / first[0.5]))
 # %%
@@ -402,18 +413,19 @@ ratio = measurement("13", "N over X R at 0.9 of the capacity", busy.in_flight / 
 
 # %% tags=["check-output"]
 alone = [engine.submit(prompt, n=40, seed=number, temp=0.8).finish().text for number, prompt in enumerate(PROMPTS)]
+before = engine.schedule()[-1].number
 crowd = [engine.submit(prompt, n=40, seed=number, temp=0.8) for number, prompt in enumerate(PROMPTS)]
 together = [stream.finish().text for stream in crowd]
 print(f"{sum(a == b for a, b in zip(alone, together, strict=True))} of {len(PROMPTS)} texts are the same")
 
 # %%
 print(together[0])
-shared = [len(turn.rows) for turn in engine.schedule() if turn.rows]
-print(f"\nsteps of the last requests: {len(shared)}, with {np.mean(shared):.1f} texts on average")
+shared = [len(turn.rows) for turn in engine.schedule() if turn.rows and turn.number > before]
+print(f"\n{len(shared)} steps for all, with {np.mean(shared):.1f} texts on average, {max(shared)} at most")
 engine.close()
 
 # %% [markdown]
-# The kernels for one to eight texts add the products in the same order, and the seed belongs to the request, not to the
+# The kernels for one to 32 texts add the products in the same order, and the seed belongs to the request, not to the
 # server. So a bug report with a seed can be reproduced, whoever else was there.
 #
 # ## 7. Next to another server
@@ -452,7 +464,7 @@ check.score()
 # ## When you get an error
 #
 # * `the prompt has N tokens and a slot has M`: a slot holds prompt and answer. Raise `ctx_size`, or lower `slots`.
-# * The capacity of section 5 changes from run to run: another program computes. Run both cells again; the shares of the
-#   capacity matter, not the numbers.
+# * `other processes used ... of the CPU cores`: another program computes, and numbers of two cells do not belong
+#   together. Run the cells of the section again when it has ended; the shares of the capacity matter, not the numbers.
 # * The first run takes longer than the others: it compiles a program for each number of texts.
 # * The p95 gap in section 3 does not fall below a value: it is the step itself. No chunk is smaller than nothing.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lab_checks import solutions
 
 from minillama.lab.checks import lab13
+from minillama.lab.experiments import watched_load
 from minillama.lab.grading.check import Item
 from minillama.lab.plots.serving_plots import gantt, rows_curves, two_sided
 from minillama.lab.serving.batch_simulator import (
@@ -101,6 +102,30 @@ def test_figures_carry_their_numbers() -> None:
     curves = rows_curves({1: 10.0, 2: 18.0}, {1: 12.0, 2: 24.0}, {2: 20.0}, "Rows")
     assert "75%" in curves.text and "<svg" not in curves.text
     assert "p95" in two_sided((1, 2), {"p95": (3.0, 4.0)}, "t", "x", "ms", marked=1.0).text
+
+
+@pytest.mark.parametrize("values", [(33.0, 3375.0), (0.02, 0.02), (100.0, 500.0), (0.0, 7.0)])
+def test_a_logarithmic_axis_shows_all_values_between_labelled_ticks(values: tuple[float, float]) -> None:
+    axis = two_sided((1, 2), {"p95": values}, "t", "x", "ms", logarithmic="xy").plotly.layout.yaxis
+    low, high = (10**end for end in axis.range)
+    shown = [tick for tick in axis.tickvals if low <= tick <= high]
+    assert len(shown) >= 2 and all(shown[0] <= value <= shown[-1] for value in values if value > 0)
+    assert axis.ticktext[axis.tickvals.index(shown[0])] == f"{shown[0]:,g}"
+
+
+def test_the_roof_bends_between_two_measured_points() -> None:
+    curves = rows_curves({1: 10.0, 2: 12.0}, {1: 20.0, 2: 30.0, 1.5: 30.0}, {}, "Rows").plotly
+    assert curves.data[0].x == (1, 1.5, 2) and curves.layout.xaxis.ticktext == ("1", "2")
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.02, ""), (0.6, "used 60 % of the CPU cores during the measurement")])
+def test_other_load_is_named(
+    share: float, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watched_load.OtherLoad, "share", lambda self: share)
+    with watched_load.watched_load():
+        pass
+    assert said in (printed := capsys.readouterr().out) and bool(printed) == bool(said)
 
 
 # The checks

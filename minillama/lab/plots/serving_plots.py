@@ -1,6 +1,7 @@
 """Figures of labs 13 and 14: slots over time, latency by load, prompts and blocks."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -62,11 +63,15 @@ def _gantt_text(run: SimulatedRun, seconds: float) -> str:
 
 
 def rows_curves(
-    measured: Mapping[int, float], roof: Mapping[int, float], said: Mapping[int, float], title: str
+    measured: Mapping[int, float], roof: Mapping[float, float], said: Mapping[int, float], title: str
 ) -> Figure:
-    """Tokens a second by texts in a step, with the roofline's bound and predictions."""
+    """Tokens a second by texts in a step, with predictions and the roofline's bound.
+
+    roof: the bound at the measured numbers of texts, and at others, such as its bend.
+    """
     figure = go.Figure()
-    figure.add_scatter(x=list(roof), y=list(roof.values()), mode="lines", name="roofline",
+    places = sorted(roof)
+    figure.add_scatter(x=places, y=[roof[at] for at in places], mode="lines", name="roofline",
                        line={"color": GREY, "dash": "dash"})  # fmt: skip
     figure.add_scatter(x=list(measured), y=list(measured.values()), mode="lines+markers", name="measured",
                        line={"color": BLUE}, marker={"symbol": "circle", "size": 9})  # fmt: skip
@@ -76,7 +81,7 @@ def rows_curves(
     apply_layout(figure, title, "texts in a step", "tokens a second", height=420)
     figure.update_layout(showlegend=True)
     figure.update_xaxes(type="log", tickvals=list(measured), ticktext=[str(rows) for rows in measured])
-    figure.update_yaxes(type="log", exponentformat="none", dtick="D2")
+    figure.update_yaxes(**_logarithmic([*measured.values(), *roof.values(), *said.values()]))
     rows = [(str(count), format_number(speed), format_number(roof[count]), f"{speed / roof[count]:.0%}")
             for count, speed in measured.items()]  # fmt: skip
     return Figure(figure, f"{title}\n" + text_table(("texts", "measured", "roofline", "share"), rows))
@@ -84,9 +89,12 @@ def rows_curves(
 
 def two_sided(
     x: Sequence[float], left: Mapping[str, Sequence[float]], title: str, x_title: str, y_title: str,
-    *, marked: float | None = None, logarithmic: bool = False,
+    *, marked: float | None = None, logarithmic: str = "",
 ) -> Figure:  # fmt: skip
-    """Several curves over one axis, with a vertical line at `marked`."""
+    """Several curves over one axis, with a vertical line at `marked`.
+
+    logarithmic: the logarithmic axes, such as "xy"; on a linear y axis there is the 0.
+    """
     figure = go.Figure()
     for index, (name, values) in enumerate(left.items()):
         figure.add_scatter(
@@ -95,12 +103,27 @@ def two_sided(
         )  # fmt: skip
     apply_layout(figure, title, x_title, y_title, height=400)
     figure.update_layout(showlegend=True)
-    if logarithmic:
+    if "x" in logarithmic:
         figure.update_xaxes(type="log", tickvals=list(x), ticktext=[format_number(value) for value in x])
-    figure.update_yaxes(rangemode="tozero")
+    if "y" in logarithmic:
+        figure.update_yaxes(**_logarithmic([value for values in left.values() for value in values]))
+    else:
+        figure.update_yaxes(rangemode="tozero")
     if marked is not None:
         figure.add_vline(x=marked, line={"color": GREY, "dash": "dot"})
     rows = [
         (format_number(at), *(format_number(values[index]) for values in left.values())) for index, at in enumerate(x)
     ]
     return Figure(figure, f"{title}\n{y_title}\n" + text_table((x_title, *left), rows))
+
+
+def _logarithmic(values: Iterable[float]) -> dict[str, object]:
+    """A logarithmic axis with ticks at 1, 2, 5, 10, ... around all `values`."""
+    known = [value for value in values if value > 0] or [1.0]
+    decades = range(math.floor(math.log10(min(known))) - 1, math.ceil(math.log10(max(known))) + 2)
+    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    low = max(tick for tick in ticks if tick <= min(known))
+    high = min(tick for tick in ticks if tick >= max(known))
+    high = high if high > low else 10 * low
+    ends = [math.log10(low) - 0.03, math.log10(high) + 0.03]  # markers on an edge stay whole
+    return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [format_number(tick) for tick in ticks]}
