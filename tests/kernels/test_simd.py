@@ -72,14 +72,16 @@ class TestOnEveryInstructionSet:
 
     @pytest.mark.parametrize("lanes", [16, 32, 64])
     def test_dot_of_narrow_codes_is_exact(self, isa: Isa, lanes: int, rng: np.random.Generator) -> None:
-        codes = rng.integers(0, 64, (2, lanes)).astype(np.uint8)
-        xs = rng.integers(-127, 128, (2, lanes)).astype(np.int8)
-        codes[:, :4], xs[:, :4] = 63, -127
-        for count in (1, 2):
-            expected = (codes[:count].astype(int) * xs[:count]).reshape(count, -1, 4).sum((0, 2)).astype(np.int32)
-            parts = *codes[:count], *xs[:count]
-            got = mapped(isa, lambda *v, n=count: simd.dot_narrow(v[:n], v[n:]), np.zeros_like(expected), *parts)
-            np.testing.assert_array_equal(got, expected)
+        for largest in (127, 64, 15):
+            codes = rng.integers(0, largest + 1, (8, lanes)).astype(np.uint8)
+            xs = rng.integers(-127, 128, (8, lanes)).astype(np.int8)
+            codes[:, :4], xs[:, :4] = largest, -127
+            expected = (codes.astype(int) * xs).reshape(8, -1, 4).sum((0, 2)).astype(np.int32)
+
+            def dot(*v: Value, most: int = largest) -> Value:
+                return simd.dot_narrow(v[:8], v[8:], most)
+
+            np.testing.assert_array_equal(mapped(isa, dot, np.zeros_like(expected), *codes, *xs), expected)
 
     @pytest.mark.parametrize("lanes", [32, 64])
     def test_dot_of_signed_codes_is_exact(self, isa: Isa, lanes: int, rng: np.random.Generator) -> None:

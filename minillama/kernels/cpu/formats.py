@@ -44,8 +44,8 @@ class Format:
     bytes: int  # of a block
     blocks_per_load: int
     group: int  # weights that share a scale
-    zero_point: int = 0
-    has_minimum: bool = False
+    zero_point: int = 0  # 0: a type with minima
+    largest: int = 0  # largest code; 0: twice the zero point
     unpack_shuffled: UnpackShuffled | None = None
     permutation: tuple[int, ...] = IN_ORDER
     rows: int = 2  # computed at a time in decoding: as many as fit in registers next to unpacking
@@ -67,48 +67,42 @@ class Format:
         return self.zero_point == SIGNED_OFFSET
 
     @property
-    def codes_below_64(self) -> bool:
-        """Whether no code exceeds 63.
-
-        Only codes of grids and signed bytes do; these types have larger zero points.
-        """
-        return self.zero_point <= 32
+    def has_minimum(self) -> bool:
+        """Whether groups have minima: the types without a zero point."""
+        return self.zero_point == 0
 
     @property
-    def blocks_of_records(self) -> tuple[int, ...]:
-        """Numbers of blocks that are unpacked together: many, then one."""
-        return (1,) if self.blocks_per_load == 1 else (self.blocks_per_load, 1)
-
-    def code_order(self, blocks: int) -> tuple[int, ...]:
-        """Permutation of the codes that `unpack_gemv` gives for `blocks_per_load` blocks or for one."""
-        return self.permutation if blocks == self.blocks_per_load else IN_ORDER
+    def largest_code(self) -> int:
+        """No code exceeds it."""
+        return self.largest or min(2 * self.zero_point, 255)
 
 
 def _block_32(
     kind: Type,
     unpack: Unpack,
-    zero_point: int,
-    has_minimum: bool = False,
+    zero_point: int = 0,
+    largest: int = 0,
     unpack_shuffled: UnpackShuffled | None = None,
 ) -> Format:
     """A type with blocks of 32 weights; four blocks fill two vectors."""
     permutation = IN_ORDER if unpack_shuffled is None else LOW_NIBBLES_FIRST
     group = LAYOUTS[kind].group
-    return Format(unpack, *GGML_QUANT_SIZES[kind], 4, group, zero_point, has_minimum, unpack_shuffled, permutation)
+    sizes = (*GGML_QUANT_SIZES[kind], 4, group)
+    return Format(unpack, *sizes, zero_point, largest, unpack_shuffled, permutation)
 
 
 def _super_block(
     kind: Type,
     unpack: Unpack,
     zero_point: int = 0,
-    has_minimum: bool = False,
+    largest: int = 0,
     unpack_shuffled: UnpackShuffled | None = None,
     permutation: tuple[int, ...] = IN_ORDER,
     rows: int = 2,
 ) -> Format:
     """A type with blocks of 256 weights."""
     sizes = (*GGML_QUANT_SIZES[kind], 1, LAYOUTS[kind].group)
-    return Format(unpack, *sizes, zero_point, has_minimum, unpack_shuffled, permutation, rows)
+    return Format(unpack, *sizes, zero_point, largest, unpack_shuffled, permutation, rows)
 
 
 def _grid(kind: Type, unpacker: unpack_grids.GridUnpacker) -> Format:
@@ -131,12 +125,11 @@ FORMATS: dict[Type, Format] = {
     Type.Q4_1: _block_32(
         Type.Q4_1,
         unpack_blocks.q4_1,
-        zero_point=0,
-        has_minimum=True,
+        largest=15,
         unpack_shuffled=shuffled_nibbles(Type.Q4_1, unpack_blocks.q4_1),
     ),
     Type.Q5_0: _block_32(Type.Q5_0, unpack_blocks.q5_0, zero_point=16),
-    Type.Q5_1: _block_32(Type.Q5_1, unpack_blocks.q5_1, zero_point=0, has_minimum=True),
+    Type.Q5_1: _block_32(Type.Q5_1, unpack_blocks.q5_1, largest=31),
     Type.Q8_0: _block_32(Type.Q8_0, unpack_blocks.q8_0, zero_point=SIGNED_OFFSET),
     Type.IQ4_NL: _block_32(
         Type.IQ4_NL,
@@ -150,16 +143,16 @@ FORMATS: dict[Type, Format] = {
         zero_point=MXFP4_OFFSET,
         unpack_shuffled=shuffled_nibbles(Type.MXFP4, unpack_blocks.mxfp4, MXFP4_CODE_BOOK),
     ),
-    Type.Q2_K: _super_block(Type.Q2_K, unpack_blocks.q2_k, has_minimum=True),
+    Type.Q2_K: _super_block(Type.Q2_K, unpack_blocks.q2_k, largest=3),
     Type.Q3_K: _super_block(Type.Q3_K, unpack_blocks.q3_k, zero_point=4),
     Type.Q4_K: _super_block(
         Type.Q4_K,
         unpack_blocks.q4_k,
-        has_minimum=True,
+        largest=15,
         unpack_shuffled=q4_k_shuffled,
         permutation=Q4_K_PERMUTATION,
     ),
-    Type.Q5_K: _super_block(Type.Q5_K, unpack_blocks.q5_k, has_minimum=True),
+    Type.Q5_K: _super_block(Type.Q5_K, unpack_blocks.q5_k, largest=31),
     Type.Q6_K: _super_block(Type.Q6_K, unpack_blocks.q6_k, zero_point=32),
     Type.IQ4_XS: _super_block(
         Type.IQ4_XS,
@@ -174,6 +167,7 @@ FORMATS: dict[Type, Format] = {
         Type.TQ2_0,
         unpack_ternary.tq2_0,
         zero_point=1,
+        largest=3,
         unpack_shuffled=unpack_ternary.tq2_0_shuffled,
         permutation=LOW_NIBBLES_FIRST,
         rows=1,
@@ -181,7 +175,7 @@ FORMATS: dict[Type, Format] = {
     Type.IQ1_S: _super_block(
         Type.IQ1_S,
         unpack_grids.iq1_s,
-        has_minimum=True,
+        largest=2,
         unpack_shuffled=unpack_grids.iq1_s_shuffled,
         permutation=LOW_NIBBLES_FIRST,
         rows=1,

@@ -52,15 +52,15 @@ def gemv_strategy(kind: Type, rows: int, width: int, parts: int = 1) -> Strategy
     """
     form = FORMATS.get(kind)
     size = 0 if form is None else RowLayout(width, form.group).size
-    layout = None if form is None else (form.group, form.permutation)
+    layout = None if form is None else (form.group, form.permutation, form.zero_point)
     return Strategy(Role.GEMV, Role.PREPARE_GEMV, 1, 1, size, layout, _decode_task_rows(kind, rows, width, parts))
 
 
 def skinny_gemm_strategy(kind: Type, rows: int, width: int, parts: int = 1) -> Strategy:
     """Some tokens, at most `DECODE_TOKENS`."""
     form = FORMATS.get(kind)
-    size = tile_bytes(form, width)
-    layout = None if form is None else (form.weights, form.blocks_per_load, form.group, form.permutation)
+    size = tile_bytes(width) if form is None else TILE_TOKENS * RowLayout(width, form.group).size
+    layout = None if form is None else (form.weights, form.group, form.zero_point)
     task_rows = _decode_task_rows(kind, rows, width, parts)
     return Strategy(Role.SKINNY_GEMM, Role.PREPARE_SKINNY_GEMM, 1, TILE_TOKENS, size, layout, task_rows)
 

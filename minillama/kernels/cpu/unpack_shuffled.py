@@ -23,23 +23,6 @@ class CodeGroup(NamedTuple):
     groups: list[int]  # group of the 16 weights that each four lanes of the sums come from
 
 
-class CodeGroupShape(NamedTuple):
-    """The shape of a `CodeGroup`."""
-
-    vectors: int
-    groups: tuple[int, ...]  # as in `CodeGroup`
-
-    @property
-    def codes(self) -> int:
-        """Codes of a vector."""
-        return SEGMENT * len(self.groups)
-
-    @property
-    def lanes(self) -> int:
-        """Lanes of the sums, each of four codes of every vector."""
-        return 4 * len(self.groups)
-
-
 class ShuffledBlocks(NamedTuple):
     """Consecutive weights in registers, in the order that takes the fewest instructions.
 
@@ -55,27 +38,6 @@ class ShuffledBlocks(NamedTuple):
 IN_ORDER: tuple[int, ...] = ()
 LOW_NIBBLES_FIRST = (0, 2, 4, 6, 1, 3, 5, 7)  # the low nibbles of four blocks, then their high nibbles
 Q4_K_PERMUTATION = (0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
-
-
-def segment_order(weights: int, permutation: tuple[int, ...]) -> list[int]:
-    """The segment of 16 weights at each place, for a whole number of permutations."""
-    segments = permutation or tuple(range(weights // SEGMENT))
-    return [start + segment for start in range(0, weights // SEGMENT, len(segments)) for segment in segments]
-
-
-def code_group_shapes(weights: int, group: int, permutation: tuple[int, ...]) -> list[CodeGroupShape]:
-    """Shapes of the code groups of consecutive weights.
-
-    A vector holds four segments. Vectors of a permuted type whose segments are of the same groups add up.
-    """
-    order, shapes = segment_order(weights, permutation), list[CodeGroupShape]()
-    for first in range(0, len(order), 4):
-        groups = tuple(segment * SEGMENT // group for segment in order[first : first + 4])
-        if permutation and shapes and shapes[-1].groups == groups:
-            shapes[-1] = shapes[-1]._replace(vectors=shapes[-1].vectors + 1)
-        else:
-            shapes.append(CodeGroupShape(1, groups))
-    return shapes
 
 
 def shuffled_nibbles(

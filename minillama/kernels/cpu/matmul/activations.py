@@ -2,13 +2,16 @@
 
     d = max |x| / 127,  codes = round(x / d)      (per token and 32 values, as ggml's Q8_0, but d stays float32)
 
-For every group of the weight type the scratch memory also holds d and d times the sum of the codes, which types with
-minima or a zero point need. Panels also hold -zero_point times the sum of the codes, the initial value of dot products
-of unsigned codes.
+For every group of the weight type the scratch memory also holds d and a correction. For types with a zero point it is
+-zero_point times the sum of the codes, the initial value of dot products of unsigned codes, an integer. For types with
+minima it is -d times the sum of the codes. Panels hold d times the sum of the codes and the integer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from minillama.kernels.cpu.formats import Format
+from minillama.kernels.cpu.matmul.code_products import has_corrections
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.simd import (
     F32,
@@ -35,11 +38,12 @@ from minillama.kernels.cpu.unpack_shuffled import SEGMENT
 BLOCK = 32  # values that share a scale
 PANEL_TOKENS = 32  # tokens of a whole panel
 PANEL_STEP = 8  # the last panel may have fewer tokens, a multiple of this
+STEP = 256  # weights of a row that the GEMV and the skinny GEMM multiply at a time
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Layout for GEMV: one token after the other, each with codes, scales and scaled sums."""
+    """Layout for GEMV: one token after the other, each with codes, scales and corrections."""
 
     width: ValueLike  # K
     group: int
@@ -57,8 +61,8 @@ class RowLayout:
         """Address of d, float32 [K/group], from the group of a weight on."""
         return token + self.width + weight // self.group * 4
 
-    def scaled_sums(self, token: Value, weight: Value) -> Value:
-        """Address of d sum(codes), float32 [K/group], from the group of a weight on."""
+    def corrections(self, token: Value, weight: Value) -> Value:
+        """Address of the corrections, int32 or float32 [K/group], from the group of a weight on."""
         return token + self.width + self.width // self.group * 4 + weight // self.group * 4
 
 
@@ -92,39 +96,45 @@ class PanelLayout:
         return self.scales(panel, weight) + self.width // self.group * 8 * self.lanes
 
 
-def define_quantised_rows(module: Module, name: str, group: int, permutation: tuple[int, ...]) -> None:
+def define_quantised_rows(module: Module, name: str, form: Format) -> None:
     """`name(args, first, last)`: quantise tokens first to last - 1 into a `RowLayout`.
 
-    permutation: of segments of 16 codes, applied to all whole runs of that length; the remainder keeps its order.
+    The codes of whole steps are in the order of `form.permutation`.
     """
-    segments = BLOCK // SEGMENT
-    chunk = max(SEGMENT * len(permutation), BLOCK)
+    order = form.permutation or tuple(range(STEP // SEGMENT))
+    segments = len(order)
 
     def put(source: Value, token: Value, layout: RowLayout, first: Value, k: int, permuted: bool) -> None:
         d, codes = quantise_block(source + (first + k) * 4)
-        for half in range(segments):
-            segment = k // SEGMENT + half
-            at = SEGMENT * (permutation.index(segment) if permuted else segment)
+        for half in range(BLOCK // SEGMENT):
+            run, segment = divmod(k // SEGMENT + half, segments)
+            at = SEGMENT * (run * segments + order.index(segment)) if permuted else k + SEGMENT * half
             store(codes.permute(range(half * SEGMENT, (half + 1) * SEGMENT)).to(I8), layout.codes(token, first + at))
-        for g in range(BLOCK // group):
-            total = reduce_sum(codes.permute(range(g * group, (g + 1) * group)))
-            store(d, layout.scales(token, first + k) + 4 * g)
-            store(d * total.to(F32), layout.scaled_sums(token, first + k) + 4 * g)
+        starts = [first + (k + group) for group in range(0, BLOCK, form.group)]
+        store_groups(form, d, codes, *([at(token, s) for s in starts] for at in (layout.scales, layout.corrections)))
 
     def body(address: Value, first: Value, last: Value) -> None:
         args = MatmulArgs(address)
-        layout = RowLayout(args.width, group)
-        bulk = args.width - args.width % chunk if permutation else const(0)
+        layout = RowLayout(args.width, form.group)
+        whole = args.width // STEP * STEP
         for t in loop(first, last):
             source, token = args.source + args.width * t * 4, args.x + layout.size * t
-            if permutation:
-                for k in loop(0, bulk, chunk):
-                    for block in range(0, chunk, BLOCK):
-                        put(source, token, layout, k, block, permuted=True)
-            for k in loop(bulk, args.width, BLOCK):
+            for k in loop(0, whole, STEP):
+                for block in range(0, STEP, BLOCK):
+                    put(source, token, layout, k, block, permuted=True)
+            for k in loop(whole, args.width, BLOCK):
                 put(source, token, layout, k, 0, permuted=False)
 
     module.define(name, 3, body)
+
+
+def store_groups(form: Format, d: Value, codes: Value, scales: Sequence[Value], corrections: Sequence[Value]) -> None:
+    """Store the scale and the correction of each group of a block."""
+    for g, (scale, correction) in enumerate(zip(scales, corrections, strict=True)):
+        store(d, scale)
+        if has_corrections(form):
+            total = reduce_sum(codes.permute(range(g * form.group, (g + 1) * form.group)))
+            store(d * total.to(F32) * -1.0 if form.has_minimum else total * -form.zero_point, correction)
 
 
 def panel_counts(tokens: Value) -> tuple[Value, Value]:

@@ -6,7 +6,7 @@ The sums over codes are exact integers. Only the order of the float operations o
 from collections.abc import Sequence
 
 from minillama.kernels.cpu.formats import Format
-from minillama.kernels.cpu.simd import I8, I32, Isa, Value, const, current_isa, dot, dot_narrow, dot_signed
+from minillama.kernels.cpu.simd import I8, I32, Isa, Value, const, current_isa, dot, dot_narrow, dot_signed, shuffle
 from minillama.kernels.cpu.unpack_blocks import SIGNED_OFFSET
 
 
@@ -20,7 +20,7 @@ def zero_point(form: Format) -> int:
     return 0 if has_signed_codes(form) else form.zero_point
 
 
-def has_offsets(form: Format) -> bool:
+def has_corrections(form: Format) -> bool:
     """Whether results depend on sums of activations: the types with a zero point or minima."""
     return form.has_minimum or zero_point(form) != 0
 
@@ -31,13 +31,42 @@ def multiplied_codes(form: Format, codes: Value) -> Value:
 
 
 def code_products(form: Format, codes: Sequence[Value], xs: Sequence[Value]) -> Value:
-    """Sums of four products a lane, added up over the vectors of a code group.
+    """Sums of four products a lane, added up over some vectors.
 
     codes: as `multiplied_codes` gives them.
     """
-    if form.codes_below_64:
-        return dot_narrow(codes, xs)
+    if form.largest_code < 128:
+        return dot_narrow(codes, xs, form.largest_code)
     total = const(0, I32, codes[0].lanes // 4)
     for c, x in zip(codes, xs, strict=True):
         total = total + dot_signed(c, x) if has_signed_codes(form) else dot(total, c, x, form.codes_above_127)
     return total
+
+
+def sum_groups(products: Sequence[tuple[Value, Sequence[int]]]) -> Value:
+    """The sum of each group of a step, in their order.
+
+    The result has 8 or 16 lanes, I32. products: 2 or 4 vectors of 16 lanes, with the group of each four lanes.
+    """
+    vectors, groups = [vector for vector, _ in products], [numbers for _, numbers in products]
+    pairs = [_add_neighbours(a, b) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
+    if len(pairs) == 1:
+        sums = _add_neighbours(pairs[0].permute(range(8)), pairs[0].permute(range(8, 16)))
+        lanes = [numbers[quarter] for quarter in (0, 2, 1, 3) for numbers in groups]
+    else:
+        sums = _add_neighbours(*pairs)
+        lanes = [numbers[quarter] for quarter in range(4) for numbers in groups]
+    firsts = [lane for lane, group in enumerate(lanes) if lanes.index(group) == lane]
+    if len(firsts) < len(lanes):  # half a group in each lane
+        sums = sums.permute(firsts) + sums.permute([lane for lane in range(len(lanes)) if lane not in firsts])
+        lanes = [lanes[lane] for lane in firsts]
+    return sums.permute([lanes.index(group) for group in range(len(lanes))])
+
+
+def _add_neighbours(a: Value, b: Value) -> Value:
+    """Sums of two neighbours; every four lanes hold two of `a`, then two of `b`."""
+    even, odd = (
+        [vector * a.lanes + 4 * quarter + lane for quarter in range(a.lanes // 4) for vector in (0, 1) for lane in pair]
+        for pair in ((0, 2), (1, 3))
+    )
+    return shuffle(a, b, even) + shuffle(a, b, odd)

@@ -1,38 +1,46 @@
 """GEMV: the product with one token or two (decode).
 
-Memory bandwidth limits decoding. So a row's blocks are unpacked in registers, multiplied as bytes, four products a sum,
-and scaled group by group:
+Memory bandwidth limits decoding. So a row's blocks are unpacked in registers and multiplied as bytes. The sum of a
+group of weights is an exact integer, and is scaled as such:
 
     y = sum over groups of  scale dx (codes · x_codes - zero_point sum(x_codes)) - minimum dx sum(x_codes)
 
-No type has both a zero point and minima. Several rows are computed at a time, so that each load of activations serves
-all of them. These rows are far apart, so that the hardware prefetcher sees separate sequential streams. The skinny GEMM
-has the same order of float operations.
+No type has both a zero point and minima. A step is 256 weights of a row. It adds to 8 or 16 running sums, one for each
+of its groups. The blocks after the last whole step have one more running sum. The skinny GEMM has the same order of
+float operations.
+
+Several rows are computed at a time, so that each load of activations serves all of them. These rows are far apart, so
+that the hardware prefetcher sees separate sequential streams.
 """
 
 from collections.abc import Callable
 
 from minillama.kernels.cpu.formats import FloatFormat, Format
-from minillama.kernels.cpu.matmul.activations import RowLayout
-from minillama.kernels.cpu.matmul.code_products import code_products, has_offsets, multiplied_codes, zero_point
+from minillama.kernels.cpu.matmul.activations import STEP, RowLayout
+from minillama.kernels.cpu.matmul.code_products import (
+    code_products,
+    has_corrections,
+    multiplied_codes,
+    sum_groups,
+)
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.simd import (
     F32,
     I8,
+    I32,
     Module,
     Value,
     Var,
+    concat,
     const,
     fma,
     load,
     loop,
     prefetch,
     reduce_sum,
-    splat,
     store,
-    zero_pad,
 )
-from minillama.kernels.cpu.unpack_shuffled import ShuffledBlocks
+from minillama.kernels.cpu.unpack_shuffled import CodeGroup, ShuffledBlocks
 
 _UNROLL = 2  # independent accumulators of a row, to hide the latency of an FMA
 _FLOAT_PRODUCTS = 4  # rows times tokens that are computed at a time for float weights
@@ -63,79 +71,97 @@ def _define_by_rows(module: Module, name: str, count: int, compute: Callable[[Ma
 def _dot_rows(args: MatmulArgs, form: Format, tokens: int, rows: list[Value]) -> None:
     """Dot products of some rows with all tokens."""
     layout = RowLayout(args.width, form.group)
-    blocks = args.width // form.weights
-    bulk = blocks - blocks % form.blocks_per_load
     weights = [args.weights + row * args.row_bytes for row in rows]
     xs = [args.x + layout.size * t for t in range(tokens)]
-    sums = [[_Accumulator(form) for _ in rows] for _ in xs]
-    for block in loop(0, bulk, form.blocks_per_load):
-        unpacked = []
-        for start in (address + block * form.bytes for address in weights):
-            for line in range(0, form.bytes * form.blocks_per_load, 64):
+    sums = [[_RunningSums(form, layout) for _ in rows] for _ in xs]
+    whole = args.width // STEP * STEP
+    for weight in loop(0, whole, STEP):
+        for r, row in enumerate(weights):
+            start = row + weight // form.weights * form.bytes
+            for line in range(0, STEP // form.weights * form.bytes, 64):
                 prefetch(start + (_PREFETCH_DISTANCE + line))
-            unpacked.append(form.unpack_gemv([start + i * form.bytes for i in range(form.blocks_per_load)]))
-        for x, of_token in zip(xs, sums, strict=True):
-            _accumulate(of_token, unpacked, layout, form, x, block)
-    if form.blocks_per_load > 1:
-        for block in loop(bulk, blocks):
-            unpacked = [form.unpack_gemv([address + block * form.bytes]) for address in weights]
+            unpacked = _unpack_step(form, start)
             for x, of_token in zip(xs, sums, strict=True):
-                _accumulate(of_token, unpacked, layout, form, x, block)
+                of_token[r].add_step(unpacked, x, weight)
+    if form.weights < STEP:
+        for weight in loop(whole, args.width, form.weights):
+            for r, row in enumerate(weights):
+                unpacked = form.unpack_gemv([row + weight // form.weights * form.bytes])
+                for x, of_token in zip(xs, sums, strict=True):
+                    of_token[r].add_block(unpacked, x, weight)
     for t, of_token in enumerate(sums):
-        for row, accumulator in zip(rows, of_token, strict=True):
-            store(accumulator.result(form), args.y + (args.rows * t + row) * 4)
+        for row, of_row in zip(rows, of_token, strict=True):
+            store(of_row.total(), args.y + (args.rows * t + row) * 4)
 
 
-class _Accumulator:
-    """Running sums of the dot product of a row and a token.
+def _unpack_step(form: Format, start: Value) -> ShuffledBlocks:
+    """The 256 weights of a step: one load or two."""
+    count = form.blocks_per_load
+    loads = [
+        form.unpack_gemv([start + (first + i) * form.bytes for i in range(count)])
+        for first in range(0, STEP // form.weights, count)
+    ]
+    groups = form.weights * count // form.group
+    code_groups = [
+        CodeGroup(group.codes, [number + groups * i for number in group.groups])
+        for i, part in enumerate(loads)
+        for group in part.code_groups
+    ]
+    minimum = concat(*(part.minimum for part in loads)) if form.has_minimum else None
+    return ShuffledBlocks(code_groups, concat(*(part.scale for part in loads)), minimum)
 
-    dots: the sum of scale dx (codes · x_codes). offsets: the sum of scale dx sum(x_codes), which is multiplied by the
-    zero point in the end, or of minimum dx sum(x_codes).
-    """
 
-    def __init__(self, form: Format) -> None:
-        self.dots = Var(const(0.0, F32, 16))
-        self.offsets = Var(const(0.0, F32, form.weights * form.blocks_per_load // form.group))
+class _RunningSums:
+    """Those of the dot product of a row and a token."""
 
-    def result(self, form: Format) -> Value:
+    def __init__(self, form: Format, layout: RowLayout) -> None:
+        self._form, self._layout = form, layout
+        self._sums = Var(const(0.0, F32, STEP // form.group))
+        self._rest = Var(const(0.0, F32))
+
+    def add_step(self, unpacked: ShuffledBlocks, x: Value, weight: Value) -> None:
+        """Add the products of the 256 weights from `weight` on: each sum has one group."""
+        products, at = [], weight
+        for group in unpacked.code_groups:
+            lanes = group.codes[0].lanes
+            xs = [load(I8, lanes, self._layout.codes(x, at + lanes * i)) for i in range(len(group.codes))]
+            codes = [multiplied_codes(self._form, vector) for vector in group.codes]
+            products.append((code_products(self._form, codes, xs), group.groups))
+            at = at + lanes * len(xs)
+        self._sums.value = self._scaled(sum_groups(products), unpacked, x, weight, self._sums.value)
+
+    def add_block(self, unpacked: ShuffledBlocks, x: Value, weight: Value) -> None:
+        """Add the products of a block to the last sum, group by group."""
+        form, products, at = self._form, [], weight
+        for group in unpacked.code_groups:
+            (codes,) = group.codes
+            xs = load(I8, codes.lanes, self._layout.codes(x, at))
+            products.append(code_products(form, [multiplied_codes(form, codes)], [xs]))
+            at = at + codes.lanes
+        lanes = form.group // 4
+        for i in range(form.weights // form.group):
+            product = products[i * lanes // products[0].lanes]
+            first = i * lanes % product.lanes
+            total = reduce_sum(product.permute(range(first, first + lanes)))
+            of_group = ShuffledBlocks([], _lane(unpacked.scale, i), _lane(unpacked.minimum, i))
+            self._rest.value = self._scaled(total, of_group, x, weight + i * form.group, self._rest.value)
+
+    def _scaled(self, total: Value, unpacked: ShuffledBlocks, x: Value, weight: Value, to: Value) -> Value:
+        """Running sums and the scaled sums of some groups."""
+        form, layout, lanes = self._form, self._layout, total.lanes
+        at = layout.corrections(x, weight)
+        if has_corrections(form) and not form.has_minimum:
+            total = total + load(I32, lanes, at)
+        to = fma(total.to(F32), unpacked.scale * load(F32, lanes, layout.scales(x, weight)), to)
+        return to if unpacked.minimum is None else fma(unpacked.minimum, load(F32, lanes, at), to)
+
+    def total(self) -> Value:
         """The dot product."""
-        dots = reduce_sum(self.dots.value)
-        if not has_offsets(form):
-            return dots
-        factor = 1.0 if form.has_minimum else float(zero_point(form))
-        return dots - reduce_sum(self.offsets.value) * factor
+        return reduce_sum(self._sums.value) + self._rest.value
 
 
-def _accumulate(
-    sums: list[_Accumulator], unpacked: list[ShuffledBlocks], layout: RowLayout, form: Format, x: Value, block: Value
-) -> None:
-    """Add the products of some blocks of every row with a token."""
-    weight = block * form.weights
-    first = unpacked[0]
-    lanes = first.scale.lanes
-    d, x_sums = (load(F32, lanes, address(x, weight)) for address in (layout.scales, layout.scaled_sums))
-    at, codes = 0, []
-    for vector in (codes for group in first.code_groups for codes in group.codes):
-        codes.append(load(I8, vector.lanes, layout.codes(x, weight + at)))
-        at += vector.lanes
-    for row, row_sums in zip(unpacked, sums, strict=True):
-        scale, acc, x_codes = row.scale * d, row_sums.dots.value, iter(codes)
-        for group in row.code_groups:
-            vectors = [multiplied_codes(form, vector) for vector in group.codes]
-            products = code_products(form, vectors, [next(x_codes) for _ in vectors])
-            scales = scale_per_lane(scale, group.groups)
-            acc = fma(zero_pad(products.to(F32), 16), zero_pad(scales, 16), acc)
-        row_sums.dots.value = acc
-        factor = row.scale if row.minimum is None else row.minimum
-        offsets = row_sums.offsets
-        offsets.value = fma(zero_pad(factor, offsets.lanes), zero_pad(x_sums, offsets.lanes), offsets.value)
-
-
-def scale_per_lane(scale: Value, groups: list[int]) -> Value:
-    """The scale of each group in the four lanes that hold its sums."""
-    if scale.lanes == 1:
-        return splat(scale, 4 * len(groups))
-    return scale.permute([group for group in groups for _ in range(4)])
+def _lane(values: Value | None, lane: int) -> Value | None:
+    return values if values is None or values.lanes == 1 else values[lane]
 
 
 def define_float(module: Module, name: str, form: FloatFormat, tokens: int) -> None:

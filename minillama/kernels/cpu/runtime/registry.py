@@ -26,7 +26,7 @@ from minillama.kernels.cpu.runtime import ffi_handlers, grouped_handler, thread_
 from minillama.kernels.cpu.runtime.ffi_frame import Api, read_api
 from minillama.kernels.cpu.runtime.machine_code import compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module, request_tile_permission
-from minillama.kernels.cpu.skinny_gemm import float_rows, quantised_rows, token_tiles
+from minillama.kernels.cpu.skinny_gemm import float_rows, quantised_rows, token_groups, token_tiles
 
 TYPES = (*FORMATS, *FLOAT_FORMATS)
 _lock = threading.RLock()
@@ -147,10 +147,10 @@ def define_block_kernels(module: Module, kind: Type) -> None:
     form, terms = FORMATS[kind], activation_terms(kind, module.isa)
     if terms is not None:
         activations_amx.define_activations(module, Role.PREPARE_GEMM.name, terms)
-    activations.define_quantised_rows(module, Role.PREPARE_GEMV.name, form.group, form.permutation)
+    activations.define_quantised_rows(module, Role.PREPARE_GEMV.name, form)
     gemv.define_quantised(module, Role.GEMV.name, form, 1)
     gemv.define_quantised(module, Role.GEMV_2.name, form, 2)
-    token_tiles.define_quantised_tiles(module, Role.PREPARE_SKINNY_GEMM.name, form)
+    token_groups.define_quantised_groups(module, Role.PREPARE_SKINNY_GEMM.name, form)
     quantised_rows.define_quantised(module, Role.SKINNY_GEMM.name, form)
     if terms is None:
         activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form.group, form.zero_point)

@@ -1,120 +1,167 @@
-"""Skinny GEMM of the quantised types."""
+"""Skinny GEMM of the quantised types: a vector holds values of eight rows.
 
-from collections.abc import Iterator, Sequence
+Eight rows of W are unpacked into the first-level cache, a step of 256 weights at a time. Four codes of each row fill a
+vector. It is multiplied with four codes of a token, repeated for all rows. So the sum of a group of weights needs no
+sum across lanes. The codes of a group stay in registers for all tokens; the running sums of eight rows and a token, one
+for each group of a step, are in memory.
+"""
+
+from collections.abc import Iterator
 
 from minillama.kernels.cpu.formats import Format
+from minillama.kernels.cpu.matmul.activations import STEP
 from minillama.kernels.cpu.matmul.code_products import (
     code_products,
-    has_offsets,
+    has_corrections,
     has_signed_codes,
     multiplied_codes,
-    zero_point,
 )
-from minillama.kernels.cpu.matmul.gemv import scale_per_lane
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
-from minillama.kernels.cpu.simd import F32, I8, U8, Module, Value, const, fma, load, loop, min_, store, zero_pad
-from minillama.kernels.cpu.skinny_gemm.row_blocks import (
-    CHUNK,
-    SECOND,
-    RowBlock,
-    RunningSums,
-    Steps,
-    define_kernel,
-    lane_totals,
-    registers,
+from minillama.kernels.cpu.matmul.prefetch import CACHE_LINE
+from minillama.kernels.cpu.simd import (
+    F32,
+    I8,
+    I32,
+    U8,
+    U32,
+    Element,
+    Module,
+    Value,
+    Var,
+    alloca,
+    concat,
+    const,
+    fma,
+    load,
+    load_splat,
+    loop,
+    min_,
+    prefetch,
+    shuffle,
+    store,
 )
-from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS, Record, records
+from minillama.kernels.cpu.skinny_gemm.row_blocks import MAX_TOKENS, ROWS, define_by_blocks, store_some
+from minillama.kernels.cpu.skinny_gemm.token_groups import TokenGroups
+
+_VECTOR = 4 * ROWS  # bytes
 
 
 def define_quantised(module: Module, name: str, form: Format) -> None:
     """`name(args, first, last)`: rows first to last - 1 for all tokens, at most `MAX_TOKENS`."""
-    define_kernel(module, name, lambda args: _QuantisedRows(args, form))
+
+    define_by_blocks(module, name, lambda args: _RowBlock(args, form).multiply)
 
 
-class _QuantisedRows(RowBlock):
-    """A product with a quantised type; the GEMV's `_Accumulator` has the same sums."""
+class _RowBlock:
+    """Eight rows of W times all tokens; the GEMV has the same sums."""
 
     def __init__(self, args: MatmulArgs, form: Format) -> None:
-        self.form, self.record = form, records(form, CHUNK, 1)[0][0]
-        chunk = CHUNK // form.weights * form.bytes
-        super().__init__(args, form, chunk, max(CHUNK // r.weights * r.size for r, _ in records(form, CHUNK, 1)))
+        self.args, self.form, self.groups = args, form, STEP // form.group
+        self.codes = alloca(ROWS * STEP)  # [ROWS, STEP]
+        self.factors = [alloca(ROWS * self.groups * 4) for _ in range(1 + form.has_minimum)]  # [ROWS, groups]
+        self.columns = [alloca(ROWS * self.groups * 4) for _ in self.factors]  # [groups, ROWS]: scales, minima
+        self.sums = alloca((self.groups + 1) * MAX_TOKENS * _VECTOR)  # [groups + 1, T, ROWS]
 
-    def chunks(self) -> Iterator[Steps]:
-        tiles, weight = self.args.x, const(0)
-        for tile, number in records(self.form, self.args.width, TILE_TOKENS):
-            self.record, steps = Record(self.form, tile.blocks, 1), CHUNK // tile.weights
-            parts = [
-                lambda places, of=(self.record, tile), part=part: _Dots(places, *part, *of) for part in registers(16)
-            ]
-            if has_offsets(self.form):
-                parts.append(lambda places, of=(self.record, tile): _Offsets(places, *of))
-            for start in loop(0, number, steps):
-                at, count = tiles + start * tile.size, min_(number - start, steps)
-                yield Steps(count, self.record.size, tile.size, at, weight + start * tile.weights, parts)
-            tiles, weight = tiles + number * tile.size, weight + number * tile.weights
+    def multiply(self, first: Value, last: Value) -> None:
+        """Compute the results of the rows from `first` on."""
+        for i in loop(0, self.args.tokens * (self.groups + 1)):
+            store(const(0.0, F32, ROWS), self.sums + i * _VECTOR)
+        whole = self.args.width // STEP * STEP
+        for weight in loop(0, whole, STEP):
+            self._unpack(first, last, weight, STEP)
+            self._add(weight, STEP)
+        if self.form.weights < STEP:
+            for weight in loop(whole, self.args.width, self.form.weights):
+                self._unpack(first, last, weight, self.form.weights)
+                self._add(weight, self.form.weights)
+        for t in loop(0, self.args.tokens):
+            store_some(self._totals(t), last - first, self.args.y + (self.args.rows * t + first) * 4)
 
-    def unpack(self, row: Value, steps: Steps, to: Value) -> None:
-        form, record = self.form, self.record
-        start = self.args.weights + row * self.args.row_bytes + steps.weight // form.weights * form.bytes
-        for i in loop(0, steps.count):
-            blocks = start + i * (form.bytes * record.blocks)
-            unpacked = form.unpack_gemv([blocks + b * form.bytes for b in range(record.blocks)])
-            out, code, lane = to + i * record.size, record.code_offset(0), record.scale_offset(0)
-            for group in unpacked.code_groups:
-                for vector in group.codes:
-                    store(multiplied_codes(form, vector), out + code)
-                    code += vector.lanes
-                store(scale_per_lane(unpacked.scale, group.groups), out + lane)
-                lane += 16 * len(group.groups)
-            store(unpacked.scale if unpacked.minimum is None else unpacked.minimum, out + record.group_offset(0))
+    def _unpack(self, first: Value, last: Value, weight: Value, count: int) -> None:
+        """Unpack `count` weights of each row, and prefetch those of the next eight rows."""
+        form, args = self.form, self.args
+        size = count // form.weights * form.bytes
+        start = args.weights + weight // form.weights * form.bytes
+        for r in loop(0, ROWS):
+            row = start + min_(first + r, last - 1) * args.row_bytes
+            for line in range(0, size, CACHE_LINE):
+                prefetch(row + (args.row_bytes * ROWS + line))
+            at, group = self.codes + r * STEP, r * (self.groups * 4)
+            blocks = min(count // form.weights, form.blocks_per_load)
+            for load_start in range(0, size, blocks * form.bytes):
+                unpacked = form.unpack([row + (load_start + i * form.bytes) for i in range(blocks)])
+                for vector in unpacked.codes:
+                    store(multiplied_codes(form, vector), at)
+                    at = at + vector.lanes
+                for factor, to in zip((unpacked.scale, unpacked.minimum), self.factors, strict=False):
+                    store(factor, to + group)
+                group = group + 4 * unpacked.scale.lanes
+        for g in loop(0, count // form.group, 4):
+            for factors, columns in zip(self.factors, self.columns, strict=True):
+                for i, column in enumerate(_load_columns(F32, factors + g * 4, self.groups * 4)):
+                    store(column, columns + (g + i) * _VECTOR)
 
-    def totals(self, row: Value, count: Value, places: list[Value], token: Value) -> Value:
-        dots = lane_totals([load(F32, 16, place) for place in places])
-        if not has_offsets(self.form):
-            return dots
-        offsets = lane_totals([load(F32, _offset_lanes(self.form), place + 4 * SECOND) for place in places])
-        return dots - offsets * (1.0 if self.form.has_minimum else float(zero_point(self.form)))
+    def _add(self, weight: Value, count: int) -> None:
+        """Add the products of `count` weights of each row, a whole step or a block."""
+        form, tokens = self.form, self.args.tokens
+        place = TokenGroups(form.group, tokens)
+        for g in loop(0, count // form.group):
+            codes = self._code_columns(g)
+            factors = [load(F32, ROWS, columns + g * _VECTOR) for columns in self.columns]
+            sums = self.sums + (g if count == STEP else const(self.groups)) * (tokens * _VECTOR)
+            x = self.args.x + place.at(weight // form.group + g, 0)
+            before = Var(self._products(codes, x))
+            for t in loop(1, tokens):
+                products = self._products(codes, x + t * place.size)
+                self._add_scaled(before.value, factors, x + (t - 1) * place.size, sums + (t - 1) * _VECTOR)
+                before.value = products
+            self._add_scaled(before.value, factors, x + (tokens - 1) * place.size, sums + (tokens - 1) * _VECTOR)
+
+    def _products(self, codes: list[Value], x: Value) -> Value:
+        """Sums of products of a group of each row with one of a token."""
+        xs = [load_splat(U32, ROWS, x + 4 * i).bitcast(I8) for i in range(len(codes))]
+        return code_products(self.form, codes, xs)
+
+    def _add_scaled(self, total: Value, factors: list[Value], x: Value, sums: Value) -> None:
+        """Add scaled sums of products to the running sums."""
+        form, place = self.form, TokenGroups(self.form.group, self.args.tokens)
+        if has_corrections(form) and not form.has_minimum:
+            total = total + load_splat(I32, ROWS, x + place.correction)
+        scales = factors[0] * load_splat(F32, ROWS, x + place.scale)
+        running = fma(total.to(F32), scales, load(F32, ROWS, sums))
+        for minimum in factors[1:]:
+            running = fma(minimum, load_splat(F32, ROWS, x + place.correction), running)
+        store(running, sums)
+
+    def _code_columns(self, group: Value) -> list[Value]:
+        """The codes of a group: vectors with four codes of each row."""
+        start, kind = self.codes + group * self.form.group, I8 if has_signed_codes(self.form) else U8
+        quads = [_load_columns(U32, start + at, STEP) for at in range(0, self.form.group, 16)]
+        return [column.bitcast(kind) for quad in quads for column in quad]
+
+    def _totals(self, token: Value) -> Value:
+        """Results of eight rows and a token: running sums, added up as `reduce_sum` does."""
+        *sums, rest = (
+            load(F32, ROWS, self.sums + (self.args.tokens * g + token) * _VECTOR) for g in range(self.groups + 1)
+        )
+        while len(sums) > 1:
+            half = len(sums) // 2
+            sums = [a + b for a, b in zip(sums[:half], sums[half:], strict=True)]
+        return sums[0] + rest
 
 
-class _Dots(RunningSums):
-    """Sums of scale d (codes · x codes)."""
-
-    def __init__(self, places: Sequence[Value], first: int, lanes: int, of_row: Record, of_tile: Record) -> None:
-        super().__init__(places, first, lanes)
-        self.row, self.tile = of_row, of_tile
-
-    def add(self, row: Value, tile: Value) -> None:
-        form, code, lane = self.row.form, 4 * self.first, 4 * self.first
-        for group in self.row.code_groups:
-            lanes = min(self.lanes, group.lanes - self.first)
-            if lanes <= 0:  # a single block has fewer lanes
-                continue
-            at = [code + group.codes * v for v in range(group.vectors)]
-            kind = I8 if has_signed_codes(form) else U8
-            codes = [load(kind, 4 * lanes, row + (self.row.code_offset(0) + place)) for place in at]
-            scale = load(F32, lanes, row + (self.row.scale_offset(0) + lane))
-            for t, register in enumerate(self.registers):
-                xs = [load(I8, 4 * lanes, tile + (self.tile.code_offset(t) + place)) for place in at]
-                scales = scale * load(F32, lanes, tile + (self.tile.scale_offset(t) + lane))
-                products = zero_pad(code_products(form, codes, xs).to(F32), self.lanes)
-                register.value = fma(products, zero_pad(scales, self.lanes), register.value)
-            code, lane = code + group.vectors * group.codes, lane + 4 * group.lanes
+def _load_columns(element: Element, address: Value, stride: int) -> Iterator[Value]:
+    """The columns of a matrix of eight rows and four columns, `stride` bytes between rows."""
+    rows = [
+        concat(load(element, 4, address + r * stride), load(element, 4, address + (r + 4) * stride)) for r in range(4)
+    ]
+    a, b, c, d = rows
+    pairs = [[_picked(x, y, (i, 8 + i, i + 1, 9 + i)) for x, y in ((a, b), (c, d))] for i in (0, 2)]
+    for low, high in pairs:
+        yield _picked(low, high, (0, 1, 8, 9))
+        yield _picked(low, high, (2, 3, 10, 11))
 
 
-class _Offsets(RunningSums):
-    """Sums of scale d sum(x codes), or of minimum d sum(x codes)."""
-
-    def __init__(self, places: Sequence[Value], of_row: Record, of_tile: Record) -> None:
-        super().__init__(places, SECOND, _offset_lanes(of_row.form))
-        self.row, self.tile = of_row, of_tile
-
-    def add(self, row: Value, tile: Value) -> None:
-        groups = self.row.groups
-        factor = zero_pad(load(F32, groups, row + self.row.group_offset(0)), self.lanes)
-        for t, register in enumerate(self.registers):
-            x_sums = load(F32, groups, tile + self.tile.group_offset(t))
-            register.value = fma(factor, zero_pad(x_sums, self.lanes), register.value)
-
-
-def _offset_lanes(form: Format) -> int:
-    return form.weights * form.blocks_per_load // form.group
+def _picked(a: Value, b: Value, lanes: tuple[int, ...]) -> Value:
+    """Lanes of the first halves of two vectors, then of their second halves."""
+    return shuffle(a, b, [lane + half for half in (0, 4) for lane in lanes])
