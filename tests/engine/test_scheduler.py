@@ -68,12 +68,14 @@ class Played:
         cached: int,
         fails: set[int],
         luck: Random | None = None,
+        seconds: float = 1.0,
     ) -> None:
+        """seconds: what the device takes for a token of a prompt; for a step ten times that."""
         self.clock, self.tokenizer, self.fails, self.rewinds = FakeClock(), tokenizer, fails, rewinds
         self.device: FakeExecutor
 
         def make_executor() -> FakeExecutor:
-            self.device = FakeExecutor(slots, CAPACITY, self.clock, rewinds, self.fails)
+            self.device = FakeExecutor(slots, CAPACITY, self.clock, rewinds, self.fails, seconds)
             self.fails = set()
             return self.device
 
@@ -143,13 +145,13 @@ def arrivals() -> st.SearchStrategy[list[Arrival]]:
     return st.lists(st.one_of(one, shifting), max_size=14)
 
 
-@given(arrivals(), st.integers(2, 4), st.booleans(), st.sampled_from([0, 40, 1000]))
+@given(arrivals(), st.integers(2, 4), st.booleans(), st.sampled_from([0, 40, 1000]), st.sampled_from([1.0, 0.05]))
 @settings(max_examples=30)
 def test_every_token_reaches_its_owner(
-    tokenizer: Tokenizer, arrivals: list[Arrival], slots: int, rewinds: bool, cached: int
+    tokenizer: Tokenizer, arrivals: list[Arrival], slots: int, rewinds: bool, cached: int, seconds: float
 ) -> None:
     """The text of each request is that of the request alone, or its beginning where it was cancelled."""
-    played = Played(tokenizer, slots, rewinds=rewinds, cached=cached, fails=set())
+    played = Played(tokenizer, slots, rewinds=rewinds, cached=cached, fails=set(), seconds=seconds)
     played.play(arrivals)
     for arrival, stream in played.streams.values():
         tokens, reason = arrival.expected()
@@ -287,6 +289,30 @@ def test_chunks_cost_about_two_steps() -> None:
     for _ in range(50):
         rule.measured(512 * 0.010, rows=0, tokens=512)  # a slower machine
     assert rule.size(generating=False) == 64 and rule.size(generating=True) == 16
+
+
+def test_short_prompts_are_read_whole_without_steps_between_them(tokenizer: Tokenizer) -> None:
+    """A text that runs waits for some of them, and all of them begin in one step."""
+    seed = next(
+        seed for seed in range(99) if END not in lone_text([1, 5], n=9, seed=seed, capacity=24, shifts=False)[0]
+    )
+    played = Played(tokenizer, 4, rewinds=True, cached=0, fails=set(), seconds=1 / 32)
+    short = [Arrival(3, (1, 20 + number, 30, 31, 32), 1, 0) for number in range(3)]
+    played.play([Arrival(0, (1, 5, 6), 9, seed), *short])
+    log = list(played.scheduler.log)
+    first = next(place for place, turn in enumerate(log) if turn.chunk is not None and turn.chunk.request == 1)
+    turns = [(len(turn.rows), turn.chunk.tokens if turn.chunk else 0) for turn in log[first : first + 4]]
+    assert turns == [(1, 3), (0, 3), (0, 3), (4, 0)], "the first two tokens of each were copied"
+
+
+def test_a_burst_of_short_prompts_ends() -> None:
+    rule = ChunkRule(512)
+    assert not rule.is_burst(0, 10), "nothing is measured yet"
+    rule.measured(100 * 0.010, rows=0, tokens=100)
+    assert rule.is_burst(0, 300) and rule.is_burst(200, 100)
+    assert not rule.is_burst(0, 301) and not rule.is_burst(201, 100), "more than three seconds"
+    rule.measured(0.0, rows=0, tokens=100)
+    assert not rule.is_burst(0, 513), "a long prompt is cut on the fastest machine, too"
 
 
 def test_texts_of_the_fake_device_differ() -> None:

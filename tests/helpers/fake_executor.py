@@ -66,6 +66,7 @@ class FakeExecutor:
     clock: FakeClock
     rewinds: bool = True
     fails: set[int] = field(default_factory=set)
+    seconds: float = 1.0  # of a token of a prompt
     calls: int = 0
 
     def __post_init__(self) -> None:
@@ -144,7 +145,7 @@ class FakeExecutor:
 
     def _call(self, cost: int) -> None:
         self.calls += 1
-        self.clock.now += cost
+        self.clock.now += cost * self.seconds
         if self.calls in self.fails:
             raise DeviceError("out of order")
 

@@ -61,6 +61,7 @@ class Scheduler:
         self._prefixes = PrefixReuse(self.prefix_cache, self.counters)
         self._under_way: list[ChunkUnderWay | DrawUnderWay] = []
         self._turn = TurnRecord(0, 0.0)
+        self._unstepped = 0  # tokens of chunks since the last step
 
     @property
     def has_work(self) -> bool:
@@ -81,8 +82,8 @@ class Scheduler:
     def turn(self) -> None:
         """Dispatch one step of all texts and at most one chunk of a prompt.
 
-        Meanwhile the tokens of the last turn become text. A failed call of the device fails the requests in slots, and
-        the slots start anew.
+        Between the chunks of short prompts is no step. Meanwhile the tokens of the last turn become text. A failed
+        call of the device fails the requests in slots, and the slots start anew.
         """
         self._turn = TurnRecord(self._turn.number + 1, self._clock())
         tasks = [slot.task for slot in self.slots if slot.task is not None]
@@ -93,7 +94,8 @@ class Scheduler:
             if self._needs_last_tokens:
                 while before:
                     self._receive(before.pop(0))
-            self._step()
+            if not (self._unstepped and self._is_burst()):
+                self._step()
             self._prefill()
             for work in before:
                 self._receive(work)
@@ -181,6 +183,7 @@ class Scheduler:
     def _step(self) -> None:
         """Run the latest token of every text that goes on, and its draft."""
         rows = [slot for slot in self.slots if slot.is_generating and self._goes_on(slot)]
+        self._unstepped = 0
         for step in plan_steps(rows, self._drafter):
             draw = step.dispatch(self.executor, self.counters)
             for slot in step.rows:
@@ -213,17 +216,27 @@ class Scheduler:
         task.stream.is_shifted = True
         self._turn = replace(self._turn, notes=(*self._turn.notes, f"context shift in slot {slot.number}"))
 
+    def _oldest_prompt(self) -> tuple[Slot, BatchTask] | None:
+        """The slot and the task of the oldest unread prompt."""
+        reading = [(slot, slot.task) for slot in self.slots if slot.task is not None and slot.prompt]
+        return min(reading, key=lambda pair: pair[1].number, default=None)
+
+    def _is_burst(self) -> bool:
+        """Whether the oldest unread prompt is read whole, without a step before it."""
+        oldest = self._oldest_prompt()
+        return oldest is not None and self._chunk_rule.is_burst(self._unstepped, len(oldest[0].prompt))
+
     def _prefill(self) -> None:
         """Run a chunk of the oldest unread prompt."""
-        reading = [slot for slot in self.slots if slot.task is not None and slot.prompt]
-        if not reading:
+        oldest = self._oldest_prompt()
+        if oldest is None:
             return
-        slot = min(reading, key=lambda slot: slot.task.number if slot.task else 0)
-        task = slot.task
-        assert task is not None
-        start = len(slot.text)
-        tokens = slot.next_chunk(self._chunk_rule.size(generating=bool(self._turn.rows)))
+        slot, task = oldest
+        start, generating = len(slot.text), bool(self._turn.rows)
+        size = len(slot.prompt) if self._is_burst() else self._chunk_rule.size(generating=generating)
+        tokens = slot.next_chunk(size)
         chunk = self.executor.prefill(slot.number, start, tokens)
+        self._unstepped += len(tokens)
         self._under_way.append(ChunkUnderWay(task, chunk, len(tokens) if slot.drawn == 0 else 0))
         self.counters.chunks += 1
         self.counters.prompt_tokens += len(tokens)

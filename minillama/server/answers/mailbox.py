@@ -82,7 +82,8 @@ class Reader:
     async def wait(self, seconds: float | None) -> bool:
         """Wait for news; False if none came in time."""
         try:
-            await asyncio.wait_for(self.event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.event.wait()
         except TimeoutError:
             return False
         self.event.clear()

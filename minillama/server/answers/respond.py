@@ -175,7 +175,8 @@ class EventResponse:
 
     async def _send(self, send: Send, message: dict[str, object]) -> None:
         """Send, or give up a client that reads nothing for the timeout."""
-        await asyncio.wait_for(send(message), self._timeout if self._timeout > 0 else None)
+        async with asyncio.timeout(self._timeout if self._timeout > 0 else None):
+            await send(message)
 
 
 async def _noted(host: ModelHost, news: AsyncIterator[News]) -> AsyncIterator[News]:

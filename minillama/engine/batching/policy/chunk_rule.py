@@ -1,8 +1,13 @@
-"""The size of a prompt's next chunk, which bounds the gap between other texts' tokens."""
+"""The size of a prompt's next chunk, which bounds the gap between other texts' tokens.
+
+Short prompts are an exception. They are read whole, one after another without a step between them, for a few seconds:
+their texts then begin together, large chunks and large steps cost less a token, and a gap in many is long, not each.
+"""
 
 FIRST_CHUNK = 64  # tokens, before anything is measured
 LEAST_CHUNK = 16
 STEPS = 2.0  # a chunk may cost as much as that many steps
+BURST_SECONDS = 3.0  # of whole prompts without a step
 MOST_SECONDS = 1.0  # of a chunk while no text is generated, so that a request can be cancelled
 MEMORY = 0.8  # weight of the earlier measurements in the mean
 
@@ -25,6 +30,12 @@ class ChunkRule:
         if self._step is None or self._token is None:
             return min(FIRST_CHUNK, self._largest)
         return self._within(STEPS * self._step, LEAST_CHUNK)
+
+    def is_burst(self, tokens: int, prompt: int) -> bool:
+        """Whether to read a prompt whole, without a step after `tokens` of other prompts."""
+        if self._token is None or prompt > self._largest:
+            return False
+        return (tokens + prompt) * self._token <= BURST_SECONDS
 
     def _within(self, seconds: float, least: int) -> int:
         assert self._token is not None
