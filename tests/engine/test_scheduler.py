@@ -98,6 +98,7 @@ class Played:
             if arrival.cancelled is not None and arrival.turn + arrival.cancelled <= turn:
                 stream.cancel()
         self.scheduler.turn()
+        self.scheduler.settle()
         for number, (_, stream) in self.streams.items():
             if stream.slot is not None and number not in self.began:
                 self.began.append(number)
@@ -303,6 +304,15 @@ def test_short_prompts_are_read_whole_without_steps_between_them(tokenizer: Toke
     first = next(place for place, turn in enumerate(log) if turn.chunk is not None and turn.chunk.request == 1)
     turns = [(len(turn.rows), turn.chunk.tokens if turn.chunk else 0) for turn in log[first : first + 4]]
     assert turns == [(1, 3), (0, 3), (0, 3), (4, 0)], "the first two tokens of each were copied"
+
+
+@pytest.mark.parametrize(("seconds", "waits"), [(1.0, 6), (0.001, 0)])
+def test_the_next_turn_waits_where_turns_are_long(tokenizer: Tokenizer, seconds: float, waits: int) -> None:
+    """A turn that follows a long one begins after the device's work; short ones run ahead."""
+    seed = next(seed for seed in range(99) if END not in lone_text([5], n=6, seed=seed, capacity=24, shifts=False)[0])
+    played = Played(tokenizer, 2, rewinds=True, cached=0, fails=set(), seconds=seconds)
+    played.play([Arrival(0, (5,), 6, seed)])
+    assert len(played.scheduler.log) == 7 and played.device.waits == waits
 
 
 def test_a_burst_of_short_prompts_ends() -> None:

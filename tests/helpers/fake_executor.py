@@ -68,6 +68,7 @@ class FakeExecutor:
     fails: set[int] = field(default_factory=set)
     seconds: float = 1.0  # of a token of a prompt
     calls: int = 0
+    waits: int = 0
 
     def __post_init__(self) -> None:
         self.cells: list[list[int]] = [[] for _ in range(self.slots)]
@@ -121,8 +122,8 @@ class FakeExecutor:
         assert self._unread.pop(0) is draw, "draws are read once, in order"
         return [[each] if isinstance(each, SampledToken) else each for each in draw]
 
-    def wait(self, chunk: Any) -> None:
-        return
+    def wait(self, work: Any) -> None:
+        self.waits += 1
 
     def copy(self, source: int, target: int, count: int) -> None:
         self._call(1)

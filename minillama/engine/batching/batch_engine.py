@@ -21,7 +21,6 @@ from minillama.engine.batching.executor import Executor
 from minillama.engine.batching.policy.slot_actions import erase_slot, restore_slot, save_slot, saved_like
 from minillama.engine.batching.policy.slot_drafter import SlotDrafter
 from minillama.engine.batching.scheduler import Rules, Scheduler
-from minillama.engine.batching.slots import slot_info
 from minillama.engine.generate_options import GenerateOptions
 from minillama.engine.generation.text_request import RequestReader, TextOrIds
 from minillama.errors import OptionError, quoted
@@ -136,7 +135,7 @@ class BatchEngine:
 
     def slots_info(self) -> list[SlotInfo]:
         """The state of every slot, between two turns."""
-        return self._between_turns(lambda scheduler: [slot_info(slot, scheduler.capacity) for slot in scheduler.slots])
+        return self._between_turns(Scheduler.slots_info)
 
     def save_slot(self, number: int) -> tuple[tuple[int, ...], SavedSlot]:
         """The tokens of a slot and a copy of its cache; raises SlotBusyError."""

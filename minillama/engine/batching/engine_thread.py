@@ -71,6 +71,7 @@ class EngineThread:
         try:
             while self._read_messages():
                 self._scheduler.turn()
+                self._scheduler.settle()
         except Exception as problem:  # the device side could not be opened again
             error = ResourceError(f"the batch engine has failed ({first_line(problem, with_type=True)})")
             error.__cause__ = problem

@@ -57,8 +57,8 @@ class Executor(Protocol):
         Several where a draft was right.
         """
 
-    def wait(self, chunk: Chunk) -> None:
-        """Wait for a chunk."""
+    def wait(self, work: Chunk | Draw) -> None:
+        """Wait for a chunk or a draw."""
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Copy the first `count` tokens of a slot to another one; all, where not `rewinds`."""

@@ -5,6 +5,7 @@ Read `Scheduler.turn` first. Nothing here knows the device: `Executor` is the in
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -13,7 +14,7 @@ from minillama.engine.batching.counters import ChunkRecord, Counters, SlotInfo, 
 from minillama.engine.batching.executor import Executor, SampledToken
 from minillama.engine.batching.policy.chunk_rule import ChunkRule
 from minillama.engine.batching.policy.prefix_reuse import PrefixReuse
-from minillama.engine.batching.policy.slot_choice import choose_slot, common_tokens
+from minillama.engine.batching.policy.slot_choice import choose_slot, common_tokens, oldest_prompt
 from minillama.engine.batching.policy.slot_drafter import SlotDrafter
 from minillama.engine.batching.policy.step_plan import plan_steps
 from minillama.engine.batching.prefix_cache import PrefixCache
@@ -23,6 +24,7 @@ from minillama.engine.result import Reason
 from minillama.errors import ResourceError, first_line
 
 LOGGED_TURNS = 1000
+LONG_TURN = 0.02  # seconds; the host's part of a turn is little of that
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Scheduler:
         self._under_way: list[ChunkUnderWay | DrawUnderWay] = []
         self._turn = TurnRecord(0, 0.0)
         self._unstepped = 0  # tokens of chunks since the last step
+        self._settled_at: float | None = None
 
     @property
     def has_work(self) -> bool:
@@ -79,13 +82,28 @@ class Scheduler:
         self.counters.submitted += 1
         self.waiting.append(task)
 
+    def settle(self) -> None:
+        """Wait for the work under way before the next turn, where turns are long.
+
+        Requests that come meanwhile are in the next step then, and not in the one after it. Short turns are dispatched
+        ahead, as the device would wait for the host. A failure shows when the next turn receives the work.
+        """
+        if not self._under_way:
+            return
+        self._settled_at = self._clock()
+        if self.log[-1].seconds > LONG_TURN:
+            with suppress(Exception):
+                for work in self._under_way:
+                    self.executor.wait(work.handle)
+
     def turn(self) -> None:
         """Dispatch one step of all texts and at most one chunk of a prompt.
 
         Between the chunks of short prompts is no step. Meanwhile the tokens of the last turn become text. A failed
         call of the device fails the requests in slots, and the slots start anew.
         """
-        self._turn = TurnRecord(self._turn.number + 1, self._clock())
+        began = self._clock() if self._settled_at is None else self._settled_at
+        self._turn, self._settled_at = TurnRecord(self._turn.number + 1, began), None
         tasks = [slot.task for slot in self.slots if slot.task is not None]
         try:
             self._drop_cancelled()
@@ -216,19 +234,14 @@ class Scheduler:
         task.stream.is_shifted = True
         self._turn = replace(self._turn, notes=(*self._turn.notes, f"context shift in slot {slot.number}"))
 
-    def _oldest_prompt(self) -> tuple[Slot, BatchTask] | None:
-        """The slot and the task of the oldest unread prompt."""
-        reading = [(slot, slot.task) for slot in self.slots if slot.task is not None and slot.prompt]
-        return min(reading, key=lambda pair: pair[1].number, default=None)
-
     def _is_burst(self) -> bool:
         """Whether the oldest unread prompt is read whole, without a step before it."""
-        oldest = self._oldest_prompt()
+        oldest = oldest_prompt(self.slots)
         return oldest is not None and self._chunk_rule.is_burst(self._unstepped, len(oldest[0].prompt))
 
     def _prefill(self) -> None:
         """Run a chunk of the oldest unread prompt."""
-        oldest = self._oldest_prompt()
+        oldest = oldest_prompt(self.slots)
         if oldest is None:
             return
         slot, task = oldest
@@ -255,7 +268,7 @@ class Scheduler:
         if isinstance(work, ChunkUnderWay):
             self._receive_chunk(work)
             return
-        for (slot, task, is_full), tokens in zip(work.rows, self.executor.read_all(work.draw), strict=True):
+        for (slot, task, is_full), tokens in zip(work.rows, self.executor.read_all(work.handle), strict=True):
             for place, sampled in enumerate(tokens):
                 if slot.task is not task:  # cancelled, or ended by its last token, while this one was under way
                     break
@@ -286,7 +299,7 @@ class Scheduler:
             self._release(slot)
 
     def _receive_chunk(self, work: ChunkUnderWay) -> None:
-        self.executor.wait(work.chunk)
+        self.executor.wait(work.handle)
         if any(slot.task is work.task for slot in self.slots):
             work.task.stream.progress(work.tokens)
 

@@ -133,9 +133,9 @@ class SlotExecutor:
             )
         return found
 
-    def wait(self, chunk: Handle) -> None:
-        """Wait for a chunk."""
-        jax.block_until_ready(chunk)
+    def wait(self, work: Handle | Draw) -> None:
+        """Wait for a chunk or a draw."""
+        jax.block_until_ready([draft.tokens for draft in work.drafts] if isinstance(work, Draw) else work)
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Copy the first `count` tokens of a slot to another one.

@@ -79,18 +79,12 @@ class Slot:
         self.text, self.task, self.prompt, self.read, self.drawn = [], None, [], 0, 0
 
 
-def slot_info(slot: Slot, capacity: int) -> SlotInfo:
-    """The state of a slot, for observers."""
-    request = None if slot.task is None else slot.task.number
-    return SlotInfo(slot.number, capacity, len(slot.text), request, len(slot.prompt), slot.drawn)
-
-
 @dataclass(frozen=True)
 class ChunkUnderWay:
     """A chunk that the device is computing."""
 
     task: BatchTask
-    chunk: Chunk
+    handle: Chunk
     tokens: int  # of the prompt
 
 
@@ -101,7 +95,7 @@ class DrawUnderWay:
     rows: slot, task, and whether the text then fills the slot.
     """
 
-    draw: Draw
+    handle: Draw
     rows: tuple[tuple[Slot, BatchTask, bool], ...]
 
 

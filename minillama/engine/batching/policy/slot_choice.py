@@ -1,4 +1,4 @@
-"""The slot of a request: the longest common prefix, else the least recently used."""
+"""Which slot: for a request the longest common prefix, for a chunk the oldest prompt."""
 
 from collections.abc import Sequence
 
@@ -48,3 +48,9 @@ def choose_slot(idle: Sequence[Slot], task: BatchTask, similarity: float, *, rew
         if common(best) > similarity * len(task.ids):
             return best
     return min(idle, key=lambda slot: slot.last_used)
+
+
+def oldest_prompt(slots: Sequence[Slot]) -> tuple[Slot, BatchTask] | None:
+    """The slot and the task of the oldest prompt that is not read yet."""
+    reading = [(slot, slot.task) for slot in slots if slot.task is not None and slot.prompt]
+    return min(reading, key=lambda pair: pair[1].number, default=None)
