@@ -1,4 +1,4 @@
-"""Which slot: for a request the longest common prefix, for a chunk the oldest prompt."""
+"""Choice of slots: longest common prefix for a request, oldest prompt for a chunk."""
 
 from collections.abc import Sequence
 
