@@ -319,8 +319,8 @@ def test_a_burst_of_short_prompts_ends() -> None:
     rule = ChunkRule(512)
     assert not rule.is_burst(0, 10), "nothing is measured yet"
     rule.measured(100 * 0.010, rows=0, tokens=100)
-    assert rule.is_burst(0, 300) and rule.is_burst(200, 100)
-    assert not rule.is_burst(0, 301) and not rule.is_burst(201, 100), "more than three seconds"
+    assert rule.is_burst(0, 150) and rule.is_burst(50, 100)
+    assert not rule.is_burst(0, 151) and not rule.is_burst(51, 100), "more than 1.5 seconds"
     rule.measured(0.0, rows=0, tokens=100)
     assert not rule.is_burst(0, 513), "a long prompt is cut on the fastest machine, too"
 

@@ -1,13 +1,13 @@
 """The size of a prompt's next chunk, which bounds the gap between other texts' tokens.
 
-Short prompts are an exception. They are read whole, one after another without a step between them, for a few seconds:
+Short prompts are an exception. They are read whole, one after another without a step between them, for a second or two:
 their texts then begin together, large chunks and large steps cost less a token, and a gap in many is long, not each.
 """
 
 FIRST_CHUNK = 64  # tokens, before anything is measured
 LEAST_CHUNK = 16
 STEPS = 2.0  # a chunk may cost as much as that many steps
-BURST_SECONDS = 3.0  # of whole prompts without a step
+BURST_SECONDS = 1.5  # of whole prompts without a step
 MOST_SECONDS = 1.0  # of a chunk while no text is generated, so that a request can be cancelled
 MEMORY = 0.8  # weight of the earlier measurements in the mean
 
