@@ -154,6 +154,10 @@ class TestConfig:
         assert plain.rope == replace(config.rope, log_multiplier=0.0)
         assert isinstance(plain.rope, Rope)
 
+    def test_a_magnitude_without_a_square(self, metadata: dict[str, object]) -> None:
+        with pytest.raises(FormatError, match="which is too large"):
+            self.read(metadata, **{"rope.scaling.yarn_log_multiplier": 1e200})
+
     @pytest.mark.parametrize(("layers", "vocab", "gating"), [
         (47, 154880, Gating.SIGMOID), (48, 154880, Gating.SIGMOID),
         (46, 154880, Gating.SOFTMAX), (47, 300, Gating.SOFTMAX),

@@ -7,6 +7,8 @@ from minillama.model.config import Rope, Scaling
 from minillama.model.layer_kinds import LatentAttention
 from minillama.model.reading.metadata_keys import MetadataKeys
 
+LARGEST_MAGNITUDE = 1e15  # its square is a float32
+
 
 def read_latent_layers(keys: MetadataKeys, blocks: int, rope: Rope) -> tuple[LatentAttention, ...]:
     """The kinds of `blocks` layers, alike but for their heads.
@@ -37,4 +39,8 @@ def _read_scale(keys: MetadataKeys, key_length: int, rope: Rope) -> float:
     magnitude = rope.attn_factor * (1 + multiplier * stretch)
     if rope.scaling is not Scaling.YARN or not multiplier:
         magnitude *= 1 + 0.1 * stretch
+    if not abs(magnitude) < LARGEST_MAGNITUDE:
+        raise FormatError(
+            f"metadata keys {keys.prefix}.rope.scaling.*: a magnitude of {magnitude:g}, which is too large"
+        )
     return magnitude**2 / math.sqrt(key_length)

@@ -9,6 +9,8 @@ from minillama.model.architectures import Family
 from minillama.model.config import Rope, Scaling
 from minillama.model.reading.metadata_keys import MetadataKeys
 
+LARGEST_ALPHA = 1e6  # of Hunyuan's base; its files have 1000
+
 
 def read_ropes(keys: MetadataKeys, row: Family, key_length: int, local_length: int | None) -> tuple[Rope, ...]:
     """Rope of the layers, then that of layers with a sliding window if it differs.
@@ -44,7 +46,10 @@ def _read_rope(keys: MetadataKeys, row: Family, key_length: int) -> Rope:
             beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0, above=0.0),
             beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0, above=0.0),
         )
-    if row.rope_alpha and (alpha := keys.number("rope.scaling.alpha", 0.0)) > 0 and key_length > 2:
+    alpha = keys.number("rope.scaling.alpha", 0.0) if row.rope_alpha else 0.0
+    if alpha > LARGEST_ALPHA:
+        raise FormatError(f"metadata key {keys.prefix}.rope.scaling.alpha is {alpha:g}; at most {LARGEST_ALPHA:g}")
+    if alpha > 0 and key_length > 2:
         rope = replace(rope, freq_base=rope.freq_base * alpha ** (key_length / (key_length - 2)))
     return rope
 
