@@ -11,7 +11,7 @@ from minillama.errors import OptionError
 from minillama.tokenizer import Tokenizer
 
 MOST_KEPT = 16
-MOST_STATES_KEPT = 50_000  # of one grammar; a larger one is made anew
+MOST_CELLS_KEPT = 1 << 22  # of one grammar's table, 16 MiB; a larger one is made anew
 
 
 class GrammarCompiler:
@@ -50,9 +50,9 @@ class GrammarCompiler:
 
     def _compiled(self, text: str) -> Grammar:
         with self._lock:
-            found = self._kept.get(text)
-            if found is None or found.machine.state_count > MOST_STATES_KEPT:
-                found = Grammar(text, self.vocabulary)
+            for large in [name for name, kept in self._kept.items() if kept.machine.cell_count > MOST_CELLS_KEPT]:
+                del self._kept[large]
+            found = self._kept.get(text) or Grammar(text, self.vocabulary)
             self._kept[text] = found
             self._kept.move_to_end(text)
             if len(self._kept) > MOST_KEPT:

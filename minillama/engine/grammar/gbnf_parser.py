@@ -6,20 +6,22 @@ A repetition becomes copies and optional rules, as in llama.cpp: `x{1,3}` is `x 
 import re
 from collections.abc import Callable
 
-from minillama.engine.grammar.rules import ANY_CHARACTER, CharSet, Element, RuleRef, Rules, TokenSet
+from minillama.engine.grammar.rules import ANY_CHARACTER, CharSet, Element, RuleRef, Rules, TokenSet, single
 from minillama.errors import OptionError, quoted
 
 MOST_REPETITIONS = 2000  # llama.cpp's limit
 MOST_BYTES = 1 << 20  # of a grammar's text
+MOST_COPIES = 100_000  # characters, sets and references that repetitions make
 DEEPEST = 50  # parentheses in each other
 
 SPACE = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
 SPACE_AND_LINES = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
 NAME = re.compile(r"[a-zA-Z0-9-]+")
 NUMBER = re.compile(r"[0-9]+")
+PLAIN = re.compile(r'[^"\\]+')
 ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([trn\\\"\[\]-]))")
 ESCAPED = {"t": "\t", "r": "\r", "n": "\n"}
-TOKEN = re.compile(r"<\[([0-9]+)\]>|(<[^>]*>)")
+TOKEN = re.compile(r"<\[([0-9]{1,9})\]>|(<[^>]*>)")
 REPETITIONS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 
 TokenId = Callable[[str], int | None]  # the one token of a text, None if it is not one
@@ -44,7 +46,7 @@ class _Parser:
         self._text, self._place, self._token_id = text, 0, token_id
         self._numbers: dict[str, int] = {}
         self._rules: dict[int, list[tuple[Element, ...]]] = {}
-        self._depth = 0
+        self._depth = self._copies = 0
 
     def parse(self) -> Rules:
         self._skip(SPACE_AND_LINES)
@@ -86,7 +88,7 @@ class _Parser:
             if times is not None:
                 if last == len(found):
                     raise self._error("nothing to repeat")
-                size *= self._check_size(size, *times)
+                size *= self._check_size(size, len(found) - last, *times)
                 found[last:] = self._repeat(tuple(found[last:]), *times, name)
                 continue
             symbol = self._symbol(name)
@@ -136,8 +138,12 @@ class _Parser:
         self._place += 1
         found: list[Element] = []
         while not self._take('"'):
-            character = self._character()
-            found.append(CharSet(((character, character),)))
+            plain = PLAIN.match(self._text, self._place)
+            if plain is None:
+                found.append(single(self._character()))
+            else:
+                self._place = plain.end()
+                found += [single(ord(character)) for character in plain[0]]
         return tuple(found)
 
     def _set(self) -> Element:
@@ -208,11 +214,14 @@ class _Parser:
             raise self._error(f"from {least} to {most} repetitions; the second is to be the larger one")
         return least, None if most is None or most > MOST_REPETITIONS else most
 
-    def _check_size(self, size: int, least: int, most: int | None) -> int:
-        """The number of copies, if they and all inside of them are not too many."""
+    def _check_size(self, size: int, length: int, least: int, most: int | None) -> int:
+        """The number of copies, if they and all inside of them are not too many. length: elements of one copy."""
         copies = most or least or 1
         if size * copies > MOST_REPETITIONS:
             raise self._error(f"repetitions in repetitions, {size * copies}; at most {MOST_REPETITIONS} are allowed")
+        self._copies += length * copies
+        if self._copies > MOST_COPIES:
+            raise self._error(f"repetitions make more than {MOST_COPIES} elements; repeat shorter parts")
         return copies
 
     def _repeat(self, symbol: tuple[Element, ...], least: int, most: int | None, name: str) -> tuple[Element, ...]:

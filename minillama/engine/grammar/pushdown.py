@@ -16,6 +16,8 @@ BOTTOM = 0  # the empty stack: the text is complete
 UNKNOWN = -1
 MOST_STACKS = 5_000  # in one state
 MOST_STATES = 250_000
+MOST_CELLS = 1 << 25  # of the table of states and classes of characters
+MOST_SETS = 1 << 24  # different sets of characters, times the characters that they tell apart
 
 Stack = tuple[int, int]  # a place in `elements`, and the number of the stack under it
 
@@ -23,7 +25,9 @@ Stack = tuple[int, int]  # a place in `elements`, and the number of the stack un
 class Pushdown:
     """States and steps of the rules of one grammar.
 
-    `start` is the state before the first character. Raises OptionError where a text could be read in too many ways.
+    `start` is the state before the first character, `class_count` the number of classes of characters.
+
+    Raises OptionError where a text could be read in too many ways.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -33,6 +37,7 @@ class Pushdown:
             self._starts.append([self._place(sequence) for sequence in alternatives])
         begin = self._place((RuleRef(rules.start),))
         self._bounds, self._classes, self._members = _character_classes(self.elements)
+        self.class_count = int(self._classes.max()) + 1
         self._stacks: list[Stack] = [(-1, -1)]
         self._stack_numbers: dict[Stack, int] = {}
         self._states: list[frozenset[int]] = [frozenset()]
@@ -43,14 +48,9 @@ class Pushdown:
         self.start = self.state_of(self.closure([(begin, BOTTOM)]))
 
     @property
-    def class_count(self) -> int:
-        """Number of classes of characters."""
-        return int(self._classes.max()) + 1
-
-    @property
-    def state_count(self) -> int:
-        """States made so far."""
-        return len(self._states)
+    def cell_count(self) -> int:
+        """States made so far, times the classes of characters."""
+        return len(self._states) * self.class_count
 
     def classes(self, characters: Integer[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
         """The class of each code point."""
@@ -89,7 +89,7 @@ class Pushdown:
         key = frozenset(stacks)
         number = self._state_numbers.setdefault(key, len(self._states))
         if number == len(self._states):
-            if number >= MOST_STATES:
+            if number >= MOST_STATES or self.cell_count >= MOST_CELLS:
                 raise OptionError("the grammar needs too much memory for this text; make it simpler")
             self._states.append(key)
             if number >= len(self._table):
@@ -203,11 +203,16 @@ def _character_classes(
     sets = list(dict.fromkeys(element for element in elements if isinstance(element, CharSet)))
     edges = {0}.union(*({low, high + 1} for found in sets for low, high in found.ranges))
     bounds = np.array(sorted(edge for edge in edges if edge <= LARGEST_CHARACTER), np.int64)
+    if len(sets) * len(bounds) > MOST_SETS:
+        raise OptionError(f"the grammar has {len(sets)} different sets of characters; make it smaller")
     table = np.zeros((len(sets), len(bounds)), bool)
     for row, found in zip(table, sets, strict=True):
         for low, high in found.ranges:
             row[np.searchsorted(bounds, low) : np.searchsorted(bounds, high, side="right")] = True
         row ^= found.negated
-    columns, classes = np.unique(table, axis=1, return_inverse=True)
-    members = {found: row.tobytes() for found, row in zip(sets, np.ascontiguousarray(columns), strict=True)}
-    return bounds, classes.reshape(-1), [members.get(element) for element in elements]
+    numbers: dict[bytes, int] = {}
+    columns = np.ascontiguousarray(table.T)
+    classes = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in columns], np.int64)
+    rows = np.frombuffer(b"".join(numbers), bool).reshape(len(numbers), len(sets)).T
+    members = {found: row.tobytes() for found, row in zip(sets, np.ascontiguousarray(rows), strict=True)}
+    return bounds, classes, [members.get(element) for element in elements]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from minillama.errors import OptionError, quoted
 
@@ -31,6 +32,12 @@ class CharSet:
         if low == 0:
             low = {2: 1 << 11, 3: 1 << 16}.get(missing, 0)
         return any(first <= high and low <= last for first, last in self.ranges) != self.negated
+
+
+@lru_cache(maxsize=4096)
+def single(character: int) -> CharSet:
+    """The set of one code point."""
+    return CharSet(((character, character),))
 
 
 ANY_CHARACTER = CharSet(((0, LARGEST_CHARACTER),))
@@ -106,20 +113,26 @@ def _beginnings(alternatives: Alternatives, nullable: set[int]) -> Iterator[int]
 
 def _nullable(rules: Sequence[Alternatives]) -> set[int]:
     """The rules that match the empty text."""
-    users: dict[int, set[int]] = {}
+    users: dict[int, list[int]] = {}  # places in the lists below
+    owners: list[int] = []  # the rule of each sequence of references
+    missing: list[int] = []  # references in it that are not known to match the empty text
     for rule, alternatives in enumerate(rules):
         for sequence in alternatives:
-            for element in sequence:
-                if isinstance(element, RuleRef):
-                    users.setdefault(element.rule, set()).add(rule)
+            references = [element.rule for element in sequence if isinstance(element, RuleRef)]
+            if len(references) == len(sequence):
+                for used in references:
+                    users.setdefault(used, []).append(len(owners))
+                owners.append(rule)
+                missing.append(len(references))
     found: set[int] = set()
-    todo = set(range(len(rules)))
+    todo = [owner for owner, count in zip(owners, missing, strict=True) if not count]
     while todo:
         rule = todo.pop()
-        if rule not in found and any(
-            all(isinstance(element, RuleRef) and element.rule in found for element in sequence)
-            for sequence in rules[rule]
-        ):
-            found.add(rule)
-            todo |= users.get(rule, set())
+        if rule in found:
+            continue
+        found.add(rule)
+        for place in users.get(rule, ()):
+            missing[place] -= 1
+            if not missing[place]:
+                todo.append(owners[place])
     return found

@@ -15,6 +15,7 @@ from minillama.engine.grammar.token_trie import WHOLE, Tail, TokenTrie, decode_p
 
 Nodes = Int[np.ndarray, "_"]
 MOST_MASKS = 512  # kept, by the latest use
+MOST_WALKS = 64  # of wide sets, each with a byte for every token
 WIDE = 0.25  # of the first characters of all tokens
 
 
@@ -27,7 +28,7 @@ class TokenMasks:
         self._kinds = machine.classes(alphabet)[letters]  # the class of the character that leads to each node
         self._first_kinds = np.bincount(self._kinds[1 : 1 + trie.child_count[0]], minlength=machine.class_count)
         self._tails: dict[CharSet, Bool[np.ndarray, K]] = {}
-        self._alone: dict[int, tuple[Bool[np.ndarray, V], Nodes]] = {}
+        self._alone: OrderedDict[int, tuple[Bool[np.ndarray, V], Nodes]] = OrderedDict()
         self._kept: OrderedDict[tuple[int, Tail], Bool[np.ndarray, V]] = OrderedDict()
 
     def mask(self, state: int, tail: Tail = WHOLE) -> UInt32[np.ndarray, "W"]:
@@ -89,6 +90,9 @@ class TokenMasks:
             allowed = np.zeros(len(self._trie.pieces), bool)
             ends = self._walk(allowed, np.zeros(1, np.int64), self._machine.state_at(place))
             self._alone[place] = allowed, ends
+        self._alone.move_to_end(place)
+        if len(self._alone) > MOST_WALKS:
+            self._alone.popitem(last=False)
         return self._alone[place]
 
     def _walk(self, allowed: Bool[np.ndarray, "V"], nodes: Nodes, state: int) -> Nodes:

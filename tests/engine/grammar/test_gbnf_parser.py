@@ -86,6 +86,8 @@ def test_repetitions(times: str, counts: set[int] | None) -> None:
         ('root ::= ("a"{0,50} "b"){50}', "repetitions in repetitions, 2550"),
         ("root ::= <other>", "'<other>' is not one token of this model"),
         ("root ::= <", "expected a token"),
+        (f"root ::= <[{'9' * 5000}]>", "is not one token of this model"),
+        (f'root ::= "{"a" * 1000}"{{200}}', "repetitions make more than 100000 elements"),
         ("root ::= root", "rule 'root' begins with itself"),
         ('root ::= x "a"\nx ::= y\ny ::= "b"? x', "begins with itself"),
         ('root ::= "a"\nother ::= other', "'other' begins with itself"),
@@ -130,6 +132,29 @@ class TestHostile:
         except OptionError as error:
             assert "too many ways" in str(error)
         assert time.process_time() - started < 20
+
+    def test_many_sets(self) -> None:
+        """Every character is a set of its own, and the table of sets and characters grows with the square."""
+        many = "".join(map(chr, range(0x4E00, 0x4E00 + 20_000)))
+        with pytest.raises(OptionError, match="20000 different sets of characters"):
+            Grammar(f'root ::= "{many}"', readable_vocabulary())
+
+    def test_many_rules_of_the_empty_text(self) -> None:
+        names = [f"n{number}" for number in range(10_000)]
+        text = f"root ::= {' '.join(names)}\n" + "".join(f'{name} ::= ""\n' for name in names)
+        started = time.process_time()
+        rules = parse_gbnf(text, lambda name: None)
+        assert len(rules.names) == 10_001
+        assert time.process_time() - started < 5
+
+    def test_a_large_table_is_refused(self) -> None:
+        """Its cells are counted, states times classes of characters."""
+        many = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
+        machine = Grammar(f'root ::= "{many}" .{{2000}}', readable_vocabulary()).machine
+        with pytest.raises(OptionError, match="too much memory"):
+            for place in range(len(machine.elements)):
+                for under in range(8):
+                    machine.state_at(place, under)
 
     def test_deep_recursion_is_fine(self) -> None:
         grammar = Grammar('root ::= "(" root ")" | "x"'.replace("(", "[").replace(")", "]"), readable_vocabulary())

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 
 import pytest
 from grammar_oracle import random_text, readable_vocabulary
@@ -98,6 +99,12 @@ class TestTexts:
         ({"anyOf": [{}], "properties": {"a": {}}}, "'properties' is not supported here"),
         ({"enum": []}, "enum is not a list of values"),
         ({"type": "string", "enum": [1]}, "1 is not of the type 'string'"),
+        ({"required": [{}], "properties": {}}, r"required is \[{}\]; expected a list of names"),
+        ({"allOf": [{"properties": {"a": {}}, "required": 5}, {"properties": {}}]}, "required is 5"),
+        ({"allOf": [{"enum": 5}, {"enum": [1]}]}, "'enum' is not supported here"),
+        ({"$ref": f"#/$defs/{'9' * 5000}", "$defs": [1]}, "is not there"),
+        ({"format": {}}, None),
+        ({"type": "string", "pattern": "a" * 30_000}, "a pattern of 30000 characters"),
         ({"type": "string", "pattern": "^(?=a)$"}, "look-around"),
         ({"type": "string", "pattern": "a^b"}, "an anchor inside"),
         ({"type": "string", "pattern": "^a|b"}, "an anchor of one alternative"),
@@ -129,3 +136,24 @@ def test_recursion_without_end() -> None:
         schema_to_gbnf(schema)
     with pytest.raises(OptionError, match="begins with itself"):
         Grammar(schema_to_gbnf({"$ref": "#"}), readable_vocabulary())
+
+
+class TestLargeSchemas:
+    """Time grows with the size of a schema, not with its square."""
+
+    @pytest.mark.parametrize(
+        "names",
+        [[f"property{number}" for number in range(4000)], [chr(0x4E00 + number) for number in range(6000)]],
+        ids=["plain", "names that are equal in GBNF"],
+    )
+    def test_optional_properties(self, names: list[str]) -> None:
+        started = time.process_time()
+        text = schema_to_gbnf({"properties": {name: {"type": "null"} for name in names}})
+        assert text.count("-rest") >= 2 * (len(names) - 1)
+        assert time.process_time() - started < 5
+
+    def test_required_properties(self) -> None:
+        names = [f"property{number}" for number in range(8000)]
+        started = time.process_time()
+        schema_to_gbnf({"properties": {name: {"type": "null"} for name in names}, "required": names})
+        assert time.process_time() - started < 5

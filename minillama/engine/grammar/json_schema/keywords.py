@@ -75,14 +75,23 @@ def text(schema: Schema, name: str, path: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def required_names(schema: Schema, path: str) -> dict[str, None]:
+    """The names under `required`, in order."""
+    found = schema.get("required", [])
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise failure(path, f"required is {quoted(found)}; expected a list of names")
+    return dict.fromkeys(found)
+
+
 def kind_by_keywords(schema: Schema) -> str | None:
     """The type that the keywords of a schema without one are for."""
     if "properties" in schema or schema.get("additionalProperties", True) is not True:
         return "object"
     if "items" in schema or "prefixItems" in schema:
         return "array"
-    has_string = {"pattern", "minLength", "maxLength"} & schema.keys() or schema.get("format") in FORMATS
-    return "string" if has_string else None
+    form = schema.get("format")
+    has_form = isinstance(form, str) and form in FORMATS
+    return "string" if has_form or {"pattern", "minLength", "maxLength"} & schema.keys() else None
 
 
 def has_type(value: object, kind: str) -> bool:

@@ -70,29 +70,22 @@ def object_rule(writer: RuleWriter, properties: Sequence[ObjectProperty], others
         return '"{" space "}"'
     rule = '"{" space ' + ' "," space '.join(pairs[one] for one in required)
     if optional:
-        starts = " | ".join(_from(writer, pairs, optional[i:], prefix) for i in range(len(optional)))
+        starts = " | ".join(_starts(writer, pairs, optional, prefix))
         rule += f' ( "," space ( {starts} ) )?' if required else f" ({starts} )?"
     return rule + ' space "}"'
 
 
-def _from(writer: RuleWriter, pairs: Mapping[str | None, str], names: Sequence[str | None], prefix: str) -> str:
-    """The first of some optional properties, then any of the rest."""
-    first, rest = names[0], _rest(writer, pairs, names[1:], names[0], prefix)
-    more = f' ( "," space {pairs[first]} )*' if first == OTHERS else ""
-    return pairs[first] + more + rest
-
-
-def _rest(
-    writer: RuleWriter, pairs: Mapping[str | None, str], names: Sequence[str | None], before: str | None, prefix: str
-) -> str:
-    """A reference to the rule of any of some properties, each after a comma."""
-    rule = ""
+def _starts(writer: RuleWriter, pairs: Mapping[str | None, str], names: Sequence[str | None], prefix: str) -> list[str]:
+    """For each of some optional properties: it is the first one, then any of those after it."""
+    found, rest = [], ""  # a reference to the rule of any of those that follow, each after a comma
     for place in range(len(names) - 1, -1, -1):
-        one = names[place]
-        after = names[place - 1] if place else before
-        rule = f'( "," space {pairs[one]} ){"*" if one == OTHERS else "?"}{rule}'
-        rule = " " + writer.add(f"{prefix}{after}-rest", rule)
-    return rule
+        name, before = names[place], names[place - 1]
+        more = f' ( "," space {pairs[name]} )*' if name == OTHERS else ""
+        found.append(pairs[name] + more + rest)
+        rule = f'( "," space {pairs[name]} ){"*" if name == OTHERS else "?"}{rest}'
+        if place:
+            rest = " " + writer.add(f"{prefix}{before}-rest", rule)
+    return found[::-1]
 
 
 def other_strings(writer: RuleWriter, names: Sequence[str], rule_name: str) -> str:

@@ -18,7 +18,7 @@ def part_of(root: object, reference: str, path: str) -> object:
         step = step.replace("~1", "/").replace("~0", "~")
         if isinstance(part, Mapping) and step in part:
             part = part[step]
-        elif isinstance(part, list) and step.isdecimal() and int(step) < len(part):
+        elif isinstance(part, list) and step.isdecimal() and len(step) < 9 and int(step) < len(part):
             part = part[int(step)]
         else:
             raise failure(path, f"$ref is {quoted(reference)}, and {quoted(step)} is not there")

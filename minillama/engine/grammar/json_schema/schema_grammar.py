@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from minillama.engine.grammar.json_schema.gbnf_text import repeated, separated
+from minillama.engine.grammar.json_schema.gbnf_text import json_text, repeated, separated
 from minillama.engine.grammar.json_schema.integer_ranges import integer_bounds, integer_range
 from minillama.engine.grammar.json_schema.keywords import (
     CHOICES,
@@ -21,6 +21,7 @@ from minillama.engine.grammar.json_schema.keywords import (
     failure,
     has_type,
     kind_by_keywords,
+    required_names,
     text,
 )
 from minillama.engine.grammar.json_schema.notation import JSON, Notation
@@ -51,6 +52,8 @@ class SchemaRules:
         self._root: object = None  # of the schema that is being written
         self._prefix = ""  # of the rules of its references
         self._rules = {"space": SPACE_RULE}
+        self._names: dict[tuple[str, str], str] = {}  # of a wanted name and a rule
+        self._numbers: dict[str, int] = {}  # the next one behind a name that several rules want
         self._opened: set[str] = set()  # references whose rule is being written
         self._depth = 0
 
@@ -166,11 +169,9 @@ class SchemaRules:
         return self.add(rule_name, object_rule(self, properties, others, name, path))
 
     def _properties(self, schema: Schema, path: str) -> tuple[list[ObjectProperty], object]:
-        described, required = schema.get("properties", {}), schema.get("required", ())
+        described, required = schema.get("properties", {}), required_names(schema, path)
         if not isinstance(described, Mapping):
             raise failure(path, "properties is not an object")
-        if isinstance(required, str) or not isinstance(required, Sequence):
-            raise failure(path, "required is not a list of names")
         for wanted in required:
             if wanted not in described:
                 raise failure(path, f"required names {quoted(wanted)}, which properties does not describe")
@@ -237,10 +238,11 @@ class SchemaRules:
         parts = [resolved(self._root, part, f"{path}/allOf/{i}") for i, part in enumerate(parts)]
         if len(parts) == 1:
             return self.visit(parts[0], name, f"{path}/allOf/0")
-        if all("enum" in part for part in parts):
+        if all(isinstance(part.get("enum"), list) for part in parts):
             for i, part in enumerate(parts):
                 check_keywords(part, {"enum"}, f"{path}/allOf/{i}")
-            common = [value for value in parts[0]["enum"] if all(value in part["enum"] for part in parts[1:])]
+            others = [set(map(json_text, part["enum"])) for part in parts[1:]]
+            common = [value for value in parts[0]["enum"] if all(json_text(value) in other for other in others)]
             return self._constants({"enum": common}, (), rule_name, path)
         properties: list[ObjectProperty] = []
         for i, part in enumerate(parts):
@@ -248,16 +250,16 @@ class SchemaRules:
             check_keywords(part, {"properties", "required"}, here)
             if part.get("type", "object") != "object" or not isinstance(part.get("properties"), Mapping):
                 raise failure(here, "allOf is supported for objects with properties, and for enumerations")
-            required = part.get("required", ())
+            required = required_names(part, here)
             properties += [
                 ObjectProperty(key, value, f"{here}/properties/{key}", key in required)
                 for key, value in part["properties"].items()
             ]
-        names = [one.name for one in properties]
-        if len(set(names)) < len(names):
+        known = {one.name for one in properties}
+        if len(known) < len(properties):
             raise failure(path, "parts of allOf describe the same property")
         for wanted in (key for part in parts for key in part.get("required", ())):
-            if wanted not in names:
+            if wanted not in known:
                 raise failure(path, f"required names {quoted(wanted)}, which properties does not describe")
         return self.add(rule_name, object_rule(self, properties, False, name, path))
 
@@ -290,10 +292,13 @@ class SchemaRules:
     def add(self, name: str, rule: str) -> str:
         """Add a rule; its name, with a number where another rule has the name."""
         name = re.sub("[^a-zA-Z0-9-]+", "-", name)
-        found, number = name, 0
+        if (name, rule) in self._names:
+            return self._names[name, rule]
+        found = name
         while self._rules.get(found, rule) != rule:
-            found, number = f"{name}{number}", number + 1
-        self._rules[found] = rule
+            number = self._numbers.get(name, 0)
+            found, self._numbers[name] = f"{name}{number}", number + 1
+        self._rules[found], self._names[name, rule] = rule, found
         if len(self._rules) > MOST_RULES:
             raise OptionError(f"the JSON schema needs more than {MOST_RULES} rules; make it smaller")
         return found

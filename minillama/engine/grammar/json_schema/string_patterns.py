@@ -3,7 +3,8 @@
 A character that JSON has to escape is written as its escape, so that what fits is always valid JSON.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from minillama.engine.grammar.gbnf_parser import MOST_REPETITIONS
 from minillama.engine.grammar.json_schema.gbnf_text import set_member
@@ -24,6 +25,7 @@ JSON_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n",
 RAW: Ranges = [(0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7E), (0x80, LARGEST_CHARACTER)]  # what JSON strings hold as it is
 TEXT: Ranges = [(1, 0x3B), (0x3D, LARGEST_CHARACTER)]  # all but NUL and <
 DEEPEST = 50  # groups in each other
+LONGEST = 20_000  # characters of a pattern
 NUMBERS = frozenset(map(str, range(MOST_REPETITIONS + 1)))
 
 
@@ -46,10 +48,12 @@ def text_pattern(pattern: str, path: str) -> str:
 
 def _pattern(pattern: str, path: str, write: Callable[[Ranges], str], any_character: str) -> str:
     """write: GBNF of one of some characters."""
+    if len(pattern) > LONGEST:
+        raise failure(path, f"a pattern of {len(pattern)} characters; at most {LONGEST} are supported")
     parser = _Parser(pattern, path, write)
     anchored = parser.take("^")
     body = parser.alternatives()
-    if parser.rest():
+    if not parser.is_over():
         raise parser.error("unbalanced )")
     if len(parser.top) > 1 and (anchored or parser.ended):
         raise parser.error("an anchor of one alternative only; put the alternatives into (...)")
@@ -64,8 +68,8 @@ class _Parser:
         self.ended = False  # by $
         self.top: list[str] = []  # the outer alternatives
 
-    def rest(self) -> str:
-        return self._text[self._place :]
+    def is_over(self) -> bool:
+        return self._place >= len(self._text)
 
     def take(self, mark: str) -> bool:
         follows = self._text.startswith(mark, self._place)
@@ -85,8 +89,8 @@ class _Parser:
 
     def _sequence(self) -> str:
         found: list[str] = []
-        while (rest := self.rest()) and rest[0] not in "|)":
-            if rest[0] == "$" and not self._depth and len(rest) == 1:
+        while not self.is_over() and self._text[self._place] not in "|)":
+            if not self._depth and self._place == len(self._text) - 1 and self._text[self._place] == "$":
                 self._place += 1
                 self.ended = True
                 break
@@ -128,7 +132,7 @@ class _Parser:
         found: Ranges = []
         while not self.take("]"):
             low = self._set_member()
-            if self.take("-") and not self.rest().startswith("]"):
+            if self.take("-") and not self._text.startswith("]", self._place):
                 high = self._set_member()
                 if len(low) > 1 or len(high) > 1 or low[0][0] != low[0][1] or low[0][0] > high[0][0]:
                     raise self.error("a range of characters that cannot be read")
@@ -172,7 +176,8 @@ class _Parser:
 
     def _numbers(self) -> str:
         """The rest of {1,3}, as GBNF has it."""
-        inside, closed, _ = self.rest().partition("}")
+        end = self._text.find("}", self._place)
+        inside, closed = self._text[self._place : end], end >= 0
         least, comma, most = inside.partition(",")
         if not closed or not inside.strip(",") or not all(not part or part in NUMBERS for part in (least, most)):
             raise self.error(f"{{ wants numbers of at most {MOST_REPETITIONS}, as in {{1,3}}")
@@ -193,6 +198,11 @@ def _text_characters(ranges: Ranges) -> str:
 
 
 def _json_characters(ranges: Ranges) -> str:
+    return _json_expression(tuple(ranges))
+
+
+@lru_cache(maxsize=1024)
+def _json_expression(ranges: tuple[tuple[int, int], ...]) -> str:
     """One of some characters, as a JSON string holds them."""
     raw = _intersection(ranges, RAW)
     parts = [_gbnf_set(raw)] if raw else []
@@ -203,7 +213,7 @@ def _json_characters(ranges: Ranges) -> str:
     return parts[0] if len(parts) == 1 else f"({' | '.join(parts)})"
 
 
-def _escapes(ranges: Ranges) -> str:
+def _escapes(ranges: Sequence[tuple[int, int]]) -> str:
     """The escapes of those characters that JSON has to escape."""
     escaped = [JSON_ESCAPES.get(chr(code), f"\\u{code:04x}") for code in (*range(32), 34, 92, 127)]
     codes = [*range(32), 34, 92, 127]
@@ -224,5 +234,5 @@ def _complement(ranges: Ranges) -> Ranges:
     return [*found, (first, LARGEST_CHARACTER)] if first <= LARGEST_CHARACTER else found
 
 
-def _intersection(ranges: Ranges, others: Ranges) -> Ranges:
+def _intersection(ranges: Sequence[tuple[int, int]], others: Ranges) -> Ranges:
     return [(max(a, c), min(b, d)) for a, b in ranges for c, d in others if max(a, c) <= min(b, d)]
