@@ -90,11 +90,13 @@ class Worker:
     def _answer(self, seconds: float, *, watch: bool) -> bytes | None:
         """The next line; None after the end of the process, or of the time for one case."""
         assert self._process.stdout is not None
-        case, since = self.current, time.monotonic()
+        case, waited, last = self.current, 0.0, time.monotonic()
         while not select.select([self._process.stdout], [], [], 0.5)[0]:
             if watch and self.current != case:
-                case, since = self.current, time.monotonic()
-            if time.monotonic() - since > seconds and self._stop(case):
+                case, waited = self.current, 0.0
+            now = time.monotonic()
+            waited, last = waited + min(now - last, 1.0), now  # a pause of both processes does not count
+            if waited > seconds and self._stop(case):
                 return None
         return self._process.stdout.readline() or None
 

@@ -16,7 +16,7 @@ class Row(NamedTuple):
 
 KINDS = {
     # a traced pass leaves up to two megabytes in caches of JAX
-    "gguf": Row("gguf_kind", 55, limits=Limits(growth=12_000)),
+    "gguf": Row("gguf_kind", 50, limits=Limits(growth=12_000)),
     # `tokenizers` 0.23 keeps about a kilobyte of every model that it has encoded a text with, more for a long text
     "tokenizer": Row("tokenizer_kind", 15, limits=Limits(growth=20_000)),
     "template": Row("template_kind", 7),
@@ -25,6 +25,8 @@ KINDS = {
     # one in a hundred computes
     "cli": Row("cli_kind", 5, limits=Limits(cpu_seconds=60.0, hang_seconds=240.0, memory=512 << 20, growth=50_000)),
     "side_file": Row("side_file_kind", 5),
+    # a megabyte of GBNF takes seconds
+    "grammar": Row("grammar_kind", 5, limits=Limits(cpu_seconds=5.0, hang_seconds=120.0)),
     # the client of a case is a thread and an event loop
     "request": Row("request_kind", 5, limits=Limits(growth=20_000)),
 }

@@ -13,7 +13,16 @@ from tests.fuzz.leaks import growth
 from tests.fuzz.run_state import KindState, RunState
 from tests.fuzz.toy_kind import CRASH, EXCEPTION, HANG, LARGE, LONG_ERROR, SLOW, WRONG
 
-SLICE = {"gguf": 3000, "tokenizer": 2000, "template": 300, "wire": 600, "cli": 600, "side_file": 3000, "request": 2000}
+SLICE = {
+    "gguf": 3000,
+    "tokenizer": 2000,
+    "template": 300,
+    "wire": 600,
+    "cli": 600,
+    "side_file": 3000,
+    "grammar": 300,
+    "request": 2000,
+}
 
 
 @pytest.mark.slow

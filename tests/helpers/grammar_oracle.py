@@ -94,7 +94,7 @@ def readable_tokenizer() -> Tokenizer:
     vocabulary = Vocabulary(texts, ids, attributes, 0, 1, None, frozenset({1}))
     return Tokenizer(
         vocabulary,
-        merge=lambda text: [ids[character] for character in text],
+        merge=lambda text: [ids.get(character, 0) for character in text],
         normal_piece=lambda text: text.encode(),
         specials=parsed_special_tokens(vocabulary, lambda text: False),
         add_bos=False,

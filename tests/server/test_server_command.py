@@ -66,12 +66,15 @@ def test_a_client_that_goes_away_frees_its_slot(server: Server, stream: bool) ->
         time.sleep(0.05)
 
 
-def test_it_ends_within_five_seconds(server: Server) -> None:
+def test_it_ends_within_five_seconds_and_says_what_it_cut(server: Server) -> None:
     body = {"prompt": "Once", "n_predict": 900, "ignore_eos": True, "stream": True}
     with httpx.stream("POST", f"{server.url}/completion", json=body, timeout=10) as response:
         lines = response.iter_lines()
         assert json.loads(next(lines).removeprefix("data: "))["stop"] is False
         assert server.end() == 128 + signal.SIGTERM
+        *events, last = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    assert last["error"]["code"] == 503  # a text that was cut never looks whole
+    assert not any(event["stop"] for event in events)
 
 
 def test_a_missing_model(tmp_path: Path) -> None:
