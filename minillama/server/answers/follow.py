@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from minillama.engine.result import Piece, State
+from minillama.engine.result import Piece, Reason, State
 from minillama.server.answers.generation import Generation, Progress
 from minillama.server.answers.mailbox import Reader
+from minillama.server.http_errors import ErrorKind, RequestError
 
 
 class Mark(Enum):
@@ -30,7 +31,7 @@ async def follow(
     """All news until every completion has ended.
 
     batch_size: tokens between two reports of progress. pause: seconds of silence until `Mark.PAUSE`; None: no pause.
-    Raises the error of a stream that failed.
+    Raises the error of a stream that failed, RequestError (503) for one that the end of the server cut.
     """
     running = [Follower(generation, reader, batch_size) for generation in generations]
     while running:
@@ -65,7 +66,8 @@ class Follower:
             self.generation.add(piece)
             yield News(self.generation, piece)
         if is_done:
-            _ = stream.completion  # raises the error of a stream that failed
+            if stream.completion.reason is Reason.INTERRUPTED:  # the reader is here, so the server is ending
+                raise RequestError(ErrorKind.UNAVAILABLE, "the server ended before the answer was complete")
             yield News(self.generation, Mark.END)
 
     def _progress(self) -> Iterator[Progress]:
