@@ -215,7 +215,10 @@ class _Parser:
         return least, None if most is None or most > MOST_REPETITIONS else most
 
     def _check_size(self, size: int, length: int, least: int, most: int | None) -> int:
-        """The number of copies, if they and all inside of them are not too many. length: elements of one copy."""
+        """The number of copies, if they are not too many.
+
+        size: rules in one copy. length: its elements.
+        """
         copies = most or least or 1
         if size * copies > MOST_REPETITIONS:
             raise self._error(f"repetitions in repetitions, {size * copies}; at most {MOST_REPETITIONS} are allowed")

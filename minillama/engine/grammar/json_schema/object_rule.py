@@ -76,7 +76,7 @@ def object_rule(writer: RuleWriter, properties: Sequence[ObjectProperty], others
 
 
 def _starts(writer: RuleWriter, pairs: Mapping[str | None, str], names: Sequence[str | None], prefix: str) -> list[str]:
-    """For each of some optional properties: it is the first one, then any of those after it."""
+    """For each of some optional properties: it first, then any of those after it."""
     found, rest = [], ""  # a reference to the rule of any of those that follow, each after a comma
     for place in range(len(names) - 1, -1, -1):
         name, before = names[place], names[place - 1]
