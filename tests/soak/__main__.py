@@ -18,7 +18,16 @@ def main() -> int:
     parser.add_argument("--kinds", type=int, default=32, help="different requests (default: 32)")
     parser.add_argument("words", nargs="*", help="options of minillama serve, after --")
     args = parser.parse_args()
-    words = args.words or ["-np", "8", "-c", "4096", "-m", str(MODEL)]
+    words = args.words or [
+        "-np",
+        "8",
+        "-c",
+        "4096",
+        "--cache-ram",
+        "64",
+        "-m",
+        str(MODEL),
+    ]  # the cache fills while it warms up
     found = soak(args.minutes, args.clients, words, args.seed, args.kinds)
     print(", ".join(f"{count} {name}" for name, count in sorted(found.counts.items())))
     print(f"the slowest whole answer took {found.slowest:.1f} s")
