@@ -84,6 +84,7 @@ class LoadOptions:
             check_flag(name, getattr(self, name))
         for name in ("hf_repo", "hf_file", "workers", "chat_template", "hf_repo_draft"):
             check_text(name, getattr(self, name))
+        check_text("model_draft", str(self.model_draft) if isinstance(self.model_draft, Path) else self.model_draft)
         _ = self.batches, self.cache_types, self.sharing, self.draft
         if not (self.worker_timeout == 0 or 1 <= self.worker_timeout <= 3600):
             raise OptionError(f"worker_timeout is {self.worker_timeout!r:.40}; expected 1 to 3600 seconds, or 0")

@@ -196,5 +196,5 @@ class TestBatches:
 
         monkeypatch.setattr(LocalBackend, "call", watched)
         opened.generate([5] * 113, n=1, temp=0)
-        # tokens computed, and those that count: 50 + 50 + 13
-        assert shapes == [(20, 20), (20, 20), (16, 10), (20, 20), (20, 20), (16, 10), (16, 13)]
+        # tokens computed, and those that count: 50 + 50 + 12; the last token is a step
+        assert shapes == [(20, 20), (20, 20), (16, 10), (20, 20), (20, 20), (16, 10), (16, 12)]

@@ -17,7 +17,10 @@ from minillama.server.settings import ChatSettings, ServerSettings
 from minillama.tokenizer.chat.chat_template import ChatTemplate
 
 LLM = SimpleNamespace(
-    tokenizer=call_tokenizer(), sampling=Sampling, requests=SimpleNamespace(grammars=GrammarCompiler(call_tokenizer()))
+    tokenizer=call_tokenizer(),
+    sampling=Sampling,
+    draft=None,
+    requests=SimpleNamespace(grammars=GrammarCompiler(call_tokenizer())),
 )
 ADD = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}
 HALF = {"name": "half", "parameters": {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 2}}}}

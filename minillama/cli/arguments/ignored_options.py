@@ -156,7 +156,7 @@ DRAFTS = tuple(
         ("--spec-draft-device -devd --device-draft", str, _SAME_DEVICE, "", ""),
     )
 ) + tuple(
-    OtherOption(names, str, _NO_DRAFTS, variable, commands="perplexity imatrix")
+    OtherOption(names, str, _NO_DRAFTS, variable, commands="perplexity imatrix tokenize")
     for names, variable in (
         ("--spec-draft-type-k -ctkd --cache-type-k-draft", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K"),
         ("--spec-draft-type-v -ctvd --cache-type-v-draft", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V"),
@@ -191,6 +191,7 @@ WITH_MODEL = (
     *llama_options.CACHE,
     *(option for option in llama_options.GENERATION if option.dest in ("predict", "ignore_eos")),
     *llama_options.SAMPLING,
+    *llama_options.GRAMMAR,
     *(option for option in llama_options.OUTPUT if option.dest != "color"),
     *(option for option in OTHERS if option.commands in (MODEL_COMMANDS, ONE_TEXT)),
     *GENERATION,

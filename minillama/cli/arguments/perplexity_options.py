@@ -41,6 +41,7 @@ _GENERATION = ("predict", "ignore_eos", "keep", "context_shift")
 UNUSED = without_effect(
     (
         *llama_options.SAMPLING,
+        *llama_options.GRAMMAR,
         *refused_options.GENERATION,
         *(o for o in llama_options.GENERATION + llama_options.CONTEXT if o.dest in _GENERATION),
     ),
