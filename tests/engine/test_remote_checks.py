@@ -309,8 +309,8 @@ class TestWithoutTheChecks:
         """Token 0 is the only one that may follow, and pads the ids: no sample differs from the draft."""
         chain = llm.backend.chain(llm.sampling(temp=0.0, logit_bias=((0, 1e30),)))
         cache = llm.backend.new_cache(512, llm.cache_types)
-        logits, cache = llm.backend.call(text_programs.prefill, cache, np.ones((1, 32), np.int32), whole(32))
-        _, state = llm.backend.call(text_programs.start, chain, SEEDS, WINDOW, whole(0), logits, None)
+        _, cache = llm.backend.call(text_programs.prefill, cache, np.ones((1, 32), np.int32), whole(32))
+        state = llm.backend.call(text_programs.start, chain, SEEDS, WINDOW, whole(0))
         draft, _, _ = llm.backend.call(
             text_programs.generate, cache, chain, state, np.zeros((1, 4), np.int32), whole(FAR), None
         )
