@@ -121,8 +121,8 @@ def _session() -> list[Message]:
         Message("new_cache", {"number": 2, "capacity": PADDED, **new}),
         Message("chain", {"number": 3, "sampling": {"logit_bias": [[5, 1.0], [7, None]], "temp": 0.0, "seed": 1}}),
         call("prefill", 4, 1, padded, twelve),  # logits 4, cache 5
-        call("start", 6, 3, seeds, window, twelve, 4, None),  # draft 6, state 7
-        call("generate", 8, 5, 3, 7, 6, None, None),  # draft 8, state 9, cache 10
+        call("start", 7, 3, seeds, window, twelve),  # state 7
+        call("generate", 8, 5, 3, 7, np.array([[5]], np.int32), None, None),  # draft 8, state 9, cache 10
         call("hidden", 11, 2, padded, None),  # states 11, cache 12
         call("logits", 13, 11),
         call("nll", 14, 11, _row(range(PADDED)), 0),

@@ -119,7 +119,7 @@ def test_an_answer_with_alternatives_in_chromium(server: str, scheme: str, tmp_p
             page.locator(f"[name={name}]").fill(value)
             page.locator(f"[name={name}]").dispatch_event("change")
         page.get_by_role("button", name="Settings").click()
-        page.fill("#input", "Once upon a time, there was a <b>fox</b>")
+        page.fill("#input", f"Once upon a time in the {scheme}, there was a <b>fox</b>")  # no prompt of before
         page.keyboard.press("Enter")
         page.wait_for_selector(".facts", timeout=60_000)
         tokens = page.locator(".message .token[data-probs]")
