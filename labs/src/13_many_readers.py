@@ -92,8 +92,8 @@ said = None if eight.recorded() is None else eight.recorded() * speeds[1]
 show(rows_curves(speeds, bound, {8: said} if said else {}, "Tokens a second by texts in a step, 73 MB model"))
 
 # %% [markdown]
-# The measured curve lies below the roofline, and it has no sharp bend. Three reasons, each of which you can look up in
-# this project:
+# The measured curve lies below the roofline, and it has no sharp bend. You can look up three reasons in this
+# project:
 #
 # * The products of few texts are not the products of many. One text runs through a kernel that waits for memory
 #   (`minillama/kernels/cpu/matmul/gemv.py`), the many tokens of a prompt through one that fills the arithmetic units
@@ -261,8 +261,9 @@ for size in SIZES:
     print(f"chunk {size:3}: p95 gap {1e3 * np.percentile(run.gaps, 95):4.0f} ms, p95 TTFT {1e3 * np.percentile(run.first_tokens, 95):5.0f} ms")
 
 # %% [markdown]
-# llama-server's chunk is `-ub` (512), whoever waits. minillama's scheduler measures a step and a token while it runs, and
-# chooses chunks that take about two steps (`minillama/engine/batching/policy/chunk_rule.py`).
+# llama-server's chunk is `-ub` (512) in any case. minillama's scheduler measures a step and a token while it runs, and
+# chooses chunks that take about two steps; only short prompts are read whole
+# (`minillama/engine/batching/policy/chunk_rule.py`).
 #
 # ## 4. From tokens to what a reader sees
 #
