@@ -4,7 +4,7 @@ import json
 import random
 from functools import cache
 
-from grammar_oracle import tokens_of
+from grammar_oracle import plain_tokenizer, tokens_of
 
 from minillama.engine.grammar import Grammar, GrammarVocabulary
 from minillama.tokenizer import Tokenizer
@@ -12,8 +12,6 @@ from minillama.tokenizer.chat.tool_calls.call_format import CallFormat
 from minillama.tokenizer.chat.tool_calls.call_formats import FORMATS
 from minillama.tokenizer.chat.tool_calls.call_parts import CallCollector, CallParts
 from minillama.tokenizer.chat.tool_calls.call_splitter import CallSplitter, parameter_schemas
-from minillama.tokenizer.tokenize import parsed_special_tokens
-from minillama.tokenizer.vocabulary import CONTROL, NORMAL, Vocabulary
 
 TAGS = (
     *dict.fromkeys(marker for _, form in FORMATS for marker in form.markers if marker.startswith(("<|", "<｜", "["))),
@@ -29,20 +27,7 @@ def call_tokenizer() -> Tokenizer:
     """A vocabulary of characters, with the tags of all formats: control tokens, or texts."""
     letters = [*map(chr, range(32, 127)), "\n", "｜", "▁", "é", "日"]
     texts = ("<s>", "</s>", *dict.fromkeys([*TAGS, *ENDS, "</｜DSML｜parameter>", "</", *letters]))
-    ids = {text: place for place, text in enumerate(texts)}
-    attributes = bytes(CONTROL if place < 2 or text in TAGS else NORMAL for place, text in enumerate(texts))
-    vocabulary = Vocabulary(texts, ids, attributes, 0, 1, None, frozenset({1}))
-    return Tokenizer(
-        vocabulary,
-        merge=lambda text: [ids[character] for character in text],
-        normal_piece=lambda text: text.encode(),
-        specials=parsed_special_tokens(vocabulary, lambda text: False),
-        add_bos=False,
-        add_eos=False,
-        add_space_prefix=False,
-        drop_space_prefix=False,
-        clean_spaces=False,
-    )
+    return plain_tokenizer(texts, {*texts[:2], *TAGS})
 
 
 @cache

@@ -1,6 +1,7 @@
 """Grammars as llama.cpp reads them, in a few lines: all stacks of a text, and every token tried by itself."""
 
 import random
+from collections.abc import Container
 from functools import cache
 
 import numpy as np
@@ -82,19 +83,17 @@ class Oracle:
             self.stacks = self.after(token)
 
 
-@cache
-def readable_tokenizer() -> Tokenizer:
-    """A vocabulary of whole characters: letters, digits, marks, short words, JSON pieces."""
-    words = ["ab", "abc", "ba", "aab", '"', '":', '", "', "{", "}", '{"', "[", "]", ",", ":", "true", "false", "null"]
-    words += ["12", "-1", "0", ".", "e", "é", "日本", "日", "\n", "  ", "\\", '\\"', "\\u", "😀", "xyz", "_b", "c1"]
-    words += [*"abcdefxyz123456789-+ E"]
-    texts = ("<s>", "</s>", "<tool>", *dict.fromkeys(words))
-    attributes = bytes([CONTROL] * 3 + [NORMAL] * (len(texts) - 3))
+def plain_tokenizer(texts: tuple[str, ...], control: Container[str], unknown: int | None = None) -> Tokenizer:
+    """A tokenizer of these tokens, BOS and EOS first, which encodes character by character.
+
+    control: the texts of control tokens. unknown: the token of other characters; None for a KeyError.
+    """
     ids = {text: place for place, text in enumerate(texts)}
+    attributes = bytes(CONTROL if text in control else NORMAL for text in texts)
     vocabulary = Vocabulary(texts, ids, attributes, 0, 1, None, frozenset({1}))
     return Tokenizer(
         vocabulary,
-        merge=lambda text: [ids.get(character, 0) for character in text],
+        merge=lambda text: [ids[one] if unknown is None else ids.get(one, unknown) for one in text],
         normal_piece=lambda text: text.encode(),
         specials=parsed_special_tokens(vocabulary, lambda text: False),
         add_bos=False,
@@ -103,6 +102,16 @@ def readable_tokenizer() -> Tokenizer:
         drop_space_prefix=False,
         clean_spaces=False,
     )
+
+
+@cache
+def readable_tokenizer() -> Tokenizer:
+    """A vocabulary of whole characters: letters, digits, marks, short words, JSON pieces."""
+    words = ["ab", "abc", "ba", "aab", '"', '":', '", "', "{", "}", '{"', "[", "]", ",", ":", "true", "false", "null"]
+    words += ["12", "-1", "0", ".", "e", "é", "日本", "日", "\n", "  ", "\\", '\\"', "\\u", "😀", "xyz", "_b", "c1"]
+    words += [*"abcdefxyz123456789-+ E"]
+    texts = ("<s>", "</s>", "<tool>", *dict.fromkeys(words))
+    return plain_tokenizer(texts, texts[:3], unknown=0)
 
 
 @cache

@@ -22,12 +22,12 @@ from minillama.engine.grammar.json_schema.keywords import (
     has_type,
     kind_by_keywords,
     required_names,
-    text,
 )
 from minillama.engine.grammar.json_schema.notation import JSON, Notation
 from minillama.engine.grammar.json_schema.object_rule import ObjectProperty, object_rule
-from minillama.engine.grammar.json_schema.primitive_rules import FORMATS, SPACE_RULE
+from minillama.engine.grammar.json_schema.primitive_rules import SPACE_RULE
 from minillama.engine.grammar.json_schema.references import part_of, resolved
+from minillama.engine.grammar.json_schema.string_limits import string_limits
 from minillama.errors import OptionError, quoted
 
 DEEPEST = 40  # parts of a schema in each other
@@ -53,7 +53,7 @@ class SchemaRules:
         self._prefix = ""  # of the rules of its references
         self._rules = {"space": SPACE_RULE}
         self._names: dict[tuple[str, str], str] = {}  # of a wanted name and a rule
-        self._numbers: dict[str, int] = {}  # the next one behind a name that several rules want
+        self._numbers: dict[str, int] = {}  # the next suffix of a name that several rules want
         self._opened: set[str] = set()  # references whose rule is being written
         self._depth = 0
 
@@ -203,21 +203,15 @@ class SchemaRules:
         return self.add(rule_name, f'"[" space {separated(item, least, most)} space "]"')
 
     def _string(self, schema: Schema, rule_name: str, path: str) -> str:
-        pattern, form = text(schema, "pattern", path), text(schema, "format", path)
-        least, most = count(schema, "minLength", path) or 0, count(schema, "maxLength", path)
-        has_length, is_known = bool(least) or most is not None, form in FORMATS
-        if (pattern is not None) + is_known + has_length > 1:
-            raise failure(path, "only one of pattern, format, and minLength with maxLength is supported; remove others")
-        if pattern is not None:
-            return self.add(rule_name, self.notation.pattern(pattern, path))
-        if is_known:
-            rule = FORMATS[str(form)]
-            return self._whole_type(rule_name, rule) if rule == "uuid" else self.add(rule_name, self.primitive(rule))
-        if has_length:
-            if most is not None and most < least:
-                raise failure(path, f"minLength is {least}, more than maxLength, {most}")
-            quote = self.notation.quote
-            return self.add(rule_name, f"{quote} {repeated(self.primitive('char'), least, most)} {quote}")
+        limits = string_limits(schema, path)
+        if limits.pattern is not None:
+            return self.add(rule_name, self.notation.pattern(limits.pattern, path))
+        if limits.rule is not None:
+            is_whole = limits.rule == "uuid"
+            return self._whole_type(rule_name, "uuid") if is_whole else self.add(rule_name, self.primitive(limits.rule))
+        if limits.has_length:
+            quote, characters = self.notation.quote, repeated(self.primitive("char"), limits.least, limits.most)
+            return self.add(rule_name, f"{quote} {characters} {quote}")
         return self._whole_type(rule_name, "string")
 
     def _constants(self, schema: Schema, kinds: Sequence[object], rule_name: str, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Rules of one call, for each way to write it.
+"""Rules of one call in each of its forms.
 
 The readers of the same names read all that they allow.
 """

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from minillama.engine.grammar.json_schema.gbnf_text import literal, repeated
-from minillama.engine.grammar.json_schema.keywords import Schema, check_keywords, check_typed, count, failure, text
+from minillama.engine.grammar.json_schema.keywords import Schema, check_keywords, check_typed, failure
 from minillama.engine.grammar.json_schema.object_rule import ObjectProperty
-from minillama.engine.grammar.json_schema.primitive_rules import FORMATS, PRIMITIVE_RULES
+from minillama.engine.grammar.json_schema.primitive_rules import PRIMITIVE_RULES
+from minillama.engine.grammar.json_schema.string_limits import string_limits
 from minillama.engine.grammar.json_schema.string_patterns import text_pattern
 from minillama.engine.grammar.tool_calls.call_rules import CallRules
 from minillama.engine.grammar.tool_calls.function_tools import FunctionTool
@@ -86,18 +87,12 @@ def _bound_text(rules: CallRules, reader: TaggedCalls, schema: Schema, path: str
         check_keywords(schema, {"const", "enum", "format"}, path)
         return _listed(reader, [schema["const"]] if "const" in schema else schema["enum"], path)
     check_typed(schema, "string", path)
-    pattern, form = text(schema, "pattern", path), text(schema, "format", path)
-    least, most = count(schema, "minLength", path) or 0, count(schema, "maxLength", path)
-    has_length, is_known = bool(least) or most is not None, form in FORMATS
-    if (pattern is not None) + is_known + has_length > 1:
-        raise failure(path, "only one of pattern, format, and minLength with maxLength is supported; remove others")
-    if pattern is not None:
-        return text_pattern(pattern, path)
-    if is_known:
-        return _format_text(rules, FORMATS[str(form)])
-    if most is not None and most < least:
-        raise failure(path, f"minLength is {least}, more than maxLength, {most}")
-    return repeated("[^<]", least, most) or '""' if has_length else None
+    limits = string_limits(schema, path)
+    if limits.pattern is not None:
+        return text_pattern(limits.pattern, path)
+    if limits.rule is not None:
+        return _format_text(rules, limits.rule)
+    return repeated("[^<]", limits.least, limits.most) or '""' if limits.has_length else None
 
 
 def _format_text(rules: CallRules, name: str) -> str:
