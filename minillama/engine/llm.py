@@ -172,7 +172,7 @@ class LLM:
         ctx_size: tokens of context of each slot; None for the model's own.
         slot_prompt_similarity: share of a prompt that a slot must hold more than, to be chosen for that.
         cache_ram: most MiB of copies of slots, for prompts that begin as an earlier text did.
-        draft_max: most tokens of a guess of the draft model, for all requests; None for 3.
+        draft_max: most tokens of a guess of the draft model in any request; None for 3.
         Raises ResourceError where the slots do not fit in memory.
         """
         limits = slots, ctx_size or self.ctx_size, max_waiting, slot_prompt_similarity, cache_ram, draft_max

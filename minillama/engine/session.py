@@ -10,6 +10,7 @@ from jaxtyping import Integer, UInt32
 
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import text_programs
+from minillama.engine.backends.programs.program import one_text
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.batches import Batches
 from minillama.engine.drafting.guesser import Guesser
@@ -150,7 +151,7 @@ class Session:
             count, padded = self._next_chunk(min(len(ids) - done, batch_size - done % batch_size))
             chunk = list(ids[done : done + count])
             self._prepare(padded)
-            row, valid = np.array([chunk + [0] * (padded - count)], np.int32), np.full(1, count, np.int32)
+            row, valid = np.array([chunk + [0] * (padded - count)], np.int32), one_text(count)
             logits, self._cache.handle = self._backend.call(text_programs.prefill, self._cache.handle, row, valid)
             self.tokens += chunk
             done += count
@@ -168,8 +169,7 @@ class Session:
         tail = ids[-chain.window :]
         recent = np.zeros((1, chain.window), np.int32)
         recent[0, : len(tail)] = tail
-        count = np.full(1, len(tail), np.int32)
-        return self._backend.call(text_programs.start, chain, seed_words(seed)[None], recent, count)
+        return self._backend.call(text_programs.start, chain, seed_words(seed)[None], recent, one_text(len(tail)))
 
     def generate(
         self,
@@ -202,9 +202,8 @@ class Session:
             return result, state
         ids = np.zeros((1, size), np.int32)
         ids[0, : 1 + len(draft)] = token, *draft
-        n_draft = np.full(1, len(draft), np.int32)
         result, state, cache.handle = self._backend.call(
-            text_programs.generate, cache.handle, chain, state, ids, n_draft, None
+            text_programs.generate, cache.handle, chain, state, ids, one_text(len(draft)), None
         )
         self._ahead = int(np.asarray(result.count)[0])
         self._ran = ids[0, : self._ahead]
@@ -227,8 +226,8 @@ class Session:
         self._discard_ahead()
         self._ensure(len(self.tokens) + 1)
         self._prepare(1)
-        ids, one = np.array([[token]], np.int32), np.ones(1, np.int32)
-        logits, self._cache.handle = self._backend.call(text_programs.prefill, self._cache.handle, ids, one)
+        ids = np.array([[token]], np.int32)
+        logits, self._cache.handle = self._backend.call(text_programs.prefill, self._cache.handle, ids, one_text(1))
         self.tokens.append(token)
         return logits
 

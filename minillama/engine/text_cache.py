@@ -1,12 +1,10 @@
 """The cache of one text: more room, sliding windows, the way back to earlier positions."""
 
-from typing import Any
-
 import jax
-import numpy as np
 
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import text_programs
+from minillama.engine.backends.programs.program import one_text
 from minillama.engine.generation.checkpoints import Checkpoint, Checkpoints, needs_checkpoints
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model.state_sizes import checkpoint_bytes, window_capacity
@@ -76,7 +74,7 @@ class TextCache:
         window = self._backend.config.sliding_window
         if window and length + count > self._first + window_capacity(window, self._chunk):
             self._first = first_held(window, length)
-            self.handle = self._backend.call(text_programs.slide, self.handle, _one(self._first))
+            self.handle = self._backend.call(text_programs.slide, self.handle, one_text(self._first))
 
     def go_back(self, length: int) -> int:
         """Drop all but the first `length` tokens; the number left.
@@ -90,21 +88,17 @@ class TextCache:
         if found is None:
             self.clear(self.capacity)
             return 0
-        self.handle = self._backend.restore(self.handle, found.states, _one(found.tokens))
+        self.handle = self._backend.restore(self.handle, found.states, one_text(found.tokens))
         self._first = found.first
         self._forget_checkpoints(found.tokens)
         return found.tokens
 
     def stay(self, length: int) -> int:
         """Cut to the first `length` tokens, where nothing has changed the states since; that number."""
-        self.handle = self._backend.truncate(self.handle, _one(length))
+        self.handle = self._backend.truncate(self.handle, one_text(length))
         self._forget_checkpoints(length)
         return length
 
     def _forget_checkpoints(self, length: int) -> None:
         if self._checkpoints is not None:
             self._checkpoints.forget_after(length)
-
-
-def _one(number: int) -> Any:
-    return np.full(1, number, np.int32)

@@ -59,7 +59,7 @@ class EmbeddingSettings:
 class DraftSettings:
     """Defaults of requests where there is a draft model.
 
-    most: tokens of a guess, for all requests at most; None: the engine's own.
+    most: most tokens of a guess; None: the engine's own.
     """
 
     most: int | None = None

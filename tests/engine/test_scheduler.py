@@ -169,7 +169,7 @@ def test_every_token_reaches_its_owner(
 
 @dataclass
 class FakeGuesser:
-    """Guesses of a device's next tokens, of which some are wrong; it needs a chunk now and then."""
+    """Guesses of a device's next tokens, some of them wrong; it needs a chunk now and then."""
 
     played: Played
     luck: Random

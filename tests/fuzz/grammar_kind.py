@@ -125,7 +125,7 @@ class GrammarKind(Kind[GrammarCase]):
             state, text = state.accept(token), text + pieces[token].decode()
 
     def _compare_stacks(self, text: str, state: GrammarState, rng: random.Random) -> None:
-        """The same against all stacks, for texts that have no tree."""
+        """The same against all stacks: for texts without a tree."""
         if len(text) > LONGEST or len(state.grammar.machine.elements) > MOST_ELEMENTS:
             tokens_of(state.allowed())
             return

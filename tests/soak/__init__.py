@@ -1,4 +1,4 @@
-"""Many rough clients on one server, for minutes: `python -m tests.soak --minutes 30 --clients 64`.
+"""Many rough clients on one server: `python -m tests.soak --minutes 30 --clients 64`.
 
 Clients read answers and streams to the end, leave in the middle, reset the connection, read slowly through small
 buffers, send bodies byte by byte, nonsense, huge bodies and values for hostile templates. Each whole answer must be

@@ -39,12 +39,11 @@ class SlotOptions:
             "ctx_size": (1, 1 << 31),
             "max_waiting": (1, 1 << 31),
             "cache_ram": (0, 1 << 31),
-            "draft_max": (0, LARGEST_DRAFT),
         }
+        if self.draft_max is not None:
+            bounds["draft_max"] = 0, LARGEST_DRAFT
         for name, (low, high) in bounds.items():
             value = as_int(getattr(self, name))
-            if name == "draft_max" and self.draft_max is None:
-                continue
             if value is None or not low <= value <= high:
                 raise OptionError(f"{name} is {quoted(getattr(self, name))}; expected {low} to {high}")
         if not 0 <= self.slot_prompt_similarity <= 1:
@@ -66,6 +65,8 @@ def open_batch_engine(
     """
     check_file()
     capacity = round_up(options.ctx_size)
+    draft_max = DEFAULT_GUESS if options.draft_max is None else options.draft_max
+    draft = draft if draft_max > 0 else None
     check_slots_fit(backend, capacity, types, options.slots, draft)
     batches = batches.within(capacity)
 
@@ -73,8 +74,8 @@ def open_batch_engine(
         return SlotExecutor(backend, options.slots, capacity, batches.ubatch_size, types)
 
     rules = Rules(options.slots, batches.ubatch_size, options.slot_prompt_similarity, options.cache_ram << 20)
-    drafter, draft_max = None, DEFAULT_GUESS if options.draft_max is None else options.draft_max
-    if draft is not None and draft_max > 0:
+    drafter = None
+    if draft is not None:
         if backend.config.is_recurrent:
             raise UnsupportedError(
                 "a draft model and slots: the model's recurrent layers cannot go back there after a wrong guess; open "
@@ -96,8 +97,7 @@ def check_slots_fit(
     free = min(map(available_bytes, backend.devices))
     needed = cache_bytes(backend.config, capacity, types, batch=slots) // len(backend.devices)
     if draft is not None:
-        limit = min(capacity, draft.ctx_size)
-        needed += cache_bytes(draft.backend.config, limit, draft.cache_types, batch=slots)
+        needed += draft.cache_bytes(slots, capacity)
     if needed > free:
         raise ResourceError(
             f"{slots} slots of {capacity} tokens need {shown_bytes(needed)} of cache, but {shown_bytes(free)} are "

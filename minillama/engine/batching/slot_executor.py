@@ -14,7 +14,7 @@ from jaxtyping import Int, UInt32
 
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import draft_programs, slot_programs
-from minillama.engine.backends.programs.program import Program
+from minillama.engine.backends.programs.program import Program, one_text
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.batching.device.sampler_pool import SamplerPools
 from minillama.engine.batching.device.saved_slot import SavedSlot, saved_sizes
@@ -73,7 +73,7 @@ class SlotExecutor:
             size = self._chunk_size(start + done, len(ids) - done)
             part = ids[done : done + size]
             row = np.array([[*part, *[0] * (size - len(part))]], np.int32)
-            given = row, _one(len(part)), _one(slot), _one(start + done)
+            given = row, one_text(len(part)), one_text(slot), one_text(start + done)
             last, self._cache = self._backend.call(slot_programs.prefill_slot, self._cache, *given)
             done += len(part)
         return last
@@ -85,7 +85,7 @@ class SlotExecutor:
         """
         pool, tail = self._samplers.join(slot, chain), list(ids)[-chain.window :]
         recent = np.array([[*tail, *[0] * (chain.window - len(tail))]], np.int32)
-        given = chain, seed_words(seed)[None], recent, _one(len(tail)), _one(slot), _one(ids[-1])[None]
+        given = chain, seed_words(seed)[None], recent, one_text(len(tail)), one_text(slot), one_text(ids[-1])[None]
         pool.chains, pool.states, self._latest = self._backend.call(
             slot_programs.join_slot, pool.chains, pool.states, self._latest, *given
         )
@@ -142,7 +142,9 @@ class SlotExecutor:
 
         Where not `rewinds`: all of its tokens.
         """
-        self._cache = self._backend.call(slot_programs.copy_slot, self._cache, _one(source), _one(target), _one(count))
+        self._cache = self._backend.call(
+            slot_programs.copy_slot, self._cache, one_text(source), one_text(target), one_text(count)
+        )
 
     def save(self, slot: int, count: int) -> SavedSlot:
         """A copy of the first `count` tokens of a slot, outside of the cache.
@@ -151,12 +153,12 @@ class SlotExecutor:
         """
         size = next(size for size in saved_sizes(self._room) if size >= count)
         return SavedSlot(
-            self._backend, self._backend.call(slot_programs.save_slot, self._cache, _one(slot), size), count
+            self._backend, self._backend.call(slot_programs.save_slot, self._cache, one_text(slot), size), count
         )
 
     def load(self, slot: int, saved: SavedSlot) -> None:
         """Put saved tokens into a slot, from its position 0 on."""
-        self._cache = self._backend.call(slot_programs.load_slot, self._cache, saved.handle(), _one(slot))
+        self._cache = self._backend.call(slot_programs.load_slot, self._cache, saved.handle(), one_text(slot))
 
     def warm_up(self, sampling: Sampling = DEFAULT) -> None:
         """Compile all programs, with a sampler chain of these options."""
@@ -233,7 +235,3 @@ class SlotExecutor:
 
     def _row_count(self, count: int) -> int:
         return next(size for size in self.row_counts if size >= count)
-
-
-def _one(number: int) -> Any:
-    return np.full(1, number, np.int32)

@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from minillama.engine.backends.base import Backend
 from minillama.engine.backends.programs import draft_programs, slot_programs, text_programs
+from minillama.engine.backends.programs.program import one_text
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft
 from minillama.engine.drafting.guesser import DraftText
 from minillama.engine.session import CHUNKS, common_prefix
@@ -86,7 +87,7 @@ class DraftExecutor:
         self._grow(start + len(ids))
         row = np.zeros((1, size), np.int32)
         row[0, : len(ids)] = self._known(ids)
-        given = row, _one(len(ids)), _one(slot), _one(start)
+        given = row, one_text(len(ids)), one_text(slot), one_text(start)
         _, self._cache = self._backend.call(slot_programs.prefill_slot, self._cache, *given)
 
     def _first(self, texts: Sequence[DraftText]) -> VerifiedDraft:
@@ -170,7 +171,3 @@ class DraftExecutor:
 def _numbers(draft: VerifiedDraft) -> tuple[list[int], list[float]]:
     """The guessed token of each row, and its probability among the likeliest ones."""
     return np.asarray(draft.tokens)[:, 0].tolist(), np.exp(np.asarray(draft.logprobs)[:, 0]).tolist()
-
-
-def _one(number: int) -> Int[np.ndarray, "1"]:
-    return np.full(1, number, np.int32)

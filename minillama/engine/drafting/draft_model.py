@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from minillama.engine.backends.base import Backend
 from minillama.engine.drafting.draft_executor import FIRST_CAPACITY, DraftExecutor
 from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.model import cache_bytes
 
 DEFAULT_GUESS = 3  # tokens, as llama.cpp's --spec-draft-n-max
 
@@ -34,6 +35,10 @@ class DraftModel:
         """As many slots as a batch engine has, of its capacity."""
         limit = min(capacity, self.ctx_size)
         return self._executor(slots, limit, limit)
+
+    def cache_bytes(self, slots: int, capacity: int) -> int:
+        """Bytes of the cache of `for_slots`."""
+        return cache_bytes(self.backend.config, min(capacity, self.ctx_size), self.cache_types, batch=slots)
 
     def _executor(self, slots: int, capacity: int, limit: int) -> DraftExecutor:
         return DraftExecutor(self.backend, slots, capacity, limit, self.cache_types, self.chunk, self.vocab_size)

@@ -23,7 +23,7 @@ class DraftText:
 class Guesser(Protocol):
     """A draft model with a cache of its own for the texts in slots.
 
-    A text is found again by its tokens, so that nobody has to say what has happened to it meanwhile.
+    A text is found again by its tokens, whatever has happened to it meanwhile.
     """
 
     def lacks(self, text: DraftText) -> int:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+from minillama.engine.generate_options import LARGEST_DRAFT
 from minillama.server.requests.fields import Field, Kind, read_fields
 from minillama.server.settings import DraftSettings
 
-MOST = Field(("speculative.n_max",), Kind.INT, 0, 63)
-LEAST = Field(("speculative.n_min",), Kind.INT, 0, 63)
+MOST = Field(("speculative.n_max",), Kind.INT, 0, LARGEST_DRAFT)
+LEAST = Field(("speculative.n_min",), Kind.INT, 0, LARGEST_DRAFT)
 P_MIN = Field(("speculative.p_min",), low=0.0, high=1.0)
 
 

@@ -20,7 +20,7 @@ from minillama.model.forward import unembed, unembed_shard
 from minillama.sampling import SamplerState
 from minillama.sampling.packed_chain import PackedChain
 
-CANDIDATES = 10  # of which a guess is the likeliest, as llama.cpp's draft-simple has top-k 10
+CANDIDATES = 10  # likeliest tokens that share the probability: the top-k 10 of llama.cpp's draft-simple
 
 
 @program(

@@ -21,6 +21,11 @@ Counts = Int[Array | np.ndarray, "B"]
 Masks = UInt32[Array | np.ndarray, "B words"]
 
 
+def one_text(number: int) -> Int[np.ndarray, "1"]:
+    """A number of one text, as programs take it."""
+    return np.full(1, number, np.int32)
+
+
 class Kind(Enum):
     """The kinds of values that programs take and give."""
 

@@ -1,7 +1,7 @@
 """The size of a prompt's next chunk, which bounds the gap between other texts' tokens.
 
-Short prompts are an exception. They are read whole, one after another without a step between them, for a second or two:
-their texts then begin together, large chunks and large steps cost less a token, and a gap in many is long, not each.
+Short prompts are an exception: up to 1.5 seconds of them are read whole, without a step between them. Their texts then
+begin together, and large chunks and steps cost less a token. In return a few gaps are long.
 """
 
 FIRST_CHUNK = 64  # tokens, before anything is measured

@@ -13,7 +13,7 @@ MOST_TOKENS = 32  # of a pass; each of so few has the bits of a lone token, what
 class SlotDrafter:
     """Guesses for the texts in slots.
 
-    draft_max: most tokens of one guess, for all requests. slots, capacity: of the model that verifies.
+    draft_max: most tokens of one guess in any request. slots, capacity: of the model that verifies.
     """
 
     def __init__(self, guesser: Guesser, draft_max: int, slots: int, capacity: int) -> None:
@@ -45,10 +45,13 @@ class SlotDrafter:
         """
         most = self.row_length(len(slots)) - 1
         wanted = [text for slot in slots if (text := self._text(slot, most)) is not None]
-        lacking = [text for text in wanted if self.guesser.lacks(text)]
+        lacks = {text.slot: self.guesser.lacks(text) for text in wanted}
+        lacking = [text for text in wanted if lacks[text.slot]]
         if lacking:
-            self.guesser.read(min(lacking, key=self.guesser.lacks))
-        ready = [text for text in wanted if not self.guesser.lacks(text)]
+            first = min(lacking, key=lambda text: lacks[text.slot])
+            self.guesser.read(first)
+            lacks[first.slot] = self.guesser.lacks(first)
+        ready = [text for text in wanted if not lacks[text.slot]]
         guesses = dict(zip((text.slot for text in ready), self.guesser.guess(ready) if ready else (), strict=True))
         return {slot.number: guess for slot in slots if (guess := guesses.get(slot.number)) and _is_long(slot, guess)}
 

@@ -1,7 +1,7 @@
 """Skinny GEMM of the float types.
 
 The running sums of a row and a token fill several registers on AVX2. They are independent of each other, so that a
-pass over the data computes only as many of them, for all tokens of a tile, as registers can hold. Running sums stay in
+pass over the data computes as many of them for the tokens of a tile as registers can hold. Running sums stay in
 memory between the passes.
 """
 
