@@ -281,6 +281,7 @@ def test_options_reach_the_model(
     words = ["-m", str(model), "-t", "1", "-tb", "2"]
     words += ["-sm", "layer", "-ts", "3,1", "--worker-timeout", "20"]
     words += ["-c", "1024", "-b", "64", "-ub", "32", "-ngl", "0", "-lm", "none", "-ctk", "q8_0"]
+    words += ["-md", str(model), "-cd", "512", "-ngld", "0", "-ctkd", "q8_0"]
     assert main(["run", "-p", "x", *words, "--chat-template-file", str(template)]) == 2
     assert asked == {
         "path": model, "ctx_size": 1024, "batch_size": 64, "ubatch_size": 32, "n_gpu_layers": 0, "use_mmap": False,
@@ -288,6 +289,8 @@ def test_options_reach_the_model(
         "cache_type_k": "q8_0", "cache_type_v": "f16", "chat_template": "{{ messages }}", "progress": False,
         "split_mode": "layer", "tensor_split": (3.0, 1.0), "main_gpu": 0, "tensor_parallel": 1, "workers": None,
         "secret": None, "threads": 1, "worker_timeout": 20.0, "hf_repo": None, "hf_file": None, "offline": False,
+        "model_draft": model, "hf_repo_draft": None, "ctx_size_draft": 512, "n_gpu_layers_draft": 0,
+        "cache_type_k_draft": "q8_0", "cache_type_v_draft": "f16",
     }  # fmt: skip
     assert threads == {"threads": 1, "threads_batch": 2, "platform": None, "cpu_devices": 2}
     assert capsys.readouterr().err == "minillama: error: enough\n"
