@@ -1,8 +1,11 @@
 """Many texts at once: each is the text that it is alone, and everything ends."""
 
+import gc
+import random
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +18,9 @@ import minillama as ml
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.engine.batching.batch_errors import ContextSizeError, QueueFullError
 from minillama.engine.batching.batch_stream import BatchStream, finish_all
+from minillama.engine.batching.device.rare_sampler import RareCompilation
+from minillama.engine.batching.device.sampler_pool import MOST_POOLS
+from minillama.engine.compile.compile_timer import compile_seconds
 from minillama.engine.result import Reason, State
 
 CTX, SLOTS = 256, 4  # one number of slots: each one compiles programs of its own
@@ -53,6 +59,59 @@ def test_a_text_does_not_depend_on_the_cache(llm: ml.LLM, engine: BatchEngine, c
     assert (done.tokens, done.logprobs) == (alone.tokens, alone.logprobs)
     assert stream.cached_tokens == (59 if cache_prompt else 0)
     assert done.timings.prompt_tokens == 60 - stream.cached_tokens
+
+
+RARE = [{"repeat_last_n": 1 << power, "repeat_penalty": 1.2} for power in range(7, 12)]
+RARE += [{"mirostat": 1}, {"mirostat": 2}, {"top_k": 0}, {"top_k": 100}, {"dry_multiplier": 0.5}, {"samplers": "k"}]
+
+
+def test_rare_samplers_compile_while_other_texts_go_on(llm: ml.LLM) -> None:
+    """The engine's thread compiles nothing, few rare samplers are kept, and every text is that of the request alone."""
+    with llm.batch_engine(SLOTS, max_waiting=50) as engine:
+        engine.warm_up()
+        compiled = engine.call(compile_seconds)
+        long = engine.submit("the ant", n=-1, temp=0.9, seed=1, ignore_eos=True, context_shift=True)
+        samplers, programs = engine._scheduler.executor._samplers, set()
+        settings = [{"n": 6, "seed": number, "ignore_eos": True, **one} for number, one in enumerate(RARE)]
+        for one in settings:
+            before = len(long.text)
+            done = engine.submit("the ant", **one).finish()
+            assert done.tokens == llm.generate("the ant", **one).tokens
+            assert len(long.text) > before
+            programs |= {weakref.ref(pool.caller) for pool in samplers._pools.values() if pool.is_rare}
+        long.cancel()
+        assert engine.call(compile_seconds) == compiled
+        gc.collect()
+        assert len(programs) >= len(RARE)
+        assert sum(kept() is not None for kept in programs) == MOST_POOLS
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_requests_of_mixed_settings(llm: ml.LLM, slots: int) -> None:
+    """More rare samplers than are kept, in any order, some cancelled while theirs is compiled."""
+    order = random.Random(slots)
+    with llm.batch_engine(SLOTS) as engine:
+        settings = [{"n": 4, "seed": order.randrange(3), "temp": 0.8, **order.choice([{}, *RARE])} for _ in range(30)]
+        streams = [engine.submit("the ant", **one) for one in settings]
+        for stream in (cancelled := order.sample(streams, 5)):
+            stream.cancel()
+        for one, stream in zip(settings, streams, strict=True):
+            done = stream.finish()
+            if stream not in cancelled:
+                assert done.tokens == llm.generate("the ant", **one).tokens
+
+
+def test_a_sampler_that_cannot_be_compiled(llm: ml.LLM, engine: BatchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request fails; the others go on."""
+
+    def compile(self: RareCompilation) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(RareCompilation, "_compile", compile)
+    other = engine.submit("the ant", n=20, temp=0, ignore_eos=True)
+    with pytest.raises(MemoryError, match="no room"):
+        engine.submit("the ant", n=4, repeat_last_n=3000, repeat_penalty=1.1).finish()
+    assert len(other.finish().tokens) == 20
 
 
 def test_generate_many(llm: ml.LLM) -> None:

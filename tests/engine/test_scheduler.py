@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 import pytest
-from fake_executor import END, DeviceError, FakeClock, FakeExecutor, lone_text, next_token
+from fake_executor import END, Compilation, DeviceError, FakeClock, FakeExecutor, lone_text, next_token
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import write_tiny
@@ -42,6 +42,7 @@ class Arrival:
     slot: int | None = None
     cache_prompt: bool = True
     cancelled: int | None = None
+    sampler: str | None = None  # of a rare structure
 
     def expected(self) -> tuple[list[int], Reason]:
         options = {"n": self.n, "seed": self.seed, "shifts": self.shifts, "keep": self.keep}
@@ -73,14 +74,17 @@ class Played:
         """seconds: what the device takes for a token of a prompt; for a step ten times that."""
         self.clock, self.tokenizer, self.fails, self.rewinds = FakeClock(), tokenizer, fails, rewinds
         self.device: FakeExecutor
+        self.compilations: list[Compilation] = []
 
         def make_executor() -> FakeExecutor:
-            self.device = FakeExecutor(slots, CAPACITY, self.clock, rewinds, self.fails, seconds)
+            device = FakeExecutor(slots, CAPACITY, self.clock, rewinds, self.fails, seconds, self.compilations)
+            self.device = device
             self.fails = set()
             return self.device
 
         drafter = None if luck is None else SlotDrafter(FakeGuesser(self, luck), 5, slots, CAPACITY)
-        self.scheduler = Scheduler(make_executor, Rules(slots, 8, cache_bytes=8 * cached), self.clock, drafter)
+        rules = Rules(slots, 8, cache_bytes=8 * cached)
+        self.scheduler = Scheduler(make_executor, rules, self.clock, drafter, self.wake)
         self.began: list[int] = []  # numbers of requests, in the order of their slots
         self.streams: dict[int, tuple[Arrival, BatchStream]] = {}
 
@@ -91,9 +95,16 @@ class Played:
         text = TextRequest(arrival.ids, request, Sampling())
         options = SubmitOptions(cache_prompt=arrival.cache_prompt, slot=arrival.slot)
         self.streams[number] = arrival, stream
-        self.scheduler.add(BatchTask(stream, text, options, None, self.tokenizer, self.clock()))
+        self.scheduler.add(BatchTask(stream, text, options, arrival.sampler, self.tokenizer, self.clock()))
+
+    def wake(self) -> None:
+        self.scheduler.admission.sampler_compiled()
 
     def turn(self, turn: int) -> None:
+        for compilation in list(self.compilations):
+            compilation.turn()
+            if compilation.turns == 0:
+                self.compilations.remove(compilation)
         for arrival, stream in self.streams.values():
             if arrival.cancelled is not None and arrival.turn + arrival.cancelled <= turn:
                 stream.cancel()
@@ -122,7 +133,8 @@ class Played:
         for turn in range(MOST_TURNS):
             while left and left[0].turn <= turn:
                 self.add(left.pop(0))
-            if not left and not self.scheduler.has_work:
+            if not left and not self.scheduler.has_work and not self.compilations:
+                assert not self.scheduler.waiting
                 return
             self.turn(turn)
         raise AssertionError("starved")
@@ -141,6 +153,7 @@ def arrivals() -> st.SearchStrategy[list[Arrival]]:
         slot=st.one_of(st.none(), st.none(), st.integers(0, 1)),
         cache_prompt=st.booleans(),
         cancelled=st.one_of(st.none(), st.none(), st.integers(0, 12)),
+        sampler=st.sampled_from([None, None, None, "top-k off", "mirostat"]),
     )
     shifting = st.builds(lambda one: Arrival(**{**vars(one), "n": abs(one.n), "shifts": True}), one)
     return st.lists(st.one_of(one, shifting), max_size=14)
@@ -218,10 +231,14 @@ def test_drafts_change_no_text(
 @given(arrivals(), st.integers(2, 3))
 @settings(max_examples=15)
 def test_first_come_first_served(tokenizer: Tokenizer, arrivals: list[Arrival], slots: int) -> None:
-    """Requests for any slot get one in the order of their arrival, also past requests for a certain slot."""
+    """Requests for any slot get one in the order of their arrival.
+
+    They pass those for a certain slot, and those whose sampler is being compiled.
+    """
     played = Played(tokenizer, slots, rewinds=True, cached=0, fails=set())
     played.play(arrivals)
-    free = [number for number in played.began if played.streams[number][0].slot is None]
+    begun = [(number, played.streams[number][0]) for number in played.began]
+    free = [number for number, arrival in begun if arrival.slot is None and arrival.sampler is None]
     assert free == sorted(free)
 
 

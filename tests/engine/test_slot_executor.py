@@ -21,7 +21,8 @@ from minillama.engine.batching.slot_executor import SlotExecutor
 from minillama.sampling import Sampling
 
 SLOTS, CAPACITY, CHUNK = 4, 128, 32
-SAMPLINGS = (Sampling(temp=0.9), Sampling(temp=0.7, repeat_penalty=1.3))  # of two structures
+USUAL = (Sampling(temp=0.9), Sampling(temp=0.7, repeat_penalty=1.3, repeat_last_n=100))  # of two structures
+SAMPLINGS = (*USUAL, Sampling(mirostat=2))  # and a rare one
 STEPS = 6
 Numbers = list[tuple[int, float]]  # tokens with their log-probabilities
 
@@ -101,9 +102,9 @@ class Case:
 def case_of(path: Path) -> Case:
     llm = ml.load(path, progress=False, ctx_size=CAPACITY)
     executor = SlotExecutor(llm.backend, SLOTS, CAPACITY, CHUNK, llm.cache_types)
-    for sampling in SAMPLINGS:
+    for sampling in USUAL:
         executor.warm_up(sampling)
-    wanted = [(number, sampling) for number in range(5) for sampling in range(2)]
+    wanted = [(number, sampling) for number in range(5) for sampling in range(len(SAMPLINGS))]
     return Case(llm, executor, {key: alone(llm, prompt(key[0]), SAMPLINGS[key[1]], key[0]) for key in wanted})
 
 
@@ -171,7 +172,7 @@ def come_and_go(case: Case, seed: int) -> None:
     order = random.Random(seed)
     chains = [case.llm.backend.chain(sampling, is_shared=True) for sampling in SAMPLINGS]
     crowd = Crowd(case.executor, chains)
-    waiting = [(order.randrange(5), order.randrange(2)) for _ in range(order.randrange(1, 8))]
+    waiting = [(order.randrange(5), order.randrange(len(SAMPLINGS))) for _ in range(order.randrange(1, 8))]
     texts, compiled = len(waiting), programs_compiled()
     while waiting or crowd.texts:
         free = sorted(set(range(SLOTS)) - set(crowd.texts))

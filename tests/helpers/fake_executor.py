@@ -1,7 +1,7 @@
 """A device without a model: the next token is a hash of the seed and of the tokens in the slot."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +55,27 @@ class DeviceError(Exception):
 
 
 @dataclass
+class Compilation:
+    """A sampler that is ready after a few turns."""
+
+    chain: str
+    compiled: list[str]
+    then: Callable[[], None]
+    turns: int = 3
+
+    def turn(self) -> None:
+        self.turns -= 1
+        if self.turns == 0:
+            self.compiled.append(self.chain)
+            self.then()
+
+
+@dataclass
 class FakeExecutor:
     """Slots of tokens; every call checks that it could be served by a real cache.
 
-    fails: numbers of the calls that fail. A slot that does not rewind goes on where it is, or begins anew.
+    fails: numbers of the calls that fail. A slot that does not rewind goes on where it is, or begins anew. A chain
+    that is no None is rare. compilations: those under way, at most one; whoever plays gives them turns.
     """
 
     slots: int
@@ -67,12 +84,15 @@ class FakeExecutor:
     rewinds: bool = True
     fails: set[int] = field(default_factory=set)
     seconds: float = 1.0  # of a token of a prompt
+    compilations: list[Compilation] = field(default_factory=list)
     calls: int = 0
     waits: int = 0
 
     def __post_init__(self) -> None:
         self.cells: list[list[int]] = [[] for _ in range(self.slots)]
         self.seeds = [0] * self.slots
+        self.compiled: list[str] = []
+        self._rare = [False] * self.slots
         self._latest = [EMPTY] * self.slots
         self._unread: list[object] = []
 
@@ -82,9 +102,21 @@ class FakeExecutor:
         self._go_back(slot, start)
         self.cells[slot] += ids
 
+    def is_ready(self, chain: Any, busy: Collection[int], then: Callable[[], None]) -> bool:
+        assert set(busy) < set(range(self.slots)), "a request is asked for when it has a slot"
+        if chain is None or chain in self.compiled:
+            return True
+        if not self.compilations:
+            self.compilations.append(Compilation(chain, self.compiled, then))
+        return False
+
+    def is_rare(self, chain: Any) -> bool:
+        return chain is not None
+
     def join(self, slot: int, chain: Any, seed: int, ids: Sequence[int]) -> None:
         self._call(1)
-        self.seeds[slot], self._latest[slot] = seed, ids[-1]
+        assert chain is None or chain in self.compiled
+        self.seeds[slot], self._latest[slot], self._rare[slot] = seed, ids[-1], chain is not None
 
     def step(self, slots: Sequence[int], positions: Sequence[int]) -> list[SampledToken]:
         self._call(10)
@@ -105,7 +137,7 @@ class FakeExecutor:
         assert self.rewinds and max(map(len, texts)) <= size and size * len(slots) <= 32
         found = []
         for slot, position, text in zip(slots, positions, texts, strict=True):
-            assert text[0] == self._latest[slot] and position + len(text) <= self.capacity
+            assert not self._rare[slot] and text[0] == self._latest[slot] and position + len(text) <= self.capacity
             self._go_back(slot, position)
             tokens = []
             for token, guess in zip(text, [*text[1:], None], strict=True):

@@ -34,6 +34,14 @@ class HostCopy:
 
 
 @runtime_checkable
+class Caller(Protocol):
+    """A way to call programs."""
+
+    def call(self, program: Program, *args: Any) -> Any:
+        """Run a program; see `Backend.call`."""
+
+
+@runtime_checkable
 class Backend(Protocol):
     """A way to call the programs of a model."""
 
@@ -47,6 +55,12 @@ class Backend(Protocol):
         """Run a program; the arguments and results are of the kinds that it declares.
 
         A cache or sampler state that is passed cannot be used again.
+        """
+
+    def apart(self) -> Caller | None:
+        """Calls from any thread, with compiled programs that go when it goes.
+
+        None where all calls must come in one order.
         """
 
     def chain(self, sampling: Sampling, *, is_shared: bool = False) -> Handle:
@@ -94,6 +108,9 @@ class Backend(Protocol):
 
 class BackendDefaults:
     """Defaults of backends in one process."""
+
+    def apart(self) -> Caller | None:
+        return None
 
     def put(self, ids: Int[np.ndarray, "B T"]) -> Handle:
         return ids

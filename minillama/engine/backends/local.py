@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from minillama.engine.backends.base import BackendDefaults, Handle
+from minillama.engine.backends.base import BackendDefaults, Caller, Handle
 from minillama.engine.backends.packed_params import PackedParams, pack
 from minillama.engine.backends.programs import text_programs
 from minillama.engine.backends.programs.program import Kind, Program
@@ -40,6 +40,9 @@ class LocalBackend(BackendDefaults):
     def call(self, program: Program, *args: Any) -> Any:
         return _compiled(program)(self._packed, self.config, *args)
 
+    def apart(self) -> Caller:
+        return OwnPrograms(self._packed, self.config)
+
     def chain(self, sampling: Sampling, *, is_shared: bool = False) -> Handle:
         return jax.device_put(build_packed_chain(sampling, self.config.vocab_size, is_shared=is_shared), self.device)
 
@@ -66,8 +69,27 @@ class LocalBackend(BackendDefaults):
         return None if stats is None else stats.temp_size_in_bytes
 
 
+class OwnPrograms:
+    """Calls with compiled programs that go when it goes."""
+
+    def __init__(self, packed: PackedParams, config: Config) -> None:
+        self._packed, self._config = packed, config
+        self._functions: dict[Program, Any] = {}
+
+    def call(self, program: Program, *args: Any) -> Any:
+        """Run a program; see `Backend.call`."""
+        function = self._functions.get(program)
+        if function is None:
+            function = self._functions[program] = _jitted(program).jitted
+        return function(self._packed, self._config, *args)
+
+
 @cache
 def _compiled(program: Program) -> CachedJit:
+    return _jitted(program)
+
+
+def _jitted(program: Program) -> CachedJit:
     """A program as a jitted function of packed parameters, configuration and arguments."""
 
     def run(packed: PackedParams, config: Config, *args: Any) -> Any:

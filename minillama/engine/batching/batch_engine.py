@@ -50,8 +50,8 @@ class BatchEngine:
         self._backend, self._requests, self._rules = backend, requests, rules
         self._max_waiting, self._check_file = max_waiting, check_file
         self._clock = EngineClock()
-        self._scheduler = Scheduler(make_executor, rules, self._clock, drafter)
-        self._thread = EngineThread(self._scheduler)
+        self._thread = EngineThread(lambda wake: Scheduler(make_executor, rules, self._clock, drafter, wake))
+        self._scheduler = self._thread.scheduler
         self._numbers = itertools.count()
         self._close = weakref.finalize(self, self._thread.stop)  # also at the end of the process
 

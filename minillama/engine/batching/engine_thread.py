@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from minillama.engine.batching.scheduler import Scheduler
 from minillama.engine.compile.compile_timer import compile_seconds
@@ -31,11 +32,12 @@ class EngineClock:
 class EngineThread:
     """A scheduler and its thread, which waits while there is no work.
 
-    `stop` ends it; afterwards `send` raises ResourceError.
+    `stop` ends it; afterwards `send` raises ResourceError. make_scheduler: is given a function that wakes the thread
+    when a sampler is compiled.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, make_scheduler: Callable[[Callable[[], None]], Scheduler]) -> None:
+        self.scheduler = make_scheduler(self._sampler_compiled)
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._ended: str | None = None  # the reason
@@ -45,7 +47,7 @@ class EngineThread:
     @property
     def waiting(self) -> int:
         """Requests and other messages in the queue."""
-        return len(self._scheduler.waiting) + self._inbox.qsize()
+        return len(self.scheduler.waiting) + self._inbox.qsize()
 
     def send(self, message: Message) -> None:
         """Call a function between two turns; does not wait.
@@ -56,6 +58,10 @@ class EngineThread:
             if self._ended is not None:
                 raise ResourceError(f"{self._ended}; open another one with batch_engine()")
             self._inbox.put(message)
+
+    def _sampler_compiled(self) -> None:
+        with suppress(ResourceError):  # the thread has ended meanwhile
+            self.send(lambda scheduler: scheduler.admission.sampler_compiled())
 
     def stop(self) -> None:
         """End all requests and the thread, after the work that the device has begun."""
@@ -70,8 +76,8 @@ class EngineThread:
         error = None
         try:
             while self._read_messages():
-                self._scheduler.turn()
-                self._scheduler.settle()
+                self.scheduler.turn()
+                self.scheduler.settle()
         except Exception as problem:  # the device side could not be opened again
             error = ResourceError(f"the batch engine has failed ({first_line(problem, with_type=True)})")
             error.__cause__ = problem
@@ -79,17 +85,17 @@ class EngineThread:
             self._ended = self._ended or str(error)
         while not self._inbox.empty():
             if (message := self._inbox.get()) is not None:
-                message(self._scheduler)
-        self._scheduler.stop(error)
+                message(self.scheduler)
+        self.scheduler.stop(error)
 
     def _read_messages(self) -> bool:
         """Act on the messages; False at the end.
 
         Waits for one while there is no work.
         """
-        while not self._inbox.empty() or not self._scheduler.has_work:
+        while not self._inbox.empty() or not self.scheduler.has_work:
             message = self._inbox.get()
             if message is None:
                 return False
-            message(self._scheduler)
+            message(self.scheduler)
         return True

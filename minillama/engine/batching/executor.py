@@ -1,6 +1,6 @@
 """The interface between the scheduler and the device: slots, chunks, steps and draws."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,6 +35,16 @@ class Executor(Protocol):
 
     def prefill(self, slot: int, start: int, ids: Sequence[int]) -> Chunk:
         """Run tokens in a slot, from position `start` on."""
+
+    def is_ready(self, chain: Any, busy: Collection[int], then: Callable[[], None]) -> bool:
+        """Whether the programs of a chain are compiled; otherwise they will be, one after another.
+
+        busy: slots whose samplers are in use. then: called in another thread when a compilation has ended. Raises what
+        the compilation has raised.
+        """
+
+    def is_rare(self, chain: Any) -> bool:
+        """Whether a sampler draws alone, so that its texts get no drafts."""
 
     def join(self, slot: int, chain: Any, seed: int, ids: Sequence[int]) -> None:
         """Put a request's sampler into a slot, and its last token as the latest one."""

@@ -3,27 +3,27 @@
 Read `Scheduler.turn` first. Nothing here knows the device: `Executor` is the interface.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 from minillama.engine.batching.batch_task import BatchTask
 from minillama.engine.batching.counters import ChunkRecord, Counters, SlotInfo, TurnRecord
 from minillama.engine.batching.executor import Executor, SampledToken
+from minillama.engine.batching.policy.admission import Admission
 from minillama.engine.batching.policy.chunk_rule import ChunkRule
 from minillama.engine.batching.policy.prefix_reuse import PrefixReuse
-from minillama.engine.batching.policy.slot_choice import choose_slot, common_tokens, oldest_prompt
+from minillama.engine.batching.policy.slot_choice import common_tokens, oldest_prompt
 from minillama.engine.batching.policy.slot_drafter import SlotDrafter
 from minillama.engine.batching.policy.step_plan import plan_steps
+from minillama.engine.batching.policy.turn_log import TurnLog
 from minillama.engine.batching.prefix_cache import PrefixCache
 from minillama.engine.batching.slots import ChunkUnderWay, DrawUnderWay, Slot, grammar_masks
 from minillama.engine.generation.context_shift import kept_tokens, shift
 from minillama.engine.result import Reason
 from minillama.errors import ResourceError, first_line
 
-LOGGED_TURNS = 1000
 LONG_TURN = 0.02  # seconds; the host's part of a turn is little of that
 
 
@@ -40,7 +40,8 @@ class Rules:
 class Scheduler:
     """Requests in a queue, requests in slots, and the work of the device.
 
-    One thread calls it. `make_executor` opens the device side, again after a failed call.
+    One thread calls it. `make_executor` opens the device side, again after a failed call. wake: called in another
+    thread where a turn has something to do again; `admission.sampler_compiled` must follow in the first one.
     """
 
     def __init__(
@@ -49,27 +50,36 @@ class Scheduler:
         rules: Rules,
         clock: Callable[[], float],
         drafter: SlotDrafter | None = None,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self.waiting: deque[BatchTask] = deque()
         self.slots = [Slot(number) for number in range(rules.slots)]
         self.counters = Counters()
-        self.log: deque[TurnRecord] = deque(maxlen=LOGGED_TURNS)
         self.executor = make_executor()
         self.capacity = self.executor.capacity
         self._make_executor, self._rules, self._clock = make_executor, rules, clock
         self._drafter = drafter
+        self.admission = Admission(self.slots, rules.similarity, self._fail, wake)
         self._chunk_rule = ChunkRule(rules.ubatch_size)
         self.prefix_cache = PrefixCache(rules.cache_bytes)
         self._prefixes = PrefixReuse(self.prefix_cache, self.counters)
         self._under_way: list[ChunkUnderWay | DrawUnderWay] = []
-        self._turn = TurnRecord(0, 0.0)
+        self._log = TurnLog(clock)
         self._unstepped = 0  # tokens of chunks since the last step
-        self._settled_at: float | None = None
 
     @property
     def has_work(self) -> bool:
         """Whether a turn would do anything."""
-        return bool(self.waiting or self._under_way or any(slot.task for slot in self.slots))
+        return self.admission.has_work or bool(self._under_way) or any(slot.task for slot in self.slots)
+
+    @property
+    def waiting(self) -> Collection[BatchTask]:
+        """The requests in the queue, the oldest first."""
+        return self.admission.waiting
+
+    @property
+    def log(self) -> Sequence[TurnRecord]:
+        """The last turns, the oldest first."""
+        return self._log.turns
 
     def warm_ups(self) -> Iterator[str]:
         """Compile one program after another; yields their names."""
@@ -80,7 +90,7 @@ class Scheduler:
     def add(self, task: BatchTask) -> None:
         """Put a request at the end of the queue."""
         self.counters.submitted += 1
-        self.waiting.append(task)
+        self.admission.waiting.append(task)
 
     def settle(self) -> None:
         """Wait for the work under way before the next turn, where turns are long.
@@ -90,8 +100,8 @@ class Scheduler:
         """
         if not self._under_way:
             return
-        self._settled_at = self._clock()
-        if self.log[-1].seconds > LONG_TURN:
+        self._log.settle()
+        if self._log.turns[-1].seconds > LONG_TURN:
             with suppress(Exception):
                 for work in self._under_way:
                     self.executor.wait(work.handle)
@@ -102,12 +112,12 @@ class Scheduler:
         Between the chunks of short prompts is no step. Meanwhile the tokens of the last turn become text. A failed
         call of the device fails the requests in slots, and the slots start anew.
         """
-        began = self._clock() if self._settled_at is None else self._settled_at
-        self._turn, self._settled_at = TurnRecord(self._turn.number + 1, began), None
+        self._log.begin()
         tasks = [slot.task for slot in self.slots if slot.task is not None]
         try:
             self._drop_cancelled()
-            self._admit()
+            for slot, task in self.admission.admitted(self.executor):
+                self._begin(slot, task)
             before, self._under_way = self._under_way, []
             if self._needs_last_tokens:
                 while before:
@@ -132,7 +142,7 @@ class Scheduler:
     def stop(self, error: Exception | None = None) -> None:
         """End all requests: as interrupted ones, or with an error."""
         tasks = [*self.waiting, *(slot.task for slot in self.slots if slot.task is not None)]
-        self.waiting.clear()
+        self.admission.waiting.clear()
         for slot in self.slots:
             slot.clear()
         self._under_way = []
@@ -150,8 +160,7 @@ class Scheduler:
     # ---- requests come and go ----
 
     def _drop_cancelled(self) -> None:
-        for task in [task for task in self.waiting if task.stream.is_cancelled]:
-            self.waiting.remove(task)
+        for task in self.admission.drop_cancelled():
             self._end(task, Reason.INTERRUPTED)
             task.stream.notify()
         for slot in self.slots:
@@ -159,28 +168,11 @@ class Scheduler:
                 self._end(slot.task, Reason.INTERRUPTED)
                 self._release(slot)
 
-    def _admit(self) -> None:
-        """First come, first served.
-
-        A request that waits for a certain slot lets others pass, but not into that slot.
-        """
-        kept: set[int] = set()
-        for task in list(self.waiting):
-            idle = [slot for slot in self.slots if slot.task is None and slot.number not in kept]
-            slot = choose_slot(idle, task, self._rules.similarity, rewinds=self.executor.rewinds)
-            if slot is not None:
-                self.waiting.remove(task)
-                self._begin(slot, task)
-            elif task.options.slot is None:
-                return
-            else:
-                kept.add(task.options.slot)
-
     def _begin(self, slot: Slot, task: BatchTask) -> None:
         slot.task = task  # first of all, so that a failed call finds it
         cached = self._prefixes.fill(self.executor, self.slots, slot, task)
         self.counters.cached_tokens += cached
-        slot.begin(task, cached)
+        slot.begin(task, cached, is_rare=self.executor.is_rare(task.chain))
         self.executor.join(slot.number, task.chain, task.seed, task.ids)
         self._save_snapshot(slot, task)
         task.begin(slot.number, cached, self._clock())
@@ -208,7 +200,7 @@ class Scheduler:
                 slot.run_latest()
             owners = tuple((slot, slot.task, self._is_full(slot)) for slot in step.rows if slot.task)
             self._under_way.append(DrawUnderWay(draw, owners))
-        self._turn = replace(self._turn, rows=tuple((slot.number, slot.task.number) for slot in rows if slot.task))
+        self._log.add(rows=tuple((slot.number, slot.task.number) for slot in rows if slot.task))
 
     def _goes_on(self, slot: Slot) -> bool:
         """Whether a text needs one more token; a full slot first drops its older half."""
@@ -232,7 +224,7 @@ class Scheduler:
         cached = common_tokens(slot, rest, rewinds=self.executor.rewinds)
         slot.go_on_with(rest, cached)
         task.stream.is_shifted = True
-        self._turn = replace(self._turn, notes=(*self._turn.notes, f"context shift in slot {slot.number}"))
+        self._log.note(f"context shift in slot {slot.number}")
 
     def _is_burst(self) -> bool:
         """Whether the oldest unread prompt is read whole, without a step before it."""
@@ -245,7 +237,7 @@ class Scheduler:
         if oldest is None:
             return
         slot, task = oldest
-        start, generating = len(slot.text), bool(self._turn.rows)
+        start, generating = len(slot.text), bool(self._log.turn.rows)
         size = len(slot.prompt) if self._is_burst() else self._chunk_rule.size(generating=generating)
         tokens = slot.next_chunk(size)
         chunk = self.executor.prefill(slot.number, start, tokens)
@@ -253,7 +245,7 @@ class Scheduler:
         self._under_way.append(ChunkUnderWay(task, chunk, len(tokens) if slot.drawn == 0 else 0))
         self.counters.chunks += 1
         self.counters.prompt_tokens += len(tokens)
-        self._turn = replace(self._turn, chunk=ChunkRecord(slot.number, task.number, start, len(tokens)))
+        self._log.add(chunk=ChunkRecord(slot.number, task.number, start, len(tokens)))
         self._save_snapshot(slot, task)
 
     def _save_snapshot(self, slot: Slot, task: BatchTask) -> None:
@@ -322,8 +314,8 @@ class Scheduler:
 
     def _record(self) -> None:
         """Log the turn, which has waited for the work of the one before."""
-        seconds = self._clock() - self._turn.began
-        if self.log:
-            chunk = self.log[-1].chunk
-            self._chunk_rule.measured(seconds, rows=len(self.log[-1].rows), tokens=chunk.tokens if chunk else 0)
-        self.log.append(replace(self._turn, seconds=seconds, waiting=len(self.waiting)))
+        before = self.log[-1] if self.log else None
+        seconds = self._log.end(len(self.waiting))
+        if before is not None:
+            tokens = 0 if before.chunk is None else before.chunk.tokens
+            self._chunk_rule.measured(seconds, rows=len(before.rows), tokens=tokens)

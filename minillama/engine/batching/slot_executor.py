@@ -4,8 +4,7 @@ All calls return before the device has computed; only `read` and `wait` wait. Sh
 and rows are padded to a few sizes, and `warm_up` compiles them all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +14,10 @@ from jaxtyping import Int, UInt32
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import draft_programs, slot_programs
 from minillama.engine.backends.programs.program import Program, one_text
-from minillama.engine.backends.programs.verified_draft import VerifiedDraft
-from minillama.engine.batching.device.sampler_pool import SamplerPools
+from minillama.engine.batching.device.sampler_pool import SamplerPool, SamplerPools
 from minillama.engine.batching.device.saved_slot import SavedSlot, saved_sizes
+from minillama.engine.batching.device.slot_draw import Draw, Part, joined
 from minillama.engine.batching.executor import Masks, SampledToken
-from minillama.engine.generation.top_probs import ReportedTop
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.sampling import Sampling
 from minillama.sampling.mersenne_twister import seed_words
@@ -30,18 +28,8 @@ CHUNKS = (16, 32, 64, 128, 256, 512, 1024, 2048)  # tokens of a chunk, padded; e
 LONGEST_ROW = 16  # tokens of one text in a pass over drafts
 
 DEFAULT = Sampling()
+RARE = (Sampling(top_k=0), Sampling(top_k=100))  # compiled in advance nevertheless
 Rows = Int[np.ndarray, "B"]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Tokens that the device is sampling.
-
-    drafts: each has a token in all rows of the step. chosen: the draft and the row of each token that counts.
-    """
-
-    drafts: tuple[VerifiedDraft, ...]
-    chosen: tuple[tuple[int, int], ...]
 
 
 class SlotExecutor:
@@ -65,6 +53,7 @@ class SlotExecutor:
         self._cache: Handle = self._backend.new_cache(self._room, self._types, self.slots)
         self._latest: Handle = self._backend.put(np.zeros((self.slots, 1), np.int32))
         self._samplers = SamplerPools(self._backend, self.slots)
+        self._samplers.usual.add(self._backend.chain(DEFAULT, is_shared=True).structure)
 
     def prefill(self, slot: int, start: int, ids: Sequence[int]) -> Handle:
         """Run tokens in a slot from position `start` on; a handle to wait for."""
@@ -78,6 +67,14 @@ class SlotExecutor:
             done += len(part)
         return last
 
+    def is_ready(self, chain: Handle, busy: Collection[int], then: Callable[[], None]) -> bool:
+        """Whether a sampler is compiled; see `SamplerPools.is_ready`."""
+        return self._samplers.is_ready(chain, busy, then)
+
+    def is_rare(self, chain: Handle) -> bool:
+        """Whether a sampler draws alone, and takes no drafts."""
+        return self._samplers.is_rare(chain)
+
     def join(self, slot: int, chain: Handle, seed: int, ids: Sequence[int]) -> None:
         """Put a new sampler and the last token of a prompt into a slot.
 
@@ -86,7 +83,7 @@ class SlotExecutor:
         pool, tail = self._samplers.join(slot, chain), list(ids)[-chain.window :]
         recent = np.array([[*tail, *[0] * (chain.window - len(tail))]], np.int32)
         given = chain, seed_words(seed)[None], recent, one_text(len(tail)), one_text(slot), one_text(ids[-1])[None]
-        pool.chains, pool.states, self._latest = self._backend.call(
+        pool.chains, pool.states, self._latest = pool.caller.call(
             slot_programs.join_slot, pool.chains, pool.states, self._latest, *given
         )
 
@@ -95,21 +92,25 @@ class SlotExecutor:
 
         allowed: for each slot the bits of the tokens that may come next, None for all of them.
         """
-        rows, places = self._padded(slots), self._padded(positions, 0)
-        logits, self._cache = self._backend.call(slot_programs.decode_slots, self._cache, self._latest, rows, places)
-        return self._draw(slots, rows, slot_programs.draw_slots, logits, self._mask_rows(allowed, len(rows)))
+        rows, logits = self._run_latest(slots, positions)
+        return self._draw(slots, rows, logits, allowed)
 
     def verify(self, slots: Sequence[int], positions: Sequence[int], texts: Sequence[Sequence[int]], size: int) -> Draw:
         """Run the latest token of some slots and a draft; draw while it is right.
 
-        texts: the latest token and the draft of each slot, at most `size` tokens. Only where `rewinds`.
+        texts: the latest token and the draft of each slot, at most `size` tokens. Only where `rewinds`, and for
+        samplers that are not rare.
         """
         rows, places = self._padded(slots), self._padded(positions, 0)
         ids, n_draft = np.zeros((len(rows), size), np.int32), np.zeros_like(rows)
         for row, text in enumerate(texts):
             ids[row, : len(text)], n_draft[row] = text, len(text) - 1
         hidden, self._cache = self._backend.call(draft_programs.run_drafts, self._cache, ids, rows, places)
-        return self._draw(slots, rows, draft_programs.verify_slots, hidden, ids, n_draft)
+        parts = [
+            self._draw_together(pool, rows, draft_programs.verify_slots, hidden, ids, n_draft)
+            for pool in self._samplers.of(slots)
+        ]
+        return joined(parts, len(slots))
 
     def read(self, draw: Draw) -> list[SampledToken]:
         """Wait for the tokens of a draw without drafts, in the order of its slots."""
@@ -120,18 +121,7 @@ class SlotExecutor:
 
         Several where a draft was right. The log-probability is NaN where a logit is.
         """
-        arrays = [tuple(map(np.asarray, (draft.tokens, draft.logprobs))) for draft in draw.drafts]
-        counts = [None if draft.count is None else np.asarray(draft.count) for draft in draw.drafts]
-        found = []
-        for place, row in draw.chosen:
-            (tokens, logprobs), count, top = arrays[place], counts[place], draw.drafts[place].top
-            found.append(
-                tuple(
-                    SampledToken(int(tokens[row, i]), float(logprobs[row, i]), ReportedTop(top, row, i))
-                    for i in range(1 if count is None else count[row])
-                )
-            )
-        return found
+        return draw.read()
 
     def wait(self, work: Handle | Draw) -> None:
         """Wait for a chunk or a draw."""
@@ -172,6 +162,7 @@ class SlotExecutor:
         No slot changes, so that requests may be served between two of them.
         """
         chain, no_slot = self._backend.chain(sampling, is_shared=True), self.slots
+        self._samplers.usual.add(chain.structure)
         for size in self.chunk_sizes[:1]:
             yield self._warm_up_chunk(size)
         for count in self.row_counts:
@@ -183,6 +174,14 @@ class SlotExecutor:
         for count, size in draft_sizes:
             self.verify([no_slot] * count, [0] * count, [[0]] * count, size)
             yield f"drafts of {count} texts"
+        for count in self.row_counts:
+            self.read(self.step([no_slot] * count, [0] * count, [self._every_token] * count))
+            yield f"grammars of {count} texts"
+            if self._backend.apart() is not None:
+                slot_programs.rows_of(self._run_latest([no_slot] * count, [0] * count)[1], one_text(0))
+        for rare in RARE:
+            self._samplers.compile(self._backend.chain(rare, is_shared=True))
+            yield f"sampler with top-k {rare.top_k}"
         for size in saved_sizes(self._room):
             self.load(no_slot, self.save(no_slot, size))
             yield f"saved slot of {size}"
@@ -197,18 +196,41 @@ class SlotExecutor:
             self.read(self.step([self.slots] * count, [0] * count))
         return f"step of {count}"
 
-    def _draw(self, slots: Sequence[int], rows: Rows, program: Program, *given: Any) -> Draw:
-        """Sample with a program, once for each structure of samplers."""
-        drafts, chosen = [], {}
+    def _run_latest(self, slots: Sequence[int], positions: Sequence[int]) -> tuple[Rows, Handle]:
+        """The rows of a step, and the logits of each."""
+        rows, places = self._padded(slots), self._padded(positions, 0)
+        logits, self._cache = self._backend.call(slot_programs.decode_slots, self._cache, self._latest, rows, places)
+        return rows, logits
+
+    def _draw(self, slots: Sequence[int], rows: Rows, logits: Handle, allowed: Masks) -> Draw:
+        """Sample a token of each slot; those with a rare sampler one by one."""
+        parts = []
         for pool in self._samplers.of(slots):
-            is_mine = np.isin(rows, list(pool.slots))
-            own = np.where(is_mine, rows, np.int32(self.slots))
-            draft, pool.states, self._latest = self._backend.call(
-                program, pool.chains, pool.states, self._latest, own, *given
-            )
-            chosen |= {row: (len(drafts), row) for row in np.flatnonzero(is_mine).tolist()}
-            drafts.append(draft)
-        return Draw(tuple(drafts), tuple(chosen[row] for row in range(len(slots))))
+            if pool.is_rare:
+                mine = [row for row, slot in enumerate(slots) if slot in pool.slots]
+                parts += [self._draw_alone(pool, row, slots[row], logits, allowed) for row in mine]
+            else:
+                masks = None if allowed is None else self._mask_rows(allowed, len(rows))
+                parts.append(self._draw_together(pool, rows, slot_programs.draw_slots, logits, masks))
+        return joined(parts, len(slots))
+
+    def _draw_together(self, pool: SamplerPool, rows: Rows, program: Program, *given: Any) -> Part:
+        """Sample the rows of a pool's slots in one call."""
+        is_mine = np.isin(rows, list(pool.slots))
+        own = np.where(is_mine, rows, np.int32(self.slots))
+        draft, pool.states, self._latest = pool.caller.call(
+            program, pool.chains, pool.states, self._latest, own, *given
+        )
+        return draft, {row: row for row in np.flatnonzero(is_mine).tolist()}
+
+    def _draw_alone(self, pool: SamplerPool, row: int, slot: int, logits: Handle, allowed: Masks) -> Part:
+        """Sample a row, in a call of the same shapes in any company, with or without a grammar."""
+        mask = self._mask_rows([None if allowed is None else allowed[row]], 1)
+        one = slot_programs.rows_of(logits, one_text(row))
+        draft, pool.states, self._latest = pool.caller.call(
+            slot_programs.draw_slots, pool.chains, pool.states, self._latest, one_text(slot), one, mask
+        )
+        return draft, {row: 0}
 
     def _padded(self, numbers: Sequence[int], filler: int | None = None) -> Rows:
         """Numbers of rows, padded to a size that is compiled.
@@ -223,11 +245,13 @@ class SlotExecutor:
         fitting = [size for size in self.chunk_sizes if start + size <= self._room]
         return next((size for size in fitting if size >= left), fitting[-1])
 
-    def _mask_rows(self, allowed: Masks, rows: int) -> UInt32[np.ndarray, "B W"] | None:
+    @property
+    def _every_token(self) -> UInt32[np.ndarray, "W"]:
+        return np.full(mask_words(self._backend.config.vocab_size), 0xFFFFFFFF, np.uint32)
+
+    def _mask_rows(self, allowed: Sequence[UInt32[np.ndarray, "W"] | None], rows: int) -> UInt32[np.ndarray, "B W"]:
         """One mask a row; rows without one allow every token."""
-        if allowed is None:
-            return None
-        masks = np.full((rows, mask_words(self._backend.config.vocab_size)), 0xFFFFFFFF, np.uint32)
+        masks = np.tile(self._every_token, (rows, 1))
         for row, mask in zip(masks, allowed, strict=False):
             if mask is not None:
                 row[:] = mask

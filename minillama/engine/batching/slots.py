@@ -24,6 +24,7 @@ class Slot:
     prompt: list[int] = field(default_factory=list)
     read: int = 0
     drawn: int = 0  # tokens that the device was told to draw for the task
+    is_rare: bool = False  # its sampler draws alone
     latest: int = UNREAD  # the token of the next step: the last one of the prompt, then the last drawn one
     last_used: float = 0.0
 
@@ -32,9 +33,9 @@ class Slot:
         """Whether steps run it: chunks have run all of its prompt but the last token."""
         return self.task is not None and not self.prompt
 
-    def begin(self, task: BatchTask, cached: int) -> None:
+    def begin(self, task: BatchTask, cached: int, *, is_rare: bool) -> None:
         """Take a task, with the first `cached` tokens of its prompt in the cache."""
-        self.task, self.drawn, self.latest = task, 0, task.ids[-1]
+        self.task, self.drawn, self.latest, self.is_rare = task, 0, task.ids[-1], is_rare
         self.go_on_with(task.ids[:-1], cached)
 
     def go_on_with(self, tokens: Sequence[int], cached: int) -> None:

@@ -21,9 +21,9 @@ class SlotDrafter:
         self._draft_max, self._slots, self._capacity = draft_max, slots, capacity
 
     def wants(self, slot: Slot) -> bool:
-        """Whether a slot's text gets drafts; one with a grammar gets none."""
+        """Whether a slot's text gets drafts; with a grammar or a rare sampler none."""
         task = slot.task
-        return task is not None and not task.is_constrained and task.request.draft_max != 0
+        return task is not None and not (task.is_constrained or slot.is_rare) and task.request.draft_max != 0
 
     def warm_ups(self) -> Iterator[str]:
         """Compile the programs of guesses; yields a name after each."""

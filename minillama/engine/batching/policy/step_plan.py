@@ -1,4 +1,4 @@
-"""The steps of a turn: a second one where grammars run next to drafts."""
+"""The steps of a turn: a second one for grammars and rare samplers next to drafts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,12 +40,12 @@ class StepPlan:
 def plan_steps(rows: Sequence[Slot], drafter: SlotDrafter | None) -> list[StepPlan]:
     """The steps of some texts.
 
-    Where any has a draft, those without one join its pass, but not those with a grammar.
+    Where any has a draft, those without one join its pass, but not those with a grammar or a rare sampler.
     """
     drafts = {} if drafter is None else drafter.drafts(rows)
     if drafter is None or not drafts:
         return [StepPlan(rows)] if rows else []
-    free = [slot for slot in rows if slot.task is not None and slot.task.allowed is None]
-    constrained = [slot for slot in rows if slot not in free]
+    free = [slot for slot in rows if slot.task is not None and slot.task.allowed is None and not slot.is_rare]
+    others = [slot for slot in rows if slot not in free]
     plans = [StepPlan(free, drafts, drafter.row_length(len(free)))]
-    return [*plans, StepPlan(constrained)] if constrained else plans
+    return [*plans, StepPlan(others)] if others else plans
