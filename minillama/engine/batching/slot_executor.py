@@ -224,7 +224,7 @@ class SlotExecutor:
         return draft, {row: row for row in np.flatnonzero(is_mine).tolist()}
 
     def _draw_alone(self, pool: SamplerPool, row: int, slot: int, logits: Handle, allowed: Masks) -> Part:
-        """Sample a row, in a call of the same shapes in any company, with or without a grammar."""
+        """Sample one row, in a call of the same shapes with and without a grammar."""
         mask = self._mask_rows([None if allowed is None else allowed[row]], 1)
         one = slot_programs.rows_of(logits, one_text(row))
         draft, pool.states, self._latest = pool.caller.call(

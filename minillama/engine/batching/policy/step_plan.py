@@ -1,4 +1,4 @@
-"""The steps of a turn: a second one for grammars and rare samplers next to drafts."""
+"""The steps of a turn: drafts; then grammars and rare samplers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
