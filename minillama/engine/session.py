@@ -100,7 +100,7 @@ class Session:
         wanted = self.tokens[: _count(count, "count")]
         held = self._go_back(len(wanted))
         if held < len(wanted):  # the states could not go back there
-            deque(self.prefill(wanted[held:]), maxlen=0)
+            deque(self.prefill(wanted[held:], with_logits=False), maxlen=0)
 
     def reuse(self, ids: Sequence[int]) -> int:
         """Keep the longest common prefix with `ids`, short of the last token; its length.
@@ -136,9 +136,10 @@ class Session:
         self._ahead, self._ran, self._ends_prompt = 0, (), False
         return count
 
-    def prefill(self, ids: Sequence[int] | Integer[np.ndarray, "T"]) -> Iterator[Handle]:
+    def prefill(self, ids: Sequence[int] | Integer[np.ndarray, "T"], *, with_logits: bool = True) -> Iterator[Handle]:
         """Run tokens chunk by chunk; yields the logits of each chunk's last token, [1, V].
 
+        with_logits: False saves the output head; yields handles to wait for.
         Waits for the device at the end of each batch. Raises OptionError for ids outside the vocabulary, and for more
         than `room`.
         """
@@ -152,13 +153,14 @@ class Session:
             chunk = list(ids[done : done + count])
             self._prepare(padded)
             row, valid = np.array([chunk + [0] * (padded - count)], np.int32), one_text(count)
-            logits, self._cache.handle = self._backend.call(text_programs.prefill, self._cache.handle, row, valid)
+            run = text_programs.prefill if with_logits else text_programs.read
+            last, self._cache.handle = self._backend.call(run, self._cache.handle, row, valid)
             self.tokens += chunk
             done += count
             if done % batch_size == 0:
-                jax.block_until_ready(logits)
+                jax.block_until_ready(last)
             self._ends_prompt = done == len(ids)
-            yield logits
+            yield last
 
     def start(self, chain: Handle, seed: int, ids: Sequence[int]) -> Handle:
         """A new sampler that has seen a prompt.

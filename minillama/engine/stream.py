@@ -165,11 +165,11 @@ class Stream(PieceStream):
         self._evaluated += len(ids) - reused
         self.read_tokens = reused
         self.state = State.PROMPT
-        logits = None
-        for chunk_logits in self._session.prefill(ids[reused:count]):
-            logits = chunk_logits
+        last = None
+        for chunk in self._session.prefill(ids[reused:count], with_logits=False):
+            last = chunk
             self.read_tokens = len(self._session.tokens)
-        jax.block_until_ready(logits)
+        jax.block_until_ready(last)
 
     def _may_run_ahead(self) -> bool:
         """Whether the next step is certain and compiled, so that nothing waits for it."""

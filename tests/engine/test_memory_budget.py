@@ -189,7 +189,7 @@ class TestBatches:
         shapes, call = [], LocalBackend.call
 
         def watched(self, program, *args):
-            if program is text_programs.prefill:
+            if program is text_programs.read:
                 _, ids, n_valid = args
                 shapes.append((ids.shape[1], int(n_valid[0])))
             return call(self, program, *args)

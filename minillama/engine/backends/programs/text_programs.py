@@ -30,6 +30,13 @@ def prefill(m: Model, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Ar
 
 
 @program(takes=(Kind.CACHE, Kind.IDS, Kind.COUNTS), gives=(Kind.HIDDEN, Kind.CACHE))
+def read(m: Model, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B 1 D"], Cache]:
+    """Run the first `n_valid` of T tokens of each text; the hidden state of the last one."""
+    x, cache = m.forward_last(cache, ids, n_valid)
+    return x[:, None], cache
+
+
+@program(takes=(Kind.CACHE, Kind.IDS, Kind.COUNTS), gives=(Kind.HIDDEN, Kind.CACHE))
 def hidden(m: Model, cache: Cache, ids: Ids, valid: Counts | None) -> tuple[Float[Array, "B T D"], Cache]:
     """Run a chunk; hidden states, normed and ready for the output head.
 

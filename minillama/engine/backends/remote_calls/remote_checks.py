@@ -170,6 +170,7 @@ def _slide(config: Config, cache: HeldCache, first: Int[np.ndarray, "B"]) -> Int
 
 CHECKS: Mapping[str, Callable[..., Int[np.ndarray, "_"] | None]] = {
     "prefill": _prefill,
+    "read": _prefill,
     "hidden": _hidden,
     "logits": _logits,
     "nll": _nll,
