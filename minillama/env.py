@@ -22,6 +22,7 @@ from minillama.machine import (
     current_affinity,
     describe,
     pick_cores,
+    usable_cores,
 )
 from minillama.printable_text import PrintableRecords
 from minillama.private_files import UntrustedError, ensure_private, warn_untrusted
@@ -74,6 +75,7 @@ def prepare(
     global _caches_executables
     _caches_executables = _caches_executables or cache_executables
     _set_xla_flags()
+    _set_pool_size()
     _set_compile_cache()
     if platform is not None:
         _set("jax_platforms", platform if platform == "cpu" else f"{platform},cpu", "platform", platform)
@@ -135,7 +137,7 @@ def lock_file() -> Path | None:
 
 def thread_limits() -> tuple[int, int]:
     """Maximum number of kernel threads for a token and for a prompt."""
-    return _limits(_threads, len(current_affinity()))
+    return _limits(_threads, usable_cores(current_affinity()))
 
 
 def xla_flags() -> tuple[str, ...]:
@@ -168,6 +170,12 @@ def _set_xla_flags() -> None:
             "JAX was used before minillama was imported, so XLA may miscompute some sums (jax-ml/jax#39103); "
             "restart and import minillama first"
         )
+
+
+def _set_pool_size() -> None:
+    """Limit the threads that XLA starts to the quota; by itself it reads the affinity."""
+    if (cores := usable_cores(current_affinity())) < len(current_affinity()):
+        os.environ.setdefault("NPROC", str(cores))
 
 
 def _set_compile_cache() -> None:
@@ -213,10 +221,11 @@ def _set_threads(threads: int, threads_batch: int, skip: int) -> None:
     requested = ((name, number) for name, number in (("threads", threads), ("threads_batch", threads_batch)) if number)
     option = ", ".join(f"{name}={number}" for name, number in requested)
     allowed = allowed_cores()
-    if max(threads, threads_batch) > len(allowed):
-        logger.warning("%s, but this process may use %d cores; using %d", option, len(allowed), len(allowed))
+    usable = usable_cores(allowed)
+    if max(threads, threads_batch) > usable:
+        logger.warning("%s, but this process may use %d cores; using %d", option, usable, usable)
     counts = [threads or _threads[0], threads_batch or _threads[1]]
-    limits = _limits(counts, len(allowed))
+    limits = _limits(counts, usable)
     chosen = pick_cores(allowed, core_ids(), max(limits), skip)
     bound = sys.platform == "linux"
     if (limits != thread_limits() or (bound and chosen != current_affinity())) and backend_started():

@@ -1,5 +1,6 @@
 """The machine of this process: CPU, cores, instruction sets and memory. Standard library only."""
 
+import math
 import os
 import platform as _platform
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+
+from minillama.cpu_quota import cpu_quota
 
 _INSTRUCTION_SETS = (
     "sse4_2", "f16c", "fma", "avx", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
@@ -27,6 +30,7 @@ class Machine:
     physical_cores: int
     logical_cores: int
     affinity: tuple[int, ...]
+    cpu_quota: float | None  # cores that a container's or a hub's limit allows
     instruction_sets: tuple[str, ...]
     memory_total: int | None
     memory_available: int | None
@@ -51,6 +55,7 @@ def describe() -> Machine:
         physical_cores=len(set(core_ids().values())) if core_ids() else len(allowed),
         logical_cores=os.cpu_count() or 1,
         affinity=current_affinity(),
+        cpu_quota=cpu_quota(),
         instruction_sets=tuple(name for name in _INSTRUCTION_SETS if name in cpu_flags()),
         memory_total=total,
         memory_available=available,
@@ -62,6 +67,12 @@ def describe() -> Machine:
 def allowed_cores() -> tuple[int, ...]:
     """Logical cores that this process may use, before `env.prepare` bound it to some."""
     return current_affinity()
+
+
+def usable_cores(affinity: Sequence[int]) -> int:
+    """The number of these cores that this process may keep busy, by its quota."""
+    quota = cpu_quota()
+    return len(affinity) if quota is None else min(len(affinity), math.ceil(quota))
 
 
 def current_affinity() -> tuple[int, ...]:

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _machine_rows(machine: env.Machine) -> list[tuple[str, str]]:
     cores = f"{machine.physical_cores} physical, {machine.logical_cores} logical, {len(machine.affinity)} to use here"
+    if machine.cpu_quota is not None:
+        cores += f", with a quota of {machine.cpu_quota:g}"
     memory = "not known on this system"
     if machine.memory_total is not None and machine.memory_available is not None:
         memory = f"{machine.memory_total / 2**30:.1f} GiB, {machine.memory_available / 2**30:.1f} GiB of it free"

@@ -31,7 +31,7 @@ def prefill(m: Model, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Ar
 
 @program(takes=(Kind.CACHE, Kind.IDS, Kind.COUNTS), gives=(Kind.HIDDEN, Kind.CACHE))
 def read(m: Model, cache: Cache, ids: Ids, n_valid: Counts) -> tuple[Float[Array, "B 1 D"], Cache]:
-    """Run the first `n_valid` of T tokens of each text; the hidden state of the last one."""
+    """Run the first `n_valid` of T tokens of each text; its last hidden state."""
     x, cache = m.forward_last(cache, ids, n_valid)
     return x[:, None], cache
 
