@@ -124,6 +124,7 @@ def server_settings(args: argparse.Namespace) -> "ServerSettings":
         ping_interval=args.sse_ping_interval,
         http_threads=args.threads_http,
         warm_up=args.warmup,
+        owns_process=True,
     )
 
 

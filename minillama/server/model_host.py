@@ -1,6 +1,5 @@
 """The model of a server and its batch engine, loaded while HTTP already answers."""
 
-import gc
 import logging
 import threading
 import time
@@ -17,6 +16,7 @@ from minillama.engine.batching.counters import Metrics, sum_counters
 from minillama.engine.batching.device.slot_file import model_fingerprint
 from minillama.errors import ResourceError
 from minillama.sampling import SamplingOptions
+from minillama.server.garbage import begin_collecting, collect_everything
 from minillama.server.idle_sleep import IdleSleep
 from minillama.server.metrics_text import MetricsText
 from minillama.server.requests.token_options import read_breakers
@@ -94,6 +94,8 @@ class ModelHost:
                 self._resources.close()
                 return
             self.llm, self.engine, self.is_ready = llm, engine, True
+        if self.settings.owns_process:
+            begin_collecting()
 
     def slot_context(self, llm: "LLM") -> int | None:
         """Tokens of context of each slot; None for as many as memory allows."""
@@ -111,7 +113,7 @@ class ModelHost:
             self._resources.close()
             self.latest.clear()
             del self.llm, self.engine
-        gc.collect()
+        collect_everything()
 
     def metrics(self) -> Metrics:
         """Counters since the start of the server, and the state now."""
@@ -166,6 +168,8 @@ class ModelHost:
         else:
             self._on_ready(self)
             self._warm_up()
+            if self.settings.owns_process:
+                begin_collecting()
 
     def _warm_up(self) -> None:
         """Compile the programs of default options; requests are served in between."""

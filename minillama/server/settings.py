@@ -117,6 +117,7 @@ class ServerSettings:
     verbose: bool = False  # answers have `__verbose`
     show_special: bool = False  # control tokens are text
     warm_up: bool = True
+    owns_process: bool = False  # nothing else runs in this process: settings of Python may change
     timeout: float = 3600.0  # seconds without progress of a client's connection
     ping_interval: int = 30  # seconds between comments in a silent stream; -1: none
     http_threads: int = -1  # threads for tokenising and templates; -1: 4
