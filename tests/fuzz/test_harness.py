@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from minillama.engine.backends.remote_worker import CALLS
 from tests.fuzz import ROOT
 from tests.fuzz.campaign import Campaign
 from tests.fuzz.kinds import KINDS, shares
 from tests.fuzz.leaks import growth
 from tests.fuzz.run_state import KindState, RunState
 from tests.fuzz.toy_kind import CRASH, EXCEPTION, HANG, LARGE, LONG_ERROR, SLOW, WRONG
+from tests.fuzz.wire_sessions import SESSIONS
 
 SLICE = {
     "gguf": 3000,
@@ -71,6 +73,10 @@ def test_shares_of_the_kinds() -> None:
     assert sum(row.share for row in KINDS.values()) == 100
     assert sum(shares(list(KINDS), 1_000_003).values()) == 1_000_003
     assert shares(["wire"], 7) == {"wire": 7}
+
+
+def test_the_wire_has_every_call() -> None:
+    assert {message.op for session in SESSIONS for message in session()} == CALLS.keys()
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,11 @@ from minillama.errors import FormatError, MinillamaError
 from minillama.parallel.workers.model_transfer import receive_model
 from minillama.parallel.workers.secret import verify_leader
 from minillama.parallel.workers.wire import Connection, Message, encode
-from minillama.sampling.mersenne_twister import seed_words
 from tests.fuzz.byte_mutations import mutate_bytes
 from tests.fuzz.case_kind import Finding, Kind
 from tests.fuzz.wire_mutations import mutate_message
+from tests.fuzz.wire_sessions import CAPACITY, SESSIONS
 
-CAPACITY, PADDED = 512, 32  # as in the tests of workers, so that both compile the same programs
 MODES = ("calls", "calls", "calls", "calls", "frame", "frame", "handshake", "transfer")
 SECRET = b"0123456789abcdef"
 
@@ -44,11 +42,12 @@ class WireKind(Kind[Stream]):
         types = {"cache_type_k": "f32", "cache_type_v": "f32"}
         self._llm = ml.load(path, ctx_size=CAPACITY, progress=False, **types)
         self._models = folder / "models"
-        self.run(Stream("calls", tuple(map(encode, _session()))))  # compile
+        for session in SESSIONS:
+            self.run(Stream("calls", tuple(map(encode, session()))))  # compile
 
     def make(self, rng: random.Random) -> Stream:
         mode = rng.choice(MODES)
-        messages = {"calls": _session, "frame": _session, "handshake": _handshake, "transfer": _transfer}[mode]()
+        messages = {"handshake": _handshake, "transfer": _transfer}.get(mode, rng.choice(SESSIONS))()
         if mode in ("handshake", "transfer") or rng.random() < 0.97:
             place = rng.randrange(len(messages))
             messages[place] = mutate_message(rng, messages[place])
@@ -100,38 +99,6 @@ def _encoded(rng: random.Random, message: Message) -> bytes:
         return encode(message)
     except (MinillamaError, ValueError, OverflowError):  # an array or a text that cannot be sent
         return encode(Message("sent", {"value": rng.randrange(9)}))
-
-
-def _row(numbers: Sequence[int]) -> np.ndarray:
-    return np.array([numbers], np.int32)
-
-
-def _session() -> list[Message]:
-    """Every call of the worker's table, in an order that works."""
-    new = {"types": ["f32", "f32"], "batch": 1}
-    padded, seeds, window = _row(range(PADDED)), seed_words(1)[None], np.zeros((1, 64), np.int32)
-    twelve = np.array([12], np.int32)
-
-    def call(op: str, number: int, *args: object) -> Message:
-        named = ["array" if isinstance(arg, np.ndarray) else arg for arg in args]
-        return Message(op, {"number": number, "args": named}, tuple(arg for arg in args if isinstance(arg, np.ndarray)))
-
-    return [
-        Message("new_cache", {"number": 1, "capacity": CAPACITY, **new}),
-        Message("new_cache", {"number": 2, "capacity": PADDED, **new}),
-        Message("chain", {"number": 3, "sampling": {"logit_bias": [[5, 1.0], [7, None]], "temp": 0.0, "seed": 1}}),
-        call("prefill", 4, 1, padded, twelve),  # logits 4, cache 5
-        call("start", 7, 3, seeds, window, twelve),  # state 7
-        call("generate", 8, 5, 3, 7, np.array([[5]], np.int32), None, None),  # draft 8, state 9, cache 10
-        call("hidden", 11, 2, padded, None),  # states 11, cache 12
-        call("logits", 13, 11),
-        call("nll", 14, 11, _row(range(PADDED)), 0),
-        call("truncate", 15, 10, np.array([4], np.int32)),
-        call("gather_rows", 16, 15, np.array([0], np.int32)),
-        call("resize", 17, 16, CAPACITY),
-        Message("fetch", {"number": 18, "value": 13, "forget": [13, 14]}),
-        Message("ready", {"number": 19, "value": 8}),
-    ]
 
 
 def _handshake() -> list[Message]:
