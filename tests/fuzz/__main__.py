@@ -42,6 +42,10 @@ def summary(kind: str, state: RunState) -> str:
         f"{found.largest[0] / 2**20:.1f} MiB (case {found.largest[1]}), "
         f"{found.bytes_per_case:.0f} bytes of growth a case",
     ]
+    if found.in_time_alone:
+        lines.append(
+            f"  late once, and in time alone: {len(found.in_time_alone)} ({', '.join(found.in_time_alone)[:200]})"
+        )
     alike: dict[str, list[str]] = {}
     for number, problem in found.findings.items():
         alike.setdefault(_signature(problem), []).append(number)

@@ -1,4 +1,8 @@
-"""Run ranges of cases in worker processes, and find the case that ends or stops one."""
+"""Run ranges of cases in worker processes, and find the case that ends or stops one.
+
+A machine may pause. So a case that took too long runs again, alone in a new process, and is a finding if it is late
+again.
+"""
 
 import json
 import os
@@ -31,6 +35,7 @@ class Worker:
 
     def __init__(self, kind: str) -> None:
         self.limits, self.cases = row(kind).limits, 0
+        self.is_late = False  # whether it was ended because a case took too long
         self.reports: list[tuple[int, dict[str, int]]] = []
         self._place = tempfile.TemporaryDirectory(prefix=f"fuzz-{kind}-")
         self.folder = Path(self._place.name)
@@ -61,7 +66,7 @@ class Worker:
     def how_it_ended(self) -> str:
         """Why there was no report."""
         status = self._process.wait()
-        if status == -signal.SIGKILL:
+        if self.is_late:
             return f"no end after {self.limits.hang_seconds:g} s"
         name = signal.Signals(-status).name if status < 0 else f"status {status}"
         return f"the process ended with {name}"
@@ -85,6 +90,7 @@ class Worker:
             self._process.send_signal(signal.SIGCONT)
             return False
         self._process.kill()
+        self.is_late = True
         return True
 
     def _answer(self, seconds: float, *, watch: bool) -> bytes | None:
@@ -156,13 +162,15 @@ class Campaign:
 
     def _record(self, worker: Worker, first: int, last: int, report: bytes) -> None:
         found = json.loads(report)
+        late = {number: self._again(number) for number, problem, is_late in found["findings"] if is_late}
         worker.cases += last - first
         worker.reports.append((worker.cases, found["used"]))
         with self._lock:
             results = self.results
             results.add_range(first, last)
             results.add_outcomes(found["outcomes"])
-            results.findings |= {str(number): problem for number, problem in found["findings"]}
+            for number, problem, _ in found["findings"]:
+                self._file(number, problem, late.get(number, problem))
             results.slowest = max(tuple(results.slowest), tuple(found["slowest"]))
             results.largest = max(tuple(results.largest), tuple(found["largest"]))
             if (problem := growth(worker.reports, worker.limits.growth)) is not None:
@@ -178,13 +186,32 @@ class Campaign:
         """Record the case that ended the process; the cases after it remain."""
         case = worker.current
         problem = f"{worker.how_it_ended()}\n{worker.last_words()}"
+        again = self._again(case) if case is not None and worker.is_late else problem
         with self._lock:
             if case is None:
                 self.results.findings[f"after {first}"] = problem
                 raise RuntimeError(problem)
-            self.results.findings[str(case)] = problem
+            self._file(case, problem, again)
             self.results.add_range(first, case + 1)  # their counts are lost with the process
             self.results.add_outcomes({"lost counts": case - first, "ended the process": 1})
             self._state.save()
             self._advance(case + 1 - first)
         return case + 1
+
+    def _again(self, number: int) -> str | None:
+        """Run a late case alone in a new process; its problem there, None if it is in time."""
+        worker = Worker(self.kind)
+        try:
+            report = worker.run(number, number + 1)
+            if report is None:
+                return f"{worker.how_it_ended()}\n{worker.last_words()}"
+            return next((again for _, again, _ in json.loads(report)["findings"]), None)
+        finally:
+            worker.close()
+
+    def _file(self, number: int, problem: str, again: str | None) -> None:
+        """Note a problem of a case: a finding, unless it did not come again."""
+        if again is None:
+            self.results.in_time_alone[str(number)] = problem
+        else:
+            self.results.findings[str(number)] = again

@@ -13,6 +13,10 @@ class Finding(AssertionError):
     """A wrong result of a case that raised no exception."""
 
 
+class Late(Finding):
+    """A finding of time, which a machine that pauses may be the reason for: it counts if it comes again alone."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Most that one case may use."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minillama.errors import MinillamaError
-from tests.fuzz.case_kind import Finding, Kind
+from tests.fuzz.case_kind import Finding, Kind, Late
 from tests.fuzz.kinds import row
 
 MAX_LINE = 500  # characters of an error
@@ -27,6 +27,7 @@ class Verdict:
     cpu_seconds: float
     peak: int  # bytes beyond those before the case
     problem: str | None = None
+    is_late: bool = False  # whether the problem is one of time
 
 
 def rng_of(kind: str, number: int) -> random.Random:
@@ -38,7 +39,7 @@ def judge(name: str, kind: Kind, number: int) -> Verdict:
     """Run one case of a kind."""
     limits, given = row(name).limits, kind.make(rng_of(name, number))
     before, started = _reset_peak(), time.process_time()
-    outcome, problem = "", None
+    outcome, problem, is_late = "", None, False
     try:
         with _strict_warnings():
             outcome = kind.run(given)
@@ -49,17 +50,17 @@ def judge(name: str, kind: Kind, number: int) -> Verdict:
         except Finding as finding:
             problem = f"{finding}\n{_trace(error)}"
     except Finding as finding:
-        outcome, problem = "wrong", f"{finding}\n{_trace(finding)}"
+        outcome, problem, is_late = "wrong", f"{finding}\n{_trace(finding)}", isinstance(finding, Late)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         outcome, problem = type(error).__name__, _trace(error)
     seconds, peak = time.process_time() - started, max(0, _peak() - before)
     if problem is None and seconds > limits.cpu_seconds:
-        problem = f"{seconds:.2f} s of processor time; at most {limits.cpu_seconds} s"
+        problem, is_late = f"{seconds:.2f} s of processor time; at most {limits.cpu_seconds} s", True
     if problem is None and peak > limits.memory:
         problem = f"{peak >> 20} MiB of memory; at most {limits.memory >> 20} MiB"
-    return Verdict(outcome, seconds, peak, problem)
+    return Verdict(outcome, seconds, peak, problem, is_late)
 
 
 def check_line(line: str, most: int = MAX_LINE) -> None:

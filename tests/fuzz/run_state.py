@@ -16,6 +16,7 @@ class KindState:
     findings: dict[str, str] = field(default_factory=dict)  # case number or range -> problem
     slowest: tuple[float, int] = (0.0, 0)  # seconds of processor time, case
     largest: tuple[int, int] = (0, 0)  # bytes, case
+    in_time_alone: dict[str, str] = field(default_factory=dict)  # case number -> problem that did not come again
     bytes_per_case: float = 0.0  # the steepest slope of a process's memory
 
     @property

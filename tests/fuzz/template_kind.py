@@ -11,7 +11,7 @@ from transformers_jinja import transformers_environment
 
 from minillama.errors import MinillamaError
 from minillama.tokenizer.chat import ChatTemplate, chat_template, template_process
-from tests.fuzz.case_kind import Finding, Kind
+from tests.fuzz.case_kind import Finding, Kind, Late
 from tests.fuzz.template_grammar import Grammar
 
 MESSAGES = (
@@ -63,7 +63,7 @@ class TemplateKind(Kind[Program]):
             refusal = error
         seconds = time.monotonic() - started
         if seconds > limits.seconds + MAX_LATE:
-            raise Finding(f"{seconds:.1f} s of the clock; at most {limits.seconds} s")
+            raise Late(f"{seconds:.1f} s of the clock; at most {limits.seconds} s")
         if text is not None and len(text) > limits.characters:
             raise Finding(f"a prompt of {len(text)} characters")
         if not given.hostile:
@@ -90,7 +90,8 @@ class TemplateKind(Kind[Program]):
                 raise Finding(f"{text!r:.300}, but a plain sandbox refuses it: {error}") from None
             return
         if text is None:
-            raise Finding(f"refused, but a plain sandbox gives {expected!r:.300}: {refusal}")
+            kind = Late if "was stopped after" in str(refusal) else Finding
+            raise kind(f"refused, but a plain sandbox gives {expected!r:.300}: {refusal}")
         if _ADDRESS.sub("at", text) != _ADDRESS.sub("at", expected):
             raise Finding(f"{text!r:.300}, but a plain sandbox gives {expected!r:.300}")
 

@@ -12,7 +12,7 @@ from tests.fuzz.campaign import Campaign
 from tests.fuzz.kinds import KINDS, shares
 from tests.fuzz.leaks import growth
 from tests.fuzz.run_state import KindState, RunState
-from tests.fuzz.toy_kind import CRASH, EXCEPTION, HANG, LARGE, LONG_ERROR, SLOW, WRONG
+from tests.fuzz.toy_kind import CRASH, EXCEPTION, HANG, LARGE, LATE_ONCE, LONG_ERROR, SLOW, WRONG
 from tests.fuzz.wire_sessions import SESSIONS
 
 SLICE = {
@@ -34,6 +34,8 @@ def test_every_fault_belongs_to_its_case(tmp_path: Path) -> None:
     found = RunState(tmp_path / "state.json").of("toy")  # as a later run reads it
     assert found.count == 20
     assert set(found.findings) == {str(n) for n in (CRASH, HANG, LONG_ERROR, WRONG, EXCEPTION, LARGE, SLOW)}
+    assert set(found.in_time_alone) == {str(LATE_ONCE)}
+    assert "s of processor time" in found.in_time_alone[str(LATE_ONCE)]
     reasons = {
         CRASH: "the process ended with SIGSEGV", HANG: "no end after 3 s", LONG_ERROR: "not one printable line",
         WRONG: "a wrong result", EXCEPTION: "ZeroDivisionError", LARGE: "MiB of memory", SLOW: "s of processor time",

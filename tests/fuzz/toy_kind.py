@@ -9,16 +9,20 @@ from minillama.errors import MinillamaError
 from tests.fuzz.case_kind import Finding, Kind
 
 CRASH, HANG, LONG_ERROR, WRONG, EXCEPTION, LARGE, SLOW = 3, 5, 7, 9, 11, 13, 15
+LATE_ONCE = 17
 
 
 class ToyKind(Kind[int]):
     """Cases whose input is their place in a cycle of twenty."""
+
+    runs = 0  # in this process
 
     def make(self, rng: random.Random) -> int:
         return rng.randrange(10**9)
 
     def run(self, given: int) -> str:
         place = self._place()
+        self.runs += 1
         if place == CRASH:
             os.kill(os.getpid(), signal.SIGSEGV)
         elif place == HANG:
@@ -31,7 +35,7 @@ class ToyKind(Kind[int]):
             raise ZeroDivisionError("nothing catches this")
         elif place == LARGE:
             bytes(os.urandom(1 << 20)) * 40
-        elif place == SLOW:
+        elif place == SLOW or (place == LATE_ONCE and self.runs > 1):
             end = time.process_time() + 0.5
             while time.process_time() < end:
                 pass

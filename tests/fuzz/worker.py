@@ -57,7 +57,7 @@ def _run(name: str, kind: Kind, numbers: range, current: int, scratch: Path) -> 
         slowest = max(slowest, (verdict.cpu_seconds, number))
         largest = max(largest, (verdict.peak, number))
         if verdict.problem is not None:
-            findings.append([number, verdict.problem])
+            findings.append([number, verdict.problem, verdict.is_late])
     os.pwrite(current, CASE.pack(NO_CASE), 0)
     return {
         "outcomes": outcomes,
