@@ -16,8 +16,11 @@ BOTTOM = 0  # the empty stack: the text is complete
 UNKNOWN = -1
 MOST_STACKS = 5_000  # in one state
 MOST_STATES = 250_000
-MOST_CELLS = 1 << 25  # of the table of states and classes of characters
+MOST_CELLS = 1 << 25  # of the table of states and classes of characters, and of their stacks
+CELLS_OF_MEMBER, CELLS_OF_STACK = 8, 50  # memory of a stack in a state, and of a stack, in cells of four bytes
+MOST_WORK = 2_000_000  # stacks that are looked at for one mask or one character
 MOST_SETS = 1 << 24  # different sets of characters, times the characters that they tell apart
+TOO_MANY_WAYS = "the grammar allows too many ways to read this text; make it less ambiguous"
 
 Stack = tuple[int, int]  # a place in `elements`, and the number of the stack under it
 
@@ -41,16 +44,23 @@ class Pushdown:
         self._stacks: list[Stack] = [(-1, -1)]
         self._stack_numbers: dict[Stack, int] = {}
         self._states: list[frozenset[int]] = [frozenset()]
+        self._members_held = 0  # by all states together
         self._state_numbers = {frozenset[int](): DEAD}
         self._table = np.full((64, self.class_count), UNKNOWN, np.int32)
         self._table[DEAD] = DEAD
         self._complete = np.zeros(64, bool)
+        self.begin()
         self.start = self.state_of(self.closure([(begin, BOTTOM)]))
 
     @property
     def cell_count(self) -> int:
-        """States made so far, times the classes of characters."""
-        return len(self._states) * self.class_count
+        """Memory so far: states times the classes of characters, and what their stacks take."""
+        stacks = CELLS_OF_MEMBER * self._members_held + CELLS_OF_STACK * len(self._stacks)
+        return len(self._states) * self.class_count + stacks
+
+    def begin(self) -> None:
+        """Begin a mask or a character: its work is counted from here on."""
+        self._work_left = MOST_WORK
 
     def classes(self, characters: Integer[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
         """The class of each code point."""
@@ -75,6 +85,7 @@ class Pushdown:
     def read(self, state: int, text: str) -> int:
         """The state after the characters of a text."""
         for kind in self.classes(np.array([ord(character) for character in text], np.int64)).tolist():
+            self.begin()
             state = self.step(state, kind)
         return state
 
@@ -85,13 +96,14 @@ class Pushdown:
     def state_of(self, stacks: set[int]) -> int:
         """The number of a state."""
         if len(stacks) > MOST_STACKS:
-            raise OptionError("the grammar allows too many ways to read this text; make it less ambiguous")
+            raise OptionError(TOO_MANY_WAYS)
         key = frozenset(stacks)
         number = self._state_numbers.setdefault(key, len(self._states))
         if number == len(self._states):
             if number >= MOST_STATES or self.cell_count >= MOST_CELLS:
                 raise OptionError("the grammar needs too much memory for this text; make it simpler")
             self._states.append(key)
+            self._members_held += len(key)
             if number >= len(self._table):
                 self._table = np.concatenate([self._table, np.full_like(self._table, UNKNOWN)])
                 self._complete = np.concatenate([self._complete, np.zeros_like(self._complete)])
@@ -128,6 +140,7 @@ class Pushdown:
 
     def step_token(self, state: int, token: int) -> set[int]:
         """The stacks after an element that is this token."""
+        self.begin()
         places = []
         for place, under in self.stacks(state):
             element = self.elements[place]
@@ -177,8 +190,9 @@ class Pushdown:
                 if stack not in seen:
                     seen.add(stack)
                     todo.append(stack)
-            if len(seen) > 4 * MOST_STACKS:
-                raise OptionError("the grammar allows too many ways to read this text; make it less ambiguous")
+            if len(seen) > min(4 * MOST_STACKS, self._work_left):
+                raise OptionError(TOO_MANY_WAYS)
+        self._work_left -= len(seen)
         return found
 
     def _push(self, place: int, under: int) -> int:

@@ -16,6 +16,7 @@ from minillama.engine.grammar.token_trie import WHOLE, Tail, TokenTrie, decode_p
 Nodes = Int[np.ndarray, "_"]
 MOST_MASKS = 512  # kept, by the latest use
 MOST_WALKS = 64  # of wide sets, each with a byte for every token
+MOST_ALONE = 8  # wide sets of one state that are walked alone; more are walked together
 WIDE = 0.25  # of the first characters of all tokens
 
 
@@ -38,6 +39,7 @@ class TokenMasks:
         """
         key = state, tail
         if key not in self._kept:
+            self._machine.begin()
             allowed = self._whole(state) if tail == WHOLE else self._within_character(state, tail)
             self._kept[key] = pack_bits(allowed)
             self._kept[key].flags.writeable = False
@@ -50,6 +52,7 @@ class TokenMasks:
         allowed = np.zeros(len(self._trie.pieces), bool)
         narrow: set[int] = set()
         ends: dict[int, list[Nodes]] = {}
+        alone = self._wide_places(state)
         for number in self._machine.stack_numbers(state):
             if number == BOTTOM:
                 continue
@@ -57,7 +60,7 @@ class TokenMasks:
             element = self._machine.elements[place]
             if isinstance(element, TokenSet):
                 self._add_token(allowed, element)
-            elif self._is_wide(place):
+            elif place in alone:
                 inside, reached = self._walk_alone(place)
                 allowed |= inside
                 if under != BOTTOM:
@@ -76,9 +79,15 @@ class TokenMasks:
         chosen = np.arange(len(allowed)) == element.token
         allowed |= has_text & (chosen != element.negated)
 
+    def _wide_places(self, state: int) -> set[int]:
+        """Places of a state whose walks are made alone."""
+        places = {place for place, _ in self._machine.stacks(state) if self._is_wide(place)}
+        return places if len(places) <= MOST_ALONE else set()
+
     def _is_wide(self, place: int) -> bool:
         members = self._machine.accepts(place)
-        assert members is not None
+        if members is None:
+            return False
         has = np.frombuffer(members, bool)
         return float(self._first_kinds[has].sum()) > WIDE * float(self._first_kinds.sum())
 

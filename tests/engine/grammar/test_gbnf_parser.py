@@ -5,7 +5,7 @@ import time
 import pytest
 from grammar_oracle import readable_vocabulary, tokens_of
 
-from minillama.engine.grammar import Grammar
+from minillama.engine.grammar import Grammar, pushdown
 from minillama.engine.grammar.gbnf_parser import parse_gbnf
 from minillama.engine.grammar.rules import CharSet, RuleRef, TokenSet
 from minillama.errors import OptionError
@@ -117,6 +117,7 @@ class TestHostile:
             "root ::= " + " | ".join(f'"{"a" * n}b"' for n in range(1, 100)),
             'root ::= "a"{1000} "b"\nx ::= "c"{0,2000}',
             "root ::= " + " ".join(["[a-c]?"] * 100),
+            "root ::= " + ".{0,9}" * 300,
             "".join(f'r{i} ::= r{i + 1} r{i + 1} | "a"\n' for i in range(24)) + 'r24 ::= "a"\nroot ::= r0',
         ],
     )
@@ -132,6 +133,22 @@ class TestHostile:
         except OptionError as error:
             assert "too many ways" in str(error)
         assert time.process_time() - started < 20
+
+    def test_work_is_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A mask that steps through many states of many stacks; the characters after it have a budget of their own."""
+        steps = [f"[{chr(97 + place % 25)}{chr(98 + place % 25)}]?" for place in range(400)]
+        monkeypatch.setattr(pushdown, "MOST_WORK", 20_000)
+        state = Grammar("root ::= " + " ".join(steps), readable_vocabulary()).start()
+        with pytest.raises(OptionError, match="too many ways to read this text"):
+            state.allowed()
+        assert state.accept_text("abcdefghijklmnopqrstuvwxy" * 12).is_complete
+
+    def test_memory_of_stacks_is_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = 'root ::= "(" root ")" | ' + " ".join(["[a-c]?"] * 1000)
+        monkeypatch.setattr(pushdown, "MOST_CELLS", 1 << 20)
+        state = Grammar(text, readable_vocabulary()).start().accept_text("(" * 5)
+        with pytest.raises(OptionError, match="too much memory for this text"):
+            state.accept_text("(" * 50)
 
     def test_many_sets(self) -> None:
         """Every character is a set of its own, and the table of sets and characters grows with the square."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vocabularies import bpe_metadata
 
 from minillama.engine.grammar import Grammar, GrammarVocabulary
+from minillama.engine.grammar.token_masks import MOST_ALONE
 from minillama.engine.grammar.token_trie import build_trie, decode_piece
 from minillama.errors import OptionError
 from minillama.tokenizer.load_tokenizer import load_tokenizer
@@ -63,6 +64,16 @@ def _compare(text: str, rng: random.Random) -> None:
         state = state.accept(token)
         if len(oracle.stacks) > 50:
             return
+
+
+@pytest.mark.parametrize("count", [MOST_ALONE, MOST_ALONE + 1])
+def test_wide_sets_alone_and_together(count: int) -> None:
+    """Many wide sets in one state are one walk of the vocabulary."""
+    text = "root ::= " + " ".join(["[^b]?"] * count)
+    _compare(text, random.Random(count))
+    grammar = Grammar(text, GrammarVocabulary(readable_tokenizer()))
+    grammar.start().allowed()
+    assert len(grammar.masks._alone) == (count if count <= MOST_ALONE else 0)
 
 
 def test_a_token_that_does_not_fit() -> None:
