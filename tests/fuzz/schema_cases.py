@@ -27,9 +27,9 @@ ROOT = "#/$defs/a"
 
 
 def random_schema(rng: random.Random) -> dict[str, object]:
-    """A schema of the keywords that grammars keep."""
+    """A schema of the keywords that grammars keep; no part of it is that of another schema."""
     defs = {"a": {"type": "array", "items": {"$ref": ROOT}}, "b": _schema(rng, 2)}
-    return {**_schema(rng, 0), "$defs": defs}
+    return copy.deepcopy({**_schema(rng, 0), "$defs": defs})
 
 
 def _schema(rng: random.Random, depth: int) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The fuzzer itself: what it finds, survives and continues; and a slice of its cases."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.fuzz.campaign import Campaign
 from tests.fuzz.kinds import KINDS, shares
 from tests.fuzz.leaks import growth
 from tests.fuzz.run_state import KindState, RunState
+from tests.fuzz.schema_cases import change_schema, random_schema
 from tests.fuzz.toy_kind import CRASH, EXCEPTION, HANG, LARGE, LATE_ONCE, LONG_ERROR, SLOW, WRONG
 from tests.fuzz.wire_sessions import SESSIONS
 
@@ -79,6 +81,14 @@ def test_shares_of_the_kinds() -> None:
 
 def test_the_wire_has_every_call() -> None:
     assert {message.op for session in SESSIONS for message in session()} == CALLS.keys()
+
+
+def test_schemas_share_nothing() -> None:
+    """A case is the same whatever cases were changed before it."""
+    before = [repr(random_schema(random.Random(number))) for number in range(300)]
+    for number in range(300):
+        change_schema(random.Random(number), random_schema(random.Random(number)))
+    assert [repr(random_schema(random.Random(number))) for number in range(300)] == before
 
 
 @pytest.mark.slow
