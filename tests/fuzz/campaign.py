@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.fuzz import ROOT
 from tests.fuzz.kinds import row
-from tests.fuzz.leaks import WARM_UP, growth, memory_slope
+from tests.fuzz.leaks import MIN_REPORTS, WARM_UP, growth, memory_slope
 from tests.fuzz.run_state import KindState, RunState
 from tests.fuzz.worker import CASE, NO_CASE
 
@@ -176,7 +176,7 @@ class Campaign:
             if (problem := growth(worker.reports, worker.limits.growth)) is not None:
                 results.findings[f"{first}-{last}"] = problem
                 worker.cases = MAX_CASES_OF_A_PROCESS  # a new process
-            if len(worker.reports) > 2 * WARM_UP:
+            if len(worker.reports) >= WARM_UP + MIN_REPORTS:
                 slope = memory_slope(worker.reports[WARM_UP:])[0]
                 results.bytes_per_case = max(results.bytes_per_case, slope)
             self._state.save()

@@ -15,8 +15,7 @@ class Row(NamedTuple):
 
 
 KINDS = {
-    # a traced pass leaves up to two megabytes in caches of JAX
-    "gguf": Row("gguf_kind", 50, limits=Limits(growth=12_000)),
+    "gguf": Row("gguf_kind", 50, limits=Limits(growth=4_000)),
     # `tokenizers` 0.23 keeps about a kilobyte of every model that it has encoded a text with, more for a long text
     "tokenizer": Row("tokenizer_kind", 15, limits=Limits(growth=20_000)),
     "template": Row("template_kind", 7),

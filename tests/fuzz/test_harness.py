@@ -68,6 +68,13 @@ def test_growth_is_found() -> None:
 
     assert growth(reports(), 1024) is None
     assert growth(reports(memory=200 * 500), 1024) is None
+    for place in range(20):  # pages of one large case, which the process keeps
+        step = [
+            (count, used | {"memory": used["memory"] + (32 << 20) * (count > 200 * place)}) for count, used in reports()
+        ]
+        assert growth(step, 1024) is None
+    steps = [(count, used | {"memory": used["memory"] + (5 << 20) * (count // 600)}) for count, used in reports()]
+    assert "memory grows" in str(growth(steps, 1024))
     assert "memory grows by 20480 bytes a case" in str(growth(reports(memory=200 * 20480), 1024))
     for name in ("descriptors", "threads", "files"):
         assert f"{name} grow" in str(growth(reports(**{name: 1}), 1024))
