@@ -33,8 +33,9 @@ def text_session() -> list[Message]:
         _call("slide", 18, 17, _numbers(0)),
         _call("checkpoint", 19, 18),
         _call("restore", 20, 18, 19, _numbers(2)),
-        Message("fetch", {"number": 21, "value": 13, "forget": [13, 14]}),
-        Message("ready", {"number": 22, "value": 8}),
+        _call("read", 21, 20, padded, twelve),  # states 21, cache 22
+        Message("fetch", {"number": 23, "value": 13, "forget": [13, 14]}),
+        Message("ready", {"number": 24, "value": 8}),
     ]
 
 
