@@ -20,9 +20,9 @@ KINDS = {
     "tokenizer": Row("tokenizer_kind", 15, limits=Limits(growth=20_000)),
     "template": Row("template_kind", 7),
     # calls of new shapes are compiled
-    "wire": Row("wire_kind", 8, limits=Limits(cpu_seconds=30.0, hang_seconds=180.0, memory=512 << 20, growth=50_000)),
+    "wire": Row("wire_kind", 8, limits=Limits(cpu_seconds=30.0, hang_seconds=180.0, memory=512 << 20, growth=10_000)),
     # one in a hundred computes
-    "cli": Row("cli_kind", 5, limits=Limits(cpu_seconds=60.0, hang_seconds=240.0, memory=512 << 20, growth=50_000)),
+    "cli": Row("cli_kind", 5, limits=Limits(cpu_seconds=60.0, hang_seconds=240.0, memory=512 << 20, growth=15_000)),
     "side_file": Row("side_file_kind", 5),
     # a megabyte of GBNF takes seconds
     "grammar": Row("grammar_kind", 5, limits=Limits(cpu_seconds=5.0, hang_seconds=120.0)),
