@@ -261,6 +261,14 @@ def test_a_failed_call_fails_the_requests_in_slots(
     assert failed == played.scheduler.counters.failed <= 2 * len(fails)
 
 
+def test_a_sampler_waits_until_others_are_not_used(tokenizer: Tokenizer) -> None:
+    """As many rare samplers as are kept are in use, and one more is wanted: it is compiled when a text has ended."""
+    played = Played(tokenizer, 3, rewinds=True, cached=0, fails=set())
+    samplers = ("top-k off", "mirostat")
+    played.play([Arrival(turn, (1, 5, 6), n=2, seed=4, sampler=name) for turn, name in enumerate(samplers)])
+    assert all(list(stream.finish().tokens) == arrival.expected()[0] for arrival, stream in played.streams.values())
+
+
 def test_a_step_for_all_and_one_chunk(tokenizer: Tokenizer) -> None:
     """While a long prompt is read, the text that is generated moves in every turn."""
     seed = next(

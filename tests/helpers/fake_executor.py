@@ -75,7 +75,8 @@ class FakeExecutor:
     """Slots of tokens; every call checks that it could be served by a real cache.
 
     fails: numbers of the calls that fail. A slot that does not rewind goes on where it is, or begins anew. A chain
-    that is no None is rare. compilations: those under way, at most one; whoever plays gives them turns.
+    that is no None is rare. compilations: those under way, at most one; a test gives them turns. most_rare: rare
+    samplers that slots may use before another one is compiled.
     """
 
     slots: int
@@ -85,6 +86,7 @@ class FakeExecutor:
     fails: set[int] = field(default_factory=set)
     seconds: float = 1.0  # of a token of a prompt
     compilations: list[Compilation] = field(default_factory=list)
+    most_rare: int = 1
     calls: int = 0
     waits: int = 0
 
@@ -92,7 +94,7 @@ class FakeExecutor:
         self.cells: list[list[int]] = [[] for _ in range(self.slots)]
         self.seeds = [0] * self.slots
         self.compiled: list[str] = []
-        self._rare = [False] * self.slots
+        self._chains: list[str | None] = [None] * self.slots
         self._latest = [EMPTY] * self.slots
         self._unread: list[object] = []
 
@@ -106,7 +108,8 @@ class FakeExecutor:
         assert set(busy) < set(range(self.slots)), "a request is asked for when it has a slot"
         if chain is None or chain in self.compiled:
             return True
-        if not self.compilations:
+        in_use = {self._chains[slot] for slot in busy} - {None}
+        if not self.compilations and len(in_use) < self.most_rare:
             self.compilations.append(Compilation(chain, self.compiled, then))
         return False
 
@@ -116,7 +119,7 @@ class FakeExecutor:
     def join(self, slot: int, chain: Any, seed: int, ids: Sequence[int]) -> None:
         self._call(1)
         assert chain is None or chain in self.compiled
-        self.seeds[slot], self._latest[slot], self._rare[slot] = seed, ids[-1], chain is not None
+        self.seeds[slot], self._latest[slot], self._chains[slot] = seed, ids[-1], chain
 
     def step(self, slots: Sequence[int], positions: Sequence[int]) -> list[SampledToken]:
         self._call(10)
@@ -137,7 +140,9 @@ class FakeExecutor:
         assert self.rewinds and max(map(len, texts)) <= size and size * len(slots) <= 32
         found = []
         for slot, position, text in zip(slots, positions, texts, strict=True):
-            assert not self._rare[slot] and text[0] == self._latest[slot] and position + len(text) <= self.capacity
+            assert (
+                self._chains[slot] is None and text[0] == self._latest[slot] and position + len(text) <= self.capacity
+            )
             self._go_back(slot, position)
             tokens = []
             for token, guess in zip(text, [*text[1:], None], strict=True):

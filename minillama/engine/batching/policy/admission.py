@@ -26,7 +26,7 @@ class Admission:
     ) -> None:
         self.waiting: deque[BatchTask] = deque()
         self._slots, self._similarity, self._fail, self._wake = slots, similarity, fail, wake
-        self._held: set[BatchTask] = set()  # while their samplers are compiled
+        self._held: set[BatchTask] = set()  # while their samplers are compiled, and no text runs
 
     @property
     def has_work(self) -> bool:
@@ -64,7 +64,8 @@ class Admission:
         try:
             if executor.is_ready(task.chain, busy, self._wake):
                 return True
-            self._held.add(task)
+            if not busy:  # a text that ends may make room for the sampler
+                self._held.add(task)
         except Exception as error:
             self._remove(task)
             self._fail(task, error)
