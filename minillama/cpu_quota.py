@@ -1,14 +1,16 @@
 """CPU quotas of containers and hubs, from Linux's control groups."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 GROUPS = Path("/proc/self/cgroup")
 MOUNT = Path("/sys/fs/cgroup")
 
 
+@cache
 def cpu_quota(groups: Path = GROUPS, mount: Path = MOUNT) -> float | None:
-    """Cores that this process may keep busy; None without a limit.
+    """Cores that this process may keep busy; None without a limit. Read once.
 
     Docker's `--cpus` and Kubernetes' limits are such quotas. All cores stay visible then: more threads than the quota
     are stopped for the rest of each period, usually 100 ms.

@@ -86,10 +86,10 @@ def test_rare_samplers_compile_while_other_texts_go_on(llm: ml.LLM) -> None:
         assert sum(kept() is not None for kept in programs) == MOST_POOLS
 
 
-@pytest.mark.parametrize("slots", [1, 3])
-def test_requests_of_mixed_settings(llm: ml.LLM, slots: int) -> None:
+@pytest.mark.parametrize("seed", [1, 3])
+def test_requests_of_mixed_settings(llm: ml.LLM, seed: int) -> None:
     """More rare samplers than are kept, in any order, some cancelled while theirs is compiled."""
-    order = random.Random(slots)
+    order = random.Random(seed)
     with llm.batch_engine(SLOTS) as engine:
         settings = [{"n": 4, "seed": order.randrange(3), "temp": 0.8, **order.choice([{}, *RARE])} for _ in range(30)]
         streams = [engine.submit("the ant", **one) for one in settings]

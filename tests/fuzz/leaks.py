@@ -1,7 +1,7 @@
 """Growth over the reports of a process: memory by its slope, the rest by number.
 
 A process keeps the pages of its largest case: one step, and then the same for ten thousand cases. A leak goes on. So
-the slope is the least one of three parts of the reports, of which a step changes two at most.
+the slope is the least one of three parts of the reports; a step changes at most two of them.
 """
 
 from collections.abc import Mapping, Sequence
