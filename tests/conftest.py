@@ -11,9 +11,8 @@ import strict_jax  # first of all, for it sets what JAX reads when it is importe
 from device_processes import Check, process_with_devices
 from hypothesis import HealthCheck, settings
 from memory_bound import bound_memory
+from recorded_kernels import RECORDED_KERNELS
 from tiers import assign, is_shorter
-
-from minillama.kernels.cpu_available import instruction_set
 
 ROOT = strict_jax.ROOT
 
@@ -68,9 +67,9 @@ def apart() -> Iterator[Check]:
 
 @pytest.fixture(scope="session")
 def rounded_to_8_bits() -> Iterator[Check]:
-    """Run a function where kernels round activations to 8 bits, as llama.cpp's did for the recorded numbers; tiles
-    (AMX) round them less. XLA compiles as for users: without LLVM's optimisation, f32 sums differ by 1e-5."""
-    with process_with_devices("avx512" if instruction_set() == "amx" else "auto", optimised=True) as run:
+    """Run a function where kernels round activations to 8 bits, as llama.cpp's did for the recorded numbers. XLA
+    compiles as for users: without LLVM's optimisation, f32 sums differ by 1e-5."""
+    with process_with_devices(RECORDED_KERNELS, optimised=True) as run:
         yield run
 
 

@@ -59,7 +59,7 @@ def test_a_new_process_traces_nothing_and_says_the_same(tmp_path: Path) -> None:
     model = write_tiny(tmp_path / "m.gguf", "llama")
     first, second = (in_new_process(model, tmp_path / "cache") for _ in range(2))
     assert second["tokens"] == first["tokens"] and second["logprobs"] == first["logprobs"]
-    steps = {"prefill", "start", "generate"}
+    steps = {"read", "start", "generate"}
     assert steps <= set(first["traced"]) and not steps & set(second["traced"])
     lists = list((tmp_path / "cache" / "programs").glob("*.list"))
     assert len(lists) == 1 and len((read_cached(lists[0]) or b"").split()) == len(steps)

@@ -10,8 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import NotebookNode
+from recorded_kernels import RECORDED_KERNELS
 
-from minillama.kernels.cpu_available import instruction_set
 from minillama.lab import build
 from minillama.lab.build import WIDGET_MIME
 from minillama.lab.widgets.figure import PLOTLY_MIME
@@ -72,17 +72,12 @@ def nbval(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PYTEST, *ONLY_NBVAL, "-q", "--rootdir", str(folder), str(folder)],
         cwd=folder,
-        env={**lenient_environment(), **same_rounding(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env={**lenient_environment(), "MINILLAMA_CPU_KERNELS": RECORDED_KERNELS, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=900,
         check=False,
     )
-
-
-def same_rounding() -> dict[str, str]:
-    """Kernels that round activations as those of the recorded texts did; tiles (AMX) round them less."""
-    return {"MINILLAMA_CPU_KERNELS": "avx512"} if instruction_set() == "amx" else {}
 
 
 def test_there_are_labs() -> None:
