@@ -4,7 +4,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 280;
 const LINE = 12;
 const LEFT = 14;
-const SPAN = 4; // seconds that are shown at most
+const SPAN = 4; // seconds that are shown
+const FEWEST = 48; // steps that are shown also where they take longer
 
 function element(kind, attributes) {
   const found = document.createElementNS(SVG, kind);
@@ -35,7 +36,7 @@ function legend(shown, waiting) {
 export function drawSchedule(area, { slots, steps }) {
   const last = steps.at(-1);
   const end = last ? last.began_s + last.ms / 1e3 : 1;
-  const shown = steps.filter((step) => step.began_s > end - SPAN);
+  const shown = steps.filter((step, at) => step.began_s > end - SPAN || at >= steps.length - FEWEST);
   const start = shown[0]?.began_s ?? 0;
   const scale = (WIDTH - LEFT) / Math.max(end - start, 1e-3);
   const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${slots * LINE + 2}`, role: "img" });
