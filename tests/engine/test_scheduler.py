@@ -342,12 +342,27 @@ def test_the_next_turn_waits_where_turns_are_long(tokenizer: Tokenizer, seconds:
 
 def test_a_burst_of_short_prompts_ends() -> None:
     rule = ChunkRule(512)
-    assert not rule.is_burst(0, 10), "nothing is measured yet"
+    assert not rule.is_burst(0, 10, generating=False), "nothing is measured yet"
     rule.measured(100 * 0.010, rows=0, tokens=100)
-    assert rule.is_burst(0, 150) and rule.is_burst(50, 100)
-    assert not rule.is_burst(0, 151) and not rule.is_burst(51, 100), "more than 1.5 seconds"
+    assert rule.is_burst(0, 150, generating=True) and rule.is_burst(50, 100, generating=True)
+    assert not rule.is_burst(0, 151, generating=True), "more than 1.5 seconds"
+    assert not rule.is_burst(51, 100, generating=True)
+    assert rule.is_burst(500, 100, generating=False), "no text waits"
+    assert not rule.is_burst(501, 100, generating=False), "more than 6 seconds"
     rule.measured(0.0, rows=0, tokens=100)
-    assert not rule.is_burst(0, 513), "a long prompt is cut on the fastest machine, too"
+    assert not rule.is_burst(0, 513, generating=False), "a long prompt is cut on the fastest machine, too"
+
+
+def test_prompts_that_come_together_begin_together(tokenizer: Tokenizer) -> None:
+    """While no text has a token, prompts are read for longer than 1.5 seconds."""
+    played = Played(tokenizer, 4, rewinds=True, cached=0, fails=set(), seconds=1 / 16)
+    played.play([Arrival(0, (9, 8, 7), 1, 0)])  # the cost of a token is measured
+    before = len(played.scheduler.log)
+    played.play([Arrival(0, (1, 20 + number, 30, 31, 32), 2, 0) for number in range(4)])
+    log = list(played.scheduler.log)[before:]
+    first = next(place for place, turn in enumerate(log) if turn.rows)
+    assert len(log[first].rows) == 4, "no step before all prompts are read"
+    assert sum(turn.chunk is not None for turn in log[:first]) >= 4
 
 
 def test_texts_of_the_fake_device_differ() -> None:

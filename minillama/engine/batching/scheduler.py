@@ -229,7 +229,10 @@ class Scheduler:
     def _is_burst(self) -> bool:
         """Whether the oldest unread prompt is read whole, without a step before it."""
         oldest = oldest_prompt(self.slots)
-        return oldest is not None and self._chunk_rule.is_burst(self._unstepped, len(oldest[0].prompt))
+        if oldest is None:
+            return False
+        generating = any(slot.drawn for slot in self.slots)
+        return self._chunk_rule.is_burst(self._unstepped, len(oldest[0].prompt), generating=generating)
 
     def _prefill(self) -> None:
         """Run a chunk of the oldest unread prompt."""
@@ -238,8 +241,7 @@ class Scheduler:
             return
         slot, task = oldest
         start, generating = len(slot.text), bool(self._log.turn.rows)
-        size = len(slot.prompt) if self._is_burst() else self._chunk_rule.size(generating=generating)
-        tokens = slot.next_chunk(size)
+        tokens = slot.next_chunk(self._chunk_rule.size(generating=generating and not self._is_burst()))
         chunk = self.executor.prefill(slot.number, start, tokens)
         self._unstepped += len(tokens)
         self._under_way.append(ChunkUnderWay(task, chunk, len(tokens) if slot.drawn == 0 else 0))
