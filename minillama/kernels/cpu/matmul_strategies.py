@@ -67,7 +67,7 @@ def skinny_gemm_strategy(kind: Type, rows: int, width: int, parts: int = 1) -> S
 
 def _decode_task_rows(kind: Type, rows: int, width: int, parts: int) -> int:
     most = min(_DECODE_TASK_BYTES // row_bytes(width, kind), rows, rows * parts // _MIN_TASKS)
-    return max(8, most // row_blocks.ROWS * row_blocks.ROWS)
+    return max(row_blocks.MOST_ROWS, most // row_blocks.MOST_ROWS * row_blocks.MOST_ROWS)
 
 
 def gemm_strategy(kind: Type, rows: int, width: int) -> Strategy:

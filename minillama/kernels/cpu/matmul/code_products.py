@@ -30,14 +30,14 @@ def multiplied_codes(form: Format, codes: Value) -> Value:
     return (codes ^ SIGNED_OFFSET).to(I8) if has_signed_codes(form) else codes
 
 
-def code_products(form: Format, codes: Sequence[Value], xs: Sequence[Value]) -> Value:
+def code_products(form: Format, codes: Sequence[Value], xs: Sequence[Value], start: Value | None = None) -> Value:
     """Sums of four products a lane, added up over some vectors.
 
     codes: as `multiplied_codes` gives them.
     """
     if form.largest_code < 128:
-        return dot_narrow(codes, xs, form.largest_code)
-    total = const(0, I32, codes[0].lanes // 4)
+        return dot_narrow(codes, xs, form.largest_code, start)
+    total = const(0, I32, codes[0].lanes // 4) if start is None else start
     for c, x in zip(codes, xs, strict=True):
         total = total + dot_signed(c, x) if has_signed_codes(form) else dot(total, c, x, form.codes_above_127)
     return total

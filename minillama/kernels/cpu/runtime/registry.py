@@ -151,7 +151,7 @@ def define_block_kernels(module: Module, kind: Type) -> None:
     gemv.define_quantised(module, Role.GEMV.name, form, 1)
     gemv.define_quantised(module, Role.GEMV_2.name, form, 2)
     token_groups.define_quantised_groups(module, Role.PREPARE_SKINNY_GEMM.name, form)
-    quantised_rows.define_quantised(module, Role.SKINNY_GEMM.name, form)
+    quantised_rows.define_quantised(module, Role.SKINNY_GEMM.name, kind)
     if terms is None:
         activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form.group, form.zero_point)
         gemm.define_quantised(module, Role.GEMM.name, form)

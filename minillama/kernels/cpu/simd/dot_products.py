@@ -50,7 +50,7 @@ def dot_signed(codes: Value, x: Value) -> Value:
     return _add_pairs(_multiply_bytes(size, call_intrinsic("llvm.x86.avx2.psign.b", I8, 32, x, codes)))
 
 
-def dot_narrow(codes: Sequence[Value], xs: Sequence[Value], largest: int) -> Value:
+def dot_narrow(codes: Sequence[Value], xs: Sequence[Value], largest: int, start: Value | None = None) -> Value:
     """The sum of exact dot products of some vectors of small codes.
 
     On AVX2 small codes take fewer instructions: their products add up in 16 bits.
@@ -60,7 +60,7 @@ def dot_narrow(codes: Sequence[Value], xs: Sequence[Value], largest: int) -> Val
     if current_isa() is Isa.AVX2 and codes[0].lanes > 32:
         halves = (range(32), range(32, 64))
         return concat(*(dot_narrow([c.permute(h) for c in codes], [x.permute(h) for x in xs], largest) for h in halves))
-    total = const(0, I32, codes[0].lanes // 4)
+    total = const(0, I32, codes[0].lanes // 4) if start is None else start
     if current_isa() is Isa.AVX2 and codes[0].lanes == 32:
         at_a_time = (2**15 - 1) // (2 * 127 * largest)
         pairs = [_multiply_bytes(c, x) for c, x in zip(codes, xs, strict=True)]

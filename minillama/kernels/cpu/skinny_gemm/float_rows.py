@@ -27,10 +27,11 @@ from minillama.kernels.cpu.simd import (
     store,
     transpose,
 )
-from minillama.kernels.cpu.skinny_gemm.row_blocks import MAX_TOKENS, ROWS, define_by_blocks, store_some
+from minillama.kernels.cpu.skinny_gemm.row_blocks import MAX_TOKENS, define_by_blocks, store_some
 from minillama.kernels.cpu.skinny_gemm.token_tiles import FLOAT_STEP, TILE_TOKENS, tile_bytes
 
 _CHUNK = 512  # weights of a row that are unpacked at a time; with a tile of tokens they fit in the first-level cache
+_ROWS = 8  # of W at a time
 _QUAD = 4  # rows whose results are added up together
 _REGISTER_LANES = {Isa.AMX: 16, Isa.AVX512: 16, Isa.AVX2: 8, Isa.GENERIC: 4}
 _ACCUMULATORS = {Isa.AMX: 16, Isa.AVX512: 16, Isa.AVX2: 8, Isa.GENERIC: 8}  # registers of a pass, at most
@@ -40,7 +41,7 @@ _RECORD = 4 * FLOAT_STEP  # bytes of a row's or a token's record
 
 def define_float(module: Module, name: str, form: FloatFormat) -> None:
     """`name(args, first, last)` for a float type: float32 products."""
-    define_by_blocks(module, name, lambda args: _FloatRows(args, form).multiply)
+    define_by_blocks(module, name, _ROWS, lambda args: _FloatRows(args, form).multiply)
 
 
 class _FloatRows:
@@ -48,13 +49,13 @@ class _FloatRows:
 
     def __init__(self, args: MatmulArgs, form: FloatFormat) -> None:
         self.args, self.form = args, form
-        self.buffer = alloca(ROWS * 4 * _CHUNK)
-        self.sums = alloca(MAX_TOKENS * ROWS * _SUMS)
+        self.buffer = alloca(_ROWS * 4 * _CHUNK)
+        self.sums = alloca(MAX_TOKENS * _ROWS * _SUMS)
 
     def multiply(self, first: Value, last: Value) -> None:
         """Compute the results of the rows from `first` on."""
-        args, rows = self.args, min_(last - first, ROWS)
-        for i in loop(0, (args.tokens + 1) // 2 * (2 * ROWS * _SUMS // 64)):
+        args, rows = self.args, min_(last - first, _ROWS)
+        for i in loop(0, (args.tokens + 1) // 2 * (2 * _ROWS * _SUMS // 64)):
             store(const(0.0, F32, 16), self.sums + i * 64)
         number, steps = args.width // FLOAT_STEP, _CHUNK // FLOAT_STEP
         for start in loop(0, number, steps):
@@ -91,7 +92,7 @@ class _FloatRows:
             with if_(tile.equals(0)):
                 self._prefetch(first, start // (_CHUNK // FLOAT_STEP) * rows + r)
             row, sums = opaque(self.buffer + r * (4 * _CHUNK)), opaque(self._sums_of(r, tile * TILE_TOKENS))
-            places = [sums + t * (ROWS * _SUMS) for t in range(tokens)]
+            places = [sums + t * (_ROWS * _SUMS) for t in range(tokens)]
             for part in range(0, FLOAT_STEP, lanes * at_a_time):
                 firsts = range(part, min(part + lanes * at_a_time, FLOAT_STEP), lanes)
                 registers = {(i, t): Var(load(F32, lanes, places[t] + 4 * i)) for i in firsts for t in range(tokens)}
@@ -108,13 +109,13 @@ class _FloatRows:
     def _prefetch(self, first: Value, step: Value) -> None:
         """Prefetch the share of one step in the next block of rows."""
         size = _CHUNK * self.form.bytes
-        start = self.args.weights + (first + ROWS) * self.args.row_bytes + step * size
+        start = self.args.weights + (first + _ROWS) * self.args.row_bytes + step * size
         for line in loop(0, size, CACHE_LINE):
             prefetch(start + line)
 
     def _sums_of(self, row: Value | int, token: Value | int) -> Value:
         """Address of the running sums of a row of the block and a token."""
-        return self.sums + (token * ROWS + row) * _SUMS
+        return self.sums + (token * _ROWS + row) * _SUMS
 
     def _totals(self, first: Value, quad: Value, count: Value, token: Value) -> Value:
         """The results of four rows; the first `count` exist."""

@@ -1,7 +1,7 @@
 """Skinny GEMM: the product with 3 to 32 tokens (rows of a batch, or a draft and the token before it).
 
 Every result has the bits that the GEMV gives for its token alone: the same float operations in the same order. So a
-text does not depend on the texts that run with it. Eight rows of W are unpacked at a time into the first-level cache,
+text does not depend on the texts that run with it. Some rows of W are unpacked at a time into the first-level cache,
 and multiplied with all tokens.
 """
 
@@ -11,18 +11,20 @@ from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.simd import Module, Value, const, if_, loop, store
 
 MAX_TOKENS = 32
-ROWS = 8
+MOST_ROWS = 16  # of a block
 
 
-def define_by_blocks(module: Module, name: str, begin: Callable[[MatmulArgs], Callable[[Value, Value], None]]) -> None:
+def define_by_blocks(
+    module: Module, name: str, rows: int, begin: Callable[[MatmulArgs], Callable[[Value, Value], None]]
+) -> None:
     """`name(args, first, last)`: rows first to last - 1 for all tokens, at most `MAX_TOKENS`.
 
-    begin: allocates memory and returns the product of the eight rows from a row on; those from `last` on do not exist.
+    begin: allocates memory and returns the product of the `rows` from a row on; those from `last` on do not exist.
     """
 
     def body(address: Value, first: Value, last: Value) -> None:
         multiply = begin(MatmulArgs(address))
-        for row in loop(first, last, ROWS):
+        for row in loop(first, last, rows):
             multiply(row, last)
 
     module.define(name, 3, body)
