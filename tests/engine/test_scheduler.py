@@ -347,8 +347,9 @@ def test_a_burst_of_short_prompts_ends() -> None:
     assert rule.is_burst(0, 150, generating=True) and rule.is_burst(50, 100, generating=True)
     assert not rule.is_burst(0, 151, generating=True), "more than 1.5 seconds"
     assert not rule.is_burst(51, 100, generating=True)
-    assert rule.is_burst(500, 100, generating=False), "no text waits"
-    assert not rule.is_burst(501, 100, generating=False), "more than 6 seconds"
+    assert rule.is_burst(700, 100, generating=False), "no text waits"
+    assert not rule.is_burst(701, 100, generating=False), "more than 8 seconds"
+    assert rule.burst_size() == 150, "a request can be cancelled after 1.5 seconds"
     rule.measured(0.0, rows=0, tokens=100)
     assert not rule.is_burst(0, 513, generating=False), "a long prompt is cut on the fastest machine, too"
 

@@ -241,7 +241,8 @@ class Scheduler:
             return
         slot, task = oldest
         start, generating = len(slot.text), bool(self._log.turn.rows)
-        tokens = slot.next_chunk(self._chunk_rule.size(generating=generating and not self._is_burst()))
+        rule = self._chunk_rule
+        tokens = slot.next_chunk(rule.burst_size() if self._is_burst() else rule.size(generating=generating))
         chunk = self.executor.prefill(slot.number, start, tokens)
         self._unstepped += len(tokens)
         self._under_way.append(ChunkUnderWay(task, chunk, len(tokens) if slot.drawn == 0 else 0))

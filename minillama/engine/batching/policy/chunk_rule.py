@@ -1,6 +1,6 @@
 """The size of a prompt's next chunk, which bounds the gap between other texts' tokens.
 
-Short prompts are an exception: they are read whole, without a step between them, up to 1.5 seconds; up to 6 seconds
+Short prompts are an exception: they are read whole, without a step between them, up to 1.5 seconds; up to 8 seconds
 where no text would wait. Their texts then begin together, and large chunks and steps cost less a token. In return a few
 gaps are long.
 """
@@ -9,7 +9,7 @@ FIRST_CHUNK = 64  # tokens, before anything is measured
 LEAST_CHUNK = 16
 STEPS = 2.0  # a chunk may cost as much as that many steps
 BURST_SECONDS = 1.5  # of whole prompts without a step
-FIRST_BURST_SECONDS = 6.0  # while no text has a token yet; otherwise texts that came together would lose step
+FIRST_BURST_SECONDS = 8.0  # while no text has a token yet; otherwise texts that came together would lose step
 MOST_SECONDS = 1.0  # of a chunk while no text is generated, so that a request can be cancelled
 MEMORY = 0.8  # weight of the earlier measurements in the mean
 
@@ -38,6 +38,11 @@ class ChunkRule:
         if self._token is None or prompt > self._largest:
             return False
         return (tokens + prompt) * self._token <= (BURST_SECONDS if generating else FIRST_BURST_SECONDS)
+
+    def burst_size(self) -> int:
+        """Most tokens of a chunk of such a prompt; a request can be cancelled after it."""
+        assert self._token is not None
+        return min(max(int(BURST_SECONDS / max(self._token, 1e-9)), LEAST_CHUNK), self._largest)
 
     def _within(self, seconds: float, least: int) -> int:
         assert self._token is not None
