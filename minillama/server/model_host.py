@@ -16,7 +16,7 @@ from minillama.engine.batching.counters import Metrics, sum_counters
 from minillama.engine.batching.device.slot_file import model_fingerprint
 from minillama.errors import ResourceError
 from minillama.sampling import SamplingOptions
-from minillama.server.garbage import begin_collecting, collect_everything
+from minillama.server.garbage import HeapTrim, begin_collecting, collect_everything
 from minillama.server.idle_sleep import IdleSleep
 from minillama.server.metrics_text import MetricsText
 from minillama.server.requests.token_options import read_breakers
@@ -93,6 +93,8 @@ class ModelHost:
             if self.is_closed:
                 self._resources.close()
                 return
+            if self.settings.owns_process:
+                self._resources.callback(HeapTrim().stop)
             self.llm, self.engine, self.is_ready = llm, engine, True
         if self.settings.owns_process:
             begin_collecting()

@@ -1,4 +1,4 @@
-"""Bodies of requests that failed do not pile up next to the objects of a model."""
+"""Bodies of requests that failed do not pile up; free memory returns to the system."""
 
 import subprocess
 import sys
@@ -33,3 +33,31 @@ print(most)
 def test_failed_requests(name: str, low: int, high: int) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, name], capture_output=True, text=True, check=True)
     assert low <= int(done.stdout) <= high
+
+
+TRIMMED = """
+import ctypes, sys, time
+import psutil
+from minillama.server.garbage import HeapTrim
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+resident = lambda: psutil.Process().memory_info().rss >> 20
+blocks = [libc.malloc(100_000) for _ in range(2000)]
+for block in blocks:
+    ctypes.memset(block, 1, 100_000)
+for block in blocks[:-1]:  # the last one keeps the heap from shrinking
+    libc.free(block)
+print(full := resident())
+trim, deadline = HeapTrim(seconds=0.05), time.monotonic() + 60
+while resident() > full - 150 and time.monotonic() < deadline:
+    time.sleep(0.05)
+print(resident())
+trim.stop()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the heap of glibc")
+def test_free_memory_between_used_blocks_returns_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", TRIMMED], capture_output=True, text=True, check=True)
+    full, after = map(int, done.stdout.split())
+    assert after <= full - 150, "nearly 200 MB were free"

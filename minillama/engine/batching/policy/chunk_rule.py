@@ -40,7 +40,7 @@ class ChunkRule:
         return (tokens + prompt) * self._token <= (BURST_SECONDS if generating else FIRST_BURST_SECONDS)
 
     def burst_size(self) -> int:
-        """Most tokens of a chunk of such a prompt; a request can be cancelled after it."""
+        """Most tokens of such a chunk; a request can be cancelled after it."""
         assert self._token is not None
         return min(max(int(BURST_SECONDS / max(self._token, 1e-9)), LEAST_CHUNK), self._largest)
 
