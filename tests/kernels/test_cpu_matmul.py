@@ -48,23 +48,27 @@ from minillama.kernels.decode_blocks import decode
 
 FLOAT_ROUNDING = 3e-6  # of a sum of some thousand products, relative to the sum of their absolute values
 QUICK = (Type.Q4_0, Type.Q6_K, Type.F16)  # types whose tests are quick with all instruction sets
+USUAL = (Type.Q8_0, Type.Q4_K, Type.Q5_K, Type.IQ4_XS, Type.BF16)
 # the kernels of the generic instruction set take seconds to compile; AMX shares most kernels with AVX-512
 SLOW = {Isa.GENERIC} | ({Isa.AVX512} if ISAS[0] is Isa.AMX else set())
 
 
+def marks(kind: Type, isa: Isa) -> tuple[pytest.MarkDecorator, ...]:
+    if isa not in SLOW or kind in QUICK:
+        return ()
+    return (pytest.mark.nightly,) if isa is Isa.GENERIC and kind not in USUAL else (pytest.mark.slow,)
+
+
 def cases(kinds: Iterable[Type]) -> pytest.MarkDecorator:
-    """Parametrise by type and instruction set; long compilations are marked slow."""
+    """Parametrise by type and instruction set; long compilations are marked slow or nightly."""
     return pytest.mark.parametrize(
         ("kind", "isa"),
         [
-            pytest.param(
-                kind, isa, id=f"{kind.name}-{isa.value}",
-                marks=pytest.mark.slow if isa in SLOW and kind not in QUICK else (),
-            )
+            pytest.param(kind, isa, id=f"{kind.name}-{isa.value}", marks=marks(kind, isa))
             for isa in ISAS
             for kind in kinds
         ],
-    )  # fmt: skip
+    )
 
 
 @cache

@@ -33,12 +33,20 @@ LONG = {
     "14_same_beginning",
 }
 
+# Their solutions measure for minutes, in process after process.
+LONGEST = {"07_quantise", "08_optimise_one_device"}
+
 each_lab = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-each_lab_run = pytest.mark.parametrize(
-    "source",
-    [pytest.param(source, marks=pytest.mark.slow if source.stem in LONG else ()) for source in SOURCES],
-    ids=NAMES,
-)
+
+
+def each_lab_run(nightly: set[str]) -> pytest.MarkDecorator:
+    def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+        if name in nightly:
+            return (pytest.mark.nightly,)
+        return (pytest.mark.slow,) if name in LONG else ()
+
+    cases = [pytest.param(source, marks=marks(source.stem)) for source in SOURCES]
+    return pytest.mark.parametrize("source", cases, ids=NAMES)
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -138,7 +146,7 @@ def unchecked(notebook: NotebookNode) -> int:
     return sum(".record(" in cell.source for cell in tagged(notebook, "solution"))
 
 
-@each_lab_run
+@each_lab_run(nightly=LONGEST)
 def test_solutions_hold(source: Path, tmp_path: Path) -> None:
     """The solved notebook runs, and the cells marked for it print what they printed."""
     shutil.copy(build.solution_path(source), tmp_path)
@@ -148,7 +156,7 @@ def test_solutions_hold(source: Path, tmp_path: Path) -> None:
     assert f"{cells} passed" in done.stdout
 
 
-@each_lab_run
+@each_lab_run(nightly=set())
 def test_learners_notebook_runs_unsolved(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run All reaches the end: every check says what is missing, none raises."""
     for name in set(os.environ) - set(lenient_environment()):
