@@ -20,7 +20,18 @@ from minillama.errors import MinillamaError, first_line
 
 LARGEST = 32 << 20  # bytes of a results file; the figures of a lab take some hundred kilobytes
 LOCK_SECONDS = 10.0  # another kernel holds the lock for milliseconds
-SECTIONS = ("predictions", "measurements", "checks", "dots", "roofline", "pictures", "texts", "decisions")
+SECTIONS = (
+    "predictions",
+    "changes",
+    "skipped",
+    "measurements",
+    "checks",
+    "dots",
+    "roofline",
+    "pictures",
+    "texts",
+    "decisions",
+)
 
 Content = dict[str, object]
 
@@ -34,7 +45,7 @@ class _Unsaved:
 
 
 _unsaved: dict[Path, _Unsaved] = {}
-_said: dict[Path, str] = {}  # the last line about each file
+_said: dict[Path, set[str]] = {}  # the lines about each file since it was written last
 _threads = threading.RLock()  # panels write from threads
 
 
@@ -147,8 +158,8 @@ def _undamaged(path: Path) -> Content:
 
 
 def _say(path: Path, line: str) -> None:
-    """Print a line about a file, but not twice in a row."""
-    sentence = line.partition(";")[0]
-    if _said.get(path) != sentence:
-        _said[path] = sentence
+    """Print a line about a file, but not twice."""
+    sentence, said = line.partition(";")[0], _said.setdefault(path, set())
+    if sentence not in said:
+        said.add(sentence)
         print(line, file=sys.stderr)

@@ -97,6 +97,14 @@ def test_slider_moves_the_bars(jupyter: str, tmp_path: Path) -> None:
         before = title()
         assert "tokens may follow" in before and not before.startswith("1 of")
 
+        # A comparison without a prediction asks first; its figure comes with the answer.
+        assert page.locator(".widget-html-content figure img").count() == 0
+        page.get_by_placeholder("a number").last.fill("12")
+        page.get_by_role("button", name="Record").last.click()
+        page.wait_for_selector(".widget-html-content figure img", timeout=CELLS_SECONDS * 1000)
+        page.locator(".widget-html-content figure img").last.scroll_into_view_if_needed()
+        page.screenshot(path=str(tmp_path / "prediction.png"))
+
         handle = page.locator(".widget-slider:has-text('--temp') .noUi-handle").first
         handle.focus()
         handle.press("Home")  # temperature 0: greedy, so one token is left

@@ -5,13 +5,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 from gguf import quants
 
+from minillama.errors import OptionError
 from minillama.gguf import TensorType
-from minillama.lab import Dropdown, Figure, IntSlider, Panel, Prediction, Slider, TextBox
+from minillama.lab import Dropdown, Figure, IntSlider, Panel, Prediction, Slider, TextBox, lab_record
 from minillama.lab.experiments import quantised_blocks
 from minillama.lab.plots import lab_plots
 from minillama.lab.widgets.background_job import JobRunner, State
@@ -140,6 +142,49 @@ def test_prediction_is_kept_and_compared(tmp_path: Path, monkeypatch: pytest.Mon
     shown = guess.compare(40.0, model=38.0)
     assert "off by a factor of 10" in shown.text
     assert [bar.x[0] for bar in shown.plotly.data] == [4.0, 40.0, 38.0]
+
+
+def test_the_first_prediction_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later ones are changes of mind; after the measurement was shown, none counts."""
+    monkeypatch.chdir(tmp_path)
+    guess, late = (Prediction("97", name, "How many?", "times") for name in ("guess", "late"))
+    guess.record(4.0)
+    guess.record(5.0)
+    guess.compare(40.0)
+    guess.record(40.0)
+    assert guess.recorded() == 4.0 and [each["said"] for each in guess.changes()] == [5.0, 40.0]
+    late.skip()
+    assert "no prediction" in late.compare(3.0).text and "3" in late.compare(3.0).text
+    late.record(3.0)
+    assert late.recorded() is None and [each["said"] for each in late.changes()] == [3.0]
+    with pytest.raises(OptionError, match="a prediction is a number, not nan"):
+        late.record(float("nan"))
+
+
+def test_a_comparison_without_a_prediction_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    forms: list[widgets.Widget] = []
+    monkeypatch.setattr("minillama.lab.grading.prediction.display_widget", lambda box, text: forms.append(box))
+    for name, answer in (("said", "12,5"), ("skipped", None)):
+        guess = Prediction("97", name, "How many?", "times")
+        assert "123" not in str(guess.compare(123.0).mime_bundle()), "the measurement is not given away"
+        _, line, answered = forms.pop().children
+        field, note, record, skip = line.children
+        assert field.value == ""
+        record.click()
+        assert note.value == "write a number first" and not answered.value
+        field.value = "many"
+        record.click()
+        assert note.value == "'many' is not a number" and not answered.value
+        if answer is None:
+            skip.click()
+        else:
+            field.value = answer
+            record.click()
+        assert "123" in answered.value and record.disabled and skip.disabled
+        assert "123" in guess.compare(123.0).text and not forms, "it asks once"
+        assert guess.recorded() == (12.5 if answer else None)
+    assert lab_record.number(lab_record.section("97", "measurements")["said"], "value") == 123.0
 
 
 def test_figures_have_a_text_alternative_and_a_small_bundle() -> None:

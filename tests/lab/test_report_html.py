@@ -223,6 +223,21 @@ def test_calibration_shows_pairs_of_said_and_measured() -> None:
     assert error_factor(Quantity(0.0, "s"), Quantity(1.0, "s")) == "-"
 
 
+def test_calibration_shows_zeros_and_skipped_ones_at_the_edge() -> None:
+    fill()
+    nothing, skipped = (Prediction("13", name, "How many?", "times") for name in ("nothing", "left out"))
+    nothing.record(0.0)
+    nothing.compare(4.0)
+    skipped.skip()
+    skipped.compare(8.0)
+    shown = calibration(read_results(Path("results")))
+    assert re.search(r"13 +nothing +0 +4 +times +-", shown.text)
+    assert re.search(r"13 +left out +skipped +8 +times +-", shown.text)
+    low = 10 ** shown.plotly.layout.yaxis.range[0]
+    found = {trace.name: (trace.x, trace.y) for trace in shown.plotly.data if trace.name}
+    assert found["lab 13"] == ((4.0,), (low,)) and found["skipped"] == ((8.0,), (low,))
+
+
 def test_essays_remember() -> None:
     essay = Essay("1 why", "Why?")
     assert essay.recorded() == ""

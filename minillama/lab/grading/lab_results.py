@@ -28,9 +28,9 @@ TITLES = {
     "07": "Quantise",
     "08": "Optimise one device",
     "09": "Shard",
-    "10": "Compare with llama.cpp",
-    "11": "Lying benchmarks",
     "12": "The report",
+    "13": "Many readers",
+    "14": "The same beginning",
 }
 
 
@@ -58,6 +58,8 @@ class LabResults:
     texts: Mapping[str, tuple[str, str]]  # question and answer
     decisions: Mapping[str, object]  # `minillama.lab.grading.decisions` reads them
     roof: Roofline | None
+    skipped: frozenset[str] = frozenset()  # predictions that were not made
+    changed: frozenset[str] = frozenset()  # predictions with a later change of mind
     problems: tuple[str, ...] = ()  # a line for each part that was left out
 
     def measured_predictions(self) -> dict[str, tuple[Quantity, Quantity]]:
@@ -183,6 +185,8 @@ def _read(path: Path) -> LabResults:
         texts=reader.section("texts", lambda e: (e.get("question", "").text(), e.get("text").text())),
         decisions=whole.get("decisions", {}).fields(),
         roof=reader.value(whole.get("roofline", {}), _roof, None),
+        skipped=frozenset(reader.section("skipped", _Entry.fields)),
+        changed=frozenset(reader.section("changes", lambda e: e.value)),
         problems=(problem,) * bool(problem) + tuple(reader.problems[:MOST_PROBLEMS]),
     )
 

@@ -1,10 +1,11 @@
 """Predictions: record a guess before a measurement and compare the two."""
 
+import math
 from dataclasses import dataclass
 
-import ipywidgets as widgets
-
+from minillama.errors import OptionError
 from minillama.lab import lab_record
+from minillama.lab.grading.prediction_form import PredictionForm
 from minillama.lab.plots.lab_plots import prediction_bars
 from minillama.lab.widgets.figure import Figure
 from minillama.lab.widgets.widget_output import RUN_IT, display_widget
@@ -12,7 +13,10 @@ from minillama.lab.widgets.widget_output import RUN_IT, display_widget
 
 @dataclass(frozen=True)
 class Prediction:
-    """A numeric prediction that is recorded before the measurement."""
+    """A numeric prediction that is recorded before the measurement.
+
+    The first one counts. What is recorded later, or after the measurement was shown, is kept as a change of mind.
+    """
 
     lab: str
     name: str
@@ -21,33 +25,90 @@ class Prediction:
 
     def ask(self) -> None:
         """Show the question with a field and a button. Outside of a notebook use `record`."""
-        field = widgets.FloatText(
-            value=self.recorded() or 0.0, description="I predict", layout=widgets.Layout(width="220px")
-        )
-        button = widgets.Button(description="Record", button_style="primary", tooltip="record this prediction")
         said = self.recorded()
-        note = widgets.Label(self.unit if said is None else f"{self.unit} (recorded: {said:g})")
-
-        def keep(_: widgets.Button) -> None:
-            self.record(field.value)
-            note.value = f"{self.unit} (recorded: {field.value:g})"
-
-        button.on_click(keep)
-        box = widgets.VBox([widgets.HTML(f"<b>Predict:</b> {self.question}"), widgets.HBox([field, note, button])])
+        form = PredictionForm(self.question, self._state(), lambda value: self._kept(value))
         kept = "" if said is None else f"; recorded: {said:g}"
-        display_widget(box, f"Predict: {self.question} (in {self.unit}{kept}) [a field and a button: {RUN_IT}]")
+        display_widget(form.box, f"Predict: {self.question} (in {self.unit}{kept}) [a field and a button: {RUN_IT}]")
 
     def record(self, value: float) -> None:
-        """Record a prediction, as the button does."""
-        lab_record.write(
-            self.lab, "predictions", self.name, {"said": float(value), "unit": self.unit, "written": lab_record.now()}
-        )
+        """Record a prediction, as the button does.
+
+        Raises OptionError if it is not a finite number.
+        """
+        said = float(value)
+        if not math.isfinite(said):
+            raise OptionError(f"a prediction is a number, not {value}")
+        entry = {"said": said, "unit": self.unit, "written": lab_record.now()}
+        if self.recorded() is None and not self._is_seen():
+            lab_record.write(self.lab, "predictions", self.name, entry)
+            self._see()
+        elif said != self.recorded():
+            lab_record.write(self.lab, "changes", self.name, [*self.changes(), entry])
+
+    def skip(self) -> None:
+        """Show the measurement without a prediction; the report counts it as skipped."""
+        if self.recorded() is None and not self._is_seen():
+            lab_record.write(self.lab, "skipped", self.name, {"written": lab_record.now()})
+            self._see()
 
     def recorded(self) -> float | None:
-        """The recorded prediction; None if there is none."""
+        """The prediction that counts; None if there is none."""
         return lab_record.number(lab_record.section(self.lab, "predictions").get(self.name), "said")
 
+    def changes(self) -> list[object]:
+        """Later records, the oldest first."""
+        found = lab_record.section(self.lab, "changes").get(self.name)
+        return found if isinstance(found, list) else []
+
     def compare(self, measured: float, model: float | None = None) -> Figure:
-        """Record the measurement; draw prediction, measurement and a simple model."""
-        lab_record.measurement(self.lab, self.name, measured, self.unit)
-        return prediction_bars(self.name, self.unit, self.recorded(), measured, model)
+        """Record the measurement; draw prediction, measurement and a simple model.
+
+        Without a prediction it asks for one, and draws only that; `skip` shows the measurement nevertheless.
+        """
+        is_asked = self.recorded() is None and not self._is_skipped()
+        entry = {"value": float(measured), "unit": self.unit, "written": lab_record.now()}
+        lab_record.write(self.lab, "measurements", self.name, entry | ({"unseen": True} if is_asked else {}))
+        if not is_asked:
+            return prediction_bars(self.name, self.unit, self.recorded(), measured, model)
+
+        def shown(value: float | None) -> str:
+            self.skip() if value is None else self.record(value)
+            return prediction_bars(self.name, self.unit, self.recorded(), measured, model).static_html()
+
+        form = PredictionForm(f"{self.question} (Before you see it.)", self.unit, shown, has_skip=True)
+        display_widget(form.box, f"no prediction yet [a field and two buttons: {RUN_IT}]")
+        return prediction_bars(self.name, self.unit, None, None, None)
+
+    def _kept(self, value: float | None) -> str:
+        if value is not None:
+            self.record(value)
+        return self._state()
+
+    def _state(self) -> str:
+        """The unit, what counts, and the last change of mind."""
+        said, changes = self.recorded(), self.changes()
+        if said is None:
+            return f"{self.unit} (shown already; this would not count)" if self._is_seen() else self.unit
+        last = lab_record.number(changes[-1], "said") if changes else None
+        return (
+            f"{self.unit} (recorded: {said:g}{'' if last is None else f'; changed to {last:g}, the first one counts'})"
+        )
+
+    def _measured(self) -> dict[str, object] | None:
+        entry = lab_record.section(self.lab, "measurements").get(self.name)
+        return entry if isinstance(entry, dict) else None
+
+    def _is_seen(self) -> bool:
+        """Whether the measurement has been shown."""
+        entry = self._measured()
+        return entry is not None and not entry.get("unseen")
+
+    def _is_skipped(self) -> bool:
+        return self.name in lab_record.section(self.lab, "skipped") or self._is_seen()
+
+    def _see(self) -> None:
+        """The measurement, if there is one, counts as shown from now on."""
+        entry = self._measured()
+        if entry is not None:
+            seen = {key: value for key, value in entry.items() if key != "unseen"}
+            lab_record.write(self.lab, "measurements", self.name, seen)

@@ -193,23 +193,31 @@ def _lab(number: str, found: LabResults | None) -> _Lab:
 
 
 def calibration(results: Results) -> Figure:
-    """Predicted against measured values of all labs; right predictions are on the diagonal."""
-    figure, rows, ends = go.Figure(), [], [1.0]
-    for index, (lab, found) in enumerate(results.items()):
-        pairs = {n: (s, m) for n, (s, m) in found.measured_predictions().items() if s.value > 0 and m.value > 0}
-        if not pairs:
-            continue
-        said, came = ([pair[side].value for pair in pairs.values()] for side in (0, 1))
-        ends += said + came
+    """Predicted against measured values of all labs; right predictions are on the diagonal.
+
+    Values of zero or less are on the edge, and so are the measurements whose prediction was skipped.
+    """
+    pairs = [
+        (lab, name, *pair) for lab, found in results.items() for name, pair in found.measured_predictions().items()
+    ]
+    skipped = [(lab, name, found.measurements[name]) for lab, found in results.items() for name in sorted(found.skipped)
+               if name in found.measurements and name not in found.predictions]  # fmt: skip
+    numbers = [each.value for _, _, *pair in [*pairs, *skipped] for each in pair if each.value > 0]
+    low, high = max(min([1.0, *numbers]) / 2, 1e-300), min(max([1.0, *numbers]) * 2, 1e300)
+    figure = go.Figure()
+    for index, lab in enumerate(results):
+        own = [(name, said, came) for of, name, said, came in pairs if of == lab]
+        if own:
+            looks = {"color": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 11}
+            figure.add_scatter(
+                x=[max(came.value, low) for _, _, came in own], y=[max(said.value, low) for _, said, _ in own],
+                mode="markers", name=f"lab {lab}", hovertext=[name for name, _, _ in own], marker=looks,
+            )  # fmt: skip
+    if skipped:
         figure.add_scatter(
-            x=came, y=said, mode="markers", name=f"lab {lab}", hovertext=list(pairs),
-            marker={"color": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 11},
+            x=[max(came.value, low) for _, _, came in skipped], y=[low] * len(skipped), mode="markers", name="skipped",
+            hovertext=[name for _, name, _ in skipped], marker={"color": GREY, "symbol": "x", "size": 11},
         )  # fmt: skip
-        rows += [
-            (lab, name, format_number(s.value), format_number(m.value), m.unit, error_factor(s, m))
-            for name, (s, m) in pairs.items()
-        ]
-    low, high = max(min(ends) / 2, 1e-300), min(max(ends) * 2, 1e300)
     figure.add_scatter(
         x=[low, high], y=[low, high], mode="lines", showlegend=False, hoverinfo="skip",
         line={"color": GREY, "dash": "dash"},
@@ -220,6 +228,9 @@ def calibration(results: Results) -> Figure:
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(type="log", range=[math.log10(low), math.log10(high)], dtick=1, exponentformat="none")
     head = ("lab", "prediction", "predicted", "measured", "unit", "off by")
+    rows = [(lab, name, format_number(said.value), format_number(came.value), came.unit, error_factor(said, came))
+            for lab, name, said, came in pairs]  # fmt: skip
+    rows += [(lab, name, "skipped", format_number(came.value), came.unit, "-") for lab, name, came in skipped]
     return Figure(figure, f"{title}\n" + (text_table(head, rows) if rows else "no prediction was measured yet"))
 
 

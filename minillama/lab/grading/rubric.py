@@ -10,6 +10,8 @@ def rubric(results: Results, decisions: Decisions) -> list[Row]:
     """Rows of criterion, expectation, points and recorded facts; a reader gives the points."""
     looked = [name for found in results.values() for name in found.measured_predictions()]
     said = sum(len(found.predictions) for found in results.values())
+    skipped = sum(len(found.skipped) for found in results.values())
+    changed = sum(len(found.changed) for found in results.values())
     solved = sum(sum(found.checks.values()) for found in results.values())
     tried = sum(len(found.checks) for found in results.values())
     words = sum(len(text.split()) for found in results.values() for _, text in found.texts.values())
@@ -31,7 +33,8 @@ def rubric(results: Results, decisions: Decisions) -> list[Row]:
         ("The roofline", "decode speed is compared with its bound; the rest of the time is explained", "3",
          f"{roof}, {dots} dots"),
         ("Predictions", "made before measuring; one is reviewed, and the wrong assumption is named", "3",
-         f"{said} made, {len(looked)} measured, {'one' if back else 'none'} reviewed"),
+         f"{said} made, {len(looked)} measured, {skipped} skipped, {changed} changed later, "
+         f"{'one' if back else 'none'} reviewed"),
         ("Words", "a reader who was not there can decide with them", "3", f"{words} words"),
         ("Gaps", "names what was not done or not measured", "1",
          f"labs without results: {', '.join(missing) or 'none'}" + (f"; {lost} parts unreadable" if lost else "")),

@@ -49,36 +49,48 @@ def bars(
     return Figure(figure, f"{text}\n{note}" if note else text)
 
 
-def prediction_bars(title: str, unit: str, said: float | None, measured: float, model: float | None) -> Figure:
-    """Three bars: your prediction, the measurement, and a simple model."""
+def prediction_bars(title: str, unit: str, said: float | None, measured: float | None, model: float | None) -> Figure:
+    """Three bars: your prediction, the measurement, and a simple model.
+
+    measured: None if it is not shown before there is a prediction.
+    """
     looks = (("you predicted", said, ORANGE, "/"), ("measured", measured, BLUE, ""), ("model says", model, GREEN, "."))
     known = [(label, value) for label, value, _, _ in looks if value is not None]
     figure = go.Figure()
     for label, value, colour, shape in looks:
-        if value is None:
+        if value is None and label == "model says":
             continue
         figure.add_bar(
-            x=[value],
+            x=[0.0 if value is None else value],
             y=[label],
             orientation="h",
             marker={"color": colour, "pattern": {"shape": shape, "fillmode": "overlay", "fgcolor": "white"}},
-            text=[format_number(value)],
+            text=["?" if value is None else format_number(value)],
             textposition="outside",
             cliponaxis=False,
         )
-    apply_layout(figure, title, unit, height=130 + 44 * len(known))
+    error = _error_of(said, measured)
+    apply_layout(figure, title, f"{unit} · {error}", height=130 + 44 * len(figure.data))
     figure.update_layout(showlegend=False)
     figure.update_yaxes(autorange="reversed")
-    low, high = min(0.0, *(value for _, value in known)), max(0.0, *(value for _, value in known))
-    if low < 0:  # room for the number at the left of its bar
+    low, high = min([0.0, *(value for _, value in known)]), max([0.0, *(value for _, value in known)])
+    if not known:
+        figure.update_xaxes(range=[0, 1], showticklabels=False)
+    elif low < 0:  # room for the number at the left of its bar
         figure.update_xaxes(range=[low - 0.2 * (high - low), high + 0.1 * (high - low)])
     text = f"{title}\n" + text_bars([label for label, _ in known], [value for _, value in known], unit=unit)
+    return Figure(figure, f"{text}\n{error}" if known else f"{title}\n{error}")
+
+
+def _error_of(said: float | None, measured: float | None) -> str:
+    """The error of a prediction in words."""
+    if measured is None:
+        return "no prediction yet: record one above, or skip it, and the measurement appears"
     if said is None:
-        text += "\nno prediction yet: record one and run this cell again"
-    elif said > 0 and measured > 0:
-        ratio = max(said / measured, measured / said)
-        text += f"\noff by a factor of {format_number(ratio)}"
-    return Figure(figure, text)
+        return "no prediction"
+    if said > 0 and measured > 0:
+        return f"off by a factor of {format_number(max(said / measured, measured / said))}"
+    return f"off by {format_number(said - measured)}"
 
 
 def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> Figure:
