@@ -9,6 +9,7 @@ import logging
 import os
 import platform as _platform
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -126,13 +127,14 @@ def caches_executables() -> bool:
 
 
 def lock_file() -> Path | None:
-    """Lock file of measurements, one per user and machine; None if no folder is writable."""
-    folder = _user_cache() / "minillama"
-    try:
-        ensure_private(folder)
-    except (OSError, UntrustedError):
-        return None
-    return folder / f"measuring-{_platform.node() or 'here'}.lock" if os.access(folder, os.W_OK) else None
+    """Lock file of measurements, one for all users; None without a writable folder.
+
+    MINILLAMA_LOCK_FILE: another one; empty: none.
+    """
+    if (given := os.environ.get("MINILLAMA_LOCK_FILE")) is not None:
+        return Path(given) if given else None
+    folder = Path(tempfile.gettempdir())
+    return folder / "minillama-measuring.lock" if os.access(folder, os.W_OK) else None
 
 
 def thread_limits() -> tuple[int, int]:

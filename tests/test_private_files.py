@@ -178,7 +178,7 @@ def in_new_process(program: str, cache: Path) -> subprocess.CompletedProcess[str
 SHOW = """
 import os, minillama
 from minillama import env
-print(env.cache_dir() is not None, env.kernel_cache_dir() is not None, env.lock_file() is not None)
+print(env.cache_dir() is not None, env.kernel_cache_dir() is not None)
 """
 
 
@@ -192,12 +192,12 @@ def test_folder_of_the_users_cache(tmp_path: Path) -> None:
         done = in_new_process(SHOW, shared)
     finally:
         os.umask(before)
-    assert (done.stdout, done.stderr) == ("True True True\n", "")
+    assert (done.stdout, done.stderr) == ("True True\n", "")
     made = [path for path in shared.rglob("*") if path.is_dir()]
     assert made and all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in made)
     (shared / "minillama").chmod(0o777)
     done = in_new_process(SHOW, shared)
-    assert done.stdout == "False False False\n"
+    assert done.stdout == "False False\n"
     assert done.stderr.count("\n") == 1 and f"chmod go-w {shared / 'minillama'}" in done.stderr
 
 

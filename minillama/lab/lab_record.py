@@ -12,6 +12,7 @@ from pathlib import Path
 
 from minillama import env
 from minillama.lab import results_file as files
+from minillama.lab.measuring import other_load_now
 
 PACKAGES = ("minillama", "jax", "jaxlib", "numpy", "gguf")
 
@@ -50,8 +51,15 @@ def facts(lab: str) -> dict[str, object]:
 
 def measurement(lab: str, entry: str, value: float, unit: str) -> float:
     """Record one measured number with its unit, and return the number."""
-    write(lab, "measurements", entry, {"value": float(value), "unit": unit, "written": now()})
+    write(lab, "measurements", entry, measured(value, unit))
     return value
+
+
+def measured(value: float, unit: str) -> dict[str, object]:
+    """The entry of a measured number: with the other load of its measurement."""
+    share = other_load_now()
+    load = {} if share is None else {"other_load": round(share, 3)}
+    return {"value": float(value), "unit": unit, **load, "written": now()}
 
 
 def number(entry: object, name: str) -> float | None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab_checks import solutions
 
+from minillama.lab import measuring
 from minillama.lab.checks import lab13
-from minillama.lab.experiments import watched_load
+from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import Item
 from minillama.lab.plots.serving_plots import gantt, rows_curves, two_sided
 from minillama.lab.serving.batch_simulator import (
@@ -122,8 +123,8 @@ def test_the_roof_bends_between_two_measured_points() -> None:
 def test_other_load_is_named(
     share: float, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(watched_load.OtherLoad, "share", lambda self: share)
-    with watched_load.watched_load():
+    monkeypatch.setattr(measuring.OtherLoad, "share", lambda self: share)
+    with watched_load():
         pass
     assert said in (printed := capsys.readouterr().out) and bool(printed) == bool(said)
 

@@ -1,5 +1,7 @@
 """Labs 05 and 08: counted passes, figures, and checks that name mistakes."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import minillama as ml
 from minillama.engine.llm import LLM
 from minillama.gguf.kv_cache_types import CacheTypes, read_cache_types
-from minillama.lab import Figure, IntSlider, Panel, lab_record
+from minillama.lab import Figure, IntSlider, Panel, Prediction, lab_record, measuring
 from minillama.lab.checks import lab05, lab08
 from minillama.lab.checks.items.lab05_layer_bytes import flat_bytes
 from minillama.lab.experiments import ab_measurement
@@ -27,6 +29,7 @@ from minillama.lab.experiments.counted_passes import (
 )
 from minillama.lab.grading.check import Item
 from minillama.lab.plots import measurement_plots
+from minillama.lab.plots.roofline_plots import product_dot
 from minillama.lab.widgets.background_job import State
 from minillama.lab.widgets.figure import PLOTLY_MIME
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
@@ -486,3 +489,25 @@ def test_heat_map_marks_the_best_and_leaves_gaps() -> None:
     shown = measurement_plots.heat_map(("16", "64"), ("avx2", "auto"), values, "Speed", "kernels", "-ub")
     assert shown.text.splitlines()[3:] == ["16             100   300 ★", "64"]
     assert measurement_plots.heat_map(("16",), ("auto",), {}, "Speed", "kernels", "-ub").text.startswith("Speed")
+
+
+def test_labs_measure_alone_and_record_the_other_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another process holds the lock first; its load is recorded with the number and shown in the figure."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINILLAMA_LOCK_FILE", str(tmp_path / "lock"))
+    monkeypatch.setattr(measuring.OtherLoad, "share", lambda self: 0.4)
+    held = "from minillama.measure.host.measurement_lock import machine_lock as lock\nwith lock('a neighbour'):\n"
+    program = f"{held}    print('held', flush=True)\n    import time\n    time.sleep(1.0)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as neighbour:
+        assert neighbour.stdout.readline() == "held\n"
+        assert product_dot(1, side=256).flops > 0
+        assert neighbour.wait(30) == 0
+    assert "waiting for another measurement on this machine: a neighbour, process" in capsys.readouterr().out
+    lab_record.measurement("98", "speed", 3.0, "s")
+    guess = Prediction("98", "guess", "How many?", "s")
+    guess.record(2.0)
+    assert "other programs used 40% of the cores: measure again" in guess.compare(3.0).text
+    entries = lab_record.section("98", "measurements")
+    assert [entries[name]["other_load"] for name in ("speed", "guess")] == [0.4, 0.4]

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +30,7 @@ with machine_lock("somebody"):
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("MINILLAMA_LOCK_FILE", str(tmp_path / "lock"))
 
 
 @contextmanager
@@ -75,12 +77,54 @@ def test_a_killed_process_holds_nothing() -> None:
         assert env.lock_file().read_text().startswith("again, ")
 
 
+def test_one_within_another_holds_it_already() -> None:
+    with machine_lock("outer", timeout=0.0):
+        with machine_lock("inner", timeout=0.0):
+            assert env.lock_file().read_text().startswith("outer, ")
+        with pytest.raises(ResourceError, match="another thread of this process"), ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: machine_lock("thread", timeout=0.3).__enter__()).result()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes and links of POSIX")
+def test_all_users_may_write_it_and_none_may_set_a_trap(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with machine_lock("test"):
+            assert env.lock_file().stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+    env.lock_file().unlink()
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    for make in (os.symlink, os.link):
+        make(precious, env.lock_file())
+        with machine_lock("test", timeout=0.0):
+            assert precious.read_text() == "mine"
+        env.lock_file().unlink()
+
+
+def test_the_name_of_the_holder_is_printable() -> None:
+    lines: list[str] = []
+
+    def told(line: str) -> None:
+        lines.append(line)
+        process.stdin.close()
+
+    with holder() as process:
+        env.lock_file().write_text("\x1b[31mred" + "x" * 10_000)
+        with machine_lock("test", on_wait=told):
+            pass
+    assert lines[0].endswith("?[31mred" + "x" * (120 - 8))
+
+
 def test_without_a_place_nothing_is_locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert env.lock_file() is None
-    with machine_lock("test", timeout=0.0), machine_lock("test", timeout=0.0):
-        pass
+    for place in ("", str(tmp_path / "file" / "lock")):
+        monkeypatch.setenv("MINILLAMA_LOCK_FILE", place)
+        with machine_lock("test", timeout=0.0):
+            pass
+    monkeypatch.delenv("MINILLAMA_LOCK_FILE")
+    assert env.lock_file() == Path(tempfile.gettempdir()) / "minillama-measuring.lock"
 
 
 def spin(seconds: float) -> None:

@@ -12,6 +12,7 @@ from statistics import median
 from minillama.engine.llm import LLM
 from minillama.env import MINILLAMA
 from minillama.lab import lab_record
+from minillama.lab.measuring import measuring
 from minillama.lab.plots.measurement_plots import SpeedUpStep
 from minillama.measure.host.child_process import run_for_json
 
@@ -128,6 +129,7 @@ def measure_grid(
             yield (row, column), tokens_per_second(model, {**start, rows[0]: row, columns[0]: column}, test)
 
 
+@measuring("generated texts of a lab")
 def generation_speed(
     llm: LLM, prompt: str | Sequence[int], *, n: int = 64, lookup: bool = False, temp: float = 0.0
 ) -> float:

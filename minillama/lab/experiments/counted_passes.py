@@ -19,6 +19,7 @@ from jaxtyping import Float, Float32, Int
 from minillama.engine.llm import LLM
 from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.lab.measuring import measuring
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial
 from minillama.model import Cache, Config, Params, empty_cache
@@ -58,6 +59,7 @@ def _run(params: Params, config: Config, ids: Int[Array, "1 T"], cache: Cache) -
     return unembed(params, config, hidden[0, -1]), cache
 
 
+@measuring("passes of a lab")
 def pass_seconds(llm: LLM, size: int, *, repetitions: int = 7) -> float:
     """Median seconds of a pass of `size` tokens on an empty context, without compile time."""
     model = CountedModel(llm)
@@ -77,6 +79,7 @@ def median_seconds(call: Callable[[Cache], object], make: Callable[[], Cache], r
     return median(times)
 
 
+@measuring("tokens of a lab")
 def one_more_token(llm: LLM, depth: int, *, cached: bool, repetitions: int = 9) -> float:
     """Median seconds of one more token after `depth` others, with or without a KV cache.
 
@@ -112,6 +115,7 @@ def _big(file_type: str) -> LLM:
     return load(big_model(file_type), ctx_size=512, progress=False)
 
 
+@measuring("decode speeds of a lab")
 def decode_speed_ratio(file_type: str, base: str = "F16", *, turns: int = 3) -> float:
     """Decode speed of one shape in `file_type` over that in `base`.
 

@@ -1,15 +1,10 @@
-"""A line about other programs that computed during a measurement."""
+"""Measure a cell of a lab alone, with a line about other programs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from minillama.measure.host.other_load import OtherLoad, load_warning
+from minillama.lab.measuring import measuring
 
 
-@contextmanager
-def watched_load() -> Iterator[None]:
-    """Print a line after the block if other processes used CPU cores in it."""
-    load = OtherLoad()
-    yield
-    if line := load_warning(load.share(), "during the measurement"):
-        print(f"{line}.\nClose other programs, and run this cell again.")
+def watched_load() -> AbstractContextManager[None]:
+    """Hold the measurement lock during the block; print what disturbs it."""
+    return measuring("a cell of a lab", tells_load=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from minillama.errors import OptionError
 from minillama.lab import lab_record
 from minillama.lab.grading.prediction_form import PredictionForm
+from minillama.lab.measuring import other_load_now
 from minillama.lab.plots.lab_plots import prediction_bars
 from minillama.lab.widgets.figure import Figure
 from minillama.lab.widgets.widget_output import RUN_IT, display_widget
@@ -66,14 +67,15 @@ class Prediction:
         Without a prediction it asks for one, and draws only that; `skip` shows the measurement nevertheless.
         """
         is_asked = self.recorded() is None and not self._is_skipped()
-        entry = {"value": float(measured), "unit": self.unit, "written": lab_record.now()}
+        entry = lab_record.measured(measured, self.unit)
         lab_record.write(self.lab, "measurements", self.name, entry | ({"unseen": True} if is_asked else {}))
+        load = other_load_now()
         if not is_asked:
-            return prediction_bars(self.name, self.unit, self.recorded(), measured, model)
+            return prediction_bars(self.name, self.unit, self.recorded(), measured, model, load)
 
         def shown(value: float | None) -> str:
             self.skip() if value is None else self.record(value)
-            return prediction_bars(self.name, self.unit, self.recorded(), measured, model).static_html()
+            return prediction_bars(self.name, self.unit, self.recorded(), measured, model, load).static_html()
 
         form = PredictionForm(f"{self.question} (Before you see it.)", self.unit, shown, has_skip=True)
         display_widget(form.box, f"no prediction yet [a field and two buttons: {RUN_IT}]")

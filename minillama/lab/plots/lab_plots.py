@@ -20,6 +20,7 @@ from minillama.lab.widgets.figure import (
     text_table,
     token_label,
 )
+from minillama.measure.host.other_load import NOTABLE_SHARE
 
 LABEL_POSITIONS = ("top center", "middle right", "bottom left")  # one per group, so that labels do not overlap
 
@@ -49,10 +50,12 @@ def bars(
     return Figure(figure, f"{text}\n{note}" if note else text)
 
 
-def prediction_bars(title: str, unit: str, said: float | None, measured: float | None, model: float | None) -> Figure:
+def prediction_bars(
+    title: str, unit: str, said: float | None, measured: float | None, model: float | None, load: float | None = None
+) -> Figure:
     """Three bars: your prediction, the measurement, and a simple model.
 
-    measured: None if it is not shown before there is a prediction.
+    measured: None if it is not shown before there is a prediction. load: share of the cores that others used meanwhile.
     """
     looks = (("you predicted", said, ORANGE, "/"), ("measured", measured, BLUE, ""), ("model says", model, GREEN, "."))
     known = [(label, value) for label, value, _, _ in looks if value is not None]
@@ -70,6 +73,8 @@ def prediction_bars(title: str, unit: str, said: float | None, measured: float |
             cliponaxis=False,
         )
     error = _error_of(said, measured)
+    if load is not None and load >= NOTABLE_SHARE and measured is not None:
+        error += f" · other programs used {load:.0%} of the cores: measure again"
     apply_layout(figure, title, f"{unit} · {error}", height=130 + 44 * len(figure.data))
     figure.update_layout(showlegend=False)
     figure.update_yaxes(autorange="reversed")

@@ -19,6 +19,7 @@ from minillama import env
 from minillama.gguf import TensorType
 from minillama.gguf.types import row_bytes
 from minillama.lab import lab_record
+from minillama.lab.measuring import measuring
 from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Figure, apply_layout, format_number, text_table
 from minillama.measure.limits.roofline import Roofline, matmul_flops, measure_roofline, model_work
 from minillama.measure.speed.llama_bench import measure_trial
@@ -56,6 +57,7 @@ class StreamLoop:
     seconds: float
 
 
+@measuring("STREAM's loops of lab 01")
 def measure_stream(elements: int = 16 << 20, repetitions: int = 5) -> tuple[StreamLoop, ...]:
     """Time STREAM's loops and a sum with numpy on one core; best of several.
 
@@ -89,6 +91,7 @@ def _best(call: Callable[[], object], repetitions: int) -> float:
     return min(times)
 
 
+@measuring("the roofline of lab 01")
 def measure_own_roofline(kind: TensorType | None = KIND) -> Roofline:
     """Measure this machine's roofline in two seconds and record it for lab 01."""
     roof = measure_roofline(kind=kind, quick=True)
@@ -127,6 +130,7 @@ def recorded_dots(labs: Sequence[str] = tuple(f"{lab:02}" for lab in range(13)))
     return dots
 
 
+@measuring("a product of lab 01")
 def product_dot(rows: int, *, kind: TensorType | None = KIND, side: int = SIDE, repetitions: int = 3) -> Dot:
     """Measure a product of `rows` activation rows with a square matrix.
 
@@ -158,6 +162,7 @@ def random_model(megabytes: int) -> Iterator[Path | None]:
         yield write_random_model(Path(folder) / "random-q8_0.gguf", shape, "Q8_0") if free > 2.5e6 * megabytes else None
 
 
+@measuring("a model of lab 01")
 def trial_speed(model: Path | None, trial: Trial, repetitions: int = 3) -> float:
     """Tokens/s of a test, without compile time; the median of several runs.
 
