@@ -2,8 +2,10 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from gguf import quants
 from gguf.constants import GGMLQuantizationType as TensorType
 
 from minillama.lab import lab_record
-from minillama.lab.checks import lab02
+from minillama.lab.checks import lab00, lab01, lab02, lab04, lab06, lab08
 from minillama.lab.grading.check import Item, Mistake, NotYet, attempt, call, expect_equal, graded
 
 
@@ -184,3 +186,41 @@ def test_lab02_names_the_mistake(item: Item, answer: Callable[..., object], hint
     result = item(answer)
     assert not result.passed
     assert hint in result.message
+
+
+def by_perf_counter(f: Callable[..., Any], make: Callable[..., Any], clock: Callable[[], float]) -> float:
+    f(make().block_until_ready()).block_until_ready()
+    times = []
+    for _ in range(11):
+        x, start = make().block_until_ready(), time.perf_counter()
+        f(x).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    weights = np.exp(x - x.max())
+    return weights / weights.sum()
+
+
+def of_all(answers: list[list[float]], shares: list[float]) -> tuple[float, ...]:
+    later = np.concatenate([answer[1:] for answer in answers])
+    return (np.median([answer[0] for answer in answers]), *np.percentile(later, shares))
+
+
+@pytest.mark.parametrize(
+    ("item", "answer", "hint"),
+    [
+        (lab00.bench, by_perf_counter, "read it with clock(), not with time.perf_counter()"),
+        (lab01.bound, lambda w, b, c, m, f: 1 / ((w * b / 8 + c) / m + 2 * w / f), "the times do not add up"),
+        (lab04.temperature, lambda x, t: softmax(x / t), "All of the probability goes there"),
+        (lab04.temperature, lambda x, t: np.eye(len(x))[x.argmax()] if t == 0 else softmax(x / t), "with <= 0, not"),
+        (lab06.perplexity, lambda v: 2 ** v.mean() * np.array([1, v.std(ddof=1) / len(v) ** 0.5]), "not 2 to its"),
+        (lab06.latencies, lambda a: of_all(a, [0.5, 0.99]), "takes 50 and 99"),
+        (lab06.latencies, lambda a: (*of_all(a, [50]), np.median([of_all([b], [99])[1] for b in a])), "median of"),
+        (lab08.lookup_gain, lambda a, d, c: (1 + a * d) * c, "divide by cost"),
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_common_mistakes_get_their_hints(item: Item, answer: Callable[..., object], hint: str) -> None:
+    assert hint in str(item(answer))

@@ -103,6 +103,10 @@ def bench(answer: Answer) -> str:
 def _diagnosis(device: SimulatedDevice, got: float, truth: float, calls: int) -> str:
     """Message that names the trap of a wrong number."""
     shown = f"you say {1e3 * got:.2f} ms, the truth is {1e3 * truth:.2f} ms"
+    if "clock" not in device.events:
+        return (
+            f"{shown}: the device is simulated and has its own time; read it with clock(), not with time.perf_counter()"
+        )
     if got <= 0:
         return f"{shown}: is it end minus start?"
     if got < 0.5 * truth:

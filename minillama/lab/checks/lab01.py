@@ -103,6 +103,8 @@ def bound(answer: Answer) -> str:
                 lambda w, b, c, m, f: m / (w * b / 8 + c)),
         Mistake("a weight is multiplied *and* added: two operations",
                 lambda w, b, c, m, f: min(m / (w * b / 8 + c), f / w)),
+        Mistake("both are limits at the same time: the slower one counts, the times do not add up",
+                lambda w, b, c, m, f: 1 / ((w * b / 8 + c) / m + 2 * w / f)),
         Mistake("tokens a second, not seconds a token", lambda *a: 1 / _bound(*a)),
         Mistake("that is operations a second; divide by the operations of a token",
                 lambda w, *a: _bound(w, *a) * 2 * w),

@@ -60,6 +60,10 @@ def temperature(answer: Answer) -> str:
             Mistake(
                 "temperature 0 means greedy: all of the probability on the largest logit", lambda x, t: _softmax(x)
             ),
+            Mistake(
+                "every temperature up to 0 is greedy: compare with <= 0, not with == 0",
+                lambda x, t: _temperature(x, t) if t == 0 else _softmax(x / t),
+            ),
             Mistake("which logit is the largest? All of the probability goes there", lambda x, t: _softmax(x / t)),
         )
         expect_equal(answer, (LOGITS[1], temp), _temperature, greedy, case=f"temp={temp:g}, which is greedy")

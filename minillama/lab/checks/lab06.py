@@ -108,6 +108,9 @@ def perplexity(answer: Answer) -> str:
                 of(ppl=lambda v: np.exp(v).mean())),
         Mistake("exp of the *mean*, not the mean of exp: one very surprising token would decide alone",
                 lambda v: np.array([np.exp(v).mean(), spread(np.exp(v)) / np.sqrt(len(v))])),
+        Mistake("the nll are in nats: exp of their mean, not 2 to its power",
+                lambda v: 2.0 ** v.mean() * np.array([1.0, spread(v) / np.sqrt(len(v))])),
+        Mistake("the nll are in nats: exp of their mean, not 2 to its power", of(ppl=lambda v: 2.0 ** v.mean())),
         Mistake("that is the mean in nats; perplexity is exp of it",
                 lambda v: np.array([v.mean(), spread(v) / np.sqrt(len(v))])),
         Mistake("the second is the error of the mean in nats; times the perplexity it becomes that of the perplexity",
@@ -145,6 +148,15 @@ def _answer_by_answer(answers: Seconds) -> np.ndarray:
     return np.array([np.median(each[:, 0]), *each[:, 1:].mean(0)])
 
 
+def _median_of_p99s(answers: Seconds) -> np.ndarray:
+    return np.array([*_latencies(answers)[:2], np.median([_latencies([answer])[2] for answer in answers])])
+
+
+def _shares(answers: Seconds) -> np.ndarray:
+    later = np.concatenate([np.asarray(answer[1:]) for answer in answers])
+    return np.array([_latencies(answers)[0], *np.percentile(later, [0.5, 0.99])])
+
+
 def _means(answers: Seconds) -> np.ndarray:
     later = np.concatenate([np.asarray(answer[1:]) for answer in answers])
     return np.array([np.mean([answer[0] for answer in answers]), later.mean(), _latencies(answers)[2]])
@@ -159,10 +171,13 @@ def latencies(answers: Answer) -> str:
         Mistake("a few slow tokens move the mean: p50 is the median", _means),
         Mistake("put the later tokens of all answers together first; the mean of each answer's p99 is no percentile",
                 _answer_by_answer),
+        Mistake("put the later tokens of all answers together first; the median of each answer's p99 is no percentile",
+                _median_of_p99s),
         Mistake("99 of 100 tokens are faster than p99; yours is the slowest of all",
                 lambda a: _latencies(a, share=100.0)),
         Mistake("the *slow* end: p99, not p1", lambda a: _latencies(a, share=1.0)),
         Mistake("np.percentile takes 99, not 0.99", lambda a: _latencies(a, share=0.99)),
+        Mistake("np.percentile takes 50 and 99, not 0.5 and 0.99", _shares),
         Mistake("that is p90", lambda a: _latencies(a, share=90.0)),
         Mistake("that is p95", lambda a: _latencies(a, share=95.0)),
         Mistake("seconds in, seconds out", lambda a: 1e3 * _latencies(a)),

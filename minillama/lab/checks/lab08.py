@@ -104,6 +104,7 @@ def lookup_gain(answer: Answer) -> str:
         Mistake("it counts how many drafted tokens are *accepted*", lambda a, d, c: (1 + d) / c),
         Mistake("it counts how many drafted tokens are *accepted*", lambda a, d, c: d / c),
         Mistake("the pass is longer than one token's: divide by cost", lambda a, d, c: 1 + a * d),
+        Mistake("the pass is longer than one token's: divide by cost", lambda a, d, c: (1 + a * d) * c),
         Mistake("inverted: tokens of a pass over its cost", lambda a, d, c: c / (1 + a * d)),
         Mistake("the model's own token is always right: 1 + accept * drafted", lambda a, d, c: a * (1 + d) / c),
     )

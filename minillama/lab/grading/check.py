@@ -6,7 +6,8 @@ import copy
 import html
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -113,8 +114,17 @@ class Comparison:
     def hint(self, got: object) -> str | None:
         """Hint of the first mistake with this outcome; None if no mistake has it."""
         tolerance = max(self.tolerance, 1e-6)
-        found = (mistake for mistake in self.mistakes if is_equal(got, self.outcome(mistake.wrong), tolerance))
-        return next((mistake.hint for mistake in found), None)
+        with _quiet():  # a warning would show the mistake's source
+            found = (mistake for mistake in self.mistakes if is_equal(got, self.outcome(mistake.wrong), tolerance))
+            return next((mistake.hint for mistake in found), None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of numpy or others."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 _collected: ContextVar[list[Comparison] | None] = ContextVar("collected", default=None)
@@ -146,8 +156,7 @@ def call(answer: Answer, *arguments: object, case: str = "") -> object:
     given = copy.deepcopy(arguments)
     suffix = f" for {case}" if case else ""
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with _quiet():
             got = answer(*given)
     except NotImplementedError as error:
         raise NotYet(_stub(answer, error)) from None

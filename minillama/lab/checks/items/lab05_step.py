@@ -14,14 +14,18 @@ HEAD, ROOM = 8, 12
 
 
 def _step(keys: np.ndarray, values: np.ndarray, length: int, query: np.ndarray, key: np.ndarray, value: np.ndarray,
-          *, seen: int = 1, scale: float = HEAD**0.5, zeros: bool = False) -> np.ndarray:  # fmt: skip
+          *, seen: int = 1, scale: float = HEAD**0.5, zeros: bool = False, late: bool = False,
+          ) -> np.ndarray:  # fmt: skip
     """Attention of one token to the first `length + seen` positions.
 
-    zeros: mask with 0 in place of -infinity."""
+    zeros: mask with 0 in place of -infinity. late: mask the weights after the softmax."""
     keys, values = np.array(keys, np.float64), np.array(values, np.float64)
     keys[length], values[length] = key, value
     scores = keys @ query / scale
     hidden = np.arange(len(keys)) >= length + seen
+    if late:
+        weights = np.exp(scores - scores.max())
+        return np.where(hidden, 0.0, weights / weights.sum()) @ values
     scores[hidden] = 0.0 if zeros else -np.inf
     with np.errstate(invalid="ignore"):  # a mistake may mask every position
         weights = np.exp(scores - scores.max())
@@ -104,6 +108,10 @@ STEP_MISTAKES = (
     Mistake(
         "a masked score of 0 still counts, because exp(0) is 1: mask with -jnp.inf, before the softmax",
         partial(_step, zeros=True),
+    ),
+    Mistake(
+        "masked after the softmax: the weights no longer add up to 1; mask the scores with -jnp.inf before it",
+        partial(_step, late=True),
     ),
     Mistake("one position too many is attended to: the newest is at `length`", partial(_step, seen=2)),
     Mistake("the token must see itself: positions up to and including `length`", partial(_step, seen=0)),
