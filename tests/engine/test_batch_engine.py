@@ -101,6 +101,42 @@ def test_requests_of_mixed_settings(llm: ml.LLM, seed: int) -> None:
                 assert done.tokens == llm.generate("the ant", **one).tokens
 
 
+def usual(order: random.Random, number: int) -> dict[str, object]:
+    """Options that compile nothing."""
+    chosen: dict[str, object] = {"n": order.choice([0, 1, 3, 9]), "seed": number, "temp": order.choice([0, 0.5, 1.3])}
+    more = {
+        "top_k": order.choice([1, 5, 40, 64]), "top_p": order.random(), "min_p": order.random() / 4,
+        "typical": order.random(), "xtc_probability": order.random(), "repeat_penalty": 1 + order.random() / 2,
+        "presence_penalty": order.random(), "frequency_penalty": order.random(), "repeat_last_n": order.randrange(65),
+        "logit_bias": [(order.randrange(300), order.uniform(-5, 5))], "ignore_eos": True, "stop": ["a", "north"],
+        "grammar": 'root ::= "the " [a-z]+', "n_probs": order.randrange(9), "cache_prompt": False,
+    }  # fmt: skip
+    return chosen | {name: more[name] for name in order.sample(sorted(more), order.randrange(5))}
+
+
+@pytest.mark.slow
+def test_500_requests_of_mixed_settings_compile_nothing(llm: ml.LLM) -> None:
+    """Of any length, one in ten with a rare sampler, one in twenty cancelled."""
+    order = random.Random(7)
+    with llm.batch_engine(SLOTS, max_waiting=500) as engine:
+        engine.warm_up()
+        compiled, streams = engine.call(compile_seconds), []
+        for number in range(500):
+            ids = [order.randrange(3, 300) for _ in range(order.choice([1, 2, 15, 16, 17, 60, CTX - 10]))]
+            one = usual(order, number) | (order.choice(RARE) if number % 10 == 3 else {})
+            streams.append((ids, one, engine.submit(ids, **one)))
+            if number % 20 == 11:
+                order.choice(streams)[2].cancel()
+            if number % 50 == 49:
+                streams[-1][2].finish()
+        for place, (ids, one, stream) in enumerate(streams):
+            done = stream.finish()
+            if place % 25 == 0 and done.reason is not Reason.INTERRUPTED:
+                own = {name: value for name, value in one.items() if name != "cache_prompt"}
+                assert done.tokens == llm.generate(ids, **own).tokens
+        assert engine.call(compile_seconds) == compiled
+
+
 def test_a_sampler_that_cannot_be_compiled(llm: ml.LLM, engine: BatchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its request fails; the others go on."""
 
