@@ -16,6 +16,7 @@ from minillama.server.settings import Listening
 
 GRACE_SECONDS = 2  # for open connections, after their streams were ended
 BACKLOG = 2048
+IDLE_SECONDS = 75  # of a connection without a request; clients such as httpx close theirs after 5, and should be first
 
 
 def open_sockets(listening: Listening, resources: ExitStack) -> list[socket.socket]:
@@ -68,6 +69,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app, log_config=None, access_log=False, server_header=False, lifespan="off", http="h11", loop="asyncio",
                 ws="none", timeout_graceful_shutdown=GRACE_SECONDS, backlog=BACKLOG,
+                timeout_keep_alive=IDLE_SECONDS,
                 ssl_keyfile=listening.ssl_key_file, ssl_certfile=listening.ssl_cert_file,
             )
         )  # fmt: skip

@@ -4,10 +4,11 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from minillama.errors import OptionError, ResourceError
-from minillama.server.listen import addresses, check_tls, open_sockets
+from minillama.server.listen import HttpServer, addresses, check_tls, open_sockets
 from minillama.server.settings import Listening
 
 
@@ -46,3 +47,13 @@ def test_tls_files(tmp_path: Path) -> None:
         check_tls(Listening(ssl_key_file=str(wrong)))
     with pytest.raises(OptionError, match="no certificate with the key"):
         check_tls(Listening(ssl_key_file=str(wrong), ssl_cert_file=str(wrong)))
+
+
+def test_an_idle_connection_is_left_to_the_client() -> None:
+    """A server that closes it as the client sends its next request loses the request."""
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        raise AssertionError("nobody asks")
+
+    server = HttpServer(app, Listening(), lambda: None)
+    assert server.config.timeout_keep_alive > 2 * httpx.Client()._transport._pool._keepalive_expiry
