@@ -77,6 +77,11 @@ def _repeat_lost_signal(lost: "UnraisableHookArgs") -> None:
     """Send a signal again if Python dropped its exception, as in `__del__`."""
     if issubclass(lost.exc_type, (KeyboardInterrupt, Terminated)):
         number = signal.SIGINT if lost.exc_type is KeyboardInterrupt else signal.SIGTERM
-        threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+        while True:
+            try:
+                threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+                return
+            except (KeyboardInterrupt, Terminated):  # it came while this function still ran, and would be lost again
+                pass
     else:
         sys.__unraisablehook__(lost)

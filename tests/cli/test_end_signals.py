@@ -108,6 +108,24 @@ def test_an_exception_that_python_drops_is_raised_again(number: signal.Signals) 
     assert done.returncode == 128 + number and done.stderr.strip() == ""
 
 
+SLOW_START = """
+import threading, time
+start, slow = threading.Timer.start, [True]
+def slowly(timer):
+    start(timer)
+    if slow.pop() if slow else False:
+        time.sleep(1)
+threading.Timer.start = slowly
+"""
+
+
+@both_signals
+def test_an_exception_that_is_dropped_twice(number: signal.Signals) -> None:
+    """The signal is repeated while the first one is still being looked at, as on a machine that is very busy."""
+    done = run(SLOW_START + LOST.format(number=int(number)), "synth", "tiny")
+    assert done.returncode == 128 + number and done.stderr.strip() == ""
+
+
 CONVERTED = """
 import os, signal, sys
 from minillama.cli import entry, synth

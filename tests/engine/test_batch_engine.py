@@ -65,6 +65,7 @@ RARE = [{"repeat_last_n": 1 << power, "repeat_penalty": 1.2} for power in range(
 RARE += [{"mirostat": 1}, {"mirostat": 2}, {"top_k": 0}, {"top_k": 100}, {"dry_multiplier": 0.5}, {"samplers": "k"}]
 
 
+@pytest.mark.slow
 def test_rare_samplers_compile_while_other_texts_go_on(llm: ml.LLM) -> None:
     """The engine's thread compiles nothing, few rare samplers are kept, and every text is that of the request alone."""
     with llm.batch_engine(SLOTS, max_waiting=50) as engine:
@@ -86,7 +87,7 @@ def test_rare_samplers_compile_while_other_texts_go_on(llm: ml.LLM) -> None:
         assert sum(kept() is not None for kept in programs) == MOST_POOLS
 
 
-@pytest.mark.parametrize("seed", [1, 3])
+@pytest.mark.parametrize("seed", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_requests_of_mixed_settings(llm: ml.LLM, seed: int) -> None:
     """More rare samplers than are kept, in any order, some cancelled while theirs is compiled."""
     order = random.Random(seed)
