@@ -92,5 +92,5 @@ def test_every_page_is_in_the_navigation() -> None:
         r"^nav:\n(.*?)^\w", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
     assert navigation is not None
-    pages = re.findall(r"[\w/-]+\.md", navigation[1])
+    pages = re.findall(r"[\w./-]+\.md", navigation[1])
     assert sorted(pages) == [path.relative_to(ROOT / "docs").as_posix() for path in DOCS]

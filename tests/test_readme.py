@@ -12,6 +12,7 @@ from minillama.model.architectures import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
 LLAMA_CPP = (ROOT / "docs" / "llama-cpp.md").read_text(encoding="utf-8")
 LABS = (ROOT / "docs" / "labs.md").read_text(encoding="utf-8")
 MOST_WORDS = 900
@@ -42,7 +43,7 @@ def test_commands_exist(text: str) -> None:
     build_parser()
 
 
-@pytest.mark.parametrize("text", [TEXT, LABS], ids=["README", "labs"])
+@pytest.mark.parametrize("text", [TEXT, CHINESE, LABS], ids=["README", "README.zh-CN", "labs"])
 def test_labs_are_those_that_exist(text: str) -> None:
     rows = set(re.findall(r"^\| (\d\d) ", text, re.MULTILINE))
     assert rows == {path.name[:2] for path in (ROOT / "labs").glob("[0-9][0-9]_*.ipynb")}
@@ -63,3 +64,35 @@ def test_extras_exist() -> None:
 
 def test_length() -> None:
     assert len(TEXT.split()) <= MOST_WORDS
+
+
+def parts(text: str) -> dict[str, list[str]]:
+    """What a translation leaves as it is."""
+    return {
+        "blocks of code": re.findall(r"```.*?```", text, re.DOTALL),
+        "code in sentences": re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)),
+        "links": [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("README")],
+        "levels of headings": re.findall(r"^#+ ", text, re.MULTILINE),
+        "numbers of labs": re.findall(r"^\| (\d\d) .*\| (\d+) \|$", text, re.MULTILINE),
+        "rows of tables and items of lists": [line[:2] for line in text.splitlines() if line[:1] in ("|", "-")],
+    }
+
+
+TRANSLATED = pytest.mark.parametrize(
+    ("page", "original"), [("README.zh-CN.md", "README.md"), ("docs/index.zh-CN.md", "docs/index.md")]
+)
+
+
+@TRANSLATED
+def test_a_chinese_page_is_in_step(page: str, original: str) -> None:
+    ours, theirs = (parts((ROOT / name).read_text(encoding="utf-8")) for name in (page, original))
+    for part in theirs:
+        assert ours[part] == theirs[part], part
+
+
+@TRANSLATED
+def test_a_chinese_page_is_chinese(page: str, original: str) -> None:
+    """No sentence is left in English: outside of code, no four Latin words in a row."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```|`[^`]+`|\([^)]+\)", "", text, flags=re.DOTALL)
+    assert not re.findall(r"(?:\b[A-Za-z]+ ){3}[A-Za-z]+\b", prose)
