@@ -94,3 +94,11 @@ def test_every_page_is_in_the_navigation() -> None:
     assert navigation is not None
     pages = re.findall(r"[\w./-]+\.md", navigation[1])
     assert sorted(pages) == [path.relative_to(ROOT / "docs").as_posix() for path in DOCS]
+
+
+def test_the_drawing_has_every_room() -> None:
+    drawn = re.findall(
+        r"<text[^>]*>([^<]+)</text>", (ROOT / "docs/images/architecture.svg").read_text(encoding="utf-8")
+    )
+    rooms = {path.parent.name for path in (ROOT / "minillama").glob("*/__init__.py")}
+    assert rooms <= set(drawn)
