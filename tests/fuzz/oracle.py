@@ -1,7 +1,6 @@
 """The oracle of a case: an accepted input, or one clear line, within bounds of time and memory."""
 
 import logging
-import os
 import random
 import time
 import traceback
@@ -103,11 +102,12 @@ def _trace(error: BaseException) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 3]}\n ...\n{text[-2 * MAX_SHOWN // 3 :]}"
 
 
-def resident() -> int:
-    """Bytes of memory of this process; 0 where the system does not tell."""
-    with suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
+def own_memory() -> int:
+    """Bytes of memory of this process alone; 0 where the system does not tell.
+
+    Without the pages of libraries and other files: the system maps and drops those as it likes.
+    """
+    return _status("RssAnon:")
 
 
 def _reset_peak() -> int:
@@ -118,8 +118,12 @@ def _reset_peak() -> int:
 
 
 def _peak() -> int:
+    return _status("VmHWM:")
+
+
+def _status(name: str) -> int:
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(name):
                 return int(line.split()[1]) << 10
     return 0

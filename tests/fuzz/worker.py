@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.fuzz.case_kind import Kind
 from tests.fuzz.kinds import create, row
-from tests.fuzz.oracle import judge, resident
+from tests.fuzz.oracle import judge, own_memory
 
 NO_CASE = 2**64 - 1
 CASE = struct.Struct("<Q")
@@ -74,7 +74,7 @@ def _used(scratch: Path) -> dict[str, int]:
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
     return {
-        "memory": resident(),
+        "memory": own_memory(),
         "descriptors": len(os.listdir("/dev/fd")),
         "threads": threading.active_count(),
         "files": sum(1 for _ in scratch.rglob("*")),
