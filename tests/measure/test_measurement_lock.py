@@ -114,7 +114,7 @@ def test_the_name_of_the_holder_is_printable() -> None:
         env.lock_file().write_text("\x1b[31mred" + "x" * 10_000)
         with machine_lock("test", on_wait=told):
             pass
-    assert lines[0].endswith("?[31mred" + "x" * (120 - 8))
+    assert lines[0].endswith(r"\x1b[31mred" + "x" * (120 - 8))
 
 
 def test_without_a_place_nothing_is_locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

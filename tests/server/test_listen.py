@@ -53,7 +53,7 @@ def test_an_idle_connection_is_left_to_the_client() -> None:
     """A server that closes it as the client sends its next request loses the request."""
 
     async def app(scope: object, receive: object, send: object) -> None:
-        raise AssertionError("nobody asks")
+        raise AssertionError("no request was sent")
 
     server = HttpServer(app, Listening(), lambda: None)
     assert server.config.timeout_keep_alive > 2 * httpx.Client()._transport._pool._keepalive_expiry

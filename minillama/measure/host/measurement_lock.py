@@ -13,6 +13,7 @@ from typing import IO
 
 from minillama import env
 from minillama.errors import ResourceError
+from minillama.printable_text import printable
 
 POLL = 0.2  # seconds between two tries
 SHOWN = 120  # letters of the holder's line, which another user may have written
@@ -78,7 +79,7 @@ def _holder(path: Path) -> str:
         line = path.read_bytes()[: 4 * SHOWN].decode(errors="replace").strip().partition("\n")[0]
     except OSError:
         line = ""
-    return "".join(letter if letter.isprintable() else "?" for letter in line[:SHOWN]) or "another process"
+    return printable(line[:SHOWN]) or "another process"
 
 
 def _wait(
