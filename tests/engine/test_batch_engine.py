@@ -18,8 +18,8 @@ import minillama as ml
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.engine.batching.batch_errors import ContextSizeError, QueueFullError
 from minillama.engine.batching.batch_stream import BatchStream, finish_all
+from minillama.engine.batching.device import sampler_pool
 from minillama.engine.batching.device.rare_sampler import RareCompilation
-from minillama.engine.batching.device.sampler_pool import MOST_POOLS
 from minillama.engine.compile.compile_timer import compile_seconds
 from minillama.engine.result import Reason, State
 
@@ -66,14 +66,15 @@ RARE += [{"mirostat": 1}, {"mirostat": 2}, {"top_k": 0}, {"top_k": 100}, {"dry_m
 
 
 @pytest.mark.slow
-def test_rare_samplers_compile_while_other_texts_go_on(llm: ml.LLM) -> None:
+def test_rare_samplers_compile_while_other_texts_go_on(llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine's thread compiles nothing, few rare samplers are kept, and every text is that of the request alone."""
+    monkeypatch.setattr(sampler_pool, "MOST_POOLS", 3)
     with llm.batch_engine(SLOTS, max_waiting=50) as engine:
         engine.warm_up()
         compiled = engine.call(compile_seconds)
         long = engine.submit("the ant", n=-1, temp=0.9, seed=1, ignore_eos=True, context_shift=True)
         samplers, programs = engine._scheduler.executor._samplers, set()
-        settings = [{"n": 6, "seed": number, "ignore_eos": True, **one} for number, one in enumerate(RARE)]
+        settings = [{"n": 6, "seed": number, "ignore_eos": True, **one} for number, one in enumerate(RARE[4:9])]
         for one in settings:
             before = len(long.text)
             done = engine.submit("the ant", **one).finish()
@@ -83,11 +84,11 @@ def test_rare_samplers_compile_while_other_texts_go_on(llm: ml.LLM) -> None:
         long.cancel()
         assert engine.call(compile_seconds) == compiled
         gc.collect()
-        assert len(programs) >= len(RARE)
-        assert sum(kept() is not None for kept in programs) == MOST_POOLS
+        assert len(programs) >= len(settings)
+        assert sum(kept() is not None for kept in programs) == 3
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1, pytest.param(3, marks=pytest.mark.nightly)])
 def test_requests_of_mixed_settings(llm: ml.LLM, seed: int) -> None:
     """More rare samplers than are kept, in any order, some cancelled while theirs is compiled."""
     order = random.Random(seed)

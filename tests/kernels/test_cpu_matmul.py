@@ -54,9 +54,10 @@ SLOW = {Isa.GENERIC} | ({Isa.AVX512} if ISAS[0] is Isa.AMX else set())
 
 
 def marks(kind: Type, isa: Isa) -> tuple[pytest.MarkDecorator, ...]:
-    if isa not in SLOW or kind in QUICK:
+    """Compilations of rare types take most of the time: in CI those for this processor, the others nightly."""
+    if kind in QUICK or (kind in USUAL and isa not in SLOW):
         return ()
-    return (pytest.mark.nightly,) if isa is Isa.GENERIC and kind not in USUAL else (pytest.mark.slow,)
+    return (pytest.mark.slow,) if kind in USUAL or isa is ISAS[0] else (pytest.mark.nightly,)
 
 
 def cases(kinds: Iterable[Type]) -> pytest.MarkDecorator:

@@ -34,7 +34,7 @@ LONG = {
 }
 
 # Their solutions measure for minutes, in process after process.
-LONGEST = {"07_quantise", "08_optimise_one_device"}
+LONGEST = {"06_evaluate", "07_quantise", "08_optimise_one_device", "09_shard"}
 
 each_lab = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 
