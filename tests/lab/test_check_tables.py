@@ -17,7 +17,7 @@ ITEMS = [item for lab in LABS for item in importlib.import_module(f"minillama.la
 # Items without a table of mistakes: they check recorded numbers or PartitionSpecs, or derive hints from counters.
 WITHOUT_TABLE = {
     ("00", "bench"), ("02", "read_string"), ("07", "int8_rows"), ("08", "gain"), ("08", "changes"), ("09", "specs"),
-    ("14", "release"),
+    ("11", "fair_time"), ("14", "release"),
     ("12", "target"), ("12", "trade_offs"), ("12", "look_back"),
 }  # fmt: skip
 ON_DEVICES = {("09", "by_columns"), ("09", "feed_forward")}  # tests/lab/test_lab09.py runs these on eight devices

@@ -1,0 +1,60 @@
+"""Interval of a ratio from pairs, without an assumption on the noise."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from minillama.errors import OptionError
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A ratio with the ends of its interval."""
+
+    low: float
+    middle: float
+    high: float
+
+    @property
+    def side(self) -> int:
+        """Side of 1: 1 above, -1 below, 0 if the interval holds 1."""
+        return 1 if self.low > 1 else -1 if self.high < 1 else 0
+
+    def __str__(self) -> str:
+        return f"×{self.middle:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+def dropped_pairs(pairs: int, confidence: float = CONFIDENCE) -> int | None:
+    """Ratios to drop at each end of a sorted series; None with too few pairs.
+
+    The rest holds the true median with the given confidence. Each ratio is below the true median with probability 1/2,
+    whatever the noise is. The interval misses the median on one side if at most k of n ratios are on that side; the
+    binomial distribution says how often.
+    """
+    missed, dropped = 0.0, None
+    for count in range(pairs // 2 + 1):
+        missed += math.comb(pairs, count) / 2**pairs
+        if missed > (1 - confidence) / 2:
+            break
+        dropped = count
+    return dropped
+
+
+def ratio_interval(ratios: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Median of the ratios with its interval.
+
+    With too few ratios it goes from 0 to infinity. Raises OptionError if there is none, or one that is not a
+    positive number.
+    """
+    if not len(ratios):
+        raise OptionError("an interval of no ratios; measure at least one pair")
+    for ratio in ratios:
+        if not (math.isfinite(ratio) and ratio > 0):
+            raise OptionError(f"a ratio is a finite positive number, not {ratio}; was one side measured as 0 seconds?")
+    ordered, dropped = sorted(map(float, ratios)), dropped_pairs(len(ratios), confidence)
+    if dropped is None:
+        return Interval(0.0, median(ordered), math.inf)
+    return Interval(ordered[dropped], median(ordered), ordered[-1 - dropped])

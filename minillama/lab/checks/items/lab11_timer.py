@@ -1,0 +1,88 @@
+"""Graded item of lab 11: a timer, tested on a coarse clock."""
+
+import math
+from dataclasses import dataclass
+
+from minillama.lab.checks.lab00 import SimulatedArray, SimulatedDevice
+from minillama.lab.grading.check import Answer, NotYet, as_array, call, graded
+
+LAB = "11"
+FEWEST_TICKS, MOST_CALLS = 8, 250  # of a good block of calls between two readings of the clock
+
+
+@dataclass
+class TickingDevice(SimulatedDevice):
+    """A simulated device whose clock shows whole ticks.
+
+    A call is shorter than a tick. Call 30 and every 600th after it wait for another program. Inputs may be used again.
+    """
+
+    work: float = 0.0004
+    compile: float = 2.0
+    slow: float = 0.060
+    tick: float = 0.001
+    waits: int = 0
+
+    def wait(self, until: float) -> None:
+        self.waits += 1
+        super().wait(until)
+
+    def read_clock(self) -> float:
+        self.events.append("clock")
+        return self.tick * math.floor(self.now / self.tick)
+
+    def f(self, x: object) -> SimulatedArray:
+        if not self.starts:
+            self.events.append("compile")
+            self.now += self.compile
+        self.starts.append(self.now)
+        return self.queue(self.slow if len(self.starts) % 600 == 30 else self.work)
+
+    def compiled_inside(self) -> bool:
+        """True if the compile is between two paired readings of the clock."""
+        return self.events[: self.events.index("compile")].count("clock") % 2 == 1
+
+
+@graded(LAB, "2. a fair timer")
+def fair_time(answer: Answer) -> str:
+    """`fair_time(f, x, clock) -> typical seconds of one call f(x)`."""
+    for device in (TickingDevice(), TickingDevice(work=0.0003, compile=30.0, slow=0.080)):
+        f, _, clock = device.parts()
+        got = float(as_array(call(answer, f, [1.0], clock, case="the simulated device")).mean())
+        if not device.starts:
+            raise NotYet("f was never called")
+        if abs(got - device.work) <= 0.12 * device.work:
+            if len(device.starts) < 60:
+                raise NotYet(f"right this time, with {len(device.starts)} calls; one slow call would spoil it")
+            continue
+        raise NotYet(_diagnosis(device, got))
+    return "no compile time, no empty queue, no outlier and no tick of the clock in your number."
+
+
+def _diagnosis(device: TickingDevice, got: float) -> str:
+    """Message that names the trap of a wrong number."""
+    truth, calls = device.work, len(device.starts)
+    readings = device.events.count("clock")
+    blocks = max(1, readings // 2)
+    block = calls / blocks
+    shown = f"you say {1e3 * got:.3f} ms, the truth is {1e3 * truth:.3f} ms"
+    if not readings:
+        return f"{shown}: the device has its own time; read it with clock()"
+    if got < 0:
+        return f"{shown}: is it end minus start?"
+    if device.waits < 2:
+        return f"{shown}. A call only *queues* work: wait for the result before you read the clock again"
+    if device.compiled_inside() and got >= 0.9 * device.compile / calls:
+        return f"{shown}. The first call compiles: make it, and wait for it, before the clock starts"
+    if block * truth < FEWEST_TICKS * device.tick:
+        return (
+            f"{shown}. The clock shows whole ticks of {1e3 * device.tick:g} ms, and {block:.3g} calls between two "
+            "readings are too few of them: put many calls between them"
+        )
+    if got < 0.5 * truth:
+        return f"{shown}. Wait for the last result of each block before you read the clock"
+    if got > 0.8 * max(blocks, 3) * truth:
+        return f"{shown}: is that a sum, or the slowest block? Give the time of one call, and the median of the blocks"
+    if block > MOST_CALLS:
+        return f"{shown}. Blocks of {block:.0f} calls are so long that most hold an outlier: shorter blocks, and more"
+    return f"{shown}. A slow call is in one of the blocks, and pulls the mean up: take the median of the blocks"
