@@ -22,6 +22,7 @@ sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 # Under nohup, and in some CI runners, Ctrl-C is ignored, and child processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+os.environ["MINILLAMA_LANG"] = "en"  # in any locale
 os.environ["MINILLAMA_LOCK_FILE"] = ""  # tests do not wait for each other's measurements
 
 settings.register_profile("here", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])

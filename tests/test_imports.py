@@ -10,14 +10,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
 
 # Lowest layer first. A room may import itself and lower layers, but not another room of its own layer.
 LAYERS = [
-    {"printable_text", "start_guard", "lazy_imports"}, {"errors"}, {"atomic_file", "option_values", "private_files"},
+    {"printable_text", "start_guard", "lazy_imports"}, {"errors"},
+    {"atomic_file", "option_values", "private_files", "text_language"},
     {"machine"}, {"env"}, {"gguf"}, {"tokenizer"}, {"convert"}, {"kernels"}, {"model"},
     {"sampling", "random_models"}, {"parallel"}, {"engine"}, {"measure"}, {"server"}, {"cli", "lab"},
 ]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 FIRST = {
     "printable_text", "start_guard", "lazy_imports", "errors", "atomic_file", "option_values", "private_files",
-    "machine", "env",
+    "text_language", "machine", "env",
 }  # fmt: skip
 WITHOUT_JAX = FIRST | {"gguf", "tokenizer", "convert", "random_models"}
 LIGHT_ROOMS = FIRST | {"cli"}  # importing these is quick: `minillama --help` imports no numpy

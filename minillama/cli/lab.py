@@ -11,6 +11,7 @@ from minillama.atomic_file import atomic_write, make_folder
 from minillama.cli.arguments.values import integer
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError, ResourceError
+from minillama.text_language import ENGLISH, VARIABLE, check_language, wanted_language
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,6 +23,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--ip", default="localhost", metavar="ADDRESS", help="address to listen on (default: localhost)"
+    )
+    parser.add_argument(
+        "--lang",
+        default=None,
+        metavar="LANG",
+        help=f"language of the lab: en or zh (default: that of {VARIABLE}, else of the locale)",
     )
     parser.add_argument(
         "--dir",
@@ -37,15 +44,24 @@ def run(args: argparse.Namespace) -> int:
         raise ResourceError("JupyterLab is not installed; run: pip install 'minillama[labs]'")
     from minillama.engine.loading.model_files import PACKAGE, labs_folder
 
+    language = chosen_language(args.lang)
     folder = labs_folder()
     if folder.is_relative_to(PACKAGE) or args.dir is not None:
         folder = copy_labs(folder, args.dir or Path("minillama-labs"))
-    notebook = find_lab(folder, args.lab)
+    notebook = in_language(find_lab(folder, args.lab), language)
     note(f"opening {notebook}; Ctrl-C here ends JupyterLab")
-    command = [sys.executable, "-m", "jupyterlab", str(notebook), f"--port={args.port}", f"--ip={args.ip}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        str(notebook),
+        f"--port={args.port}",
+        f"--ip={args.ip}",
+        f"--ServerApp.root_dir={folder}",
+    ]
     if args.no_browser:
         # Print the address of the notebook, which the browser would open otherwise.
-        command += ["--no-browser", f"--LabApp.default_url=/lab/tree/{notebook.name}"]
+        command += ["--no-browser", f"--LabApp.default_url=/lab/tree/{notebook.relative_to(folder).as_posix()}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # needed in containers
     return start(command)
@@ -70,6 +86,24 @@ def find_lab(folder: Path, wanted: str) -> Path:
         if name.startswith(prefix):
             return folder / name
     raise OptionError(f"no lab {wanted}; the labs are: {', '.join(name.removesuffix('.ipynb') for name in names)}")
+
+
+def chosen_language(given: str | None) -> str:
+    """The language of --lang, else of MINILLAMA_LANG, else of the locale."""
+    if given is not None:
+        return check_language("--lang", given)
+    if name := os.environ.get(VARIABLE, "").strip():
+        return check_language(VARIABLE, name)
+    return wanted_language(os.environ)
+
+
+def in_language(notebook: Path, language: str) -> Path:
+    """The notebook in a language, else the English one and a line on stderr."""
+    translated = notebook.parent / language / notebook.name
+    if language == ENGLISH or translated.exists():
+        return notebook if language == ENGLISH else translated
+    note(f"{notebook.stem} is not translated into {language} yet; this is the English notebook")
+    return notebook
 
 
 def copy_labs(source: Path, target: Path) -> Path:

@@ -4,6 +4,9 @@
     python -m minillama.lab.build 02 04           # only these labs
     python -m minillama.lab.build --learner       # write the learners' notebooks only, without execution
     python -m minillama.lab.build --check         # write nothing; exit status 1 if a notebook is outdated
+    python -m minillama.lab.build --lang zh_CN 04              # write the Chinese notebooks, without execution
+    python -m minillama.lab.build --lang zh_CN --update-po 04  # refresh the catalogue labs/po/zh_CN/04.po
+    python -m minillama.lab.build --lang zh_CN --check         # counts of messages; status 1 as above
 
 The source is in jupytext's percent format. Tags select the notebooks of a cell:
 exercise (learner only), solution (solutions only), hint (markdown, folded in both), check (an exercise's check; its
@@ -24,6 +27,8 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from minillama.atomic_file import atomic_write
+from minillama.lab.translation.language_build import PACKAGE, Lab, Language
+from minillama.text_language import CHINESE, ENGLISH, VARIABLE
 
 LABS = Path(__file__).resolve().parents[2] / "labs"
 CELL_SECONDS = 120
@@ -100,6 +105,7 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
     """
     metadata = notebook.metadata
     environment = {**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", "PYTHONPATH": _python_path()}
+    environment[VARIABLE] = ENGLISH
     client = NotebookClient(
         notebook,
         timeout=CELL_SECONDS,
@@ -166,13 +172,40 @@ def _store(notebook: NotebookNode, path: Path) -> None:
         file.write(nbformat.writes(notebook).encode() + b"\n")
 
 
+def language(name: str, labs: Path = LABS) -> Language:
+    """The catalogues and notebooks of a language, for all labs of a folder."""
+    found = [Lab(path.name[:2], path, learner(path), solution(path), solution_path(path)) for path in sources(labs)]
+    return Language(name, labs, found, _store, in_step)
+
+
+def _build_language(chosen: Language, options: argparse.Namespace) -> int:
+    """Update, check or write one language; returns the exit status."""
+    if options.update_po:
+        lines, late = chosen.update(options.labs), []
+    elif options.check:
+        lines, late = chosen.counts(options.labs), chosen.out_of_step()
+    else:
+        lines, late = chosen.write(options.labs), []
+    print("\n".join([*lines, *late]))
+    return 1 if late else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the builder; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m minillama.lab.build", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("labs", nargs="*", help="numbers of labs, for example 02 04 (default: all)")
     parser.add_argument("--check", action="store_true", help="write nothing, list outdated notebooks")
     parser.add_argument("--learner", action="store_true", help="write the learners' notebooks only, without execution")
+    parser.add_argument("--lang", choices=(CHINESE,), help="build the notebooks of this language")
+    parser.add_argument("--update-po", action="store_true", help="with --lang: refresh the catalogues from the sources")
     options = parser.parse_args(arguments)
+    if options.update_po and not options.lang:
+        parser.error(f"--update-po needs a language: --lang {CHINESE}")
+    if options.lang:
+        unknown = set(options.labs) - {PACKAGE, *(path.name[:2] for path in sources())}
+        if unknown:
+            parser.error(f"no lab {min(unknown)}: give numbers of labs, or {PACKAGE!r} for the package's messages")
+        return _build_language(language(options.lang), options)
     if options.check:
         late = out_of_step()
         for name in late:

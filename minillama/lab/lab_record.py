@@ -12,6 +12,7 @@ from pathlib import Path
 
 from minillama import env
 from minillama.lab import results_file as files
+from minillama.lab.language import records_folder
 from minillama.lab.measuring import other_load_now
 
 PACKAGES = ("minillama", "jax", "jaxlib", "numpy", "gguf")
@@ -19,7 +20,7 @@ PACKAGES = ("minillama", "jax", "jaxlib", "numpy", "gguf")
 
 def results_file(lab: str) -> Path:
     """Path of a lab's records, in the notebook's working folder."""
-    return files.absolute(Path("results")) / f"lab{lab}.json"
+    return records_folder(files.absolute(Path("results"))) / f"lab{lab}.json"
 
 
 def read(lab: str) -> dict[str, object]:

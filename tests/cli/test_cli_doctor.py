@@ -96,6 +96,33 @@ def test_find_lab(labs: Path) -> None:
         lab.find_lab(labs, "7")
 
 
+def test_language_of_a_lab(labs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (labs / "zh_CN").mkdir()
+    (labs / "zh_CN" / "04_sampling.ipynb").write_text("{}")
+    commands: list[list[str]] = []
+    monkeypatch.setattr(lab, "start", lambda command: commands.append(command) or 0)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(model_files, "labs_folder", lambda: labs)
+    assert main(["lab", "4", "--lang", "zh", "--no-browser"]) == 0
+    assert commands[0][3] == str(labs / "zh_CN" / "04_sampling.ipynb")
+    assert {f"--ServerApp.root_dir={labs}", "--LabApp.default_url=/lab/tree/zh_CN/04_sampling.ipynb"} <= {*commands[0]}
+    assert "not translated" not in capsys.readouterr().err
+    assert main(["lab", "0", "--lang", "zh_CN"]) == 0 and commands[1][3] == str(labs / "00_install.ipynb")
+    assert "00_install is not translated into zh_CN yet; this is the English notebook" in capsys.readouterr().err
+    monkeypatch.setenv("MINILLAMA_LANG", "zh")
+    assert main(["lab", "4"]) == 0 and "zh_CN" in commands[2][3]
+    assert main(["lab", "4", "--lang", "en"]) == 0 and "zh_CN" not in commands[3][3]
+    monkeypatch.delenv("MINILLAMA_LANG")
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert main(["lab", "4"]) == 0 and "zh_CN" in commands[4][3]
+    capsys.readouterr()
+    assert main(["lab", "4", "--lang", "fr"]) == 2
+    assert "--lang is 'fr'; expected en (English) or zh (Chinese)" in capsys.readouterr().err
+    monkeypatch.setenv("MINILLAMA_LANG", "klingon")
+    assert main(["lab", "4"]) == 2
+    assert "MINILLAMA_LANG is 'klingon'; expected" in capsys.readouterr().err
+
+
 def test_copy_keeps_work(labs: Path, tmp_path: Path) -> None:
     target = tmp_path / "mine"
     target.mkdir()

@@ -166,6 +166,7 @@ RULES = (
     Rule("lab/test_notebooks.py::test_learners_notebook_runs_unsolved", "02.*", "0[034].*|12.*"),
     Rule("lab/test_notebooks.py::test_solutions_hold", slow=".*"),
     Rule("lab/test_notebooks.py::test_nbval_bites", slow=".*"),
+    Rule("lab/test_chinese_labs.py::test_chinese_notebook_runs_unsolved", slow=".*"),
     Rule("random_models/test_tiny_shapes.py::test_commands",  # one of each kind of layer
          slow="chatglm|llama|gpt-oss|deepseek2|gemma4|qwen35moe|granitehybrid|lfm2moe"),
     Rule("gguf/test_hostile_files.py::test_many_damaged_files"),  # a slice of the fuzzer's is in CI

@@ -7,6 +7,7 @@ import numpy as np
 
 from minillama.lab.grading.check import Answer, NotYet, Score, as_array, call, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import message, translate
 
 LAB = "00"
 DISPATCH = 20e-6  # seconds of the host per asynchronous call
@@ -75,7 +76,7 @@ class SimulatedDevice:
     def f(self, x: SimulatedArray) -> SimulatedArray:
         if x.deleted:
             raise RuntimeError(
-                "Array has been deleted: f takes over the memory of its input, make a new one for each call"
+                translate("Array has been deleted: f takes over the memory of its input, make a new one for each call")
             )
         x.deleted = True
         if not self.starts:
@@ -88,13 +89,18 @@ class SimulatedDevice:
 def bench(answer: Answer) -> str:
     """`bench(f, make, clock) -> typical seconds of one call f(make())`."""
     for device in (SimulatedDevice(), SimulatedDevice(work=0.003, compile=30.0, make_work=0.030, slow=0.300)):
-        got = float(as_array(call(answer, *device.parts(), case="the simulated device")).mean())
+        got = float(as_array(call(answer, *device.parts(), case=message("the simulated device"))).mean())
         truth, calls = device.work + DISPATCH, len(device.starts)
         if not calls:
             raise NotYet("f was never called")
         if abs(got - truth) <= 0.05 * truth:
             if calls < 6:
-                raise NotYet(f"right this time, with {calls} calls; one slow call would spoil it: time at least five")
+                raise NotYet(
+                    translate(
+                        "right this time, with {calls} calls; one slow call would spoil it: time at least five",
+                        calls=calls,
+                    )
+                )
             continue
         raise NotYet(_diagnosis(device, got, truth, calls))
     return "your number contains no compile time, asynchronous dispatch, outliers or input time."
@@ -102,26 +108,35 @@ def bench(answer: Answer) -> str:
 
 def _diagnosis(device: SimulatedDevice, got: float, truth: float, calls: int) -> str:
     """Message that names the trap of a wrong number."""
-    shown = f"you say {1e3 * got:.2f} ms, the truth is {1e3 * truth:.2f} ms"
+    shown = translate("you say {got:.2f} ms, the truth is {truth:.2f} ms", got=1e3 * got, truth=1e3 * truth)
+    return translate(_trap(device, got, truth, calls), shown=shown)
+
+
+def _trap(device: SimulatedDevice, got: float, truth: float, calls: int) -> str:
+    """The diagnosis, with {shown} in the place of both numbers."""
     if "clock" not in device.events:
-        return (
-            f"{shown}: the device is simulated and has its own time; read it with clock(), not with time.perf_counter()"
+        return message(
+            "{shown}: the device is simulated and has its own time; read it with clock(), not with time.perf_counter()"
         )
     if got <= 0:
-        return f"{shown}: is it end minus start?"
+        return message("{shown}: is it end minus start?")
     if got < 0.5 * truth:
-        return f"trap 2, asynchronous dispatch: {shown}. The call only *queues* work; use jax.block_until_ready(result)"
+        return message(
+            "trap 2, asynchronous dispatch: {shown}. The call only *queues* work; use jax.block_until_ready(result)"
+        )
     if got >= 0.9 * device.compile / max(calls, 1):
-        return f"trap 1, the compile: {shown}. Call f once, and wait for it, before the clock starts"
+        return message("trap 1, the compile: {shown}. Call f once, and wait for it, before the clock starts")
     if device.made_inside():
-        return f"trap 4, the input: {shown}. Call make() before the clock starts"
+        return message("trap 4, the input: {shown}. Call make() before the clock starts")
     if abs(got - truth - device.make_work) <= 0.2 * truth:
-        return f"trap 4, the input: {shown}. make() is asynchronous too: wait for the input, then start the clock"
+        return message(
+            "trap 4, the input: {shown}. make() is asynchronous too: wait for the input, then start the clock"
+        )
     if calls > 2 and got > 0.5 * calls * truth:
-        return f"{shown}: is that the sum of several calls? Give the time of one"
+        return message("{shown}: is that the sum of several calls? Give the time of one")
     if got >= 0.9 * device.slow:
-        return f"trap 3, outliers: {shown}. You met a slow call; time several and take the median"
-    return f"trap 3, outliers: {shown}. A few slow calls pull the mean up: take the median"
+        return message("trap 3, outliers: {shown}. You met a slow call; time several and take the median")
+    return message("trap 3, outliers: {shown}. A few slow calls pull the mean up: take the median")
 
 
 ITEMS = (bench,)

@@ -14,6 +14,7 @@ from minillama.lab.grading.check import (
     graded,
 )
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import message, translate
 
 LAB = "04"
 RANDOM = np.random.default_rng(404)  # hidden inputs
@@ -51,10 +52,10 @@ def temperature(answer: Answer) -> str:
         for temp in (0.3, 2.0):
             expect_equal(answer, (logits, temp), _temperature, mistakes, tolerance=1e-5, case=f"temp={temp}")
     high = np.array([1000.0, 999.0, 0.0])
-    got = np.asarray(call(answer, high, 0.8, case="logits near 1000"), dtype=np.float64)
+    got = np.asarray(call(answer, high, 0.8, case=message("logits near 1000")), dtype=np.float64)
     if not np.all(np.isfinite(got)):
         raise NotYet("exp(1000) overflows: subtract the largest logit first, softmax does not notice")
-    expect_equal(answer, (high, 0.8), _temperature, mistakes, tolerance=1e-5, case="logits near 1000")
+    expect_equal(answer, (high, 0.8), _temperature, mistakes, tolerance=1e-5, case=message("logits near 1000"))
     for temp in (0.0, -1.0):
         greedy = (
             Mistake(
@@ -66,7 +67,9 @@ def temperature(answer: Answer) -> str:
             ),
             Mistake("which logit is the largest? All of the probability goes there", lambda x, t: _softmax(x / t)),
         )
-        expect_equal(answer, (LOGITS[1], temp), _temperature, greedy, case=f"temp={temp:g}, which is greedy")
+        expect_equal(
+            answer, (LOGITS[1], temp), _temperature, greedy, case=translate("temp={temp:g}, which is greedy", temp=temp)
+        )
     return "flat, sharp, greedy, and no overflow."
 
 
@@ -86,7 +89,12 @@ def _kept(answer: Answer, probs: np.ndarray, p: float, label: str) -> list[float
     mask = np.asarray(call(answer, probs, p, case=label))
     if mask.shape != probs.shape or mask.dtype != bool:
         raise NotYet(
-            f"return an array of {probs.size} booleans, one for each token; got {mask.dtype} of shape {mask.shape}"
+            translate(
+                "return an array of {size} booleans, one for each token; got {dtype} of shape {shape}",
+                size=probs.size,
+                dtype=mask.dtype,
+                shape=mask.shape,
+            )
         )
     return sorted(probs[mask].tolist(), reverse=True)
 
@@ -94,7 +102,8 @@ def _kept(answer: Answer, probs: np.ndarray, p: float, label: str) -> list[float
 def _examine_kept(
     answer: Answer, right: Answer, cases: tuple[tuple[np.ndarray, float, str], ...], mistakes: tuple[Mistake, ...]
 ) -> None:
-    for probs, p, label in cases:
+    for probs, p, name in cases:
+        label = translate(name)
 
         def outcome(function: Answer, probs: np.ndarray = probs, p: float = p) -> list[float]:
             return sorted(probs[function(probs, p)].tolist(), reverse=True)
@@ -104,10 +113,20 @@ def _examine_kept(
         if got == want:
             continue
         if p >= 1 and len(got) < len(want):
-            raise NotYet(f"p=1 switches the filter off: keep everything, whatever the sum is ({label})")
+            raise NotYet(
+                translate("p=1 switches the filter off: keep everything, whatever the sum is ({label})", label=label)
+            )
         if hint := comparison.hint(got):
-            raise NotYet(f"{hint} ({label})")
-        raise NotYet(f"{label}: kept {len(got)} tokens with {sum(got):.3f} of the probability, should be {len(want)}")
+            raise NotYet(translate("{hint} ({label})", hint=translate(hint), label=label))
+        raise NotYet(
+            translate(
+                "{label}: kept {count} tokens with {total:.3f} of the probability, should be {wanted}",
+                label=label,
+                count=len(got),
+                total=sum(got),
+                wanted=len(want),
+            )
+        )
 
 
 def _prefix(probs: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -128,13 +147,13 @@ def top_p(answer: Answer) -> str:
     level = np.full(8, 0.125)
     short = _softmax(LOGITS[2]) * (1 - 1e-6)  # the sum stays below 1, as in float32
     cases = (
-        (np.array([0.1, 0.6, 0.05, 0.25]), 0.7, "a usual case, not sorted"),
-        (_softmax(LOGITS[2]), 0.9, "64 tokens, p=0.9"),
-        (steps, 0.75, "p reached exactly"),
+        (np.array([0.1, 0.6, 0.05, 0.25]), 0.7, message("a usual case, not sorted")),
+        (_softmax(LOGITS[2]), 0.9, message("64 tokens, p=0.9")),
+        (steps, 0.75, message("p reached exactly")),
         (np.array([0.1, 0.6, 0.3]), 0.0, "p=0"),
-        (np.array([0.1, 0.6, 0.3]), 0.3, "one token has more than p"),
-        (level, 0.5, "eight equal tokens, p=0.5"),
-        (short, 1.0, "p=1, and rounding leaves the sum at 0.999999"),
+        (np.array([0.1, 0.6, 0.3]), 0.3, message("one token has more than p")),
+        (level, 0.5, message("eight equal tokens, p=0.5")),
+        (short, 1.0, message("p=1, and rounding leaves the sum at 0.999999")),
     )
     mistakes = (
         Mistake(
@@ -179,12 +198,12 @@ def _with_ties(probs: np.ndarray, p: float) -> np.ndarray:
 def min_p(answer: Answer) -> str:
     """`min_p(probs, p) -> mask of the kept tokens`."""
     cases = (
-        (np.array([0.05, 0.4, 0.15, 0.3, 0.1]), 0.29, "a usual case"),
-        (_softmax(LOGITS[2]), 0.05, "64 tokens, p=0.05"),
-        (np.array([0.5, 0.25, 0.1875, 0.0625]), 0.375, "a token exactly on the border"),
+        (np.array([0.05, 0.4, 0.15, 0.3, 0.1]), 0.29, message("a usual case")),
+        (_softmax(LOGITS[2]), 0.05, message("64 tokens, p=0.05")),
+        (np.array([0.5, 0.25, 0.1875, 0.0625]), 0.375, message("a token exactly on the border")),
         (np.array([0.5, 0.3, 0.2]), 0.0, "p=0"),
         (np.array([0.2, 0.5, 0.3]), 1.0, "p=1"),
-        (np.full(20, 0.05), 0.9, "twenty equal tokens"),
+        (np.full(20, 0.05), 0.9, message("twenty equal tokens")),
     )
     mistakes = (
         Mistake("the border is a share of the *largest* probability: p * max", lambda q, p: q >= p),

@@ -20,10 +20,10 @@ from minillama.lab.grading.check import (
     compared,
     expect_equal,
     graded,
-    is_close,
     one_line,
 )
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.equality import is_close
 from minillama.measure.limits.collective_traffic import FLOAT_BYTES, Collective, CollectiveKind, tensor_parallel_bytes
 from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, REPLICATED, ROWS
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minillama.engine.llm import LLM
+from minillama.lab.language import translate
 from minillama.lab.plots import lab_plots
 from minillama.lab.widgets.figure import Figure, text_table
 from minillama.sampling import Sampling, StageReport, build_chain, explain
@@ -72,7 +73,7 @@ def next_token(llm: LLM, prompt: str, sampling: Sampling, *, shown: int = 12) ->
         [float(before[token]) for token in tokens],
         [float(after[token]) for token in tokens],
         [removed.get(token, "") for token in tokens],
-        f"{reports[-1].kept} of {before.size:,} tokens may follow “{tail}”",
+        translate("{kept} of {size:,} tokens may follow “{tail}”", kept=reports[-1].kept, size=before.size, tail=tail),
     )
 
 
@@ -82,4 +83,4 @@ def chain_table(llm: LLM, prompt: str, sampling: Sampling) -> str:
     for report in stage_reports(llm, prompt, sampling):
         best = f"{token_text(llm, int(report.ids[0]))!r} {report.probs[0]:.1%}"
         rows.append((STAGE_NAMES.get(report.name, report.name), f"{report.kept:,}", f"{report.removed.size:,}", best))
-    return text_table(("stage", "kept", "removed", "likeliest"), rows)
+    return text_table((translate("stage"), translate("kept"), translate("removed"), translate("likeliest")), rows)

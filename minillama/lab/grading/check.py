@@ -15,6 +15,8 @@ import numpy as np
 
 from minillama.lab import lab_record
 from minillama.lab.error_text import one_line
+from minillama.lab.grading.equality import is_close, is_equal, is_unchanged
+from minillama.lab.language import message, translate
 from minillama.lab.widgets.figure import text_table
 
 Answer = Callable[..., object]
@@ -33,15 +35,15 @@ class Result:
     message: str
 
     def __str__(self) -> str:
-        return f"{'PASS' if self.passed else 'not yet'}: {self.title}: {self.message}"
+        return f"{translate('PASS') if self.passed else translate('not yet')}: {self.title}: {self.message}"
 
     __repr__ = __str__
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        colour, word = ("#009E73", "✔ PASS") if self.passed else ("#D55E00", "✘ not yet")
+        colour, sign, word = ("#009E73", "✔", "PASS") if self.passed else ("#D55E00", "✘", "not yet")
         block = (
             f'<div style="border-left:5px solid {colour};padding:6px 12px;margin:4px 0">'
-            f'<b style="color:{colour}">{word}</b> <b>{html.escape(self.title)}</b><br>'
+            f'<b style="color:{colour}">{sign} {translate(word)}</b> <b>{html.escape(self.title)}</b><br>'
             f"{html.escape(self.message)}</div>"
         )
         return {"text/html": block, "text/plain": str(self)}
@@ -58,15 +60,7 @@ class Item:
 
     def __call__(self, answer: object) -> Result:
         """Check an answer, record the result and return it."""
-        if callable(answer):
-            try:
-                result = Result(self.title, True, self.examine(answer))
-            except NotYet as reason:
-                result = Result(self.title, False, str(reason))
-            except Exception as error:  # no kind of answer may end the notebook
-                result = Result(self.title, False, f"the check cannot read this answer: {one_line(error)}")
-        else:
-            result = Result(self.title, False, f"pass a function to the check, not a {type(answer).__name__}")
+        result = self._result(answer)
         lab_record.write(
             self.lab,
             "checks",
@@ -74,6 +68,20 @@ class Item:
             {"passed": result.passed, "message": result.message, "written": lab_record.now()},
         )
         return result
+
+    def _result(self, answer: object) -> Result:
+        """The result in the learner's language."""
+        title = translate(self.title)
+        if not callable(answer):
+            kind = type(answer).__name__
+            return Result(title, False, translate("pass a function to the check, not a {kind}", kind=kind))
+        try:
+            return Result(title, True, translate(self.examine(answer)))
+        except NotYet as reason:
+            return Result(title, False, translate(str(reason)))
+        except Exception as error:  # no kind of answer may end the notebook
+            line = one_line(error)
+            return Result(title, False, translate("the check cannot read this answer: {error}", error=line))
 
 
 def graded(lab: str, title: str) -> Callable[[Callable[[Answer], str]], Item]:
@@ -154,27 +162,36 @@ def call(answer: Answer, *arguments: object, case: str = "") -> object:
 
     An exception of the function becomes a NotYet with one sentence."""
     given = copy.deepcopy(arguments)
-    suffix = f" for {case}" if case else ""
+    suffix = _suffix(case)
     try:
         with _quiet():
             got = answer(*given)
     except NotImplementedError as error:
         raise NotYet(_stub(answer, error)) from None
     except Exception as error:
-        raise NotYet(f"your function raised {one_line(error)}{suffix}") from None
+        line = one_line(error)
+        raise NotYet(translate("your function raised {error}{suffix}", error=line, suffix=suffix)) from None
     if got is None:
-        raise NotYet(f"your function returned None{suffix}; does every way through it end in `return`?")
+        text = translate(
+            "your function returned None{suffix}; does every way through it end in `return`?", suffix=suffix
+        )
+        raise NotYet(text)
     if not all(is_unchanged(mine, original) for mine, original in zip(given, arguments, strict=True)):
-        raise NotYet(f"your function changed its input{suffix}; work on a copy")
+        raise NotYet(translate("your function changed its input{suffix}; work on a copy", suffix=suffix))
     return got
+
+
+def _suffix(case: str) -> str:
+    """The words that name a case at the end of a message."""
+    return translate(" for {case}", case=translate(case)) if case else ""
 
 
 def _stub(answer: Answer, error: BaseException) -> str:
     """Message that names the empty stub: the answer itself, or a function that it calls."""
     inner = traceback.extract_tb(error.__traceback__)[-1].name
     if inner != getattr(answer, "__name__", inner):
-        return f"your function calls `{inner}`, which is still an empty stub"
-    return "still the empty stub; fill in the cell above, run it, then run this cell again"
+        return translate("your function calls `{name}`, which is still an empty stub", name=inner)
+    return translate("still the empty stub; fill in the cell above, run it, then run this cell again")
 
 
 def expect_equal(
@@ -199,15 +216,26 @@ def expect_equal(
     if is_close(got, want, tolerance):
         return
     if hint := comparison.hint(got):
-        raise NotYet(hint)
-    suffix = f" for {case}" if case else ""
+        raise NotYet(translate(hint))
+    raise NotYet(_difference(got, want, _suffix(case)))
+
+
+def _difference(got: np.ndarray, want: np.ndarray, suffix: str) -> str:
+    """Message about a wrong result without a known mistake."""
     if got.shape != want.shape:
-        raise NotYet(f"the shape is {got.shape} and should be {want.shape}{suffix}")
+        return translate(
+            "the shape is {got} and should be {want}{suffix}", got=got.shape, want=want.shape, suffix=suffix
+        )
     if not np.all(np.isfinite(got)) and np.all(np.isfinite(want)):
-        raise NotYet(f"the result holds nan or infinity{suffix}; a division by zero, or exp of something large?")
+        return translate(
+            "the result holds nan or infinity{suffix}; a division by zero, or exp of something large?", suffix=suffix
+        )
     place = np.unravel_index(int(np.argmax(np.abs(got - want))), want.shape) if want.shape else ()
-    where = f" at index {tuple(int(i) for i in place)}" if place else ""
-    raise NotYet(f"wrong value{suffix}{where}: got {got[place]:.6g}, want {want[place]:.6g}")
+    where = translate(" at index {place}", place=tuple(int(i) for i in place)) if place else ""
+    return translate(
+        "wrong value{suffix}{where}: got {got:.6g}, want {want:.6g}",
+        suffix=suffix, where=where, got=got[place], want=want[place],
+    )  # fmt: skip
 
 
 def as_array(value: object) -> np.ndarray:
@@ -215,42 +243,8 @@ def as_array(value: object) -> np.ndarray:
     try:
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise NotYet(f"the result should be numbers, and is a {type(value).__name__}") from None
-
-
-def is_equal(got: object, want: object, tolerance: float) -> bool:
-    """`is_close` for arrays, `==` for all other outcomes."""
-    if isinstance(got, np.ndarray) and isinstance(want, np.ndarray):
-        return is_close(got, want, tolerance)
-    return bool(got == want)
-
-
-def is_close(got: np.ndarray, want: np.ndarray, tolerance: float) -> bool:
-    """True if the shapes are equal and no difference exceeds the tolerance.
-
-    `tolerance` is relative to the largest magnitude of `want`."""
-    if got.shape != want.shape:
-        return False
-    finite = np.isfinite(want)
-    if not np.array_equal(got[~finite], want[~finite], equal_nan=True):
-        return False
-    scale = float(np.max(np.abs(want[finite]), initial=0.0))
-    return bool(np.all(np.abs(got[finite] - want[finite]) <= tolerance * scale))
-
-
-def is_unchanged(mine: object, original: object) -> bool:
-    """True if the call did not change this argument."""
-    if isinstance(mine, np.ndarray) and isinstance(original, np.ndarray):
-        return bool(mine.shape == original.shape and np.array_equal(mine, original, equal_nan=mine.dtype.kind == "f"))
-    if isinstance(mine, dict) and isinstance(original, dict):
-        return mine.keys() == original.keys() and all(is_unchanged(mine[key], original[key]) for key in mine)
-    if isinstance(mine, list | tuple) and isinstance(original, list | tuple):
-        return len(mine) == len(original) and all(
-            is_unchanged(one, other) for one, other in zip(mine, original, strict=True)
-        )
-    if isinstance(mine, int | float | str | bytes | bytearray):
-        return bool(mine == original)
-    return True
+        kind = type(value).__name__
+        raise NotYet(translate("the result should be numbers, and is a {kind}", kind=kind)) from None
 
 
 @dataclass(frozen=True)
@@ -262,7 +256,9 @@ class Score:
 
     def __str__(self) -> str:
         solved = sum(state == "PASS" for _, state in self.rows)
-        return f"lab {self.lab}: {solved} of {len(self.rows)} solved\n" + text_table(("exercise", "state"), self.rows)
+        head = translate("lab {lab}: {solved} of {count} solved", lab=self.lab, solved=solved, count=len(self.rows))
+        rows = [(translate(title), translate(state)) for title, state in self.rows]
+        return f"{head}\n" + text_table((translate("exercise"), translate("state")), rows)
 
     __repr__ = __str__
 
@@ -273,7 +269,7 @@ def score(items: Sequence[Item]) -> Score:
     for item in items:
         entry = lab_record.section(item.lab, "checks").get(item.name)
         passed = entry.get("passed") if isinstance(entry, dict) else None
-        rows.append((item.title, "not tried" if passed is None else "PASS" if passed else "not yet"))
+        rows.append((item.title, message("not tried") if passed is None else "PASS" if passed else "not yet"))
     return Score(items[0].lab, tuple(rows))
 
 
@@ -284,6 +280,6 @@ def attempt(answer: Answer, *arguments: object) -> object:
     try:
         return answer(*arguments)
     except NotImplementedError:
-        return "not written yet"
+        return translate("not written yet")
     except Exception as error:  # any error of the learner's code is shown in place of the answer
         return one_line(error)

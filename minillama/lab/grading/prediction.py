@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from minillama.errors import OptionError
 from minillama.lab import lab_record
 from minillama.lab.grading.prediction_form import PredictionForm
+from minillama.lab.language import translate
 from minillama.lab.measuring import other_load_now
 from minillama.lab.plots.lab_plots import prediction_bars
 from minillama.lab.widgets.figure import Figure
@@ -28,8 +29,12 @@ class Prediction:
         """Show the question with a field and a button. Outside of a notebook use `record`."""
         said = self.recorded()
         form = PredictionForm(self.question, self._state(), lambda value: self._kept(value))
-        kept = "" if said is None else f"; recorded: {said:g}"
-        display_widget(form.box, f"Predict: {self.question} (in {self.unit}{kept}) [a field and a button: {RUN_IT}]")
+        kept = "" if said is None else translate("; recorded: {said:g}", said=said)
+        text = translate(
+            "Predict: {question} (in {unit}{kept}) [a field and a button: {run_it}]",
+            question=self.question, unit=translate(self.unit), kept=kept, run_it=translate(RUN_IT),
+        )  # fmt: skip
+        display_widget(form.box, text)
 
     def record(self, value: float) -> None:
         """Record a prediction, as the button does.
@@ -38,7 +43,7 @@ class Prediction:
         """
         said = float(value)
         if not math.isfinite(said):
-            raise OptionError(f"a prediction is a number, not {value}")
+            raise OptionError(translate("a prediction is a number, not {value}", value=value))
         entry = {"said": said, "unit": self.unit, "written": lab_record.now()}
         if self.recorded() is None and not self._is_seen():
             lab_record.write(self.lab, "predictions", self.name, entry)
@@ -70,16 +75,19 @@ class Prediction:
         entry = lab_record.measured(measured, self.unit)
         lab_record.write(self.lab, "measurements", self.name, entry | ({"unseen": True} if is_asked else {}))
         load = other_load_now()
+        title, unit = translate(self.name), translate(self.unit)  # on the screen only: the record keeps its names
         if not is_asked:
-            return prediction_bars(self.name, self.unit, self.recorded(), measured, model, load)
+            return prediction_bars(title, unit, self.recorded(), measured, model, load)
 
         def shown(value: float | None) -> str:
             self.skip() if value is None else self.record(value)
-            return prediction_bars(self.name, self.unit, self.recorded(), measured, model, load).static_html()
+            return prediction_bars(title, unit, self.recorded(), measured, model, load).static_html()
 
-        form = PredictionForm(f"{self.question} (Before you see it.)", self.unit, shown, has_skip=True)
-        display_widget(form.box, f"no prediction yet [a field and two buttons: {RUN_IT}]")
-        return prediction_bars(self.name, self.unit, None, None, None)
+        question = translate("{question} (Before you see it.)", question=self.question)
+        form = PredictionForm(question, unit, shown, has_skip=True)
+        missing = translate("no prediction yet [a field and two buttons: {run_it}]", run_it=translate(RUN_IT))
+        display_widget(form.box, missing)
+        return prediction_bars(title, unit, None, None, None)
 
     def _kept(self, value: float | None) -> str:
         if value is not None:
@@ -88,12 +96,14 @@ class Prediction:
 
     def _state(self) -> str:
         """The unit, what counts, and the last change of mind."""
-        said, changes = self.recorded(), self.changes()
+        said, changes, unit = self.recorded(), self.changes(), translate(self.unit)
         if said is None:
-            return f"{self.unit} (shown already; this would not count)" if self._is_seen() else self.unit
+            return translate("{unit} (shown already; this would not count)", unit=unit) if self._is_seen() else unit
         last = lab_record.number(changes[-1], "said") if changes else None
-        return (
-            f"{self.unit} (recorded: {said:g}{'' if last is None else f'; changed to {last:g}, the first one counts'})"
+        if last is None:
+            return translate("{unit} (recorded: {said:g})", unit=unit, said=said)
+        return translate(
+            "{unit} (recorded: {said:g}; changed to {last:g}, the first one counts)", unit=unit, said=said, last=last
         )
 
     def _measured(self) -> dict[str, object] | None:

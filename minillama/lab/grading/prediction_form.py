@@ -6,6 +6,7 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 from minillama.errors import OptionError
+from minillama.lab.language import translate
 
 
 class PredictionForm:
@@ -19,22 +20,28 @@ class PredictionForm:
     ) -> None:
         self._keep, self._is_figure = keep, has_skip
         layout = widgets.Layout(width="220px")
-        self.field = widgets.Text(placeholder="a number", description="I predict", layout=layout)
-        self.record = widgets.Button(description="Record", button_style="primary", tooltip="record this prediction")
-        self.skip = widgets.Button(description="Skip", tooltip="show the measurement without a prediction")
+        self.field = widgets.Text(placeholder=translate("a number"), description=translate("I predict"), layout=layout)
+        self.record = widgets.Button(
+            description=translate("Record"), button_style="primary", tooltip=translate("record this prediction")
+        )
+        self.skip = widgets.Button(
+            description=translate("Skip"), tooltip=translate("show the measurement without a prediction")
+        )
         self.note, self.answer = widgets.Label(state), widgets.HTML()
         self.record.on_click(lambda _: self.answered(self.field.value))
         self.skip.on_click(lambda _: self._show(None))
         buttons = [self.record, self.skip] if has_skip else [self.record]
         line = widgets.HBox([self.field, self.note, *buttons])
-        self.box = widgets.VBox([widgets.HTML(f"<b>Predict:</b> {html.escape(question)}"), line, self.answer])
+        asked = widgets.HTML(f"<b>{translate('Predict:')}</b> {html.escape(question)}")
+        self.box = widgets.VBox([asked, line, self.answer])
 
     def answered(self, text: str) -> None:
         """Record what the field holds, or say what is wrong with it."""
         try:
             value = float(text.strip().replace(",", "."))
         except ValueError:
-            self.note.value = f"{text.strip()!r} is not a number" if text.strip() else "write a number first"
+            wrong = translate("{text!r} is not a number", text=text.strip())
+            self.note.value = wrong if text.strip() else translate("write a number first")
             return
         try:
             self._show(value)
@@ -44,7 +51,8 @@ class PredictionForm:
     def _show(self, value: float | None) -> None:
         told = self._keep(value)
         if self._is_figure:
-            self.answer.value, self.note.value = told, "recorded" if value is not None else "skipped"
+            self.answer.value = told
+            self.note.value = translate("recorded") if value is not None else translate("skipped")
             self.record.disabled = self.skip.disabled = True
         else:
             self.note.value = told

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from minillama.lab.language import translate
 from minillama.lab.widgets.figure import (
     BLUE,
     DASHES,
@@ -57,12 +58,14 @@ def prediction_bars(
 
     measured: None if it is not shown before there is a prediction. load: share of the cores that others used meanwhile.
     """
-    looks = (("you predicted", said, ORANGE, "/"), ("measured", measured, BLUE, ""), ("model says", model, GREEN, "."))
+    looks = [
+        (translate("you predicted"), said, ORANGE, "/"),
+        (translate("measured"), measured, BLUE, ""),
+    ]
+    looks += [] if model is None else [(translate("model says"), model, GREEN, ".")]
     known = [(label, value) for label, value, _, _ in looks if value is not None]
     figure = go.Figure()
     for label, value, colour, shape in looks:
-        if value is None and label == "model says":
-            continue
         figure.add_bar(
             x=[0.0 if value is None else value],
             y=[label],
@@ -74,7 +77,7 @@ def prediction_bars(
         )
     error = _error_of(said, measured)
     if load is not None and load >= NOTABLE_SHARE and measured is not None:
-        error += f" · other programs used {load:.0%} of the cores: measure again"
+        error += translate(" · other programs used {load:.0%} of the cores: measure again", load=load)
     apply_layout(figure, title, f"{unit} · {error}", height=130 + 44 * len(figure.data))
     figure.update_layout(showlegend=False)
     figure.update_yaxes(autorange="reversed")
@@ -90,12 +93,13 @@ def prediction_bars(
 def _error_of(said: float | None, measured: float | None) -> str:
     """The error of a prediction in words."""
     if measured is None:
-        return "no prediction yet: record one above, or skip it, and the measurement appears"
+        return translate("no prediction yet: record one above, or skip it, and the measurement appears")
     if said is None:
-        return "no prediction"
+        return translate("no prediction")
     if said > 0 and measured > 0:
-        return f"off by a factor of {format_number(max(said / measured, measured / said))}"
-    return f"off by {format_number(said - measured)}"
+        factor = format_number(max(said / measured, measured / said))
+        return translate("off by a factor of {factor}", factor=factor)
+    return translate("off by {difference}", difference=format_number(said - measured))
 
 
 def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> Figure:
@@ -192,7 +196,9 @@ def lines(
     rows = [
         (place, *(format_number(values[index]) for values in series.values())) for index, place in enumerate(places)
     ]
-    return Figure(figure, f"{title}\n{x} against {y}\n" + text_table((x, *series), rows))
+    return Figure(
+        figure, translate("{title}\n{x} against {y}\n", title=title, x=x, y=y) + text_table((x, *series), rows)
+    )
 
 
 def scatter(
@@ -225,7 +231,7 @@ def scatter(
         )
     apply_layout(figure, title, x, y, height=480)
     rows = [(name, format_number(across), format_number(up)) for name, (across, up) in points.items()]
-    return Figure(figure, f"{title}\n" + text_table(("point", x, y), rows))
+    return Figure(figure, f"{title}\n" + text_table((translate("point"), x, y), rows))
 
 
 def probabilities(
@@ -237,8 +243,8 @@ def probabilities(
     names = [f"{rank + 1} {token_label(piece)}" for rank, piece in enumerate(pieces)]
     figure = go.Figure()
     grey = {"color": "#E2E2E2", "pattern": {"shape": "/", "fillmode": "overlay", "fgcolor": "#A0A0A0"}}
-    figure.add_bar(y=names, x=list(before), orientation="h", name="model (temperature 1)", marker=grey)
-    figure.add_bar(y=names, x=list(after), orientation="h", name="after the chain", marker={"color": BLUE})
+    figure.add_bar(y=names, x=list(before), orientation="h", name=translate("model (temperature 1)"), marker=grey)
+    figure.add_bar(y=names, x=list(after), orientation="h", name=translate("after the chain"), marker={"color": BLUE})
     for name, chance, stage in zip(names, before, removed_by, strict=True):
         if stage:
             figure.add_annotation(
@@ -250,7 +256,7 @@ def probabilities(
                 xshift=6,
                 font={"color": "#B34700"},
             )
-    apply_layout(figure, title, "probability", height=170 + 26 * len(names))
+    apply_layout(figure, title, translate("probability"), height=170 + 26 * len(names))
     figure.update_layout(barmode="group", bargap=0.2, bargroupgap=0.0)
     figure.update_xaxes(tickformat=".0%", range=[0, min(1.0, 1.18 * max([*before, *after, 0.05]))])
     figure.update_yaxes(autorange="reversed", tickfont={"family": "monospace"})
@@ -259,8 +265,10 @@ def probabilities(
             name,
             f"{chance:.1%}",
             f"{left:.1%}" if left else "-",
-            f"removed by {stage}" if stage else "█" * round(24 * left),
+            translate("removed by {stage}", stage=stage) if stage else "█" * round(24 * left),
         )
         for name, chance, left, stage in zip(names, before, after, removed_by, strict=True)
     ]
-    return Figure(figure, f"{title}\n" + text_table(("token", "model", "after", ""), rows))
+    return Figure(
+        figure, f"{title}\n" + text_table((translate("token"), translate("model"), translate("after"), ""), rows)
+    )

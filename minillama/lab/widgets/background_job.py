@@ -7,16 +7,17 @@ from collections.abc import Callable
 from enum import Enum
 
 from minillama.lab.error_text import one_line
+from minillama.lab.language import message
 
 
 class State(Enum):
     """State of a panel; the value is the text on the screen."""
 
-    IDLE = "idle"
-    COMPILING = "compiling"
-    RUNNING = "running"
-    STOPPED = "stopped"
-    FAILED = "failed"
+    IDLE = message("idle")
+    COMPILING = message("compiling")
+    RUNNING = message("running")
+    STOPPED = message("stopped")
+    FAILED = message("failed")
 
 
 ReportState = Callable[[State, str], None]

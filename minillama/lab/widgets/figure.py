@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from minillama.lab.language import columns, padded, translate
 from minillama.lab.svg.static_figure import figure_svg
 from minillama.lab.svg.svg_elements import text_width
 
@@ -52,7 +53,7 @@ class Figure:
         image = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
         return (
             f'<figure style="margin:0"><img alt="{title}" style="max-width:100%" src="{image}">'
-            f"<details><summary>Text alternative</summary><pre>{text}</pre></details></figure>"
+            f"<details><summary>{translate('Text alternative')}</summary><pre>{text}</pre></details></figure>"
         )
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
@@ -128,21 +129,21 @@ def format_number(value: float | int) -> str:
 def text_bars(labels: Sequence[str], values: Sequence[float], *, width: int = 32, unit: str = "") -> str:
     """Text alternative of a bar chart: one line of characters per label."""
     top = max((abs(value) for value in values), default=0.0) or 1.0
-    margin = max((len(label) for label in labels), default=0)
+    margin = max((columns(label) for label in labels), default=0)
     numbers = [format_number(value) + (f" {unit}" if unit else "") for value in values]
-    column = max((len(text) for text in numbers), default=0)
+    column = max((columns(text) for text in numbers), default=0)
     lines = []
     for label, value, text in zip(labels, values, numbers, strict=True):
         bar = "█" * round(width * abs(value) / top)
-        lines.append(f"{label:<{margin}}  {text:>{column}}  {bar}".rstrip())
+        lines.append(f"{padded(label, margin)}  {padded(text, column, right=True)}  {bar}".rstrip())
     return "\n".join(lines)
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Text table with aligned columns."""
-    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+    widths = [max(columns(line[column]) for line in (header, *rows)) for column in range(len(header))]
     lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(padded(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in (header, *rows)
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))

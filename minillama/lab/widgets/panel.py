@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import ipywidgets as widgets
 
+from minillama.lab.language import translate
 from minillama.lab.widgets.background_job import JobRunner, ReportState, State
 from minillama.lab.widgets.figure import Figure
 from minillama.lab.widgets.live_figure import LiveFigure
@@ -147,14 +148,19 @@ class Panel:
         self._state = widgets.HTML()
         self._output = widgets.HTML()
         self._start = widgets.Button(
-            description="Start", icon="play", button_style="primary", tooltip="run with these settings"
+            description=translate("Start"),
+            icon="play",
+            button_style="primary",
+            tooltip=translate("run with these settings"),
         )
-        self._stop = widgets.Button(description="Stop", icon="stop", tooltip="stop the running job", disabled=True)
+        self._stop = widgets.Button(
+            description=translate("Stop"), icon="stop", tooltip=translate("stop the running job"), disabled=True
+        )
         self._runner = JobRunner(self._report)
         self._live_figure: LiveFigure | None = None
         self._report(State.IDLE, "")
         if write is not None:
-            self._output.value = text_box_html("Press Start, and the text appears here.")
+            self._output.value = text_box_html(translate("Press Start, and the text appears here."))
         for widget in self._widgets.values():
             widget.observe(self._on_change, names="value")
         self._start.on_click(lambda _: self.start())
@@ -185,7 +191,7 @@ class Panel:
         grid = widgets.GridBox(short, layout=widgets.Layout(grid_template_columns="repeat(auto-fit, 440px)"))
         buttons = [self._start, self._stop, self._state] if self.write else [self._state]
         box = widgets.VBox([*rows, grid, widgets.HBox(buttons), self._output])
-        display_widget(box, f"[sliders and buttons: {RUN_IT}]")
+        display_widget(box, translate("[sliders and buttons: {run_it}]", run_it=translate(RUN_IT)))
         self._live_figure = LiveFigure(first)
         return self
 
@@ -243,7 +249,7 @@ class Panel:
 
     def _report(self, state: State, message: str) -> None:
         self.message = message
-        words = f"{state.value}: {message}" if message else state.value
+        words = f"{translate(state.value)}: {message}" if message else translate(state.value)
         self._state.value = f'<span style="color:{COLOURS[state]}">● {html.escape(words)}</span>'
         self._stop.disabled = state not in (State.RUNNING, State.COMPILING)
 

@@ -4,7 +4,9 @@ import ipywidgets as widgets
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
-RUN_IT = "run this notebook in Jupyter to use them"
+from minillama.lab.language import message
+
+RUN_IT = message("run this notebook in Jupyter to use them")
 
 
 def display_widget(widget: widgets.Widget, text: str) -> None:

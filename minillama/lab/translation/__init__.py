@@ -1,0 +1,1 @@
+"""Catalogues of the labs' texts, and notebooks in other languages."""
