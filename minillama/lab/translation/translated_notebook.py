@@ -55,8 +55,7 @@ def translated_notebook(notebook: NotebookNode, translations: Mapping[str, str],
             cell.source = next(codes)
         else:
             cell.source = translated_markdown(cell.source, translations.get, MARKS[language])
-    first = next((place for place, cell in enumerate(made.cells) if cell.cell_type == "code"), 0)
-    made.cells.insert(first, _language_cell(language))
+    made.cells.insert(1, _language_cell(language))  # after the card, before all code
     made.metadata["minillama"]["language"] = language
     return made
 
