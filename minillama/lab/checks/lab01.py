@@ -7,6 +7,7 @@ import math
 
 from minillama.lab.grading.check import Answer, Mistake, Score, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import translate
 
 LAB = "01"
 
@@ -31,7 +32,7 @@ def bandwidth(answer: Answer) -> str:
         Mistake("arrays are added up, not multiplied", lambda n, i, r, w, s: n * i * r * w / s),
     )
     for case in ((77, 8, 3, 2, 4.0), (1000, 8, 2, 1, 0.5), (1 << 20, 4, 1, 1, 1e-3), (12345, 2, 1, 0, 2e-6)):
-        label = f"{case[2]} arrays read, {case[3]} written"
+        label = translate("{read} arrays read, {written} written", read=case[2], written=case[3])
         expect_equal(answer, case, _bandwidth, mistakes, tolerance=1e-9, case=label)
     return "every array counts once for each time it is read or written."
 
@@ -84,7 +85,12 @@ def attainable(answer: Answer) -> str:
         Mistake("flops is a roof by itself, without the intensity", lambda i, b, f: min(f * i, b * i)),
     )
     for case in ((0.5, 100e9, 30e9), (2.0, 10e9, 100e9), (50.0, 10e9, 100e9), (0.25, 3e12, 9e14), (10.0, 10e9, 100e9)):
-        label = f"intensity {case[0]:g} under {case[1]:.3g} bytes/s and {case[2]:.3g} operations/s"
+        label = translate(
+            "intensity {intensity:g} under {bandwidth:.3g} bytes/s and {flops:.3g} operations/s",
+            intensity=case[0],
+            bandwidth=case[1],
+            flops=case[2],
+        )
         expect_equal(answer, case, _attainable, mistakes, tolerance=1e-9, case=label)
     return "the lower of the two roofs."
 
@@ -118,7 +124,12 @@ def bound(answer: Answer) -> str:
         (3e9, 4.5, 5e8, 1e12, 4e14),
     )
     for case in cases:
-        label = f"{case[0]:.3g} weights of {case[1]:g} bits, {case[2]:.3g} bytes of cache"
+        label = translate(
+            "{weights:.3g} weights of {bits:g} bits, {cache:.3g} bytes of cache",
+            weights=case[0],
+            bits=case[1],
+            cache=case[2],
+        )
         expect_equal(answer, case, _bound, mistakes, tolerance=1e-9, case=label)
     return "bandwidth over bytes of a token, unless the arithmetic is slower still."
 
@@ -145,7 +156,12 @@ def ridge_rows(answer: Answer) -> str:
                 lambda b, m, f: math.ceil(f / m * 8 / b / 2)),
     )  # fmt: skip
     for case in ((16.0, 10e9, 100e9), (8.5, 16e9, 161e9), (4.5, 16e9, 161e9), (16.0, 3.35e12, 9.9e14)):
-        label = f"weights of {case[0]:g} bits, {case[1]:.3g} bytes/s, {case[2]:.3g} operations/s"
+        label = translate(
+            "weights of {bits:g} bits, {bandwidth:.3g} bytes/s, {flops:.3g} operations/s",
+            bits=case[0],
+            bandwidth=case[1],
+            flops=case[2],
+        )
         expect_equal(answer, case, _rows, mistakes, case=label)
     return "a few tokens on a processor, hundreds on a GPU: fewer, and memory is the limit."
 

@@ -19,6 +19,7 @@ from minillama import env
 from minillama.gguf import TensorType
 from minillama.gguf.types import row_bytes
 from minillama.lab import lab_record
+from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Figure, apply_layout, format_number, text_table
 from minillama.measure.limits.roofline import Roofline, matmul_flops, measure_roofline, model_work
@@ -214,11 +215,13 @@ def roofline(
     for name, dot in predicted.items():
         looks = {"color": RED, "symbol": "circle-open", "size": 16, "line": {"width": 3}}
         figure.add_scatter(x=[dot.intensity], y=[dot.flops / 1e9], mode="markers", name=name, marker=looks)
-    apply_layout(figure, title, "operations for each byte read", "billions of operations a second", height=500)
+    across, up = translate("operations for each byte read"), translate("billions of operations a second")
+    apply_layout(figure, title, across, up, height=500)
     figure.add_vline(x=roof.ridge, line={"color": GREY, "dash": "dot", "width": 1.5})
+    ridge = translate("ridge: {ridge}", ridge=format_number(roof.ridge))
     figure.add_annotation(
-        x=math.log10(roof.ridge), y=math.log10(roof.flops / 1e9), text=f"ridge: {format_number(roof.ridge)}",
-        showarrow=False, yshift=14, xanchor="right",
+        x=math.log10(roof.ridge), y=math.log10(roof.flops / 1e9), text=ridge, showarrow=False, yshift=14,
+        xanchor="right",
     )  # fmt: skip
     low = min([roof.attainable(left), *(dot.flops for dot in everything)]) / 2e9
     high = max([roof.flops, *(dot.flops for dot in everything)]) * 2 / 1e9
@@ -228,13 +231,25 @@ def roofline(
     rows = [_row(roof, name, dot) for name, dot in dots.items()]
     rows += [_row(roof, name, dot) for name, curve in curves.items() for dot in curve]
     rows += [_row(roof, f"{name} (predicted)", dot) for name, dot in predicted.items()]
-    head = (
-        f"{title}\nroofs: {format_number(roof.bandwidth / 1e9)} GB/s read, "
-        f"{format_number(roof.flops / 1e9)} billion operations/s "
-        f"({roof.arithmetic}), {roof.threads} threads; they meet at {format_number(roof.ridge)} operations a byte\n"
-    )
-    table = text_table(("dot", "operations/byte", "billions/s", "of its roof"), rows) if rows else "no dots yet"
-    return Figure(figure, head + table)
+    return Figure(figure, f"{title}\n{_head(roof)}\n{_table(rows)}")
+
+
+def _head(roof: Roofline) -> str:
+    """Both roofs in words."""
+    return translate(
+        "roofs: {bandwidth} GB/s read, {flops} billion operations/s ({arithmetic}), {threads} threads; "
+        "they meet at {ridge} operations a byte",
+        bandwidth=format_number(roof.bandwidth / 1e9), flops=format_number(roof.flops / 1e9),
+        arithmetic=roof.arithmetic, threads=roof.threads, ridge=format_number(roof.ridge),
+    )  # fmt: skip
+
+
+def _table(rows: list[tuple[str, str, str, str]]) -> str:
+    """The dots in words."""
+    if not rows:
+        return translate("no dots yet")
+    head = (translate("dot"), translate("operations/byte"), translate("billions/s"), translate("of its roof"))
+    return text_table(head, rows)
 
 
 def _row(roof: Roofline, name: str, dot: Dot) -> tuple[str, str, str, str]:

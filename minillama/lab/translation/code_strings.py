@@ -24,6 +24,7 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "bars": ("labels", "", "title", "axis", "note"),
     "lines": ("series", "", "title", "x", "y"),
     "scatter": ("", "title", "x", "y"),
+    "roofline": ("", "", "title"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records
