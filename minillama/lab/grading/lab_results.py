@@ -28,6 +28,7 @@ TITLES = {
     "07": "Quantise",
     "08": "Optimise one device",
     "09": "Shard",
+    "10": "Next to llama.cpp",
     "11": "Lying benchmarks",
     "12": "The report",
     "13": "Many readers",
