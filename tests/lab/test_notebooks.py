@@ -33,6 +33,7 @@ LONG = {
     "11_lying_benchmarks",
     "13_many_readers",
     "14_same_beginning",
+    "15_guess_and_check",
 }
 
 # Their solutions measure for minutes, in process after process.

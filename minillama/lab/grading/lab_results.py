@@ -33,6 +33,7 @@ TITLES = {
     "12": "The report",
     "13": "Many readers",
     "14": "The same beginning",
+    "15": "Guess and check",
 }
 
 

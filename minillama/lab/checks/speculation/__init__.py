@@ -1,0 +1,1 @@
+"""Graded items of lab 15, one subject a module."""
