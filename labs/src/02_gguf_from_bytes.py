@@ -39,6 +39,7 @@ from minillama.lab.experiments.quantised_blocks import (
     hexdump,
     relative_error,
 )
+from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, treemap
@@ -395,9 +396,10 @@ with tempfile.TemporaryDirectory() as folder:
     with large.open("wb") as out:
         for _ in range(megabytes):
             out.write(bytes(1_000_000))
-    mapped_mb, mapped_s, mapping = grown(lambda: np.memmap(large, np.uint8, mode="r"))
-    touched_mb, touched_s, _ = grown(lambda: [int(mapping[place * 64_000_000]) for place in range(4)])
-    read_mb, read_s, content = grown(large.read_bytes)
+    with watched_load():
+        mapped_mb, mapped_s, mapping = grown(lambda: np.memmap(large, np.uint8, mode="r"))
+        touched_mb, touched_s, _ = grown(lambda: [int(mapping[place * 64_000_000]) for place in range(4)])
+        read_mb, read_s, content = grown(large.read_bytes)
     del mapping, content
 print(f"map:              {mapped_mb:7.2f} MB more, {1e3 * mapped_s:7.2f} ms")
 print(f"touch 4 bytes:    {touched_mb:7.2f} MB more, {1e3 * touched_s:7.2f} ms")

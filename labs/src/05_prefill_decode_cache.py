@@ -38,10 +38,12 @@ from minillama.lab.experiments.counted_passes import (
     one_more_token,
     pass_seconds,
 )
+from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.measurement_plots import power_laws, sweep, timeline
+from minillama.lab.plots.roofline_plots import Dot, record_dot
 from minillama.measure.limits.work_per_token import cache_bytes_read, prompt_weights, weight_bytes
 
 # The storyteller was trained on 512 tokens and warns about more. This lab only measures times.
@@ -234,17 +236,19 @@ def slope(x: np.ndarray, y: np.ndarray) -> float:
 check.slope(slope)
 
 # %%
+slopes = {}
 for name, points in measured.items():
     k = attempt(slope, np.array(list(points)), np.array(list(points.values())))
     print(f"{name}: slope", f"{k:.2f}" if isinstance(k, float) else k)
     if isinstance(k, float):
-        measurement("05", f"slope, {name}", k, "exponent")
+        slopes[name] = measurement("05", f"slope, {name}", k, "exponent")
 show(
     power_laws(
         {name: {at: 1e3 * value for at, value in points.items()} for name, points in measured.items()},
         "One more token",
         "tokens before it",
         "milliseconds",
+        slopes=slopes,
     )
 )
 
@@ -308,19 +312,18 @@ def placed(keys, length, key):
     return keys.at[length].set(key)
 
 
-newcomer = (
-    64 + time.time_ns() % 997
-)  # a new width each time, because compiled programs are kept on disk
+# A new width each time, because compiled programs are kept on disk.
+newcomer = 64 + time.time_ns() % 997
 key = jnp.ones(newcomer)
 for name, function in (("grows", grown), ("has room", placed)):
     programs, keys = jax.jit(function), jnp.zeros((0 if function is grown else 10, newcomer))
-    started = time.perf_counter()
-    for length in range(10):
-        keys = programs(keys, key) if function is grown else programs(keys, length, key)
-    keys.block_until_ready()
-    print(
-        f"a cache that {name:8}: {programs._cache_size():2} programs, {1e3 * (time.perf_counter() - started):6.1f} ms"
-    )
+    with watched_load():
+        started = time.perf_counter()
+        for length in range(10):
+            keys = programs(keys, key) if function is grown else programs(keys, length, key)
+        keys.block_until_ready()
+        taken = 1e3 * (time.perf_counter() - started)
+    print(f"a cache that {name:8}: {programs._cache_size():2} programs, {taken:6.1f} ms")
 
 # %% [markdown]
 # ## 5. Why decode is bound by memory
@@ -397,6 +400,10 @@ for name, tokens in (("decode", 1), ("lookup of 7", 8), ("prompt chunk (-ub 512)
     print(f"{name:22} {got:7.1f} operations per byte" if isinstance(got, float) else f"{name:22} {got}")
 
 # %%
+for tokens in (1, 16, 64):  # for the figure of lab 01
+    work = 2 * multiplied * tokens
+    dot = Dot(work / read, work / passes[tokens])
+    record_dot("05", f"73 MB, pass of {tokens}", dot)
 rate = {
     "read from memory, one token": read / passes[1] / 1e9,
     "read from memory, 64 tokens": read / passes[64] / 1e9,

@@ -99,7 +99,7 @@ check.nll(nll)
 # ### Exercise 2: perplexity and its error bar
 # Another text of the same kind would give another number. The standard error of a mean of n values is their standard
 # deviation over √n (with `ddof=1`, because the mean was estimated from the same values). And if the mean changes by a
-# small δ, exp of it changes by exp(mean) · δ. llama-perplexity prints both: `PPL = 216.7 +/- 18.9`.
+# small δ, exp of it changes by exp(mean) · δ. llama-perplexity prints both: `PPL = 5.93 +/- 0.03`.
 
 
 # %% tags=["exercise"]
@@ -157,7 +157,7 @@ for name, tokens in (("held-out stories", ids), ("its own stories", own_ids)):
 # a text**. The held-out stories have many words that this small model was not trained on, and a single one of them
 # costs more than a whole easy sentence. This also makes the error bar wide.
 #
-# ## 2. Three quantisations, three bars
+# ## 2. Four files, four bars
 #
 # Now test the claim: 8 and 4 bits instead of 16. This cell makes the files, as `llama-quantize` does.
 

@@ -67,7 +67,7 @@ def test_roofline_and_dots_come_back_from_the_records(monkeypatch: pytest.Monkey
     monkeypatch.setattr(roofline_plots, "measure_roofline", lambda kind, quick: ROOF)
     assert roofline_plots.measure_own_roofline() == roofline_plots.recorded_roofline() == ROOF
     roofline_plots.record_dot("01", "decode", Dot(2.0, 15e9))
-    roofline_plots.record_dot("05", "prompt", Dot(200.0, 1e11))
+    roofline_plots.record_dot("17", "prompt", Dot(200.0, 1e11))
     lab_record.write("05", "dots", "broken", {"intensity": "many", "flops": math.nan})
     lab_record.write("01", "roofline", "own", {"bandwidth": 1.0})
     assert roofline_plots.recorded_dots() == {"decode": Dot(2.0, 15e9), "prompt": Dot(200.0, 1e11)}

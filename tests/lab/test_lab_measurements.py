@@ -95,6 +95,13 @@ def test_curves_have_a_text_alternative_and_a_small_bundle() -> None:
     assert figures[3].text.endswith("nothing measured yet")
 
 
+def test_a_figure_shows_no_slope_that_the_learner_has_not_found() -> None:
+    points = {"linear": {64: 1.0, 128: 2.0}, "flat": {64: 1.0, 128: 1.0}}
+    shown = measurement_plots.power_laws(points, "Growth", "tokens", "ms", slopes={"flat": 0.25})
+    names = [trace.name for trace in shown.plotly.data if trace.name]
+    assert names == ["linear", "flat: slope 0.25"] and "linear  slope" not in shown.text
+
+
 def test_panel_shows_the_figures_that_its_work_yields() -> None:
     def draw(settings: object) -> Figure:
         return measurement_plots.sweep({}, {}, "Speed", "depth", "tok/s")

@@ -56,25 +56,33 @@ def slope(points: Points) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def power_laws(series: Mapping[str, Points], title: str, x: str, y: str) -> Figure:
-    """Measurements on log-log axes, with a fitted line and its slope per series."""
+def power_laws(
+    series: Mapping[str, Points], title: str, x: str, y: str, slopes: Mapping[str, float] | None = None
+) -> Figure:
+    """Measurements on log-log axes, with a fitted line and its slope per series.
+
+    slopes: in place of the fitted ones; a series without one has no line.
+    """
     figure = go.Figure()
     rows = []
     for index, (name, points) in enumerate(series.items()):
         colour = PALETTE[index % len(PALETTE)]
         places = np.array(list(points), float)
-        steepness = slope(points)
-        middle = np.exp(np.mean(np.log(list(points.values()))))
-        fitted = middle * (places / np.exp(np.mean(np.log(places)))) ** steepness
+        steepness = slope(points) if slopes is None else slopes.get(name)
+        label = name if steepness is None else f"{name}: slope {steepness:.2f}"
         figure.add_scatter(
-            x=places.tolist(), y=list(points.values()), mode="markers", name=f"{name}: slope {steepness:.2f}",
+            x=places.tolist(), y=list(points.values()), mode="markers", name=label,
             marker={"color": colour, "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 10},
         )  # fmt: skip
+        rows += [(name, format_number(place), format_number(value)) for place, value in points.items()]
+        if steepness is None:
+            continue
+        middle = np.exp(np.mean(np.log(list(points.values()))))
+        fitted = middle * (places / np.exp(np.mean(np.log(places)))) ** steepness
         figure.add_scatter(
             x=places.tolist(), y=fitted.tolist(), mode="lines", showlegend=False, hoverinfo="skip",
             line={"color": colour, "dash": DASHES[index % len(DASHES)]},
         )  # fmt: skip
-        rows += [(name, format_number(place), format_number(value)) for place, value in points.items()]
         rows.append((name, "slope", f"{steepness:.2f}"))
     apply_layout(figure, title, x, y, height=420)
     figure.update_layout(showlegend=True)

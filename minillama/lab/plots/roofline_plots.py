@@ -120,7 +120,7 @@ def record_dot(lab: str, name: str, dot: Dot) -> Dot:
     return dot
 
 
-def recorded_dots(labs: Sequence[str] = tuple(f"{lab:02}" for lab in range(13))) -> dict[str, Dot]:
+def recorded_dots(labs: Sequence[str] = tuple(f"{lab:02}" for lab in range(18))) -> dict[str, Dot]:
     """All dots that the labs have recorded so far."""
     dots = {}
     for lab in labs:
