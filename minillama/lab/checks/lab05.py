@@ -21,6 +21,7 @@ from minillama.lab.grading.check import (
     graded,
 )
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import message, translate
 
 LAB = "05"
 
@@ -29,11 +30,12 @@ LAB = "05"
 def generate(answer: Answer) -> str:
     """`generate(model, prompt, n) -> n greedy tokens`, each token run once."""
     for prompt, n in (([5, 17, 3, 88], 6), ([7], 12), (list(range(40)), 20), ([1, 2, 3], 1)):
-        toy, label = ToyModel(), f"a prompt of {len(prompt)} and n={n}"
+        toy, label = ToyModel(), translate("a prompt of {size} and n={n}", size=len(prompt), n=n)
         got = call(partial(answer, toy), list(prompt), n, case=label)
         numbers = as_array(list(got) if isinstance(got, tuple) else got)
         if numbers.ndim != 1:
-            raise NotYet(f"return a list of token ids; got something of shape {numbers.shape}")
+            text = translate("return a list of token ids; got something of shape {shape}", shape=numbers.shape)
+            raise NotYet(text)
         ids, want = [int(token) for token in numbers], decode_naively(prompt, n)
         decode = partial(_decode, prompt, n)
         comparison = compared(Comparison(decode, decode_naively, DECODE_MISTAKES))
@@ -43,20 +45,27 @@ def generate(answer: Answer) -> str:
             raise NotYet(_why_other(ids, want, prompt, n, label, comparison))
         least = len(prompt) + n - 1
         if toy.tokens > least + 1:
-            raise NotYet(
-                f"the right tokens, but {toy.tokens} were run for {label} where {least} are enough: "
-                "run the prompt once, then only the newest token, with the returned cache"
-            )
+            text = translate(
+                "the right tokens, but {count} were run for {label} where {least} are enough: "
+                "run the prompt once, then only the newest token, with the returned cache",
+                count=toy.tokens, label=label, least=least,
+            )  # fmt: skip
+            raise NotYet(text)
         if toy.tokens > least:
-            raise NotYet(f"one token too many was run for {label}: no one needs the logits after the last token")
-        if toy.calls > n:
-            raise NotYet(
-                f"{toy.calls} passes where {n} are enough ({label}): run the whole prompt in one pass, as one matrix"
+            text = translate(
+                "one token too many was run for {label}: no one needs the logits after the last token", label=label
             )
+            raise NotYet(text)
+        if toy.calls > n:
+            text = translate(
+                "{count} passes where {n} are enough ({label}): run the whole prompt in one pass, as one matrix",
+                count=toy.calls, n=n, label=label,
+            )  # fmt: skip
+            raise NotYet(text)
     return "the same tokens; the prompt is run once, then one token a pass."
 
 
-SAME_TOKEN = "always the same token: the chosen token must be run before the next can be chosen"
+SAME_TOKEN = message("always the same token: the chosen token must be run before the next can be chosen")
 DECODE_MISTAKES = (
     Mistake(
         "the cache gets the token *before* the newest: run the one that was just chosen",
@@ -75,9 +84,13 @@ def _why_other(
 ) -> str:
     """Hint for wrong tokens."""
     if ids == [*prompt, *want]:
-        return "return the new tokens alone, without the prompt"
+        return message("return the new tokens alone, without the prompt")
     if len(ids) != n:
-        return f"{len(ids)} tokens where n={n} were asked for; the first one comes from the prompt's own logits"
+        return translate(
+            "{count} tokens where n={n} were asked for; the first one comes from the prompt's own logits",
+            count=len(ids),
+            n=n,
+        )
     if hint := comparison.hint(ids):
         return hint
     if len(set(ids)) == 1 < len(set(want)):
@@ -85,10 +98,15 @@ def _why_other(
     if ids == [int(np.argmax(toy_logits((token,)))) for token in [prompt[-1], *ids[:-1]]] or ids[1:] == [
         int(np.argmax(toy_logits((token,)))) for token in ids[:-1]
     ]:
-        return "each pass starts from an empty cache and sees one token: give the returned cache to the next pass"
+        return message(
+            "each pass starts from an empty cache and sees one token: give the returned cache to the next pass"
+        )
     if ids[0] == want[0]:
-        return f"the first token is right, then it goes elsewhere ({label}): what did the cache hold for the second?"
-    return f"other tokens than recomputing gives ({label}): greedy means np.argmax of the logits"
+        return translate(
+            "the first token is right, then it goes elsewhere ({label}): what did the cache hold for the second?",
+            label=label,
+        )
+    return translate("other tokens than recomputing gives ({label}): greedy means np.argmax of the logits", label=label)
 
 
 def _decode(prompt: Sequence[int], n: int, function: Answer) -> object:
@@ -144,7 +162,8 @@ def slope(answer: Answer) -> str:
     x = np.array([64.0, 128.0, 256.0, 512.0, 1024.0])
     noise = np.array([1.0, 1.2, 0.9, 1.1, 1.3])
     for y in (5e-6 * x**2 * noise, 3e-3 * x, 0.7 * noise, x**1.5):
-        expect_equal(answer, (x, y), _slope, mistakes, tolerance=1e-6, case=f"y from {y[0]:.3g} to {y[-1]:.3g}")
+        label = translate("y from {first:.3g} to {last:.3g}", first=y[0], last=y[-1])
+        expect_equal(answer, (x, y), _slope, mistakes, tolerance=1e-6, case=label)
     return "one number separates constant, linear and quadratic."
 
 

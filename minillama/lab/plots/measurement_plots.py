@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import plotly.graph_objects as go
 
+from minillama.lab.language import translate
 from minillama.lab.widgets.figure import (
     BLUE,
     DASHES,
@@ -32,22 +33,26 @@ def timeline(pieces: Sequence[str], milliseconds: Sequence[float], title: str) -
     first, later = milliseconds[0], milliseconds[1:]
     figure = go.Figure()
     places = list(range(1, len(milliseconds) + 1))
-    looks = (("first token", places[:1], [first], ORANGE, "/"), ("later tokens", places[1:], list(later), BLUE, ""))
+    looks = (
+        (translate("first token"), places[:1], [first], ORANGE, "/"),
+        (translate("later tokens"), places[1:], list(later), BLUE, ""),
+    )
     for name, x, y, colour, shape in looks:
         marker = {"color": colour, "pattern": {"shape": shape, "fillmode": "overlay", "fgcolor": "white"}}
         figure.add_bar(x=x, y=y, name=name, marker=marker, hovertext=[pieces[place - 1] for place in x])
-    apply_layout(figure, title, "token", "milliseconds", height=340)
+    apply_layout(figure, title, translate("token"), translate("milliseconds"), height=340)
     figure.update_layout(showlegend=True, bargap=0.1)
     low = max(min(milliseconds), 1e-3)
     figure.update_yaxes(type="log", range=[np.log10(low) - 0.5, np.log10(max(milliseconds)) + 0.2], dtick=1)
     parts = {
-        "first token": first,
-        "fastest later": min(later),
-        "median later": float(np.median(later)),
-        "slowest later": max(later),
+        translate("first token"): first,
+        translate("fastest later"): min(later),
+        translate("median later"): float(np.median(later)),
+        translate("slowest later"): max(later),
     }
     text = text_bars(list(parts), list(parts.values()), unit="ms")
-    return Figure(figure, f"{title}\n{len(milliseconds)} tokens, milliseconds each\n{text}")
+    head = translate("{count} tokens, milliseconds each", count=len(milliseconds))
+    return Figure(figure, f"{title}\n{head}\n{text}")
 
 
 def slope(points: Points) -> float:
@@ -69,7 +74,7 @@ def power_laws(
         colour = PALETTE[index % len(PALETTE)]
         places = np.array(list(points), float)
         steepness = slope(points) if slopes is None else slopes.get(name)
-        label = name if steepness is None else f"{name}: slope {steepness:.2f}"
+        label = name if steepness is None else translate("{name}: slope {slope:.2f}", name=name, slope=steepness)
         figure.add_scatter(
             x=places.tolist(), y=list(points.values()), mode="markers", name=label,
             marker={"color": colour, "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 10},
@@ -83,13 +88,14 @@ def power_laws(
             x=places.tolist(), y=fitted.tolist(), mode="lines", showlegend=False, hoverinfo="skip",
             line={"color": colour, "dash": DASHES[index % len(DASHES)]},
         )  # fmt: skip
-        rows.append((name, "slope", f"{steepness:.2f}"))
+        rows.append((name, translate("slope"), f"{steepness:.2f}"))
     apply_layout(figure, title, x, y, height=420)
     figure.update_layout(showlegend=True)
     marks = sorted({float(place) for points in series.values() for place in points})
     figure.update_xaxes(type="log", tickvals=marks, ticktext=[f"{mark:g}" for mark in marks])
     figure.update_yaxes(type="log", exponentformat="none", dtick=1)
-    return Figure(figure, f"{title}\n{y} against {x}, both logarithmic\n" + text_table(("series", x, y), rows))
+    head = translate("{y} against {x}, both logarithmic", x=x, y=y)
+    return Figure(figure, f"{title}\n{head}\n" + text_table((translate("series"), x, y), rows))
 
 
 def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str, x: str, y: str) -> Figure:
@@ -116,7 +122,8 @@ def sweep(series: Mapping[str, Points], model: Mapping[str, Points], title: str,
     # Below the plot the legend has room for any number of curves.
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_yaxes(rangemode="tozero")
-    table = text_table(("series", x, y, "model"), rows) if rows else "nothing measured yet"
+    header = (translate("series"), x, y, translate("model"))
+    table = text_table(header, rows) if rows else translate("nothing measured yet")
     return Figure(figure, f"{title}\n{table}")
 
 
@@ -214,7 +221,7 @@ def bands(series: Mapping[str, Band], title: str, x: str, y: str) -> Figure:
         rows += [(name, format_number(points[at][0]), f"{points[at][1]:.4g} ± {points[at][2]:.2g}") for at in shown]
     apply_layout(figure, title, x, y, height=440)
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
-    table = text_table(("series", x, y), rows) if rows else "nothing measured yet"
+    table = text_table((translate("series"), x, y), rows) if rows else translate("nothing measured yet")
     return Figure(figure, f"{title}\n{table}")
 
 

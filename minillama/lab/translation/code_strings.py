@@ -25,6 +25,11 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "lines": ("series", "", "title", "x", "y"),
     "scatter": ("", "title", "x", "y"),
     "roofline": ("", "", "title"),
+    "timeline": ("", "", "title"),
+    "power_laws": ("series", "title", "x", "y"),
+    "sweep": ("", "", "title", "x", "y"),
+    "bands": ("", "title", "x", "y"),
+    "text_table": ("header",),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records

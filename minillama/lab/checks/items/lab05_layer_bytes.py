@@ -5,21 +5,22 @@ from dataclasses import replace
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
 from minillama.lab.experiments.cache_models import PASS_TOKENS
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.language import message, translate
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 from minillama.model.state_sizes import state_bytes, window_capacity
 
 LAYERS: dict[str, tuple[Layer, ...]] = {
-    "attention": (
+    message("attention"): (
         Attention(8, 4, 32, 32, scale=1.0),
         Attention(32, 8, 64, 64, scale=1.0),
         Attention(32, 32, 128, 128, scale=1.0),
         Attention(12, 3, 96, 64, scale=1.0),
     ),
-    "a sliding window": (
+    message("a sliding window"): (
         Attention(4, 1, 256, 256, scale=1.0, sliding_window=512),
         Attention(64, 8, 64, 64, scale=1.0, sliding_window=128),
     ),
-    "latents": (
+    message("latents"): (
         LatentAttention(16, 512, 64, 192, 128, scale=1.0),
         LatentAttention(20, 256, 32, 224, 256, scale=1.0),
     ),
@@ -143,6 +144,9 @@ def layer_bytes(answer: Answer) -> str:
         for type_k, type_v in ONE_TYPE if kind == "latents" else TYPES:
             for layer in layers:
                 for positions in POSITIONS:
-                    label = f"{kind}, {positions} positions, {type_k}/{type_v}"
+                    label = translate(
+                        "{kind}, {positions} positions, {type_k}/{type_v}",
+                        kind=translate(kind), positions=positions, type_k=type_k, type_v=type_v,
+                    )  # fmt: skip
                     expect_equal(answer, (layer, positions, type_k, type_v), _bytes, MISTAKES[kind], case=label)
     return "exact for grouped heads, windows, latents and recurrent states, and every type."

@@ -8,6 +8,7 @@ import numpy as np
 
 from minillama.errors import first_line
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, as_array, compared, graded
+from minillama.lab.language import message, translate
 
 LAB = "05"
 HEAD, ROOM = 8, 12
@@ -50,17 +51,19 @@ def step(answer: Answer) -> str:
     mirror = np.array(keys), np.array(values)
     for length in range(ROOM):
         query, key, value = (random.normal(size=HEAD).astype(np.float32) for _ in range(3))
-        label = f"length {length}"
+        label = translate("length {length}", length=length)
         arguments = keys, values, jnp.int32(length), jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
         got = _compiled_call(compiled, arguments, label)
         if not isinstance(got, tuple | list) or len(got) != 3:
             raise NotYet("return three things: the output, the new keys, the new values")
         output, keys, values = got
         if any(getattr(part, "shape", None) != (ROOM, HEAD) for part in (keys, values)):
-            raise NotYet(
-                f"the keys came back as {getattr(keys, 'shape', type(keys).__name__)} and went in as {(ROOM, HEAD)}: a "
-                "cache that grows has a new shape every token, and every new shape is compiled anew"
-            )
+            text = translate(
+                "the keys came back as {got} and went in as {wanted}: a "
+                "cache that grows has a new shape every token, and every new shape is compiled anew",
+                got=getattr(keys, "shape", type(keys).__name__), wanted=(ROOM, HEAD),
+            )  # fmt: skip
+            raise NotYet(text)
         expected = [as_array.copy() for as_array in mirror]
         expected[0][length], expected[1][length] = key, value
         if not (np.allclose(keys, expected[0]) and np.allclose(values, expected[1])):
@@ -68,8 +71,13 @@ def step(answer: Answer) -> str:
         _compare_output(np.asarray(output, np.float64), mirror, length, query, key, value)
         mirror = expected[0], expected[1]
     if traces != 1:
-        raise NotYet(f"compiled {traces} times for {ROOM} lengths: shapes and types must be the same every time")
-    return f"{ROOM} lengths, 1 compile."
+        text = translate(
+            "compiled {traces} times for {count} lengths: shapes and types must be the same every time",
+            traces=traces,
+            count=ROOM,
+        )
+        raise NotYet(text)
+    return translate("{count} lengths, 1 compile.", count=ROOM)
 
 
 def _compiled_call(compiled: Answer, arguments: tuple[jax.Array, ...], label: str) -> object:
@@ -78,26 +86,32 @@ def _compiled_call(compiled: Answer, arguments: tuple[jax.Array, ...], label: st
     except NotImplementedError:
         raise NotYet("still the empty stub; fill in the cell above, run it, then run this cell again") from None
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerBoolConversionError, IndexError) as problem:
-        raise NotYet(
+        text = translate(
             "`length` is known only when the program runs, so no shape and no `if` can depend on it (`keys[:length]`): "
-            f"keep all {ROOM} positions and mask what is not there ({type(problem).__name__})"
-        ) from None
+            "keep all {count} positions and mask what is not there ({error})",
+            count=ROOM, error=type(problem).__name__,
+        )  # fmt: skip
+        raise NotYet(text) from None
     except jax.errors.TracerArrayConversionError:
         raise NotYet("numpy cannot work on what JAX traces: use jnp in place of np") from None
     except TypeError as problem:
         if "item assignment" in str(problem):
             raise NotYet("JAX's arrays do not change: keys = keys.at[length].set(key) gives a new one") from None
-        raise NotYet(f"your function raised {first_line(problem, with_type=True)} ({label})") from None
+        raise NotYet(_raised(problem, label)) from None
     except Exception as problem:
-        raise NotYet(f"your function raised {first_line(problem, with_type=True)} ({label})") from None
+        raise NotYet(_raised(problem, label)) from None
+
+
+def _raised(problem: Exception, label: str) -> str:
+    return translate("your function raised {error} ({label})", error=first_line(problem, with_type=True), label=label)
 
 
 def _why_other_cache(got: np.ndarray, before: np.ndarray, want: np.ndarray, length: int) -> str:
     if np.allclose(got, before):
-        return "the new key is not in the returned cache: keys.at[length].set(key) *returns* it"
+        return message("the new key is not in the returned cache: keys.at[length].set(key) *returns* it")
     if length + 1 < ROOM and np.allclose(got[length + 1], want[length]):
-        return "the new key is one row too far: the first free row is `length`, because counting starts at 0"
-    return f"at length {length} only row {length} of keys and values may change"
+        return message("the new key is one row too far: the first free row is `length`, because counting starts at 0")
+    return translate("at length {length} only row {length} of keys and values may change", length=length)
 
 
 STEP_MISTAKES = (
@@ -136,5 +150,7 @@ def _compare_output(
     if hint := comparison.hint(got):
         raise NotYet(hint)
     if not np.all(np.isfinite(got)):
-        raise NotYet(f"nan or infinity at length {length}: is every position masked? The token itself must be seen")
-    raise NotYet(f"wrong output at length {length}: softmax of keys @ query / sqrt({HEAD}), times the values")
+        text = message("nan or infinity at length {length}: is every position masked? The token itself must be seen")
+        raise NotYet(translate(text, length=length))
+    text = message("wrong output at length {length}: softmax of keys @ query / sqrt({size}), times the values")
+    raise NotYet(translate(text, length=length, size=HEAD))

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from minillama.lab.language import translate
+
 VOCABULARY = 101
 
 
@@ -24,14 +26,16 @@ class ToyModel:
 
     def __call__(self, tokens: Sequence[int], cache: "ToyCache") -> tuple[np.ndarray, "ToyCache"]:
         if not isinstance(cache, ToyCache):
-            raise TypeError("the second argument of model is a cache: `model.empty()`, or the one that a pass returned")
+            raise TypeError(
+                translate("the second argument of model is a cache: `model.empty()`, or the one that a pass returned")
+            )
         if id(cache) in self._used:
             raise RuntimeError(
-                "Array has been deleted: a pass takes over the cache it gets; go on with the one it returns"
+                translate("Array has been deleted: a pass takes over the cache it gets; go on with the one it returns")
             )
         ids = [int(token) for token in np.ravel(np.asarray(tokens))]
         if not ids:
-            raise ValueError("a pass needs at least one token")
+            raise ValueError(translate("a pass needs at least one token"))
         self._used.add(id(cache))
         self.calls += 1
         self.tokens += len(ids)
