@@ -18,6 +18,7 @@ from minillama.lab.grading.check import (
     graded,
 )
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import message, translate
 from minillama.measure.quality.perplexity import perplexity as engines_perplexity
 
 LAB = "06"
@@ -70,16 +71,21 @@ def nll(answer: Answer) -> str:
     for size, scale in ((6, 2.0), (30, 5.0), (9, 400.0)):
         logits = random.normal(scale=scale, size=(size, 40)).astype(np.float32)
         ids = random.integers(40, size=size)
-        label = f"{size} tokens and logits of about {scale:g}"
+        label = translate("{size} tokens and logits of about {scale:g}", size=size, scale=scale)
         expect_equal(answer, (logits, ids), _nll, mistakes, tolerance=1e-4, case=label)
     llm = ml.load(progress=False)
     tokens = llm.tokenizer.encode(HIDDEN)
-    found = [as_array(call(answer, *window, case="a hidden text")) for window in scored_logits(llm, tokens, 64)]
+    found = [
+        as_array(call(answer, *window, case=message("a hidden text"))) for window in scored_logits(llm, tokens, 64)
+    ]
     got, want = float(np.exp(np.mean(np.concatenate(found)))), engines_perplexity(llm, HIDDEN, ctx_size=64).ppl
     if not abs(got - want) <= 0.01 * want:
-        raise NotYet(
-            f"right for random logits, but the hidden text has perplexity {want:.4g}, and yours gives {got:.4g}"
+        text = translate(
+            "right for random logits, but the hidden text has perplexity {want:.4g}, and yours gives {got:.4g}",
+            want=want,
+            got=got,
         )
+        raise NotYet(text)
     return "also for a hidden text, where its mean gives `minillama perplexity`'s number."
 
 
@@ -130,7 +136,8 @@ def perplexity(answer: Answer) -> str:
     random = np.random.default_rng(616)
     for size in (5, 12, 400):
         values = random.gamma(1.5, 2.0, size)
-        expect_equal(answer, (values,), _with_error, mistakes, tolerance=1e-6, case=f"{size} tokens")
+        label = translate("{size} tokens", size=size)
+        expect_equal(answer, (values,), _with_error, mistakes, tolerance=1e-6, case=label)
     return "llama-perplexity's two numbers."
 
 
@@ -190,7 +197,8 @@ def latencies(answers: Answer) -> str:
     random = np.random.default_rng(626)
     for sizes in ((40, 40, 40), (5, 90, 33, 12), (250,)):
         given = [[0.2 + random.random(), *(0.01 * random.lognormal(0, 0.5, size))] for size in sizes]
-        expect_equal(answers, (given,), _latencies, mistakes, tolerance=1e-6, case=f"answers of {sizes} later tokens")
+        label = translate("answers of {sizes} later tokens", sizes=sizes)
+        expect_equal(answers, (given,), _latencies, mistakes, tolerance=1e-6, case=label)
     return "the first token apart, and the slow end by its p99."
 
 
@@ -241,7 +249,8 @@ def distinct(answer: Answer) -> str:
     )  # fmt: skip
     for texts, n in cases:
         given = [list(text) for text in texts]
-        expect_equal(answer, (given, n), _distinct, mistakes, tolerance=1e-9, case=f"{len(texts)} texts and n={n}")
+        label = translate("{count} texts and n={n}", count=len(texts), n=n)
+        expect_equal(answer, (given, n), _distinct, mistakes, tolerance=1e-9, case=label)
     return "copies count against it, and no run crosses a text's end."
 
 

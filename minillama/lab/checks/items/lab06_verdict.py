@@ -3,6 +3,7 @@
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, as_array, call, compared, graded
+from minillama.lab.language import message, translate
 
 LAB = "06"
 
@@ -37,7 +38,7 @@ CASES = tuple(
 )  # fmt: skip
 
 
-PAIRED = (
+PAIRED = message(
     "two bars that overlap say little here: both models read the *same* tokens, so take the error of the differences "
     "b - a, token by token"
 )
@@ -57,7 +58,9 @@ VERDICT_MISTAKES = (
 @graded(LAB, "3. what two error bars allow")
 def verdict(answer: Answer) -> str:
     """`verdict(a, b) -> -1 (a is better), 1 (b is better) or 0`, pair by pair at two standard errors."""
-    got = np.array([float(as_array(call(answer, a, b, case=f"{len(a)} tokens"))) for a, b in CASES])
+    got = np.array(
+        [float(as_array(call(answer, a, b, case=translate("{size} tokens", size=len(a))))) for a, b in CASES]
+    )
 
     def outcome(function: Answer) -> np.ndarray:
         return np.array([function(a, b) for a, b in CASES], np.float64)
@@ -65,7 +68,8 @@ def verdict(answer: Answer) -> str:
     comparison = compared(Comparison(outcome, _verdict, VERDICT_MISTAKES))
     want = outcome(_verdict)
     if comparison.accepts(got):
-        return f"{len(CASES)} comparisons, {int(np.sum(want == 0))} of them rightly left open."
+        left_open = int(np.sum(want == 0))
+        return translate("{count} comparisons, {open} of them rightly left open.", count=len(CASES), open=left_open)
     if hint := comparison.hint(got):
         raise NotYet(hint)
     if np.all(got == got[0]):
@@ -73,7 +77,9 @@ def verdict(answer: Answer) -> str:
     place = int(np.argmax(got != want))
     a, b = CASES[place]
     error = (b - a).std(ddof=1) / np.sqrt(len(a))
-    raise NotYet(
-        f"for a mean of b - a of {(b - a).mean():.4f} with a standard error of {error:.4f} the verdict is "
-        f"{want[place]:.0f}, and yours is {got[place]:g}"
-    )
+    text = translate(
+        "for a mean of b - a of {mean:.4f} with a standard error of {error:.4f} the verdict is "
+        "{want:.0f}, and yours is {got:g}",
+        mean=(b - a).mean(), error=error, want=want[place], got=got[place],
+    )  # fmt: skip
+    raise NotYet(text)
