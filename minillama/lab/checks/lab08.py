@@ -9,6 +9,7 @@ from minillama.lab.experiments import ab_measurement
 from minillama.lab.experiments.ab_measurement import KERNELS, TUNABLE_FLAGS, Change, Flags, Measure
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import message, translate
 
 LAB = "08"
 MIN_CHANGES = 3  # changes
@@ -38,20 +39,22 @@ class Machine:
 def gain(answer: Answer) -> str:
     """`gain(before, after, rounds) -> how many times faster after is`."""
     for machine in (Machine(), Machine(ratio=0.8), Machine(ratio=1.0, drift=0.98)):
-        label = f"a machine where the truth is {machine.ratio}"
+        label = translate("a machine where the truth is {ratio}", ratio=machine.ratio)
         got = as_array(call(answer, *machine.parts(), 5, case=label))
         if got.shape != ():
-            raise NotYet(f"return one number; got an array of shape {got.shape}")
+            raise NotYet(translate("return one number; got an array of shape {shape}", shape=got.shape))
         runs, value = "".join(machine.runs), float(got)
         if not runs:
             raise NotYet("neither before() nor after() was called")
         if runs.count("A") < 5 or runs.count("B") < 5:
-            raise NotYet(f"5 rounds are 5 runs of each; you ran {' '.join(runs)}")
+            raise NotYet(translate("5 rounds are 5 runs of each; you ran {runs}", runs=" ".join(runs)))
         if "AAA" in runs or "BBB" in runs:
-            raise NotYet(
-                f"you ran {' '.join(runs)}: the machine got slower meanwhile, which affected only one side "
-                f"(you say {value:.2f}, the truth is {machine.ratio}); run A B A B ..."
-            )
+            text = translate(
+                "you ran {runs}: the machine got slower meanwhile, which affected only one side "
+                "(you say {value:.2f}, the truth is {ratio}); run A B A B ...",
+                runs=" ".join(runs), value=value, ratio=machine.ratio,
+            )  # fmt: skip
+            raise NotYet(text)
         if abs(value - machine.ratio) <= 0.05 * machine.ratio:
             continue
         if abs(value - 1 / machine.ratio) <= 0.05 / machine.ratio:
@@ -59,13 +62,17 @@ def gain(answer: Answer) -> str:
         if abs(value - (machine.ratio - 1)) <= 0.05:
             raise NotYet("give a factor: 1.25 for a quarter more, 1 for no change")
         if value > 5:
-            raise NotYet(
-                f"you say {value:.3g}: is that a sum, a difference or percent? Return the factor after / before"
+            text = translate(
+                "you say {value:.3g}: is that a sum, a difference or percent? Return the factor after / before",
+                value=value,
             )
-        raise NotYet(
-            f"you say {value:.3f}, the truth is {machine.ratio}: one of the runs was disturbed. Take the *median* of "
-            "the rounds' ratios; a mean or a best run lets a single run decide"
-        )
+            raise NotYet(text)
+        text = translate(
+            "you say {value:.3f}, the truth is {ratio}: one of the runs was disturbed. Take the *median* of "
+            "the rounds' ratios; a mean or a best run lets a single run decide",
+            value=value, ratio=machine.ratio,
+        )  # fmt: skip
+        raise NotYet(text)
     return "your number contains neither the drift nor the disturbance."
 
 
@@ -86,7 +93,7 @@ def amdahl(answer: Answer) -> str:
     )
     for case in ((0.6, 2.0), (0.9, 4.0), (0.25, 1.5), (0.5, 0.5), (0.0, 8.0), (1.0, 3.0)):
         expect_equal(answer, case, _amdahl, mistakes, tolerance=1e-6, case=f"share={case[0]}, factor={case[1]}")
-    got = as_array(call(answer, 0.75, np.inf, case="share=0.75, factor=infinity"))
+    got = as_array(call(answer, 0.75, np.inf, case=message("share=0.75, factor=infinity")))
     if not np.allclose(got, 4.0):
         raise NotYet("a part of 75 % that takes no time at all leaves 25 %: four times faster, and never more")
     return "in the end, the unchanged part decides."
@@ -142,22 +149,30 @@ class Changes:
 def _check_plan(plan: Sequence[Change], start: Flags) -> None:
     """Raise NotYet for a plan without three different, predicted changes."""
     if len(plan) < MIN_CHANGES:
-        raise NotYet(f"{len(plan)} changes; {MIN_CHANGES} are wanted, each with a prediction")
+        text = translate(
+            "{count} changes; {least} are wanted, each with a prediction", count=len(plan), least=MIN_CHANGES
+        )
+        raise NotYet(text)
     flags = dict(start)
     for change in plan:
         if change.flag not in TUNABLE_FLAGS:
-            raise NotYet(f"{change.flag!r} is none of {', '.join(TUNABLE_FLAGS)}")
+            flags_text = ", ".join(TUNABLE_FLAGS)
+            raise NotYet(translate("{flag!r} is none of {flags}", flag=change.flag, flags=flags_text))
         if change.flag == KERNELS and change.value not in ("auto", "amx", "avx512", "avx2", "generic", "off"):
-            raise NotYet(f"{KERNELS} is auto, amx, avx512, avx2, generic or off, not {change.value!r}")
+            text = message("{name} is auto, amx, avx512, avx2, generic or off, not {value!r}")
+            raise NotYet(translate(text, name=KERNELS, value=change.value))
         if not isinstance(change.value, str):
-            raise NotYet(f"values are command-line words: write {str(change.value)!r}, in quotes")
+            text = message("values are command-line words: write {value!r}, in quotes")
+            raise NotYet(translate(text, value=str(change.value)))
         if not ab_measurement.is_positive_factor(change.predicted):
-            raise NotYet(f"{change.name}: predict a factor, 1.5 for half as much again; got {change.predicted!r}")
+            text = message("{name}: predict a factor, 1.5 for half as much again; got {value!r}")
+            raise NotYet(translate(text, name=change.name, value=change.predicted))
         if flags.get(change.flag) == change.value:
-            raise NotYet(f"{change.name} is already in the setting: nothing changes")
+            raise NotYet(translate("{name} is already in the setting: nothing changes", name=change.name))
         flags[change.flag] = change.value
     if len({change.flag for change in plan}) < MIN_CHANGES:
-        raise NotYet(f"{MIN_CHANGES} different flags are needed: one flag three times is one idea")
+        text = message("{least} different flags are needed: one flag three times is one idea")
+        raise NotYet(translate(text, least=MIN_CHANGES))
     if all(change.predicted == 1 for change in plan):
         raise NotYet("a factor of 1 says that nothing happens: what do you expect of each, and why?")
 

@@ -170,7 +170,7 @@ def waterfall(start: float, waterfall_steps: Sequence[SpeedUpStep], title: str, 
         speeds.append(speeds[-1] * step.measured)
     # Factors are below the bars, where no diamond covers them.
     places = [f"{step.name}<br>×{step.measured:.2f}" for step in waterfall_steps]
-    names = ["start", *places, "end"]
+    names = [translate("start"), *places, translate("end")]
     bottoms = [0.0, *(min(pair) for pair in pairwise(speeds)), 0.0]
     heights = [start, *(abs(after - before) for before, after in pairwise(speeds)), speeds[-1]]
     colours = [GREY, *(BLUE if step.measured >= 1 else RED for step in waterfall_steps), GREY]
@@ -183,18 +183,19 @@ def waterfall(start: float, waterfall_steps: Sequence[SpeedUpStep], title: str, 
     )  # fmt: skip
     said = [before * step.predicted for before, step in zip(speeds, waterfall_steps, strict=False)]
     figure.add_scatter(
-        x=places, y=said, mode="markers", name="you predicted",
+        x=places, y=said, mode="markers", name=translate("you predicted"),
         marker={"symbol": "diamond", "size": 12, "color": ORANGE, "line": {"color": "white", "width": 1}},
     )  # fmt: skip
     apply_layout(figure, title, "", unit, height=420)
     figure.update_layout(showlegend=True)
     figure.update_yaxes(range=[0, 1.15 * max([*speeds, *said])])
-    rows = [("start", "", "", format_number(start))]
+    rows = [(translate("start"), "", "", format_number(start))]
     rows += [
         (step.name, f"×{step.predicted:.2f}", f"×{step.measured:.2f}", format_number(speed))
         for step, speed in zip(waterfall_steps, speeds[1:], strict=True)
     ]
-    return Figure(figure, f"{title}\n" + text_table(("change", "you predicted", "measured", unit), rows))
+    header = (translate("change"), translate("you predicted"), translate("measured"), unit)
+    return Figure(figure, f"{title}\n" + text_table(header, rows))
 
 
 Band = Sequence[tuple[float | int, float, float]]  # x, y, standard error of y

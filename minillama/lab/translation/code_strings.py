@@ -29,6 +29,8 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "power_laws": ("series", "title", "x", "y"),
     "sweep": ("", "", "title", "x", "y"),
     "bands": ("", "title", "x", "y"),
+    "heat_map": ("", "", "", "title"),
+    "waterfall": ("", "", "title", "unit"),
     "text_table": ("header",),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
