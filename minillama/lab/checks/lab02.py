@@ -8,6 +8,7 @@ from gguf.constants import GGMLQuantizationType as TensorType
 
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import message, translate
 
 LAB = "02"
 SEED = 20231  # hidden inputs
@@ -48,7 +49,7 @@ def read_header(answer: Answer) -> str:
                     lambda data: struct.unpack("@IQQ", data[4 : 4 + struct.calcsize("@IQQ")]),
                 ),
             ),
-            case=f"a file of version {version}",
+            case=translate("a file of version {version}", version=version),
         )
     return "version and both counts, also beyond 32 bits."
 
@@ -68,7 +69,7 @@ def read_string(answer: Answer) -> str:
     for text in ("general.name", "你好，世界", ""):
         body = text.encode()
         data = b"\x07" * 5 + struct.pack("<Q", len(body)) + body + b"\x00" * 16
-        got = call(answer, data, 5, case=f"the string {text!r}")
+        got = call(answer, data, 5, case=translate("the string {text!r}", text=text))
         if not isinstance(got, tuple) or len(got) != 2:
             raise NotYet("return two things: the text, and the offset of the first byte after it")
         word, after = got
@@ -76,7 +77,12 @@ def read_string(answer: Answer) -> str:
             raise NotYet("the text is still bytes; decode it as UTF-8")
         if word == text and after == 5 + 8 + len(text) and len(body) != len(text):
             raise NotYet(
-                f"the length counts bytes, not characters: {text!r} is {len(text)} characters and {len(body)} bytes"
+                translate(
+                    "the length counts bytes, not characters: {text!r} is {characters} characters and {size} bytes",
+                    text=text,
+                    characters=len(text),
+                    size=len(body),
+                )
             )
         if word == text and after == 8 + len(body):
             raise NotYet("the second result is an offset into `data`: did you add where the string began?")
@@ -84,7 +90,12 @@ def read_string(answer: Answer) -> str:
             raise NotYet("the offset after the string also counts the 8 bytes of its length")
         if (word, after) != _string(data, 5):
             raise NotYet(
-                f"for {text!r} at offset 5: got {(word, after)!r}, want {_string(data, 5)!r}; is the length 64-bit?"
+                translate(
+                    "for {text!r} at offset 5: got {got!r}, want {want!r}; is the length 64-bit?",
+                    text=text,
+                    got=(word, after),
+                    want=_string(data, 5),
+                )
             )
     return "lengths are bytes, and UTF-8 survives."
 
@@ -186,7 +197,7 @@ def decode_q8_0(answer: Answer) -> str:
         Mistake("a code is multiplied by the scale, not divided", _q8_divided),
     )
     for block in _blocks(34):
-        expect_equal(answer, (block,), _decode(TensorType.Q8_0), mistakes, case="a hidden block")
+        expect_equal(answer, (block,), _decode(TensorType.Q8_0), mistakes, case=message("a hidden block"))
     return "four hidden blocks, every bit right."
 
 
@@ -239,10 +250,10 @@ def decode_q4_0(answer: Answer) -> str:
         Mistake("subtract 8 before you multiply by the scale", lambda block: _q4_no_offset(block) - np.float32(8)),
     )
     for block in _blocks(18):
-        got = as_array(call(answer, block, case="a hidden block"))
+        got = as_array(call(answer, block, case=message("a hidden block")))
         if got.shape == (16,):
             raise NotYet("16 bytes hold 32 codes: two in every byte")
-        expect_equal(answer, (block,), _decode(TensorType.Q4_0), mistakes, case="a hidden block")
+        expect_equal(answer, (block,), _decode(TensorType.Q4_0), mistakes, case=message("a hidden block"))
     return "four hidden blocks, every bit right."
 
 

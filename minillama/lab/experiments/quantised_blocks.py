@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 
 from minillama.gguf import BLOCKS, TensorType
 from minillama.gguf.block_layouts import LAYOUTS, pack_nibbles, pack_scales_and_minima
+from minillama.lab.language import message, translate
 from minillama.lab.widgets.figure import BLUE, GREY, ORANGE, Figure, apply_layout, format_number, text_table
 
 SHOWN_TYPES = (TensorType.Q8_0, TensorType.Q5_0, TensorType.Q4_0, TensorType.Q4_1, TensorType.Q4_K)
@@ -26,34 +27,37 @@ class BlockField:
 
 FIELDS: dict[TensorType, tuple[BlockField, ...]] = {
     TensorType.Q8_0: (
-        BlockField("d", LAYOUTS[TensorType.Q8_0].d, 2, "scale, float16"),
-        BlockField("qs", LAYOUTS[TensorType.Q8_0].qs, 32, "32 codes, int8: value = d * q"),
+        BlockField("d", LAYOUTS[TensorType.Q8_0].d, 2, message("scale, float16")),
+        BlockField("qs", LAYOUTS[TensorType.Q8_0].qs, 32, message("32 codes, int8: value = d * q")),
     ),
     TensorType.Q5_0: (
-        BlockField("d", LAYOUTS[TensorType.Q5_0].d, 2, "scale, float16"),
-        BlockField("qh", LAYOUTS[TensorType.Q5_0].qh, 4, "the fifth bit of each of the 32 codes"),
-        BlockField("qs", LAYOUTS[TensorType.Q5_0].qs, 16, "low and high nibbles: value = d * (q - 16)"),
+        BlockField("d", LAYOUTS[TensorType.Q5_0].d, 2, message("scale, float16")),
+        BlockField("qh", LAYOUTS[TensorType.Q5_0].qh, 4, message("the fifth bit of each of the 32 codes")),
+        BlockField("qs", LAYOUTS[TensorType.Q5_0].qs, 16, message("low and high nibbles: value = d * (q - 16)")),
     ),
     TensorType.Q4_0: (
-        BlockField("d", LAYOUTS[TensorType.Q4_0].d, 2, "scale, float16"),
+        BlockField("d", LAYOUTS[TensorType.Q4_0].d, 2, message("scale, float16")),
         BlockField(
             "qs",
             LAYOUTS[TensorType.Q4_0].qs,
             16,
-            "low nibbles are weights 0..15, high nibbles 16..31: value = d * (q - 8)",
+            message("low nibbles are weights 0..15, high nibbles 16..31: value = d * (q - 8)"),
         ),
     ),
     TensorType.Q4_1: (
-        BlockField("d", LAYOUTS[TensorType.Q4_1].d, 2, "scale, float16"),
-        BlockField("m", LAYOUTS[TensorType.Q4_1].m, 2, "minimum, float16"),
-        BlockField("qs", LAYOUTS[TensorType.Q4_1].qs, 16, "low and high nibbles: value = d * q + m"),
+        BlockField("d", LAYOUTS[TensorType.Q4_1].d, 2, message("scale, float16")),
+        BlockField("m", LAYOUTS[TensorType.Q4_1].m, 2, message("minimum, float16")),
+        BlockField("qs", LAYOUTS[TensorType.Q4_1].qs, 16, message("low and high nibbles: value = d * q + m")),
     ),
     TensorType.Q4_K: (
-        BlockField("d", LAYOUTS[TensorType.Q4_K].d, 2, "scale of the scales, float16"),
-        BlockField("dmin", LAYOUTS[TensorType.Q4_K].m, 2, "scale of the minima, float16"),
-        BlockField("scales", LAYOUTS[TensorType.Q4_K].scales, 12, "8 scales and 8 minima of 6 bits each"),
+        BlockField("d", LAYOUTS[TensorType.Q4_K].d, 2, message("scale of the scales, float16")),
+        BlockField("dmin", LAYOUTS[TensorType.Q4_K].m, 2, message("scale of the minima, float16")),
+        BlockField("scales", LAYOUTS[TensorType.Q4_K].scales, 12, message("8 scales and 8 minima of 6 bits each")),
         BlockField(
-            "qs", LAYOUTS[TensorType.Q4_K].qs, 128, "256 codes of 4 bits: value = d * scale * q - dmin * minimum"
+            "qs",
+            LAYOUTS[TensorType.Q4_K].qs,
+            128,
+            message("256 codes of 4 bits: value = d * scale * q - dmin * minimum"),
         ),
     ),
 }
@@ -124,27 +128,32 @@ def block_figure(values: Float[np.ndarray, "n"], kind: TensorType, start: int) -
     figure.add_scatter(
         x=places,
         y=inside.tolist(),
-        name="the weight",
+        name=translate("the weight"),
         mode="markers",
         marker={"color": GREY, "symbol": "circle-open", "size": 9},
     )
     figure.add_scatter(
-        x=places, y=outside.tolist(), name=f"after {kind.name}", mode="markers", marker={"color": BLUE, "size": 5}
+        x=places,
+        y=outside.tolist(),
+        name=translate("after {kind}", kind=kind.name),
+        mode="markers",
+        marker={"color": BLUE, "size": 5},
     )
-    figure.add_bar(x=places, y=(outside - inside).tolist(), name="error", marker={"color": ORANGE})
+    figure.add_bar(x=places, y=(outside - inside).tolist(), name=translate("error"), marker={"color": ORANGE})
     loss = relative_error(inside, kind) if np.any(inside) else 0.0
-    title = f"{kind.name}: {count} weights in {block.size} bytes, {bits_per_weight(kind):.4g} bits a weight, "
-    title += f"error {loss:.2%}"
-    apply_layout(figure, title, "weight number in the tensor", "value", height=400)
+    title = translate(
+        "{kind}: {count} weights in {size} bytes, {bits:.4g} bits a weight, error {loss:.2%}",
+        kind=kind.name, count=count, size=block.size, bits=bits_per_weight(kind), loss=loss,
+    )  # fmt: skip
+    apply_layout(figure, title, translate("weight number in the tensor"), translate("value"), height=400)
     figure.update_layout(showlegend=True)
     rows = []
     for field in FIELDS[kind]:
         stretch = block[field.start : field.start + field.size]
         codes = " ".join(f"{byte:02x}" for byte in stretch[:12]) + (" …" if field.size > 12 else "")
-        rows.append((field.name, f"{field.start}..{field.start + field.size - 1}", codes, field.meaning))
+        rows.append((field.name, f"{field.start}..{field.start + field.size - 1}", codes, translate(field.meaning)))
     first = ", ".join(
         f"{format_number(float(a))} -> {format_number(float(b))}" for a, b in zip(inside[:4], outside[:4], strict=True)
     )
-    return Figure(
-        figure, f"{title}\n{text_table(('field', 'bytes', 'content', 'meaning'), rows)}\nfirst weights: {first}"
-    )
+    head = (translate("field"), translate("bytes"), translate("content"), translate("meaning"))
+    return Figure(figure, f"{title}\n{text_table(head, rows)}\n" + translate("first weights: {first}", first=first))

@@ -109,7 +109,7 @@ def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> F
     groups: dict[str, int] = {}
     for name, size in sizes.items():
         groups[_group(name)] = groups.get(_group(name), 0) + size
-    ids, labels, parents, values, fills = ["model"], ["model"], [""], [sum(sizes.values())], ["#FFFFFF"]
+    ids, labels, parents, values, fills = ["model"], [translate("model")], [""], [sum(sizes.values())], ["#FFFFFF"]
     for group, size in groups.items():
         ids.append(group), labels.append(group), parents.append("model"), values.append(size), fills.append("#F2F2F2")
     for name, size in sizes.items():
@@ -123,7 +123,7 @@ def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> F
             values=values,
             branchvalues="total",
             marker={"colors": fills, "line": {"color": "white", "width": 1}},
-            hovertemplate="%{label}<br>%{value:,} bytes, %{percentRoot:.1%} of the model<extra></extra>",
+            hovertemplate=translate("%{label}<br>%{value:,} bytes, %{percentRoot:.1%} of the model<extra></extra>"),
             tiling={"pad": 2},
         )
     )
@@ -131,8 +131,8 @@ def treemap(sizes: Mapping[str, int], types: Mapping[str, str], title: str) -> F
     figure.update_layout(margin={"l": 10, "r": 10, "t": 56, "b": 10})
     total = sum(sizes.values())
     by_type = {kind: sum(size for name, size in sizes.items() if types[name] == kind) for kind in kinds}
-    text = [title, f"{total:,} bytes in {len(sizes)} tensors; by type:"]
-    text += [text_bars(list(by_type), [size / 1e6 for size in by_type.values()], unit="MB"), "by part:"]
+    text = [title, translate("{total:,} bytes in {count} tensors; by type:", total=total, count=len(sizes))]
+    text += [text_bars(list(by_type), [size / 1e6 for size in by_type.values()], unit="MB"), translate("by part:")]
     text += [text_bars(list(groups), [size / 1e6 for size in groups.values()], unit="MB")]
     return Figure(figure, "\n".join(text))
 

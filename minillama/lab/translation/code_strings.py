@@ -32,6 +32,7 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "heat_map": ("", "", "", "title"),
     "waterfall": ("", "", "title", "unit"),
     "text_table": ("header",),
+    "treemap": ("", "", "title"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records
