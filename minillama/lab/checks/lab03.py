@@ -8,6 +8,7 @@ import numpy as np
 from minillama.lab import llama_numpy
 from minillama.lab.grading.check import Answer, Mistake, Score, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import message, translate
 from minillama.lab.llama_numpy import Functions, Sizes
 
 LAB = "03"
@@ -46,7 +47,12 @@ def rms_norm(answer: Answer) -> str:
         Mistake("divide by the root", lambda x, w, e: x * np.sqrt(np.mean(x * x, -1, keepdims=True) + e) * w),
     )
     expect_equal(
-        answer, (X, WEIGHT, 1e-5), llama_numpy.rms_norm, mistakes, tolerance=TOLERANCE, case="an ordinary input"
+        answer,
+        (X, WEIGHT, 1e-5),
+        llama_numpy.rms_norm,
+        mistakes,
+        tolerance=TOLERANCE,
+        case=message("an ordinary input"),
     )
     expect_equal(
         answer,
@@ -54,7 +60,7 @@ def rms_norm(answer: Answer) -> str:
         llama_numpy.rms_norm,
         mistakes,
         tolerance=TOLERANCE,
-        case="a small input, where epsilon counts",
+        case=message("a small input, where epsilon counts"),
     )
     return "with epsilon inside the root, token by token."
 
@@ -121,7 +127,7 @@ def rope(answer: Answer) -> str:
             llama_numpy.rope,
             mistakes,
             tolerance=TOLERANCE,
-            case=f"{x.shape[0]} tokens, base {base:g}",
+            case=translate("{tokens} tokens, base {base:g}", tokens=x.shape[0], base=base),
         )
     return "pairs, angles and directions, at every position."
 
@@ -176,7 +182,7 @@ def attention(answer: Answer) -> str:
     )
     for heads, kv_heads in ((4, 4), (4, 2), (6, 2)):
         given = _normal(7, heads, 8), _normal(7, kv_heads, 8), _normal(7, kv_heads, 8)
-        label = f"{heads} query heads on {kv_heads} key heads"
+        label = translate("{heads} query heads on {kv_heads} key heads", heads=heads, kv_heads=kv_heads)
         expect_equal(answer, given, llama_numpy.attention, mistakes, tolerance=TOLERANCE, case=label)
     return "scaled, masked, and the right heads share."
 
@@ -258,7 +264,12 @@ def layer(answer: Answer) -> str:
         Mistake("attn_output multiplies what attention gives", _no_output),
     )
     expect_equal(
-        answer, (_normal(6, 16), w, sizes), llama_numpy.layer, mistakes, tolerance=TOLERANCE, case="a hidden layer"
+        answer,
+        (_normal(6, 16), w, sizes),
+        llama_numpy.layer,
+        mistakes,
+        tolerance=TOLERANCE,
+        case=message("a hidden layer"),
     )
     return "two norms, two residuals, all in the right order."
 

@@ -154,17 +154,18 @@ def attention_map(pieces: Sequence[str], weights: np.ndarray, title: str) -> Fig
             zmin=0.0,
             zmax=1.0,
             colorscale="Cividis",
-            colorbar={"title": {"text": "weight"}},
-            hovertemplate="%{y} attends to %{x}: %{z:.1%}<extra></extra>",
+            colorbar={"title": {"text": translate("weight")}},
+            hovertemplate=translate("%{y} attends to %{x}: %{z:.1%}<extra></extra>"),
         )
     )
-    apply_layout(figure, title, "key: the attended token", "query: the attending token", height=180 + 26 * len(names))
+    across, up = translate("key: the attended token"), translate("query: the attending token")
+    apply_layout(figure, title, across, up, height=180 + 26 * len(names))
     figure.update_yaxes(autorange="reversed")
     rows = []
     for place, row in enumerate(weights):
         best = np.argsort(-row)[:3]
         rows.append((names[place], ", ".join(f"{names[key]} {row[key]:.0%}" for key in best if row[key] > 0.005)))
-    return Figure(figure, f"{title}\n" + text_table(("query", "attends most to"), rows))
+    return Figure(figure, f"{title}\n" + text_table((translate("query"), translate("attends most to")), rows))
 
 
 def lines(

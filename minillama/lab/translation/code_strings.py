@@ -33,6 +33,8 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "waterfall": ("", "", "title", "unit"),
     "text_table": ("header",),
     "treemap": ("", "", "title"),
+    "attention_map": ("", "", "title"),
+    "text_table": ("header",),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records
