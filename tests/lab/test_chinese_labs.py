@@ -17,7 +17,7 @@ from minillama.lab.translation.translated_notebook import LANGUAGE_CELL, MARKS, 
 
 LANGUAGE = "zh_CN"
 MARK = MARKS[LANGUAGE]
-TRANSLATED = ("00", "01", "02", "03", "04", "05", "06", "08")
+TRANSLATED = ("00", "01", "02", "03", "04", "05", "06", "07", "08")
 CHINESE = "[\u4e00-\u9fff]"
 
 each_translated = pytest.mark.parametrize("number", TRANSLATED)

@@ -10,6 +10,7 @@ from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.types import BLOCKS, TensorType
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import message, translate
 from minillama.random_models.known_shapes import shape_named
 from minillama.random_models.model_writer import tensor_specs
 
@@ -25,10 +26,10 @@ def _matrices() -> dict[str, np.ndarray]:
     empty = random.normal(size=(4, 16)).astype(np.float32)
     empty[2] = 0.0
     return {
-        "an ordinary matrix": plain,
-        "rows of very different size": uneven,
-        "negative numbers alone": negative,
-        "a row of zeros": empty,
+        message("an ordinary matrix"): plain,
+        message("rows of very different size"): uneven,
+        message("negative numbers alone"): negative,
+        message("a row of zeros"): empty,
     }
 
 
@@ -41,7 +42,7 @@ def int8_rows(answer: Answer) -> str:
             raise NotYet("return two things: the codes and the scales")
         codes, d = as_array(got[0]), as_array(got[1])
         if codes.shape != x.shape:
-            raise NotYet(f"the codes have the shape {codes.shape}, and x has {x.shape}")
+            raise NotYet(translate("the codes have the shape {got}, and x has {want}", got=codes.shape, want=x.shape))
         _scales(x, d, label)
         _codes(x, codes, d.reshape(-1, 1), label)
     return "no error above d / 2, in any row."
@@ -55,10 +56,10 @@ def _scales(x: np.ndarray, d: np.ndarray, label: str) -> None:
     if d.size == x.shape[1] != len(x):
         raise NotYet("one scale a column: take the maximum along the row, axis=1")
     if d.size != len(x):
-        raise NotYet(f"{d.size} scales for {len(x)} rows")
+        raise NotYet(translate("{scales} scales for {rows} rows", scales=d.size, rows=len(x)))
     d, largest = d.reshape(-1), np.abs(x).max(1)
     if not np.all(np.isfinite(d)):
-        raise NotYet(f"the scales hold nan or infinity ({label})")
+        raise NotYet(translate("the scales hold nan or infinity ({label})", label=translate(label)))
     others = (largest / 127, x.max(1) / 127, largest / 128, largest / 255, (x.max(1) - x.min(1)) / 255,
               127 / (largest + 1e-30), largest)  # fmt: skip
     near = [np.allclose(d, other, rtol=1e-4, atol=0) for other in others]
@@ -76,7 +77,7 @@ def _scales(x: np.ndarray, d: np.ndarray, label: str) -> None:
         raise NotYet("that is 1/d: x is about d * q")
     if near[6]:
         raise NotYet("d is the *step*: the largest magnitude / 127")
-    raise NotYet(f"other scales than max|x| / 127 of each row, for {label}")
+    raise NotYet(translate("other scales than max|x| / 127 of each row, for {label}", label=translate(label)))
 
 
 def _codes(x: np.ndarray, codes: np.ndarray, d: np.ndarray, label: str) -> None:
@@ -87,8 +88,8 @@ def _codes(x: np.ndarray, codes: np.ndarray, d: np.ndarray, label: str) -> None:
     exact = np.divide(x, d, out=np.zeros(x.shape), where=d > 0)
     clear = np.abs(exact - np.rint(exact)) > 1e-3  # rounding may give slightly less than a whole number
     for rule, hint in (
-        (np.trunc, "astype(np.int8) cuts towards zero, an error of up to d: np.rint first"),
-        (np.floor, "floor is wrong by up to d: np.rint goes to the nearest"),
+        (np.trunc, message("astype(np.int8) cuts towards zero, an error of up to d: np.rint first")),
+        (np.floor, message("floor is wrong by up to d: np.rint goes to the nearest")),
     ):
         if np.any(clear) and np.array_equal(codes[clear], rule(exact[clear])):
             raise NotYet(hint)
@@ -97,10 +98,12 @@ def _codes(x: np.ndarray, codes: np.ndarray, d: np.ndarray, label: str) -> None:
     lost = np.abs(x - d * codes)
     if np.any(lost > d / 2 * (1 + 1e-4) + 1e-30):
         row, column = (int(place) for place in np.unravel_index(int(np.argmax(lost - d / 2)), lost.shape))
-        raise NotYet(
-            f"for {label} the error at row {row}, column {column} is {lost[row, column]:.3g}, more than d / 2 = "
-            f"{d[row, 0] / 2:.3g}: np.rint(x / d)"
-        )
+        text = translate(
+            "for {label} the error at row {row}, column {column} is {lost:.3g}, more than d / 2 = {half:.3g}: "
+            "np.rint(x / d)",
+            label=translate(label), row=row, column=column, lost=lost[row, column], half=d[row, 0] / 2,
+        )  # fmt: skip
+        raise NotYet(text)
 
 
 def _round_trip(
@@ -139,10 +142,10 @@ def round_trip(answer: Answer) -> str:
     for rows, columns, size, bits in ((32, 64, 32, 4), (2, 128, 16, 8), (3, 96, 32, 3), (4, 64, 64, 5)):
         x = random.normal(size=(rows, columns)).astype(np.float32)
         x *= np.exp(random.normal(size=(rows, 1))).astype(np.float32)
-        label = f"blocks of {size} and {bits} bits"
+        label = translate("blocks of {size} and {bits} bits", size=size, bits=bits)
         expect_equal(answer, (x, size, bits), _round_trip, mistakes, tolerance=1e-4, case=label)
     x[1] = 0.0
-    expect_equal(answer, (x, 32, 4), _round_trip, mistakes, tolerance=1e-4, case="a block of zeros")
+    expect_equal(answer, (x, 32, 4), _round_trip, mistakes, tolerance=1e-4, case=message("a block of zeros"))
     return "any block, any number of bits."
 
 
@@ -185,7 +188,7 @@ def bits_per_weight(answer: Answer) -> str:
     )  # fmt: skip
     for kind, numbers in FORMATS.items():
         expect_equal(answer, numbers, _bits, mistakes, tolerance=1e-9, case=kind.name)
-    return f"what {len(FORMATS)} formats of GGUF really take."
+    return translate("what {count} formats of GGUF really take.", count=len(FORMATS))
 
 
 def weights_by_type(shape: str, mix: str) -> dict[str, int]:
@@ -252,7 +255,8 @@ def best_scale(answer: Answer) -> str:
         x = random.normal(size=size)
         codes = np.rint(x / np.abs(x).max() * 7)
         importance = np.exp(2 * random.normal(size=size))
-        expect_equal(answer, (x, codes, importance), _best_scale, mistakes, tolerance=1e-6, case=f"{size} weights")
+        expect_equal(answer, (x, codes, importance), _best_scale, mistakes, tolerance=1e-6,
+                     case=translate("{size} weights", size=size))  # fmt: skip
     return "the same bytes and the same format, spent where activations are large."
 
 

@@ -246,8 +246,9 @@ def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str
     best = pareto_front(points, more=more)
     others = [name for name in points if name not in best]
     figure = go.Figure()
-    looks = (("Pareto front", best, BLUE, "circle", "lines+markers+text", "top right"),
-             ("dominated", others, ORANGE, "x", "markers+text", "bottom center"))  # fmt: skip
+    front, dominated = translate("Pareto front"), translate("dominated")
+    looks = ((front, best, BLUE, "circle", "lines+markers+text", "top right"),
+             (dominated, others, ORANGE, "x", "markers+text", "bottom center"))  # fmt: skip
     for name, names, colour, symbol, mode, place in looks:
         figure.add_scatter(
             x=[points[each][0] for each in names], y=[points[each][1] for each in names], text=list(names), name=name,
@@ -258,8 +259,8 @@ def pareto(points: Mapping[str, tuple[float, float]], title: str, x: str, y: str
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_xaxes(type="log", exponentformat="none", dtick="D1")
     rows = [
-        (name, format_number(across), format_number(up), "on the front" if name in best else "dominated")
+        (name, format_number(across), format_number(up), translate("on the front") if name in best else dominated)
         for name, (across, up) in points.items()
     ]
-    table = text_table(("point", x, y, ""), rows) if rows else "nothing measured yet"
+    table = text_table((translate("point"), x, y, ""), rows) if rows else translate("nothing measured yet")
     return Figure(figure, f"{title}\n{table}")

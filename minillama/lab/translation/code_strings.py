@@ -35,6 +35,7 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "treemap": ("", "", "title"),
     "attention_map": ("", "", "title"),
     "text_table": ("header",),
+    "pareto": ("", "title", "x", "y"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records
