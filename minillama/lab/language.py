@@ -7,7 +7,6 @@ A text without a translation stays in English. `minillama.lab.translation` keeps
 import gettext
 import os
 import struct
-import unicodedata
 from functools import cache
 from pathlib import Path
 
@@ -39,16 +38,3 @@ def _catalogue(language: str) -> gettext.NullTranslations:
 def records_folder(folder: Path) -> Path:
     """The folder of records; a translated notebook has that of the English one."""
     return folder.parents[1] / folder.name if folder.parent.name in LANGUAGES else folder
-
-
-def columns(text: str) -> int:
-    """Columns of a text in a terminal; a CJK character has two."""
-    return len(text) + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-
-
-def padded(text: str, width: int, *, right: bool = False) -> str:
-    """A text with blanks up to `width` columns.
-
-    right: put them in front of it."""
-    blanks = " " * (width - columns(text))
-    return blanks + text if right else text + blanks

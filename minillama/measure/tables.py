@@ -1,10 +1,24 @@
 """Tables as text: Markdown with fixed column widths, and plain aligned columns."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Row = TypeVar("Row")
+
+
+def display_width(text: str) -> int:
+    """Columns of a text in a terminal; a CJK character has two."""
+    return len(text) + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """A text with blanks up to `width` columns.
+
+    right: put them in front of it."""
+    blanks = " " * (width - display_width(text))
+    return blanks + text if right else text + blanks
 
 
 @dataclass(frozen=True)
@@ -47,11 +61,11 @@ def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Itera
     if not rows:
         return ""
     right_aligned = set(right)
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    widths = [max(display_width(row[column]) for row in (head, *rows)) for column in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
         cells = (
-            cell.rjust(width) if at in right_aligned else cell.ljust(width)
+            padded(cell, width, right=at in right_aligned)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         return "  ".join(cells).rstrip()

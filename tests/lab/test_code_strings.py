@@ -43,17 +43,21 @@ def test_the_strings_that_a_reader_sees() -> None:
         'KEYS = {"a key": 1}\nprint(list(KEYS), KEYS["a key"])',
         'ORDERS = {"last": "xt", "first": "tx"}\nDropdown("order", "--order", tuple(ORDERS), "last", "help text")',
         "print(ORDERS[settings['order']])",
+        'for kind, n in (("one", 1), ("as needed", 2)):\n    print(plain_table(("batching", "seconds"), [(kind, n)]))',
+        'curves = {"p95 gap": [1]}\nshow(two_sided(x, curves, "By size", "tokens", "ms"))\nprint(found() or "none")',
         'print("two "\n      f"parts of {x}")\nlog.write("not seen")\nprint(1, "5 %")',
     ]
     found = [(string.cell, string.message) for string in code_strings(cells)]
     assert found == [
         (0, "How many?"), (1, "fast token"), (1, "A title"), (1, "seconds"),
         (2, "as many"), (2, "{x} of {y}"), (2, "result: {found}"), (3, "the weights"), (3, "the cache"),
-        (5, "last"), (5, "first"), (5, "--order"), (5, "last"), (5, "help text"), (7, "two parts of {x}"),
+        (5, "last"), (5, "first"), (5, "--order"), (5, "last"), (5, "help text"),
+        (7, "one"), (7, "as needed"), (7, "batching"), (7, "seconds"),
+        (8, "p95 gap"), (8, "By size"), (8, "tokens"), (8, "ms"), (8, "none"), (9, "two parts of {x}"),
     ]  # fmt: skip
     done = translated_code(cells, shouted)
     assert done[2].startswith('found = "AS MANY" if x == "other text" else f"{x} OF {y}"\n')
-    assert done[7].startswith('print(f"TWO PARTS OF {x}")\nlog.write("not seen")')
+    assert done[9].startswith('print(f"TWO PARTS OF {x}")\nlog.write("not seen")')
 
 
 @given(st.text(max_size=20), st.text(max_size=20))

@@ -39,6 +39,14 @@ def test_blocks_are_the_text(lines: list[str]) -> None:
     assert said.split() == text.split()
 
 
+def test_a_year_at_the_start_of_a_line_is_no_item() -> None:
+    """A number above 1 begins an item only after another item, as in CommonMark."""
+    found = [
+        (block.kind, block.prefix, block.message) for block in blocks("As in (Orca,\n2022) it is.\n1. one\n2. two")
+    ]
+    assert found == [("paragraph", "", "As in (Orca, 2022) it is."), ("item", "1. ", "one"), ("item", "2. ", "two")]
+
+
 def test_kinds_of_blocks() -> None:
     text = (
         "# Title\n\nA line\nand another.\n* one\n  goes on\n* two\n\n| a | b |\n|---|---|\n| the c | |\n\n$$x\n+ y$$\n"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
+from minillama.lab.language import message, translate
 from minillama.lab.serving.batch_simulator import SimulatedRun
 from minillama.lab.widgets.figure import (
     BLUE,
@@ -19,7 +20,11 @@ from minillama.lab.widgets.figure import (
     text_table,
 )
 
-LOOKS = {"prompt": (BLUE, "prompt", ""), "decode": (GREEN, "decode", ""), "wasted": ("#BDBDBD", "wasted row", "/")}
+LOOKS = {
+    "prompt": (BLUE, message("prompt"), ""),
+    "decode": (GREEN, message("decode"), ""),
+    "wasted": ("#BDBDBD", message("wasted row"), "/"),
+}
 TEXT_COLUMNS = 64
 LETTERS = {"prompt": "P", "decode": "d", "wasted": "-"}
 
@@ -35,17 +40,24 @@ def gantt(run: SimulatedRun, title: str, *, seconds: float | None = None) -> Fig
         if shape:
             marker["pattern"] = {"shape": shape, "fillmode": "overlay", "fgcolor": "white"}
         figure.add_bar(
-            y=[f"slot {span.slot}" for span in chosen], x=[span.end - span.begin for span in chosen],
-            base=[span.begin for span in chosen], orientation="h", name=name, marker=marker,
-            hovertext=[f"request {span.request}" for span in chosen],
+            y=[_slot(span.slot) for span in chosen], x=[span.end - span.begin for span in chosen],
+            base=[span.begin for span in chosen], orientation="h", name=translate(name), marker=marker,
+            hovertext=[translate("request {number}", number=span.request) for span in chosen],
         )  # fmt: skip
-    apply_layout(figure, title, "seconds", height=170 + 34 * run.slots)
+    apply_layout(figure, title, translate("seconds"), height=170 + 34 * run.slots)
     figure.update_layout(showlegend=True, barmode="overlay", bargap=0.2)
-    names = [f"slot {slot}" for slot in range(run.slots)]
+    names = [_slot(slot) for slot in range(run.slots)]
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=names)
     figure.update_xaxes(range=[0, seconds or run.seconds])
-    facts = f"{run.seconds:.2f} s, {run.tokens_per_second:.0f} tokens/s, {run.utilisation:.0%} of the slots' time used"
+    facts = translate(
+        "{seconds:.2f} s, {speed:.0f} tokens/s, {share:.0%} of the slots' time used",
+        seconds=run.seconds, speed=run.tokens_per_second, share=run.utilisation,
+    )  # fmt: skip
     return Figure(figure, f"{title}\n{facts}\n{_gantt_text(run, seconds or run.seconds)}")
+
+
+def _slot(number: int) -> str:
+    return translate("slot {number}", number=number)
 
 
 def _gantt_text(run: SimulatedRun, seconds: float) -> str:
@@ -58,8 +70,8 @@ def _gantt_text(run: SimulatedRun, seconds: float) -> str:
                 first = int(TEXT_COLUMNS * span.begin / seconds)
                 last = max(first + 1, round(TEXT_COLUMNS * span.end / seconds))
                 letters[first:last] = LETTERS[span.kind] * (min(last, TEXT_COLUMNS) - first)
-        lines.append(f"slot {slot} |{''.join(letters).rstrip()}")
-    return "\n".join([*lines, "P prompt, d decode, - wasted row"])
+        lines.append(f"{_slot(slot)} |{''.join(letters).rstrip()}")
+    return "\n".join([*lines, translate("P prompt, d decode, - wasted row")])
 
 
 def rows_curves(
@@ -71,20 +83,21 @@ def rows_curves(
     """
     figure = go.Figure()
     places = sorted(roof)
-    figure.add_scatter(x=places, y=[roof[at] for at in places], mode="lines", name="roofline",
+    figure.add_scatter(x=places, y=[roof[at] for at in places], mode="lines", name=translate("roofline"),
                        line={"color": GREY, "dash": "dash"})  # fmt: skip
-    figure.add_scatter(x=list(measured), y=list(measured.values()), mode="lines+markers", name="measured",
+    figure.add_scatter(x=list(measured), y=list(measured.values()), mode="lines+markers", name=translate("measured"),
                        line={"color": BLUE}, marker={"symbol": "circle", "size": 9})  # fmt: skip
     if said:
-        figure.add_scatter(x=list(said), y=list(said.values()), mode="markers", name="you predicted",
+        figure.add_scatter(x=list(said), y=list(said.values()), mode="markers", name=translate("you predicted"),
                            marker={"color": ORANGE, "symbol": "diamond", "size": 13})  # fmt: skip
-    apply_layout(figure, title, "texts in a step", "tokens a second", height=420)
+    apply_layout(figure, title, translate("texts in a step"), translate("tokens a second"), height=420)
     figure.update_layout(showlegend=True)
     figure.update_xaxes(type="log", tickvals=list(measured), ticktext=[str(rows) for rows in measured])
     figure.update_yaxes(**_logarithmic([*measured.values(), *roof.values(), *said.values()]))
     rows = [(str(count), format_number(speed), format_number(roof[count]), f"{speed / roof[count]:.0%}")
             for count, speed in measured.items()]  # fmt: skip
-    return Figure(figure, f"{title}\n" + text_table(("texts", "measured", "roofline", "share"), rows))
+    head = (translate("texts"), translate("measured"), translate("roofline"), translate("share"))
+    return Figure(figure, f"{title}\n" + text_table(head, rows))
 
 
 def two_sided(

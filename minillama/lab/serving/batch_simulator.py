@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from minillama.lab.language import translate
+
 MOST_TURNS = 100_000
 
 
@@ -152,7 +154,7 @@ def simulate(requests: Sequence[SimulatedRequest], slots: int, costs: Costs, pol
                 break
             server.now = coming[0].arrived
     if server.waiting or any(slot.request for slot in server.slots):
-        raise StalledError("requests are left, and nothing happens")
+        raise StalledError(translate("requests are left, and nothing happens"))
     server.run.arrived = {request.number: request.arrived for request in requests}
     server.run.seconds = server.now
     return server.run
@@ -192,7 +194,9 @@ class _Server:
         waiting = {request.number: request for request in self.waiting}
         for number, place in self._policy.admit(tuple(self.waiting), tuple(slot.view() for slot in self.slots)):
             if number not in waiting or not 0 <= place < len(self.slots) or self.slots[place].request is not None:
-                raise StalledError(f"request {number} cannot begin in slot {place}")
+                raise StalledError(
+                    translate("request {number} cannot begin in slot {place}", number=number, place=place)
+                )
             request, slot = waiting.pop(number), self.slots[place]
             cached = min(common_prefix(slot.tokens, request.prompt), len(request.prompt) - 1)
             slot.request, slot.left, slot.written = request, len(request.prompt) - cached, 0
@@ -204,7 +208,12 @@ class _Server:
     def _read(self, slot: _Slot, rows: int) -> None:
         chunk = self._policy.next_chunk(slot.left, rows, self._policy.gap_limit, self._costs)
         if not 1 <= chunk <= min(slot.left, self._costs.ubatch):
-            raise StalledError(f"a chunk of {chunk} tokens, with {slot.left} left and -ub {self._costs.ubatch}")
+            raise StalledError(
+                translate(
+                    "a chunk of {chunk} tokens, with {left} left and -ub {ubatch}",
+                    chunk=chunk, left=slot.left, ubatch=self._costs.ubatch,
+                )
+            )  # fmt: skip
         begin = self.now
         self.now += chunk * self._costs.token
         slot.left -= chunk

@@ -36,6 +36,10 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "attention_map": ("", "", "title"),
     "text_table": ("header",),
     "pareto": ("", "title", "x", "y"),
+    "gantt": ("", "title"),
+    "rows_curves": ("", "", "", "title"),
+    "two_sided": ("", "left", "title", "x_title", "y_title"),
+    "plain_table": ("head", "rows"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records
@@ -169,6 +173,8 @@ def _shown_parts(node: ast.AST) -> list[ast.AST]:
             return list(node.elts)
         case ast.IfExp():
             return [node.body, node.orelse]
+        case ast.BoolOp():
+            return node.values
         case ast.Starred():
             return [node.value]
         case ast.ListComp() | ast.GeneratorExp():

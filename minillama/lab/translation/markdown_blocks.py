@@ -8,6 +8,7 @@ Lookup = Callable[[str], str | None]
 
 _HEADING = re.compile(r"(#{1,6} +)(.*)")
 _ITEM = re.compile(r"(\s*(?:[*+-]|\d+[.)]) +)(.*)")
+_LATER_NUMBER = re.compile(r"\s*(?!1[.)])\d+[.)] +.*")  # begins an item only after another one
 _SUMMARY = re.compile(r"(<details><summary>)(.*)(</summary>)")
 _RULE = re.compile(r"\|[\s|:-]*\|?")  # the second line of a table, or a row without words
 _FENCE = re.compile(r"\s*(```|~~~)")
@@ -53,10 +54,10 @@ def _next(lines: list[str], place: int) -> tuple[int, Block]:
         return place + 1, _block("heading", [line], match[2], match[1])
     if line.startswith("|"):
         return place + 1, _block("row", [line], line, "")
-    end = place + 1
-    while end < len(lines) and _continues(lines[end]):
-        end += 1
     match = _ITEM.fullmatch(line)
+    end = place + 1
+    while end < len(lines) and _continues(lines[end], in_item=match is not None):
+        end += 1
     prefix, first = (match[1], match[2]) if match else ("", line)
     kind = "item" if match else "paragraph"
     return end, _block(kind, lines[place:end], "\n".join([first, *lines[place + 1 : end]]), prefix)
@@ -72,9 +73,10 @@ def _until(lines: list[str], place: int, is_end: Callable[[str], bool], *, singl
     return end, Block("fixed", "\n".join(lines[place:end]))
 
 
-def _continues(line: str) -> bool:
+def _continues(line: str, *, in_item: bool) -> bool:
     """True for a line that goes on with the paragraph or the item above it."""
-    starts = line.startswith(("|", "<", "$$")) or _HEADING.fullmatch(line) or _ITEM.fullmatch(line)
+    is_item = _ITEM.fullmatch(line) and (in_item or not _LATER_NUMBER.fullmatch(line))
+    starts = line.startswith(("|", "<", "$$")) or _HEADING.fullmatch(line) or is_item
     return bool(line.strip()) and not starts and not _FENCE.match(line)
 
 

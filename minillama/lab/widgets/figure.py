@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from minillama.lab.language import columns, padded, translate
+from minillama.lab.language import translate
 from minillama.lab.svg.static_figure import figure_svg
 from minillama.lab.svg.svg_elements import text_width
+from minillama.measure.tables import display_width, padded
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 
@@ -129,9 +130,9 @@ def format_number(value: float | int) -> str:
 def text_bars(labels: Sequence[str], values: Sequence[float], *, width: int = 32, unit: str = "") -> str:
     """Text alternative of a bar chart: one line of characters per label."""
     top = max((abs(value) for value in values), default=0.0) or 1.0
-    margin = max((columns(label) for label in labels), default=0)
+    margin = max((display_width(label) for label in labels), default=0)
     numbers = [format_number(value) + (f" {unit}" if unit else "") for value in values]
-    column = max((columns(text) for text in numbers), default=0)
+    column = max((display_width(text) for text in numbers), default=0)
     lines = []
     for label, value, text in zip(labels, values, numbers, strict=True):
         bar = "█" * round(width * abs(value) / top)
@@ -141,7 +142,7 @@ def text_bars(labels: Sequence[str], values: Sequence[float], *, width: int = 32
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Text table with aligned columns."""
-    widths = [max(columns(line[column]) for line in (header, *rows)) for column in range(len(header))]
+    widths = [max(display_width(line[column]) for line in (header, *rows)) for column in range(len(header))]
     lines = [
         "  ".join(padded(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in (header, *rows)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Mistake, NotYet, as_array, call, expect_equal, graded
+from minillama.lab.language import message, translate
 from minillama.lab.serving.batch_simulator import (
     Costs,
     Policy,
@@ -91,10 +92,10 @@ def admit(answer: Answer) -> str:
     for seed in (1301, 1302):
         waiting, slots = _texts(seed)
         cases: dict[str, tuple[Waiting, Slots]] = {
-            "five waiting and four free slots": (waiting, slots),
-            "one waiting": (waiting[2:3], slots),
-            "no free slot": (waiting, slots[2:3]),
-            "an empty queue": ([], slots),
+            message("five waiting and four free slots"): (waiting, slots),
+            message("one waiting"): (waiting[2:3], slots),
+            message("no free slot"): (waiting, slots[2:3]),
+            message("an empty queue"): ([], slots),
         }
         for label, given in cases.items():
             _check_pairs(call(answer, *given, case=label), label)
@@ -103,13 +104,22 @@ def admit(answer: Answer) -> str:
     best = _simulated(Policy(_admit, whole_prompt))
     if list(run.started.values()) != sorted(run.started.values()) or run.cached != best.cached:
         raise NotYet("right in single turns, but over a whole run another order, or fewer tokens from the caches")
-    return f"also over 24 requests in the simulator: {sum(run.cached.values())} tokens of prompts were not read again."
+    return translate(
+        "also over 24 requests in the simulator: {count} tokens of prompts were not read again.",
+        count=sum(run.cached.values()),
+    )
 
 
 def _check_pairs(got: object, label: str) -> None:
     pairs = as_array(list(got) if isinstance(got, tuple | list) else got)
     if pairs.size and (pairs.ndim != 2 or pairs.shape[1] != 2):
-        raise NotYet(f"return a list of pairs (request, slot); got shape {pairs.shape} for {label}")
+        raise NotYet(
+            translate(
+                "return a list of pairs (request, slot); got shape {shape} for {case}",
+                shape=pairs.shape,
+                case=translate(label),
+            )
+        )
 
 
 def _simulated(policy: Policy) -> SimulatedRun:
@@ -124,7 +134,7 @@ def _simulated(policy: Policy) -> SimulatedRun:
     try:
         return simulate(requests, 4, Costs(), policy)
     except StalledError as error:
-        raise NotYet(f"in the simulator: {error}") from None
+        raise NotYet(translate("in the simulator: {error}", error=error)) from None
 
 
 # ---- next_chunk ----
@@ -163,17 +173,27 @@ def next_chunk(answer: Answer) -> str:
     costs = Costs(step=0.0203, row=0.0011, token=0.00097, ubatch=128)
     cases = ((900, 0, 0.1), (50, 0, 0.1), (900, 4, 0.1), (30, 4, 0.1), (900, 4, 0.02), (900, 6, 0.0268), (900, 2, 0.9))
     for left, rows, limit in cases:
-        case = f"{left} tokens left, {rows} texts and a limit of {1e3 * limit:g} ms"
+        case = translate(
+            "{left} tokens left, {rows} texts and a limit of {limit:g} ms", left=left, rows=rows, limit=1e3 * limit
+        )
         expect_equal(answer, (left, rows, limit, costs), _next_chunk, CHUNK_MISTAKES, case=case)
     limit = 0.08
     run = _chunked(answer, limit)
     whole = _chunked(whole_prompt, limit)
     if max(run.gaps) > limit + 1e-9:
         raise NotYet(
-            f"a text waited {1e3 * max(run.gaps):.0f} ms for its next token, with a limit of {1e3 * limit:.0f}"
+            translate(
+                "a text waited {waited:.0f} ms for its next token, with a limit of {limit:.0f}",
+                waited=1e3 * max(run.gaps),
+                limit=1e3 * limit,
+            )
         )
     longest, without = 1e3 * max(run.gaps), 1e3 * max(whole.gaps)
-    return f"the longest gap in the simulator is {longest:.0f} ms; with whole prompts {without:.0f} ms."
+    return translate(
+        "the longest gap in the simulator is {longest:.0f} ms; with whole prompts {without:.0f} ms.",
+        longest=longest,
+        without=without,
+    )
 
 
 def _chunked(answer: Answer, limit: float) -> SimulatedRun:
@@ -184,4 +204,4 @@ def _chunked(answer: Answer, limit: float) -> SimulatedRun:
     try:
         return simulate(requests, 4, Costs(), Policy(_admit, answer, limit))  # type: ignore[arg-type]
     except StalledError as error:
-        raise NotYet(f"in the simulator: {error}") from None
+        raise NotYet(translate("in the simulator: {error}", error=error)) from None

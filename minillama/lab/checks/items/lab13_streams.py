@@ -14,6 +14,7 @@ from minillama.lab.grading.check import (
     expect_equal,
     graded,
 )
+from minillama.lab.language import translate
 
 LAB = "13"
 Texts = list[str]
@@ -90,7 +91,7 @@ STOP_CASES = (
 def stop_string(answer: Answer) -> str:
     """`stop_string(pieces, stop) -> texts to send`, one for each piece, and the rest at the end."""
     for pieces, stop in STOP_CASES:
-        label = f"the pieces {pieces} and the stop string {stop!r}"
+        label = translate("the pieces {pieces} and the stop string {stop!r}", pieces=pieces, stop=stop)
 
         def outcome(function: Answer, pieces: Texts = pieces, stop: str = stop) -> list[object]:
             return list(function(list(pieces), stop))  # type: ignore[call-overload]
@@ -101,7 +102,10 @@ def stop_string(answer: Answer) -> str:
             raise NotYet("return a list of texts: one for each piece that was read, and the rest at the end")
         if not comparison.accepts(list(got)):
             hint = comparison.hint(list(got))
-            raise NotYet(hint or f"for {label}: got {list(got)}, want {_shown(pieces, stop)}")
+            raise NotYet(
+                hint
+                or translate("for {case}: got {got}, want {want}", case=label, got=list(got), want=_shown(pieces, stop))
+            )
     return "no part of a stop string is ever sent, and no text is later than it must be."
 
 
@@ -169,5 +173,5 @@ def latencies(answer: Answer) -> str:
     """`latencies(events) -> [(time to first token, longest gap), ...]` by request."""
     for seed, requests in ((1311, 4), (1312, 12)):
         expect_equal(answer, (raw_events(seed, requests),), _latencies, LATENCY_MISTAKES, tolerance=1e-9,
-                     case=f"{requests} requests")  # fmt: skip
+                     case=translate("{count} requests", count=requests))  # fmt: skip
     return "each request by its own clock, and only events with text."
