@@ -10,6 +10,7 @@ import numpy as np
 from minillama.lab.error_text import one_line
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import translate
 from minillama.lab.serving.batch_simulator import common_prefix
 from minillama.lab.serving.cache_blocks import CacheBlocks, NoBlocksError
 
@@ -55,7 +56,8 @@ def cached_tokens(answer: Answer) -> str:
         ([[5, 5, 5], [5, 5, 5], [5, 5, 5, 5, 6], [6, 5, 5, 5, 5], [5, 5, 5, 5, 6, 7]]),
     )
     for prompts in cases:
-        expect_equal(answer, (prompts,), _cached, CACHED_MISTAKES, case=f"{len(prompts)} prompts")
+        case = translate("{count} prompts", count=len(prompts))
+        expect_equal(answer, (prompts,), _cached, CACHED_MISTAKES, case=case)
     return "the longest beginning of any earlier prompt, short of the last token."
 
 
@@ -81,7 +83,8 @@ def changing_line(answer: Answer) -> str:
         Mistake("one turn may share a digit by chance: look at all turns", lambda n, c: _line(n, c, worst="first")),
     )
     for lengths, cached in _LINES:
-        expect_equal(answer, (lengths, cached), _line, mistakes, case=f"lines of {lengths} tokens and {cached} cached")
+        case = translate("lines of {lengths} tokens and {cached} cached", lengths=lengths, cached=cached)
+        expect_equal(answer, (lengths, cached), _line, mistakes, case=case)
     return "counts alone name the line."
 
 
@@ -100,7 +103,8 @@ def waste(answer: Answer) -> str:
         Mistake("tokens, not blocks", lambda n, b: sum(math.ceil(x / b) for x in n)),
     )
     for lengths, block in (([5, 16, 33], 16), ([100, 1, 64, 63], 64), ([700, 30, 255], 1024)):
-        expect_equal(answer, (lengths, block), _waste, mistakes, case=f"texts of {lengths} and blocks of {block}")
+        case = translate("texts of {lengths} and blocks of {block}", lengths=lengths, block=block)
+        expect_equal(answer, (lengths, block), _waste, mistakes, case=case)
     return "half a block for each text on average; a slot is a block of the whole context."
 
 
@@ -123,7 +127,8 @@ def release(answer: Answer) -> str:
         for text in list(blocks.tables):
             _release(answer, blocks, text)
         if len(blocks.free) != 24:
-            raise NotYet(f"all texts are released, and {24 - len(blocks.free)} of 24 blocks are not free")
+            lost = 24 - len(blocks.free)
+            raise NotYet(translate("all texts are released, and {lost} of 24 blocks are not free", lost=lost))
     return "400 operations: no block is lost, free twice, or free while it is read."
 
 
@@ -134,7 +139,7 @@ def _release(answer: Answer, blocks: CacheBlocks, text: int) -> None:
     except NotImplementedError:
         raise NotYet("still the empty stub; fill in the cell above, run it, then run this cell again") from None
     except Exception as error:
-        raise NotYet(f"your function raised {one_line(error)}") from None
+        raise NotYet(translate("your function raised {error}{suffix}", error=one_line(error), suffix="")) from None
     if text in blocks.tables:
         raise NotYet("the text still has its table: take it out of `blocks.tables`")
     if {name: table for name, table in before.tables.items() if name != text} != blocks.tables:

@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from minillama.lab.language import translate
+
 
 class NoBlocksError(Exception):
     """All blocks are in use."""
@@ -40,7 +42,8 @@ class CacheBlocks:
                 break
             shared.append(block)
         if len(ends) - len(shared) > len(self.free):
-            raise NoBlocksError(f"{len(ends) - len(shared)} blocks are needed and {len(self.free)} are free")
+            needed, free = len(ends) - len(shared), len(self.free)
+            raise NoBlocksError(translate("{needed} blocks are needed and {free} are free", needed=needed, free=free))
         table = [*shared, *(self.free.pop(0) for _ in range(len(ends) - len(shared)))]
         for block, end in zip(table, ends, strict=True):
             self.uses[block] = self.uses.get(block, 0) + 1
@@ -54,15 +57,17 @@ class CacheBlocks:
         found = []
         held = [block for table in self.tables.values() for block in table]
         if len(set(self.free)) < len(self.free):
-            found.append("a block is free twice: two texts will get it")
+            found.append(translate("a block is free twice: two texts will get it"))
         if set(self.free) & set(held):
-            found.append("a block is free while a text still reads it: the next text overwrites its keys")
+            found.append(translate("a block is free while a text still reads it: the next text overwrites its keys"))
         if len(set(self.free) | set(held)) < self.count:
-            found.append("a block is neither free nor in a table: it is lost for ever")
+            found.append(translate("a block is neither free nor in a table: it is lost for ever"))
         if set(self.by_prefix.values()) & set(self.free):
-            found.append("the prefix index names a free block: a later prompt would read another text's keys")
+            found.append(
+                translate("the prefix index names a free block: a later prompt would read another text's keys")
+            )
         if any(self.uses.get(block, 0) != held.count(block) for block in {*held, *self.uses}):
-            found.append("`uses` does not count the tables that have a block")
+            found.append(translate("`uses` does not count the tables that have a block"))
         return found
 
 
