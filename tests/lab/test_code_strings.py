@@ -45,6 +45,7 @@ def test_the_strings_that_a_reader_sees() -> None:
         "print(ORDERS[settings['order']])",
         'for kind, n in (("one", 1), ("as needed", 2)):\n    print(plain_table(("batching", "seconds"), [(kind, n)]))',
         'curves = {"p95 gap": [1]}\nshow(two_sided(x, curves, "By size", "tokens", "ms"))\nprint(found() or "none")',
+        'show(sweep({name: x for name, x in (("part one", 1), ("part two", 2))}, {}, "A sweep", "KB", "ms"))',
         'print("two "\n      f"parts of {x}")\nlog.write("not seen")\nprint(1, "5 %")',
     ]
     found = [(string.cell, string.message) for string in code_strings(cells)]
@@ -53,11 +54,13 @@ def test_the_strings_that_a_reader_sees() -> None:
         (2, "as many"), (2, "{x} of {y}"), (2, "result: {found}"), (3, "the weights"), (3, "the cache"),
         (5, "last"), (5, "first"), (5, "--order"), (5, "last"), (5, "help text"),
         (7, "one"), (7, "as needed"), (7, "batching"), (7, "seconds"),
-        (8, "p95 gap"), (8, "By size"), (8, "tokens"), (8, "ms"), (8, "none"), (9, "two parts of {x}"),
+        (8, "p95 gap"), (8, "By size"), (8, "tokens"), (8, "ms"), (8, "none"),
+        (9, "part one"), (9, "part two"), (9, "A sweep"), (9, "KB"), (9, "ms"),
+        (10, "two parts of {x}"),
     ]  # fmt: skip
     done = translated_code(cells, shouted)
     assert done[2].startswith('found = "AS MANY" if x == "other text" else f"{x} OF {y}"\n')
-    assert done[9].startswith('print(f"TWO PARTS OF {x}")\nlog.write("not seen")')
+    assert done[10].startswith('print(f"TWO PARTS OF {x}")\nlog.write("not seen")')
 
 
 @given(st.text(max_size=20), st.text(max_size=20))

@@ -24,6 +24,7 @@ from minillama.lab.grading.check import (
 )
 from minillama.lab.grading.check import score as score_of
 from minillama.lab.grading.equality import is_close
+from minillama.lab.language import message, translate
 from minillama.measure.limits.collective_traffic import FLOAT_BYTES, Collective, CollectiveKind, tensor_parallel_bytes
 from minillama.parallel.sharding.partition_specs import AXIS, COLUMNS, REPLICATED, ROWS
 
@@ -38,7 +39,8 @@ def _run_on_devices(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arra
     def checked(*parts: jax.Array) -> jax.Array:
         got = answer(*parts)
         if not isinstance(got, jax.Array):
-            raise NotYet(f"return one array; got {'None' if got is None else type(got).__name__}")
+            kind = "None" if got is None else type(got).__name__
+            raise NotYet(translate("return one array; got {kind}", kind=kind))
         return got
 
     try:
@@ -50,11 +52,14 @@ def _run_on_devices(answer: Answer, specs: Sequence[PartitionSpec], arrays: Arra
     except NotImplementedError:
         raise NotYet("still the empty stub; fill in the cell above, run it, then run this cell again") from None
     except Exception as error:
-        message = one_line(error)
-        if "axis name" in message:
-            raise NotYet(f'{message}: the devices lie along the axis "{AXIS}"') from None
+        line = one_line(error)
+        if "axis name" in line:
+            raise NotYet(translate('{error}: the devices lie along the axis "{axis}"', error=line, axis=AXIS)) from None
         raise NotYet(
-            f"your function raised {message}; each device sees its own part of what is split, so print the shapes"
+            translate(
+                "your function raised {error}; each device sees its own part of what is split, so print the shapes",
+                error=line,
+            )
         ) from None
 
 
@@ -69,21 +74,40 @@ def _examine(
     if hint := comparison.hint(found.results.astype(float)):
         raise NotYet(hint)
     if found.results.shape[1:] != want.shape:
-        raise NotYet(f"the shape is {found.results.shape[1:]} on each device and should be {want.shape}")
+        raise NotYet(
+            translate(
+                "the shape is {got} on each device and should be {want}", got=found.results.shape[1:], want=want.shape
+            )
+        )
     for device, result in enumerate(found.results):
         if not is_close(result.astype(float), want, TOLERANCE):
-            raise NotYet(f"wrong values on device {device}: the first is {result.flat[0]:.4g}, want {want.flat[0]:.4g}")
+            raise NotYet(
+                translate(
+                    "wrong values on device {device}: the first is {got:.4g}, want {want:.4g}",
+                    device=device, got=result.flat[0], want=want.flat[0],
+                )
+            )  # fmt: skip
 
 
 def _one_sum(found: tuple[Collective, ...], instead: str) -> None:
     """Raise NotYet unless the only collective is one all-reduce."""
     other = [entry for entry in found if entry.kind is not CollectiveKind.ALL_REDUCE]
     if other:
-        raise NotYet(f"the right result, but the compiled program has {collectives_text(found)}: {instead}")
+        raise NotYet(
+            translate(
+                "the right result, but the compiled program has {collectives}: {instead}",
+                collectives=collectives_text(found),
+                instead=translate(instead),
+            )
+        )
     sums = sum(len(entry.parts) * (entry.count or 1) for entry in found)
     if sums != 1:
         raise NotYet(
-            f"the right result, but the compiled program has {collectives_text(found)}; one sum is enough: {instead}"
+            translate(
+                "the right result, but the compiled program has {collectives}; one sum is enough: {instead}",
+                collectives=collectives_text(found),
+                instead=translate(instead),
+            )
         )
 
 
@@ -106,16 +130,16 @@ def by_columns(answer: Answer) -> str:
     partial_sums = np.stack([a @ b.T for a, b in zip(_parts(x, 1), _parts(w, 1), strict=True)])
     want = partial_sums.sum(0)
     mistakes = (
-        ("every device holds its own part of each sum: add them up with jax.lax.psum", partial_sums),
-        ("that is the mean over the devices; wanted is the sum: psum, not pmean", _everywhere(want / DEVICES)),
-        ("x was summed before the product: columns of x belong to columns of w, so multiply first",
+        (message("every device holds its own part of each sum: add them up with jax.lax.psum"), partial_sums),
+        (message("that is the mean over the devices; wanted is the sum: psum, not pmean"), _everywhere(want / DEVICES)),
+        (message("x was summed before the product: columns of x belong to columns of w, so multiply first"),
          np.stack([sum(_parts(x, 1)) @ b.T for b in _parts(w, 1)])),
-        ("that is the transpose: x @ w.T, a row a token, as in every lab", _everywhere(want.T)),
-        ("psum_scatter leaves each device a part of the sum; here all of it is wanted everywhere: psum",
+        (message("that is the transpose: x @ w.T, a row a token, as in every lab"), _everywhere(want.T)),
+        (message("psum_scatter leaves each device a part of the sum; here all of it is wanted everywhere: psum"),
          np.stack(np.split(want, DEVICES, axis=1))),
     )  # fmt: skip
     _examine(found, want, mistakes)
-    _one_sum(found.ledger, "multiply what is here first, then add up the small result with one psum")
+    _one_sum(found.ledger, message("multiply what is here first, then add up the small result with one psum"))
     return "every device has the whole product, after one all-reduce."
 
 
@@ -139,20 +163,20 @@ def feed_forward(answer: Answer) -> str:
     want = summed(lambda g, u: _silu(g) * u)
     hidden = sum(_silu(x @ g.T) * (x @ u.T) for g, u, _ in pieces)
     mistakes = (
-        ("every device holds its own part of each sum: one psum, after the product with down",
+        (message("every device holds its own part of each sum: one psum, after the product with down"),
          np.stack([(_silu(x @ g.T) * (x @ u.T)) @ d.T for g, u, d in pieces])),
-        ("the psum is before the product with down: there each device has numbers of its own rows, which are "
-         "different numbers and not parts of a sum", np.stack([hidden @ d.T for _, _, d in pieces])),
-        ("the same, and summed once more: before the product with down there is nothing to add up",
+        (message("the psum is before the product with down: there each device has numbers of its own rows, which are "
+         "different numbers and not parts of a sum"), np.stack([hidden @ d.T for _, _, d in pieces])),
+        (message("the same, and summed once more: before the product with down there is nothing to add up"),
          _everywhere(sum(hidden @ d.T for _, _, d in pieces))),
-        ("summed twice: after the first psum every device has the whole", _everywhere(want * DEVICES)),
-        ("that is the mean over the devices; wanted is the sum: psum, not pmean", _everywhere(want / DEVICES)),
-        ("silu belongs to gate, not to up", _everywhere(summed(lambda g, u: g * _silu(u)))),
-        ("silu is missing: silu(x @ gate.T) * (x @ up.T)", _everywhere(summed(lambda g, u: g * u))),
-        ("gate and up are multiplied, not added", _everywhere(summed(lambda g, u: _silu(g) + u))),
+        (message("summed twice: after the first psum every device has the whole"), _everywhere(want * DEVICES)),
+        (message("that is the mean over the devices; wanted is the sum: psum, not pmean"), _everywhere(want / DEVICES)),
+        (message("silu belongs to gate, not to up"), _everywhere(summed(lambda g, u: g * _silu(u)))),
+        (message("silu is missing: silu(x @ gate.T) * (x @ up.T)"), _everywhere(summed(lambda g, u: g * u))),
+        (message("gate and up are multiplied, not added"), _everywhere(summed(lambda g, u: _silu(g) + u))),
     )  # fmt: skip
     _examine(found, want, mistakes)
-    _one_sum(found.ledger, "rows of gate and up give each device exactly the input of its columns of down")
+    _one_sum(found.ledger, message("rows of gate and up give each device exactly the input of its columns of down"))
     return "the dense result on every device, after one all-reduce."
 
 
@@ -222,7 +246,11 @@ def break_even(answer: Answer) -> str:
     )  # fmt: skip
     cases = [(0.698, 160, 4), (0.1, 32, 2), (0.02, 12, 8), *([own.case] if own.case else [])]
     for case in cases:
-        named = "your own machine" if case is own.case else f"seconds={case[0]}, collectives={case[1]}, hosts={case[2]}"
+        named = (
+            message("your own machine")
+            if case is own.case
+            else f"seconds={case[0]}, collectives={case[1]}, hosts={case[2]}"
+        )
         expect_equal(answer, case, _break_even, mistakes, tolerance=1e-6, case=named)
     return "a limit to compare a network with, before you buy anything."
 

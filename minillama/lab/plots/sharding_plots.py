@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from jax.sharding import PartitionSpec
 
 from minillama.lab.distributed.cluster_simulator import Scaling
+from minillama.lab.language import message, translate
 from minillama.lab.plots.measurement_plots import Points
 from minillama.lab.widgets.figure import (
     BLUE,
@@ -28,7 +29,8 @@ APART = 1.35  # distance of neighbouring matrices; the widest matrix is 1
 GAP = 0.45  # between rows of matrices: room for their names
 THIN = 0.07  # parts too thin for a number
 EVERYWHERE = "#BDBDBD"  # replicated on all devices
-WORDS = {0: "rows", 1: "columns"}
+SPLIT = {0: message("by rows"), 1: message("by columns")}
+HELD = {0: message("{part} of {whole} rows"), 1: message("{part} of {whole} columns")}
 Shape = tuple[int, ...]
 
 
@@ -89,27 +91,31 @@ def device_grid(shapes: Mapping[str, Shape], specs: Mapping[str, PartitionSpec],
             x=[x for x0, _, x1, _ in boxes for x in (x0, x1, x1, x0, x0, None)],
             y=[y for _, y0, _, y1 in boxes for y in (y0, y0, y1, y1, y0, None)],
             mode="lines", fill="toself", fillcolor=colour, line={"color": "white", "width": 1.5}, hoverinfo="name",
-            name="every device" if device is None else f"device {device}",
+            name=translate("every device") if device is None else translate("device {number}", number=device),
         )  # fmt: skip
     apply_layout(figure, title, height=round(130 - 170 * top))
     figure.update_xaxes(visible=False, range=[-0.1, ACROSS * APART])
     figure.update_yaxes(visible=False, range=[top + GAP / 2, GAP], scaleanchor="x")
     figure.update_layout(showlegend=True, legend={"y": -0.02, "yanchor": "top", "x": 0, "xanchor": "left"})
-    table = text_table(("matrix", "rows × columns", "split", f"each of {devices} devices holds"), rows)
+    held = translate("each of {devices} devices holds", devices=devices)
+    table = text_table((translate("matrix"), translate("rows × columns"), translate("split"), held), rows)
     return Figure(figure, f"{title}\n{table}")
 
 
 def _split_words(shape: Shape, axis: int | None, devices: int) -> tuple[str, str]:
     if axis is None:
-        return "not split", "all of it"
-    return f"by {WORDS[axis]}", f"{shape[axis] // devices} of {shape[axis]} {WORDS[axis]}"
+        return translate("not split"), translate("all of it")
+    return translate(SPLIT[axis]), translate(HELD[axis], part=shape[axis] // devices, whole=shape[axis])
 
 
 def ledger_bars(entries: Sequence[Collective], title: str) -> Figure:
     """Bytes sent by each device, one bar per kind and size of collective."""
-    labels = [f"{_times(entry)} {entry.kind} of {_parts(entry)}" for entry in entries]
+    labels = [
+        translate("{times} {kind} of {parts}", times=_times(entry), kind=entry.kind, parts=_parts(entry))
+        for entry in entries
+    ]
     sent = [entry.sent * (entry.count or 1) for entry in entries]
-    figure = go.Figure()
+    figure, axis = go.Figure(), translate("bytes that each device sends")
     kinds = list(dict.fromkeys(entry.kind for entry in entries))
     for kind in kinds:
         chosen = [place for place, entry in enumerate(entries) if entry.kind is kind]
@@ -118,15 +124,15 @@ def ledger_bars(entries: Sequence[Collective], title: str) -> Figure:
             marker={"color": PALETTE[kinds.index(kind)]}, text=[format_number(sent[place]) for place in chosen],
             textposition="outside", cliponaxis=False,
         )  # fmt: skip
-    apply_layout(figure, title, "bytes that each device sends", height=150 + 36 * len(entries))
+    apply_layout(figure, title, axis, height=150 + 36 * len(entries))
     figure.update_layout(showlegend=len(kinds) > 1, barmode="overlay")
     figure.update_yaxes(autorange="reversed")
     if not entries:
-        return Figure(figure, f"{title}\nno collectives: nothing is sent")
-    total = f"{format_number(sum(sent))} bytes in all" + (
-        ", and more for loops of unknown length" if any(entry.count is None for entry in entries) else ""
-    )
-    return Figure(figure, f"{title}\nbytes that each device sends\n{text_bars(labels, sent)}\n{total}")
+        return Figure(figure, f"{title}\n{translate('no collectives: nothing is sent')}")
+    total = translate("{count} bytes in all", count=format_number(sum(sent)))
+    if any(entry.count is None for entry in entries):
+        total += translate(", and more for loops of unknown length")
+    return Figure(figure, f"{title}\n{axis}\n{text_bars(labels, sent)}\n{total}")
 
 
 def _times(entry: Collective) -> str:
@@ -138,22 +144,23 @@ def _parts(entry: Collective) -> str:
     return f"{shown}, ..." if len(entry.parts) > 2 else shown
 
 
-def scaling(measured: Points, law: Scaling, title: str, unit: str = "processes") -> Figure:
+def scaling(measured: Points, law: Scaling, title: str, unit: str = "") -> Figure:
     """Measured speed-ups by number of processes, the fitted law, and Amdahl's law."""
+    unit = unit or translate("processes")
     counts = list(range(1, max(8, 2 * int(max(measured))) + 1))
     curves = (
-        ("the law fitted", [law.speed_up(count) for count in counts], BLUE, "solid"),
-        ("if collectives took no time (Amdahl)", [law.amdahl(count) for count in counts], GREEN, "dash"),
-        ("if all work were parallel", [float(count) for count in counts], GREY, "dot"),
+        (translate("the law fitted"), [law.speed_up(count) for count in counts], BLUE, "solid"),
+        (translate("if collectives took no time (Amdahl)"), [law.amdahl(count) for count in counts], GREEN, "dash"),
+        (translate("if all work were parallel"), [float(count) for count in counts], GREY, "dot"),
     )
     figure = go.Figure()
     for name, values, colour, dash in curves:
         figure.add_scatter(x=counts, y=values, mode="lines", name=name, line={"color": colour, "dash": dash})
     figure.add_scatter(
-        x=list(measured), y=list(measured.values()), mode="markers", name="measured",
+        x=list(measured), y=list(measured.values()), mode="markers", name=translate("measured"),
         marker={"color": "#222222", "size": 12, "symbol": "diamond"},
     )  # fmt: skip
-    apply_layout(figure, title, unit, "times faster than one", height=440)
+    apply_layout(figure, title, unit, translate("times faster than one"), height=440)
     figure.update_layout(showlegend=True, legend={"y": -0.2, "yanchor": "top", "x": 0, "xanchor": "left"})
     figure.update_yaxes(rangemode="tozero", range=[0, 1.2 * max(law.amdahl(counts[-1]), *measured.values())])
     shown = sorted({*(int(count) for count in measured), 2, 4, 8})
@@ -162,19 +169,21 @@ def scaling(measured: Points, law: Scaling, title: str, unit: str = "processes")
          format_number(law.amdahl(count)))
         for count in shown
     ]  # fmt: skip
-    told = (
-        f"serial {format_number(1e3 * law.serial)} ms, parallel {format_number(1e3 * law.parallel)} ms, "
-        f"{law.collectives} collectives a token at {format_number(1e6 * law.round)} µs a round"
-    )
-    return Figure(figure, f"{title}\n{told}\n" + text_table((unit, "measured", "law", "Amdahl"), rows))
+    told = translate(
+        "serial {serial} ms, parallel {parallel} ms, {collectives} collectives a token at {round} µs a round",
+        serial=format_number(1e3 * law.serial), parallel=format_number(1e3 * law.parallel),
+        collectives=law.collectives, round=format_number(1e6 * law.round),
+    )  # fmt: skip
+    head = (unit, translate("measured"), translate("law"), "Amdahl")
+    return Figure(figure, f"{title}\n{told}\n" + text_table(head, rows))
 
 
-def host_curves(series: Mapping[str, Points], title: str, y: str = "tokens a second", needed: int = 1) -> Figure:
+def host_curves(series: Mapping[str, Points], title: str, y: str = "", needed: int = 1) -> Figure:
     """Tokens/s by number of hosts on log-log axes; the best of each curve is marked.
 
     needed: hosts whose memory holds the weights; the area left of it is shaded.
     """
-    figure = go.Figure()
+    figure, y = go.Figure(), y or translate("tokens a second")
     rows = []
     for index, (name, points) in enumerate(series.items()):
         colour, symbol = PALETTE[index % len(PALETTE)], SYMBOLS[index % len(SYMBOLS)]
@@ -191,10 +200,10 @@ def host_curves(series: Mapping[str, Points], title: str, y: str = "tokens a sec
             (
                 name,
                 *(format_number(points[count]) for count in _shown(points)),
-                f"{format_number(points[best])} with {best}",
+                translate("{speed} with {hosts}", speed=format_number(points[best]), hosts=best),
             )
         )
-    apply_layout(figure, title, "hosts", y, height=460)
+    apply_layout(figure, title, translate("hosts"), y, height=460)
     counts = sorted({count for points in series.values() for count in points})
     marks = [2**k for k in range(int(math.log2(max(counts))) + 1)]
     figure.update_xaxes(type="log", tickvals=marks, ticktext=[str(mark) for mark in marks])
@@ -203,11 +212,17 @@ def host_curves(series: Mapping[str, Points], title: str, y: str = "tokens a sec
     if needed > 1:
         figure.add_vrect(x0=1, x1=needed, fillcolor=GREY, opacity=0.12, line_width=0)
         figure.add_annotation(
-            x=math.log10(needed) / 2, y=0.02, yref="paper", showarrow=False, text="too little memory", font={"size": 11}
+            x=math.log10(needed) / 2,
+            y=0.02,
+            yref="paper",
+            showarrow=False,
+            text=translate("too little memory"),
+            font={"size": 11},
         )
     shown = _shown(next(iter(series.values())))
-    head = f"{title}\n{y} by hosts" + (f"; it takes {needed} to hold the weights" if needed > 1 else "")
-    return Figure(figure, f"{head}\n" + text_table(("", *map(str, shown), "best"), rows))
+    head = f"{title}\n{translate('{y} by hosts', y=y)}"
+    head += translate("; it takes {needed} to hold the weights", needed=needed) if needed > 1 else ""
+    return Figure(figure, f"{head}\n" + text_table(("", *map(str, shown), translate("best")), rows))
 
 
 def _shown(points: Points) -> list[int]:

@@ -40,6 +40,12 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "rows_curves": ("", "", "", "title"),
     "two_sided": ("", "left", "title", "x_title", "y_title"),
     "plain_table": ("head", "rows"),
+    "text_table": ("header",),
+    "sweep": ("series", "model", "title", "x", "y"),
+    "device_grid": ("", "", "", "title"),
+    "ledger_bars": ("", "title"),
+    "scaling": ("", "", "title", "unit"),
+    "host_curves": ("", "title"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records
@@ -175,10 +181,14 @@ def _shown_parts(node: ast.AST) -> list[ast.AST]:
             return [node.body, node.orelse]
         case ast.BoolOp():
             return node.values
+        case ast.BinOp(op=ast.BitOr()):
+            return [node.left, node.right]
         case ast.Starred():
             return [node.value]
         case ast.ListComp() | ast.GeneratorExp():
             return [node.elt]
+        case ast.DictComp():
+            return [node.key]
         case ast.Call(func=ast.Name(id="list" | "tuple")):
             return list(node.args)
     return []
