@@ -34,6 +34,7 @@ LONG = {
     "13_many_readers",
     "14_same_beginning",
     "15_guess_and_check",
+    "16_not_all_attention",
 }
 
 # Their solutions measure for minutes, in process after process.

@@ -34,6 +34,7 @@ TITLES = {
     "13": "Many readers",
     "14": "The same beginning",
     "15": "Guess and check",
+    "16": "Not all attention",
 }
 
 
