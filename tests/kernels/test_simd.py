@@ -82,6 +82,13 @@ class TestOnEveryInstructionSet:
                 return simd.dot_narrow(v[:8], v[8:], most)
 
             np.testing.assert_array_equal(mapped(isa, dot, np.zeros_like(expected), *codes, *xs), expected)
+            start = np.arange(lanes // 4, dtype=np.int32) - 9
+
+            def dot_from(s: Value, *v: Value, most: int = largest) -> Value:
+                return simd.dot_narrow(v[:8], v[8:], most, s)
+
+            got = mapped(isa, dot_from, np.zeros_like(start), start, *codes, *xs)
+            np.testing.assert_array_equal(got, expected + start)
 
     @pytest.mark.parametrize("lanes", [32, 64])
     def test_dot_of_signed_codes_is_exact(self, isa: Isa, lanes: int, rng: np.random.Generator) -> None:

@@ -58,8 +58,11 @@ def dot_narrow(codes: Sequence[Value], xs: Sequence[Value], largest: int, start:
     codes: U8; xs: I8 except -128; largest: at most 127.
     """
     if current_isa() is Isa.AVX2 and codes[0].lanes > 32:
-        halves = (range(32), range(32, 64))
-        return concat(*(dot_narrow([c.permute(h) for c in codes], [x.permute(h) for x in xs], largest) for h in halves))
+        parts = []
+        for half, quarter in ((range(32), range(8)), (range(32, 64), range(8, 16))):
+            first = None if start is None else start.permute(quarter)
+            parts.append(dot_narrow([c.permute(half) for c in codes], [x.permute(half) for x in xs], largest, first))
+        return concat(*parts)
     total = const(0, I32, codes[0].lanes // 4) if start is None else start
     if current_isa() is Isa.AVX2 and codes[0].lanes == 32:
         at_a_time = (2**15 - 1) // (2 * 127 * largest)
