@@ -12,6 +12,7 @@ import jupytext
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from minillama.kernels.cpu.simd import F32, I32, dot_narrow, fma
 from minillama.lab.grading.check import Item, comparisons
 from minillama.lab.serving.batch_simulator import common_prefix
 from minillama.model.layer_kinds import DeltaNet, LatentAttention
@@ -26,7 +27,7 @@ def solutions(lab: str) -> dict[str, Callable[..., object]]:
     names: dict[str, object] = {
         "np": np, "jnp": jnp, "jax": jax, "math": math, "struct": struct, "median": median, "P": PartitionSpec,
         "DeltaNet": DeltaNet, "LatentAttention": LatentAttention, "window_capacity": window_capacity,
-        "common_prefix": common_prefix,
+        "common_prefix": common_prefix, "F32": F32, "I32": I32, "dot_narrow": dot_narrow, "fma": fma,
     }  # fmt: skip
     for cell in jupytext.read(source, fmt="py:percent").cells:
         if "solution" in cell.metadata.get("tags", ()) and "def " in cell.source:

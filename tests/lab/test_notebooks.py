@@ -35,6 +35,7 @@ LONG = {
     "14_same_beginning",
     "15_guess_and_check",
     "16_not_all_attention",
+    "17_own_kernel",
 }
 
 # Their solutions measure for minutes, in process after process.

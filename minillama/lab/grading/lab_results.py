@@ -35,6 +35,7 @@ TITLES = {
     "14": "The same beginning",
     "15": "Guess and check",
     "16": "Not all attention",
+    "17": "A kernel of your own",
 }
 
 

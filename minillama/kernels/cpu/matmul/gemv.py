@@ -43,15 +43,20 @@ from minillama.kernels.cpu.simd import (
 from minillama.kernels.cpu.unpack_shuffled import CodeGroup, ShuffledBlocks
 
 _UNROLL = 2  # independent accumulators of a row, to hide the latency of an FMA
-_FLOAT_PRODUCTS = 4  # rows times tokens that are computed at a time for float weights
+FLOAT_PRODUCTS = 4  # rows times tokens that are computed at a time for float weights
 _PREFETCH_DISTANCE = 2048  # bytes ahead of the load: a memory access takes as long as some hundreds of instructions
 
 
 def define_quantised(module: Module, name: str, form: Format, tokens: int) -> None:
     """`name(args, first, last)`: rows first to last - 1 for one token or two."""
-    alone = 4 if form.blocks_per_load > 1 else form.rows
-    rows = alone if tokens == 1 else 1  # the sums of two tokens and more rows do not fit in the registers of AVX2
+    rows = rows_at_a_time(form, tokens)
     _define_by_rows(module, name, rows, lambda args, rows: _dot_rows(args, form, tokens, rows))
+
+
+def rows_at_a_time(form: Format, tokens: int) -> int:
+    """Rows that a quantised GEMV computes together."""
+    alone = 4 if form.blocks_per_load > 1 else form.rows
+    return alone if tokens == 1 else 1  # the sums of two tokens and more rows do not fit in the registers of AVX2
 
 
 def _define_by_rows(module: Module, name: str, count: int, compute: Callable[[MatmulArgs, list[Value]], None]) -> None:
@@ -169,7 +174,7 @@ def define_float(module: Module, name: str, form: FloatFormat, tokens: int) -> N
 
     A float32 activation takes at least as many bytes as a weight. Loading it for each row would dominate the time.
     """
-    rows = _FLOAT_PRODUCTS // tokens
+    rows = FLOAT_PRODUCTS // tokens
     _define_by_rows(module, name, rows, lambda args, rows: _dot_float_rows(args, form, tokens, rows))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from llvmlite import binding
 
@@ -36,10 +37,34 @@ def compile_kernels(name: str, isa: Isa, write: Callable[[Module], None], folder
         if file is not None:
             with suppress(OSError, ResourceError):  # never fatal
                 write_cached(file, machine_code)
-    return _load(machine_code, isa)
+    return load_machine_code(machine_code, isa)
+
+
+class Listing(NamedTuple):
+    """A compiled module: optimised IR, assembly text and machine code."""
+
+    optimised_ir: str
+    assembly: str
+    machine_code: bytes
+
+
+def compile_listing(isa: Isa, write: Callable[[Module], None]) -> Listing:
+    """Compile the functions that `write` defines, as `compile_kernels` does, and keep the texts.
+
+    Raises RuntimeError if LLVM refuses the IR.
+    """
+    with _lock:
+        parsed, machine = _optimise(isa, write)
+        return Listing(str(parsed), machine.emit_assembly(parsed.clone()), machine.emit_object(parsed))
 
 
 def _compile(isa: Isa, write: Callable[[Module], None]) -> bytes:
+    parsed, machine = _optimise(isa, write)
+    return machine.emit_object(parsed)
+
+
+def _optimise(isa: Isa, write: Callable[[Module], None]) -> tuple[binding.ModuleRef, binding.TargetMachine]:
+    """The optimised module of the functions that `write` defines."""
     _start_llvm()
     module = Module(isa)
     write(module)
@@ -51,10 +76,11 @@ def _compile(isa: Isa, write: Callable[[Module], None]) -> bytes:
     options.loop_unrolling = False
     builder = binding.create_pass_builder(machine, options)
     builder.getModulePassManager().run(parsed, builder)
-    return machine.emit_object(parsed)
+    return parsed, machine
 
 
-def _load(machine_code: bytes, isa: Isa) -> Callable[[str], int]:
+def load_machine_code(machine_code: bytes, isa: Isa) -> Callable[[str], int]:
+    """Load an object file into this process; returns the addresses of its functions by name."""
     _start_llvm()
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _machine(isa))
     engine.add_object_file(binding.ObjectFileRef.from_data(machine_code))

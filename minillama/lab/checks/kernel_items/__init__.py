@@ -1,0 +1,1 @@
+"""Graded items of lab 17."""

@@ -1,0 +1,1 @@
+"""Kernels that learners write: traced, counted, run in a guarded process, timed."""
