@@ -53,6 +53,7 @@ SCORED = tuple(
 
 def record(binaries: Path, folder: Path, attempts: int, pause: float) -> None:
     """Make the files, then record; the state is saved after each run."""
+    folder.mkdir(parents=True, exist_ok=True)
     make_files(folder)
     target = folder / "llama_cpp.json"
     found = json.loads(target.read_text()) if target.exists() else {"machine": machine(), "roofs": {}, "runs": []}
