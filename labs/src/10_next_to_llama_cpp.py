@@ -385,8 +385,8 @@ mine = own_rows(files)
 for row in mine:
     speed = f"{row['avg_ts']:.1f} ± {row['stddev_ts']:.1f} tokens a second"
     print(f"{row['model_filename']:24} {trial_name(row):6} {speed}")
-show(roofline(here, own_dots(mine), "minillama on this machine's roofline"))
 measurement("10", "memory bandwidth here", here.bandwidth / 1e9, "GB/s")
+show(roofline(here, own_dots(mine), "minillama on this machine's roofline"))
 
 # %% [markdown]
 # If you have a `llama-bench`, put its path here: both programs run in turns (A B A B), each round is a ratio, and the
