@@ -75,20 +75,22 @@ def statements(node: ast.AST, everywhere: bool) -> Iterator[ast.AST]:
         yield from statements(child, everywhere)
 
 
-def imports(path: Path, *, everywhere: bool = True) -> Iterator[tuple[str, int]]:
+@cache
+def imports(path: Path, *, everywhere: bool = True) -> tuple[tuple[str, int], ...]:
     """Full names of imported modules with their lines.
 
     everywhere: also those inside functions and under TYPE_CHECKING; otherwise only what runs on import.
     """
-
+    found: list[tuple[str, int]] = []
     for node in statements(parsed(path), everywhere):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            found += ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{place(path, node.lineno)}: relative import"
             for alias in node.names:  # `from package import module` is an import of the module
                 full = f"{node.module}.{alias.name}"
-                yield (full if full in MODULES else node.module or ""), node.lineno
+                found.append((full if full in MODULES else node.module or "", node.lineno))
+    return tuple(found)
 
 
 def edges() -> dict[str, set[str]]:
