@@ -1,6 +1,5 @@
 """The package's own GEMV kernels: their counts, and Q4_0 as a function to time."""
 
-import ctypes
 from collections.abc import Callable
 from functools import cache
 
@@ -11,6 +10,7 @@ from minillama.errors import OptionError
 from minillama.kernels.cpu.formats import FLOAT_FORMATS, FORMATS
 from minillama.kernels.cpu.matmul import activations, gemv
 from minillama.kernels.cpu.matmul.activations import STEP
+from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.runtime.machine_code import (
     callable_at,
     compile_kernels,
@@ -23,7 +23,6 @@ from minillama.lab.own_kernels.block_kernels import BLOCK_BYTES, BLOCK_WEIGHTS
 from minillama.lab.own_kernels.traced_kernels import CountedKernel
 
 TYPES = ("Q4_0", "Q8_0", "Q4_K", "F16")
-ARGUMENTS = 10  # words of a `MatmulArgs`
 FLOAT_STEP = 32  # weights of a row in a step of a float kernel
 
 
@@ -74,10 +73,12 @@ def package_product(isa: Isa) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         width = row_bytes // BLOCK_BYTES * BLOCK_WEIGHTS
         source, scratch = np.ascontiguousarray(x, np.float32), np.empty(2 * width, np.uint8)
         y = np.empty(rows, np.float32)
-        words = (weights.ctypes.data, row_bytes, width, rows, 1, source.ctypes.data, scratch.ctypes.data, y.ctypes.data)
-        args = (ctypes.c_int64 * ARGUMENTS)(*words)
-        prepare(ctypes.addressof(args), 0, 1)
-        multiply(ctypes.addressof(args), 0, rows)
+        args = MatmulArgs.pack(
+            weights=weights.ctypes.data, row_bytes=row_bytes, width=width, rows=rows, tokens=1,
+            source=source.ctypes.data, x=scratch.ctypes.data, y=y.ctypes.data,
+        )  # fmt: skip
+        prepare(args.ctypes.data, 0, 1)
+        multiply(args.ctypes.data, 0, rows)
         return y
 
     return product

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
 
 from minillama.kernels.cpu.runtime.machine_code import Listing, callable_at, compile_listing, load_machine_code
 from minillama.kernels.cpu.runtime.registry import chosen_isa
@@ -133,7 +135,4 @@ def random_blocks(rows: int, width: int, seed: int = 17) -> np.ndarray:
 
 def dequantised(weights: np.ndarray) -> np.ndarray:
     """The float32 weights of Q4_0 bytes, [rows, width]."""
-    blocks = weights.reshape(len(weights), -1, BLOCK_BYTES)
-    scales = np.ascontiguousarray(blocks[:, :, :2]).view(np.float16).astype(np.float32)
-    codes = np.concatenate([blocks[:, :, 2:] & 15, blocks[:, :, 2:] >> 4], axis=-1).astype(np.float32) - 8
-    return (codes * scales).reshape(len(weights), -1)
+    return dequantize(weights, GGMLQuantizationType.Q4_0)

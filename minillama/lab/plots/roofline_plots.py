@@ -23,6 +23,7 @@ from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Figure, apply_layout, format_number, text_table
 from minillama.measure.limits.roofline import Roofline, matmul_flops, measure_roofline, model_work
+from minillama.measure.limits.work_per_token import Work
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial
 from minillama.random_models.known_shapes import shape_named
@@ -175,7 +176,11 @@ def trial_speed(model: Path | None, trial: Trial, repetitions: int = 3) -> float
 
 def model_dot(model: Path | None, trial: Trial, tokens_per_second: float) -> Dot:
     """Dot of a measured test on a model; the work follows from formulas."""
-    work = model_work(model, trial)
+    return dot_of(model_work(model, trial), tokens_per_second)
+
+
+def dot_of(work: Work, tokens_per_second: float) -> Dot:
+    """The dot of a speed at some work a token."""
     return Dot(work.intensity, work.operations * tokens_per_second)
 
 

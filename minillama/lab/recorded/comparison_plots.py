@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from minillama.lab.plots.lab_plots import bars
-from minillama.lab.plots.roofline_plots import Dot
+from minillama.lab.plots.roofline_plots import Dot, dot_of
 from minillama.lab.recorded.recorded_runs import (
     LARGE,
     LLAMA,
@@ -28,11 +28,6 @@ from minillama.measure.limits.roofline import Roofline
 from minillama.measure.limits.work_per_token import Work
 
 SHORT = {STORYTELLER: "storyteller", LARGE: "random Q8_0", SMALLER: "random Q4_0"}
-
-
-def dot_of(work: Work, tokens_per_second: float) -> Dot:
-    """The dot of a speed at some work a token."""
-    return Dot(work.intensity, work.operations * tokens_per_second)
 
 
 def program_dots(records: Records, model: str, depths: Sequence[int] = (0,)) -> dict[str, Dot]:
