@@ -18,14 +18,14 @@ from tests.fuzz.toy_kind import CRASH, EXCEPTION, HANG, LARGE, LATE_ONCE, LONG_E
 from tests.fuzz.wire_sessions import SESSIONS
 
 SLICE = {
-    "gguf": 3000,
-    "tokenizer": 2000,
-    "template": 300,
-    "wire": 600,
-    "cli": 600,
-    "side_file": 3000,
-    "grammar": 300,
-    "request": 2000,
+    "gguf": 1000,
+    "tokenizer": 700,
+    "template": 200,
+    "wire": 300,
+    "cli": 200,
+    "side_file": 1000,
+    "grammar": 120,
+    "request": 700,
 }
 
 

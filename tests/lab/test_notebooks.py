@@ -40,12 +40,16 @@ LONG = {
 
 # Their solutions measure for minutes, in process after process.
 LONGEST = {
+    "01_roofline",
     "05_prefill_decode_cache",
     "06_evaluate",
     "07_quantise",
     "08_optimise_one_device",
     "09_shard",
+    "11_lying_benchmarks",
+    "13_many_readers",
     "15_guess_and_check",
+    "16_not_all_attention",
 }
 
 each_lab = pytest.mark.parametrize("source", SOURCES, ids=NAMES)
