@@ -72,17 +72,24 @@ machine = env.describe()
 print("processor        ", machine.cpu)
 print(
     "cores            ",
-    f"{machine.physical_cores} physical, {machine.logical_cores} logical, this process may use {len(machine.affinity)}",
+    f"{machine.physical_cores} physical, {machine.logical_cores} logical, this process may use "
+    f"{len(machine.affinity)}",
 )
 print("instruction sets ", " ".join(machine.instruction_sets))
 print(
     "memory           ",
-    *(f"{size / 2**30:.1f} GiB" for size in (machine.memory_total, machine.memory_available) if size),
+    *(
+        f"{size / 2**30:.1f} GiB"
+        for size in (machine.memory_total, machine.memory_available)
+        if size
+    ),
     "(all, free)",
 )
 print(
     "devices          ",
-    ", ".join(f"{device['platform']}:{device['id']} {device['kind']}" for device in doctor.devices()),
+    ", ".join(
+        f"{device['platform']}:{device['id']} {device['kind']}" for device in doctor.devices()
+    ),
 )
 
 # %% [markdown]
@@ -245,9 +252,12 @@ print("naive timing: ", f"{1e3 * naive:.2f} ms")
 with watched_load():
     timings = llm.generate("Once upon a time", n=64, temp=0.8, seed=1).timings
 print(f"prompt      {timings.prompt_tokens:4} tokens  {timings.prompt_per_second:8.1f} tokens/s")
-print(f"generation  {timings.generated_tokens:4} tokens  {timings.generated_per_second:8.1f} tokens/s")
 print(
-    f"first token {1e3 * timings.first_token:8.1f} ms, compile {timings.compile:.2f} s, in all {timings.total:.2f} s"
+    f"generation  {timings.generated_tokens:4} tokens  {timings.generated_per_second:8.1f} tokens/s"
+)
+print(
+    f"first token {1e3 * timings.first_token:8.1f} ms, compile {timings.compile:.2f} s, in all "
+    f"{timings.total:.2f} s"
 )
 
 # %%
@@ -259,7 +269,12 @@ parts = {
     "first token": timings.first_token,
 }
 show(
-    bars(list(parts), [1e3 * value for value in parts.values()], "Tokens are not equally fast", "milliseconds")
+    bars(
+        list(parts),
+        [1e3 * value for value in parts.values()],
+        "Tokens are not equally fast",
+        "milliseconds",
+    )
 )
 # %% [markdown]
 # Run the cell above a few times. The median hardly changes, the slowest token changes a lot. A single number of a

@@ -28,7 +28,7 @@ from minillama.lab import Dropdown, IntSlider, Panel, Prediction, Slider, show
 from minillama.lab.checks import lab01 as check
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.report_html import save_figure
-from minillama.lab.lab_record import measurement
+from minillama.lab.lab_record import measurement, roof_share
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.roofline_plots import (
     Dot,
@@ -58,13 +58,19 @@ logging.getLogger("minillama").setLevel(logging.ERROR)
 
 # %%
 small = Prediction(
-    "01", "100 MB model, decoding", "A model of 100 MB: how many tokens a second does it write here?", "tokens/s"
+    "01",
+    "100 MB model, decoding",
+    "A model of 100 MB: how many tokens a second does it write here?",
+    "tokens/s",
 )
 small.ask()
 
 # %%
 large = Prediction(
-    "01", "1 GB model, decoding", "A model of 1 GB: how many tokens a second does it write here?", "tokens/s"
+    "01",
+    "1 GB model, decoding",
+    "A model of 1 GB: how many tokens a second does it write here?",
+    "tokens/s",
 )
 large.ask()
 
@@ -91,13 +97,17 @@ for loop in loops:
 
 
 # %% tags=["exercise"]
-def bandwidth(elements: int, itemsize: int, arrays_read: int, arrays_written: int, seconds: float) -> float:
+def bandwidth(
+    elements: int, itemsize: int, arrays_read: int, arrays_written: int, seconds: float
+) -> float:
     """Bytes a second that a loop moved."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
-def bandwidth(elements: int, itemsize: int, arrays_read: int, arrays_written: int, seconds: float) -> float:
+def bandwidth(
+    elements: int, itemsize: int, arrays_read: int, arrays_written: int, seconds: float
+) -> float:
     """Bytes a second that a loop moved."""
     return elements * itemsize * (arrays_read + arrays_written) / seconds
 
@@ -213,7 +223,8 @@ measurement("01", "arithmetic", roof.flops / 1e9, "billions of operations/s")
 measurement("01", "ridge", roof.ridge, "operations/byte")
 print(f"{roof.threads} threads read {roof.bandwidth / 1e9:.1f} GB/s, ", end="")
 print(
-    f"and do {roof.flops / 1e9:.0f} billion operations/s; the roofs meet at {roof.ridge:.1f} operations a byte"
+    f"and do {roof.flops / 1e9:.0f} billion operations/s; the roofs meet at {roof.ridge:.1f} "
+    "operations a byte"
 )
 for place in (0.25, 2, 1000):
     got = attempt(attainable, place, roof.bandwidth, roof.flops)
@@ -228,7 +239,9 @@ for place in (0.25, 2, 1000):
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 sweep = dict(sweep_rows(ROWS))
 measurement("01", "128 rows over 1 row, operations/s", sweep[128].flops / sweep[1].flops, "times")
-climb = roofline(roof, {}, "A product with more and more rows", curves={"1 to 128 rows": list(sweep.values())})
+climb = roofline(
+    roof, {}, "A product with more and more rows", curves={"1 to 128 rows": list(sweep.values())}
+)
 show(save_figure("01", "climb", climb))
 
 # %% [markdown]
@@ -244,13 +257,17 @@ show(save_figure("01", "climb", climb))
 
 
 # %% tags=["exercise"]
-def bound(weights: float, weight_bits: float, cache_bytes: float, bandwidth: float, flops: float) -> float:
+def bound(
+    weights: float, weight_bits: float, cache_bytes: float, bandwidth: float, flops: float
+) -> float:
     """The most tokens a second that a model writes."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
-def bound(weights: float, weight_bits: float, cache_bytes: float, bandwidth: float, flops: float) -> float:
+def bound(
+    weights: float, weight_bits: float, cache_bytes: float, bandwidth: float, flops: float
+) -> float:
     """The most tokens a second that a model writes."""
     return min(bandwidth / (weights * weight_bits / 8 + cache_bytes), flops / (2 * weights))
 
@@ -276,7 +293,7 @@ with random_model(100) as path:
         record_dot("01", "100 MB, decode", model_dot(path, DECODE, rates[DECODE.name]))
         record_dot("01", "100 MB, prompt", model_dot(path, PROMPT, rates[PROMPT.name]))
         says = roof.tokens_per_second(model_work(path, DECODE))
-        measurement("01", "100 MB model, share of its roof", rates[DECODE.name] / says, "share")
+        roof_share("01", "100 MB model, share of its roof", rates[DECODE.name] / says)
         show(small.compare(rates[DECODE.name], model=says))
 
 # %% [markdown]
@@ -291,7 +308,7 @@ with random_model(1000) as path:
         rate = trial_speed(path, FEW)
         record_dot("01", "1 GB, decode", model_dot(path, FEW, rate))
         says = roof.tokens_per_second(model_work(path, FEW))
-        measurement("01", "1 GB model, share of its roof", rate / says, "share")
+        roof_share("01", "1 GB model, share of its roof", rate / says)
         show(large.compare(rate, model=says))
 
 # %% [markdown]
@@ -357,7 +374,9 @@ for name, kind, bytes_per_second, operations in machines:
     print(f"{name:38} {attempt(ridge_rows, kind, bytes_per_second, operations)} tokens")
 
 # %%
-print("this machine, weights in Q8_0:", attempt(ridge_rows, 8.5, roof.bandwidth, roof.flops), "tokens")
+print(
+    "this machine, weights in Q8_0:", attempt(ridge_rows, 8.5, roof.bandwidth, roof.flops), "tokens"
+)
 
 # %% [markdown]
 # One chat decodes one token at a time, so on a data-centre GPU about 99 % of the arithmetic is idle. Therefore servers
@@ -372,7 +391,12 @@ print("this machine, weights in Q8_0:", attempt(ridge_rows, 8.5, roof.bandwidth,
 
 # %%
 curves = {}
-WEIGHT_TYPES = {"Q8_0": TensorType.Q8_0, "Q4_0": TensorType.Q4_0, "F16": TensorType.F16, "float32 by XLA": None}
+WEIGHT_TYPES = {
+    "Q8_0": TensorType.Q8_0,
+    "Q4_0": TensorType.Q4_0,
+    "F16": TensorType.F16,
+    "float32 by XLA": None,
+}
 
 
 def predicted(settings):
@@ -400,6 +424,7 @@ def measure(settings):
         yield draw(settings)
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         Slider("weights", "billions of weights", 0.1, 70.0, 0.1, 8.0, "of the whole model"),

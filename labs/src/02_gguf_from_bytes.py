@@ -140,7 +140,9 @@ print("你好 as it would stand in a file:", struct.pack("<Q", 6).hex(" "), "你
 model = open_gguf(path)
 for key, value in model.metadata.items():
     text = (
-        f"{len(value)} values, the first: {value[:3]}" if isinstance(value, tuple | np.ndarray) else repr(value)
+        f"{len(value)} values, the first: {value[:3]}"
+        if isinstance(value, tuple | np.ndarray)
+        else repr(value)
     )
     print(f"{key:42} {model.kinds[key]:14} {text[:90]}")
 
@@ -163,7 +165,8 @@ for key, value in model.metadata.items():
 # %% tags=["check-output"]
 for tensor in list(model.tensors.values())[:6]:
     print(
-        f"{tensor.name:28} {tensor.shape!s:14} {tensor.type.name:5} {tensor.nbytes:9,} bytes at {tensor.offset:9,}"
+        f"{tensor.name:28} {tensor.shape!s:14} {tensor.type.name:5} {tensor.nbytes:9,} bytes "
+        f"at {tensor.offset:9,}"
     )
 
 # %%
@@ -178,7 +181,8 @@ show(treemap(sizes, types, f"{path.name}: every tensor, as large as its bytes"))
 # ### Exercise 3: find a row in the file
 # Quantised weights come in **blocks**: a Q8_0 block holds 32 weights in 34 bytes. A row of a matrix is a whole number
 # of blocks. At which byte of the file does row `row` of a tensor start? The arguments are the end of the table, the
-# alignment, the tensor's own offset, the number of weights in a row, and the block as `(weights, bytes)`.
+# alignment, the tensor's own offset, the number of the row, the number of weights in a row, and the block as
+# `(weights, bytes)`.
 
 
 # %% tags=["exercise"]
@@ -351,10 +355,24 @@ def draw_block(settings):
     return block_figure(weights, TensorType[settings["type"]], 32 * settings["block"])
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
-        Dropdown("type", "type", tuple(kind.name for kind in SHOWN_TYPES), "Q4_0", "how the weights are stored"),
-        IntSlider("block", "block of 32 weights", 0, weights.size // 32 - 1, 0, "where in the tensor to look"),
+        Dropdown(
+            "type",
+            "type",
+            tuple(kind.name for kind in SHOWN_TYPES),
+            "Q4_0",
+            "how the weights are stored",
+        ),
+        IntSlider(
+            "block",
+            "block of 32 weights",
+            0,
+            weights.size // 32 - 1,
+            0,
+            "where in the tensor to look",
+        ),
     ],
     draw_block,
 ).show()
@@ -373,7 +391,8 @@ megabytes = 256
 resident = Prediction(
     "02",
     "resident after mapping",
-    f"A file of {megabytes} MB is mapped and every 64th MB of it is touched. How many MB does the process grow?",
+    f"A file of {megabytes} MB is mapped and every 64th MB of it is touched. How many MB does "
+    "the process grow?",
     "MB",
 )
 resident.ask()
@@ -398,7 +417,9 @@ with tempfile.TemporaryDirectory() as folder:
             out.write(bytes(1_000_000))
     with watched_load():
         mapped_mb, mapped_s, mapping = grown(lambda: np.memmap(large, np.uint8, mode="r"))
-        touched_mb, touched_s, _ = grown(lambda: [int(mapping[place * 64_000_000]) for place in range(4)])
+        touched_mb, touched_s, _ = grown(
+            lambda: [int(mapping[place * 64_000_000]) for place in range(4)]
+        )
         read_mb, read_s, content = grown(large.read_bytes)
     del mapping, content
 print(f"map:              {mapped_mb:7.2f} MB more, {1e3 * mapped_s:7.2f} ms")

@@ -31,7 +31,14 @@ from minillama.lab import IntSlider, Panel, Prediction, TextBox, show
 from minillama.lab.checks import lab03 as check
 from minillama.lab.checks.lab03 import attention_variant, rope_variant
 from minillama.lab.grading.check import attempt
-from minillama.lab.llama_numpy import WEIGHT_NAMES, Functions, Sizes, forward, read_sizes, relative_difference
+from minillama.lab.llama_numpy import (
+    WEIGHT_NAMES,
+    Functions,
+    Sizes,
+    forward,
+    read_sizes,
+    relative_difference,
+)
 from minillama.lab.plots.lab_plots import attention_map, lines
 from minillama.lab.widgets.figure import text_table
 
@@ -88,11 +95,14 @@ def draw_head(settings):
     return attention_map(pieces, weights[:, : len(tokens)], title)
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         TextBox("prompt", "prompt", "Lily had a red ball. Tom had a blue", "Enter to use it"),
         IntSlider("layer", "layer", 0, llm.config.block_count - 1, 2, "0 is the first"),
-        IntSlider("head", "query head", 0, llm.config.head_count - 1, 2, "two neighbours share a key head"),
+        IntSlider(
+            "head", "query head", 0, llm.config.head_count - 1, 2, "two neighbours share a key head"
+        ),
     ],
     draw_head,
     compiles=lambda settings: settings["prompt"] not in traces,
@@ -159,7 +169,10 @@ def rope(x: np.ndarray, base: float) -> np.ndarray:
     """Rotate the neighbouring pairs of x [T, N, H]; positions are 0 to T - 1."""
     T, N, H = x.shape
     angle = np.arange(T)[:, None] * base ** (-np.arange(0, H, 2) / H)  # [T, H/2]
-    cos, sin = np.cos(angle)[:, None, :], np.sin(angle)[:, None, :]  # [T, 1, H/2]: the same for all heads
+    cos, sin = (
+        np.cos(angle)[:, None, :],
+        np.sin(angle)[:, None, :],
+    )  # [T, 1, H/2]: the same for all heads
     a, b = x[..., 0::2], x[..., 1::2]
     return np.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(T, N, H)
 
@@ -320,7 +333,9 @@ def errors(found, reference) -> list[float]:
 
 
 numpy_32 = forward(file, ids, Functions())
-found = attempt(lambda: errors(forward(file, ids, Functions(rms_norm, rope, attention, swiglu)), trace))
+found = attempt(
+    lambda: errors(forward(file, ids, Functions(rms_norm, rope, attention, swiglu)), trace)
+)
 series = {"yours": found} if isinstance(found, list) else {}
 print("yours:", "compared" if series else found)
 show(
@@ -373,13 +388,15 @@ BUGS = {
 right = trace["result_output"].argmax(axis=-1)
 broken = {name: forward(file, ids, bug) for name, bug in BUGS.items()}
 wrong = {
-    name: 100 * float(np.mean(found["result_output"].argmax(axis=-1) != right)) for name, found in broken.items()
+    name: 100 * float(np.mean(found["result_output"].argmax(axis=-1) != right))
+    for name, found in broken.items()
 }
 show(changed.compare(wrong["RoPE pairs of NEOX"]))
 # %%
 show(
     lines(
-        {name: errors(found, numpy_32) for name, found in broken.items()} | {"the engine": errors(trace, numpy_32)},
+        {name: errors(found, numpy_32) for name, found in broken.items()}
+        | {"the engine": errors(trace, numpy_32)},
         RESULTS,
         "Three bugs that do not crash, and the engine",
         "result",
@@ -387,7 +404,11 @@ show(
         logarithmic=True,
     )
 )
-print(text_table(("bug", "next tokens changed"), [(name, f"{share:.0f} %") for name, share in wrong.items()]))
+print(
+    text_table(
+        ("bug", "next tokens changed"), [(name, f"{share:.0f} %") for name, share in wrong.items()]
+    )
+)
 
 # %% [markdown]
 # Here the reference is plain numpy. A misplaced ε is invisible in the text and visible in the figure: the error is
@@ -406,7 +427,7 @@ check.score()
 # * A Llama is: table lookup, (norm, attention, add, norm, feed-forward, add) × layers, norm, product with the table.
 # * Position enters only through RoPE. The order of the pairs is a convention of the model family, and a wrong one does
 #   not crash.
-# * Grouped heads only shrink the cache of keys and values, by N/K.
+# * Grouped heads shrink only the cache of keys and values: to K/N of its size.
 # * Debug by comparing named intermediate results: the first wrong one shows the bug. Know the precision of your
 #   reference.
 #

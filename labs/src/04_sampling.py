@@ -72,18 +72,39 @@ def draw(settings):
 def write(settings):
     """The story, without widgets: settings in, pieces of text out."""
     yield settings["prompt"]
-    with llm.stream(settings["prompt"], n=150, seed=settings["seed"], **options(settings)) as stream:
+    with llm.stream(
+        settings["prompt"], n=150, seed=settings["seed"], **options(settings)
+    ) as stream:
         for piece in stream:
             yield piece.text
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         TextBox("prompt", "prompt", PROMPT, "what the model continues; Enter to use it"),
-        Slider("temp", "--temp", 0.0, 2.0, 0.05, 0.8, "divides the logits: low is careful, high is wild"),
+        Slider(
+            "temp",
+            "--temp",
+            0.0,
+            2.0,
+            0.05,
+            0.8,
+            "divides the logits: low is careful, high is wild",
+        ),
         IntSlider("top_k", "--top-k", 0, 100, 40, "keep the k likeliest; 0 is off"),
-        Slider("top_p", "--top-p", 0.0, 1.0, 0.01, 0.95, "keep the likeliest that make up p; 1 is off"),
-        Slider("min_p", "--min-p", 0.0, 0.5, 0.01, 0.05, "keep what has at least p of the likeliest; 0 is off"),
+        Slider(
+            "top_p", "--top-p", 0.0, 1.0, 0.01, 0.95, "keep the likeliest that make up p; 1 is off"
+        ),
+        Slider(
+            "min_p",
+            "--min-p",
+            0.0,
+            0.5,
+            0.01,
+            0.05,
+            "keep what has at least p of the likeliest; 0 is off",
+        ),
         Slider(
             "repeat_penalty",
             "--repeat-penalty",
@@ -274,7 +295,9 @@ TEMPS = (0.4, 0.8, 1.2, 1.6, 2.0)
 
 def kept(order, temp):
     """Number of tokens that min-p 0.05 leaves, with only the temperature."""
-    return stage_reports(llm, PROMPT, Sampling(**off | {"min_p": 0.05, "temp": temp, "samplers": order}))[-1].kept
+    return stage_reports(
+        llm, PROMPT, Sampling(**off | {"min_p": 0.05, "temp": temp, "samplers": order})
+    )[-1].kept
 
 
 print(f"llama.cpp's order, temperature 0.8: min-p 0.05 leaves {kept('mt', 0.8)} tokens")
@@ -296,7 +319,15 @@ table = {
     "min-p, then temperature (llama.cpp)": [kept("mt", temp) for temp in TEMPS],
     "temperature, then min-p": [kept("tm", temp) for temp in TEMPS],
 }
-show(lines(table, [str(temp) for temp in TEMPS], "Tokens that min-p 0.05 leaves", "temperature", "tokens left"))
+show(
+    lines(
+        table,
+        [str(temp) for temp in TEMPS],
+        "Tokens that min-p 0.05 leaves",
+        "temperature",
+        "tokens left",
+    )
+)
 
 # %% [markdown]
 # In llama.cpp's order the filters use the model's own probabilities. So the temperature changes the probabilities of

@@ -50,7 +50,8 @@ from minillama.measure.limits.work_per_token import cache_bytes_read, prompt_wei
 logging.getLogger("minillama").setLevel(logging.ERROR)
 llm = ml.load(ctx_size=2048, progress=False)
 PROMPT = (
-    "Once upon a time, there was a little fox who lived in a deep forest. Every day she walked to the river. "
+    "Once upon a time, there was a little fox who lived in a deep forest. Every day she walked "
+    "to the river. "
     * 10
 )
 llm
@@ -66,7 +67,8 @@ ids = llm.tokenizer.encode(PROMPT)
 first_token = Prediction(
     "05",
     "first token over later token",
-    f"The prompt has {len(ids)} tokens. How many times longer than a later token does the first one take?",
+    f"The prompt has {len(ids)} tokens. How many times longer than a later token does the "
+    "first one take?",
     "times",
 )
 first_token.ask()
@@ -75,7 +77,9 @@ first_token.ask()
 first_token.record(10)  # "the prompt is read in one go, so it cannot be much"
 
 # %%
-list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))  # first run without timing, to compile everything
+list(
+    llm.stream(ids, n=48, temp=0.0, ignore_eos=True)
+)  # first run without timing, to compile everything
 pieces = list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))
 seconds = [piece.seconds for piece in pieces]
 show(first_token.compare(seconds[0] / np.median(seconds[1:]), model=len(ids)))
@@ -113,7 +117,10 @@ parts = {
 }
 show(
     bars(
-        list(parts), [1e3 * value for value in parts.values()], "Parts of the time to the first token", "milliseconds"
+        list(parts),
+        [1e3 * value for value in parts.values()],
+        "Parts of the time to the first token",
+        "milliseconds",
     )
 )
 
@@ -182,7 +189,8 @@ for name, function in (("naive", naive), ("yours", generate)):
     written = attempt(function, model, start, 6)
     text = llm.tokenizer.decode(written) if isinstance(written, list) else written
     print(
-        f"{name}: {model.calls} passes, {model.tokens:3} tokens run, {len(model.programs)} programs: {text!r}"
+        f"{name}: {model.calls} passes, {model.tokens:3} tokens run, {len(model.programs)} "
+        f"programs: {text!r}"
     )
 
 # %% [markdown]
@@ -194,7 +202,8 @@ for name, function in (("naive", naive), ("yours", generate)):
 growth = Prediction(
     "05",
     "1024 over 64, without a cache",
-    "Without a cache: how many times longer does one more token take after 1024 tokens than after 64?",
+    "Without a cache: how many times longer does one more token take after 1024 tokens than "
+    "after 64?",
     "times",
 )
 growth.ask()
@@ -205,10 +214,16 @@ growth.record(16)  # sixteen times as many tokens
 # %%
 CONTEXTS = (64, 128, 256, 512, 1024)
 measured = {
-    "everything again": {context: one_more_token(llm, context, cached=False) for context in CONTEXTS},
+    "everything again": {
+        context: one_more_token(llm, context, cached=False) for context in CONTEXTS
+    },
     "with the cache": {context: one_more_token(llm, context, cached=True) for context in CONTEXTS},
 }
-show(growth.compare(measured["everything again"][1024] / measured["everything again"][64], model=1024 / 64))
+show(
+    growth.compare(
+        measured["everything again"][1024] / measured["everything again"][64], model=1024 / 64
+    )
+)
 
 # %% [markdown]
 # ### Exercise 2: the slope
@@ -244,7 +259,10 @@ for name, points in measured.items():
         slopes[name] = measurement("05", f"slope, {name}", k, "exponent")
 show(
     power_laws(
-        {name: {at: 1e3 * value for at, value in points.items()} for name, points in measured.items()},
+        {
+            name: {at: 1e3 * value for at, value in points.items()}
+            for name, points in measured.items()
+        },
         "One more token",
         "tokens before it",
         "milliseconds",
@@ -339,7 +357,8 @@ big = ml.load(big_model(), ctx_size=1024, progress=False)
 sixteen = Prediction(
     "05",
     "pass of 16 tokens over pass of 1",
-    "A pass of 16 tokens against a pass of 1, on the 73 MB model: how many times longer does it take?",
+    "A pass of 16 tokens against a pass of 1, on the 73 MB model: how many times longer does "
+    "it take?",
     "times",
 )
 sixteen.ask()
@@ -396,8 +415,14 @@ check.intensity(intensity)
 # %% tags=["check-output"]
 multiplied, read = prompt_weights(big.file, big.config), weight_bytes(big.file, big.config)
 for name, tokens in (("decode", 1), ("lookup of 7", 8), ("prompt chunk (-ub 512)", 512)):
-    got = attempt(intensity, multiplied, read, cache_bytes_read(big.config, big.cache_types, [512]), tokens)
-    print(f"{name:22} {got:7.1f} operations per byte" if isinstance(got, float) else f"{name:22} {got}")
+    got = attempt(
+        intensity, multiplied, read, cache_bytes_read(big.config, big.cache_types, [512]), tokens
+    )
+    print(
+        f"{name:22} {got:7.1f} operations per byte"
+        if isinstance(got, float)
+        else f"{name:22} {got}"
+    )
 
 # %%
 for tokens in (1, 16, 64):  # for the figure of lab 01
@@ -518,7 +543,8 @@ for name, config in CACHE_MODELS.items():
 meeting = Prediction(
     "05",
     "tokens from which a recurrent layer is smaller",
-    "Qwen3.5 0.8B: from how many tokens on is a DeltaNet layer smaller than an attention layer (f16)?",
+    "Qwen3.5 0.8B: from how many tokens on is a DeltaNet layer smaller than an attention layer "
+    "(f16)?",
     "tokens",
 )
 meeting.ask()
@@ -602,7 +628,8 @@ def by_bytes(settings, depths, speed):
     chosen, types = models[settings["model"]], read_cache_types(settings["type"], settings["type"])
     weights = weight_bytes(chosen.file, chosen.config)
     return {
-        depth: speed * weights / (weights + cache_bytes_read(chosen.config, types, [depth])) for depth in depths
+        depth: speed * weights / (weights + cache_bytes_read(chosen.config, types, [depth]))
+        for depth in depths
     }
 
 
@@ -611,7 +638,9 @@ modelled = {}
 
 def draw(settings):
     """All curves measured so far, without widgets: settings in, figure out."""
-    return sweep(curves, modelled, "Tokens a second by depth", "tokens of context", "tokens a second")
+    return sweep(
+        curves, modelled, "Tokens a second by depth", "tokens of context", "tokens a second"
+    )
 
 
 def measure(settings):
@@ -627,10 +656,17 @@ def measure(settings):
         yield draw(settings)
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         Dropdown("model", "model", tuple(models), "storyteller, 2.4 MB", "which file decodes"),
-        Dropdown("type", "-ctk, -ctv", ("f16", "f32", "bf16", "q8_0"), "f16", "how keys and values are kept"),
+        Dropdown(
+            "type",
+            "-ctk, -ctv",
+            ("f16", "f32", "bf16", "q8_0"),
+            "f16",
+            "how keys and values are kept",
+        ),
         IntSlider("deepest", "-d, up to", 64, 1000, 1000, "the deepest of five depths"),
     ],
     draw,

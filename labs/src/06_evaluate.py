@@ -26,7 +26,12 @@ import numpy as np
 
 from minillama.lab import Dropdown, Panel, Prediction, show
 from minillama.lab.checks import lab06 as check
-from minillama.lab.experiments.quantised_storytellers import distance, heldout_text, load_quantised, scored_logits
+from minillama.lab.experiments.quantised_storytellers import (
+    distance,
+    heldout_text,
+    load_quantised,
+    scored_logits,
+)
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
 from minillama.lab.plots.lab_plots import bars, lines
@@ -41,7 +46,10 @@ from minillama.model import cache_bytes
 llm = load_quantised("F16")  # the storyteller in 16 bits
 text = heldout_text()
 ids = llm.tokenizer.encode(text)
-print(f"{len(ids)} tokens of stories that this model was not trained on; the text begins: {text[:70]!r}")
+print(
+    f"{len(ids)} tokens of stories that this model was not trained on; the text begins: "
+    f"{text[:70]!r}"
+)
 llm
 
 # %% [markdown]
@@ -176,7 +184,10 @@ worse.record(10)  # a quarter of the bits, so it must show
 # %%
 NAMES = ("F16", "Q8_0", "Q4_0", "Q2_K")
 running = {
-    name: [(each.count, each.ppl, each.error) for each in running_perplexity(load_quantised(name), ids, ctx_size=CTX)]
+    name: [
+        (each.count, each.ppl, each.error)
+        for each in running_perplexity(load_quantised(name), ids, ctx_size=CTX)
+    ]
     for name in NAMES
 }
 for name, points in running.items():
@@ -233,12 +244,23 @@ def claims(name):
     a, b = likelihoods(llm, ids), likelihoods(load_quantised(name), ids)
     change, error = 100 * (b - a).mean(), 100 * (b - a).std(ddof=1) / np.sqrt(len(a))
     words = {-1: "F16 is better", 0: "cannot tell", 1: f"{name} is better"}[verdict(a, b)]
-    return name, f"{change:+.1f} % ± {error:.1f}", words, f"{divergence.kld:.3f}", f"{divergence.same_top:.0%}"
+    return (
+        name,
+        f"{change:+.1f} % ± {error:.1f}",
+        words,
+        f"{divergence.kld:.3f}",
+        f"{divergence.same_top:.0%}",
+    )
 
 
 table = [attempt(claims, name) for name in NAMES[1:]]
 if all(isinstance(row, tuple) for row in table):
-    print(text_table(("against F16", "PPL, pair by pair", "verdict", "KL divergence", "same first choice"), table))
+    print(
+        text_table(
+            ("against F16", "PPL, pair by pair", "verdict", "KL divergence", "same first choice"),
+            table,
+        )
+    )
 else:
     print(table[0])
 
@@ -280,6 +302,7 @@ def measure(settings):
         yield draw(settings)
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         Dropdown(
@@ -289,7 +312,13 @@ panel = Panel(
             "F16",
             "how the weights are stored",
         ),
-        Dropdown("ctx", "-c", ("64", "128", "256", "512"), "256", "tokens of a window; its second half is scored"),
+        Dropdown(
+            "ctx",
+            "-c",
+            ("64", "128", "256", "512"),
+            "256",
+            "tokens of a window; its second half is scored",
+        ),
         Dropdown("text", "-f", tuple(TEXTS), "held-out stories", "what is read"),
     ],
     draw,
@@ -314,7 +343,10 @@ show(last)
 
 # %%
 tail = Prediction(
-    "06", "p99 over p50 of a later token", "How many times longer than the median is the p99 of a later token?", "times"
+    "06",
+    "p99 over p50 of a later token",
+    "How many times longer than the median is the p99 of a later token?",
+    "times",
 )
 tail.ask()
 
@@ -361,7 +393,9 @@ check.latencies(latencies)
 got = attempt(latencies, answers)
 if isinstance(got, tuple):
     print(
-        "first token p50 {:.2f} ms, later tokens p50 {:.2f} ms, p99 {:.2f} ms".format(*(1e3 * value for value in got))
+        "first token p50 {:.2f} ms, later tokens p50 {:.2f} ms, p99 {:.2f} ms".format(
+            *(1e3 * value for value in got)
+        )
     )
     show(tail.compare(got[2] / got[1], model=1.0))
 later = 1e3 * np.concatenate([answer[1:] for answer in answers])
@@ -456,10 +490,16 @@ TEMPERATURES = (0.2, 0.5, 0.8, 1.1, 1.4, 2.0)
 settings = [llm.sampling(temp=temp, top_k=0, top_p=1.0, min_p=0.0) for temp in TEMPERATURES]
 rows = list(measure_quality(llm, PROMPTS, settings, samples=8, n=40, seed=1))
 samples = [
-    [[list(words(each.text)) for each in row.samples if each.prompt.text == prompt] for prompt in PROMPTS]
+    [
+        [list(words(each.text)) for each in row.samples if each.prompt.text == prompt]
+        for prompt in PROMPTS
+    ]
     for row in rows
 ]
-shares = [attempt(lambda texts=texts: float(np.mean([distinct(each, 2) for each in texts]))) for texts in samples]
+shares = [
+    attempt(lambda texts=texts: float(np.mean([distinct(each, 2) for each in texts])))
+    for texts in samples
+]
 curve = {
     "distinct-2, yours": shares if all(isinstance(share, float) for share in shares) else [],
     "self-BLEU": [row.diversity.self_bleu for row in rows],

@@ -78,7 +78,9 @@ converted_size = Prediction(
 converted_size.ask()
 
 # %% tags=["solution"]
-converted_size.record(3.4)  # the table and the feed-forward matrices: 2 * (2048 * 256 + 3 * 3 * 256 * 512) bytes
+converted_size.record(
+    3.4
+)  # the table and the feed-forward matrices: 2 * (2048 * 256 + 3 * 3 * 256 * 512) bytes
 
 # %% tags=["check-output"]
 for kind in ("f16", "q8_0"):
@@ -104,7 +106,10 @@ show(converted_size.compare(size / 1e6, model=by_formula["f16"] / 1e6))
 files = {kind: open_gguf(folder.parent / f"storyteller-{kind}.gguf") for kind in by_formula}
 for kind, file in files.items():
     size = file.path.stat().st_size
-    print(f"{kind:4}: tensors {file.nbytes:9,} bytes, by formula {by_formula[kind]:9,}; file {size:9,}")
+    print(
+        f"{kind:4}: tensors {file.nbytes:9,} bytes, by formula {by_formula[kind]:9,}; file "
+        f"{size:9,}"
+    )
 
 # %% [markdown]
 # What does a converter do? It copies the sizes and the vocabulary into metadata (`llama.block_count` is
@@ -119,7 +124,9 @@ for name, tensor in files["f16"].tensors.items():
     if not name.startswith(("blk.1", "blk.2")):
         names = [each.removesuffix(".weight") for each in (hugging_face_name(name), name)]
         shape = " x ".join(map(str, tensor.shape))
-        rows.append((*names, shape, f"{tensor.nbytes:,}", f"{files['q8_0'].tensors[name].nbytes:,}"))
+        rows.append(
+            (*names, shape, f"{tensor.nbytes:,}", f"{files['q8_0'].tensors[name].nbytes:,}")
+        )
 print(text_table(("in the folder (.weight)", "in the file", "shape", "F16", "Q8_0"), rows))
 
 # %% [markdown]
@@ -131,7 +138,9 @@ print(text_table(("in the folder (.weight)", "in the file", "shape", "F16", "Q8_
 # %% tags=["check-output"]
 llm = load_quantised("F16")
 converted = files["f16"].tensors
-same = [np.array_equal(tensor.data, converted[name].data) for name, tensor in llm.file.tensors.items()]
+same = [
+    np.array_equal(tensor.data, converted[name].data) for name, tensor in llm.file.tensors.items()
+]
 print(f"{sum(same)} of {len(same)} tensors are equal")
 
 # %% [markdown]
@@ -180,11 +189,17 @@ def bound(x):
     """Largest error relative to d / 2, and RMS error relative to the weights' RMS."""
     codes, d = int8_rows(x)
     lost = x - d[:, None] * codes
-    return float(np.max(np.abs(lost) / d[:, None]) / 0.5), float(np.sqrt(np.mean(lost**2) / np.mean(x**2)))
+    return float(np.max(np.abs(lost) / d[:, None]) / 0.5), float(
+        np.sqrt(np.mean(lost**2) / np.mean(x**2))
+    )
 
 
 got = attempt(bound, weights)
-print("largest error {:.3f} of d / 2, mean error {:.2%} of the weights".format(*got) if isinstance(got, tuple) else got)
+print(
+    "largest error {:.3f} of d / 2, mean error {:.2%} of the weights".format(*got)
+    if isinstance(got, tuple)
+    else got
+)
 
 # %% [markdown]
 # Eight bits lose less than one percent. With four bits the grid has 15 steps instead of 255, and each row's largest
@@ -222,7 +237,8 @@ check.round_trip(round_trip)
 blocks = Prediction(
     "07",
     "error, scale a row over scale a block",
-    "4 bits: how many times larger is the mean error with one scale for a row of 512 than with one for each 32 of them?",
+    "4 bits: how many times larger is the mean error with one scale for a row of 512 than with "
+    "one for each 32 of them?",
     "times",
 )
 blocks.ask()
@@ -273,13 +289,17 @@ else:
 
 
 # %% tags=["exercise"]
-def bits_per_weight(code: int, block: int, scales: int, super_block: int, super_scales: int) -> float:
+def bits_per_weight(
+    code: int, block: int, scales: int, super_block: int, super_scales: int
+) -> float:
     """Bits per weight: `code` bits, `scales` bits per `block`, `super_scales` bits per `super_block`."""
     raise NotImplementedError
 
 
 # %% tags=["solution"]
-def bits_per_weight(code: int, block: int, scales: int, super_block: int, super_scales: int) -> float:
+def bits_per_weight(
+    code: int, block: int, scales: int, super_block: int, super_scales: int
+) -> float:
     """Bits per weight: `code` bits, `scales` bits per `block`, `super_scales` bits per `super_block`."""
     return code + scales / block + super_scales / super_block
 
@@ -292,7 +312,13 @@ def bits_per_weight(code: int, block: int, scales: int, super_block: int, super_
 check.bits_per_weight(bits_per_weight)
 
 # %% tags=["check-output"]
-FORMATS = {"Q8_0": (8, 32, 16, 32, 0), "Q4_0": (4, 32, 16, 32, 0), "Q4_K": (4, 32, 12, 256, 32), "Q6_K": (6, 16, 8, 256, 16), "Q2_K": (2, 16, 8, 256, 32)}
+FORMATS = {
+    "Q8_0": (8, 32, 16, 32, 0),
+    "Q4_0": (4, 32, 16, 32, 0),
+    "Q4_K": (4, 32, 12, 256, 32),
+    "Q6_K": (6, 16, 8, 256, 16),
+    "Q2_K": (2, 16, 8, 256, 32),
+}
 for name, numbers in FORMATS.items():
     print(f"{name}: {BITS[name]:.4f} bits in the file; you say", attempt(bits_per_weight, *numbers))
 
@@ -311,8 +337,13 @@ for name in ("F16", "Q8_0", "Q4_0", "Q4_K_M", "Q2_K"):
     kinds = Counter()
     for step in plan.steps:
         kinds[step.target.type.name] += step.source.size
-    shares = ", ".join(f"{kind} {count / plan.parameters:.1%}" for kind, count in kinds.most_common())
-    print(f"{name:7} {8 * plan.bytes_after / plan.parameters:5.2f} bits a weight, {plan.fallbacks} fallbacks: {shares}")
+    shares = ", ".join(
+        f"{kind} {count / plan.parameters:.1%}" for kind, count in kinds.most_common()
+    )
+    print(
+        f"{name:7} {8 * plan.bytes_after / plan.parameters:5.2f} bits a weight, "
+        f"{plan.fallbacks} fallbacks: {shares}"
+    )
 
 # %% [markdown]
 # *Fallbacks* are tensors whose rows are not whole blocks; they get another type. A super-block has 256 weights, and the
@@ -324,7 +355,12 @@ for name in ("F16", "Q8_0", "Q4_0", "Q4_K_M", "Q2_K"):
 # `weights` is the number of weights of each type, `bits` the bits per weight of each type. Return GB (10^9 bytes).
 
 # %%
-size_7b = Prediction("07", "Llama 2 7B in Q4_K_M", "Llama 2 7B has 6.74 billion weights. How large is it in Q4_K_M?", "GB")
+size_7b = Prediction(
+    "07",
+    "Llama 2 7B in Q4_K_M",
+    "Llama 2 7B has 6.74 billion weights. How large is it in Q4_K_M?",
+    "GB",
+)
 size_7b.ask()
 
 # %% tags=["solution"]
@@ -350,11 +386,21 @@ def gigabytes(weights: dict[str, int], bits: dict[str, float]) -> float:
 check.gigabytes(gigabytes)
 
 # %%
-show(size_7b.compare(sum(count * BITS[kind] for kind, count in weights_by_type("llama-2-7b", "Q4_K_M").items()) / 8e9, model=6.74 * 4.5 / 8))
+show(
+    size_7b.compare(
+        sum(count * BITS[kind] for kind, count in weights_by_type("llama-2-7b", "Q4_K_M").items())
+        / 8e9,
+        model=6.74 * 4.5 / 8,
+    )
+)
 
 # %% tags=["check-output"]
 for name in ("F16", "Q8_0", "Q4_K_M", "Q2_K"):
-    print(f"Llama 2 7B in {name:6}: you say", attempt(lambda name=name: round(gigabytes(weights_by_type("llama-2-7b", name), BITS), 2)), "GB")
+    print(
+        f"Llama 2 7B in {name:6}: you say",
+        attempt(lambda name=name: round(gigabytes(weights_by_type("llama-2-7b", name), BITS), 2)),
+        "GB",
+    )
 
 # %% [markdown]
 # ## 4. Faster?
@@ -365,7 +411,12 @@ for name in ("F16", "Q8_0", "Q4_K_M", "Q2_K"):
 # machine may have other load.
 
 # %%
-faster = Prediction("07", "tokens a second, Q4_0 over F16", "How many times faster does the large shape decode in Q4_0 than in F16?", "times")
+faster = Prediction(
+    "07",
+    "tokens a second, Q4_0 over F16",
+    "How many times faster does the large shape decode in Q4_0 than in F16?",
+    "times",
+)
 faster.ask()
 
 # %% tags=["solution"]
@@ -391,7 +442,11 @@ TYPES = ("F32", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2
 FEW = ("F32", "F16", "Q8_0", "Q4_0", "Q4_K_M")
 ACROSS = {
     "size": ("megabytes of the storyteller", lambda point: point.size / 1e6, False),
-    "speed": ("speed of the large shape, F16 = 1 (further right is better)", lambda point: point.speed, True),
+    "speed": (
+        "speed of the large shape, F16 = 1 (further right is better)",
+        lambda point: point.speed,
+        True,
+    ),
 }
 UP = {
     "KL divergence": ("KL divergence to F16, nats", lambda point: point.kld),
@@ -404,7 +459,13 @@ def draw(settings):
     """All types measured so far, without widgets: settings in, figure out."""
     (x, across, more), (y, up) = ACROSS[settings["x"]], UP[settings["y"]]
     points = {name: (across(point), up(point)) for name, point in trades.items()}
-    return pareto(points, f"Size, speed and quality of each type: {settings['y']} by {settings['x']}", x, y, more=more)
+    return pareto(
+        points,
+        f"Size, speed and quality of each type: {settings['y']} by {settings['x']}",
+        x,
+        y,
+        more=more,
+    )
 
 
 def measure(settings):
@@ -415,9 +476,12 @@ def measure(settings):
         yield draw(settings)
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
-        Dropdown("types", "types", ("five types", "nine types"), "nine types", "what Start measures"),
+        Dropdown(
+            "types", "types", ("five types", "nine types"), "nine types", "what Start measures"
+        ),
         Dropdown("x", "to the right", tuple(ACROSS), "size", "the horizontal axis"),
         Dropdown("y", "upwards", tuple(UP), "KL divergence", "the vertical axis; lower is better"),
     ],
@@ -436,10 +500,22 @@ show(last)
 # %%
 show(draw({**SETTINGS, "x": "speed"}))
 rows = [
-    (point.name, f"{point.bits:.2f}", f"{point.ppl:.1f}", f"{point.kld:.4f}", f"{point.same_top:.0%}", f"{point.speed:.2f}")
+    (
+        point.name,
+        f"{point.bits:.2f}",
+        f"{point.ppl:.1f}",
+        f"{point.kld:.4f}",
+        f"{point.same_top:.0%}",
+        f"{point.speed:.2f}",
+    )
     for point in trades.values()
 ]
-print(text_table(("type", "bits a weight", "perplexity", "KL to F16", "same first choice", "speed by F16's"), rows))
+print(
+    text_table(
+        ("type", "bits a weight", "perplexity", "KL to F16", "same first choice", "speed by F16's"),
+        rows,
+    )
+)
 for point in trades.values():
     measurement("07", f"KL divergence, {point.name}", point.kld, "nats")
 
@@ -487,7 +563,9 @@ check.best_scale(best_scale)
 
 # %%
 START = "Once upon a time"
-calibration = "\n\n".join(START + llm.generate(START, n=200, temp=0.8, seed=seed).text for seed in range(12))
+calibration = "\n\n".join(
+    START + llm.generate(START, n=200, temp=0.8, seed=seed).text for seed in range(12)
+)
 importance = importance_matrix(llm, calibration)
 base_logits, compared = logits_of(llm), {}
 for name in ("Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"):
@@ -496,7 +574,14 @@ for name in ("Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"):
     compared[f"{name} with importance"] = distance(base_logits, logits_of(weighed)).kld
     ppl = perplexity(weighed, heldout_text(), ctx_size=CTX).ppl
     print(f"{name}: perplexity {trades[name].ppl:.1f} without, {ppl:.1f} with importance")
-show(bars(list(compared), list(compared.values()), "Effect of the importance matrix", "KL divergence to F16, nats"))
+show(
+    bars(
+        list(compared),
+        list(compared.values()),
+        "Effect of the importance matrix",
+        "KL divergence to F16, nats",
+    )
+)
 
 # %% [markdown]
 # This costs no additional byte. The fewer the bits, the larger the effect.

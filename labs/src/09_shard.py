@@ -34,7 +34,15 @@ from jax.sharding import PartitionSpec as P
 from minillama.lab import Dropdown, Panel, Prediction, Slider, show
 from minillama.lab.checks import lab09 as check
 from minillama.lab.distributed import cluster_simulator as sim
-from minillama.lab.distributed.cluster_simulator import HOME, LINKS, LLAMA_70B, Cluster, Host, Model, Parallelism
+from minillama.lab.distributed.cluster_simulator import (
+    HOME,
+    LINKS,
+    LLAMA_70B,
+    Cluster,
+    Host,
+    Model,
+    Parallelism,
+)
 from minillama.lab.distributed.virtual_devices import (
     SHAPES,
     layer_ledger,
@@ -84,7 +92,10 @@ def by_rows(x, w):
 
 found = on_each_device(by_rows, (P(), P("tensor", None)), x, w)
 print("on each device:", found.results.shape[1:], "of", (2, 24))
-print("joined, equal to the dense product:", np.allclose(np.concatenate(found.results, axis=1), x @ w.T, atol=1e-4))
+print(
+    "joined, equal to the dense product:",
+    np.allclose(np.concatenate(found.results, axis=1), x @ w.T, atol=1e-4),
+)
 print("sent:", check.collectives_text(found.ledger))
 
 # %% [markdown]
@@ -156,7 +167,11 @@ check.feed_forward(feed_forward)
 # %% tags=["check-output"]
 print(*(f"{name:12} {rows} × {columns}" for name, (rows, columns) in SHAPES.items()), sep="\n")
 tidy = layer_ledger({name: P("tensor", None) for name in SHAPES})
-print("all by rows:", check.collectives_text(tidy), f"= {sent_bytes(tidy):,.0f} bytes sent by each device, for 4 tokens")
+print(
+    "all by rows:",
+    check.collectives_text(tidy),
+    f"= {sent_bytes(tidy):,.0f} bytes sent by each device, for 4 tokens",
+)
 
 # %% [markdown]
 # ### Exercise 3: choose the PartitionSpecs
@@ -198,7 +213,11 @@ check.specs(specs)
 chosen = attempt(specs)
 if isinstance(chosen, dict):
     mine = layer_ledger(chosen)
-    print("yours:", check.collectives_text(mine), f"= {sent_bytes(mine):,.0f} bytes sent by each device, for 4 tokens")
+    print(
+        "yours:",
+        check.collectives_text(mine),
+        f"= {sent_bytes(mine):,.0f} bytes sent by each device, for 4 tokens",
+    )
 else:
     print(chosen)
 
@@ -214,7 +233,11 @@ else:
 alone = ml.load(progress=False)
 llms = {devices: ml.load(tensor_parallel=devices, progress=False) for devices in (2, 4)}
 shapes = layer_shapes(alone)
-show(device_grid(shapes, {name: SPECS[name] for name in shapes}, 4, "A layer of the storyteller on 4 devices"))
+show(
+    device_grid(
+        shapes, {name: SPECS[name] for name in shapes}, 4, "A layer of the storyteller on 4 devices"
+    )
+)
 
 # %% [markdown]
 # Each device holds a quarter of each matrix of the layer. First check: is the text the same?
@@ -272,7 +295,8 @@ for devices, llm in llms.items():
     counted = sent_bytes(step_ledger(llm)[:1])
     gathered = tensor_parallel_bytes(layers, width, 1, devices, by_exchange=True)
     print(
-        f"{devices} devices: ledger {counted:,.0f}, formula of the gather {gathered:,.0f}, of the ring (yours)",
+        f"{devices} devices: ledger {counted:,.0f}, formula of the gather {gathered:,.0f}, of "
+        "the ring (yours)",
         attempt(bytes_sent, layers, width, 1, devices),
     )
 
@@ -290,7 +314,8 @@ SIZES = (256, 4096, 16384, 65536, 262144)
 farther = Prediction(
     "09",
     "sum between processes over between virtual devices",
-    "How many times longer does a sum of 4 KB take between two processes than between two virtual devices?",
+    "How many times longer does a sum of 4 KB take between two processes than between two "
+    "virtual devices?",
     "times",
 )
 farther.ask()
@@ -346,8 +371,16 @@ toy = Cluster(
     Model("32 layers", 1e9, 1e9, 32, 4096), Host(bandwidth=25e9, flops=1e12, memory=1e9), link
 )
 rows = [
-    (way, *(f"{1e3 * sim.seconds(toy, hosts, way):.1f} ms" for hosts in (1, 2, 4)), f"{toy.model.layers * 2 if way is Parallelism.TENSOR else hosts}")
-    for way, hosts in ((Parallelism.TENSOR, 0), (Parallelism.LAYER, "n - 1"), (Parallelism.RPC, "2 n"))
+    (
+        way,
+        *(f"{1e3 * sim.seconds(toy, hosts, way):.1f} ms" for hosts in (1, 2, 4)),
+        f"{toy.model.layers * 2 if way is Parallelism.TENSOR else hosts}",
+    )
+    for way, hosts in (
+        (Parallelism.TENSOR, 0),
+        (Parallelism.LAYER, "n - 1"),
+        (Parallelism.RPC, "2 n"),
+    )
 ]
 print(text_table(("one token", "1 host", "2 hosts", "4 hosts", "collectives or messages"), rows))
 
@@ -370,7 +403,8 @@ print(text_table(("one token", "1 host", "2 hosts", "4 hosts", "collectives or m
 second = Prediction(
     "09",
     "two processes over one",
-    "Two worker processes of one thread each, on this machine: how many times faster than one such process?",
+    "Two worker processes of one thread each, on this machine: how many times faster than one "
+    "such process?",
     "times",
 )
 second.ask()
@@ -385,8 +419,14 @@ tokens = {count: attempt(token_seconds, model, count) for count in counts}
 lost = [taken for taken in tokens.values() if not isinstance(taken, float)]
 if lost:
     tokens = {1: 0.020, 2: 0.014}
-    print(f"{lost[0]}\nNothing is recorded. Run the cell again, or continue with the numbers of another machine:")
-print(*(f"{count} processes: {1e3 * taken:.1f} ms a token" for count, taken in tokens.items()), sep="\n")
+    print(
+        f"{lost[0]}\nNothing is recorded. Run the cell again, or continue with the numbers of "
+        "another machine:"
+    )
+print(
+    *(f"{count} processes: {1e3 * taken:.1f} ms a token" for count, taken in tokens.items()),
+    sep="\n",
+)
 
 # %%
 opened = ml.load(model, ctx_size=512, progress=False)
@@ -394,9 +434,16 @@ collectives = 2 * opened.config.block_count + 1
 collective_seconds = link.seconds(4 * opened.config.embedding_length)
 law = sim.fit_scaling(tokens, collectives, round=collective_seconds)
 faster = {count: tokens[1] / taken for count, taken in tokens.items()}
-print(f"a collective: {1e6 * collective_seconds:.0f} µs alone (part 4), {1e6 * law.round:.0f} µs by the law")
+print(
+    f"a collective: {1e6 * collective_seconds:.0f} µs alone (part 4), {1e6 * law.round:.0f} µs "
+    "by the law"
+)
 if not lost:
-    show(second.compare(faster[2], model=tokens[1] / (tokens[1] / 2 + collectives * collective_seconds)))
+    show(
+        second.compare(
+            faster[2], model=tokens[1] / (tokens[1] / 2 + collectives * collective_seconds)
+        )
+    )
 # %%
 show(scaling(faster, law, "Strong scaling: one model, more processes"))
 
@@ -441,10 +488,18 @@ check.break_even(break_even)
 # %%
 may = attempt(break_even, tokens[1], collectives, 2)
 if isinstance(may, float):
-    measurement("09", "collective over break-even, two processes", collective_seconds / may, "share")
-    print(f"two processes pay off if a collective takes less than {1e6 * may:.0f} µs; here it takes {1e6 * collective_seconds:.0f} µs")
+    measurement(
+        "09", "collective over break-even, two processes", collective_seconds / may, "share"
+    )
+    print(
+        f"two processes pay off if a collective takes less than {1e6 * may:.0f} µs; here it "
+        f"takes {1e6 * collective_seconds:.0f} µs"
+    )
     home = attempt(break_even, 0.698, 160, 2)
-    print(f"for the 70B model below, two hosts pay off if a collective takes less than {1e3 * home:.1f} ms")
+    print(
+        "for the 70B model below, two hosts pay off if a collective takes less than "
+        f"{1e3 * home:.1f} ms"
+    )
 else:
     print(may)
 
@@ -457,11 +512,26 @@ else:
 # points measured here?
 
 # %%
-mine = Model("random weights", weight_bytes(opened.file, opened.config), 69e6, opened.config.block_count, opened.config.embedding_length)
-this = Host(bandwidth=mine.weight_bytes / tokens[1], flops=1e12, memory=1e9)  # from one process alone
-measured_here = Cluster(mine, this, link)  # the link is part 4's; nothing is fitted to two processes
+mine = Model(
+    "random weights",
+    weight_bytes(opened.file, opened.config),
+    69e6,
+    opened.config.block_count,
+    opened.config.embedding_length,
+)
+this = Host(
+    bandwidth=mine.weight_bytes / tokens[1], flops=1e12, memory=1e9
+)  # from one process alone
+measured_here = Cluster(
+    mine, this, link
+)  # the link is part 4's; nothing is fitted to two processes
 rows = [
-    (f"{row.hosts}", f"{1e3 * row.measured:.1f} ms", f"{1e3 * row.simulated:.1f} ms", f"{row.error_factor:.2f}")
+    (
+        f"{row.hosts}",
+        f"{1e3 * row.measured:.1f} ms",
+        f"{1e3 * row.simulated:.1f} ms",
+        f"{row.error_factor:.2f}",
+    )
     for row in sim.compare_with_measured(measured_here, Parallelism.TENSOR, tokens)
 ]
 print(text_table(("processes", "measured", "simulation", "error factor"), rows))
@@ -475,7 +545,8 @@ print(text_table(("processes", "measured", "simulation", "error factor"), rows))
 at_home = Prediction(
     "09",
     "70B on two home machines",
-    "70B on two home machines with gigabit Ethernet (0.2 ms): how many times faster than one with enough memory?",
+    "70B on two home machines with gigabit Ethernet (0.2 ms): how many times faster than one "
+    "with enough memory?",
     "times",
 )
 at_home.ask()
@@ -496,12 +567,22 @@ rows = [
     )
     for name, home in homes.items()
 ]
-print(f"to hold the weights: {sim.fewest_hosts(homes['1 GbE'])} hosts; one alone would reach {1 / sim.seconds(homes['1 GbE'], 1, Parallelism.TENSOR):.1f} tokens/s")
-print(text_table(("link", "latency", "2nd host, tensor", "2nd host, RPC", "hosts worth it", "tokens/s then"), rows))
+print(
+    f"to hold the weights: {sim.fewest_hosts(homes['1 GbE'])} hosts; one alone would reach "
+    f"{1 / sim.seconds(homes['1 GbE'], 1, Parallelism.TENSOR):.1f} tokens/s"
+)
+print(
+    text_table(
+        ("link", "latency", "2nd host, tensor", "2nd host, RPC", "hosts worth it", "tokens/s then"),
+        rows,
+    )
+)
 
 # %%
 predicted = {} if at_home.recorded() is None else {"you predicted": at_home.recorded()}
-answers = predicted | {"the simulation says": sim.second_host_speed_up(homes["1 GbE"], Parallelism.TENSOR)}
+answers = predicted | {
+    "the simulation says": sim.second_host_speed_up(homes["1 GbE"], Parallelism.TENSOR)
+}
 show(bars(list(answers), list(answers.values()), at_home.name, "times faster"))
 # %%
 COUNTS = range(1, 257)
@@ -523,7 +604,11 @@ show(
 # Try it: **latency** moves the maximum; **bandwidth** has almost no effect on a token and a large effect on a prompt.
 
 # %%
-MODELS = {"Llama 70B Q4_K_M": LLAMA_70B, "Llama 8B Q4_K_M": Model("8B", 4.6e9, 7.5e9, 32, 4096), "what ran here": mine}
+MODELS = {
+    "Llama 70B Q4_K_M": LLAMA_70B,
+    "Llama 8B Q4_K_M": Model("8B", 4.6e9, 7.5e9, 32, 4096),
+    "what ran here": mine,
+}
 TESTS = {"one token": 1, "a prompt of 2048": 2048}
 
 
@@ -538,13 +623,22 @@ def simulate(settings):
     return host_curves(curves, title, needed=sim.fewest_hosts(chosen))
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         Dropdown("model", "model", tuple(MODELS), "Llama 70B Q4_K_M", "the distributed model"),
-        Dropdown("test", "what is timed", tuple(TESTS), "one token", "a token depends on latency, a prompt on bandwidth"),
+        Dropdown(
+            "test",
+            "what is timed",
+            tuple(TESTS),
+            "one token",
+            "a token depends on latency, a prompt on bandwidth",
+        ),
         Slider("latency", "latency, ms", 0.01, 3.0, 0.01, 0.2, "of one message from host to host"),
         Slider("gigabits", "link, Gbit/s", 0.1, 25.0, 0.1, 1.0, "of each host, each way"),
-        Slider("memory", "memory, GB/s", 20.0, 400.0, 10.0, 60.0, "that each host reads its weights at"),
+        Slider(
+            "memory", "memory, GB/s", 20.0, 400.0, 10.0, 60.0, "that each host reads its weights at"
+        ),
     ],
     simulate,
 ).show()
@@ -556,8 +650,15 @@ panel = Panel(
 for latency in (0.02, 0.2, 0.5, 1.0, 2.0, 3.0):
     chosen = Cluster(LLAMA_70B, HOME, sim.Link(latency / 1e3, 0.125e9))
     best = sim.fastest_hosts(chosen, Parallelism.TENSOR)
-    how = sim.fastest_algorithm(chosen.link, 4 * LLAMA_70B.width, best) if best > 1 else "none: the second host slows it down"
-    print(f"{latency:4} ms: {best:2} hosts, {1 / sim.seconds(chosen, best, Parallelism.TENSOR):.2f} tokens/s, all-reduce: {how}")
+    how = (
+        sim.fastest_algorithm(chosen.link, 4 * LLAMA_70B.width, best)
+        if best > 1
+        else "none: the second host slows it down"
+    )
+    print(
+        f"{latency:4} ms: {best:2} hosts, "
+        f"{1 / sim.seconds(chosen, best, Parallelism.TENSOR):.2f} tokens/s, all-reduce: {how}"
+    )
 
 # %% tags=["check-output"]
 check.score()

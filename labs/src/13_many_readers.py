@@ -30,7 +30,12 @@ from minillama.lab.experiments.counted_passes import big_model
 from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
-from minillama.lab.plots.roofline_plots import Dot, measure_own_roofline, record_dot, recorded_roofline
+from minillama.lab.plots.roofline_plots import (
+    Dot,
+    measure_own_roofline,
+    record_dot,
+    recorded_roofline,
+)
 from minillama.lab.plots.serving_plots import gantt, rows_curves, two_sided
 from minillama.lab.serving.batch_simulator import (
     Costs,
@@ -48,7 +53,9 @@ from minillama.measure.serving.batched_bench import step_seconds
 from minillama.measure.tables import plain_table
 
 storyteller = ml.load(progress=False)
-big = ml.load(big_model(), ctx_size=512, progress=False)  # 73 MB of random weights: more than a processor's cache
+big = ml.load(
+    big_model(), ctx_size=512, progress=False
+)  # 73 MB of random weights: more than a processor's cache
 
 # %% [markdown]
 # ## 1. One pass for many texts: predict, then measure
@@ -62,12 +69,20 @@ big = ml.load(big_model(), ctx_size=512, progress=False)  # 73 MB of random weig
 
 # %%
 roof = recorded_roofline() or measure_own_roofline()
-weights, size = prompt_weights(big.file, big.config) + head_weights(big.config), weight_bytes(big.file, big.config)
+weights, size = (
+    prompt_weights(big.file, big.config) + head_weights(big.config),
+    weight_bytes(big.file, big.config),
+)
 ROWS = (1, 2, 4, 8, 16)
 bend = size / roof.bandwidth * roof.flops / (2 * weights)
 places = (*ROWS, min(max(bend, 1), 16))
-bound = {rows: rows / max(size / roof.bandwidth, 2 * weights * rows / roof.flops) for rows in places}
-print(f"{size / 1e6:.0f} MB of weights; {roof.bandwidth / 1e9:.1f} GB/s and {roof.flops / 1e9:.0f} billion operations a second")
+bound = {
+    rows: rows / max(size / roof.bandwidth, 2 * weights * rows / roof.flops) for rows in places
+}
+print(
+    f"{size / 1e6:.0f} MB of weights; {roof.bandwidth / 1e9:.1f} GB/s and "
+    f"{roof.flops / 1e9:.0f} billion operations a second"
+)
 print(f"the roofline bends at {bend:.1f} texts")
 
 # %%
@@ -91,7 +106,11 @@ for rows, speed in speeds.items():  # for the figure of lab 01
 show(eight.compare(speeds[8] / speeds[1], model=bound[8] / bound[1]))
 # %%
 said = None if eight.recorded() is None else eight.recorded() * speeds[1]
-show(rows_curves(speeds, bound, {8: said} if said else {}, "Tokens a second by texts in a step, 73 MB model"))
+show(
+    rows_curves(
+        speeds, bound, {8: said} if said else {}, "Tokens a second by texts in a step, 73 MB model"
+    )
+)
 
 # %% [markdown]
 # The measured curve lies below the roofline, and it has no sharp bend. You can look up three reasons in this
@@ -131,10 +150,20 @@ show(gantt(continuous, "Continuous batching: the same requests", seconds=static.
 
 # %% tags=["check-output"]
 rows = [
-    (name, f"{run.seconds:.2f}", f"{run.tokens_per_second:.0f}", f"{run.utilisation:.0%}", f"{np.mean(run.first_tokens):.2f}")
+    (
+        name,
+        f"{run.seconds:.2f}",
+        f"{run.tokens_per_second:.0f}",
+        f"{run.utilisation:.0%}",
+        f"{np.mean(run.first_tokens):.2f}",
+    )
     for name, run in (("static", static), ("continuous", continuous))
 ]
-print(plain_table(("batching", "seconds", "tokens/s", "slots in use", "mean TTFT s"), rows, right=(1, 2, 3, 4)))
+print(
+    plain_table(
+        ("batching", "seconds", "tokens/s", "slots in use", "mean TTFT s"), rows, right=(1, 2, 3, 4)
+    )
+)
 
 # %% [markdown]
 # The grey rows are the gain. But look at the blue bars: while a prompt is read, *all* texts wait. (The thin green lines
@@ -236,7 +265,12 @@ def chunked(size):
 def gaps_by_chunk(settings):
     """The curves without widgets: settings in, figure out."""
     costs = Costs(step=settings["step"] / 1e3, token=settings["token"] / 1e3)
-    runs = [simulate(mixed_requests(40, rate=settings["rate"]), 8, costs, Policy(admit_any, chunked(size))) for size in SIZES]
+    runs = [
+        simulate(
+            mixed_requests(40, rate=settings["rate"]), 8, costs, Policy(admit_any, chunked(size))
+        )
+        for size in SIZES
+    ]
     curves = {
         "p95 gap": [1e3 * np.percentile(run.gaps, 95) for run in runs],
         "p95 TTFT": [1e3 * np.percentile(run.first_tokens, 95) for run in runs],
@@ -245,6 +279,7 @@ def gaps_by_chunk(settings):
     return two_sided(SIZES, curves, title, "tokens of a chunk", "milliseconds", logarithmic="xy")
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         IntSlider("rate", "requests a second", 1, 8, 2, "Poisson arrivals"),
@@ -260,7 +295,10 @@ panel = Panel(
 # %% tags=["check-output"]
 for size in SIZES:
     run = simulate(mixed_requests(40, rate=2), 8, costs, Policy(admit_any, chunked(size)))
-    print(f"chunk {size:3}: p95 gap {1e3 * np.percentile(run.gaps, 95):4.0f} ms, p95 TTFT {1e3 * np.percentile(run.first_tokens, 95):5.0f} ms")
+    print(
+        f"chunk {size:3}: p95 gap {1e3 * np.percentile(run.gaps, 95):4.0f} ms, p95 TTFT "
+        f"{1e3 * np.percentile(run.first_tokens, 95):5.0f} ms"
+    )
 
 # %% [markdown]
 # llama-server's chunk is `-ub` (512) in any case. minillama's scheduler measures a step and a token while it runs, and
@@ -328,7 +366,8 @@ def latencies(events):
         elif kind == "text" and text:
             texts.setdefault(request, []).append(seconds)
     return [
-        (times[0] - sent[request], max(np.diff(times), default=0.0)) for request, times in sorted(texts.items())
+        (times[0] - sent[request], max(np.diff(times), default=0.0))
+        for request, times in sorted(texts.items())
     ]
 
 
@@ -342,7 +381,16 @@ check.latencies(latencies)
 # %% tags=["check-output"]
 found = attempt(latencies, check.raw_events(13, 5))
 if isinstance(found, list):
-    print(plain_table(("request", "TTFT ms", "longest gap ms"), [(str(number), f"{1e3 * first:.0f}", f"{1e3 * gap:.0f}") for number, (first, gap) in enumerate(found)], right=(0, 1, 2)))
+    print(
+        plain_table(
+            ("request", "TTFT ms", "longest gap ms"),
+            [
+                (str(number), f"{1e3 * first:.0f}", f"{1e3 * gap:.0f}")
+                for number, (first, gap) in enumerate(found)
+            ],
+            right=(0, 1, 2),
+        )
+    )
 else:
     print(found)
 
@@ -355,7 +403,10 @@ else:
 # First the capacity of this machine: 48 requests at once, on the real engine with 8 slots (`LLM.batch_engine`).
 
 # %%
-PROMPTS = [f"Once upon a time, there was a {word}" for word in ("fox", "bear", "girl", "boy", "bird", "cat", "dog", "fish")]
+PROMPTS = [
+    f"Once upon a time, there was a {word}"
+    for word in ("fox", "bear", "girl", "boy", "bird", "cat", "dog", "fish")
+]
 engine = storyteller.batch_engine(slots=8, ctx_size=512)
 run_open_loop(engine, PROMPTS, rate=1000.0, count=24)  # the first time compiles
 with watched_load():
@@ -366,7 +417,8 @@ print(f"{capacity:.0f} requests a second, {24 * capacity:.0f} tokens a second")
 overload = Prediction(
     "13",
     "TTFT at 1.5 over 0.5 of the capacity",
-    "Requests arrive at 1.5 times the capacity instead of 0.5 times: how many times longer is the median time to first token?",
+    "Requests arrive at 1.5 times the capacity instead of 0.5 times: how many times longer is "
+    "the median time to first token?",
     "times",
 )
 overload.ask()
@@ -377,7 +429,9 @@ overload.record(3)  # "three times the rate"
 # %%
 SHARES = (0.3, 0.5, 0.7, 0.9, 1.1, 1.5)
 with watched_load():
-    runs = {share: run_open_loop(engine, PROMPTS, rate=share * capacity, count=60) for share in SHARES}
+    runs = {
+        share: run_open_loop(engine, PROMPTS, rate=share * capacity, count=60) for share in SHARES
+    }
 first = {share: float(np.median(run.first_tokens)) for share, run in runs.items()}
 show(overload.compare(first[1.5] / first[0.5]))
 # %%
@@ -385,7 +439,16 @@ curves = {
     "median TTFT": [1e3 * first[share] for share in SHARES],
     "p95 TTFT": [1e3 * np.percentile(run.first_tokens, 95) for run in runs.values()],
 }
-show(two_sided(SHARES, curves, "Open loop: time to first token", "arrivals, as a share of the capacity", "milliseconds", marked=1.0))
+show(
+    two_sided(
+        SHARES,
+        curves,
+        "Open loop: time to first token",
+        "arrivals, as a share of the capacity",
+        "milliseconds",
+        marked=1.0,
+    )
+)
 
 # %% [markdown]
 # The curve is called a hockey stick. Left of the capacity a request finds a free slot. Right of it the queue grows as long
@@ -397,12 +460,23 @@ show(two_sided(SHARES, curves, "Open loop: time to first token", "arrivals, as a
 
 # %%
 rows = [
-    (f"{share:g}", f"{run.throughput:.1f}", f"{1e3 * run.mean_total:.0f}", f"{run.throughput * run.mean_total:.2f}", f"{run.in_flight:.2f}")
+    (
+        f"{share:g}",
+        f"{run.throughput:.1f}",
+        f"{1e3 * run.mean_total:.0f}",
+        f"{run.throughput * run.mean_total:.2f}",
+        f"{run.in_flight:.2f}",
+    )
     for share, run in runs.items()
 ]
 print(plain_table(("share", "X requests/s", "R ms", "X R", "N counted"), rows, right=range(5)))
 busy = runs[0.9]
-ratio = measurement("13", "N over X R at 0.9 of the capacity", busy.in_flight / (busy.throughput * busy.mean_total), "ratio")
+ratio = measurement(
+    "13",
+    "N over X R at 0.9 of the capacity",
+    busy.in_flight / (busy.throughput * busy.mean_total),
+    "ratio",
+)
 
 # %% [markdown]
 # So a server's log of two numbers gives the third: 40 requests a second that take 0.5 s each are 20 requests in the system,
@@ -415,16 +489,27 @@ ratio = measurement("13", "N over X R at 0.9 of the capacity", busy.in_flight / 
 # requests alone, then all at once.
 
 # %% tags=["check-output"]
-alone = [engine.submit(prompt, n=40, seed=number, temp=0.8).finish().text for number, prompt in enumerate(PROMPTS)]
+alone = [
+    engine.submit(prompt, n=40, seed=number, temp=0.8).finish().text
+    for number, prompt in enumerate(PROMPTS)
+]
 before = engine.schedule()[-1].number
-crowd = [engine.submit(prompt, n=40, seed=number, temp=0.8) for number, prompt in enumerate(PROMPTS)]
+crowd = [
+    engine.submit(prompt, n=40, seed=number, temp=0.8) for number, prompt in enumerate(PROMPTS)
+]
 together = [stream.finish().text for stream in crowd]
-print(f"{sum(a == b for a, b in zip(alone, together, strict=True))} of {len(PROMPTS)} texts are the same")
+print(
+    f"{sum(a == b for a, b in zip(alone, together, strict=True))} of {len(PROMPTS)} texts are "
+    "the same"
+)
 
 # %%
 print(together[0])
 shared = [len(turn.rows) for turn in engine.schedule() if turn.rows and turn.number > before]
-print(f"\n{len(shared)} steps for all, with {np.mean(shared):.1f} texts on average, {max(shared)} at most")
+print(
+    f"\n{len(shared)} steps for all, with {np.mean(shared):.1f} texts on average, "
+    f"{max(shared)} at most"
+)
 engine.close()
 
 # %% [markdown]

@@ -44,8 +44,16 @@ engine = llm.batch_engine(slots=2, ctx_size=512)
 # Each turn sends the whole conversation again: header, rules, all earlier turns, the new question.
 
 # %%
-RULES = "Tell a story for children. Use short words. The story has a fox, a river and a happy end. " * 4
-QUESTIONS = ("Who is the fox?", "Where does she live?", "What does she eat?", "Who is her friend?", "What did they find?")
+RULES = (
+    "Tell a story for children. Use short words. The story has a fox, a river and a happy end. " * 4
+)
+QUESTIONS = (
+    "Who is the fox?",
+    "Where does she live?",
+    "What does she eat?",
+    "Who is her friend?",
+    "What did they find?",
+)
 
 
 def prompts(header, place):
@@ -53,7 +61,9 @@ def prompts(header, place):
     told, found = "", []
     for turn, question in enumerate(QUESTIONS):
         line = header(turn) + "\n"
-        found.append(line + RULES + told + question if place == "top" else RULES + told + line + question)
+        found.append(
+            line + RULES + told + question if place == "top" else RULES + told + line + question
+        )
         told += question + " We do not know yet. "
     return found
 
@@ -67,7 +77,13 @@ def run(texts):
     return rows
 
 
-saving = Prediction("14", "first token, without over with a cache", "Turn 5 with the cache of turn 4, against turn 5 without any cache: the time to first token is how many times shorter?", "times")
+saving = Prediction(
+    "14",
+    "first token, without over with a cache",
+    "Turn 5 with the cache of turn 4, against turn 5 without any cache: the time to first "
+    "token is how many times shorter?",
+    "times",
+)
 saving.ask()
 
 # %% tags=["solution"]
@@ -75,10 +91,16 @@ saving.record(2)
 
 # %%
 texts = prompts(lambda turn: "Be kind.", "top")
-run(prompts(lambda turn: "Warm words.", "top"))  # the first time compiles; another first word, so nothing is reused
+run(
+    prompts(lambda turn: "Warm words.", "top")
+)  # the first time compiles; another first word, so nothing is reused
 with watched_load():
     same = run(texts)
-    cold = [1e3 * engine.submit(texts[-1], n=1, temp=0.0, cache_prompt=False).finish().timings.first_token for _ in range(5)]
+    cold = [
+        1e3
+        * engine.submit(texts[-1], n=1, temp=0.0, cache_prompt=False).finish().timings.first_token
+        for _ in range(5)
+    ]
 warm = np.median([row[2] for row in same[1:]])  # turns 2 to 5 read about the same number of tokens
 show(saving.compare(float(np.median(cold) / warm), model=same[-1][0] / (same[-1][0] - same[-1][1])))
 
@@ -135,15 +157,43 @@ changing = {place: run(prompts(clock, place)) for place in ("top", "end")}
 
 # %% tags=["check-output"]
 rows = [
-    (f"{turn + 1}", *(f"{done[turn][1]} of {done[turn][0]}" for done in (same, changing["top"], changing["end"])))
+    (
+        f"{turn + 1}",
+        *(
+            f"{done[turn][1]} of {done[turn][0]}"
+            for done in (same, changing["top"], changing["end"])
+        ),
+    )
     for turn in range(1, len(QUESTIONS))
 ]
-print(plain_table(("turn", "no clock", "clock at the top", "clock before the question"), rows, right=range(1, 4)))
+print(
+    plain_table(
+        ("turn", "no clock", "clock at the top", "clock before the question"),
+        rows,
+        right=range(1, 4),
+    )
+)
 
 # %%
-names = {"no clock": same, "clock at the top": changing["top"], "clock before the question": changing["end"]}
-show(bars(list(names), [sum(done[1] for done in rows[1:]) for rows in names.values()], "Tokens reused in turns 2 to 5", "tokens"))
-lost = measurement("14", "share lost to a clock at the top", 1 - sum(row[1] for row in changing["top"][1:]) / sum(row[1] for row in same[1:]), "share")
+names = {
+    "no clock": same,
+    "clock at the top": changing["top"],
+    "clock before the question": changing["end"],
+}
+show(
+    bars(
+        list(names),
+        [sum(done[1] for done in rows[1:]) for rows in names.values()],
+        "Tokens reused in turns 2 to 5",
+        "tokens",
+    )
+)
+lost = measurement(
+    "14",
+    "share lost to a clock at the top",
+    1 - sum(row[1] for row in changing["top"][1:]) / sum(row[1] for row in same[1:]),
+    "share",
+)
 
 # %% [markdown]
 # The same words, another order. (At the top a few tokens are still equal: "It is".) Nothing in the answers shows the
@@ -210,21 +260,39 @@ SIZES = (1, 4, 16, 64, 256, 1024, 4096)
 def waste_by_block(settings):
     """The curve without widgets: settings in, figure out."""
     random = np.random.default_rng(14)
-    lengths = np.clip(random.lognormal(np.log(settings["median"]), settings["spread"] / 10, 64), 1, 4096).astype(int).tolist()
+    lengths = (
+        np.clip(random.lognormal(np.log(settings["median"]), settings["spread"] / 10, 64), 1, 4096)
+        .astype(int)
+        .tolist()
+    )
     shares = [100 * (1 - sum(lengths) / reserved_tokens(lengths, size)) for size in SIZES]
     title = f"Cache that is reserved and not used, 64 texts of about {settings['median']} tokens"
-    return two_sided(SIZES, {"waste": shares}, title, "tokens of a block; 4096: a slot", "percent", logarithmic="x")
+    return two_sided(
+        SIZES,
+        {"waste": shares},
+        title,
+        "tokens of a block; 4096: a slot",
+        "percent",
+        logarithmic="x",
+    )
 
 
+# %% tags=["panel"]
 panel = Panel(
-    [IntSlider("median", "median tokens", 20, 2000, 300, "of a text"), IntSlider("spread", "spread, tenths", 0, 20, 10, "of the logarithm")],
+    [
+        IntSlider("median", "median tokens", 20, 2000, 300, "of a text"),
+        IntSlider("spread", "spread, tenths", 0, 20, 10, "of the logarithm"),
+    ],
     waste_by_block,
 ).show()
 
 # %% tags=["check-output"]
 lengths = [30, 120, 700, 80, 2400, 45, 310, 900]
 for size in SIZES:
-    print(f"blocks of {size:4}: {reserved_tokens(lengths, size):6} tokens reserved for {sum(lengths)}, {1 - sum(lengths) / reserved_tokens(lengths, size):.0%} wasted")
+    print(
+        f"blocks of {size:4}: {reserved_tokens(lengths, size):6} tokens reserved for "
+        f"{sum(lengths)}, {1 - sum(lengths) / reserved_tokens(lengths, size):.0%} wasted"
+    )
 
 # %% [markdown]
 # ## 4. The books of a cache in blocks
@@ -262,7 +330,9 @@ def release(blocks, text):
         if blocks.uses[block] == 0:
             del blocks.uses[block]
             blocks.free.append(block)
-            blocks.by_prefix = {prefix: each for prefix, each in blocks.by_prefix.items() if each != block}
+            blocks.by_prefix = {
+                prefix: each for prefix, each in blocks.by_prefix.items() if each != block
+            }
 
 
 # %% [markdown] tags=["hint"]

@@ -272,6 +272,7 @@ def gain_by_length(settings):
     return batch_curve(*chosen, costs.cost, "Speed-up by length of the guess")
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         Slider("acceptance", "acceptance", 0.0, 1.0, 0.05, 0.7, "if those before are right"),

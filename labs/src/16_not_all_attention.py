@@ -151,7 +151,7 @@ print(crossings(WIDE_LAYERS))
 # Your own sizes (heads have 128 channels; the recurrence has as many heads). The legend has the MiB at the marked context, and
 # in brackets the context from which on a kind reads more than the recurrence:
 
-# %%
+# %% tags=["panel"]
 panel = Panel(
     [
         IntSlider("layers", "layers", 1, 80, 32, "of the same kind"),

@@ -341,7 +341,10 @@ if len(products) == 3:
 
 # %%
 kernels = {name: kernel for name, kernel in mine.items() if kernel} | {"package": package}
-dots = {name: KernelDot(kernel.instructions, kernel.loaded_bytes, timed.rate(name)) for name, kernel in kernels.items()}
+dots = {
+    name: KernelDot(kernel.instructions, kernel.loaded_bytes, timed.rate(name))
+    for name, kernel in kernels.items()
+}
 show(core_roofline(core, BITS / 8, dots, "Kernels of Q4_0 on the roofline of one core"))
 
 # %% [markdown]
@@ -368,10 +371,13 @@ NAMES = {each.value: each for each in available_isas()}
 def counts(settings):
     """The bars without widgets: settings in, figure out."""
     kernel = package_kernel(settings["type"], NAMES[settings["isa"]])
-    title = f"{settings['type']}, {settings['isa']}: {kernel.instructions:.2f} instructions a weight"
+    title = (
+        f"{settings['type']}, {settings['isa']}: {kernel.instructions:.2f} instructions a weight"
+    )
     return instruction_bars([kernel], title)
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         Dropdown("type", "type", TYPES, "Q4_0", "of the weights"),

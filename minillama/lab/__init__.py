@@ -7,8 +7,9 @@ from minillama.lab.checks import lab02 as check
 """
 
 from minillama.lab.grading.prediction import Prediction
+from minillama.lab.widgets.controls import Dropdown, IntSlider, Slider, TextBox
 from minillama.lab.widgets.figure import Figure
 from minillama.lab.widgets.live_figure import LiveFigure, show
-from minillama.lab.widgets.panel import Dropdown, IntSlider, Panel, Slider, TextBox
+from minillama.lab.widgets.panel import Panel
 
 __all__ = ["Dropdown", "Figure", "IntSlider", "LiveFigure", "Panel", "Prediction", "Slider", "TextBox", "show"]

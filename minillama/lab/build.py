@@ -10,7 +10,8 @@
 
 The source is in jupytext's percent format. Tags select the notebooks of a cell:
 exercise (learner only), solution (solutions only), hint (markdown, folded in both), check (an exercise's check; its
-output is compared in tests), check-output (other output that is compared). Cells without a tag are in both notebooks.
+output is compared in tests), check-output (other output that is compared), panel (the widgets of a panel: the code is
+folded in JupyterLab). Cells without a tag are in both notebooks.
 """
 
 import argparse
@@ -95,6 +96,8 @@ def _cells(parsed: Sequence[NotebookNode], left_out: str) -> Iterator[NotebookNo
             )
             made = nbformat.v4.new_markdown_cell(text)
         made.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if "panel" in tags:
+            made.metadata["jupyter"] = {"source_hidden": True}
         yield made
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from minillama import env
 from minillama.lab import results_file as files
-from minillama.lab.language import records_folder
+from minillama.lab.language import records_folder, translate
 from minillama.lab.measuring import other_load_now
 
 PACKAGES = ("minillama", "jax", "jaxlib", "numpy", "gguf")
@@ -54,6 +54,18 @@ def measurement(lab: str, entry: str, value: float, unit: str) -> float:
     """Record one measured number with its unit, and return the number."""
     write(lab, "measurements", entry, measured(value, unit))
     return value
+
+
+def roof_share(lab: str, entry: str, share: float) -> float:
+    """Record the share of a roof that was reached, and return it.
+
+    A share above 1 is impossible, so one of its two numbers is wrong: the record is marked, and a line says so.
+    """
+    mark = {"above_roof": True} if share > 1 else {}
+    if mark:
+        print(translate("{share:.0%} of the roof, which no program can exceed: measure both again.", share=share))
+    write(lab, "measurements", entry, measured(share, "share") | mark)
+    return share
 
 
 def measured(value: float, unit: str) -> dict[str, object]:

@@ -11,6 +11,7 @@ import pytest
 from minillama.gguf import TensorType
 from minillama.lab import lab_record
 from minillama.lab.checks import lab01
+from minillama.lab.grading import lab_results
 from minillama.lab.grading.check import Item
 from minillama.lab.plots import roofline_plots
 from minillama.lab.plots.roofline_plots import Dot
@@ -144,3 +145,15 @@ def test_mistakes_are_named(item: Item, answer: Callable, said: str) -> None:
     result = item(answer)
     assert not result.passed
     assert any(part in result.message for part in said.split("|")), result.message
+
+
+def test_a_share_above_the_roof_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab_record.roof_share("01", "calm", 0.8) == 0.8 and not capsys.readouterr().out
+    assert lab_record.roof_share("01", "loud", 1.09) == 1.09 and "109% of the roof" in capsys.readouterr().out
+    found = lab_record.section("01", "measurements")
+    assert "above_roof" not in found["calm"] and found["loud"]["above_roof"] is True
+    values = lab_results.read_results(Path("results"))["01"].measurements
+    assert not values["calm"].is_above_roof and values["loud"].is_above_roof
+    over, under = Dot(1.0, 11e9), Dot(1.0, 9e9)
+    assert "110%, above it" in roofline_plots.roofline(ROOF, {"over": over}, "title").text
+    assert "90%" in (text := roofline_plots.roofline(ROOF, {"under": under}, "title").text) and "above" not in text

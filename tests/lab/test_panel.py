@@ -16,9 +16,10 @@ from minillama.gguf import TensorType
 from minillama.lab import Dropdown, Figure, IntSlider, Panel, Prediction, Slider, TextBox, lab_record
 from minillama.lab.experiments import quantised_blocks
 from minillama.lab.plots import lab_plots
+from minillama.lab.widgets import panel as panel_module
 from minillama.lab.widgets.background_job import JobRunner, State
-from minillama.lab.widgets.figure import PLOTLY_MIME, format_number, text_bars, text_table, token_label
-from minillama.lab.widgets.panel import Settings
+from minillama.lab.widgets.controls import Settings, knob
+from minillama.lab.widgets.figure import PLOTLY_MIME, apply_layout, format_number, text_bars, text_table, token_label
 
 WAIT = 20.0  # seconds; only a hang is this long
 
@@ -248,3 +249,36 @@ def test_q4_k_encoder_agrees_with_the_librarys_decoder() -> None:
     assert quantised_blocks.relative_error(values, TensorType.Q4_K) < quantised_blocks.relative_error(
         values, TensorType.Q4_0
     )
+
+
+def test_the_text_is_below_the_figure_and_says_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(panel_module, "display_widget", lambda widget, text: shown.append(type(widget).__name__))
+    monkeypatch.setattr(panel_module, "LiveFigure", lambda first: shown.append("figure"))
+    panel = Panel(CONTROLS, draw, lambda settings: ["once"]).show()
+    assert shown == ["VBox", "figure", "HTML"]
+    panel.start()
+    assert panel.join(WAIT)
+    assert "temperature 0.8 · top-k 40 · order first</div>" in panel._output.value
+    assert panel._output.value.index("top-k 40") < panel._output.value.index("once")
+
+
+def test_help_is_in_the_page_below_its_control() -> None:
+    control = Slider("temp", "temperature", 0.0, 2.0, 0.05, 0.8, "low is <careful>")
+    box = knob(control, control.widget())
+    assert box._dom_classes == ("minillama-knob",) and box.children[1]._dom_classes == ("minillama-help",)
+    assert box.children[1].value == "low is &lt;careful&gt;"
+    assert len(knob(CONTROLS[0], CONTROLS[0].widget()).children) == 1
+
+
+def test_state_is_legible_on_any_background() -> None:
+    """The words have the page's own colour; only the dot has another one."""
+    panel = Panel(CONTROLS, draw).show()
+    assert panel._state.value.endswith("●</span> " + State.IDLE.value)
+
+
+def test_a_figure_without_data_has_no_axes() -> None:
+    empty = Figure(apply_layout(go.Figure(), "title", "x", "y"), "text").plotly.layout
+    assert empty.xaxis.visible is False and "nothing measured" in empty.annotations[0].text
+    full = Figure(apply_layout(go.Figure(go.Scatter(x=[1], y=[2])), "title", "x", "y"), "text").plotly.layout
+    assert full.xaxis.visible is None and not full.annotations

@@ -45,6 +45,7 @@ class Quantity:
 
     value: float
     unit: str
+    is_above_roof: bool = False  # a share of a roof that cannot be right
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ def _read(path: Path) -> LabResults:
         versions=reader.section("versions", _Entry.text),
         predictions=reader.section("predictions", lambda e: Quantity(e.get("said").number(), e.get("unit", "").text())),
         measurements=reader.section(
-            "measurements", lambda e: Quantity(e.get("value").number(), e.get("unit", "").text())
+            "measurements",
+            lambda e: Quantity(e.get("value").number(), e.get("unit", "").text(), e.get("above_roof", False).truth()),
         ),
         checks=reader.section("checks", lambda e: e.get("passed").truth()),
         dots=reader.section("dots", lambda e: Dot(e.get("intensity").positive(), e.get("flops").positive())),

@@ -142,7 +142,9 @@ def _limits(results: Results, decisions: Decisions) -> Rows:
 
 
 def _quantity_text(value: Quantity | None) -> str:
-    return f"{format_number(value.value)} {value.unit}" if value else "not measured"
+    if not value:
+        return "not measured"
+    return f"{format_number(value.value)} {value.unit}" + " (above its roof: measure again)" * value.is_above_roof
 
 
 def _ratios(results: Results, trade_off: TradeOff) -> Rows:

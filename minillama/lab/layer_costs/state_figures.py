@@ -6,8 +6,8 @@ import numpy as np
 
 from minillama.lab.layer_costs.wide_layers import bytes_read, crossing
 from minillama.lab.plots.serving_plots import two_sided
+from minillama.lab.widgets.controls import Settings
 from minillama.lab.widgets.figure import Figure, format_number, text_table
-from minillama.lab.widgets.panel import Settings
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 
 CONTEXTS = tuple(2**power for power in range(7, 18))

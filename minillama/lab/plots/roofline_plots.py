@@ -257,6 +257,11 @@ def _table(rows: list[tuple[str, str, str, str]]) -> str:
     return text_table(head, rows)
 
 
+def share_text(share: float) -> str:
+    """A share of a roof in percent; one above 100 % is marked."""
+    return translate("{share:.0%}, above it", share=share) if share > 1 else f"{share:.0%}"
+
+
 def _row(roof: Roofline, name: str, dot: Dot) -> tuple[str, str, str, str]:
     share = dot.flops / roof.attainable(dot.intensity)
-    return name, format_number(dot.intensity), format_number(dot.flops / 1e9), f"{share:.0%}"
+    return name, format_number(dot.intensity), format_number(dot.flops / 1e9), share_text(share)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import plotly.graph_objects as go
 
 from minillama.lab.language import message, translate
+from minillama.lab.plots.roofline_plots import share_text
 from minillama.lab.serving.batch_simulator import SimulatedRun
 from minillama.lab.widgets.figure import (
     BLUE,
@@ -94,7 +95,7 @@ def rows_curves(
     figure.update_layout(showlegend=True)
     figure.update_xaxes(type="log", tickvals=list(measured), ticktext=[str(rows) for rows in measured])
     figure.update_yaxes(**_logarithmic([*measured.values(), *roof.values(), *said.values()]))
-    rows = [(str(count), format_number(speed), format_number(roof[count]), f"{speed / roof[count]:.0%}")
+    rows = [(str(count), format_number(speed), format_number(roof[count]), share_text(speed / roof[count]))
             for count, speed in measured.items()]  # fmt: skip
     head = (translate("texts"), translate("measured"), translate("roofline"), translate("share"))
     return Figure(figure, f"{title}\n" + text_table(head, rows))

@@ -96,6 +96,7 @@ def write_catalogue(catalogue: Catalog, path: Path, title: str, language: str) -
     """Write a .po file; the same messages give the same bytes."""
     for entry in catalogue:
         entry.flags -= {"python-format", "python-brace-format"}  # babel's guesses from a percent sign or a brace
+        entry.user_comments.clear()  # babel reads the old text of a fuzzy message as one
     body = io.BytesIO()
     write_po(body, catalogue, width=WIDTH, omit_header=True, include_lineno=False, ignore_obsolete=True,
              include_previous=True)  # fmt: skip

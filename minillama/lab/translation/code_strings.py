@@ -89,6 +89,7 @@ class _Shown:
     """
 
     def __init__(self, trees: Sequence[ast.Module]) -> None:
+        self._trees = trees
         self._nodes = {id(tree): list(ast.walk(tree)) for tree in trees}
         self.literals: set[int] = set()
         self.returned: set[int] = set()
@@ -120,12 +121,18 @@ class _Shown:
             self._see(tree, part, is_returned)
 
     def _follow(self, tree: ast.Module, name: str) -> None:
-        """See the values of a variable that is used only where it is shown."""
-        values = list(self._values(tree, name))
-        if not values or not all(id(use) in self._seen for use in self._uses(tree, name)):
+        """See the values of a variable that is used only where it is shown.
+
+        A variable that its cell does not assign is one of other cells.
+        """
+        trees, values = [tree], [(tree, value) for value in self._values(tree, name)]
+        if not values:
+            trees = self._trees
+            values = [(other, value) for other in trees for value in _global_values(other, name)]
+        if not values or not all(id(use) in self._seen for each in trees for use in self._uses(each, name)):
             return
-        for value in values:
-            self._see(tree, value, is_returned=True)
+        for owner, value in values:
+            self._see(owner, value, is_returned=True)
 
     def _uses(self, tree: ast.Module, name: str) -> Iterator[ast.Name]:
         """Uses of a variable's strings.
@@ -194,6 +201,13 @@ def _shown_parts(node: ast.AST) -> list[ast.AST]:
 def _has_docstring(node: ast.AST) -> bool:
     is_documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
     return is_documented and ast.get_docstring(node, clean=False) is not None
+
+
+def _global_values(tree: ast.Module, name: str) -> Iterator[ast.AST]:
+    """Expressions that a cell assigns to a variable of the notebook."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
+            yield node.value
 
 
 def _loop_values(target: ast.AST, iterated: ast.AST, name: str) -> Iterator[ast.AST]:

@@ -38,6 +38,7 @@ class Figure:
 
     def __post_init__(self) -> None:
         make_room_for_legend(self.plotly)
+        hide_empty_axes(self.plotly)
 
     def mime_bundle(self) -> dict[str, object]:
         """The mime bundle for a front end: about 10 KB (a FigureWidget sends 5 MB)."""
@@ -107,6 +108,16 @@ def make_room_for_legend(figure: go.Figure) -> None:
     missing = TOP_MARGIN + LEGEND_LINE * (lines - 1) - layout.margin.t
     if missing > 0:
         figure.update_layout(height=layout.height + missing, margin={"t": layout.margin.t + missing})
+
+
+def hide_empty_axes(figure: go.Figure) -> None:
+    """Hide the axes of a figure that shows nothing yet: plotly would invent their numbers."""
+    layout = figure.layout
+    if figure.data or layout.shapes or layout.annotations:
+        return
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.add_annotation(text=translate("nothing measured yet"), showarrow=False, font={"size": 14, "color": GREY})
 
 
 def token_label(piece: str) -> str:

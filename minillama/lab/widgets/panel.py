@@ -6,122 +6,28 @@ the same without widgets: in a script, in Colab or in a test.
 
 import html
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import ipywidgets as widgets
 
 from minillama.lab.language import translate
 from minillama.lab.widgets.background_job import JobRunner, ReportState, State
+from minillama.lab.widgets.controls import MOST_WIDTH, Control, ControlValue, Settings, arranged, in_words
 from minillama.lab.widgets.figure import Figure
 from minillama.lab.widgets.live_figure import LiveFigure
 from minillama.lab.widgets.widget_output import RUN_IT, display_widget
 
-ControlValue = float | int | str
-Settings = Mapping[str, ControlValue]
 Draw = Callable[[Settings], Figure]
 Pieces = Iterable[str | Figure]
 Write = Callable[[Settings], Pieces]
 
 COLOURS = {
-    State.IDLE: "#555555",
+    State.IDLE: "#8C8C8C",
     State.COMPILING: "#B37700",
     State.RUNNING: "#0072B2",
-    State.STOPPED: "#555555",
+    State.STOPPED: "#8C8C8C",
     State.FAILED: "#D55E00",
 }
-WIDE = widgets.Layout(width="430px")
-STYLE = {"description_width": "150px"}
-
-
-@dataclass(frozen=True)
-class Slider:
-    """A slider for a float. It acts on release, not while it moves."""
-
-    name: str
-    label: str
-    low: float
-    high: float
-    step: float
-    value: float
-    help: str = ""
-
-    def widget(self) -> widgets.Widget:
-        return widgets.FloatSlider(
-            value=self.value,
-            min=self.low,
-            max=self.high,
-            step=self.step,
-            description=self.label,
-            tooltip=self.help,
-            continuous_update=False,
-            readout_format=".2f",
-            layout=WIDE,
-            style=STYLE,
-        )
-
-
-@dataclass(frozen=True)
-class IntSlider:
-    """A slider for an integer. It acts on release."""
-
-    name: str
-    label: str
-    low: int
-    high: int
-    value: int
-    help: str = ""
-
-    def widget(self) -> widgets.Widget:
-        return widgets.IntSlider(
-            value=self.value,
-            min=self.low,
-            max=self.high,
-            description=self.label,
-            tooltip=self.help,
-            continuous_update=False,
-            layout=WIDE,
-            style=STYLE,
-        )
-
-
-@dataclass(frozen=True)
-class Dropdown:
-    """A choice among a few texts."""
-
-    name: str
-    label: str
-    options: tuple[str, ...]
-    value: str
-    help: str = ""
-
-    def widget(self) -> widgets.Widget:
-        return widgets.Dropdown(
-            options=self.options, value=self.value, description=self.label, tooltip=self.help, layout=WIDE, style=STYLE
-        )
-
-
-@dataclass(frozen=True)
-class TextBox:
-    """A line of text. It acts on Enter."""
-
-    name: str
-    label: str
-    value: str
-    help: str = ""
-
-    def widget(self) -> widgets.Widget:
-        return widgets.Text(
-            value=self.value,
-            description=self.label,
-            tooltip=self.help,
-            continuous_update=False,
-            layout=widgets.Layout(width="870px", max_width="98%"),
-            style=STYLE,
-        )
-
-
-Control = Slider | IntSlider | Dropdown | TextBox
 
 
 class Panel:
@@ -144,7 +50,8 @@ class Panel:
         self.text = ""
         self.message = ""
         self._writing = False
-        self._widgets = {control.name: control.widget() for control in controls}
+        self._controls = {control: control.widget() for control in controls}
+        self._widgets = {control.name: widget for control, widget in self._controls.items()}
         self._state = widgets.HTML()
         self._output = widgets.HTML()
         self._start = widgets.Button(
@@ -186,13 +93,12 @@ class Panel:
 
         The first figure is drawn in the cell itself, so that a failure appears there."""
         first = self.draw(self.settings)
-        short = [widget for widget in self._widgets.values() if not isinstance(widget, widgets.Text)]
-        rows = [widget for widget in self._widgets.values() if isinstance(widget, widgets.Text)]
-        grid = widgets.GridBox(short, layout=widgets.Layout(grid_template_columns="repeat(auto-fit, 440px)"))
         buttons = [self._start, self._stop, self._state] if self.write else [self._state]
-        box = widgets.VBox([*rows, grid, widgets.HBox(buttons), self._output])
+        box = widgets.VBox([*arranged(self._controls), widgets.HBox(buttons)])
         display_widget(box, translate("[sliders and buttons: {run_it}]", run_it=translate(RUN_IT)))
         self._live_figure = LiveFigure(first)
+        if self.write is not None:
+            display_widget(self._output, translate("[the text of Start: {run_it}]", run_it=translate(RUN_IT)))
         return self
 
     def set(self, name: str, value: ControlValue) -> None:
@@ -231,7 +137,7 @@ class Panel:
         self._runner.start(job)
 
     def _stream(self, settings: Settings, stop: threading.Event, report: ReportState) -> None:
-        self.text = ""
+        self.text, head = "", in_words(self._controls, settings)
         report(State.COMPILING, "")
         pieces = as_generator(self.write(settings) if self.write else ())
         for piece in pieces:
@@ -242,7 +148,7 @@ class Panel:
                 report(State.RUNNING, "")
             if isinstance(piece, str):
                 self.text += piece
-                self._output.value = text_box_html(self.text)
+                self._output.value = text_box_html(self.text, head)
             elif self._live_figure:
                 self._live_figure.update(piece)
         self._writing = False
@@ -250,7 +156,7 @@ class Panel:
     def _report(self, state: State, message: str) -> None:
         self.message = message
         words = f"{translate(state.value)}: {message}" if message else translate(state.value)
-        self._state.value = f'<span style="color:{COLOURS[state]}">● {html.escape(words)}</span>'
+        self._state.value = f'<span style="color:{COLOURS[state]}">●</span> {html.escape(words)}'
         self._stop.disabled = state not in (State.RUNNING, State.COMPILING)
 
 
@@ -259,10 +165,14 @@ def as_generator(pieces: Pieces) -> Iterator[str | Figure]:
     yield from pieces
 
 
-def text_box_html(text: str) -> str:
-    """HTML of the streamed text, escaped, in a box of fixed height."""
+def text_box_html(text: str, settings: str = "") -> str:
+    """HTML of a streamed text, escaped, in a box under the settings that wrote it.
+
+    Words are not broken. JupyterLab's own style would break them anywhere.
+    """
+    head = f'<div style="font-size:12px;opacity:0.75">{html.escape(settings)}</div>' if settings else ""
     return (
-        '<div style="white-space:pre-wrap;font-family:Georgia,serif;font-size:16px;line-height:1.5;max-width:860px;'
-        'height:170px;overflow:auto;border-left:4px solid #0072B2;padding:4px 14px;margin:6px 0">'
-        f"{html.escape(text)}</div>"
+        f'<div style="max-width:{MOST_WIDTH};border-left:4px solid #0072B2;padding:4px 14px;margin:6px 0">{head}'
+        '<div style="white-space:pre-wrap;word-break:normal;overflow-wrap:break-word;font-family:Georgia,serif;'
+        f'font-size:16px;line-height:1.5;height:170px;overflow:auto">{html.escape(text)}</div></div>'
     )

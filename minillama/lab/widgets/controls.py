@@ -1,0 +1,117 @@
+"""Controls of a panel: sliders, choices and lines of text, each with its help."""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+
+ControlValue = float | int | str
+Settings = Mapping[str, ControlValue]
+
+STYLE = {"description_width": "38%"}
+FULL = widgets.Layout(width="98%")
+MOST_WIDTH = "900px"
+# The help of a control is a line below it while it has the focus. Two columns fit from 640 pixels on.
+SHEET = """<style>
+.minillama-knob .minillama-help { display: none !important; }
+.minillama-knob:focus-within .minillama-help { display: block !important; font-size: 12px; opacity: 0.8; }
+</style>"""
+COLUMNS = "repeat(auto-fit, minmax(min(300px, 100%), 1fr))"
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A slider for a float. It acts on release, not while it moves."""
+
+    name: str
+    label: str
+    low: float
+    high: float
+    step: float
+    value: float
+    help: str = ""
+
+    def widget(self) -> widgets.Widget:
+        return widgets.FloatSlider(
+            value=self.value, min=self.low, max=self.high, step=self.step, description=self.label, tooltip=self.help,
+            continuous_update=False, readout_format=".2f", layout=FULL, style=STYLE,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class IntSlider:
+    """A slider for an integer. It acts on release."""
+
+    name: str
+    label: str
+    low: int
+    high: int
+    value: int
+    help: str = ""
+
+    def widget(self) -> widgets.Widget:
+        return widgets.IntSlider(
+            value=self.value, min=self.low, max=self.high, description=self.label, tooltip=self.help,
+            continuous_update=False, layout=FULL, style=STYLE,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dropdown:
+    """A choice among a few texts."""
+
+    name: str
+    label: str
+    options: tuple[str, ...]
+    value: str
+    help: str = ""
+
+    def widget(self) -> widgets.Widget:
+        return widgets.Dropdown(
+            options=self.options, value=self.value, description=self.label, tooltip=self.help, layout=FULL, style=STYLE
+        )
+
+
+@dataclass(frozen=True)
+class TextBox:
+    """A line of text. It acts on Enter."""
+
+    name: str
+    label: str
+    value: str
+    help: str = ""
+
+    def widget(self) -> widgets.Widget:
+        style = {"description_width": "19%"}  # as wide as in the columns below
+        return widgets.Text(
+            value=self.value, description=self.label, tooltip=self.help, continuous_update=False, layout=FULL,
+            style=style,
+        )  # fmt: skip
+
+
+Control = Slider | IntSlider | Dropdown | TextBox
+
+
+def knob(control: Control, widget: widgets.Widget) -> widgets.VBox:
+    """A control's widget with its help, which is visible while the control has the focus."""
+    line = widgets.HTML(html.escape(control.help)).add_class("minillama-help")
+    return widgets.VBox([widget, line] if control.help else [widget]).add_class("minillama-knob")
+
+
+def arranged(controls: Mapping[Control, widgets.Widget]) -> list[widgets.Widget]:
+    """Lines of text over the whole width, and the other controls in columns below."""
+    lines = [knob(control, widget) for control, widget in controls.items() if isinstance(control, TextBox)]
+    short = [knob(control, widget) for control, widget in controls.items() if not isinstance(control, TextBox)]
+    layout = widgets.Layout(grid_template_columns=COLUMNS, grid_gap="2px 12px", max_width=MOST_WIDTH, width="98%")
+    for line in lines:
+        line.layout = widgets.Layout(max_width=MOST_WIDTH, width="98%")
+    return [widgets.HTML(SHEET, layout=widgets.Layout(display="none")), *lines, widgets.GridBox(short, layout=layout)]
+
+
+def in_words(controls: Mapping[Control, widgets.Widget], settings: Settings) -> str:
+    """Settings as one line: `--temp 0.8 · --top-k 40`."""
+    values = {control.label: settings[control.name] for control in controls if not isinstance(control, TextBox)}
+    return " · ".join(
+        f"{name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in values.items()
+    )
