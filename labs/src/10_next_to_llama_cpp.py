@@ -7,9 +7,9 @@
 # %% [markdown]
 # # Lab 10 · Next to llama.cpp
 #
-# "Twice as fast as llama.cpp." "The perplexity is the same." Such sentences come from two programs, llama-bench and
-# llama-perplexity, and from the way somebody put two of their lines together. In this lab you read both programs' output
-# to the last digit: you compute it again, put it on a roofline, and find the comparisons that compare something else.
+# "Twice as fast as llama.cpp." "The perplexity is the same." Such claims come from two programs, llama-bench and
+# llama-perplexity, and from the choice of the two lines that are compared. In this lab you read both programs' output to
+# the last digit: you recompute it, put it on a roofline, and find the comparisons that compare something else.
 #
 # You need no llama.cpp: real runs of it are recorded, with command, build, machine and date. If you have it, the same
 # comparison runs here.
@@ -74,7 +74,8 @@ roof = records.roofs[ROOF]
 # %% [markdown]
 # ## 1. Predict first
 #
-# A Llama of 95 million random weights in Q8_0: 100 MB, larger than the caches of most processors. One machine, one thread; llama-bench and `minillama bench` in turn, the same file and flags.
+# A Llama of 95 million random weights in Q8_0: 100 MB, larger than the caches of most processors. One machine, one thread;
+# llama-bench and `minillama bench` in turns, with the same file and flags.
 #
 # * `pp512`: read a prompt of 512 tokens. Arithmetic is the bound.
 # * `tg64`: write 64 tokens, one by one. Reading memory is the bound.
@@ -125,8 +126,8 @@ runs = [(run.command, run.date[:16], f"{run.other_load:.0%}") for run in records
 print(plain_table(("command", "UTC", "other load"), runs, right=(2,)))
 
 # %% [markdown]
-# llama-bench prints a table (`-o md`, the default). Its lines, as they were printed; heads and builds that are equal to
-# those of the run before are left out:
+# llama-bench prints a table (`-o md`, the default). Its lines, as they were printed; headers and builds that are equal to
+# those of the previous run are left out:
 
 # %%
 print(joined_tables([run.table for run in records.speeds if run.program == LLAMA]))
@@ -137,7 +138,7 @@ print(joined_tables([run.table for run in records.speeds if run.program == LLAMA
 # | `model` | architecture, size class and type, from the metadata | the class comes from a table of layer counts: Qwen2.5 0.5B is `1B`, other shapes `?B`; the *name* of the file is not shown |
 # | `size` | bytes of all tensors | one row of a token embedding is read for each token, unless it is also the head |
 # | `params` | number of weights | |
-# | `backend` | who computes; with a GPU, `ngl` is the number of layers there | |
+# | `backend` | the device that computes; with a GPU, `ngl` is the number of layers there | |
 # | `threads` | `-t` | |
 # | `fa`, `type_k`, `n_batch` ... | only parameters that are varied, or differ from their default | **what is missing is the default, and defaults differ between builds** |
 # | `test` | `pp512`: a prompt of 512 random tokens, logits of the last one. `tg128`: 128 passes of one random token. `@ d2048`: after 2048 tokens, which are not timed | no sampling, no tokeniser: not the speed of a chat |
@@ -202,18 +203,18 @@ print(plain_table(head, [recomputed(row) for row in rows], right=(1, 2, 3)))
 # more the repetitions differ, the larger the gap: a slow repetition counts by its rate, not by its seconds. A quoted
 # speed with a ± of a few percent is safe from this; one without a ± is not.
 #
-# And ± is the deviation of *single* repetitions. The mean of n of them is better known, by √n; but a machine that gets
-# slower from minute to minute moves all of them together, and ± does not show it. That is why lab 08 measures in turns.
+# And ± is the deviation of *single* repetitions. The error of the mean of n of them is smaller by √n; but a machine that
+# gets slower from minute to minute moves all of them together, and ± does not show it. Therefore lab 08 measures in turns.
 #
 # ## 3. One roof for both programs
 #
 # A decode step reads all weights, and keys and values of every position before it. Bytes a token times tokens a second
-# is what a program gets out of the memory. The weights and the cache are the same for both programs, so are the bytes.
+# is the bandwidth that a program uses. Weights and cache are the same for both programs, and so are the bytes.
 #
 # ### Exercise 2: the share of the roof
 # `row` has `avg_ts`, `n_gen`, `n_depth`, `weight_bytes` (that a token reads) and `cache_bytes` (of *one* position).
 # Step i of the test (1 to `n_gen`) reads the cache of `n_depth + i` positions. `bandwidth` is in bytes a second. Return
-# the share, 1 for a program that reads as fast as the memory gives.
+# the share: 1 for a program that uses all of the bandwidth.
 
 
 # %% tags=["exercise"]
@@ -267,8 +268,8 @@ show(roofline(roof, dots, "Both programs on the recorded machine's roofline"))
 # %% [markdown]
 # ## 4. Fair or not
 #
-# Six sentences that somebody made of the recorded rows, true to the digit. In a fair comparison the two rows differ in
-# what is compared, and in nothing else. **Two are unfair.** Look for them by eye first.
+# Six claims about the recorded rows; all numbers are right. In a fair comparison the two rows differ in what is compared,
+# and in nothing else. **Two are unfair.** Look for them by eye first.
 
 
 # %%
@@ -397,7 +398,7 @@ BENCH = None  # "/path/to/llama.cpp/build/bin/llama-bench", or shutil.which("lla
 run_against(BENCH, files, ("-p", "512", "-n", "64", "-t", "1", "--rounds", "3"))
 
 # %% [markdown]
-# ## 6. Perplexity: who scored what
+# ## 6. Perplexity: which tokens are scored
 #
 # The storyteller in F16 on the held-out stories, llama-perplexity's output (`[1]`, `[2]`, ...: the perplexity so far):
 
@@ -480,8 +481,8 @@ print(plain_table(head, lines, right=(1, 2, 3)))
 # | arithmetic | llama.cpp rounds activations to 8 bits for its products with quantised weights; minillama's kernels round elsewhere |
 # | which tokens are scored | all, the second half, or with a stride: Hugging Face's usual script scores others |
 #
-# The error bars are almost 20 wide on each side. Do they show that F16 and Q4_0, or two programs, are equal? No (lab 06): most of a bar is
-# the text, and the text is the same. Subtract **token by token**, if the tokens are the same ones.
+# The error bars are almost 20 wide on each side. Do they show that F16 and Q4_0, or two programs, are equal? No (lab 06):
+# most of a bar is the text, and the text is the same. Subtract **token by token**, if the tokens are the same ones.
 #
 # ### Exercise 5: better, worse, or cannot tell
 # `a` and `b` have `tokens` (ids of the scored tokens) and `log_likelihoods`, two arrays. Return, as a string,
@@ -528,13 +529,13 @@ ours = {name: scored(values, CTX) for name, values in kept.items()}
 theirs = {name: scored(records.perplexity(name.lower()).in_text(), CTX) for name in TYPES}
 other = scored(records.perplexity("f16", 512).in_text(), 512)
 pairs = {
-    "llama.cpp: Q8_0 against F16": (theirs["F16"], theirs["Q8_0"]),
-    "llama.cpp: Q4_0 against F16": (theirs["F16"], theirs["Q4_0"]),
-    "minillama: Q4_0 against F16": (ours["F16"], ours["Q4_0"]),
-    "F16: minillama against llama.cpp": (theirs["F16"], ours["F16"]),
-    "Q8_0: minillama against llama.cpp": (theirs["Q8_0"], ours["Q8_0"]),
-    "Q4_0: minillama against llama.cpp": (theirs["Q4_0"], ours["Q4_0"]),
-    "llama.cpp, F16: -c 512 against -c 256": (theirs["F16"], other),
+    "llama.cpp: Q8_0 / F16": (theirs["F16"], theirs["Q8_0"]),
+    "llama.cpp: Q4_0 / F16": (theirs["F16"], theirs["Q4_0"]),
+    "minillama: Q4_0 / F16": (ours["F16"], ours["Q4_0"]),
+    "F16: minillama / llama.cpp": (theirs["F16"], ours["F16"]),
+    "Q8_0: minillama / llama.cpp": (theirs["Q8_0"], ours["Q8_0"]),
+    "Q4_0: minillama / llama.cpp": (theirs["Q4_0"], ours["Q4_0"]),
+    "llama.cpp, F16: -c 512 / -c 256": (theirs["F16"], other),
 }
 lines = []
 for name, (a, b) in pairs.items():
@@ -542,7 +543,7 @@ for name, (a, b) in pairs.items():
     error = None if change is None else change.std(ddof=1) / np.sqrt(len(change))
     apart = "-" if change is None else f"{-100 * change.mean():+.2f} ± {100 * error:.2f} %"
     lines.append((name, apart, str(attempt(differ, a, b))))
-print(plain_table(("pairs of tokens", "PPL, b over a", "verdict"), lines))
+print(plain_table(("b / a, token by token", "PPL, b over a", "verdict"), lines))
 for name in TYPES:
     ratio = np.exp(theirs[name].log_likelihoods.mean() - ours[name].log_likelihoods.mean())
     measurement("10", f"PPL of minillama over llama.cpp, {name}", float(ratio), "times")
@@ -554,8 +555,8 @@ for name in TYPES:
 #
 # ## 7. Try it yourself: which test, which depth
 #
-# Choose a test and a depth. Which program is nearer to its roof, and where? At depth 0 your own run is there too, on your
-# roof.
+# Choose a test and a depth. Which program is nearer to its roof, and where? At depth 0 the figure also has your own run,
+# with your roof.
 
 
 # %%
@@ -582,7 +583,8 @@ check.score()
 #   other numbers.
 # * The table shows parameters only if they differ from a default. Compare JSON, not tables, and let a program look for
 #   the second difference.
-# * A speed belongs on the roof of the machine that made it. The share of the roof is what you can take to another one.
+# * A speed belongs on the roof of the machine that made it. The share of the roof is the number that you can compare with
+#   another machine's.
 # * A perplexity belongs to model, text, `-c`, BOS and scored tokens. Compare two of them by pairs, on the same tokens, or
 #   not at all. "Cannot tell" is a result.
 #

@@ -7,13 +7,13 @@
 # %% [markdown]
 # # Lab 11 · Lying benchmarks
 #
-# A wrong benchmark does not look wrong. It runs, it prints a number with three digits, and the number often pleases. This
-# lab has eight reports. Every one really measures something, on the built-in model, and every one is wrong in one way.
-# Read their code as you would read the code of somebody who wants to sell you a processor.
+# A wrong benchmark does not look wrong. It runs, it prints a number with three digits, and often the number is the one that
+# its author hoped for. This lab has eight reports. Each measures something real on the built-in model, and each is wrong in
+# exactly one way. Read their code as if its author wanted to sell you a processor.
 #
 # | | |
 # |---|---|
-# | **Afterwards you can** | name eight flaws of benchmarks from their code, estimate how much each flatters, write a timer that survives them, and say faster, slower or *cannot tell* from pairs of runs |
+# | **Afterwards you can** | name eight flaws of benchmarks from their code, estimate the error of each, write a timer without them, and say faster, slower or *cannot tell* from pairs of runs |
 # | **Time** | 75 minutes |
 # | **You should know** | lab 00 (timing), lab 05 (prefill, decode), lab 06 (perplexity pair by pair), lab 08 (interleaved A/B) |
 # | **Runs on** | any laptop, a minute of computing at most, no network |
@@ -34,7 +34,7 @@ from minillama import env
 from minillama.gguf import dequantize
 from minillama.lab import IntSlider, Panel, Prediction, show
 from minillama.lab.benchmarks.equal_quality import fair_shrink, token_nll
-from minillama.lab.benchmarks.interval_plots import SIDES, ratio_intervals
+from minillama.lab.benchmarks.interval_plots import ratio_intervals, side_words
 from minillama.lab.benchmarks.ratio_interval import Interval, ratio_interval
 from minillama.lab.benchmarks.recorded_calls import recorded_calls
 from minillama.lab.benchmarks.repeated_runs import Noise, statistics_of_reports
@@ -59,7 +59,7 @@ print(f"{cores} cores, {env.thread_limits()[1]} threads compute")
 
 
 def predict(letter):
-    """Ask for the ratio of what a report says to what is true."""
+    """Ask for the ratio of a report's number to the true one."""
     made = Prediction(
         "11",
         f"report {letter}: said over true",
@@ -84,7 +84,7 @@ for x in (many, few):
 # %% [markdown]
 # ## 1. Eight reports
 #
-# Read each one, and predict before you run it: *what it says* over *what is true*.
+# Read each one, and predict before you run it: *the reported value* over *the true value*.
 #
 # **Report A.** "The feed-forward block takes this many milliseconds for 512 tokens. Mean of 20 calls."
 
@@ -92,7 +92,7 @@ for x in (many, few):
 # %%
 def report_a():
     """Milliseconds of a block."""
-    constant = time.time_ns() % 1_000_003 / 1e12  # a change, so that it is not last time's program
+    constant = time.time_ns() % 1_000_003 / 1e12  # another program in each report
     start = clock()
     changed = jax.jit(lambda x: (jax.nn.silu(x @ gate + constant) * (x @ up)) @ down)
     for _ in range(20):
@@ -159,8 +159,8 @@ def report_d():
 predictions["D"] = predict("D")
 
 # %% [markdown]
-# **Report E.** "Our rival's block takes this many milliseconds for 64 tokens, in a program that runs for days." (Python
-# collects garbage when it likes; here it does so in known calls, so that every report has some.)
+# **Report E.** "Our rival's block takes this many milliseconds for 64 tokens, in a program that runs for days." (Python's
+# garbage collector runs at times that are hard to predict; here it runs in fixed calls, so that every report has some.)
 
 
 # %%
@@ -240,13 +240,12 @@ for letter, ratio in zip("ABCDEFGH", (2, 0.5, 1.2, 1.1, 1.2, 2, 1, 1.5), strict=
     predictions[letter].record(ratio)  # "a little here, a little there"
 
 # %% [markdown]
-# Now run them. The first run of C, D, F and H compiles or loads something; it does not count. (Their `timings` leave the
-# compiler out, but not all that a first run does.)
+# Now run them. The first run of C, D, F and H compiles or loads something, so it is discarded. (Their `timings` exclude
+# compilation, but not everything else that only a first run does.)
 
 # %%
 functions = (report_a, report_b, report_c, report_d, report_e, report_f, report_g, report_h)
-units = ("ms", "ms", "times sooner", "times faster",
-         "ms", "times faster", "times smaller", "% of the roof")
+units = ("ms", "ms", "×", "×", "ms", "×", "×", "%")
 REPORTS, UNITS = (dict(zip("ABCDEFGH", each, strict=True)) for each in (functions, units))
 with watched_load():
     for letter in "CDFH":
@@ -257,10 +256,10 @@ with watched_load():
 # %% [markdown]
 # ### Exercise 1: name the flaws
 # Each report has exactly one of the flaws in `check.FLAWS`, and two of the names belong to no report. Return a dictionary
-# from each letter to the name. A wrong name gets a hint where to look.
+# from each letter to the name. A wrong name gets a hint on where to look.
 
 # %% tags=["check-output"]
-print(*check.FLAWS, sep="\n")
+print(check.flaw_list())
 
 
 # %% tags=["exercise"]
@@ -273,33 +272,33 @@ def flaws():
 def flaws():
     """Letter of each report: name of its flaw, as in {"A": "...", "B": "...", ...}."""
     return {
-        "A": "the compiler is timed",
-        "B": "nobody waits for the result",
-        "C": "a cold cache against a warm one",
-        "D": "the best of many against a single one",
-        "E": "a mean over outliers",
-        "F": "two different lengths",
-        "G": "quality is not looked at",
-        "H": "another number of threads",
+        "A": "compilation inside the timed region",
+        "B": "no block_until_ready",
+        "C": "cold cache against warm cache",
+        "D": "best of n against a single run",
+        "E": "mean with outliers",
+        "F": "different prompt lengths",
+        "G": "model quality ignored",
+        "H": "different numbers of threads",
     }
 
 
 # %% [markdown] tags=["hint"]
 # For a time: what happens between the two readings of `clock`, and when is it complete? For a ratio: write both sides below
-# each other, with all arguments. Everything that differs, except the thing that is compared, is a suspect. Also ask what
-# the engine *remembers* of the first side when the second one runs.
+# each other, with all arguments. Everything that differs, except the thing that is compared, is a suspect. Also think of the
+# state that the engine *keeps* from the first side when the second one runs.
 
 # %% tags=["check"]
 check.flaws(flaws)
 
 # %% [markdown]
-# ### Exercise 2: a timer that survives
-# Write `fair_time(f, x, clock)`: the typical seconds of one call `f(x)`. In lab 00 you wrote one that survives the compiler,
-# asynchronous dispatch and outliers. Here one more trap: `f` is so short that **the clock may not move** during a call. The
-# check's clock shows whole milliseconds, and a call takes less than half of one.
+# ### Exercise 2: a robust timer
+# Write `fair_time(f, x, clock)`: the typical seconds of one call `f(x)`. In lab 00 you wrote a timer that copes with
+# compilation, asynchronous dispatch and outliers. Here is one more trap: a call of `f` is shorter than **the resolution of
+# the clock**. The check's clock shows whole milliseconds, and a call takes less than half of one.
 #
-# Calls of a block of calls are queued one after the other; it is enough to wait for the last result. But do not make one
-# block of everything: an outlier would be in it.
+# So time a block of calls. They run in the order of the calls: it is enough to wait for the last result. But do not put all
+# calls into one block: an outlier would be in it.
 
 
 # %% tags=["exercise"]
@@ -336,9 +335,9 @@ shown = f"{1e3 * yours:.3g} ms" if isinstance(yours, float) else yours
 print("the block for 64 tokens, your timer:", shown)
 
 # %% [markdown]
-# ## 2. What is true
+# ## 2. The true values
 #
-# The same eight questions, asked fairly. Each function differs from its report in one thing.
+# The same eight questions, measured fairly. Each function differs from its report in one point.
 
 
 # %%
@@ -350,7 +349,7 @@ def waited(call):
 
 
 def true_ab():
-    """A, B: compiled before, waited for, the median."""
+    """A, B: compiled before the timed region, with block_until_ready, the median."""
     return median(waited(lambda: block(many)) for _ in range(9))
 
 
@@ -363,7 +362,7 @@ def true_c():
 
 
 def true_d():
-    """D: as many runs on both sides, by turns, and the median of both."""
+    """D: as many runs on both sides, interleaved, and the median of the ratios."""
     pairs = [(generation_speed(seed=2), generation_speed(seed=1)) for _ in range(9)]
     return median(ours / rivals for ours, rivals in pairs)
 
@@ -385,7 +384,7 @@ def true_h():
 
 
 # %% [markdown]
-# G is not a matter of time. Which of the smaller files has the quality of F16? On this text a perplexity of at most 2 % more
+# G does not measure time. Which of the smaller files has the quality of F16? On this text a perplexity of at most 2 % more
 # counts as equal, token by token (lab 06). The interval comes from a bootstrap: 400 times, draw as many tokens at random,
 # with repetition, and choose the file again.
 
@@ -399,7 +398,7 @@ shrink = fair_shrink(nll, sizes, "F16")
 print(f"as good as F16, and smaller: {shrink}")
 
 # %% [markdown]
-# The others are measured six times each. Report and truth run one after the other, so that drift and other programs touch
+# The others are measured six times each. Report and fair measurement run in turns, so that drift and other programs affect
 # both.
 
 # %%
@@ -420,9 +419,9 @@ with watched_load():
         print()
 
 # %% [markdown]
-# The dot is the median of six ratios; the line goes from the smallest to the largest of them. With six pairs it holds the
-# true median with a probability of 97 % (exercise 5 says why). A grey one holds 1: *cannot tell*, the flaw does no harm here
-# that six pairs could show.
+# The dot is the median of six ratios; the line goes from the smallest to the largest of them. With six pairs it contains the
+# true median with a probability of 97 % (exercise 5 says why). A grey line contains 1: *cannot tell*. On this machine six
+# pairs do not show an effect of the flaw.
 
 # %%
 ratios = {}
@@ -436,24 +435,24 @@ for letter, report in REPORTS.items():
 # %%
 said = {letter: made.recorded() for letter, made in predictions.items()}
 said = {letter: ratio for letter, ratio in said.items() if ratio is not None}
-title = "What eight reports say, over what is true"
-show(ratio_intervals(ratios, title, "said over true", said=said))
+title = "Reported values over true values"
+show(ratio_intervals(ratios, title, "reported over true", said=said))
 
 # %%
 rows = []
 for letter, ratio in ratios.items():
     of_both = zip(*pairs.get(letter, [(report_g(), shrink.middle)]), strict=True)
     numbers_of_both = [f"{median(side):.3g}" for side in of_both]
-    rows.append((letter, *numbers_of_both, UNITS[letter], SIDES[ratio.side]))
+    rows.append((letter, *numbers_of_both, UNITS[letter], side_words(ratio.side)))
 print(plain_table(("report", "says", "is", "unit", "verdict"), rows, right=(1, 2)))
 
 # %% [markdown]
-# *Too much* is not always in favour of the one who reports: E is a number for a rival. Three remarks:
+# *Too much* is not always in favour of the author: E is a number for a rival. Three remarks:
 #
-# * The size of a lie depends on the machine. The more work one call queues, the larger is B. The more noise there is, the
-#   larger is D.
-# * H may do no harm: if there is one core, or if one thread reads memory as fast as all together. If not, the share may exceed
-#   100 %. That is a sure sign, because no kernel is faster than the roofline.
+# * The size of an error depends on the machine. The more work one call queues, the larger the error of B. The more noise
+#   there is, the larger that of D.
+# * H may be right: with one core, or if one thread reads memory as fast as all together. Otherwise the share may exceed
+#   100 %. That is a sure sign of an error, because no kernel is faster than the roofline.
 # * G has no wrong measurement in it. The size is right, and the words "the same model" are not. Nor does "as good as F16" say
 #   more than this: this text does not show a difference of more than 2 % (lab 06: KL divergence does).
 #
@@ -470,10 +469,9 @@ def reports(settings):
     """The intervals without widgets: settings in, figure out."""
     noise = Noise(settings["noise"] / 100, settings["outliers"] / 100)
     found = statistics_of_reports(noise, settings["repetitions"])
-    title = "Reports of {repetitions} calls, {noise} % noise, {outliers} % outliers"
-    return ratio_intervals(
-        found, title.format(**settings), "reported over true", ends=(0.3, 15.0)
-    )
+    calls, spread, share = (settings[name] for name in ("repetitions", "noise", "outliers"))
+    title = f"Reports of {calls} calls, {spread} % noise, {share} % outliers"
+    return ratio_intervals(found, title, "reported over true", ends=(0.3, 15.0))
 
 
 panel = Panel(
@@ -497,18 +495,19 @@ table = [
 print(plain_table(("calls", "one call", "best", "mean", "median"), table))
 
 # %% [markdown]
-# The best of *n* goes on falling with *n*: it is no property of the program, so never compare it with a number of another
-# *n*. (If noise can only *add* time, the best is a good estimate of the floor. But clocks of processors go up, too.) The mean
-# does not get better with *n*, it only gets more exact about the wrong thing. The median holds as long as less than half
-# of the calls are disturbed. But if users wait for the outliers, they *are* the truth: report p99 (lab 06), and say so.
+# The best of *n* goes on falling with *n*: it is no property of the program, so never compare it with the best of another
+# *n*. (If noise can only *add* time, the best is a good estimate of the minimum. But the clock of a processor also speeds
+# up.) A larger *n* does not bring the mean nearer to the typical call; it only narrows its interval, around the wrong value.
+# The median is right as long as less than half of the calls are disturbed. But if users wait for the outliers, the outliers
+# matter: report p99 (lab 06), and say so.
 #
-# ### Exercise 3: the honest numbers of a log
+# ### Exercise 3: correct speeds from a log
 # `calls` is a log of a model: dictionaries with `prompt_tokens`, `cached_tokens` (of the prompt, found in the prefix cache),
 # `generated_tokens`, `first_token` and `total` (seconds from the beginning of the call). The first call compiles. Return two
-# numbers, each the median over the other calls of that call's own speed:
+# numbers, each the median of the speeds of the other calls:
 #
-# * tokens a second of the prompt, for the tokens that were really read;
-# * tokens a second of the generated ones. The first of them comes together with the end of the prompt.
+# * tokens a second of the prompt, for the tokens that were really computed;
+# * tokens a second of the generated ones. The first of them comes at the end of the prompt.
 
 # %% tags=["check-output"]
 for call in recorded_calls(11)[:4]:
@@ -542,23 +541,26 @@ check.corrected(corrected)
 calls = recorded_calls(11)
 tokens = sum(each["prompt_tokens"] + each["generated_tokens"] for each in calls)
 naive = tokens / sum(each["total"] for each in calls)
-honest = attempt(corrected, calls)
+speeds = attempt(corrected, calls)
 print(f"all tokens over all seconds: {naive:.0f} tokens a second")
-line = "yours: {:.0f} of prompts, {:.0f} of generated tokens"
-print(line.format(*honest) if isinstance(honest, tuple) else honest)
+if isinstance(speeds, tuple):
+    prompts, generated = speeds
+    print(f"yours: {prompts:.0f} of prompts, {generated:.0f} of generated tokens")
+else:
+    print(speeds)
 
 # %% [markdown]
 # ## 4. Reports that may be compared
 #
 # ### Exercise 4: is this comparison fair?
-# `a` and `b` are reports: dictionaries, from which something may be missing. `studied` is the name of the one setting whose
+# `a` and `b` are reports: dictionaries, in which settings may be missing. `studied` is the name of the one setting whose
 # effect they are to show. Return a list of the names that make the comparison unfair (empty: it is fair):
 #
 # * each of `model`, `type`, `prompt_tokens`, `depth`, `threads`, `cache`, `statistic`, except the studied one: both reports
 #   must state it, and it must be equal;
 # * the studied setting: both must state it, and it must *differ*;
 # * `repetitions`: at least 5 in both; every report has it, and the two numbers need not be equal;
-# * `perplexity`: if the `type` is studied, both must state it (not equal; but the reader must see the price).
+# * `perplexity`: if the `type` is studied, both must state it (it need not be equal, but the reader must see the cost).
 
 
 # %% tags=["exercise"]
@@ -601,15 +603,15 @@ print("report F:", attempt(unfair, *sides, "type"))
 # %% [markdown]
 # ## 5. Faster, slower, cannot tell
 #
-# Two programs, run by turns: `before[i]` and `after[i]` are the seconds of round *i*. The ratio `before[i] / after[i]` is
+# Two programs, interleaved: `before[i]` and `after[i]` are the seconds of round *i*. The ratio `before[i] / after[i]` is
 # the speed-up of a round. Times have outliers, so mean and standard deviation are not of much use. But this always holds:
 # a ratio is below the true median with a probability of one half, like a coin. So sort the *n* ratios, and drop *k* at each
 # end. The true median is below all that remain only if at most *k* of the coins show "below". With
 #
 # $$P(\text{at most } k \text{ of } n) = \sum_{i=0}^{k} \binom{n}{i} / 2^n \le 0.025$$
 #
-# and the same at the other end, the interval from the smallest to the largest of the rest holds the true median with at least
-# 95 %, *whatever the noise is*.
+# and the same at the other end, the interval from the smallest to the largest of the rest contains the true median with a
+# probability of at least 95 %, *for any kind of noise*.
 #
 # ### Exercise 5: a speed-up with its interval
 # Return `(low, high, verdict)`: the interval with the largest *k* that is allowed; the verdict is 1 (faster) if all of it is
@@ -646,7 +648,7 @@ def speed_up(before, after):
 check.speed_up(speed_up)
 
 # %% [markdown]
-# Your function on report D, with both seeds run by turns, 20 times. Is seed 2 the faster one?
+# Your function on report D, with both seeds interleaved, 20 times. Is seed 2 the faster one?
 
 # %%
 with watched_load():
@@ -654,7 +656,7 @@ with watched_load():
 found = attempt(speed_up, *zip(*turns, strict=True))
 if isinstance(found, tuple):
     low, high, verdict = found
-    words = {1: "faster", -1: "slower", 0: "cannot tell"}[int(verdict)]
+    words = "faster" if verdict > 0 else "slower" if verdict < 0 else "cannot tell"
     claim = median(said for said, _ in pairs["D"])
     print(f"seed 2 over seed 1: {words}, ×{low:.2f} to ×{high:.2f}; report D said ×{claim:.2f}")
     measurement("11", "seed 2 over seed 1, low end", low, "times")
@@ -668,11 +670,11 @@ check.score()
 # %% [markdown]
 # ## Takeaways
 #
-# * Read what is between the two readings of the clock, and what is on the two sides of the fraction. Most lies are visible.
+# * Read what is between the two readings of the clock, and what is on the two sides of the fraction. Most flaws are visible there.
 # * Warm up, wait for the result, repeat, take the median, and say how many runs there were.
 # * Change one thing. Length, depth, threads, cache state and statistic belong into the report; what is not stated is not
 #   known.
-# * A speed without its quality, and a share of a roof without the threads of the roof, are half a sentence.
+# * A speed without the quality, and a share of a roof without the threads of the roof, are incomplete.
 # * Compare by pairs and report an interval. *Cannot tell* is a result.
 #
 # | what | llama.cpp | minillama |
@@ -682,13 +684,13 @@ check.score()
 # | threads | `llama-bench -t 1,2,4` | the same |
 # | no prefix cache | `"cache_prompt": false` | the same; `cache_prompt=False` |
 # | quality of a type | `llama-perplexity --kl-divergence` | `minillama perplexity --kl-divergence` |
-# | two programs by turns | | `minillama bench --against path/to/llama-bench` |
+# | two programs, interleaved | | `minillama bench --against path/to/llama-bench` |
 #
 # ## When you get an error
 #
 # * `a ratio is a finite positive number, not ...`: a report measured 0 seconds. The clock of this system is too coarse; make
 #   `many` larger.
 # * `the prompt has ... tokens, too many for a slot`: STORY is longer than before; shorten it, or raise `ctx_size`.
-# * A number says that other programs used the cores: close them, and run the cell again.
-# * B is near 1: this JAX waits for small computations by itself. The flaw stays, the harm is missing.
+# * A line says that other programs used the cores: close them, and run the cell again.
+# * B is near 1: this version of JAX runs small computations synchronously. The flaw is there, but without an effect.
 # * A cell waits for another measurement on this machine: it says for which one, and goes on when that has ended.

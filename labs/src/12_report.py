@@ -18,7 +18,7 @@
 # | **Time** | 90 minutes; 70 of them for thinking and writing |
 # | **You should know** | the labs you did; the report lists those you did not do |
 # | **Runs on** | any laptop, half a minute of computing, no network |
-# | **In llama.cpp** | `llama-bench -o json`, `-ctk q8_0 -ctv q8_0`, `llama-batched-bench`; no program tells you the *purpose* of the numbers |
+# | **In llama.cpp** | `llama-bench -o json`, `-ctk q8_0 -ctv q8_0`, `llama-batched-bench`; the *purpose* of the numbers is your choice |
 
 # %%
 import logging
@@ -26,32 +26,118 @@ from pathlib import Path
 
 import minillama as ml
 from minillama.gguf.kv_cache_types import read_cache_types
-from minillama.lab import Dropdown, Panel, Prediction, Slider, show
+from minillama.lab import Panel, Prediction, Slider, show
 from minillama.lab.checks import lab12 as check
 from minillama.lab.experiments.counted_passes import big_model, decode_speeds, pass_seconds
 from minillama.lab.grading.check import attempt
-from minillama.lab.grading.decisions import TARGETS, Essay, Limit, LookBack, Ratio, Target, TradeOff, decide
-from minillama.lab.grading.lab_results import TITLES, measured, read_results
+from minillama.lab.grading.decisions import (
+    OWN_RUN,
+    Essay,
+    Limit,
+    LookBack,
+    Ratio,
+    Target,
+    TradeOff,
+    decide,
+    example_targets,
+)
+from minillama.lab.grading.lab_results import measured, measurements_text, read_results
 from minillama.lab.grading.report_html import build_report, calibration, save_figure
-from minillama.lab.lab_record import measurement
+from minillama.lab.lab_record import measurement, results_folder
 from minillama.lab.plots.lab_plots import bars
 from minillama.model import cache_bytes
 
 logging.getLogger("minillama").setLevel(logging.ERROR)
-RESULTS = Path("results")
+RESULTS = results_folder()
 MODEL = None  # or the path of the file that you would deploy, "my-model.gguf"
 
 # %% [markdown]
-# ## 1. A separate run
+# ## 1. The target
 #
-# Both numbers of a ratio must come from one run on one machine. So this is a small run of the model that you want to
-# deploy (`MODEL` above), or of 73 MB of random weights. First predict:
+# The target comes first, before the measurements: a target that is chosen after them is only a description of them. Three
+# examples of a purpose. Choose one, or define your own:
+
+# %% tags=["check-output"]
+print(example_targets())
+
+# %% [markdown]
+# Section 2 measures these numbers of the model that you want to deploy (`MODEL` above), or of 73 MB of random weights:
+
+# %% tags=["check-output"]
+for name, unit in OWN_RUN.items():
+    print(f"{name!r}: {unit}")
+
+# %% [markdown]
+# ### Exercise 1: a target with numbers
+# "Fast enough" is no target. Return a `Target(name, limits)` with **two limits or more**, each a `Limit(lab, measurement,
+# at_least=..., because=...)`, or with `at_most`. A limit is on a name of the list above, with lab `"12"`, or on a measurement
+# of another lab. `because` is a sentence with the **number** that the limit comes from: the users' reading speed or patience,
+# the free memory, the documents of a night.
+#
+# The check accepts every target with such reasons. It refuses a new target that measurements on record already meet ten
+# times over in *all* limits, because such a target decides nothing. A target that you chose before the measurements stays
+# valid, and it may be missed: that is a result.
+
+
+# %% tags=["exercise"]
+def target() -> Target:
+    """Purpose of the deployment, and the limits that it has to keep."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def target() -> Target:
+    """Purpose of the deployment, and the limits that it has to keep."""
+    return Target(
+        "chat on a laptop",
+        (
+            Limit(
+                "12",
+                "decoding, cache f16",
+                at_least=7.0,
+                because="people read about 5 words a second, which is 7 tokens",
+            ),
+            Limit(
+                "12",
+                "first token after 128 tokens",
+                at_most=1000.0,
+                because="people become impatient after 1 second without an answer",
+            ),
+            Limit(
+                "12",
+                "memory",
+                at_most=4000.0,
+                because="a laptop with 8 GB of memory has about 4 GB free",
+            ),
+        ),
+    )
+
+
+# %% [markdown] tags=["hint"]
+# `return Target("batch", (Limit("12", "sixteen at a time, all together", at_least=..., because="... documents of ... tokens
+# in 8 hours"), Limit(...)))`. Copy the names from the list above exactly, with every comma. For a chat: people read about
+# five words a second, and a word is 1.4 tokens; they become impatient after a second without an answer; a laptop with 8 GB
+# has about 4 GB free.
+
+# %% tags=["check"]
+check.target(target)
+
+# %%
+chosen = attempt(target)
+decide("target", chosen)
+print(chosen.name if isinstance(chosen, Target) else chosen)
+
+# %% [markdown]
+# ## 2. A separate run
+#
+# Both numbers of a ratio must come from one run on one machine. So this is a small run of the model. First predict:
 
 # %%
 sixteen = Prediction(
     "12",
     "sixteen at a time over one",
-    "Sixteen tokens of sixteen users in one pass: how many times as many tokens a second as one alone?",
+    "Sixteen tokens of sixteen users in one pass: "
+    "how many times as many tokens a second as one alone?",
     "times",
 )
 sixteen.ask()
@@ -75,7 +161,8 @@ prompt = list(range(3, 131))
 for _ in range(2):  # the first time compiles
     timings = llm.generate(prompt, n=2, temp=0.0, ignore_eos=True).timings
 measurement("12", "first token after 128 tokens", 1e3 * timings.first_token, "ms")
-measurement("12", "memory", (llm.memory.weights + llm.memory.cache + llm.memory.compute) / 1e6, "MB")
+used = llm.memory.weights + llm.memory.cache + llm.memory.compute
+measurement("12", "memory", used / 1e6, "MB")
 
 results = read_results(RESULTS)
 gain = (
@@ -89,63 +176,12 @@ show(sixteen.compare(gain, model=16.0))
 
 # %%
 results = read_results(RESULTS)
-for lab, title in TITLES.items():
-    if lab not in results:
-        print(f"lab {lab} {title}: not done here")
-        continue
-    print(f"lab {lab} {title}: {len(results[lab].measurements)} measurements")
-    for problem in results[lab].problems:
-        print("      ", problem)
-    for name, value in results[lab].measurements.items():
-        print(f"      {name!r}: {value.value:.4g} {value.unit}")
-
-# %% [markdown]
-# ## 2. The target
-#
-# Three examples. Choose one, or define your own:
-
-# %% tags=["check-output"]
-for name, what in TARGETS.items():
-    print(f"{name:16} {what}")
-
-# %% [markdown]
-# ### Exercise 1: a target with numbers
-# "Fast enough" is no target. Return a `Target(name, limits)` with **two limits or more**, each a `Limit(lab,
-# measurement, at_least=...)` or `at_most=...` on a measurement of the list above. Where do the numbers come from?
-# People read about five words a second, which is seven tokens; they become impatient after a second without an answer;
-# a laptop with 8 GB has perhaps 4 GB free. *Set the limits before you check whether they are met.*
-
-
-# %% tags=["exercise"]
-def target() -> Target:
-    """Purpose of the deployment, and the limits that it must meet."""
-    raise NotImplementedError
-
-
-# %% tags=["solution"]
-def target() -> Target:
-    """Purpose of the deployment, and the limits that it must meet."""
-    return Target(
-        "chat on a laptop",
-        (
-            Limit("12", "decoding, cache f16", at_least=7.0),  # tokens/s: as fast as people read
-            Limit("12", "first token after 128 tokens", at_most=1000.0),  # ms
-            Limit("12", "memory", at_most=4000.0),  # MB
-        ),
-    )
-
-
-# %% [markdown] tags=["hint"]
-# `return Target("batch", (Limit("12", "sixteen at a time, all together", at_least=100), Limit(...)))`. Copy the names
-# from the list above exactly, with every comma.
-
-# %% tags=["check"]
-check.target(target)
+print(measurements_text(results))
 
 # %% [markdown]
 # ### Exercise 2: met, missed or not measured
 # Return `"met"`, `"missed"` or `"not measured"`. `value` is `None` if nothing was measured; `at_least` and `at_most`
-# are `None` if there is no such limit. A value equal to the limit meets it.
+# are `None` if there is no such limit. A value equal to the limit is `"met"`.
 
 
 # %% tags=["exercise"]
@@ -174,51 +210,59 @@ def verdict(value: float | None, at_least: float | None, at_most: float | None) 
 check.verdict(verdict)
 
 # %%
-chosen = attempt(target)
-decide("target", chosen)
 if isinstance(chosen, Target):
     print(chosen.name)
     for limit in chosen.limits:
         value = measured(results, limit.lab, limit.measurement)
-        got = attempt(verdict, value.value if value else None, limit.at_least, limit.at_most)
-        print(f"  {limit.measurement}: {value.value:.4g} {value.unit}" if value else limit.measurement, "->", got)
+        number = value.value if value else None
+        got = attempt(verdict, number, limit.at_least, limit.at_most)
+        shown = f": {value.value:.4g} {value.unit}" if value else ""
+        print(f"  {limit.measurement}{shown} -> {got}")
 else:
-    print("target:", chosen)
+    print(chosen)
 
 # %% [markdown]
-# Are all values far within the limits? Then the target is too easy for this model, and a larger, better model is the
-# right choice: this is a result too. The figure shows the margins. The slider sets how much *larger* than the measured
-# model another model is, if speed and memory scale with its bytes (lab 01); *the limits* are those of exercise 1.
+# Are all values far within the limits? Then the target is easy for this model, and a larger, better model is the right
+# choice: this is a result too. The figure shows the margins. The slider sets the size of another model, in multiples of
+# the measured one; speed and memory scale with its bytes (lab 01).
 
 # %%
-EASY = (Limit("12", "decoding, cache f16", at_least=7.0), Limit("12", "memory", at_most=4000.0))
+EXAMPLE = (
+    Limit("12", "decoding, cache f16", at_least=7.0),
+    Limit("12", "memory", at_most=4000.0),
+)
 
 
 def margins(settings):
     """Factor between each measurement and its limit, for a model `larger` times as large."""
-    limits = chosen.limits if isinstance(chosen, Target) else EASY
+    limits = chosen.limits if isinstance(chosen, Target) else EXAMPLE
     names, values = [], []
     for limit in limits:
         value = measured(results, limit.lab, limit.measurement)
         if value is None or value.value <= 0:
             continue
-        scale = settings["larger"] if settings["scaling"] == "with its bytes" else 1.0
         names.append(limit.measurement)
-        values.append(
-            (value.value / limit.at_least if limit.at_least else limit.at_most / value.value) / scale
-        )
+        values.append(limit.margin(value.value) / settings["larger"])
     title = f"Margin over the limit, for a model {settings['larger']:g} times as large"
     return bars(names, values, title, "1 is the limit", logarithmic=True)
 
 
 panel = Panel(
     [
-        Slider("larger", "times as large", 1.0, 100.0, 1.0, 1.0, "the model's file, against the measured one"),
-        Dropdown("scaling", "speed and memory", ("with its bytes", "constant"), "with its bytes", "how they scale with the file"),
+        Slider(
+            "larger",
+            "times as large",
+            1.0,
+            100.0,
+            1.0,
+            1.0,
+            "the model's file, against the measured one",
+        ),
     ],
     margins,
 ).show()
-kept = save_figure("12", "margins", margins({"larger": 1.0, "scaling": "constant"}))  # goes into the report
+# The figure goes into the report.
+kept = save_figure("12", "margins", margins({"larger": 1.0}))
 
 # %% [markdown]
 # ## 3. Trade-offs
@@ -243,22 +287,22 @@ def trade_offs() -> tuple[TradeOff, ...]:
             "keys and values in q8_0",
             gain=Ratio("12", "cache, f16", "cache, q8_0"),
             cost=Ratio("12", "decoding, cache f16", "decoding, cache q8_0"),
-            because="Against it: the cache is small compared with the weights, this target has enough memory, "
-            "and every token needs unpacking.",
+            because="Against it: the cache is small compared with the weights, this target has "
+            "enough memory, and every token needs unpacking.",
         ),
         TradeOff(
             "sixteen users in one pass",
             gain=Ratio("12", "one at a time, all together", "sixteen at a time, all together"),
             cost=Ratio("12", "one at a time, a token", "sixteen at a time, a token"),
-            because="Against it for chat on a laptop, where one person waits for each token; for batch it is the "
-            "first thing to do.",
+            because="Against it for chat on a laptop, where one person waits for each token; for "
+            "batch it is the first thing to do.",
         ),
     )
 
 
 # %% [markdown] tags=["hint"]
 # `Ratio("12", "cache, f16", "cache, q8_0")` is the size of the q8_0 cache over that of the f16 one. Both names come
-# from the list in section 1, and both measurements have the same unit.
+# from the list in section 2, and both measurements have the same unit.
 
 # %% tags=["check"]
 check.trade_offs(trade_offs)
@@ -268,7 +312,8 @@ offered = attempt(trade_offs)
 decide("trade-offs", offered)
 if isinstance(offered, tuple):
     for each in offered:
-        print(f"{each.choice}: gain {each.gain.times(results):.2f} times, cost {each.cost.times(results):.2f} times")
+        gained, paid = (ratio.times(results) for ratio in (each.gain, each.cost))
+        print(f"{each.choice}: gain {gained:.2f} times, cost {paid:.2f} times")
 else:
     print("trade-offs:", offered)
 
@@ -301,13 +346,13 @@ def look_back() -> LookBack:
     return LookBack(
         "12",
         "sixteen at a time over one",
-        "I thought of the bytes alone. They are read once, but the arithmetic of sixteen tokens is sixteen times as "
-        "much, and past the ridge of the roofline it is what takes the time.",
+        "I thought of the bytes alone. They are read once, but the arithmetic of sixteen tokens is "
+        "sixteen times as much, and past the ridge of the roofline it is what takes the time.",
     )
 
 
 # %% [markdown] tags=["hint"]
-# `LookBack("12", "sixteen at a time over one", "I thought that ...")`. First record a prediction (section 1, or any
+# `LookBack("12", "sixteen at a time over one", "I thought that ...")`. First record a prediction (section 2, or any
 # lab) and run the cell that measures it.
 
 # %% tags=["check"]
@@ -322,25 +367,29 @@ decide("look back", attempt(look_back))
 # Three fields. Your text goes into the report unchanged. (Without widgets: `recommendation.record("...")`.)
 
 # %%
-recommendation = Essay("1 recommendation", "What do you recommend, to whom, and what would change your mind?")
-bottleneck = Essay("2 bottleneck", "What limits it: memory, arithmetic, or overhead? Which numbers say so?")
-gaps = Essay("3 gaps", "What did you not measure, and how could that turn the recommendation round?")
+recommendation = Essay(
+    "1 recommendation", "What do you recommend, to whom, and what would change your mind?"
+)
+bottleneck = Essay(
+    "2 bottleneck", "What limits it: memory, arithmetic, or overhead? Which numbers show it?"
+)
+gaps = Essay("3 gaps", "What did you not measure, and how could that change the recommendation?")
 for essay in (recommendation, bottleneck, gaps):
     essay.ask()
 
 # %% tags=["solution"]
 recommendation.record(
-    "For one person at a laptop: this model as it is, cache in f16, one pass a token. It meets its limits with room to "
-    "spare, so a model several times as large would be better still; speed falls with its bytes. I should change my mind "
-    "when several people share the machine."
+    "For one person at a laptop: this model as it is, cache in f16, one pass a token. All values "
+    "are far within the limits, so a model several times as large would be better still; speed "
+    "falls with its bytes. I should change my mind when several people share the machine."
 )
 bottleneck.record(
-    "Memory: a pass of sixteen tokens takes far less than sixteen passes of one, which can only be where the weights' bytes "
-    "are what one waits for."
+    "Memory: a pass of sixteen tokens takes far less than sixteen passes of one, which can only be "
+    "because most of the time is spent on reading the weights."
 )
 gaps.record(
-    "The weights are random, so nothing is said about quality; perplexity of the real file would have to be measured (lab 06)."
-    " One machine, otherwise idle, plugged in."
+    "The weights are random, so nothing is said about quality; perplexity of the real file would "
+    "have to be measured (lab 06). One machine, otherwise idle, plugged in."
 )
 
 # %% [markdown]
@@ -378,14 +427,14 @@ check.score()
 # * Set the target before the measurements, as numbers with a direction: at least, at most.
 # * Every gain has a cost. If you have not found it, you have not measured it.
 # * Ratios from one run on one machine are valid elsewhere; tokens a second are not.
-# * Report what you did not do. A named gap is information; a hidden gap is a mistake.
+# * Report what you did not do. A named gap is information; a hidden gap is an error.
 #
 # | what | llama.cpp | minillama |
 # |---|---|---|
 # | numbers for a report | `llama-bench -o json` | `minillama bench -o json`, with bytes and operations of a token |
 # | several users in one pass | `llama-batched-bench` | `pass_seconds(llm, 16)` |
 # | cache of half the bytes | `-ctk q8_0 -ctv q8_0` | the same |
-# | the report | none | `build_report(Path("results"), Path("report.html"))` |
+# | the report | none | `build_report(results_folder(), Path("report.html"))` |
 #
 # ## When you get an error
 #
@@ -393,7 +442,7 @@ check.score()
 #   left out of the report. Run its lab again: a file that cannot be read is kept as `.bad`, and a new one begins.
 # * `... is not written; results stay in this notebook's memory`: the folder is full or read-only. Make it writable before
 #   you close the notebook: the next result writes all of them.
-# * `lab 12 has no measurement ... on record`: the names must be exactly those of section 1. Run section 1 first.
+# * `lab 12 has no measurement ... on record`: the names must be exactly those of section 2. Run section 2 first.
 # * `no folder results`: the notebook runs in another folder. Run all labs in one folder, because the results are stored
 #   next to the notebook.
 # * The figures in `report.html` stay empty: the browser forbids scripts in files. Each figure has a text alternative

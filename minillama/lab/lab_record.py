@@ -18,9 +18,14 @@ from minillama.lab.measuring import other_load_now
 PACKAGES = ("minillama", "jax", "jaxlib", "numpy", "gguf")
 
 
+def results_folder() -> Path:
+    """Folder of all labs' records; that of a translated notebook is the English one's."""
+    return records_folder(files.absolute(Path("results")))
+
+
 def results_file(lab: str) -> Path:
-    """Path of a lab's records, in the notebook's working folder."""
-    return records_folder(files.absolute(Path("results"))) / f"lab{lab}.json"
+    """Path of a lab's records."""
+    return results_folder() / f"lab{lab}.json"
 
 
 def read(lab: str) -> dict[str, object]:

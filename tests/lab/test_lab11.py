@@ -186,6 +186,10 @@ def test_a_wrong_flaw_gets_a_hint_and_no_name(letter: str) -> None:
             assert not any(other in result.message for other in lab11.FLAWS)
 
 
+def test_the_list_of_flaws_has_the_names_to_copy() -> None:
+    assert lab11.flaw_list().splitlines() == sorted(lab11.FLAWS) and {*RIGHT.values()} < {*lab11.FLAWS}
+
+
 @pytest.mark.parametrize("answer", [timer(50, 9), timer(40, 15), timer(100, 11), timer(200, 5)])
 def test_good_timers_pass(answer: Callable) -> None:
     assert lab11.fair_time(answer).passed, lab11.fair_time(answer).message

@@ -1,5 +1,6 @@
 """The report from full, partial and hostile records, and lab 12's checks."""
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from lab_checks import SOURCES
 
 from minillama.errors import ResourceError
 from minillama.lab import Prediction, lab_record
@@ -65,7 +67,9 @@ def fill() -> None:
     save_figure("12", "speed", sweep({"f16": {0: 100.0, 64: 80.0}}, {}, "Speed", "depth", "tok/s"))
 
 
-TARGET = Target("chat on a laptop", (Limit("12", "fast", at_least=20.0), Limit("12", "big", at_most=7.0)))
+NEEDED = "Because people read 5 words a second, which is 7 tokens."
+TARGET = Target("chat on a laptop", (Limit("12", "fast", at_least=20.0, because=NEEDED),
+                                     Limit("12", "big", at_most=7.0, because=NEEDED)))  # fmt: skip
 TRADE_OFFS = (
     TradeOff("larger cache", Ratio("12", "slow", "fast"), Ratio("12", "small", "big"), REASON),
     TradeOff("smaller cache", Ratio("12", "big", "small"), Ratio("12", "fast", "slow"), REASON),
@@ -84,9 +88,10 @@ def test_report_holds_all_that_was_recorded() -> None:
     decide("look back", LOOK_BACK)
     Essay("1 why", "What do you recommend?").record("More memory.")
     shown = page()
-    wanted = ("chat on a laptop", "at least 20", "at most 7", "met", "missed", "2.5 times", "larger cache", REASON,
-              "predicted 16 times, measured 20 times, off by 1.25 times", "What do you recommend?", "More memory.",
-              "My machine's roofline", "2 limits: 1 met, 1 missed", "2 trade-offs, 4 of 4 ratios")  # fmt: skip
+    wanted = ("chat on a laptop", NEEDED, "at least 20", "at most 7", "met", "missed", "2.5 times", "larger cache",
+              REASON, "predicted 16 times, measured 20 times, off by 1.25 times", "What do you recommend?",
+              "More memory.", "My machine's roofline", "2 limits: 1 met, 1 missed",
+              "2 trade-offs, 4 of 4 ratios")  # fmt: skip
     for part in wanted:
         assert part in shown.words, part
     figures = [json.loads(script) for script in shown.scripts if script.startswith('{"data"')]
@@ -282,6 +287,10 @@ WRONG: list[tuple[Item, Callable, str]] = [
     (lab12.target, lambda: Target("chat", (FAST, Limit("12", "big"))), "either at_least or at_most"),
     (lab12.target, lambda: Target("chat", (FAST, Limit("12", "big", 1.0, 2.0))), "either at_least or at_most"),
     (lab12.target, lambda: Target("chat", (FAST, Limit("12", "big", at_most=0.0))), "positive number"),
+    (lab12.target, lambda: Target("chat", (FAST, Limit("12", "big", at_most=7.0))), "say why"),
+    (lab12.target, lambda: Target("chat", (FAST, Limit("12", "big", at_most=7.0, because=REASON))), "in digits"),
+    (lab12.target, lambda: Target("chat", (FAST, Limit("12", "memry", at_most=7.0))), "did you mean 'memory'"),
+    (lab12.target, lambda: easy_target(), "10 times better than every limit"),
     (lab12.target, lambda: Target("chat", (FAST, Limit("12", "bigg", at_most=1.0))), "did you mean 'big'"),
     (lab12.target, lambda: Target("chat", (FAST, Limit("07", "big", at_most=1.0))), "nothing on record of lab '07'"),
     (lab12.verdict, lambda v, low, high: right_verdict(v, low, high) == "met", "three answers"),
@@ -307,6 +316,62 @@ WRONG: list[tuple[Item, Callable, str]] = [
 ]
 
 
+def easy_target(margin: float = 10.0) -> Target:
+    """A target that the records of `fill` keep by a margin."""
+    return Target("chat", (Limit("12", "fast", at_least=25.0 / margin, because=NEEDED),
+                           Limit("12", "big", at_most=8.0 * margin, because=NEEDED)))  # fmt: skip
+
+
+def test_a_target_is_chosen_before_its_measurements() -> None:
+    """Without records any defended target is right, and stays right; after them an easy one is too late."""
+    first = easy_target(20.0)
+    own = Target("chat", (Limit("12", "memory", at_most=4000.0, because=NEEDED),
+                          Limit("12", "decoding, cache f16", at_least=7.0, because=NEEDED)))  # fmt: skip
+    assert lab12.target(lambda: own).passed, "names of the lab's own run need no record"
+    misspelt = Target("chat", (Limit("12", "memories", at_most=1.0),) * 2)
+    assert "did you mean 'memory'" in lab12.target(lambda: misspelt).message
+    decide("target", first)
+    fill()
+    assert lab12.target(lambda: first).passed
+    assert "10 times better" in lab12.target(easy_target).message
+    decide("target", easy_target())
+    assert read_decisions(read_results(Path("results"))).target == first, "the report keeps the first one"
+    for margin in (0.5, 9.0):
+        assert lab12.target(lambda margin=margin: easy_target(margin)).passed
+    one_hard = Target("chat", (easy_target().limits[0], BIG))
+    assert lab12.target(lambda: one_hard).passed, "one limit in question is enough"
+    for junk in (Target("x", None), Target("x", (1, 2)), Target("x", (Limit("12", "fast", at_least="7"),))):  # type: ignore[arg-type]
+        assert not decisions.is_too_easy(junk, read_results(Path("results")))
+
+
+def test_the_lab_measures_what_it_announces() -> None:
+    source = next(SOURCES.glob("12_*.py")).read_text(encoding="utf-8")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    found = {}
+    for node in calls:
+        if ast.unparse(node.func) == "measurement":
+            for kind, name in (("f16", "one at a time"), ("q8_0", "sixteen at a time")):
+                named = eval(ast.unparse(node.args[1]), {"kind": kind, "name": name})
+                found[named] = ast.literal_eval(node.args[3])
+    assert found == decisions.OWN_RUN
+
+
+def test_a_translated_notebook_has_the_records_of_the_english_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill()
+    Path("zh_CN").mkdir()
+    monkeypatch.chdir("zh_CN")
+    for item, answer in RIGHT.items():
+        assert item(answer).passed, item(answer).message
+    decide("target", TARGET)
+    assert build_report(lab_record.results_folder(), Path("report.html")).stat().st_size > 1e6
+    assert not Path("results").exists()
+
+
+def test_words_of_a_text() -> None:
+    assert decisions.word_count("one person waits") == 3 and decisions.word_count("") == 0
+    assert decisions.word_count("每秒读 5 个词，相当于 7 个词元") == 2 + 5
+
+
 @pytest.mark.parametrize(("item", "answer", "said"), WRONG)
 def test_mistakes_are_named(item: Item, answer: Callable, said: str) -> None:
     fill()
@@ -320,5 +385,5 @@ def test_checks_survive_broken_records_and_none() -> None:
     fill()
     Path("results/lab05.json").write_text("{")
     assert lab12.target(lambda: TARGET).passed, "its limits are on lab 12"
-    other = Target("chat", (Limit("05", "slope", at_least=1.0), Limit("12", "big", at_most=7.0)))
+    other = Target("chat", (Limit("05", "slope", at_least=1.0), BIG))
     assert "lab05.json is not readable json" in lab12.target(lambda: other).message

@@ -12,6 +12,11 @@ SIDES = {-1: "too little", 0: "cannot tell", 1: "too much"}
 LOOKS = {-1: (ORANGE, "square"), 0: (GREY, "circle"), 1: (RED, "diamond")}
 
 
+def side_words(side: int) -> str:
+    """The verdict on an interval with this side."""
+    return SIDES[side]
+
+
 def ratio_intervals(
     rows: Mapping[str, Interval], title: str, axis: str, *, said: Mapping[str, float] | None = None,
     ends: tuple[float, float] | None = None,

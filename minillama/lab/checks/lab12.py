@@ -1,38 +1,41 @@
 """Graded items of the report: target, verdicts, trade-offs, a reviewed prediction.
 
-The checks require recorded numbers and do not judge them; the rubric does.
+The checks require reasons and recorded numbers and do not judge them; the rubric does. But a target that measurements
+on record meet with ease is refused.
 """
 
 import difflib
 import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
+from minillama.lab import lab_record
 from minillama.lab.grading import decisions
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, Score, call, compared, graded
 from minillama.lab.grading.check import score as score_of
 from minillama.lab.grading.decisions import Limit, LookBack, Ratio, Target, TradeOff
-from minillama.lab.grading.lab_results import Quantity, Results, measured, read_results
+from minillama.lab.grading.lab_results import Quantity, Results, measured, read_results, results_so_far
 
 LAB = "12"
 MIN_WORDS = 8  # of a reason
 
 
-def _on_record(results: Results, lab: str, name: str) -> Quantity:
-    """The measurement; raises NotYet with similar names if there is none."""
+def _on_record(results: Results, lab: str, name: str, coming: Iterable[str] = ()) -> Quantity:
+    """The measurement; raises NotYet with similar names if there is none.
+
+    coming: names that the lab will measure."""
     if (found := measured(results, lab, name)) is not None:
         return found
-    if lab not in results:
+    if lab not in results and not coming:
         raise NotYet(f"there is nothing on record of lab {lab!r}; on record: {', '.join(results) or 'no lab'}")
-    if results[lab].problems:
+    if lab in results and results[lab].problems:
         raise NotYet(f"lab {lab} has no measurement {name!r} on record: {results[lab].problems[0]}")
-    names = list(results[lab].measurements)
+    names = [*coming, *(results[lab].measurements if lab in results else ())]
     near = difflib.get_close_matches(name, names, 3, 0.3) or names[:5]
     raise NotYet(f"lab {lab} has no measurement {name!r} on record; did you mean {' or '.join(map(repr, near))}?")
 
 
 def _reasoned(text: object, what: str) -> None:
-    if not isinstance(text, str) or len(text.split()) < MIN_WORDS:
+    if not isinstance(text, str) or decisions.word_count(text) < MIN_WORDS:
         raise NotYet(f"{what}: say why in a sentence, of {MIN_WORDS} words or more")
 
 
@@ -51,7 +54,7 @@ def target(answer: Answer) -> str:
         raise NotYet(f"the target has no name; for example {', '.join(map(repr, decisions.TARGETS))}")
     if not isinstance(got.limits, tuple | list) or len(got.limits) < 2:
         raise NotYet("a target needs two limits or more: with a single limit there is nothing to trade off")
-    results = read_results(Path("results"))
+    results = results_so_far()
     for limit in got.limits:
         _kind(limit, Limit, "each limit")
         ends = [end for end in (limit.at_least, limit.at_most) if end is not None]
@@ -61,10 +64,22 @@ def target(answer: Answer) -> str:
             )
         if not isinstance(ends[0], int | float) or not math.isfinite(ends[0]) or ends[0] <= 0:
             raise NotYet(f"{limit.measurement!r}: the limit is {ends[0]!r}; it should be a positive number")
-        _on_record(results, limit.lab, limit.measurement)
+        if limit.lab != LAB or limit.measurement not in decisions.OWN_RUN:
+            _on_record(results, limit.lab, limit.measurement, decisions.OWN_RUN if limit.lab == LAB else ())
+        _reasoned(limit.because, f"`because` of the limit on {limit.measurement!r}")
+        if not any(character.isdigit() for character in limit.because):
+            raise NotYet(
+                f"`because` of the limit on {limit.measurement!r}: say which number of the users or of their machine "
+                "the limit comes from, in digits"
+            )
     if len({(limit.lab, limit.measurement) for limit in got.limits}) < 2:
         raise NotYet("both limits are on the same measurement: what else matters to this target?")
-    return "every limit is a number with a side, and was measured."
+    if decisions.is_too_easy(got, results):
+        raise NotYet(
+            f"the measurements on record are {decisions.EASY:g} times better than every limit, or more: a target that "
+            "is chosen after them and cannot be missed decides nothing. Which users need more?"
+        )
+    return "every limit is a number with a side and a reason."
 
 
 Verdict = Callable[[float | None, float | None, float | None], str]
@@ -138,7 +153,7 @@ def trade_offs(answer: Answer) -> str:
     got = call(answer)
     if not isinstance(got, tuple | list) or len(got) < 2:
         raise NotYet("return a tuple of two trade-offs or more")
-    results = read_results(Path("results"))
+    results = read_results(lab_record.results_folder())
     for each in got:
         _kind(each, TradeOff, "each of them")
         if not isinstance(each.choice, str) or not each.choice.strip():
@@ -168,10 +183,10 @@ def look_back(answer: Answer) -> str:
     got = call(answer)
     _kind(got, LookBack, "the answer")
     assert isinstance(got, LookBack)
-    results = read_results(Path("results"))
+    results = read_results(lab_record.results_folder())
     known = [(lab, name) for lab, found in results.items() for name in found.measured_predictions()]
     if not known:
-        raise NotYet("no prediction is on record together with its measurement: make one in section 1")
+        raise NotYet("no prediction is on record together with its measurement: make one in section 2")
     if (got.lab, got.prediction) not in known:
         label = "; ".join(f"{lab}: {name}" for lab, name in known[-4:])
         raise NotYet(f"lab {got.lab} has no {got.prediction!r} both predicted and measured; there are {label}")

@@ -1,35 +1,57 @@
 """Decisions of the report: target, trade-offs, a reviewed prediction, and texts."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import ipywidgets as widgets
 
 from minillama.lab import lab_record
-from minillama.lab.grading.lab_results import Quantity, Results, measured
+from minillama.lab.grading.lab_results import Quantity, Results, measured, results_so_far
 from minillama.lab.widgets.widget_output import RUN_IT, display_widget
 
 LAB = "12"
+EASY = 10.0  # margin from which a limit is no longer in question
 TARGETS = {
     "chat on a laptop": "one user waits: a first token soon, then faster than reading speed",
     "batch": "no user waits: as many tokens an hour as possible",
     "small memory": "it must fit: weights and cache, next to all other programs",
 }
+OWN_RUN = {  # names and units of the measurements of lab 12
+    "decoding, cache f16": "tokens/s",
+    "decoding, cache q8_0": "tokens/s",
+    "cache, f16": "MB",
+    "cache, q8_0": "MB",
+    "one at a time, all together": "tokens/s",
+    "one at a time, a token": "ms",
+    "sixteen at a time, all together": "tokens/s",
+    "sixteen at a time, a token": "ms",
+    "first token after 128 tokens": "ms",
+    "memory": "MB",
+}
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A lower or an upper limit for a recorded measurement."""
+    """A lower or an upper limit for a recorded measurement, with its reason."""
 
     lab: str
     measurement: str
     at_least: float | None = None
     at_most: float | None = None
+    because: str = field(default="", compare=False)
+
+    def margin(self, value: float) -> float:
+        """Factor between a positive value and the limit: below 1 if it is missed.
+
+        0 without a limit."""
+        low, high = lab_record.finite(self.at_least), lab_record.finite(self.at_most)
+        return value / low if low else (high or 0.0) / value
 
 
 @dataclass(frozen=True)
 class Target:
-    """Purpose of a deployment, and the limits that it must meet."""
+    """Purpose of a deployment, and the limits that it has to keep."""
 
     name: str
     limits: tuple[Limit, ...]
@@ -79,7 +101,7 @@ class Decisions:
 
 
 def verdict(value: float | None, at_least: float | None, at_most: float | None) -> str:
-    """`met`, `missed` or `not measured`; a value equal to the limit meets it."""
+    """`met`, `missed` or `not measured`; a value equal to the limit is `met`."""
     if value is None:
         return "not measured"
     missed = (at_least is not None and value < at_least) or (at_most is not None and value > at_most)
@@ -95,8 +117,38 @@ def limits_met(target: Target, results: Results) -> dict[Limit, tuple[Quantity |
     }
 
 
+def word_count(text: str) -> int:
+    """Number of words; two Chinese characters count as one."""
+    chinese = re.findall("[\u4e00-\u9fff]", text)
+    others = re.sub("[\u3000-\u9fff\uff00-\uffef]", " ", text)  # characters and punctuation
+    return len(others.split()) + len(chinese) // 2
+
+
+def example_targets() -> str:
+    """The examples of targets, a line each."""
+    return "\n".join(f"{name:16} {purpose}" for name, purpose in TARGETS.items())
+
+
+def is_too_easy(target: Target, results: Results) -> bool:
+    """True if measurements on record meet all limits of a new target `EASY` times over.
+
+    The recorded target is not new: it may be older than the measurements.
+    """
+    if not isinstance(target.limits, tuple | list) or not all(isinstance(limit, Limit) for limit in target.limits):
+        return False
+    found = [(limit, measured(results, limit.lab, limit.measurement)) for limit in target.limits]
+    is_easy = all(value is not None and value.value > 0 and limit.margin(value.value) >= EASY for limit, value in found)
+    kept = read_decisions(results).target
+    return is_easy and (kept is None or kept.limits != tuple(target.limits))
+
+
 def decide(name: str, decision: object) -> None:
-    """Record a Target, a LookBack or a tuple of TradeOffs; ignore anything else."""
+    """Record a Target, a LookBack or a tuple of TradeOffs; ignore anything else.
+
+    A target that is too easy is ignored, too.
+    """
+    if isinstance(decision, Target) and is_too_easy(decision, results_so_far()):
+        return
     if isinstance(decision, Target | LookBack):
         lab_record.write(LAB, "decisions", name, asdict(decision))
     elif isinstance(decision, tuple | list) and all(isinstance(each, TradeOff) for each in decision):
@@ -126,7 +178,7 @@ def _target(entry: Mapping[str, object]) -> Target:
         ends = [None if limit[key] is None else float(limit[key]) for key in ("at_least", "at_most")]
         if ends == [None, None]:
             raise ValueError("a limit without a side")
-        limits.append(Limit(str(limit["lab"]), str(limit["measurement"]), *ends))
+        limits.append(Limit(str(limit["lab"]), str(limit["measurement"]), *ends, str(limit.get("because", ""))))
     return Target(str(entry["name"]), tuple(limits))
 
 
@@ -162,7 +214,7 @@ class Essay:
 
         def keep(_: widgets.Button) -> None:
             self.record(field.value)
-            note.value = f"saved, {len(field.value.split())} words"
+            note.value = f"saved, {word_count(field.value)} words"
 
         button.on_click(keep)
         box = widgets.VBox([widgets.HTML(f"<b>{self.question}</b>"), field, widgets.HBox([button, note])])

@@ -88,6 +88,14 @@ def read_results(folder: Path) -> dict[str, LabResults]:
     return {path.stem[3:]: _read(path) for _, path in sorted(paths.items())}
 
 
+def results_so_far() -> dict[str, LabResults]:
+    """Records next to this notebook; empty if there are none."""
+    try:
+        return read_results(lab_record.results_folder())
+    except ResourceError:
+        return {}
+
+
 def _files(folder: Path) -> list[Path]:
     """The files of records in a folder."""
     try:
@@ -99,6 +107,21 @@ def _files(folder: Path) -> list[Path]:
 def measured(results: Results, lab: str, name: str) -> Quantity | None:
     """One recorded measurement; None if there is none."""
     return results[lab].measurements.get(name) if lab in results else None
+
+
+def measurements_text(results: Results) -> str:
+    """Every lab's measurements by name; of a damaged file the problems."""
+    lines = []
+    for lab, title in TITLES.items():
+        if lab not in results:
+            lines.append(f"lab {lab} {title}: not done here")
+            continue
+        lines.append(f"lab {lab} {title}: {len(results[lab].measurements)} measurements")
+        lines += [f"       {problem}" for problem in results[lab].problems]
+        lines += [
+            f"       {name!r}: {value.value:.4g} {value.unit}" for name, value in results[lab].measurements.items()
+        ]
+    return "\n".join(lines)
 
 
 class _Entry:

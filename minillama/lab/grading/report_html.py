@@ -137,7 +137,7 @@ def _limits(results: Results, decisions: Decisions) -> Rows:
     rows: Rows = []
     for limit, (value, word) in limits_met(decisions.target, results).items() if decisions.target else ():
         side = f"at least {limit.at_least:g}" if limit.at_least is not None else f"at most {limit.at_most:g}"
-        rows.append((f"lab {limit.lab}: {limit.measurement}", side, _quantity_text(value), word))
+        rows.append((f"lab {limit.lab}: {limit.measurement}", side, limit.because, _quantity_text(value), word))
     return rows
 
 

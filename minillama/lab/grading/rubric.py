@@ -1,6 +1,6 @@
 """The report's rubric, with the recorded facts for a human grader."""
 
-from minillama.lab.grading.decisions import Decisions, limits_met
+from minillama.lab.grading.decisions import Decisions, limits_met, word_count
 from minillama.lab.grading.lab_results import TITLES, Results
 
 Row = tuple[str, str, str, str]
@@ -14,7 +14,7 @@ def rubric(results: Results, decisions: Decisions) -> list[Row]:
     changed = sum(len(found.changed) for found in results.values())
     solved = sum(sum(found.checks.values()) for found in results.values())
     tried = sum(len(found.checks) for found in results.values())
-    words = sum(len(text.split()) for found in results.values() for _, text in found.texts.values())
+    words = sum(word_count(text) for found in results.values() for _, text in found.texts.values())
     dots = sum(len(found.dots) for found in results.values())
     roof = "a roofline" if "01" in results and results["01"].roof else "no roofline"
     ratios = [ratio.times(results) for each in decisions.trade_offs for ratio in (each.gain, each.cost)]

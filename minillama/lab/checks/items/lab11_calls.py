@@ -1,4 +1,4 @@
-"""Graded item of lab 11: the honest numbers from a log of calls."""
+"""Graded item of lab 11: correct speeds from a log of calls."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean, median
@@ -44,9 +44,9 @@ CALLS_MISTAKES = (
             lambda c: _corrected(c, middle=fmean)),
     Mistake("sums let the disturbed calls count most: tokens a second of each call, then the median", _of_sums),
     Mistake("the best call is not the typical one: take the median", lambda c: _corrected(c, middle=max)),
-    Mistake("cached tokens were not read: only the others took time",
+    Mistake("cached tokens were not computed: only the others took time",
             lambda c: _corrected(c, read=lambda each: each["prompt_tokens"])),
-    Mistake("those are the tokens that were *not* read: prompt minus cached",
+    Mistake("those are the tokens that were *not* computed: prompt minus cached",
             lambda c: _corrected(c, read=lambda each: each["cached_tokens"])),
     Mistake("the first generated token comes with the prompt: one token less in the time after it",
             lambda c: _corrected(c, written=lambda each: each["generated_tokens"])),
@@ -59,10 +59,10 @@ CALLS_MISTAKES = (
 )  # fmt: skip
 
 
-@graded(LAB, "3. the honest numbers of a log")
+@graded(LAB, "3. correct speeds from a log")
 def corrected(answer: Answer) -> str:
     """`corrected(calls) -> (tokens a second of prompts, of generated tokens)`."""
     for seed in SEEDS:
         calls = recorded_calls(seed)
         expect_equal(answer, (calls,), _corrected, CALLS_MISTAKES, tolerance=1e-6, case=f"a log of {len(calls)} calls")
-    return "warm calls, the tokens that were really computed, and the middle of the calls."
+    return "warm calls, the tokens that were really computed, and the median of the calls."

@@ -10,16 +10,16 @@ LAB = "11"
 # ---- the eight flaws ----
 
 RIGHT = {
-    "A": "the compiler is timed",
-    "B": "nobody waits for the result",
-    "C": "a cold cache against a warm one",
-    "D": "the best of many against a single one",
-    "E": "a mean over outliers",
-    "F": "two different lengths",
-    "G": "quality is not looked at",
-    "H": "another number of threads",
+    "A": "compilation inside the timed region",
+    "B": "no block_until_ready",
+    "C": "cold cache against warm cache",
+    "D": "best of n against a single run",
+    "E": "mean with outliers",
+    "F": "different prompt lengths",
+    "G": "model quality ignored",
+    "H": "different numbers of threads",
 }
-DECOYS = ("the input is made inside the timed part", "the clock is too coarse")
+DECOYS = ("input created inside the timed region", "timer resolution too coarse")
 FLAWS = tuple(sorted((*RIGHT.values(), *DECOYS)))  # by the alphabet, so that the order says nothing
 LOOK_AT = {
     "A": "list everything between the two readings of the clock. Which part of it runs only once?",
@@ -31,6 +31,11 @@ LOOK_AT = {
     "G": "what else would a user of the small file notice, except its size?",
     "H": "write down what runs above the fraction line, and what runs below it, with all arguments",
 }
+
+
+def flaw_list() -> str:
+    """The names of the flaws, one a line."""
+    return "\n".join(FLAWS)
 
 
 def _is_right(answer: Answer, letter: str) -> bool:
@@ -131,10 +136,10 @@ UNFAIR_MISTAKES = (
     Mistake("the studied setting *must* differ: it is no reason when it does", _with(both=True)),
     Mistake("a setting that neither report states is a reason, too: None == None proves nothing",
             _with(missing_is_equal=True)),
-    Mistake("a setting that one report does not state is a reason: nobody can know that it was the same",
+    Mistake("a setting that one report does not state is a reason: it may have been another value",
             _with(skips_missing=True)),
     Mistake("return *all* reasons, not only the first", _with(first=True)),
-    Mistake("a comparison of types without the perplexity of both hides its price", _with(quality="never")),
+    Mistake("a comparison of types without the perplexity of both hides its cost", _with(quality="never")),
     Mistake("perplexity is needed where the *type* is studied; elsewhere the model stays the same",
             _with(quality="always")),
     Mistake("both reports need enough repetitions, not only the first", _with(one_side=True)),

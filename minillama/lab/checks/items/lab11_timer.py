@@ -56,7 +56,7 @@ def fair_time(answer: Answer) -> str:
                 raise NotYet(f"right this time, with {len(device.starts)} calls; one slow call would spoil it")
             continue
         raise NotYet(_diagnosis(device, got))
-    return "no compile time, no empty queue, no outlier and no tick of the clock in your number."
+    return "no compile time, no missing wait, no outlier and no tick of the clock in your number."
 
 
 def _diagnosis(device: TickingDevice, got: float) -> str:
@@ -85,4 +85,4 @@ def _diagnosis(device: TickingDevice, got: float) -> str:
         return f"{shown}: is that a sum, or the slowest block? Give the time of one call, and the median of the blocks"
     if block > MOST_CALLS:
         return f"{shown}. Blocks of {block:.0f} calls are so long that most hold an outlier: shorter blocks, and more"
-    return f"{shown}. A slow call is in one of the blocks, and pulls the mean up: take the median of the blocks"
+    return f"{shown}. A slow call is in one of the blocks, and raises the mean: take the median of the blocks"
