@@ -6,6 +6,7 @@ import numpy as np
 
 from minillama.errors import OptionError
 from minillama.lab.benchmarks.ratio_interval import Interval
+from minillama.lab.language import message
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def statistics_of_reports(
         raise OptionError(f"repetitions is {repetitions}; a report needs at least 1 call")
     times = noise.calls(np.random.default_rng(seed), (reports, repetitions))
     found = {
-        "one call": times[:, 0],
-        "best": times.min(axis=1),
-        "mean": times.mean(axis=1),
-        "median": np.median(times, axis=1),
+        message("one call"): times[:, 0],
+        message("best"): times.min(axis=1),
+        message("mean"): times.mean(axis=1),
+        message("median"): np.median(times, axis=1),
     }
     return {name: Interval(*np.percentile(values, (5, 50, 95)).tolist()) for name, values in found.items()}

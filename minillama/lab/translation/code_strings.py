@@ -43,6 +43,7 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "ledger_bars": ("", "title"),
     "scaling": ("", "", "title", "unit"),
     "host_curves": ("", "title"),
+    "ratio_intervals": ("", "title", "axis"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records

@@ -4,38 +4,43 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, call, compared, graded
+from minillama.lab.language import message, translate
 
 LAB = "11"
 
 # ---- the eight flaws ----
 
 RIGHT = {
-    "A": "compilation inside the timed region",
-    "B": "no block_until_ready",
-    "C": "cold cache against warm cache",
-    "D": "best of n against a single run",
-    "E": "mean with outliers",
-    "F": "different prompt lengths",
-    "G": "model quality ignored",
-    "H": "different numbers of threads",
+    "A": message("compilation inside the timed region"),
+    "B": message("no block_until_ready"),
+    "C": message("cold cache against warm cache"),
+    "D": message("best of n against a single run"),
+    "E": message("mean with outliers"),
+    "F": message("different prompt lengths"),
+    "G": message("model quality ignored"),
+    "H": message("different numbers of threads"),
 }
-DECOYS = ("input created inside the timed region", "timer resolution too coarse")
+DECOYS = (message("input created inside the timed region"), message("timer resolution too coarse"))
 FLAWS = tuple(sorted((*RIGHT.values(), *DECOYS)))  # by the alphabet, so that the order says nothing
 LOOK_AT = {
-    "A": "list everything between the two readings of the clock. Which part of it runs only once?",
-    "B": "after which line does the result exist? Compare the time with the operations of the block",
-    "C": "swap the two calls of `submit` in your mind. Would the number turn round?",
-    "D": "count how often each side runs, and which of its numbers is kept",
-    "E": "sort the 30 times in your mind, and look at the two longest. How much do they add to the number?",
-    "F": "write the arguments of both calls below each other. What differs except the model?",
-    "G": "what else would a user of the small file notice, except its size?",
-    "H": "write down what runs above the fraction line, and what runs below it, with all arguments",
+    "A": message("list everything between the two readings of the clock. Which part of it runs only once?"),
+    "B": message("after which line does the result exist? Compare the time with the operations of the block"),
+    "C": message("swap the two calls of `submit` in your mind. Would the number turn round?"),
+    "D": message("count how often each side runs, and which of its numbers is kept"),
+    "E": message("sort the 30 times in your mind, and look at the two longest. How much do they add to the number?"),
+    "F": message("write the arguments of both calls below each other. What differs except the model?"),
+    "G": message("what else would a user of the small file notice, except its size?"),
+    "H": message("write down what runs above the fraction line, and what runs below it, with all arguments"),
 }
 
 
 def flaw_list() -> str:
-    """The names of the flaws, one a line."""
-    return "\n".join(FLAWS)
+    """The names of the flaws, one a line, with their meaning in the learner's language."""
+    meanings = {name: translate(name) for name in FLAWS}
+    return "\n".join(
+        name if meaning == name else translate("{name} ({meaning})", name=name, meaning=meaning)
+        for name, meaning in meanings.items()
+    )
 
 
 def _is_right(answer: Answer, letter: str) -> bool:
@@ -54,12 +59,22 @@ def flaws(answer: Answer) -> str:
     if not isinstance(given, Mapping):
         raise NotYet('return a dictionary such as {"A": "...", "B": "..."}')
     if missing := [letter for letter in RIGHT if letter not in given]:
-        raise NotYet(f"no name for {', '.join(missing)}: eight letters, each with a name out of check.FLAWS")
+        raise NotYet(
+            translate(
+                "no name for {letters}: eight letters, each with a name out of check.FLAWS", letters=", ".join(missing)
+            )
+        )
     if strange := [letter for letter in RIGHT if given[letter] not in FLAWS]:
         shown = str(given[strange[0]])[:60]
-        raise NotYet(f"{strange[0]}: {shown!r} is no name out of check.FLAWS; copy it letter by letter")
+        raise NotYet(
+            translate(
+                "{letter}: {name!r} is no name out of check.FLAWS; copy it letter by letter",
+                letter=strange[0], name=shown,
+            )
+        )  # fmt: skip
     for letter in RIGHT:
-        mistakes = (Mistake(f"{letter}: {LOOK_AT[letter]}", partial(_without, letter)),)
+        hint = translate("{letter}: {hint}", letter=letter, hint=translate(LOOK_AT[letter]))
+        mistakes = (Mistake(hint, partial(_without, letter)),)
         comparison = compared(Comparison(partial(_is_right, letter=letter), lambda: RIGHT, mistakes))
         if not comparison.accepts(got := _is_right(lambda: given, letter)):
             raise NotYet(comparison.hint(got) or letter)
@@ -143,8 +158,8 @@ UNFAIR_MISTAKES = (
     Mistake("perplexity is needed where the *type* is studied; elsewhere the model stays the same",
             _with(quality="always")),
     Mistake("both reports need enough repetitions, not only the first", _with(one_side=True)),
-    Mistake(f"fewer than {FEWEST} repetitions are too few", _with(least=0)),
-    Mistake(f"{FEWEST} repetitions are enough", _with(least=FEWEST + 1)),
+    Mistake("fewer than 5 repetitions are too few", _with(least=0)),
+    Mistake("5 repetitions are enough", _with(least=FEWEST + 1)),
     Mistake("the numbers of repetitions may differ; each must be large enough", _with(equal_count=True)),
     Mistake("tokens a second are the result, not a setting", _with(results=True)),
 )  # fmt: skip
@@ -159,10 +174,11 @@ def unfair(answer: Answer) -> str:
             return _names(function(dict(a), dict(b), studied))
 
         comparison = compared(Comparison(outcome, _unfair, UNFAIR_MISTAKES))
-        got = _names(call(answer, dict(a), dict(b), studied, case=f"a comparison of {studied}"))
+        case = translate("a comparison of {studied}", studied=studied)
+        got = _names(call(answer, dict(a), dict(b), studied, case=case))
         if not comparison.accepts(got):
             raise NotYet(comparison.hint(got) or _told(a, b, studied, got))
-    return f"{len(CASES)} comparisons, with every reason."
+    return translate("{count} comparisons, with every reason.", count=len(CASES))
 
 
 def _names(value: object) -> list[str]:
@@ -174,7 +190,10 @@ def _names(value: object) -> list[str]:
 def _told(a: Report, b: Report, studied: str, got: Sequence[str]) -> str:
     want = _unfair(a, b, studied)
     extra, missing = sorted(set(got) - set(want)), sorted(set(want) - set(got))
-    parts = [f"{', '.join(extra)} should not be there"] * bool(extra)
-    parts += [f"{', '.join(missing)} missing"] * bool(missing)
+    parts = [translate("{names} should not be there", names=", ".join(extra))] * bool(extra)
+    parts += [translate("{names} missing", names=", ".join(missing))] * bool(missing)
     differing = {name: (a.get(name), b.get(name)) for name in sorted({*a, *b}) if a.get(name) != b.get(name)}
-    return f"{studied} is studied, and the reports differ in {differing}: {'; '.join(parts)}"
+    return translate(
+        "{studied} is studied, and the reports differ in {differing}: {parts}",
+        studied=studied, differing=differing, parts=translate("; ").join(parts),
+    )  # fmt: skip

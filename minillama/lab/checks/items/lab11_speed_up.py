@@ -7,6 +7,7 @@ import numpy as np
 
 from minillama.lab.benchmarks.ratio_interval import Interval, dropped_pairs, ratio_interval
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.language import translate
 
 LAB = "11"
 Seconds = Sequence[float]
@@ -91,5 +92,6 @@ CASES = (
 def speed_up(answer: Answer) -> str:
     """`speed_up(before, after) -> (low, high, verdict)` from paired seconds."""
     for before, after in CASES:
-        expect_equal(answer, (before, after), _speed_up, SPEED_UP_MISTAKES, tolerance=1e-9, case=f"{len(before)} pairs")
-    return f"{len(CASES)} series; an outlier moves none of them."
+        case = translate("{count} pairs", count=len(before))
+        expect_equal(answer, (before, after), _speed_up, SPEED_UP_MISTAKES, tolerance=1e-9, case=case)
+    return translate("{count} series; an outlier moves none of them.", count=len(CASES))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from minillama.lab.checks.lab00 import SimulatedArray, SimulatedDevice
 from minillama.lab.grading.check import Answer, NotYet, as_array, call, graded
+from minillama.lab.language import message, translate
 
 LAB = "11"
 FEWEST_TICKS, MOST_CALLS = 8, 250  # of a good block of calls between two readings of the clock
@@ -48,12 +49,16 @@ def fair_time(answer: Answer) -> str:
     """`fair_time(f, x, clock) -> typical seconds of one call f(x)`."""
     for device in (TickingDevice(), TickingDevice(work=0.0003, compile=30.0, slow=0.080)):
         f, _, clock = device.parts()
-        got = float(as_array(call(answer, f, [1.0], clock, case="the simulated device")).mean())
+        got = float(as_array(call(answer, f, [1.0], clock, case=message("the simulated device"))).mean())
         if not device.starts:
             raise NotYet("f was never called")
         if abs(got - device.work) <= 0.12 * device.work:
             if len(device.starts) < 60:
-                raise NotYet(f"right this time, with {len(device.starts)} calls; one slow call would spoil it")
+                raise NotYet(
+                    translate(
+                        "right this time, with {count} calls; one slow call would spoil it", count=len(device.starts)
+                    )
+                )
             continue
         raise NotYet(_diagnosis(device, got))
     return "no compile time, no missing wait, no outlier and no tick of the clock in your number."
@@ -65,24 +70,31 @@ def _diagnosis(device: TickingDevice, got: float) -> str:
     readings = device.events.count("clock")
     blocks = max(1, readings // 2)
     block = calls / blocks
-    shown = f"you say {1e3 * got:.3f} ms, the truth is {1e3 * truth:.3f} ms"
+    shown = translate("you say {got:.3f} ms, the truth is {truth:.3f} ms", got=1e3 * got, truth=1e3 * truth)
     if not readings:
-        return f"{shown}: the device has its own time; read it with clock()"
+        return shown + translate(": the device has its own time; read it with clock()")
     if got < 0:
-        return f"{shown}: is it end minus start?"
+        return shown + translate(": is it end minus start?")
     if device.waits < 2:
-        return f"{shown}. A call only *queues* work: wait for the result before you read the clock again"
+        return shown + translate(". A call only *queues* work: wait for the result before you read the clock again")
     if device.compiled_inside() and got >= 0.9 * device.compile / calls:
-        return f"{shown}. The first call compiles: make it, and wait for it, before the clock starts"
+        return shown + translate(". The first call compiles: make it, and wait for it, before the clock starts")
     if block * truth < FEWEST_TICKS * device.tick:
-        return (
-            f"{shown}. The clock shows whole ticks of {1e3 * device.tick:g} ms, and {block:.3g} calls between two "
-            "readings are too few of them: put many calls between them"
-        )
+        return shown + translate(
+            ". The clock shows whole ticks of {tick:g} ms, and {calls:.3g} calls between two readings are too few of "
+            "them: put many calls between them",
+            tick=1e3 * device.tick, calls=block,
+        )  # fmt: skip
     if got < 0.5 * truth:
-        return f"{shown}. Wait for the last result of each block before you read the clock"
+        return shown + translate(". Wait for the last result of each block before you read the clock")
     if got > 0.8 * max(blocks, 3) * truth:
-        return f"{shown}: is that a sum, or the slowest block? Give the time of one call, and the median of the blocks"
+        return shown + translate(
+            ": is that a sum, or the slowest block? Give the time of one call, and the median of the blocks"
+        )
     if block > MOST_CALLS:
-        return f"{shown}. Blocks of {block:.0f} calls are so long that most hold an outlier: shorter blocks, and more"
-    return f"{shown}. A slow call is in one of the blocks, and raises the mean: take the median of the blocks"
+        return shown + translate(
+            ". Blocks of {calls:.0f} calls are so long that most hold an outlier: shorter blocks, and more", calls=block
+        )
+    return shown + translate(
+        ". A slow call is in one of the blocks, and raises the mean: take the median of the blocks"
+    )
