@@ -443,7 +443,7 @@ check.score()
 # * `... is not written; results stay in this notebook's memory`: the folder is full or read-only. Make it writable before
 #   you close the notebook: the next result writes all of them.
 # * `lab 12 has no measurement ... on record`: the names must be exactly those of section 2. Run section 2 first.
-# * `no folder results`: the notebook runs in another folder. Run all labs in one folder, because the results are stored
+# * `no folder .../results`: the notebook runs in another folder. Run all labs in one folder, because the results are stored
 #   next to the notebook.
 # * The figures in `report.html` stay empty: the browser forbids scripts in files. Each figure has a text alternative
 #   below it.

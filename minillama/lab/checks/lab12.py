@@ -14,6 +14,7 @@ from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, Sco
 from minillama.lab.grading.check import score as score_of
 from minillama.lab.grading.decisions import Limit, LookBack, Ratio, Target, TradeOff
 from minillama.lab.grading.lab_results import Quantity, Results, measured, read_results, results_so_far
+from minillama.lab.language import message, translate
 
 LAB = "12"
 MIN_WORDS = 8  # of a reason
@@ -26,58 +27,86 @@ def _on_record(results: Results, lab: str, name: str, coming: Iterable[str] = ()
     if (found := measured(results, lab, name)) is not None:
         return found
     if lab not in results and not coming:
-        raise NotYet(f"there is nothing on record of lab {lab!r}; on record: {', '.join(results) or 'no lab'}")
+        labs = ", ".join(results) or translate("no lab")
+        raise NotYet(translate("there is nothing on record of lab {lab!r}; on record: {labs}", lab=lab, labs=labs))
     if lab in results and results[lab].problems:
-        raise NotYet(f"lab {lab} has no measurement {name!r} on record: {results[lab].problems[0]}")
+        problem = results[lab].problems[0]
+        raise NotYet(
+            translate("lab {lab} has no measurement {name!r} on record: {problem}", lab=lab, name=name, problem=problem)
+        )
     names = [*coming, *(results[lab].measurements if lab in results else ())]
     near = difflib.get_close_matches(name, names, 3, 0.3) or names[:5]
-    raise NotYet(f"lab {lab} has no measurement {name!r} on record; did you mean {' or '.join(map(repr, near))}?")
+    raise NotYet(
+        translate(
+            "lab {lab} has no measurement {name!r} on record; did you mean {names}?",
+            lab=lab, name=name, names=translate(" or ").join(map(repr, near)),
+        )
+    )  # fmt: skip
 
 
 def _reasoned(text: object, what: str) -> None:
     if not isinstance(text, str) or decisions.word_count(text) < MIN_WORDS:
-        raise NotYet(f"{what}: say why in a sentence, of {MIN_WORDS} words or more")
+        raise NotYet(translate("{what}: say why in a sentence, of {count} words or more", what=what, count=MIN_WORDS))
 
 
 def _kind(value: object, wanted: type, what: str) -> None:
     if not isinstance(value, wanted):
-        raise NotYet(f"{what} should be a {wanted.__name__}, and is a {type(value).__name__}")
+        kind = type(value).__name__
+        raise NotYet(
+            translate("{what} should be a {wanted}, and is a {kind}", what=what, wanted=wanted.__name__, kind=kind)
+        )
 
 
 @graded(LAB, "1. a target with numbers")
 def target(answer: Answer) -> str:
-    """`target() -> Target` with two limits or more, each on a measurement that is on record."""
+    """`target() -> Target` with two limits or more, each with a reason."""
     got = call(answer)
-    _kind(got, Target, "the answer")
+    _kind(got, Target, translate("the answer"))
     assert isinstance(got, Target)
     if not isinstance(got.name, str) or not got.name.strip():
-        raise NotYet(f"the target has no name; for example {', '.join(map(repr, decisions.TARGETS))}")
+        names = ", ".join(repr(translate(name)) for name in decisions.TARGETS)
+        raise NotYet(translate("the target has no name; for example {names}", names=names))
     if not isinstance(got.limits, tuple | list) or len(got.limits) < 2:
         raise NotYet("a target needs two limits or more: with a single limit there is nothing to trade off")
     results = results_so_far()
     for limit in got.limits:
-        _kind(limit, Limit, "each limit")
+        _kind(limit, Limit, translate("each limit"))
         ends = [end for end in (limit.at_least, limit.at_most) if end is not None]
         if len(ends) != 1:
             raise NotYet(
-                f"{limit.measurement!r}: give either at_least or at_most, a number without a side says nothing"
+                translate(
+                    "{name!r}: give either at_least or at_most, a number without a side says nothing",
+                    name=limit.measurement,
+                )
             )
         if not isinstance(ends[0], int | float) or not math.isfinite(ends[0]) or ends[0] <= 0:
-            raise NotYet(f"{limit.measurement!r}: the limit is {ends[0]!r}; it should be a positive number")
+            raise NotYet(
+                translate(
+                    "{name!r}: the limit is {end!r}; it should be a positive number",
+                    name=limit.measurement,
+                    end=ends[0],
+                )
+            )
         if limit.lab != LAB or limit.measurement not in decisions.OWN_RUN:
             _on_record(results, limit.lab, limit.measurement, decisions.OWN_RUN if limit.lab == LAB else ())
-        _reasoned(limit.because, f"`because` of the limit on {limit.measurement!r}")
+        because = translate("`because` of the limit on {name!r}", name=limit.measurement)
+        _reasoned(limit.because, because)
         if not any(character.isdigit() for character in limit.because):
             raise NotYet(
-                f"`because` of the limit on {limit.measurement!r}: say which number of the users or of their machine "
-                "the limit comes from, in digits"
+                translate(
+                    "{because}: say which number of the users or of their machine the limit comes from, in digits",
+                    because=because,
+                )
             )
     if len({(limit.lab, limit.measurement) for limit in got.limits}) < 2:
         raise NotYet("both limits are on the same measurement: what else matters to this target?")
     if decisions.is_too_easy(got, results):
         raise NotYet(
-            f"the measurements on record are {decisions.EASY:g} times better than every limit, or more: a target that "
-            "is chosen after them and cannot be missed decides nothing. Which users need more?"
+            translate(
+                "the measurements on record are {times:g} times better than every limit, or more: a target that is "
+                "chosen after them and cannot be missed decides nothing. Which users need more?",
+                times=decisions.EASY,
+            )
         )
     return "every limit is a number with a side and a reason."
 
@@ -143,8 +172,10 @@ def verdict(answer: Answer) -> str:
         raise NotYet(hint)
     mine, right, where = next(row for row in zip(got, wanted, label, strict=True) if row[0] != row[1])
     if right == "not measured":
-        raise NotYet(f"{mine!r} for a value of None: what was not measured is neither met nor missed")
-    raise NotYet(f"{mine!r} for {where}, and it is {right!r}")
+        raise NotYet(
+            translate("{mine!r} for a value of None: what was not measured is neither met nor missed", mine=mine)
+        )
+    raise NotYet(translate("{mine!r} for {case}, and it is {right!r}", mine=mine, case=where, right=right))
 
 
 @graded(LAB, "3. trade-offs with measured ratios")
@@ -155,22 +186,33 @@ def trade_offs(answer: Answer) -> str:
         raise NotYet("return a tuple of two trade-offs or more")
     results = read_results(lab_record.results_folder())
     for each in got:
-        _kind(each, TradeOff, "each of them")
+        _kind(each, TradeOff, translate("each of them"))
         if not isinstance(each.choice, str) or not each.choice.strip():
             raise NotYet("a trade-off has no `choice`: what would you change?")
-        for side, ratio in (("gain", each.gain), ("cost", each.cost)):
-            _kind(ratio, Ratio, f"the {side} of {each.choice!r}")
+        for words, ratio in (
+            (message("the gain of {choice!r}"), each.gain), (message("the cost of {choice!r}"), each.cost)
+        ):  # fmt: skip
+            side = translate(words, choice=each.choice)
+            _kind(ratio, Ratio, side)
             before, after = (_on_record(results, ratio.lab, name) for name in (ratio.before, ratio.after))
             if ratio.before == ratio.after:
-                raise NotYet(f"the {side} of {each.choice!r} compares a measurement with itself")
+                raise NotYet(translate("{side} compares a measurement with itself", side=side))
             if before.unit != after.unit:
                 raise NotYet(
-                    f"the {side} of {each.choice!r} divides {after.unit} by {before.unit}: a ratio needs one unit"
-                )
+                    translate(
+                        "{side} divides {after} by {before}: a ratio needs one unit",
+                        side=side, after=after.unit, before=before.unit,
+                    )
+                )  # fmt: skip
             if before.value == 0:
-                raise NotYet(f"the {side} of {each.choice!r} divides by a measurement of 0")
+                raise NotYet(translate("{side} divides by a measurement of 0", side=side))
         if each.gain == each.cost:
-            raise NotYet(f"{each.choice!r} gains what it costs: there is always a price, so find and measure it")
+            raise NotYet(
+                translate(
+                    "{choice!r} gains what it costs: there is always a price, so find and measure it",
+                    choice=each.choice,
+                )
+            )
         _reasoned(each.because, repr(each.choice))
     if len({each.choice for each in got}) < len(got):
         raise NotYet("two trade-offs have the same `choice`")
@@ -181,7 +223,7 @@ def trade_offs(answer: Answer) -> str:
 def look_back(answer: Answer) -> str:
     """`look_back() -> LookBack` on a prediction with a measurement."""
     got = call(answer)
-    _kind(got, LookBack, "the answer")
+    _kind(got, LookBack, translate("the answer"))
     assert isinstance(got, LookBack)
     results = read_results(lab_record.results_folder())
     known = [(lab, name) for lab, found in results.items() for name in found.measured_predictions()]
@@ -189,7 +231,12 @@ def look_back(answer: Answer) -> str:
         raise NotYet("no prediction is on record together with its measurement: make one in section 2")
     if (got.lab, got.prediction) not in known:
         label = "; ".join(f"{lab}: {name}" for lab, name in known[-4:])
-        raise NotYet(f"lab {got.lab} has no {got.prediction!r} both predicted and measured; there are {label}")
+        raise NotYet(
+            translate(
+                "lab {lab} has no {name!r} both predicted and measured; there are {label}",
+                lab=got.lab, name=got.prediction, label=label,
+            )
+        )  # fmt: skip
     _reasoned(got.because, "`because`")
     return "predicted, measured, and understood."
 

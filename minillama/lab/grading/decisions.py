@@ -8,14 +8,16 @@ import ipywidgets as widgets
 
 from minillama.lab import lab_record
 from minillama.lab.grading.lab_results import Quantity, Results, measured, results_so_far
+from minillama.lab.language import message, translate
 from minillama.lab.widgets.widget_output import RUN_IT, display_widget
+from minillama.measure.tables import padded
 
 LAB = "12"
 EASY = 10.0  # margin from which a limit is no longer in question
 TARGETS = {
-    "chat on a laptop": "one user waits: a first token soon, then faster than reading speed",
-    "batch": "no user waits: as many tokens an hour as possible",
-    "small memory": "it must fit: weights and cache, next to all other programs",
+    message("chat on a laptop"): message("one user waits: a first token soon, then faster than reading speed"),
+    message("batch"): message("no user waits: as many tokens an hour as possible"),
+    message("small memory"): message("it must fit: weights and cache, next to all other programs"),
 }
 OWN_RUN = {  # names and units of the measurements of lab 12
     "decoding, cache f16": "tokens/s",
@@ -103,9 +105,9 @@ class Decisions:
 def verdict(value: float | None, at_least: float | None, at_most: float | None) -> str:
     """`met`, `missed` or `not measured`; a value equal to the limit is `met`."""
     if value is None:
-        return "not measured"
+        return message("not measured")
     missed = (at_least is not None and value < at_least) or (at_most is not None and value > at_most)
-    return "missed" if missed else "met"
+    return message("missed") if missed else message("met")
 
 
 def limits_met(target: Target, results: Results) -> dict[Limit, tuple[Quantity | None, str]]:
@@ -126,7 +128,7 @@ def word_count(text: str) -> int:
 
 def example_targets() -> str:
     """The examples of targets, a line each."""
-    return "\n".join(f"{name:16} {purpose}" for name, purpose in TARGETS.items())
+    return "\n".join(f"{padded(translate(name), 16)} {translate(purpose)}" for name, purpose in TARGETS.items())
 
 
 def is_too_easy(target: Target, results: Results) -> bool:
@@ -166,9 +168,12 @@ def read_decisions(results: Results) -> Decisions:
             found[name] = readers[name](kept[name])  # type: ignore[operator]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             problems.append(
-                f"results/lab{LAB}.json: decisions: {name!r} is not what the lab writes; it is left out: run the "
-                "notebook's `decide` cells again"
-            )
+                translate(
+                    "results/lab{lab}.json: decisions: {name!r} is not what the lab writes; it is left out: run the "
+                    "notebook's `decide` cells again",
+                    lab=LAB, name=name,
+                )
+            )  # fmt: skip
     return Decisions(found.get("target"), found.get("trade-offs", ()), found.get("look back"), tuple(problems))  # type: ignore[arg-type]
 
 
@@ -208,17 +213,20 @@ class Essay:
     def ask(self) -> None:
         """Show the question with a text field. Outside of a notebook use `record`."""
         layout = widgets.Layout(width="870px", max_width="98%", height="110px")
-        field = widgets.Textarea(value=self.recorded(), placeholder="a few sentences", layout=layout)
-        button = widgets.Button(description="Save", button_style="primary", tooltip="save this text for the report")
-        note = widgets.Label("saved" if self.recorded() else "")
+        field = widgets.Textarea(value=self.recorded(), placeholder=translate("a few sentences"), layout=layout)
+        button = widgets.Button(
+            description=translate("Save"), button_style="primary", tooltip=translate("save this text for the report")
+        )
+        note = widgets.Label(translate("saved") if self.recorded() else "")
 
         def keep(_: widgets.Button) -> None:
             self.record(field.value)
-            note.value = f"saved, {word_count(field.value)} words"
+            note.value = translate("saved, {count} words", count=word_count(field.value))
 
         button.on_click(keep)
         box = widgets.VBox([widgets.HTML(f"<b>{self.question}</b>"), field, widgets.HBox([button, note])])
-        display_widget(box, f"{self.question}\n{self.recorded() or f'[a field and a button: {RUN_IT}]'}")
+        missing = translate("[a field and a button: {run_it}]", run_it=translate(RUN_IT))
+        display_widget(box, f"{self.question}\n{self.recorded() or missing}")
 
     def record(self, text: str) -> None:
         """Record the text, as the button does."""

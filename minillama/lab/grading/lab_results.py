@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from minillama.errors import FormatError, ResourceError
 from minillama.lab import lab_record, results_file
+from minillama.lab.language import message, translate
 from minillama.lab.plots.roofline_plots import Dot
 from minillama.lab.widgets.figure import Figure
 from minillama.measure.limits.roofline import Roofline
@@ -18,24 +19,24 @@ from minillama.measure.limits.roofline import Roofline
 MOST_PROBLEMS = 20  # lines for one file
 T = TypeVar("T")
 TITLES = {
-    "00": "Install and doctor",
-    "01": "Your machine's roofline",
-    "02": "GGUF from bytes",
-    "03": "From tokens to logits",
-    "04": "Sampling",
-    "05": "Prefill, decode, KV cache",
-    "06": "Evaluate",
-    "07": "Quantise",
-    "08": "Optimise one device",
-    "09": "Shard",
-    "10": "Next to llama.cpp",
-    "11": "Lying benchmarks",
-    "12": "The report",
-    "13": "Many readers",
-    "14": "The same beginning",
-    "15": "Guess and check",
-    "16": "Not all attention",
-    "17": "A kernel of your own",
+    "00": message("Install and doctor"),
+    "01": message("Your machine's roofline"),
+    "02": message("GGUF from bytes"),
+    "03": message("From tokens to logits"),
+    "04": message("Sampling"),
+    "05": message("Prefill, decode, KV cache"),
+    "06": message("Evaluate"),
+    "07": message("Quantise"),
+    "08": message("Optimise one device"),
+    "09": message("Shard"),
+    "10": message("Next to llama.cpp"),
+    "11": message("Lying benchmarks"),
+    "12": message("The report"),
+    "13": message("Many readers"),
+    "14": message("The same beginning"),
+    "15": message("Guess and check"),
+    "16": message("Not all attention"),
+    "17": message("A kernel of your own"),
 }
 
 
@@ -114,9 +115,10 @@ def measurements_text(results: Results) -> str:
     lines = []
     for lab, title in TITLES.items():
         if lab not in results:
-            lines.append(f"lab {lab} {title}: not done here")
+            lines.append(translate("lab {lab} {title}: not done here", lab=lab, title=translate(title)))
             continue
-        lines.append(f"lab {lab} {title}: {len(results[lab].measurements)} measurements")
+        count = len(results[lab].measurements)
+        lines.append(translate("lab {lab} {title}: {count} measurements", lab=lab, title=translate(title), count=count))
         lines += [f"       {problem}" for problem in results[lab].problems]
         lines += [
             f"       {name!r}: {value.value:.4g} {value.unit}" for name, value in results[lab].measurements.items()
@@ -133,7 +135,12 @@ class _Entry:
     def refuse(self, wanted: str) -> FormatError:
         told = repr(self.value)
         told = told if len(told) <= 40 else f"{told[:37]}..."
-        return FormatError(f"{self.where} is {told}, not {wanted}; it is left out: run lab {self.lab} again")
+        return FormatError(
+            translate(
+                "{where} is {value}, not {wanted}; it is left out: run lab {lab} again",
+                where=self.where, value=told, wanted=translate(wanted), lab=self.lab,
+            )
+        )  # fmt: skip
 
     def get(self, name: str, default: object = None) -> "_Entry":
         return _Entry(self.fields().get(name, default), f"{self.where}: {name}", self.lab)
@@ -143,29 +150,29 @@ class _Entry:
 
     def fields(self) -> dict[str, object]:
         if not isinstance(self.value, dict):
-            raise self.refuse("a group of entries")
+            raise self.refuse(message("a group of entries"))
         return self.value
 
     def text(self) -> str:
         if not isinstance(self.value, str):
-            raise self.refuse("a text")
+            raise self.refuse(message("a text"))
         return self.value
 
     def number(self) -> float:
         found = lab_record.finite(self.value)
         if found is None:
             is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
-            raise self.refuse("a finite number" if is_number else "a number")
+            raise self.refuse(message("a finite number") if is_number else message("a number"))
         return found
 
     def positive(self) -> float:
         if self.number() <= 0:
-            raise self.refuse("a positive number")
+            raise self.refuse(message("a positive number"))
         return self.number()
 
     def truth(self) -> bool:
         if not isinstance(self.value, bool):
-            raise self.refuse("true or false")
+            raise self.refuse(message("true or false"))
         return self.value
 
 
@@ -196,7 +203,8 @@ def _read(path: Path) -> LabResults:
         content, problem = results_file.parse(path), ""
     except (OSError, ValueError) as error:
         content = {}
-        problem = f"{path} {results_file.reason(error)}; it is left out: run lab {lab} again"
+        reason = results_file.reason(error)
+        problem = translate("{file} {reason}; it is left out: run lab {lab} again", file=path, reason=reason, lab=lab)
     whole = _Entry(results_file.merged(results_file.absolute(path), content), str(path), lab)
     reader = _Reader(whole)
     return LabResults(
@@ -226,7 +234,7 @@ def _figure(entry: _Entry) -> Figure:
     try:
         return Figure(go.Figure(figure.fields()), entry.get("text").text())
     except (ValueError, TypeError, RecursionError):  # plotly's reason takes a page
-        raise figure.refuse("a figure that plotly knows") from None
+        raise figure.refuse(message("a figure that plotly knows")) from None
 
 
 def _roof(section: _Entry) -> Roofline | None:

@@ -6,6 +6,7 @@ The template `report.html.jinja` escapes all text that comes from the records.
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,14 @@ from minillama.lab import lab_record
 from minillama.lab.grading.decisions import Decisions, TradeOff, limits_met, read_decisions
 from minillama.lab.grading.lab_results import TITLES, LabResults, Quantity, Results, read_results
 from minillama.lab.grading.rubric import rubric
+from minillama.lab.language import message, translate
 from minillama.lab.plots.roofline_plots import roofline
 from minillama.lab.widgets.figure import GREY, PALETTE, SYMBOLS, Figure, apply_layout, format_number, text_table
+from minillama.text_language import wanted_language
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+HEAD = (message("lab"), message("prediction"), message("predicted"), message("measured"), message("unit"),
+        message("off by"))  # fmt: skip
 Rows = list[tuple[str, ...]]
 
 
@@ -55,6 +60,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.globals["t"] = translate
     return environment.get_template("report.html.jinja")
 
 
@@ -87,6 +93,7 @@ def _page(results: Results, decisions: Decisions) -> dict[str, object]:
     """All values of the template."""
     texts = [(question or name, text) for found in results.values() for name, (question, text) in found.texts.items()]
     return {
+        "language": wanted_language(os.environ).replace("_", "-"),
         "policy": Markup(POLICY),
         "plotly": Markup(get_plotlyjs()),
         "machines": _machines(results),
@@ -122,12 +129,16 @@ def _machines(results: Results) -> list[tuple[str, Rows]]:
         memory = lab_record.number(machine, "memory_total")
         usable = str(len(cores)) if isinstance(cores, list | tuple) else "?"
         size = "?" if memory is None else f"{memory / 2**30:.1f} GiB"
+        physical = machine.get("physical_cores", "?")
         facts = (
-            ("processor", str(machine.get("cpu", "?"))),
-            ("cores", f"{machine.get('physical_cores', '?')} physical, {usable} to be used"),
-            ("memory", size),
-            ("system", f"{machine.get('system', '?')} {machine.get('architecture', '')}"),
-            ("versions", ", ".join(f"{name} {version}" for name, version in found.versions.items())),
+            (translate("processor"), str(machine.get("cpu", "?"))),
+            (
+                translate("cores"),
+                translate("{physical} physical, {usable} to be used", physical=physical, usable=usable),
+            ),
+            (translate("memory"), size),
+            (translate("system"), f"{machine.get('system', '?')} {machine.get('architecture', '')}"),
+            (translate("versions"), ", ".join(f"{name} {version}" for name, version in found.versions.items())),
         )
         machines.setdefault(facts, []).append(lab)
     return [(", ".join(labs), list(facts)) for facts, labs in machines.items()]
@@ -136,25 +147,31 @@ def _machines(results: Results) -> list[tuple[str, Rows]]:
 def _limits(results: Results, decisions: Decisions) -> Rows:
     rows: Rows = []
     for limit, (value, word) in limits_met(decisions.target, results).items() if decisions.target else ():
-        side = f"at least {limit.at_least:g}" if limit.at_least is not None else f"at most {limit.at_most:g}"
-        rows.append((f"lab {limit.lab}: {limit.measurement}", side, limit.because, _quantity_text(value), word))
+        side = (
+            translate("at least {limit:g}", limit=limit.at_least)
+            if limit.at_least is not None
+            else translate("at most {limit:g}", limit=limit.at_most)
+        )
+        name = translate("lab {lab}: {name}", lab=limit.lab, name=limit.measurement)
+        rows.append((name, side, limit.because, _quantity_text(value), translate(word)))
     return rows
 
 
 def _quantity_text(value: Quantity | None) -> str:
     if not value:
-        return "not measured"
-    return f"{format_number(value.value)} {value.unit}" + " (above its roof: measure again)" * value.is_above_roof
+        return translate("not measured")
+    text = f"{format_number(value.value)} {translate(value.unit)}"
+    return translate("{text} (above its roof: measure again)", text=text) if value.is_above_roof else text
 
 
 def _ratios(results: Results, trade_off: TradeOff) -> Rows:
     rows: Rows = []
-    for side, ratio in (("gain", trade_off.gain), ("cost", trade_off.cost)):
+    for side, ratio in ((message("gain"), trade_off.gain), (message("cost"), trade_off.cost)):
         values = results[ratio.lab].measurements if ratio.lab in results else {}
         before, after = (_quantity_text(values.get(name)) for name in (ratio.before, ratio.after))
         times = ratio.times(results)
-        factor = "not measured" if times is None else f"{format_number(times)} times"
-        rows.append((side, f"{ratio.before} → {ratio.after}", before, after, factor))
+        factor = translate("not measured") if times is None else _factor(times)
+        rows.append((translate(side), f"{ratio.before} → {ratio.after}", before, after, factor))
     return rows
 
 
@@ -162,12 +179,15 @@ def _reviewed(results: Results, decisions: Decisions) -> str:
     """The reviewed prediction, its measurement and the error, as text."""
     review = decisions.look_back
     if review is None or review.lab not in results:
-        return "not measured"
+        return translate("not measured")
     pair = results[review.lab].measured_predictions().get(review.prediction)
     if pair is None:
-        return "not measured"
+        return translate("not measured")
     said, measured = (_quantity_text(value) for value in pair)
-    return f"predicted {said}, measured {measured}, off by {error_factor(*pair)}"
+    return translate(
+        "predicted {said}, measured {measured}, off by {factor}",
+        said=said, measured=measured, factor=error_factor(*pair),
+    )  # fmt: skip
 
 
 def _roofline(results: Results) -> _Plot | None:
@@ -175,15 +195,15 @@ def _roofline(results: Results) -> _Plot | None:
     if roof is None:
         return None
     dots = {name: dot for found in results.values() for name, dot in found.dots.items()}
-    return _plot(roofline(roof, dots, "My machine's roofline"))
+    return _plot(roofline(roof, dots, translate("My machine's roofline")))
 
 
 def _lab(number: str, found: LabResults | None) -> _Lab:
-    title = TITLES.get(number, "another lab")
+    title = translate(TITLES.get(number, message("another lab")))
     if found is None:
         return _Lab(number, title, None, (), [], [], [])
     predictions: Rows = [
-        (name, _quantity_text(said), _quantity_text(found.measurements.get(name)))
+        (translate(name), _quantity_text(said), _quantity_text(found.measurements.get(name)))
         for name, said in found.predictions.items()
     ]
     others: Rows = [
@@ -213,31 +233,39 @@ def calibration(results: Results) -> Figure:
             looks = {"color": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 11}
             figure.add_scatter(
                 x=[max(came.value, low) for _, _, came in own], y=[max(said.value, low) for _, said, _ in own],
-                mode="markers", name=f"lab {lab}", hovertext=[name for name, _, _ in own], marker=looks,
+                mode="markers", name=translate("lab {lab}", lab=lab), hovertext=[translate(name) for name, _, _ in own],
+                marker=looks,
             )  # fmt: skip
     if skipped:
         figure.add_scatter(
-            x=[max(came.value, low) for _, _, came in skipped], y=[low] * len(skipped), mode="markers", name="skipped",
-            hovertext=[name for _, name, _ in skipped], marker={"color": GREY, "symbol": "x", "size": 11},
+            x=[max(came.value, low) for _, _, came in skipped], y=[low] * len(skipped), mode="markers",
+            name=translate("skipped"), hovertext=[translate(name) for _, name, _ in skipped],
+            marker={"color": GREY, "symbol": "x", "size": 11},
         )  # fmt: skip
     figure.add_scatter(
         x=[low, high], y=[low, high], mode="lines", showlegend=False, hoverinfo="skip",
         line={"color": GREY, "dash": "dash"},
     )  # fmt: skip
-    title = "Predicted and measured values"
-    apply_layout(figure, title, "measured", "predicted", height=440)
+    title = translate("Predicted and measured values")
+    apply_layout(figure, title, translate("measured"), translate("predicted"), height=440)
     figure.update_layout(showlegend=True)
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(type="log", range=[math.log10(low), math.log10(high)], dtick=1, exponentformat="none")
-    head = ("lab", "prediction", "predicted", "measured", "unit", "off by")
-    rows = [(lab, name, format_number(said.value), format_number(came.value), came.unit, error_factor(said, came))
-            for lab, name, said, came in pairs]  # fmt: skip
-    rows += [(lab, name, "skipped", format_number(came.value), came.unit, "-") for lab, name, came in skipped]
-    return Figure(figure, f"{title}\n" + (text_table(head, rows) if rows else "no prediction was measured yet"))
+    head = [translate(word) for word in HEAD]
+    rows = [(lab, translate(name), format_number(said.value), format_number(came.value), translate(came.unit),
+             error_factor(said, came)) for lab, name, said, came in pairs]  # fmt: skip
+    rows += [(lab, translate(name), translate("skipped"), format_number(came.value), translate(came.unit), "-")
+             for lab, name, came in skipped]  # fmt: skip
+    table = text_table(head, rows) if rows else translate("no prediction was measured yet")
+    return Figure(figure, f"{title}\n{table}")
 
 
 def error_factor(said: Quantity, came: Quantity) -> str:
     """Error of a prediction as a factor of at least 1; `-` without positive values."""
     if said.value <= 0 or came.value <= 0:
         return "-"
-    return f"{format_number(max(said.value / came.value, came.value / said.value))} times"
+    return _factor(max(said.value / came.value, came.value / said.value))
+
+
+def _factor(times: float) -> str:
+    return translate("{factor} times", factor=format_number(times))

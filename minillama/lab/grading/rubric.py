@@ -2,6 +2,7 @@
 
 from minillama.lab.grading.decisions import Decisions, limits_met, word_count
 from minillama.lab.grading.lab_results import TITLES, Results
+from minillama.lab.language import translate
 
 Row = tuple[str, str, str, str]
 
@@ -16,34 +17,47 @@ def rubric(results: Results, decisions: Decisions) -> list[Row]:
     tried = sum(len(found.checks) for found in results.values())
     words = sum(word_count(text) for found in results.values() for _, text in found.texts.values())
     dots = sum(len(found.dots) for found in results.values())
-    roof = "a roofline" if "01" in results and results["01"].roof else "no roofline"
+    roof = translate("a roofline") if "01" in results and results["01"].roof else translate("no roofline")
     ratios = [ratio.times(results) for each in decisions.trade_offs for ratio in (each.gain, each.cost)]
     there = sum(ratio is not None for ratio in ratios)
     processors = len({str(found.machine.get("cpu")) for found in results.values()})
     back = decisions.look_back
     lost = sum(len(found.problems) for found in results.values()) + len(decisions.problems)
     missing = [lab for lab in TITLES if lab not in results]
+    named = ", ".join(missing) or translate("none")
+    gaps = translate("labs without results: {labs}", labs=named)
+    gaps += translate("; {count} parts unreadable", count=lost) if lost else ""
     return [
-        ("Target", "names the users and the limits in numbers; the numbers fit the purpose", "4",
+        (translate("Target"), translate("names the users and the limits in numbers; the numbers fit the purpose"), "4",
          _limits(results, decisions)),
-        ("Trade-offs", "each has a gain and a cost, measured in one run, and a reason that uses the target", "6",
-         f"{len(decisions.trade_offs)} trade-offs, {there} of {len(ratios)} ratios measured"),
-        ("Honest measuring", "no compile time, several repetitions, one change at a time, same machine", "4",
-         f"{processors} processor(s), {tried} exercises tried"),
-        ("The roofline", "decode speed is compared with its bound; the rest of the time is explained", "3",
-         f"{roof}, {dots} dots"),
-        ("Predictions", "made before measuring; one is reviewed, and the wrong assumption is named", "3",
-         f"{said} made, {len(looked)} measured, {skipped} skipped, {changed} changed later, "
-         f"{'one' if back else 'none'} reviewed"),
-        ("Words", "a reader who was not there can decide with them", "3", f"{words} words"),
-        ("Gaps", "names what was not done or not measured", "1",
-         f"labs without results: {', '.join(missing) or 'none'}" + (f"; {lost} parts unreadable" if lost else "")),
-        ("Exercises", "of the labs that were done", "1", f"{solved} of {tried} solved"),
+        (translate("Trade-offs"),
+         translate("each has a gain and a cost, measured in one run, and a reason that uses the target"), "6",
+         translate("{count} trade-offs, {measured} of {ratios} ratios measured",
+                   count=len(decisions.trade_offs), measured=there, ratios=len(ratios))),
+        (translate("Honest measuring"),
+         translate("no compile time, several repetitions, one change at a time, same machine"), "4",
+         translate("{processors} processor(s), {tried} exercises tried", processors=processors, tried=tried)),
+        (translate("The roofline"),
+         translate("decode speed is compared with its bound; the rest of the time is explained"), "3",
+         translate("{roof}, {count} dots", roof=roof, count=dots)),
+        (translate("Predictions"),
+         translate("made before measuring; one is reviewed, and the wrong assumption is named"), "3",
+         translate("{said} made, {measured} measured, {skipped} skipped, {changed} changed later, {reviewed} reviewed",
+                   said=said, measured=len(looked), skipped=skipped, changed=changed,
+                   reviewed=translate("one") if back else translate("none"))),
+        (translate("Words"), translate("a reader who was not there can decide with them"), "3",
+         translate("{count} words", count=words)),
+        (translate("Gaps"), translate("names what was not done or not measured"), "1", gaps),
+        (translate("Exercises"), translate("of the labs that were done"), "1",
+         translate("{solved} of {tried} solved", solved=solved, tried=tried)),
     ]  # fmt: skip
 
 
 def _limits(results: Results, decisions: Decisions) -> str:
     if decisions.target is None:
-        return "no target"
+        return translate("no target")
     words = [word for _, word in limits_met(decisions.target, results).values()]
-    return f"{len(words)} limits: {words.count('met')} met, {words.count('missed')} missed"
+    return translate(
+        "{count} limits: {met} met, {missed} missed",
+        count=len(words), met=words.count("met"), missed=words.count("missed"),
+    )  # fmt: skip

@@ -44,6 +44,7 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "scaling": ("", "", "title", "unit"),
     "host_curves": ("", "title"),
     "ratio_intervals": ("", "title", "axis"),
+    "Essay": ("", "question"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records

@@ -1,6 +1,7 @@
 """The messages of the package that a learner sees: gettext's domain `minillama`."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -8,11 +9,20 @@ from minillama.lab.translation.catalogue_files import Message
 
 # Call -> places of its translated arguments. `translate` runs at the call, the others when the text is shown.
 CALLS = {"translate": (0,), "message": (0,), "Mistake": (0,), "NotYet": (0,), "graded": (1,)}
+_TEMPLATE_TEXT = re.compile(r'\bt\("([^"]+)"')  # a template calls `translate` by this name
 SHOWN_NAMES = {"Prediction": (1, 3)}  # names and units of records: a figure shows them translated, a record never
 
 
 def package_messages(folder: Path, labs: Sequence[str]) -> list[Message]:
-    """The messages of all modules below a folder; of the checks those of these labs."""
+    """The messages of modules and templates below a folder; of checks those of these labs."""
+    return _module_messages(folder, labs) + [
+        Message(text, path.relative_to(folder).as_posix(), "template")
+        for path in sorted(folder.rglob("*.jinja"))
+        for text in _TEMPLATE_TEXT.findall(path.read_text(encoding="utf-8"))
+    ]
+
+
+def _module_messages(folder: Path, labs: Sequence[str]) -> list[Message]:
     return [
         message
         for path in sorted(folder.rglob("*.py"))
