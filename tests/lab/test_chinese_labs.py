@@ -18,7 +18,7 @@ from minillama.measure.tables import display_width, plain_table
 
 LANGUAGE = "zh_CN"
 MARK = MARKS[LANGUAGE]
-TRANSLATED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "11", "12", "13", "14")
+TRANSLATED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14")
 CHINESE = "[\u4e00-\u9fff]"
 
 each_translated = pytest.mark.parametrize("number", TRANSLATED)
@@ -122,6 +122,71 @@ def test_serving_checks_and_figures_in_chinese(tmp_path: Path, monkeypatch: pyte
     figure = gantt(simulate(mixed_requests(3), 2, Costs(), Policy(admit_any, whole_prompt)), "题目")
     assert "槽位 1 |" in figure.text and "P 提示，d 解码" in figure.text
     assert {trace.name for trace in figure.plotly.data} == {"提示", "解码"} and figure.plotly.data[0].y[0] == "槽位 0"
+
+
+def test_benchmark_checks_and_figures_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minillama.lab.benchmarks.interval_plots import ratio_intervals
+    from minillama.lab.benchmarks.repeated_runs import Noise, statistics_of_reports
+    from minillama.lab.checks import lab10, lab11
+    from minillama.lab.recorded.comparison_plots import ratio_words, share_words
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINILLAMA_LANG", "zh")
+    assert "no block_until_ready（没有用 block_until_ready 等待结果）" in lab11.flaw_list().splitlines()
+    wrong = dict.fromkeys("ABCDEFGH", "no block_until_ready")
+    assert "A：列出两次读时钟之间的所有事情" in str(lab11.flaws(lambda: wrong))
+    assert "颠倒了：加速比是" in str(lab11.speed_up(_inverted))
+    figure = ratio_intervals(statistics_of_reports(Noise(), 10), "题目", "报告值 / 真实值")
+    assert "中位数" in figure.text and "1 表示与真实值相同" in figure.text and "无法判断" in figure.text
+    row = {"avg_ts": 50.0, "stddev_ts": 0.1, "samples_ns": [1, 2, 3, 4]}
+    assert ratio_words({**row, "avg_ts": 80.0}, row).endswith("：更快") and "带宽的 50%" in share_words([0.5])
+    assert "两行只在 n_threads 上不同" in str(lab10.unfair(_without_threads))
+
+
+def _inverted(before, after):  # type: ignore[no-untyped-def]
+    from minillama.lab.checks.items.lab11_speed_up import _speed_up
+
+    return _speed_up(after, before)
+
+
+def _without_threads(claims):  # type: ignore[no-untyped-def]
+    from minillama.lab.checks.lab10 import _unfair
+
+    return _unfair(claims, ignored=["n_threads"])
+
+
+def test_the_report_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minillama.lab import lab_record
+    from minillama.lab.checks import lab12
+    from minillama.lab.grading.decisions import Essay, Limit, Target, decide, example_targets
+    from minillama.lab.grading.lab_results import measurements_text, results_so_far
+    from minillama.lab.grading.report_html import build_report
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINILLAMA_LANG", "zh")
+    why = "人每秒大约读五个词，相当于 7 个词元，所以不能更慢"
+    target = Target("对话", (Limit("12", "memory", at_most=4000.0, because=why),
+                           Limit("12", "decoding, cache f16", at_least=7.0, because=why)))  # fmt: skip
+    assert lab12.target(lambda: target).passed, "a Chinese sentence is a reason"
+    assert "说明理由" in str(
+        lab12.target(lambda: Target("对话", (Limit("12", "memory", at_most=1.0, because="快"),) * 2))
+    )
+    decide("target", target)
+    guess = Prediction("12", "sixteen at a time over one", "多少倍？", "times")
+    guess.record(16.0)
+    guess.compare(4.0)
+    lab_record.measurement("12", "memory", 5000.0, "MB")
+    Essay("1 recommendation", "你推荐什么？").record("更大的模型。")
+    page = build_report(lab_record.results_folder(), Path("report.html")).read_text(encoding="utf-8")
+    for part in ('<html lang="zh-CN">', "部署一个语言模型：报告", why, "至多 4000", "未达到", "未测量", "评分标准",
+                 "十六个一起与一个的速度之比", "2 个限制：0 个达到，1 个未达到", "没有测量过任何取舍。",
+                 "更大的模型。", "实验 05：预填充、解码与 KV 缓存"):  # fmt: skip
+        assert part in page, part
+    body = page[page.rindex("</style>") :]
+    shown = re.sub(r"<script.*?</script>|<style.*?</style>|<pre>.*?</pre>|<[^>]+>", " ", body, flags=re.DOTALL)
+    left = re.sub(r"minillama|decoding, cache f16|Python|JavaScript|[\w.-]+\.json", "", shown)
+    assert not re.findall(r"(?:\b[a-z]{2,} ){2}[a-z]{2,}\b", left), "a sentence of the report is English"
+    assert "实验 12 报告：" in measurements_text(results_so_far()) and "笔记本电脑上的对话" in example_targets()
 
 
 def _pairs(waiting, slots):  # type: ignore[no-untyped-def]

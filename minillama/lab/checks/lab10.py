@@ -7,6 +7,7 @@ import numpy as np
 from minillama.lab.checks.items.lab10_scores import Scored, differ, perplexity_of
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.language import message, translate
 from minillama.lab.recorded.recorded_runs import (
     MODEL,
     PROGRAM,
@@ -75,14 +76,17 @@ def tokens_per_second(answer: Answer) -> str:
     cases = (([90_000_000, 130_000_000, 100_000_000, 310_000_000], 128), ([2_000_000_000, 1_100_000_000], 512),
              ([640_000_000], 64))  # fmt: skip
     for samples, tokens in cases:
-        expect_equal(answer, (samples, tokens), _rate, RATE_MISTAKES, tolerance=1e-6, case=f"{len(samples)} samples")
+        case = translate("{count} samples", count=len(samples))
+        expect_equal(answer, (samples, tokens), _rate, RATE_MISTAKES, tolerance=1e-6, case=case)
     rows = [row for run in recorded().speeds for row in run.rows]
     for row in rows:
         got = as_array(call(answer, list(row["samples_ns"]), int(number(row, "n_prompt") + number(row, "n_gen"))))  # type: ignore[call-overload]
         want = np.array([number(row, name) for name in RESULTS])
         if not np.allclose(got, want, rtol=1e-4, atol=1e-4 * want[0]):
-            raise NotYet(f"for a recorded row yours is {got}, and the program printed {want}")
-    return f"the mean of rates, and their sample deviation: as in all {len(rows)} recorded rows."
+            raise NotYet(
+                translate("for a recorded row yours is {got}, and the program printed {want}", got=got, want=want)
+            )
+    return translate("the mean of rates, and their sample deviation: as in all {count} recorded rows.", count=len(rows))
 
 
 Decode = Mapping[str, float]
@@ -125,8 +129,8 @@ def share_of_roof(answer: Answer) -> str:
         ({"avg_ts": 610.0, "n_gen": 32, "n_depth": 512, "weight_bytes": 2_400_000, "cache_bytes": 15_360}, 15e9),
     )
     for row, bandwidth in rows:
-        expect_equal(answer, (row, bandwidth), _share, SHARE_MISTAKES, tolerance=1e-4,
-                     case=f"depth {row['n_depth']}")  # fmt: skip
+        case = translate("depth {depth}", depth=row["n_depth"])
+        expect_equal(answer, (row, bandwidth), _share, SHARE_MISTAKES, tolerance=1e-4, case=case)
     return "bytes a token times tokens a second, over what the memory gives."
 
 
@@ -142,15 +146,25 @@ def _unfair(claims: Sequence[Claim], *, ignored: Sequence[str] = (), fair: bool 
     return np.array(found, float)
 
 
+IGNORED = message("look at every setting: two rows differ in {name} only")
 UNFAIR_MISTAKES = (
     Mistake("that is every claim: leave out the results, avg_ts and stddev_ts, and the names in `compared`, which must "
             "differ", lambda c: np.arange(len(c), dtype=float)),
     Mistake("those are the fair ones", lambda c: _unfair(c, fair=True)),
     Mistake("places are counted from 0", lambda c: _unfair(c, first=1)),
-    *(Mistake(f"look at every setting: two rows differ in {name} only", lambda c, name=name: _unfair(c, ignored=[name]))
-      for name in ("n_threads", "n_depth", "flash_attn", "type_k", "n_batch", "build_commit")),
-    Mistake("that is how many there are: return their places", lambda c: [len(_unfair(c))]),
 )  # fmt: skip
+
+
+COUNTED = Mistake("that is how many there are: return their places", lambda c: [len(_unfair(c))])
+
+
+def _ignored_settings() -> list[Mistake]:
+    """A mistake for each setting that is not looked at."""
+    names = ("n_threads", "n_depth", "flash_attn", "type_k", "n_batch", "build_commit")
+    return [
+        Mistake(translate(IGNORED, name=name), lambda c, name=name: _unfair(c, ignored=[name]))  # type: ignore[misc]
+        for name in names
+    ]
 
 
 def claims_with(changes: Mapping[int, str], seed: int) -> list[dict[str, object]]:
@@ -178,9 +192,11 @@ def _claim(random: np.random.Generator, compared: tuple[str, ...], changed: str 
 @graded(LAB, "3. two unfair comparisons")
 def unfair(answer: Answer) -> str:
     """`unfair(claims) -> [places]` of those that differ in more than what they compare."""
+    mistakes = (*UNFAIR_MISTAKES, *_ignored_settings(), COUNTED)
     changed = ({1: "n_threads", 4: "n_depth"}, {0: "flash_attn", 2: "type_k"}, {3: "n_batch", 5: "build_commit"})
     for seed, changes in enumerate(changed):
-        expect_equal(answer, (claims_with(changes, seed),), _unfair, UNFAIR_MISTAKES, case=f"table {seed + 1} of 3")
+        case = translate("table {number} of 3", number=seed + 1)
+        expect_equal(answer, (claims_with(changes, seed),), _unfair, mistakes, case=case)
     return "three tables, two unfair comparisons in each."
 
 

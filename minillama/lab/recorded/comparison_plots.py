@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from minillama.lab.language import message, translate
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.roofline_plots import Dot, dot_of
 from minillama.lab.recorded.recorded_runs import (
@@ -27,7 +28,7 @@ from minillama.measure.host.other_load import NOTABLE_SHARE
 from minillama.measure.limits.roofline import Roofline
 from minillama.measure.limits.work_per_token import Work
 
-SHORT = {STORYTELLER: "storyteller", LARGE: "random Q8_0", SMALLER: "random Q4_0"}
+SHORT = {STORYTELLER: message("storyteller"), LARGE: message("random Q8_0"), SMALLER: message("random Q4_0")}
 
 
 def program_dots(records: Records, model: str, depths: Sequence[int] = (0,)) -> dict[str, Dot]:
@@ -45,7 +46,7 @@ def program_dots(records: Records, model: str, depths: Sequence[int] = (0,)) -> 
 def own_dots(rows: Iterable[Row]) -> dict[str, Dot]:
     """Dots of the learner's rows, by model and test."""
     return {
-        f"{SHORT[str(row['model_filename'])]}, {trial_name(row)}": dot_of(
+        f"{translate(SHORT[str(row['model_filename'])])}, {trial_name(row)}": dot_of(
             Work(number(row, "bytes_per_token"), number(row, "flops_per_token")), number(row, "avg_ts")
         )
         for row in rows
@@ -57,16 +58,18 @@ def rates_and_roof(
 ) -> Figure:
     """Tokens a second of both programs, of the learner's run, and of the roofs."""
     work = recorded_work(model, test, depth)
-    speeds = {f"{program}, recorded": number(records.row(program, model, test, depth), "avg_ts")
-              for program in (LLAMA, OURS)}  # fmt: skip
-    speeds["roof of that machine"] = records.roofs[ROOF].tokens_per_second(work)
+    speeds = {
+        translate("{program}, recorded", program=program): number(records.row(program, model, test, depth), "avg_ts")
+        for program in (LLAMA, OURS)
+    }
+    speeds[translate("roof of that machine")] = records.roofs[ROOF].tokens_per_second(work)
     for row in own:
         if str(row["model_filename"]) == model and trial_name(row) == test and row["n_depth"] == depth:
-            speeds["minillama bench, here"] = number(row, "avg_ts")
+            speeds[translate("minillama bench, here")] = number(row, "avg_ts")
             if own_roof is not None:
-                speeds["roof of this machine"] = own_roof.tokens_per_second(work)
-    title = f"{SHORT[model]}, {test}" + (f" @ d{depth}" if depth else "")
-    return bars(list(speeds), list(speeds.values()), title, "tokens a second")
+                speeds[translate("roof of this machine")] = own_roof.tokens_per_second(work)
+    title = f"{translate(SHORT[model])}, {test}" + (f" @ d{depth}" if depth else "")
+    return bars(list(speeds), list(speeds.values()), title, translate("tokens a second"))
 
 
 def ratio_words(ours: Row, theirs: Row) -> str:
@@ -78,10 +81,12 @@ def ratio_words(ours: Row, theirs: Row) -> str:
     error = ratio * math.hypot(*(_relative_error(row) for row in (ours, theirs)))
     load = max(float(str(row.get(RUN_LOAD, 0.0))) for row in (ours, theirs))
     if load >= NOTABLE_SHARE:
-        return f"×{ratio:.2f} ± {error:.2f}: cannot tell, other programs used {load:.0%} of the cores"
-    if abs(ratio - 1) <= 2 * error:
-        return f"×{ratio:.2f} ± {error:.2f}: cannot tell"
-    return f"×{ratio:.2f} ± {error:.2f}: {'faster' if ratio > 1 else 'slower'}"
+        verdict = translate("cannot tell, other programs used {load:.0%} of the cores", load=load)
+    elif abs(ratio - 1) <= 2 * error:
+        verdict = translate("cannot tell")
+    else:
+        verdict = translate("faster") if ratio > 1 else translate("slower")
+    return translate("×{ratio:.2f} ± {error:.2f}: {verdict}", ratio=ratio, error=error, verdict=verdict)
 
 
 def _relative_error(row: Row) -> float:
@@ -94,23 +99,31 @@ def load_words(records: Records) -> str:
     shares = np.array([run.other_load for run in records.speeds])
     disturbed = int(np.sum(shares >= NOTABLE_SHARE))
     if not disturbed:
-        return f"other programs used at most {shares.max():.0%} of the cores: the recorded speeds are undisturbed"
-    return (
-        f"other programs used {np.median(shares):.0%} of the cores during half of the {len(shares)} recorded runs, and "
-        f"{NOTABLE_SHARE:.0%} or more during {disturbed}: these speeds are too low, and ± shows a part of it"
-    )
+        return translate(
+            "other programs used at most {share:.0%} of the cores: the recorded speeds are undisturbed",
+            share=shares.max(),
+        )
+    return translate(
+        "other programs used {half:.0%} of the cores during half of the {count} recorded runs, and {notable:.0%} or "
+        "more during {disturbed}: these speeds are too low, and ± shows a part of it",
+        half=np.median(shares), count=len(shares), notable=NOTABLE_SHARE, disturbed=disturbed,
+    )  # fmt: skip
 
 
 def share_words(shares: Sequence[float]) -> str:
     """A line about shares of the memory's roof."""
     if not shares:
-        return "no shares yet"
+        return translate("no shares yet")
     if max(shares) > 1:
-        return (
-            f"{max(shares):.0%} of the roof: a part of these weights came from a cache of the processor, or the roof "
-            "was measured in a worse moment"
+        return translate(
+            "{share:.0%} of the roof: a part of these weights came from a cache of the processor, or the roof was "
+            "measured in a worse moment",
+            share=max(shares),
         )
-    return f"the best program takes {max(shares):.0%} of what the memory gives; more than 100 % is left to no program"
+    return translate(
+        "the best program takes {share:.0%} of what the memory gives; more than 100 % is left to no program",
+        share=max(shares),
+    )
 
 
 def joined_tables(tables: Sequence[Sequence[str]]) -> str:
@@ -132,10 +145,20 @@ def claims_table(claims: Sequence[Mapping[str, object]]) -> str:
         for side, row in zip("ab", claim["rows"], strict=True):  # type: ignore[call-overload]
             depth = f" @ d{row['n_depth']}" if row["n_depth"] else ""
             lines.append((
-                f"{place} {side}", str(row["program"]), SHORT[row["model_filename"]], str(row["n_threads"]),
+                f"{place} {side}", str(row["program"]), translate(SHORT[row["model_filename"]]), str(row["n_threads"]),
                 {-1: "auto", 0: "off", 1: "on"}[row["flash_attn"]], str(row["type_k"]), trial_name(row) + depth,
                 f"{row['avg_ts']:.1f} ± {row['stddev_ts']:.1f}",
             ))  # fmt: skip
     said = "\n".join(f"{place}: {claim['claim']}" for place, claim in enumerate(claims))
-    table = text_table(("", "program", "model", "threads", "fa", "type_k", "test", "t/s"), lines)
+    head = (
+        "",
+        translate("program"),
+        translate("model"),
+        translate("threads"),
+        "fa",
+        "type_k",
+        translate("test"),
+        "t/s",
+    )
+    table = text_table(head, lines)
     return f"{said}\n\n{table}"

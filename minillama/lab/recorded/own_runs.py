@@ -17,6 +17,7 @@ from minillama.env import MINILLAMA
 from minillama.gguf import TensorType
 from minillama.lab.experiments.quantised_storytellers import load_quantised, log_softmax, temporary_folder
 from minillama.lab.experiments.shown_command import show_command
+from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 from minillama.lab.plots.roofline_plots import SHAPES
 from minillama.lab.recorded.recorded_runs import LARGE, STORYTELLER, Row
@@ -53,7 +54,7 @@ def write_random(path: Path, mix: str) -> Path:
 def own_rows(files: Mapping[str, Path], repetitions: int = 3) -> list[Row]:
     """Rows of `minillama bench` on these files, in a process each."""
     rows: list[Row] = []
-    for path in tqdm(files.values(), desc="minillama bench", unit="model"):
+    for path in tqdm(files.values(), desc="minillama bench", unit=translate("model")):
         words = (*MINILLAMA, "bench", "-m", str(path), *OWN_TESTS, "-r", str(repetitions), "-o", "json")
         rows += [{**row, "model_filename": path.name} for row in run_for_json(words)]
     return rows
@@ -68,7 +69,7 @@ def own_roof() -> Roofline:
 def run_against(bench: str | None, files: Mapping[str, Path], words: Sequence[str]) -> None:
     """Run `minillama bench --against` on the largest of the files; without a binary print one line."""
     if bench is None:
-        print("no llama-bench here: the recorded runs above take its place")
+        print(translate("no llama-bench here: the recorded runs above take its place"))
         return
     path = max(files.values(), key=lambda each: each.stat().st_size)
     show_command(path.parent, "bench", "-m", path.name, *words, "--against", str(Path(bench).absolute()))
@@ -80,7 +81,7 @@ def own_log_likelihoods(
     """`text_log_likelihoods` of the storyteller in several types, by type."""
     return {
         name: text_log_likelihoods(load_quantised(name), ids, ctx_size, floor)
-        for name in tqdm(names, desc="log likelihoods", unit="type")
+        for name in tqdm(names, desc=translate("log likelihoods"), unit=translate("type"))
     }
 
 

@@ -45,6 +45,7 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "host_curves": ("", "title"),
     "ratio_intervals": ("", "title", "axis"),
     "Essay": ("", "question"),
+    "claim": ("text",),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records

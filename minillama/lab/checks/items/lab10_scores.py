@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, call, compared, expect_equal, graded
+from minillama.lab.language import translate
 
 LAB = "10"
 BETTER, WORSE, OPEN, OTHER = "better", "worse", "cannot tell", "not comparable"
@@ -94,7 +95,7 @@ def window_values(tokens: int, ctx: int, seed: int) -> Float[np.ndarray, "T"]:
 def perplexity_of(answer: Answer) -> str:
     """`perplexity_of(log_likelihoods, ctx) -> (PPL, error)` by llama-perplexity's rules."""
     for number, (tokens, ctx) in enumerate(((54, 8), (47, 10), (440, 64))):
-        case = f"{tokens} tokens and windows of {ctx}"
+        case = translate("{tokens} tokens and windows of {ctx}", tokens=tokens, ctx=ctx)
         expect_equal(answer, (window_values(tokens, ctx, number), ctx), _perplexity, PERPLEXITY_MISTAKES,
                      tolerance=1e-6, case=case)  # fmt: skip
     return "llama-perplexity's two numbers, by its windows."
@@ -167,16 +168,20 @@ DIFFER_MISTAKES = (
 @graded(LAB, "5. better, worse, or cannot tell")
 def differ(answer: Answer) -> str:
     """`differ(a, b)`: is b better or worse than a, on the same tokens?"""
-    got = [call(answer, *pair, case=f"{len(pair[0].tokens)} tokens") for pair in PAIRS]
+    got = [call(answer, *pair, case=translate("{size} tokens", size=len(pair[0].tokens))) for pair in PAIRS]
     if wrong := [verdict for verdict in got if not isinstance(verdict, str) or verdict not in VERDICTS]:
-        raise NotYet(f"the answer is one of {', '.join(map(repr, VERDICTS))}, not {str(wrong[0])[:40]!r}")
+        words = ", ".join(map(repr, VERDICTS))
+        raise NotYet(translate("the answer is one of {words}, not {got!r}", words=words, got=str(wrong[0])[:40]))
 
     def outcome(function: Answer) -> list[object]:
         return [function(*pair) for pair in PAIRS]
 
     comparison = compared(Comparison(outcome, _differ, DIFFER_MISTAKES))
     if comparison.accepts(got):
-        return f"{len(PAIRS)} pairs: {got.count(OPEN)} are rightly left open, {got.count(OTHER)} cannot be compared."
+        return translate(
+            "{count} pairs: {open} are rightly left open, {other} cannot be compared.",
+            count=len(PAIRS), open=got.count(OPEN), other=got.count(OTHER),
+        )  # fmt: skip
     if hint := comparison.hint(got):
         raise NotYet(hint)
     raise NotYet(_first_wrong(got))
@@ -187,7 +192,10 @@ def _first_wrong(got: Sequence[object]) -> str:
     a, b, verdict = next((*pair, found) for pair, found in zip(PAIRS, got, strict=True) if found != _differ(*pair))
     want = _differ(a, b)
     if want == OTHER:
-        return f"two models that scored other tokens: {OTHER!r}, and yours is {verdict!r}"
+        return translate("two models that scored other tokens: {want!r}, and yours is {got!r}", want=want, got=verdict)
     change = b.log_likelihoods - a.log_likelihoods
     error = change.std(ddof=1) / np.sqrt(len(change))
-    return f"a mean of b - a of {change.mean():.4f} ± {error:.4f}: {want!r}, and yours is {verdict!r}"
+    return translate(
+        "a mean of b - a of {mean:.4f} ± {error:.4f}: {want!r}, and yours is {got!r}",
+        mean=change.mean(), error=error, want=want, got=verdict,
+    )  # fmt: skip
