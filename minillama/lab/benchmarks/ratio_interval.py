@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from minillama.errors import OptionError
+from minillama.lab.language import translate
 
 CONFIDENCE = 0.95
 
@@ -24,7 +25,7 @@ class Interval:
         return 1 if self.low > 1 else -1 if self.high < 1 else 0
 
     def __str__(self) -> str:
-        return f"×{self.middle:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return translate("×{middle:.3g} ({low:.3g} to {high:.3g})", middle=self.middle, low=self.low, high=self.high)
 
 
 def dropped_pairs(pairs: int, confidence: float = CONFIDENCE) -> int | None:

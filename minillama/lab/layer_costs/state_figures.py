@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from minillama.lab.language import translate
 from minillama.lab.layer_costs.wide_layers import bytes_read, crossing
 from minillama.lab.plots.serving_plots import two_sided
 from minillama.lab.widgets.controls import Settings
@@ -20,7 +21,8 @@ def state_figure(layers: Mapping[str, Layer], title: str, *, count: int = 1, mar
     count: layers of each kind. marked: a context with a line.
     """
     curves = {name: [count * bytes_read(layer, at) / MIB for at in CONTEXTS] for name, layer in layers.items()}
-    return two_sided(CONTEXTS, curves, title, "tokens of context", "MiB read a step", logarithmic="xy", marked=marked)
+    x, y = translate("tokens of context"), translate("MiB read a step")
+    return two_sided(CONTEXTS, curves, title, x, y, logarithmic="xy", marked=marked)
 
 
 def crossings(layers: Mapping[str, Layer]) -> str:
@@ -33,12 +35,12 @@ def crossings(layers: Mapping[str, Layer]) -> str:
         for name, layer in layers.items()
         if not isinstance(layer, DeltaNet)
     ]
-    return "reads more from this context on\n" + text_table(("", *layers), rows)
+    return translate("reads more from this context on") + "\n" + text_table(("", *layers), rows)
 
 
 def _crossing(layer: Layer, other: Layer) -> str:
     found = crossing(layer, other)
-    return "never" if found is None else "always" if found == 1 else format_number(found)
+    return translate("never") if found is None else translate("always") if found == 1 else format_number(found)
 
 
 def chosen_layers(settings: Settings) -> dict[str, Layer]:
@@ -66,7 +68,10 @@ def panel_figure(settings: Settings) -> Figure:
         if name != "recurrence":
             label += f" ({_crossing(layer, layers['recurrence'])})"
         named[label] = layer
-    title = f"{count} layers of {settings['heads']} heads at {context} tokens (more than the recurrence from)"
+    title = translate(
+        "{count} layers of {heads} heads at {context} tokens (more than the recurrence from)",
+        count=count, heads=settings["heads"], context=context,
+    )  # fmt: skip
     return state_figure(named, title, count=count, marked=context)
 
 
@@ -74,4 +79,4 @@ def channel_figure(keys: Mapping[str, np.ndarray], title: str) -> Figure:
     """The largest magnitude of each channel, over all tokens and heads."""
     curves = {name: np.abs(each).max(axis=tuple(range(each.ndim - 1))).tolist() for name, each in keys.items()}
     channels: Sequence[int] = range(len(next(iter(curves.values()))))
-    return two_sided(channels, curves, title, "channel", "largest magnitude")
+    return two_sided(channels, curves, title, translate("channel"), translate("largest magnitude"))

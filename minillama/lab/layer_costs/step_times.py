@@ -18,6 +18,7 @@ from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.lab.benchmarks.ratio_interval import Interval, ratio_interval
 from minillama.lab.experiments.quantised_storytellers import temporary_folder
+from minillama.lab.language import message, translate
 from minillama.lab.layer_costs.wide_layers import bytes_read
 from minillama.lab.measuring import measuring
 from minillama.model import Cache, Config, Params, empty_cache
@@ -171,7 +172,7 @@ def step_times(
     """Time steps of all models at all contexts; each round measures all of them."""
     times: dict[str, dict[int, list[float]]] = {name: {context: [] for context in contexts} for name in models}
     steppers = {name: _Stepper(model, contexts) for name, model in models.items()}
-    for turn in tqdm(range(rounds + 1), "rounds", leave=False):
+    for turn in tqdm(range(rounds + 1), translate("rounds"), leave=False):
         for name, stepper in steppers.items():
             for context in contexts:
                 seconds = stepper.seconds(context)
@@ -184,12 +185,15 @@ def growth_sentence(times: StepTimes, kind: str) -> str:
     """Verdict on the growth of a step's time; "cannot tell" within the noise."""
     found, short, long = times.growth(kind), times.contexts[0], times.contexts[-1]
     if found.low > FLAT:
-        verdict = "grows"
+        verdict = translate("grows")
     elif found.high <= FLAT and found.low >= 1 / FLAT:
-        verdict = "flat"
+        verdict = translate("flat")
     else:
-        verdict = "cannot tell"
-    return f"{kind:10} {long} over {short} tokens: {found}, {verdict}"
+        verdict = translate("cannot tell")
+    return translate(
+        "{kind:10} {long} over {short} tokens: {found}, {verdict}",
+        kind=kind, long=long, short=short, found=found, verdict=verdict,
+    )  # fmt: skip
 
 
 def state_rate(times: StepTimes, kind: str, model: Model) -> float | None:
@@ -205,10 +209,16 @@ def rates_sentence(times: StepTimes, models: Mapping[str, Model], kind: str, oth
     """Verdict on the time of a byte of state of one kind over another's."""
     of_kind, of_other = (_byte_seconds(times, name, models[name]) for name in (kind, other))
     if min(*of_kind, *of_other) <= 0:
-        return f"a byte of {kind} against one of {other}: cannot tell, the noise is larger than the growth"
+        return translate(
+            "a byte of {kind} against one of {other}: cannot tell, the noise is larger than the growth",
+            kind=kind, other=other,
+        )  # fmt: skip
     found = ratio_interval([one / two for one, two in zip(of_kind, of_other, strict=True)])
-    words = {1: "longer: memory is not its limit", 0: "cannot tell", -1: "less time"}[found.side]
-    return f"a byte of {kind} takes {found} the time of one of {other}, {words}"
+    words = {1: message("longer: memory is not its limit"), 0: message("cannot tell"), -1: message("less time")}
+    return translate(
+        "a byte of {kind} takes {found} the time of one of {other}, {words}",
+        kind=kind, found=found, other=other, words=translate(words[found.side]),
+    )  # fmt: skip
 
 
 def _byte_seconds(times: StepTimes, kind: str, model: Model) -> list[float]:

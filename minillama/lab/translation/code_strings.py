@@ -46,6 +46,8 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "ratio_intervals": ("", "title", "axis"),
     "Essay": ("", "question"),
     "claim": ("text",),
+    "state_figure": ("", "title"),
+    "channel_figure": ("", "title"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records

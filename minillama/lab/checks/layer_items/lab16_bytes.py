@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.language import message, translate
 from minillama.lab.layer_costs.wide_layers import PASS_TOKENS, bytes_read
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 from minillama.model.state_sizes import window_capacity
@@ -13,10 +14,10 @@ from minillama.model.state_sizes import window_capacity
 LAB = "16"
 LENGTHS = (5000, 700)
 LAYERS: dict[str, tuple[Layer, ...]] = {
-    "attention": (Attention(32, 8, 128, 96, scale=1.0), Attention(12, 12, 64, 64, scale=1.0)),
-    "a window": (Attention(16, 4, 64, 64, scale=1.0, sliding_window=1024),),
-    "latents": (LatentAttention(16, 512, 64, 192, 128, scale=1.0),),
-    "a recurrence": (DeltaNet(16, 32, 128, 4, grouped=True), DeltaNet(4, 4, 64, 3, grouped=False)),
+    message("attention"): (Attention(32, 8, 128, 96, scale=1.0), Attention(12, 12, 64, 64, scale=1.0)),
+    message("a window"): (Attention(16, 4, 64, 64, scale=1.0, sliding_window=1024),),
+    message("latents"): (LatentAttention(16, 512, 64, 192, 128, scale=1.0),),
+    message("a recurrence"): (DeltaNet(16, 32, 128, 4, grouped=True), DeltaNet(4, 4, 64, 3, grouped=False)),
 }
 
 
@@ -90,7 +91,7 @@ def read_bytes(answer: Answer) -> str:
     for kind, layers in LAYERS.items():
         for layer in layers:
             for length in LENGTHS:
-                case = f"{kind}, {length} tokens"
+                case = translate("{kind}, {length} tokens", kind=translate(kind), length=length)
                 expect_equal(answer, (layer, length), bytes_read, BYTES_MISTAKES[kind], case=case)
     return "whole caches, windows, latents and a state of fixed size."
 
@@ -141,7 +142,7 @@ def _blocks(start: int, tokens: int, window: int) -> np.ndarray:
 def window_mask(answer: Answer) -> str:
     """`window_mask(start, tokens, window) -> bool [tokens, start + tokens]`."""
     for start, tokens, window in ((5, 4, 3), (0, 6, 2), (4, 3, 0), (7, 1, 4), (2, 5, 100)):
-        case = f"start {start}, {tokens} tokens, window {window}"
+        case = translate("start {start}, {tokens} tokens, window {window}", start=start, tokens=tokens, window=window)
         numbers = [Mistake(each.hint, _numbers_of(each.wrong)) for each in MASK_MISTAKES]
         expect_equal(answer, (start, tokens, window), _numbers_of(right_mask), numbers, case=case)
     return "causal, after a cache, and with the window's last position at the right place."

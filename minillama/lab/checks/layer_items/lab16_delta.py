@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, as_array, call, compared, graded
+from minillama.lab.language import message, translate
 from minillama.lab.layer_costs.delta_texts import delta_text
 
 LAB = "16"
@@ -59,7 +60,11 @@ DELTA_MISTAKES = (
 @graded(LAB, "3. the gated delta rule")
 def delta_rule(answer: Answer) -> str:
     """`delta_rule(q, k, v, g, beta, memory) -> (found [T, V], memory [V, K])`, and any split."""
-    cases = {"a text": (1601, 9, 6, 6), "values longer than keys": (1602, 5, 4, 7), "one token": (1603, 1, 5, 5)}
+    cases = {
+        message("a text"): (1601, 9, 6, 6),
+        message("values longer than keys"): (1602, 5, 4, 7),
+        message("one token"): (1603, 1, 5, 5),
+    }
     for case, (seed, tokens, size, values) in cases.items():
         begun = np.random.default_rng(seed).standard_normal((values, size))
         inputs = (*delta_text(seed, tokens, size, values).part(0), begun)
@@ -83,15 +88,21 @@ def _joined(got: object, case: str, found: tuple[int, ...], memory: tuple[int, .
     if not isinstance(got, tuple | list) or len(got) != 2:
         raise NotYet("return two arrays: what the queries find, and the memory after the text")
     arrays = [as_array(each) for each in got]
-    for name, array, shape in zip(("found", "the memory"), arrays, (found, memory), strict=True):
+    for name, array, shape in zip((message("found"), message("the memory")), arrays, (found, memory), strict=True):
         if array.shape != shape:
-            raise NotYet(f"{name} has the shape {array.shape} and should have {shape} for {case}")
+            raise NotYet(
+                translate(
+                    "{name} has the shape {got} and should have {want} for {case}",
+                    name=translate(name), got=array.shape, want=shape, case=translate(case),
+                )
+            )  # fmt: skip
     return np.concatenate([np.ravel(each) for each in arrays])
 
 
 def _difference(got: np.ndarray, want: np.ndarray, numbers: int, case: str) -> str:
     if not np.all(np.isfinite(got)):
-        return f"the result holds nan or infinity for {case}"
-    parts = ("what the queries find", slice(0, numbers)), ("the memory", slice(numbers, None))
-    wrong = [name for name, part in parts if not np.allclose(got[part], want[part], atol=TOLERANCE)]
-    return f"wrong numbers for {case}: {' and '.join(wrong)}"
+        return translate("the result holds nan or infinity for {case}", case=translate(case))
+    parts = (message("what the queries find"), slice(0, numbers)), (message("the memory"), slice(numbers, None))
+    wrong = [translate(name) for name, part in parts if not np.allclose(got[part], want[part], atol=TOLERANCE)]
+    names = translate(" and ").join(wrong)
+    return translate("wrong numbers for {case}: {names}", case=translate(case), names=names)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.language import translate
 from minillama.lab.layer_costs.written_out_latents import latent_step
 
 LAB = "16"
@@ -45,7 +46,10 @@ def absorb(answer: Answer) -> str:
     for seed, sizes in ((1604, (3, 5, 2, 7)), (1605, (4, 6, 3, 6)), (1606, (1, 2, 2, 4))):
         heads, nope, turning, rank = sizes
         step = latent_step(seed, 1, heads, nope, turning, rank)
-        case = f"{heads} heads, keys of {nope} + {turning}, latents of {rank}"
+        case = translate(
+            "{heads} heads, keys of {nope} + {turning}, latents of {rank}",
+            heads=heads, nope=nope, turning=turning, rank=rank,
+        )  # fmt: skip
         expect_equal(answer, (step.q, step.w_k), right_absorb, ABSORB_MISTAKES, tolerance=1e-6, case=case)
     return "one product with each head's matrix a step, and none a token."
 
@@ -109,7 +113,7 @@ def rotated(answer: Answer) -> str:
     """`rotated(x) -> W x / sqrt(n)` along the last axis, n a power of two."""
     random = np.random.default_rng(1607)
     for shape in ((4, 8), (3, 16), (2, 4, 32)):
-        case = f"an array of the shape {shape}"
+        case = translate("an array of the shape {shape}", shape=shape)
         expect_equal(
             answer, (random.standard_normal(shape),), right_rotated, ROTATED_MISTAKES, tolerance=1e-6, case=case
         )
