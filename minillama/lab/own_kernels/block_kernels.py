@@ -36,6 +36,7 @@ from minillama.kernels.cpu.simd import (
     store,
     vector,
 )
+from minillama.lab.language import translate
 
 BLOCK_BYTES, BLOCK_WEIGHTS, ZERO_POINT = 18, 32, 8  # of Q4_0: a float16 and 16 bytes of codes
 BLOCKS = 4  # of a step of the loop
@@ -59,7 +60,12 @@ class Blocks:
         """
         size, end = self._count * BLOCK_BYTES, lanes * element.bits // 8
         if not isinstance(at, int) or not 0 <= at <= size - end:
-            raise OptionError(f"load of {end} bytes at {at}; the blocks have {size} bytes, and a load stays inside")
+            raise OptionError(
+                translate(
+                    "load of {end} bytes at {at}; the blocks have {size} bytes, and a load stays inside",
+                    end=end, at=at, size=size,
+                )
+            )  # fmt: skip
         return load(element, lanes, self._address + at)
 
     def quants(self) -> Value:
@@ -146,11 +152,19 @@ def _checked(sums: object) -> Value:
     """The new sums; raises OptionError if they are something else."""
     if not isinstance(sums, Value):
         raise OptionError(
-            f"the kernel returned {type(sums).__name__}; return the new sums, a value of the SIMD language"
+            translate(
+                "the kernel returned {kind}; return the new sums, a value of the SIMD language",
+                kind=type(sums).__name__,
+            )
         )
     if sums.element != F32 or sums.lanes != SUM_LANES:
         kind = ("F" if sums.element.is_float else "I" if sums.element.signed else "U") + str(sums.element.bits)
-        raise OptionError(f"the kernel returned {kind} x {sums.lanes}; the sums are F32 x {SUM_LANES}")
+        raise OptionError(
+            translate(
+                "the kernel returned {kind} x {lanes}; the sums are F32 x {want}",
+                kind=kind, lanes=sums.lanes, want=SUM_LANES,
+            )
+        )  # fmt: skip
     return sums
 
 
@@ -158,7 +172,11 @@ def _refuse_foreign(text: str, isa: Isa) -> None:
     """Raise OptionError for instructions that LLVM cannot select here: it would end the process."""
     for name in re.findall(r'"?llvm\.x86\.([\w.]+)', text):
         if name.partition(".")[0] not in _ALLOWED.get(isa.value, ()) or "bf16" in name:
-            raise OptionError(f"the instruction {name} is not for this exercise; use dot, or plain vector operations")
+            raise OptionError(
+                translate(
+                    "the instruction {name} is not for this exercise; use dot, or plain vector operations", name=name
+                )
+            )
 
 
 def float_input(x: np.ndarray) -> np.ndarray:

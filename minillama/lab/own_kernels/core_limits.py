@@ -9,6 +9,7 @@ import numpy as np
 from minillama.kernels.cpu.runtime.machine_code import callable_at, compile_kernels
 from minillama.kernels.cpu.runtime.registry import chosen_isa
 from minillama.kernels.cpu.simd import I64, Module, Value, Var, const, load, loop, opaque, prefetch, reduce
+from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 
 CHAIN = 32  # dependent additions of a step
@@ -115,9 +116,13 @@ def _chain() -> int:
 
 def limit_sentence(name: str, instructions: float, allowed: float) -> str:
     """A line on the limit of a kernel, from its counts."""
-    line = f"{name}: {instructions:.2f} instructions a weight, {allowed:.2f} allowed: "
+    line = translate(
+        "{name}: {instructions:.2f} instructions a weight, {allowed:.2f} allowed: ",
+        name=name, instructions=instructions, allowed=allowed,
+    )  # fmt: skip
     if instructions < allowed / 1.25:
-        return line + "memory should be the limit"
+        return line + translate("memory should be the limit")
     if instructions > allowed * 1.25:
-        return line + f"the core should be the limit, at {allowed / instructions:.0%} of what memory gives"
-    return line + "too near to say which limit is the lower one"
+        share = allowed / instructions
+        return line + translate("the core should be the limit, at {share:.0%} of what memory gives", share=share)
+    return line + translate("too near to say which limit is the lower one")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from minillama.errors import OptionError
 from minillama.kernels.cpu.runtime.machine_code import Listing
+from minillama.lab.language import message, translate
 
-KINDS = ("loads", "conversions", "shuffles", "multiplies", "others")
+KINDS = (message("loads"), message("conversions"), message("shuffles"), message("multiplies"), message("others"))
 _LABEL = re.compile(r'^"?([.\w$]+)"?:')
 _JUMP = re.compile(r"^(j[a-z]+|b|b\.[a-z]+|b[a-z]{2}|cbn?z|tbn?z)\s")
 _MEMORY = re.compile(r"\([^)]*%|\(%|\[")  # an address of AT&T syntax, or of ARM
@@ -52,7 +53,7 @@ def count_instructions(listing: Listing) -> InstructionCount:
     """
     loops = list(innermost_loops(listing.assembly))
     if not loops:
-        raise OptionError("the machine code has no loop; its steps are unrolled, or nothing remains of it")
+        raise OptionError(translate("the machine code has no loop; its steps are unrolled, or nothing remains of it"))
     longest = max(loops, key=len)
     kinds = Counter(map(kind_of, longest))
     return InstructionCount({kind: kinds[kind] for kind in KINDS}, sum(map(reads_memory, longest)),

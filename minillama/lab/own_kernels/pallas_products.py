@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 
 from minillama.errors import OptionError
+from minillama.lab.language import translate
 from minillama.lab.own_kernels.block_kernels import BLOCK_BYTES, BLOCK_WEIGHTS
 
 TILE = 8  # rows of a program
@@ -34,7 +35,9 @@ def pallas_product(body: PallasBody, weights: np.ndarray, x: np.ndarray, *, tile
     scales, quants = parts_of(weights)
     rows, blocks = scales.shape
     if rows % tile:
-        raise OptionError(f"{rows} rows are not whole tiles of {tile}; choose a multiple")
+        raise OptionError(
+            translate("{rows} rows are not whole tiles of {tile}; choose a multiple", rows=rows, tile=tile)
+        )
     call = pl.pallas_call(
         body,
         out_shape=jax.ShapeDtypeStruct((rows,), jnp.float32),

@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 
 from minillama.lab.benchmarks.ratio_interval import Interval, ratio_interval
+from minillama.lab.language import message, translate
 from minillama.lab.measuring import measuring
 from minillama.lab.own_kernels.block_kernels import BLOCK_BYTES, BLOCK_WEIGHTS
 from minillama.lab.own_kernels.traced_kernels import random_blocks
@@ -34,8 +35,12 @@ class TimedProducts:
     def sentence(self, name: str, base: str) -> str:
         """The verdict on two kernels: faster, slower, cannot tell."""
         found = self.speed_up(name, base)
-        words = {1: "faster than", -1: "slower than", 0: "cannot tell against"}[found.side]
-        return f"{name}: {words} {base}, {found}"
+        words = {
+            1: message("{name}: faster than {base}, {found}"),
+            -1: message("{name}: slower than {base}, {found}"),
+            0: message("{name}: cannot tell against {base}, {found}"),
+        }
+        return translate(words[found.side], name=name, base=base, found=found)
 
 
 def large_matrix(rows: int = ROWS, width: int = WIDTH) -> np.ndarray:
@@ -50,7 +55,8 @@ def time_products(products: Mapping[str, Product], weights: np.ndarray, *, round
     seconds: dict[str, list[float]] = {name: [] for name in products}
     with measuring("kernels in turns", tells_load=True):
         for turn in range(rounds + 1):
-            print("warm-up" if turn == 0 else f", round {turn}", end="", flush=True)
+            said = translate("warm-up") if turn == 0 else translate(", round {number}", number=turn)
+            print(said, end="", flush=True)
             for name, product in products.items():
                 started = time.perf_counter()
                 product(weights, x)

@@ -12,6 +12,7 @@ from minillama.kernels.cpu.runtime.machine_code import Listing, callable_at, com
 from minillama.kernels.cpu.runtime.registry import chosen_isa
 from minillama.kernels.cpu.simd import Isa
 from minillama.lab.grading.check import attempt
+from minillama.lab.language import translate
 from minillama.lab.own_kernels.block_kernels import (
     BLOCK_BYTES,
     BLOCK_WEIGHTS,
@@ -103,7 +104,7 @@ def attempt_kernel(body: Body, shape: Shape) -> CountedKernel | None:
         return None
     want = dequantised(weights) @ x
     if not np.abs(got - want).max() < 0.05 * np.abs(want).max():
-        print(f"{name}: its result is wrong; see its check")
+        print(translate("{name}: its result is wrong; see its check", name=name))
         return None
     return kernel
 

@@ -48,6 +48,8 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "claim": ("text",),
     "state_figure": ("", "title"),
     "channel_figure": ("", "title"),
+    "core_roofline": ("", "", "", "title"),
+    "instruction_bars": ("", "title"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records

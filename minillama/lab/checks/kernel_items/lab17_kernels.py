@@ -7,6 +7,7 @@ import numpy as np
 from minillama.errors import OptionError, ResourceError
 from minillama.kernels.cpu.simd import F32, I32, Value, const, dot_narrow, fma
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, call, compared, graded, is_close
+from minillama.lab.language import message, translate
 from minillama.lab.own_kernels.block_kernels import CODED, FLOAT, STEP, Blocks, Body, CodedInput, FloatInput, Shape
 from minillama.lab.own_kernels.traced_kernels import (
     CountedKernel,
@@ -44,10 +45,14 @@ def check_kernel(answer: Answer, shape: Shape, right: Body, mistakes: tuple[Mist
         raise NotYet(str(error)) from None
     want = outcome(right)
     if not is_close(got, want, TOLERANCE):
-        hint = comparison.hint(got) if np.all(np.isfinite(got)) else "the result holds nan or infinity"
-        raise NotYet(hint or f"wrong value: row 0 is {got[0]:.6g}, and should be {want[0]:.6g}")
+        hint = comparison.hint(got) if np.all(np.isfinite(got)) else message("the result holds nan or infinity")
+        raise NotYet(
+            hint or translate("wrong value: row 0 is {got:.6g}, and should be {want:.6g}", got=got[0], want=want[0])
+        )
     _check_counts(kernel, _trusted(right, shape))
-    return f"right, and at most {MOST_INSTRUCTIONS} times the instructions of the check's own kernel."
+    return translate(
+        "right, and at most {most} times the instructions of the check's own kernel.", most=MOST_INSTRUCTIONS
+    )
 
 
 @cache
@@ -63,12 +68,21 @@ def _check_counts(kernel: CountedKernel, own: CountedKernel) -> None:
     except OptionError as error:
         raise NotYet(str(error)) from None
     most, most_bytes = MOST_INSTRUCTIONS * own.instructions, MOST_BYTES * own.loaded_bytes
-    kinds = ", ".join(f"{count} {kind}" for kind, count in kernel.count.kinds.items())
+    kinds = translate(", ").join(f"{count} {translate(kind)}" for kind, count in kernel.count.kinds.items())
     if instructions > most:
-        counts = f"{instructions:.2f} instructions a weight; at most {most:.2f}"
-        raise NotYet(f"right, but {counts} ({kinds} for {STEP} weights)")
+        raise NotYet(
+            translate(
+                "right, but {instructions:.2f} instructions a weight; at most {most:.2f} ({kinds} for {step} weights)",
+                instructions=instructions, most=most, kinds=kinds, step=STEP,
+            )
+        )  # fmt: skip
     if size > most_bytes:
-        raise NotYet(f"right, but it loads {size:.2f} bytes a weight; at most {most_bytes:.2f}: load each byte once")
+        raise NotYet(
+            translate(
+                "right, but it loads {size:.2f} bytes a weight; at most {most:.2f}: load each byte once",
+                size=size, most=most_bytes,
+            )
+        )  # fmt: skip
 
 
 def _halves(block: Blocks) -> tuple[Value, Value]:

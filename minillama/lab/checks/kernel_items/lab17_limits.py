@@ -3,6 +3,7 @@
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.language import translate
 from minillama.lab.own_kernels.block_kernels import corrections
 
 LAB = "17"
@@ -31,7 +32,8 @@ MACHINES = ((12e9, 3e9, 2.0, 4.5), (25e9, 4.2e9, 3.0, 8.5), (5e9, 2.1e9, 1.5, 16
 def instructions_allowed(answer: Answer) -> str:
     """`instructions_allowed(bandwidth, frequency, per_cycle, bits)` -> instructions a weight."""
     for machine in MACHINES:
-        expect_equal(answer, machine, _allowed, ALLOWED_MISTAKES, tolerance=1e-6, case=f"{machine[3]} bits a weight")
+        case = translate("{bits} bits a weight", bits=machine[3])
+        expect_equal(answer, machine, _allowed, ALLOWED_MISTAKES, tolerance=1e-6, case=case)
     return "more than this, and the core is the limit; fewer, and memory is."
 
 
@@ -65,5 +67,5 @@ def correction(answer: Answer) -> str:
     random = np.random.default_rng(17)
     for blocks in (3, 5):
         codes = random.integers(-127, 128, (blocks, 32)).astype(np.int8)
-        expect_equal(answer, (codes,), _correction, CORRECTION_MISTAKES, case=f"{blocks} blocks")
+        expect_equal(answer, (codes,), _correction, CORRECTION_MISTAKES, case=translate("{count} blocks", count=blocks))
     return "exact integers; a product of unsigned codes has become one of signed weights."

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, call, compared, graded, is_close
+from minillama.lab.language import translate
 from minillama.lab.own_kernels.pallas_products import pallas_product
 from minillama.lab.own_kernels.traced_kernels import random_blocks
 
@@ -62,11 +63,18 @@ def pallas_kernel(answer: Answer) -> str:
         def run_it(outcome: Answer = outcome) -> object:
             return outcome(answer)
 
-        got = call(run_it, case=f"tiles of {tile} rows")
+        case = translate("tiles of {tile} rows", tile=tile)
+        got = call(run_it, case=case)
         comparison = compared(Comparison(outcome, _kernel, PALLAS_MISTAKES, 1e-5))
         want = outcome(_kernel)
         if not isinstance(got, np.ndarray) or not is_close(got, want, 1e-5):
-            shown = f"row 0 is {got[0]:.6g}, and should be {want[0]:.6g}" if isinstance(got, np.ndarray) else str(got)
-            written = "is every element of y written, as in y[...] = ...?"
-            raise NotYet(comparison.hint(got) or f"wrong value for tiles of {tile} rows: {shown}; {written}")
+            is_array = isinstance(got, np.ndarray)
+            shown = (
+                translate("row 0 is {got:.6g}, and should be {want:.6g}", got=got[0], want=want[0]) if is_array else got
+            )
+            wrong = translate(
+                "wrong value for {case}: {shown}; is every element of y written, as in y[...] = ...?",
+                case=case, shown=shown,
+            )  # fmt: skip
+            raise NotYet(comparison.hint(got) or wrong)
     return "one program for each tile of rows; the grid and the tiles are the only loops."
