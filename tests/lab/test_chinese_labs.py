@@ -18,7 +18,7 @@ from minillama.measure.tables import display_width, plain_table
 
 LANGUAGE = "zh_CN"
 MARK = MARKS[LANGUAGE]
-TRANSLATED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "16", "17")
+TRANSLATED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16", "17")
 CHINESE = "[\u4e00-\u9fff]"
 
 each_translated = pytest.mark.parametrize("number", TRANSLATED)
@@ -124,6 +124,7 @@ def test_serving_checks_and_figures_in_chinese(tmp_path: Path, monkeypatch: pyte
     assert {trace.name for trace in figure.plotly.data} == {"提示", "解码"} and figure.plotly.data[0].y[0] == "槽位 0"
 
 
+<<<<<<< HEAD
 def test_benchmark_checks_and_figures_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from minillama.lab.benchmarks.interval_plots import ratio_intervals
     from minillama.lab.benchmarks.repeated_runs import Noise, statistics_of_reports
@@ -187,6 +188,31 @@ def test_the_report_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     left = re.sub(r"minillama|decoding, cache f16|Python|JavaScript|[\w.-]+\.json", "", shown)
     assert not re.findall(r"(?:\b[a-z]{2,} ){2}[a-z]{2,}\b", left), "a sentence of the report is English"
     assert "实验 12 报告：" in measurements_text(results_so_far()) and "笔记本电脑上的对话" in example_targets()
+=======
+def test_checks_of_labs_15_to_17_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minillama.lab.checks import lab15, lab16, lab17
+    from minillama.lab.layer_costs.state_figures import crossings
+    from minillama.lab.layer_costs.wide_layers import WIDE_LAYERS
+    from minillama.lab.own_kernels.core_limits import CoreLimits, limit_sentence
+    from minillama.lab.own_kernels.kernel_figures import KernelDot, core_roofline
+    from minillama.lab.speculation.speculation_verdict import gain_or_loss
+    from minillama.lab.speculation.speedup_figures import batch_curve
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINILLAMA_LANG", "zh")
+    assert "值不对（注意力，5000 个词元）" in str(lab16.read_bytes(lambda layer, length: 3))
+    assert "数不对（一段文本）：查询的结果" in str(lab16.delta_rule(lambda q, k, v, g, beta, memory: (v, memory)))
+    assert "（每个权重 4.5 位）" in str(lab17.instructions_allowed(lambda *numbers: 1.0))
+    assert "返回了 int；请返回新的和" in str(lab17.dequantise_product(lambda block, x, sums: 3))
+    assert "猜测从来没有保留过" in str(lab15.verify(lambda p, q, guess: (0.0, p)))
+    assert "（a=0.8，k=3）" in str(lab15.expected_tokens(lambda a, k: -1.0))
+    assert "从多长的上下文起" in crossings(WIDE_LAYERS) and "总是" in crossings(WIDE_LAYERS)
+    assert limit_sentence("floats", 0.1, 0.3).endswith("允许 0.30 条：应当受内存限制")
+    roofline = core_roofline(CoreLimits(1e10, 3e9, 8e9), 0.5625, {"floats": KernelDot(0.4, 2, 5e9)}, "题目")
+    assert "单流占比" in roofline.text and roofline.plotly.data[0].name == "内存"
+    assert "猜 3 个词元：×4.00" in batch_curve(1.0, 3, 1, 0.0, lambda rows: 1.0, "题目").text
+    assert gain_or_loss((1.4, 1.41)) == "收益" and gain_or_loss((0.5, 2.0)) == "无法判断"
+>>>>>>> 8feddaf (lab: translate lab 15 into Chinese)
 
 
 def _pairs(waiting, slots):  # type: ignore[no-untyped-def]

@@ -8,6 +8,7 @@ from statistics import median
 from tqdm.auto import tqdm
 
 from minillama.engine.batching.batch_engine import BatchEngine
+from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 
 ANIMALS = ("fox", "bear", "girl", "boy", "bird", "cat", "dog", "fish")
@@ -37,7 +38,7 @@ def batch_gains(
     engine: with a draft model, and as many slots as the largest batch. Greedy texts of `n` tokens each.
     """
     found = {batch: BatchGain((), 0, 0) for batch in batches}
-    bar = tqdm(total=(rounds + 1) * len(batches), desc="batches", leave=False)
+    bar = tqdm(total=(rounds + 1) * len(batches), desc=translate("batches"), leave=False)
     for number in range(rounds + 1):
         for batch in batches:
             plain, _, _ = _seconds(engine, batch, 0, n)

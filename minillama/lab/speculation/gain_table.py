@@ -2,16 +2,23 @@
 
 from collections.abc import Mapping
 
+from minillama.lab.language import message, translate
 from minillama.lab.speculation.batch_gains import BatchGain
 from minillama.lab.speculation.logged_passes import MeasuredGain
 from minillama.lab.speculation.pass_costs import RowCosts
 from minillama.lab.speculation.speculation_law import speedup
 from minillama.lab.speculation.speculation_verdict import as_predicted, gain_or_loss
-from minillama.lab.speculation.speedup_figures import Dot
+from minillama.lab.speculation.speedup_figures import Dot, span
 from minillama.measure.tables import plain_table
 
-HEADERS = ("guesses", "accepted", "tokens/pass", "law", "counted", "measured", "rounds", "measured is", "the law")
-BATCH_HEADERS = ("texts", "drafts kept", "law", "measured", "rounds", "measured is", "the law")
+HEADERS = (
+    message("guesses"), message("accepted"), message("tokens/pass"), message("law"), message("counted"),
+    message("measured"), message("rounds"), message("measured is"), message("the law"),
+)  # fmt: skip
+BATCH_HEADERS = (
+    message("texts"), message("drafts kept"), message("law"), message("measured"), message("rounds"),
+    message("measured is"), message("the law"),
+)  # fmt: skip
 
 
 def gains_table(gains: Mapping[str, MeasuredGain], lengths: Mapping[str, int], costs: RowCosts) -> str:
@@ -30,8 +37,8 @@ def gains_table(gains: Mapping[str, MeasuredGain], lengths: Mapping[str, int], c
             law, verdict = f"{predicted:.2f}", as_predicted(predicted, gain.ratios)
         counted = run.counted_speedup(costs, draft)
         rows.append((name, f"{run.acceptance:.0%}", f"{run.tokens_per_pass:.2f}", law, f"{counted:.2f}",
-                     f"{gain.ratio:.2f}", f"{low:.2f} to {high:.2f}", gain_or_loss(gain.ratios), verdict))  # fmt: skip
-    return plain_table(HEADERS, rows, right=range(1, 6))
+                     f"{gain.ratio:.2f}", span(low, high), gain_or_loss(gain.ratios), verdict))  # fmt: skip
+    return plain_table([translate(each) for each in HEADERS], rows, right=range(1, 6))
 
 
 def dots(gains: Mapping[str, MeasuredGain]) -> dict[str, Dot]:
@@ -48,6 +55,6 @@ def batch_table(gains: Mapping[int, BatchGain], predicted: Mapping[int, float]) 
         law = predicted.get(batch)
         rows.append((str(batch), f"{gain.accepted / gain.drafted:.0%}" if gain.drafted else "-",
                      "-" if law is None else f"{law:.2f}", f"{gain.ratio:.2f}",
-                     f"{min(gain.ratios):.2f} to {max(gain.ratios):.2f}", gain_or_loss(gain.ratios),
+                     span(min(gain.ratios), max(gain.ratios)), gain_or_loss(gain.ratios),
                      "-" if law is None else as_predicted(law, gain.ratios)))  # fmt: skip
-    return plain_table(BATCH_HEADERS, rows, right=range(4))
+    return plain_table([translate(each) for each in BATCH_HEADERS], rows, right=range(4))

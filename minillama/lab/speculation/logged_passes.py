@@ -14,6 +14,7 @@ from minillama.engine.generate_options import GenerateOptions
 from minillama.engine.llm import LLM
 from minillama.engine.result import Completion
 from minillama.engine.session import Mask, Session
+from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 from minillama.lab.speculation.pass_costs import RowCosts
 
@@ -115,7 +116,7 @@ def measured_gains(
     """
     runs: dict[str, LoggedRun] = {}
     ratios: dict[str, list[float]] = {name: [] for name in choices}
-    bar = tqdm(total=(rounds + 1) * (len(choices) + 1), desc="texts", leave=False)
+    bar = tqdm(total=(rounds + 1) * (len(choices) + 1), desc=translate("texts"), leave=False)
     for number in range(rounds + 1):
         plain = _speed(logged_run(llm, prompt, **{**common, "draft_max": 0}))  # type: ignore[typeddict-item]
         bar.update()

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from minillama.engine.drafting.guesser import DraftText
 from minillama.engine.llm import LLM
 from minillama.engine.session import pass_size
+from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 from minillama.sampling import Sampling
 
@@ -73,7 +74,7 @@ def pass_costs(llm: LLM, rows: Sequence[int] = (1, 2, 4, 8), *, rounds: int = 21
     if llm.draft is not None:
         work[0] = _guesses(llm, ids)
     times: dict[int, list[float]] = {size: [] for size in work}
-    for number in tqdm(range(rounds + 1), "passes", leave=False):
+    for number in tqdm(range(rounds + 1), translate("passes"), leave=False):
         for size, call in work.items():
             started = time.perf_counter()
             call()

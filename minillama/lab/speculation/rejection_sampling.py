@@ -9,6 +9,7 @@ from scipy.special import chdtrc
 
 from minillama.lab.error_text import one_line
 from minillama.lab.experiments.quantised_storytellers import log_softmax
+from minillama.lab.language import message, translate
 
 Distribution = Float[np.ndarray, "V"]
 Verify = Callable[[Distribution, Distribution, int], tuple[float, Distribution]]
@@ -64,10 +65,12 @@ class ChiSquare:
     p_value: float
 
     def __str__(self) -> str:
-        verdict = "another distribution" if self.p_value < SIGNIFICANT else "no difference found"
-        return (
-            f"chi-square {self.statistic:.1f} with {self.freedom} degrees of freedom, p = {self.p_value:.2g}: {verdict}"
-        )
+        different = self.p_value < SIGNIFICANT
+        verdict = message("another distribution") if different else message("no difference found")
+        return translate(
+            "chi-square {statistic:.1f} with {freedom} degrees of freedom, p = {p_value:.2g}: {verdict}",
+            statistic=self.statistic, freedom=self.freedom, p_value=self.p_value, verdict=translate(verdict),
+        )  # fmt: skip
 
 
 def chi_square(counts: Int[np.ndarray, "V"], p: Distribution) -> ChiSquare:
@@ -88,7 +91,7 @@ def chi_square_of(verify: Verify, p: Distribution, q: Distribution, count: int, 
     try:
         return str(chi_square(draw_tokens(verify, p, q, count, seed), p))
     except NotImplementedError:
-        return "not written yet"
+        return translate("not written yet")
     except Exception as error:  # any error of the learner's code is shown in place of the test
         return one_line(error)
 

@@ -6,6 +6,8 @@ from statistics import mean, stdev
 
 from scipy.special import stdtrit
 
+from minillama.lab.language import translate
+
 CONFIDENCE = 0.95
 UNSURE = 1.5  # high over low end of an interval that says nothing
 
@@ -25,7 +27,7 @@ def interval(ratios: Sequence[float]) -> tuple[float, float]:
 def gain_or_loss(ratios: Sequence[float]) -> str:
     """A gain or a loss where the interval does not hold 1, otherwise "cannot tell"."""
     low, high = interval(ratios)
-    return "a gain" if low > 1 else "a loss" if high < 1 else "cannot tell"
+    return translate("a gain") if low > 1 else translate("a loss") if high < 1 else translate("cannot tell")
 
 
 def as_predicted(predicted: float, ratios: Sequence[float], *, margin: float = 0.1) -> str:
@@ -35,16 +37,22 @@ def as_predicted(predicted: float, ratios: Sequence[float], *, margin: float = 0
     """
     low, high = interval(ratios)
     if high > UNSURE * low:
-        return "cannot tell"
+        return translate("cannot tell")
     if low * (1 - margin) <= predicted <= high * (1 + margin):
-        return "fits"
-    return "too low" if predicted < low else "too high"
+        return translate("fits")
+    return translate("too low") if predicted < low else translate("too high")
 
 
 def cost_sentence(rows: int, ratios: Sequence[float]) -> str:
     """The price of a pass in words, from the ratios of rounds."""
     low, high = interval(ratios)
     if high > UNSURE * low:
-        return f"a pass of {rows} tokens: cannot tell, the interval is ×{low:.2f} to ×{high:.2f}"
+        return translate(
+            "a pass of {rows} tokens: cannot tell, the interval is ×{low:.2f} to ×{high:.2f}",
+            rows=rows, low=low, high=high,
+        )  # fmt: skip
     share = math.sqrt(low * high) / rows
-    return f"a pass of {rows} tokens takes ×{low:.2f} to ×{high:.2f} of one token's time, {share:.0%} of {rows} passes"
+    return translate(
+        "a pass of {rows} tokens takes ×{low:.2f} to ×{high:.2f} of one token's time, {share:.0%} of {rows} passes",
+        rows=rows, low=low, high=high, share=share,
+    )  # fmt: skip

@@ -50,6 +50,8 @@ SHOWN: dict[str, tuple[str, ...] | int] = {
     "channel_figure": ("", "title"),
     "core_roofline": ("", "", "", "title"),
     "instruction_bars": ("", "title"),
+    "speedup_curves": ("", "", "", "", "title"),
+    "batch_curve": ("", "", "", "", "", "title"),
 }
 RETURNED = ("options", "value", "labels", "series")  # code may compare them, or look them up
 KEYS = ("Prediction", "measurement")  # their first two arguments are names of records

@@ -1,6 +1,7 @@
 """Graded items of lab 15: tokens of a pass, speed-up, best length in a batch."""
 
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.language import translate
 from minillama.lab.speculation import speculation_law as law
 from minillama.lab.speculation.speculation_law import MOST_ROWS, Seconds
 
@@ -34,7 +35,8 @@ _TOKENS = ((0.8, 3), (0.6, 7), (0.9, 1), (0.5, 2), (0.0, 4), (0.7, 0), (1.0, 5))
 def expected_tokens(answer: Answer) -> str:
     """`expected_tokens(a, k) -> mean tokens` that a pass over k guesses writes."""
     for a, k in _TOKENS:
-        expect_equal(answer, (a, k), law.expected_tokens, EXPECTED_MISTAKES, tolerance=1e-9, case=f"a={a} and k={k}")
+        case = translate("a={a} and k={k}", a=a, k=k)
+        expect_equal(answer, (a, k), law.expected_tokens, EXPECTED_MISTAKES, tolerance=1e-9, case=case)
     return "1 token for a = 0, k + 1 tokens for a = 1."
 
 
@@ -121,6 +123,9 @@ def best_k(answer: Answer) -> str:
     """`best_k(a, batch, draft, seconds) -> k` with most tokens a second, 0 where guesses do not pay."""
     for a, batch, draft, step, row in _BATCHES:
         seconds = linear_seconds(step, row)
-        case = f"a={a}, a batch of {batch}, draft={draft} and seconds(rows) = {step} + {row} * rows"
+        case = translate(
+            "a={a}, a batch of {batch}, draft={draft} and seconds(rows) = {step} + {row} * rows",
+            a=a, batch=batch, draft=draft, step=step, row=row,
+        )  # fmt: skip
         expect_equal(answer, (a, batch, draft, seconds), law.best_guesses, BEST_MISTAKES, case=case)
     return "the larger the batch, the shorter the guess."

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, as_array, call, compared, graded
+from minillama.lab.language import message, translate
 from minillama.lab.speculation.rejection_sampling import Distribution, Verify, output_distribution
 
 LAB = "15"
@@ -55,8 +56,10 @@ VERIFY_MISTAKES = (
     Mistake("this keeps only the likeliest token: right for temperature 0, and not for draws",
             lambda p, q, g: (float(g == p.argmax()), _rest(p, q))),
 )  # fmt: skip
-_SHAPES = ("likely and unlikely guesses", "a token that q never guesses and one that p never writes",
-           "a draft of one token only", "equal distributions")  # fmt: skip
+_SHAPES = (
+    message("likely and unlikely guesses"), message("a token that q never guesses and one that p never writes"),
+    message("a draft of one token only"), message("equal distributions"),
+)  # fmt: skip
 
 
 def distributions(seed: int = 1504) -> list[tuple[str, Distribution, Distribution]]:
@@ -95,6 +98,7 @@ def _outcome(p: Distribution, q: Distribution) -> Callable[[Answer], np.ndarray]
 
 def _read(answer: Answer, name: str) -> Verify:
     """The learner's function, with one sentence for a result that is none."""
+    case = translate(name)
 
     def checked(p: Distribution, q: Distribution, guess: int) -> Verified:
         got = call(answer, p, q, guess, case=name)
@@ -102,14 +106,28 @@ def _read(answer: Answer, name: str) -> Verify:
             raise NotYet("return two values: the chance to keep the guess, and a distribution")
         keep, rest = as_array(got[0]), as_array(got[1])
         if keep.shape != () or rest.shape != p.shape:
-            raise NotYet(f"return a number and a distribution of {len(p)} tokens, for {name}")
+            raise NotYet(
+                translate("return a number and a distribution of {count} tokens, for {case}", count=len(p), case=case)
+            )
         if not np.isfinite(keep) or not np.isfinite(rest).all():
-            raise NotYet(f"the result holds nan or infinity for {name}: is there a division by zero?")
+            raise NotYet(
+                translate("the result holds nan or infinity for {case}: is there a division by zero?", case=case)
+            )
         if not -TOLERANCE <= keep <= 1 + TOLERANCE:
-            raise NotYet(f"the chance to keep a guess is {keep:.4g} for {name}; a chance is between 0 and 1")
+            raise NotYet(
+                translate(
+                    "the chance to keep a guess is {keep:.4g} for {case}; a chance is between 0 and 1",
+                    keep=float(keep), case=case,
+                )
+            )  # fmt: skip
         if keep < 1 - TOLERANCE and (rest.min() < -TOLERANCE or abs(rest.sum() - 1) > TOLERANCE):
-            found = f"the replacement's probabilities add up to {rest.sum():.4g}, the smallest is {rest.min():.4g}"
-            raise NotYet(f"{found} for {name}; scale what is left to a sum of 1")
+            raise NotYet(
+                translate(
+                    "the replacement's probabilities add up to {total:.4g}, the smallest is {least:.4g} for {case}; "
+                    "scale what is left to a sum of 1",
+                    total=rest.sum(), least=rest.min(), case=case,
+                )
+            )  # fmt: skip
         return float(keep), rest
 
     return checked
@@ -119,6 +137,12 @@ def _difference(got: np.ndarray, p: Distribution, q: Distribution, name: str) ->
     out, kept = got[:-1], got[-1]
     if np.allclose(out, p, atol=TOLERANCE):
         most = np.minimum(p, q).sum()
-        return f"the distribution is right, but {kept:.3f} of the guesses are kept and {most:.3f} could be, for {name}"
+        return translate(
+            "the distribution is right, but {kept:.3f} of the guesses are kept and {most:.3f} could be, for {case}",
+            kept=kept, most=most, case=translate(name),
+        )  # fmt: skip
     place = int(np.argmax(np.abs(out - p)))
-    return f"token {place} comes out with probability {out[place]:.4f}, and p has {p[place]:.4f}, for {name}"
+    return translate(
+        "token {place} comes out with probability {got:.4f}, and p has {want:.4f}, for {case}",
+        place=place, got=out[place], want=p[place], case=translate(name),
+    )  # fmt: skip
