@@ -124,7 +124,6 @@ def test_serving_checks_and_figures_in_chinese(tmp_path: Path, monkeypatch: pyte
     assert {trace.name for trace in figure.plotly.data} == {"提示", "解码"} and figure.plotly.data[0].y[0] == "槽位 0"
 
 
-<<<<<<< HEAD
 def test_benchmark_checks_and_figures_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from minillama.lab.benchmarks.interval_plots import ratio_intervals
     from minillama.lab.benchmarks.repeated_runs import Noise, statistics_of_reports
@@ -188,7 +187,8 @@ def test_the_report_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     left = re.sub(r"minillama|decoding, cache f16|Python|JavaScript|[\w.-]+\.json", "", shown)
     assert not re.findall(r"(?:\b[a-z]{2,} ){2}[a-z]{2,}\b", left), "a sentence of the report is English"
     assert "实验 12 报告：" in measurements_text(results_so_far()) and "笔记本电脑上的对话" in example_targets()
-=======
+
+
 def test_checks_of_labs_15_to_17_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from minillama.lab.checks import lab15, lab16, lab17
     from minillama.lab.layer_costs.state_figures import crossings
@@ -212,7 +212,6 @@ def test_checks_of_labs_15_to_17_in_chinese(tmp_path: Path, monkeypatch: pytest.
     assert "单流占比" in roofline.text and roofline.plotly.data[0].name == "内存"
     assert "猜 3 个词元：×4.00" in batch_curve(1.0, 3, 1, 0.0, lambda rows: 1.0, "题目").text
     assert gain_or_loss((1.4, 1.41)) == "收益" and gain_or_loss((0.5, 2.0)) == "无法判断"
->>>>>>> 8feddaf (lab: translate lab 15 into Chinese)
 
 
 def _pairs(waiting, slots):  # type: ignore[no-untyped-def]
