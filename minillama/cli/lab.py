@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise ResourceError("JupyterLab is not installed; run: pip install 'minillama[labs]'")
     from minillama.engine.loading.model_files import PACKAGE, labs_folder
 
-    language = chosen_language(args.lang)
+    language = wanted_language(os.environ) if args.lang is None else check_language("--lang", args.lang)
     folder = labs_folder()
     if folder.is_relative_to(PACKAGE) or args.dir is not None:
         folder = copy_labs(folder, args.dir or Path("minillama-labs"))
@@ -86,15 +86,6 @@ def find_lab(folder: Path, wanted: str) -> Path:
         if name.startswith(prefix):
             return folder / name
     raise OptionError(f"no lab {wanted}; the labs are: {', '.join(name.removesuffix('.ipynb') for name in names)}")
-
-
-def chosen_language(given: str | None) -> str:
-    """The language of --lang, else of MINILLAMA_LANG, else of the locale."""
-    if given is not None:
-        return check_language("--lang", given)
-    if name := os.environ.get(VARIABLE, "").strip():
-        return check_language(VARIABLE, name)
-    return wanted_language(os.environ)
 
 
 def in_language(notebook: Path, language: str) -> Path:
