@@ -18,6 +18,7 @@ from minillama.cli.arguments.parser import Parser, UnknownOptionError
 from minillama.cli.end_signals import Terminated, end_status, exit_now, exit_on_signal, handle_end_signals
 from minillama.cli.output.standard_streams import OutputError, open_standard_streams
 from minillama.cli.output.terminal import BROKEN_PIPE, INTERRUPTED, TERMINATED, note
+from minillama.cli.translation.command_texts import error_text
 from minillama.errors import MinillamaError, OptionError, ResourceError
 from minillama.printable_text import printable_line
 
@@ -110,7 +111,7 @@ def _report(error: BaseException) -> int:
         error = ResourceError(f"the Python package {error.name} is missing; install it: pip install {error.name}")
     if not isinstance(error, MinillamaError):
         raise error
-    note(f"minillama: error: {error}")
+    note(f"minillama: error: {error_text(str(error))}")
     return 2
 
 
@@ -189,7 +190,7 @@ class _StderrHandler(logging.Handler):
     """Prints each log record as one line, like the error line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"minillama: {record.levelname.lower()}: {record.getMessage()}")
+        note(f"minillama: {record.levelname.lower()}: {error_text(record.getMessage())}")
 
 
 def _show_warning(message: Warning | str, *details: object) -> None:

@@ -20,6 +20,7 @@ from minillama.cli.arguments.prompt_text import read_file, read_prompt, read_sys
 from minillama.cli.output.answer_stream import show_stream
 from minillama.cli.output.answer_writer import AnswerWriter
 from minillama.cli.output.terminal import note, notes, show_prompt, turn_line, use_colour, write_text
+from minillama.cli.translation.command_texts import error_text
 from minillama.errors import MinillamaError, OptionError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _answer(args: argparse.Namespace, conversation: Conversation) -> None:
             show_prompt(text, ids, lambda token: tokenizer.piece(token, special=True))
         completion = _stream(args, conversation)
     except MinillamaError as error:
-        note(f"minillama: error: {error}")
+        note(f"minillama: error: {error_text(str(error))}")
         conversation.messages.pop()
         return
     conversation.messages.append(completion.message)
@@ -228,7 +229,7 @@ def _read_for_next(path: str) -> str:
     try:
         text = read_file(path)
     except MinillamaError as error:
-        note(f"minillama: error: {error}")
+        note(f"minillama: error: {error_text(str(error))}")
         return ""
     note(f"read {len(text)} characters of {path}; they are added to your next message")
     return text + "\n"

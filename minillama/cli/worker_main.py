@@ -10,6 +10,7 @@ import os
 import sys
 
 from minillama.cli.output.terminal import note
+from minillama.cli.translation.command_texts import error_text
 from minillama.errors import MinillamaError
 
 
@@ -26,7 +27,7 @@ def main() -> int:
 
         follow(joined)
     except MinillamaError as error:
-        note(f"minillama: error: {error}")
+        note(f"minillama: error: {error_text(str(error))}")
         return 2
     return 0
 

@@ -6,6 +6,7 @@
     python -m minillama.lab.build --check         # write nothing; exit status 1 if a notebook is outdated
     python -m minillama.lab.build --lang zh_CN 04              # write the Chinese notebooks, without execution
     python -m minillama.lab.build --lang zh_CN --update-po 04  # refresh the catalogue labs/po/zh_CN/04.po
+    python -m minillama.lab.build --lang zh_CN --update-po command-line  # the catalogues of help and errors
     python -m minillama.lab.build --lang zh_CN --check         # counts of messages; status 1 as above
 
 The source is in jupytext's percent format. Tags select the notebooks of a cell:
@@ -28,6 +29,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from minillama.atomic_file import atomic_write
+from minillama.lab.translation import command_line
 from minillama.lab.translation.language_build import PACKAGE, Lab, Language
 from minillama.text_language import CHINESE, ENGLISH, VARIABLE
 
@@ -183,12 +185,22 @@ def language(name: str, labs: Path = LABS) -> Language:
 
 def _build_language(chosen: Language, options: argparse.Namespace) -> int:
     """Update, check or write one language; returns the exit status."""
-    if options.update_po:
-        lines, late = chosen.update(options.labs), []
-    elif options.check:
-        lines, late = chosen.counts(options.labs), chosen.out_of_step()
-    else:
-        lines, late = chosen.write(options.labs), []
+    wanted = [each for each in options.labs if each != command_line.COMMAND_LINE]
+    lines, late = [], []
+    if wanted or not options.labs:
+        if options.update_po:
+            lines += chosen.update(wanted)
+        elif options.check:
+            lines, late = chosen.counts(wanted), chosen.out_of_step()
+        else:
+            lines += chosen.write(wanted)
+    if wanted != options.labs or not options.labs:
+        if options.update_po:
+            lines += command_line.update(chosen.name)
+        elif options.check:
+            lines, late = lines + command_line.counts(chosen.name), late + command_line.out_of_step(chosen.name)
+        elif options.labs:
+            lines += command_line.write(chosen.name)
     print("\n".join([*lines, *late]))
     return 1 if late else 0
 
@@ -205,9 +217,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.update_po and not options.lang:
         parser.error(f"--update-po needs a language: --lang {CHINESE}")
     if options.lang:
-        unknown = set(options.labs) - {PACKAGE, *(path.name[:2] for path in sources())}
+        unknown = set(options.labs) - {PACKAGE, command_line.COMMAND_LINE, *(path.name[:2] for path in sources())}
         if unknown:
-            parser.error(f"no lab {min(unknown)}: give numbers of labs, or {PACKAGE!r} for the package's messages")
+            others = (
+                f"{PACKAGE!r} for the messages of the labs' package, {command_line.COMMAND_LINE!r} for help and errors"
+            )
+            parser.error(f"no lab {min(unknown)}: give numbers of labs, {others}")
         return _build_language(language(options.lang), options)
     if options.check:
         late = out_of_step()

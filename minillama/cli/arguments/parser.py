@@ -11,16 +11,18 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from minillama import __version__
 from minillama.cli.arguments.values import FALSE, TRUE, switch
+from minillama.cli.translation.command_texts import help_text
 from minillama.errors import OptionError
 
 logger = logging.getLogger("minillama")
 
 _PREFIX, _NEGATED = "LLAMA_ARG_", "LLAMA_ARG_NO_"
 _UNPREFIXED = {"LLAMA_API_KEY"}
+USAGE = "usage: "  # argparse's word
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -179,10 +181,47 @@ class Parser(argparse.ArgumentParser):
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help with all names of an option in one column, and the value's placeholder once."""
+    """Help with all names of an option in one column, and the value's placeholder once.
+
+    All texts are in the user's language.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=110)
+        self._wide_headings: set[str] = set()
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, help_text(USAGE) if prefix is None else prefix)
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
+        text = super()._format_usage(usage, actions, groups, prefix)
+        wider = sum(not character.isascii() for character in prefix or "")  # wide characters take two columns
+        return text.replace("\n ", f"\n {' ' * wider}")
+
+    def start_section(self, heading: str | None) -> None:
+        shown = heading and help_text(heading)
+        if shown and not shown.isascii():
+            self._wide_headings.add(shown)
+        super().start_section(shown)
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        for heading in self._wide_headings:
+            text = text.replace(f"\n{heading}:\n", f"\n{heading}：\n")
+        return text
+
+    def add_text(self, text: str | None) -> None:
+        super().add_text(text and "\n\n".join(help_text(paragraph) for paragraph in text.split("\n\n")))
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help and help_text(action.help)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        if text.isascii():
+            return super()._split_lines(text, width)
+        from minillama.cli.translation.wide_lines import wide_lines
+
+        return wide_lines(text, width)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
