@@ -1,0 +1,1 @@
+"""Processes that run learners' code, with limits, and the values that cross."""
