@@ -14,7 +14,8 @@ LAYERS = [
     {"printable_text", "start_guard", "lazy_imports"}, {"errors"},
     {"atomic_file", "option_values", "private_files", "text_language"},
     {"machine"}, {"env"}, {"gguf"}, {"tokenizer"}, {"convert"}, {"kernels"}, {"model"},
-    {"sampling", "random_models"}, {"parallel"}, {"engine"}, {"measure"}, {"server"}, {"cli", "lab"},
+    {"sampling", "random_models"}, {"parallel"}, {"engine"}, {"measure"}, {"server"}, {"lab"}, {"course"},
+    {"cli"},
 ]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 FIRST = {
@@ -27,7 +28,7 @@ HEAVY = {
     "jax", "jaxlib", "numpy", "gguf", "huggingface_hub", "tokenizers", "safetensors", "jinja2", "regex", "tqdm",
     "psutil",
 }  # fmt: skip
-OUTSIDE_WORLD = {"cli", "lab", "server"}  # rooms that print, parse arguments and read the environment
+OUTSIDE_WORLD = {"cli", "course", "lab", "server"}  # rooms that print, parse arguments and read the environment
 # `atomic_file` writes files; the others have a lock file and standard streams.
 WRITERS = {"atomic_file", "measurement_lock", "model_from_args", "standard_streams"}
 WRITING = {

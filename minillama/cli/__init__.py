@@ -43,6 +43,7 @@ COMMANDS = {
     "worker": "worker",
     "doctor": "doctor",
     "lab": "lab",
+    "course": "course",
 }
 ALIASES = {"main": "run", "completion": "run", "chat": "cli", "server": "serve", "rpc-server": "worker"}
 

@@ -1,0 +1,1 @@
+"""One archive of a class, and its calibration plot."""

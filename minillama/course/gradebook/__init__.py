@@ -1,0 +1,1 @@
+"""The table of marks, feedback pages and the list of look-alikes."""
