@@ -565,6 +565,7 @@ def compared(settings):
     return rates_and_roof(records, LARGE, settings["test"], int(settings["depth"]), mine, here)
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         Dropdown("test", "test", ("tg64", "pp512"), "tg64", "generation or prompt"),

@@ -474,6 +474,7 @@ def reports(settings):
     return ratio_intervals(found, title, "reported over true", ends=(0.3, 15.0))
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         IntSlider("repetitions", "repetitions", 1, 100, 10, "calls of a report"),

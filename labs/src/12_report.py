@@ -247,6 +247,7 @@ def margins(settings):
     return bars(names, values, title, "1 is the limit", logarithmic=True)
 
 
+# %% tags=["panel"]
 panel = Panel(
     [
         Slider(
@@ -261,6 +262,8 @@ panel = Panel(
     ],
     margins,
 ).show()
+
+# %%
 # The figure goes into the report.
 kept = save_figure("12", "margins", margins({"larger": 1.0}))
 

@@ -18,7 +18,7 @@ from minillama.measure.tables import display_width, plain_table
 
 LANGUAGE = "zh_CN"
 MARK = MARKS[LANGUAGE]
-TRANSLATED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16", "17")
+TRANSLATED = tuple(f"{number:02}" for number in range(18))
 CHINESE = "[\u4e00-\u9fff]"
 
 each_translated = pytest.mark.parametrize("number", TRANSLATED)
