@@ -2,6 +2,7 @@
 
 import math
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -25,8 +26,8 @@ def solutions(lab: str) -> dict[str, Callable[..., object]]:
     """The functions of a lab's solution cells, by name."""
     (source,) = SOURCES.glob(f"{lab}_*.py")
     names: dict[str, object] = {
-        "np": np, "jnp": jnp, "jax": jax, "math": math, "struct": struct, "median": median, "P": PartitionSpec,
-        "DeltaNet": DeltaNet, "LatentAttention": LatentAttention, "window_capacity": window_capacity,
+        "np": np, "jnp": jnp, "jax": jax, "math": math, "struct": struct, "time": time, "median": median,
+        "P": PartitionSpec, "DeltaNet": DeltaNet, "LatentAttention": LatentAttention, "window_capacity": window_capacity,
         "common_prefix": common_prefix, "F32": F32, "I32": I32, "dot_narrow": dot_narrow, "fma": fma,
     }  # fmt: skip
     for cell in jupytext.read(source, fmt="py:percent").cells:

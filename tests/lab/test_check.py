@@ -92,7 +92,7 @@ def test_item_records_and_displays() -> None:
     assert str(wrong) == "not yet: the square: is that the square or the cube?"
     assert "✘ not yet" in wrong._repr_mimebundle_()["text/html"]
     assert not square(7).passed
-    assert str(square(squares)) == "PASS: the square: well done"
+    assert str(square(lambda x: x**2)) == "PASS: the square: well done"
     stored = json.loads(Path("results/lab99.json").read_text())
     assert stored["checks"]["square"]["passed"] is True
     assert stored["versions"]["numpy"] == np.__version__

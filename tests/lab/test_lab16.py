@@ -251,8 +251,9 @@ def by_matrix(x: np.ndarray) -> np.ndarray:
 
 def test_other_right_answers_pass() -> None:
     assert lab16.rotated(by_matrix).passed
-    assert lab16.window_mask(lambda s, t, w: right_mask(s, t, w).astype(int).tolist()).passed
-    assert lab16.delta_rule(lambda *inputs: list(rule(*inputs))).passed
+    mine = solutions("16")
+    assert lab16.window_mask(lambda s, t, w: np.asarray(mine["window_mask"](s, t, w)).astype(int).tolist()).passed
+    assert lab16.delta_rule(lambda *inputs: list(mine["delta_rule"](*inputs))).passed
 
 
 def unfinished(*_: object) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from lab_checks import solutions
 
 import minillama as ml
 from minillama.engine.llm import LLM
@@ -194,13 +195,13 @@ def test_patient_benchmark_runs_on_real_arrays() -> None:
 
 # Labs 03 and 04
 
-
+SOLUTIONS = solutions("03")
 RIGHT: dict[Item, Callable] = {
     lab03.rms_norm: lambda x, w, e: (x.T / np.sqrt((x**2).mean(1) + e)).T * w,
-    lab03.rope: rope_variant(),
-    lab03.attention: attention_variant(),
-    lab03.swiglu: lambda x, g, u, d: np.einsum("TF,DF->TD", (x @ g.T) * lab03._sigmoid(x @ g.T) * (x @ u.T), d),
-    lab03.layer: llama_numpy.layer,
+    lab03.rope: SOLUTIONS["rope"],
+    lab03.attention: SOLUTIONS["attention"],
+    lab03.swiglu: lambda x, g, u, d: np.einsum("TF,DF->TD", (x @ g.T) / (1 + np.exp(-x @ g.T)) * (x @ u.T), d),
+    lab03.layer: SOLUTIONS["layer"],
     lab04.temperature: lambda x, t: (
         np.eye(len(x))[x.argmax()] if t <= 0 else np.exp(x / t - np.logaddexp.reduce(x / t))
     ),

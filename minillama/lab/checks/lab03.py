@@ -8,19 +8,19 @@ import numpy as np
 from minillama.lab import llama_numpy
 from minillama.lab.grading.check import Answer, Mistake, Score, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import message, translate
 from minillama.lab.llama_numpy import Functions, Sizes
 
 LAB = "03"
 TOLERANCE = 1e-4  # float32 is good enough
-RANDOM = np.random.default_rng(303)  # hidden inputs
+Normal = Callable[..., np.ndarray]
 
 
-def _normal(*shape: int, scale: float = 1.0) -> np.ndarray:
-    return scale * RANDOM.standard_normal(shape)
-
-
-X, WEIGHT = _normal(5, 16), 1 + _normal(16, scale=0.2)
+def _normal_of(seed: int) -> Normal:
+    """Hidden inputs: normal(*shape, scale=1.0)."""
+    random = hidden_random(seed)
+    return lambda *shape, scale=1.0: scale * random.standard_normal(shape)
 
 
 @graded(LAB, "1. RMSNorm")
@@ -46,9 +46,11 @@ def rms_norm(answer: Answer) -> str:
         Mistake("the root is missing", lambda x, w, e: x / (np.mean(x * x, -1, keepdims=True) + e) * w),
         Mistake("divide by the root", lambda x, w, e: x * np.sqrt(np.mean(x * x, -1, keepdims=True) + e) * w),
     )
+    normal = _normal_of(303)
+    x, weight = normal(5, 16), 1 + normal(16, scale=0.2)
     expect_equal(
         answer,
-        (X, WEIGHT, 1e-5),
+        (x, weight, 1e-5),
         llama_numpy.rms_norm,
         mistakes,
         tolerance=TOLERANCE,
@@ -56,7 +58,7 @@ def rms_norm(answer: Answer) -> str:
     )
     expect_equal(
         answer,
-        (X * 1e-3, WEIGHT, 1e-5),
+        (x * 1e-3, weight, 1e-5),
         llama_numpy.rms_norm,
         mistakes,
         tolerance=TOLERANCE,
@@ -120,7 +122,8 @@ def rope(answer: Answer) -> str:
         ),
         Mistake("nothing was rotated", lambda x, base: x),
     )
-    for x, base in ((_normal(6, 2, 8), 10000.0), (_normal(9, 4, 32), 500000.0)):
+    normal = _normal_of(313)
+    for x, base in ((normal(6, 2, 8), 10000.0), (normal(9, 4, 32), 500000.0)):
         expect_equal(
             answer,
             (x, base),
@@ -180,8 +183,9 @@ def attention(answer: Answer) -> str:
             lambda q, k, v: np.nan_to_num(attention_variant(causal=-1)(q, k, v)),
         ),
     )
+    normal = _normal_of(323)
     for heads, kv_heads in ((4, 4), (4, 2), (6, 2)):
-        given = _normal(7, heads, 8), _normal(7, kv_heads, 8), _normal(7, kv_heads, 8)
+        given = normal(7, heads, 8), normal(7, kv_heads, 8), normal(7, kv_heads, 8)
         label = translate("{heads} query heads on {kv_heads} key heads", heads=heads, kv_heads=kv_heads)
         expect_equal(answer, given, llama_numpy.attention, mistakes, tolerance=TOLERANCE, case=label)
     return "scaled, masked, and the right heads share."
@@ -204,17 +208,18 @@ def swiglu(answer: Answer) -> str:
         ),
         Mistake("up is missing", lambda x, g, u, d: (x @ g.T * _sigmoid(x @ g.T)) @ d.T),
     )
-    given = _normal(5, 12), _normal(20, 12), _normal(20, 12), _normal(12, 20)
+    normal = _normal_of(333)
+    given = normal(5, 12), normal(20, 12), normal(20, 12), normal(12, 20)
     expect_equal(answer, given, llama_numpy.swiglu, mistakes, tolerance=TOLERANCE, case="D = 12, F = 20")
     return "gated, and back to the model's width."
 
 
-def _weights() -> tuple[dict[str, np.ndarray], Sizes]:
+def _weights(normal: Normal) -> tuple[dict[str, np.ndarray], Sizes]:
     sizes = Sizes(heads=4, kv_heads=2, epsilon=1e-5, base=10000.0)
     shapes = {"attn_q": (16, 16), "attn_k": (8, 16), "attn_v": (8, 16), "attn_output": (16, 16)}
     shapes |= {"ffn_gate": (24, 16), "ffn_up": (24, 16), "ffn_down": (16, 24)}
-    w = {name: _normal(*shape, scale=0.4) for name, shape in shapes.items()}
-    return w | {"attn_norm": 1 + _normal(16, scale=0.3), "ffn_norm": 1 + _normal(16, scale=0.3)}, sizes
+    w = {name: normal(*shape, scale=0.4) for name, shape in shapes.items()}
+    return w | {"attn_norm": 1 + normal(16, scale=0.3), "ffn_norm": 1 + normal(16, scale=0.3)}, sizes
 
 
 def _layer_with(functions: Functions) -> Answer:
@@ -249,7 +254,8 @@ def _no_output(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndar
 @graded(LAB, "5. the whole layer")
 def layer(answer: Answer) -> str:
     """`layer(x, w, sizes)`."""
-    w, sizes = _weights()
+    normal = _normal_of(343)
+    w, sizes = _weights(normal)
     mistakes = (
         Mistake("the second residual is missing: x + ... twice", _from_steps(lambda x, step: step["ffn_out"])),
         Mistake("both residuals are missing", _from_steps(lambda x, step: step["ffn_out"] + step["attn_out"])),
@@ -265,7 +271,7 @@ def layer(answer: Answer) -> str:
     )
     expect_equal(
         answer,
-        (_normal(6, 16), w, sizes),
+        (normal(6, 16), w, sizes),
         llama_numpy.layer,
         mistakes,
         tolerance=TOLERANCE,

@@ -14,11 +14,16 @@ from minillama.lab.grading.check import (
     graded,
 )
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import message, translate
 
 LAB = "04"
-RANDOM = np.random.default_rng(404)  # hidden inputs
-LOGITS = tuple(RANDOM.normal(0.0, 3.0, size) for size in (5, 12, 64))
+
+
+def _hidden_logits() -> list[np.ndarray]:
+    """Of 5, 12 and 64 tokens."""
+    random = hidden_random(404)
+    return [random.normal(0.0, 3.0, size) for size in (5, 12, 64)]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -48,7 +53,7 @@ def temperature(answer: Answer) -> str:
             "did the temperature reach the logits at all? This is softmax at temperature 1", lambda x, t: _softmax(x)
         ),
     )
-    for logits in LOGITS:
+    for logits in (hidden := _hidden_logits()):
         for temp in (0.3, 2.0):
             expect_equal(answer, (logits, temp), _temperature, mistakes, tolerance=1e-5, case=f"temp={temp}")
     high = np.array([1000.0, 999.0, 0.0])
@@ -68,7 +73,7 @@ def temperature(answer: Answer) -> str:
             Mistake("which logit is the largest? All of the probability goes there", lambda x, t: _softmax(x / t)),
         )
         expect_equal(
-            answer, (LOGITS[1], temp), _temperature, greedy, case=translate("temp={temp:g}, which is greedy", temp=temp)
+            answer, (hidden[1], temp), _temperature, greedy, case=translate("temp={temp:g}, which is greedy", temp=temp)
         )
     return "flat, sharp, greedy, and no overflow."
 
@@ -145,10 +150,11 @@ def top_p(answer: Answer) -> str:
     """`top_p(probs, p) -> mask of the kept tokens`."""
     steps = np.array([0.125, 0.5, 0.125, 0.25])  # sums without rounding
     level = np.full(8, 0.125)
-    short = _softmax(LOGITS[2]) * (1 - 1e-6)  # the sum stays below 1, as in float32
+    usual = _softmax(_hidden_logits()[2])
+    short = usual * (1 - 1e-6)  # the sum stays below 1, as in float32
     cases = (
         (np.array([0.1, 0.6, 0.05, 0.25]), 0.7, message("a usual case, not sorted")),
-        (_softmax(LOGITS[2]), 0.9, message("64 tokens, p=0.9")),
+        (usual, 0.9, message("64 tokens, p=0.9")),
         (steps, 0.75, message("p reached exactly")),
         (np.array([0.1, 0.6, 0.3]), 0.0, "p=0"),
         (np.array([0.1, 0.6, 0.3]), 0.3, message("one token has more than p")),
@@ -199,7 +205,7 @@ def min_p(answer: Answer) -> str:
     """`min_p(probs, p) -> mask of the kept tokens`."""
     cases = (
         (np.array([0.05, 0.4, 0.15, 0.3, 0.1]), 0.29, message("a usual case")),
-        (_softmax(LOGITS[2]), 0.05, message("64 tokens, p=0.05")),
+        (_softmax(_hidden_logits()[2]), 0.05, message("64 tokens, p=0.05")),
         (np.array([0.5, 0.25, 0.1875, 0.0625]), 0.375, message("a token exactly on the border")),
         (np.array([0.5, 0.3, 0.2]), 0.0, "p=0"),
         (np.array([0.2, 0.5, 0.3]), 1.0, "p=1"),
@@ -271,12 +277,13 @@ def repeat_penalty(answer: Answer) -> str:
         Mistake("only tokens that occurred recently are penalised", _to_all),
         Mistake("this penalty is a factor; subtracting is what the presence penalty does", _subtracted),
     )
+    _, some, many = _hidden_logits()
     cases = (
         (np.array([2.0, -1.0, 0.5, 3.0]), [0, 1], 1.3),
-        (LOGITS[1], [3, 3, 3, 7, 0], 1.5),
+        (some, [3, 3, 3, 7, 0], 1.5),
         (np.array([0.0, -2.0, 4.0]), [0, 1, 2, 2], 2.0),
-        (LOGITS[2], [], 1.3),
-        (LOGITS[1], [1, 2], 1.0),
+        (many, [], 1.3),
+        (some, [1, 2], 1.0),
     )
     for logits, recent, penalty in cases:
         label = f"recent={recent}, penalty={penalty}"

@@ -18,6 +18,7 @@ from minillama.lab.grading.check import (
     graded,
 )
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import message, translate
 from minillama.measure.quality.perplexity import perplexity as engines_perplexity
 
@@ -67,7 +68,7 @@ def nll(answer: Answer) -> str:
                 lambda x, ids: -x[np.arange(len(ids) - 1), ids[1:]]),
         Mistake("exp of a large logit is infinity: subtract the largest of each row first", _unstable),
     )  # fmt: skip
-    random = np.random.default_rng(606)
+    random = hidden_random(606)
     for size, scale in ((6, 2.0), (30, 5.0), (9, 400.0)):
         logits = random.normal(scale=scale, size=(size, 40)).astype(np.float32)
         ids = random.integers(40, size=size)
@@ -133,7 +134,7 @@ def perplexity(answer: Answer) -> str:
                 of(error=lambda v: 2 * _with_error(v)[1])),
         Mistake("the perplexity comes first, then its error", lambda v: _with_error(v)[::-1]),
     )  # fmt: skip
-    random = np.random.default_rng(616)
+    random = hidden_random(616)
     for size in (5, 12, 400):
         values = random.gamma(1.5, 2.0, size)
         label = translate("{size} tokens", size=size)
@@ -194,7 +195,7 @@ def latencies(answers: Answer) -> str:
                   lambda a, method=method: _latencies(a, method=method))
           for method in ("lower", "higher", "nearest", "inverted_cdf")),
     )  # fmt: skip
-    random = np.random.default_rng(626)
+    random = hidden_random(626)
     for sizes in ((40, 40, 40), (5, 90, 33, 12), (250,)):
         given = [[0.2 + random.random(), *(0.01 * random.lognormal(0, 0.5, size))] for size in sizes]
         label = translate("answers of {sizes} later tokens", sizes=sizes)

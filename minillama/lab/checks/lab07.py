@@ -10,6 +10,7 @@ from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.types import BLOCKS, TensorType
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import message, translate
 from minillama.random_models.known_shapes import shape_named
 from minillama.random_models.model_writer import tensor_specs
@@ -19,7 +20,7 @@ LAB = "07"
 
 def _matrices() -> dict[str, np.ndarray]:
     """Hidden matrices; each exposes one mistake."""
-    random = np.random.default_rng(707)
+    random = hidden_random(707)
     plain = random.normal(size=(5, 64)).astype(np.float32)
     uneven = plain * np.array([[1e-3], [1.0], [30.0], [0.2], [5.0]], np.float32)
     negative = -np.abs(random.normal(size=(3, 40))).astype(np.float32)
@@ -138,7 +139,7 @@ def round_trip(answer: Answer) -> str:
         Mistake("these are the codes; times d they become the values again",
                 lambda x, size, bits: np.rint(_round_trip(x, size, bits) / _scale(x, size, bits))),
     )  # fmt: skip
-    random = np.random.default_rng(717)
+    random = hidden_random(717)
     for rows, columns, size, bits in ((32, 64, 32, 4), (2, 128, 16, 8), (3, 96, 32, 3), (4, 64, 64, 5)):
         x = random.normal(size=(rows, columns)).astype(np.float32)
         x *= np.exp(random.normal(size=(rows, 1))).astype(np.float32)
@@ -250,7 +251,7 @@ def best_scale(answer: Answer) -> str:
         Mistake("that is max|x| / largest code: no sum, no importance",
                 lambda x, q, w: np.abs(x).max() / np.abs(q).max()),
     )  # fmt: skip
-    random = np.random.default_rng(757)
+    random = hidden_random(757)
     for size in (8, 32, 256):
         x = random.normal(size=size)
         codes = np.rint(x / np.abs(x).max() * 7)

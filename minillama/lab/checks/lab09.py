@@ -23,6 +23,7 @@ from minillama.lab.grading.check import (
     one_line,
 )
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.grading.equality import is_close
 from minillama.lab.language import message, translate
 from minillama.measure.limits.collective_traffic import FLOAT_BYTES, Collective, CollectiveKind, tensor_parallel_bytes
@@ -124,7 +125,7 @@ def by_columns(answer: Answer) -> str:
     """`by_columns(x, w) -> x @ w.T`, whole on every device.
 
     x [T, K/n] and w [N, K/n] are a device's columns."""
-    random = np.random.default_rng(909)
+    random = hidden_random(909)
     x, w = (random.normal(size=shape).astype(np.float32) for shape in ((3, 64), (24, 64)))
     found = _run_on_devices(answer, (COLUMNS, COLUMNS), (x, w))
     partial_sums = np.stack([a @ b.T for a, b in zip(_parts(x, 1), _parts(w, 1), strict=True)])
@@ -150,7 +151,7 @@ def _silu(x: np.ndarray) -> np.ndarray:
 @graded(LAB, "2. a feed-forward with one psum")
 def feed_forward(answer: Answer) -> str:
     """`feed_forward(x, gate, up, down)`: rows of gate and up, columns of down, and exactly one psum."""
-    random = np.random.default_rng(910)
+    random = hidden_random(910)
     x = random.normal(size=(3, 32)).astype(np.float32)
     gate, up = (random.normal(size=(64, 32)).astype(np.float32) / 6 for _ in range(2))
     down = random.normal(size=(32, 64)).astype(np.float32) / 8

@@ -7,6 +7,7 @@ import numpy as np
 from minillama.lab.checks.items.lab10_scores import Scored, differ, perplexity_of
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_seed
 from minillama.lab.language import message, translate
 from minillama.lab.recorded.recorded_runs import (
     MODEL,
@@ -196,7 +197,8 @@ def unfair(answer: Answer) -> str:
     changed = ({1: "n_threads", 4: "n_depth"}, {0: "flash_attn", 2: "type_k"}, {3: "n_batch", 5: "build_commit"})
     for seed, changes in enumerate(changed):
         case = translate("table {number} of 3", number=seed + 1)
-        expect_equal(answer, (claims_with(changes, seed),), _unfair, mistakes, case=case)
+        claims = claims_with(changes, hidden_seed(seed))
+        expect_equal(answer, (claims,), _unfair, mistakes, case=case)
     return "three tables, two unfair comparisons in each."
 
 

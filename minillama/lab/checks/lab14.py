@@ -10,6 +10,7 @@ import numpy as np
 from minillama.lab.error_text import one_line
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import translate
 from minillama.lab.serving.batch_simulator import common_prefix
 from minillama.lab.serving.cache_blocks import CacheBlocks, NoBlocksError
@@ -111,7 +112,7 @@ def waste(answer: Answer) -> str:
 @graded(LAB, "4. a release that shares")
 def release(answer: Answer) -> str:
     """`release(blocks, text)`: 400 random operations, and after each all rules hold."""
-    random = np.random.default_rng(1404)
+    random = hidden_random(1404)
     for size in (1, 4):
         blocks, numbers = CacheBlocks(24, size), iter(range(10_000))
         for _ in range(200):

@@ -1,9 +1,8 @@
 """Graded exercises: a check prints PASS or names the likely mistake.
 
-A check never raises, whatever the learner's function does."""
+A check never raises, whatever the learner's function does, unless a grader wants it: `Item.require`."""
 
 import copy
-import html
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,10 @@ import numpy as np
 
 from minillama.lab import lab_record
 from minillama.lab.error_text import one_line
+from minillama.lab.grading.check_result import NotPassed, Result, is_strict
+from minillama.lab.grading.course_seed import course_seed, with_course_seed
 from minillama.lab.grading.equality import is_close, is_equal, is_unchanged
+from minillama.lab.grading.own_work import Watch, is_of_the_package
 from minillama.lab.language import message, translate
 from minillama.lab.widgets.figure import text_table
 
@@ -27,31 +29,8 @@ class NotYet(Exception):
 
 
 @dataclass(frozen=True)
-class Result:
-    """Result of a check on one answer."""
-
-    title: str
-    passed: bool
-    message: str
-
-    def __str__(self) -> str:
-        return f"{translate('PASS') if self.passed else translate('not yet')}: {self.title}: {self.message}"
-
-    __repr__ = __str__
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        colour, sign, word = ("#009E73", "✔", "PASS") if self.passed else ("#D55E00", "✘", "not yet")
-        block = (
-            f'<div style="border-left:5px solid {colour};padding:6px 12px;margin:4px 0">'
-            f'<b style="color:{colour}">{sign} {translate(word)}</b> <b>{html.escape(self.title)}</b><br>'
-            f"{html.escape(self.message)}</div>"
-        )
-        return {"text/html": block, "text/plain": str(self)}
-
-
-@dataclass(frozen=True)
 class Item:
-    """One graded exercise. Call it with the learner's function."""
+    """One graded exercise. Call it with the learner's function, or `require` that it passes."""
 
     lab: str
     name: str
@@ -59,7 +38,20 @@ class Item:
     examine: Callable[[Answer], str]
 
     def __call__(self, answer: object) -> Result:
-        """Check an answer, record the result and return it."""
+        """Check an answer, record the result and return it.
+
+        With MINILLAMA_STRICT=1 a failed check raises NotPassed."""
+        return self._recorded(answer, is_strict())
+
+    def require(self, answer: object, seed: int | None = None) -> Result:
+        """Result of a check that must pass; else NotPassed, an AssertionError, with its message.
+
+        seed: of the hidden inputs, in place of that of the environment."""
+        with with_course_seed(seed):
+            course_seed()  # a wrong seed is the grader's mistake, not the learner's
+            return self._recorded(answer, True)
+
+    def _recorded(self, answer: object, must_pass: bool) -> Result:
         result = self._result(answer)
         lab_record.write(
             self.lab,
@@ -67,6 +59,8 @@ class Item:
             self.name,
             {"passed": result.passed, "message": result.message, "written": lab_record.now()},
         )
+        if must_pass and not result.passed:
+            raise NotPassed(str(result))
         return result
 
     def _result(self, answer: object) -> Result:
@@ -75,13 +69,24 @@ class Item:
         if not callable(answer):
             kind = type(answer).__name__
             return Result(title, False, translate("pass a function to the check, not a {kind}", kind=kind))
+        watch = Watch()
+        token = _watch.set(watch)
         try:
-            return Result(title, True, translate(self.examine(answer)))
+            praise = self.examine(watch.watched(answer))
+            if is_of_the_package(answer):
+                return Result(title, False, translate("that is minillama's own function; pass the one that you wrote"))
+            if watch.borrowed:
+                name = watch.borrowed[0]
+                text = translate("your function calls the check's own `{name}`; write it yourself", name=name)
+                return Result(title, False, text)
+            return Result(title, True, translate(praise))
         except NotYet as reason:
             return Result(title, False, translate(str(reason)))
         except Exception as error:  # no kind of answer may end the notebook
             line = one_line(error)
             return Result(title, False, translate("the check cannot read this answer: {error}", error=line))
+        finally:
+            _watch.reset(token)
 
 
 def graded(lab: str, title: str) -> Callable[[Callable[[Answer], str]], Item]:
@@ -135,11 +140,14 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 _collected: ContextVar[list[Comparison] | None] = ContextVar("collected", default=None)
 
 
 def compared(comparison: Comparison) -> Comparison:
-    """Register a comparison for `comparisons`, and return it."""
+    """Register a comparison for `comparisons`, and return it; the learner must not call its right answer."""
+    if (watch := _watch.get()) is not None:
+        watch.forbid(comparison.right)
     collected = _collected.get()
     if collected is not None:
         collected.append(comparison)

@@ -8,6 +8,7 @@ import numpy as np
 
 from minillama.errors import first_line
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, as_array, compared, graded
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import message, translate
 
 LAB = "05"
@@ -36,7 +37,7 @@ def _step(keys: np.ndarray, values: np.ndarray, length: int, query: np.ndarray, 
 @graded(LAB, "3. one compile only")
 def step(answer: Answer) -> str:
     """`step(keys, values, length, query, key, value) -> (output, keys, values)`, compiled once for all lengths."""
-    random = np.random.default_rng(505)
+    random = hidden_random(505)
     traces = 0
 
     def counted(*arguments: jax.Array) -> object:

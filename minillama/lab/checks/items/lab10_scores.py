@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, call, compared, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_random, hidden_seed
 from minillama.lab.language import translate
 
 LAB = "10"
@@ -96,14 +97,14 @@ def perplexity_of(answer: Answer) -> str:
     """`perplexity_of(log_likelihoods, ctx) -> (PPL, error)` by llama-perplexity's rules."""
     for number, (tokens, ctx) in enumerate(((54, 8), (47, 10), (440, 64))):
         case = translate("{tokens} tokens and windows of {ctx}", tokens=tokens, ctx=ctx)
-        expect_equal(answer, (window_values(tokens, ctx, number), ctx), _perplexity, PERPLEXITY_MISTAKES,
+        expect_equal(answer, (window_values(tokens, ctx, hidden_seed(number)), ctx), _perplexity, PERPLEXITY_MISTAKES,
                      tolerance=1e-6, case=case)  # fmt: skip
     return "llama-perplexity's two numbers, by its windows."
 
 
 def _pair(z: float, *, size: int = 400, spread: float = 0.1, seed: int = 0) -> tuple[Scored, Scored]:
     """Two models on the same tokens, exactly z standard errors apart."""
-    random = np.random.default_rng(seed)
+    random = hidden_random(seed)
     noise = random.normal(size=size)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
     a, tokens = -random.gamma(1.5, 2.0, size), random.integers(2048, size=size)
@@ -122,11 +123,13 @@ def _cut(pair: tuple[Scored, Scored], size: int) -> tuple[Scored, Scored]:
     return pair[0], Scored(pair[1].tokens[:size], pair[1].log_likelihoods[:size])
 
 
-PAIRS = (
-    _pair(5.0), _pair(-5.0, seed=1), _pair(1.5, seed=2), _pair(-1.4, seed=3), _pair(2.5, size=60, spread=0.02, seed=4),
-    _pair(-2.3, size=900, spread=0.4, seed=5), _pair(0.2, spread=3.0, seed=6), _pair(12.0, spread=4.0, seed=7),
-    _moved(_pair(5.0, seed=8), 17), _cut(_pair(-5.0, seed=9), 300),
-)  # fmt: skip
+def _pairs() -> list[tuple[Scored, Scored]]:
+    return [
+        _pair(5.0), _pair(-5.0, seed=1), _pair(1.5, seed=2), _pair(-1.4, seed=3),
+        _pair(2.5, size=60, spread=0.02, seed=4), _pair(-2.3, size=900, spread=0.4, seed=5),
+        _pair(0.2, spread=3.0, seed=6), _pair(12.0, spread=4.0, seed=7), _moved(_pair(5.0, seed=8), 17),
+        _cut(_pair(-5.0, seed=9), 300),
+    ]  # fmt: skip
 
 
 def _differ(a: Scored, b: Scored, *, errors: float = 2.0, check: str = "tokens", paired: bool = True,
@@ -168,28 +171,29 @@ DIFFER_MISTAKES = (
 @graded(LAB, "5. better, worse, or cannot tell")
 def differ(answer: Answer) -> str:
     """`differ(a, b)`: is b better or worse than a, on the same tokens?"""
-    got = [call(answer, *pair, case=translate("{size} tokens", size=len(pair[0].tokens))) for pair in PAIRS]
+    pairs = _pairs()
+    got = [call(answer, *pair, case=translate("{size} tokens", size=len(pair[0].tokens))) for pair in pairs]
     if wrong := [verdict for verdict in got if not isinstance(verdict, str) or verdict not in VERDICTS]:
         words = ", ".join(map(repr, VERDICTS))
         raise NotYet(translate("the answer is one of {words}, not {got!r}", words=words, got=str(wrong[0])[:40]))
 
     def outcome(function: Answer) -> list[object]:
-        return [function(*pair) for pair in PAIRS]
+        return [function(*pair) for pair in pairs]
 
     comparison = compared(Comparison(outcome, _differ, DIFFER_MISTAKES))
     if comparison.accepts(got):
         return translate(
             "{count} pairs: {open} are rightly left open, {other} cannot be compared.",
-            count=len(PAIRS), open=got.count(OPEN), other=got.count(OTHER),
+            count=len(pairs), open=got.count(OPEN), other=got.count(OTHER),
         )  # fmt: skip
     if hint := comparison.hint(got):
         raise NotYet(hint)
-    raise NotYet(_first_wrong(got))
+    raise NotYet(_first_wrong(pairs, got))
 
 
-def _first_wrong(got: Sequence[object]) -> str:
+def _first_wrong(pairs: Sequence[tuple[Scored, Scored]], got: Sequence[object]) -> str:
     """The first pair with another verdict, in one line."""
-    a, b, verdict = next((*pair, found) for pair, found in zip(PAIRS, got, strict=True) if found != _differ(*pair))
+    a, b, verdict = next((*pair, found) for pair, found in zip(pairs, got, strict=True) if found != _differ(*pair))
     want = _differ(a, b)
     if want == OTHER:
         return translate("two models that scored other tokens: {want!r}, and yours is {got!r}", want=want, got=verdict)

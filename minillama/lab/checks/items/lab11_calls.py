@@ -7,6 +7,7 @@ import numpy as np
 
 from minillama.lab.benchmarks.recorded_calls import Call, recorded_calls
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_seed
 from minillama.lab.language import translate
 
 LAB = "11"
@@ -64,7 +65,7 @@ CALLS_MISTAKES = (
 def corrected(answer: Answer) -> str:
     """`corrected(calls) -> (tokens a second of prompts, of generated tokens)`."""
     for seed in SEEDS:
-        calls = recorded_calls(seed)
+        calls = recorded_calls(hidden_seed(seed))
         case = translate("a log of {count} calls", count=len(calls))
         expect_equal(answer, (calls,), _corrected, CALLS_MISTAKES, tolerance=1e-6, case=case)
     return "warm calls, the tokens that were really computed, and the median of the calls."

@@ -7,6 +7,7 @@ import numpy as np
 
 from minillama.lab.benchmarks.ratio_interval import Interval, dropped_pairs, ratio_interval
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import translate
 
 LAB = "11"
@@ -74,7 +75,7 @@ SPEED_UP_MISTAKES = (
 
 def _pairs(count: int, gain: float, seed: int, *, spread: float = 0.04, outliers: int = 1) -> tuple[Seconds, Seconds]:
     """Times of pairs with a drift that both sides share, and some outliers."""
-    random = np.random.default_rng(seed)
+    random = hidden_random(seed)
     drift = 1 + random.permutation(count) / count
     before, after = drift * gain * random.lognormal(0, spread, count), drift * random.lognormal(0, spread, count)
     hit = random.choice(count, outliers, replace=False)
@@ -82,16 +83,18 @@ def _pairs(count: int, gain: float, seed: int, *, spread: float = 0.04, outliers
     return before.tolist(), after.tolist()
 
 
-CASES = (
-    _pairs(20, 0.8, 2, outliers=2), _pairs(10, 1.3, 1), _pairs(15, 1.0, 3), _pairs(5, 1.5, 4, outliers=0),
-    _pairs(6, 1.4, 5, outliers=0), _pairs(40, 1.02, 6, spread=0.02, outliers=3), _pairs(9, 1.005, 7),
-)  # fmt: skip
+def _cases() -> tuple[tuple[Seconds, Seconds], ...]:
+    return (
+        _pairs(20, 0.8, 2, outliers=2), _pairs(10, 1.3, 1), _pairs(15, 1.0, 3), _pairs(5, 1.5, 4, outliers=0),
+        _pairs(6, 1.4, 5, outliers=0), _pairs(40, 1.02, 6, spread=0.02, outliers=3), _pairs(9, 1.005, 7),
+    )  # fmt: skip
 
 
 @graded(LAB, "5. a speed-up with its interval")
 def speed_up(answer: Answer) -> str:
     """`speed_up(before, after) -> (low, high, verdict)` from paired seconds."""
-    for before, after in CASES:
+    cases = _cases()
+    for before, after in cases:
         case = translate("{count} pairs", count=len(before))
         expect_equal(answer, (before, after), _speed_up, SPEED_UP_MISTAKES, tolerance=1e-9, case=case)
-    return translate("{count} series; an outlier moves none of them.", count=len(CASES))
+    return translate("{count} series; an outlier moves none of them.", count=len(cases))

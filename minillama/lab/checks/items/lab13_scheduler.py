@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from minillama.lab.grading.check import Answer, Mistake, NotYet, as_array, call, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import message, translate
 from minillama.lab.serving.batch_simulator import (
     Costs,
@@ -66,7 +65,7 @@ ADMIT_MISTAKES = (
 
 def _texts(seed: int) -> tuple[list[SimulatedRequest], list[SlotView]]:
     """Requests and slots that share much, little or nothing."""
-    random = np.random.default_rng(seed)
+    random = hidden_random(seed)
 
     def tokens(count: int) -> tuple[int, ...]:
         return tuple(random.integers(1, 500, count).tolist())
@@ -124,7 +123,7 @@ def _check_pairs(got: object, label: str) -> None:
 
 def _simulated(policy: Policy) -> SimulatedRun:
     """24 requests of three conversations, each with the beginning of its last one."""
-    random = np.random.default_rng(1303)
+    random = hidden_random(1303)
     texts = [tuple(random.integers(1, 500, 40).tolist()) for _ in range(3)]
     requests = []
     for number in range(24):
@@ -197,7 +196,7 @@ def next_chunk(answer: Answer) -> str:
 
 
 def _chunked(answer: Answer, limit: float) -> SimulatedRun:
-    random = np.random.default_rng(1304)
+    random = hidden_random(1304)
     requests = [
         SimulatedRequest(number, 0.15 * number, tuple(random.integers(1, 500, 300).tolist()), 20) for number in range(8)
     ]

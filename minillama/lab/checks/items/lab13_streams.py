@@ -14,6 +14,7 @@ from minillama.lab.grading.check import (
     expect_equal,
     graded,
 )
+from minillama.lab.grading.course_seed import hidden_seed
 from minillama.lab.language import translate
 
 LAB = "13"
@@ -172,6 +173,6 @@ def raw_events(seed: int, requests: int) -> list[Event]:
 def latencies(answer: Answer) -> str:
     """`latencies(events) -> [(time to first token, longest gap), ...]` by request."""
     for seed, requests in ((1311, 4), (1312, 12)):
-        expect_equal(answer, (raw_events(seed, requests),), _latencies, LATENCY_MISTAKES, tolerance=1e-9,
+        expect_equal(answer, (raw_events(hidden_seed(seed), requests),), _latencies, LATENCY_MISTAKES, tolerance=1e-9,
                      case=translate("{count} requests", count=requests))  # fmt: skip
     return "each request by its own clock, and only events with text."

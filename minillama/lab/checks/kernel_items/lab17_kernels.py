@@ -7,6 +7,7 @@ import numpy as np
 from minillama.errors import OptionError, ResourceError
 from minillama.kernels.cpu.simd import F32, I32, Value, const, dot_narrow, fma
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, call, compared, graded, is_close
+from minillama.lab.grading.course_seed import hidden_random, hidden_seed
 from minillama.lab.language import message, translate
 from minillama.lab.own_kernels.block_kernels import CODED, FLOAT, STEP, Blocks, Body, CodedInput, FloatInput, Shape
 from minillama.lab.own_kernels.traced_kernels import (
@@ -27,7 +28,8 @@ def check_kernel(answer: Answer, shape: Shape, right: Body, mistakes: tuple[Mist
 
     Raises NotYet. The praise has no counts, because they differ by processor.
     """
-    weights, x = random_blocks(3, 3 * STEP, 5), np.random.default_rng(6).standard_normal(3 * STEP).astype(np.float32)
+    weights = random_blocks(3, 3 * STEP, hidden_seed(5))
+    x = hidden_random(6).standard_normal(3 * STEP).astype(np.float32)
 
     @wraps(answer)
     def compile_it() -> CountedKernel:

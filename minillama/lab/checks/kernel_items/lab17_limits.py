@@ -3,6 +3,7 @@
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_random
 from minillama.lab.language import translate
 from minillama.lab.own_kernels.block_kernels import corrections
 
@@ -64,7 +65,7 @@ CORRECTION_MISTAKES = (
 @graded(LAB, "3. the correction of the zero point")
 def correction(answer: Answer) -> str:
     """`correction(x_codes [blocks, 32])` -> start of each of the four lanes of a block, [blocks]."""
-    random = np.random.default_rng(17)
+    random = hidden_random(17)
     for blocks in (3, 5):
         codes = random.integers(-127, 128, (blocks, 32)).astype(np.int8)
         expect_equal(answer, (codes,), _correction, CORRECTION_MISTAKES, case=translate("{count} blocks", count=blocks))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, call, compared, graded, is_close
+from minillama.lab.grading.course_seed import hidden_random, hidden_seed
 from minillama.lab.language import translate
 from minillama.lab.own_kernels.pallas_products import pallas_product
 from minillama.lab.own_kernels.traced_kernels import random_blocks
@@ -53,8 +54,8 @@ PALLAS_MISTAKES = (
 def pallas_kernel(answer: Answer) -> str:
     """`pallas_kernel(scales, quants, x, y)`: writes the products of a tile of rows to y."""
     for rows, width, tile in CASES:
-        weights = random_blocks(rows, width, rows)
-        x = np.random.default_rng(width).standard_normal(width).astype(np.float32)
+        weights = random_blocks(rows, width, hidden_seed(rows))
+        x = hidden_random(width).standard_normal(width).astype(np.float32)
 
         def outcome(body: Answer, weights: np.ndarray = weights, x: np.ndarray = x, tile: int = tile) -> np.ndarray:
             return pallas_product(body, weights, x, tile=tile)

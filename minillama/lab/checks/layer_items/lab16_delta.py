@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, as_array, call, compared, graded
+from minillama.lab.grading.course_seed import hidden_seed
 from minillama.lab.language import message, translate
 from minillama.lab.layer_costs.delta_texts import delta_text
 
@@ -66,6 +67,7 @@ def delta_rule(answer: Answer) -> str:
         message("one token"): (1603, 1, 5, 5),
     }
     for case, (seed, tokens, size, values) in cases.items():
+        seed = hidden_seed(seed)
         begun = np.random.default_rng(seed).standard_normal((values, size))
         inputs = (*delta_text(seed, tokens, size, values).part(0), begun)
         comparison = compared(Comparison(partial(_outcome, inputs), rule, DELTA_MISTAKES, TOLERANCE))

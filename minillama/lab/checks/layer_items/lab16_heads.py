@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_random, hidden_seed
 from minillama.lab.language import translate
 from minillama.lab.layer_costs.written_out_latents import latent_step
 
@@ -45,7 +46,7 @@ def absorb(answer: Answer) -> str:
     """`absorb(q, w_k) -> [heads, rank + rope]`, whose products with rows are those with keys."""
     for seed, sizes in ((1604, (3, 5, 2, 7)), (1605, (4, 6, 3, 6)), (1606, (1, 2, 2, 4))):
         heads, nope, turning, rank = sizes
-        step = latent_step(seed, 1, heads, nope, turning, rank)
+        step = latent_step(hidden_seed(seed), 1, heads, nope, turning, rank)
         case = translate(
             "{heads} heads, keys of {nope} + {turning}, latents of {rank}",
             heads=heads, nope=nope, turning=turning, rank=rank,
@@ -111,7 +112,7 @@ def _is_power(size: int) -> bool:
 @graded(LAB, "5. the rotation of heads")
 def rotated(answer: Answer) -> str:
     """`rotated(x) -> W x / sqrt(n)` along the last axis, n a power of two."""
-    random = np.random.default_rng(1607)
+    random = hidden_random(1607)
     for shape in ((4, 8), (3, 16), (2, 4, 32)):
         case = translate("an array of the shape {shape}", shape=shape)
         expect_equal(

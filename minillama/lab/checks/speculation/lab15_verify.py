@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, as_array, call, compared, graded
+from minillama.lab.grading.course_seed import hidden_seed
 from minillama.lab.language import message, translate
 from minillama.lab.speculation.rejection_sampling import Distribution, Verify, output_distribution
 
@@ -62,7 +63,7 @@ _SHAPES = (
 )  # fmt: skip
 
 
-def distributions(seed: int = 1504) -> list[tuple[str, Distribution, Distribution]]:
+def distributions(seed: int) -> list[tuple[str, Distribution, Distribution]]:
     """Pairs of p and q on small vocabularies, with names."""
     random = np.random.default_rng(seed)
     p, q = random.dirichlet(np.ones(6)), random.dirichlet(np.ones(6))
@@ -77,7 +78,7 @@ def distributions(seed: int = 1504) -> list[tuple[str, Distribution, Distributio
 @graded(LAB, "4. the distribution stays the same")
 def verify(answer: Answer) -> str:
     """`verify(p, q, guess) -> (chance to keep the guess, distribution of its replacement)`, by enumeration."""
-    for name, p, q in distributions():
+    for name, p, q in distributions(hidden_seed(1504)):
         comparison = compared(Comparison(_outcome(p, q), right_verify, VERIFY_MISTAKES, TOLERANCE))
         got = comparison.outcome(_read(answer, name))
         if comparison.accepts(got):

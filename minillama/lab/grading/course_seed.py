@@ -1,0 +1,51 @@
+"""Seeds of the checks' hidden inputs; a course can have inputs of its own.
+
+MINILLAMA_COURSE_SEED, or the seed of `Item.require`, changes every input that a check draws through `hidden_seed`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+from minillama.errors import OptionError, quoted
+
+VARIABLE = "MINILLAMA_COURSE_SEED"
+LARGEST = 2**32 - 1
+
+_given: ContextVar[int | None] = ContextVar("course_seed", default=None)
+
+
+def hidden_seed(base: int) -> int:
+    """Seed of a check's inputs: `base`, mixed with the seed of the course if it has one."""
+    seed = course_seed()
+    return base if seed is None else int(np.random.SeedSequence([base, seed]).generate_state(1)[0])
+
+
+def hidden_random(base: int) -> np.random.Generator:
+    """Generator of a check's inputs, from `hidden_seed(base)`."""
+    return np.random.default_rng(hidden_seed(base))
+
+
+def course_seed() -> int | None:
+    """Seed given to this check, else that of the environment, else None; OptionError if it is not a seed."""
+    if (given := _given.get()) is not None:
+        return given
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) <= LARGEST):
+        raise OptionError(f"{VARIABLE} is {quoted(text)}; give a whole number from 0 to {LARGEST}, or unset it")
+    return int(text)
+
+
+@contextmanager
+def with_course_seed(seed: int | None) -> Iterator[None]:
+    """Use a seed for the checks inside; None leaves that of the environment."""
+    token = _given.set(_given.get() if seed is None else seed)
+    try:
+        yield
+    finally:
+        _given.reset(token)
