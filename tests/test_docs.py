@@ -55,7 +55,15 @@ def commands(text: str) -> Iterator[list[str]]:
 def options(parser: argparse.ArgumentParser) -> dict[str, set[str]]:
     """Options of every subcommand."""
     subparsers = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return {name: set(sub._option_string_actions) for name, sub in subparsers.choices.items()}
+    return {
+        name: set(sub._option_string_actions).union(*nested(sub).values()) for name, sub in subparsers.choices.items()
+    }
+
+
+def nested(parser: argparse.ArgumentParser) -> dict[str, set[str]]:
+    """Options of a command's own subcommands; none of most commands."""
+    has = any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
+    return options(parser) if has else {}
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -22,7 +22,7 @@
 # How the labs work: cells marked **Exercise** have a stub that you fill in. The next cell **checks** your function with
 # hidden inputs. It prints *PASS*, or *not yet* and the likely mistake. A check never stops the notebook, so *Run All*
 # always reaches the end. Before each measurement, **predict** the result. Hints are folded. The solved and executed
-# notebook is in `solutions/`.
+# notebooks are in `labs/solutions/` of minillama's repository.
 
 # %% [markdown]
 # ## 1. The first text

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from minillama.atomic_file import atomic_write, make_folder
 from minillama.cli.arguments.values import integer
 from minillama.cli.output.terminal import note
 from minillama.errors import OptionError, ResourceError
@@ -42,12 +41,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("jupyterlab") is None:
         raise ResourceError("JupyterLab is not installed; run: pip install 'minillama[labs]'")
+    from minillama.course.copies.student_labs import copy_student_labs
     from minillama.engine.loading.model_files import PACKAGE, labs_folder
 
     language = wanted_language(os.environ) if args.lang is None else check_language("--lang", args.lang)
     folder = labs_folder()
     if folder.is_relative_to(PACKAGE) or args.dir is not None:
-        folder = copy_labs(folder, args.dir or Path("minillama-labs"))
+        folder = copy_student_labs(folder, args.dir or Path("minillama-labs"))
     notebook = in_language(find_lab(folder, args.lab), language)
     note(f"opening {notebook}; Ctrl-C here ends JupyterLab")
     command = [
@@ -95,18 +95,3 @@ def in_language(notebook: Path, language: str) -> Path:
         return notebook if language == ENGLISH else translated
     note(f"{notebook.stem} is not translated into {language} yet; this is the English notebook")
     return notebook
-
-
-def copy_labs(source: Path, target: Path) -> Path:
-    """Copy the notebooks to a writable folder; existing files, a learner's work, stay."""
-    for path in sorted(source.rglob("*")):
-        copy = target / path.relative_to(source)
-        if path.is_file() and not copy.exists():
-            _copy(path, copy)
-    return target
-
-
-def _copy(path: Path, copy: Path) -> None:
-    make_folder(copy.parent)
-    with atomic_write(copy) as file:
-        file.write(path.read_bytes())

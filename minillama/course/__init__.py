@@ -1,1 +1,1 @@
-"""The instructor's kit: copies of the labs, marks of submissions, packs without a network."""
+"""The instructor's kit: copies, marks and packs of the labs."""

@@ -38,7 +38,7 @@ def square(answer: Callable[..., object]) -> str:
 
 def test_require_gives_no_credit_for_a_wrong_answer() -> None:
     assert square.require(lambda x: x**2).passed
-    with pytest.raises(AssertionError, match="^not yet: the square: twice\\?$") as caught:
+    with pytest.raises(AssertionError, match=r"^not yet: the square: twice\?$") as caught:
         square.require(lambda x: 2 * x)
     assert caught.value._render_traceback_() == ["not yet: the square: twice?"]
     with pytest.raises(NotPassed, match="not a int"):
@@ -93,7 +93,7 @@ class TestSeed:
     @pytest.mark.parametrize("text", ["seven", "-1", "1.5", str(2**32), "²"])
     def test_that_is_none(self, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MINILLAMA_COURSE_SEED", text)
-        with pytest.raises(OptionError, match="MINILLAMA_COURSE_SEED is .* give a whole number from 0 to 4294967295"):
+        with pytest.raises(OptionError, match=r"MINILLAMA_COURSE_SEED is .* give a whole number from 0 to 4294967295"):
             square.require(lambda x: x**2)
         assert "MINILLAMA_COURSE_SEED" in square(lambda x: x**2).message
 

@@ -27,7 +27,8 @@ def solutions(lab: str) -> dict[str, Callable[..., object]]:
     (source,) = SOURCES.glob(f"{lab}_*.py")
     names: dict[str, object] = {
         "np": np, "jnp": jnp, "jax": jax, "math": math, "struct": struct, "time": time, "median": median,
-        "P": PartitionSpec, "DeltaNet": DeltaNet, "LatentAttention": LatentAttention, "window_capacity": window_capacity,
+        "P": PartitionSpec, "DeltaNet": DeltaNet, "LatentAttention": LatentAttention,
+        "window_capacity": window_capacity,
         "common_prefix": common_prefix, "F32": F32, "I32": I32, "dot_narrow": dot_narrow, "fma": fma,
     }  # fmt: skip
     for cell in jupytext.read(source, fmt="py:percent").cells:

@@ -145,7 +145,9 @@ _collected: ContextVar[list[Comparison] | None] = ContextVar("collected", defaul
 
 
 def compared(comparison: Comparison) -> Comparison:
-    """Register a comparison for `comparisons`, and return it; the learner must not call its right answer."""
+    """Register a comparison for `comparisons`, and return it.
+
+    From now on the learner's function must not call its right answer."""
     if (watch := _watch.get()) is not None:
         watch.forbid(comparison.right)
     collected = _collected.get()

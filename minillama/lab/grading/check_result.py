@@ -33,7 +33,7 @@ class Result:
 
 
 class NotPassed(AssertionError):
-    """A check that a grader required and that did not pass; IPython shows its one line."""
+    """A required check did not pass; IPython shows its one line."""
 
     def _render_traceback_(self) -> list[str]:
         return [str(self)]

@@ -19,7 +19,7 @@ _given: ContextVar[int | None] = ContextVar("course_seed", default=None)
 
 
 def hidden_seed(base: int) -> int:
-    """Seed of a check's inputs: `base`, mixed with the seed of the course if it has one."""
+    """Seed of a check's inputs: `base`, mixed with the course's seed if there is one."""
     seed = course_seed()
     return base if seed is None else int(np.random.SeedSequence([base, seed]).generate_state(1)[0])
 
@@ -30,7 +30,9 @@ def hidden_random(base: int) -> np.random.Generator:
 
 
 def course_seed() -> int | None:
-    """Seed given to this check, else that of the environment, else None; OptionError if it is not a seed."""
+    """Seed given to this check, else that of the environment, else None.
+
+    Raises OptionError for a wrong one."""
     if (given := _given.get()) is not None:
         return given
     text = os.environ.get(VARIABLE, "").strip()

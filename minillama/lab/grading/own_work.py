@@ -12,6 +12,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 PACKAGE = f"{Path(__file__).parents[2]}{os.sep}"
+STAND_INS = f"{PACKAGE}course{os.sep}"  # a learner's function in another process
 CHECKS = f"{PACKAGE}{os.path.join('lab', 'checks')}{os.sep}"
 Answer = Callable[..., object]
 
@@ -32,7 +33,7 @@ def code_of(function: object) -> CodeType | None:
 def is_of_the_package(function: object) -> bool:
     """True for a check, and for a function whose code is minillama's."""
     code = code_of(function)
-    return code is not None and code.co_filename.startswith(PACKAGE)
+    return code is not None and code.co_filename.startswith(PACKAGE) and not code.co_filename.startswith(STAND_INS)
 
 
 class Watch:
@@ -73,7 +74,7 @@ class Watch:
 
 
 def _is_check_called_by_learner(frame: FrameType) -> bool:
-    """True for a function at the top of a module of checks whose caller is not the package."""
+    """True for a top-level function of the checks that a learner's line calls."""
     code, caller = frame.f_code, frame.f_back
     return (
         code.co_filename.startswith(CHECKS)

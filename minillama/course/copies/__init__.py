@@ -1,0 +1,1 @@
+"""Copies of the labs to hand out and to grade."""
