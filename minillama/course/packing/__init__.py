@@ -1,0 +1,1 @@
+"""A folder that installs minillama and the labs without a network."""
