@@ -19,6 +19,7 @@ from jaxtyping import Float, Float32, Int
 from minillama.engine.llm import LLM
 from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.lab.lab_models import LabModel
 from minillama.lab.measuring import measuring
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial
@@ -107,7 +108,7 @@ def big_model(file_type: str = "Q8_0") -> Path:
     """
     folder = tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
-    return _write_big(Path(folder.name), file_type)
+    return big_file(file_type).path(Path(folder.name))
 
 
 @once
@@ -124,7 +125,7 @@ def decode_speed_ratio(file_type: str, base: str = "F16", *, turns: int = 3) -> 
     """
     old = _big(base)
     with tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True) as folder:
-        new = load(_write_big(Path(folder), file_type), ctx_size=512, progress=False)
+        new = load(big_file(file_type).path(Path(folder)), ctx_size=512, progress=False)
         ratios = []
         for _ in range(turns):
             slow = one_more_token(old, 0, cached=True, repetitions=3)
@@ -132,9 +133,10 @@ def decode_speed_ratio(file_type: str, base: str = "F16", *, turns: int = 3) -> 
         return median(ratios)
 
 
-def _write_big(folder: Path, file_type: str) -> Path:
+def big_file(file_type: str) -> LabModel:
+    """The file of `big_model`."""
     shape = replace(
         shape_named("tiny"), name="big", title="Big", size_label="69M", layers=6, embedding=1024, heads=16, kv_heads=4,
         head_size=64, feed_forward=2816, context=4096,
     )  # fmt: skip
-    return write_random_model(folder / f"big-{file_type.lower()}.gguf", shape, file_type)
+    return LabModel(f"big-{file_type.lower()}.gguf", lambda path: write_random_model(path, shape, file_type))

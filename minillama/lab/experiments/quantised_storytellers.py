@@ -15,6 +15,7 @@ from minillama.engine.llm import LLM
 from minillama.engine.loading.model_files import data_file
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.quantise.file_quantiser import quantise_file
+from minillama.lab.lab_models import LabModel
 from minillama.measure.quality.text_windows import chunked
 
 
@@ -31,9 +32,15 @@ def quantised(name: str) -> Path:
     """File of the storyteller as `name` (`Q4_0`, `Q4_K_M`, ...).
 
     It is made from the F16 file once per process, in a fraction of a second."""
-    return quantise_file(
-        data_file("storyteller-f16.gguf"), temporary_folder() / f"storyteller-{name.lower()}.gguf", Mix.named(name)
-    ).path
+    return storyteller_file(name).path(temporary_folder())
+
+
+def storyteller_file(name: str) -> LabModel:
+    """The file of the storyteller as `name`."""
+    mix = Mix.named(name)
+    return LabModel(
+        f"storyteller-{name.lower()}.gguf", lambda path: quantise_file(data_file("storyteller-f16.gguf"), path, mix)
+    )
 
 
 @once

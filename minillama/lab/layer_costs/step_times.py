@@ -18,6 +18,7 @@ from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.lab.benchmarks.ratio_interval import Interval, ratio_interval
 from minillama.lab.experiments.quantised_storytellers import temporary_folder
+from minillama.lab.lab_models import LabModel
 from minillama.lab.language import message, translate
 from minillama.lab.layer_costs.wide_layers import bytes_read
 from minillama.lab.measuring import measuring
@@ -51,12 +52,20 @@ class Model:
 @once
 def equal_models() -> dict[str, Model]:
     """Random models of width 1024 with 16 heads of 64, made once per process."""
-    models = {name: _random_model(name, shape) for name, shape in _shapes().items()}
+    models = {name: _loaded(file) for name, file in equal_files().items()}
     mha = models["MHA"]
     slides = [replace(layer, sliding_window=WINDOW) for layer in mha.config.layers if isinstance(layer, Attention)]
     window = Model(mha.params, replace(mha.config, layers=tuple(slides)))
     return {"MHA": mha, "GQA": models["GQA"], "window": window} | {
         name: models[name] for name in ("latent", "recurrence")
+    }
+
+
+def equal_files() -> dict[str, LabModel]:
+    """The files of `equal_models`, by the kind of layer."""
+    return {
+        kind: LabModel(f"{shape.name}.gguf", partial(write_random_model, shape=shape, file_type="Q8_0"))
+        for kind, shape in _shapes().items()
     }
 
 
@@ -83,9 +92,8 @@ def _shapes() -> dict[str, ModelShape]:
     }
 
 
-def _random_model(name: str, shape: ModelShape) -> Model:
-    path = write_random_model(temporary_folder() / f"{shape.name}.gguf", shape, "Q8_0")
-    llm = load(path, ctx_size=512, progress=False)
+def _loaded(file: LabModel) -> Model:
+    llm = load(file.path(temporary_folder()), ctx_size=512, progress=False)
     return Model(llm.params, llm.config)
 
 

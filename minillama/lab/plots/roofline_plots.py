@@ -19,6 +19,7 @@ from minillama import env
 from minillama.gguf import TensorType
 from minillama.gguf.types import row_bytes
 from minillama.lab import lab_record
+from minillama.lab.lab_models import LabModel
 from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 from minillama.lab.widgets.figure import GREY, PALETTE, RED, SYMBOLS, Figure, apply_layout, format_number, text_table
@@ -154,14 +155,23 @@ def random_model(megabytes: int) -> Iterator[Path | None]:
 
     megabytes: the approximate size, a key of SHAPES.
     """
+    file, memory = random_file(megabytes), env.describe().memory_available or megabytes * 10**7
+    if (shared := file.shared()) is not None:
+        yield shared if memory > 2.5e6 * megabytes else None
+        return
+    with tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True) as folder:
+        free = min(shutil.disk_usage(folder).free, memory)
+        yield file.path(Path(folder)) if free > 2.5e6 * megabytes else None
+
+
+def random_file(megabytes: int) -> LabModel:
+    """The file of `random_model`."""
     layers, embedding, heads, kv_heads, feed_forward = SHAPES[megabytes]
     shape = replace(
         shape_named("tiny"), name=f"random-{megabytes}", layers=layers, embedding=embedding, heads=heads,
         kv_heads=kv_heads, head_size=64, feed_forward=feed_forward, context=1024,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="minillama-", ignore_cleanup_errors=True) as folder:
-        free = min(shutil.disk_usage(folder).free, env.describe().memory_available or megabytes * 10**7)
-        yield write_random_model(Path(folder) / "random-q8_0.gguf", shape, "Q8_0") if free > 2.5e6 * megabytes else None
+    return LabModel(f"random-{megabytes}mb-q8_0.gguf", lambda path: write_random_model(path, shape, "Q8_0"))
 
 
 @measuring("a model of lab 01")

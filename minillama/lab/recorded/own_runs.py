@@ -17,6 +17,7 @@ from minillama.env import MINILLAMA
 from minillama.gguf import TensorType
 from minillama.lab.experiments.quantised_storytellers import load_quantised, log_softmax, temporary_folder
 from minillama.lab.experiments.shown_command import show_command
+from minillama.lab.lab_models import LabModel
 from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 from minillama.lab.plots.roofline_plots import SHAPES
@@ -35,10 +36,16 @@ NEEDED = 5e8  # free bytes of memory and of disk, for the larger model
 def own_files() -> dict[str, Path]:
     """The built-in model, and one of 100 MB if there is room."""
     files = {STORYTELLER: data_file(STORYTELLER)}
-    free = min(shutil.disk_usage(temporary_folder()).free, env.describe().memory_available or NEEDED)
-    if free > NEEDED:
-        files[LARGE] = write_random(temporary_folder() / LARGE, "Q8_0")
+    memory, large = env.describe().memory_available or NEEDED, large_file()
+    disk = NEEDED if large.shared() else shutil.disk_usage(temporary_folder()).free
+    if min(disk, memory) >= NEEDED:
+        files[LARGE] = large.path(temporary_folder())
     return files
+
+
+def large_file() -> LabModel:
+    """The file of the model of 100 MB."""
+    return LabModel(LARGE, lambda path: write_random(path, "Q8_0"))
 
 
 def write_random(path: Path, mix: str) -> Path:

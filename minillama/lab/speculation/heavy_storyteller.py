@@ -18,6 +18,7 @@ from minillama.gguf import open_gguf
 from minillama.gguf.header_writer import TensorSpec, alignment_of, header_bytes, padded_size
 from minillama.gguf.reader import Tensor
 from minillama.lab.experiments.quantised_storytellers import quantised, temporary_folder
+from minillama.lab.lab_models import LabModel
 
 WIDTH = 60  # times the neurons of the storyteller: 75 MB, more than a processor's cache
 NEURONS = "llama.feed_forward_length"
@@ -28,17 +29,25 @@ def heavy_storyteller(width: int = WIDTH) -> Path:
     """File of the storyteller with `width` times as many neurons.
 
     The added ones change nothing. It is made once per process, in a fraction of a second."""
+    return heavy_file(width).path(temporary_folder())
+
+
+def heavy_file(width: int = WIDTH) -> LabModel:
+    """The file of `heavy_storyteller`."""
+    return LabModel(f"heavy-storyteller-{width}.gguf", lambda path: _write_heavy(path, width))
+
+
+def _write_heavy(path: Path, width: int) -> None:
     source = open_gguf(data_file("storyteller-q8_0.gguf"))
     metadata = {**source.metadata, NEURONS: width * source.require(NEURONS, int), "general.name": "Heavy storyteller"}
     tensors = [_widened(tensor, width) for tensor in source.tensors.values()]
     specs = [TensorSpec(tensor.name, tensor.shape, tensor.type) for tensor in tensors]
-    path, alignment = temporary_folder() / f"heavy-storyteller-{width}.gguf", alignment_of(metadata)
+    alignment = alignment_of(metadata)
     with atomic_write(path) as file:
         file.write(header_bytes(metadata, source.kinds, specs))
         for tensor in tensors:
             file.write(tensor.data.tobytes())
             file.write(b"\0" * (padded_size(tensor.nbytes, alignment) - tensor.nbytes))
-    return path
 
 
 def _widened(tensor: Tensor, width: int) -> Tensor:
