@@ -49,16 +49,19 @@ OTHERS = (
 def help_messages() -> dict[str, str]:
     """Texts of all help pages, each with the command that has it first."""
     found = {USAGE: "minillama"}
-    parser = build_parser()
-    for parser_of_help in (parser, *_subparsers(parser).choices.values()):
+    for parser_of_help in _parsers(build_parser()):
         for text in _texts_of_help(parser_of_help):
             found.setdefault(text, parser_of_help.prog)
     return found
 
 
-def _subparsers(parser: argparse.ArgumentParser) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
-    (action,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return action
+def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser with those of its subcommands, and of theirs."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _parsers(inner)
 
 
 def _texts_of_help(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -80,7 +83,7 @@ def error_messages(package: Path = PACKAGE) -> dict[str, str]:
             file = path.relative_to(package).as_posix()
             for text in templates(path.read_text(encoding="utf-8")):
                 found.setdefault(text, file)
-    for parser in _subparsers(build_parser()).choices.values():
+    for parser in _parsers(build_parser()):
         for action in parser._actions:
             reason = getattr(getattr(action, "_option", None), "reason", "")
             if reason:
