@@ -13,11 +13,7 @@ if [ -n "$seed" ] && [ -d "$seed" ] && [ ! -e "$cache" ]; then
 fi
 python3 -c '
 from pathlib import Path
-from minillama.course.packing.pack_folder import copy_file
-from minillama.course.packing.pack_labs import lab_numbers, student_files
+from minillama.course.copies.student_labs import copy_student_labs
 from minillama.engine.loading.model_files import labs_folder
-folder = labs_folder()
-for name, path in student_files(folder, lab_numbers(folder)).items():
-    if not Path("labs", name).exists():
-        copy_file(path, Path("labs", name))' || echo "seed_cache.sh: the labs were not copied; run: minillama lab" >&2
+copy_student_labs(labs_folder(), Path("labs"))' || echo "seed_cache.sh: the labs were not copied; run: minillama lab" >&2
 exec "$@"

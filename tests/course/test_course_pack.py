@@ -18,7 +18,7 @@ from minillama.cli import main
 from minillama.course.packing import pack_folder, student_wheel
 from minillama.course.packing.pack_archive import write_archive
 from minillama.course.packing.pack_folder import check_empty, make_pack
-from minillama.course.packing.pack_labs import chosen_numbers, model_files, student_files
+from minillama.course.packing.pack_labs import model_files, student_files
 from minillama.course.packing.pip_runner import run_pip
 from minillama.course.packing.wheelhouse import size_text, this_platform, this_python
 from minillama.engine.loading.model_files import labs_folder
@@ -26,7 +26,6 @@ from minillama.errors import OptionError, ResourceError
 
 ROOT = Path(__file__).resolve().parents[2]
 INFO = "minillama-0.1.0.dist-info"
-KNOWN = [f"{number:02}" for number in range(18)]
 
 
 class FakePip:
@@ -93,7 +92,9 @@ class TestFolder:
             assert b"\nBuild: 1student\n" in wheel.read(f"{INFO}/WHEEL")
 
     def test_the_same_files_give_the_same_wheel(self, packed: Path, tmp_path: Path) -> None:
-        files = student_files(labs_folder(), ["00", "01", "04"])
+        files = student_files(
+            labs_folder(), [f"{name}.ipynb" for name in ("00_install_and_doctor", "01_roofline", "04_sampling")]
+        )
         again = student_wheel.write_student_wheel(tmp_path, files, FakePip())
         assert again.read_bytes() == (packed / "wheels" / again.name).read_bytes()
 
@@ -148,10 +149,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["--labs", "99"], "there is no lab 99; the labs are 00 to 17"),
-            (["--labs", "6-0"], "the range is empty"),
-            (["--labs", "x"], "is no lab; write numbers and ranges"),
-            (["--labs", ""], "is no lab"),
+            (["--labs", "99"], "no lab 99; there are 00, 01"),
+            (["--labs", "6-0"], "which ends before it begins; write 0-6"),
+            (["--labs", "x"], "give numbers and ranges of labs"),
+            (["--labs", ""], "give numbers and ranges of labs"),
             (["--model", "nowhere.gguf"], "nowhere.gguf: no such file"),
             (["--model", str(ROOT / "README.md")], "not with GGUF"),
             (["--archive", "rar"], "use one of tar.gz, zip"),
@@ -176,9 +177,6 @@ class TestErrors:
 
 
 class TestChoice:
-    def test_numbers(self) -> None:
-        assert chosen_numbers("9, 00-02,1", KNOWN) == ["00", "01", "02", "09"]
-
     def test_models_of_other_names(self, tmp_path: Path) -> None:
         first, second = (tmp_path / f"big-0000{number}-of-00002.gguf" for number in (1, 2))
         first.write_bytes(b"GGUF1")
@@ -254,7 +252,9 @@ class TestInstallScript:
 @pytest.mark.slow
 def test_the_real_wheel(tmp_path: Path) -> None:
     """Built by pip, installed: the labs of the pack, the models, and the command."""
-    wheel = student_wheel.write_student_wheel(tmp_path, student_files(labs_folder(), ["00"]), run_pip)
+    wheel = student_wheel.write_student_wheel(
+        tmp_path, student_files(labs_folder(), ["00_install_and_doctor.ipynb"]), run_pip
+    )
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", tmp_path / "site", wheel],
         check=True,

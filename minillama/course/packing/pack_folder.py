@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minillama.atomic_file import atomic_write, make_folder
-from minillama.course.packing.pack_labs import chosen_numbers, lab_numbers, model_files, student_files
+from minillama.course.copies.student_labs import chosen_labs, lab_names
+from minillama.course.packing.pack_labs import model_files, student_files
 from minillama.course.packing.pack_texts import pack_texts
 from minillama.course.packing.pip_runner import PipRunner, run_pip
 from minillama.course.packing.student_wheel import write_student_wheel
@@ -57,9 +58,8 @@ def make_pack(
     part. progress: called with a line for each package. Raises MinillamaError.
     """
     notebooks = labs_folder()
-    known = lab_numbers(notebooks)
-    numbers = chosen_numbers(labs, known) if labs is not None else known
-    chosen, files = model_files(models), student_files(notebooks, numbers)
+    names = chosen_labs(lab_names(notebooks), labs)
+    chosen, files = model_files(models), student_files(notebooks, names)
     check_empty(folder)
     _check_space(folder, sum(path.stat().st_size for path in chosen.values()))
     existed = folder.exists()
