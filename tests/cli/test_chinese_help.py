@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillama.cli import COMMANDS, build_parser, command_messages, main
+from minillama.cli.course import SUBCOMMANDS
 from minillama.cli.translation import command_texts, error_patterns, wide_lines
 from minillama.cli.translation.command_texts import ERRORS, HELP, LOCALE_FOLDER, error_text, terminal_language
 from minillama.lab.translation import catalogue_files as files
@@ -34,8 +35,8 @@ def chinese(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    parser = build_parser([command])
-    return command_messages._subparsers(parser).choices[command]
+    parser = build_parser([command.split()[0]])
+    return next(each for each in command_messages._parsers(parser) if each.prog == f"minillama {command}")
 
 
 def test_the_catalogues_are_whole() -> None:
@@ -58,7 +59,7 @@ def test_options_and_numbers_stay(name: str) -> None:
         assert not re.search(rf"{CHINESE}[A-Za-z0-9]|[A-Za-z0-9]{CHINESE}", translation), f"a space: {translation}"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"course {name}" for name in SUBCOMMANDS)])
 def test_help_of_a_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     english = parser_of(command).format_help()
     monkeypatch.setenv("MINILLAMA_LANG", "zh")
