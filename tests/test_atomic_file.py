@@ -15,7 +15,8 @@ from tiny_models import write_tiny
 
 from minillama import atomic_file
 from minillama.atomic_file import atomic_write, check_target, discard_unfinished
-from minillama.cli import lab, main
+from minillama.cli import main
+from minillama.course.copies import student_labs
 from minillama.errors import ResourceError
 from minillama.gguf.imatrix_file import write_imatrix
 from minillama.gguf.quantisation_mixes import Mix
@@ -61,10 +62,7 @@ def write_notebook(path: Path) -> None:
 
 
 def write_copy(path: Path) -> None:
-    source = path.with_name("notebook")
-    if not source.exists():
-        source.write_bytes(b"z" * 9000)
-    lab._copy(source, path)
+    student_labs.write_notebook(path, {"cells": ["z" * 9000]})
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {

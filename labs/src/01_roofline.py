@@ -189,7 +189,8 @@ for name, kind in (("F32", TensorType.F32), ("Q8_0", TensorType.Q8_0), ("Q4_0", 
 #
 # ## 4. The two roofs
 #
-# Two limits hold for a program with `intensity` operations a byte: the memory has a maximum of bytes a second, and the cores have a maximum of operations a second. In the figure these limits are two roofs, one sloped, one flat.
+# Two limits hold for a program with `intensity` operations a byte: the memory has a maximum of bytes a second, and the
+# cores have a maximum of operations a second. In the figure these limits are two roofs, one sloped, one flat.
 #
 # ### Exercise 3: what is attainable
 # `bandwidth` in bytes a second, `flops` in operations a second.
@@ -215,6 +216,10 @@ check.attainable(attainable)
 
 # %% [markdown]
 # Now measure your own: all threads read a large buffer, and a product of 512 rows with weights in Q8_0, as in a prompt.
+#
+# A *measured* roof is the best that some program got. One that keeps more reads under way gets more bytes a second, and
+# then it is above that roof. So the memory is read in two ways here, as plain sums and as a matrix-vector product of
+# decoding, and the faster one counts.
 
 # %%
 roof = measure_own_roofline()
@@ -457,7 +462,8 @@ check.score()
 #   Remember this formula.
 # * **Prompts and batches** share the weights and are bound by arithmetic.
 # * Report the *share of the roof* that a program reaches. This number is meaningful on other machines too.
-# * A dot above the roof has a simple cause: the bytes came from a cache, or the count is wrong.
+# * A dot above the roof has a simple cause: the bytes came from a cache, the count is wrong, or the roof was measured too
+#   low, by a slower way to read or next to other programs.
 #
 # | what | llama.cpp | minillama |
 # |---|---|---|

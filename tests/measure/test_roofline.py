@@ -153,3 +153,17 @@ def test_what_cannot_be_measured() -> None:
         measure_roofline(kind=TensorType.I32)
     with pytest.raises(OptionError, match="threads is 0"):
         measure_roofline(0)
+
+
+def test_the_roof_is_what_the_faster_way_of_reading_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "read_bandwidth", lambda threads, size, passes: 17e9)
+    for product in (0.0, 29e9):
+        monkeypatch.setattr(roofline, "product_bandwidth", lambda size, passes, found=product: found)
+        assert roofline._cpu_bandwidth(2, 1 << 20, 3) == max(17e9, product)
+
+
+def test_bytes_of_a_decoding_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "_best_seconds", lambda call, repeats: call() is None or 0.5)
+    assert roofline.product_bandwidth(size=1 << 20, passes=2) == 768 * 24 * 34 / 0.5
+    monkeypatch.setattr(roofline, "type_kernels_error", lambda kind: "no kernels")
+    assert roofline.product_bandwidth(size=1 << 20) == 0.0
