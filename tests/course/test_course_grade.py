@@ -12,10 +12,11 @@ import made_submissions as made
 import pytest
 
 from minillama.cli import main
+from minillama.course.copies.exercise_points import BY_READER
 from minillama.course.gradebook.feedback_page import feedback_page
 from minillama.course.marking.class_marks import ClassMarker, MarkingOptions, chosen_notebooks
 from minillama.course.marking.exercise_programs import TRACED, find, lab_of, programs
-from minillama.course.marking.lab_exercises import BY_READER, all_labs, labs_named
+from minillama.course.marking.lab_exercises import all_labs, labs_named
 from minillama.course.marking.marks import ItemMark, LabMark, LearnerMark, State
 from minillama.course.marking.submissions import Submission, read_notebook, read_submission
 from minillama.errors import OptionError
@@ -114,7 +115,7 @@ class TestExercises:
         states = {program.exercise.item: program.state for program in found}
         assert states.pop("row_place") is State.MISSING and set(states.values()) == {None}
 
-    @pytest.mark.parametrize("text, message", [("77", "no lab 77"), ("x", "numbers and ranges"), ("06-02", "no lab")])
+    @pytest.mark.parametrize("text, message", [("77", "no lab 77"), ("x", "numbers and ranges"), ("06-02", "ends before")])
     def test_labs_that_are_not_there(self, text: str, message: str) -> None:
         with pytest.raises(OptionError, match=message):
             labs_named(text)

@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from minillama.course.copies.exercise_points import BY_READER
 from minillama.course.marking.exercise_programs import Program, lab_of, programs, tried
-from minillama.course.marking.lab_exercises import BY_READER, all_labs
+from minillama.course.marking.lab_exercises import all_labs
 from minillama.course.marking.marks import ItemMark, LabMark, LearnerMark, State
 from minillama.course.marking.submissions import Notebook, Submission, read_submission
 from minillama.errors import first_line

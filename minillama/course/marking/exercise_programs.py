@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from minillama.course.copies.exercise_points import BY_READER
 from minillama.course.isolation.learner_process import CELL
 from minillama.course.learner_texts import learner_text
 from minillama.course.marking.code_slices import Piece, pieces, sliced, without_magics
-from minillama.course.marking.lab_exercises import BY_READER, Exercise, Lab, all_labs, defined_functions, is_stub
+from minillama.course.marking.lab_exercises import Exercise, Lab, all_labs, defined_functions, is_stub
 from minillama.course.marking.marks import State
 from minillama.course.marking.submissions import Cell, Notebook
 

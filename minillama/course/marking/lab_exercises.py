@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from minillama.course.copies.student_labs import chosen_labs, lab_names
 from minillama.engine.loading.model_files import labs_folder
-from minillama.errors import OptionError, quoted
 
-# Exercises whose checks use the learner's own measurements, which a grader must not believe.
-BY_READER = {("08", "changes"), ("12", "target"), ("12", "trade_offs"), ("12", "look_back")}
 _CHECK = re.compile(r"^check\.(\w+)\((\w+)\)", re.MULTILINE)
 
 
@@ -51,19 +49,7 @@ def all_labs(folder: Path | None = None) -> dict[str, Lab]:
 
 def labs_named(text: str) -> tuple[str, ...]:
     """Numbers of labs of a list such as `00-06,9`; raises OptionError."""
-    known, found = all_labs(), []
-    for part in text.split(","):
-        ends = re.fullmatch(r"\s*(\d{1,2})(?:\s*-\s*(\d{1,2}))?\s*", part)
-        if ends is None:
-            raise OptionError(f"--labs is {quoted(text)}; write numbers and ranges, such as 00-06,9")
-        first, last = int(ends[1]), int(ends[2] or ends[1])
-        numbers = [f"{number:02d}" for number in range(first, last + 1)]
-        missing = next((number for number in numbers if number not in known), None)
-        if missing or not numbers:
-            what = f"there is no lab {missing}" if missing else f"{part.strip()} has no lab"
-            raise OptionError(f"--labs is {quoted(text)}, and {what}; the labs are {min(known)} to {max(known)}")
-        found += numbers
-    return tuple(sorted(set(found)))
+    return tuple(name[:2] for name in chosen_labs(lab_names(labs_folder()), text))
 
 
 def _lab(path: Path) -> Lab:
