@@ -12,10 +12,16 @@ Settings = Mapping[str, ControlValue]
 STYLE = {"description_width": "38%"}
 FULL = widgets.Layout(width="98%")
 MOST_WIDTH = "900px"
-# The help of a control is a line below it while it has the focus. Two columns fit from 640 pixels on.
+# The help of a control is a line below it while it has the focus. It lies over the page: if it moved the buttons, a click
+# on one would miss it. Two columns fit from 640 pixels on.
 SHEET = """<style>
+.minillama-knob { position: relative; }
 .minillama-knob .minillama-help { display: none !important; }
-.minillama-knob:focus-within .minillama-help { display: block !important; font-size: 12px; opacity: 0.8; }
+.minillama-knob:focus-within .minillama-help {
+  display: block !important; position: absolute; top: 100%; left: 12px; z-index: 20; pointer-events: none;
+  height: auto; padding: 0 8px; font-size: 12px; background: var(--jp-layout-color1, white);
+  border: 1px solid var(--jp-border-color1, #BDBDBD);
+}
 </style>"""
 COLUMNS = "repeat(auto-fit, minmax(min(300px, 100%), 1fr))"
 
@@ -96,16 +102,18 @@ Control = Slider | IntSlider | Dropdown | TextBox
 def knob(control: Control, widget: widgets.Widget) -> widgets.VBox:
     """A control's widget with its help, which is visible while the control has the focus."""
     line = widgets.HTML(html.escape(control.help)).add_class("minillama-help")
-    return widgets.VBox([widget, line] if control.help else [widget]).add_class("minillama-knob")
+    layout = widgets.Layout(overflow="visible")
+    return widgets.VBox([widget, line] if control.help else [widget], layout=layout).add_class("minillama-knob")
 
 
 def arranged(controls: Mapping[Control, widgets.Widget]) -> list[widgets.Widget]:
     """Lines of text over the whole width, and the other controls in columns below."""
     lines = [knob(control, widget) for control, widget in controls.items() if isinstance(control, TextBox)]
     short = [knob(control, widget) for control, widget in controls.items() if not isinstance(control, TextBox)]
-    layout = widgets.Layout(grid_template_columns=COLUMNS, grid_gap="2px 12px", max_width=MOST_WIDTH, width="98%")
+    wide = {"max_width": MOST_WIDTH, "width": "98%", "overflow": "visible"}
+    layout = widgets.Layout(grid_template_columns=COLUMNS, grid_gap="2px 12px", **wide)
     for line in lines:
-        line.layout = widgets.Layout(max_width=MOST_WIDTH, width="98%")
+        line.layout = widgets.Layout(**wide)
     return [widgets.HTML(SHEET, layout=widgets.Layout(display="none")), *lines, widgets.GridBox(short, layout=layout)]
 
 

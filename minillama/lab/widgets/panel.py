@@ -94,7 +94,8 @@ class Panel:
         The first figure is drawn in the cell itself, so that a failure appears there."""
         first = self.draw(self.settings)
         buttons = [self._start, self._stop, self._state] if self.write else [self._state]
-        box = widgets.VBox([*arranged(self._controls), widgets.HBox(buttons)])
+        whole = [*arranged(self._controls), widgets.HBox(buttons)]
+        box = widgets.VBox(whole, layout=widgets.Layout(overflow="visible"))  # the help of a control lies over the page
         display_widget(box, translate("[sliders and buttons: {run_it}]", run_it=translate(RUN_IT)))
         self._live_figure = LiveFigure(first)
         if self.write is not None:
