@@ -115,7 +115,9 @@ class TestExercises:
         states = {program.exercise.item: program.state for program in found}
         assert states.pop("row_place") is State.MISSING and set(states.values()) == {None}
 
-    @pytest.mark.parametrize("text, message", [("77", "no lab 77"), ("x", "numbers and ranges"), ("06-02", "ends before")])
+    @pytest.mark.parametrize(
+        "text, message", [("77", "no lab 77"), ("x", "numbers and ranges"), ("06-02", "ends before")]
+    )
     def test_labs_that_are_not_there(self, text: str, message: str) -> None:
         with pytest.raises(OptionError, match=message):
             labs_named(text)

@@ -18,14 +18,14 @@ from tests.fuzz.toy_kind import CRASH, EXCEPTION, HANG, LARGE, LATE_ONCE, LONG_E
 from tests.fuzz.wire_sessions import SESSIONS
 
 SLICE = {
-    "gguf": 1000,
-    "tokenizer": 700,
+    "gguf": 600,
+    "tokenizer": 400,
     "template": 200,
     "wire": 300,
     "cli": 200,
-    "side_file": 1000,
+    "side_file": 600,
     "grammar": 120,
-    "request": 700,
+    "request": 400,
 }
 
 

@@ -23,10 +23,23 @@ class Rule:
 # tiny variants with each kind of layer: windows, sinks, latents, shared caches, memories, and their experts
 KINDS_OF_LAYERS = "gpt-oss|deepseek2|deepseek2-2024|gemma4|qwen35moe|granitehybrid|lfm2moe"
 ONE_OF_EACH_STATE = "gpt-oss|gemma4-e2b|deepseek2-v3|qwen35moe|granitehybrid|lfm2moe"
+SOME_STATES = "gpt-oss|deepseek2-v3|qwen35moe|lfm2moe"
 LOW_BITS = "(NVFP4|TQ|IQ1_|IQ2_|IQ3_)"  # the types that are only read
 
 RULES = (
     Rule("lab/test_lab15.py::test_batches_are_measured"),
+    Rule("course/test_course_grade.py::TestTheClass::test_marks_of_two_labs"),
+    Rule("course/test_course_grade.py::TestExercises::test_solutions_get_full_marks", slow="0[0235]|10|14"),
+    Rule("parallel/test_worker_group.py::test_death_during_a_collective", slow="0"),
+    Rule("parallel/test_network_faults.py::test_cut_link"),
+    Rule("engine/test_remote_backend.py::test_each_process_holds_its_share"),
+    Rule("engine/test_quantised_sessions.py::test_two_devices_compute_the_same"),
+    Rule("lab/test_browser.py::test_(figures_need_no_network|sweep_is_drawn)"),
+    Rule("lab/test_lab_models.py::test_the_same_bytes"),
+    Rule("test_fault_matrix.py::test_caches", slow="(empty|foreign)-run"),
+    Rule("engine/grammar/test_call_grammars.py::test_every_form", slow=".*(tool_call|START_ACTION|0|1).*"),
+    Rule("model/test_forward.py::TestEveryVariant::test_cache_changes_nothing", "llama3|gemma2",
+         f"qwen2moe|gemma3|phi3-longrope|glm4moe|{KINDS_OF_LAYERS}"),
     # long cases of one kind each, whose kind has a shorter case in the quick run
     Rule("engine/test_batch_engine.py::test_(full_context|likeliest_tokens|a_text_does_not_depend)", slow=".*"),
     Rule("engine/test_draft_models.py::TestExecutor", slow=".*"),
@@ -70,7 +83,7 @@ RULES = (
     Rule("cli/test_cli_bench.py::test_(whole_processes|compare_with)", slow=".*"),
     Rule("cli/test_cli_batched_bench.py::test_all_texts_step", slow=".*"),
     Rule("cli/test_cli_worker.py::test_it_waits", "15-", ".*"),
-    Rule("cli/test_end_signals.py::test_during_imports", slow=".*"),
+    Rule("cli/test_end_signals.py::test_during_imports", "(1|31|61|96)-.*", ".*"),
     Rule("cli/test_cli_doctor.py::test_doctor_examines", slow=".*"),
     Rule("gguf/test_hostile_files.py::test_damaged_files", slow=".*"),
     Rule("gguf/test_quantise_file.py::test_importances", slow=".*"),
@@ -111,13 +124,14 @@ RULES = (
     Rule("model/test_low_bit_models.py::test_logits",
          slow="(IQ1_M|IQ2_M|IQ3_XS|TQ1_0|NVFP4)-kernels|(IQ2_M|NVFP4)-xla"),
     Rule("model/test_low_bit_models.py::test_scales", slow=".*"),
-    Rule("model/test_families.py::test_whole", "glm4moe|olmo3", ".*"),
-    Rule("model/test_families.py::test_after_another_text", slow=ONE_OF_EACH_STATE),
+    Rule("model/test_families.py::test_whole", "glm4moe|olmo3",
+         f"{ONE_OF_EACH_STATE}|mistral3|cohere2|nemotron-h|.*flash"),
+    Rule("model/test_families.py::test_after_another_text", slow=SOME_STATES),
     Rule("model/test_families.py::test_in_chunks", "cohere2",
-         f"{ONE_OF_EACH_STATE}|glm4moe|nemotron-h|deepseek2-lite|olmo3"),
+         f"{SOME_STATES}|glm4moe|nemotron-h"),
     Rule("model/test_families.py::test_going_back_on_two_devices", slow="qwen35moe|nemotron-h|lfm2moe"),
     Rule("model/test_families.py",  # one of each kind of layer and of expert
-         slow="glm4moe|gpt-oss|gemma4-e2b|deepseek2-v3|qwen35moe|granitehybrid|lfm2moe|olmo3|mistral3"),
+         slow=f"{SOME_STATES}|glm4moe"),
     Rule("model/test_forward.py::TestAgainstLlamaCpp::test_quantised",
          "Q4_K_M", "F16|Q8_0|IQ4_XS|Q4_0|BF16|Q2_K|Q3_K_M|Q5_K_M"),
     Rule("engine/test_llm.py::test_generated_is_streamed_is_recomputed",
@@ -134,7 +148,7 @@ RULES = (
          "(granite|granitehybrid|gpt-oss-mxfp4|qwen3-fp8|hunyuan-dense|lfm2|nemotron_h|cohere2)-f32|llama-q8_0", ".*"),
     # devices: one family quick, some in CI
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_every_variant",
-         slow="llama|qwen2moe|gemma2|glm4|nemotron_h|lfm2moe"),
+         slow="llama|qwen2moe|gemma2"),
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_quantised_weights_where", slow="qwen3"),
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_of_quantised_weights", slow="llama|qwen3moe"),
     Rule("engine/test_tensor_parallel.py::TestSameNumbers::test_where_xla_multiplies", slow="llama"),
@@ -143,7 +157,7 @@ RULES = (
     Rule("engine/test_tensor_parallel.py::test_a_step_exchanges_twice", slow=".*"),
     Rule("engine/test_tensor_parallel.py::test_every_call_gives_the_same_elsewhere"),
     Rule("engine/test_tensor_parallel.py::test_every_call_gives_the_same", slow=".*"),
-    Rule("engine/test_tensor_parallel.py::test_so_do_recurrent_layers", slow="lfm2moe"),
+    Rule("engine/test_tensor_parallel.py::test_so_do_recurrent_layers"),
     Rule("engine/test_tensor_parallel.py::test_so_does_one_of_other_models", slow="mixtral"),
     Rule("engine/test_tensor_parallel.py::test_the_built_in_model_writes_the_same"),
     Rule("engine/test_programs.py::test_texts_together", slow="penalties|greedy.*"),
@@ -163,7 +177,7 @@ RULES = (
     Rule("engine/test_recurrent_sessions.py::test_a_text_goes_on", slow=".*"),
     Rule("engine/test_text_cache.py::test_another_text", ".*from a checkpoint", ".*"),
     Rule("engine/test_remote_backend.py::TestSameNumbers::test_of_every_sampler", "greedy", "penalties|dry"),
-    Rule("engine/test_remote_backend.py::test_a_worker_that_is_killed", slow="its process-0|the command-1"),
+    Rule("engine/test_remote_backend.py::test_a_worker_that_is_killed", slow="its process-0"),
     Rule("engine/test_executable_cache.py::test_what_jax_has_compiled_before", slow=".*"),
     Rule("engine/test_executable_cache.py::test_a_new_process", slow=".*"),
     # kernels: the processor's own instruction set quick, the generic one (seconds a kernel) for some types in CI
@@ -187,7 +201,7 @@ RULES = (
     Rule("kernels/test_cpu_matmul.py::test_zeros", "(?!.*generic).*", ".*"),
     Rule("kernels/test_cpu_matmul.py::TestQuantisedActivations", slow="(?!.*generic).*"),
     Rule("kernels/test_cpu_matmul.py", "(?!.*generic).*|generic", ".*(Q4_0|[^B]F16|Q6_K).*"),
-    Rule("kernels/test_registry.py::test_a_whole_model_on_other_kernels", slow="(?!off).*"),
+    Rule("kernels/test_registry.py::test_a_whole_model_on_other_kernels", slow="avx2"),
     Rule("parallel/test_shards.py::test_types_without_kernels", slow="Q8_0|F16"),
     Rule("parallel/test_shards.py::test_experts", slow=".*"),
     Rule("parallel/test_shards.py::test_vectors", slow=".*"),
@@ -245,7 +259,7 @@ RULES = (
     Rule("course/test_course_grade.py::TestExercises::test_chinese_notebooks", slow="02"),
     Rule("course/test_course_grade.py::TestHostile", slow=".*"),
     # notebooks: one lab quick, all in CI
-    Rule("lab/test_notebooks.py::test_learners_notebook_runs_unsolved", slow="0[0234].*"),
+    Rule("lab/test_notebooks.py::test_learners_notebook_runs_unsolved", slow="0[023].*"),
     Rule("lab/test_notebooks.py::test_solutions_hold", slow=".*"),
     Rule("lab/test_notebooks.py::test_nbval_bites", slow=".*"),
     Rule("lab/test_chinese_labs.py::test_chinese_notebook_runs_unsolved", slow=".*"),
@@ -270,9 +284,8 @@ RULES = (
     Rule("model/test_quantised_caches.py::test_loud", "q4_0", ".*"),
     # matrices of faults: each signal, phase, process, cache and writer in CI, all combinations nightly
     Rule("parallel/test_fault_matrix.py::test_fault",
-         slow="SIGKILL-load-worker|SIGSTOP-generation-worker|SIGINT-prompt-leader|SIGKILL-generation-supervisor"),
-    Rule("cli/test_end_signals.py::test_at_many_moments", slow="0-15"),
-    Rule("test_fault_matrix.py::test_caches", slow=".*-run"),
+         slow="SIGKILL-load-worker|SIGINT-prompt-leader|SIGKILL-generation-supervisor"),
+    Rule("cli/test_end_signals.py::test_at_many_moments"),
     Rule("test_fault_matrix.py::test_a_cache_on_a_full_disk", slow="run"),
     Rule("test_fault_matrix.py::test_cold_starts_at_once", slow="run"),
     Rule("test_fault_matrix.py::test_an_output_on_a_full_disk", slow="old file-.*"),
@@ -280,7 +293,7 @@ RULES = (
     Rule("cli/test_standard_streams.py::test_a_stdout_that_cannot_be_written",
          ".*-(help|tokenize)", ">&-.*-(version|doctor|bench)|.*-(run|cli|synth)"),
     Rule("cli/test_standard_streams.py::test_a_broken_pipe",
-         "help|tokenize", "inspect|run|cli|synth|raw|json|simple|latency|perplexity|quality"),
+         "help|tokenize", "inspect|run|cli|synth|json|perplexity"),
     Rule("cli/test_standard_streams.py::test_other_streams", ".*-(help|tokenize)", ".*-(run|cli|synth)"),
 )  # fmt: skip
 

@@ -46,6 +46,7 @@ LONGEST = {
     "07_quantise",
     "08_optimise_one_device",
     "09_shard",
+    "10_next_to_llama_cpp",
     "11_lying_benchmarks",
     "13_many_readers",
     "15_guess_and_check",
