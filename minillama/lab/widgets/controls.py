@@ -12,8 +12,8 @@ Settings = Mapping[str, ControlValue]
 STYLE = {"description_width": "38%"}
 FULL = widgets.Layout(width="98%")
 MOST_WIDTH = "900px"
-# The help of a control is a line below it while it has the focus. It lies over the page: if it moved the buttons, a click
-# on one would miss it. Two columns fit from 640 pixels on.
+# The help of a control is a line below it while it has the focus. It lies over the page: if it moved the buttons, a
+# click on one would miss it. Two columns fit from 640 pixels on.
 SHEET = """<style>
 .minillama-knob { position: relative; }
 .minillama-knob .minillama-help { display: none !important; }
