@@ -104,6 +104,12 @@ def cache_dir() -> Path | None:
     return Path(chosen) if chosen and "://" not in chosen else None  # such as gs://bucket
 
 
+def python_path() -> str:
+    """PYTHONPATH of child processes that run this minillama."""
+    here = str(Path(__file__).resolve().parents[1])
+    return os.pathsep.join(part for part in (here, os.environ.get("PYTHONPATH", "")) if part)
+
+
 def cpu_kernels() -> str:
     """Choice of CPU kernels: `auto`, `amx`, `avx512`, `avx2`, `generic`, or `off` for XLA's own.
 

@@ -28,6 +28,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from minillama import env
 from minillama.atomic_file import atomic_write
 from minillama.lab.translation import command_line
 from minillama.lab.translation.language_build import PACKAGE, Lab, Language
@@ -109,7 +110,7 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
     Raises nbclient.exceptions.CellExecutionError at the first cell that fails.
     """
     metadata = notebook.metadata
-    environment = {**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", "PYTHONPATH": _python_path()}
+    environment = {**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", "PYTHONPATH": env.python_path()}
     environment[VARIABLE] = ENGLISH
     client = NotebookClient(
         notebook,
@@ -126,11 +127,6 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = [_readable(output) for output in cell.outputs]
     return executed
-
-
-def _python_path() -> str:
-    """PYTHONPATH with this tree first, so that notebooks run on it."""
-    return os.pathsep.join(part for part in (str(LABS.parent), os.environ.get("PYTHONPATH", "")) if part)
 
 
 def _readable(output: NotebookNode) -> NotebookNode:

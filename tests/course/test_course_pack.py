@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from minillama.cli import main
+from minillama.course.copies.student_labs import check_empty
 from minillama.course.packing import pack_folder, student_wheel
 from minillama.course.packing.pack_archive import write_archive
-from minillama.course.packing.pack_folder import check_empty, make_pack
+from minillama.course.packing.pack_folder import make_pack
 from minillama.course.packing.pack_labs import model_files, student_files
 from minillama.course.packing.pip_runner import run_pip
 from minillama.course.packing.wheelhouse import size_text, this_platform, this_python

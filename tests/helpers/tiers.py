@@ -254,8 +254,6 @@ RULES = (
     Rule("lab/test_lab09.py::test_on_eight_devices"),
     Rule("lab/test_lab09.py::test_a_step_of_a_model_sends"),
     # the instructor's kit: one class of one lab quick
-    Rule("course/test_course_grade.py::TestTheClass::test_marks_of_two_labs", slow=".*"),
-    Rule("course/test_course_grade.py::TestExercises::test_solutions_get_full_marks", slow="0[2359]|1[247]"),
     Rule("course/test_course_grade.py::TestExercises::test_chinese_notebooks", slow="02"),
     Rule("course/test_course_grade.py::TestHostile", slow=".*"),
     # notebooks: one lab quick, all in CI

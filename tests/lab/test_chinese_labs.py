@@ -46,7 +46,7 @@ def test_whole_labs(chinese: Language, number: str) -> None:
 
 
 def test_the_package_is_whole(chinese: Language) -> None:
-    counts = files.counts(files.read_catalogue(chinese.package_path, LANGUAGE), chinese.package_messages())
+    counts = files.counts(files.read_catalogue(chinese.package.path, LANGUAGE), chinese.package_messages())
     assert counts.is_complete and counts.translated > 100
 
 

@@ -2,10 +2,9 @@
 
 import argparse
 from importlib import import_module
-from importlib.util import find_spec
 
-# Subcommand -> module in this folder with `add_parser(subparsers)` and `run(args) -> int`.
-SUBCOMMANDS = {"build": "build", "grade": "grade", "collect": "collect", "pack": "pack"}
+# Modules of this folder with `add_parser(subparsers)` and `run(args) -> int`.
+SUBCOMMANDS = ("build", "grade", "collect", "pack")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -13,10 +12,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "course", help="for instructors: copies, marks and packs of the labs", description=__doc__
     )
     nested = parser.add_subparsers(dest="subcommand", metavar="COMMAND", title="commands", required=True)
-    for module in SUBCOMMANDS.values():
-        if find_spec(f"{__name__}.{module}") is not None:
-            import_module(f"{__name__}.{module}").add_parser(nested)
+    for command in SUBCOMMANDS:
+        import_module(f"{__name__}.{command}").add_parser(nested)
 
 
 def run(args: argparse.Namespace) -> int:
-    return import_module(f"{__name__}.{SUBCOMMANDS[args.subcommand]}").run(args)
+    return import_module(f"{__name__}.{args.subcommand}").run(args)

@@ -68,5 +68,6 @@ def run(args: argparse.Namespace) -> int:
 def _print_points(exercises: "Sequence[Exercise]") -> None:
     for each in exercises:
         print(f"lab {each.lab}  {each.name:22} {each.points:4g}")
-    labs = len({each.lab for each in exercises})
-    print(f"{len(exercises)} exercises of {labs} labs, {sum(each.points for each in exercises):g} points")
+    count = len({each.lab for each in exercises})
+    labs = f"{count} lab" + "s" * (count != 1)
+    print(f"{len(exercises)} exercises of {labs}, {sum(each.points for each in exercises):g} points")

@@ -10,6 +10,7 @@ from minillama.cli.output.output_file import check_output_file
 from minillama.cli.output.terminal import INTERRUPTED, note, write_text
 from minillama.errors import OptionError, ResourceError
 
+LOOK_ALIKES = "look-alikes.html"
 EPILOG = """\
 SUBMISSIONS holds a folder, a notebook or a zip archive for each learner. Only the cells of exercises run, each lab in a
 fresh process with limits, and the package's own checks examine the functions. A learner's results files are not read.
@@ -91,9 +92,6 @@ def _grade(args: argparse.Namespace) -> int:
     if pairs:
         write_text(f"{len(pairs)} pairs of answers look alike, a hint and not a proof: {folder / LOOK_ALIKES}\n")
     return status
-
-
-LOOK_ALIKES = "look-alikes.html"
 
 
 def feedback_folder(args: argparse.Namespace) -> Path:

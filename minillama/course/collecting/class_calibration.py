@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from statistics import median
 
 from minillama.atomic_file import atomic_write
+from minillama.course.html_page import html_page
 from minillama.course.marking.submissions import Submission
 from minillama.lab.grading.lab_results import LabResults, Quantity, Results, read_results
 from minillama.lab.grading.report_html import calibration
@@ -15,10 +16,7 @@ from minillama.lab.widgets.figure import format_number
 
 KEPT = ("predictions", "measurements", "skipped", "changes")
 WITHIN = 2.0  # a prediction within this factor is near
-STYLE = (
-    "body{font:16px/1.5 Helvetica,Arial,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "td,th{text-align:left;padding:.2rem .8rem .2rem 0;border-bottom:1px solid #e6e6e6}pre{overflow-x:auto}"
-)
+STYLE = "body{max-width:60rem}td,th{text-align:left;padding:.2rem .8rem .2rem 0;border-bottom:1px solid #e6e6e6}"
 
 
 def learner_results(submission: Submission) -> Results:
@@ -82,13 +80,11 @@ def write_calibration(path: Path, found: Mapping[str, Results]) -> int:
         for tag, row in (("th", head), *(("td", row) for row in rows))
     )
     figure = calibration(class_results(found)).static_html()
-    page = (
-        "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>Class calibration</title>"
-        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'; "
-        f'img-src data:"><style>{STYLE}</style></head><body><h1>Class calibration</h1>'
+    body = (
         f"<p>{len(found)} learners. Right predictions are on the diagonal; skipped ones are crosses on the edge.</p>"
-        f"{figure}<table>{table}</table></body></html>\n"
+        f"{figure}<table>{table}</table>"
     )
+    page = html_page("Class calibration", body, STYLE, has_images=True)
     with atomic_write(path) as file:
         file.write(page.encode("utf-8", "replace"))
     return sum(int(row[2]) for row in rows)

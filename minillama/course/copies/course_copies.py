@@ -11,11 +11,11 @@ from minillama.course.copies.nbgrader_copies import write_nbgrader
 from minillama.course.copies.otter_copies import write_otter
 from minillama.course.copies.student_labs import (
     Notebook,
+    check_empty,
     path_in_language,
     read_notebook,
     write_notebook,
 )
-from minillama.errors import OptionError, ResourceError
 
 KINDS = ("student", "nbgrader", "otter")
 WRITERS = {"nbgrader": write_nbgrader, "otter": write_otter}
@@ -42,18 +42,6 @@ def write_copies(
     all_exercises = [each for _, exercises, *_ in found for each in exercises]
     _write_points(out / "points.csv", all_exercises)
     return all_exercises
-
-
-def check_empty(out: Path) -> None:
-    """Check that a folder is empty or free to create; raises OptionError or ResourceError."""
-    try:
-        if out.is_dir():
-            if any(out.iterdir()):
-                raise OptionError(f"{out} is not empty; name a new folder, or empty it")
-        elif out.exists() or out.is_symlink():
-            raise OptionError(f"{out} is not a folder; name a new one")
-    except OSError as error:
-        raise ResourceError(f"cannot read {out}: {error.strerror or error}") from None
 
 
 def _with_points(exercises: Sequence[Exercise], learner: Notebook) -> Notebook:

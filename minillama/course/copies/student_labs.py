@@ -50,6 +50,18 @@ def path_in_language(folder: Path, name: str, language: str) -> Path:
     return translated if language != ENGLISH and translated.is_file() else folder / name
 
 
+def check_empty(out: Path) -> None:
+    """Check that a folder is empty or free to create; raises OptionError or ResourceError."""
+    try:
+        if out.is_dir():
+            if any(out.iterdir()):
+                raise OptionError(f"{out} is not empty; name a new folder, or empty it")
+        elif out.exists() or out.is_symlink():
+            raise OptionError(f"{out} is not a folder; name a new one")
+    except OSError as error:
+        raise ResourceError(f"cannot read {out}: {error.strerror or error}") from None
+
+
 def read_notebook(path: Path) -> Notebook:
     """A notebook's content; raises FormatError or ResourceError with its path."""
     try:

@@ -5,12 +5,11 @@ import unicodedata
 from functools import partial
 from pathlib import Path
 
-import jinja2
-
 from minillama.atomic_file import atomic_write
 from minillama.course.learner_texts import learner_text
 from minillama.course.marking.class_marks import NOT_HANDED_IN
 from minillama.course.marking.marks import LearnerMark, State
+from minillama.lab.grading.html_template import html_template
 from minillama.lab.grading.lab_results import TITLES
 
 NEXT = {State.PASSED: "✔", State.NOT_YET: "✘", State.STOPPED: "✘", State.BY_READER: "…"}
@@ -61,7 +60,7 @@ def feedback_page(mark: LearnerMark) -> str:
         }
         for lab in mark.labs.values()
     ]
-    return _template().render(
+    return html_template(Path(__file__).with_name("feedback.html.jinja")).render(
         language=mark.language.replace("_", "-").replace("zh-CN", "zh-Hans"),
         heading=text("Feedback"),
         learner=mark.learner,
@@ -74,14 +73,3 @@ def feedback_page(mark: LearnerMark) -> str:
         labs=labs,
         your_code=text("your code"),
     )
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("feedback.html.jinja")

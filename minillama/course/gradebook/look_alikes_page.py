@@ -6,11 +6,12 @@ from pathlib import Path
 
 from minillama.atomic_file import atomic_write
 from minillama.course.gradebook.look_alikes import LookAlike
+from minillama.course.html_page import html_page
 
 MOST = 200  # pairs on the page
 STYLE = (
-    "body{font:16px/1.5 Helvetica,Arial,sans-serif;color:#222;max-width:80rem;margin:2rem auto;padding:0 1rem}"
-    "pre{overflow-x:auto;background:#f0f0f0;padding:.5rem;flex:1 1 20rem}.pair{display:flex;flex-wrap:wrap;gap:1rem}"
+    "body{max-width:80rem}pre{background:#f0f0f0;padding:.5rem;flex:1 1 20rem}"
+    ".pair{display:flex;flex-wrap:wrap;gap:1rem}"
 )
 HINT = (
     "A hint, not a proof: short exercises have few right forms, and learners may work together or read the same page. "
@@ -21,11 +22,7 @@ HINT = (
 
 def write_look_alikes(path: Path, pairs: Sequence[LookAlike]) -> None:
     """Write the page; self-contained, without scripts and links."""
-    parts = [
-        "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>Look-alikes</title>"
-        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<style>{STYLE}</style></head><body><h1>Look-alikes: {len(pairs)}</h1><p><b>{HINT}</b></p>"
-    ]
+    parts = [f"<p><b>{HINT}</b></p>"]
     for pair in pairs[:MOST]:
         names = "code and names" if pair.same_names else "code with other names"
         heading = (
@@ -35,5 +32,6 @@ def write_look_alikes(path: Path, pairs: Sequence[LookAlike]) -> None:
         parts.append(f"<h2>{html.escape(heading)}</h2><div class='pair'>{codes}</div>")
     if len(pairs) > MOST:
         parts.append(f"<p>{len(pairs) - MOST} more pairs are not shown.</p>")
+    page = html_page("Look-alikes", "\n".join(parts), STYLE, heading=f"Look-alikes: {len(pairs)}")
     with atomic_write(path) as file:
-        file.write("\n".join([*parts, "</body></html>\n"]).encode("utf-8", "replace"))
+        file.write(page.encode("utf-8", "replace"))

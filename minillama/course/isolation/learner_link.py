@@ -16,8 +16,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from minillama import env
 from minillama.course.isolation import plain_values as values
-from minillama.course.isolation.process_limits import PACKAGE
 
 LARGEST = 64 << 20  # bytes of one message of a learner's process
 MOST_CALLS_BACK = 100_000  # uses of the check's objects in one call
@@ -72,7 +72,7 @@ class LearnerProcess:
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": f"{home}/jax",
         }
-        environment |= {"OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": _search_path()}
+        environment |= {"OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": env.python_path()}
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             pass_fds=(theirs_in, theirs_out), cwd=home, env=environment, start_new_session=True,
@@ -196,11 +196,6 @@ class LearnerProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-
-
-def _search_path() -> str:
-    """PYTHONPATH with this package first."""
-    return os.pathsep.join(part for part in (str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")) if part)
 
 
 class FarFunction:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from minillama.course.copies.exercise_points import BY_READER
+from minillama.course.copies.exercise_points import BY_READER, points_of
 from minillama.course.marking.exercise_programs import Program, lab_of, programs, tried
 from minillama.course.marking.lab_exercises import all_labs
 from minillama.course.marking.marks import ItemMark, LabMark, LearnerMark, State
@@ -134,7 +134,8 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 def _item(row: dict[str, str], program: Program) -> ItemMark:
     return ItemMark(
-        row["item"], row["title"], State(row["state"]), row["message"], program.note, code=program.source
+        row["item"], row["title"], State(row["state"]), row["message"], program.note,
+        points_of(program.exercise.lab, program.exercise.item), program.source,
     )  # fmt: skip
 
 
@@ -146,10 +147,11 @@ def learner_names(paths: Sequence[Path]) -> list[str]:
 
 def not_handed_in(number: str) -> LabMark:
     """The marks of a lab that a learner did not hand in."""
-    state = {exercise: State.BY_READER if (number, exercise.item) in BY_READER else State.MISSING
-             for exercise in all_labs()[number].exercises}  # fmt: skip
-    items = tuple(ItemMark(exercise.item, exercise.item, found, "") for exercise, found in state.items())
-    return LabMark(number, items, reason=NOT_HANDED_IN)
+    items = []
+    for exercise in all_labs()[number].exercises:
+        state = State.BY_READER if (number, exercise.item) in BY_READER else State.MISSING
+        items.append(ItemMark(exercise.item, exercise.item, state, "", points=points_of(number, exercise.item)))
+    return LabMark(number, tuple(items), reason=NOT_HANDED_IN)
 
 
 def labs_handed_in(paths: Sequence[Path]) -> tuple[str, ...]:

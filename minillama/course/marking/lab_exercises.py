@@ -4,17 +4,13 @@ A cell's id is a hash of its stub. Jupyter keeps it when a learner edits the cel
 """
 
 import ast
-import json
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from minillama.course.copies.student_labs import chosen_labs, lab_names
+from minillama.course.copies.graded_exercises import exercises_of, source_of, tags_of
+from minillama.course.copies.student_labs import chosen_labs, lab_names, read_notebook
 from minillama.engine.loading.model_files import labs_folder
-
-_CHECK = re.compile(r"^check\.(\w+)\((\w+)\)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Lab:
 def all_labs(folder: Path | None = None) -> dict[str, Lab]:
     """The labs by number."""
     root = folder or labs_folder()
-    return {path.name[:2]: _lab(path) for path in sorted(root.glob("[0-9][0-9]_*.ipynb"))}
+    return {path.name[:2]: _lab(path) for path in (root / name for name in lab_names(root))}
 
 
 def labs_named(text: str) -> tuple[str, ...]:
@@ -53,33 +49,21 @@ def labs_named(text: str) -> tuple[str, ...]:
 
 
 def _lab(path: Path) -> Lab:
-    cells = _code_cells(path)
-    solved = path.parent / "solutions" / path.name
+    notebook, solved = read_notebook(path), path.parent / "solutions" / path.name
     solutions = {
-        name: source
-        for _, tags, source in (_code_cells(solved) if solved.is_file() else ())
-        if "solution" in tags
-        for name in defined_functions(source)
+        name: source_of(cell)
+        for cell in (read_notebook(solved)["cells"] if solved.is_file() else ())
+        if "solution" in tags_of(cell)
+        for name in defined_functions(source_of(cell))
     }
-    checks = {function: item for _, tags, text in cells if "check" in tags for item, function in _CHECK.findall(text)}
     exercises = []
-    for cell, tags, source in cells:
-        names = defined_functions(source) if "exercise" in tags else []
-        if names and names[0] in checks:
-            name = names[0]
-            exercises.append(Exercise(path.name[:2], cell, name, checks[name], source, solutions.get(name, "")))
-    context = tuple(source for _, tags, source in cells if not {"exercise", "check"} & set(tags))
-    return Lab(path.name[:2], path.stem, tuple(exercises), context, frozenset(cell for cell, _, _ in cells))
-
-
-def _code_cells(path: Path) -> list[tuple[str, Sequence[str], str]]:
-    """Id, tags and source of a notebook's code cells."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    return [
-        (cell["id"], cell["metadata"].get("tags", []), "".join(cell["source"]))
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "code"
-    ]
+    for each in exercises_of(path.name[:2], notebook):
+        cell = notebook["cells"][each.cell]
+        found = Exercise(each.lab, cell["id"], each.name, each.name, source_of(cell), solutions.get(each.name, ""))
+        exercises.append(found)
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    context = tuple(source_of(cell) for cell in cells if not {"exercise", "check"} & set(tags_of(cell)))
+    return Lab(path.name[:2], path.stem, tuple(exercises), context, frozenset(cell["id"] for cell in cells))
 
 
 def defined_functions(source: str) -> list[str]:

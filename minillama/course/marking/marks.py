@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from minillama.course.copies.exercise_points import EACH
+
 
 class State(StrEnum):
     """The state of an exercise."""
@@ -26,7 +28,7 @@ class ItemMark:
     state: State
     message: str
     note: str = ""
-    points: float = 1.0
+    points: float = EACH
     code: str = ""
 
     @property

@@ -116,10 +116,7 @@ def _from_folder(root: Path) -> tuple[dict[str, bytes], list[str]]:
             if not _wanted(inside):
                 continue
             if _is_full(files):
-                return files, [
-                    *notes,
-                    f"more than {MOST_FILES} files or {MOST_BYTES >> 20} MB; the others are left out",
-                ]
+                return files, [*notes, TOO_MANY]
             try:
                 files[str(inside)] = _read(path)
             except FormatError as error:

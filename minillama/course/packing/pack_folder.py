@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minillama.atomic_file import atomic_write, make_folder
-from minillama.course.copies.student_labs import chosen_labs, lab_names
+from minillama.course.copies.student_labs import check_empty, chosen_labs, lab_names
 from minillama.course.packing.pack_labs import model_files, student_files
 from minillama.course.packing.pack_texts import pack_texts
 from minillama.course.packing.pip_runner import PipRunner, run_pip
@@ -22,7 +22,7 @@ from minillama.course.packing.wheelhouse import (
     size_text,
 )
 from minillama.engine.loading.model_files import labs_folder
-from minillama.errors import OptionError, ResourceError
+from minillama.errors import ResourceError
 
 WHEELS_SIZE = 400_000_000  # bytes, about: 282 MB in November 2026, and room for packages that grow
 SUMS = "SHA256SUMS"
@@ -70,15 +70,6 @@ def make_pack(
         raise
     sizes = {path.name: folder_size(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     return Pack(folder, sizes)
-
-
-def check_empty(folder: Path) -> None:
-    """Raise OptionError unless a path is free or an empty folder."""
-    if folder.is_dir():
-        if any(folder.iterdir()):
-            raise OptionError(f"{folder} is not empty; name a new folder, or remove what is in it")
-    elif folder.exists() or folder.is_symlink():
-        raise OptionError(f"{folder} is not a folder; name a new one")
 
 
 def _fill(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -19,6 +18,7 @@ from plotly.offline import get_plotlyjs
 from minillama.atomic_file import atomic_write, make_folder
 from minillama.lab import lab_record
 from minillama.lab.grading.decisions import Decisions, TradeOff, limits_met, read_decisions
+from minillama.lab.grading.html_template import html_template
 from minillama.lab.grading.lab_results import TITLES, LabResults, Quantity, Results, read_results
 from minillama.lab.grading.rubric import rubric
 from minillama.lab.language import message, translate
@@ -45,23 +45,12 @@ def build_report(results_folder: Path, out: Path) -> Path:
     missing folder, and if `out` cannot be written.
     """
     results = read_results(results_folder)
-    page = _template().render(_page(results, read_decisions(results)))
+    template = html_template(Path(__file__).with_name("report.html.jinja"), t=translate)
+    page = template.render(_page(results, read_decisions(results)))
     make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(page.encode("utf-8", "replace"))  # half of a surrogate pair has no bytes
     return out
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.globals["t"] = translate
-    return environment.get_template("report.html.jinja")
 
 
 @dataclass(frozen=True)

@@ -138,3 +138,42 @@ FIXED = {
     "the fields differ": r"\{[^{}]+\}",
     "the cells of the row differ": r"(?:^|(?<= ))\|(?= |$)",
 }
+
+
+@dataclass(frozen=True)
+class CompiledCatalogue:
+    """A catalogue whose .mo file gettext reads, next to it.
+
+    source: what has its messages, such as `the package`. fix: the command that refreshes it.
+    """
+
+    path: Path
+    language: str
+    messages: list[Message]
+    source: str
+    fix: str
+
+    def update(self, title: str) -> None:
+        """Refresh both files from the messages."""
+        catalogue = updated(read_catalogue(self.path, self.language), self.messages, self.language)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_catalogue(catalogue, self.path, title, self.language)
+        write_compiled(catalogue, self.path.with_suffix(".mo"))
+
+    def compile(self) -> None:
+        """Write the .mo file."""
+        write_compiled(read_catalogue(self.path, self.language), self.path.with_suffix(".mo"))
+
+    def counts(self) -> Counts:
+        """Numbers of translated, fuzzy and missing messages."""
+        return counts(read_catalogue(self.path, self.language), self.messages)
+
+    def out_of_step(self) -> list[str]:
+        """Lines on outdated files, with the fix, and on lost fields."""
+        catalogue, lines = read_catalogue(self.path, self.language), []
+        if late := unknown(catalogue, self.messages):
+            name = f"{self.path.name} has other messages than {self.source}"
+            lines.append(f"{name}, such as {late[0][:60]!r}: run {self.fix}")
+        if translations(catalogue) != compiled(self.path.with_suffix(".mo")):
+            lines.append(f"{self.path.stem}.mo is not that of {self.path.name}: run {self.fix}")
+        return lines + [f"{self.path.name}: {problem}" for problem in problems(catalogue)]

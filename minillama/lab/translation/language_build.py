@@ -18,6 +18,7 @@ from minillama.lab.translation.code_strings import CodeStringError
 from minillama.lab.translation.package_messages import package_messages, prediction_messages
 from minillama.lab.translation.translated_notebook import code_of, lab_messages, translated_notebook, with_outputs
 
+BUILD = "python -m minillama.lab.build"
 PACKAGE = "package"  # in place of a lab's number: the messages of the package
 Store = Callable[[NotebookNode, Path], None]
 IsInStep = Callable[[NotebookNode, Path], bool]
@@ -61,8 +62,11 @@ class Language:
         return self.folder / self.name / "solutions" / f"{lab.source.stem}.ipynb"
 
     @property
-    def package_path(self) -> Path:
-        return self.locale / self.name / "LC_MESSAGES" / f"{DOMAIN}.po"
+    def package(self) -> files.CompiledCatalogue:
+        """The catalogue of the package."""
+        path, fix = self.locale / self.name / "LC_MESSAGES" / f"{DOMAIN}.po", f"{BUILD} --lang {self.name}"
+        messages = self.package_messages()
+        return files.CompiledCatalogue(path, self.name, messages, "the package", f"{fix} --update-po {PACKAGE}")
 
     def package_messages(self) -> list[files.Message]:
         """Messages of `minillama/lab`, and the names and units of predictions.
@@ -91,12 +95,9 @@ class Language:
             files.write_catalogue(catalogue, path, f"{self.name} of {lab.source.stem}", self.name)
             lines.append(f"lab {lab.number}: {files.counts(catalogue, lab.messages)}")
         if not wanted or PACKAGE in wanted:
-            messages, path = self.package_messages(), self.package_path
-            catalogue = files.updated(files.read_catalogue(path, self.name), messages, self.name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_catalogue(catalogue, path, f"{self.name} of minillama/lab", self.name)
-            files.write_compiled(catalogue, path.with_suffix(".mo"))
-            lines.append(f"package: {files.counts(catalogue, messages)}")
+            package = self.package
+            package.update(f"{self.name} of minillama/lab")
+            lines.append(f"package: {package.counts()}")
         return lines
 
     def write(self, wanted: Sequence[str]) -> list[str]:
@@ -112,9 +113,7 @@ class Language:
             executed = nbformat.read(lab.executed, as_version=4)
             self.store(with_outputs(solution, executed), self.solution_path(lab))
         if not wanted or PACKAGE in wanted:
-            files.write_compiled(
-                files.read_catalogue(self.package_path, self.name), self.package_path.with_suffix(".mo")
-            )
+            self.package.compile()
         return lines + self.counts(wanted)
 
     def notebooks(self, lab: Lab) -> tuple[NotebookNode, NotebookNode]:
@@ -130,8 +129,7 @@ class Language:
         labs = self._wanted(wanted) if wanted else self.labs
         lines = [f"lab {lab.number}: {self._lab_counts(lab)}" for lab in labs]
         if not wanted or PACKAGE in wanted:
-            catalogue = files.read_catalogue(self.package_path, self.name)
-            lines.append(f"package: {files.counts(catalogue, self.package_messages())}")
+            lines.append(f"package: {self.package.counts()}")
         return lines
 
     def _lab_counts(self, lab: Lab) -> files.Counts:
@@ -139,19 +137,12 @@ class Language:
 
     def out_of_step(self) -> list[str]:
         """A line with file and fix for each outdated catalogue and notebook."""
-        lines = [line for lab in self.started() for line in self._late(lab)]
-        catalogue, path = files.read_catalogue(self.package_path, self.name), self.package_path
-        update = f"run python -m minillama.lab.build --lang {self.name} --update-po {PACKAGE}"
-        if late := files.unknown(catalogue, self.package_messages()):
-            lines.append(f"{path.name} has other messages than the package, such as {late[0][:60]!r}: {update}")
-        if files.translations(catalogue) != files.compiled(path.with_suffix(".mo")):
-            lines.append(f"{path.stem}.mo is not that of {path.name}: {update}")
-        return lines + [f"{path.name}: {problem}" for problem in files.problems(catalogue)]
+        return [line for lab in self.started() for line in self._late(lab)] + self.package.out_of_step()
 
     def _late(self, lab: Lab) -> list[str]:
         """The lines of one lab."""
         path = self.catalogue_path(lab)
-        name, build = f"{path.parent.name}/{path.name}", f"python -m minillama.lab.build --lang {self.name}"
+        name, build = f"{path.parent.name}/{path.name}", f"{BUILD} --lang {self.name}"
         catalogue = files.read_catalogue(path, self.name)
         if late := files.unknown(catalogue, lab.messages):
             fix = f"run {build} --update-po {lab.number}"

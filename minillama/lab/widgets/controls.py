@@ -40,9 +40,8 @@ class Slider:
 
     def widget(self) -> widgets.Widget:
         return widgets.FloatSlider(
-            value=self.value, min=self.low, max=self.high, step=self.step, description=self.label, tooltip=self.help,
-            continuous_update=False, readout_format=".2f", layout=FULL, style=STYLE,
-        )  # fmt: skip
+            min=self.low, max=self.high, step=self.step, continuous_update=False, readout_format=".2f", **_common(self)
+        )
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,7 @@ class IntSlider:
     help: str = ""
 
     def widget(self) -> widgets.Widget:
-        return widgets.IntSlider(
-            value=self.value, min=self.low, max=self.high, description=self.label, tooltip=self.help,
-            continuous_update=False, layout=FULL, style=STYLE,
-        )  # fmt: skip
+        return widgets.IntSlider(min=self.low, max=self.high, continuous_update=False, **_common(self))
 
 
 @dataclass(frozen=True)
@@ -74,9 +70,7 @@ class Dropdown:
     help: str = ""
 
     def widget(self) -> widgets.Widget:
-        return widgets.Dropdown(
-            options=self.options, value=self.value, description=self.label, tooltip=self.help, layout=FULL, style=STYLE
-        )
+        return widgets.Dropdown(options=self.options, **_common(self))
 
 
 @dataclass(frozen=True)
@@ -89,31 +83,33 @@ class TextBox:
     help: str = ""
 
     def widget(self) -> widgets.Widget:
-        style = {"description_width": "19%"}  # as wide as in the columns below
-        return widgets.Text(
-            value=self.value, description=self.label, tooltip=self.help, continuous_update=False, layout=FULL,
-            style=style,
-        )  # fmt: skip
+        half = {"style": {"description_width": "19%"}}  # as wide as in the columns below
+        return widgets.Text(continuous_update=False, **_common(self) | half)
 
 
 Control = Slider | IntSlider | Dropdown | TextBox
 
 
-def knob(control: Control, widget: widgets.Widget) -> widgets.VBox:
+def _common(control: Control) -> dict[str, object]:
+    """Arguments of the widgets of all controls."""
+    return {
+        "value": control.value, "description": control.label, "tooltip": control.help, "layout": FULL, "style": STYLE,
+    }  # fmt: skip
+
+
+def knob(control: Control, widget: widgets.Widget, **layout: str) -> widgets.VBox:
     """A control's widget with its help, which is visible while the control has the focus."""
     line = widgets.HTML(html.escape(control.help)).add_class("minillama-help")
-    layout = widgets.Layout(overflow="visible")
-    return widgets.VBox([widget, line] if control.help else [widget], layout=layout).add_class("minillama-knob")
+    shown = [widget, line] if control.help else [widget]
+    return widgets.VBox(shown, layout=widgets.Layout(overflow="visible", **layout)).add_class("minillama-knob")
 
 
 def arranged(controls: Mapping[Control, widgets.Widget]) -> list[widgets.Widget]:
     """Lines of text over the whole width, and the other controls in columns below."""
-    lines = [knob(control, widget) for control, widget in controls.items() if isinstance(control, TextBox)]
+    wide = {"max_width": MOST_WIDTH, "width": "98%"}
+    lines = [knob(control, widget, **wide) for control, widget in controls.items() if isinstance(control, TextBox)]
     short = [knob(control, widget) for control, widget in controls.items() if not isinstance(control, TextBox)]
-    wide = {"max_width": MOST_WIDTH, "width": "98%", "overflow": "visible"}
-    layout = widgets.Layout(grid_template_columns=COLUMNS, grid_gap="2px 12px", **wide)
-    for line in lines:
-        line.layout = widgets.Layout(**wide)
+    layout = widgets.Layout(grid_template_columns=COLUMNS, grid_gap="2px 12px", overflow="visible", **wide)
     return [widgets.HTML(SHEET, layout=widgets.Layout(display="none")), *lines, widgets.GridBox(short, layout=layout)]
 
 

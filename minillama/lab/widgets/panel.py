@@ -51,7 +51,6 @@ class Panel:
         self.message = ""
         self._writing = False
         self._controls = {control: control.widget() for control in controls}
-        self._widgets = {control.name: widget for control, widget in self._controls.items()}
         self._state = widgets.HTML()
         self._output = widgets.HTML()
         self._start = widgets.Button(
@@ -68,7 +67,7 @@ class Panel:
         self._report(State.IDLE, "")
         if write is not None:
             self._output.value = text_box_html(translate("Press Start, and the text appears here."))
-        for widget in self._widgets.values():
+        for widget in self._controls.values():
             widget.observe(self._on_change, names="value")
         self._start.on_click(lambda _: self.start())
         self._stop.on_click(lambda _: self.stop())
@@ -76,7 +75,7 @@ class Panel:
     @property
     def settings(self) -> dict[str, ControlValue]:
         """Present values of the controls, by name."""
-        return {name: widget.value for name, widget in self._widgets.items()}
+        return {control.name: widget.value for control, widget in self._controls.items()}
 
     @property
     def state(self) -> State:
@@ -104,7 +103,7 @@ class Panel:
 
     def set(self, name: str, value: ControlValue) -> None:
         """Set one control, with the same effect as in the browser."""
-        self._widgets[name].value = value
+        next(widget for control, widget in self._controls.items() if control.name == name).value = value
 
     def start(self) -> None:
         """Stop the running job; redraw and write with the present settings."""
