@@ -16,6 +16,7 @@ from minillama.gguf import TensorType
 from minillama.lab import Dropdown, Figure, IntSlider, Panel, Prediction, Slider, TextBox, lab_record
 from minillama.lab.experiments import quantised_blocks
 from minillama.lab.plots import lab_plots
+from minillama.lab.plots.measurement_plots import heat_map, pareto
 from minillama.lab.widgets import panel as panel_module
 from minillama.lab.widgets.background_job import JobRunner, State
 from minillama.lab.widgets.controls import Settings, knob
@@ -282,3 +283,17 @@ def test_a_figure_without_data_has_no_axes() -> None:
     assert empty.xaxis.visible is False and "nothing measured" in empty.annotations[0].text
     full = Figure(apply_layout(go.Figure(go.Scatter(x=[1], y=[2])), "title", "x", "y"), "text").plotly.layout
     assert full.xaxis.visible is None and not full.annotations
+
+
+def test_empty_traces_have_no_axes() -> None:
+    """A map and a Pareto front before the first measurement, and the same with one value."""
+    for empty, full in (
+        (
+            heat_map(("1", "2"), ("a",), {}, "t", "x", "y"),
+            heat_map(("1", "2"), ("a",), {("1", "a"): 3.0}, "t", "x", "y"),
+        ),
+        (pareto({}, "t", "x", "y"), pareto({"Q4_0": (1.0, 2.0)}, "t", "x", "y")),
+    ):
+        assert empty.plotly.layout.xaxis.visible is False and empty.plotly.layout.showlegend is False
+        assert full.plotly.layout.xaxis.visible is None and not full.plotly.layout.annotations
+        assert "<img " in empty.static_html() and "<img " in full.static_html()

@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import plotly.graph_objects as go
+from plotly.basedatatypes import BaseTraceType
 
 from minillama.lab.language import translate
 from minillama.lab.svg.static_figure import figure_svg
@@ -113,11 +115,21 @@ def make_room_for_legend(figure: go.Figure) -> None:
 def hide_empty_axes(figure: go.Figure) -> None:
     """Hide the axes of a figure that shows nothing yet: plotly would invent their numbers."""
     layout = figure.layout
-    if figure.data or layout.shapes or layout.annotations:
+    if any(map(_has_values, figure.data)) or layout.shapes or layout.annotations:
         return
+    figure.update_layout(showlegend=False)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-    figure.add_annotation(text=translate("nothing measured yet"), showarrow=False, font={"size": 14, "color": GREY})
+    centre = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
+    figure.add_annotation(
+        text=translate("nothing measured yet"), showarrow=False, font={"size": 14, "color": GREY}, **centre
+    )
+
+
+def _has_values(trace: BaseTraceType) -> bool:
+    """True unless all heights of a trace are missing; a trace without heights has values."""
+    heights = next((trace[name] for name in ("z", "y") if name in trace), None)
+    return heights is None or any(value is not None for value in np.ravel(np.asarray(heights, object)))
 
 
 def token_label(piece: str) -> str:
