@@ -18,10 +18,10 @@ from tests.fuzz.toy_kind import CRASH, EXCEPTION, HANG, LARGE, LATE_ONCE, LONG_E
 from tests.fuzz.wire_sessions import SESSIONS
 
 SLICE = {
-    "gguf": 600,
+    "gguf": 300,
     "tokenizer": 400,
-    "template": 200,
-    "wire": 300,
+    "template": 120,
+    "wire": 150,
     "cli": 200,
     "side_file": 600,
     "grammar": 120,
