@@ -78,7 +78,7 @@ class BatchEngine:
     @property
     def ctx_size(self) -> int:
         """Tokens of context of each slot."""
-        return self._scheduler.capacity
+        return self._scheduler.limit.capacity
 
     def submit(
         self,

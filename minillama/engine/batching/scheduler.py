@@ -13,14 +13,14 @@ from minillama.engine.batching.counters import ChunkRecord, Counters, SlotInfo, 
 from minillama.engine.batching.executor import Executor, SampledToken
 from minillama.engine.batching.policy.admission import Admission
 from minillama.engine.batching.policy.chunk_rule import ChunkRule
+from minillama.engine.batching.policy.context_limit import ContextLimit
 from minillama.engine.batching.policy.prefix_reuse import PrefixReuse
-from minillama.engine.batching.policy.slot_choice import common_tokens, oldest_prompt
+from minillama.engine.batching.policy.slot_choice import oldest_prompt
 from minillama.engine.batching.policy.slot_drafter import SlotDrafter
 from minillama.engine.batching.policy.step_plan import plan_steps
 from minillama.engine.batching.policy.turn_log import TurnLog
 from minillama.engine.batching.prefix_cache import PrefixCache
 from minillama.engine.batching.slots import ChunkUnderWay, DrawUnderWay, Slot, grammar_masks
-from minillama.engine.generation.context_shift import kept_tokens, shift
 from minillama.engine.result import Reason
 from minillama.errors import ResourceError, first_line
 
@@ -55,7 +55,6 @@ class Scheduler:
         self.slots = [Slot(number) for number in range(rules.slots)]
         self.counters = Counters()
         self.executor = make_executor()
-        self.capacity = self.executor.capacity
         self._make_executor, self._rules, self._clock = make_executor, rules, clock
         self._drafter = drafter
         self.admission = Admission(self.slots, rules.similarity, self._fail, wake)
@@ -64,6 +63,7 @@ class Scheduler:
         self._prefixes = PrefixReuse(self.prefix_cache, self.counters)
         self._under_way: list[ChunkUnderWay | DrawUnderWay] = []
         self._log = TurnLog(clock)
+        self.limit = ContextLimit(self.executor.capacity, self.executor.rewinds, self._log)
         self._unstepped = 0  # tokens of chunks since the last step
 
     @property
@@ -155,7 +155,7 @@ class Scheduler:
 
     def slots_info(self) -> list[SlotInfo]:
         """The state of every slot."""
-        return [slot.info(self.capacity, is_drafted=self._drafter is not None) for slot in self.slots]
+        return [slot.info(self.limit.capacity, is_drafted=self._drafter is not None) for slot in self.slots]
 
     # ---- requests come and go ----
 
@@ -192,39 +192,15 @@ class Scheduler:
 
     def _step(self) -> None:
         """Run the latest token of every text that goes on, and its draft."""
-        rows = [slot for slot in self.slots if slot.is_generating and self._goes_on(slot)]
+        rows = [slot for slot in self.slots if slot.is_generating and self.limit.goes_on(slot)]
         self._unstepped = 0
         for step in plan_steps(rows, self._drafter):
             draw = step.dispatch(self.executor, self.counters)
             for slot in step.rows:
                 slot.run_latest()
-            owners = tuple((slot, slot.task, self._is_full(slot)) for slot in step.rows if slot.task)
+            owners = tuple((slot, slot.task, self.limit.is_full(slot)) for slot in step.rows if slot.task)
             self._under_way.append(DrawUnderWay(draw, owners))
         self._log.add(rows=tuple((slot.number, slot.task.number) for slot in rows if slot.task))
-
-    def _goes_on(self, slot: Slot) -> bool:
-        """Whether a text needs one more token; a full slot first drops its older half."""
-        assert slot.task is not None
-        if slot.drawn and 0 <= slot.task.request.n <= slot.drawn:
-            return False
-        if not self._is_full(slot):
-            return True
-        if slot.task.shifts:
-            self._shift(slot, slot.task)
-        return False
-
-    def _is_full(self, slot: Slot) -> bool:
-        """Whether the text and its latest token fill the slot."""
-        return len(slot.text) + 1 >= self.capacity
-
-    def _shift(self, slot: Slot, task: BatchTask) -> None:
-        """Drop the older half of a text, and run the rest again."""
-        keep = kept_tokens(task.request.keep, len(task.ids), self.capacity, add_bos=task.add_bos)
-        rest = shift(slot.text, keep)
-        cached = common_tokens(slot, rest, rewinds=self.executor.rewinds)
-        slot.go_on_with(rest, cached)
-        task.stream.is_shifted = True
-        self._log.note(f"context shift in slot {slot.number}")
 
     def _is_burst(self) -> bool:
         """Whether the oldest unread prompt is read whole, without a step before it."""
@@ -269,7 +245,7 @@ class Scheduler:
                     break
                 if place > 0:  # the token before was a right guess, which the pass has run
                     slot.run_latest()
-                    is_full = self._is_full(slot)
+                    is_full = self.limit.is_full(slot)
                     task.stream.accepted_tokens += 1
                     self.counters.accepted_drafts += 1
                 self._receive_token(slot, task, sampled, is_full=is_full)
