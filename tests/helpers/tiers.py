@@ -196,7 +196,7 @@ RULES = (
     Rule("engine/test_executable_cache.py::test_a_new_process", slow=".*"),
     # kernels: the processor's own instruction set quick, the generic one (seconds a kernel) for some types in CI
     Rule("kernels/test_cpu_attention.py::TestEveryKernel",
-         "(20-12-8|64-64-3)-(?!.*(generic|avx512)).*",
+         "(20-12-8|64-64-3)-(?!.*(generic|avx512|avx-vnni)).*",
          "(?!.*generic).*(f16-f16|q8_0-f32|q4_0-q5_1).*|.*20-12-8.*f16-f16.*generic.*"),
     Rule("kernels/test_cpu_attention.py::test_concurrent_threads", slow=".*"),
     Rule("kernels/test_weight.py::TestEveryType", ".*(Q4_0|Q8_0|Q4_K|Q6_K|IQ4_XS|F16|IQ2_S).*", ".*"),
@@ -209,7 +209,7 @@ RULES = (
          "(?!.*generic).*|(IQ2_XXS|TQ1_0).*"),
     Rule("kernels/test_grouped_products.py::TestEveryType", ".*(Q6_K|F16).*", ".*"),
     Rule("kernels/test_cpu_matmul.py::TestEveryKernel",
-         ".*-(Q4_0|Q4_K)-avx2|.*-(Q8_0|F16)-(?!generic|avx2).*",
+         ".*-(Q4_0|Q4_K)-avx2|.*-(Q8_0|F16)-(?!generic|avx2|avx-vnni).*",
          ".*-avx2.*|.*(Q4_0|[^B]F16|Q6_K|IQ2_XXS|TQ1_0).*"),
     Rule("kernels/test_cpu_matmul.py::test_all_shapes", "Q4_0-(?!generic).*", "(?!.*generic).*|.*(Q6_K|F16).*"),
     Rule("kernels/test_cpu_matmul.py::test_zeros", "(?!.*generic).*", ".*"),

@@ -34,10 +34,10 @@ from test_weight import EXACT, random_bytes
 from minillama import env
 from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.matmul import activations_amx, gemm_amx
-from minillama.kernels.cpu.matmul.activations import PANEL_TOKENS, PanelLayout, RowLayout
+from minillama.kernels.cpu.matmul.activations import PanelLayout, RowLayout, code_bytes
 from minillama.kernels.cpu.matmul.code_products import sum_groups
-from minillama.kernels.cpu.matmul.gemm import MAX_UNPACKED_ROWS
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
+from minillama.kernels.cpu.matmul.microtile import MAX_UNPACKED_ROWS, Shape
 from minillama.kernels.cpu.matmul_strategies import DECODE_TOKENS
 from minillama.kernels.cpu.runtime import registry
 from minillama.kernels.cpu.runtime.machine_code import callable_at
@@ -49,8 +49,9 @@ from minillama.kernels.decode_blocks import decode
 FLOAT_ROUNDING = 3e-6  # of a sum of some thousand products, relative to the sum of their absolute values
 QUICK = (Type.Q4_0, Type.Q6_K, Type.F16)  # types whose tests are quick with all instruction sets
 USUAL = (Type.Q8_0, Type.Q4_K, Type.Q5_K, Type.IQ4_XS, Type.BF16)
-# the kernels of the generic instruction set take seconds to compile; AMX shares most kernels with AVX-512
-SLOW = {Isa.GENERIC} | ({Isa.AVX512} if ISAS[0] is Isa.AMX else set())
+# the kernels of the generic instruction set take seconds to compile; AMX shares most kernels with AVX-512, and
+# AVX-VNNI with AVX2
+SLOW = {Isa.GENERIC, Isa.AVX_VNNI, *([Isa.AVX512] if ISAS[0] is Isa.AMX else [])} - {ISAS[0]}
 
 
 def marks(kind: Type, isa: Isa) -> tuple[pytest.MarkDecorator, ...]:
@@ -106,9 +107,11 @@ def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray, role: Role | N
         )
         size = units * activations_amx.TileLayout(width, parts).size
     else:
-        prepare, kernel, units, step = Role.PREPARE_GEMM, Role.GEMM, -(-tokens // PANEL_TOKENS), MAX_UNPACKED_ROWS
-        group = FORMATS[kind].group if kind in FORMATS else None
-        size = units * (PanelLayout(width, group).size if group else 4 * width * PANEL_TOKENS)
+        panel = Shape.of(isa, is_float=kind not in FORMATS).panel
+        prepare, kernel, units, step = Role.PREPARE_GEMM, Role.GEMM, -(-tokens // panel), MAX_UNPACKED_ROWS
+        size = units * 4 * width * panel
+        if kind in FORMATS:
+            size = units * PanelLayout(width, FORMATS[kind].group, panel, code_bytes(FORMATS[kind], isa)).size
     scratch, y_rows = guarded(np.zeros(size + 64, np.uint8)), guarded(np.full((tokens, rows), np.nan, np.float32))
     raw, x = guarded(raw), guarded(x)
     source = x if size == 0 else scratch
@@ -286,24 +289,19 @@ class TestQuantisedActivations:
     def test_gemm_panels(self, isa: Isa, x: np.ndarray) -> None:
         if activation_terms(Type.Q8_0, isa) is not None:
             pytest.skip("tiles take bfloat16")
-        scratch = self.prepared(isa, Role.PREPARE_GEMM, x, 2)
+        tokens, size = Shape.of(isa, is_float=False).panel, code_bytes(FORMATS[Type.Q8_0], isa)
+        scratch = self.prepared(isa, Role.PREPARE_GEMM, x, -(-len(x) // tokens))
         codes, scales = self.expected(x)
-        layout = PanelLayout(self.WIDTH, 32)
-        panel = scratch[: layout.size]
-        found = (
-            panel[: self.WIDTH * PANEL_TOKENS]
-            .view(np.int8)
-            .reshape(-1, PANEL_TOKENS, 4)
-            .swapaxes(0, 1)
-            .reshape(PANEL_TOKENS, -1)
-        )
-        np.testing.assert_array_equal(found, codes[:PANEL_TOKENS])
-        words = panel[self.WIDTH * PANEL_TOKENS :].reshape(3, self.WIDTH // 32, PANEL_TOKENS, 4)
-        sums = codes.reshape(*scales.shape, 32).sum(-1)[:PANEL_TOKENS]
-        np.testing.assert_array_equal(words[0].copy().view(np.float32)[..., 0].T, scales[:PANEL_TOKENS])
-        scaled = scales[:PANEL_TOKENS] * sums.astype(np.float32)
-        np.testing.assert_array_equal(words[1].copy().view(np.float32)[..., 0].T, scaled)
-        np.testing.assert_array_equal(words[2].copy().view(np.int32)[..., 0].T, -128 * sums)
+        panel = scratch[: PanelLayout(self.WIDTH, 32, tokens, size).size]
+        words = panel[: self.WIDTH * tokens * size].view(np.int8 if size == 1 else np.int16)
+        found = words.reshape(-1, tokens, 4 // size).swapaxes(0, 1).reshape(tokens, -1)
+        np.testing.assert_array_equal(found, codes[:tokens])
+        factors = panel[self.WIDTH * tokens * size :].reshape(3, self.WIDTH // 32, tokens, 4)
+        sums = codes.reshape(*scales.shape, 32).sum(-1)[:tokens]
+        np.testing.assert_array_equal(factors[0].copy().view(np.float32)[..., 0].T, scales[:tokens])
+        scaled = scales[:tokens] * sums.astype(np.float32)
+        np.testing.assert_array_equal(factors[1].copy().view(np.float32)[..., 0].T, scaled)
+        np.testing.assert_array_equal(factors[2].copy().view(np.int32)[..., 0].T, -128 * sums)
 
 
 @cases([Type.Q4_0, Type.Q8_0, Type.Q4_K, Type.Q6_K, Type.F16])
@@ -317,6 +315,17 @@ def test_all_shapes(kind: Type, isa: Isa, data: st.DataObject) -> None:
     raw = random_bytes(kind, rows, width, seed=rows)
     x = np.random.default_rng(width).standard_normal((tokens, width)).astype(np.float32)
     check(kind, raw, x, product(kind, isa, raw, x), isa)
+
+
+@cases([Type.Q4_0, Type.Q8_0, Type.F16])
+def test_a_token_of_a_prompt_has_the_same_bits_in_a_longer_one(kind: Type, isa: Isa) -> None:
+    """Whole panels, narrow ones, and more rows than are unpacked at a time."""
+    raw = random_bytes(kind, 70, 2304)
+    x = np.random.default_rng(8).standard_normal((56, 2304)).astype(np.float32)
+    y = product(kind, isa, raw, x, Role.GEMM)
+    for tokens in (3, 9, 17, 32, 49):
+        shorter = product(kind, isa, raw, x[:tokens], Role.GEMM)
+        np.testing.assert_array_equal(shorter.view(np.uint32), y[:tokens].view(np.uint32))
 
 
 @pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q6_K, Type.F16], ids=lambda kind: kind.name)

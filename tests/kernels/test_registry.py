@@ -27,8 +27,21 @@ class TestChoice:
             assert registry.chosen_isa().value == word
         registry.chosen_isa.cache_clear()
 
+    @pytest.mark.parametrize(
+        ("features", "found"),
+        [
+            ("avx2 fma f16c", "avx2 generic"),
+            ("avx2 fma f16c avxvnni", "avx-vnni avx2 generic"),
+            ("avx2 fma f16c avx512f avx512bw avx512vl avx512vnni", "avx512 avx2 generic"),
+            ("avx2 avxvnni", "generic"),
+        ],
+    )
+    def test_processors_have_these(self, monkeypatch: pytest.MonkeyPatch, features: str, found: str) -> None:
+        monkeypatch.setattr(registry.binding, "get_host_cpu_features", lambda: dict.fromkeys(features.split(), True))
+        assert [isa.value for isa in registry.available_isas()] == found.split()
+
     def test_a_missing_instruction_set_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(registry, "detect_isa", lambda: Isa.GENERIC)
+        monkeypatch.setattr(registry, "available_isas", lambda: (Isa.GENERIC,))
         monkeypatch.setenv("MINILLAMA_CPU_KERNELS", "avx2")
         registry.chosen_isa.cache_clear()
         with pytest.raises(OptionError, match="MINILLAMA_CPU_KERNELS is avx2, which this processor lacks; it has gen"):

@@ -7,8 +7,9 @@ from gguf import GGMLQuantizationType as Type
 from minillama import env
 from minillama.gguf.types import row_bytes
 from minillama.kernels.cpu.formats import FORMATS
-from minillama.kernels.cpu.matmul import activations_amx, gemm, gemm_amx
-from minillama.kernels.cpu.matmul.activations import PANEL_TOKENS, PanelLayout, RowLayout
+from minillama.kernels.cpu.matmul import activations_amx, gemm_amx
+from minillama.kernels.cpu.matmul.activations import PanelLayout, RowLayout, code_bytes
+from minillama.kernels.cpu.matmul.microtile import Shape
 from minillama.kernels.cpu.runtime.registry import Role, activation_terms, chosen_isa
 from minillama.kernels.cpu.skinny_gemm import row_blocks
 from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS, tile_bytes
@@ -75,11 +76,12 @@ def gemm_strategy(kind: Type, rows: int, width: int) -> Strategy:
     terms = activation_terms(kind, chosen_isa())
     if terms is not None:
         return _amx_strategy(rows, width, terms)
-    form = FORMATS.get(kind)
-    size = 4 * width * PANEL_TOKENS if form is None else PanelLayout(width, form.group).size
-    task_rows = min(gemm.MAX_UNPACKED_ROWS, max(8, rows // 32 // 8 * 8))
-    layout = None if form is None else (form.group, form.zero_point)
-    return Strategy(Role.GEMM, Role.PREPARE_GEMM, PANEL_TOKENS, PANEL_TOKENS, size, layout, task_rows)
+    form, isa = FORMATS.get(kind), chosen_isa()
+    shape, layout = Shape.of(isa, is_float=form is None), None if form is None else (form.group, form.zero_point)
+    size = 4 * width * shape.panel
+    if form is not None:
+        size = PanelLayout(width, form.group, shape.panel, code_bytes(form, isa)).size
+    return Strategy(Role.GEMM, Role.PREPARE_GEMM, shape.panel, shape.panel, size, layout, shape.task_rows(rows))
 
 
 def _amx_strategy(rows: int, width: int, terms: int) -> Strategy:

@@ -11,6 +11,8 @@ from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array
 from minillama.lab.grading.check import score as score_of
 from minillama.lab.language import message, translate
 
+_KERNEL_CHOICES = ("auto", "amx", "avx512", "avx-vnni", "avx2", "generic", "off")
+
 LAB = "08"
 MIN_CHANGES = 3  # changes
 
@@ -158,8 +160,8 @@ def _check_plan(plan: Sequence[Change], start: Flags) -> None:
         if change.flag not in TUNABLE_FLAGS:
             flags_text = ", ".join(TUNABLE_FLAGS)
             raise NotYet(translate("{flag!r} is none of {flags}", flag=change.flag, flags=flags_text))
-        if change.flag == KERNELS and change.value not in ("auto", "amx", "avx512", "avx2", "generic", "off"):
-            text = message("{name} is auto, amx, avx512, avx2, generic or off, not {value!r}")
+        if change.flag == KERNELS and change.value not in _KERNEL_CHOICES:
+            text = message("{name} is auto, amx, avx512, avx-vnni, avx2, generic or off, not {value!r}")
             raise NotYet(translate(text, name=KERNELS, value=change.value))
         if not isinstance(change.value, str):
             text = message("values are command-line words: write {value!r}, in quotes")

@@ -44,7 +44,12 @@ STEP = BLOCKS * BLOCK_WEIGHTS
 SUM_LANES = 16
 FUNCTION = "product"  # its name in the machine code
 Body = Callable[["Blocks", "FloatInput | CodedInput", Value], object]
-_ALLOWED = {"avx512": ("avx2", "avx512"), "amx": ("avx2", "avx512"), "avx2": ("avx2",)}  # families of intrinsics
+_ALLOWED = {  # beginnings of the names of intrinsics
+    "avx512": ("avx2.", "avx512."),
+    "amx": ("avx2.", "avx512."),
+    "avx-vnni": ("avx2.", "avx512.vpdpbusd.128", "avx512.vpdpbusd.256"),
+    "avx2": ("avx2.",),
+}
 
 
 class Blocks:
@@ -171,7 +176,7 @@ def _checked(sums: object) -> Value:
 def _refuse_foreign(text: str, isa: Isa) -> None:
     """Raise OptionError for instructions that LLVM cannot select here: it would end the process."""
     for name in re.findall(r'"?llvm\.x86\.([\w.]+)', text):
-        if name.partition(".")[0] not in _ALLOWED.get(isa.value, ()) or "bf16" in name:
+        if not name.startswith(_ALLOWED.get(isa.value, ())) or "bf16" in name:
             raise OptionError(
                 translate(
                     "the instruction {name} is not for this exercise; use dot, or plain vector operations", name=name

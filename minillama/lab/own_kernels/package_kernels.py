@@ -11,13 +11,13 @@ from minillama.kernels.cpu.formats import FLOAT_FORMATS, FORMATS
 from minillama.kernels.cpu.matmul import activations, gemv
 from minillama.kernels.cpu.matmul.activations import STEP
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
+from minillama.kernels.cpu.runtime import registry
 from minillama.kernels.cpu.runtime.machine_code import (
     callable_at,
     compile_kernels,
     compile_listing,
     load_machine_code,
 )
-from minillama.kernels.cpu.runtime.registry import detect_isa
 from minillama.kernels.cpu.simd import Isa, Module
 from minillama.lab.own_kernels.block_kernels import BLOCK_BYTES, BLOCK_WEIGHTS
 from minillama.lab.own_kernels.traced_kernels import CountedKernel
@@ -28,8 +28,7 @@ FLOAT_STEP = 32  # weights of a row in a step of a float kernel
 
 def available_isas() -> tuple[Isa, ...]:
     """Instruction sets of this processor, best first; AMX has the GEMV of AVX-512."""
-    found = list(Isa)[list(Isa).index(detect_isa()) :]
-    return tuple(isa for isa in found if isa is not Isa.AMX)
+    return tuple(isa for isa in registry.available_isas() if isa is not Isa.AMX)
 
 
 @cache
@@ -38,7 +37,7 @@ def package_kernel(kind: str, isa: Isa) -> CountedKernel:
 
     It takes a second or more, once. Raises OptionError for an instruction set that this processor lacks.
     """
-    if isa not in available_isas() and isa is not detect_isa():
+    if isa not in available_isas() and isa is not registry.detect_isa():
         names = ", ".join(each.value for each in available_isas())
         raise OptionError(f"{isa.value} is not an instruction set of this processor; choose from {names}")
     return CountedKernel(f"package, {kind}", compile_listing(isa, lambda module: _define(module, Type[kind])), isa,

@@ -16,7 +16,9 @@ from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.simd import (
     F32,
     I8,
+    I16,
     U32,
+    Isa,
     Module,
     Value,
     ValueLike,
@@ -36,7 +38,6 @@ from minillama.kernels.cpu.simd import (
 from minillama.kernels.cpu.unpack_shuffled import SEGMENT
 
 BLOCK = 32  # values that share a scale
-PANEL_TOKENS = 32  # tokens of a whole panel
 PANEL_STEP = 8  # the last panel may have fewer tokens, a multiple of this
 STEP = 256  # weights of a row that the GEMV and the skinny GEMM multiply at a time
 
@@ -66,26 +67,43 @@ class RowLayout:
         return token + self.width + self.width // self.group * 4 + weight // self.group * 4
 
 
+def panel_tokens(isa: Isa) -> int:
+    """Tokens of a whole panel: two vectors of floats."""
+    return 32 if isa.has_avx512 else 16
+
+
+def code_bytes(form: Format, isa: Isa) -> int:
+    """Bytes of a code in the GEMM: two for codes above 127 on AVX2.
+
+    There the sum of two products of bytes does not fit in 16 bits.
+    """
+    return 2 if form.codes_above_127 and isa is Isa.AVX2 else 1
+
+
 @dataclass(frozen=True)
 class PanelLayout:
-    """Layout for GEMM: panels of `lanes` tokens, four consecutive codes of a token adjacent."""
+    """Layout for GEMM: panels of `lanes` tokens.
+
+    Four bytes of consecutive codes of a token are adjacent.
+    """
 
     width: ValueLike  # K
     group: int
-    lanes: ValueLike = PANEL_TOKENS
+    lanes: ValueLike
+    code_bytes: int = 1
 
     @property
     def size(self) -> ValueLike:
         """Bytes of a panel."""
-        return (self.width + self.width // self.group * 12) * self.lanes
+        return (self.width * self.code_bytes + self.width // self.group * 12) * self.lanes
 
     def codes(self, panel: Value, weight: Value) -> Value:
-        """Address of int8 codes [K/4, lanes, 4] from a weight on."""
-        return panel + weight * self.lanes
+        """Address of codes, int8 [K/4, lanes, 4] or int16 [K/2, lanes, 2]."""
+        return panel + weight * self.code_bytes * self.lanes
 
     def scales(self, panel: Value, weight: Value) -> Value:
         """Address of d, float32 [K/group, lanes], from the group of a weight on."""
-        return panel + self.width * self.lanes + weight // self.group * 4 * self.lanes
+        return panel + self.width * self.code_bytes * self.lanes + weight // self.group * 4 * self.lanes
 
     def scaled_sums(self, panel: Value, weight: Value) -> Value:
         """Address of d sum(codes), float32 [K/group, lanes], from the group of a weight on."""
@@ -137,36 +155,40 @@ def store_groups(form: Format, d: Value, codes: Value, scales: Sequence[Value], 
             store(d * total.to(F32) * -1.0 if form.has_minimum else total * -form.zero_point, correction)
 
 
-def panel_counts(tokens: Value) -> tuple[Value, Value]:
-    """Number of whole panels, and tokens of a last one, a multiple of `PANEL_STEP`."""
-    whole = (tokens + (PANEL_STEP - 1)) // PANEL_TOKENS  # a panel that lacks less than a step counts as whole
-    rest = (tokens - min_(tokens, whole * PANEL_TOKENS) + (PANEL_STEP - 1)) // PANEL_STEP * PANEL_STEP
+def panel_counts(tokens: Value, most: int) -> tuple[Value, Value]:
+    """Number of whole panels of `most` tokens, and tokens of a last one.
+
+    They are a multiple of `PANEL_STEP`.
+    """
+    whole = (tokens + (PANEL_STEP - 1)) // most  # a panel that lacks less than a step counts as whole
+    rest = (tokens - min_(tokens, whole * most) + (PANEL_STEP - 1)) // PANEL_STEP * PANEL_STEP
     return whole, rest
 
 
-def _panel_lanes(tokens: Value, panel: Value) -> Value:
-    whole, rest = panel_counts(tokens)
-    return select(panel < whole, const(PANEL_TOKENS), rest)
+def _panel_lanes(tokens: Value, panel: Value, most: int) -> Value:
+    whole, rest = panel_counts(tokens, most)
+    return select(panel < whole, const(most), rest)
 
 
-def define_quantised_panels(module: Module, name: str, group: int, zero_point: int) -> None:
+def define_quantised_panels(module: Module, name: str, form: Format) -> None:
     """`name(args, first, last)`: quantise panels first to last - 1; lanes after the last token are zeros."""
+    most, size, group, zero_point = panel_tokens(module.isa), code_bytes(form, module.isa), form.group, form.zero_point
 
     def body(address: Value, first: Value, last: Value) -> None:
         args = MatmulArgs(address)
         for p in loop(first, last):
-            lanes = _panel_lanes(args.tokens, p)
-            layout = PanelLayout(args.width, group, lanes)
-            panel = args.x + PanelLayout(args.width, group).size * p
+            lanes = _panel_lanes(args.tokens, p, most)
+            layout = PanelLayout(args.width, group, lanes, size)
+            panel = args.x + PanelLayout(args.width, group, most, size).size * p
             for lane in loop(0, lanes):
-                t = p * PANEL_TOKENS + lane
+                t = p * most + lane
                 is_token = t < args.tokens
                 source = args.source + args.width * select(is_token, t, 0) * 4
                 for k in loop(0, args.width, BLOCK):
                     d, codes = quantise_block(source + k * 4)
                     d = select(is_token, d, 0.0)
-                    words = codes.to(I8).bitcast(U32)
-                    for i in range(BLOCK // 4):
+                    words = codes.to(I8 if size == 1 else I16).bitcast(U32)
+                    for i in range(words.lanes):
                         store(words[i], layout.codes(panel, k) + lane * 4 + lanes * (4 * i))
                     for g in range(BLOCK // group):
                         total = reduce_sum(codes.permute(range(g * group, (g + 1) * group)))
@@ -183,15 +205,16 @@ def define_float_panels(module: Module, name: str) -> None:
 
     Lanes after the last token are zeros.
     """
+    most = panel_tokens(module.isa)
 
     def body(address: Value, first: Value, last: Value) -> None:
         args = MatmulArgs(address)
         bulk = args.width // SEGMENT * SEGMENT
         for p in loop(first, last):
-            lanes = _panel_lanes(args.tokens, p)
-            panel = args.x + args.width * p * (4 * PANEL_TOKENS)
+            lanes = _panel_lanes(args.tokens, p, most)
+            panel = args.x + args.width * p * (4 * most)
             for lane in loop(0, lanes, PANEL_STEP):
-                tokens = [p * PANEL_TOKENS + lane + i for i in range(PANEL_STEP)]
+                tokens = [p * most + lane + i for i in range(PANEL_STEP)]
                 is_token = [token < args.tokens for token in tokens]
                 sources = [
                     args.source + args.width * select(valid, t, 0) * 4

@@ -92,8 +92,8 @@ def load_machine_code(machine_code: bytes, isa: Isa) -> Callable[[str], int]:
 def _target(isa: Isa) -> tuple[str, str]:
     """LLVM's names of the processor and its features."""
     x86 = binding.get_process_triple().startswith(("x86_64", "amd64"))
-    if isa is Isa.AVX2:
-        return "haswell", ""
+    if isa.has_avx2:
+        return "haswell", "+avxvnni" if isa is Isa.AVX_VNNI else ""
     if isa is Isa.GENERIC and x86:
         return "x86-64", ""
     return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()

@@ -91,15 +91,25 @@ def activation_terms(kind: Type, isa: Isa) -> int | None:
     return 1 if kind in FORMATS else 2
 
 
+def available_isas() -> tuple[Isa, ...]:
+    """The instruction sets of this processor, best first."""
+    features = binding.get_host_cpu_features()
+    avx2 = all(features.get(name) for name in ("avx2", "fma", "f16c"))
+    avx512 = avx2 and all(features.get(name) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni"))
+    tiles = avx512 and all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16"))
+    found = {
+        Isa.AMX: tiles and request_tile_permission(),
+        Isa.AVX512: avx512,
+        Isa.AVX_VNNI: avx2 and bool(features.get("avxvnni")),
+        Isa.AVX2: avx2,
+        Isa.GENERIC: True,
+    }
+    return tuple(isa for isa in Isa if found[isa])
+
+
 def detect_isa() -> Isa:
     """The best instruction set of this processor."""
-    features = binding.get_host_cpu_features()
-    if all(features.get(name) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni")):
-        tiles = all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16"))
-        return Isa.AMX if tiles and request_tile_permission() else Isa.AVX512
-    if all(features.get(name) for name in ("avx2", "fma", "f16c")):
-        return Isa.AVX2
-    return Isa.GENERIC
+    return available_isas()[0]
 
 
 @lru_cache
@@ -108,12 +118,11 @@ def chosen_isa() -> Isa:
 
     Raises OptionError if the processor does not have it.
     """
-    best, option = detect_isa(), env.cpu_kernels()
-    available = list(Isa)[list(Isa).index(best) :]
+    available, option = available_isas(), env.cpu_kernels()
     if option != "auto" and Isa(option) not in available:
         names = ", ".join(isa.value for isa in available)
         raise OptionError(f"MINILLAMA_CPU_KERNELS is {option}, which this processor lacks; it has {names}")
-    return best if option == "auto" else Isa(option)
+    return available[0] if option == "auto" else Isa(option)
 
 
 @run_once
@@ -153,7 +162,7 @@ def define_block_kernels(module: Module, kind: Type) -> None:
     token_groups.define_quantised_groups(module, Role.PREPARE_SKINNY_GEMM.name, form)
     quantised_rows.define_quantised(module, Role.SKINNY_GEMM.name, kind)
     if terms is None:
-        activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form.group, form.zero_point)
+        activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form)
         gemm.define_quantised(module, Role.GEMM.name, form)
     else:
         gemm_amx.define_quantised(module, Role.GEMM.name, form)

@@ -29,7 +29,7 @@ from minillama.kernels.cpu.simd.builder import (
     current_isa,
 )
 from minillama.kernels.cpu.simd.control import call_address, if_, loop, while_
-from minillama.kernels.cpu.simd.dot_products import dot, dot_narrow, dot_signed
+from minillama.kernels.cpu.simd.dot_products import DotSum, dot, dot_narrow, dot_signed
 from minillama.kernels.cpu.simd.memory import (
     alloca,
     atomic_add,
@@ -54,7 +54,7 @@ from minillama.kernels.cpu.simd.tiles import (
     tile_dot_bf16,
     zero_tile,
 )
-from minillama.kernels.cpu.simd.value import Value, ValueLike, Var, const, opaque, shuffle, splat
+from minillama.kernels.cpu.simd.value import Value, ValueLike, Var, const, in_order, opaque, shuffle, splat
 from minillama.kernels.cpu.simd.vectors import (
     abs_,
     bf16_to_f32,
@@ -95,6 +95,7 @@ __all__ = [
     "U16",
     "U32",
     "U64",
+    "DotSum",
     "Element",
     "Isa",
     "Module",
@@ -125,6 +126,7 @@ __all__ = [
     "f32_to_f16",
     "fma",
     "if_",
+    "in_order",
     "load",
     "load_splat",
     "load_tile",

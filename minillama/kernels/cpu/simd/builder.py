@@ -15,6 +15,7 @@ class Isa(Enum):
 
     AMX = "amx"  # AVX512 and tiles: 8192 products of bfloat16 in one instruction
     AVX512 = "avx512"  # with VNNI: 64 products of bytes in one instruction
+    AVX_VNNI = "avx-vnni"  # AVX2 with VNNI: 32 products of bytes in one instruction
     AVX2 = "avx2"
     GENERIC = "generic"  # plain vector code, lowered by LLVM for any processor
 
@@ -22,6 +23,11 @@ class Isa(Enum):
     def has_avx512(self) -> bool:
         """Whether there are 32 vector registers of 64 bytes."""
         return self in (Isa.AMX, Isa.AVX512)
+
+    @property
+    def has_avx2(self) -> bool:
+        """Whether there are 16 vector registers of 32 bytes, not more."""
+        return self in (Isa.AVX_VNNI, Isa.AVX2)
 
 
 @dataclass(frozen=True)

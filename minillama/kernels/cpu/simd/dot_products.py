@@ -1,12 +1,11 @@
 """Exact integer dot products of bytes, four products a lane."""
 
 from collections.abc import Sequence
-from functools import reduce
 
 from llvmlite import binding
 
 from minillama.kernels.cpu.simd.builder import BIT, I8, I16, I32, Isa, current_isa
-from minillama.kernels.cpu.simd.value import Value, call_intrinsic, const
+from minillama.kernels.cpu.simd.value import Value, call_intrinsic, const, in_order
 from minillama.kernels.cpu.simd.vectors import concat
 
 
@@ -15,12 +14,13 @@ def dot(start: Value, codes: Value, x: Value, codes_above_127: bool = False) -> 
 
     codes: U8, at most 127 unless `codes_above_127`; x: I8 except -128; start: I32, a quarter of the lanes.
     """
-    if current_isa().has_avx512 and codes.lanes in (16, 32, 64):
+    vectors = {Isa.AMX: (16, 32, 64), Isa.AVX512: (16, 32, 64), Isa.AVX_VNNI: (16, 32)}
+    if codes.lanes in vectors.get(current_isa(), ()):
         name = f"llvm.x86.avx512.vpdpbusd.{8 * codes.lanes}"
         if binding.llvm_version_info[0] < 22:
             codes, x = codes.bitcast(I32), x.bitcast(I32)
         return call_intrinsic(name, start.element, start.lanes, start, codes, x)
-    if current_isa() is Isa.AVX2 and codes.lanes > 32:
+    if current_isa().has_avx2 and codes.lanes > 32:
         half, lanes = codes.lanes // 2, codes.lanes
         parts = [(range(half), range(half // 4)), (range(half, lanes), range(half // 4, lanes // 4))]
         return concat(*(dot(start.permute(s), codes.permute(c), x.permute(c), codes_above_127) for c, s in parts))
@@ -64,15 +64,52 @@ def dot_narrow(codes: Sequence[Value], xs: Sequence[Value], largest: int, start:
             parts.append(dot_narrow([c.permute(half) for c in codes], [x.permute(half) for x in xs], largest, first))
         return concat(*parts)
     total = const(0, I32, codes[0].lanes // 4) if start is None else start
-    if current_isa() is Isa.AVX2 and codes[0].lanes == 32:
-        at_a_time = (2**15 - 1) // (2 * 127 * largest)
-        pairs = [_multiply_bytes(c, x) for c, x in zip(codes, xs, strict=True)]
-        for first in range(0, len(pairs), at_a_time):
-            total = total + _add_pairs(reduce(Value.__add__, pairs[first : first + at_a_time]))
-        return total
+    sums = DotSum(total, largest)
     for c, x in zip(codes, xs, strict=True):
-        total = dot(total, c, x)
-    return total
+        sums.add(c, x)
+    return sums.total()
+
+
+class DotSum:
+    """The exact sum of dot products of vectors that are added one after the other.
+
+    On AVX2 the products of small codes add up in 16 bits, and those of large codes are products of words.
+
+    start: I32; largest: of the codes.
+    """
+
+    def __init__(self, start: Value, largest: int) -> None:
+        self._sum, self._largest = start, largest
+        self._pairs: Value | None = None  # sums of products of some vectors, I16 x 16
+        self._vectors = 0  # in it
+
+    def add(self, codes: Value, x: Value) -> None:
+        """Add products of four bytes a lane, as `dot` takes them.
+
+        On AVX2 they may be two words a lane, both I16.
+        """
+        if codes.element is I16:
+            self._sum = self._sum + call_intrinsic("llvm.x86.avx2.pmadd.wd", I32, 8, codes, x)
+        elif current_isa() is Isa.AVX2 and codes.lanes == 32 and self._largest < 128:
+            if self._vectors == (2**15 - 1) // (2 * 127 * self._largest):
+                self._sum, self._pairs, self._vectors = self.total(), None, 0
+            pairs = _multiply_bytes(codes, x)
+            self._pairs = pairs if self._pairs is None else self._pairs + pairs
+            self._vectors += 1
+        else:
+            self._sum = dot(self._sum, codes, x, self._largest > 127)
+
+    def add_in_order(self) -> None:
+        """Compute the sum so far before later loads, where registers are few: on AVX2."""
+        if current_isa() is Isa.AVX2:
+            if self._pairs is not None:
+                self._pairs = in_order(self._pairs)
+            else:
+                self._sum = in_order(self._sum)
+
+    def total(self) -> Value:
+        """The sum, I32."""
+        return self._sum if self._pairs is None else self._sum + _add_pairs(self._pairs)
 
 
 def _multiply_bytes(codes: Value, x: Value) -> Value:

@@ -154,6 +154,16 @@ def opaque(value: Value) -> Value:
     return Value(builder().asm(ir.FunctionType(kind, [kind]), "", "=r,0", [value.ir], side_effect=False), value.element)
 
 
+def in_order(value: Value) -> Value:
+    """The same vector of one x86 register, computed before any later load.
+
+    Otherwise the optimiser adds integers in an order that needs more values at a time than the registers hold.
+    """
+    kind = value.ir.type
+    code = builder().asm(ir.FunctionType(kind, [kind]), "", "=x,0,~{memory}", [value.ir], side_effect=True)
+    return Value(code, value.element, value.lanes)
+
+
 def shuffle(a: Value, b: Value, indices: Sequence[int]) -> Value:
     """Select lanes of two vectors; indices of `b` start at `a.lanes`."""
     mask = ir.Constant(vector_type(I32, len(indices)), list(indices))

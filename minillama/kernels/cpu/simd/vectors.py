@@ -187,7 +187,7 @@ def lookup(entries: Sequence[int], codes: Value) -> Value:
         return call_intrinsic("llvm.x86.avx512.pshuf.b.512", U8, 64, const_vector([*entries] * 4, U8), codes)
     if chosen is not Isa.GENERIC and lanes == 32:
         return call_intrinsic("llvm.x86.avx2.pshuf.b", U8, 32, const_vector([*entries] * 2, U8), codes)
-    if chosen is Isa.AVX2 and lanes == 64:
+    if chosen.has_avx2 and lanes == 64:
         return concat(*(lookup(entries, codes.permute(range(i, i + 32))) for i in (0, 32)))
     found = const(entries[0], U8, lanes)
     for code, entry in enumerate(entries[1:], 1):
