@@ -1,5 +1,6 @@
 """The machine of this process: CPU, cores, instruction sets and memory. Standard library only."""
 
+import ctypes
 import math
 import os
 import platform as _platform
@@ -15,6 +16,10 @@ _INSTRUCTION_SETS = (
     "sse4_2", "f16c", "fma", "avx", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
     "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
+_MACOS_FLAGS = {  # macOS's name of a feature of ARM -> Linux's
+    "AdvSIMD": "asimd", "arm.FEAT_DotProd": "asimddp", "arm.FEAT_FP16": "asimdhp", "arm.FEAT_I8MM": "i8mm",
+    "arm.FEAT_BF16": "bf16",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,14 +121,32 @@ def core_ids() -> dict[int, tuple[int, int]]:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction-set flags of the processor, as Linux names them; empty on other systems."""
+    """Instruction-set flags of the processor, as Linux names them.
+
+    Empty on Windows, and on Macs with x86.
+    """
+    if sys.platform == "darwin":
+        return frozenset(flag for name, flag in _MACOS_FLAGS.items() if any(sysctl(f"hw.optional.{name}")))
     info = _cpuinfo()
     return frozenset((info.get("flags") or info.get("Features") or "").split())
 
 
 def cpu_model() -> str:
     """Model name of the processor, or the best substitute that the system reports."""
-    return _cpuinfo().get("model name") or _platform.processor() or _platform.machine() or "unknown"
+    if sys.platform == "darwin" and (name := sysctl("machdep.cpu.brand_string").rstrip(b"\0")):
+        return name.decode(errors="replace")
+    info = _cpuinfo()
+    if "CPU part" in info:  # Linux on ARM: numbers of the maker and of the model
+        return f"ARM {info.get('CPU implementer', 'unknown')} part {info['CPU part']}"
+    return info.get("model name") or _platform.processor() or _platform.machine() or "unknown"
+
+
+def sysctl(name: str) -> bytes:
+    """The bytes of a named value of macOS's kernel; empty if there is none."""
+    call, size, value = ctypes.CDLL(None).sysctlbyname, ctypes.c_size_t(256), ctypes.create_string_buffer(256)
+    call.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    problem = call(name.encode(), value, ctypes.byref(size), None, 0)
+    return b"" if problem else value.raw[: size.value]
 
 
 @cache

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from minillama.errors import ResourceError
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, which Python does not define
+_WILL_NEED = 3  # MADV_WILLNEED of macOS
 _CHUNK = 64 << 20  # bytes between two reports of progress
 
 
@@ -30,12 +31,13 @@ def prefault_pages(memory: UInt8[np.ndarray, "bytes"]) -> Iterator[int]:
     """Prefault all pages of a mapped file; yields the bytes of each chunk.
 
     llama.cpp does the same. Pages that are not in memory are read. Page faults during the first matmul would take
-    several times as long. Does nothing on systems without this function.
+    several times as long. macOS only begins to read them; other systems have no such function.
     """
+    advice = {"linux": _POPULATE_READ, "darwin": _WILL_NEED}.get(sys.platform)
     for start in range(0, memory.nbytes, _CHUNK):
         size = min(_CHUNK, memory.nbytes - start)
-        if sys.platform == "linux":
-            _call("madvise", memory.ctypes.data + start, size, _POPULATE_READ)
+        if advice is not None:
+            _call("madvise", memory.ctypes.data + start, size, advice)
         yield size
 
 

@@ -20,7 +20,6 @@ from minillama.gguf.memory_pages import OpenedFile, advise_huge_pages
 from minillama.gguf.types import BLOCKS, TensorType, row_bytes
 
 T = TypeVar("T")
-PAGE = 4096
 SHARD_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 PLAIN_TYPES = {
     TensorType.F64: "<f8", TensorType.I8: "<i1", TensorType.I16: "<i2", TensorType.I32: "<i4", TensorType.I64: "<i8",
@@ -225,8 +224,8 @@ def _open_one(path: Path, use_mmap: bool) -> _Part:
 
 def _page_aligned(size: int) -> np.ndarray:
     """Uninitialised bytes that start on a page boundary, as a mapped file does."""
-    room = np.empty(size + PAGE, np.uint8)
-    start = -room.ctypes.data % PAGE
+    room = np.empty(size + mmap.PAGESIZE, np.uint8)
+    start = -room.ctypes.data % mmap.PAGESIZE
     return room[start : start + size]
 
 

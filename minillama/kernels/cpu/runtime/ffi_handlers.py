@@ -39,7 +39,7 @@ KERNELS = "kernels"  # global array: addresses of the kernels, by number
 KERNEL_COUNT = 1024
 THREADS = "threads"  # global array: numbers of threads for decoding and for a prompt
 MAX_MATRICES = 8
-PAGE = 4096
+PAGE = 4096  # bytes; a unit of offsets, whatever the pages of the system are
 SCRATCH_UNIT = 64  # bytes
 
 
