@@ -48,7 +48,7 @@ _VECTOR_WIDTH_FLAG = "--xla_cpu_prefer_vector_width=512"
 # tokens on a model of 1.2 billion weights, at the same speed.
 _SCHEDULER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
-_CPU_KERNELS = ("auto", "amx", "avx512", "avx-vnni", "avx2", "generic", "off")
+_CPU_KERNELS = ("auto", "amx", "avx512", "avx-vnni", "avx2", "neon-i8mm", "neon-dotprod", "generic", "off")
 _caches_executables = False
 _threads = [0, 0]  # requested for a token and for a prompt; 0: all cores, and the same as for a token
 
@@ -111,8 +111,9 @@ def python_path() -> str:
 
 
 def cpu_kernels() -> str:
-    """Choice of CPU kernels: `auto`, `amx`, `avx512`, `avx-vnni`, `avx2`, `generic`, or `off` for XLA.
+    """Choice of CPU kernels: `auto`, an instruction set, or `off` for XLA's own.
 
+    Of x86: `amx`, `avx512`, `avx-vnni`, `avx2`; of ARM: `neon-i8mm`, `neon-dotprod`; of any processor: `generic`.
     Read from the environment variable MINILLAMA_CPU_KERNELS. Raises OptionError for any other value.
     """
     choice = os.environ.get("MINILLAMA_CPU_KERNELS", "auto")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from guard_pages import guarded
+from kernel_calls import InThisProcess
 from reference_attention import SCALE, slow_attention
 from test_simd import ISAS
 
@@ -31,7 +31,7 @@ from minillama.kernels.cpu.attention.attention_op import (
 from minillama.kernels.cpu.attention.decode_attention import define_decode
 from minillama.kernels.cpu.attention.prefill_attention import define_prefill
 from minillama.kernels.cpu.runtime import ffi_handlers, registry
-from minillama.kernels.cpu.runtime.machine_code import callable_at, compile_kernels
+from minillama.kernels.cpu.runtime.machine_code import compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module
 from minillama.model.states.stores import empty_store
 
@@ -156,16 +156,22 @@ def softcap(heads: AttentionSpec) -> float:
 
 @cache
 def kernels(heads: AttentionSpec, isa: Isa):
-    def write(module: Module) -> None:
-        define_decode(module, "decode", heads)
-        for lanes in (LANES, 2 * LANES):
-            define_prefill(module, f"prefill{lanes}", heads, lanes)
-
-    return compile_kernels(f"test-{heads.name}", isa, write, env.kernel_cache_dir())
+    return compile_kernels(f"test-{heads.name}", isa, lambda module: write(module, heads), env.kernel_cache_dir())
 
 
-def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.ndarray:
-    """Store the arguments as the handler does, and run all tasks."""
+def write(module: Module, heads: AttentionSpec) -> None:
+    define_decode(module, "decode", heads)
+    for lanes in (LANES, 2 * LANES):
+        define_prefill(module, f"prefill{lanes}", heads, lanes)
+
+
+def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs, on: InThisProcess | None = None) -> np.ndarray:
+    """Store the arguments as the handler does, and run all tasks.
+
+    on: where they run, None for this process.
+    """
+    on = InThisProcess(kernels(heads, isa)) if on is None else on
+    guarded = on.guarded
     keys, values = (guarded(stored.with_unseen_spoilt(case)) for stored in (given.keys, given.values))
     q, positions = guarded(np.ascontiguousarray(given.q)), guarded(np.ascontiguousarray(given.positions))
     batch, time = positions.shape
@@ -181,9 +187,8 @@ def attention(heads: AttentionSpec, isa: Isa, case: Case, given: Inputs) -> np.n
     )  # fmt: skip
     lanes = panel_lanes(time, heads.groups)
     blocks = -(-time * heads.groups // lanes) if lanes else time * heads.splits
-    task = callable_at(kernels(heads, isa)(f"prefill{lanes}" if lanes else "decode"), 2)
     for number in range(batch * KV_HEADS * blocks):
-        task(args.ctypes.data, number)
+        on.call(f"prefill{lanes}" if lanes else "decode", args, number)
     return out
 
 

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from guard_pages import guarded
+from kernel_calls import InThisProcess
 from numpy_delta_net import delta_rule as slow_rule
 from test_simd import ISAS
 
 from minillama import env
 from minillama.kernels.cpu.delta_rule.delta_rule_kernel import ROWS, DeltaRuleArgs, DeltaRuleSpec, define_delta_rule
 from minillama.kernels.cpu.delta_rule.delta_rule_op import delta_rule, fits
-from minillama.kernels.cpu.runtime.machine_code import callable_at, compile_kernels
+from minillama.kernels.cpu.runtime.machine_code import compile_kernels
 from minillama.kernels.cpu.simd import Isa
 from minillama.model.layer_kinds import DeltaNet
 from minillama.model.layers.recurrent import delta_rule as forms
@@ -47,15 +47,21 @@ def expected(parts: list[np.ndarray], grouped: bool) -> list[np.ndarray]:
 
 @cache
 def kernel(size: int, isa: Isa):  # type: ignore[no-untyped-def]
-    find = compile_kernels(
+    return compile_kernels(
         f"test-delta-rule-{size}", isa, lambda module: define_delta_rule(module, "panel", DeltaRuleSpec(size)),
         env.kernel_cache_dir(),
     )  # fmt: skip
-    return callable_at(find("panel"), 2)
 
 
-def run(isa: Isa, parts: list[np.ndarray], grouped: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Results and the memory after the tokens."""
+def run(
+    isa: Isa, parts: list[np.ndarray], grouped: bool, on: InThisProcess | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Results and the memory after the tokens.
+
+    on: where the kernel runs, None for this process.
+    """
+    on = InThisProcess(kernel(parts[2].shape[-1], isa)) if on is None else on
+    guarded = on.guarded
     qkv, log_decay, beta, memory = (guarded(np.array(x)) for x in (side_by_side(parts), *parts[3:]))
     v, width = parts[2], 4 * KEY_HEADS * parts[2].shape[-1]
     decay, out = guarded(np.exp(log_decay)), guarded(np.full(v.shape, np.nan, np.float32))
@@ -66,7 +72,7 @@ def run(isa: Isa, parts: list[np.ndarray], grouped: bool) -> tuple[np.ndarray, n
         decay=decay.ctypes.data, beta=beta.ctypes.data, memory=memory.ctypes.data, out=out.ctypes.data,
     )  # fmt: skip
     for task in range(BATCH * HEADS * (v.shape[-1] // ROWS)):
-        kernel(v.shape[-1], isa)(args.ctypes.data, task)
+        on.call("panel", args, task)
     return out, memory
 
 

@@ -28,12 +28,13 @@ from gguf.quants import dequantize
 from guard_pages import guarded
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_calls import InThisProcess
 from test_simd import ISAS, mapped
 from test_weight import EXACT, random_bytes
 
 from minillama import env
 from minillama.kernels.cpu.formats import FORMATS
-from minillama.kernels.cpu.matmul import activations_amx, gemm_amx
+from minillama.kernels.cpu.matmul import activations_amx, gemm_amx, gemm_neon
 from minillama.kernels.cpu.matmul.activations import PanelLayout, RowLayout, code_bytes
 from minillama.kernels.cpu.matmul.code_products import sum_groups
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
@@ -83,11 +84,14 @@ def role_of(tokens: int) -> Role:
     return {1: Role.GEMV, 2: Role.GEMV_2}.get(tokens, Role.SKINNY_GEMM if tokens <= TILE_TOKENS else Role.GEMM)
 
 
-def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray, role: Role | None = None) -> np.ndarray:
+def product(
+    kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray, role: Role | None = None, on: InThisProcess | None = None
+) -> np.ndarray:
     """Call the kernels of a type as the handler does: prepare, then multiply.
 
-    role: the kernel, None for `role_of`.
+    role: the kernel, None for `role_of`. on: where they run, None for this process.
     """
+    on = InThisProcess(kernels(kind, isa)) if on is None else on
     (tokens, width), rows = x.shape, len(raw)
     role = role_of(tokens) if role is None else role
     if role in (Role.GEMV, Role.GEMV_2):
@@ -98,6 +102,9 @@ def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray, role: Role | N
         size = -(-tokens // TILE_TOKENS) * tile_bytes(width)
         if kind in FORMATS:
             size = tokens * RowLayout(width, FORMATS[kind].group).size
+    elif isa.is_neon and kind in FORMATS:
+        prepare, kernel, units = Role.PREPARE_GEMM, Role.GEMM, -(-tokens // gemm_neon.PANEL_TOKENS)
+        size, step = units * gemm_neon.NeonPanel(width, FORMATS[kind].group).size, 50
     elif (parts := activation_terms(kind, isa)) is not None:
         prepare, kernel, units, step = (
             Role.PREPARE_GEMM,
@@ -112,17 +119,16 @@ def product(kind: Type, isa: Isa, raw: np.ndarray, x: np.ndarray, role: Role | N
         size = units * 4 * width * panel
         if kind in FORMATS:
             size = units * PanelLayout(width, FORMATS[kind].group, panel, code_bytes(FORMATS[kind], isa)).size
-    scratch, y_rows = guarded(np.zeros(size + 64, np.uint8)), guarded(np.full((tokens, rows), np.nan, np.float32))
-    raw, x = guarded(raw), guarded(x)
+    scratch, y_rows = on.guarded(np.zeros(size + 64, np.uint8)), on.guarded(np.full((tokens, rows), np.nan, np.float32))
+    raw, x = on.guarded(raw), on.guarded(x)
     source = x if size == 0 else scratch
     args = MatmulArgs.pack(
         weights=raw.ctypes.data, row_bytes=raw.shape[1], width=width, rows=rows, tokens=tokens,
         source=x.ctypes.data, x=source.ctypes.data, y=y_rows.ctypes.data,
     )  # fmt: skip
-    find = kernels(kind, isa)
-    callable_at(find(prepare.name), 3)(args.ctypes.data, 0, units)
+    on.call(prepare.name, args, 0, units)
     for first in range(0, rows, step):
-        callable_at(find(kernel.name), 3)(args.ctypes.data, first, min(rows, first + step))
+        on.call(kernel.name, args, first, min(rows, first + step))
     return y_rows
 
 

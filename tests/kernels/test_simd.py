@@ -27,7 +27,7 @@ from minillama.kernels.cpu.simd import (
     store,
 )
 
-ISAS = available_isas()
+ISAS = available_isas()  # of this processor
 
 
 def run(isa: Isa, arguments: int, body: Callable[..., Value | None]) -> Callable[..., int]:

@@ -25,6 +25,7 @@ from minillama.kernels.cpu.simd import (
     concat,
     const,
     const_vector,
+    current_isa,
     f16_to_f32,
     load,
     load_splat,
@@ -52,10 +53,10 @@ class Unpacked(NamedTuple):
 def _f16_field(kind: Type, blocks: Sequence[Value], at: int) -> Value:
     """The float16 at byte `at` of each block, as float32.
 
-    Four adjacent blocks take two vector loads.
+    Four adjacent blocks take two vector loads, where vectors are long.
     """
     size = GGML_QUANT_SIZES[kind][1]
-    if len(blocks) == 4 and size % 2 == 0:
+    if len(blocks) == 4 and size % 2 == 0 and not current_isa().is_neon:
         last = 3 * size + at + 2 - 2 * _WORDS  # start of a second vector that ends with the field of the last block
         words = [(i * size + at) // 2 for i in range(4)]
         near = load(U16, _WORDS, blocks[0])
@@ -88,21 +89,30 @@ def _nibbles(blocks: Sequence[Value], at: int) -> list[Value]:
     for a, b in zip(blocks[::2], blocks[1::2], strict=True):
         raw = concat(load(U8, 16, a + at), load(U8, 16, b + at))
         doubled = raw.permute([*range(16), *range(16), *range(16, 32), *range(16, 32)])
-        codes.append(mask_bytes(doubled.bitcast(U32) >> const_vector([0] * 4 + [4] * 4 + [0] * 4 + [4] * 4, U32), 15))
+        words = shift_words(doubled)
+        codes.append(mask_bytes(words >> shifts(words, (0, 4, 0, 4)), 15))
     return codes
 
 
+def shift_words(codes: Value) -> Value:
+    """Bytes as lanes to shift: words of 32 bits on x86, bytes on ARM."""
+    return codes if current_isa().is_neon else codes.bitcast(U32)
+
+
+def shifts(words: Value, counts: Sequence[int]) -> Value:
+    """Bits to shift by, one count for each of equal parts of a vector."""
+    return const_vector([count for count in counts for _ in range(words.lanes // len(counts))], words.element)
+
+
 def shift_copies(raw: Value, left: tuple[int, int] | None = None, right: tuple[int, int] | None = None) -> Value:
-    """Two copies of 32 bytes, each with its own shift, as 32-bit words."""
-    doubled = concat(raw, raw).bitcast(U32)
-    if left is not None:
-        return doubled << const_vector([left[0]] * 8 + [left[1]] * 8, U32)
-    return doubled >> const_vector([right[0]] * 8 + [right[1]] * 8, U32)
+    """Two copies of 32 bytes, each with its own shift, as `shift_words`."""
+    doubled = shift_words(concat(raw, raw))
+    return doubled << shifts(doubled, left) if left is not None else doubled >> shifts(doubled, right)
 
 
 def mask_bytes(words: Value, bits: int) -> Value:
     """Keep some bits of every byte: shifts of 32-bit words move bits across bytes."""
-    return (words & (bits * 0x01010101)).bitcast(U8)
+    return (words & (bits if words.element == U8 else bits * 0x01010101)).bitcast(U8)
 
 
 def _bit_planes(raw: Value, plane: int, to: int) -> Value:

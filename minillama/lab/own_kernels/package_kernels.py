@@ -40,22 +40,23 @@ def package_kernel(kind: str, isa: Isa) -> CountedKernel:
     if isa not in available_isas() and isa is not registry.detect_isa():
         names = ", ".join(each.value for each in available_isas())
         raise OptionError(f"{isa.value} is not an instruction set of this processor; choose from {names}")
-    return CountedKernel(f"package, {kind}", compile_listing(isa, lambda module: _define(module, Type[kind])), isa,
-                         _loop_weights(Type[kind]))  # fmt: skip
+    return CountedKernel(f"package, {kind}", compile_listing(isa, lambda module: define_gemv(module, Type[kind])), isa,
+                         loop_weights(Type[kind], isa))  # fmt: skip
 
 
-def _define(module: Module, kind: Type) -> None:
+def define_gemv(module: Module, kind: Type) -> None:
+    """Define `gemv`, the GEMV of a type for one token."""
     if kind in FLOAT_FORMATS:
         gemv.define_float(module, "gemv", FLOAT_FORMATS[kind], 1)
     else:
         gemv.define_quantised(module, "gemv", FORMATS[kind], 1)
 
 
-def _loop_weights(kind: Type) -> int:
+def loop_weights(kind: Type, isa: Isa) -> int:
     """Weights of one run of the longest loop: a step of some rows."""
     if kind in FLOAT_FORMATS:
-        return FLOAT_STEP * gemv.FLOAT_PRODUCTS
-    return STEP * gemv.rows_at_a_time(FORMATS[kind], 1)
+        return FLOAT_STEP * gemv.float_products(isa)
+    return STEP * gemv.rows_at_a_time(FORMATS[kind], 1, isa)
 
 
 def package_product(isa: Isa) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

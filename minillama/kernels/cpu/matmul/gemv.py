@@ -18,8 +18,10 @@ from collections.abc import Callable
 from minillama.kernels.cpu.formats import FloatFormat, Format
 from minillama.kernels.cpu.matmul.activations import STEP, RowLayout
 from minillama.kernels.cpu.matmul.code_products import (
+    Factors,
     code_products,
     has_corrections,
+    in_single_groups,
     multiplied_codes,
     sum_groups,
 )
@@ -28,11 +30,13 @@ from minillama.kernels.cpu.simd import (
     F32,
     I8,
     I32,
+    Isa,
     Module,
     Value,
     Var,
     concat,
     const,
+    current_isa,
     fma,
     load,
     loop,
@@ -43,20 +47,26 @@ from minillama.kernels.cpu.simd import (
 from minillama.kernels.cpu.unpack_shuffled import CodeGroup, ShuffledBlocks
 
 _UNROLL = 2  # independent accumulators of a row, to hide the latency of an FMA
-FLOAT_PRODUCTS = 4  # rows times tokens that are computed at a time for float weights
 _PREFETCH_DISTANCE = 2048  # bytes ahead of the load: a memory access takes as long as some hundreds of instructions
 
 
 def define_quantised(module: Module, name: str, form: Format, tokens: int) -> None:
     """`name(args, first, last)`: rows first to last - 1 for one token or two."""
-    rows = rows_at_a_time(form, tokens)
+    rows = rows_at_a_time(form, tokens, module.isa)
     _define_by_rows(module, name, rows, lambda args, rows: _dot_rows(args, form, tokens, rows))
 
 
-def rows_at_a_time(form: Format, tokens: int) -> int:
+def rows_at_a_time(form: Format, tokens: int, isa: Isa) -> int:
     """Rows that a quantised GEMV computes together."""
+    if isa.is_neon:  # a step fills its registers of 16 bytes
+        return 1
     alone = 4 if form.blocks_per_load > 1 else form.rows
     return alone if tokens == 1 else 1  # the sums of two tokens and more rows do not fit in the registers of AVX2
+
+
+def float_products(isa: Isa) -> int:
+    """Rows times tokens that are computed at a time for float weights."""
+    return 2 if isa.is_neon else 4
 
 
 def _define_by_rows(module: Module, name: str, count: int, compute: Callable[[MatmulArgs, list[Value]], None]) -> None:
@@ -126,13 +136,14 @@ class _RunningSums:
 
     def add_step(self, unpacked: ShuffledBlocks, x: Value, weight: Value) -> None:
         """Add the products of the 256 weights from `weight` on: each sum has one group."""
-        products, at = [], weight
+        factors, at = [], weight
         for group in unpacked.code_groups:
             lanes = group.codes[0].lanes
             xs = [load(I8, lanes, self._layout.codes(x, at + lanes * i)) for i in range(len(group.codes))]
-            codes = [multiplied_codes(self._form, vector) for vector in group.codes]
-            products.append((code_products(self._form, codes, xs), group.groups))
+            factors.append(Factors([multiplied_codes(self._form, vector) for vector in group.codes], xs, group.groups))
             at = at + lanes * len(xs)
+        factors = in_single_groups(factors) if current_isa().is_neon else factors
+        products = [(code_products(self._form, each.codes, each.xs), each.groups) for each in factors]
         self._sums.value = self._scaled(sum_groups(products), unpacked, x, weight, self._sums.value)
 
     def add_block(self, unpacked: ShuffledBlocks, x: Value, weight: Value) -> None:
@@ -174,7 +185,7 @@ def define_float(module: Module, name: str, form: FloatFormat, tokens: int) -> N
 
     A float32 activation takes at least as many bytes as a weight. Loading it for each row would dominate the time.
     """
-    rows = FLOAT_PRODUCTS // tokens
+    rows = float_products(module.isa) // tokens
     _define_by_rows(module, name, rows, lambda args, rows: _dot_float_rows(args, form, tokens, rows))
 
 

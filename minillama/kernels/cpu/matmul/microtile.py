@@ -7,6 +7,7 @@ tokens. Every instruction set has as many rows as its registers hold:
     AVX-512      32 of 16        8 rows x 32 tokens       8 rows x 32 tokens
     AVX-VNNI     16 of 8         6 rows x 16 tokens       6 rows x 16 tokens
     AVX2         16 of 8         6 rows x 16 tokens       4 rows x 16 tokens
+    NEON         32 of 4         4 rows x 16 tokens       see `gemm_neon`
     generic      any             2 rows x 16 tokens       2 rows x 16 tokens
 
 Six rows and two registers of tokens take 8 loads for 12 FMAs. Two FMA units with a latency of four or five cycles need
@@ -52,7 +53,7 @@ class Shape:
         """
         if isa.has_avx512:
             return Shape(isa, 8, 512 if is_float else 2048)
-        rows = (6 if is_float or isa is Isa.AVX_VNNI else 4) if isa.has_avx2 else 2
+        rows = (6 if is_float or isa is Isa.AVX_VNNI else 4) if isa.has_avx2 else 4 if isa.is_neon else 2
         return Shape(isa, rows, 512 if is_float else 1024)
 
     @property

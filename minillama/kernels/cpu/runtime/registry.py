@@ -20,9 +20,11 @@ from minillama.kernels.cpu.matmul import (
     embedding_lookup,
     gemm,
     gemm_amx,
+    gemm_neon,
     gemv,
 )
 from minillama.kernels.cpu.runtime import ffi_handlers, grouped_handler, thread_pool
+from minillama.kernels.cpu.runtime.arm_features import best_neon, on_arm64
 from minillama.kernels.cpu.runtime.ffi_frame import Api, read_api
 from minillama.kernels.cpu.runtime.machine_code import compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module, request_tile_permission
@@ -97,11 +99,14 @@ def available_isas() -> tuple[Isa, ...]:
     avx2 = all(features.get(name) for name in ("avx2", "fma", "f16c"))
     avx512 = avx2 and all(features.get(name) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni"))
     tiles = avx512 and all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16"))
+    neon = best_neon(features) if on_arm64() else Isa.GENERIC
     found = {
         Isa.AMX: tiles and request_tile_permission(),
         Isa.AVX512: avx512,
         Isa.AVX_VNNI: avx2 and bool(features.get("avxvnni")),
         Isa.AVX2: avx2,
+        Isa.NEON_I8MM: neon is Isa.NEON_I8MM,
+        Isa.NEON_DOTPROD: neon.is_neon,
         Isa.GENERIC: True,
     }
     return tuple(isa for isa in Isa if found[isa])
@@ -161,7 +166,10 @@ def define_block_kernels(module: Module, kind: Type) -> None:
     gemv.define_quantised(module, Role.GEMV_2.name, form, 2)
     token_groups.define_quantised_groups(module, Role.PREPARE_SKINNY_GEMM.name, form)
     quantised_rows.define_quantised(module, Role.SKINNY_GEMM.name, kind)
-    if terms is None:
+    if module.isa.is_neon:
+        gemm_neon.define_panels(module, Role.PREPARE_GEMM.name, form)
+        gemm_neon.define_quantised(module, Role.GEMM.name, form)
+    elif terms is None:
         activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form)
         gemm.define_quantised(module, Role.GEMM.name, form)
     else:

@@ -43,6 +43,7 @@ from minillama.kernels.cpu.simd.memory import (
     store,
 )
 from minillama.kernels.cpu.simd.module import Module
+from minillama.kernels.cpu.simd.neon import matrix_product
 from minillama.kernels.cpu.simd.struct import Struct, Word
 from minillama.kernels.cpu.simd.tiles import (
     TILE_BYTES,
@@ -69,6 +70,7 @@ from minillama.kernels.cpu.simd.vectors import (
     lookup,
     max_,
     min_,
+    parts,
     reduce,
     reduce_sum,
     round_,
@@ -132,9 +134,11 @@ __all__ = [
     "load_tile",
     "lookup",
     "loop",
+    "matrix_product",
     "max_",
     "min_",
     "opaque",
+    "parts",
     "pause",
     "prefetch",
     "reduce",

@@ -7,7 +7,7 @@ from enum import Enum
 
 from llvmlite import binding, ir
 
-X86 = binding.get_process_triple().split("-")[0] in ("x86_64", "amd64", "i686")
+_HOST = binding.get_process_triple()
 
 
 class Isa(Enum):
@@ -17,6 +17,8 @@ class Isa(Enum):
     AVX512 = "avx512"  # with VNNI: 64 products of bytes in one instruction
     AVX_VNNI = "avx-vnni"  # AVX2 with VNNI: 32 products of bytes in one instruction
     AVX2 = "avx2"
+    NEON_I8MM = "neon-i8mm"  # ARM: NEON_DOTPROD, and 32 products of bytes in one instruction, for 2 x 2 sums
+    NEON_DOTPROD = "neon-dotprod"  # ARM: 16 products of bytes in one instruction
     GENERIC = "generic"  # plain vector code, lowered by LLVM for any processor
 
     @property
@@ -28,6 +30,11 @@ class Isa(Enum):
     def has_avx2(self) -> bool:
         """Whether there are 16 vector registers of 32 bytes, not more."""
         return self in (Isa.AVX_VNNI, Isa.AVX2)
+
+    @property
+    def is_neon(self) -> bool:
+        """Whether there are the 32 vector registers of 16 bytes of ARM."""
+        return self in (Isa.NEON_I8MM, Isa.NEON_DOTPROD)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,22 @@ def building(isa: Isa, function: ir.Function) -> Iterator[None]:
 def current_isa() -> Isa:
     """Instruction set of the function under construction."""
     return _stack[-1].isa
+
+
+def targets_x86() -> bool:
+    """Whether the function under construction is for x86."""
+    return _architecture() in ("x86_64", "amd64", "i686")
+
+
+def targets_arm64() -> bool:
+    """Whether the function under construction is for ARM with 64 bits."""
+    return _architecture() in ("aarch64", "arm64")
+
+
+def _architecture() -> str:
+    """First part of LLVM's name of the system: this process's, unless the module names another."""
+    triple = _stack[-1].module.triple
+    return (_HOST if triple.startswith("unknown") else triple).split("-")[0]
 
 
 def builder() -> ir.IRBuilder:

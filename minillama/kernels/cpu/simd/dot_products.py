@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from llvmlite import binding
 
+from minillama.kernels.cpu.simd import neon
 from minillama.kernels.cpu.simd.builder import BIT, I8, I16, I32, Isa, current_isa
 from minillama.kernels.cpu.simd.value import Value, call_intrinsic, const, in_order
 from minillama.kernels.cpu.simd.vectors import concat
@@ -20,6 +21,8 @@ def dot(start: Value, codes: Value, x: Value, codes_above_127: bool = False) -> 
         if binding.llvm_version_info[0] < 22:
             codes, x = codes.bitcast(I32), x.bitcast(I32)
         return call_intrinsic(name, start.element, start.lanes, start, codes, x)
+    if current_isa().is_neon and codes.lanes % 16 == 0:
+        return neon.dot(start, codes, x, codes_above_127)
     if current_isa().has_avx2 and codes.lanes > 32:
         half, lanes = codes.lanes // 2, codes.lanes
         parts = [(range(half), range(half // 4)), (range(half, lanes), range(half // 4, lanes // 4))]
@@ -36,13 +39,17 @@ def dot(start: Value, codes: Value, x: Value, codes_above_127: bool = False) -> 
     return start
 
 
-def dot_signed(codes: Value, x: Value) -> Value:
-    """Exact dot products of four signed bytes, on AVX2.
+def dot_signed(codes: Value, x: Value, start: Value | None = None) -> Value:
+    """Exact dot products of four signed bytes, on AVX2 and NEON, added to `start`.
 
-    The unsigned factor is |code|, and x takes the sign of the code.
+    On AVX2 the unsigned factor is |code|, and x takes the sign of the code.
 
     codes: I8 x 32 or 64; x: I8 except -128.
     """
+    if current_isa().is_neon:
+        return neon.dot(const(0, I32, codes.lanes // 4) if start is None else start, codes, x)
+    if start is not None:
+        return start + dot_signed(codes, x)
     if codes.lanes > 32:
         halves = (range(32), range(32, 64))
         return concat(*(dot_signed(codes.permute(half), x.permute(half)) for half in halves))

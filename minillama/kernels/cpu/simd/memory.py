@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from minillama.kernels.cpu.simd.builder import I64, X86, Element, builder, declare, vector_type
+from minillama.kernels.cpu.simd.builder import I64, Element, builder, declare, targets_arm64, targets_x86, vector_type
 from minillama.kernels.cpu.simd.value import Value, ValueLike, as_value, splat
 
 
@@ -71,9 +71,15 @@ def atomic_load(address: Value) -> Value:
 
 
 def pause() -> None:
-    """Spin-wait hint to the processor (`pause`)."""
-    if X86:
+    """Wait for a moment in a loop that spins: `pause` of x86, `isb` of ARM.
+
+    `yield` of ARM takes no time on most processors.
+    """
+    if targets_x86():
         builder().call(declare("llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])), [])
+    elif targets_arm64():
+        i32 = ir.IntType(32)
+        builder().call(declare("llvm.aarch64.isb", ir.FunctionType(ir.VoidType(), [i32])), [i32(15)])
 
 
 def pointer_to(address: Value, kind: ir.Type) -> ir.Value:

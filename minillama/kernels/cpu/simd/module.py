@@ -11,9 +11,12 @@ from minillama.kernels.cpu.simd.value import Value
 class Module:
     """Functions that are compiled together; arguments and results are I64."""
 
-    def __init__(self, isa: Isa) -> None:
+    def __init__(self, isa: Isa, triple: str | None = None) -> None:
+        """triple: LLVM's name of the system that the module is for; None for this process's."""
         self.isa = isa
         self.ir = ir.Module("kernel")
+        if triple is not None:
+            self.ir.triple = triple
 
     def define(self, name: str, arguments: int, body: Callable[..., Value | None]) -> None:
         """Define a function: `body` is traced once with symbolic arguments."""

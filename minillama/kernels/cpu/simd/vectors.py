@@ -11,11 +11,11 @@ from minillama.kernels.cpu.simd.builder import (
     I32,
     U8,
     U16,
-    X86,
     Element,
     Isa,
     builder,
     current_isa,
+    targets_x86,
     vector_type,
 )
 from minillama.kernels.cpu.simd.value import (
@@ -61,6 +61,11 @@ def concat(*parts: Value) -> Value:
     while len(parts) > 1:
         parts = tuple(shuffle(a, b, range(2 * a.lanes)) for a, b in zip(parts[::2], parts[1::2], strict=True))
     return parts[0]
+
+
+def parts(a: Value, lanes: int = 16) -> list[Value]:
+    """A vector cut into vectors of `lanes`."""
+    return [a.permute(range(i, i + lanes)) for i in range(0, a.lanes, lanes)]
 
 
 def select(condition: Value, yes: Value, no: ValueLike) -> Value:
@@ -121,7 +126,9 @@ def reduce(a: Value, combine: Callable[[Value, Value], Value]) -> Value:
 
 
 def reduce_sum(a: Value) -> Value:
-    """Sum of all lanes."""
+    """Sum of all lanes; on NEON one instruction adds up four integers (`addv`)."""
+    if current_isa().is_neon and a.element == I32 and a.lanes % 4 == 0:
+        return call_intrinsic(f"llvm.vector.reduce.add.v{a.lanes}i32", I32, 1, a)
     return reduce(a, lambda x, y: x + y)
 
 
@@ -181,11 +188,13 @@ def _transposed_square(rows: Sequence[Value]) -> list[Value]:
 
 
 def lookup(entries: Sequence[int], codes: Value) -> Value:
-    """Map each code below 16 to its entry in a table of 16 bytes (`pshufb`)."""
+    """Map each code below 16 to its entry in a table of 16 bytes (`pshufb`, `tbl`)."""
     chosen, lanes = current_isa(), codes.lanes
+    if chosen.is_neon and lanes % 16 == 0:
+        return _lookup_neon(entries, codes)
     if chosen.has_avx512 and lanes == 64:
         return call_intrinsic("llvm.x86.avx512.pshuf.b.512", U8, 64, const_vector([*entries] * 4, U8), codes)
-    if chosen is not Isa.GENERIC and lanes == 32:
+    if chosen is not Isa.GENERIC and not chosen.is_neon and lanes == 32:
         return call_intrinsic("llvm.x86.avx2.pshuf.b", U8, 32, const_vector([*entries] * 2, U8), codes)
     if chosen.has_avx2 and lanes == 64:
         return concat(*(lookup(entries, codes.permute(range(i, i + 32))) for i in (0, 32)))
@@ -195,9 +204,20 @@ def lookup(entries: Sequence[int], codes: Value) -> Value:
     return found
 
 
+def _lookup_neon(entries: Sequence[int], codes: Value) -> Value:
+    """`tbl`. Entries above 127 are looked up with another sign, because kernels multiply signed bytes.
+
+    They change the sign again, and LLVM removes both changes.
+    """
+    sign = 0x80 if max(entries) > 127 else 0
+    table = const_vector([entry ^ sign for entry in entries], U8)
+    found = (call_intrinsic("llvm.aarch64.neon.tbl1.v16i8", U8, 16, table, part) for part in parts(codes))
+    return concat(*found) ^ sign
+
+
 def f16_to_f32(a: Value) -> Value:
     """Convert float16 bits (U16) to float32."""
-    if current_isa() is not Isa.GENERIC or not X86:
+    if current_isa() is not Isa.GENERIC or not targets_x86():
         return Value(a.ir, U16, a.lanes).bitcast(F16).to(F32)
     bits = a.to(I32)  # without F16C, LLVM's own conversion would call a library function
     sign, rest = (bits & 0x8000) << 16, bits & 0x7FFF
@@ -210,7 +230,7 @@ def f16_to_f32(a: Value) -> Value:
 
 def f32_to_f16(a: Value) -> Value:
     """Convert float32 to float16 bits (U16), rounding halves to even."""
-    if current_isa() is not Isa.GENERIC or not X86:
+    if current_isa() is not Isa.GENERIC or not targets_x86():
         return a.to(F16).bitcast(U16)
     code = a.bitcast(I32)
     sign, rest = (code >> 16) & 0x8000, code & 0x7FFFFFFF

@@ -33,8 +33,11 @@ from minillama.kernels.cpu.skinny_gemm.token_tiles import FLOAT_STEP, TILE_TOKEN
 _CHUNK = 512  # weights of a row that are unpacked at a time; with a tile of tokens they fit in the first-level cache
 _ROWS = 8  # of W at a time
 _QUAD = 4  # rows whose results are added up together
-_REGISTER_LANES = {Isa.AMX: 16, Isa.AVX512: 16, Isa.AVX_VNNI: 8, Isa.AVX2: 8, Isa.GENERIC: 4}
-_ACCUMULATORS = {Isa.AMX: 16, Isa.AVX512: 16, Isa.AVX_VNNI: 8, Isa.AVX2: 8, Isa.GENERIC: 8}  # of a pass, at most
+_WIDE = {Isa.AMX: 16, Isa.AVX512: 16}
+_NARROW = (Isa.AVX_VNNI, Isa.AVX2)
+_NEON = (Isa.NEON_I8MM, Isa.NEON_DOTPROD)
+_REGISTER_LANES = _WIDE | dict.fromkeys(_NARROW, 8) | dict.fromkeys((*_NEON, Isa.GENERIC), 4)
+_ACCUMULATORS = dict.fromkeys((*_WIDE, *_NEON), 16) | dict.fromkeys((*_NARROW, Isa.GENERIC), 8)  # of a pass, at most
 _SUMS = 4 * FLOAT_STEP  # bytes of the running sums of a row and a token
 _RECORD = 4 * FLOAT_STEP  # bytes of a row's or a token's record
 
