@@ -20,6 +20,7 @@ from minillama.lab.own_kernels.package_kernels import define_gemv, loop_weights
 WEIGHTS = 32  # of a count
 PROCESSORS = {  # one of each instruction set
     Isa.AVX2: Target("x86_64-unknown-linux-gnu", "haswell"),
+    Isa.AVX_VNNI: Target("x86_64-unknown-linux-gnu", "haswell", "+avxvnni"),
     Isa.AVX512: Target("x86_64-unknown-linux-gnu", "icelake-server"),
     Isa.NEON_DOTPROD: Target("aarch64-unknown-linux-gnu", "apple-m1"),
     Isa.NEON_I8MM: Target("aarch64-unknown-linux-gnu", "neoverse-v1"),
