@@ -74,7 +74,7 @@ class TestCounts:
     def test_table(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert count_table.main(["F16"]) == 0
         head, _, row, _, prompts = capsys.readouterr().out.splitlines()
-        assert head.startswith("| | avx2 (haswell) |") and row.startswith("| F16 | ") and row.count("|") == 6
+        assert head.startswith("| | avx2 (haswell) |") and row.startswith("| F16 | ") and row.count("|") == 7
         assert prompts.startswith("Q4_0 in prompts, for 32 weights and a token: neon-dotprod ")
 
     def test_a_type_without_kernels(self, capsys: pytest.CaptureFixture[str]) -> None:
