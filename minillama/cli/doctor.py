@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import os
 
 from minillama import env
 from minillama.cli.arguments import llama_options
 from minillama.cli.arguments.model_from_args import prepare_machine
 from minillama.cli.arguments.option import add_options
 from minillama.cli.output.terminal import write_text
+from minillama.errors import OptionError
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -20,9 +22,26 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     shared = [option for option in llama_options.DEVICE if option.dest in ("threads", "threads_batch", "device")]
     add_options(parser, "machine", shared)
+    ahead = parser.add_argument_group("programs compiled for an accelerator that is not here")
+    ahead.add_argument(
+        "--aot",
+        choices=("cuda", "tpu"),
+        metavar="TARGET",
+        help="compile a model's programs for cuda (an H200) or tpu (a v5e), and print kernels, loops, memory and an "
+        "estimate of speed; takes minutes",
+    )
+    models = ahead.add_mutually_exclusive_group()
+    models.add_argument("-m", "--model", metavar="FILE", help="GGUF file (default: the built-in model)")
+    models.add_argument("--shape", metavar="SHAPE", help="a shape of minillama synth, without a file")
+    ahead.add_argument("--type", metavar="TYPE", help="with --shape: its file type (default: that of synth)")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.aot is not None:
+        return _compile_ahead(args)
+    for name in ("model", "shape", "type"):
+        if getattr(args, name) is not None:
+            raise OptionError(f"--{name} needs --aot: the doctor examines the built-in model")
     prepare_machine(args.device, args.threads, args.threads_batch)
 
     from minillama.engine import doctor
@@ -47,6 +66,32 @@ def run(args: argparse.Namespace) -> int:
             write_text(f"{'':>15}        -> {check.remedy}\n")
     write_text(f"\n{failed} check{'s' * (failed != 1)} failed\n" if failed else "\nall is well\n")
     return 1 if failed else 0
+
+
+def _compile_ahead(args: argparse.Namespace) -> int:
+    """Print the table of `--aot`; the device of this process is the processor."""
+    if args.type is not None and args.shape is None:
+        raise OptionError(f"--type {args.type} needs --shape: a file has its own types")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks the machines of a cloud where it runs
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    prepare_machine("cpu", args.threads, args.threads_batch)
+
+    from minillama.cli.output import aot_table
+    from minillama.engine.accelerators.model_shapes import file_of_shape
+    from minillama.engine.accelerators.targets import compile_device, target_named
+    from minillama.engine.loading.model_files import resolve
+    from minillama.gguf import open_gguf
+    from minillama.random_models.known_shapes import shape_named
+
+    target = target_named(args.aot)
+    compile_device(target)  # refuses before anything slow starts
+    if args.shape is None:
+        file = open_gguf(resolve(args.model))
+    else:
+        shape = shape_named(args.shape)
+        file = file_of_shape(shape, args.type or shape.file_type)
+    aot_table.write_json(file, target) if args.json else aot_table.write_table(file, target)
+    return 0
 
 
 def _machine_rows(machine: env.Machine) -> list[tuple[str, str]]:

@@ -17,7 +17,9 @@ from minillama.kernels.load_weights import (
     map_rows,
     place_weight,
     portable_weight,
+    weight_of_zeros,
 )
+from minillama.kernels.target_platform import target_platform
 from minillama.kernels.weight import Blocks, Dense, Half, Portable, Weight, embed, grouped_matmuls, matmul, matmuls
 
 __all__ = [
@@ -44,4 +46,6 @@ __all__ = [
     "place_weight",
     "portable_weight",
     "reads_in_place",
+    "target_platform",
+    "weight_of_zeros",
 ]

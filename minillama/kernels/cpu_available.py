@@ -9,6 +9,7 @@ from gguf import GGMLQuantizationType as Type
 
 from minillama import env
 from minillama.errors import OptionError, first_line
+from minillama.kernels.target_platform import is_foreign
 
 logger = logging.getLogger("minillama")
 
@@ -18,7 +19,9 @@ def reads_in_place(device: jax.Device, kind: Type | None = None) -> bool:
 
     kind: of a tensor; None for the kernels in general.
     """
-    return device.platform == "cpu" and (cpu_kernels_error() if kind is None else type_kernels_error(kind)) is None
+    if device.platform != "cpu" or is_foreign():
+        return False
+    return (cpu_kernels_error() if kind is None else type_kernels_error(kind)) is None
 
 
 @cache

@@ -100,6 +100,16 @@ def portable_weight(raw: UInt8[np.ndarray, "*experts N row_bytes"], kind: Type, 
     return jax.block_until_ready(_repack(jax.device_put(raw, device), kind))
 
 
+def weight_of_zeros(shape: tuple[int, ...], kind: Type) -> Portable:
+    """A weight of zero bytes [*experts, N, row_bytes] for XLA.
+
+    Inside of `jax.eval_shape` it gives shapes and takes no memory.
+    """
+    if kind is Type.F32:
+        return Dense(jnp.zeros((*shape[:-1], shape[-1] // 4), jnp.float32))
+    return _repack(jnp.zeros(shape, jnp.uint8), kind)
+
+
 def bytes_on(device: jax.Device, tensor: Tensor) -> int:
     """Bytes of a tensor on a device: as in the file, or repacked for XLA.
 

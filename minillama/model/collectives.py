@@ -5,10 +5,11 @@ and then with its columns of `attn_output` and `ffn_down`, which gives a part of
 The axis is None on a single device, and nothing is exchanged.
 """
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
+
+from minillama.kernels import target_platform
 
 SMALL = 1 << 16  # numbers; up to here an all-gather and a local sum is faster than an all-reduce
 
@@ -22,7 +23,7 @@ def all_reduce(x: Float[Array, "*axes"], axis: str | None) -> Float[Array, "*axe
     if axis is None:
         return x
     devices = lax.axis_size(axis)
-    if jax.default_backend() != "cpu" or (devices > 2 and x.size * devices > SMALL):
+    if target_platform() != "cpu" or (devices > 2 and x.size * devices > SMALL):
         return lax.psum(x, axis)
     return jnp.sum(lax.all_gather(x, axis), axis=0)
 

@@ -4,6 +4,7 @@ The weights of a mapped file are one array already (`kernels.cpu.mapped_weight`)
 model become one more.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -58,7 +59,12 @@ class PackedParams:
         return whole if piece.size is None else lax.slice(whole, (piece.start,), (piece.start + piece.size,))
 
 
-def pack(params: Params) -> PackedParams:
+def join_on_host(vectors: Sequence[Array]) -> Array:
+    """Vectors one after another, on the device of the first."""
+    return jax.device_put(np.concatenate([np.asarray(vector) for vector in vectors]), *vectors[0].devices())
+
+
+def pack(params: Params, join: Callable[[Sequence[Array]], Array] = join_on_host) -> PackedParams:
     """Every array once, and the vectors of one type concatenated into one array."""
     leaves, structure = jax.tree.flatten(params)
     vectors: dict[np.dtype, list[Array]] = {}
@@ -71,7 +77,7 @@ def pack(params: Params) -> PackedParams:
         ends = accumulate(leaf.size for leaf in joined)
         for leaf, end in zip(joined, ends, strict=True):
             found[id(leaf)] = PackedSlice(len(arrays), end - leaf.size, leaf.size)
-        arrays.append(jax.device_put(np.concatenate([np.asarray(leaf) for leaf in joined]), *joined[0].devices()))
+        arrays.append(join(joined))
     for leaf in leaves:
         if id(leaf) not in found:
             found[id(leaf)] = PackedSlice(len(arrays))

@@ -29,6 +29,7 @@ from minillama.engine.compile.compile_timer import count_seconds
 from minillama.errors import ResourceError
 from minillama.kernels.cpu_available import instruction_set, load_again, loaded_kernels
 from minillama.kernels.disk_cache import read_cached, write_cached
+from minillama.kernels.target_platform import target_platform
 
 logger = logging.getLogger("minillama")
 
@@ -44,7 +45,7 @@ MOST_PREFETCHED = 2  # of these are fetched while the model is loaded: more woul
 def _executable_cache() -> "ExecutableCache | None":
     """The cache of executables, or None: it pays only on one CPU device."""
     folder = env.cache_dir()
-    if folder is None or not env.caches_executables() or jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if folder is None or not env.caches_executables() or target_platform() != "cpu" or jax.device_count() > 1:
         return None
     return ExecutableCache(folder / "programs")
 
@@ -167,7 +168,7 @@ class ExecutableCache:
         donated = [leaf for i in wanted.donated for leaf in range(ends[i] - counts[i], ends[i])]
         flat.__name__ = wanted.name
         lowered = jax.jit(flat, donate_argnums=donated).lower(*leaves)
-        with _without_jax_cache():
+        with without_jax_cache():
             found = Executable(lowered.compile(), results[0])
         self._keep(name, found)
         return found
@@ -212,7 +213,7 @@ def _try_out(found: Executable, leaves: Sequence[object]) -> Sequence[jax.Array]
 
 
 @contextmanager
-def _without_jax_cache() -> Iterator[None]:
+def without_jax_cache() -> Iterator[None]:
     """Compile anew: what comes out of JAX's own cache cannot be written down whole."""
     from jax.experimental.compilation_cache import compilation_cache
 

@@ -40,15 +40,21 @@ def config_and_ignored_keys(file: GGUF) -> tuple[Config, list[str]]:
 
 
 def load_params(
-    file: GGUF, config: Config, ctx_size: int, devices: Sequence[jax.Device], advance: Advance = lambda size: None
+    file: GGUF,
+    config: Config,
+    ctx_size: int,
+    devices: Sequence[jax.Device],
+    advance: Advance = lambda size: None,
+    source: "TensorSource | None" = None,
 ) -> Params:
     """Place a model's parameters.
 
     ctx_size: positions that will be used; LongRoPE picks its factors by it.
     devices: of each layer, then of the head; the token embedding lies with the first layer.
+    source: another way to read tensors.
     Raises FormatError where a tensor is missing or of an unexpected shape, UnsupportedError for its type.
     """
-    source = _Source(file, advance)
+    source = source or TensorSource(file, advance)
     width, head = config.embedding_length, devices[-1]
     token_embd = source.linear("token_embd", (config.vocab_size, width), devices[0]).weight
     factors, pairs = rope_factors(file, config, ctx_size), config.rope.dimension_count // 2
@@ -85,7 +91,7 @@ def load_segment(
 
     Raises what `load_params` raises.
     """
-    source, width = _Source(file, advance), config.embedding_length
+    source, width = TensorSource(file, advance), config.embedding_length
     tied, embeds = "output.weight" not in file.tensors, embeds or bool(config.per_layer_length)
     nothing: Weight = Dense(jax.device_put(np.zeros((0, width), np.float32), device))
     factors, pairs = rope_factors(file, config, ctx_size), config.rope.dimension_count // 2
@@ -142,18 +148,26 @@ def find_tensor(file: GGUF, name: str, shape: tuple[int, ...]) -> Tensor:
     return tensor
 
 
-class _Source:
+class TensorSource:
     """Reads tensors by name and reports progress."""
 
     def __init__(self, file: GGUF, advance: Advance) -> None:
         self.file, self.advance = file, advance
         self._files = Files(file.mapped)
 
+    def matrix(self, tensor: Tensor, device: jax.Device) -> Weight:
+        """A matrix or a stack of them on a device."""
+        return load_weight(tensor, self._files, device)
+
+    def vector(self, tensor: Tensor, device: jax.Device) -> Array:
+        """All numbers of a tensor on a device, as float32 [n]."""
+        return load_vector(tensor.data.reshape(-1), tensor.type, tensor.name, device)
+
     def linear(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Linear:
         """A matrix [N, K] or a stack of them, with its bias if any."""
         tensor = find_tensor(self.file, f"{name}.weight", shape)
         scale = scale_name(self.file, name)
-        weight = load_weight(tensor, self._files, device)
+        weight = self.matrix(tensor, device)
         if scale is not None:
             weight = ScaledWeight(weight, self.array(scale, shape[:-2] or (1,), device))
         self.advance(tensor.nbytes)
@@ -172,7 +186,7 @@ class _Source:
         """A float array."""
         tensor = find_tensor(self.file, name, shape)
         self.advance(tensor.nbytes)
-        flat = load_vector(tensor.data.reshape(-1), tensor.type, tensor.name, device)
+        flat = self.vector(tensor, device)
         return flat if len(shape) == 1 else flat.reshape(shape)
 
     def optional(self, name: str, shape: tuple[int, ...], device: jax.Device) -> Array | None:
@@ -180,7 +194,7 @@ class _Source:
         return self.array(name, shape, device) if name in self.file.tensors else None
 
 
-def _load_per_layer(source: _Source, config: Config, device: jax.Device) -> PerLayerEmbeddings | None:
+def _load_per_layer(source: TensorSource, config: Config, device: jax.Device) -> PerLayerEmbeddings | None:
     """The per-layer embeddings; None in models without."""
     if not config.per_layer_length:
         return None
@@ -192,7 +206,7 @@ def _load_per_layer(source: _Source, config: Config, device: jax.Device) -> PerL
     )
 
 
-def _load_block(source: _Source, config: Config, layer: int, device: jax.Device) -> Block:
+def _load_block(source: TensorSource, config: Config, layer: int, device: jax.Device) -> Block:
     """One layer: each field of Block that the file has, or that it must have."""
     present: dict[str, Linear | Array] = {}
     for field, name, shape in layer_tensors(source.file, config, layer):

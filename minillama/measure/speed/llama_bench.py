@@ -23,6 +23,7 @@ from minillama.engine.loading.device_sharing import DeviceSharing
 from minillama.engine.loading.memory_budget import round_up
 from minillama.engine.session import Session
 from minillama.gguf.display_names import model_type
+from minillama.kernels import target_platform
 from minillama.measure.host.other_load import OtherLoad
 from minillama.measure.limits.work_per_token import trial_work
 from minillama.measure.sample_statistics import deviation, mean
@@ -200,7 +201,7 @@ def _record(
 
 def _with_machine_limits(record: Record, llm: LLM, bandwidth: float | None, peak_flops: float | None) -> Record:
     """Add the shares of the machine's limits to a record."""
-    if not llm.backend.devices or llm.backend.devices[-1].platform != jax.default_backend():
+    if not llm.backend.devices or llm.backend.devices[-1].platform != target_platform():
         return record  # the limits were measured on another device
     assert record.bytes_per_token is not None and record.flops_per_token is not None
     reads, computes = record.bytes_per_token * record.avg_ts, record.flops_per_token * record.avg_ts

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
-from minillama.kernels import cpu_kernels_error
+from minillama.kernels import cpu_kernels_error, target_platform
 from minillama.model.states.stores import FirstChannels, Store
 
 TILE = 128  # keys a step on a CPU: the scores of a head stay in the first cache
@@ -51,7 +51,7 @@ def attention(
     on_cpu = partial(form, tile=TILE)
     if cpu_kernels_error() is None and _fits_kernel(keys, values):
         on_cpu = partial(_kernel_attention, (scale, softcap, window))
-    if jax.default_backend() == "cpu":
+    if target_platform() == "cpu":
         return on_cpu(q, keys, values, positions, sinks, slots)
     default = partial(form, tile=LARGE_TILE)
     return lax.platform_dependent(q, keys, values, positions, sinks, slots, cpu=on_cpu, default=default)

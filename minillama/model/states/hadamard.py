@@ -8,13 +8,12 @@ So queries are rotated like keys, and the mean of rotated values is rotated back
 import math
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
-from minillama.kernels import cpu_kernels_error
+from minillama.kernels import cpu_kernels_error, target_platform
 from minillama.model.states.stores import Store
 
 SMALLEST = 64  # channels that are rotated together; heads of other lengths stay as they are
@@ -50,7 +49,7 @@ def hadamard(x: Float[Array, "B T *axes"], size: int) -> Float[Array, "B T *axes
         from minillama.kernels.cpu.attention.rotate_heads import rotate_heads
 
         on_cpu = partial(rotate_heads, size=size)
-    if jax.default_backend() == "cpu":
+    if target_platform() == "cpu":
         return on_cpu(x)
     return lax.platform_dependent(x, cpu=on_cpu, default=product)
 

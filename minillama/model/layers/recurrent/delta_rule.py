@@ -10,12 +10,11 @@ arXiv:2412.06464, section 3). Each is the reference implementation of the other.
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from minillama.kernels import cpu_kernels_error
+from minillama.kernels import cpu_kernels_error, target_platform
 from minillama.model.layer_kinds import DeltaNet
 
 CHUNK = 64  # tokens
@@ -38,7 +37,7 @@ def delta_rule(
     form = on_cpu = partial(_by_products, layer, epsilon)
     if cpu_kernels_error() is None:
         on_cpu = partial(_by_kernel, layer, epsilon)
-    if jax.default_backend() == "cpu":
+    if target_platform() == "cpu":
         return on_cpu(qkv, log_decay, beta, memory)
     return lax.platform_dependent(qkv, log_decay, beta, memory, cpu=on_cpu, default=form)
 
