@@ -152,3 +152,28 @@ def test_lab_command(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["lab"]) == 2
     assert "pip install 'minillama[labs]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["cuda", "tpu"])
+def test_a_missing_compiler_is_named(
+    target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minillama.engine.accelerators import targets
+
+    monkeypatch.setattr(targets, "is_installed", lambda target: False)
+    assert main(["doctor", "--aot", target, "--shape", "tiny"]) == 2
+    found = capsys.readouterr()
+    assert found.out == "" and found.err.count("\n") == 1
+    assert f"pip install --no-deps {targets.TARGETS[target].package}" in found.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shape", "tiny"], "--shape needs --aot"),
+        (["--aot", "cuda", "--type", "Q4_0"], "--type Q4_0 needs --shape"),
+    ],
+)
+def test_options_of_compiling_ahead(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", *options]) == 2
+    assert message in capsys.readouterr().err
