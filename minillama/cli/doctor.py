@@ -74,17 +74,19 @@ def _compile_ahead(args: argparse.Namespace) -> int:
         raise OptionError(f"--type {args.type} needs --shape: a file has its own types")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu asks the machines of a cloud where it runs
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+    from minillama.engine.accelerators.targets import check_installed, target_named
+
+    target = target_named(args.aot)
+    check_installed(target)  # refuses before anything slow starts
     prepare_machine("cpu", args.threads, args.threads_batch)
 
     from minillama.cli.output import aot_table
     from minillama.engine.accelerators.model_shapes import file_of_shape
-    from minillama.engine.accelerators.targets import compile_device, target_named
     from minillama.engine.loading.model_files import resolve
     from minillama.gguf import open_gguf
     from minillama.random_models.known_shapes import shape_named
 
-    target = target_named(args.aot)
-    compile_device(target)  # refuses before anything slow starts
     if args.shape is None:
         file = open_gguf(resolve(args.model))
     else:

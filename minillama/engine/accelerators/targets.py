@@ -51,17 +51,22 @@ def is_installed(target: Target) -> bool:
         return False
 
 
+def check_installed(target: Target) -> None:
+    """Raise ResourceError where the compiler for an accelerator is not installed."""
+    if not is_installed(target):
+        version = f"=={jax.__version__}" if target.platform == "cuda" else ""
+        raise ResourceError(
+            f"the compiler for {target.title} is not installed: pip install --no-deps {target.package}{version}"
+        )
+
+
 @cache
 def compile_device(target: Target) -> Any:
     """A device to compile for, which nothing can run on.
 
     Raises ResourceError where the compiler is not installed or does not start.
     """
-    if not is_installed(target):
-        version = f"=={jax.__version__}" if target.platform == "cuda" else ""
-        raise ResourceError(
-            f"the compiler for {target.title} is not installed: pip install --no-deps {target.package}{version}"
-        )
+    check_installed(target)
     from jax.experimental import topologies
 
     logging.getLogger("jax_plugins").setLevel(logging.ERROR)  # it says that there is no GPU
