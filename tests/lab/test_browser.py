@@ -1,4 +1,4 @@
-"""Labs 03, 04 and 05 in a real JupyterLab in a real browser.
+"""Labs 03, 04 and 05, and a small panel, in a real JupyterLab in a real browser.
 
 Run with `pytest -m browser`; needs Chromium (Debian: chromium) and playwright.
 """
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
 from browser import FLAGS, chromium, free_port
 
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+SMALL = "small_panel.ipynb"
+SMALL_CELLS = (
+    """import plotly.graph_objects as go
+from minillama.lab import Figure, Panel, Prediction, Slider
+
+def write(settings):
+    yield f"written at {settings['temp']}"
+
+controls = [Slider("temp", "temperature", 0.0, 2.0, 0.1, 1.0)]
+Panel(controls, lambda settings: Figure(go.Figure(), "no trace"), write).show()""",
+    'Prediction("99", "speed", "How fast?", "tok/s").ask()',
+    'print("the end", "of it")',
+)
 START_SECONDS = 60
 CELLS_SECONDS = 300
 
@@ -36,12 +50,17 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("jupyter")
     for source in build.sources():
         shutil.copy(build.learner_path(source), home)
+    small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in SMALL_CELLS])
+    small.metadata = {"kernelspec": build.KERNEL, "language_info": {"name": "python"}}
+    nbformat.write(small, home / SMALL)
     settings = home / "settings"
     for name, content in {
-        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-        "notebook-extension/tracker": {"windowingMode": "none"},  # render every cell, not only those in view
+        "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+        "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},  # all cells, not those in view
+        "@jupyter-widgets/jupyterlab-manager/plugin": {"saveState": True},
+        "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
     }.items():
-        path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path = settings / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
     port, token = free_port(), secrets.token_hex(16)
@@ -180,4 +199,52 @@ def test_sweep_is_drawn_while_it_runs_and_stops(jupyter: str) -> None:
         cell.locator("text=● stopped").wait_for(timeout=60_000)
         assert not cell.locator("text=depth 1000:").count()
         assert "random weights" in " ".join(cell.locator(".legendtext").all_text_contents())
+        browser.close()
+
+
+SAVED = f"""fetch('/api/contents/{SMALL}').then(answer => answer.json())
+    .then(file => 'widgets' in file.content.metadata)"""
+
+
+def test_controls_without_a_kernel_say_so(jupyter: str, tmp_path: Path) -> None:
+    """After a restart, and in a notebook that is opened with stored widgets; a live kernel's page has no such note."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1200, "height": 1300})
+        note, start = page.locator(".minillama-gone"), page.locator(".widget-button", has_text="Start")
+
+        def choose(menu: str, line: str) -> None:
+            page.get_by_role("menuitem", name=menu, exact=True).click()
+            page.locator(".lm-Menu-itemLabel", has_text=line).first.click()
+
+        def run_and_start() -> None:
+            run_all_cells(page)
+            page.locator("text=the end of it").wait_for(timeout=CELLS_SECONDS * 1000)
+            start.click()
+            page.locator("text=written at 1").wait_for(timeout=CELLS_SECONDS * 1000)
+            assert note.count() == 2 and not any(each.is_visible() for each in note.all())
+
+        def is_told() -> None:
+            for each in (note.first, note.last):
+                each.wait_for(timeout=START_SECONDS * 1000)
+                assert "the kernel that made them has ended" in each.inner_text()
+            for each in (start, page.locator(".widget-button", has_text="Record")):
+                assert each.evaluate("button => getComputedStyle(button).pointerEvents") == "none"
+
+        page.goto(jupyter.format(SMALL))
+        run_and_start()
+        page.keyboard.press("Control+s")
+        page.wait_for_function(SAVED, timeout=START_SECONDS * 1000)
+        page.screenshot(path=str(tmp_path / "live.png"))
+        choose("Kernel", "Restart Kernel")
+        page.locator(".jp-Dialog button.jp-mod-accept").click()
+        is_told()
+        page.screenshot(path=str(tmp_path / "restarted.png"))
+        choose("Kernel", "Shut Down Kernel")
+        page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=No Kernel", timeout=START_SECONDS * 1000)
+        page.goto(jupyter.format(SMALL))
+        is_told()
+        page.screenshot(path=str(tmp_path / "opened.png"))
+        run_and_start()
         browser.close()

@@ -166,7 +166,7 @@ def test_the_first_prediction_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_comparison_without_a_prediction_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     forms: list[widgets.Widget] = []
-    monkeypatch.setattr("minillama.lab.grading.prediction.display_widget", lambda box, text: forms.append(box))
+    monkeypatch.setattr("minillama.lab.grading.prediction.display_form", lambda box, text: forms.append(box))
     for name, answer in (("said", "12,5"), ("skipped", None)):
         guess = Prediction("97", name, "How many?", "times")
         assert "123" not in str(guess.compare(123.0).mime_bundle()), "the measurement is not given away"
@@ -254,7 +254,8 @@ def test_q4_k_encoder_agrees_with_the_librarys_decoder() -> None:
 
 def test_the_text_is_below_the_figure_and_says_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
-    monkeypatch.setattr(panel_module, "display_widget", lambda widget, text: shown.append(type(widget).__name__))
+    for name in ("display_form", "display_widget"):
+        monkeypatch.setattr(panel_module, name, lambda widget, text: shown.append(type(widget).__name__))
     monkeypatch.setattr(panel_module, "LiveFigure", lambda first: shown.append("figure"))
     panel = Panel(CONTROLS, draw, lambda settings: ["once"]).show()
     assert shown == ["VBox", "figure", "HTML"]

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from minillama.lab import lab_record
 from minillama.lab.grading.lab_results import Quantity, Results, measured, results_so_far
 from minillama.lab.language import message, translate
-from minillama.lab.widgets.widget_output import RUN_IT, display_widget
+from minillama.lab.widgets.widget_output import RUN_IT, display_form
 from minillama.measure.tables import padded
 
 LAB = "12"
@@ -226,7 +226,7 @@ class Essay:
         button.on_click(keep)
         box = widgets.VBox([widgets.HTML(f"<b>{self.question}</b>"), field, widgets.HBox([button, note])])
         missing = translate("[a field and a button: {run_it}]", run_it=translate(RUN_IT))
-        display_widget(box, f"{self.question}\n{self.recorded() or missing}")
+        display_form(box, f"{self.question}\n{self.recorded() or missing}")
 
     def record(self, text: str) -> None:
         """Record the text, as the button does."""

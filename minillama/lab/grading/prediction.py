@@ -10,7 +10,7 @@ from minillama.lab.language import translate
 from minillama.lab.measuring import other_load_now
 from minillama.lab.plots.lab_plots import prediction_bars
 from minillama.lab.widgets.figure import Figure
-from minillama.lab.widgets.widget_output import RUN_IT, display_widget
+from minillama.lab.widgets.widget_output import RUN_IT, display_form
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Prediction:
             "Predict: {question} (in {unit}{kept}) [a field and a button: {run_it}]",
             question=self.question, unit=translate(self.unit), kept=kept, run_it=translate(RUN_IT),
         )  # fmt: skip
-        display_widget(form.box, text)
+        display_form(form.box, text)
 
     def record(self, value: float) -> None:
         """Record a prediction, as the button does.
@@ -86,7 +86,7 @@ class Prediction:
         question = translate("{question} (Before you see it.)", question=self.question)
         form = PredictionForm(question, unit, shown, has_skip=True)
         missing = translate("no prediction yet [a field and two buttons: {run_it}]", run_it=translate(RUN_IT))
-        display_widget(form.box, missing)
+        display_form(form.box, missing)
         return prediction_bars(title, unit, None, None, None)
 
     def _kept(self, value: float | None) -> str:

@@ -15,7 +15,7 @@ from minillama.lab.widgets.background_job import JobRunner, ReportState, State
 from minillama.lab.widgets.controls import MOST_WIDTH, Control, ControlValue, Settings, arranged, in_words
 from minillama.lab.widgets.figure import Figure
 from minillama.lab.widgets.live_figure import LiveFigure
-from minillama.lab.widgets.widget_output import RUN_IT, display_widget
+from minillama.lab.widgets.widget_output import RUN_IT, display_form, display_widget
 
 Draw = Callable[[Settings], Figure]
 Pieces = Iterable[str | Figure]
@@ -95,7 +95,7 @@ class Panel:
         buttons = [self._start, self._stop, self._state] if self.write else [self._state]
         whole = [*arranged(self._controls), widgets.HBox(buttons)]
         box = widgets.VBox(whole, layout=widgets.Layout(overflow="visible"))  # the help of a control lies over the page
-        display_widget(box, translate("[sliders and buttons: {run_it}]", run_it=translate(RUN_IT)))
+        display_form(box, translate("[sliders and buttons: {run_it}]", run_it=translate(RUN_IT)))
         self._live_figure = LiveFigure(first)
         if self.write is not None:
             display_widget(self._output, translate("[the text of Start: {run_it}]", run_it=translate(RUN_IT)))
