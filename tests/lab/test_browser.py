@@ -40,6 +40,7 @@ Panel(controls, lambda settings: Figure(go.Figure(), "no trace"), write).show()"
     'Prediction("99", "speed", "How fast?", "tok/s").ask()',
     'print("the end", "of it")',
 )
+IDLE = ".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]"
 START_SECONDS = 60
 CELLS_SECONDS = 300
 
@@ -90,7 +91,8 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def run_all_cells(page: "Page") -> None:
     """Wait for the kernel of the open notebook, and start all cells."""
-    page.wait_for_selector(".jp-NotebookPanel-toolbar >> text=Python 3", timeout=START_SECONDS * 1000)
+    for ready in (".jp-NotebookPanel .jp-Cell", ".jp-NotebookPanel-toolbar >> text=Python 3", IDLE):
+        page.wait_for_selector(ready, timeout=START_SECONDS * 1000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
@@ -202,6 +204,10 @@ def test_sweep_is_drawn_while_it_runs_and_stops(jupyter: str) -> None:
         browser.close()
 
 
+NO_NOTE = """() => {
+    const notes = [...document.querySelectorAll('.minillama-gone')];
+    return notes.length == 2 && notes.every(note => note.offsetParent === null);
+}"""
 SAVED = f"""fetch('/api/contents/{SMALL}').then(answer => answer.json())
     .then(file => 'widgets' in file.content.metadata)"""
 
@@ -223,7 +229,7 @@ def test_controls_without_a_kernel_say_so(jupyter: str, tmp_path: Path) -> None:
             page.locator("text=the end of it").wait_for(timeout=CELLS_SECONDS * 1000)
             start.click()
             page.locator("text=written at 1").wait_for(timeout=CELLS_SECONDS * 1000)
-            assert note.count() == 2 and not any(each.is_visible() for each in note.all())
+            page.wait_for_function(NO_NOTE, timeout=START_SECONDS * 1000)
 
         def is_told() -> None:
             for each in (note.first, note.last):
