@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jupytext
 import nbformat
@@ -37,6 +38,7 @@ from minillama.text_language import CHINESE, ENGLISH, VARIABLE
 LABS = Path(__file__).resolve().parents[2] / "labs"
 CELL_SECONDS = 120
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+Client = TypeVar("Client", bound=NotebookClient)
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -104,24 +106,36 @@ def _cells(parsed: Sequence[NotebookNode], left_out: str) -> Iterator[NotebookNo
         yield made
 
 
-def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
-    """Run all cells of a notebook in `folder` and return it with its outputs.
+def kernel_environment() -> dict[str, str]:
+    """Environment of the kernels that execute notebooks."""
+    return {**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", "PYTHONPATH": env.python_path(), VARIABLE: ENGLISH}
 
-    Raises nbclient.exceptions.CellExecutionError at the first cell that fails.
+
+def client_of(
+    notebook: NotebookNode, folder: Path, *, kind: type[Client] = NotebookClient, seconds: int = CELL_SECONDS
+) -> Client:
+    """A client that executes a notebook in `folder`, not started yet.
+
+    seconds: most for a cell.
     """
-    metadata = notebook.metadata
-    environment = {**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", "PYTHONPATH": env.python_path()}
-    environment[VARIABLE] = ENGLISH
-    client = NotebookClient(
+    return kind(
         notebook,
-        timeout=CELL_SECONDS,
+        timeout=seconds,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,  # the kernel's timing splits printed text at random places
     )
-    executed = client.execute(env=environment)
+
+
+def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
+    """Run all cells of a notebook in `folder` and return it with its outputs.
+
+    Raises nbclient.exceptions.CellExecutionError at the first cell that fails.
+    """
+    metadata = notebook.metadata
+    executed = client_of(notebook, folder).execute(env=kernel_environment())
     executed.metadata = metadata
     for cell in executed.cells:
         if cell.cell_type == "code":
