@@ -77,10 +77,9 @@ first_token.ask()
 first_token.record(10)  # "the prompt is read in one go, so it cannot be much"
 
 # %%
-list(
-    llm.stream(ids, n=48, temp=0.0, ignore_eos=True)
-)  # first run without timing, to compile everything
-pieces = list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))
+with watched_load():
+    for _ in range(2):  # the first run compiles, and is not timed
+        pieces = list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))
 seconds = [piece.seconds for piece in pieces]
 show(first_token.compare(seconds[0] / np.median(seconds[1:]), model=len(ids)))
 # %%
@@ -213,12 +212,11 @@ growth.record(16)  # sixteen times as many tokens
 
 # %%
 CONTEXTS = (64, 128, 256, 512, 1024)
-measured = {
-    "everything again": {
-        context: one_more_token(llm, context, cached=False) for context in CONTEXTS
-    },
-    "with the cache": {context: one_more_token(llm, context, cached=True) for context in CONTEXTS},
-}
+with watched_load():
+    measured = {
+        name: {context: one_more_token(llm, context, cached=cached) for context in CONTEXTS}
+        for name, cached in (("everything again", False), ("with the cache", True))
+    }
 show(
     growth.compare(
         measured["everything again"][1024] / measured["everything again"][64], model=1024 / 64
@@ -368,7 +366,8 @@ sixteen.record(16)  # sixteen times the arithmetic
 
 # %%
 SIZES = (1, 4, 16, 64)
-passes = {size: pass_seconds(big, size) for size in SIZES}
+with watched_load():
+    passes = {size: pass_seconds(big, size) for size in SIZES}
 show(sixteen.compare(passes[16] / passes[1], model=1.0))
 # %%
 per_pass = {size: 1e3 * value for size, value in passes.items()}

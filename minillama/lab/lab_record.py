@@ -13,7 +13,7 @@ from pathlib import Path
 from minillama import env
 from minillama.lab import results_file as files
 from minillama.lab.language import records_folder, translate
-from minillama.lab.measuring import other_load_now
+from minillama.lab.measuring import present_span
 
 PACKAGES = ("minillama", "jax", "jaxlib", "numpy", "gguf")
 
@@ -74,10 +74,12 @@ def roof_share(lab: str, entry: str, share: float) -> float:
 
 
 def measured(value: float, unit: str) -> dict[str, object]:
-    """The entry of a measured number: with the other load of its measurement."""
-    share = other_load_now()
-    load = {} if share is None else {"other_load": round(share, 3)}
-    return {"value": float(value), "unit": unit, **load, "written": now()}
+    """The entry of a measured number, with the times and load of its measurement.
+
+    That is the one under way, or else the last one of this kernel.
+    """
+    span = present_span()
+    return {"value": float(value), "unit": unit, **(span.entries() if span else {}), "written": now()}
 
 
 def number(entry: object, name: str) -> float | None:

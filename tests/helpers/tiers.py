@@ -48,6 +48,7 @@ RULES = (
     Rule("engine/test_accelerators.py::TestLowering::test_every_other_program", "llama-(decode|draw)_slots", ".*"),
     Rule("engine/test_accelerators.py::test_sharded_programs", "F32-llama", ".*"),
     Rule("lab/test_lab15.py::test_batches_are_measured"),
+    Rule("lab/test_kernels_at_once.py::test_two_kernels"),
     Rule("course/test_course_grade.py::TestTheClass::test_marks_of_two_labs"),
     Rule("course/test_course_grade.py::TestExercises::test_solutions_get_full_marks", slow="0[35]|14"),
     Rule("parallel/test_worker_group.py::test_death_during_a_collective", slow="0"),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jax
@@ -509,6 +510,7 @@ def test_labs_measure_alone_and_record_the_other_load(
     program = f"{held}    print('held', flush=True)\n    import time\n    time.sleep(1.0)"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as neighbour:
         assert neighbour.stdout.readline() == "held\n"
+        started = datetime.now(UTC)
         assert product_dot(1, side=256).flops > 0
         assert neighbour.wait(30) == 0
     assert "waiting for another measurement on this machine: a neighbour, process" in capsys.readouterr().out
@@ -518,3 +520,18 @@ def test_labs_measure_alone_and_record_the_other_load(
     assert "other programs used 40% of the cores: measure again" in guess.compare(3.0).text
     entries = lab_record.section("98", "measurements")
     assert [entries[name]["other_load"] for name in ("speed", "guess")] == [0.4, 0.4]
+    begun, ended = (datetime.fromisoformat(entries["speed"][end]) for end in ("begun", "ended"))
+    assert started < begun < ended < datetime.now(UTC) and begun - started > timedelta(seconds=0.5), "it waited first"
+
+
+def test_a_number_of_a_running_measurement_lasts_until_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINILLAMA_LOCK_FILE", str(tmp_path / "lock"))
+    monkeypatch.setattr(measuring, "_last", None)
+    assert set(lab_record.measured(1.0, "s")) == {"value", "unit", "written"}, "nothing was measured yet"
+    with measuring.measuring("outer"):
+        with measuring.measuring("inner"):
+            inner = lab_record.measured(1.0, "s")
+        outer = lab_record.measured(1.0, "s")
+    after = lab_record.measured(1.0, "s")
+    assert inner["begun"] == outer["begun"] == after["begun"], "a part of the outer one"
+    assert inner["ended"] < outer["ended"] < after["ended"]
