@@ -40,6 +40,7 @@ from minillama.lab.grading.decisions import (
     TradeOff,
     decide,
     example_targets,
+    trade_offs_text,
 )
 from minillama.lab.grading.lab_results import measured, measurements_text, read_results
 from minillama.lab.grading.report_html import build_report, calibration, save_figure
@@ -313,12 +314,7 @@ check.trade_offs(trade_offs)
 # %%
 offered = attempt(trade_offs)
 decide("trade-offs", offered)
-if isinstance(offered, tuple):
-    for each in offered:
-        gained, paid = (ratio.times(results) for ratio in (each.gain, each.cost))
-        print(f"{each.choice}: gain {gained:.2f} times, cost {paid:.2f} times")
-else:
-    print("trade-offs:", offered)
+print(trade_offs_text(offered, results))
 
 # %% [markdown]
 # ## 4. Predictions, reviewed

@@ -206,6 +206,21 @@ def test_missing_folder_is_an_error() -> None:
         build_report(Path("results"), Path("report.html"))
 
 
+def test_a_trade_off_without_measurements_is_said() -> None:
+    """Also one that is no TradeOff, or has no Ratio: the cell shows what there is, and never raises."""
+    fill()
+    results = read_results(Path("results"))
+    known, unknown = Ratio("05", "1024 over 64", "1024 over 64"), Ratio("12", "cache, f16", "cache, q8_0")
+    offered = (TradeOff("half", known, unknown, REASON), TradeOff("none", "much", None, REASON), 3)  # type: ignore[arg-type]
+    assert decisions.trade_offs_text(offered, results).splitlines() == [
+        "half: gain 1.00 times, cost not measured",
+        "none: gain not measured, cost not measured",
+        "3 is not a TradeOff",
+    ]
+    assert decisions.trade_offs_text("not solved yet", results) == "trade-offs: not solved yet"
+    assert decisions.trade_offs_text(offered[:1], {}) == "half: gain not measured, cost not measured"
+
+
 def test_decisions_come_back_as_they_were_made() -> None:
     fill()
     assert read_decisions(read_results(Path("results"))) == decisions.Decisions()

@@ -126,6 +126,24 @@ def word_count(text: str) -> int:
     return len(others.split()) + len(chinese) // 2
 
 
+def trade_offs_text(offered: object, results: Results) -> str:
+    """A line for each trade-off with its factors; a factor without both measurements is `not measured`."""
+    if not isinstance(offered, tuple | list):
+        return translate("trade-offs: {offered}", offered=offered)
+    return "\n".join(
+        translate("{choice}: gain {gain}, cost {cost}",
+                  choice=each.choice, gain=_factor(each.gain, results), cost=_factor(each.cost, results))
+        if isinstance(each, TradeOff)
+        else translate("{offered!r} is not a TradeOff", offered=each)
+        for each in offered
+    )  # fmt: skip
+
+
+def _factor(ratio: object, results: Results) -> str:
+    times = ratio.times(results) if isinstance(ratio, Ratio) else None
+    return translate("not measured") if times is None else translate("{times:.2f} times", times=times)
+
+
 def example_targets() -> str:
     """The examples of targets, a line each."""
     return "\n".join(f"{padded(translate(name), 16)} {translate(purpose)}" for name, purpose in TARGETS.items())
