@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from translated_texts import without_texts
 
-from minillama.lab import build
+from minillama.lab import build, lab_record
 from minillama.lab.grading.prediction import Prediction
 from minillama.lab.translation import catalogue_files as files
 from minillama.lab.translation.code_strings import record_names
@@ -191,7 +191,9 @@ def test_the_report_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_checks_of_labs_15_to_17_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from minillama.lab.checks import lab15, lab16, lab17
-    from minillama.lab.layer_costs.state_figures import crossings
+    from minillama.lab.grading.lab_results import measurements_text, read_results
+    from minillama.lab.layer_costs.state_figures import crossings, state_figure
+    from minillama.lab.layer_costs.step_times import StepTimes, growth_sentence
     from minillama.lab.layer_costs.wide_layers import WIDE_LAYERS
     from minillama.lab.own_kernels.core_limits import CoreLimits, limit_sentence
     from minillama.lab.own_kernels.kernel_figures import KernelDot, core_roofline
@@ -207,6 +209,14 @@ def test_checks_of_labs_15_to_17_in_chinese(tmp_path: Path, monkeypatch: pytest.
     assert "猜测从来没有保留过" in str(lab15.verify(lambda p, q, guess: (0.0, p)))
     assert "（a=0.8，k=3）" in str(lab15.expected_tokens(lambda a, k: -1.0))
     assert "从多长的上下文起" in crossings(WIDE_LAYERS) and "总是" in crossings(WIDE_LAYERS)
+    assert crossings(WIDE_LAYERS).splitlines()[1].split() == ["MHA", "GQA", "窗口", "潜向量", "循环"]
+    drawn = state_figure(WIDE_LAYERS, "题目")
+    assert [curve.name for curve in drawn.plotly.data] == drawn.text.splitlines()[2].split()[1:]
+    assert [curve.name for curve in drawn.plotly.data][2:] == ["窗口", "潜向量", "循环"]
+    times = StepTimes({"latent": {64: [1.0] * 11, 1024: [2.0] * 11}})
+    assert growth_sentence(times, "latent").startswith("潜向量     1024 与 64 个词元之比")
+    lab_record.measurement("17", "floats, billions of weights a second", 2.0, "billions/s")
+    assert "'floats, billions of weights a second': 2 十亿/秒" in measurements_text(read_results(Path("results")))
     assert limit_sentence("floats", 0.1, 0.3).endswith("允许 0.30 条：应当受内存限制")
     roofline = core_roofline(CoreLimits(1e10, 3e9, 8e9), 0.5625, {"floats": KernelDot(0.4, 2, 5e9)}, "题目")
     assert "单流占比" in roofline.text and roofline.plotly.data[0].name == "内存"

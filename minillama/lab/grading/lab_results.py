@@ -120,9 +120,8 @@ def measurements_text(results: Results) -> str:
         count = len(results[lab].measurements)
         lines.append(translate("lab {lab} {title}: {count} measurements", lab=lab, title=translate(title), count=count))
         lines += [f"       {problem}" for problem in results[lab].problems]
-        lines += [
-            f"       {name!r}: {value.value:.4g} {value.unit}" for name, value in results[lab].measurements.items()
-        ]
+        found = results[lab].measurements.items()
+        lines += [f"       {name!r}: {value.value:.4g} {translate(value.unit)}" for name, value in found]
     return "\n".join(lines)
 
 

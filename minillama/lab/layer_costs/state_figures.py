@@ -31,11 +31,11 @@ def crossings(layers: Mapping[str, Layer]) -> str:
     Contexts go up to a million tokens.
     """
     rows = [
-        (name, *("" if name == other else _crossing(layer, layers[other]) for other in layers))
+        (translate(name), *("" if name == other else _crossing(layer, layers[other]) for other in layers))
         for name, layer in layers.items()
         if not isinstance(layer, DeltaNet)
     ]
-    return translate("reads more from this context on") + "\n" + text_table(("", *layers), rows)
+    return translate("reads more from this context on") + "\n" + text_table(("", *map(translate, layers)), rows)
 
 
 def _crossing(layer: Layer, other: Layer) -> str:
@@ -64,7 +64,7 @@ def panel_figure(settings: Settings) -> Figure:
     layers, count, context = chosen_layers(settings), int(settings["layers"]), 1024 * int(settings["context"])
     named = {}
     for name, layer in layers.items():
-        label = f"{name} {format_number(count * bytes_read(layer, context) / MIB)} MiB"
+        label = f"{translate(name)} {format_number(count * bytes_read(layer, context) / MIB)} MiB"
         if name != "recurrence":
             label += f" ({_crossing(layer, layers['recurrence'])})"
         named[label] = layer

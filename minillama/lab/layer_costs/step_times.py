@@ -22,6 +22,7 @@ from minillama.lab.lab_models import LabModel
 from minillama.lab.language import message, translate
 from minillama.lab.layer_costs.wide_layers import bytes_read
 from minillama.lab.measuring import measuring
+from minillama.measure.tables import padded
 from minillama.model import Cache, Config, Params, empty_cache
 from minillama.model.forward import forward, unembed
 from minillama.model.layer_kinds import Attention
@@ -199,8 +200,8 @@ def growth_sentence(times: StepTimes, kind: str) -> str:
     else:
         verdict = translate("cannot tell")
     return translate(
-        "{kind:10} {long} over {short} tokens: {found}, {verdict}",
-        kind=kind, long=long, short=short, found=found, verdict=verdict,
+        "{kind} {long} over {short} tokens: {found}, {verdict}",
+        kind=padded(translate(kind), 10), long=long, short=short, found=found, verdict=verdict,
     )  # fmt: skip
 
 
@@ -219,13 +220,13 @@ def rates_sentence(times: StepTimes, models: Mapping[str, Model], kind: str, oth
     if min(*of_kind, *of_other) <= 0:
         return translate(
             "a byte of {kind} against one of {other}: cannot tell, the noise is larger than the growth",
-            kind=kind, other=other,
+            kind=translate(kind), other=translate(other),
         )  # fmt: skip
     found = ratio_interval([one / two for one, two in zip(of_kind, of_other, strict=True)])
     words = {1: message("longer: memory is not its limit"), 0: message("cannot tell"), -1: message("less time")}
     return translate(
         "a byte of {kind} takes {found} the time of one of {other}, {words}",
-        kind=kind, found=found, other=other, words=translate(words[found.side]),
+        kind=translate(kind), found=found, other=translate(other), words=translate(words[found.side]),
     )  # fmt: skip
 
 

@@ -4,18 +4,22 @@ import jax
 import jax.numpy as jnp
 
 from minillama.gguf.kv_cache_types import CacheTypes
+from minillama.lab.language import message
 from minillama.model import Config, empty_cache
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 
 PASS_TOKENS = 512  # of a prompt's pass (-ub)
 
 # A width of 16384 channels of heads, as in DeepSeek-V2; the DeltaNet is that of Qwen3-Next, two value heads a key head.
+# Their names are keys in the labs' code; figures and tables show them in the learner's language.
 WIDE_LAYERS: dict[str, Layer] = {
     "MHA": Attention(128, 128, 128, 128, scale=128**-0.5),
     "GQA": Attention(128, 8, 128, 128, scale=128**-0.5),
-    "window": Attention(128, 8, 128, 128, scale=128**-0.5, sliding_window=1024),
-    "latent": LatentAttention(128, kv_lora_rank=512, rope_length=64, key_length=192, value_length=128, scale=192**-0.5),
-    "recurrence": DeltaNet(key_heads=64, value_heads=128, size=128, taps=4, grouped=True),
+    message("window"): Attention(128, 8, 128, 128, scale=128**-0.5, sliding_window=1024),
+    message("latent"): LatentAttention(
+        128, kv_lora_rank=512, rope_length=64, key_length=192, value_length=128, scale=192**-0.5
+    ),
+    message("recurrence"): DeltaNet(key_heads=64, value_heads=128, size=128, taps=4, grouped=True),
 }
 
 

@@ -107,9 +107,10 @@ def two_sided(
 ) -> Figure:  # fmt: skip
     """Several curves over one axis, with a vertical line at `marked`.
 
-    logarithmic: the logarithmic axes, such as "xy"; on a linear y axis there is the 0.
+    Names are shown in the learner's language. logarithmic: the logarithmic axes, such as "xy"; on a linear y axis there
+    is the 0.
     """
-    figure = go.Figure()
+    figure, left = go.Figure(), {translate(name): values for name, values in left.items()}
     for index, (name, values) in enumerate(left.items()):
         figure.add_scatter(
             x=list(x), y=list(values), mode="lines+markers", name=name, line={"color": PALETTE[index]},
