@@ -16,7 +16,7 @@ from lab_checks import solutions
 from minillama.errors import OptionError
 from minillama.lab.benchmarks.equal_quality import fair_shrink, smallest_equal
 from minillama.lab.benchmarks.interval_plots import ratio_intervals
-from minillama.lab.benchmarks.ratio_interval import Interval, dropped_pairs, ratio_interval
+from minillama.lab.benchmarks.ratio_interval import Interval, dropped_pairs, few_rounds_interval, ratio_interval
 from minillama.lab.benchmarks.recorded_calls import recorded_calls
 from minillama.lab.benchmarks.repeated_runs import Noise, statistics_of_reports
 from minillama.lab.checks import lab11
@@ -60,6 +60,17 @@ def test_dropped_pairs() -> None:
 def test_ratios_that_are_refused(ratios: list[float]) -> None:
     with pytest.raises(OptionError, match="ratio"):
         ratio_interval(ratios)
+
+
+def test_few_rounds_need_an_assumption() -> None:
+    """Student's t on three logarithms; `ratio_interval` says nothing about them."""
+    steady, logs = few_rounds_interval([2.0, 2.0, 2.0]), np.log([1.0, 1.2, 1.5])
+    assert steady.low == pytest.approx(2.0) and steady.high == pytest.approx(2.0) and steady.side == 1
+    found, margin = few_rounds_interval(np.exp(logs).tolist()), 4.302653 * logs.std(ddof=1) / 3**0.5  # t of 2 degrees
+    expected = np.exp([logs.mean() - margin, logs.mean(), logs.mean() + margin])
+    np.testing.assert_allclose([found.low, found.middle, found.high], expected, rtol=1e-5)
+    assert few_rounds_interval([3.0]) == Interval(0.0, pytest.approx(3.0), math.inf)
+    assert ratio_interval([1.0, 1.2, 1.5]) == Interval(0.0, 1.2, math.inf)
 
 
 def test_statistics_of_reports() -> None:

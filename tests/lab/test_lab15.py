@@ -36,7 +36,7 @@ from minillama.lab.speculation.rejection_sampling import (
     output_distribution,
     overlap,
 )
-from minillama.lab.speculation.speculation_verdict import as_predicted, cost_sentence, gain_or_loss, interval
+from minillama.lab.speculation.speculation_verdict import as_predicted, cost_sentence, gain_or_loss
 from minillama.lab.speculation.speedup_figures import Dot, batch_curve, speedup_curves
 from minillama.lab.widgets.figure import PLOTLY_MIME
 
@@ -165,8 +165,6 @@ def test_costs_are_ratios_of_the_same_round() -> None:
 def test_verdicts_look_at_the_noise() -> None:
     assert gain_or_loss([1.3, 1.32, 1.31]) == "a gain" and gain_or_loss([0.8, 0.81, 0.79]) == "a loss"
     assert gain_or_loss([1.1, 1.6, 1.01]) == gain_or_loss([0.9, 1.2]) == gain_or_loss([2.0]) == "cannot tell"
-    low, high = interval([2.0, 2.0, 2.0])
-    assert low == high == pytest.approx(2.0)
     rounds = [1.5, 1.52, 1.48]
     assert [as_predicted(said, rounds) for said in (1.0, 1.5, 3.0)] == ["too low", "fits", "too high"]
     assert as_predicted(1.5, [1.0, 2.0, 3.0]) == "cannot tell"

@@ -1,9 +1,11 @@
-"""Interval of a ratio from pairs, without an assumption on the noise."""
+"""Intervals of a ratio: from many pairs of any noise, or from few rounds."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median, stdev
+
+from scipy.special import stdtrit
 
 from minillama.errors import OptionError
 from minillama.lab.language import translate
@@ -59,3 +61,17 @@ def ratio_interval(ratios: Sequence[float], confidence: float = CONFIDENCE) -> I
     if dropped is None:
         return Interval(0.0, median(ordered), math.inf)
     return Interval(ordered[dropped], median(ordered), ordered[-1 - dropped])
+
+
+def few_rounds_interval(ratios: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Geometric mean of the ratios with its interval: Student's t on the logarithms.
+
+    For rounds that are too few or too long for `ratio_interval`, which needs six. It assumes that the logarithms have
+    normal noise (Student, Biometrika 6, 1908). From 0 to infinity for a single round.
+    """
+    logs = [math.log(ratio) for ratio in ratios]
+    middle = mean(logs)
+    if len(logs) < 2:
+        return Interval(0.0, math.exp(middle), math.inf)
+    margin = float(stdtrit(len(logs) - 1, (1 + confidence) / 2)) * stdev(logs) / math.sqrt(len(logs))
+    return Interval(math.exp(middle - margin), math.exp(middle), math.exp(middle + margin))
