@@ -14,13 +14,20 @@ from minillama.errors import OptionError
 from minillama.lab import llama_numpy
 from minillama.lab.checks import lab02, lab03, lab14
 from minillama.lab.distributed.virtual_devices import DEVICES
+from minillama.lab.grading import course_seed as seeds
 from minillama.lab.grading.check import Item, Mistake, expect_equal, graded
 from minillama.lab.grading.check_result import NotPassed
-from minillama.lab.grading.course_seed import hidden_seed, with_course_seed
+from minillama.lab.grading.course_seed import hidden_cases, hidden_seed, one_of, real, share, whole, with_course_seed
 
 LABS = [path.name[:2] for path in sorted(SOURCES.glob("[0-9][0-9]_*.py"))]
 ITEMS = [item for lab in LABS for item in importlib.import_module(f"minillama.lab.checks.lab{lab}").ITEMS]
 CONDITIONS = {("12", "target"), ("12", "trade_offs"), ("12", "look_back"), ("08", "changes")}  # read the labs' results
+
+# Without inputs to draw: a timer's traps, facts of the formats, PartitionSpecs, given reports and recorded comparisons.
+FIXED = {
+    ("00", "bench"), ("07", "bits_per_weight"), ("09", "specs"), ("11", "flaws"), ("11", "fair_time"),
+    ("11", "unfair"),
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -142,14 +149,31 @@ def test_borrowed_answers_are_named() -> None:
 
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: f"{item.lab}-{item.name}")
-def test_solutions_pass_with_any_seed(item: Item) -> None:
+def test_solutions_pass_with_any_seed(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each check that has inputs to draw draws them from the seed."""
     if (item.lab, item.name) in CONDITIONS:
         pytest.skip("reads the results of labs")
     if item.lab == "09" and len(jax.devices("cpu")) < DEVICES:
         pytest.skip("needs eight devices")
-    answer = solutions(item.lab)[item.name]
+    answer, asked = solutions(item.lab)[item.name], []
+    true = seeds.course_seed
+    monkeypatch.setattr(seeds, "course_seed", lambda: (asked.append(item), true())[1])
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for seed in (1, 20_262):
             with with_course_seed(seed):
                 result = item._result(answer)
             assert result.passed, result.message
+    assert bool(asked) is ((item.lab, item.name) not in FIXED)
+
+
+def test_hidden_cases_are_of_the_seed() -> None:
+    draws = (whole(1, 3), real(1e-3, 1e3), share(), one_of("a", "b"))
+    with with_course_seed(1):
+        first = hidden_cases(5, *draws, count=50)
+        assert first == hidden_cases(5, *draws, count=50) != hidden_cases(6, *draws, count=50)
+    with with_course_seed(2):
+        assert first != hidden_cases(5, *draws, count=50)
+    numbers, reals, shares, letters = zip(*first, strict=True)
+    assert set(numbers) == {1, 2, 3} and set(letters) == {"a", "b"} and all(0.05 <= each <= 0.95 for each in shares)
+    assert min(reals) < 0.1 and max(reals) > 10 and all(float(f"{each:.3g}") == each for each in reals)
+    assert all(case[0] > 1 for case in hidden_cases(5, *draws, fits=lambda number, *rest: number > 1))

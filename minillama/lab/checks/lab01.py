@@ -7,6 +7,7 @@ import math
 
 from minillama.lab.grading.check import Answer, Mistake, Score, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_cases, one_of, real, whole
 from minillama.lab.language import translate
 
 LAB = "01"
@@ -31,7 +32,9 @@ def bandwidth(answer: Answer) -> str:
         Mistake("bytes *per* second: divide by the seconds", lambda n, i, r, w, s: n * i * (r + w)),
         Mistake("arrays are added up, not multiplied", lambda n, i, r, w, s: n * i * r * w / s),
     )
-    for case in ((77, 8, 3, 2, 4.0), (1000, 8, 2, 1, 0.5), (1 << 20, 4, 1, 1, 1e-3), (12345, 2, 1, 0, 2e-6)):
+    cases = ((77, 8, 3, 2, 4.0), (1000, 8, 2, 1, 0.5), (1 << 20, 4, 1, 1, 1e-3), (12345, 2, 1, 0, 2e-6))
+    draws = (whole(1000, 10**6), one_of(2, 4, 8), whole(1, 5), whole(1, 3), real(1e-6, 4.0))
+    for case in (*cases, *hidden_cases(101, *draws)):
         label = translate("{read} arrays read, {written} written", read=case[2], written=case[3])
         expect_equal(answer, case, _bandwidth, mistakes, tolerance=1e-9, case=label)
     return "every array counts once for each time it is read or written."
@@ -63,7 +66,9 @@ def intensity(answer: Answer) -> str:
                 lambda m, k, n, b: _intensity(m, k, n, b) / m),
         Mistake("operations per byte, not bytes per operation", lambda *a: 1 / _intensity(*a)),
     )  # fmt: skip
-    for case in ((7, 640, 96, 8.5), (1, 4096, 4096, 8.5), (512, 4096, 4096, 32.0), (64, 2048, 5632, 4.5)):
+    cases = ((7, 640, 96, 8.5), (1, 4096, 4096, 8.5), (512, 4096, 4096, 32.0), (64, 2048, 5632, 4.5))
+    draws = (whole(1, 512), whole(64, 8192), whole(64, 8192), one_of(2.5, 4.5, 6.5, 8.5, 16.0))
+    for case in (*cases, *hidden_cases(102, *draws)):
         label = f"rows={case[0]}, inner={case[1]}, columns={case[2]}, weight_bits={case[3]}"
         expect_equal(answer, case, _intensity, mistakes, tolerance=1e-6, case=label)
     return "two operations a byte for a vector in Q8_0, hundreds for a matrix."
@@ -84,7 +89,8 @@ def attainable(answer: Answer) -> str:
         Mistake("both are limits at the same time, they do not add up", lambda i, b, f: 1 / (1 / f + 1 / (b * i))),
         Mistake("flops is a roof by itself, without the intensity", lambda i, b, f: min(f * i, b * i)),
     )
-    for case in ((0.5, 100e9, 30e9), (2.0, 10e9, 100e9), (50.0, 10e9, 100e9), (0.25, 3e12, 9e14), (10.0, 10e9, 100e9)):
+    cases = ((0.5, 100e9, 30e9), (2.0, 10e9, 100e9), (50.0, 10e9, 100e9), (0.25, 3e12, 9e14), (10.0, 10e9, 100e9))
+    for case in (*cases, *hidden_cases(103, real(0.1, 100.0), real(1e10, 3e12), real(1e11, 1e14), count=4)):
         label = translate(
             "intensity {intensity:g} under {bandwidth:.3g} bytes/s and {flops:.3g} operations/s",
             intensity=case[0],
@@ -123,7 +129,8 @@ def bound(answer: Answer) -> str:
         (1e8, 2.0, 0.0, 400e9, 5e9),
         (3e9, 4.5, 5e8, 1e12, 4e14),
     )
-    for case in cases:
+    draws = (real(1e8, 7e10), one_of(2.5, 4.5, 6.5, 8.5, 16.0), real(1e6, 1e10), real(1e10, 3e12), real(1e10, 1e14))
+    for case in (*cases, *hidden_cases(104, *draws, count=4)):
         label = translate(
             "{weights:.3g} weights of {bits:g} bits, {cache:.3g} bytes of cache",
             weights=case[0],
@@ -136,6 +143,11 @@ def bound(answer: Answer) -> str:
 
 def _rows(weight_bits: float, bandwidth: float, flops: float) -> int:
     return max(1, math.ceil(flops / bandwidth * weight_bits / 16 - 1e-9))
+
+
+def _is_between(weight_bits: float, bandwidth: float, flops: float) -> bool:
+    """True if no order of the operations could round the rows to another whole number."""
+    return 0.01 < flops / bandwidth * weight_bits / 16 % 1 < 0.99
 
 
 @graded(LAB, "5. which side of the ridge")
@@ -155,7 +167,9 @@ def ridge_rows(answer: Answer) -> str:
         Mistake("with fewer bits, arithmetic is the limit sooner: multiply by the bits",
                 lambda b, m, f: math.ceil(f / m * 8 / b / 2)),
     )  # fmt: skip
-    for case in ((16.0, 10e9, 100e9), (8.5, 16e9, 161e9), (4.5, 16e9, 161e9), (16.0, 3.35e12, 9.9e14)):
+    cases = ((16.0, 10e9, 100e9), (8.5, 16e9, 161e9), (4.5, 16e9, 161e9), (16.0, 3.35e12, 9.9e14))
+    draws = (one_of(2.5, 4.5, 6.5, 8.5, 16.0), real(1e10, 3e12), real(1e11, 1e15))
+    for case in (*cases, *hidden_cases(105, *draws, fits=_is_between)):
         label = translate(
             "weights of {bits:g} bits, {bandwidth:.3g} bytes/s, {flops:.3g} operations/s",
             bits=case[0],

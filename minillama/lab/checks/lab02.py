@@ -8,11 +8,12 @@ from gguf.constants import GGMLQuantizationType as TensorType
 
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
-from minillama.lab.grading.course_seed import hidden_random
+from minillama.lab.grading.course_seed import hidden_cases, hidden_random, one_of, whole
 from minillama.lab.language import message, translate
 
 LAB = "02"
 SEED = 20231  # hidden inputs
+BLOCK_SIZES = ((1, 2), (32, 34), (256, 144), (256, 210))  # weights and bytes: F16, Q8_0, Q4_K, Q6_K
 
 
 def _header(version: int, tensors: int, pairs: int) -> bytes:
@@ -22,7 +23,8 @@ def _header(version: int, tensors: int, pairs: int) -> bytes:
 @graded(LAB, "1. read the header")
 def read_header(answer: Answer) -> str:
     """`read_header(data) -> (version, tensor count, metadata count)`."""
-    for version, tensors, pairs in ((3, 29, 24), (2, 291, 25), (3, 2**33 + 5, 7)):
+    cases = ((3, 29, 24), (2, 291, 25), (3, 2**33 + 5, 7))
+    for version, tensors, pairs in (*cases, *hidden_cases(201, one_of(2, 3), whole(1, 2**34), whole(1, 99))):
         data = _header(version, tensors, pairs)
         expect_equal(
             answer,
@@ -64,10 +66,15 @@ def _string(data: bytes, offset: int) -> tuple[str, int]:
     return data[offset + 8 : offset + 8 + length].decode(), offset + 8 + length
 
 
+def _text(random: np.random.Generator) -> str:
+    """Some letters of one to four bytes."""
+    return "".join(random.choice(list("abcxyz.éßй你好世界🦙"), int(random.integers(5, 20))))
+
+
 @graded(LAB, "2. read a string")
 def read_string(answer: Answer) -> str:
     """`read_string(data, offset) -> (text, offset after it)`."""
-    for text in ("general.name", "你好，世界", ""):
+    for text in ("general.name", "你好，世界", "", *(text for (text,) in hidden_cases(202, _text))):
         body = text.encode()
         data = b"\x07" * 5 + struct.pack("<Q", len(body)) + body + b"\x00" * 16
         got = call(answer, data, 5, case=translate("the string {text!r}", text=text))
@@ -143,7 +150,12 @@ def row_place(answer: Answer) -> str:
             lambda *given: _place(*given) - given[2],
         ),
     )
-    for case in cases:
+    draws = (whole(100, 10**5), one_of(32, 64), whole(1, 99), whole(1, 99), whole(1, 20), one_of(*BLOCK_SIZES))
+    hidden = [
+        (end, alignment, alignment * offset, row, 256 * length, block)
+        for end, alignment, offset, row, length, block in hidden_cases(203, *draws)
+    ]
+    for case in (*cases, *hidden):
         names = ("header_end", "alignment", "offset", "row", "row_length", "block")
         label = ", ".join(f"{name}={value}" for name, value in zip(names, case, strict=True))
         expect_equal(answer, case, _place, mistakes, case=label)

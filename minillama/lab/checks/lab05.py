@@ -21,6 +21,7 @@ from minillama.lab.grading.check import (
     graded,
 )
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_cases, hidden_random, real, whole
 from minillama.lab.language import message, translate
 
 LAB = "05"
@@ -130,7 +131,9 @@ def intensity(answer: Answer) -> str:
         Mistake("operations per byte, not bytes per operation", lambda w, b, c, t: (b + c) / (2 * w * t)),
         Mistake("both are read: weights *plus* cache", lambda w, b, c, t: 2 * w * t / b + c),
     )
-    for case in ((1e9, 2e9, 1e8, 1), (1e9, 2e9, 1e8, 512), (7e9, 3.9e9, 2.1e9, 1), (1769472.0, 2444288.0, 98304.0, 64)):
+    cases = ((1e9, 2e9, 1e8, 1), (1e9, 2e9, 1e8, 512), (7e9, 3.9e9, 2.1e9, 1), (1769472.0, 2444288.0, 98304.0, 64))
+    draws = (real(1e6, 1e11), real(1e6, 1e11), real(1e5, 1e10), whole(1, 512))
+    for case in (*cases, *hidden_cases(504, *draws)):
         expect_equal(answer, case, _intensity, mistakes, tolerance=1e-6, case=f"tokens={case[-1]}")
     return "one or two operations a byte for a token, hundreds for a prompt."
 
@@ -161,7 +164,9 @@ def slope(answer: Answer) -> str:
     )
     x = np.array([64.0, 128.0, 256.0, 512.0, 1024.0])
     noise = np.array([1.0, 1.2, 0.9, 1.1, 1.3])
-    for y in (5e-6 * x**2 * noise, 3e-3 * x, 0.7 * noise, x**1.5):
+    drawn = [factor * x**power for factor, power in hidden_cases(502, real(1e-6, 1.0), real(0.2, 2.5))]
+    hidden = [y * np.exp(0.1 * hidden_random(5020 + place).normal(size=len(x))) for place, y in enumerate(drawn)]
+    for y in (5e-6 * x**2 * noise, 3e-3 * x, 0.7 * noise, x**1.5, *hidden):
         label = translate("y from {first:.3g} to {last:.3g}", first=y[0], last=y[-1])
         expect_equal(answer, (x, y), _slope, mistakes, tolerance=1e-6, case=label)
     return "one number separates constant, linear and quadratic."

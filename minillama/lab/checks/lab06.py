@@ -18,7 +18,7 @@ from minillama.lab.grading.check import (
     graded,
 )
 from minillama.lab.grading.check import score as score_of
-from minillama.lab.grading.course_seed import hidden_random
+from minillama.lab.grading.course_seed import hidden_cases, hidden_random, whole
 from minillama.lab.language import message, translate
 from minillama.measure.quality.perplexity import perplexity as engines_perplexity
 
@@ -248,7 +248,8 @@ def distinct(answer: Answer) -> str:
     cases: tuple[tuple[Texts, int], ...] = (
         ((same, swapped, same), 2), ((same, same), 1), ((same, swapped), 3), ((swapped, ["a", "b"], same), 3),
     )  # fmt: skip
-    for texts, n in cases:
+    hidden = hidden_cases(605, lambda random: [random.choice(list("abcd"), 9).tolist() for _ in range(3)], whole(1, 3))
+    for texts, n in (*cases, *hidden):
         given = [list(text) for text in texts]
         label = translate("{count} texts and n={n}", count=len(texts), n=n)
         expect_equal(answer, (given, n), _distinct, mistakes, tolerance=1e-9, case=label)

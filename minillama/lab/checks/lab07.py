@@ -10,7 +10,7 @@ from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.types import BLOCKS, TensorType
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
-from minillama.lab.grading.course_seed import hidden_random
+from minillama.lab.grading.course_seed import hidden_cases, hidden_random, whole
 from minillama.lab.language import message, translate
 from minillama.random_models.known_shapes import shape_named
 from minillama.random_models.model_writer import tensor_specs
@@ -228,6 +228,9 @@ def gigabytes(answer: Answer) -> str:
         expect_equal(
             answer, (weights_by_type(shape, mix), BITS), _gigabytes, mistakes, tolerance=1e-6, case=f"{shape} {mix}"
         )
+    for counts in hidden_cases(704, *[whole(10**5, 10**9)] * 3):
+        weights = dict(zip(("F32", "Q4_K", "Q6_K"), counts, strict=True))
+        expect_equal(answer, (weights, BITS), _gigabytes, mistakes, tolerance=1e-6, case=f"{weights}")
     return "four models, all types counted."
 
 

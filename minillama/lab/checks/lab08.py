@@ -9,6 +9,7 @@ from minillama.lab.experiments import ab_measurement
 from minillama.lab.experiments.ab_measurement import KERNELS, TUNABLE_FLAGS, Change, Flags, Measure
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_cases, real, share, whole
 from minillama.lab.language import message, translate
 
 _KERNEL_CHOICES = ("auto", "amx", "avx512", "avx-vnni", "avx2", "generic", "off")
@@ -40,7 +41,8 @@ class Machine:
 @graded(LAB, "2. interleaved A/B")
 def gain(answer: Answer) -> str:
     """`gain(before, after, rounds) -> how many times faster after is`."""
-    for machine in (Machine(), Machine(ratio=0.8), Machine(ratio=1.0, drift=0.98)):
+    ((ratio, drift),) = hidden_cases(802, real(1.3, 1.9), real(0.97, 0.99), count=1)
+    for machine in (Machine(), Machine(ratio=0.8), Machine(ratio=1.0, drift=0.98), Machine(ratio, drift)):
         label = translate("a machine where the truth is {ratio}", ratio=machine.ratio)
         got = as_array(call(answer, *machine.parts(), 5, case=label))
         if got.shape != ():
@@ -93,7 +95,8 @@ def amdahl(answer: Answer) -> str:
         Mistake("share and rest are exchanged: `share` is what becomes faster", lambda s, f: 1 / (s + (1 - s) / f)),
         Mistake("the part becomes shorter: share / factor, not share * factor", lambda s, f: 1 / (1 - s + s * f)),
     )
-    for case in ((0.6, 2.0), (0.9, 4.0), (0.25, 1.5), (0.5, 0.5), (0.0, 8.0), (1.0, 3.0)):
+    cases = ((0.6, 2.0), (0.9, 4.0), (0.25, 1.5), (0.5, 0.5), (0.0, 8.0), (1.0, 3.0))
+    for case in (*cases, *hidden_cases(801, share(), real(1.2, 20.0))):
         expect_equal(answer, case, _amdahl, mistakes, tolerance=1e-6, case=f"share={case[0]}, factor={case[1]}")
     got = as_array(call(answer, 0.75, np.inf, case=message("share=0.75, factor=infinity")))
     if not np.allclose(got, 4.0):
@@ -117,7 +120,8 @@ def lookup_gain(answer: Answer) -> str:
         Mistake("inverted: tokens of a pass over its cost", lambda a, d, c: c / (1 + a * d)),
         Mistake("the model's own token is always right: 1 + accept * drafted", lambda a, d, c: a * (1 + d) / c),
     )
-    for case in ((0.95, 7, 3.5), (0.2, 7, 3.5), (0.0, 3, 1.5), (1.0, 1, 1.0), (0.5, 15, 4.0)):
+    cases = ((0.95, 7, 3.5), (0.2, 7, 3.5), (0.0, 3, 1.5), (1.0, 1, 1.0), (0.5, 15, 4.0))
+    for case in (*cases, *hidden_cases(803, share(), whole(1, 16), real(1.1, 5.0))):
         expect_equal(answer, case, _lookup_gain, mistakes, tolerance=1e-6, case=f"accept={case[0]}, drafted={case[1]}")
     return "it pays where accept * drafted is more than cost - 1."
 

@@ -23,7 +23,7 @@ from minillama.lab.grading.check import (
     one_line,
 )
 from minillama.lab.grading.check import score as score_of
-from minillama.lab.grading.course_seed import hidden_random
+from minillama.lab.grading.course_seed import hidden_cases, hidden_random, real, whole
 from minillama.lab.grading.equality import is_close
 from minillama.lab.language import message, translate
 from minillama.measure.limits.collective_traffic import FLOAT_BYTES, Collective, CollectiveKind, tensor_parallel_bytes
@@ -203,7 +203,8 @@ def bytes_sent(answer: Answer) -> str:
                 lambda layers, width, tokens, n: 4 * layers * tokens * width * FLOAT_BYTES),
         Mistake("and the tokens of the pass?", lambda layers, width, tokens, n: _bytes_sent(layers, width, 1, n)),
     )  # fmt: skip
-    for case in ((16, 2048, 3, 4), (80, 8192, 1, 2), (3, 256, 5, 8), (32, 4096, 7, 1)):
+    cases = ((16, 2048, 3, 4), (80, 8192, 1, 2), (3, 256, 5, 8), (32, 4096, 7, 1))
+    for case in (*cases, *hidden_cases(904, whole(2, 80), whole(64, 8192), whole(2, 9), whole(2, 16))):
         named = dict(zip(("layers", "width", "tokens", "devices"), case, strict=True))
         expect_equal(
             answer, case, _bytes_sent, mistakes, tolerance=1e-9, case=", ".join(f"{k}={v}" for k, v in named.items())
@@ -245,7 +246,8 @@ def break_even(answer: Answer) -> str:
         Mistake("one collective takes this long with any number of hosts: do not divide by hosts again",
                 lambda s, c, n: _break_even(s, c, n) / n),
     )  # fmt: skip
-    cases = [(0.698, 160, 4), (0.1, 32, 2), (0.02, 12, 8), *([own.case] if own.case else [])]
+    hidden = hidden_cases(905, real(0.01, 1.0), whole(8, 200), whole(3, 16))
+    cases = [(0.698, 160, 4), (0.1, 32, 2), (0.02, 12, 8), *hidden, *([own.case] if own.case else [])]
     for case in cases:
         named = (
             message("your own machine")

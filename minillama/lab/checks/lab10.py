@@ -7,7 +7,7 @@ import numpy as np
 from minillama.lab.checks.items.lab10_scores import Scored, differ, perplexity_of
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, as_array, call, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
-from minillama.lab.grading.course_seed import hidden_seed
+from minillama.lab.grading.course_seed import hidden_cases, hidden_seed, real, whole
 from minillama.lab.language import message, translate
 from minillama.lab.recorded.recorded_runs import (
     MODEL,
@@ -76,7 +76,8 @@ def tokens_per_second(answer: Answer) -> str:
     """`tokens_per_second(samples_ns, n_tokens) -> (mean, deviation)` as llama-bench prints them."""
     cases = (([90_000_000, 130_000_000, 100_000_000, 310_000_000], 128), ([2_000_000_000, 1_100_000_000], 512),
              ([640_000_000], 64))  # fmt: skip
-    for samples, tokens in cases:
+    hidden = hidden_cases(1001, lambda random: random.integers(5 * 10**7, 4 * 10**8, 5).tolist(), whole(16, 512))
+    for samples, tokens in (*cases, *hidden):
         case = translate("{count} samples", count=len(samples))
         expect_equal(answer, (samples, tokens), _rate, RATE_MISTAKES, tolerance=1e-6, case=case)
     rows = [row for run in recorded().speeds for row in run.rows]
@@ -129,7 +130,9 @@ def share_of_roof(answer: Answer) -> str:
         ({"avg_ts": 48.5, "n_gen": 128, "n_depth": 2048, "weight_bytes": 277_000_000, "cache_bytes": 12_288}, 20e9),
         ({"avg_ts": 610.0, "n_gen": 32, "n_depth": 512, "weight_bytes": 2_400_000, "cache_bytes": 15_360}, 15e9),
     )
-    for row, bandwidth in rows:
+    draws = (real(1.0, 1000.0), whole(8, 256), whole(100, 8192), whole(10**6, 10**9), whole(1000, 10**5))
+    hidden = [(dict(zip(rows[0][0], case, strict=True)), 20e9) for case in hidden_cases(1002, *draws)]
+    for row, bandwidth in (*rows, *hidden):
         case = translate("depth {depth}", depth=row["n_depth"])
         expect_equal(answer, (row, bandwidth), _share, SHARE_MISTAKES, tolerance=1e-4, case=case)
     return "bytes a token times tokens a second, over what the memory gives."

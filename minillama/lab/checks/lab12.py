@@ -12,6 +12,7 @@ from minillama.lab import lab_record
 from minillama.lab.grading import decisions
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, Score, call, compared, graded
 from minillama.lab.grading.check import score as score_of
+from minillama.lab.grading.course_seed import hidden_cases, real
 from minillama.lab.grading.decisions import Limit, LookBack, Ratio, Target, TradeOff
 from minillama.lab.grading.lab_results import Quantity, Results, measured, read_results, results_so_far
 from minillama.lab.language import message, translate
@@ -148,6 +149,8 @@ def verdict(answer: Answer) -> str:
         (10.0, 1.0, 9.0),
         (None, 10.0, None),
         (None, None, 500.0),
+        *((value, low, None) for value, low in hidden_cases(1202, real(1.0, 100.0), real(1.0, 100.0))),
+        *((value, None, high) for value, high in hidden_cases(1203, real(1.0, 100.0), real(1.0, 100.0))),
     )
     mistakes = (
         Mistake("at_least and at_most are exchanged", _swapped),

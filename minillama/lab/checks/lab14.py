@@ -10,7 +10,7 @@ import numpy as np
 from minillama.lab.error_text import one_line
 from minillama.lab.grading.check import Answer, Mistake, NotYet, Score, expect_equal, graded
 from minillama.lab.grading.check import score as score_of
-from minillama.lab.grading.course_seed import hidden_random
+from minillama.lab.grading.course_seed import hidden_cases, hidden_random, one_of
 from minillama.lab.language import translate
 from minillama.lab.serving.batch_simulator import common_prefix
 from minillama.lab.serving.cache_blocks import CacheBlocks, NoBlocksError
@@ -49,6 +49,15 @@ CACHED_MISTAKES = (
 )  # fmt: skip
 
 
+def _prompts(random: np.random.Generator) -> list[list[int]]:
+    """Eight prompts; some begin as an earlier one does."""
+    found = [random.integers(1, 9, 6).tolist()]
+    while len(found) < 8:
+        beginning = found[int(random.integers(len(found)))][: int(random.integers(0, 7))]
+        found.append([*beginning, *random.integers(1, 9, int(random.integers(1, 5))).tolist()])
+    return found
+
+
 @graded(LAB, "1. tokens that a prefix cache saves")
 def cached_tokens(answer: Answer) -> str:
     """`cached_tokens(prompts) -> [tokens]`, one prompt after the other."""
@@ -56,7 +65,7 @@ def cached_tokens(answer: Answer) -> str:
         ([[1, 2, 3, 4, 5], [1, 2, 3, 9, 9, 8], [7, 1, 2, 3], [1, 2, 3, 4, 6, 7], [1, 2, 3, 9, 4]]),
         ([[5, 5, 5], [5, 5, 5], [5, 5, 5, 5, 6], [6, 5, 5, 5, 5], [5, 5, 5, 5, 6, 7]]),
     )
-    for prompts in cases:
+    for prompts in (*cases, _prompts(hidden_random(1401))):
         case = translate("{count} prompts", count=len(prompts))
         expect_equal(answer, (prompts,), _cached, CACHED_MISTAKES, case=case)
     return "the longest beginning of any earlier prompt, short of the last token."
@@ -72,6 +81,12 @@ def _line(lengths: Sequence[int], cached: Sequence[int], *, offset: int = 0, wor
     return next((place for place, end in enumerate(ends) if reused < end), len(lengths)) + offset
 
 
+def _lines(random: np.random.Generator) -> tuple[list[int], list[int]]:
+    """Lengths of six lines, and tokens that three turns found in the cache."""
+    lengths = random.integers(3, 60, 6).tolist()
+    return lengths, random.integers(0, sum(lengths), 3).tolist()
+
+
 @graded(LAB, "2. the line that changes")
 def changing_line(answer: Answer) -> str:
     """`changing_line(lengths, cached) -> index` of the first line that differs from turn to turn."""
@@ -83,7 +98,7 @@ def changing_line(answer: Answer) -> str:
         ),
         Mistake("one turn may share a digit by chance: look at all turns", lambda n, c: _line(n, c, worst="first")),
     )
-    for lengths, cached in _LINES:
+    for lengths, cached in (*_LINES, *map(_lines, map(hidden_random, (1402, 1412)))):
         case = translate("lines of {lengths} tokens and {cached} cached", lengths=lengths, cached=cached)
         expect_equal(answer, (lengths, cached), _line, mistakes, case=case)
     return "counts alone name the line."
@@ -103,7 +118,9 @@ def waste(answer: Answer) -> str:
         Mistake("round up: a block that is begun is reserved whole", lambda n, b: sum(x % b for x in n)),
         Mistake("tokens, not blocks", lambda n, b: sum(math.ceil(x / b) for x in n)),
     )
-    for lengths, block in (([5, 16, 33], 16), ([100, 1, 64, 63], 64), ([700, 30, 255], 1024)):
+    cases = (([5, 16, 33], 16), ([100, 1, 64, 63], 64), ([700, 30, 255], 1024))
+    hidden = hidden_cases(1403, lambda random: random.integers(1, 900, 6).tolist(), one_of(16, 32, 48, 128))
+    for lengths, block in (*cases, *hidden):
         case = translate("texts of {lengths} and blocks of {block}", lengths=lengths, block=block)
         expect_equal(answer, (lengths, block), _waste, mistakes, case=case)
     return "half a block for each text on average; a slot is a block of the whole context."

@@ -4,7 +4,7 @@ MINILLAMA_COURSE_SEED, or the seed of `Item.require`, changes every input that a
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -14,6 +14,7 @@ from minillama.errors import OptionError, quoted
 
 VARIABLE = "MINILLAMA_COURSE_SEED"
 LARGEST = 2**32 - 1
+Draw = Callable[[np.random.Generator], object]
 
 _given: ContextVar[int | None] = ContextVar("course_seed", default=None)
 
@@ -27,6 +28,42 @@ def hidden_seed(base: int) -> int:
 def hidden_random(base: int) -> np.random.Generator:
     """Generator of a check's inputs, from `hidden_seed(base)`."""
     return np.random.default_rng(hidden_seed(base))
+
+
+def hidden_cases(
+    base: int, *draws: Draw, count: int = 2, fits: Callable[..., bool] = lambda *case: True
+) -> list[tuple]:
+    """Arguments of further cases, from `hidden_seed(base)`.
+
+    They come after a check's chosen cases, each of which shows a mistake. draws: one for each argument. fits: whether a
+    case may be used; if not, another one is drawn.
+    """
+    random, found = hidden_random(base), []
+    while len(found) < count:
+        case = tuple(draw(random) for draw in draws)
+        if fits(*case):
+            found.append(case)
+    return found
+
+
+def whole(low: int, high: int) -> Draw:
+    """A whole number, both ends included."""
+    return lambda random: int(random.integers(low, high, endpoint=True))
+
+
+def real(low: float, high: float) -> Draw:
+    """A positive number of three digits, of any order of magnitude between the ends."""
+    return lambda random: float(f"{low * (high / low) ** random.random():.3g}")
+
+
+def share() -> Draw:
+    """A share of two digits, from 0.05 to 0.95."""
+    return lambda random: round(float(random.uniform(0.05, 0.95)), 2)
+
+
+def one_of(*values: object) -> Draw:
+    """One of the values."""
+    return lambda random: values[int(random.integers(len(values)))]
 
 
 def course_seed() -> int | None:

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 from minillama.gguf.kv_cache_types import CacheType, CacheTypes
+from minillama.lab.checks.layer_items.hidden_layers import hidden_layers
 from minillama.lab.experiments.cache_models import PASS_TOKENS
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_cases, whole
 from minillama.lab.language import message, translate
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
 from minillama.model.state_sizes import state_bytes, window_capacity
@@ -149,4 +151,12 @@ def layer_bytes(answer: Answer) -> str:
                         kind=translate(kind), positions=positions, type_k=type_k, type_v=type_v,
                     )  # fmt: skip
                     expect_equal(answer, (layer, positions, type_k, type_v), _bytes, MISTAKES[kind], case=label)
+    lengths = hidden_cases(506, whole(50, 9000), count=len(LAYERS))
+    for kind, layer, (positions,) in zip(LAYERS, hidden_layers(505), lengths, strict=True):
+        type_k = type_v = "q8_0"
+        label = translate(
+            "{kind}, {positions} positions, {type_k}/{type_v}",
+            kind=translate(kind), positions=positions, type_k=type_k, type_v=type_v,
+        )  # fmt: skip
+        expect_equal(answer, (layer, positions, type_k, type_v), _bytes, MISTAKES[kind], case=label)
     return "exact for grouped heads, windows, latents and recurrent states, and every type."

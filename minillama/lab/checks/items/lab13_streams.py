@@ -14,7 +14,7 @@ from minillama.lab.grading.check import (
     expect_equal,
     graded,
 )
-from minillama.lab.grading.course_seed import hidden_seed
+from minillama.lab.grading.course_seed import hidden_random, hidden_seed
 from minillama.lab.language import translate
 
 LAB = "13"
@@ -88,10 +88,15 @@ STOP_CASES = (
 )
 
 
+def _pieces(random: np.random.Generator) -> Texts:
+    """Twelve pieces of beginnings of the stop string "abab!", which may occur."""
+    return random.choice(["a", "ab", "ba", "b", "abab", "!", " c"], 12).tolist()
+
+
 @graded(LAB, "3. a stop string over several tokens")
 def stop_string(answer: Answer) -> str:
     """`stop_string(pieces, stop) -> texts to send`, one for each piece, and the rest at the end."""
-    for pieces, stop in STOP_CASES:
+    for pieces, stop in (*STOP_CASES, *((_pieces(random), "abab!") for random in map(hidden_random, (1313, 1314)))):
         label = translate("the pieces {pieces} and the stop string {stop!r}", pieces=pieces, stop=stop)
 
         def outcome(function: Answer, pieces: Texts = pieces, stop: str = stop) -> list[object]:

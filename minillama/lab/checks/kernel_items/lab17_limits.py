@@ -3,7 +3,7 @@
 import numpy as np
 
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
-from minillama.lab.grading.course_seed import hidden_random
+from minillama.lab.grading.course_seed import hidden_cases, hidden_random, one_of, real
 from minillama.lab.language import translate
 from minillama.lab.own_kernels.block_kernels import corrections
 
@@ -32,7 +32,8 @@ MACHINES = ((12e9, 3e9, 2.0, 4.5), (25e9, 4.2e9, 3.0, 8.5), (5e9, 2.1e9, 1.5, 16
 @graded(LAB, "1. instructions that memory allows")
 def instructions_allowed(answer: Answer) -> str:
     """`instructions_allowed(bandwidth, frequency, per_cycle, bits)` -> instructions a weight."""
-    for machine in MACHINES:
+    draws = (real(2e9, 1e11), real(1e9, 6e9), real(1.0, 6.0), one_of(2.5, 4.5, 6.5, 8.5, 16.0))
+    for machine in (*MACHINES, *hidden_cases(1701, *draws)):
         case = translate("{bits} bits a weight", bits=machine[3])
         expect_equal(answer, machine, _allowed, ALLOWED_MISTAKES, tolerance=1e-6, case=case)
     return "more than this, and the core is the limit; fewer, and memory is."

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from minillama.lab.checks.layer_items.hidden_layers import hidden_layers
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_cases, whole
 from minillama.lab.language import message, translate
 from minillama.lab.layer_costs.wide_layers import PASS_TOKENS, bytes_read
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer
@@ -93,6 +95,10 @@ def read_bytes(answer: Answer) -> str:
             for length in LENGTHS:
                 case = translate("{kind}, {length} tokens", kind=translate(kind), length=length)
                 expect_equal(answer, (layer, length), bytes_read, BYTES_MISTAKES[kind], case=case)
+    lengths = hidden_cases(1603, whole(100, 9000), count=len(LAYERS))
+    for kind, layer, (length,) in zip(LAYERS, hidden_layers(1601), lengths, strict=True):
+        case = translate("{kind}, {length} tokens", kind=translate(kind), length=length)
+        expect_equal(answer, (layer, length), bytes_read, BYTES_MISTAKES[kind], case=case)
     return "whole caches, windows, latents and a state of fixed size."
 
 
@@ -141,7 +147,8 @@ def _blocks(start: int, tokens: int, window: int) -> np.ndarray:
 @graded(LAB, "2. what a window shows")
 def window_mask(answer: Answer) -> str:
     """`window_mask(start, tokens, window) -> bool [tokens, start + tokens]`."""
-    for start, tokens, window in ((5, 4, 3), (0, 6, 2), (4, 3, 0), (7, 1, 4), (2, 5, 100)):
+    cases = ((5, 4, 3), (0, 6, 2), (4, 3, 0), (7, 1, 4), (2, 5, 100))
+    for start, tokens, window in (*cases, *hidden_cases(1602, whole(0, 9), whole(2, 9), whole(1, 9))):
         case = translate("start {start}, {tokens} tokens, window {window}", start=start, tokens=tokens, window=window)
         numbers = [Mistake(each.hint, _numbers_of(each.wrong)) for each in MASK_MISTAKES]
         expect_equal(answer, (start, tokens, window), _numbers_of(right_mask), numbers, case=case)

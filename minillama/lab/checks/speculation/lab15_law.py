@@ -1,6 +1,7 @@
 """Graded items of lab 15: tokens of a pass, speed-up, best length in a batch."""
 
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_cases, real, share, whole
 from minillama.lab.language import translate
 from minillama.lab.speculation import speculation_law as law
 from minillama.lab.speculation.speculation_law import MOST_ROWS, Seconds
@@ -34,7 +35,7 @@ _TOKENS = ((0.8, 3), (0.6, 7), (0.9, 1), (0.5, 2), (0.0, 4), (0.7, 0), (1.0, 5))
 @graded(LAB, "2. tokens of a pass")
 def expected_tokens(answer: Answer) -> str:
     """`expected_tokens(a, k) -> mean tokens` that a pass over k guesses writes."""
-    for a, k in _TOKENS:
+    for a, k in (*_TOKENS, *hidden_cases(1502, share(), whole(1, 12))):
         case = translate("a={a} and k={k}", a=a, k=k)
         expect_equal(answer, (a, k), law.expected_tokens, EXPECTED_MISTAKES, tolerance=1e-9, case=case)
     return "1 token for a = 0, k + 1 tokens for a = 1."
@@ -70,7 +71,8 @@ SPEEDUP_MISTAKES = (
 @graded(LAB, "3. the speed-up")
 def speedup(answer: Answer) -> str:
     """`speedup(a, k, draft, cost) -> times faster` than without guesses."""
-    for a, k, draft, cost in ((0.8, 3, 0.1, 1.4), (0.6, 7, 0.05, 2.0), (0.3, 5, 0.3, 1.5), (0.9, 2, 0.0, 1.2)):
+    cases = ((0.8, 3, 0.1, 1.4), (0.6, 7, 0.05, 2.0), (0.3, 5, 0.3, 1.5), (0.9, 2, 0.0, 1.2))
+    for a, k, draft, cost in (*cases, *hidden_cases(1503, share(), whole(2, 12), real(0.01, 0.5), real(1.05, 3.0))):
         case = f"a={a}, k={k}, draft={draft}, cost={cost}"
         expect_equal(answer, (a, k, draft, cost), law.speedup, SPEEDUP_MISTAKES, tolerance=1e-9, case=case)
     return "a guess pays while its chance is larger than its price."
@@ -118,10 +120,18 @@ _BATCHES = (  # acceptance, texts, seconds of a guess, seconds of a pass and of 
 )  # fmt: skip
 
 
+def _is_clear(a: float, batch: int, draft: float, step: float, row: float) -> bool:
+    """True if no two lengths are equally good but for rounding."""
+    seconds, lengths = linear_seconds(step, row), range(max(1, MOST_ROWS // batch))
+    gains = sorted(law.batch_speedup(a, k, batch, draft, seconds) for k in lengths)
+    return len(gains) > 1 and gains[-1] > gains[-2] * (1 + 1e-6)
+
+
 @graded(LAB, "5. the best guess in a batch")
 def best_k(answer: Answer) -> str:
     """`best_k(a, batch, draft, seconds) -> k` with most tokens a second, 0 where guesses do not pay."""
-    for a, batch, draft, step, row in _BATCHES:
+    draws = (share(), whole(1, 12), real(0.1, 2.0), real(8.0, 40.0), real(0.1, 1.0))
+    for a, batch, draft, step, row in (*_BATCHES, *hidden_cases(1505, *draws, count=4, fits=_is_clear)):
         seconds = linear_seconds(step, row)
         case = translate(
             "a={a}, a batch of {batch}, draft={draft} and seconds(rows) = {step} + {row} * rows",

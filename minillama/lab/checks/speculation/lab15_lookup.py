@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from minillama.lab.grading.check import Answer, Mistake, expect_equal, graded
+from minillama.lab.grading.course_seed import hidden_cases, whole
 
 LAB = "15"
 
@@ -56,8 +57,9 @@ _TEXTS = (
 @graded(LAB, "1. guess by lookup")
 def lookup(answer: Answer) -> str:
     """`lookup(tokens, n, k) -> guess` of k tokens, or an empty list."""
-    for text, n, k in _TEXTS:
-        tokens = [int(token) for token in text.split()]
+    cases = [([int(token) for token in text.split()], n, k) for text, n, k in _TEXTS]
+    texts = hidden_cases(1501, lambda random: random.integers(1, 4, 14).tolist(), whole(1, 4), whole(2, 6), count=4)
+    for tokens, n, k in (*cases, *texts):
         case = f"tokens={tokens}, n={n}, k={k}"
         expect_equal(answer, (tokens, n, k), right_lookup, LOOKUP_MISTAKES, case=case)
     return "the same guesses as the engine's."
