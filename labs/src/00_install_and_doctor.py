@@ -28,23 +28,25 @@
 # ## 1. The first text
 
 # %% tags=["check-output"]
-import minillama as ml
+from minillama.lab.own_model import lab_model
 
-llm = ml.load(progress=False)  # without a file name: the storyteller that comes with minillama
+MODEL = None  # or the path of your own GGUF file
+llm = lab_model(MODEL)  # None: the storyteller that comes with minillama
 print(llm.generate("Once upon a time", n=48, temp=0.0))
 
 # %% [markdown]
-# That was a whole language model: 2.3 million weights in a file of 2.5 MB, read from disk, compiled for your processor,
-# and run token by token. `ml.load("model.gguf")` opens any other GGUF file in the same way. A stream shows the text
-# while it is generated:
+# That was a whole language model, read from disk, compiled for your processor, and run token by token. The storyteller
+# has 2.3 million weights in a file of 2.5 MB. In your own code, `ml.load()` opens it and `ml.load("model.gguf")` any other
+# file. In the labs, `MODEL = "model.gguf"` does, in the first code cell of each: the whole lab then runs with your model, with
+# fewer samples if it is a large one. A stream shows the text while it is generated:
 
 # %%
 for piece in llm.stream("One day, a dragon", n=60, temp=0.8, seed=4):
     print(piece.text, end="", flush=True)
 
 # %% [markdown]
-# The next cell greets the model in a language that it was not trained on. Its vocabulary was made from simple English
-# stories, so every Chinese character becomes the three bytes of its UTF-8, one token each:
+# The next cell greets the model in two languages. The storyteller's vocabulary was made from simple English stories, so
+# every Chinese character becomes the three bytes of its UTF-8, one token each:
 
 # %% tags=["check-output"]
 for text in ("hello", "你好"):
@@ -100,7 +102,7 @@ print(
 # * **This process may use** fewer cores on a shared hub. JAX uses that number, not the size of the machine.
 # * **avx2** is the minimum for a fast kernel. **avx512_vnni** multiplies 8-bit integers, the form of quantised weights.
 #   **amx** multiplies tiles of 16 x 32 numbers at once, which makes prompts faster.
-# * **Free memory** must hold the weights, the cache of the context, and JAX itself (about 200 MB). For the storyteller:
+# * **Free memory** must hold the weights, the cache of the context, and JAX itself (about 200 MB). For this model:
 
 # %%
 for part, size in (

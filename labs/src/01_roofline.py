@@ -29,6 +29,7 @@ from minillama.lab.checks import lab01 as check
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.report_html import save_figure
 from minillama.lab.lab_record import measurement, roof_share
+from minillama.lab.own_model import model_file, model_name
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.roofline_plots import (
     Dot,
@@ -48,6 +49,8 @@ from minillama.measure.limits.roofline import model_work
 from minillama.measure.trial import Trial
 
 logging.getLogger("minillama").setLevel(logging.ERROR)
+MODEL = None  # or the path of your own GGUF file
+file = model_file(MODEL)  # None: the storyteller
 
 # %% [markdown]
 # ## 1. Predict first
@@ -328,8 +331,9 @@ with random_model(1000) as path:
 # 12 draws them all.
 
 # %%
-for name, trial in (("storyteller, decode", Trial(0, 64)), ("storyteller, prompt", Trial(128, 0))):
-    record_dot("01", name, model_dot(None, trial, trial_speed(None, trial)))
+for name, trial in (("decode", Trial(0, 64)), ("prompt", Trial(128, 0))):
+    dot = model_dot(file, trial, trial_speed(file, trial))
+    record_dot("01", f"{model_name(MODEL)}, {name}", dot)
 show(roofline(roof, recorded_dots(), "My machine's roofline"))
 
 # %% [markdown]

@@ -28,7 +28,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from minillama.engine.loading.model_files import data_file
 from minillama.gguf import TensorType, dequantize, open_gguf
 from minillama.lab import Dropdown, IntSlider, Panel, Prediction, show
 from minillama.lab.checks import lab02 as check
@@ -42,9 +41,11 @@ from minillama.lab.experiments.quantised_blocks import (
 from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import model_file, model_name
 from minillama.lab.plots.lab_plots import bars, treemap
 
-path = data_file("storyteller-q8_0.gguf")
+MODEL = None  # or the path of your own GGUF file
+path = model_file(MODEL)  # None: the storyteller
 print(f"{path.name}: {path.stat().st_size:,} bytes")
 
 # %% [markdown]
@@ -94,7 +95,7 @@ def read_header(data: bytes) -> tuple[int, int, int]:
 check.read_header(read_header)
 
 # %% tags=["check-output"]
-print("your header of the storyteller:", attempt(read_header, first))
+print(f"your header of the {model_name(MODEL)}:", attempt(read_header, first))
 
 # %% [markdown]
 # ## 2. Metadata: the model describes itself
@@ -134,7 +135,7 @@ print("你好 as it would stand in a file:", struct.pack("<Q", 6).hex(" "), "你
 # %% [markdown]
 # With thirteen value types (numbers of ten kinds, booleans, strings, arrays) this is the whole format of the metadata.
 # The package's reader does the same in one file of about 300 lines, `minillama/gguf/header_parser.py`; most of
-# these lines refuse malformed files with a clear message. These are the storyteller's metadata:
+# these lines refuse malformed files with a clear message. These are the model's metadata:
 
 # %%
 model = open_gguf(path)
@@ -255,7 +256,7 @@ check.decode_q8_0(decode_q8_0)
 # result.
 
 # %% tags=["check-output"]
-query = model.tensors["blk.0.attn_q.weight"]
+query = open_gguf(model_file(None)).tensors["blk.0.attn_q.weight"]  # in Q8_0
 block = query.data[0, :34].tobytes()
 print(hexdump(block, query.offset))
 print("yours:", attempt(lambda: decode_q8_0(block)[:6].round(5)))
@@ -304,7 +305,8 @@ check.decode_q4_0(decode_q4_0)
 # %% [markdown]
 # ## 6. The error of four bits
 #
-# The package also has the storyteller in float16, so you can quantise it and measure the loss. Before you do: Q4_0 has
+# The storyteller is there in float16 too, so you can quantise it and measure the loss. (Sections 4 to 6 need blocks of Q8_0
+# and weights that are not rounded yet, so they stay with the storyteller.) Before you do: Q4_0 has
 # steps of 1/8 of the largest weight of its block, Q8_0 of 1/127.
 
 # %%
@@ -320,7 +322,7 @@ loss_ratio.ask()
 loss_ratio.record(2)  # "half the bits, twice the error": the guess most people make
 
 # %%
-full = open_gguf(data_file("storyteller-f16.gguf"))
+full = open_gguf(model_file("storyteller-f16"))
 weights = dequantize(full.tensors["blk.0.ffn_up.weight"]).reshape(-1)
 losses = {kind: relative_error(weights, kind) for kind in SHOWN_TYPES}
 show(loss_ratio.compare(losses[TensorType.Q4_0] / losses[TensorType.Q8_0], model=127 / 8))

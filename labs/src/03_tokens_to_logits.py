@@ -8,8 +8,8 @@
 # # Lab 03 · From tokens to logits
 #
 # From "Once upon a" to " time" the model applies four functions of about three lines each, a few times. In this lab you
-# write them, run them on the real weights of the storyteller, and compare your numbers with the engine's, layer by
-# layer, until they agree.  The whole model in plain numpy is one short file, `minillama/lab/llama_numpy.py`. Read it
+# write them, run them on the real weights of a model, and compare your numbers with the engine's, layer by layer, until
+# they agree.  The whole model in plain numpy is one short file, `minillama/lab/llama_numpy.py`. Read it
 # first if you want to see the formulas together; it also contains the solutions of exercises 1 to 5.
 #
 # | | |
@@ -25,7 +25,6 @@ from dataclasses import replace
 
 import numpy as np
 
-import minillama as ml
 from minillama.gguf import dequantize, open_gguf
 from minillama.lab import IntSlider, Panel, Prediction, TextBox, show
 from minillama.lab.checks import lab03 as check
@@ -36,13 +35,16 @@ from minillama.lab.llama_numpy import (
     Functions,
     Sizes,
     forward,
+    is_plain_llama,
     read_sizes,
     relative_difference,
 )
+from minillama.lab.own_model import lab_model
 from minillama.lab.plots.lab_plots import attention_map, lines
 from minillama.lab.widgets.figure import text_table
 
-llm = ml.load(progress=False)
+MODEL = None  # or the path of your own GGUF file
+llm = lab_model(MODEL)
 PROMPT = "Once upon a time, there was a little girl named Lily. She had a red"
 ids = llm.tokenizer.encode(PROMPT)
 trace = llm.trace(ids)
@@ -50,11 +52,11 @@ trace = llm.trace(ids)
 # %% [markdown]
 # ## 1. What goes in, what comes out
 #
-# Text becomes tokens, and a token becomes a row of a table. All further steps are arithmetic on rows of 256 numbers.
+# Text becomes tokens, and a token becomes a row of a table. All further steps are arithmetic on rows of numbers (256 in the storyteller).
 # `llm.trace(ids)` runs the engine and returns every intermediate result under its llama.cpp name.
 
 # %% tags=["check-output"]
-print([llm.tokenizer.piece(token, special=True).decode() for token in ids])
+print([llm.tokenizer.piece(token, special=True).decode(errors="replace") for token in ids])
 for name, value in trace.items():
     if name.endswith("-0") or "-" not in name:
         print(f"{name:16} {value.shape}")
@@ -63,7 +65,7 @@ for name, value in trace.items():
 # Read it from top to bottom: `inp_embd` are the rows of the table, [T, D]. Then comes layer 0, which turns [T, D] into
 # [T, D] and has two halves: **attention**, in which tokens exchange information, and **feed-forward**, which treats
 # each token separately. Two more such layers, a last norm, and one more product with the table give `result_output`:
-# for each of the T tokens a number for each of the 2,048 possible next tokens.
+# for each of the T tokens a number for each of the V possible next tokens (2,048 in the storyteller).
 #
 # All shapes use the same letters: T tokens, D model width, N query heads, K key/value heads, H head size, F
 # feed-forward width.
@@ -288,15 +290,19 @@ def layer(x: np.ndarray, w: dict[str, np.ndarray], sizes: Sizes) -> np.ndarray:
 check.layer(layer)
 
 # %% [markdown]
-# Now run your five functions on the storyteller's weights. If your layer is right, this is a language model:
+# Now run your five functions on real weights. If your layer is right, this is a language model. (From here on the model is
+# the storyteller, unless yours is a plain Llama of at most 200 million weights: other families need more than these functions.)
 
 # %% tags=["check-output"]
-file = open_gguf(llm.path)
+plain = llm if is_plain_llama(llm.file) else lab_model(None)
+file, plain_ids = open_gguf(plain.path), plain.tokenizer.encode(PROMPT)
+plain_trace = trace if plain is llm else plain.trace(plain_ids)
 table = dequantize(file.tensors["token_embd.weight"])
-last_norm = dequantize(file.tensors["output_norm.weight"])
+head = dequantize(file.tensors.get("output.weight", file.tensors["token_embd.weight"]))
+last_norm, plain_sizes = dequantize(file.tensors["output_norm.weight"]), read_sizes(file)
 layers = [
     {name: dequantize(file.tensors[f"blk.{i}.{name}.weight"]) for name in WEIGHT_NAMES}
-    for i in range(llm.config.block_count)
+    for i in range(plain.config.block_count)
 ]
 
 
@@ -304,13 +310,13 @@ def next_piece(ids: list[int]) -> str:
     """The likeliest next token by your functions."""
     x = table[ids]
     for w in layers:
-        x = layer(x, w, sizes)
-    logits = rms_norm(x, last_norm, sizes.epsilon)[-1] @ table.T
-    return llm.tokenizer.piece(int(np.argmax(logits))).decode()
+        x = layer(x, w, plain_sizes)
+    logits = rms_norm(x, last_norm, plain_sizes.epsilon)[-1] @ head.T
+    return plain.tokenizer.piece(int(np.argmax(logits))).decode()
 
 
-print("your model continues:  ", PROMPT, "...", attempt(next_piece, ids))
-print("the engine continues:  ", PROMPT, "...", llm.generate(PROMPT, n=1, temp=0.0))
+print("your model continues:  ", PROMPT, "...", attempt(next_piece, plain_ids))
+print("the engine continues:  ", PROMPT, "...", plain.generate(PROMPT, n=1, temp=0.0))
 
 # %% [markdown]
 # ## 8. Comparison with the engine, layer by layer
@@ -321,7 +327,7 @@ print("the engine continues:  ", PROMPT, "...", llm.generate(PROMPT, n=1, temp=0
 # %%
 RESULTS = [
     f"{name}-{i}"
-    for i in range(llm.config.block_count)
+    for i in range(plain.config.block_count)
     for name in ("attn_norm", "Qcur", "attn_out", "ffn_norm", "ffn_out", "l_out")
 ]
 RESULTS.append("result_output")
@@ -332,15 +338,17 @@ def errors(found, reference) -> list[float]:
     return [max(relative_difference(found[name], reference[name]), 1e-9) for name in RESULTS]
 
 
-numpy_32 = forward(file, ids, Functions())
+numpy_32 = forward(file, plain_ids, Functions())
 found = attempt(
-    lambda: errors(forward(file, ids, Functions(rms_norm, rope, attention, swiglu)), trace)
+    lambda: errors(
+        forward(file, plain_ids, Functions(rms_norm, rope, attention, swiglu)), plain_trace
+    )
 )
 series = {"yours": found} if isinstance(found, list) else {}
 print("yours:", "compared" if series else found)
 show(
     lines(
-        series | {"plain numpy": errors(numpy_32, trace)},
+        series | {"plain numpy": errors(numpy_32, plain_trace)},
         RESULTS,
         "Error against the engine",
         "result",
@@ -385,8 +393,8 @@ BUGS = {
     "no causal mask": replace(Functions(), attention=attention_variant(causal=None)),
     "epsilon outside the root": replace(Functions(), rms_norm=outside),
 }
-right = trace["result_output"].argmax(axis=-1)
-broken = {name: forward(file, ids, bug) for name, bug in BUGS.items()}
+right = plain_trace["result_output"].argmax(axis=-1)
+broken = {name: forward(file, plain_ids, bug) for name, bug in BUGS.items()}
 wrong = {
     name: 100 * float(np.mean(found["result_output"].argmax(axis=-1) != right))
     for name, found in broken.items()
@@ -396,7 +404,7 @@ show(changed.compare(wrong["RoPE pairs of NEOX"]))
 show(
     lines(
         {name: errors(found, numpy_32) for name, found in broken.items()}
-        | {"the engine": errors(trace, numpy_32)},
+        | {"the engine": errors(plain_trace, numpy_32)},
         RESULTS,
         "Three bugs that do not crash, and the engine",
         "result",

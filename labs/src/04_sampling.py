@@ -23,7 +23,6 @@
 # %%
 import numpy as np
 
-import minillama as ml
 from minillama.lab import Dropdown, IntSlider, Panel, Prediction, Slider, TextBox, show
 from minillama.lab.checks import lab04 as check
 from minillama.lab.experiments.batch_sampling import continuations
@@ -37,10 +36,12 @@ from minillama.lab.experiments.next_token import (
 )
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import lab_model, scaled
 from minillama.lab.plots.lab_plots import lines, scatter
 from minillama.sampling import Sampling
 
-llm = ml.load(progress=False)
+MODEL = None  # or the path of your own GGUF file
+llm = lab_model(MODEL)
 PROMPT = "Once upon a time, there was a little"
 llm
 
@@ -201,7 +202,7 @@ for temp in (0.2, 0.8, 1.0, 2.0):
 # %% [markdown]
 # ## 4. Top-k, top-p, min-p: three ways to cut the tail
 #
-# Each single token of the tail is unlikely, but together they are not: among 2,048 tokens there is always some
+# Each single token of the tail is unlikely, but together they are not: among thousands of tokens there is always some
 # probability on nonsense, a story has a hundred tokens, and one bad token spoils all that follow. So the sampler
 # removes the tail before it draws.
 #
@@ -396,8 +397,9 @@ OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 SETTINGS = {"greedy": {"temp": 0.0}}
 SETTINGS |= {f"T {temp} no filter": OFF | {"temp": temp} for temp in (0.4, 0.8, 1.2, 1.6)}
 SETTINGS |= {f"T {temp} defaults": {"temp": temp} for temp in (0.4, 0.8, 1.2, 1.6)}
+COUNT = scaled(200, llm, tokens=9 * 20, rows=2, seconds=40, least=4)  # 200 of a small model
 samples = {
-    name: continuations(llm, PROMPT, Sampling(**setting), count=200, length=20)
+    name: continuations(llm, PROMPT, Sampling(**setting), count=COUNT, length=20)
     for name, setting in SETTINGS.items()
 }
 points = {name: (many.likelihood, many.distinct(2)) for name, many in samples.items()}
@@ -405,7 +407,7 @@ joined = [[name for name in SETTINGS if name.endswith(kind)] for kind in ("no fi
 show(
     scatter(
         points,
-        "200 continuations a setting",
+        f"{COUNT} continuations a setting",
         "likelihood: mean probability of a token",
         "diversity: distinct-2",
         joined=joined,

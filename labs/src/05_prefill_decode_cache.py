@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import minillama as ml
 from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.lab import Dropdown, IntSlider, Panel, Prediction, show
 from minillama.lab.checks import lab05 as check
@@ -41,6 +40,7 @@ from minillama.lab.experiments.counted_passes import (
 from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import lab_model, model_name, scaled
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.measurement_plots import power_laws, sweep, timeline
 from minillama.lab.plots.roofline_plots import Dot, record_dot
@@ -48,7 +48,8 @@ from minillama.measure.limits.work_per_token import cache_bytes_read, prompt_wei
 
 # The storyteller was trained on 512 tokens and warns about more. This lab only measures times.
 logging.getLogger("minillama").setLevel(logging.ERROR)
-llm = ml.load(ctx_size=2048, progress=False)
+MODEL = None  # or the path of your own GGUF file
+llm = lab_model(MODEL, ctx_size=2048)
 PROMPT = (
     "Once upon a time, there was a little fox who lived in a deep forest. Every day she walked "
     "to the river. "
@@ -179,7 +180,7 @@ def generate(model, prompt, n):
 check.generate(generate)
 
 # %% [markdown]
-# Both functions on the storyteller. *Programs* are the different shapes; XLA compiles each of them:
+# Both functions on the model. *Programs* are the different shapes; XLA compiles each of them:
 
 # %% tags=["check-output"]
 start = llm.tokenizer.encode("Once upon a time, there was")
@@ -212,9 +213,13 @@ growth.record(16)  # sixteen times as many tokens
 
 # %%
 CONTEXTS = (64, 128, 256, 512, 1024)
+MANY = scaled(9, llm, tokens=sum(CONTEXTS), rows=8, seconds=25, least=2)  # 9 of a small model
 with watched_load():
     measured = {
-        name: {context: one_more_token(llm, context, cached=cached) for context in CONTEXTS}
+        name: {
+            context: one_more_token(llm, context, cached=cached, repetitions=MANY)
+            for context in CONTEXTS
+        }
         for name, cached in (("everything again", False), ("with the cache", True))
     }
 show(
@@ -345,17 +350,18 @@ for name, function in (("grows", grown), ("has room", placed)):
 # ## 5. Why decode is bound by memory
 #
 # Back to the orange bar of section 1: why is a token of the prompt cheaper than a generated one? We need a model that,
-# like real ones, does not fit in the processor's caches: 73 MB of random weights in the shape of a Llama. Its text is
+# like real ones, does not fit in the processor's caches: yours, or 73 MB of random weights in the shape of a Llama. Its text is
 # nonsense, but its speed is real.
 #
 # A **pass** processes T tokens at once. Every weight comes from memory once per pass, for one token or for many.
 
 # %%
-big = ml.load(big_model(), ctx_size=1024, progress=False)
+big = lab_model(MODEL, big_model, ctx_size=1024)
+SIZE = f"{big.path.stat().st_size / 1e6:.0f} MB"
 sixteen = Prediction(
     "05",
     "pass of 16 tokens over pass of 1",
-    "A pass of 16 tokens against a pass of 1, on the 73 MB model: how many times longer does "
+    f"A pass of 16 tokens against a pass of 1, on the {SIZE} model: how many times longer does "
     "it take?",
     "times",
 )
@@ -375,7 +381,7 @@ per_token = {size: value / size for size, value in per_pass.items()}
 show(
     power_laws(
         {"a pass": per_pass, "each of its tokens": per_token},
-        "Passes of the 73 MB model",
+        f"Passes of the {SIZE} model",
         "tokens in a pass",
         "milliseconds",
     )
@@ -427,7 +433,7 @@ for name, tokens in (("decode", 1), ("lookup of 7", 8), ("prompt chunk (-ub 512)
 for tokens in (1, 16, 64):  # for the figure of lab 01
     work = 2 * multiplied * tokens
     dot = Dot(work / read, work / passes[tokens])
-    record_dot("05", f"73 MB, pass of {tokens}", dot)
+    record_dot("05", f"{SIZE}, pass of {tokens}", dot)
 rate = {
     "read from memory, one token": read / passes[1] / 1e9,
     "read from memory, 64 tokens": read / passes[64] / 1e9,
@@ -609,11 +615,14 @@ else:
 #
 # Decoding reads weights *and* cache. For the storyteller, 2.4 MB of weights and 1.5 KB a position, both matter.
 # **Start** measures tokens a second at increasing depths. Every curve stays, so you can compare f16 with q8_0 and f32,
-# or the storyteller with the big model. The dashed line follows from the bytes alone: speed at depth 0 times weights /
+# or the storyteller with the large model. The dashed line follows from the bytes alone: speed at depth 0 times weights /
 # (weights + cache). **Stop** ends the measurement after the present point.
 
 # %%
-models = {"storyteller, 2.4 MB": llm, "random weights, 73 MB": big}
+NAMES = ("storyteller, 2.4 MB", "random weights, 73 MB")
+if MODEL:
+    NAMES = (f"{model_name(MODEL)}, {SIZE}",)
+models = dict(zip(NAMES, (llm, big), strict=False))
 curves = {}
 
 
@@ -658,7 +667,7 @@ def measure(settings):
 # %% tags=["panel"]
 panel = Panel(
     [
-        Dropdown("model", "model", tuple(models), "storyteller, 2.4 MB", "which file decodes"),
+        Dropdown("model", "model", NAMES, NAMES[0], "which file decodes"),
         Dropdown(
             "type",
             "-ctk, -ctv",
@@ -678,7 +687,7 @@ panel = Panel(
 
 # %%
 for kind in ("f16", "q8_0"):
-    *_, last = measure({"model": "storyteller, 2.4 MB", "type": kind, "deepest": 1000})
+    *_, last = measure({"model": NAMES[0], "type": kind, "deepest": 1000})
 show(last)
 
 # %% [markdown]

@@ -28,12 +28,15 @@ from minillama.lab import Dropdown, Panel, Prediction, show
 from minillama.lab.checks import lab06 as check
 from minillama.lab.experiments.quantised_storytellers import (
     distance,
+    heldout_ids,
     heldout_text,
     load_quantised,
+    quantised,
     scored_logits,
 )
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import scaled
 from minillama.lab.plots.lab_plots import bars, lines
 from minillama.lab.plots.measurement_plots import bands
 from minillama.lab.widgets.figure import text_table
@@ -43,9 +46,11 @@ from minillama.measure.texts.diversity import words
 from minillama.measure.texts.text_quality import heldout_texts, measure_quality
 from minillama.model import cache_bytes
 
-llm = load_quantised("F16")  # the storyteller in 16 bits
+MODEL = None  # or the path of your own GGUF file
+llm = load_quantised("F16", MODEL)  # None: the storyteller in 16 bits
 text = heldout_text()
-ids = llm.tokenizer.encode(text)
+CTX = 256
+ids = heldout_ids(llm, passes=16, least=2 * CTX)  # all of it, if the model is small
 print(
     f"{len(ids)} tokens of stories that this model was not trained on; the text begins: "
     f"{text[:70]!r}"
@@ -66,7 +71,7 @@ llm
 guess = Prediction(
     "06",
     "perplexity of the held-out text",
-    "What is the storyteller's perplexity on stories that it has not seen?",
+    "What is the model's perplexity on stories that it has not seen?",
     "tokens",
 )
 guess.ask()
@@ -136,7 +141,6 @@ check.perplexity(perplexity)
 # windows of 256 tokens:
 
 # %%
-CTX = 256
 *_, engine = running_perplexity(llm, ids, ctx_size=CTX)
 show(guess.compare(engine.ppl, model=llm.config.vocab_size))
 
@@ -153,7 +157,9 @@ def shown(value):
 
 
 START = "Once upon a time"
-stories = [START + llm.generate(START, n=200, temp=0.8, seed=seed).text for seed in range(12)]
+OWN = {"n": 200, "temp": 0.8, "ignore_eos": bool(MODEL)}
+COUNT = scaled(12, llm, tokens=200, least=3)  # 12 of a small model
+stories = [START + llm.generate(START, seed=seed, **OWN).text for seed in range(COUNT)]
 own_ids = llm.tokenizer.encode("\n\n".join(stories))
 for name, tokens in (("held-out stories", ids), ("its own stories", own_ids)):
     *_, estimate = running_perplexity(llm, tokens, ctx_size=CTX)
@@ -186,7 +192,7 @@ NAMES = ("F16", "Q8_0", "Q4_0", "Q2_K")
 running = {
     name: [
         (each.count, each.ppl, each.error)
-        for each in running_perplexity(load_quantised(name), ids, ctx_size=CTX)
+        for each in running_perplexity(load_quantised(name, MODEL), ids, ctx_size=CTX)
     ]
     for name in NAMES
 }
@@ -239,9 +245,9 @@ check.verdict(verdict)
 def claims(name):
     """A quantised model against F16: paired difference, verdict, KL divergence, same first choice."""
     base = [logits[:-1] for logits, _ in scored_logits(llm, ids, CTX)]
-    ours = [logits[:-1] for logits, _ in scored_logits(load_quantised(name), ids, CTX)]
+    ours = [logits[:-1] for logits, _ in scored_logits(load_quantised(name, MODEL), ids, CTX)]
     divergence = distance(np.concatenate(base), np.concatenate(ours))
-    a, b = likelihoods(llm, ids), likelihoods(load_quantised(name), ids)
+    a, b = likelihoods(llm, ids), likelihoods(load_quantised(name, MODEL), ids)
     change, error = 100 * (b - a).mean(), 100 * (b - a).std(ddof=1) / np.sqrt(len(a))
     words = {-1: "F16 is better", 0: "cannot tell", 1: f"{name} is better"}[verdict(a, b)]
     return (
@@ -282,6 +288,8 @@ else:
 
 # %%
 TEXTS = {"held-out stories": ids, "its own stories": own_ids}
+SHORTEST = min(len(ids), len(own_ids))  # a text needs two windows
+WINDOWS = tuple(ctx for ctx in ("64", "128", "256", "512") if 2 * int(ctx) <= SHORTEST)
 curves = {}
 
 
@@ -295,7 +303,7 @@ def measure(settings):
     name = f"{settings['type']}, {settings['text']}, -c {settings['ctx']}"
     curves[name] = points = []
     yield f"{name}\n"
-    model = load_quantised(settings["type"])
+    model = load_quantised(settings["type"], MODEL)
     for each in running_perplexity(model, TEXTS[settings["text"]], ctx_size=int(settings["ctx"])):
         points.append((each.count, each.ppl, each.error))
         yield f"[{each.chunk}/{each.chunks}] {each.ppl:.2f} ± {each.error:.2f}\n"
@@ -315,7 +323,7 @@ panel = Panel(
         Dropdown(
             "ctx",
             "-c",
-            ("64", "128", "256", "512"),
+            WINDOWS,
             "256",
             "tokens of a window; its second half is scored",
         ),
@@ -354,7 +362,8 @@ tail.ask()
 tail.record(1.2)  # every token is the same work
 
 # %%
-openings = [story[: 60 + 40 * number] for number, story in enumerate(heldout_texts()[:12])]
+COUNT = scaled(12, llm, tokens=2 * 40, seconds=50, least=4)  # 12 of a small model
+openings = [story[: 60 + 40 * number] for number, story in enumerate(heldout_texts()[:COUNT])]
 for _ in range(2):  # the first time compiles
     answers = [
         [piece.seconds for piece in llm.stream(opening, n=40, temp=0.8, seed=1, ignore_eos=True)]
@@ -429,7 +438,7 @@ command = [
     "minillama",
     "run",
     "-m",
-    "storyteller-f16",
+    str(quantised("F16", MODEL)),
     "-no-cnv",
     "-p",
     "Once upon a time",
@@ -488,7 +497,8 @@ check.distinct(distinct)
 PROMPTS = ("Once upon a time, there was a little fox who", "Lily had a red ball. One day")
 TEMPERATURES = (0.2, 0.5, 0.8, 1.1, 1.4, 2.0)
 settings = [llm.sampling(temp=temp, top_k=0, top_p=1.0, min_p=0.0) for temp in TEMPERATURES]
-rows = list(measure_quality(llm, PROMPTS, settings, samples=8, n=40, seed=1))
+SAMPLES = scaled(8, llm, tokens=12 * 40, seconds=30, least=1)  # 8 of a small model
+rows = list(measure_quality(llm, PROMPTS, settings, samples=SAMPLES, n=40, seed=1))
 samples = [
     [
         [list(words(each.text)) for each in row.samples if each.prompt.text == prompt]
@@ -510,7 +520,7 @@ show(
     lines(
         {name: values for name, values in curve.items() if values},
         [f"{temp:g}" for temp in TEMPERATURES],
-        "16 texts at each temperature",
+        f"{2 * SAMPLES} texts at each temperature",
         "temperature",
         "share or score",
     )

@@ -25,7 +25,6 @@ from collections import Counter
 
 import numpy as np
 
-import minillama as ml
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.quantise.quantise_plan import plan_file
 from minillama.gguf.reader import dequantize, open_gguf
@@ -36,25 +35,31 @@ from minillama.lab.experiments.counted_passes import decode_speed_ratio
 from minillama.lab.experiments.hugging_face_folder import hugging_face_name, storyteller_folder
 from minillama.lab.experiments.quantisation_tradeoff import (
     CTX,
+    base_logits,
     importance_matrix,
     logits_of,
     measure_type,
     quantised_by_importance,
+    scored_ids,
 )
-from minillama.lab.experiments.quantised_storytellers import distance, heldout_text, load_quantised
+from minillama.lab.experiments.quantised_storytellers import distance, load_quantised
 from minillama.lab.experiments.shown_command import show_command
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import lab_model, model_name, scaled
 from minillama.lab.plots.lab_plots import bars, lines
 from minillama.lab.plots.measurement_plots import pareto
 from minillama.lab.widgets.figure import text_table
-from minillama.measure.quality.perplexity import perplexity
+from minillama.measure.quality.perplexity import running_perplexity
+
+MODEL = None  # or the path of your own GGUF file
 
 # %% [markdown]
 # ## 1. From a Hugging Face folder to a GGUF file
 #
 # Models are published as folders: `config.json` has the sizes, `model.safetensors` the weights, `tokenizer.json` the
-# words. Here is the storyteller as such a folder, made on this machine:
+# words. Here is the storyteller as such a folder, made on this machine. (This section stays with the storyteller, because a
+# GGUF file is converted already.)
 
 # %% tags=["check-output"]
 folder = storyteller_folder()
@@ -136,10 +141,10 @@ print(text_table(("in the folder (.weight)", "in the file", "shape", "F16", "Q8_
 # file and the converted one have the same weights, bit by bit:
 
 # %% tags=["check-output"]
-llm = load_quantised("F16")
-converted = files["f16"].tensors
+converted, storyteller = files["f16"].tensors, load_quantised("F16")
 same = [
-    np.array_equal(tensor.data, converted[name].data) for name, tensor in llm.file.tensors.items()
+    np.array_equal(tensor.data, converted[name].data)
+    for name, tensor in storyteller.file.tensors.items()
 ]
 print(f"{sum(same)} of {len(same)} tensors are equal")
 
@@ -147,7 +152,8 @@ print(f"{sum(same)} of {len(same)} tensors are equal")
 # From here on, one of its matrices:
 
 # %% tags=["check-output"]
-weights = dequantize(llm.file.tensors["blk.0.ffn_down.weight"])
+llm = load_quantised("F16", MODEL)
+weights = dequantize(llm.file.tensors["blk.0.ffn_down.weight"])[:512]
 print(f"{weights.shape[0]} rows of {weights.shape[1]} real weights; the first: {weights[0, :4]}")
 
 # %% [markdown]
@@ -329,7 +335,7 @@ for name, numbers in FORMATS.items():
 # ## 3. A file is a mix
 #
 # `llama-quantize IN OUT Q4_K_M` does not store everything as Q4_K: norms stay F32, and the most sensitive tensors get
-# more bits. The plan for the storyteller:
+# more bits. The plan for the model:
 
 # %% tags=["check-output"]
 for name in ("F16", "Q8_0", "Q4_0", "Q4_K_M", "Q2_K"):
@@ -431,7 +437,7 @@ show(faster.compare(decode_speed_ratio("Q4_0", "F16"), model=137.4 / 38.8))
 #
 # ## 5. Bits against quality against speed
 #
-# Now measure nine types: bytes and quality of the storyteller, quantised from its F16 file and evaluated on the
+# Now measure nine types: bytes and quality of the model (five of yours), quantised from its F16 file and evaluated on the
 # held-out text, and the speed of the large shape in the same type. **Quality** is the KL divergence to F16 (lab 06: how
 # much the model *changed*) or perplexity. The line joins the types that no other type beats in both directions: the
 # *Pareto front*. For any other type there is a better choice. **Start** measures type by type, **Stop** ends after the
@@ -439,9 +445,9 @@ show(faster.compare(decode_speed_ratio("Q4_0", "F16"), model=137.4 / 38.8))
 
 # %%
 TYPES = ("F32", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K")
-FEW = ("F32", "F16", "Q8_0", "Q4_0", "Q4_K_M")
+FEW = ("F16", "Q8_0", "Q4_K_M", "Q4_0", "Q2_K") if MODEL else ("F32", "F16", "Q8_0", "Q4_0", "Q4_K_M")
 ACROSS = {
-    "size": ("megabytes of the storyteller", lambda point: point.size / 1e6, False),
+    "size": (f"megabytes of the {model_name(MODEL)}", lambda point: point.size / 1e6, False),
     "speed": (
         "speed of the large shape, F16 = 1 (further right is better)",
         lambda point: point.speed,
@@ -471,7 +477,7 @@ def draw(settings):
 def measure(settings):
     """All types without widgets: settings in; a line and a figure per type out."""
     for name in FEW if settings["types"] == "five types" else TYPES:
-        trades[name] = point = measure_type(name)
+        trades[name] = point = measure_type(name, MODEL)
         yield f"{name}: {point.size / 1e6:.2f} MB, perplexity {point.ppl:.1f}, KL {point.kld:.4f}, {point.speed:.2f} times F16's speed\n"
         yield draw(settings)
 
@@ -494,7 +500,7 @@ panel = Panel(
 # TEXT -c 256 --kl-divergence-base base.kld --kl-divergence` and `minillama bench -m OUT -p 0 -n 16`, for each type.
 
 # %%
-SETTINGS = {"types": "nine types", "x": "size", "y": "KL divergence"}
+SETTINGS = {"types": "five types" if MODEL else "nine types", "x": "size", "y": "KL divergence"}
 *_, last = measure(SETTINGS)
 show(last)
 # %%
@@ -558,22 +564,23 @@ def best_scale(x: np.ndarray, codes: np.ndarray, importance: np.ndarray) -> floa
 check.best_scale(best_scale)
 
 # %% [markdown]
-# With real files: the matrix comes from stories that the storyteller generates, and the quality is measured on the
+# With real files: the matrix comes from stories that the model generates, and the quality is measured on the
 # held-out text. (Never use the same text for both.)
 
 # %%
 START = "Once upon a time"
 calibration = "\n\n".join(
-    START + llm.generate(START, n=200, temp=0.8, seed=seed).text for seed in range(12)
+    START + llm.generate(START, n=200, temp=0.8, seed=seed, ignore_eos=bool(MODEL)).text
+    for seed in range(scaled(12, llm, tokens=200, seconds=40, least=2))
 )
 importance = importance_matrix(llm, calibration)
-base_logits, compared = logits_of(llm), {}
-for name in ("Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K"):
-    weighed = ml.load(quantised_by_importance(name, importance), progress=False)
+base, compared = base_logits(MODEL), {}
+for name in (name for name in ("Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K") if name in trades):
+    weighed = lab_model(quantised_by_importance(name, importance, MODEL))
     compared[name] = trades[name].kld
-    compared[f"{name} with importance"] = distance(base_logits, logits_of(weighed)).kld
-    ppl = perplexity(weighed, heldout_text(), ctx_size=CTX).ppl
-    print(f"{name}: perplexity {trades[name].ppl:.1f} without, {ppl:.1f} with importance")
+    compared[f"{name} with importance"] = distance(base, logits_of(weighed, MODEL)).kld
+    *_, weighted = running_perplexity(weighed, scored_ids(MODEL), ctx_size=CTX)
+    print(f"{name}: perplexity {trades[name].ppl:.1f} without, {weighted.ppl:.1f} with importance")
 show(
     bars(
         list(compared),

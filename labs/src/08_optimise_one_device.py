@@ -25,7 +25,6 @@ from statistics import median
 
 import numpy as np
 
-import minillama as ml
 from minillama import env
 from minillama.engine.doctor import devices
 from minillama.kernels import instruction_set
@@ -44,13 +43,16 @@ from minillama.lab.experiments.ab_measurement import (
 from minillama.lab.experiments.counted_passes import big_model, pass_seconds
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import lab_model, model_file, scaled
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.measurement_plots import heat_map, waterfall
 from minillama.measure.limits.work_per_token import cache_bytes_read
 
-storyteller = ml.load(progress=False)
-model = big_model()  # 73 MB of random weights: more than a processor's cache, as real models are
-big = ml.load(model, ctx_size=1024, progress=False)
+MODEL = None  # or the path of your own GGUF file
+storyteller = lab_model(MODEL)  # None: the storyteller, which fits in a processor's cache
+# None: 73 MB of random weights: more than a processor's cache, as real models are
+model = model_file(MODEL, big_model)
+big = lab_model(MODEL, big_model, ctx_size=1024)
 cores = len(env.describe().affinity)
 print(f"{cores} cores; devices: {', '.join(device['kind'] for device in devices())}")
 print("instruction sets:", " ".join(env.describe().instruction_sets))
@@ -63,7 +65,7 @@ print("instruction sets:", " ".join(env.describe().instruction_sets))
 # %%
 parts = {"attention": 0, "feed-forward": 0, "head and embedding": 0}
 for name, tensor in big.file.tensors.items():
-    if name == "token_embd.weight":
+    if name == "token_embd.weight" and "output.weight" in big.file.tensors:
         continue  # one row of it
     part = (
         "feed-forward"
@@ -240,9 +242,9 @@ else:
 
 # %% [markdown]
 # **Instruction sets.** llama.cpp chooses its kernels for AVX2, AVX-512 or NEON when it is compiled or loaded. minillama
-# makes them at the first run, and `MINILLAMA_CPU_KERNELS=amx|avx512|avx2|generic|off` selects a lower level; with `off`
-# XLA multiplies. This is the largest factor in the lab, and it is easy to miss, because a binary without AVX gives the
-# same results, only slowly.
+# makes them at the first run, and `MINILLAMA_CPU_KERNELS` selects a lower level: `amx`, `avx512`, `avx-vnni`, `avx2`,
+# on ARM `neon-i8mm`, `neon-dotprod`, and `generic`; with `off` XLA multiplies. This is the largest factor in the lab,
+# and it is easy to miss, because a binary without AVX gives the same results, only slowly.
 
 # %%
 if "avx512f" in env.describe().instruction_sets:
@@ -259,7 +261,7 @@ else:
 # %%
 compare({"-ctk": "f32", "-ctv": "f32"}, {"-ctk": "f16", "-ctv": "f16"}, DEEP)
 for size in (256, 1024, 4096):
-    opened = ml.load(model, ctx_size=size, progress=False)
+    opened = lab_model(MODEL, big_model, ctx_size=size)
     print(f"-c {size:5}: {opened.memory}")
 
 # %% [markdown]
@@ -273,10 +275,11 @@ if any(device["platform"] != "cpu" for device in devices()):
     compare({"-ngl": "3"}, {"-ngl": "99"}, DECODE)
 else:
     print("JAX finds no GPU here. Amdahl's law for layers on a GPU that is ten times as fast:")
-    for layers in range(0, 7, 2):
-        gain_by_law = attempt(amdahl, layers / 6, 10.0)
+    count = big.config.block_count
+    for layers in range(0, count + 1, max(1, count // 3)):
+        gain_by_law = attempt(amdahl, layers / count, 10.0)
         print(
-            f"  -ngl {layers} of 6: "
+            f"  -ngl {layers} of {count}: "
             + (f"×{gain_by_law:.2f}" if isinstance(gain_by_law, float) else str(gain_by_law))
         )
 
@@ -286,11 +289,12 @@ else:
 # decoding faster than the default chain there? A few percent in either direction is noise:
 
 # %%
+ROUNDS = scaled(5, storyteller, tokens=2 * 2 * 64, least=1)  # 5 of a small model
 for _ in range(2):  # the first time compiles
     found = measure_interleaved(
         lambda: generation_speed(storyteller, "Once upon a time", temp=0.8),
         lambda: generation_speed(storyteller, "Once upon a time"),
-        5,
+        ROUNDS,
     )
 print(f"greedy over the default chain: ×{found.ratio:.2f}")
 
@@ -335,14 +339,15 @@ texts = {
     "a new story": (storyteller, "Once upon a time, there was a little fox."),
 }
 ratios = {}
+LENGTH = scaled(96, big, tokens=2 * 2 * 8, least=16)  # 96 tokens of a small model
 for name, (llm, text) in texts.items():
     for _ in range(2):  # the first time compiles
-        options = {"n": 96, "temp": 0.0, "ignore_eos": True}
+        options = {"n": LENGTH, "temp": 0.0, "ignore_eos": True}
         drafted = llm.generate(text, lookup=True, **options)
         plain = llm.generate(text, **options)
         found = measure_interleaved(
-            lambda: generation_speed(llm, text, n=96),
-            lambda: generation_speed(llm, text, n=96, lookup=True),
+            lambda: generation_speed(llm, text, n=LENGTH),
+            lambda: generation_speed(llm, text, n=LENGTH, lookup=True),
             3,
         )
     rate = drafted.timings.accept_rate
@@ -453,7 +458,8 @@ REQUEST = (
     "-pg",
     "128,8",
 )  # one request: a prompt of 128 tokens, an answer of 8
-check.plan.on(START, lambda flags: tokens_per_second(model, flags, (*REQUEST, "-r", "1")))
+# It is the model of 73 MB in any case: with the kernels off, a large model takes minutes.
+check.plan.on(START, lambda flags: tokens_per_second(big_model(), flags, (*REQUEST, "-r", "1")))
 print(START)
 
 # %% [markdown]

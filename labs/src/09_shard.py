@@ -55,15 +55,17 @@ from minillama.lab.distributed.worker_processes import time_all_reduce, token_se
 from minillama.lab.experiments.counted_passes import big_model
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import lab_model, model_file, model_name
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.measurement_plots import sweep
 from minillama.lab.plots.sharding_plots import device_grid, host_curves, ledger_bars, scaling
 from minillama.lab.widgets.figure import text_table
 from minillama.measure.limits.all_reduce import all_reduce_seconds
 from minillama.measure.limits.collective_traffic import sent_bytes, tensor_parallel_bytes
-from minillama.measure.limits.work_per_token import weight_bytes
+from minillama.measure.limits.work_per_token import prompt_weights, weight_bytes
 from minillama.parallel.sharding.partition_specs import SPECS
 
+MODEL = None  # or the path of your own GGUF file
 mesh = virtual_mesh()
 mesh
 
@@ -227,11 +229,12 @@ else:
 # minillama has one table from a tensor's name to its PartitionSpec: `minillama/parallel/sharding/partition_specs.py`.
 # The GGUF file's bytes go to the devices in whole quantisation blocks, the KV cache is split by heads, and each device
 # runs the same CPU kernels on its part. In llama.cpp this is `--split-mode tensor` (and, for single matrices only,
-# `row`), over local GPUs.
+# `row`), over local GPUs. (This section stays with the storyteller: it loads a model three times, on devices that share your
+# cores.)
 
 # %%
-alone = ml.load(progress=False)
-llms = {devices: ml.load(tensor_parallel=devices, progress=False) for devices in (2, 4)}
+alone = lab_model(None)
+llms = {devices: lab_model(None, tensor_parallel=devices) for devices in (2, 4)}
 shapes = layer_shapes(alone)
 show(
     device_grid(
@@ -397,7 +400,8 @@ print(text_table(("one token", "1 host", "2 hosts", "4 hosts", "collectives or m
 # In llama.cpp: `ggml-rpc-server -p 50052 -t 1` and `llama-cli --rpc 127.0.0.1:50052,...`. Here the notebook starts the
 # workers itself, with one thread each, leads them, and stops them at the end of the cell. They also end if you
 # interrupt the cell or if this kernel dies: each has a guard process (`minillama/lab/distributed/process_guard.py`).
-# The model has 275 MB of random weights in float32, so that a token has enough work to share.
+# The model is yours, or one of 275 MB of random weights in float32, so that a token has enough work to share. (Yours must
+# divide over the workers: an even number of heads, for example.)
 
 # %%
 second = Prediction(
@@ -413,9 +417,12 @@ second.ask()
 second.record(1.6)
 
 # %%
-model = big_model("F32")
+model = model_file(MODEL, lambda: big_model("F32"))
 counts = (1, 2)  # with four cores or more, try (1, 2, 4)
-tokens = {count: attempt(token_seconds, model, count) for count in counts}
+REPETITIONS = 4 if MODEL else 10
+tokens = {
+    count: attempt(token_seconds, model, count, repetitions=REPETITIONS) for count in counts
+}
 lost = [taken for taken in tokens.values() if not isinstance(taken, float)]
 if lost:
     tokens = {1: 0.020, 2: 0.014}
@@ -429,7 +436,7 @@ print(
 )
 
 # %%
-opened = ml.load(model, ctx_size=512, progress=False)
+opened = lab_model(model, ctx_size=512)
 collectives = 2 * opened.config.block_count + 1
 collective_seconds = link.seconds(4 * opened.config.embedding_length)
 law = sim.fit_scaling(tokens, collectives, round=collective_seconds)
@@ -513,9 +520,9 @@ else:
 
 # %%
 mine = Model(
-    "random weights",
+    model_name(MODEL, "random weights"),
     weight_bytes(opened.file, opened.config),
-    69e6,
+    prompt_weights(opened.file, opened.config) if MODEL else 69e6,
     opened.config.block_count,
     opened.config.embedding_length,
 )

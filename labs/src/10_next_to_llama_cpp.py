@@ -68,6 +68,7 @@ from minillama.lab.recorded.recorded_runs import (
 )
 from minillama.measure.tables import plain_table
 
+MODEL = None  # or the path of your own GGUF file
 records = recorded()
 roof = records.roofs[ROOF]
 
@@ -377,10 +378,11 @@ show(decode.compare(ratio_of(TG), model=1.0))
 # ## 5. Here
 #
 # Your turn: the same tests, on your machine, on your roof. If there is room, with the same file of random weights; the
-# storyteller fits the caches of a processor, where the slope does not hold. Some seconds:
+# storyteller fits the caches of a processor, where the slope does not hold. A `MODEL` of your own is measured too; the other
+# sections compare with recorded runs, so they stay with the recorded models. Some seconds:
 
 # %%
-files = own_files()
+files = own_files(MODEL)
 here = own_roof()
 mine = own_rows(files)
 for row in mine:

@@ -8,7 +8,7 @@
 # # Lab 11 · Lying benchmarks
 #
 # A wrong benchmark does not look wrong. It runs, it prints a number with three digits, and often the number is the one that
-# its author hoped for. This lab has eight reports. Each measures something real on the built-in model, and each is wrong in
+# its author hoped for. This lab has eight reports. Each measures something real on one model, and each is wrong in
 # exactly one way. Read their code as if its author wanted to sell you a processor.
 #
 # | | |
@@ -29,7 +29,6 @@ from statistics import median
 import jax
 import jax.numpy as jnp
 
-import minillama as ml
 from minillama import env
 from minillama.gguf import dequantize
 from minillama.lab import IntSlider, Panel, Prediction, show
@@ -40,21 +39,29 @@ from minillama.lab.benchmarks.recorded_calls import recorded_calls
 from minillama.lab.benchmarks.repeated_runs import Noise, statistics_of_reports
 from minillama.lab.checks import lab11 as check
 from minillama.lab.experiments.counted_passes import big_model
-from minillama.lab.experiments.quantised_storytellers import heldout_text, load_quantised, quantised
+from minillama.lab.experiments.quantised_storytellers import (
+    heldout_ids,
+    heldout_text,
+    load_quantised,
+    quantised,
+)
 from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import lab_model, model_name, scaled
 from minillama.measure.limits.bandwidth import read_bandwidth
 from minillama.measure.limits.work_per_token import weight_bytes
 from minillama.measure.tables import plain_table
 
 clock = time.perf_counter
 cores = len(env.describe().affinity)
-storyteller = load_quantised("Q8_0")
-f16 = load_quantised("F16")
+MODEL = None  # or the path of your own GGUF file
+storyteller = load_quantised("Q8_0", MODEL)  # None: the storyteller, in 8 and in 16 bits
+f16 = load_quantised("F16", MODEL)
+CHARACTERS = scaled(1000, storyteller, tokens=8, rows=8, seconds=10, least=150)
 engine = storyteller.batch_engine(slots=1, ctx_size=512)
-big = ml.load(big_model(), ctx_size=128, progress=False)  # 73 MB: more than a processor's cache
-STORY = heldout_text()[:1000]
+big = lab_model(MODEL, big_model, ctx_size=128)  # None: 73 MB, more than a processor's cache
+STORY = heldout_text()[:CHARACTERS]
 print(f"{cores} cores, {env.thread_limits()[1]} threads compute")
 
 
@@ -71,7 +78,7 @@ def predict(letter):
 
 
 # %% [markdown]
-# The material of the reports: the first feed-forward block of the storyteller, with inputs of 512 and of 64 tokens.
+# The material of the reports: the first feed-forward block of the model, with inputs of 512 and of 64 tokens.
 
 # %%
 tensors = [storyteller.file.tensors[f"blk.0.ffn_{name}.weight"] for name in ("gate", "up", "down")]
@@ -143,9 +150,12 @@ predictions["C"] = predict("C")
 
 
 # %%
+SHORT = scaled(16, storyteller, tokens=28 * 7, seconds=30, least=2)  # tokens; 16 of a small model
+
+
 def generation_speed(seed):
     """Tokens a second of a short story."""
-    done = storyteller.generate("Once upon a time", n=16, temp=0.8, seed=seed, ignore_eos=True)
+    done = storyteller.generate("Once upon a time", n=SHORT, temp=0.8, seed=seed, ignore_eos=True)
     return done.timings.generated_per_second
 
 
@@ -205,7 +215,7 @@ predictions["F"] = predict("F")
 # **Report G.** "The same model, this many times smaller."
 
 # %%
-sizes = {name: quantised(name).stat().st_size for name in ("F16", "Q8_0", "Q4_0", "Q2_K")}
+sizes = {name: quantised(name, MODEL).stat().st_size for name in ("F16", "Q8_0", "Q4_0", "Q2_K")}
 
 
 def report_g():
@@ -216,7 +226,7 @@ def report_g():
 predictions["G"] = predict("G")
 
 # %% [markdown]
-# **Report H.** "Decoding the 73 MB model reads its weights at this share of the memory's bandwidth: near the roofline."
+# **Report H.** "Decoding the large model reads its weights at this share of the memory's bandwidth: near the roofline."
 
 
 # %%
@@ -389,10 +399,10 @@ def true_h():
 # with repetition, and choose the file again.
 
 # %%
-ids = storyteller.tokenizer.encode(heldout_text())
+ids = heldout_ids(f16, passes=6)
 nll = {}
 for name in sizes:
-    nll[name] = token_nll(load_quantised(name), ids)
+    nll[name] = token_nll(load_quantised(name, MODEL), ids)
     print(f"{name:5} {sizes[name] / 1e6:.2f} MB, perplexity {math.exp(nll[name].mean()):.1f}")
 shrink = fair_shrink(nll, sizes, "F16")
 print(f"as good as F16, and smaller: {shrink}")
@@ -596,7 +606,7 @@ check.unfair(unfair)
 # %%
 prompts = {"Q8_0": STORY, "F16": STORY[:60]}
 lengths = {name: len(storyteller.tokenizer.encode(text)) for name, text in prompts.items()}
-common = {"model": "storyteller", "depth": 0, "threads": cores}
+common = {"model": model_name(MODEL), "depth": 0, "threads": cores}
 common |= {"cache": "cold", "statistic": "median", "repetitions": 3}
 sides = [common | {"type": name, "prompt_tokens": count} for name, count in lengths.items()]
 print("report F:", attempt(unfair, *sides, "type"))

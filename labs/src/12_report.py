@@ -24,7 +24,6 @@
 import logging
 from pathlib import Path
 
-import minillama as ml
 from minillama.gguf.kv_cache_types import read_cache_types
 from minillama.lab import Panel, Prediction, Slider, show
 from minillama.lab.checks import lab12 as check
@@ -45,12 +44,13 @@ from minillama.lab.grading.decisions import (
 from minillama.lab.grading.lab_results import measured, measurements_text, read_results
 from minillama.lab.grading.report_html import build_report, calibration, save_figure
 from minillama.lab.lab_record import measurement, results_folder
+from minillama.lab.own_model import lab_model
 from minillama.lab.plots.lab_plots import bars
 from minillama.model import cache_bytes
 
 logging.getLogger("minillama").setLevel(logging.ERROR)
 RESULTS = results_folder()
-MODEL = None  # or the path of the file that you would deploy, "my-model.gguf"
+MODEL = None  # or the path of your own GGUF file
 
 # %% [markdown]
 # ## 1. The target
@@ -147,7 +147,7 @@ sixteen.ask()
 sixteen.record(16)  # "the weights are read once for all of them"
 
 # %%
-llm = ml.load(MODEL or big_model(), ctx_size=2048, progress=False)
+llm = lab_model(MODEL, big_model, ctx_size=2048)
 DEPTH = 1000
 for kind in ("f16", "q8_0"):
     types = read_cache_types(kind, kind)

@@ -23,13 +23,13 @@
 # %%
 import numpy as np
 
-import minillama as ml
 from minillama.lab import IntSlider, Panel, Prediction, Slider, show
 from minillama.lab.checks import lab13 as check
 from minillama.lab.experiments.counted_passes import big_model
 from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import lab_model, scaled
 from minillama.lab.plots.roofline_plots import (
     Dot,
     measure_own_roofline,
@@ -52,10 +52,11 @@ from minillama.measure.limits.work_per_token import head_weights, prompt_weights
 from minillama.measure.serving.batched_bench import step_seconds
 from minillama.measure.tables import plain_table
 
-storyteller = ml.load(progress=False)
-big = ml.load(
-    big_model(), ctx_size=512, progress=False
-)  # 73 MB of random weights: more than a processor's cache
+MODEL = None  # or the path of your own GGUF file
+storyteller = lab_model(MODEL)  # None: the storyteller
+# None: 73 MB of random weights, more than a processor's cache
+big = lab_model(MODEL, big_model, ctx_size=512)
+SIZE = f"{big.path.stat().st_size / 1e6:.0f} MB"
 
 # %% [markdown]
 # ## 1. One pass for many texts: predict, then measure
@@ -102,13 +103,16 @@ with watched_load():
     seconds = step_seconds(big, ROWS)
 speeds = {rows: rows / taken for rows, taken in seconds.items()}
 for rows, speed in speeds.items():  # for the figure of lab 01
-    record_dot("13", f"73 MB, {rows} texts", Dot(2 * weights * rows / size, 2 * weights * speed))
+    record_dot("13", f"{SIZE}, {rows} texts", Dot(2 * weights * rows / size, 2 * weights * speed))
 show(eight.compare(speeds[8] / speeds[1], model=bound[8] / bound[1]))
 # %%
 said = None if eight.recorded() is None else eight.recorded() * speeds[1]
 show(
     rows_curves(
-        speeds, bound, {8: said} if said else {}, "Tokens a second by texts in a step, 73 MB model"
+        speeds,
+        bound,
+        {8: said} if said else {},
+        f"Tokens a second by texts in a step, {SIZE} model",
     )
 )
 
@@ -400,7 +404,7 @@ else:
 # Eight clients that wait for their answers (a *closed loop*) never send more than the server can do. Real readers do not
 # wait for each other: they arrive. In an *open loop* requests come at a rate, at random times, whatever the server does.
 #
-# First the capacity of this machine: 48 requests at once, on the real engine with 8 slots (`LLM.batch_engine`).
+# First the capacity of this machine: 48 requests at once (fewer with a large model of yours), on the real engine with 8 slots (`LLM.batch_engine`).
 
 # %%
 PROMPTS = [
@@ -408,9 +412,10 @@ PROMPTS = [
     for word in ("fox", "bear", "girl", "boy", "bird", "cat", "dog", "fish")
 ]
 engine = storyteller.batch_engine(slots=8, ctx_size=512)
-run_open_loop(engine, PROMPTS, rate=1000.0, count=24)  # the first time compiles
+FULL = scaled(48, storyteller, tokens=24, rows=2, seconds=20, least=16)  # 48 of a small model
+run_open_loop(engine, PROMPTS, rate=1000.0, count=FULL // 2)  # the first time compiles
 with watched_load():
-    capacity = run_open_loop(engine, PROMPTS, rate=1000.0, count=48).throughput
+    capacity = run_open_loop(engine, PROMPTS, rate=1000.0, count=FULL).throughput
 print(f"{capacity:.0f} requests a second, {24 * capacity:.0f} tokens a second")
 
 # %%
@@ -428,9 +433,11 @@ overload.record(3)  # "three times the rate"
 
 # %%
 SHARES = (0.3, 0.5, 0.7, 0.9, 1.1, 1.5)
+COUNT = scaled(60, storyteller, tokens=10 * 24, rows=2, least=10)  # 60 of a small model
 with watched_load():
     runs = {
-        share: run_open_loop(engine, PROMPTS, rate=share * capacity, count=60) for share in SHARES
+        share: run_open_loop(engine, PROMPTS, rate=share * capacity, count=COUNT)
+        for share in SHARES
     }
 first = {share: float(np.median(run.first_tokens)) for share, run in runs.items()}
 show(overload.compare(first[1.5] / first[0.5]))

@@ -24,19 +24,20 @@ import inspect
 
 import numpy as np
 
-import minillama as ml
 from minillama.lab import IntSlider, Panel, Prediction, show
 from minillama.lab.checks import lab14 as check
 from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import lab_model
 from minillama.lab.plots.lab_plots import bars
 from minillama.lab.plots.serving_plots import two_sided
 from minillama.lab.serving.cache_blocks import CacheBlocks, faulty_release, reserved_tokens
 from minillama.measure.tables import plain_table
 
-llm = ml.load(progress=False)
-engine = llm.batch_engine(slots=2, ctx_size=512)
+MODEL = None  # or the path of your own GGUF file
+llm = lab_model(MODEL)
+engine = llm.batch_engine(slots=2, ctx_size=1024 if MODEL else 512)
 
 # %% [markdown]
 # ## 1. A conversation that grows

@@ -25,12 +25,16 @@
 import numpy as np
 from tqdm.auto import tqdm
 
-import minillama as ml
 from minillama.lab import IntSlider, Panel, Prediction, Slider, show
 from minillama.lab.checks import lab15 as check
-from minillama.lab.experiments.quantised_storytellers import heldout_text, load_quantised
+from minillama.lab.experiments.quantised_storytellers import (
+    heldout_text,
+    load_quantised,
+    quantised,
+)
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
+from minillama.lab.own_model import lab_model, scaled
 from minillama.lab.plots.serving_plots import two_sided
 from minillama.lab.speculation.batch_gains import batch_gains
 from minillama.lab.speculation.gain_table import batch_table, dots, gains_table
@@ -47,21 +51,32 @@ from minillama.lab.speculation.rejection_sampling import (
 from minillama.lab.speculation.speculation_verdict import cost_sentence
 from minillama.lab.speculation.speedup_figures import batch_curve, speedup_curves
 
-storyteller = ml.load(progress=False)
-heavy = load_heavy(draft="Q4_0")  # 76 MB, and the storyteller in 4 bits (1.4 MB) to guess for it
+MODEL = None  # or the path of your own GGUF file
+DRAFT = None  # or a small GGUF file of the same vocabulary, to guess for it
+storyteller = lab_model(MODEL)
+if MODEL is None:
+    draft = load_quantised("Q4_0")
+    heavy = load_heavy(draft="Q4_0")  # 76 MB, and the storyteller in 4 bits (1.4 MB) for guesses
+else:
+    draft = lab_model(DRAFT or quantised("Q4_0", MODEL))
+    heavy = lab_model(MODEL, model_draft=draft.path)
 
 # %% [markdown]
 # The large model of this lab is the storyteller with ballast: sixty times as many neurons in each feed-forward layer, and the
 # added ones have outputs of weight zero (`minillama/lab/speculation/heavy_storyteller.py`). So it writes the storyteller's
 # words, and takes the time of a model of 76 MB. Its draft model is the storyteller in Q4_0. The pair is as in practice: the
 # small model is quick, and nearly as clever.
+#
+# (With a `MODEL` of your own, that is the large one, and `DRAFT` guesses for it. Without a `DRAFT` the model guesses for itself,
+# in 4 bits: nearly always right, and too slow to pay.)
 
 # %% tags=["check-output"]
 LINE = "Once upon a time, there was a little fox."
 print("both models compile their first programs ...", flush=True)
 light = storyteller.generate(LINE, n=24, temp=0.0)
 same = heavy.generate(LINE, n=24, temp=0.0, draft_max=0)
-print(f"the heavy storyteller writes the storyteller's text: {light.text == same.text}")
+if MODEL is None:
+    print(f"the heavy storyteller writes the storyteller's text: {light.text == same.text}")
 
 # %% [markdown]
 # ## 1. The price of a pass over guesses
@@ -227,8 +242,9 @@ three.ask()
 three.record(2)
 
 # %%
-GREEDY = {"n": 64, "temp": 0.0}
-DRAWN = {"n": 64, "temp": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 15}
+N = scaled(64, heavy, tokens=48, seconds=90, least=16)  # tokens; 64 of a small model
+GREEDY = {"n": N, "temp": 0.0}
+DRAWN = {"n": N, "temp": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 15}
 SENTENCE = " The carpet off the carpet and pushed the carpet off."
 CIRCLE = "Tick, tock. " * 20 + " give you a warm scale in the car." + SENTENCE + SENTENCE[:30]
 lengths = {"draft, 1": 1, "draft, 3": 3, "draft, 7": 7, "draft, 3, temp 1": 3}
@@ -345,11 +361,11 @@ if not isinstance(exact, str):
 # The share of guesses that is kept is the overlap of the two distributions, $a = \sum_x \min(p(x), q(x))$. A test of draws can
 # only say that it found no difference; the enumeration of the check is a proof for its inputs.
 #
-# How much do the two ways accept? The storyteller in Q8_0 and its Q4_0 draft, on held-out stories at temperature 1:
+# How much do the two ways accept? The model and its draft, on held-out stories at temperature 1:
 
 # %%
 ids = storyteller.tokenizer.encode(heldout_text())[:400]
-pair = (storyteller, load_quantised("Q4_0"))
+pair = (storyteller, draft)
 shared = overlap(*(llm.logits(ids) for llm in tqdm(pair, "logits", leave=False)))
 print(f"rejection, guesses drawn from q:       {shared.rejection:.0%} accepted")
 print(f"same sample, guess = likeliest of q:   {shared.likeliest:.0%} accepted")
@@ -434,7 +450,8 @@ crowd.record(1)
 
 # %%
 BATCHES = (1, 2, 4, 8)
-batches = batch_gains(engine, BATCHES, 3)
+SHORT = scaled(33, heavy, tokens=72, seconds=90, least=9)  # tokens; 33 of a small model
+batches = batch_gains(engine, BATCHES, 3, n=SHORT)
 engine.close()
 predicted = {}
 for batch in BATCHES:  # the unit of time is a pass of the batch without guesses

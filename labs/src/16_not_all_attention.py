@@ -23,7 +23,6 @@
 # %%
 import numpy as np
 
-import minillama as ml
 from minillama.lab import IntSlider, Panel, Prediction, show
 from minillama.lab.checks import lab16 as check
 from minillama.lab.experiments.quantised_storytellers import distance, heldout_text
@@ -52,9 +51,12 @@ from minillama.lab.layer_costs.step_times import (
 )
 from minillama.lab.layer_costs.wide_layers import WIDE_LAYERS, allocated, bytes_read
 from minillama.lab.layer_costs.written_out_latents import latent_step
+from minillama.lab.own_model import lab_model
 from minillama.lab.plots.serving_plots import two_sided
 from minillama.measure.tables import plain_table
 from minillama.model.layer_kinds import DeltaNet, LatentAttention
+
+MODEL = None  # or the path of your own GGUF file
 
 # %% [markdown]
 # ## 1. What a step reads
@@ -411,7 +413,7 @@ print(f"multiplications for the scores: {slow} written out in the step, {quick} 
 #
 # `-ctk q4_0` keeps keys in blocks of 32 numbers with one scale (lab 07), a quarter of f16 and a little more. If one channel is
 # much larger than the others, it sets the scale, and the others get the few steps that are left. Keys of large models have such
-# channels. Those of the storyteller are mild, so we make one: a pair of channels of each key times 8, and the same pair of each
+# channels. Those of the storyteller, whose passes in numpy are quick, are mild, so we make one: a pair of channels of each key times 8, and the same pair of each
 # query over 8. All products stay the same, and so does the text.
 #
 # ### Exercise 5: rotate
@@ -448,7 +450,7 @@ check.rotated(rotated)
 # Twice is nothing, and (W q) · (W k) = q · k. So the engine rotates queries and keys, and rounds the rotated keys.
 
 # %%
-storyteller = ml.load(progress=False)
+storyteller = lab_model(None)
 ids = storyteller.tokenizer.encode(heldout_text())[:160]
 loud = keys_of(ids, layer=0, factor=8.0)
 shown = {"loud": loud}
@@ -490,12 +492,14 @@ else:
 
 # %% [markdown]
 # And the engine itself? Like llama.cpp it rotates heads whose length is a multiple of 64. The storyteller's have 32, so its
-# keys are stored as they are: compare the line with "×1, q4_0" above.
+# keys are stored as they are: compare the line with "×1, q4_0" above. (A `MODEL` of your own runs here.)
 
 # %%
-exact = storyteller.logits(ids)
+llm = lab_model(MODEL)
+ids = llm.tokenizer.encode(heldout_text())[:160]
+exact = llm.logits(ids)
 for kind in ("q8_0", "q4_0"):
-    kept = ml.load(progress=False, cache_type_k=kind).logits(ids)
+    kept = lab_model(MODEL, cache_type_k=kind).logits(ids)
     print(f"the engine, -ctk {kind}: KL {distance(exact, kept).kld:.5f} nats")
 
 # %% [markdown]

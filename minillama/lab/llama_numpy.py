@@ -144,13 +144,26 @@ def forward(file: GGUF, ids: Sequence[int], functions: Functions | None = None) 
 
 
 def read_sizes(file: GGUF) -> Sizes:
-    """Read the sizes from the metadata of a `llama` file."""
+    """Read the sizes from the metadata of a Llama, or of a relative."""
+    family = file.require("general.architecture", str)
     return Sizes(
-        heads=file.require("llama.attention.head_count", int),
-        kv_heads=file.require("llama.attention.head_count_kv", int),
-        epsilon=file.require("llama.attention.layer_norm_rms_epsilon", float),
-        base=file.require("llama.rope.freq_base", float),
+        heads=file.require(f"{family}.attention.head_count", int),
+        kv_heads=file.require(f"{family}.attention.head_count_kv", int),
+        epsilon=file.require(f"{family}.attention.layer_norm_rms_epsilon", float),
+        base=file.require(f"{family}.rope.freq_base", float),
     )
+
+
+def is_plain_llama(file: GGUF, most: int = 200_000_000) -> bool:
+    """True if `forward` computes this file: a Llama without further tensors or scaled angles.
+
+    most: weights, because each takes four bytes here.
+    """
+    names = {name for name in file.tensors if name.startswith("blk.")}
+    count = file.metadata.get("llama.block_count", 0)
+    scaled = any(".rope.scaling." in key for key in file.metadata) or "rope_freqs.weight" in file.tensors
+    wanted = {f"blk.{layer}.{name}.weight" for layer in range(count) for name in WEIGHT_NAMES}
+    return bool(names) and names == wanted and not scaled and sum(t.size for t in file.tensors.values()) <= most
 
 
 def read_layers(file: GGUF) -> list[dict[str, Array]]:

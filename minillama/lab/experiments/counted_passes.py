@@ -21,6 +21,7 @@ from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.lab.lab_models import LabModel
 from minillama.lab.measuring import measuring
+from minillama.lab.own_model import scaled
 from minillama.measure.speed.llama_bench import measure_trial
 from minillama.measure.trial import Trial
 from minillama.model import Cache, Config, Params, empty_cache
@@ -93,10 +94,11 @@ def one_more_token(llm: LLM, depth: int, *, cached: bool, repetitions: int = 9) 
 
 
 def decode_speeds(llm: LLM, depths: Sequence[int], types: CacheTypes) -> Iterator[tuple[int, float]]:
-    """Decode speed at each depth: (depth, tokens/s)."""
+    """Decode speed at each depth: (depth, tokens/s); fewer repetitions for a large model."""
     llm = replace(llm, cache_types=types)
+    repetitions = scaled(9, llm, tokens=160, seconds=15, least=2)
     for depth in depths:
-        yield depth, 1 / one_more_token(llm, depth, cached=True)
+        yield depth, 1 / one_more_token(llm, depth, cached=True, repetitions=repetitions)
 
 
 @once

@@ -1,9 +1,11 @@
 """Size, quality and decode speed of each quantisation type.
 
-Size and quality are the storyteller's; speed is that of a model larger than the CPU's caches."""
+Size and quality are the storyteller's, or those of a learner's model; speed is that of a model larger than the CPU's
+caches."""
 
 from dataclasses import dataclass
 from functools import cache as once
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
@@ -16,14 +18,14 @@ from minillama.gguf.quantise.quantise_plan import QuantiseOptions
 from minillama.lab.experiments.counted_passes import decode_speed_ratio
 from minillama.lab.experiments.quantised_storytellers import (
     distance,
-    heldout_text,
+    heldout_ids,
     load_quantised,
     quantised,
     scored_logits,
     temporary_folder,
 )
 from minillama.measure.quality.imatrix import split_chunks, sums_of_squares
-from minillama.measure.quality.perplexity import perplexity
+from minillama.measure.quality.perplexity import running_perplexity
 
 CTX = 256  # tokens of a window
 
@@ -43,25 +45,34 @@ class TypeTradeOff:
     speed: float  # of 69 million random weights
 
 
-def measure_type(name: str) -> TypeTradeOff:
-    """Measure a type: quantise the storyteller, evaluate it, time the large shape."""
-    llm = load_quantised(name)
+def measure_type(name: str, model: str | Path | None = None) -> TypeTradeOff:
+    """Measure a type: quantise a model, evaluate it, time the large shape.
+
+    model: a notebook's MODEL; None is the storyteller.
+    """
+    llm = load_quantised(name, model)
     weights = sum(tensor.size for tensor in llm.file.tensors.values())
-    apart = distance(_logits("F16"), logits_of(llm))
-    estimate = perplexity(llm, heldout_text(), ctx_size=CTX)
-    size, speed = quantised(name).stat().st_size, decode_speed_ratio(name)
+    apart = distance(base_logits(model), logits_of(llm, model))
+    *_, estimate = running_perplexity(llm, scored_ids(model), ctx_size=CTX)
+    size, speed = quantised(name, model).stat().st_size, decode_speed_ratio(name)
     return TypeTradeOff(name, size, 8 * llm.file.nbytes / weights, estimate.ppl, apart.kld, apart.same_top, speed)
 
 
 @once
-def _logits(name: str) -> Float32[np.ndarray, "N V"]:
-    return logits_of(load_quantised(name))
+def scored_ids(model: str | Path | None = None) -> list[int]:
+    """Tokens of the held-out text that all types of a model read."""
+    return heldout_ids(load_quantised("F16", model), passes=16)
 
 
-def logits_of(llm: LLM) -> Float32[np.ndarray, "N V"]:
+@once
+def base_logits(model: str | Path | None = None) -> Float32[np.ndarray, "N V"]:
+    """Logits of a model as F16, on the scored tokens."""
+    return logits_of(load_quantised("F16", model), model)
+
+
+def logits_of(llm: LLM, model: str | Path | None = None) -> Float32[np.ndarray, "N V"]:
     """Logits that predict the scored tokens of the held-out text."""
-    ids = llm.tokenizer.encode(heldout_text())
-    return np.concatenate([logits[:-1] for logits, _ in scored_logits(llm, ids, CTX)])
+    return np.concatenate([logits[:-1] for logits, _ in scored_logits(llm, scored_ids(model), CTX)])
 
 
 def importance_matrix(llm: LLM, text: str) -> ImportanceMatrix:
@@ -73,7 +84,8 @@ def importance_matrix(llm: LLM, text: str) -> ImportanceMatrix:
     )
 
 
-def quantised_by_importance(name: str, importance: ImportanceMatrix) -> str:
-    """Quantise the storyteller with an importance matrix; return the file's path."""
-    target = temporary_folder() / f"storyteller-{name.lower()}-imatrix.gguf"
-    return str(quantise_file(quantised("F16"), target, Mix.named(name), QuantiseOptions(importance=importance)).path)
+def quantised_by_importance(name: str, importance: ImportanceMatrix, model: str | Path | None = None) -> str:
+    """Quantise a model with an importance matrix; return the file's path."""
+    target = temporary_folder() / f"{'storyteller' if model is None else 'own'}-{name.lower()}-imatrix.gguf"
+    options = QuantiseOptions(importance=importance)
+    return str(quantise_file(quantised("F16", model), target, Mix.named(name), options).path)

@@ -1,4 +1,6 @@
-"""The storyteller in other quantisation types, and logits of a text's scored tokens."""
+"""A model in other quantisation types, and logits of a text's scored tokens.
+
+The model is the storyteller, or a learner's own."""
 
 import atexit
 import tempfile
@@ -13,10 +15,17 @@ from jaxtyping import Float, Float32, Int32
 import minillama as ml
 from minillama.engine.llm import LLM
 from minillama.engine.loading.model_files import data_file
+from minillama.gguf import open_gguf
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.quantise.file_quantiser import quantise_file
+from minillama.gguf.quantise.quantise_plan import QuantiseOptions
 from minillama.lab.lab_models import LabModel
+from minillama.lab.own_model import model_file, scaled
 from minillama.measure.quality.text_windows import chunked
+
+FILE_TYPE = "general.file_type"
+AGAIN = QuantiseOptions(allow_requantize=True)
+ROWS = 64  # of logits that are compared at a time: 150,000 tokens of float64 each
 
 
 @once
@@ -28,11 +37,20 @@ def temporary_folder() -> Path:
 
 
 @once
-def quantised(name: str) -> Path:
-    """File of the storyteller as `name` (`Q4_0`, `Q4_K_M`, ...).
+def quantised(name: str, model: str | Path | None = None) -> Path:
+    """File of a model as `name` (`Q4_0`, `Q4_K_M`, ...).
 
-    It is made from the F16 file once per process, in a fraction of a second."""
-    return storyteller_file(name).path(temporary_folder())
+    model: a notebook's MODEL; None is the storyteller. The file is made once per process: from the storyteller's F16
+    file in a fraction of a second, from another in some seconds for each GB. A model of that type stays as it is. One
+    whose weights are rounded already is rounded again, so its F16 has the values of the file.
+    """
+    if model is None:
+        return storyteller_file(name).path(temporary_folder())
+    source = model_file(model)
+    if open_gguf(source).metadata.get(FILE_TYPE) == Mix.named(name).file_type:
+        return source
+    target = temporary_folder() / f"own-{name.lower()}.gguf"
+    return quantise_file(source, target, Mix.named(name), AGAIN).path
 
 
 def storyteller_file(name: str) -> LabModel:
@@ -44,14 +62,24 @@ def storyteller_file(name: str) -> LabModel:
 
 
 @once
-def load_quantised(name: str) -> LLM:
-    """The storyteller as `name`, loaded once per process."""
-    return ml.load(quantised(name), progress=False)
+def load_quantised(name: str, model: str | Path | None = None) -> LLM:
+    """A model as `name`, loaded once per process; None is the storyteller."""
+    return ml.load(quantised(name, model), progress=False)
 
 
 def heldout_text() -> str:
     """The held-out stories as one text; no model was trained on them."""
     return data_file("heldout.txt").read_text(encoding="utf-8")
+
+
+def heldout_ids(llm: LLM, passes: int, *, least: int = 512) -> list[int]:
+    """Tokens of the held-out text, fewer for a large model.
+
+    passes: how often the model reads them in a minute. least: the fewest tokens.
+    Use the same tokens for all types of a model.
+    """
+    ids = llm.tokenizer.encode(heldout_text())
+    return ids[: scaled(len(ids), llm, passes, rows=8, least=least)]
 
 
 def scored_logits(
@@ -79,9 +107,15 @@ def distance(base: Float[np.ndarray, "N V"], logits: Float[np.ndarray, "N V"]) -
     """Compare the logits of two models on the same tokens.
 
     `minillama perplexity --kl-divergence` does this for texts of any length."""
+    kld = np.concatenate(
+        [_divergences(base[at : at + ROWS], logits[at : at + ROWS]) for at in range(0, len(base), ROWS)]
+    )
+    return Distance(float(kld.mean()), float(np.mean(logits.argmax(-1) == base.argmax(-1))))
+
+
+def _divergences(base: Float[np.ndarray, "N V"], logits: Float[np.ndarray, "N V"]) -> Float[np.ndarray, "N"]:
     ours, theirs = log_softmax(logits), log_softmax(base)
-    kld = np.sum(np.exp(theirs) * (theirs - ours), axis=-1)
-    return Distance(float(kld.mean()), float(np.mean(ours.argmax(-1) == theirs.argmax(-1))))
+    return np.asarray(np.sum(np.exp(theirs) * (theirs - ours), axis=-1))
 
 
 def log_softmax(logits: Float[np.ndarray, "N V"]) -> Float[np.ndarray, "N V"]:

@@ -46,7 +46,7 @@ def program_dots(records: Records, model: str, depths: Sequence[int] = (0,)) -> 
 def own_dots(rows: Iterable[Row]) -> dict[str, Dot]:
     """Dots of the learner's rows, by model and test."""
     return {
-        f"{translate(SHORT[str(row['model_filename'])])}, {trial_name(row)}": dot_of(
+        f"{translate(SHORT.get(name := str(row['model_filename']), name))}, {trial_name(row)}": dot_of(
             Work(number(row, "bytes_per_token"), number(row, "flops_per_token")), number(row, "avg_ts")
         )
         for row in rows

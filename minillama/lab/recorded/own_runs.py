@@ -20,6 +20,7 @@ from minillama.lab.experiments.shown_command import show_command
 from minillama.lab.lab_models import LabModel
 from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
+from minillama.lab.own_model import model_file
 from minillama.lab.plots.roofline_plots import SHAPES
 from minillama.lab.recorded.recorded_runs import LARGE, STORYTELLER, Row
 from minillama.measure.host.child_process import run_for_json
@@ -33,9 +34,14 @@ NEEDED = 5e8  # free bytes of memory and of disk, for the larger model
 
 
 @once
-def own_files() -> dict[str, Path]:
-    """The built-in model, and one of 100 MB if there is room."""
+def own_files(model: str | Path | None = None) -> dict[str, Path]:
+    """The built-in model, and one of 100 MB if there is room.
+
+    model: a notebook's MODEL, which is a third file unless it is None."""
     files = {STORYTELLER: data_file(STORYTELLER)}
+    if model is not None:
+        own = model_file(model)
+        files[own.name] = own
     memory, large = env.describe().memory_available or NEEDED, large_file()
     disk = NEEDED if large.shared() else shutil.disk_usage(temporary_folder()).free
     if min(disk, memory) >= NEEDED:
