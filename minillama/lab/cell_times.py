@@ -10,6 +10,7 @@ the headers of its messages.
 """
 
 import argparse
+import ast
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -69,10 +70,17 @@ class TimedClient(NotebookClient):
 
 
 def title_of(source: str) -> str:
-    """The first line that is no comment and no import; at most 40 characters."""
-    lines = [line.strip() for line in source.splitlines()]
-    said = [line for line in lines if line and not line.startswith(("#", "import ", "from ", '"""'))]
-    return (said or lines or [""])[0][:40]
+    """First line of the first statement that is no import; at most 40 characters.
+
+    The first line of a cell of imports, or of one that is not plain Python.
+    """
+    lines = source.splitlines() or [""]
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        statements = []
+    starts = [each.lineno for each in statements if not isinstance(each, ast.Import | ast.ImportFrom)]
+    return lines[starts[0] - 1 if starts else 0][:40]
 
 
 def cell_times(notebook: NotebookNode, folder: Path) -> list[CellTimes]:

@@ -37,7 +37,11 @@ def test_a_row_names_the_longest() -> None:
 
 def test_titles_say_something() -> None:
     assert title_of("import numpy\n# a comment\n\nx = 1") == "x = 1" and title_of("# only this") == "# only this"
-    assert title_of("") == ""
+    assert (
+        title_of("from numpy import (\n    array,\n    ones,\n)\n\nfor x in ones(3):\n    array(x)")
+        == "for x in ones(3):"
+    )
+    assert title_of("import time") == "import time" and title_of("!ls") == "!ls" and title_of("") == ""
 
 
 def test_an_unknown_lab_is_named(capsys: pytest.CaptureFixture[str]) -> None:
