@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from jaxtyping import Float32
@@ -12,9 +12,6 @@ from jaxtyping import Float32
 from minillama.engine.backends.base import Backend
 from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches
-from minillama.engine.batching.batch_engine import BatchEngine
-from minillama.engine.batching.batch_stream import finish_all
-from minillama.engine.batching.open_batch_engine import SlotOptions, fitting_slots, open_batch_engine
 from minillama.engine.drafting.draft_model import DraftModel
 from minillama.engine.evaluation.text_embeddings import check_normalize, check_pooling, hidden_states, pooled
 from minillama.engine.evaluation.text_logits import text_logits
@@ -22,7 +19,6 @@ from minillama.engine.evaluation.trace import trace
 from minillama.engine.generate_options import GenerateOptions
 from minillama.engine.generation.option_names import check_template_variables
 from minillama.engine.generation.text_request import RequestReader, TextOrIds
-from minillama.engine.grammar.thinking_budget import thinking_budget
 from minillama.engine.loading.memory_budget import Memory
 from minillama.engine.memory_usage import Measured, memory_usage
 from minillama.engine.result import Completion
@@ -35,6 +31,9 @@ from minillama.model import Config, Params
 from minillama.sampling import Sampling, SamplingOptions, resolve_seed
 from minillama.tokenizer import BUILTIN_TEMPLATES, ChatTemplate, Tokenizer
 from minillama.tokenizer.chat.answer_parts import Splitter, Uncut
+
+if TYPE_CHECKING:
+    from minillama.engine.batching.batch_engine import BatchEngine
 
 Messages = Sequence[Mapping[str, object]]
 
@@ -165,7 +164,7 @@ class LLM:
         slot_prompt_similarity: float = 0.1,
         cache_ram: int = 256,
         draft_max: int | None = None,
-    ) -> BatchEngine:
+    ) -> "BatchEngine":
         """Open an engine for many requests at once; a context manager.
 
         slots: texts that are generated at once; others wait, `max_waiting` at most.
@@ -175,6 +174,8 @@ class LLM:
         draft_max: most tokens of a guess of the draft model in any request; None for 3.
         Raises ResourceError where the slots do not fit in memory.
         """
+        from minillama.engine.batching.open_batch_engine import SlotOptions, open_batch_engine
+
         limits = slots, ctx_size or self.ctx_size, max_waiting, slot_prompt_similarity, cache_ram, draft_max
         given = self.backend, self.requests, self.batches, self.cache_types, SlotOptions(*limits), self.check_file
         return open_batch_engine(*given, self.draft)
@@ -186,6 +187,9 @@ class LLM:
 
         slots: texts that are generated at once. An interrupt ends all of them and keeps the texts so far.
         """
+        from minillama.engine.batching.batch_stream import finish_all
+        from minillama.engine.batching.open_batch_engine import fitting_slots
+
         with self.batch_engine(fitting_slots(slots, len(prompts)), max_waiting=len(prompts) + 1) as engine:
             return finish_all([engine.submit(prompt, **options) for prompt in prompts])
 
@@ -225,6 +229,8 @@ class LLM:
         splitter = self.template.answer_splitter(prompt, reasoning_format)
         thoughts = self.template.thoughts(prompt)
         if thoughts is not None and reasoning_budget != -1:
+            from minillama.engine.grammar.thinking_budget import thinking_budget
+
             options["thinking"] = thinking_budget(thoughts, reasoning_budget, reasoning_budget_message)
         return self._stream(self.tokenizer.encode_rendered(prompt), session, options, splitter)
 

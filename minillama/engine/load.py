@@ -8,7 +8,7 @@ from typing import Unpack
 
 import jax
 
-from minillama.engine.backends.choose import open_here, open_on_workers, place
+from minillama.engine.backends.choose import open_here, open_on_workers, place, prefault
 from minillama.engine.compile.executable_cache import prefetch_executables
 from minillama.engine.drafting.draft_model import DraftModel
 from minillama.engine.drafting.draft_vocabulary import check_draft_vocabulary
@@ -38,8 +38,7 @@ def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
     """Open a model with checked options; see `load`."""
     path = resolve(model, hf_repo=options.hf_repo, hf_file=options.hf_file, offline=options.offline)
     if options.workers is None:
-        hints = options.ctx_size, options.n_gpu_layers, options.sharing, options.batches, options.cache_types
-        prefetch_executables(path, *hints)
+        prefetch_executables(path, *options.program_hints)
     return _open(path, options)
 
 
@@ -56,6 +55,7 @@ def _open(path: Path, options: LoadOptions) -> LLM:
     in_place = placement is not None and any(reads_in_place(device) for device in placement.devices)
     if in_place and not options.use_mmap:  # a device's own copy of the weights needs no second one in memory
         file = open_gguf(file.path, use_mmap=False)
+    prefaulted = None if placement is None else prefault(options.sharing, file, placement)
     tokenizer, template = _text_side(file, config, options.chat_template)  # refuses before anything slow starts
     draft = None if options.draft is None else _open_draft(options, file, tokenizer, ctx_size)
     if placement is None:
@@ -63,7 +63,8 @@ def _open(path: Path, options: LoadOptions) -> LLM:
     else:
         if unused := unused_tensors(file, config):
             logger.warning("%s: %d tensors are not used, the first is %s", file.path.name, len(unused), unused[0])
-        backend = open_here(options.sharing, file, config, ctx_size, placement, progress=options.progress)
+        here = options.sharing, file, config, ctx_size, placement
+        backend = open_here(*here, progress=options.progress, prefaulted=prefaulted)
         memory = record_storage(memory, file, in_place=in_place, use_mmap=options.use_mmap, use_mlock=options.use_mlock)
     batches, seconds = options.batches.within(ctx_size), time.perf_counter() - started
     in_place = in_place and options.use_mmap

@@ -123,6 +123,11 @@ class LoadOptions:
 
         return read_cache_types(self.cache_type_k, self.cache_type_v)
 
+    @property
+    def program_hints(self) -> tuple[object, ...]:
+        """The options on which the first programs of a model depend; see `prefetch_executables`."""
+        return self.ctx_size, self.n_gpu_layers, self.sharing, self.batches, self.cache_types
+
     @cached_property
     def sharing(self) -> DeviceSharing:
         """The devices that share the model."""

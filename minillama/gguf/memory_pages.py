@@ -6,9 +6,11 @@ import mmap
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,6 +27,27 @@ def advise_huge_pages(mapping: mmap.mmap) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             mapping.madvise(mmap.MADV_HUGEPAGE)
+
+
+def start_prefault(files: Iterable[UInt8[np.ndarray, "_"]]) -> Iterator[int]:
+    """Prefault mapped files in a thread that starts now; yields the bytes of each chunk."""
+    done: SimpleQueue[int | None] = SimpleQueue()
+
+    def prefault(files: Sequence[UInt8[np.ndarray, "_"]]) -> None:
+        try:
+            for memory in files:
+                for size in prefault_pages(memory):
+                    done.put(size)
+        finally:
+            done.put(None)
+
+    Thread(target=prefault, args=(list(files),), daemon=True).start()
+    return _until_none(done)
+
+
+def _until_none(queue: "SimpleQueue[int | None]") -> Iterator[int]:
+    while (size := queue.get()) is not None:
+        yield size
 
 
 def prefault_pages(memory: UInt8[np.ndarray, "bytes"]) -> Iterator[int]:

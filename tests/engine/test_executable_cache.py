@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -21,21 +22,26 @@ from minillama.engine.compile.executable_cache import CachedJit
 from minillama.kernels.disk_cache import read_cached
 
 PROGRAM = """
-import json, sys
+import json, sys, threading
 import jax
 from minillama import env
 from minillama.engine.load import load
 from minillama.engine.compile.compile_timer import compile_seconds
-from minillama.engine.compile.executable_cache import CachedJit
+from minillama.engine.compile.executable_cache import CachedJit, ExecutableCache
 from minillama.kernels.disk_cache import read_cached
 
 traced = []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **details: traced.append(details.get("fun_name")) if "jaxpr_trace" in event else None)
+fetch, by_main = ExecutableCache._fetch, []
+def counted(self, name):
+    by_main.append(threading.current_thread() is threading.main_thread())
+    return fetch(self, name)
+ExecutableCache._fetch = counted
 env.prepare(cache_executables=True)
 llm = load(sys.argv[1], ctx_size=256, progress=False)
 first = llm.generate([5, 6, 7], n=6, temp=0.0)
-print(json.dumps({"tokens": first.tokens, "logprobs": first.logprobs, "traced": traced}))
+print(json.dumps({"tokens": first.tokens, "logprobs": first.logprobs, "traced": traced, "by_main": by_main}))
 """
 
 
@@ -62,6 +68,7 @@ def test_a_new_process_traces_nothing_and_says_the_same(tmp_path: Path) -> None:
     steps = {"read", "start", "generate"}
     assert steps <= set(first["traced"]) and not steps & set(second["traced"])
     lists = list((tmp_path / "cache" / "programs").glob("*.list"))
+    assert second["by_main"] == [False] * len(steps), "all are fetched in the thread"
     assert len(lists) == 1 and len((read_cached(lists[0]) or b"").split()) == len(steps)
 
 
@@ -80,7 +87,7 @@ def test_an_incomplete_program_is_compiled_again(
     def incomplete(*leaves: jax.Array) -> list[jax.Array]:
         raise jax.errors.JaxRuntimeError("NOT_FOUND: Function wrapped_add not found")
 
-    broken = executable_cache.Executable(incomplete, jax.tree.structure(0))
+    broken = executable_cache.Fetched(incomplete, pickle.dumps(jax.tree.structure(0)))
     monkeypatch.setattr(executables, "_fetch", lambda name: broken)
     assert np.array_equal(CachedJit(add, static=[1], donated=[])(jnp.ones(3), 2.0), np.full(3, 3.0))
 
@@ -143,6 +150,22 @@ def test_a_folder_that_cannot_be_written_is_no_error(
     with caplog.at_level(logging.WARNING):
         assert np.array_equal(CachedJit(add, static=[1], donated=[])(jnp.ones(3), 2.0), np.full(3, 3.0))
     assert not caplog.messages
+
+
+def test_a_second_prefetch_of_a_file_has_no_effect(
+    executables: executable_cache.ExecutableCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice, file = CachedJit(add, static=[1], donated=[]), tmp_path / "file"
+    file.touch()
+    executable_cache.prefetch_executables(file, "an option")
+    twice(jnp.ones(3), 2.0)
+    again = executable_cache.ExecutableCache(executables._folder)
+    monkeypatch.setattr(executable_cache, "_executable_cache", lambda: again)
+    fetched, fetch = [], again._fetch
+    monkeypatch.setattr(again, "_fetch", lambda name: fetched.append(name) or fetch(name))
+    for _ in range(2):
+        executable_cache.prefetch_executables(file, "an option")
+    assert np.array_equal(twice(jnp.ones(3), 2.0), np.full(3, 3.0)) and len(fetched) == 1
 
 
 def test_off_unless_asked_for() -> None:

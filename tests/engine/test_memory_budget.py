@@ -160,6 +160,10 @@ class TestPopulate:
             monkeypatch.setattr(sys, "platform", system)
             assert sum(memory_pages.prefault_pages(np.memmap(file, np.uint8, mode="r"))) == self.SIZE
 
+    def test_a_thread_does_it_for_all_files(self, file: Path) -> None:
+        wholes = [np.memmap(file, np.uint8, mode="r"), np.zeros(5, np.uint8)]
+        assert list(memory_pages.start_prefault(wholes)) == [64 << 20, self.SIZE - (64 << 20), 5]
+
     @pytest.mark.skipif(cpu_kernels_error() is not None, reason="the processor's own kernels do not run here")
     def test_loading_does_it_and_shows_how_far_it_is(self, llm: ml.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[int] = []

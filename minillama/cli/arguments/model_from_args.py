@@ -13,6 +13,7 @@ from minillama.cli.arguments.prompt_text import process_escapes, read_file, read
 from minillama.engine.load_options import LoadOptions
 from minillama.engine.loading.device_sharing import SplitMode
 from minillama.errors import OptionError, ResourceError, first_line
+from minillama.lazy_imports import jax_packages_only
 from minillama.sampling.sampler_order import sequence_to_names
 from minillama.sampling.sampling_params import FIELDS, Sampling, SamplingOptions
 
@@ -79,9 +80,6 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
     check_flash_attention(getattr(args, "other_flash_attn", None), args.cache_type_v)
     path = find_model(args)
     prepare_machine(args.device, args.threads, args.threads_batch, virtual_devices(args), in_cluster(args))
-
-    from minillama.engine.load import open_model as open_with
-
     options = LoadOptions.from_args(
         args,
         offline=False,  # `path` is a file already
@@ -96,6 +94,12 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
         threads=max(args.threads, 0),
         progress=sys.stderr.isatty() and not is_quiet(args),
     )
+    if options.workers is None:  # programs are fetched while the rest of the engine is imported
+        from minillama.engine.compile.executable_cache import prefetch_executables
+
+        prefetch_executables(path, *options.program_hints)
+    from minillama.engine.load import open_model as open_with
+
     return open_with(path, options)
 
 
@@ -184,6 +188,8 @@ def prepare_machine(
     platform = platform_of(device)
     several = cpu_devices if cpu_devices > 1 else None
     env.prepare(threads=threads, threads_batch=threads_batch, platform=platform, cpu_devices=several)
+    with jax_packages_only():
+        import jax
     if cluster is not None:
         from minillama.parallel.group.cluster_launch import join_cluster
 
@@ -191,8 +197,6 @@ def prepare_machine(
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if platform in (None, "cpu"):
         return
-    import jax
-
     try:
         found = jax.default_backend()
     except RuntimeError as error:
@@ -213,7 +217,6 @@ def platform_of(device: str | None) -> str | None:
 def list_devices(device: str | None) -> int:
     """Print the devices that JAX finds; exit status 0."""
     prepare_machine(device, None)
-
     from minillama.engine.doctor import devices
 
     print("Available devices:", *(f"  {found['platform']}: {found['kind']}" for found in devices()), sep="\n")
@@ -251,8 +254,7 @@ def reasoning_format(args: argparse.Namespace) -> str:
 
 def sampling_options(args: argparse.Namespace) -> SamplingOptions:
     """The sampling options that the user set; others keep the defaults of model or library."""
-    given = vars(args)
-    chosen = {name: given[name] for name in FIELDS if given.get(name) not in (None, ())}
+    chosen = {name: value for name, value in vars(args).items() if name in FIELDS and value not in (None, ())}
     if args.sampler_seq is not None:
         chosen["samplers"] = sequence_to_names(args.sampler_seq)
     if args.logit_bias:

@@ -5,9 +5,10 @@ Rare backends are imported where they are chosen, because a command on one devic
 
 import atexit
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
-from tqdm.auto import tqdm
 
 from minillama.engine.backends.base import Backend
 from minillama.engine.backends.local import LocalBackend
@@ -23,7 +24,7 @@ from minillama.engine.loading.layer_placement import (
 from minillama.engine.loading.load_params import Advance, load_params
 from minillama.errors import OptionError
 from minillama.gguf import GGUF
-from minillama.gguf.memory_pages import prefault_pages
+from minillama.gguf.memory_pages import start_prefault
 from minillama.kernels import reads_in_place
 from minillama.model import Config
 
@@ -38,22 +39,46 @@ def place(sharing: DeviceSharing, config: Config, n_gpu_layers: int | None) -> P
     return with_sources(placement, config)
 
 
+def prefault(sharing: DeviceSharing, file: GGUF, placement: Placement) -> Iterator[int] | None:
+    """Prefault weights that are used in place, in a thread; None for others.
+
+    Yields bytes, for `open_here`.
+    """
+    if _in_cluster() or sharing.mode is SplitMode.TENSOR or not any(map(reads_in_place, placement.devices)):
+        return None
+    return start_prefault(file.mapped.values())
+
+
 def open_here(
-    sharing: DeviceSharing, file: GGUF, config: Config, ctx_size: int, placement: Placement, *, progress: bool = False
+    sharing: DeviceSharing,
+    file: GGUF,
+    config: Config,
+    ctx_size: int,
+    placement: Placement,
+    *,
+    progress: bool = False,
+    prefaulted: Iterator[int] | None = None,
 ) -> Backend:
     """Load a file's weights to this process's devices.
 
+    prefaulted: of `prefault`, if it has started; None to start now.
     Raises the errors of `load_params`, and OptionError where the heads do not divide among the devices.
     """
     total = sum(whole.nbytes for whole in file.mapped.values())
-    with tqdm(total=total, desc="loading", disable=not progress, **_BAR) as bar:
-        backend = _open(sharing, file, config, ctx_size, placement, bar.update)
+    with _bar("loading", total, shown=progress) as advance:
+        backend = _open(sharing, file, config, ctx_size, placement, advance, prefaulted)
         jax.block_until_ready(backend.params)
     return backend
 
 
 def _open(
-    sharing: DeviceSharing, file: GGUF, config: Config, ctx_size: int, placement: Placement, advance: Advance
+    sharing: DeviceSharing,
+    file: GGUF,
+    config: Config,
+    ctx_size: int,
+    placement: Placement,
+    advance: Advance,
+    prefaulted: Iterator[int] | None,
 ) -> Backend:
     devices = first_devices(0 if sharing.tensor_parallel == 1 else sharing.tensor_parallel)
     if _in_cluster() and sharing.mode is SplitMode.LAYER:
@@ -65,9 +90,8 @@ def _open(
 
         return tensor_parallel(file, config, ctx_size, devices, advance)
     if any(reads_in_place(device) for device in placement.devices):
-        for whole in file.mapped.values():
-            for size in prefault_pages(whole):
-                advance(size)
+        for size in prefaulted or start_prefault(file.mapped.values()):
+            advance(size)
         params = load_params(file, config, ctx_size, placement.devices)
     else:
         params = load_params(file, config, ctx_size, placement.devices, advance)
@@ -100,14 +124,14 @@ def open_on_workers(options: LoadOptions, file: GGUF, config: Config, ctx_size: 
         raise OptionError("tensor_split needs split_mode=layer")
     else:
         per_device_config(config, len(addresses))
-    with tqdm(desc="sending", disable=not options.progress, **_BAR) as bar:
+    with _bar("sending", None, shown=options.progress) as advance:
         group = connect_workers(
             addresses, sharing.secret, log=logger.warning, threads=sharing.threads, silence=options.worker_timeout
         )
         atexit.register(group.close)
         backend = RemoteBackend(group, config)
         try:
-            send_model(group, list(file.mapped), bar.update)
+            send_model(group, list(file.mapped), advance)
             backend.open(
                 ctx_size,
                 layers=sharing.mode is SplitMode.LAYER,
@@ -121,7 +145,16 @@ def open_on_workers(options: LoadOptions, file: GGUF, config: Config, ctx_size: 
     return backend
 
 
-_BAR = {"unit": "B", "unit_scale": True, "delay": 0.5, "leave": False}
+@contextmanager
+def _bar(what: str, total: int | None, *, shown: bool) -> Iterator[Advance]:
+    """A progress bar of bytes; tqdm is imported only where it is shown."""
+    if not shown:
+        yield lambda size: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=what, unit="B", unit_scale=True, delay=0.5, leave=False) as bar:
+        yield bar.update
 
 
 def _in_cluster() -> bool:

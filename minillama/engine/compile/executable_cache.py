@@ -3,7 +3,7 @@
 JAX's compilation cache has the lowered text of a program as its key, and making that text takes longer than reading
 the executable. The key here is made of the inputs of lowering: source code, versions, flags, the CPU kernels, and the
 structure, shapes and types of the arguments. The cache also records the first programs of each model, and prefetches
-them in a thread while the file is being opened.
+them in a thread while modules are imported and the file is opened. That thread runs little Python.
 
 `env.prepare` switches it on for the command line: a command starts often, a notebook's kernel rarely.
 """
@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 MOST_KEPT = 200  # programs; beyond, the oldest go
 MOST_REMEMBERED = 6  # programs that a model begins with
-MOST_PREFETCHED = 2  # of these are fetched while the model is loaded: more would be in the way of the first token
+MOST_PREFETCHED = 3  # of these are fetched while the model is loaded: those of a first token
 
 
 @cache
@@ -51,7 +51,10 @@ def _executable_cache() -> "ExecutableCache | None":
 
 
 def prefetch_executables(file: Path, *hints: object) -> None:
-    """Prefetch the executables that this file used last time; record those used now."""
+    """Prefetch the executables that this file used last time; record those used now.
+
+    A second call with the same file and hints has no effect, so that a command may call it before `load` does.
+    """
     if (executables := _executable_cache()) is not None:
         with suppress(OSError):  # a file that cannot be read is refused when it is opened
             status = file.stat()
@@ -79,13 +82,33 @@ class Executable:
     result: PyTreeDef
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A program of an earlier process.
+
+    result: the pickled structure. It is read when the program is first used, as it imports modules of the engine: a
+    thread that imports them would make the main thread wait.
+    """
+
+    call: Callable[..., Sequence[jax.Array]]
+    result: bytes
+
+    def unpickled(self) -> Executable | None:
+        """The program with its structure; None if that cannot be read."""
+        try:
+            return Executable(self.call, pickle.loads(self.result))
+        except Exception as problem:  # whatever it is, the program can be compiled again
+            logger.debug("the structure of a program cannot be used: %s", problem)
+            return None
+
+
 class ExecutableCache:
     """A folder of compiled programs, and those that this process has."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[object, Executable] = {}  # by the arguments' structure, shapes and types
-        self._fetched: dict[str, Executable | None] = {}  # by name of the file
+        self._fetched: dict[str, Fetched | None] = {}  # by name of the file
         self._fetching: threading.Thread | None = None
         self._list: Path | None = None
         self._used: list[str] = []
@@ -112,9 +135,14 @@ class ExecutableCache:
 
     def prefetch(self, hints: Iterable[object]) -> None:
         """See `prefetch_executables`."""
-        self._list, self._used = self._folder / f"{_digest(*map(str, hints))}.list", []
-        names = _lines(self._list)
+        file = self._folder / f"{_digest(*map(str, hints))}.list"
+        if file == self._list:
+            return
+        self._list, self._used = file, []
+        names = _lines(file)
         if names:  # no daemon: a process that ends in the middle of a fetch would crash
+            from jax.experimental import serialize_executable  # noqa: F401  (here, as the thread should import little)
+
             self._fetching = threading.Thread(target=self._fetch_all, args=(names[:MOST_PREFETCHED],))
             self._fetching.start()
 
@@ -125,13 +153,14 @@ class ExecutableCache:
         if name not in self._fetched:
             self._fetched[name] = self._fetch(name)
         count_seconds(time.perf_counter() - started)
-        return self._fetched[name]
+        found = self._fetched[name]
+        return None if found is None else found.unpickled()
 
     def _fetch_all(self, names: Sequence[str]) -> None:
         for name in names:
             self._fetched[name] = self._fetch(name)
 
-    def _fetch(self, name: str) -> Executable | None:
+    def _fetch(self, name: str) -> Fetched | None:
         """A program from the folder; None where there is none that can be used."""
         from jax.experimental.serialize_executable import deserialize_and_load
 
@@ -141,7 +170,7 @@ class ExecutableCache:
                 return None
             kernels, result, *compiled = pickle.loads(content)
             load_again(kernels)
-            return Executable(deserialize_and_load(*compiled), result)
+            return Fetched(deserialize_and_load(*compiled), result)
         except Exception as problem:  # whatever it is, it can be compiled again
             logger.debug("program %s cannot be used: %s", name, problem)
             return None
@@ -178,7 +207,7 @@ class ExecutableCache:
         from jax.experimental.serialize_executable import serialize
 
         try:
-            content = pickle.dumps((loaded_kernels(), found.result, *serialize(found.call)))
+            content = pickle.dumps((loaded_kernels(), pickle.dumps(found.result), *serialize(found.call)))
             write_cached(self._folder / name, content)
             kept = sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
             for old in kept[MOST_KEPT:]:

@@ -1,15 +1,19 @@
 """The answer to one request: tokens in, pieces of text out, its end."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import UInt32
 
 from minillama.engine.generation.text_output import TextOutput
 from minillama.engine.generation.text_request import TextRequest
 from minillama.engine.generation.top_probs import ReportedTop
-from minillama.engine.grammar import Constraint
 from minillama.engine.result import Completion, Piece, Reason, Timings, TokenProb
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.chat.answer_parts import Splitter
+
+if TYPE_CHECKING:
+    from minillama.engine.grammar import Constraint
 
 
 class Answer:
@@ -29,10 +33,7 @@ class Answer:
         self.token_seconds: list[float] = []
         self._request, self._n_probs, self._has_chosen = request, n_probs, post_sampling_probs
         self._output = TextOutput(tokenizer, request.stop, request.ignore_eos, splitter)
-        self._constraint: Constraint | None = None
-        if text.grammar is not None or text.thinking is not None:
-            has_ends = bool(tokenizer.eog) and not request.ignore_eos
-            self._constraint = Constraint(text.grammar, text.thinking, tokenizer, has_ends=has_ends)
+        self._constraint = _constraint(text, tokenizer)
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
         self._top: list[tuple[TokenProb, ...]] = []
@@ -142,3 +143,13 @@ class Answer:
         if is_full and not self.shifts:
             return Reason.LENGTH
         return None
+
+
+def _constraint(text: TextRequest, tokenizer: Tokenizer) -> "Constraint | None":
+    """Grammar and limit of thoughts; grammars are imported only for these."""
+    if text.grammar is None and text.thinking is None:
+        return None
+    from minillama.engine.grammar import Constraint
+
+    has_ends = bool(tokenizer.eog) and not text.request.ignore_eos
+    return Constraint(text.grammar, text.thinking, tokenizer, has_ends=has_ends)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from jaxtyping import Integer
@@ -11,11 +11,13 @@ from jaxtyping import Integer
 from minillama.engine.generate_options import GenerateOptions, Request
 from minillama.engine.generation.option_names import check_option_names
 from minillama.engine.generation.sampling_defaults import file_defaults, suppressed_tokens
-from minillama.engine.grammar import Grammar, GrammarCompiler, GrammarState, LazyGrammar, LazyState, ThinkingBudget
 from minillama.errors import OptionError
 from minillama.sampling import Sampling, SamplingOptions
 from minillama.tokenizer import Tokenizer
 from minillama.tokenizer.token_ids import checked_ids
+
+if TYPE_CHECKING:
+    from minillama.engine.grammar import GrammarCompiler, GrammarState, LazyState, ThinkingBudget
 
 TextOrIds = str | Sequence[int] | Integer[np.ndarray, "T"]  # ids: checked by `checked_ids`
 DRY_BREAKERS = ("\n", ":", '"', "*")  # llama.cpp's
@@ -29,8 +31,8 @@ class TextRequest:
     ids: tuple[int, ...]  # of the prompt, at least one
     request: Request
     sampling: Sampling  # with the tokens that are never sampled
-    grammar: GrammarState | LazyState | None = None  # before the first token
-    thinking: ThinkingBudget | None = None
+    grammar: "GrammarState | LazyState | None" = None  # before the first token
+    thinking: "ThinkingBudget | None" = None
 
     def check_fits(self, ctx_size: int) -> None:
         """Raise OptionError if the context has no room for the prompt and an answer."""
@@ -57,8 +59,7 @@ class RequestReader:
         others = {name: value for name, value in options.items() if name not in names}
         grammar = self.grammar(others.pop("grammar", None), others.pop("json_schema", None))
         thinking = others.pop("thinking", None)
-        if not isinstance(thinking, ThinkingBudget | None):
-            raise OptionError(f"thinking is of type {type(thinking).__name__}; expected a ThinkingBudget")
+        _check_thinking(thinking)
         sampling = self.sampling(**others)
         ids = self.ids(prompt, "the prompt")
         never = {*suppressed_tokens(self.metadata, self.tokenizer.size)}
@@ -70,12 +71,18 @@ class RequestReader:
         return TextRequest(ids, request, sampling, grammar, thinking)
 
     @cached_property
-    def grammars(self) -> GrammarCompiler:
+    def grammars(self) -> "GrammarCompiler":
         """The compiler of grammars for this model."""
+        from minillama.engine.grammar import GrammarCompiler
+
         return GrammarCompiler(self.tokenizer)
 
-    def grammar(self, grammar: object, json_schema: object) -> GrammarState | LazyState | None:
+    def grammar(self, grammar: object, json_schema: object) -> "GrammarState | LazyState | None":
         """The state of a grammar before the first token; None for neither."""
+        if grammar is None and json_schema is None:
+            return None
+        from minillama.engine.grammar import Grammar, GrammarState, LazyGrammar, LazyState
+
         if isinstance(grammar, GrammarState | LazyState) and json_schema is None:
             return grammar
         if isinstance(grammar, Grammar | LazyGrammar) and json_schema is None:
@@ -109,3 +116,13 @@ class RequestReader:
         marks = [mark.encode() for mark in DRY_BREAKERS]
         pieces = ((token, self.tokenizer.piece(token)) for token in range(self.tokenizer.size))
         return tuple(token for token, piece in pieces if any(mark in piece for mark in marks))
+
+
+def _check_thinking(thinking: object) -> None:
+    """Raise OptionError for anything but a ThinkingBudget or None."""
+    if thinking is None:
+        return
+    from minillama.engine.grammar import ThinkingBudget
+
+    if not isinstance(thinking, ThinkingBudget):
+        raise OptionError(f"thinking is of type {type(thinking).__name__}; expected a ThinkingBudget")
