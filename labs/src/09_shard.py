@@ -421,7 +421,8 @@ model = model_file(MODEL, lambda: big_model("F32"))
 counts = (1, 2)  # with four cores or more, try (1, 2, 4)
 REPETITIONS = 4 if MODEL else 10
 tokens = {
-    count: attempt(token_seconds, model, count, repetitions=REPETITIONS) for count in counts
+    count: attempt(lambda count=count: token_seconds(model, count, repetitions=REPETITIONS))
+    for count in counts
 }
 lost = [taken for taken in tokens.values() if not isinstance(taken, float)]
 if lost:

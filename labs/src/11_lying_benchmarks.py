@@ -59,7 +59,7 @@ MODEL = None  # or the path of your own GGUF file
 storyteller = load_quantised("Q8_0", MODEL)  # None: the storyteller, in 8 and in 16 bits
 f16 = load_quantised("F16", MODEL)
 CHARACTERS = scaled(1000, storyteller, tokens=8, rows=8, seconds=10, least=150)
-engine = storyteller.batch_engine(slots=1, ctx_size=512)
+engine = storyteller.batch_engine(slots=1, ctx_size=2048 if MODEL else 512)
 big = lab_model(MODEL, big_model, ctx_size=128)  # None: 73 MB, more than a processor's cache
 STORY = heldout_text()[:CHARACTERS]
 print(f"{cores} cores, {env.thread_limits()[1]} threads compute")
