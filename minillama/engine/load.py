@@ -9,7 +9,7 @@ from typing import Unpack
 import jax
 
 from minillama.engine.backends.choose import open_here, open_on_workers, place, prefault
-from minillama.engine.compile.executable_cache import prefetch_executables
+from minillama.engine.compile.executable_cache import prefetch_model
 from minillama.engine.drafting.draft_model import DraftModel
 from minillama.engine.drafting.draft_vocabulary import check_draft_vocabulary
 from minillama.engine.llm import LLM
@@ -37,8 +37,7 @@ def load(model: str | Path | None = None, **options: Unpack[LoadKeywords]) -> LL
 def open_model(model: str | Path | None, options: LoadOptions) -> LLM:
     """Open a model with checked options; see `load`."""
     path = resolve(model, hf_repo=options.hf_repo, hf_file=options.hf_file, offline=options.offline)
-    if options.workers is None:
-        prefetch_executables(path, *options.program_hints)
+    prefetch_model(path, options)
     return _open(path, options)
 
 

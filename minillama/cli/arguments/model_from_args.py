@@ -94,10 +94,9 @@ def open_model(args: argparse.Namespace, chat_template: str | None = None) -> "L
         threads=max(args.threads, 0),
         progress=sys.stderr.isatty() and not is_quiet(args),
     )
-    if options.workers is None:  # programs are fetched while the rest of the engine is imported
-        from minillama.engine.compile.executable_cache import prefetch_executables
+    from minillama.engine.compile.executable_cache import prefetch_model
 
-        prefetch_executables(path, *options.program_hints)
+    prefetch_model(path, options)  # while the rest of the engine is imported
     from minillama.engine.load import open_model as open_with
 
     return open_with(path, options)

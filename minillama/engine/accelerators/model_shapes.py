@@ -124,7 +124,7 @@ class _Samplers(Model):
 def shapes_of_model(file: GGUF, target: Target, ctx_size: int, layers: int | None = None) -> ModelShapes:
     """The arrays of a file on an accelerator; nothing of the weights is read.
 
-    layers: only so many of them, from the first. Raises the errors of `load_params`.
+    layers: the number of layers to keep, from the first; None for all. Raises the errors of `load_params`.
     """
     config = config_of(file)
     kept, structures, read = config if layers is None else first_layers(config, layers), [], []

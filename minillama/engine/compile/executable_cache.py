@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import jax
 from jax.tree_util import PyTreeDef
@@ -30,6 +30,9 @@ from minillama.errors import ResourceError
 from minillama.kernels.cpu_available import instruction_set, load_again, loaded_kernels
 from minillama.kernels.disk_cache import read_cached, write_cached
 from minillama.kernels.target_platform import target_platform
+
+if TYPE_CHECKING:
+    from minillama.engine.load_options import LoadOptions
 
 logger = logging.getLogger("minillama")
 
@@ -48,6 +51,12 @@ def _executable_cache() -> "ExecutableCache | None":
     if folder is None or not env.caches_executables() or target_platform() != "cpu" or jax.device_count() > 1:
         return None
     return ExecutableCache(folder / "programs")
+
+
+def prefetch_model(file: Path, options: "LoadOptions") -> None:
+    """Prefetch a model's executables before it is loaded; not where workers compute."""
+    if options.workers is None:
+        prefetch_executables(file, *options.program_hints)
 
 
 def prefetch_executables(file: Path, *hints: object) -> None:

@@ -6,10 +6,10 @@ from gguf import GGMLQuantizationType as Type
 
 from minillama import env
 from minillama.gguf.types import row_bytes
-from minillama.kernels.cpu.formats import FORMATS, Format
+from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.matmul import activations_amx, gemm_amx, gemm_neon
 from minillama.kernels.cpu.matmul.activations import PanelLayout, RowLayout, code_bytes
-from minillama.kernels.cpu.matmul.microtile import MAX_UNPACKED_ROWS, Shape
+from minillama.kernels.cpu.matmul.microtile import Shape
 from minillama.kernels.cpu.runtime.registry import Role, activation_terms, chosen_isa
 from minillama.kernels.cpu.skinny_gemm import row_blocks
 from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS, tile_bytes
@@ -77,19 +77,14 @@ def gemm_strategy(kind: Type, rows: int, width: int) -> Strategy:
     if terms is not None:
         return _amx_strategy(rows, width, terms)
     form, isa = FORMATS.get(kind), chosen_isa()
+    shape = Shape.of(isa, is_float=form is None)
+    panel, size, layout = shape.panel, 4 * width * shape.panel, None
     if form is not None and isa.is_neon:
-        return _neon_strategy(form, rows, width)
-    shape, layout = Shape.of(isa, is_float=form is None), None if form is None else (form.group, form.zero_point)
-    size = 4 * width * shape.panel
-    if form is not None:
-        size = PanelLayout(width, form.group, shape.panel, code_bytes(form, isa)).size
-    return Strategy(Role.GEMM, Role.PREPARE_GEMM, shape.panel, shape.panel, size, layout, shape.task_rows(rows))
-
-
-def _neon_strategy(form: Format, rows: int, width: int) -> Strategy:
-    size, panel = gemm_neon.NeonPanel(width, form.group).size, gemm_neon.PANEL_TOKENS
-    layout, task_rows = (form.group, form.has_minimum), min(MAX_UNPACKED_ROWS, max(8, rows // 32 // 8 * 8))
-    return Strategy(Role.GEMM, Role.PREPARE_GEMM, panel, panel, size, layout, task_rows)
+        panel, layout = gemm_neon.PANEL_TOKENS, (form.group, form.has_minimum)
+        size = gemm_neon.NeonPanel(width, form.group).size
+    elif form is not None:
+        size, layout = PanelLayout(width, form.group, panel, code_bytes(form, isa)).size, (form.group, form.zero_point)
+    return Strategy(Role.GEMM, Role.PREPARE_GEMM, panel, panel, size, layout, shape.task_rows(rows))
 
 
 def _amx_strategy(rows: int, width: int, terms: int) -> Strategy:

@@ -37,7 +37,7 @@ def package_kernel(kind: str, isa: Isa) -> CountedKernel:
 
     It takes a second or more, once. Raises OptionError for an instruction set that this processor lacks.
     """
-    if isa not in available_isas() and isa is not registry.detect_isa():
+    if isa not in registry.available_isas():
         names = ", ".join(each.value for each in available_isas())
         raise OptionError(f"{isa.value} is not an instruction set of this processor; choose from {names}")
     return CountedKernel(f"package, {kind}", compile_listing(isa, lambda module: define_gemv(module, Type[kind])), isa,

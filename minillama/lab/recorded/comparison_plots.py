@@ -45,12 +45,12 @@ def program_dots(records: Records, model: str, depths: Sequence[int] = (0,)) -> 
 
 def own_dots(rows: Iterable[Row]) -> dict[str, Dot]:
     """Dots of the learner's rows, by model and test."""
-    return {
-        f"{translate(SHORT.get(name := str(row['model_filename']), name))}, {trial_name(row)}": dot_of(
-            Work(number(row, "bytes_per_token"), number(row, "flops_per_token")), number(row, "avg_ts")
-        )
-        for row in rows
-    }
+    found = {}
+    for row in rows:
+        name = str(row["model_filename"])
+        work = Work(number(row, "bytes_per_token"), number(row, "flops_per_token"))
+        found[f"{translate(SHORT.get(name, name))}, {trial_name(row)}"] = dot_of(work, number(row, "avg_ts"))
+    return found
 
 
 def rates_and_roof(

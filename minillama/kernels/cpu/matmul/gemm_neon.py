@@ -13,6 +13,7 @@ from itertools import product
 from minillama.kernels.cpu.formats import Format
 from minillama.kernels.cpu.matmul.activations import BLOCK, quantise_block
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
+from minillama.kernels.cpu.matmul.microtile import add_columns
 from minillama.kernels.cpu.simd import (
     F32,
     I8,
@@ -28,7 +29,6 @@ from minillama.kernels.cpu.simd import (
     const,
     dot_signed,
     fma,
-    if_,
     load,
     load_splat,
     loop,
@@ -142,7 +142,8 @@ def define_quantised(module: Module, name: str, form: Format) -> None:
                 for token in loop(0, args.tokens, PANEL_TOKENS):
                     panel = args.x + layout.size * (token // PANEL_TOKENS)
                     for r in loop(0, end - row, ROWS):
-                        _add_result(block, r, token, _multiply(block, layout, panel, r, microkernel))
+                        columns = _multiply(block, layout, panel, r, microkernel)
+                        add_columns(args, columns, row + r, end, token, k.equals(0))
 
     module.define(name, 3, body)
 
@@ -257,22 +258,3 @@ def _matrix_microkernel(block: _Block, row: Value, weight: Value, x: Value) -> T
             codes = load(I8, 16, block.codes + (row + 2 * i) * _CHUNK + (weight + at) * 2)
             dots[i] = [matrix_product(start, codes, xs) for xs, start in zip(tokens, dots[i], strict=True)]
     return dots
-
-
-def _add_result(block: _Block, row: Value, token: Value, columns: list[Value]) -> None:
-    """Add a microtile to the result [T, N]; the first chunk overwrites it."""
-    args = block.args
-    rows, tokens = min_(block.last - block.first - row, ROWS), min_(args.tokens - token, PANEL_TOKENS)
-    out, stride, is_first = args.y + (args.rows * token + block.first + row) * 4, args.rows * 4, block.k.equals(0)
-    is_whole = rows.equals(ROWS) & tokens.equals(PANEL_TOKENS)
-    with if_(is_whole):
-        for i, column in enumerate(columns):
-            store(select(is_first, column, column + load(F32, ROWS, out + stride * i)), out + stride * i)
-    with if_(is_whole ^ 1):
-        spare = alloca(4 * ROWS * PANEL_TOKENS)
-        for i, column in enumerate(columns):
-            store(column, spare + i * (4 * ROWS))
-        for i in loop(0, tokens):
-            for r in loop(0, rows):
-                value, address = load(F32, 1, spare + (i * ROWS + r) * 4), out + stride * i + r * 4
-                store(select(is_first, value, value + load(F32, 1, address)), address)

@@ -129,23 +129,32 @@ def accumulate_result(
 
     row, token: the first ones of the microtile.
     """
-    rows = min_(block.last - row, tile.rows)
     columns = [column for v, _ in tile.vectors for column in _columns([row_sums[v] for row_sums in sums])]
-    tokens = min_(args.tokens - token, tile.tokens)
-    is_first_chunk = block.k.equals(0)
-    is_whole = rows.equals(tile.rows) & tokens.equals(tile.tokens)
+    add_columns(args, columns, row, block.last, token, block.k.equals(0))
+
+
+def add_columns(
+    args: MatmulArgs, columns: list[Value], row: Value, last: Value, token: Value, is_first_chunk: Value
+) -> None:
+    """Add the columns of a microtile, one of each token, to the result [T, N].
+
+    The first chunk overwrites it. row, token: the first ones of the microtile. last: row after those of the block.
+    """
+    height = columns[0].lanes
+    rows, tokens = min_(last - row, height), min_(args.tokens - token, len(columns))
+    is_whole = rows.equals(height) & tokens.equals(len(columns))
     out, stride = args.y + (args.rows * token + row) * 4, args.rows * 4
     with if_(is_whole):
         for i, column in enumerate(columns):
             address = out + stride * i
-            store(select(is_first_chunk, column, column + load(F32, tile.rows, address)), address)
+            store(select(is_first_chunk, column, column + load(F32, height, address)), address)
     with if_(is_whole ^ 1):
-        spare = alloca(tile.tokens * tile.rows * 4)
+        spare = alloca(len(columns) * height * 4)
         for i, column in enumerate(columns):
-            store(column, spare + i * tile.rows * 4)
+            store(column, spare + i * height * 4)
         for i in loop(0, tokens):
             for r in loop(0, rows):
-                value, address = load(F32, 1, spare + i * (tile.rows * 4) + r * 4), out + stride * i + r * 4
+                value, address = load(F32, 1, spare + i * (height * 4) + r * 4), out + stride * i + r * 4
                 store(select(is_first_chunk, value, value + load(F32, 1, address)), address)
 
 

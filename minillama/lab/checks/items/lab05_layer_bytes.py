@@ -142,21 +142,23 @@ MISTAKES: dict[str, tuple[Mistake, ...]] = {
 @graded("05", "5. bytes of a layer's state")
 def layer_bytes(answer: Answer) -> str:
     """`layer_bytes(layer, positions, type_k, type_v) -> bytes`, exact for each kind of layer."""
-    for kind, layers in LAYERS.items():
-        for type_k, type_v in ONE_TYPE if kind == "latents" else TYPES:
-            for layer in layers:
-                for positions in POSITIONS:
-                    label = translate(
-                        "{kind}, {positions} positions, {type_k}/{type_v}",
-                        kind=translate(kind), positions=positions, type_k=type_k, type_v=type_v,
-                    )  # fmt: skip
-                    expect_equal(answer, (layer, positions, type_k, type_v), _bytes, MISTAKES[kind], case=label)
+    chosen = [
+        (kind, (layer, positions, *types))
+        for kind, layers in LAYERS.items()
+        for types in (ONE_TYPE if kind == "latents" else TYPES)
+        for layer in layers
+        for positions in POSITIONS
+    ]
     lengths = hidden_cases(506, whole(50, 9000), count=len(LAYERS))
-    for kind, layer, (positions,) in zip(LAYERS, hidden_layers(505), lengths, strict=True):
-        type_k = type_v = "q8_0"
+    hidden = [
+        (kind, (layer, positions, "q8_0", "q8_0"))
+        for kind, layer, (positions,) in zip(LAYERS, hidden_layers(505), lengths, strict=True)
+    ]
+    for kind, given in (*chosen, *hidden):
+        _, positions, type_k, type_v = given
         label = translate(
             "{kind}, {positions} positions, {type_k}/{type_v}",
             kind=translate(kind), positions=positions, type_k=type_k, type_v=type_v,
         )  # fmt: skip
-        expect_equal(answer, (layer, positions, type_k, type_v), _bytes, MISTAKES[kind], case=label)
+        expect_equal(answer, given, _bytes, MISTAKES[kind], case=label)
     return "exact for grouped heads, windows, latents and recurrent states, and every type."

@@ -90,13 +90,10 @@ BYTES_MISTAKES: dict[str, tuple[Mistake, ...]] = {
 @graded(LAB, "1. bytes that a step reads")
 def read_bytes(answer: Answer) -> str:
     """`read_bytes(layer, length) -> bytes of state`, for each kind of layer."""
-    for kind, layers in LAYERS.items():
-        for layer in layers:
-            for length in LENGTHS:
-                case = translate("{kind}, {length} tokens", kind=translate(kind), length=length)
-                expect_equal(answer, (layer, length), bytes_read, BYTES_MISTAKES[kind], case=case)
-    lengths = hidden_cases(1603, whole(100, 9000), count=len(LAYERS))
-    for kind, layer, (length,) in zip(LAYERS, hidden_layers(1601), lengths, strict=True):
+    chosen = [(kind, layer, length) for kind, layers in LAYERS.items() for layer in layers for length in LENGTHS]
+    drawn = hidden_cases(1603, whole(100, 9000), count=len(LAYERS))
+    hidden = [(kind, layer, length) for kind, layer, (length,) in zip(LAYERS, hidden_layers(1601), drawn, strict=True)]
+    for kind, layer, length in (*chosen, *hidden):
         case = translate("{kind}, {length} tokens", kind=translate(kind), length=length)
         expect_equal(answer, (layer, length), bytes_read, BYTES_MISTAKES[kind], case=case)
     return "whole caches, windows, latents and a state of fixed size."
