@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minillama"
 
 # Lowest layer first. A room may import itself and lower layers, but not another room of its own layer.
 LAYERS = [
-    {"printable_text", "start_guard", "lazy_imports"}, {"errors"},
+    {"printable_text", "start_guard", "lazy_imports", "array_types"}, {"errors"},
     {"atomic_file", "option_values", "private_files", "text_language"},
     {"machine"}, {"env"}, {"gguf"}, {"tokenizer"}, {"convert"}, {"kernels"}, {"model"},
     {"sampling", "random_models"}, {"parallel"}, {"engine"}, {"measure"}, {"server"}, {"lab"}, {"course"},
@@ -19,8 +19,8 @@ LAYERS = [
 ]  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 FIRST = {
-    "printable_text", "start_guard", "lazy_imports", "errors", "atomic_file", "option_values", "private_files",
-    "text_language", "machine", "env",
+    "printable_text", "start_guard", "lazy_imports", "array_types", "errors", "atomic_file", "option_values",
+    "private_files", "text_language", "machine", "env",
 }  # fmt: skip
 WITHOUT_JAX = FIRST | {"gguf", "tokenizer", "convert", "random_models"}
 LIGHT_ROOMS = FIRST | {"cli"}  # importing these is quick: `minillama --help` imports no numpy

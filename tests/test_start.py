@@ -6,16 +6,18 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from tiny_models import write_tiny
 
+from minillama import array_types
 from minillama.lazy_imports import jax_packages_only
 
 # Modules that another command or option uses.
 NOT_NEEDED = (
     "minillama.engine.batching", "minillama.engine.grammar", "minillama.measure", "minillama.server", "minillama.lab",
     "minillama.convert", "minillama.random_models", "minillama.parallel.workers.leader", "tqdm", "regex", "jinja2",
-    "huggingface_hub", "safetensors", "matplotlib",
+    "huggingface_hub", "safetensors", "matplotlib", "jaxtyping", "minillama.tokenizer.chat.tool_calls",
 )  # fmt: skip
 
 PROGRAM = """
@@ -54,6 +56,13 @@ def test_the_first_token_does_not_need(found: list[str], name: str) -> None:
 
 def test_programs_are_fetched_while_the_engine_is_imported(found: list[str]) -> None:
     assert found[0] == "False"
+
+
+def test_annotations_are_checked_in_tests_only() -> None:
+    assert array_types.Float is jaxtyping.Float
+    plain = "from minillama.array_types import Float, UInt8; print(Float[str, 'B T'], UInt8[int, '_'] | None)"
+    done = subprocess.run([sys.executable, "-c", plain], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "<class 'str'> int | None\n"
 
 
 def install(folder: Path, name: str) -> None:

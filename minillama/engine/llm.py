@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
-from jaxtyping import Float32
 
+from minillama.array_types import Float32
 from minillama.engine.backends.base import Backend
 from minillama.engine.backends.local import LocalBackend
 from minillama.engine.batches import Batches

@@ -6,8 +6,8 @@ from typing import SupportsIndex
 
 import jax
 import numpy as np
-from jaxtyping import Integer, UInt32
 
+from minillama.array_types import Integer, UInt32
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import text_programs
 from minillama.engine.backends.programs.program import one_text

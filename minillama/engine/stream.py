@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import jax
 import numpy as np
-from jaxtyping import UInt32
 
+from minillama.array_types import UInt32
 from minillama.engine.backends.base import Handle
 from minillama.engine.backends.finite import non_finite
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft

@@ -13,8 +13,8 @@ from queue import SimpleQueue
 from threading import Thread
 
 import numpy as np
-from jaxtyping import UInt8
 
+from minillama.array_types import UInt8
 from minillama.errors import ResourceError
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, which Python does not define

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 from jax import Array, lax
-from jaxtyping import Float, Num, UInt8
 
+from minillama.array_types import Float, Num, UInt8
 from minillama.gguf.block_layouts import LAYOUTS
 
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 from jax import Array, lax
-from jaxtyping import Float, UInt8
 
+from minillama.array_types import Float, UInt8
 from minillama.gguf.block_layouts import IQ4_VALUES, LAYOUTS, MXFP4_DOUBLED_VALUES
 from minillama.kernels.block_fields import (
     Blocks,

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 from jax import Array, lax
-from jaxtyping import Float, UInt8
 
+from minillama.array_types import Float, UInt8
 from minillama.gguf.block_layouts import IQ4_VALUES
 from minillama.kernels.block_fields import look_up
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int
+
+from minillama.array_types import Float, Int
 
 MAX_TILE_ROWS = 64  # a matrix is decoded for each tile
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 from jax import Array
-from jaxtyping import Float, UInt8
 
+from minillama.array_types import Float, UInt8
 from minillama.errors import FormatError, UnsupportedError
 from minillama.gguf import Tensor
 from minillama.gguf.types import BLOCKS, row_bytes

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import jax
 from jax import Array, lax
-from jaxtyping import Float, Int
 
+from minillama.array_types import Float, Int
 from minillama.kernels.grouped_products import RowGroups
 from minillama.kernels.weight import Weight
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from gguf import GGMLQuantizationType as Type
 from jax import Array, lax
-from jaxtyping import Float, Int, Int8, UInt8
 
+from minillama.array_types import Float, Int, Int8, UInt8
 from minillama.kernels.decode_blocks import NIBBLE_TYPES, decode
 from minillama.kernels.grouped_products import RowGroups, products_in_tiles
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.gguf import GGUF, dequantize
 
 Array = np.ndarray

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jax import Array
 
+from minillama.array_types import Int
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model.config import Config
 from minillama.model.layer_kinds import (

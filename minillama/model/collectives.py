@@ -7,8 +7,8 @@ The axis is None on a single device, and nothing is exchanged.
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int
 
+from minillama.array_types import Float, Int
 from minillama.kernels import target_platform
 
 SMALL = 1 << 16  # numbers; up to here an all-gather and a local sum is faster than an all-reduce

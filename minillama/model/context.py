@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int, Shaped
 
+from minillama.array_types import Bool, Float, Int, Shaped
 from minillama.model.collectives import all_reduce
 from minillama.model.config import Config
 from minillama.model.norm import layer_norm, rms_norm

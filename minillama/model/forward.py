@@ -10,8 +10,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
 
+from minillama.array_types import Float, Int
 from minillama.kernels import Weight, embed, matmul
 from minillama.model.cache import Cache, LayerState
 from minillama.model.collectives import all_gather, all_reduce, axis_index

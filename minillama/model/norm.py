@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
 
+from minillama.array_types import Float
 from minillama.model.collectives import all_reduce, axis_index, axis_size, mean_of_neighbours
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import jax
 from jax import Array
-from jaxtyping import Float, Int
 
+from minillama.array_types import Float, Int
 from minillama.kernels import Weight, matmul, matmuls
 
 

@@ -5,8 +5,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Float32, Int
 
+from minillama.array_types import Float, Float32, Int
 from minillama.model.architectures import RopeStyle
 from minillama.model.config import Rope, Scaling
 

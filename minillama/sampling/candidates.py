@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jax import Array, lax
 
+from minillama.array_types import Bool, Float, Int
 from minillama.sampling.pytree import STATIC, pytree
 from minillama.sampling.stages.threshold_search import ONE, best_reaching, shares
 

@@ -10,9 +10,9 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jax import Array, lax
 
+from minillama.array_types import Bool, Float, Int
 from minillama.errors import OptionError
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.mersenne_twister import seed_words

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool
 
+from minillama.array_types import Bool
 from minillama.errors import OptionError
 from minillama.sampling.candidates import MOST_TO_SORT, bucket
 from minillama.sampling.chain import Chain, Stage

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jax import Array
 
+from minillama.array_types import Float, Int
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.chain import Chain
 from minillama.sampling.sampler_state import SamplerState

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jax import Array
 
+from minillama.array_types import Float, Int, UInt32
 from minillama.sampling.pytree import pytree
 
 WORDS = 624

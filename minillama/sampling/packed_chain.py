@@ -12,9 +12,10 @@ from itertools import accumulate
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.tree_util import PyTreeDef
-from jaxtyping import Array, Bool, Float32
 
+from minillama.array_types import Bool, Float32
 from minillama.sampling.chain import Chain
 from minillama.sampling.pytree import STATIC, pytree
 

@@ -9,8 +9,10 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
+from jax import Array
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
-from jaxtyping import Array, Float, Int
+
+from minillama.array_types import Float, Int
 
 Class = TypeVar("Class")
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jax import Array, lax
 
+from minillama.array_types import Bool, Float, Int, UInt32
 from minillama.sampling.chain import Chain, logprob
 from minillama.sampling.sampler_state import SamplerState
 from minillama.sampling.stages.top_tokens import TopTokens

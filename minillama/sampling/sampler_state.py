@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jax import Array
 
+from minillama.array_types import Float, Int, UInt32
 from minillama.sampling.mersenne_twister import MersenneTwister
 from minillama.sampling.pytree import pytree
 

@@ -7,9 +7,9 @@ same token.
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float
+from jax import Array, lax
 
+from minillama.array_types import Float
 from minillama.sampling.candidates import Candidates, Order
 from minillama.sampling.chain import Chain, Stage
 from minillama.sampling.sampled_token import SampledToken

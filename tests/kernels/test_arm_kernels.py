@@ -26,8 +26,8 @@ from minillama.kernels.cpu.delta_rule.delta_rule_kernel import DeltaRuleSpec, de
 from minillama.kernels.cpu.formats import FLOAT_FORMATS, FORMATS
 from minillama.kernels.cpu.matmul import activations, gemm_neon, gemv
 from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
-from minillama.kernels.cpu.runtime import registry
-from minillama.kernels.cpu.runtime.registry import TYPES, Role
+from minillama.kernels.cpu.runtime.kernel_definitions import define_kernels
+from minillama.kernels.cpu.runtime.kernel_roles import TYPES, Role
 from minillama.kernels.cpu.simd import F32, I8, I32, U8, U16, Isa, Module, Value, load, store
 
 pytestmark = [pytest.mark.arm, needs_emulator]
@@ -65,8 +65,7 @@ def gemv_on(processor: Processor, kind: Type) -> Iterator[EmulatedArm]:
 @contextmanager
 def kernels_on(processor: Processor, kind: Type) -> Iterator[EmulatedArm]:
     """All kernels of a type."""
-    define = registry.define_block_kernels if kind in FORMATS else registry.define_float_kernels
-    with EmulatedArm(processor, kind.name, lambda module: define(module, kind)) as arm:
+    with EmulatedArm(processor, kind.name, lambda module: define_kernels(module, kind)) as arm:
         yield arm
 
 

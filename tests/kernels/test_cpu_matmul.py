@@ -41,8 +41,8 @@ from minillama.kernels.cpu.matmul.matmul_args import MatmulArgs
 from minillama.kernels.cpu.matmul.microtile import MAX_UNPACKED_ROWS, Shape
 from minillama.kernels.cpu.matmul_strategies import DECODE_TOKENS
 from minillama.kernels.cpu.runtime import registry
+from minillama.kernels.cpu.runtime.kernel_roles import TYPES, Role, activation_terms
 from minillama.kernels.cpu.runtime.machine_code import callable_at
-from minillama.kernels.cpu.runtime.registry import TYPES, Role, activation_terms
 from minillama.kernels.cpu.simd import Isa, Value
 from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS, tile_bytes
 from minillama.kernels.decode_blocks import decode

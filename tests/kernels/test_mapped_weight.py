@@ -13,7 +13,7 @@ from weights_in_memory import in_file
 from minillama.kernels import matmuls, portable_weight
 from minillama.kernels.cpu.mapped_weight import map_weight, multiply
 from minillama.kernels.cpu.matmul_strategies import DECODE_TOKENS, SHORT_PROMPT
-from minillama.kernels.cpu.runtime.registry import Role
+from minillama.kernels.cpu.runtime.kernel_roles import Role
 from minillama.kernels.grouped_products import RowGroups
 
 DEVICE = jax.devices("cpu")[0]

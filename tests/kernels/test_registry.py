@@ -13,7 +13,7 @@ from minillama.errors import OptionError
 from minillama.gguf import Tensor
 from minillama.kernels import Files, Portable, cpu_available, load_weight
 from minillama.kernels.cpu.runtime import registry
-from minillama.kernels.cpu.runtime.registry import TYPES, Role
+from minillama.kernels.cpu.runtime.kernel_roles import TYPES, Role, kernel_number
 from minillama.kernels.cpu.simd import Isa
 
 DEVICE = jax.devices("cpu")[0]
@@ -72,7 +72,7 @@ class TestChoice:
         cpu_available.type_kernels_error.cache_clear()
 
     def test_kernel_numbers_differ(self) -> None:
-        numbers = [registry.kernel_number(kind, role) for kind in TYPES for role in Role]
+        numbers = [kernel_number(kind, role) for kind in TYPES for role in Role]
         assert len(set(numbers)) == len(numbers)
         assert max(numbers) < registry.ffi_handlers.KERNEL_COUNT
 

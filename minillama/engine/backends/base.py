@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
+from minillama.array_types import Int
 from minillama.engine.backends.programs.program import Program
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.model import Config

@@ -7,8 +7,8 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int, Shaped
 
+from minillama.array_types import Float, Int, Shaped
 from minillama.model import Config, Params
 from minillama.model.forward import unembed
 

@@ -4,8 +4,8 @@ A broken file, or an overflow, gives NaN logits. Sampling and sums go on with Na
 """
 
 import numpy as np
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.errors import NonFiniteError
 
 

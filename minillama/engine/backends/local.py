@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
 
+from minillama.array_types import Int
 from minillama.engine.backends.base import BackendDefaults, Caller, Handle
 from minillama.engine.backends.packed_params import PackedParams, pack
 from minillama.engine.backends.programs import text_programs

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
 
+from minillama.array_types import Float, Int
 from minillama.engine.backends.base import BackendDefaults, Handle
 from minillama.engine.backends.programs.program import Counts, Ids, Program
 from minillama.engine.loading.layer_placement import Placement, Segment, split_layers, with_sources

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
+from minillama.array_types import Int
 from minillama.engine.backends.base import BackendDefaults, Handle
 from minillama.engine.backends.programs.program import Kind, Program
 from minillama.engine.backends.programs.text_programs import gather_rows, generate

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Int
 
+from minillama.array_types import Int
 from minillama.engine.backends.base import BackendDefaults, Handle
 from minillama.engine.backends.programs.program import Kind, Program
 from minillama.engine.backends.programs.whole_model import WholeModel

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt32
 
+from minillama.array_types import UInt32
 from minillama.engine.generation.top_probs import ReportedTop
 
 Masks = Sequence["UInt32[np.ndarray, 'W'] | None"] | None  # of each text, see `GrammarState.allowed`; None for all

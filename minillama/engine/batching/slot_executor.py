@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int, UInt32
 
+from minillama.array_types import Int, UInt32
 from minillama.engine.backends.base import Backend, Handle
 from minillama.engine.backends.programs import draft_programs, slot_programs
 from minillama.engine.backends.programs.program import Program, one_text

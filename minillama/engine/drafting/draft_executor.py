@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
+from minillama.array_types import Int
 from minillama.engine.backends.base import Backend
 from minillama.engine.backends.programs import draft_programs, slot_programs, text_programs
 from minillama.engine.backends.programs.program import one_text

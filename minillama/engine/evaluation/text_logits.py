@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32
 
+from minillama.array_types import Float32
 from minillama.engine.backends.base import Backend
 from minillama.engine.backends.finite import check_finite
 from minillama.engine.backends.programs import text_programs

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt32
 
+from minillama.array_types import UInt32
 from minillama.engine.generation.text_output import TextOutput
 from minillama.engine.generation.text_request import TextRequest
 from minillama.engine.generation.top_probs import ReportedTop

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
-from jaxtyping import Integer
 
+from minillama.array_types import Integer
 from minillama.engine.generate_options import GenerateOptions, Request
 from minillama.engine.generation.option_names import check_option_names
 from minillama.engine.generation.sampling_defaults import file_defaults, suppressed_tokens

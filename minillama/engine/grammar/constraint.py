@@ -1,8 +1,8 @@
 """The tokens that may come next in a text: its grammar and its budget."""
 
 import numpy as np
-from jaxtyping import UInt32
 
+from minillama.array_types import UInt32
 from minillama.engine.grammar.grammar import GrammarState
 from minillama.engine.grammar.thinking_budget import ThinkingBudget, ThinkingWatch
 from minillama.engine.grammar.token_masks import pack_bits

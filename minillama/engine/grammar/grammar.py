@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from threading import RLock
 
 import numpy as np
-from jaxtyping import UInt32
 
+from minillama.array_types import UInt32
 from minillama.engine.grammar.gbnf_parser import parse_gbnf
 from minillama.engine.grammar.pushdown import DEAD, Pushdown
 from minillama.engine.grammar.token_masks import TokenMasks, pack_bits

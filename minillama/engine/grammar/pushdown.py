@@ -6,8 +6,8 @@ so that a step that was made once is a look-up in a table. Characters that no se
 """
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Integer
 
+from minillama.array_types import Bool, Int, Int32, Integer
 from minillama.engine.grammar.rules import LARGEST_CHARACTER, CharSet, Element, RuleRef, Rules, TokenSet
 from minillama.errors import OptionError
 

@@ -7,8 +7,8 @@ the walk from such a wide character set is made once, with nothing under it; onl
 from collections import OrderedDict
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt32
 
+from minillama.array_types import Bool, Int, UInt32
 from minillama.engine.grammar.pushdown import BOTTOM, DEAD, Pushdown
 from minillama.engine.grammar.rules import CharSet, TokenSet
 from minillama.engine.grammar.token_trie import WHOLE, Tail, TokenTrie, decode_piece, listed

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int
+
+from minillama.array_types import Int
 
 Tail = tuple[int, int]  # the first bytes of a character: their bits, and the number of bytes still to come
 WHOLE: Tail = (0, 0)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import regex
-from jaxtyping import UInt32
 
+from minillama.array_types import UInt32
 from minillama.engine.grammar.grammar import Grammar, GrammarState
 from minillama.errors import OptionError, quoted
 

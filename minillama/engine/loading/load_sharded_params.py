@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import UInt8
 
+from minillama.array_types import UInt8
 from minillama.engine.loading.load_params import (
     PER_LAYER,
     Advance,

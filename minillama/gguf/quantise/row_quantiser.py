@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 
+from minillama.array_types import Float32, UInt8
 from minillama.errors import FormatError, UnsupportedError
 from minillama.gguf.block_layouts import LAYOUTS
 from minillama.gguf.quantise.iq4_quants import iq4_nl, iq4_xs

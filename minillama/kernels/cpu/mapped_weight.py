@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from gguf import GGMLQuantizationType as Type
 from jax import Array
-from jaxtyping import Float, Int, UInt8
 
+from minillama.array_types import Float, Int, UInt8
 from minillama.gguf.types import row_bytes
 from minillama.kernels.cpu.matmul_strategies import (
     DECODE_TOKENS,
@@ -27,7 +27,8 @@ from minillama.kernels.cpu.matmul_strategies import (
 )
 from minillama.kernels.cpu.runtime.ffi_handlers import MAX_MATRICES, PAGE, SCRATCH_UNIT, MatmulPlan
 from minillama.kernels.cpu.runtime.grouped_handler import GROUP_BYTES, GroupedPlan
-from minillama.kernels.cpu.runtime.registry import Role, kernel_number, load_kernels
+from minillama.kernels.cpu.runtime.kernel_roles import Role, kernel_number
+from minillama.kernels.cpu.runtime.registry import load_kernels
 from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS
 from minillama.kernels.grouped_products import RowGroups
 from minillama.kernels.weight import Weight

@@ -10,7 +10,8 @@ from minillama.kernels.cpu.formats import FORMATS
 from minillama.kernels.cpu.matmul import activations_amx, gemm_amx, gemm_neon
 from minillama.kernels.cpu.matmul.activations import PanelLayout, RowLayout, code_bytes
 from minillama.kernels.cpu.matmul.microtile import Shape
-from minillama.kernels.cpu.runtime.registry import Role, activation_terms, chosen_isa
+from minillama.kernels.cpu.runtime.kernel_roles import Role, activation_terms
+from minillama.kernels.cpu.runtime.registry import chosen_isa
 from minillama.kernels.cpu.skinny_gemm import row_blocks
 from minillama.kernels.cpu.skinny_gemm.token_tiles import TILE_TOKENS, tile_bytes
 

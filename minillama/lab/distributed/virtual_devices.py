@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float32
 
+from minillama.array_types import Float32
 from minillama.engine.backends.programs import text_programs
 from minillama.engine.backends.tensor_parallel import TensorParallelBackend
 from minillama.engine.llm import LLM

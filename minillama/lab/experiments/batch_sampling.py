@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
 
+from minillama.array_types import Bool, Float, Int
 from minillama.engine.llm import LLM
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.measure.texts.diversity import distinct

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Float32, Int
 
+from minillama.array_types import Float, Float32, Int
 from minillama.engine.llm import LLM
 from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes

@@ -5,8 +5,8 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.engine.llm import LLM
 from minillama.lab.language import translate
 from minillama.lab.plots import lab_plots

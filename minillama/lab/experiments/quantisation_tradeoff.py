@@ -8,8 +8,8 @@ from functools import cache as once
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
+from minillama.array_types import Float32
 from minillama.engine.llm import LLM
 from minillama.gguf.imatrix_file import ImportanceMatrix
 from minillama.gguf.quantisation_mixes import Mix

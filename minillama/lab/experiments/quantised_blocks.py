@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 from gguf import quants
-from jaxtyping import Float, UInt8
 
+from minillama.array_types import Float, UInt8
 from minillama.gguf import BLOCKS, TensorType
 from minillama.gguf.block_layouts import LAYOUTS, pack_nibbles, pack_scales_and_minima
 from minillama.lab.language import message, translate

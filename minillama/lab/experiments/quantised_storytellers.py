@@ -10,9 +10,9 @@ from functools import cache as once
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32
 
 import minillama as ml
+from minillama.array_types import Float, Float32, Int32
 from minillama.engine.llm import LLM
 from minillama.engine.loading.model_files import data_file
 from minillama.gguf import open_gguf

@@ -4,8 +4,8 @@ from dataclasses import astuple, dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.model.layers.recurrent.delta_rule import by_chunk
 
 

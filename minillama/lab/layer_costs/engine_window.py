@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
 
+from minillama.array_types import Bool
 from minillama.gguf.kv_cache_types import CacheType
 from minillama.model.layers.attention import attention_weights
 from minillama.model.states.stores import empty_store

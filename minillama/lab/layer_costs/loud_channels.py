@@ -12,8 +12,8 @@ from functools import partial
 import gguf
 import numpy as np
 from gguf.quants import dequantize, quantize
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.engine.loading.model_files import data_file
 from minillama.errors import OptionError, quoted
 from minillama.gguf import GGUF, open_gguf

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from minillama.array_types import Float, Int
 from minillama.engine.load import load
 from minillama.gguf.kv_cache_types import CacheTypes
 from minillama.lab.benchmarks.ratio_interval import Interval, ratio_interval

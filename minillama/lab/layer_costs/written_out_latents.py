@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.lab.llama_numpy import softmax
 
 Absorb = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -7,10 +7,10 @@ from functools import cache as once
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from minillama import env
+from minillama.array_types import Float
 from minillama.engine.llm import LLM
 from minillama.engine.loading.model_files import data_file
 from minillama.env import MINILLAMA

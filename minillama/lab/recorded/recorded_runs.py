@@ -10,8 +10,8 @@ from functools import cache as once
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.measure.limits.roofline import Roofline
 from minillama.measure.limits.work_per_token import Work
 from minillama.measure.trial import Trial

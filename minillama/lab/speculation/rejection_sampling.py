@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
 from scipy.special import chdtrc
 
+from minillama.array_types import Float, Int
 from minillama.lab.error_text import one_line
 from minillama.lab.experiments.quantised_storytellers import log_softmax
 from minillama.lab.language import message, translate

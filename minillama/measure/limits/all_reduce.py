@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float32
 
+from minillama.array_types import Float32
 from minillama.model.collectives import all_reduce
 from minillama.parallel.group.cluster_launch import join_cluster
 from minillama.parallel.sharding.partition_specs import AXIS, tensor_mesh

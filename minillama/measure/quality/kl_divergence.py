@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Float32, Int, UInt16
 
+from minillama.array_types import Bool, Float, Float32, Int, UInt16
 from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
 from minillama.engine.backends.finite import check_finite
 from minillama.engine.compile.compile_timer import Stopwatch

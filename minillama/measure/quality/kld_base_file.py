@@ -15,8 +15,8 @@ from typing import BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int32, UInt16
 
+from minillama.array_types import Float, Int32, UInt16
 from minillama.atomic_file import atomic_write
 from minillama.errors import FormatError, ResourceError
 

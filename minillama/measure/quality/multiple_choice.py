@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int32
 
+from minillama.array_types import Bool, Int32
 from minillama.engine.backends.base import Handle
 from minillama.engine.backends.finite import check_finite
 from minillama.engine.backends.programs import text_programs

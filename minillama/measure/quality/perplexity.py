@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.engine.backends.finite import check_finite
 from minillama.engine.backends.programs import text_programs
 from minillama.engine.compile.compile_timer import Stopwatch

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int32, Shaped
 
+from minillama.array_types import Float, Int32, Shaped
 from minillama.engine.backends.base import Handle
 from minillama.engine.backends.programs import text_programs
 from minillama.engine.llm import LLM

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Float32, Int, Int32
 
+from minillama.array_types import Float, Float32, Int, Int32
 from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
 from minillama.engine.backends.finite import check_finite
 from minillama.engine.llm import LLM

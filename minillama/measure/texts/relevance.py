@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 
 import numpy as np
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.engine.llm import LLM
 from minillama.measure.texts.diversity import mean_defined
 from minillama.measure.texts.hidden_states import default_layer, hidden_states

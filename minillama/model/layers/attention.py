@@ -13,8 +13,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
 
+from minillama.array_types import Bool, Float, Int
 from minillama.kernels import cpu_kernels_error, target_platform
 from minillama.model.states.stores import FirstChannels, Store
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import Attention
 from minillama.model.layers.attention import attend, attention, attention_weights

@@ -6,8 +6,8 @@ Choices are sorted by expert, so that each chosen expert is read once, for its o
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.kernels import grouped_matmuls
 from minillama.model.context import PassContext
 from minillama.model.layers.gating import gated

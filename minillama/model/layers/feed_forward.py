@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.model.architectures import Activation
 from minillama.model.context import PassContext
 from minillama.model.layers.experts import mix_experts

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.model.architectures import Activation
 
 CLAMP, SHARPNESS = 7.0, 1.702  # of gpt-oss; x sigmoid(1.702 x) is close to GELU

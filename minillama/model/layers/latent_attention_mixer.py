@@ -7,8 +7,8 @@ the same [c, k_rope], and W_v maps the mean of the latents. This is attention wi
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.model.collectives import axis_index
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import LatentAttention

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.model.cache import LayerState
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import Attention, DeltaNet, LatentAttention, Layer, Mamba2, ShortConvolution

@@ -6,8 +6,8 @@ Only the rows of the tokens are read from the table, which may be larger than al
 import math
 
 from jax import Array
-from jaxtyping import Float, Int
 
+from minillama.array_types import Float, Int
 from minillama.kernels import embed
 from minillama.model.config import Config
 from minillama.model.context import PassContext

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
 
+from minillama.array_types import Bool, Float, Int
 from minillama.kernels import RowGroups
 from minillama.model.architectures import Gating
 from minillama.model.config import Config, Experts

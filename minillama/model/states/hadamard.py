@@ -11,8 +11,8 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.kernels import cpu_kernels_error, target_platform
 from minillama.model.states.stores import Store
 

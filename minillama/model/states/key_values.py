@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import jax
 from jax import Array
-from jaxtyping import Float32, Int
 
+from minillama.array_types import Float32, Int
 from minillama.model.states.recurrent import NoState
 from minillama.model.states.rows import copy_positions, take_positions
 from minillama.model.states.stores import Store

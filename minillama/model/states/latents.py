@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import jax
 from jax import Array
-from jaxtyping import Float32, Int
 
+from minillama.array_types import Float32, Int
 from minillama.model.states.key_values import AllPositions
 from minillama.model.states.stores import FirstChannels, Store
 

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, Int
+from jax import Array
 
+from minillama.array_types import Float32, Int
 from minillama.model.states.rows import put_row, take_row
 
 State = TypeVar("State", bound="FixedState")

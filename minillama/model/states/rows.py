@@ -9,7 +9,8 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Int
+
+from minillama.array_types import Int
 
 COPY_TILE = 256  # positions that are copied at a time
 

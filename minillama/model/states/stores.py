@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Float32, Int, UInt8
 
+from minillama.array_types import Float, Float32, Int, UInt8
 from minillama.gguf.kv_cache_types import CacheType
 from minillama.gguf.types import BLOCKS, row_bytes
 from minillama.kernels.decode_blocks import decode, dequantize

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, Int
+from jax import Array
 
+from minillama.array_types import Float32, Int
 from minillama.model.state_sizes import MARGIN
 from minillama.model.states.rows import put_row, take_row
 from minillama.model.states.stores import Store

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Shaped
+
+from minillama.array_types import Shaped
 
 AXIS = "stage"
 

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Int, UInt8
 
+from minillama.array_types import Int, UInt8
 from minillama.errors import OptionError
 from minillama.gguf import Tensor
 from minillama.gguf.types import BLOCKS

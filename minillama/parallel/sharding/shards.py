@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import UInt8
 
+from minillama.array_types import UInt8
 from minillama.gguf import Tensor
 from minillama.gguf.types import row_bytes
 from minillama.kernels import Files, Weight, load_vector, map_rows, place_weight, reads_in_place

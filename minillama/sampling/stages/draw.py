@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float, Int
+from jax import Array, lax
 
+from minillama.array_types import Float, Int
 from minillama.sampling.candidates import MOST_TO_SORT, Candidates
 from minillama.sampling.pytree import Number, pytree
 from minillama.sampling.stages.threshold_search import first_in_order, first_reaching, shares

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Bool, Int
+from jax import Array, lax
 
+from minillama.array_types import Bool, Int
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import Number, Whole, pytree
 from minillama.sampling.sampler_state import NO_TOKEN, StepContext

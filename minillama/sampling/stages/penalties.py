@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jax import Array
 
+from minillama.array_types import Bool, Float, Int
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import Number, Whole, pytree
 from minillama.sampling.sampler_state import StepContext

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jax import Array
 
+from minillama.array_types import Bool, Float
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import Number, pytree
 from minillama.sampling.sampler_state import StepContext

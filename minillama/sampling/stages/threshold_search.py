@@ -5,8 +5,9 @@ Weights are whole numbers: their sums are exact, whatever their order, on every 
 """
 
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jax import Array, lax
+
+from minillama.array_types import Bool, Float, Int, UInt32
 
 ONE = 2.0**31  # the weight of probability 1
 _DIGITS = (11, 11, 10)  # bits of a key that a pass sorts by

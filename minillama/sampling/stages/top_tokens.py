@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float, Int
+from jax import Array, lax
 
+from minillama.array_types import Float, Int
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import STATIC, Whole, pytree
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool
+from jax import Array, lax
 
+from minillama.array_types import Bool
 from minillama.sampling.candidates import Candidates
 from minillama.sampling.pytree import STATIC, Number, Whole, pytree
 from minillama.sampling.sampler_state import StepContext

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float32
 from starlette.requests import Request
 from starlette.responses import Response
 
+from minillama.array_types import Float32
 from minillama.engine.batching.batch_errors import ContextSizeError
 from minillama.engine.evaluation.text_embeddings import file_pooling
 from minillama.server.endpoints.endpoint import Endpoint

@@ -8,6 +8,7 @@ silently: with the wrong format, a model answers badly without a visible reason.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from minillama.errors import FormatError, OptionError, UnsupportedError, quoted
 from minillama.printable_text import printable
@@ -15,10 +16,11 @@ from minillama.tokenizer.chat.answer_parts import Splitter
 from minillama.tokenizer.chat.prompt_thoughts import PromptThoughts, prompt_thoughts
 from minillama.tokenizer.chat.reasoning_format import answer_splitter, end_thoughts, thought_tags
 from minillama.tokenizer.chat.template_process import SHARED, TemplateRefused
-from minillama.tokenizer.chat.tool_calls.call_format import CallFormat
-from minillama.tokenizer.chat.tool_calls.call_formats import call_format
 from minillama.tokenizer.chat.tool_messages import EXAMPLE_CALL, EXAMPLE_KEY, adapt_messages
 from minillama.tokenizer.vocabulary import read_texts, special_id
+
+if TYPE_CHECKING:
+    from minillama.tokenizer.chat.tool_calls.call_format import CallFormat
 
 MAX_SOURCE = 500_000  # characters
 MAX_REASON = 300
@@ -82,15 +84,17 @@ class ChatTemplate:
         return adapt_messages(messages, developers="<|channel|>" in self.source, as_objects=lambda: self._takes_objects)
 
     @property
-    def call_format(self) -> CallFormat:
+    def call_format(self) -> "CallFormat":
         """The form of tool calls in answers."""
+        from minillama.tokenizer.chat.tool_calls.call_formats import call_format  # for requests with tools
+
         return call_format(self._all_sources)
 
     def thoughts(self, prompt: str, *, may_think: bool = True) -> PromptThoughts | None:
         """The thoughts of an answer to a rendered prompt; see `prompt_thoughts`."""
         return prompt_thoughts(thought_tags(self._all_sources), prompt, may_think=may_think)
 
-    def answer_splitter(self, prompt: str, reasoning_format: str, calls: CallFormat | None = None) -> Splitter:
+    def answer_splitter(self, prompt: str, reasoning_format: str, calls: "CallFormat | None" = None) -> Splitter:
         """The splitter of an answer to a rendered prompt into text and thoughts.
 
         reasoning_format: `auto`, `deepseek`, `deepseek-legacy` or `none`; raises OptionError for another one. calls:

@@ -6,12 +6,15 @@ give them apart (`reasoning_content`), `deepseek-legacy` does both.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from minillama.errors import OptionError, quoted
 from minillama.tokenizer.chat.answer_parts import Copied, Marked, Splitter, Uncut
 from minillama.tokenizer.chat.harmony_splitter import HarmonySplitter
 from minillama.tokenizer.chat.tag_splitter import Tags, TagSplitter
-from minillama.tokenizer.chat.tool_calls.call_format import CallFormat
+
+if TYPE_CHECKING:
+    from minillama.tokenizer.chat.tool_calls.call_format import CallFormat
 
 REASONING_FORMATS = ("none", "auto", "deepseek", "deepseek-legacy")
 
@@ -37,7 +40,7 @@ FORMS: Mapping[str, Tags | None] = MappingProxyType(
 
 
 def answer_splitter(
-    source: str, prompt: str, reasoning_format: str = "auto", calls: CallFormat | None = None
+    source: str, prompt: str, reasoning_format: str = "auto", calls: "CallFormat | None" = None
 ) -> Splitter:
     """The splitter of an answer, in its initial state.
 

@@ -8,8 +8,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int
 
+from minillama.array_types import Float, Int
 from minillama.engine.backends.programs.each_text import one_by_one
 from minillama.engine.backends.programs.program import Counts, Ids, Kind, Model, program
 from minillama.engine.backends.programs.slot_programs import Latest, rows_of, with_rows

@@ -4,8 +4,8 @@ from functools import partial
 
 import jax
 from jax import Array
-from jaxtyping import Float, Int, UInt32
 
+from minillama.array_types import Float, Int, UInt32
 from minillama.engine.backends.programs.each_text import each_text, one_by_one
 from minillama.engine.backends.programs.program import Masks
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft

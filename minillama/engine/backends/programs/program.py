@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int, UInt32
 
+from minillama.array_types import Float, Int, UInt32
 from minillama.model import Cache, Config
 
 Ids = Int[Array | np.ndarray, "B T"]

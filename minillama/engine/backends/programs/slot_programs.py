@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int, UInt32
 
+from minillama.array_types import Float, Int, UInt32
 from minillama.engine.backends.programs.output_head import draw_tokens, first_state, logits_shard
 from minillama.engine.backends.programs.program import Counts, Ids, Kind, Masks, Model, program
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft, blank_draft

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int, UInt32
 
+from minillama.array_types import Float, Int, UInt32
 from minillama.engine.backends.chunked_logits import negative_log_likelihood, over_positions
 from minillama.engine.backends.programs.each_text import each_text
 from minillama.engine.backends.programs.output_head import draw_tokens, first_state, logits_shard

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int
 
+from minillama.array_types import Bool, Float, Int
 from minillama.engine.backends.programs.each_text import one_by_one
 from minillama.model import Config, Params
 from minillama.model.forward import unembed

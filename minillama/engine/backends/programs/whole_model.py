@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jax import Array
-from jaxtyping import Float, Int
 
+from minillama.array_types import Float, Int
 from minillama.engine.backends.programs.program import Counts, Ids
 from minillama.model import Cache, Config, Params
 from minillama.model.forward import forward, forward_last

@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int, Shaped
 
+from minillama.array_types import Int, Shaped
 from minillama.engine.loading.memory_budget import available_bytes
 from minillama.errors import ResourceError
 from minillama.gguf.kv_cache_types import CacheTypes

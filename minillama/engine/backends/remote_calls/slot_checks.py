@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int, Shaped
 
+from minillama.array_types import Int, Shaped
 from minillama.engine.backends.remote_calls.remote_checks import (
     MOST_TEXTS,
     HeldCache,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.kernels.cpu.attention.attention_op import MAX_DECODE_TOKENS
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
 from minillama.kernels.cpu.runtime.registry import load_handler, remember, run_once

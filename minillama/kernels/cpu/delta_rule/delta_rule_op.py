@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
 
+from minillama.array_types import Float
 from minillama.kernels.cpu.delta_rule.delta_rule_kernel import ROWS, DeltaRuleArgs, DeltaRuleSpec, define_delta_rule
 from minillama.kernels.cpu.runtime.ffi_frame import Api, Frame, define_handler
 from minillama.kernels.cpu.runtime.registry import load_handler, remember, run_once

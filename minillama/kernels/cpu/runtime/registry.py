@@ -3,7 +3,6 @@
 import ctypes
 import threading
 from collections.abc import Callable
-from enum import IntEnum
 from functools import cache, lru_cache, wraps
 from pathlib import Path
 
@@ -13,31 +12,14 @@ from llvmlite import binding
 
 from minillama import env
 from minillama.errors import OptionError
-from minillama.kernels.cpu.formats import FLOAT_FORMATS, FORMATS
-from minillama.kernels.cpu.matmul import (
-    activations,
-    activations_amx,
-    embedding_lookup,
-    gemm,
-    gemm_amx,
-    gemm_neon,
-    gemv,
-)
 from minillama.kernels.cpu.runtime import ffi_handlers, grouped_handler, thread_pool
 from minillama.kernels.cpu.runtime.arm_features import best_neon, on_arm64
 from minillama.kernels.cpu.runtime.ffi_frame import Api, read_api
+from minillama.kernels.cpu.runtime.kernel_roles import Role, kernel_number
 from minillama.kernels.cpu.runtime.machine_code import compile_kernels
 from minillama.kernels.cpu.simd import Isa, Module, request_tile_permission
-from minillama.kernels.cpu.skinny_gemm import float_rows, quantised_rows, token_groups, token_tiles
 
-TYPES = (*FORMATS, *FLOAT_FORMATS)
 _lock = threading.RLock()
-
-
-class Role(IntEnum):
-    """The kernels of a type."""
-
-    PREPARE_GEMV, GEMV, GEMV_2, PREPARE_SKINNY_GEMM, SKINNY_GEMM, PREPARE_GEMM, GEMM, EMBED = range(8)
 
 
 def run_once(load: Callable[..., None]) -> Callable[..., None]:
@@ -76,21 +58,6 @@ def load_handler(target: str, define: Callable[[Module, Api], None], handler: st
     link = (ctypes.c_int64 * 2).from_address(find(thread_pool.POOL_LINK))
     link[0], link[1] = handlers()("parallel"), handlers()(ffi_handlers.THREADS)
     register_target(target, find(handler))
-
-
-def kernel_number(kind: Type, role: Role) -> int:
-    """Index of a kernel in the table of the handlers.
-
-    It is the same in every process, as compiled programs contain it.
-    """
-    return 16 * TYPES.index(kind) + role
-
-
-def activation_terms(kind: Type, isa: Isa) -> int | None:
-    """Number of bfloat16 terms of an activation in an AMX GEMM; None without AMX."""
-    if isa is not Isa.AMX or (kind in FLOAT_FORMATS and FLOAT_FORMATS[kind].bf16_terms > 2):
-        return None
-    return 1 if kind in FORMATS else 2
 
 
 def available_isas() -> tuple[Isa, ...]:
@@ -152,47 +119,13 @@ def load_kernels(kind: Type) -> None:
 
 def type_kernels(kind: Type, isa: Isa, folder: Path | None) -> Callable[[str], int]:
     """Addresses of the kernels of a type, by the names of their roles."""
-    define = define_block_kernels if kind in FORMATS else define_float_kernels
-    return compile_kernels(kind.name, isa, lambda module: define(module, kind), folder)
 
+    def define(module: Module) -> None:  # imported for a compilation: machine code of the cache needs no definitions
+        from minillama.kernels.cpu.runtime.kernel_definitions import define_kernels
 
-def define_block_kernels(module: Module, kind: Type) -> None:
-    """Define the kernels of a quantised type."""
-    form, terms = FORMATS[kind], activation_terms(kind, module.isa)
-    if terms is not None:
-        activations_amx.define_activations(module, Role.PREPARE_GEMM.name, terms)
-    activations.define_quantised_rows(module, Role.PREPARE_GEMV.name, form)
-    gemv.define_quantised(module, Role.GEMV.name, form, 1)
-    gemv.define_quantised(module, Role.GEMV_2.name, form, 2)
-    token_groups.define_quantised_groups(module, Role.PREPARE_SKINNY_GEMM.name, form)
-    quantised_rows.define_quantised(module, Role.SKINNY_GEMM.name, kind)
-    if module.isa.is_neon:
-        gemm_neon.define_panels(module, Role.PREPARE_GEMM.name, form)
-        gemm_neon.define_quantised(module, Role.GEMM.name, form)
-    elif terms is None:
-        activations.define_quantised_panels(module, Role.PREPARE_GEMM.name, form)
-        gemm.define_quantised(module, Role.GEMM.name, form)
-    else:
-        gemm_amx.define_quantised(module, Role.GEMM.name, form)
-    embedding_lookup.define_quantised(module, Role.EMBED.name, form)
+        define_kernels(module, kind)
 
-
-def define_float_kernels(module: Module, kind: Type) -> None:
-    """Define the kernels of a float type."""
-    form, terms = FLOAT_FORMATS[kind], activation_terms(kind, module.isa)
-    if terms is not None:
-        activations_amx.define_activations(module, Role.PREPARE_GEMM.name, terms)
-    activations.define_no_op(module, Role.PREPARE_GEMV.name)
-    gemv.define_float(module, Role.GEMV.name, form, 1)
-    gemv.define_float(module, Role.GEMV_2.name, form, 2)
-    token_tiles.define_float_tiles(module, Role.PREPARE_SKINNY_GEMM.name)
-    float_rows.define_float(module, Role.SKINNY_GEMM.name, form)
-    if terms is None:
-        activations.define_float_panels(module, Role.PREPARE_GEMM.name)
-        gemm.define_float(module, Role.GEMM.name, form)
-    else:
-        gemm_amx.define_float(module, Role.GEMM.name, form)
-    embedding_lookup.define_float(module, Role.EMBED.name, form)
+    return compile_kernels(kind.name, isa, define, folder)
 
 
 def register_target(name: str, address: int) -> None:

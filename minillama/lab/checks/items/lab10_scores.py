@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
 
+from minillama.array_types import Float, Int
 from minillama.lab.grading.check import Answer, Comparison, Mistake, NotYet, call, compared, expect_equal, graded
 from minillama.lab.grading.course_seed import hidden_random, hidden_seed
 from minillama.lab.language import translate

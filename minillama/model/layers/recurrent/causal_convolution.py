@@ -1,7 +1,9 @@
 """A short causal convolution over time, as recurrent layers have it before their memory."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax import Array
+
+from minillama.array_types import Float, Int
 
 
 def causal_convolution(

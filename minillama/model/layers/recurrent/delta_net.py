@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
 
+from minillama.array_types import Float
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import DeltaNet
 from minillama.model.layers.recurrent.causal_convolution import causal_convolution

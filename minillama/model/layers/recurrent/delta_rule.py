@@ -11,9 +11,9 @@ arXiv:2412.06464, section 3). Each is the reference implementation of the other.
 from functools import partial
 
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float
+from jax import Array, lax
 
+from minillama.array_types import Float
 from minillama.kernels import cpu_kernels_error, target_platform
 from minillama.model.layer_kinds import DeltaNet
 

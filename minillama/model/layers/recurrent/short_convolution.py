@@ -1,8 +1,9 @@
 """A gated short convolution as a layer's mixer (LFM2): c · conv(b · x)."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import Array
 
+from minillama.array_types import Float
 from minillama.model.context import PassContext
 from minillama.model.layer_kinds import ShortConvolution
 from minillama.model.layers.recurrent.causal_convolution import causal_convolution

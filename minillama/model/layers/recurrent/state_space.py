@@ -9,8 +9,9 @@ arXiv:2405.21060, section 6). Each is the reference implementation of the other.
 """
 
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Float
+from jax import Array, lax
+
+from minillama.array_types import Float
 
 CHUNK = 64  # tokens
 FEW = 8  # tokens, up to here one by one
