@@ -190,11 +190,11 @@ def _limits(
     """Bandwidth and peak operations per second for each setup, if they are to be measured."""
     from minillama.gguf import open_gguf
     from minillama.measure.host.child_process import call_in_child
-    from minillama.measure.limits.bandwidth import read_bandwidth
+    from minillama.measure.limits.bandwidth import bandwidth_of_threads
     from minillama.measure.limits.roofline import main_weight_type, measure_roofline
 
     roofs = {}
-    bandwidth = call_in_child(read_bandwidth, threads) if args.bandwidth and not args.roofline else None
+    bandwidth = call_in_child(bandwidth_of_threads, threads) if args.bandwidth and not args.roofline else None
     for setup in setups:
         if not args.roofline:
             yield bandwidth, None  # type: ignore[misc]

@@ -17,7 +17,7 @@ from minillama.cli import build_parser, main
 from minillama.cli.output import bench_against
 from minillama.measure.host import child_process, other_load
 from minillama.measure.limits import roofline
-from minillama.measure.limits.bandwidth import read_bandwidth
+from minillama.measure.limits.bandwidth import bandwidth_of_threads
 from minillama.measure.limits.roofline import Roofline
 from minillama.measure.speed import llama_bench, side_by_side
 from minillama.measure.speed.bench_record import Record, from_json
@@ -87,7 +87,7 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     call_in_child = child_process.call_in_child
 
     def pretend(function: Callable[..., object], *arguments: object) -> object:
-        return 20e9 if function is read_bandwidth else call_in_child(function, *arguments)
+        return 20e9 if function is bandwidth_of_threads else call_in_child(function, *arguments)
 
     monkeypatch.setattr(child_process, "call_in_child", pretend)
     return write_fake(folder / "llama-bench", "theirs", 20.0, log), log

@@ -109,17 +109,17 @@ def test_predictions_for_a_file(builtin_model: Path) -> None:
 
 def test_the_best_product_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 2.0, 10.0, 10.5, 20.0, 21.0])
-    monkeypatch.setattr(roofline.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: next(ticks))
     calls: list[None] = []
-    assert roofline._best_seconds(lambda: calls.append(None), 3) == 0.5 and len(calls) == 4
-    monkeypatch.setattr(roofline, "_best_seconds", lambda call, repeats: call() is None or 0.5)
+    assert bandwidth.best_seconds(lambda: calls.append(None), 3) == 0.5 and len(calls) == 4
+    monkeypatch.setattr(roofline, "best_seconds", lambda call, repeats: call() is None or 0.5)
     for kind in (None, TensorType.Q8_0):
         assert matmul_flops(kind, rows=8, side=32, repeats=3) == 2 * 8 * 32 * 32 / 0.5
 
 
 @pytest.mark.parametrize("kind", [TensorType.Q8_0, TensorType.Q4_K, TensorType.F16, TensorType.MXFP4])
 def test_the_matrix_that_is_timed_is_an_ordinary_one(kind: TensorType) -> None:
-    weight = roofline._random_weight(kind, 256, jax.devices()[0])
+    weight = bandwidth.random_weight(kind, 256, jax.devices()[0])
     product = np.asarray(matmul(jnp.eye(16, 256), weight))
     assert product.shape == (16, 256) and np.isfinite(product).all() and np.std(product) > 0
 
@@ -153,17 +153,3 @@ def test_what_cannot_be_measured() -> None:
         measure_roofline(kind=TensorType.I32)
     with pytest.raises(OptionError, match="threads is 0"):
         measure_roofline(0)
-
-
-def test_the_roof_is_what_the_faster_way_of_reading_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofline, "read_bandwidth", lambda threads, size, passes: 17e9)
-    for product in (0.0, 29e9):
-        monkeypatch.setattr(roofline, "product_bandwidth", lambda size, passes, found=product: found)
-        assert roofline._cpu_bandwidth(2, 1 << 20, 3) == max(17e9, product)
-
-
-def test_bytes_of_a_decoding_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofline, "_best_seconds", lambda call, repeats: call() is None or 0.5)
-    assert roofline.product_bandwidth(size=1 << 20, passes=2) == 768 * 24 * 34 / 0.5
-    monkeypatch.setattr(roofline, "type_kernels_error", lambda kind: "no kernels")
-    assert roofline.product_bandwidth(size=1 << 20) == 0.0

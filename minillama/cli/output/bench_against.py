@@ -79,10 +79,10 @@ def _compare_speeds(
     args: argparse.Namespace, plan: Plan, setups: Sequence[Setup], bench: Path, printer: "_Printer", advance: Advance
 ) -> None:
     from minillama.measure.host.child_process import call_in_child
-    from minillama.measure.limits.bandwidth import read_bandwidth
+    from minillama.measure.limits.bandwidth import bandwidth_of_threads
     from minillama.measure.speed.side_by_side import compare_rounds, interleave_benchmarks
 
-    bandwidths = {threads: call_in_child(read_bandwidth, threads) for threads in dict.fromkeys(plan.n_threads)}
+    bandwidths = {threads: call_in_child(bandwidth_of_threads, threads) for threads in dict.fromkeys(plan.n_threads)}
     printer.bandwidths = bandwidths
     repetitions = 1 if args.repetitions is None else args.repetitions
     switches = ("-r", str(repetitions), *(() if args.warmup else ("--no-warmup",)))

@@ -5,9 +5,7 @@ Waterman and Patterson: Roofline, Communications of the ACM 52(4), 2009). Decodi
 each, so it is bound by memory. The tokens of a prompt share what is read, so a prompt is bound by arithmetic.
 """
 
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -22,11 +20,16 @@ from minillama.engine.loading.model_files import resolve
 from minillama.errors import OptionError
 from minillama.gguf import GGUF, TensorType, open_gguf
 from minillama.gguf.kv_cache_types import read_cache_types
-from minillama.gguf.types import row_bytes
-from minillama.kernels import SUPPORTED, Weight, matmul, portable_weight
-from minillama.kernels.cpu_available import type_kernels_error
+from minillama.kernels import SUPPORTED, matmul
 from minillama.measure.host.child_process import call_in_child
-from minillama.measure.limits.bandwidth import PASSES, SIZE, device_bandwidth, read_bandwidth
+from minillama.measure.limits.bandwidth import (
+    PASSES,
+    SIZE,
+    best_seconds,
+    cpu_bandwidth,
+    device_bandwidth,
+    random_weight,
+)
 from minillama.measure.limits.work_per_token import Work, trial_work
 from minillama.measure.trial import Trial
 
@@ -145,8 +148,8 @@ def matmul_flops(
     if kind is None:
         product, weight = jax.jit(jnp.matmul), jax.device_put(rng.standard_normal((side, side), np.float32), device)
     else:
-        product, weight = jax.jit(matmul), _random_weight(kind, side, device)
-    seconds = _best_seconds(lambda: jax.block_until_ready(product(x, weight)), repeats)
+        product, weight = jax.jit(matmul), random_weight(kind, side, device)
+    seconds = best_seconds(lambda: jax.block_until_ready(product(x, weight)), repeats)
     return 2 * rows * side * side / seconds
 
 
@@ -155,52 +158,9 @@ def _measure(threads: int, kind: TensorType | None, quick: bool) -> dict[str, ob
     device = jax.devices()[0]
     on_cpu = device.platform == "cpu"
     return {
-        "bandwidth": _cpu_bandwidth(threads, size, passes) if on_cpu else device_bandwidth(size=size),
+        "bandwidth": cpu_bandwidth(size=size, passes=passes) if on_cpu else device_bandwidth(size=size),
         "flops": matmul_flops(kind, repeats=products),
         "arithmetic": XLA_FLOAT32 if kind is None else kind.name,
         "threads": threads,
         "device": device.device_kind,
     }
-
-
-def _cpu_bandwidth(threads: int, size: int, passes: int) -> float:
-    """The faster of two ways to read memory: plain sums, and a decoding product.
-
-    The product reads several rows a thread at once, and has its prefetches: more requests are under way than in a sum
-    with one stream a thread. A roof is what the faster one gets, else decoding would exceed it.
-    """
-    return max(read_bandwidth(threads, size=size, passes=passes), product_bandwidth(size=size, passes=passes))
-
-
-def product_bandwidth(kind: TensorType = TensorType.Q8_0, *, size: int = SIZE, passes: int = PASSES) -> float:
-    """Bytes per second that a matrix-vector product reads, as in decoding; best of several.
-
-    size: bytes of the matrix, about. 0.0 where this processor has no kernel of the type.
-    """
-    if type_kernels_error(kind) is not None:
-        return 0.0
-    device, side = jax.devices()[0], int((size * 32 / row_bytes(32, kind)) ** 0.5) // 256 * 256
-    weight, x = _random_weight(kind, side, device), jax.device_put(np.ones((1, side), np.float32), device)
-    product = jax.jit(matmul)
-    return side * row_bytes(side, kind) / _best_seconds(lambda: jax.block_until_ready(product(x, weight)), passes)
-
-
-def _random_weight(kind: TensorType, side: int, device: jax.Device) -> Weight:
-    """A random square matrix; these bytes give finite scales and values in every type."""
-    raw = np.random.default_rng(0).integers(0x30, 0x40, (side, row_bytes(side, kind)), np.uint8)
-    if device.platform == "cpu" and type_kernels_error(kind) is None:
-        from minillama.kernels.cpu.mapped_weight import map_weight
-
-        return map_weight(jax.device_put(raw.reshape(-1), device), 0, kind, (side, side))
-    return portable_weight(raw, kind, device)
-
-
-def _best_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Shortest time of several calls, after one call that compiles."""
-    call()
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - started)
-    return best
