@@ -37,11 +37,11 @@ def byte_pair_merger(
     cut = pre_tokenizers.Sequence([*splitters(pretokenizer), to_alphabet])
     if not ids.keys() >= CHARACTER_TO_BYTE.keys():
         return _library_merger(ids, merges, pretokenizer, cut)
-    ranks = merge_ranks(merges)
+    ranks = cache(partial(merge_ranks, merges))  # 300,000 in Llama 3, whose usual words are tokens already
     library = cache(partial(_library_merger, ids, merges, pretokenizer, cut))
 
     def rank(left: str, right: str) -> int | None:
-        return ranks.get(f"{left} {right}")
+        return ranks().get(f"{left} {right}")
 
     def merge(text: str) -> list[int]:
         if len(text) > LONG_TEXT or library.cache_info().currsize:
