@@ -23,8 +23,9 @@ SOURCES = (
     "cli/**/*.py", "atomic_file.py", "env.py", "option_values.py", "text_language.py", "gguf/header_*.py",
     "gguf/reader.py", "engine/backends/choose.py", "engine/load.py", "engine/load_options.py",
     "engine/loading/layer_placement.py", "engine/loading/memory_budget.py", "engine/loading/model_files.py",
-    "engine/session.py", "measure/host/*.py", "measure/quality/text_windows.py", "measure/serving/batched_bench.py",
-    "measure/serving/event_stream.py", "measure/speed/latency.py", "server/listen.py",
+    "engine/session.py", "measure/device/device_report.py", "measure/host/*.py", "measure/quality/text_windows.py",
+    "measure/serving/batched_bench.py", "measure/serving/event_stream.py", "measure/speed/latency.py",
+    "server/listen.py",
 )  # fmt: skip
 CALLS = {"error", "warning"}  # methods of the parser and of loggers
 RETURNING = {"_explain", "_missing"}  # functions that return the text of an error

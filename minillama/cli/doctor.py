@@ -3,11 +3,15 @@
 import argparse
 import json
 import os
+from pathlib import Path
 
 from minillama import env
 from minillama.cli.arguments import llama_options
-from minillama.cli.arguments.model_from_args import prepare_machine
+from minillama.cli.arguments.model_from_args import platform_of, prepare_machine
 from minillama.cli.arguments.option import add_options
+from minillama.cli.arguments.values import number
+from minillama.cli.output.exclusive_measurement import exclusive_measurement
+from minillama.cli.output.output_file import check_output_file
 from minillama.cli.output.terminal import write_text
 from minillama.errors import OptionError
 
@@ -34,9 +38,35 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     models.add_argument("-m", "--model", metavar="FILE", help="GGUF file (default: the built-in model)")
     models.add_argument("--shape", metavar="SHAPE", help="a shape of minillama synth, without a file")
     ahead.add_argument("--type", metavar="TYPE", help="with --shape: its file type (default: that of synth)")
+    report = parser.add_argument_group("measurements of the GPU or TPU of this machine")
+    report.add_argument(
+        "--device-report",
+        metavar="OUT",
+        help="measure limits, agreement with the processor, speeds and kernels of the first GPU or TPU, and write them "
+        "to a JSON file; with --device cpu a small form on the processor",
+    )
+    report.add_argument(
+        "--limit",
+        type=number,
+        default=540.0,
+        metavar="SECONDS",
+        help="seconds for all steps; the most important come first (default: 540)",
+    )
+    report.add_argument("--steps", metavar="NAME,...", help="some of the steps (default: all)")
+    report.add_argument(
+        "--models",
+        metavar="FOLDER",
+        help="folder of the models with random weights, made once and kept: up to 34 GB (default: the folder of OUT)",
+    )
+    report.add_argument("--force", action="store_true", help="overwrite OUT")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.device_report is not None:
+        return _report_device(args)
+    for name in ("steps", "models"):
+        if getattr(args, name) is not None:
+            raise OptionError(f"--{name} needs --device-report, which measures the device")
     if args.aot is not None:
         return _compile_ahead(args)
     for name in ("model", "shape", "type"):
@@ -66,6 +96,31 @@ def run(args: argparse.Namespace) -> int:
             write_text(f"{'':>15}        -> {check.remedy}\n")
     write_text(f"\n{failed} check{'s' * (failed != 1)} failed\n" if failed else "\nall is well\n")
     return 1 if failed else 0
+
+
+def _report_device(args: argparse.Namespace) -> int:
+    """Measure the device in other processes, which have all of its memory."""
+    if args.aot is not None:
+        raise OptionError("--aot and --device-report: one is of a device that is not here; use one of them")
+    if not 0 < args.limit < float("inf"):
+        raise OptionError(f"--limit {args.limit:g}: should be a number of seconds above 0")
+    path, on_cpu = Path(args.device_report), platform_of(args.device) == "cpu"
+    check_output_file(path, force=args.force, option="with --device-report")
+    models = path.parent if args.models is None else Path(args.models)
+    if not models.is_dir():
+        raise OptionError(f"--models {models}: there is no such folder; create it")
+    prepare_machine(None, args.threads, args.threads_batch)
+
+    from minillama.cli.output.device_report_table import show_report
+    from minillama.measure.device.device_report import DeviceReport
+    from minillama.measure.device.report_rows import FULL, REDUCED
+    from minillama.measure.device.report_steps import steps_named
+
+    names = [] if args.steps is None else args.steps.split(",")
+    steps = steps_named(REDUCED if on_cpu else FULL, names)
+    environment = dict(os.environ) | ({} if args.device is None else {"MINILLAMA_REPORT_DEVICE": args.device})
+    with exclusive_measurement("minillama doctor", lock=True, timeout=None):
+        return show_report(DeviceReport(path, args.limit), steps, models, environment, on_cpu=on_cpu)
 
 
 def _compile_ahead(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@
 `limits`: memory bandwidth, roofline, work per token, all-reduce time, traffic between devices.
 `speed`: llama-bench's tests and output formats, latency, interleaved A/B runs with llama.cpp, comparison of two runs.
 `serving`: load on servers: closed and open loops, time to first token, gaps, throughput, goodput.
+`device`: the report of a GPU or TPU: limits, agreement, speeds, kernels.
 `quality`: perplexity, KL divergence, multiple choice, importance matrix.
 `texts`: diversity, relevance and fluency of generated texts.
 """

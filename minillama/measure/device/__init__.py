@@ -1,0 +1,1 @@
+"""The report of a device: limits, agreement with the processor, speeds of models, kernels."""
