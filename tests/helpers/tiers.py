@@ -236,6 +236,8 @@ RULES = (
     Rule("sampling/test_sharded_sampling.py::test_values_of_top_k", slow=".*"),
     Rule("sampling/test_sharded_sampling.py::test_equal_logits", slow=".*"),
     Rule("sampling/test_sharded_sampling.py::test_all_values_of_top_k"),
+    # checks for accelerators, without one: in CI of one type, the other types nightly
+    Rule("gpu/test_device_numbers.py", ".*accelerator.*", "processor|processor-Q4_K_M(-highest)?"),
     # measuring
     Rule("measure/test_kl_divergence.py::test_(llama_cpp_finds_the_same|tiles_are_nearer)", slow=".*"),
     Rule("measure/test_latency.py::test_a_fresh_process", slow=".*"),
