@@ -238,6 +238,9 @@ RULES = (
     Rule("sampling/test_sharded_sampling.py::test_all_values_of_top_k"),
     # checks for accelerators, without one: in CI of one type, the other types nightly
     Rule("gpu/test_device_numbers.py", ".*accelerator.*", "processor|processor-Q4_K_M(-highest)?"),
+    Rule("engine/test_accelerator_splits.py::test_partial_offload", "llama", ".*"),
+    Rule("engine/test_accelerator_splits.py::test_layers_over_devices", "2", "4"),
+    Rule("engine/test_accelerator_splits.py::test_collectives_of_tensor_parallel", "4", "2"),
     # measuring
     Rule("measure/test_kl_divergence.py::test_(llama_cpp_finds_the_same|tiles_are_nearer)", slow=".*"),
     Rule("measure/test_latency.py::test_a_fresh_process", slow=".*"),

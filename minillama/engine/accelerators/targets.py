@@ -60,10 +60,16 @@ def check_installed(target: Target) -> None:
         )
 
 
-@cache
 def compile_device(target: Target) -> Any:
-    """A device to compile for, which nothing can run on.
+    """A device to compile for, which nothing can run on; see `compile_devices`."""
+    return compile_devices(target)[0]
 
+
+@cache
+def compile_devices(target: Target, gpus: int = 1) -> tuple[Any, ...]:
+    """Devices to compile for, which nothing can run on.
+
+    gpus: of one host. For a TPU v5e all four.
     Raises ResourceError where the compiler is not installed or does not start.
     """
     check_installed(target)
@@ -72,10 +78,10 @@ def compile_device(target: Target) -> Any:
     logging.getLogger("jax_plugins").setLevel(logging.ERROR)  # it says that there is no GPU
     try:
         if target.platform == "cuda":
-            described = {"target_config": H200.read_text(), "topology": "1x1x1"}
+            described = {"target_config": H200.read_text(), "topology": f"1x1x{gpus}"}
             topology = topologies.get_topology_desc(platform="cuda", topology_name="", **described)
         else:
             topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
     except Exception as error:  # of many kinds, by the compiler
         raise ResourceError(f"the compiler for {target.title} does not start: {first_line(error)}") from error
-    return topology.devices[0]
+    return tuple(topology.devices)
