@@ -53,6 +53,11 @@ def test_user_settings_win(tmp_path: Path) -> None:
     assert folder == "/mine"
 
 
+def test_a_gpu_is_shared_unless_the_user_takes_it_whole() -> None:
+    show = "import os, minillama; print(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])"
+    assert run_fresh(show) == "false\n" and run_fresh(show, XLA_PYTHON_CLIENT_PREALLOCATE="true") == "true\n"
+
+
 def test_unwritable_cache_is_not_fatal() -> None:
     assert run_fresh(SHOW, XDG_CACHE_HOME="/dev/null").splitlines()[1] == "None"
 

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +20,12 @@ from jax import Array, lax
 from minillama.array_types import Float, Int, Int8, UInt8
 from minillama.kernels.decode_blocks import NIBBLE_TYPES, decode
 from minillama.kernels.grouped_products import RowGroups, products_in_tiles
+from minillama.kernels.target_platform import target_platform
 
 MAX_GEMV_ROWS = 4  # rows of x; up to here one GEMV a row is faster than decoding the matrix for a GEMM
 TILE_ROWS = 1024  # rows of W that are decoded at a time: they stay in the cache until they are multiplied
+MOST_DECODED = 1 << 27  # weights that an accelerator decodes at a time: 256 MB in bfloat16
+PRECISE = ("high", "highest", "tensorfloat32", "float32")
 
 
 class Weight(ABC):
@@ -126,12 +130,12 @@ class Portable(Weight):
 
 
 def _materialise(x: Float[Array, "K"]) -> Float[Array, "K"]:
-    """x, computed once.
+    """x, computed once on a processor.
 
-    XLA fuses cheap producers into the loop of a product: the multiplications of a norm would run again for every row of
-    W, at a third of the speed. An optimisation barrier has no effect on the CPU. A division is too expensive to repeat.
+    There XLA fuses cheap producers into the loop of a product: those of a norm would run again for every row of W, at a
+    third of the speed. An optimisation barrier has no effect. A division is too expensive to repeat.
     """
-    return x / (1 + 0 * x)
+    return x / (1 + 0 * x) if target_platform() == "cpu" else x
 
 
 def embed(ids: Int[Array, "*batch"], w: Weight) -> Float[Array, "*batch K"]:
@@ -175,7 +179,23 @@ class RowsLast(Portable):
         return jax.tree.map(lambda leaf: leaf[..., ids], self).transposed().T
 
     def gemm(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
-        """Decode and multiply TILE_ROWS rows of W at a time."""
+        if target_platform() == "cpu":
+            return self.gemm_by_tiles(x)
+        return lax.platform_dependent(x, cpu=self.gemm_by_tiles, default=self.gemm_by_matrices)
+
+    def gemm_by_matrices(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
+        """Decode W as a whole, or MOST_DECODED weights of it, and multiply once.
+
+        Tensor cores take bfloat16, with sums in float32; jax_default_matmul_precision may ask for float32.
+        """
+        dtype = jnp.float32 if jax.config.values["jax_default_matmul_precision"] in PRECISE else jnp.bfloat16
+        product = partial(jnp.matmul, x.astype(dtype), preferred_element_type=jnp.float32)
+        width, rows = self.shape[0], max(MOST_DECODED // self.shape[1], 1)
+        pieces = (self.slice_rows(start, min(rows, width - start)) for start in range(0, width, rows))
+        return jnp.concatenate([product(piece.transposed().astype(dtype)) for piece in pieces], axis=1)
+
+    def gemm_by_tiles(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
+        """Decode and multiply TILE_ROWS rows of W at a time, which stay in a processor's cache."""
         width = self.shape[0]
         whole, rest = divmod(width, TILE_ROWS)
 

@@ -84,6 +84,15 @@ class TestLowering:
         for text in lowered_texts(shapes, name, Sizes(2, 16, 64)):
             assert f"@jit_{name}" in text and not CUSTOM_CALL.findall(text)
 
+    @pytest.mark.parametrize(("capacity", "loops"), [(4096, 0), (32_768, 1)])
+    def test_a_step_has_no_loop_over_a_cache_of_usual_size(
+        self, on_gpu: None, tmp_path: Path, capacity: int, loops: int
+    ) -> None:
+        """A GPU's host would wait for its end in every layer; the layers of this model share one trace."""
+        model = shapes_of_model(open_gguf(write_tiny(tmp_path / "m.gguf", "llama")), TARGETS["cuda"], capacity)
+        text = lowered_texts(model, "generate", Sizes(1, 1, capacity))[0]
+        assert text.count("stablehlo.while") == loops
+
     def test_the_processors_own_calls_would_be_seen(self, apart: Check, tmp_path: Path) -> None:
         found = apart(calls_of_the_processor, write_tiny(tmp_path / "m.gguf", "llama", Type.Q8_0))
         assert {"minillama_product", "minillama_rows"} <= found

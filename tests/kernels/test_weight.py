@@ -75,6 +75,22 @@ class TestEveryType:
         # XLA may fuse d q - m into one rounding where numpy rounds twice
         np.testing.assert_allclose(np.asarray(embed(jnp.arange(48), weight)), expected, rtol=3e-7, atol=3e-8)
 
+    def test_whole_matrices_of_an_accelerator(
+        self, kind: Type, raw: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In two pieces and a rest; bfloat16 rounds both factors by 2**-9 at most."""
+        weight = portable_weight(raw, kind, DEVICE)
+        if not isinstance(weight, weights.RowsLast):
+            pytest.skip("float32, which is never decoded")
+        monkeypatch.setattr(weights, "MOST_DECODED", 20 * 512)
+        x, decoded = np.random.default_rng(1).standard_normal((6, 512), np.float32), dequantize(raw, kind)
+        expected, size = x @ decoded.T, np.abs(x) @ np.abs(decoded).T
+        with jax.default_matmul_precision("highest"):
+            error = np.abs(np.asarray(weight.gemm_by_matrices(jnp.asarray(x))) - expected)
+        assert (error <= 1e-5 * size).all()
+        error = np.abs(np.asarray(weight.gemm_by_matrices(jnp.asarray(x))) - expected)
+        assert (error <= 2**-7.9 * size).all() and (kind is Type.BF16 or error.max() > 1e-5 * size.max())
+
     @pytest.mark.parametrize("rows", [1, 3, weights.MAX_GEMV_ROWS + 1])
     def test_products_are_numpys(self, kind: Type, raw: np.ndarray, rows: int) -> None:
         x = np.random.default_rng(1).standard_normal((rows, 512), np.float32)

@@ -9,7 +9,15 @@ import pytest
 from reference_attention import SCALE, slow_attention
 
 from minillama.gguf.kv_cache_types import CacheType
-from minillama.model.layers.attention import LARGE_TILE, TILE, attend, attention, attention_in_tiles, attention_weights
+from minillama.model.layers.attention import (
+    LARGE_TILE,
+    TILE,
+    attend,
+    attention,
+    attention_at_once,
+    attention_in_tiles,
+    attention_weights,
+)
 from minillama.model.states.stores import Plain, Store, empty_store
 
 N, K, H, V = 6, 2, 32, 64
@@ -58,8 +66,19 @@ def test_attention_is_the_formula(
     np.testing.assert_allclose(np.asarray(got), expected, atol=1e-5)
     tiled = partial(attention_in_tiles, scale=SCALE, softcap=softcap, window=window, tile=TILE)
     np.testing.assert_allclose(np.asarray(jax.jit(tiled)(q, keys, values, positions, logits)), expected, atol=1e-5)
+    at_once = partial(attention_at_once, scale=SCALE, softcap=softcap, window=window)
+    np.testing.assert_allclose(np.asarray(jax.jit(at_once)(q, keys, values, positions, logits)), expected, atol=1e-5)
     whole = attend(attention_weights(q, keys, positions, SCALE, softcap, window, logits), values)
     np.testing.assert_allclose(np.asarray(whole), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("time", [1, 3])
+def test_a_query_head_for_each_key_head(time: int) -> None:
+    keys, values = filled(CacheType.F16, 2, 150, H, 0), filled(CacheType.F16, 2, 150, V, 1)
+    q, positions = queries(2, time)[:, :, :K], at(115, 0, time=time)
+    got = attention_at_once(q, keys, values, positions, scale=SCALE, softcap=0.0, window=0)
+    whole = attend(attention_weights(q, keys, positions, SCALE, 0.0, 0), values)
+    np.testing.assert_allclose(np.asarray(got), np.asarray(whole), atol=1e-5)
 
 
 @pytest.mark.parametrize("tile", [1, 13, TILE, LARGE_TILE])
@@ -112,7 +131,8 @@ def test_rows_of_a_cache_are_read_where_they_are(time: int) -> None:
     keys, values = filled(CacheType.F16, 5, 200, H, 0), filled(CacheType.F16, 5, 200, V, 1)
     slots, q, positions = jnp.array([3, 0, 5], jnp.int32), queries(3, time), at(150, 7, 0, time=time)
     tiled = partial(attention_in_tiles, scale=SCALE, softcap=0.0, window=0, tile=TILE)
-    for form in (partial(attention, scale=SCALE, softcap=0.0, window=0), jax.jit(tiled)):
+    at_once = partial(attention_at_once, scale=SCALE, softcap=0.0, window=0)
+    for form in (partial(attention, scale=SCALE, softcap=0.0, window=0), jax.jit(tiled), jax.jit(at_once)):
         got = np.asarray(form(q, keys, values, positions, sinks=None, slots=slots))
         expected = np.asarray(form(q, keys.of_rows(slots), values.of_rows(slots), positions))
         np.testing.assert_array_equal(got[:2], expected[:2])

@@ -1,7 +1,8 @@
 """Grouped-query attention over the cache (Ainslie et al. 2023), in float32.
 
 `attention` visits the keys in tiles, as FlashAttention does (Dao et al. 2022; the running softmax is by Milakov and
-Gimelshein, 2018): it never holds all weights at once, and skips tiles that no query sees.
+Gimelshein, 2018): it never holds all weights at once, and skips tiles that no query sees. Accelerators visit them at
+once for a few tokens, or where one tile holds them.
 `attention_weights` and `attend` are the formula itself; tracing uses them.
 
 A sink is a logit of a head that takes part in the softmax and has no value (Xiao et al. 2023; gpt-oss): the weights of
@@ -21,6 +22,8 @@ from minillama.model.states.stores import FirstChannels, Store
 TILE = 128  # keys a step on a CPU: the scores of a head stay in the first cache
 LARGEST_HEAD = 576  # of the CPU kernel, whose tiles lie on the stack: that of a latent of DeepSeek
 LARGE_TILE = 1024  # elsewhere: every tile launches kernels
+FEW_TOKENS = 8  # of a text, up to which an accelerator visits a cache in one pass
+LARGEST_PASS = 16_384  # positions of that cache
 
 
 def tile_size(platform: str) -> int:
@@ -47,13 +50,15 @@ def attention(
     sinks: a logit of each head that joins the softmax; None for none.
     slots: the row of the cache of each text; None where text b has row b.
     """
-    form = partial(attention_in_tiles, scale=scale, softcap=softcap, window=window)
-    on_cpu = partial(form, tile=TILE)
+    constants = {"scale": scale, "softcap": softcap, "window": window}
+    on_cpu = partial(attention_in_tiles, **constants, tile=TILE)
     if cpu_kernels_error() is None and _fits_kernel(keys, values):
         on_cpu = partial(_kernel_attention, (scale, softcap, window))
     if target_platform() == "cpu":
         return on_cpu(q, keys, values, positions, sinks, slots)
-    default = partial(form, tile=LARGE_TILE)
+    default = partial(attention_in_tiles, **constants, tile=LARGE_TILE)
+    if keys.shape[2] <= (LARGEST_PASS if q.shape[1] <= FEW_TOKENS else LARGE_TILE):
+        default = partial(attention_at_once, **constants)
     return lax.platform_dependent(q, keys, values, positions, sinks, slots, cpu=on_cpu, default=default)
 
 
@@ -129,6 +134,46 @@ def attention_in_tiles(
     nothing = jnp.zeros((*per_query, values.shape[-1]))
     _, row_sum, acc = lax.fori_loop(first, last + 1, visit, (*start, nothing))
     return _concat_heads((acc / row_sum[..., None]).transpose(0, 3, 1, 2, 4))
+
+
+def attention_at_once(
+    q: Float[Array, "B T N H"],
+    keys: Store,
+    values: Store | FirstChannels,
+    positions: Int[Array, "B T"],
+    sinks: Float[Array, "N"] | None = None,
+    slots: Int[Array, "B"] | None = None,
+    *,
+    scale: float,
+    softcap: float,
+    window: int,
+) -> Float[Array, "B T NH"]:
+    """`attention` in one pass over the whole capacity, for accelerators.
+
+    A loop over tiles ends where only the device knows, so that a GPU's host would wait for it in each layer. This reads
+    positions that no query sees, and gives them the weight zero.
+    """
+    _, kv_heads, capacity, size = keys.shape
+    batch, time = q.shape[:2]
+    rows = _grouped(q, kv_heads).transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, size) * scale
+    scores = jnp.einsum("BKRH,BKSH->BKRS", rows, keys.read(jnp.int32(0), capacity, slots))
+    scores = _softcapped(scores.reshape(batch, kv_heads, -1, time, capacity), softcap)
+    seen = _visible(positions, jnp.arange(capacity, dtype=jnp.int32), window)
+    scores = jnp.where(seen, scores, -jnp.inf)
+    highest = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), jnp.finfo(jnp.float32).min)
+    if sinks is not None:
+        highest = jnp.maximum(highest, _of_heads(sinks, kv_heads))
+    weights = jnp.exp(scores - highest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    if sinks is not None:
+        total = total + jnp.exp(_of_heads(sinks, kv_heads) - highest)
+    weights = (weights / total).reshape(batch, kv_heads, -1, capacity)
+    read = values.read(jnp.int32(0), capacity, slots)
+    if weights.shape[2] == 1:  # as a product with one row, XLA would transpose the cache
+        mixed = jnp.sum(weights[:, :, 0, :, None] * read, axis=2, keepdims=True)
+    else:
+        mixed = jnp.einsum("BKRS,BKSH->BKRH", weights, read)
+    return _concat_heads(mixed.reshape(batch, kv_heads, -1, time, mixed.shape[-1]).transpose(0, 3, 1, 2, 4))
 
 
 def attention_weights(
