@@ -29,9 +29,9 @@ from minillama.printable_text import PrintableRecords
 from minillama.private_files import UntrustedError, ensure_private, warn_untrusted
 
 __all__ = [
-    "MINILLAMA", "Machine", "allowed_cores", "backend_started", "cache_dir", "caches_executables", "cpu_kernels",
-    "describe", "kernel_cache_dir", "lock_file", "models_dir", "own_secret_file", "prepare", "thread_limits",
-    "xla_flags",
+    "CPU_KERNELS", "MINILLAMA", "Machine", "allowed_cores", "backend_started", "cache_dir", "caches_executables",
+    "cpu_kernels", "describe", "kernel_cache_dir", "lock_file", "models_dir", "own_secret_file", "prepare",
+    "thread_limits", "xla_flags",
 ]  # fmt: skip
 
 logger = logging.getLogger("minillama")
@@ -48,7 +48,7 @@ _VECTOR_WIDTH_FLAG = "--xla_cpu_prefer_vector_width=512"
 # tokens on a model of 1.2 billion weights, at the same speed.
 _SCHEDULER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
-_CPU_KERNELS = ("auto", "amx", "avx512", "avx-vnni", "avx2", "neon-i8mm", "neon-dotprod", "generic", "off")
+CPU_KERNELS = ("auto", "amx", "avx512", "avx-vnni", "avx2", "neon-i8mm", "neon-dotprod", "generic", "off")
 _caches_executables = False
 _threads = [0, 0]  # requested for a token and for a prompt; 0: all cores, and the same as for a token
 
@@ -118,8 +118,8 @@ def cpu_kernels() -> str:
     Read from the environment variable MINILLAMA_CPU_KERNELS. Raises OptionError for any other value.
     """
     choice = os.environ.get("MINILLAMA_CPU_KERNELS", "auto")
-    if choice not in _CPU_KERNELS:
-        raise OptionError(f"MINILLAMA_CPU_KERNELS is {choice!r}; expected one of {', '.join(_CPU_KERNELS)}")
+    if choice not in CPU_KERNELS:
+        raise OptionError(f"MINILLAMA_CPU_KERNELS is {choice!r}; expected one of {', '.join(CPU_KERNELS)}")
     return choice
 
 

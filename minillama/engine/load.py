@@ -75,7 +75,7 @@ def _open_draft(options: LoadOptions, target: GGUF, tokenizer: Tokenizer, ctx_si
     """The draft model; refused before the weights of the other model are read."""
     own = options.draft
     assert own is not None
-    path = resolve(options.model_draft, hf_repo=own.hf_repo, hf_file=None, offline=own.offline)
+    path = resolve(options.model_draft, hf_repo=own.hf_repo, hf_file=None, offline=own.offline, is_draft=True)
     file = open_gguf(path)
     if config_and_ignored_keys(file)[0].is_recurrent:
         raise UnsupportedError(

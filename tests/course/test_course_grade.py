@@ -14,7 +14,8 @@ import pytest
 from minillama.cli import main
 from minillama.course.copies.exercise_points import BY_READER
 from minillama.course.gradebook.feedback_page import feedback_page
-from minillama.course.marking.class_marks import ClassMarker, MarkingOptions, chosen_notebooks
+from minillama.course.marking import class_marks
+from minillama.course.marking.class_marks import ClassMarker, MarkingOptions, chosen_notebooks, read_class
 from minillama.course.marking.exercise_programs import TRACED, find, lab_of, programs
 from minillama.course.marking.lab_exercises import all_labs, labs_named
 from minillama.course.marking.marks import ItemMark, LabMark, LearnerMark, State
@@ -236,6 +237,29 @@ class TestSubmissions:
         chosen, notes = chosen_notebooks(Submission("ann", files), None)
         assert chosen["02"].path == "b.ipynb" and "b.ipynb counts, not a.ipynb" in notes[0]
 
+    @pytest.mark.parametrize("words", [(), ("--labs", "02")])
+    def test_each_submission_is_read_once(
+        self, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        read = []
+        monkeypatch.setattr(
+            class_marks, "read_submission", lambda path: read.append(path.name) or read_submission(path)
+        )
+        monkeypatch.setattr(ClassMarker, "_lab", lambda marker, number, notebook: class_marks.not_handed_in(number))
+        for name in ("ann", "bob"):
+            made.write(tmp_path / "class" / name, "02", made.notebook("02", made.empty))
+        assert sorted(grade(capsys, tmp_path / "class", *words)) == ["ann", "bob"]
+        assert sorted(read) == ["ann", "bob"]
+
+    def test_a_submission_that_cannot_be_read_is_a_row(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails(path: Path) -> None:
+            raise ZeroDivisionError("oh")
+
+        monkeypatch.setattr(class_marks, "read_submission", fails)
+        (found,) = class_marks.read_class([tmp_path / "ann"], None)
+        assert not found.notebooks and "an error of the grader: ZeroDivisionError: oh" in found.notes[0]
+
     def test_an_error_of_the_grader_is_a_row(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def fails(*words: object) -> None:
             raise ZeroDivisionError("oh")
@@ -243,7 +267,7 @@ class TestSubmissions:
         made.write(tmp_path / "ann", "02", made.notebook("02", made.empty))
         monkeypatch.setattr("minillama.course.marking.class_marks.programs", fails)
         marker = ClassMarker(MarkingOptions())
-        ((_, mark),) = marker.marks([tmp_path / "ann"])
+        ((_, mark),) = marker.marks(read_class([tmp_path / "ann"], None))
         marker.close()
         assert "not marked, because of an error of the grader: ZeroDivisionError: oh" in mark.remarks()
 

@@ -21,7 +21,7 @@ from minillama.engine.accelerators.compiled_counts import counts_of_instructions
 from minillama.engine.accelerators.model_shapes import ModelShapes, file_of_shape, shapes_of_model
 from minillama.engine.accelerators.program_arguments import Sizes, program_arguments
 from minillama.engine.accelerators.report import CASES, depths, row, step_seconds
-from minillama.engine.accelerators.targets import TARGETS, is_installed
+from minillama.engine.accelerators.targets import TARGETS, fitting_package, is_installed
 from minillama.engine.backends import local, tensor_parallel
 from minillama.engine.backends.programs import text_programs
 from minillama.engine.backends.programs.program import Kind
@@ -38,6 +38,15 @@ USUAL = ("prefill", "generate", "hidden", "nll", "start")
 CUSTOM_CALL = re.compile(r"custom_call @([\w$.]+)")
 SHARDING = {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "xla.sdy.FuncResultSharding"}
 BOUNDS = json.loads((Path(__file__).with_name("accelerator_bounds.json")).read_text())
+
+
+def test_a_missing_compiler_is_named_with_its_version() -> None:
+    version = jax.__version__
+    assert fitting_package(TARGETS["cuda"]) == f"jax-cuda13-pjrt=={version}"
+    assert re.fullmatch(r"libtpu==[\d.]+\*?", fitting_package(TARGETS["tpu"]))
+    text = (Path(__file__).parents[2] / "docs" / "accelerators.md").read_text()
+    if f"for jax {version}" in text:  # the version that the page is written for
+        assert fitting_package(TARGETS["tpu"]) in text
 
 
 @pytest.fixture(scope="module")

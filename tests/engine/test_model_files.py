@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from minillama.cli import main
+from minillama.engine.load import load
 from minillama.engine.loading import model_files
 from minillama.errors import OptionError, ResourceError
 
@@ -169,6 +171,16 @@ def test_path_and_names(tmp_path: Path) -> None:
     model.unlink()
     with pytest.raises(ResourceError, match="no such file; without -m the built-in model runs"):
         model_files.resolve(model)
+
+
+def test_a_missing_draft_model_is_one_of_md(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "nothere.gguf"
+    with pytest.raises(ResourceError, match=r"^-md .*nothere\.gguf: no such file; name a small model.*-hfd"):
+        model_files.resolve(missing, is_draft=True)
+    with pytest.raises(ResourceError, match=r"^-md .*nothere"):
+        load(model_draft=missing, progress=False)
+    assert main(["run", "-md", str(missing), "-p", "x", "-n", "1", "-no-cnv"]) == 2
+    assert "-md" in (err := capsys.readouterr().err) and "without -m " not in err and err.count("\n") == 1
 
 
 def test_contradictions() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import minillama as ml
 from minillama.engine.llm import LLM
+from minillama.env import CPU_KERNELS
 from minillama.gguf.kv_cache_types import CacheTypes, read_cache_types
 from minillama.lab import Figure, IntSlider, Panel, Prediction, lab_record, measuring
 from minillama.lab.checks import lab05, lab08
@@ -438,6 +439,12 @@ def test_the_first_prediction_counts_and_precedes_its_measurement(measured: list
     assert lab08.changes(lambda: wiser).passed
     assert len(measured) == count, "what was measured once is kept"
     assert [change.predicted for change, _ in lab08.plan.tried] == [4.0, 2.0, 1.1]
+
+
+def test_lab08_takes_the_kernels_of_any_processor() -> None:
+    for kernels in CPU_KERNELS:
+        plan = [*PLAN[1:], Change(KERNELS, kernels, 2.0)]
+        lab08._check_plan(plan, START | {KERNELS: "none"})
 
 
 WRONG_08: list[tuple[Item, Callable, str]] = [

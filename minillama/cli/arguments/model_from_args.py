@@ -109,7 +109,7 @@ def draft_options(args: argparse.Namespace) -> dict[str, object]:
     model, repository = getattr(args, "model_draft", None), getattr(args, "hf_repo_draft", None)
     if model is None and repository is None:
         return {}
-    path = resolve(model, hf_repo=repository, hf_file=None, offline=args.offline)
+    path = resolve(model, hf_repo=repository, hf_file=None, offline=args.offline, is_draft=True)
     return {"model_draft": path, "hf_repo_draft": None, "n_gpu_layers_draft": args.gpu_layers_draft}
 
 

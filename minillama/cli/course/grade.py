@@ -56,7 +56,7 @@ def _grade(args: argparse.Namespace) -> int:
     from minillama.course.gradebook.look_alikes import look_alikes
     from minillama.course.gradebook.look_alikes_page import write_look_alikes
     from minillama.course.isolation.process_limits import landlock_version
-    from minillama.course.marking.class_marks import ClassMarker, MarkingOptions, labs_handed_in, learner_names
+    from minillama.course.marking.class_marks import ClassMarker, MarkingOptions, labs_handed_in, read_class
     from minillama.course.marking.lab_exercises import labs_named
     from minillama.course.marking.marks import LearnerMark
     from minillama.course.marking.submissions import entries
@@ -68,15 +68,16 @@ def _grade(args: argparse.Namespace) -> int:
     given = None if args.labs is None else labs_named(args.labs)
     paths = entries(args.submissions)
     folder = feedback_folder(args)
-    labs = labs_handed_in(paths) if given is None else given
+    learners = read_class(paths, given)
+    labs = labs_handed_in(learners) if given is None else given
     marker = ClassMarker(MarkingOptions(args.seconds, args.memory << 30, args.jobs, labs))
     found: dict[int, LearnerMark] = {}
     taken = {LOOK_ALIKES.casefold()}
-    pages = [folder / page_name(name, taken) for name in learner_names(paths)]
+    pages = [folder / page_name(each.learner, taken) for each in learners]
     status = 0
     try:
         write_table(args.output, labs, [])
-        for place, mark in tqdm(marker.marks(paths), total=len(paths), desc="learners", unit="learner"):
+        for place, mark in tqdm(marker.marks(learners), total=len(learners), desc="learners", unit="learner"):
             found[place] = mark
             write_page(pages[place], mark)
             write_table(args.output, labs, [found[each] for each in sorted(found)])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +22,15 @@ from minillama.errors import first_line
 
 NOT_HANDED_IN = "not handed in"
 START_SECONDS = 120.0  # of a marking process beyond the limits of its exercises: imports and the checks' own work
+
+
+@dataclass(frozen=True)
+class HandedIn:
+    """The notebooks of a learner that count, by lab, and notes on the others."""
+
+    learner: str
+    notebooks: Mapping[str, Notebook]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,30 +65,27 @@ class ClassMarker:
         self._pool.shutdown(wait=True)
         self._folder.cleanup()
 
-    def marks(self, paths: Sequence[Path]) -> Iterator[tuple[int, LearnerMark]]:
-        """The marks of submissions when they are finished, with the places of their paths."""
-        names = learner_names(paths)
-        futures = {self._pool.submit(self._learner, path, names[place]): place for place, path in enumerate(paths)}
+    def marks(self, learners: Sequence[HandedIn]) -> Iterator[tuple[int, LearnerMark]]:
+        """The marks of learners when they are finished, with their places."""
+        futures = {self._pool.submit(self._learner, each): place for place, each in enumerate(learners)}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
-    def _learner(self, path: Path, learner: str) -> LearnerMark:
+    def _learner(self, handed_in: HandedIn) -> LearnerMark:
         try:
-            return self._marks_of(path, learner)
+            return self._marks_of(handed_in)
         except Exception as error:  # one submission never stops a class
-            line = f"not marked, because of an error of the grader: {first_line(error, with_type=True, limit=200)}"
             labs = {number: not_handed_in(number) for number in self.options.labs or ()}
-            return LearnerMark(learner, labs, (line,))
+            return LearnerMark(handed_in.learner, labs, (_grader_failed(error),))
 
-    def _marks_of(self, path: Path, learner: str) -> LearnerMark:
-        with self._parsing:
-            chosen, notes = chosen_notebooks(read_submission(path), self.options.labs)
+    def _marks_of(self, handed_in: HandedIn) -> LearnerMark:
+        chosen = handed_in.notebooks
         wanted = sorted(chosen) if self.options.labs is None else self.options.labs
         labs = {
             number: self._lab(number, chosen[number]) if number in chosen else not_handed_in(number)
             for number in wanted
         }
-        return LearnerMark(learner, labs, tuple(notes))
+        return LearnerMark(handed_in.learner, labs, handed_in.notes)
 
     def _lab(self, number: str, notebook: Notebook) -> LabMark:
         """The marks of one notebook; a failed marking process is a reason, not an error."""
@@ -154,9 +160,29 @@ def not_handed_in(number: str) -> LabMark:
     return LabMark(number, tuple(items), reason=NOT_HANDED_IN)
 
 
-def labs_handed_in(paths: Sequence[Path]) -> tuple[str, ...]:
+def read_class(paths: Sequence[Path], wanted: Sequence[str] | None) -> list[HandedIn]:
+    """Read each submission once. wanted: numbers of labs; None for all.
+
+    An error of one submission is a note of its learner.
+    """
+    return [_handed_in(path, name, wanted) for path, name in zip(paths, learner_names(paths), strict=True)]
+
+
+def _handed_in(path: Path, learner: str, wanted: Sequence[str] | None) -> HandedIn:
+    try:
+        chosen, notes = chosen_notebooks(read_submission(path), wanted)
+    except Exception as error:  # one submission never stops a class
+        return HandedIn(learner, {}, (_grader_failed(error),))
+    return HandedIn(learner, chosen, tuple(notes))
+
+
+def _grader_failed(error: Exception) -> str:
+    return f"not marked, because of an error of the grader: {first_line(error, with_type=True, limit=200)}"
+
+
+def labs_handed_in(learners: Sequence[HandedIn]) -> tuple[str, ...]:
     """Numbers of the labs that any learner has handed in."""
-    return tuple(sorted({number for path in paths for number in chosen_notebooks(read_submission(path), None)[0]}))
+    return tuple(sorted({number for each in learners for number in each.notebooks}))
 
 
 def chosen_notebooks(submission: Submission, wanted: Sequence[str] | None) -> tuple[dict[str, Notebook], list[str]]:

@@ -1,7 +1,9 @@
 """The accelerators that programs are compiled for here, without having one."""
 
+import importlib.metadata
 import importlib.util
 import logging
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,10 +56,21 @@ def is_installed(target: Target) -> bool:
 def check_installed(target: Target) -> None:
     """Raise ResourceError where the compiler for an accelerator is not installed."""
     if not is_installed(target):
-        version = f"=={jax.__version__}" if target.platform == "cuda" else ""
         raise ResourceError(
-            f"the compiler for {target.title} is not installed: pip install --no-deps {target.package}{version}"
+            f"the compiler for {target.title} is not installed: pip install --no-deps '{fitting_package(target)}'"
         )
+
+
+def fitting_package(target: Target) -> str:
+    """The compiler's package with the version for the installed jax, as pip takes it.
+
+    That is the one that jax's own extra names, else jax's version.
+    """
+    for requirement in importlib.metadata.requires("jax") or ():
+        wanted = requirement.partition(";")[0].strip()
+        if re.match(rf"{re.escape(target.package)}\b(?!-)", wanted):
+            return wanted
+    return f"{target.package}=={jax.__version__}"
 
 
 def compile_device(target: Target) -> Any:

@@ -24,13 +24,19 @@ _PREFERRED_QUANTS = ("Q4_K_M", "Q8_0")
 
 
 def resolve(
-    model: str | Path | None = None, *, hf_repo: str | None = None, hf_file: str | None = None, offline: bool = False
+    model: str | Path | None = None,
+    *,
+    hf_repo: str | None = None,
+    hf_file: str | None = None,
+    offline: bool = False,
+    is_draft: bool = False,
 ) -> Path:
     """Find the GGUF file to open; of a split model, its first part.
 
     model: None for the built-in storyteller, the name of a built-in model, or a path.
     hf_repo: `user/repository` or `user/repository:quant` on the Hugging Face hub, fetched once and kept in its cache.
     hf_file: a file of that repository, instead of choosing one by its quantisation.
+    is_draft: errors name -md, the option of a draft model.
     Raises OptionError for contradicting options, ResourceError where there is no such file or it cannot be fetched.
     """
     if hf_repo is not None:
@@ -48,7 +54,7 @@ def resolve(
         return path
     if str(model) in BUILTIN_MODELS:
         return data_file(BUILTIN_MODELS[str(model)])
-    raise ResourceError(_missing(path))
+    raise ResourceError(_missing(path, is_draft))
 
 
 def data_file(name: str) -> Path:
@@ -166,18 +172,21 @@ def _from_cache(repository: str, quant: str | None, hf_file: str | None) -> Path
     return found[first]
 
 
-def _missing(path: Path) -> str:
-    if path.is_dir():
-        inside = sorted(file.name for file in path.glob("*.gguf"))
+def _missing(file: Path, is_draft: bool) -> str:
+    path = f"-md {file}" if is_draft else str(file)
+    if file.is_dir():
+        inside = sorted(each.name for each in file.glob("*.gguf"))
         return f"{path} is a folder; name a file" + (f" in it: {_listing(inside)}" if inside else "; it has no .gguf")
-    if not path.parent.is_dir():
-        return f"{path}: no such file; there is no folder {path.parent}"
-    models = sorted(file.name for file in path.parent.glob("*.gguf"))
-    near = difflib.get_close_matches(path.name, models, n=3, cutoff=0.6)
+    if not file.parent.is_dir():
+        return f"{path}: no such file; there is no folder {file.parent}"
+    models = sorted(each.name for each in file.parent.glob("*.gguf"))
+    near = difflib.get_close_matches(file.name, models, n=3, cutoff=0.6)
     if near:
         return f"{path}: no such file; did you mean {' or '.join(near)}?"
     if models:
         return f"{path}: no such file; that folder has: {_listing(models)}"
+    if is_draft:
+        return f"{path}: no such file; name a small model of the same vocabulary, -hfd user/repository fetches one"
     return f"{path}: no such file; without -m the built-in model runs, -hf user/repository fetches one"
 
 
