@@ -24,7 +24,7 @@
 import logging
 
 from minillama.gguf import TensorType
-from minillama.lab import Dropdown, IntSlider, Panel, Prediction, Slider, show
+from minillama.lab import Dropdown, IntSlider, Panel, Prediction, Slider, collect, running, show
 from minillama.lab.checks import lab01 as check
 from minillama.lab.grading.check import attempt
 from minillama.lab.grading.report_html import save_figure
@@ -89,7 +89,8 @@ large.record(20)
 # on one core:
 
 # %%
-loops = measure_stream()
+with running("five loops", seconds=2):
+    loops = measure_stream()
 for loop in loops:
     print(f"{loop.name:18} {loop.formula:36} {1e3 * loop.seconds:7.2f} ms")
 
@@ -225,7 +226,8 @@ check.attainable(attainable)
 # decoding, and the faster one counts.
 
 # %%
-roof = measure_own_roofline()
+with running("memory and arithmetic", seconds=3):
+    roof = measure_own_roofline()
 measurement("01", "memory bandwidth", roof.bandwidth / 1e9, "GB/s")
 measurement("01", "arithmetic", roof.flops / 1e9, "billions of operations/s")
 measurement("01", "ridge", roof.ridge, "operations/byte")
@@ -245,7 +247,7 @@ for place in (0.25, 2, 1000):
 
 # %%
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
-sweep = dict(sweep_rows(ROWS))
+sweep = dict(collect(sweep_rows(ROWS), "products", len(ROWS)))
 measurement("01", "128 rows over 1 row, operations/s", sweep[128].flops / sweep[1].flops, "times")
 climb = roofline(
     roof, {}, "A product with more and more rows", curves={"1 to 128 rows": list(sweep.values())}
@@ -297,7 +299,8 @@ with random_model(100) as path:
     if path is None:
         print("not enough free memory or disk for a model of 100 MB")
     else:
-        rates = {trial.name: trial_speed(path, trial) for trial in (DECODE, PROMPT)}
+        with running("the model of 100 MB", seconds=8):
+            rates = {trial.name: trial_speed(path, trial) for trial in (DECODE, PROMPT)}
         record_dot("01", "100 MB, decode", model_dot(path, DECODE, rates[DECODE.name]))
         record_dot("01", "100 MB, prompt", model_dot(path, PROMPT, rates[PROMPT.name]))
         says = roof.tokens_per_second(model_work(path, DECODE))
@@ -309,7 +312,7 @@ with random_model(100) as path:
 
 # %%
 FEW = Trial(0, 4)
-with random_model(1000) as path:
+with running("the model of 1 GB is written, loaded and measured", seconds=15), random_model(1000) as path:
     if path is None:
         print("not enough free memory or disk for a model of 1 GB: your bound has to do")
     else:
@@ -331,9 +334,11 @@ with random_model(1000) as path:
 # 12 draws them all.
 
 # %%
-for name, trial in (("decode", Trial(0, 64)), ("prompt", Trial(128, 0))):
-    dot = model_dot(file, trial, trial_speed(file, trial))
-    record_dot("01", f"{model_name(MODEL)}, {name}", dot)
+with running("the model, decode and prompt", steps=2) as step:
+    for name, trial in (("decode", Trial(0, 64)), ("prompt", Trial(128, 0))):
+        dot = model_dot(file, trial, trial_speed(file, trial))
+        record_dot("01", f"{model_name(MODEL)}, {name}", dot)
+        step()
 show(roofline(roof, recorded_dots(), "My machine's roofline"))
 
 # %% [markdown]
@@ -451,8 +456,7 @@ panel = Panel(
 
 # %%
 SETTINGS = {"weights": 8.0, "bits": 4.5, "context": 8, "position": 128, "type": "Q4_0"}
-*_, last = measure(SETTINGS)
-show(last)
+show(collect(measure(SETTINGS), "products", len(ROWS))[-1])
 
 # %% tags=["check-output"]
 check.score()

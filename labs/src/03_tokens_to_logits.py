@@ -26,7 +26,7 @@ from dataclasses import replace
 import numpy as np
 
 from minillama.gguf import dequantize, open_gguf
-from minillama.lab import IntSlider, Panel, Prediction, TextBox, show
+from minillama.lab import IntSlider, Panel, Prediction, TextBox, running, show
 from minillama.lab.checks import lab03 as check
 from minillama.lab.checks.lab03 import attention_variant, rope_variant
 from minillama.lab.grading.check import attempt
@@ -47,7 +47,8 @@ MODEL = None  # or the path of your own GGUF file
 llm = lab_model(MODEL)
 PROMPT = "Once upon a time, there was a little girl named Lily. She had a red"
 ids = llm.tokenizer.encode(PROMPT)
-trace = llm.trace(ids)
+with running("the first pass compiles", seconds=2):
+    trace = llm.trace(ids)
 
 # %% [markdown]
 # ## 1. What goes in, what comes out

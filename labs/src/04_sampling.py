@@ -23,7 +23,7 @@
 # %%
 import numpy as np
 
-from minillama.lab import Dropdown, IntSlider, Panel, Prediction, Slider, TextBox, show
+from minillama.lab import Dropdown, IntSlider, Panel, Prediction, Slider, TextBox, collect, running, show
 from minillama.lab.checks import lab04 as check
 from minillama.lab.experiments.batch_sampling import continuations
 from minillama.lab.experiments.next_token import (
@@ -143,13 +143,16 @@ print(chain_table(llm, PROMPT, Sampling(temp=0.8)))
 # seed. Above 0 the sampler draws a random token, and the seed fixes the random numbers.
 
 # %% tags=["check-output"]
-for setting in (
+FOUR = (
     {"temp": 0.0, "seed": 1},
     {"temp": 0.0, "seed": 2},
     {"temp": 0.8, "seed": 1},
     {"temp": 0.8, "seed": 1},
-):
-    print(setting, "->", repr(str(llm.generate(PROMPT, n=16, **setting))))
+)
+with running("short texts; the first compiles", steps=len(FOUR)) as step:
+    for setting in FOUR:
+        print(setting, "->", repr(str(llm.generate(PROMPT, n=16, **setting))))
+        step()
 
 # %% [markdown]
 # The random numbers are those of llama.cpp: one generator, `mt19937`, started with the seed, and one number for each
@@ -373,9 +376,11 @@ def repeat_penalty(logits: np.ndarray, recent: list[int], penalty: float) -> np.
 check.repeat_penalty(repeat_penalty)
 
 # %%
-for penalty in (1.0, 1.3, 2.0):
-    text = str(llm.generate(PROMPT, n=60, temp=0.0, repeat_penalty=penalty))
-    print(f"--repeat-penalty {penalty}: {PROMPT}{text}\n")
+with running("texts; a penalty compiles another program", steps=3) as step:
+    for penalty in (1.0, 1.3, 2.0):
+        text = str(llm.generate(PROMPT, n=60, temp=0.0, repeat_penalty=penalty))
+        print(f"--repeat-penalty {penalty}: {PROMPT}{text}\n")
+        step()
 
 # %% [markdown]
 # Read the last one aloud. The penalty ignores grammar: "the", "was" and the full stop are repeated tokens too.
@@ -398,10 +403,11 @@ SETTINGS = {"greedy": {"temp": 0.0}}
 SETTINGS |= {f"T {temp} no filter": OFF | {"temp": temp} for temp in (0.4, 0.8, 1.2, 1.6)}
 SETTINGS |= {f"T {temp} defaults": {"temp": temp} for temp in (0.4, 0.8, 1.2, 1.6)}
 COUNT = scaled(200, llm, tokens=9 * 20, rows=2, seconds=40, least=4)  # 200 of a small model
-samples = {
-    name: continuations(llm, PROMPT, Sampling(**setting), count=COUNT, length=20)
-    for name, setting in SETTINGS.items()
-}
+work = (
+    continuations(llm, PROMPT, Sampling(**setting), count=COUNT, length=20)
+    for setting in SETTINGS.values()
+)
+samples = dict(zip(SETTINGS, collect(work, "settings", len(SETTINGS)), strict=True))
 points = {name: (many.likelihood, many.distinct(2)) for name, many in samples.items()}
 joined = [[name for name in SETTINGS if name.endswith(kind)] for kind in ("no filter", "defaults")]
 show(

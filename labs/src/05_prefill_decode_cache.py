@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minillama.gguf.kv_cache_types import read_cache_types
-from minillama.lab import Dropdown, IntSlider, Panel, Prediction, show
+from minillama.lab import Dropdown, IntSlider, Panel, Prediction, collect, running, show
 from minillama.lab.checks import lab05 as check
 from minillama.lab.experiments.counted_passes import (
     CountedModel,
@@ -78,9 +78,10 @@ first_token.ask()
 first_token.record(10)  # "the prompt is read in one go, so it cannot be much"
 
 # %%
-with watched_load():
+with watched_load(), running("a text, twice", steps=2) as advance:
     for _ in range(2):  # the first run compiles, and is not timed
         pieces = list(llm.stream(ids, n=48, temp=0.0, ignore_eos=True))
+        advance()
 seconds = [piece.seconds for piece in pieces]
 show(first_token.compare(seconds[0] / np.median(seconds[1:]), model=len(ids)))
 # %%
@@ -103,12 +104,14 @@ show(
 # %%
 session = llm.session()
 question = ids + llm.tokenizer.encode(" What then?", add_special=False)
-for _ in range(2):  # the first run compiles
-    timings = llm.generate(ids, n=8, temp=0.0).timings
-    short = llm.generate(ids[:16], n=8, temp=0.0).timings
-    session.clear()
-    llm.generate(ids, n=1, temp=0.0, session=session)
-    again = llm.generate(question, n=8, temp=0.0, session=session).timings
+with running("prompts", steps=2) as advance:
+    for _ in range(2):  # the first run compiles
+        timings = llm.generate(ids, n=8, temp=0.0).timings
+        short = llm.generate(ids[:16], n=8, temp=0.0).timings
+        session.clear()
+        llm.generate(ids, n=1, temp=0.0, session=session)
+        again = llm.generate(question, n=8, temp=0.0, session=session).timings
+        advance()
 parts = {
     f"prompt of {len(ids)} tokens": timings.prompt,
     "sampling of the first token": timings.first_token - timings.prompt,
@@ -186,7 +189,8 @@ check.generate(generate)
 start = llm.tokenizer.encode("Once upon a time, there was")
 for name, function in (("naive", naive), ("yours", generate)):
     model = CountedModel(llm)
-    written = attempt(function, model, start, 6)
+    with running("each length of a pass compiles a program", seconds=8):
+        written = attempt(function, model, start, 6)
     text = llm.tokenizer.decode(written) if isinstance(written, list) else written
     print(
         f"{name}: {model.calls} passes, {model.tokens:3} tokens run, {len(model.programs)} "
@@ -212,16 +216,16 @@ growth.ask()
 growth.record(16)  # sixteen times as many tokens
 
 # %%
-CONTEXTS = (64, 128, 256, 512, 1024)
-MANY = scaled(9, llm, tokens=sum(CONTEXTS), rows=8, seconds=25, least=2)  # 9 of a small model
-with watched_load():
-    measured = {
-        name: {
-            context: one_more_token(llm, context, cached=cached, repetitions=MANY)
-            for context in CONTEXTS
-        }
-        for name, cached in (("everything again", False), ("with the cache", True))
-    }
+MANY = scaled(9, llm, tokens=2048, rows=8, seconds=25)  # 9 of a small model
+CONTEXTS = (64, 128, 256, 512, 1024) if MANY > 2 else (64, 256, 1024)
+WAYS = {"everything again": False, "with the cache": True}
+measured = {name: {} for name in WAYS}
+with watched_load(), running("contexts", steps=len(WAYS) * len(CONTEXTS)) as advance:
+    for name, cached in WAYS.items():
+        for context in CONTEXTS:
+            taken = one_more_token(llm, context, cached=cached, repetitions=MANY)
+            measured[name][context] = taken
+            advance()
 show(
     growth.compare(
         measured["everything again"][1024] / measured["everything again"][64], model=1024 / 64
@@ -373,7 +377,8 @@ sixteen.record(16)  # sixteen times the arithmetic
 # %%
 SIZES = (1, 4, 16, 64)
 with watched_load():
-    passes = {size: pass_seconds(big, size) for size in SIZES}
+    work = (pass_seconds(big, size) for size in SIZES)
+    passes = dict(zip(SIZES, collect(work, "passes", len(SIZES)), strict=True))
 show(sixteen.compare(passes[16] / passes[1], model=1.0))
 # %%
 per_pass = {size: 1e3 * value for size, value in passes.items()}
@@ -687,7 +692,8 @@ panel = Panel(
 
 # %%
 for kind in ("f16", "q8_0"):
-    *_, last = measure({"model": NAMES[0], "type": kind, "deepest": 1000})
+    curve = measure({"model": NAMES[0], "type": kind, "deepest": 1000})
+    *_, last = collect(curve, "depths", 5)
 show(last)
 
 # %% [markdown]

@@ -24,7 +24,7 @@ import sys
 
 import numpy as np
 
-from minillama.lab import Dropdown, Panel, Prediction, show
+from minillama.lab import Dropdown, Panel, Prediction, collect, running, show
 from minillama.lab.checks import lab06 as check
 from minillama.lab.experiments.quantised_storytellers import (
     distance,
@@ -141,7 +141,8 @@ check.perplexity(perplexity)
 # windows of 256 tokens:
 
 # %%
-*_, engine = running_perplexity(llm, ids, ctx_size=CTX)
+windows = running_perplexity(llm, ids, ctx_size=CTX)
+*_, engine = collect(windows, "windows of the text", len(ids) // CTX)
 show(guess.compare(engine.ppl, model=llm.config.vocab_size))
 
 
@@ -159,11 +160,16 @@ def shown(value):
 START = "Once upon a time"
 OWN = {"n": 200, "temp": 0.8, "ignore_eos": bool(MODEL)}
 COUNT = scaled(12, llm, tokens=200, least=3)  # 12 of a small model
-stories = [START + llm.generate(START, seed=seed, **OWN).text for seed in range(COUNT)]
+stories = []
+with running("stories", steps=COUNT) as step:
+    for seed in range(COUNT):
+        stories.append(START + llm.generate(START, seed=seed, **OWN).text)
+        step()
 own_ids = llm.tokenizer.encode("\n\n".join(stories))
 for name, tokens in (("held-out stories", ids), ("its own stories", own_ids)):
-    *_, estimate = running_perplexity(llm, tokens, ctx_size=CTX)
-    yours = attempt(lambda tokens=tokens: perplexity(likelihoods(llm, tokens)))
+    with running("perplexity, twice", seconds=30 if MODEL else 3):
+        *_, estimate = running_perplexity(llm, tokens, ctx_size=CTX)
+        yours = attempt(lambda tokens=tokens: perplexity(likelihoods(llm, tokens)))
     print(f"{name:21} engine {estimate.ppl:.1f} +/- {estimate.error:.1f}, you {shown(yours)}")
 
 # %% [markdown]
@@ -189,19 +195,18 @@ worse.record(10)  # a quarter of the bits, so it must show
 
 # %%
 NAMES = ("F16", "Q8_0", "Q4_0", "Q2_K")
-running = {
-    name: [
-        (each.count, each.ppl, each.error)
-        for each in running_perplexity(load_quantised(name, MODEL), ids, ctx_size=CTX)
-    ]
-    for name in NAMES
-}
-for name, points in running.items():
+so_far = {}
+with running("types", steps=len(NAMES)) as step:
+    for name in NAMES:
+        windows = running_perplexity(load_quantised(name, MODEL), ids, ctx_size=CTX)
+        so_far[name] = [(each.count, each.ppl, each.error) for each in windows]
+        step()
+for name, points in so_far.items():
     print(f"{name:5} {points[-1][1]:6.1f} +/- {points[-1][2]:.1f}")
     measurement("06", f"perplexity, {name}", points[-1][1], "tokens")
-show(worse.compare(100 * (running["Q4_0"][-1][1] / running["F16"][-1][1] - 1)))
+show(worse.compare(100 * (so_far["Q4_0"][-1][1] / so_far["F16"][-1][1] - 1)))
 # %%
-show(bands(running, "Running perplexity of the held-out stories", "scored tokens", "perplexity"))
+show(bands(so_far, "Running perplexity of the held-out stories", "scored tokens", "perplexity"))
 
 # %% [markdown]
 # On the left of the figure, after a few windows, the number is off by a third; a report that stopped there would be
@@ -259,7 +264,11 @@ def claims(name):
     )
 
 
-table = [attempt(claims, name) for name in NAMES[1:]]
+table = []
+with running("types", steps=len(NAMES) - 1) as step:
+    for name in NAMES[1:]:
+        table.append(attempt(claims, name))
+        step()
 if all(isinstance(row, tuple) for row in table):
     print(
         text_table(
@@ -339,7 +348,8 @@ panel = Panel(
 
 # %%
 for ctx in ("64", "256"):
-    *_, last = measure({"type": "F16", "ctx": ctx, "text": "held-out stories"})
+    curve = measure({"type": "F16", "ctx": ctx, "text": "held-out stories"})
+    *_, last = collect(curve, "windows", len(ids) // int(ctx))
 show(last)
 
 # %% [markdown]
@@ -364,11 +374,13 @@ tail.record(1.2)  # every token is the same work
 # %%
 COUNT = scaled(12, llm, tokens=2 * 40, seconds=50, least=4)  # 12 of a small model
 openings = [story[: 60 + 40 * number] for number, story in enumerate(heldout_texts()[:COUNT])]
-for _ in range(2):  # the first time compiles
-    answers = [
-        [piece.seconds for piece in llm.stream(opening, n=40, temp=0.8, seed=1, ignore_eos=True)]
-        for opening in openings
-    ]
+with running("answers", steps=2 * len(openings)) as step:
+    for _ in range(2):  # the first time compiles
+        answers = []
+        for opening in openings:
+            pieces = llm.stream(opening, n=40, temp=0.8, seed=1, ignore_eos=True)
+            answers.append([piece.seconds for piece in pieces])
+            step()
 
 # %% [markdown]
 # ### Exercise 4: percentiles of latencies
@@ -445,7 +457,8 @@ command = [
     "-n",
     "16",
 ]
-life = attempt(measure_process, command)
+with running("a process, from its start to its end", seconds=5):
+    life = attempt(measure_process, command)
 parts = {
     "weights": llm.file.nbytes / 2**20,
     "KV cache, 512 tokens": cache_bytes(llm.config, 512, llm.cache_types) / 2**20,
@@ -498,7 +511,8 @@ PROMPTS = ("Once upon a time, there was a little fox who", "Lily had a red ball.
 TEMPERATURES = (0.2, 0.5, 0.8, 1.1, 1.4, 2.0)
 settings = [llm.sampling(temp=temp, top_k=0, top_p=1.0, min_p=0.0) for temp in TEMPERATURES]
 SAMPLES = scaled(8, llm, tokens=12 * 40, seconds=30, least=1)  # 8 of a small model
-rows = list(measure_quality(llm, PROMPTS, settings, samples=SAMPLES, n=40, seed=1))
+work = measure_quality(llm, PROMPTS, settings, samples=SAMPLES, n=40, seed=1)
+rows = collect(work, "temperatures", len(TEMPERATURES))
 samples = [
     [
         [list(words(each.text)) for each in row.samples if each.prompt.text == prompt]

@@ -28,7 +28,7 @@ import numpy as np
 from minillama.gguf.quantisation_mixes import Mix
 from minillama.gguf.quantise.quantise_plan import plan_file
 from minillama.gguf.reader import dequantize, open_gguf
-from minillama.lab import Dropdown, Panel, Prediction, show
+from minillama.lab import Dropdown, Panel, Prediction, collect, running, show
 from minillama.lab.checks import lab07 as check
 from minillama.lab.checks.lab07 import BITS, weights_by_type
 from minillama.lab.experiments.counted_passes import decode_speed_ratio
@@ -429,7 +429,9 @@ faster.ask()
 faster.record(3.5)  # as many times as it is smaller
 
 # %%
-show(faster.compare(decode_speed_ratio("Q4_0", "F16"), model=137.4 / 38.8))
+with running("both types, three rounds", seconds=6):
+    ratio = decode_speed_ratio("Q4_0", "F16")
+show(faster.compare(ratio, model=137.4 / 38.8))
 
 # %% [markdown]
 # *Model says* is the ratio of the bytes. If your value is lower, unpacking the codes costs arithmetic: the machine no
@@ -501,7 +503,7 @@ panel = Panel(
 
 # %%
 SETTINGS = {"types": "five types" if MODEL else "nine types", "x": "size", "y": "KL divergence"}
-*_, last = measure(SETTINGS)
+*_, last = collect(measure(SETTINGS), "types", len(FEW if MODEL else TYPES))
 show(last)
 # %%
 show(draw({**SETTINGS, "x": "speed"}))
@@ -569,17 +571,22 @@ check.best_scale(best_scale)
 
 # %%
 START = "Once upon a time"
-calibration = "\n\n".join(
-    START + llm.generate(START, n=200, temp=0.8, seed=seed, ignore_eos=bool(MODEL)).text
-    for seed in range(scaled(12, llm, tokens=200, seconds=40, least=2))
-)
-importance = importance_matrix(llm, calibration)
+COUNT = scaled(12, llm, tokens=200, seconds=40, least=2)
+stories = []
+with running("stories to calibrate with", steps=COUNT) as step:
+    for seed in range(COUNT):
+        options = {"n": 200, "temp": 0.8, "seed": seed, "ignore_eos": bool(MODEL)}
+        stories.append(START + llm.generate(START, **options).text)
+        step()
+with running("importance matrix", seconds=30 if MODEL else 3):
+    importance = importance_matrix(llm, "\n\n".join(stories))
 base, compared = base_logits(MODEL), {}
 for name in (name for name in ("Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K") if name in trades):
-    weighed = lab_model(quantised_by_importance(name, importance, MODEL))
-    compared[name] = trades[name].kld
-    compared[f"{name} with importance"] = distance(base, logits_of(weighed, MODEL)).kld
-    *_, weighted = running_perplexity(weighed, scored_ids(MODEL), ctx_size=CTX)
+    with running("quantised, and compared", seconds=30 if MODEL else 3):
+        weighed = lab_model(quantised_by_importance(name, importance, MODEL))
+        compared[name] = trades[name].kld
+        compared[f"{name} with importance"] = distance(base, logits_of(weighed, MODEL)).kld
+        *_, weighted = running_perplexity(weighed, scored_ids(MODEL), ctx_size=CTX)
     print(f"{name}: perplexity {trades[name].ppl:.1f} without, {weighted.ppl:.1f} with importance")
 show(
     bars(

@@ -28,7 +28,7 @@ import numpy as np
 from minillama import env
 from minillama.engine.doctor import devices
 from minillama.kernels import instruction_set
-from minillama.lab import Dropdown, Panel, Prediction, show
+from minillama.lab import Dropdown, Panel, Prediction, collect, running, show
 from minillama.lab.checks import lab08 as check
 from minillama.lab.experiments.ab_measurement import (
     KERNELS,
@@ -220,7 +220,8 @@ batch.record(3)  # eight times fewer bytes to read, but not all of it is reading
 
 # %%
 faster = compare({"-ub": "16"}, {"-ub": "128"}, PROMPT)
-one, many = pass_seconds(big, 16), pass_seconds(big, 128)
+with running("passes of 16 and of 128 tokens", seconds=30 if MODEL else 3):
+    one, many = pass_seconds(big, 16), pass_seconds(big, 128)
 show(batch.compare(faster, model=8 * one / many))
 
 # %% [markdown]
@@ -330,7 +331,8 @@ def lookup_gain(accept: float, drafted: int, cost: float) -> float:
 check.lookup_gain(lookup_gain)
 
 # %%
-cost = pass_seconds(big, 8) / pass_seconds(big, 1)
+with running("passes of 8 tokens and of 1", seconds=15 if MODEL else 3):
+    cost = pass_seconds(big, 8) / pass_seconds(big, 1)
 needed = (cost - 1) / 7
 pay = f"pay from {needed:.0%} accepted on" if needed < 1 else "never pay"
 print(f"a pass of 8 takes {cost:.1f} times as long as one of 1: drafts of 7 {pay}")
@@ -343,8 +345,9 @@ LENGTH = scaled(96, big, tokens=2 * 2 * 8, least=16)  # 96 tokens of a small mod
 for name, (llm, text) in texts.items():
     for _ in range(2):  # the first time compiles
         options = {"n": LENGTH, "temp": 0.0, "ignore_eos": True}
-        drafted = llm.generate(text, lookup=True, **options)
-        plain = llm.generate(text, **options)
+        with running("a text with drafts, and one without", seconds=10 if MODEL else 3):
+            drafted = llm.generate(text, lookup=True, **options)
+            plain = llm.generate(text, **options)
         found = measure_interleaved(
             lambda: generation_speed(llm, text, n=LENGTH),
             lambda: generation_speed(llm, text, n=LENGTH, lookup=True),
@@ -440,7 +443,8 @@ panel = Panel(
 # each value of `MINILLAMA_CPU_KERNELS`.
 
 # %%
-*_, last = measure({"rows": "-ub", "columns": "kernels", "test": "prompt of 128"})
+SETTINGS = {"rows": "-ub", "columns": "kernels", "test": "prompt of 128"}
+*_, last = collect(measure(SETTINGS), "settings", len(VALUES["-ub"]) * len(VALUES["kernels"]))
 show(last)
 
 # %% [markdown]

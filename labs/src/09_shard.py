@@ -31,7 +31,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from minillama.lab import Dropdown, Panel, Prediction, Slider, show
+from minillama.lab import Dropdown, Panel, Prediction, Slider, collect, running, show
 from minillama.lab.checks import lab09 as check
 from minillama.lab.distributed import cluster_simulator as sim
 from minillama.lab.distributed.cluster_simulator import (
@@ -327,8 +327,9 @@ farther.ask()
 farther.record(3)  # "the same memory, the same processor"
 
 # %%
-virtual = all_reduce_seconds(virtual_mesh(2), SIZES)
-processes = attempt(time_all_reduce, 2, SIZES)
+with running("sums between virtual devices, then between two processes", seconds=10):
+    virtual = all_reduce_seconds(virtual_mesh(2), SIZES)
+    processes = attempt(time_all_reduce, 2, SIZES)
 if isinstance(processes, dict):
     show(farther.compare(processes[4096] / virtual[4096]))
 else:
@@ -420,10 +421,11 @@ second.record(1.6)
 model = model_file(MODEL, lambda: big_model("F32"))
 counts = (1, 2)  # with four cores or more, try (1, 2, 4)
 REPETITIONS = 4 if MODEL else 10
-tokens = {
-    count: attempt(lambda count=count: token_seconds(model, count, repetitions=REPETITIONS))
+runs = (
+    attempt(lambda count=count: token_seconds(model, count, repetitions=REPETITIONS))
     for count in counts
-}
+)
+tokens = dict(zip(counts, collect(runs, "numbers of processes", len(counts)), strict=True))
 lost = [taken for taken in tokens.values() if not isinstance(taken, float)]
 if lost:
     tokens = {1: 0.020, 2: 0.014}

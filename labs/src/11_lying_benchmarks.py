@@ -31,7 +31,7 @@ import jax.numpy as jnp
 
 from minillama import env
 from minillama.gguf import dequantize
-from minillama.lab import IntSlider, Panel, Prediction, show
+from minillama.lab import IntSlider, Panel, Prediction, running, show
 from minillama.lab.benchmarks.equal_quality import fair_shrink, token_nll
 from minillama.lab.benchmarks.interval_plots import ratio_intervals, side_words
 from minillama.lab.benchmarks.ratio_interval import Interval, ratio_interval
@@ -78,12 +78,17 @@ def predict(letter):
 
 
 # %% [markdown]
-# The material of the reports: the first feed-forward block of the model, with inputs of 512 and of 64 tokens.
+# The material of the reports: the first feed-forward block of the model, with inputs of 512 tokens (fewer with a
+# large model) and of 64.
 
 # %%
 tensors = [storyteller.file.tensors[f"blk.0.ffn_{name}.weight"] for name in ("gate", "up", "down")]
 gate, up, down = (jnp.asarray(dequantize(tensor).T) for tensor in tensors)
-many, few = jnp.ones((512, gate.shape[0])), jnp.ones((64, gate.shape[0]))
+CALLS = 7 * 48  # of the block with many tokens, in all rounds below
+TOKENS = scaled(  # 512 of a small model
+    512, storyteller, CALLS / storyteller.config.block_count, rows=8, seconds=20, least=128
+)
+many, few = jnp.ones((TOKENS, gate.shape[0])), jnp.ones((64, gate.shape[0]))
 block = jax.jit(lambda x: (jax.nn.silu(x @ gate) * (x @ up)) @ down)
 for x in (many, few):
     block(x).block_until_ready()  # compiles, once for each shape
@@ -199,9 +204,12 @@ predictions["E"] = predict("E")
 
 
 # %%
+SAMPLES = scaled(3, storyteller, tokens=7 * 12 * 8, seconds=20)  # 3 of a small model
+
 def prompt_speed(llm, prompt):
-    """Tokens a second of a prompt, the median of 3."""
-    return median(llm.generate(prompt, n=1, temp=0.0).timings.prompt_per_second for _ in range(3))
+    """Tokens a second of a prompt, the median of a few."""
+    texts = [llm.generate(prompt, n=1, temp=0.0) for _ in range(SAMPLES)]
+    return median(text.timings.prompt_per_second for text in texts)
 
 
 def report_f():
@@ -231,8 +239,8 @@ predictions["G"] = predict("G")
 
 # %%
 def weights_read():
-    """Bytes a second of weights that decoding reads, the median of 3."""
-    texts = [big.generate([5, 6, 7], n=8, temp=0.0, ignore_eos=True) for _ in range(3)]
+    """Bytes a second of weights that decoding reads, the median of a few."""
+    texts = [big.generate([5, 6, 7], n=8, temp=0.0, ignore_eos=True) for _ in range(SAMPLES)]
     speed = median(text.timings.generated_per_second for text in texts)
     return speed * weight_bytes(big.file, big.config)
 
@@ -257,11 +265,13 @@ for letter, ratio in zip("ABCDEFGH", (2, 0.5, 1.2, 1.1, 1.2, 2, 1, 1.5), strict=
 functions = (report_a, report_b, report_c, report_d, report_e, report_f, report_g, report_h)
 units = ("ms", "ms", "×", "×", "ms", "×", "×", "%")
 REPORTS, UNITS = (dict(zip("ABCDEFGH", each, strict=True)) for each in (functions, units))
-with watched_load():
+with watched_load(), running("reports", steps=4 + len(REPORTS)) as step:
     for letter in "CDFH":
-        REPORTS[letter]()
+        REPORTS[letter]()  # compiles
+        step()
     for letter, report in REPORTS.items():
         print(f"report {letter} says: {report():.3g} {UNITS[letter]}")
+        step()
 
 # %% [markdown]
 # ### Exercise 1: name the flaws
@@ -401,9 +411,11 @@ def true_h():
 # %%
 ids = heldout_ids(f16, passes=6)
 nll = {}
-for name in sizes:
-    nll[name] = token_nll(load_quantised(name, MODEL), ids)
-    print(f"{name:5} {sizes[name] / 1e6:.2f} MB, perplexity {math.exp(nll[name].mean()):.1f}")
+with running("types", steps=len(sizes)) as step:
+    for name in sizes:
+        nll[name] = token_nll(load_quantised(name, MODEL), ids)
+        print(f"{name:5} {sizes[name] / 1e6:.2f} MB, perplexity {math.exp(nll[name].mean()):.1f}")
+        step()
 shrink = fair_shrink(nll, sizes, "F16")
 print(f"as good as F16, and smaller: {shrink}")
 
@@ -417,15 +429,18 @@ TRUTHS = {
 }
 ROUNDS = 6
 pairs = {letter: [] for letter in TRUTHS}
-with watched_load():
+STEPS = (ROUNDS + 1) * len(TRUTHS)
+with watched_load(), running("reports and true values", steps=STEPS) as step:
     for truth in TRUTHS.values():
         truth()  # first runs do not count
+        step()
     for turn in range(ROUNDS):
         print(f"round {turn + 1} of {ROUNDS}:", end="", flush=True)
         for letter, truth in TRUTHS.items():
             said, true = REPORTS[letter](), truth()
             pairs[letter].append((said, true))
             print(f" {letter} ×{said / true:.2g}", end="", flush=True)
+            step()
         print()
 
 # %% [markdown]
@@ -662,8 +677,11 @@ check.speed_up(speed_up)
 # Your function on report D, with both seeds interleaved, 20 times. Is seed 2 the faster one?
 
 # %%
-with watched_load():
-    turns = [(1 / generation_speed(seed=1), 1 / generation_speed(seed=2)) for _ in range(20)]
+turns = []
+with watched_load(), running("rounds", steps=20) as step:
+    for _ in range(20):
+        turns.append((1 / generation_speed(seed=1), 1 / generation_speed(seed=2)))
+        step()
 found = attempt(speed_up, *zip(*turns, strict=True))
 if isinstance(found, tuple):
     low, high, verdict = found

@@ -25,7 +25,7 @@ import logging
 from pathlib import Path
 
 from minillama.gguf.kv_cache_types import read_cache_types
-from minillama.lab import Panel, Prediction, Slider, show
+from minillama.lab import Panel, Prediction, Slider, running, show
 from minillama.lab.checks import lab12 as check
 from minillama.lab.experiments.counted_passes import big_model, decode_speeds, pass_seconds
 from minillama.lab.grading.check import attempt
@@ -149,18 +149,22 @@ sixteen.record(16)  # "the weights are read once for all of them"
 # %%
 llm = lab_model(MODEL, big_model, ctx_size=2048)
 DEPTH = 1000
-for kind in ("f16", "q8_0"):
-    types = read_cache_types(kind, kind)
-    ((_, rate),) = decode_speeds(llm, (DEPTH,), types)
-    measurement("12", f"decoding, cache {kind}", rate, "tokens/s")
-    measurement("12", f"cache, {kind}", cache_bytes(llm.config, DEPTH, types) / 1e6, "MB")
-for name, size in (("one at a time", 1), ("sixteen at a time", 16)):
-    seconds = pass_seconds(llm, size)
-    measurement("12", f"{name}, all together", size / seconds, "tokens/s")
-    measurement("12", f"{name}, a token", 1e3 * seconds, "ms")
 prompt = list(range(3, 131))
-for _ in range(2):  # the first time compiles
-    timings = llm.generate(prompt, n=2, temp=0.0, ignore_eos=True).timings
+with running("measurements", steps=6) as step:
+    for kind in ("f16", "q8_0"):
+        types = read_cache_types(kind, kind)
+        ((_, rate),) = decode_speeds(llm, (DEPTH,), types)
+        measurement("12", f"decoding, cache {kind}", rate, "tokens/s")
+        measurement("12", f"cache, {kind}", cache_bytes(llm.config, DEPTH, types) / 1e6, "MB")
+        step()
+    for name, size in (("one at a time", 1), ("sixteen at a time", 16)):
+        seconds = pass_seconds(llm, size)
+        measurement("12", f"{name}, all together", size / seconds, "tokens/s")
+        measurement("12", f"{name}, a token", 1e3 * seconds, "ms")
+        step()
+    for _ in range(2):  # the first time compiles
+        timings = llm.generate(prompt, n=2, temp=0.0, ignore_eos=True).timings
+        step()
 measurement("12", "first token after 128 tokens", 1e3 * timings.first_token, "ms")
 used = llm.memory.weights + llm.memory.cache + llm.memory.compute
 measurement("12", "memory", used / 1e6, "MB")

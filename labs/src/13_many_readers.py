@@ -23,7 +23,7 @@
 # %%
 import numpy as np
 
-from minillama.lab import IntSlider, Panel, Prediction, Slider, show
+from minillama.lab import IntSlider, Panel, Prediction, Slider, collect, running, show
 from minillama.lab.checks import lab13 as check
 from minillama.lab.experiments.counted_passes import big_model
 from minillama.lab.experiments.watched_load import watched_load
@@ -69,7 +69,8 @@ SIZE = f"{big.path.stat().st_size / 1e6:.0f} MB"
 # text takes its own time, and the total stays the same. The bend is where both are equal.
 
 # %%
-roof = recorded_roofline() or measure_own_roofline()
+with running("memory and arithmetic, unless lab 01 has measured them", seconds=3):
+    roof = recorded_roofline() or measure_own_roofline()
 weights, size = (
     prompt_weights(big.file, big.config) + head_weights(big.config),
     weight_bytes(big.file, big.config),
@@ -99,7 +100,7 @@ eight.ask()
 eight.record(8)  # "the weights are read anyway"
 
 # %%
-with watched_load():
+with watched_load(), running("steps of 1 to 16 texts", seconds=60 if MODEL else 10):
     seconds = step_seconds(big, ROWS)
 speeds = {rows: rows / taken for rows, taken in seconds.items()}
 for rows, speed in speeds.items():  # for the figure of lab 01
@@ -413,8 +414,8 @@ PROMPTS = [
 ]
 engine = storyteller.batch_engine(slots=8, ctx_size=512)
 FULL = scaled(48, storyteller, tokens=24, rows=2, seconds=20, least=16)  # 48 of a small model
-run_open_loop(engine, PROMPTS, rate=1000.0, count=FULL // 2)  # the first time compiles
-with watched_load():
+with watched_load(), running("all requests at once, twice", seconds=30 if MODEL else 6):
+    run_open_loop(engine, PROMPTS, rate=1000.0, count=FULL // 2)  # the first time compiles
     capacity = run_open_loop(engine, PROMPTS, rate=1000.0, count=FULL).throughput
 print(f"{capacity:.0f} requests a second, {24 * capacity:.0f} tokens a second")
 
@@ -435,10 +436,8 @@ overload.record(3)  # "three times the rate"
 SHARES = (0.3, 0.5, 0.7, 0.9, 1.1, 1.5)
 COUNT = scaled(60, storyteller, tokens=10 * 24, rows=2, least=10)  # 60 of a small model
 with watched_load():
-    runs = {
-        share: run_open_loop(engine, PROMPTS, rate=share * capacity, count=COUNT)
-        for share in SHARES
-    }
+    work = (run_open_loop(engine, PROMPTS, rate=share * capacity, count=COUNT) for share in SHARES)
+    runs = dict(zip(SHARES, collect(work, "rates", len(SHARES)), strict=True))
 first = {share: float(np.median(run.first_tokens)) for share, run in runs.items()}
 show(overload.compare(first[1.5] / first[0.5]))
 # %%

@@ -24,7 +24,7 @@ import inspect
 
 import numpy as np
 
-from minillama.lab import IntSlider, Panel, Prediction, show
+from minillama.lab import IntSlider, Panel, Prediction, running, show
 from minillama.lab.checks import lab14 as check
 from minillama.lab.experiments.watched_load import watched_load
 from minillama.lab.grading.check import attempt
@@ -92,10 +92,9 @@ saving.record(2)
 
 # %%
 texts = prompts(lambda turn: "Be kind.", "top")
-run(
-    prompts(lambda turn: "Warm words.", "top")
-)  # the first time compiles; another first word, so nothing is reused
-with watched_load():
+with watched_load(), running("turns of a chat", seconds=60 if MODEL else 6):
+    # The first time compiles. It has another first word, so nothing is reused.
+    run(prompts(lambda turn: "Warm words.", "top"))
     same = run(texts)
     cold = [
         1e3
@@ -154,7 +153,8 @@ def clock(turn):
     return f"It is {9 + turn} hours and {7 * turn + 3} minutes."
 
 
-changing = {place: run(prompts(clock, place)) for place in ("top", "end")}
+with running("both places", seconds=60 if MODEL else 3):
+    changing = {place: run(prompts(clock, place)) for place in ("top", "end")}
 
 # %% tags=["check-output"]
 rows = [

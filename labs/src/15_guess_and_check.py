@@ -23,9 +23,8 @@
 
 # %%
 import numpy as np
-from tqdm.auto import tqdm
 
-from minillama.lab import IntSlider, Panel, Prediction, Slider, show
+from minillama.lab import IntSlider, Panel, Prediction, Slider, collect, running, show
 from minillama.lab.checks import lab15 as check
 from minillama.lab.experiments.quantised_storytellers import (
     heldout_text,
@@ -72,9 +71,9 @@ else:
 
 # %% tags=["check-output"]
 LINE = "Once upon a time, there was a little fox."
-print("both models compile their first programs ...", flush=True)
-light = storyteller.generate(LINE, n=24, temp=0.0)
-same = heavy.generate(LINE, n=24, temp=0.0, draft_max=0)
+with running("both models compile their first programs", seconds=8):
+    light = storyteller.generate(LINE, n=24, temp=0.0)
+    same = heavy.generate(LINE, n=24, temp=0.0, draft_max=0)
 if MODEL is None:
     print(f"the heavy storyteller writes the storyteller's text: {light.text == same.text}")
 
@@ -366,7 +365,7 @@ if not isinstance(exact, str):
 # %%
 ids = storyteller.tokenizer.encode(heldout_text())[:400]
 pair = (storyteller, draft)
-shared = overlap(*(llm.logits(ids) for llm in tqdm(pair, "logits", leave=False)))
+shared = overlap(*collect((llm.logits(ids) for llm in pair), "logits", len(pair)))
 print(f"rejection, guesses drawn from q:       {shared.rejection:.0%} accepted")
 print(f"same sample, guess = likeliest of q:   {shared.likeliest:.0%} accepted")
 print(f"both take the likeliest (temperature 0): {shared.greedy:.0%} accepted")
@@ -381,14 +380,16 @@ print(f"both take the likeliest (temperature 0): {shared.greedy:.0%} accepted")
 engine = heavy.batch_engine(slots=8, ctx_size=128, draft_max=3)
 SETTINGS = ({"temp": 0.0}, {"temp": 0.8, "seed": 5}, {"temp": 1.5, "seed": 6})
 written = []
-for options in tqdm(SETTINGS, "texts", leave=False):
-    ways = {
-        "plain": heavy.generate(LINE, n=40, draft_max=0, **options),
-        "draft model": heavy.generate(LINE, n=40, draft_max=3, **options),
-        "lookup and draft model": heavy.generate(LINE, n=40, lookup=True, **options),
-        "draft model in a batch": engine.submit(LINE, n=40, **options).finish(),
-    }
-    written.append({name: done.tokens for name, done in ways.items()})
+with running("settings", steps=len(SETTINGS)) as step:
+    for options in SETTINGS:
+        ways = {
+            "plain": heavy.generate(LINE, n=40, draft_max=0, **options),
+            "draft model": heavy.generate(LINE, n=40, draft_max=3, **options),
+            "lookup and draft model": heavy.generate(LINE, n=40, lookup=True, **options),
+            "draft model in a batch": engine.submit(LINE, n=40, **options).finish(),
+        }
+        written.append({name: done.tokens for name, done in ways.items()})
+        step()
 
 # %% tags=["check-output"]
 for options, ways in zip(SETTINGS, written, strict=True):

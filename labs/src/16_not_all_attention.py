@@ -23,7 +23,7 @@
 # %%
 import numpy as np
 
-from minillama.lab import IntSlider, Panel, Prediction, show
+from minillama.lab import IntSlider, Panel, Prediction, running, show
 from minillama.lab.checks import lab16 as check
 from minillama.lab.experiments.quantised_storytellers import distance, heldout_text
 from minillama.lab.grading.check import attempt
@@ -215,8 +215,8 @@ print("yours is the same:", same)
 # time of a step does not depend on the numbers.
 
 # %%
-print("writing and loading five random models ...", flush=True)
-models = equal_models()
+with running("random models are written and loaded", seconds=6):
+    models = equal_models()
 rows = [
     (name, *(f"{model.state_bytes(length) / 2**20:.2f}" for length in (1024, 8192)))
     for name, model in models.items()
@@ -476,9 +476,9 @@ gain.record(3)
 ways = {kind: Rounding(kind) for kind in ("q8_0", "q4_0")}
 if is_rotated:
     ways |= {f"{kind}, rotated": Rounding(kind, rotated) for kind in ("q8_0", "q4_0")}
-print("passes in numpy, half a minute at most ...", flush=True)
-base = storyteller_logits(ids)
-found = {factor: key_distances(ids, ways, factor, base) for factor in (1.0, 8.0)}
+with running("passes in numpy", seconds=15):
+    base = storyteller_logits(ids)
+    found = {factor: key_distances(ids, ways, factor, base) for factor in (1.0, 8.0)}
 rows = [
     (f"×{factor:g}", name, f"{each.kld:.5f}", f"{each.same_top:.0%}")
     for factor, of_ways in found.items()
@@ -497,9 +497,11 @@ else:
 # %%
 llm = lab_model(MODEL)
 ids = llm.tokenizer.encode(heldout_text())[:160]
-exact = llm.logits(ids)
+with running("exact keys", seconds=20 if MODEL else 3):
+    exact = llm.logits(ids)
 for kind in ("q8_0", "q4_0"):
-    kept = attempt(lambda kind=kind: lab_model(MODEL, cache_type_k=kind).logits(ids))
+    with running("rounded keys", seconds=20 if MODEL else 3):
+        kept = attempt(lambda kind=kind: lab_model(MODEL, cache_type_k=kind).logits(ids))
     words = kept if isinstance(kept, str) else f"KL {distance(exact, kept).kld:.5f} nats"
     print(f"the engine, -ctk {kind}: {words}")
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minillama.kernels.cpu.simd import F32, I32, dot_narrow, fma
-from minillama.lab import Dropdown, Panel, Prediction, show
+from minillama.lab import Dropdown, Panel, Prediction, collect, running, show
 from minillama.lab.checks import lab17 as check
 from minillama.lab.grading.check import attempt
 from minillama.lab.lab_record import measurement
@@ -105,7 +105,8 @@ budget.record(3)  # "load, unpack, multiply-add"
 # takes a cycle. Wide vector code seldom runs more than 2 instructions a cycle, so 2 is the assumption.
 
 # %%
-core = measure_core()
+with running("one core", seconds=3):
+    core = measure_core()
 PER_CYCLE, BITS = 2, 4.5
 allowed = attempt(instructions_allowed, core.bandwidth, core.frequency, PER_CYCLE, BITS)
 print(f"one core: {core.one_stream / 1e9:.1f} GB/s in one stream, ", end="")
@@ -322,14 +323,16 @@ share.ask()
 share.record(0.8)  # "nearly as few instructions"
 
 # %%
-matrix = large_matrix()
+with running("a matrix larger than the caches", seconds=3):
+    matrix = large_matrix()
 products = {
     name: loaded_product(kernel, shape)
     for (name, kernel), shape in zip(mine.items(), (FLOAT, CODED), strict=True)
     if kernel
 }
 products["package"] = package_product(isa)
-timed = time_products(products, matrix)
+with running("products, in turn", seconds=8):
+    timed = time_products(products, matrix)
 for name in products:
     measurement("17", f"{name}, billions of weights a second", timed.rate(name) / 1e9, "billions/s")
     if name != "package":
@@ -390,8 +393,8 @@ panel = Panel(
 # The same without widgets, for the best instruction set here:
 
 # %%
-print("compiles four kernels ...", flush=True)
-show(instruction_bars([package_kernel(kind, isa) for kind in TYPES], "The package's kernels"))
+of_types = collect((package_kernel(kind, isa) for kind in TYPES), "kernels", len(TYPES))
+show(instruction_bars(of_types, "The package's kernels"))
 
 # %% [markdown]
 # ## 6. The same in Pallas

@@ -11,5 +11,9 @@ from minillama.lab.widgets.controls import Dropdown, IntSlider, Slider, TextBox
 from minillama.lab.widgets.figure import Figure
 from minillama.lab.widgets.live_figure import LiveFigure, show
 from minillama.lab.widgets.panel import Panel
+from minillama.lab.widgets.running_line import collect, running
 
-__all__ = ["Dropdown", "Figure", "IntSlider", "LiveFigure", "Panel", "Prediction", "Slider", "TextBox", "show"]
+__all__ = [
+    "Dropdown", "Figure", "IntSlider", "LiveFigure", "Panel", "Prediction", "Slider", "TextBox", "collect", "running",
+    "show",
+]  # fmt: skip

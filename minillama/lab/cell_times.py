@@ -3,6 +3,7 @@
     python -m minillama.lab.cell_times 04 05          # the solved notebooks
     python -m minillama.lab.cell_times --learner 04   # the learners' notebooks
     python -m minillama.lab.cell_times --cells 04     # each cell with a longer silence than SILENCE seconds
+    python -m minillama.lab.cell_times --model m.gguf 05  # with a learner's own model
 
 A silence is the time of a running cell without an output: from its start to its first output, between two outputs, or
 from the last one to its end. A redrawn figure and a moving progress bar are outputs. All times are the kernel's, from
@@ -11,6 +12,7 @@ the headers of its messages.
 
 import argparse
 import ast
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ OUTPUTS = {
     "stream", "display_data", "update_display_data", "execute_result", "error", "clear_output", "comm_open", "comm_msg",
 }  # fmt: skip
 NO_CELL = "-"
+NO_MODEL = re.compile(r"^MODEL = None\b", re.MULTILINE)
 
 
 @dataclass
@@ -83,6 +86,13 @@ def title_of(source: str) -> str:
     return lines[starts[0] - 1 if starts else 0][:40]
 
 
+def with_model(notebook: NotebookNode, model: Path) -> NotebookNode:
+    """The notebook with a learner's own model in the place of None."""
+    for cell in notebook.cells:
+        cell.source = NO_MODEL.sub(lambda _: f"MODEL = {str(model)!r}", cell.source)
+    return notebook
+
+
 def cell_times(notebook: NotebookNode, folder: Path) -> list[CellTimes]:
     """Execute a notebook in `folder`; the times of its code cells.
 
@@ -123,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("labs", nargs="*", help="numbers of labs, for example 02 04 (default: all)")
     parser.add_argument("--learner", action="store_true", help="the learners' notebooks, without solutions")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="a GGUF file as the learner's own model")
     parser.add_argument("--cells", action="store_true", help="also list the cells with a long silence")
     options = parser.parse_args(arguments)
     found = sources(wanted=options.labs)
@@ -130,8 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no lab {options.labs[0]}: give numbers of labs, for example 04")
     rows, lines = [], []
     for source in found:
+        notebook = (learner if options.learner else solution)(source)
+        if options.model:
+            notebook = with_model(notebook, options.model.absolute())
         with tempfile.TemporaryDirectory() as folder:
-            cells = cell_times((learner if options.learner else solution)(source), Path(folder))
+            cells = cell_times(notebook, Path(folder))
         rows.append(row(source.stem, cells))
         print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
         if options.cells:

@@ -13,6 +13,8 @@ CELLS = (
     "# waits, then prints\ntime.sleep(0.8)\nprint('late')",
     "for _ in range(4):\n    time.sleep(0.4)\n    print('on the way', flush=True)",
     "print('at once', flush=True)\ntime.sleep(1.2)",
+    "from minillama.lab.widgets import running_line",
+    "running_line.INTERVAL = 0.2\nwith running_line.running('work', seconds=2):\n    time.sleep(1.6)",
 )
 
 
@@ -20,11 +22,20 @@ def test_a_made_up_notebook(tmp_path: Path) -> None:
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("Text")])
     made.cells += [nbformat.v4.new_code_cell(source) for source in CELLS]
     cells = cell_times(made, tmp_path)
-    assert [cell.number for cell in cells] == [1, 2, 3, 4]
+    assert [cell.number for cell in cells] == [1, 2, 3, 4, 5, 6]
     assert [cell.title for cell in cells][1:3] == ["time.sleep(0.8)", "for _ in range(4):"]
-    _, late, steady, end = cells
+    _, late, steady, end, _, line = cells
     assert late.silence >= 0.8 and end.silence >= 1.0
     assert steady.seconds >= 1.6 and steady.silence < steady.seconds - 0.7, "outputs end a silence"
+    assert line.seconds >= 1.6 and line.silence < 1.0, "a line moves in its cell"
+
+
+def test_an_own_model_takes_the_place_of_none() -> None:
+    sources = ["import json\nMODEL = None  # or a path\nOTHER_MODEL = None", "x = MODEL = None"]
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    cells = module.with_model(made, Path("/m/it's.gguf")).cells
+    assert cells[0].source.splitlines()[1:] == ['MODEL = "/m/it\'s.gguf"  # or a path', "OTHER_MODEL = None"]
+    assert cells[1].source == sources[1]
 
 
 def test_a_row_names_the_longest() -> None:

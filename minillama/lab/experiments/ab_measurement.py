@@ -12,8 +12,10 @@ from statistics import median
 from minillama.engine.llm import LLM
 from minillama.env import MINILLAMA
 from minillama.lab import lab_record
+from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 from minillama.lab.plots.measurement_plots import SpeedUpStep
+from minillama.lab.widgets.running_line import collect
 from minillama.measure.host.child_process import run_for_json
 
 KERNELS = "MINILLAMA_CPU_KERNELS"  # a variable, not a flag: llama.cpp chooses its kernels at build or load time
@@ -80,8 +82,9 @@ def tokens_per_second(model: Path, flags: Flags, test: Sequence[str]) -> float:
 
 def measure_interleaved(before: Callable[[], float], after: Callable[[], float], rounds: int = 2) -> Gain:
     """Measure A B A B ...: drift of the machine affects both sides equally."""
-    pairs = [(before(), after()) for _ in range(rounds)]
-    return Gain(tuple(a for a, _ in pairs), tuple(b for _, b in pairs))
+    runs = (run() for _ in range(rounds) for run in (before, after))
+    speeds = collect(runs, translate("runs, A and B in turn"), 2 * rounds)
+    return Gain(tuple(speeds[::2]), tuple(speeds[1::2]))
 
 
 def try_changes(lab: str, start: Flags, changes: Sequence[Change], measure: Measure) -> Iterator[tuple[Change, Gain]]:

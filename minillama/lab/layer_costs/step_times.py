@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm.auto import tqdm
 
 from minillama.array_types import Float, Int
 from minillama.engine.load import load
@@ -22,6 +21,7 @@ from minillama.lab.lab_models import LabModel
 from minillama.lab.language import message, translate
 from minillama.lab.layer_costs.wide_layers import bytes_read
 from minillama.lab.measuring import measuring
+from minillama.lab.widgets.running_line import running
 from minillama.measure.tables import padded
 from minillama.model import Cache, Config, Params, empty_cache
 from minillama.model.forward import forward, unembed
@@ -181,12 +181,14 @@ def step_times(
     """Time steps of all models at all contexts; each round measures all of them."""
     times: dict[str, dict[int, list[float]]] = {name: {context: [] for context in contexts} for name in models}
     steppers = {name: _Stepper(model, contexts) for name, model in models.items()}
-    for turn in tqdm(range(rounds + 1), translate("rounds"), leave=False):
-        for name, stepper in steppers.items():
-            for context in contexts:
-                seconds = stepper.seconds(context)
-                if turn:  # the first round compiles
-                    times[name][context].append(seconds)
+    with running(translate("rounds"), steps=rounds + 1) as step:
+        for turn in range(rounds + 1):
+            for name, stepper in steppers.items():
+                for context in contexts:
+                    seconds = stepper.seconds(context)
+                    if turn:  # the first round compiles
+                        times[name][context].append(seconds)
+            step()
     return StepTimes(times)
 
 

@@ -7,7 +7,6 @@ from functools import cache as once
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from minillama import env
 from minillama.array_types import Float
@@ -23,6 +22,7 @@ from minillama.lab.measuring import measuring
 from minillama.lab.own_model import model_file
 from minillama.lab.plots.roofline_plots import SHAPES
 from minillama.lab.recorded.recorded_runs import LARGE, STORYTELLER, Row
+from minillama.lab.widgets.running_line import collect, running
 from minillama.measure.host.child_process import run_for_json
 from minillama.measure.limits.roofline import Roofline, measure_roofline
 from minillama.measure.quality.text_windows import chunked
@@ -67,9 +67,11 @@ def write_random(path: Path, mix: str) -> Path:
 def own_rows(files: Mapping[str, Path], repetitions: int = 3) -> list[Row]:
     """Rows of `minillama bench` on these files, in a process each."""
     rows: list[Row] = []
-    for path in tqdm(files.values(), desc="minillama bench", unit=translate("model")):
-        words = (*MINILLAMA, "bench", "-m", str(path), *OWN_TESTS, "-r", str(repetitions), "-o", "json")
-        rows += [{**row, "model_filename": path.name} for row in run_for_json(words)]
+    with running("minillama bench", steps=len(files)) as step:
+        for path in files.values():
+            words = (*MINILLAMA, "bench", "-m", str(path), *OWN_TESTS, "-r", str(repetitions), "-o", "json")
+            rows += [{**row, "model_filename": path.name} for row in run_for_json(words)]
+            step()
     return rows
 
 
@@ -92,10 +94,8 @@ def own_log_likelihoods(
     names: Sequence[str], ids: Sequence[int], ctx_size: int, floor: float = np.inf
 ) -> dict[str, np.ndarray]:
     """`text_log_likelihoods` of the storyteller in several types, by type."""
-    return {
-        name: text_log_likelihoods(load_quantised(name), ids, ctx_size, floor)
-        for name in tqdm(names, desc=translate("log likelihoods"), unit=translate("type"))
-    }
+    found = (text_log_likelihoods(load_quantised(name), ids, ctx_size, floor) for name in names)
+    return dict(zip(names, collect(found, translate("log likelihoods"), len(names)), strict=True))
 
 
 def text_log_likelihoods(llm: LLM, ids: Sequence[int], ctx_size: int, floor: float = np.inf) -> Float[np.ndarray, "T"]:

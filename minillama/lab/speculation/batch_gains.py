@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tqdm.auto import tqdm
-
 from minillama.engine.batching.batch_engine import BatchEngine
 from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
+from minillama.lab.widgets.running_line import running
 
 ANIMALS = ("fox", "bear", "girl", "boy", "bird", "cat", "dog", "fish")
 PROMPTS = tuple(f"Once upon a time, there was a {animal}" for animal in ANIMALS)
@@ -38,15 +37,14 @@ def batch_gains(
     engine: with a draft model, and as many slots as the largest batch. Greedy texts of `n` tokens each.
     """
     found = {batch: BatchGain((), 0, 0) for batch in batches}
-    bar = tqdm(total=(rounds + 1) * len(batches), desc=translate("batches"), leave=False)
-    for number in range(rounds + 1):
-        for batch in batches:
-            plain, _, _ = _seconds(engine, batch, 0, n)
-            guessed, drafted, accepted = _seconds(engine, batch, guesses, n)
-            if number:
-                found[batch] = BatchGain((*found[batch].ratios, plain / guessed), drafted, accepted)
-            bar.update()
-    bar.close()
+    with running(translate("batches"), steps=(rounds + 1) * len(batches)) as step:
+        for number in range(rounds + 1):
+            for batch in batches:
+                plain, _, _ = _seconds(engine, batch, 0, n)
+                guessed, drafted, accepted = _seconds(engine, batch, guesses, n)
+                if number:
+                    found[batch] = BatchGain((*found[batch].ratios, plain / guessed), drafted, accepted)
+                step()
     return found
 
 

@@ -6,7 +6,6 @@ from statistics import median
 from typing import Unpack
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from minillama.engine.backends.base import Handle
 from minillama.engine.backends.programs.verified_draft import VerifiedDraft
@@ -17,6 +16,7 @@ from minillama.engine.session import Mask, Session
 from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
 from minillama.lab.speculation.pass_costs import RowCosts
+from minillama.lab.widgets.running_line import running
 
 
 @dataclass(frozen=True)
@@ -116,17 +116,16 @@ def measured_gains(
     """
     runs: dict[str, LoggedRun] = {}
     ratios: dict[str, list[float]] = {name: [] for name in choices}
-    bar = tqdm(total=(rounds + 1) * (len(choices) + 1), desc=translate("texts"), leave=False)
-    for number in range(rounds + 1):
-        plain = _speed(logged_run(llm, prompt, **{**common, "draft_max": 0}))  # type: ignore[typeddict-item]
-        bar.update()
-        for name, options in choices.items():
-            chosen: GenerateOptions = {**common, **options}  # type: ignore[typeddict-item]
-            runs[name] = logged_run(llm, prompt, model_guesses=not options.get("lookup", False), **chosen)
-            bar.update()
-            if number:
-                ratios[name].append(_speed(runs[name]) / plain)
-    bar.close()
+    with running(translate("texts"), steps=(rounds + 1) * (len(choices) + 1)) as step:
+        for number in range(rounds + 1):
+            plain = _speed(logged_run(llm, prompt, **{**common, "draft_max": 0}))  # type: ignore[typeddict-item]
+            step()
+            for name, options in choices.items():
+                chosen: GenerateOptions = {**common, **options}  # type: ignore[typeddict-item]
+                runs[name] = logged_run(llm, prompt, model_guesses=not options.get("lookup", False), **chosen)
+                step()
+                if number:
+                    ratios[name].append(_speed(runs[name]) / plain)
     return {name: MeasuredGain(runs[name], tuple(ratios[name])) for name in choices}
 
 

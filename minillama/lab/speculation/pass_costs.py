@@ -8,13 +8,13 @@ from operator import truediv
 from statistics import median
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from minillama.engine.drafting.guesser import DraftText
 from minillama.engine.llm import LLM
 from minillama.engine.session import pass_size
 from minillama.lab.language import translate
 from minillama.lab.measuring import measuring
+from minillama.lab.widgets.running_line import running
 from minillama.sampling import Sampling
 
 PROMPT = "Once upon a time, there was a little fox."
@@ -74,12 +74,14 @@ def pass_costs(llm: LLM, rows: Sequence[int] = (1, 2, 4, 8), *, rounds: int = 21
     if llm.draft is not None:
         work[0] = _guesses(llm, ids)
     times: dict[int, list[float]] = {size: [] for size in work}
-    for number in tqdm(range(rounds + 1), translate("passes"), leave=False):
-        for size, call in work.items():
-            started = time.perf_counter()
-            call()
-            if number:  # the first round compiles
-                times[size].append(time.perf_counter() - started)
+    with running(translate("passes"), steps=rounds + 1) as step:
+        for number in range(rounds + 1):
+            for size, call in work.items():
+                started = time.perf_counter()
+                call()
+                if number:  # the first round compiles
+                    times[size].append(time.perf_counter() - started)
+            step()
     guesses = [seconds / GUESS for seconds in times.pop(0, [])]
     return RowCosts(times, guesses)
 

@@ -17,6 +17,8 @@ EVERY = 99
 SHOWN: dict[str, tuple[str, ...] | int] = {
     "Prediction": ("", "", "question"),
     "print": EVERY,
+    "running": ("what",),
+    "collect": ("", "what"),
     "TextBox": ("", "label", "", "help"),
     "Slider": ("", "label", "", "", "", "", "help"),
     "IntSlider": ("", "label", "", "", "", "help"),

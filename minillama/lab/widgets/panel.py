@@ -15,11 +15,13 @@ from minillama.lab.widgets.background_job import JobRunner, ReportState, State
 from minillama.lab.widgets.controls import MOST_WIDTH, Control, ControlValue, Settings, arranged, in_words
 from minillama.lab.widgets.figure import Figure
 from minillama.lab.widgets.live_figure import LiveFigure
+from minillama.lab.widgets.running_line import running
 from minillama.lab.widgets.widget_output import RUN_IT, display_form, display_widget
 
 Draw = Callable[[Settings], Figure]
 Pieces = Iterable[str | Figure]
 Write = Callable[[Settings], Pieces]
+COMPILE_SECONDS = 5  # that the programs of a first figure may take
 
 COLOURS = {
     State.IDLE: "#8C8C8C",
@@ -91,7 +93,12 @@ class Panel:
         """Show the controls, the first figure and the text.
 
         The first figure is drawn in the cell itself, so that a failure appears there."""
-        first = self.draw(self.settings)
+        settings = self.settings
+        if self.compiles is not None and self.compiles(settings):
+            with running(translate(State.COMPILING.value), seconds=COMPILE_SECONDS):
+                first = self.draw(settings)
+        else:
+            first = self.draw(settings)
         buttons = [self._start, self._stop, self._state] if self.write else [self._state]
         whole = [*arranged(self._controls), widgets.HBox(buttons)]
         box = widgets.VBox(whole, layout=widgets.Layout(overflow="visible"))  # the help of a control lies over the page
