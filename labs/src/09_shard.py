@@ -246,16 +246,21 @@ show(
 # Each device holds a quarter of each matrix of the layer. First check: is the text the same?
 
 # %% tags=["check-output"]
-for devices, llm in {1: alone, **llms}.items():
-    print(devices, llm.generate("Once upon a time", n=16, temp=0.0).text)
+with running("1, 2 and 4 devices compile their programs", steps=3) as step:
+    for devices, llm in {1: alone, **llms}.items():
+        print(devices, llm.generate("Once upon a time", n=16, temp=0.0).text)
+        step()
 
 # %% [markdown]
 # Now the **ledger**: the collectives of the compiled step that generates one token, sampling included, read from XLA's
 # text (`compiled.as_text()`, `minillama/measure/limits/collective_traffic.py`).
 
 # %%
-for devices, llm in llms.items():
-    show(ledger_bars(step_ledger(llm), f"One token of the storyteller on {devices} devices"))
+with running("a step is compiled, and its collectives are counted", steps=2) as step:
+    for devices, llm in llms.items():
+        title = f"One token of the storyteller on {devices} devices"
+        show(ledger_bars(step_ledger(llm), title))
+        step()
 
 # %% [markdown]
 # Three layers with two collectives each, as in your choice. The last line is the sampler: each device has the logits of
