@@ -691,8 +691,9 @@ panel = Panel(
 # 0-1000+250 -ctk q8_0 -ctv q8_0`, and `llama-bench` takes the same flags.
 
 # %%
+DEEPEST = scaled(1000, llm, tokens=5, rows=8, seconds=20, least=256)  # 1000 of a small model
 for kind in ("f16", "q8_0"):
-    curve = measure({"model": NAMES[0], "type": kind, "deepest": 1000})
+    curve = measure({"model": NAMES[0], "type": kind, "deepest": DEEPEST})
     *_, last = collect(curve, "depths", 5)
 show(last)
 
