@@ -56,8 +56,9 @@ from minillama.measure.tables import plain_table
 clock = time.perf_counter
 cores = len(env.describe().affinity)
 MODEL = None  # or the path of your own GGUF file
-storyteller = load_quantised("Q8_0", MODEL)  # None: the storyteller, in 8 and in 16 bits
-f16 = load_quantised("F16", MODEL)
+with running("the model in 8 and in 16 bits", seconds=10 if MODEL else 2):
+    storyteller = load_quantised("Q8_0", MODEL)  # None: the storyteller
+    f16 = load_quantised("F16", MODEL)
 CHARACTERS = scaled(1000, storyteller, tokens=8, rows=8, seconds=10, least=150)
 engine = storyteller.batch_engine(slots=1, ctx_size=2048 if MODEL else 512)
 big = lab_model(MODEL, big_model, ctx_size=128)  # None: 73 MB, more than a processor's cache
@@ -86,7 +87,7 @@ tensors = [storyteller.file.tensors[f"blk.0.ffn_{name}.weight"] for name in ("ga
 gate, up, down = (jnp.asarray(dequantize(tensor).T) for tensor in tensors)
 CALLS = 7 * 48  # of the block with many tokens, in all rounds below
 TOKENS = scaled(  # 512 of a small model
-    512, storyteller, CALLS / storyteller.config.block_count, rows=8, seconds=20, least=128
+    512, storyteller, CALLS / storyteller.config.block_count, rows=8, seconds=10, least=128
 )
 many, few = jnp.ones((TOKENS, gate.shape[0])), jnp.ones((64, gate.shape[0]))
 block = jax.jit(lambda x: (jax.nn.silu(x @ gate) * (x @ up)) @ down)
@@ -156,6 +157,7 @@ predictions["C"] = predict("C")
 
 # %%
 SHORT = scaled(16, storyteller, tokens=28 * 7, seconds=30, least=2)  # tokens; 16 of a small model
+RUNS = scaled(9, storyteller, tokens=3 * 7 * 4, seconds=20, least=5)  # 9 of a small model
 
 
 def generation_speed(seed):
@@ -166,7 +168,7 @@ def generation_speed(seed):
 
 def report_d():
     """Tokens a second: seed 2 over seed 1."""
-    ours = max(generation_speed(seed=2) for _ in range(9))
+    ours = max(generation_speed(seed=2) for _ in range(RUNS))
     rivals = generation_speed(seed=1)
     return ours / rivals
 
@@ -223,7 +225,9 @@ predictions["F"] = predict("F")
 # **Report G.** "The same model, this many times smaller."
 
 # %%
-sizes = {name: quantised(name, MODEL).stat().st_size for name in ("F16", "Q8_0", "Q4_0", "Q2_K")}
+TYPES = ("F16", "Q8_0", "Q4_0", "Q2_K")
+with running("files of four types", seconds=15 if MODEL else 2):
+    sizes = {name: quantised(name, MODEL).stat().st_size for name in TYPES}
 
 
 def report_g():
@@ -349,7 +353,7 @@ def fair_time(f, x, clock):
 check.fair_time(fair_time)
 
 # %%
-with watched_load():
+with watched_load(), running("your timer", seconds=10 if MODEL else 2):
     yours = attempt(fair_time, block, few, clock)
 shown = f"{1e3 * yours:.3g} ms" if isinstance(yours, float) else yours
 print("the block for 64 tokens, your timer:", shown)
@@ -383,7 +387,7 @@ def true_c():
 
 def true_d():
     """D: as many runs on both sides, interleaved, and the median of the ratios."""
-    pairs = [(generation_speed(seed=2), generation_speed(seed=1)) for _ in range(9)]
+    pairs = [(generation_speed(seed=2), generation_speed(seed=1)) for _ in range(RUNS)]
     return median(ours / rivals for ours, rivals in pairs)
 
 
