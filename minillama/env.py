@@ -78,7 +78,7 @@ def prepare(
     _set_xla_flags()
     _set_pool_size()
     _set_compile_cache()
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several notebooks share a GPU; else one takes 75 %
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several notebooks share a GPU
     if platform is not None:
         _set("jax_platforms", platform if platform == "cpu" else f"{platform},cpu", "platform", platform)
     if cpu_devices is not None:

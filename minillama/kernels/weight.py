@@ -195,7 +195,7 @@ class RowsLast(Portable):
         return jnp.concatenate([product(piece.transposed().astype(dtype)) for piece in pieces], axis=1)
 
     def gemm_by_tiles(self, x: Float[Array, "T K"]) -> Float[Array, "T N"]:
-        """Decode and multiply TILE_ROWS rows of W at a time, which stay in a processor's cache."""
+        """Decode and multiply TILE_ROWS rows of W at a time."""
         width = self.shape[0]
         whole, rest = divmod(width, TILE_ROWS)
 

@@ -164,7 +164,7 @@ def test_a_missing_compiler_is_named(
     assert main(["doctor", "--aot", target, "--shape", "tiny"]) == 2
     found = capsys.readouterr()
     assert found.out == "" and found.err.count("\n") == 1
-    assert f"pip install --no-deps {targets.TARGETS[target].package}" in found.err
+    assert f"pip install --no-deps '{targets.TARGETS[target].package}==" in found.err
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def attention_at_once(
     softcap: float,
     window: int,
 ) -> Float[Array, "B T NH"]:
-    """`attention` in one pass over the whole capacity, for accelerators.
+    """`attention` in one pass over the whole capacity.
 
     A loop over tiles ends where only the device knows, so that a GPU's host would wait for it in each layer. This reads
     positions that no query sees, and gives them the weight zero.
