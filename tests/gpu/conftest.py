@@ -10,11 +10,9 @@ CASES = [pytest.param("accelerator", marks=pytest.mark.gpu), "processor"]
 
 
 @pytest.fixture(scope="session", params=CASES)
-def case(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of the device; its processes take memory as they need it, so that there may be several."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        yield request.param
+def case(request: pytest.FixtureRequest) -> str:
+    """The name of the device."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

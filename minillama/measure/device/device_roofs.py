@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from minillama.array_types import Float
-from minillama.engine.loading.memory_budget import available_bytes
 from minillama.measure.device.report_rows import Sizes, Value
-from minillama.measure.limits.bandwidth import best_seconds, device_bandwidth
+from minillama.measure.limits.bandwidth import array_bytes, best_seconds, device_bandwidth
 
 ARRAYS = 450  # arguments of a step of a 7B model
 FEW, MANY = 64, 256  # links of a chain; the difference leaves out the call
@@ -20,9 +19,8 @@ SIDE = 64  # rows and columns of a small product
 
 def device_roofs(sizes: Sizes) -> Iterator[Value]:
     """All limits, the quickest last."""
-    size = min(sizes.read_bytes, available_bytes(jax.devices()[0]) // 4)
-    yield Value("read", device_bandwidth(size=size, passes=sizes.passes) / 1e9, "GB/s")
-    yield Value("copy", _copy_bandwidth(size, sizes.passes) / 1e9, "GB/s")
+    yield Value("read", device_bandwidth(size=sizes.read_bytes, passes=sizes.passes) / 1e9, "GB/s")
+    yield Value("copy", _copy_bandwidth(array_bytes(sizes.read_bytes), sizes.passes) / 1e9, "GB/s")
     yield from _products(sizes)
     yield from _calls(20 * sizes.passes)
     yield from _chains(sizes.passes)

@@ -63,8 +63,7 @@ class ModelBench:
     def bandwidth(self) -> float:
         """Bytes per second that the device reads, measured once."""
         if self._bandwidth is None:
-            size = min(self.sizes.read_bytes, available_bytes(jax.devices()[0]) // 4)
-            self._bandwidth = device_bandwidth(size=size, passes=self.sizes.passes)
+            self._bandwidth = device_bandwidth(size=self.sizes.read_bytes, passes=self.sizes.passes)
         return self._bandwidth
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from minillama.measure.limits.bandwidth import LARGE_SIZE
+
 MEASURED = "measured"
 BY_FORMULA = "by formula"  # a measured speed times bytes that a formula gives
 
@@ -47,5 +49,5 @@ class Sizes:
     repetitions: int
 
 
-FULL = Sizes("llama-2-7b", "llama-3.2-1b", 4 << 30, 8192, 16, 512, 128, 3000, 8, 3)
+FULL = Sizes("llama-2-7b", "llama-3.2-1b", LARGE_SIZE, 8192, 16, 512, 128, 3000, 8, 3)
 REDUCED = Sizes("tiny", "tiny", 32 << 20, 256, 3, 32, 8, 64, 2, 1)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from minillama import env
+from minillama.engine.loading.memory_budget import available_bytes
 from minillama.gguf import TensorType
 from minillama.gguf.types import row_bytes
 from minillama.kernels import Weight, matmul, portable_weight
@@ -55,22 +56,18 @@ def read_bandwidth(threads: int, *, size: int = SIZE, passes: int = PASSES) -> f
     return best
 
 
-def device_bandwidth(*, size: int = SIZE, passes: int = PASSES) -> float:
+def device_bandwidth(*, size: int = LARGE_SIZE, passes: int = PASSES) -> float:
     """Bytes per second that JAX's first device reads from its memory; best of several sums.
 
-    size: at least; GPUs take 4 GB where it is there, as a launch would be a fifth of the time of 512 MB.
+    size: see `array_bytes`. A launch would be a fifth of the time of 512 MB on a GPU.
     """
-    stats = jax.devices()[0].memory_stats() or {}
-    size = max(size, min(LARGE_SIZE, stats.get("bytes_limit", 0) // 8))
-    whole = jnp.ones(size // 4, jnp.float32)
-    total = jax.jit(jnp.sum)
-    jax.block_until_ready(total(whole))
-    best = 0.0
-    for _ in range(passes):
-        started = time.perf_counter()
-        jax.block_until_ready(total(whole))
-        best = max(best, whole.nbytes / (time.perf_counter() - started))
-    return best
+    whole, total = jnp.ones(array_bytes(size) // 4, jnp.float32), jax.jit(jnp.sum)
+    return whole.nbytes / best_seconds(lambda: jax.block_until_ready(total(whole)), passes)
+
+
+def array_bytes(most: int) -> int:
+    """Bytes of a measured array: at most a quarter of the first device's free memory."""
+    return min(most, available_bytes(jax.devices()[0]) // 4)
 
 
 def product_bandwidth(kind: TensorType, *, size: int = SIZE, passes: int = PASSES) -> float:

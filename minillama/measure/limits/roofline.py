@@ -158,7 +158,7 @@ def _measure(threads: int, kind: TensorType | None, quick: bool) -> dict[str, ob
     device = jax.devices()[0]
     on_cpu = device.platform == "cpu"
     return {
-        "bandwidth": cpu_bandwidth(size=size, passes=passes) if on_cpu else device_bandwidth(size=size),
+        "bandwidth": cpu_bandwidth(size=size, passes=passes) if on_cpu else device_bandwidth(),
         "flops": matmul_flops(kind, repeats=products),
         "arithmetic": XLA_FLOAT32 if kind is None else kind.name,
         "threads": threads,

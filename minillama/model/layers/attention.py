@@ -105,10 +105,10 @@ def attention_in_tiles(
     tile: int,
 ) -> Float[Array, "B T NH"]:
     """`attention` with a running softmax over tiles of keys."""
-    _, kv_heads, capacity, size = keys.shape
+    _, kv_heads, capacity, _ = keys.shape
     batch, time, tile = *q.shape[:2], min(tile, capacity)
     per_query = (batch, kv_heads, q.shape[2] // kv_heads, time)  # [B, K, G, T]
-    rows = _grouped(q, kv_heads).transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, size) * scale
+    rows = _query_rows(q, kv_heads) * scale
     first = jnp.maximum(jnp.min(positions) - (window - 1), 0) // tile if window else jnp.int32(0)
     last = jnp.clip(jnp.max(positions), -1, capacity - 1) // tile
 
@@ -153,21 +153,11 @@ def attention_at_once(
     A loop over tiles ends where only the device knows, so that a GPU's host would wait for it in each layer. This reads
     positions that no query sees, and gives them the weight zero.
     """
-    _, kv_heads, capacity, size = keys.shape
+    _, kv_heads, capacity, _ = keys.shape
     batch, time = q.shape[:2]
-    rows = _grouped(q, kv_heads).transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, size) * scale
-    scores = jnp.einsum("BKRH,BKSH->BKRS", rows, keys.read(jnp.int32(0), capacity, slots))
-    scores = _softcapped(scores.reshape(batch, kv_heads, -1, time, capacity), softcap)
-    seen = _visible(positions, jnp.arange(capacity, dtype=jnp.int32), window)
-    scores = jnp.where(seen, scores, -jnp.inf)
-    highest = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), jnp.finfo(jnp.float32).min)
-    if sinks is not None:
-        highest = jnp.maximum(highest, _of_heads(sinks, kv_heads))
-    weights = jnp.exp(scores - highest)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    if sinks is not None:
-        total = total + jnp.exp(_of_heads(sinks, kv_heads) - highest)
-    weights = (weights / total).reshape(batch, kv_heads, -1, capacity)
+    scores = jnp.einsum("BKRH,BKSH->BKRS", _query_rows(q, kv_heads) * scale, keys.read(jnp.int32(0), capacity, slots))
+    scores = scores.reshape(batch, kv_heads, -1, time, capacity)
+    weights = _softmax(scores, positions, softcap, window, sinks).reshape(batch, kv_heads, -1, capacity)
     read = values.read(jnp.int32(0), capacity, slots)
     if weights.shape[2] == 1:  # as a product with one row, XLA would transpose the cache
         mixed = jnp.sum(weights[:, :, 0, :, None] * read, axis=2, keepdims=True)
@@ -187,17 +177,28 @@ def attention_weights(
 ) -> Float[Array, "B K G T S"]:
     """softmax(q·k scale) over the visible positions; query head j reads key/value head j // G."""
     scores = jnp.einsum("BTKGH,BKSH->BKGTS", _grouped(q, keys.shape[1]), keys.decode()) * scale
-    seen = _visible(positions, jnp.arange(keys.capacity, dtype=jnp.int32), window)
-    scores = jnp.where(seen, _softcapped(scores, softcap), -jnp.inf)
-    if sinks is None:
-        return jax.nn.softmax(scores, axis=-1)
-    column = jnp.broadcast_to(_of_heads(sinks, keys.shape[1]), (*scores.shape[:-1], 1))
-    return jax.nn.softmax(jnp.concatenate([scores, column], axis=-1), axis=-1)[..., :-1]
+    return _softmax(scores, positions, softcap, window, sinks)
 
 
 def attend(weights: Float[Array, "B K G T S"], values: Store | FirstChannels) -> Float[Array, "B T NH"]:
     """The weighted mean of the values; heads concatenated."""
     return _concat_heads(jnp.einsum("BKGTS,BKSH->BTKGH", weights, values.decode()))
+
+
+def _softmax(
+    scores: Float[Array, "B K G T S"],
+    positions: Int[Array, "B T"],
+    softcap: float,
+    window: int,
+    sinks: Float[Array, "N"] | None,
+) -> Float[Array, "B K G T S"]:
+    """Weights of the visible positions from their scores."""
+    seen = _visible(positions, jnp.arange(scores.shape[-1], dtype=jnp.int32), window)
+    scores = jnp.where(seen, _softcapped(scores, softcap), -jnp.inf)
+    if sinks is None:
+        return jax.nn.softmax(scores, axis=-1)
+    column = jnp.broadcast_to(_of_heads(sinks, scores.shape[1]), (*scores.shape[:-1], 1))
+    return jax.nn.softmax(jnp.concatenate([scores, column], axis=-1), axis=-1)[..., :-1]
 
 
 def _visible(positions: Int[Array, "B T"], span: Int[Array, "S"], window: int) -> Bool[Array, "B 1 1 T S"]:
@@ -212,6 +213,11 @@ def _visible(positions: Int[Array, "B T"], span: Int[Array, "S"], window: int) -
 def _grouped(q: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B T K G H"]:
     batch, time, heads, size = q.shape
     return q.reshape(batch, time, kv_heads, heads // kv_heads, size)
+
+
+def _query_rows(q: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K GT H"]:
+    """The queries that share a key/value head, as rows of one matrix."""
+    return _grouped(q, kv_heads).transpose(0, 2, 3, 1, 4).reshape(q.shape[0], kv_heads, -1, q.shape[-1])
 
 
 def _of_heads(sinks: Float[Array, "N"], kv_heads: int) -> Float[Array, "1 K G 1 1"]:
